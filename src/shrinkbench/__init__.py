@@ -1,0 +1,1 @@
+"""Honest, repeatable comparison of neural network pruning methods."""

@@ -1,0 +1,82 @@
+"""What a dataset's name means, exactly, and how its images reach a network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from shrinkbench.registry import Registry
+from shrinkbench.spec import Normalisation
+
+Batch = tuple[Tensor, Tensor]  # images float32 (N, C, H, W), normalised; labels int64 (N,)
+
+
+class ImageSource(Protocol):
+    """The images of one split, behind one interface whether they lie in memory or on disk."""
+
+    def __len__(self) -> int:
+        """Number of images."""
+        ...
+
+    def batches(
+        self,
+        batch_size: int,
+        *,
+        normalisation: Normalisation,
+        generator: torch.Generator | None = None,
+        augment: bool = False,
+        device: torch.device | str = "cpu",
+        memory_format: torch.memory_format = torch.contiguous_format,
+    ) -> Iterator[Batch]:
+        """Yield every image once, in shuffled order exactly when ``generator`` is given.
+
+        The last batch may be short. ``augment`` needs a generator, which also drives the augmentation.
+        """
+        ...
+
+    def subset(self, count: int) -> ImageSource:
+        """The first ``count`` images, classes balanced as far as the fixed order of the source has them."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """A loaded dataset: three disjoint splits and a digest of the content they were cut from."""
+
+    card: DatasetCard
+    train: ImageSource
+    validation: ImageSource
+    test: ImageSource
+    revision: str
+    class_names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetCard:
+    """The definition of one dataset.
+
+    ``load(data)`` reads it from the folder or file ``data`` (``None``: embedded, or the cache); ``splits``
+    states the fixed rule by which train, validation and test are cut. ``num_classes`` and ``image_shape`` are
+    ``None`` where the data decide (an image folder).
+    """
+
+    name: str
+    description: str
+    reference: str
+    licence: str
+    num_classes: int | None
+    image_shape: tuple[int, int, int] | None
+    normalisation: Normalisation
+    splits: str
+    augmentation: Literal["none", "crop-flip", "crop", "resized-crop-flip"]
+    recipe: str
+    pretrain_recipe: str
+    load: Callable[[Path | None], Dataset]
+
+
+DATASETS: Registry[DatasetCard] = Registry("dataset")

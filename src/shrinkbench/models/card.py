@@ -1,0 +1,59 @@
+"""What a network's name means, exactly: its definition, its figures and its public weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import nn
+
+from shrinkbench.registry import Registry
+from shrinkbench.spec import Normalisation
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsEntry:
+    """One public set of weights for a network.
+
+    ``published_top1`` is what its source states and ``measured_top1`` what this library measured, each with
+    the data it was taken on; fractions in [0, 1]. ``normalisation`` is what the weights were trained with, and
+    overrides the dataset's. ``sha256`` is of the file, whole.
+    """
+
+    name: str
+    dataset: str
+    source: str
+    licence: str
+    normalisation: Normalisation
+    sha256: str | None = None
+    url: str | None = None
+    published_top1: float | None = None
+    measured_top1: dict[str, float] = field(default_factory=dict)
+    note: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelCard:
+    """The definition of one network.
+
+    ``build(num_classes)`` returns a freshly initialised module; ``parameters`` and ``multiply_adds`` hold for
+    ``num_classes`` classes and one input of ``input_shape`` (channels, height, width). ``agrees_with`` names
+    the published figure that they agree with; ``namesakes`` names other networks that papers call the same and
+    says how they differ.
+    """
+
+    name: str
+    family: str
+    definition: str
+    reference: str
+    input_shape: tuple[int, int, int]
+    num_classes: int
+    parameters: int
+    multiply_adds: int
+    agrees_with: str
+    build: Callable[[int], nn.Module]
+    namesakes: dict[str, str] = field(default_factory=dict)
+    weights: tuple[WeightsEntry, ...] = ()
+
+
+MODELS: Registry[ModelCard] = Registry("model")

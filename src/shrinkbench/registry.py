@@ -1,0 +1,86 @@
+"""Named plug-ins: one registry per axis, explicit look-up, no surprises."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+from shrinkbench.errors import ShrinkbenchError, UnknownNameError
+
+T = TypeVar("T")
+
+
+def _canonical(name: str) -> str:
+    """Spelling without case, hyphens, underscores and blanks: ``ResNet-20`` and ``resnet20`` are one name."""
+    return re.sub(r"[-_\s]", "", name.lower())
+
+
+class Registry(Generic[T]):
+    """A mapping from names to entries that refuses duplicates and suggests near misses.
+
+    ``resolve`` may turn a name that is not registered into an entry (``torchvision/resnet18``); it returns
+    ``None`` where the name is not its own.
+
+    >>> colours = Registry[int]("colour")
+    >>> colours.add("dark-red", 1)
+    1
+    >>> colours.get("Dark_Red")
+    1
+    >>> colours.get("drak-red")
+    Traceback (most recent call last):
+    ...
+    shrinkbench.errors.UnknownNameError: unknown colour 'drak-red'; did you mean 'dark-red'?
+    """
+
+    def __init__(self, kind: str, *, resolve: Callable[[str], T | None] | None = None) -> None:
+        self.kind = kind
+        self._entries: dict[str, T] = {}
+        self._spellings: dict[str, str] = {}
+        self._resolve = resolve
+
+    def add(self, name: str, entry: T, *, aliases: tuple[str, ...] = ()) -> T:
+        """Register ``entry``; two entries may not share a spelling."""
+        for spelling in (name, *aliases):
+            taken = self._spellings.get(_canonical(spelling))
+            if taken is not None:
+                raise ShrinkbenchError(
+                    f"{self.kind} '{spelling}' is already registered as '{taken}'; choose another name"
+                )
+        for spelling in (name, *aliases):
+            self._spellings[_canonical(spelling)] = name
+        self._entries[name] = entry
+        return entry
+
+    def get(self, name: str) -> T:
+        """Return the entry; raise ``UnknownNameError`` with the nearest names otherwise."""
+        if _canonical(name) in self._spellings:
+            return self._entries[self._spellings[_canonical(name)]]
+        resolved = self._resolve(name) if self._resolve else None
+        if resolved is not None:
+            return resolved
+        near = difflib.get_close_matches(name, self._entries, n=3, cutoff=0.6)
+        hint = (
+            "did you mean " + " or ".join(f"'{n}'" for n in near) + "?"
+            if near
+            else f"known {self.kind}s: {', '.join(sorted(self._entries))}"
+        )
+        raise UnknownNameError(f"unknown {self.kind} '{name}'; {hint}")
+
+    def names(self) -> tuple[str, ...]:
+        """Registered names, in order of registration."""
+        return tuple(self._entries)
+
+    def items(self) -> Iterator[tuple[str, T]]:
+        """Pairs of name and entry, in order of registration."""
+        return iter(tuple(self._entries.items()))
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and _canonical(name) in self._spellings
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(tuple(self._entries))
+
+    def __len__(self) -> int:
+        return len(self._entries)

@@ -1,0 +1,91 @@
+"""One run's outcome, as it is stored."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from shrinkbench.spec import RunSpec, Value
+
+SCHEMA_VERSION = 1
+
+
+class Quality(Value):
+    """Quality on one split: fractions of images classified right, and mean cross-entropy in nats."""
+
+    top1: float
+    top5: float
+    loss: float
+    images: int
+
+
+class Size(Value):
+    """Size and computation; definitions in docs/metrics.md.
+
+    ``compression`` = parameters / parameters_kept, ``theoretical_speedup`` = multiply_adds /
+    multiply_adds_kept, both for one input of the dataset's shape.
+    """
+
+    parameters: int
+    parameters_kept: int
+    compression: float
+    multiply_adds: int
+    multiply_adds_kept: int
+    theoretical_speedup: float
+
+
+class LayerDensity(Value):
+    """Kept and total weights of one parameter tensor."""
+
+    kept: int
+    total: int
+
+
+class EpochRecord(Value):
+    """One epoch of fine-tuning; quality is on the validation split."""
+
+    epoch: int
+    learning_rate: float
+    train_loss: float
+    validation_top1: float
+    validation_loss: float
+
+
+class Provenance(Value):
+    """Where and when a run happened: the only part in which two runs of one key may differ."""
+
+    started: str
+    seconds: float
+    host: str
+    device: str
+    threads: int
+    python: str
+    platform: str
+    processor: str
+    versions: dict[str, str]
+    commit: str | None = None
+    command: str = ""
+
+
+class RunResult(Value):
+    """A finished or failed run. ``error`` is set exactly when ``status`` is ``failed``.
+
+    ``before`` and ``after`` fine-tuning are measured on the test split; ``selected_epoch`` is the epoch whose
+    weights ``after`` belongs to, chosen on the validation split alone (0: no epoch was run).
+    """
+
+    schema_version: Literal[1] = 1
+    key: str
+    spec: RunSpec
+    status: Literal["done", "failed"]
+    error: str | None = None
+    size: Size | None = None
+    before: Quality | None = None
+    after: Quality | None = None
+    validation: Quality | None = None
+    selected_epoch: int | None = None
+    epochs_run: int | None = None
+    epochs: tuple[EpochRecord, ...] = ()
+    layers: dict[str, LayerDensity] = Field(default_factory=dict)
+    provenance: Provenance

@@ -1,7 +1,7 @@
 """What a run is made of: frozen values, resolved to the last number, and the key over all of them.
 
-An :class:`ExperimentSpec` is what a person writes (a grid, in TOML); a :class:`RunSpec` is one cell of it with
-nothing left to defaults. Two runs are the same run exactly when their keys are equal.
+An :class:`ExperimentSpec` is what a person writes (a grid, in TOML); a :class:`RunSpec` is one cell of it
+with nothing left to defaults. Two runs are the same run exactly when their keys are equal.
 """
 
 from __future__ import annotations
@@ -45,10 +45,10 @@ class EarlyStopping(Value):
 class Recipe(Value):
     """One training or fine-tuning setting, as values only.
 
-    ``learning_rate`` is multiplied by ``decay`` at every epoch in ``milestones`` (schedule ``multistep``) or
-    follows half a cosine to zero (``cosine``); ``warmup_epochs`` rise linearly before. ``selection`` names the
-    weights that are evaluated on the test split: those of the last epoch, or of the epoch with the highest
-    validation top-1 (the first such epoch). The test split never decides anything.
+    ``learning_rate`` is multiplied by ``decay`` after every epoch in ``milestones`` (schedule ``multistep``)
+    or follows half a cosine to zero (``cosine``); ``warmup_epochs`` rise linearly before. ``selection`` names
+    the weights that are evaluated on the test split: those of the last epoch, or of the epoch with the
+    highest validation top-1 (the first such epoch). The test split never decides anything.
     """
 
     name: str
@@ -85,8 +85,8 @@ class DataSpec(Value):
 class WeightsSpec(Value):
     """Where the weights before pruning come from.
 
-    ``kind`` is ``pretrain`` (trained here by ``recipe`` from the run's seed), ``random`` (initialised from the
-    seed, not trained) or ``file`` (``digest`` is the SHA-256 of the file, whatever place it came from).
+    ``kind`` is ``pretrain`` (trained here by ``recipe`` from the run's seed), ``random`` (initialised from
+    the seed, not trained) or ``file`` (``digest`` is the SHA-256 of the file, wherever it came from).
     """
 
     kind: Literal["pretrain", "random", "file"]

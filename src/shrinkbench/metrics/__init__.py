@@ -1,1 +1,1 @@
-
+"""Sizes, computation and quality of networks: one definition each."""

@@ -16,8 +16,8 @@ class WeightsEntry:
     """One public set of weights for a network.
 
     ``published_top1`` is what its source states and ``measured_top1`` what this library measured, each with
-    the data it was taken on; fractions in [0, 1]. ``normalisation`` is what the weights were trained with, and
-    overrides the dataset's. ``sha256`` is of the file, whole.
+    the data it was taken on; fractions in [0, 1]. ``normalisation`` is what the weights were trained with,
+    and overrides the dataset's. ``sha256`` is of the file, whole.
     """
 
     name: str
@@ -38,8 +38,8 @@ class ModelCard:
 
     ``build(num_classes)`` returns a freshly initialised module; ``parameters`` and ``multiply_adds`` hold for
     ``num_classes`` classes and one input of ``input_shape`` (channels, height, width). ``agrees_with`` names
-    the published figure that they agree with; ``namesakes`` names other networks that papers call the same and
-    says how they differ.
+    the published figure that they agree with; ``namesakes`` names other networks that papers call the same
+    and says how they differ.
     """
 
     name: str

@@ -1,1 +1,1 @@
-
+"""Pruning methods: structure x scoring x allocation x scheduling x fine-tuning."""

@@ -1,1 +1,1 @@
-
+"""Training, fine-tuning and evaluation from recipes that are values."""

@@ -52,6 +52,47 @@ class EpochRecord(Value):
     validation_loss: float
 
 
+class WeightHistogram(Value):
+    """Prunable weights of the whole network in bins: before pruning, and those kept after fine-tuning.
+
+    ``edges`` has one entry more than the two counts; weights outside lie in the outermost bins.
+    """
+
+    edges: tuple[float, ...]
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+class Spent(Value):
+    """Training effort of one stage: epochs, images seen and multiply-adds of forward and backward passes."""
+
+    epochs: float
+    images: int
+    multiply_adds: float
+
+
+class Budget(Value):
+    """What a run cost in all, by stage; what several runs share counts for each of them."""
+
+    pretraining: Spent
+    pruning: Spent
+    retraining: Spent
+
+
+class Latency(Value):
+    """Median wall time of one forward pass, dense and pruned, on the run's device.
+
+    ``form`` tells what was timed: the network with its masks, or the physically smaller one.
+    """
+
+    batch_size: int
+    form: Literal["masked", "small"]
+    dense_seconds: float
+    seconds: float
+    threads: int
+    precision: str
+
+
 class Provenance(Value):
     """Where and when a run happened: the only part in which two runs of one key may differ."""
 
@@ -66,13 +107,15 @@ class Provenance(Value):
     versions: dict[str, str]
     commit: str | None = None
     command: str = ""
+    latency: tuple[Latency, ...] = ()
 
 
 class RunResult(Value):
     """A finished or failed run. ``error`` is set exactly when ``status`` is ``failed``.
 
     ``before`` and ``after`` fine-tuning are measured on the test split; ``selected_epoch`` is the epoch whose
-    weights ``after`` belongs to, chosen on the validation split alone (0: no epoch was run).
+    weights ``after`` belongs to, chosen on the validation split alone (0: no epoch was run). ``further`` holds
+    the quality after fine-tuning on extra evaluation splits, by name.
     """
 
     schema_version: Literal[1] = 1
@@ -84,8 +127,11 @@ class RunResult(Value):
     before: Quality | None = None
     after: Quality | None = None
     validation: Quality | None = None
+    further: dict[str, Quality] = Field(default_factory=dict)
     selected_epoch: int | None = None
     epochs_run: int | None = None
     epochs: tuple[EpochRecord, ...] = ()
     layers: dict[str, LayerDensity] = Field(default_factory=dict)
+    weight_histogram: WeightHistogram | None = None
+    budget: Budget | None = None
     provenance: Provenance

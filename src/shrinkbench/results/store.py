@@ -1,0 +1,240 @@
+"""Where results lie: one folder per run, and the file's existence means that the run is finished."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, Field, ValidationError
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.results.record import SCHEMA_VERSION, RunResult
+from shrinkbench.spec import ExperimentSpec, RunSpec, Value
+
+PLAN_NAME = "plan.json"
+RESULT_NAME = "result.json"
+
+
+class PlannedRun(Value):
+    """One run of a plan under its key."""
+
+    key: str
+    spec: RunSpec
+
+
+class Plan(Value):
+    """What a store is to hold: the experiment as a person wrote it and every run that follows from it."""
+
+    schema_version: Literal[1] = 1
+    name: str
+    description: str
+    experiment: ExperimentSpec
+    runs: tuple[PlannedRun, ...]
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file that could not be read as a result, and one sentence that says why."""
+
+    path: Path
+    sentence: str
+
+
+@dataclass(frozen=True)
+class Status:
+    """How far a store is: ``total`` = ``done`` + ``failed`` + ``missing``."""
+
+    total: int
+    done: int
+    failed: int
+    missing: int
+
+    def as_dict(self) -> dict[str, int]:
+        """The four counts by name.
+
+        >>> Status(total=3, done=1, failed=1, missing=1).as_dict()
+        {'total': 3, 'done': 1, 'failed': 1, 'missing': 1}
+        """
+        return asdict(self)
+
+
+class _Header(BaseModel):
+    """The part of any schema's file that tells which schema it is."""
+
+    schema_version: int = Field(ge=0)
+
+
+class ResultStore:
+    """Results of one experiment in the folder ``root``.
+
+    ``plan.json`` lists the runs; ``runs/<key>/result.json`` holds one outcome each. Files appear whole or not
+    at all: they are written beside their place, flushed to the disk and renamed, so any number of processes
+    may write at once and a kill at any moment leaves only finished results behind.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    # Places
+
+    @property
+    def plan_path(self) -> Path:
+        """The file that lists the planned runs."""
+        return self.root / PLAN_NAME
+
+    def run_dir(self, key: str) -> Path:
+        """The folder of one run; checkpoints lie beside its result."""
+        return self.root / "runs" / key
+
+    def result_path(self, key: str) -> Path:
+        """The file whose existence means that the run is finished."""
+        return self.run_dir(key) / RESULT_NAME
+
+    def shared_dir(self, kind: str, key: str) -> Path:
+        """The folder of something that several runs share: a pretrained network, a control."""
+        return self.root / "shared" / kind / key
+
+    # Plan
+
+    def write_plan(self, experiment: ExperimentSpec, runs: Sequence[RunSpec]) -> Plan:
+        """Store the plan; results of an earlier plan stay where they are."""
+        plan = Plan(
+            name=experiment.name,
+            description=experiment.description,
+            experiment=experiment,
+            runs=tuple(PlannedRun(key=run.key, spec=run) for run in runs),
+        )
+        write_atomically(self.plan_path, plan.model_dump_json(indent=1).encode())
+        return plan
+
+    def read_plan(self) -> Plan:
+        """The stored plan; an error names the file where it is absent or not a plan."""
+        try:
+            return Plan.model_validate_json(self.plan_path.read_bytes())
+        except FileNotFoundError:
+            raise ShrinkbenchError(
+                f"{self.root} holds no {PLAN_NAME}; name the output folder of a sweep"
+            ) from None
+        except OSError as error:
+            raise ShrinkbenchError(f"cannot read {self.plan_path}: {error.strerror}") from None
+        except ValidationError as error:
+            raise ShrinkbenchError(
+                f"{self.plan_path} is not a plan of this version of shrinkbench ({_first(error)}); "
+                "run the sweep again to rewrite it"
+            ) from None
+
+    # Results
+
+    def has(self, key: str) -> bool:
+        """Whether the run is finished (done or failed)."""
+        return self.result_path(key).is_file()
+
+    def read(self, key: str) -> RunResult:
+        """The stored result; an error says what is wrong with the file."""
+        result = _read_result(self.result_path(key))
+        if isinstance(result, Problem):
+            raise ShrinkbenchError(f"{result.path}: {result.sentence}")
+        return result
+
+    def write(self, result: RunResult) -> Path:
+        """Store a result under its key, replacing an earlier one."""
+        path = self.result_path(result.key)
+        write_atomically(path, result.model_dump_json(indent=1).encode())
+        return path
+
+    def results(self) -> tuple[list[RunResult], list[Problem]]:
+        """Every readable result in order of key, and a problem for every file that is not one."""
+        results: list[RunResult] = []
+        problems: list[Problem] = []
+        for path in sorted(self.root.glob(f"runs/*/{RESULT_NAME}")):
+            outcome = _read_result(path)
+            if isinstance(outcome, Problem):
+                problems.append(outcome)
+            else:
+                results.append(outcome)
+        return results, problems
+
+    def status(self) -> Status:
+        """Counts over the planned runs; a file that cannot be read counts as missing.
+
+        Without a plan the stored results themselves are the total.
+        """
+        outcomes = {result.key: result.status for result in self.results()[0]}
+        planned = {run.key for run in self.read_plan().runs} if self.plan_path.exists() else set(outcomes)
+        states = [outcomes.get(key) for key in planned]
+        return Status(
+            total=len(planned),
+            done=states.count("done"),
+            failed=states.count("failed"),
+            missing=states.count(None),
+        )
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path`` so that a reader sees the old file or the new one, never a part."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    except OSError as error:
+        raise ShrinkbenchError(
+            f"cannot write {path}: {error.strerror or error}; choose a folder that can be written"
+        ) from None
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.chmod(0o644)  # mkstemp makes it private; results are meant to be shared
+        temporary.replace(path)
+    except OSError as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise ShrinkbenchError(
+            f"cannot write {path}: {error.strerror or error}; choose a folder that can be written"
+        ) from None
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def _read_result(path: Path) -> RunResult | Problem:
+    """Read one file; whatever is wrong with it becomes a problem, not an exception."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        return Problem(path, f"cannot be read ({error.strerror or error})")
+    try:
+        result = RunResult.model_validate_json(content)
+    except ValidationError as error:
+        return Problem(path, _why_unreadable(content, error))
+    if result.key != path.parent.name:
+        return Problem(path, f"lies in a folder of another key; it says {result.key[:12]}")
+    return result
+
+
+def _why_unreadable(content: bytes, error: ValidationError) -> str:
+    """Tell a half-written file from foreign JSON and from another version of the schema."""
+    if error.errors()[0]["type"] == "json_invalid":
+        return (
+            "is empty" if not content.strip() else f"is not whole JSON ({error.errors()[0]['ctx']['error']})"
+        )
+    try:
+        version = _Header.model_validate_json(content).schema_version
+    except ValidationError:
+        return "is JSON, but not a shrinkbench result"
+    if version != SCHEMA_VERSION:
+        return f"has schema version {version}; this shrinkbench reads version {SCHEMA_VERSION}"
+    return f"is not a valid result: {_first(error)}"
+
+
+def _first(error: ValidationError) -> str:
+    """The first complaint of a validation error, with its place."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"]) or "value"
+    return f"{place}: {first['msg'][:1].lower()}{first['msg'][1:]}"

@@ -47,9 +47,7 @@ def to_frame(results: Iterable[RunResult]) -> pd.DataFrame:
     splits = sorted({split for result in results for split in result.further})
     rows = [_row(result, splits) for result in results]
     types = COLUMNS | {f"{split}_{name}": "float64" for split in splits for name in ("top1", "top5", "loss")}
-    frame = pd.DataFrame(
-        {name: pd.array([row[name] for row in rows], dtype=kind) for name, kind in types.items()}
-    )
+    frame = pd.DataFrame(rows, columns=list(types), dtype="object").astype(types)
     order = ["dataset", "model", "weights", "recipe", "method", "compression_target", "seed", "key"]
     return frame.sort_values(order, ignore_index=True, kind="stable")
 

@@ -114,8 +114,8 @@ class RunResult(Value):
     """A finished or failed run. ``error`` is set exactly when ``status`` is ``failed``.
 
     ``before`` and ``after`` fine-tuning are measured on the test split; ``selected_epoch`` is the epoch whose
-    weights ``after`` belongs to, chosen on the validation split alone (0: no epoch was run). ``further`` holds
-    the quality after fine-tuning on extra evaluation splits, by name.
+    weights ``after`` belongs to, chosen on the validation split alone (0: no epoch was run). ``further``
+    holds the quality after fine-tuning on extra evaluation splits, by name.
     """
 
     schema_version: Literal[1] = 1

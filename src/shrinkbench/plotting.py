@@ -1,0 +1,140 @@
+"""The look of every figure: sizes for papers, colours for everyone, files that repeat byte for byte.
+
+A series is told apart three times over: by colour (safe for the common colour-vision deficiencies, contrast
+of at least 3 : 1 on white), by marker and by line style, so figures stay readable in print without colour.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
+from shrinkbench.errors import ShrinkbenchError
+
+COLUMN_WIDTH = 3.25
+"""Width of one column of a two-column paper, inches."""
+PAGE_WIDTH = 6.75
+"""Width of both columns, inches."""
+
+COLOURS = ("#0072B2", "#D55E00", "#007F5C", "#AA3377", "#8C6D00", "#332288", "#B3001B", "#4D4D4D")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "*", "h", "<")
+LINES = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (8, 2)))
+CONTROL_COLOUR = "#333333"
+FORMATS = ("svg", "pdf", "png")
+
+_RC: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7.5,
+    "axes.titlesize": 8,
+    "axes.labelsize": 7.5,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.5,
+    "legend.fontsize": 7,
+    "legend.frameon": False,
+    "legend.handlelength": 2.6,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.6,
+    "errorbar.capsize": 1.8,
+    "figure.dpi": 100,
+    "savefig.dpi": 200,
+    "pdf.fonttype": 42,  # editable text; journals refuse Type 3 fonts
+    "svg.hashsalt": "shrinkbench",
+    "svg.fonttype": "path",
+}
+
+
+@dataclass(frozen=True)
+class SeriesStyle:
+    """How one series is drawn."""
+
+    colour: str
+    marker: str
+    line: str | tuple[float, tuple[float, ...]]
+
+
+def series_style(index: int) -> SeriesStyle:
+    """The style of the ``index``-th series; the first 440 differ, eight neighbours by colour alone."""
+    return SeriesStyle(
+        colour=COLOURS[index % len(COLOURS)],
+        marker=MARKERS[index % len(MARKERS)],
+        line=LINES[index % len(LINES)],
+    )
+
+
+def series_styles(names: Iterable[str]) -> dict[str, SeriesStyle]:
+    """Styles by name, in the order given: keep one order through a document.
+
+    >>> series_styles(["a", "b"])["b"].marker
+    's'
+    """
+    return {name: series_style(index) for index, name in enumerate(names)}
+
+
+@contextmanager
+def figure_style() -> Iterator[None]:
+    """Draw inside this context: it sets fonts, lines and sizes, and leaves no trace."""
+    with mpl.rc_context(_RC):
+        yield
+
+
+def new_figure(*, width: float = COLUMN_WIDTH, height: float = 2.2) -> Figure:
+    """An empty figure on the Agg canvas, sizes in inches; no window, no global state."""
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def ratio_axis(axes: Axes, *, low: float = 1.0, high: float) -> None:
+    """A logarithmic x axis for a ratio, with ticks at powers of two: 1, 2, 4, 8, ..."""
+    axes.set_xscale("log", base=2)
+    ticks = [1.0]
+    while ticks[-1] < high * 0.999:
+        ticks.append(ticks[-1] * 2)
+    every = 1 + len(ticks) // 9
+    axes.xaxis.set_major_locator(FixedLocator(ticks[::every]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_xlim(low / 1.12, max(high, 2.0) * 1.12)
+
+
+def save(figure: Figure, stem: Path, *, formats: Iterable[str] = FORMATS) -> list[Path]:
+    """Write ``stem.svg``, ``stem.pdf`` and ``stem.png``; the same figure gives the same bytes.
+
+    Raises ``ShrinkbenchError`` where the folder cannot be written.
+    """
+    nothing = {
+        "svg": {"Date": None, "Creator": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+        "png": {"Software": None},
+    }
+    paths = [stem.with_name(f"{stem.name}.{extension}") for extension in formats]
+    try:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        with figure_style():
+            figure.draw_without_rendering()
+            figure.set_layout_engine("none")  # the layout is settled: do not solve it again for each format
+            for path in paths:
+                figure.savefig(path, metadata=nothing.get(path.suffix[1:]))
+    except OSError as error:
+        raise ShrinkbenchError(
+            f"cannot write the figure {stem}: {error.strerror or error}; choose a folder that can be written"
+        ) from None
+    return paths

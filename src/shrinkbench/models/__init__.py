@@ -1,1 +1,64 @@
+"""Networks, each one exact definition with its figures and its public weights.
 
+>>> get_model("ResNet-20").parameters
+269722
+>>> sum(p.numel() for p in build("resnet20", seed=0).parameters())
+269722
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from shrinkbench.errors import ShrinkbenchError
+
+# Importing a family registers its cards.
+from shrinkbench.models import cifar_resnet as _cifar_resnet
+from shrinkbench.models import cifar_vgg as _cifar_vgg
+from shrinkbench.models import digits as _digits
+from shrinkbench.models.card import MODELS, ModelCard, WeightsEntry
+from shrinkbench.models.weights import (
+    WeightsFile,
+    identify,
+    load_weights,
+    locate_weights,
+    read_state_dict,
+)
+
+__all__ = [
+    "MODELS",
+    "ModelCard",
+    "WeightsEntry",
+    "WeightsFile",
+    "build",
+    "get_model",
+    "identify",
+    "load_weights",
+    "locate_weights",
+    "read_state_dict",
+]
+
+_FAMILIES = (_digits, _cifar_resnet, _cifar_vgg)
+
+
+def get_model(name: str) -> ModelCard:
+    """Return the card of ``name``; case, ``-`` and ``_`` do not matter.
+
+    Raises ``UnknownNameError`` with the nearest names.
+    """
+    return MODELS.get(name)
+
+
+def build(name: str, *, num_classes: int | None = None, seed: int = 0) -> nn.Module:
+    """Build the network ``name`` with initial weights drawn from ``seed``, in training mode.
+
+    The global random state is as before. ``num_classes`` is the card's where it is ``None``.
+    """
+    card = get_model(name)
+    classes = card.num_classes if num_classes is None else num_classes
+    if classes < 1:
+        raise ShrinkbenchError(f"a classifier needs at least one class, not {classes}")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return card.build(classes)

@@ -17,7 +17,8 @@ class WeightsEntry:
 
     ``published_top1`` is what its source states and ``measured_top1`` what this library measured, each with
     the data it was taken on; fractions in [0, 1]. ``normalisation`` is what the weights were trained with,
-    and overrides the dataset's. ``sha256`` is of the file, whole.
+    and overrides the dataset's. ``sha256`` is of the file, whole, or its leading digits (at least eight)
+    where the source publishes no more.
     """
 
     name: str
@@ -36,10 +37,10 @@ class WeightsEntry:
 class ModelCard:
     """The definition of one network.
 
-    ``build(num_classes)`` returns a freshly initialised module; ``parameters`` and ``multiply_adds`` hold for
-    ``num_classes`` classes and one input of ``input_shape`` (channels, height, width). ``agrees_with`` names
-    the published figure that they agree with; ``namesakes`` names other networks that papers call the same
-    and says how they differ.
+    ``build(num_classes)`` returns a freshly initialised module; ``parameters`` and ``multiply_adds`` hold
+    for ``num_classes`` classes and one input of ``input_shape`` (channels, height, width). ``agrees_with``
+    names the published figure that they agree with; ``namesakes`` names other networks that papers call the
+    same and says how they differ. The first entry of ``weights`` is the default one.
     """
 
     name: str
@@ -56,4 +57,14 @@ class ModelCard:
     weights: tuple[WeightsEntry, ...] = ()
 
 
-MODELS: Registry[ModelCard] = Registry("model")
+def _from_a_library(name: str) -> ModelCard | None:
+    """Make the card of ``torchvision/NAME``; the library is imported only then."""
+    library, _, network = name.partition("/")
+    if library.lower() == "torchvision" and network:
+        from shrinkbench.models import torchvision_models
+
+        return torchvision_models.make_card(network)
+    return None
+
+
+MODELS: Registry[ModelCard] = Registry("model", resolve=_from_a_library)

@@ -1,0 +1,184 @@
+"""Weights from a file, from a card's entry by name, or from torchvision's enums."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.models.card import MODELS, ModelCard, WeightsEntry
+from shrinkbench.models.download import fetch, sha256_of
+from shrinkbench.spec import Normalisation
+
+StateDict = dict[str, Tensor]
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_PREFIXES = ("module.", "_orig_mod.")
+# Heads that only training uses; the networks of torchvision's GoogLeNet and Inception are built without.
+_AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsFile:
+    """A file of weights: where it lies, what it is (SHA-256) and, where it is a public one, its entry."""
+
+    path: Path
+    sha256: str
+    entry: WeightsEntry | None
+
+    @property
+    def name(self) -> str:
+        """Name of the entry, or of the file."""
+        return self.entry.name if self.entry else self.path.name
+
+    @property
+    def normalisation(self) -> Normalisation | None:
+        """What the weights were trained with, where that is known; it overrides the dataset's."""
+        return self.entry.normalisation if self.entry else None
+
+
+def identify(path: Path) -> WeightsEntry | None:
+    """Return the registered entry whose SHA-256 the file has, ``None`` for a file that is not known."""
+    return _entry_of(sha256_of(path))
+
+
+def locate_weights(source: str | Path, *, card: ModelCard | None = None) -> WeightsFile:
+    """Find ``source`` without loading it: the name of an entry of ``card``, ``DEFAULT``, or a path.
+
+    An entry's file is downloaded where the cache does not hold it.
+    """
+    entry = _named(str(source), card)
+    if entry is not None:
+        if entry.url is None:
+            raise ShrinkbenchError(
+                f"the weights '{entry.name}' have no download; pass the path of their file"
+            )
+        path = fetch(entry.url, sha256=entry.sha256)
+        return WeightsFile(path=path, sha256=sha256_of(path), entry=entry)
+    path = Path(source).expanduser()
+    if not path.is_file():
+        known = ", ".join(e.name for e in card.weights) if card else ""
+        hint = f"; {card.name} also knows the weights {known}" if card and known else ""
+        raise ShrinkbenchError(f"there is no weights file {source}; check the path{hint}")
+    digest = sha256_of(path)
+    return WeightsFile(path=path, sha256=digest, entry=_entry_of(digest, card))
+
+
+def read_state_dict(path: Path) -> StateDict:
+    """Read parameters and buffers by name from a PyTorch checkpoint or a safetensors file.
+
+    Wrappings under ``state_dict``, ``model_state_dict`` or ``model`` and prefixes ``module.`` and
+    ``_orig_mod.`` are taken off. Nothing in the file is executed. Raises ``ShrinkbenchError`` where the file
+    is missing, damaged, or holds anything but tensors.
+    """
+    if not path.is_file():
+        raise ShrinkbenchError(f"there is no weights file {path}; check the path")
+    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
+    while isinstance(content, Mapping):
+        inner = next((content[w] for w in _WRAPPERS if isinstance(content.get(w), Mapping)), None)
+        if inner is None:
+            break
+        content = inner
+    if not isinstance(content, Mapping) or not content:
+        raise ShrinkbenchError(
+            f"{path} holds no weights by name (found {type(content).__name__}); pass a state dict"
+        )
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise ShrinkbenchError(
+                f"{path} is not a state dict: its entry '{key}' is a {type(value).__name__}, not a tensor"
+            )
+    return _plain_names(dict(content))
+
+
+def load_weights(module: nn.Module, source: str | Path, *, card: ModelCard | None = None) -> WeightsFile:
+    """Load ``source`` (see ``locate_weights``) into ``module`` and say which file that was.
+
+    Every parameter and buffer must be there with its shape; only batch counters, which old checkpoints lack,
+    may be missing. Raises ``ShrinkbenchError`` naming the first differences where the file is for another
+    network.
+    """
+    file = locate_weights(source, card=card)
+    state = read_state_dict(file.path)
+    own = module.state_dict()
+    state = {k: v for k, v in state.items() if k in own or not k.startswith(_AUXILIARY)}
+    _check_same_network(own, state, file, card.name if card else type(module).__name__)
+    own.update(state)
+    module.load_state_dict(own)
+    return file
+
+
+def _named(source: str, card: ModelCard | None) -> WeightsEntry | None:
+    if card is None:
+        return None
+    if source.upper() == "DEFAULT":
+        if not card.weights:
+            raise ShrinkbenchError(f"no public weights are known for {card.name}; pass the path of a file")
+        return card.weights[0]
+    return next((e for e in card.weights if e.name.lower() == source.lower()), None)
+
+
+def _entry_of(digest: str, card: ModelCard | None = None) -> WeightsEntry | None:
+    cards = (*((card,) if card else ()), *(c for _, c in MODELS.items()))
+    entries = (entry for c in cards for entry in c.weights if entry.sha256)
+    return next((e for e in entries if digest.startswith(str(e.sha256))), None)
+
+
+def _read_checkpoint(path: Path) -> object:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle or zip raises anything at all
+        if "Unsupported global" in str(error):
+            found = re.search(r"GLOBAL ([\w.]+)", str(error))
+            what = f" ({found.group(1)})" if found else ""
+            raise ShrinkbenchError(
+                f"{path} holds Python objects other than tensors{what}, which are never executed; "
+                "save its state dict alone and pass that"
+            ) from None
+        first = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
+        raise ShrinkbenchError(f"{path} is damaged or not a PyTorch checkpoint ({first})") from None
+
+
+def _read_safetensors(path: Path) -> object:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise ShrinkbenchError(f"{path} is damaged or not a safetensors file ({error})") from None
+
+
+def _plain_names(state: StateDict) -> StateDict:
+    for prefix in _PREFIXES:
+        if all(key.startswith(prefix) for key in state):
+            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    # torchvision's DenseNet files carry names from before PyTorch forbade dots in module names.
+    legacy = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
+    return {legacy.sub(r"\1\2.", key): value for key, value in state.items()}
+
+
+def _check_same_network(own: Mapping[str, Tensor], state: StateDict, file: WeightsFile, name: str) -> None:
+    missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
+    unexpected = [k for k in state if k not in own]
+    reshaped = [k for k in state if k in own and state[k].shape != own[k].shape]
+    differences = [
+        *(f"{k} is {_shape(state[k])} in the file and {_shape(own[k])} in the network" for k in reshaped[:2]),
+        *([f"the file lacks {', '.join(missing[:3])}{_more(missing)}"] if missing else []),
+        *([f"the network lacks {', '.join(unexpected[:3])}{_more(unexpected)}"] if unexpected else []),
+    ]
+    if differences:
+        raise ShrinkbenchError(f"{file.path} is for another network than {name}: {'; '.join(differences)}")
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - 3} more" if len(names) > 3 else ""
+
+
+def _shape(tensor: Tensor) -> str:
+    return "x".join(str(n) for n in tensor.shape) or "a scalar"

@@ -1,1 +1,29 @@
 """Pruning methods: structure x scoring x allocation x scheduling x fine-tuning."""
+
+from shrinkbench.pruning.context import PruneContext, Scores
+from shrinkbench.pruning.masks import Masks, Upholder, save_tensors
+from shrinkbench.pruning.method import (
+    METHODS,
+    PruningMethod,
+    budget,
+    prunable_names,
+    prune,
+    pruning_method,
+)
+
+# The methods register themselves when their module is read.
+from shrinkbench.pruning import scoring as _scoring  # noqa: F401  isort: skip
+
+__all__ = [
+    "METHODS",
+    "Masks",
+    "PruneContext",
+    "PruningMethod",
+    "Scores",
+    "Upholder",
+    "budget",
+    "prunable_names",
+    "prune",
+    "pruning_method",
+    "save_tensors",
+]

@@ -1,0 +1,270 @@
+"""One forward pass without data or memory: who multiplies what, and which layer makes the logits.
+
+The pass runs on the meta device (shapes only) with fused attention switched off, so that every product is seen
+as the convolution or matrix product that it is. Each tensor is followed through its storage: a product is
+attributed to the parameter that it reads, also where the weight was reshaped, split or standardised first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.nn.parameter import is_lazy
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry
+
+from shrinkbench.errors import ShrinkbenchError
+
+_WEIGHTS = {
+    nn.modules.conv._ConvNd: ("weight",),
+    nn.Linear: ("weight",),
+    nn.Bilinear: ("weight",),
+    nn.MultiheadAttention: ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"),
+}
+_BIASES = {
+    nn.modules.conv._ConvNd: ("bias",),
+    nn.Linear: ("bias",),
+    nn.Bilinear: ("bias",),
+    nn.MultiheadAttention: ("in_proj_bias", "bias_k", "bias_v"),
+}
+
+
+def _parameters_of(
+    module: nn.Module, kinds: Mapping[type[nn.Module], Sequence[str]]
+) -> dict[str, nn.Parameter]:
+    found: dict[str, nn.Parameter] = {}
+    seen: set[int] = set()
+    for path, child in module.named_modules():
+        for kind, names in kinds.items():
+            if not isinstance(child, kind):
+                continue
+            for name in names:
+                parameter = getattr(child, name, None)
+                if isinstance(parameter, nn.Parameter) and id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    found[f"{path}.{name}" if path else name] = parameter
+    return found
+
+
+def weight_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Weights of convolutions, linear layers and attention projections, by name; a tied weight once.
+
+    >>> list(weight_parameters(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))))
+    ['0.weight']
+    """
+    return _parameters_of(module, _WEIGHTS)
+
+
+def bias_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Biases of the layers that :func:`weight_parameters` covers."""
+    return _parameters_of(module, _BIASES)
+
+
+@contextmanager
+def evaluation_mode(module: nn.Module) -> Iterator[None]:
+    """Put every submodule into evaluation mode and restore each one's own mode afterwards."""
+    modes = [(child, child.training) for child in module.modules()]
+    module.eval()
+    try:
+        yield
+    finally:
+        for child, training in modes:
+            child.training = training
+
+
+@dataclass(frozen=True)
+class Product:
+    """One convolution or matrix product: the parameter that it reads, if any, and its multiply-adds."""
+
+    parameter: str | None
+    multiply_adds: int
+    output_shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What one forward pass of a single input computes.
+
+    ``logits`` are the parameters whose product reaches the output with no other weighted product in between:
+    the classifier layer.
+    """
+
+    products: tuple[Product, ...]
+    output_shape: tuple[int, ...]
+    logits: frozenset[str]
+
+    @property
+    def multiply_adds(self) -> int:
+        """All multiply-adds of one input."""
+        return sum(product.multiply_adds for product in self.products)
+
+    @property
+    def by_parameter(self) -> dict[str, int]:
+        """Multiply-adds per parameter; those of attention products belong to none."""
+        counts: dict[str, int] = {}
+        for product in self.products:
+            if product.parameter is not None:
+                counts[product.parameter] = counts.get(product.parameter, 0) + product.multiply_adds
+        return counts
+
+
+class _Follower(TorchDispatchMode):
+    """Counts products and follows, per storage, the owning parameter and the last weighted products."""
+
+    def __init__(self, parameters: Mapping[str, Tensor], constants: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.products: list[Product] = []
+        # Storages are kept alive: a freed one could hand its address to another tensor.
+        self._alive: list[torch.UntypedStorage] = []
+        self._owner: dict[int, str | None] = {}
+        self._last: dict[int, frozenset[str]] = {}
+        self._sizes = {name: tensor.numel() for name, tensor in parameters.items()}
+        for tensor in constants:
+            self._owner[self._id(tensor)] = None
+        for name, tensor in parameters.items():
+            self._owner[self._id(tensor)] = name
+
+    def _id(self, tensor: Tensor) -> int:
+        storage = tensor.untyped_storage()
+        self._alive.append(storage)
+        return cast(int, storage._cdata)
+
+    def last(self, tensor: Tensor) -> frozenset[str]:
+        return self._last.get(self._id(tensor), frozenset())
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        output = func(*args, **kwargs)
+        inputs = [self._id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+        outputs = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
+        owners = {self._owner[i] for i in inputs if i in self._owner} - {None}
+        constant = bool(inputs) and all(i in self._owner for i in inputs)
+        if constant:
+            owner = max(owners, key=lambda name: self._sizes[cast(str, name)], default=None)
+            for tensor in outputs:
+                self._owner.setdefault(self._id(tensor), owner)
+            return output
+        last = frozenset[str]().union(*(self._last.get(i, frozenset()) for i in inputs))
+        formula = flop_registry.get(func._overloadpacket)
+        if formula is not None:
+            multiply_adds = formula(*args, **kwargs, out_val=output) // 2
+            parameter = max(owners, key=lambda name: self._sizes[cast(str, name)], default=None)
+            self.products.append(Product(parameter, multiply_adds, tuple(outputs[0].shape)))
+            if parameter is not None:
+                last = frozenset({parameter})
+        for tensor in outputs:
+            self._last[self._id(tensor)] = last
+        return output
+
+
+def first_tensor(output: Any) -> Tensor:
+    """The logits of a forward pass: the tensor itself, ``.logits``, or the first floating tensor inside."""
+    candidate = getattr(output, "logits", output)
+    leaves = [candidate] if isinstance(candidate, Tensor) else tree_leaves(candidate)
+    for leaf in leaves:
+        if isinstance(leaf, Tensor) and leaf.is_floating_point():
+            return leaf
+    raise ShrinkbenchError(
+        f"the network returned {type(output).__name__} with no floating-point tensor in it; "
+        "wrap it in a module that returns the logits"
+    )
+
+
+def require_materialised(module: nn.Module) -> None:
+    """Refuse lazy parameters: they have no shape before the first forward pass."""
+    for name, parameter in module.named_parameters():
+        if is_lazy(parameter):
+            raise ShrinkbenchError(
+                f"parameter '{name}' is lazy and has no shape yet; run one batch through the network first"
+            )
+
+
+def trace(module: nn.Module, input_shape: Sequence[int]) -> Trace:
+    """Run one input of ``input_shape`` (without batch dimension) through ``module`` in evaluation mode.
+
+    The module is left as it was: parameters and buffers are replaced for the pass, modes are restored.
+
+    >>> t = trace(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), (4,))
+    >>> t.multiply_adds, sorted(t.logits)
+    (18, ['2.weight'])
+    """
+    require_materialised(module)
+    parameters = dict(module.named_parameters())
+    dtype = next((p.dtype for p in parameters.values() if p.is_floating_point()), torch.float32)
+    try:
+        return _trace_on(module, tuple(input_shape), dtype, torch.device("meta"))
+    except Exception as on_meta:
+        # Data-dependent control flow has no meaning without data; a real pass of zeros has. What a network
+        # may raise for an input that it was not made for is unbounded: RuntimeError, AssertionError, ...
+        try:
+            device = next((p.device for p in parameters.values()), torch.device("cpu"))
+            return _trace_on(module, tuple(input_shape), dtype, device)
+        except Exception as error:
+            shape = "x".join(str(n) for n in input_shape)
+            raise ShrinkbenchError(
+                f"the network does not run on one input of shape {shape}: {_first_line(error)}; "
+                "pass the input shape that it expects (channels, height, width)"
+            ) from on_meta
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
+
+
+def _trace_on(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Trace:
+    def moved(tensor: Tensor) -> Tensor:
+        if device.type == "meta":
+            return torch.empty_like(tensor, device=device)
+        return tensor.detach().clone()
+
+    parameters = {name: moved(p) for name, p in module.named_parameters()}
+    buffers = {name: moved(b) for name, b in module.named_buffers()}
+    follower = _Follower(parameters, list(buffers.values()))
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with evaluation_mode(module), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+            inputs = torch.zeros((1, *shape), dtype=dtype, device=device)
+            with follower:
+                output = torch.func.functional_call(module, {**parameters, **buffers}, (inputs,))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+    logits = first_tensor(output)
+    return Trace(tuple(follower.products), tuple(logits.shape), follower.last(logits))
+
+
+def classifier_weights(module: nn.Module, input_shape: Sequence[int]) -> frozenset[str]:
+    """Names of the weights (and their biases) of the layer that produces the logits.
+
+    It is found by following the data, not by attribute names, and so holds for any network: the weighted
+    product whose result reaches the output with no other in between, and whose size is that of the output.
+
+    >>> sorted(classifier_weights(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), (4,)))
+    ['2.bias', '2.weight']
+    """
+    traced = trace(module, input_shape)
+    return layer_parameters(module, classifier_of(module, traced))
+
+
+def classifier_of(module: nn.Module, traced: Trace) -> frozenset[str]:
+    """The weights among ``traced.logits`` that have one output per logit."""
+    weights = weight_parameters(module)
+    names = {name for name in traced.logits if name in weights}
+    classes = traced.output_shape[1] if len(traced.output_shape) > 1 else None
+    return frozenset(name for name in names if weights[name].shape[0] == classes)
+
+
+def layer_parameters(module: nn.Module, weights: frozenset[str]) -> frozenset[str]:
+    """``weights`` together with the biases of the same layers."""
+    biases = bias_parameters(module)
+    paths = {name.rpartition(".")[0] for name in weights}
+    return weights | {name for name in biases if name.rpartition(".")[0] in paths}

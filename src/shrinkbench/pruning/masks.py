@@ -1,0 +1,148 @@
+"""Which weights stay: one boolean tensor per parameter."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from shrinkbench.errors import ShrinkbenchError
+
+
+class Masks(Mapping[str, Tensor]):
+    """Parameter name -> boolean tensor of the parameter's shape; ``True`` keeps the weight.
+
+    Parameters without a mask are kept whole. ``values`` holds new weights for methods that update what they
+    keep (OBS and its relatives).
+
+    >>> masks = Masks({"weight": torch.tensor([[True, False]])})
+    >>> layer = nn.Linear(2, 1)
+    >>> masks.apply(layer)
+    >>> layer.weight[0, 1].item(), masks.kept, masks.total
+    (0.0, 1, 2)
+    """
+
+    def __init__(self, masks: Mapping[str, Tensor], *, values: Mapping[str, Tensor] | None = None) -> None:
+        for name, mask in masks.items():
+            if mask.dtype != torch.bool:
+                raise ShrinkbenchError(f"the mask of '{name}' has type {mask.dtype}; give a boolean tensor")
+        self._masks = dict(masks)
+        self.values_: dict[str, Tensor] = dict(values or {})
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self._masks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._masks)
+
+    def __len__(self) -> int:
+        return len(self._masks)
+
+    @property
+    def total(self) -> int:
+        """Weights that have a mask."""
+        return sum(mask.numel() for mask in self._masks.values())
+
+    @property
+    def kept(self) -> int:
+        """Weights that their mask keeps."""
+        return sum(int(mask.sum()) for mask in self._masks.values())
+
+    def equal(self, other: Masks) -> bool:
+        """Whether both keep exactly the same weights."""
+        return self.keys() == other.keys() and all(torch.equal(m, other[n]) for n, m in self.items())
+
+    def within(self, other: Masks) -> bool:
+        """Whether every weight kept here is kept by ``other`` too (no mask keeps the whole tensor)."""
+        return all(bool((other[n] | ~m).all()) for n, m in self.items() if n in other) and all(
+            n in self or bool(other[n].all()) for n in other
+        )
+
+    def intersect(self, other: Masks) -> Masks:
+        """Keep what both keep."""
+        merged = {**other._masks, **self._masks}
+        both = {n: m & other[n] if n in self and n in other else m for n, m in merged.items()}
+        return Masks(both, values=self.values_)
+
+    def apply(self, module: nn.Module) -> None:
+        """Set the new values, if any, and zero every pruned weight of ``module`` in place."""
+        parameters = _matching_parameters(module, self)
+        with torch.no_grad():
+            for name, value in self.values_.items():
+                parameters[name].copy_(value)
+            for name, mask in self._masks.items():
+                parameters[name].masked_fill_(~mask.to(parameters[name].device), 0)
+
+    def save(self, path: Path | str) -> None:
+        """Write the masks as safetensors: parameter name -> boolean tensor. The file appears whole or not."""
+        save_tensors(self._masks, Path(path))
+
+    @classmethod
+    def load(cls, path: Path | str) -> Masks:
+        """Read masks written by :meth:`save`."""
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            return cls(load_file(path))
+        except (OSError, SafetensorError) as error:
+            raise ShrinkbenchError(f"cannot read masks from {path}: {error}; give a safetensors file") from None
+
+    def __repr__(self) -> str:
+        return f"Masks({len(self)} tensors, {self.kept:,} of {self.total:,} weights kept)"
+
+
+def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file in one step: through a temporary file beside it and a rename."""
+    from safetensors.torch import save_file
+
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        save_file({n: t.detach().contiguous().clone() for n, t in tensors.items()}, temporary)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ShrinkbenchError(
+            f"cannot write {path}: {error.strerror or error}; choose another place"
+        ) from None
+
+
+def _matching_parameters(module: nn.Module, masks: Masks) -> dict[str, nn.Parameter]:
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    for name, tensor in (*masks.items(), *masks.values_.items()):
+        if name not in parameters:
+            raise ShrinkbenchError(
+                f"the network has no parameter '{name}'; these masks are for another network"
+            )
+        if parameters[name].shape != tensor.shape:
+            raise ShrinkbenchError(
+                f"the mask of '{name}' has shape {tuple(tensor.shape)}, the parameter "
+                f"{tuple(parameters[name].shape)}; these masks are for another network"
+            )
+    return parameters
+
+
+class Upholder:
+    """Keeps pruned weights at exactly zero: call it after every optimizer step.
+
+    One fused multiplication over all masked weights. Zeroing gradients would not be enough: an optimizer with
+    momentum, moments or weight decay moves a weight whose gradient is zero.
+    """
+
+    def __init__(self, module: nn.Module, masks: Masks) -> None:
+        parameters = _matching_parameters(module, masks)
+        names = [name for name, mask in masks.items() if not bool(mask.all())]
+        self._weights = [parameters[name].detach() for name in names]
+        # The factor takes the weight's own memory layout (channels last): mixed layouts leave the fast path.
+        self._factors = [
+            torch.empty_like(w).copy_(masks[n].to(w.device)) for n, w in zip(names, self._weights, strict=True)
+        ]
+
+    @torch.no_grad()
+    def __call__(self) -> None:
+        """Multiply every masked weight by its 0/1 mask, in place."""
+        if self._weights:
+            torch._foreach_mul_(self._weights, self._factors)

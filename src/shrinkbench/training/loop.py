@@ -1,0 +1,242 @@
+"""The training loop: one function, the same for pretraining, fine-tuning and scratch baselines."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.measures import EpochRecord, Quality
+from shrinkbench.probe import first_tensor
+from shrinkbench.seeds import stream
+from shrinkbench.spec import Recipe
+from shrinkbench.training.checkpoint import load_checkpoint, save_checkpoint
+from shrinkbench.training.evaluate import evaluate
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+class Data(Protocol):
+    """What the loop asks of data; the runner binds a dataset, its normalisation and the device to it."""
+
+    def train(self, batch_size: int, *, generator: torch.Generator, augment: bool) -> Batches:
+        """Shuffled training batches of one epoch."""
+        ...
+
+    def validation(self) -> Batches:
+        """Validation batches, in a fixed order."""
+        ...
+
+    def test(self) -> Batches:
+        """Test batches; read during training only by recipes that select on the reported split."""
+        ...
+
+
+@dataclass
+class Training:
+    """What a training run went through. ``selected_epoch`` is the epoch whose weights the module holds."""
+
+    epochs: list[EpochRecord] = field(default_factory=list)
+    selected_epoch: int = 0
+
+
+@dataclass
+class _State:
+    """Everything that the next epoch depends on beyond module and optimizer."""
+
+    training: Training
+    best: float = -math.inf
+    since_best: int = 0
+    best_weights: dict[str, Tensor] | None = None
+
+
+def learning_rate(recipe: Recipe, epoch: int) -> float:
+    """Learning rate of ``epoch`` (counted from 1).
+
+    >>> from shrinkbench.training.recipe import RECIPES
+    >>> recipe = RECIPES.get("cifar-train")
+    >>> [round(learning_rate(recipe, e), 6) for e in (1, 80, 81, 121)]
+    [0.1, 0.1, 0.01, 0.001]
+    """
+    done = epoch - 1
+    if done < recipe.warmup_epochs:
+        return recipe.learning_rate * (done + 1) / (recipe.warmup_epochs + 1)
+    if recipe.schedule == "multistep":
+        return recipe.learning_rate * recipe.decay ** sum(done >= m for m in recipe.milestones)
+    if recipe.schedule == "cosine":
+        progress = (done - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1)
+        return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+    return recipe.learning_rate
+
+
+def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """The recipe's optimizer over all trainable parameters, in torch's fused form."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    common: dict[str, Any] = {
+        "lr": recipe.learning_rate,
+        "weight_decay": recipe.weight_decay,
+        "fused": all(p.device.type in ("cpu", "cuda") for p in parameters),
+    }
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, momentum=recipe.momentum, nesterov=recipe.nesterov and recipe.momentum > 0, **common
+        )
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, **common)
+
+
+def train(
+    module: nn.Module,
+    recipe: Recipe,
+    data: Data,
+    *,
+    seed: int,
+    after_step: Callable[[], None] | None = None,
+    checkpoint: Path | None = None,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> Training:
+    """Train ``module`` in place by ``recipe`` and leave in it the weights that the recipe selects.
+
+    ``after_step`` runs after every optimizer step (masks are upheld there). With ``checkpoint``, the state
+    after each epoch is kept on disk, and a later call with the same arguments goes on from it: all randomness
+    of an epoch follows from ``seed`` and its number, so the outcome is the same bit for bit. Raises
+    ``ShrinkbenchError`` when the loss is no longer finite.
+    """
+    optimizer = make_optimizer(module, recipe)
+    state = _State(Training())
+    saved = load_checkpoint(checkpoint) if checkpoint else None
+    if saved is not None:
+        _restore(saved, module, optimizer, state)
+    for epoch in range(len(state.training.epochs) + 1, recipe.epochs + 1):
+        if _patience_spent(recipe, state):
+            break
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(recipe, epoch)
+        loss = _run_epoch(module, recipe, data, optimizer, seed, epoch, after_step)
+        quality = evaluate(module, data.validation(), precision=recipe.precision)
+        record = EpochRecord(
+            epoch=epoch,
+            learning_rate=learning_rate(recipe, epoch),
+            train_loss=loss,
+            validation_top1=quality.top1,
+            validation_loss=quality.loss,
+        )
+        state.training.epochs.append(record)
+        _note(state, recipe, module, data, quality, epoch)
+        if checkpoint:
+            save_checkpoint(checkpoint, _snapshot(module, optimizer, state))
+        if on_epoch:
+            on_epoch(record)
+    if state.best_weights is not None:
+        module.load_state_dict(state.best_weights)
+    return state.training
+
+
+def _run_epoch(
+    module: nn.Module,
+    recipe: Recipe,
+    data: Data,
+    optimizer: torch.optim.Optimizer,
+    seed: int,
+    epoch: int,
+    after_step: Callable[[], None] | None,
+) -> float:
+    """One pass over the training images; returns their mean loss."""
+    module.train()
+    generator = torch.Generator().manual_seed(stream(seed, "data", epoch))
+    total: Tensor | None = None
+    images = 0
+    with torch.random.fork_rng():
+        torch.manual_seed(stream(seed, "noise", epoch))
+        batches = data.train(recipe.batch_size, generator=generator, augment=recipe.augment)
+        for inputs, labels in _without_single_images(batches):
+            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
+                logits = first_tensor(module(inputs))
+                loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+            loss.backward()
+            if recipe.clip_gradient_norm is not None:
+                nn.utils.clip_grad_norm_(module.parameters(), recipe.clip_gradient_norm)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+            if after_step is not None:
+                after_step()
+            # The sum stays on the device: asking for its value each step would wait for the device.
+            weighted = loss.detach().double() * len(labels)
+            total = weighted if total is None else total + weighted
+            images += len(labels)
+    if total is None:
+        raise ShrinkbenchError("the training split is empty; give at least one training image")
+    mean = float(total) / images
+    if not math.isfinite(mean):
+        raise ShrinkbenchError(
+            f"training diverged: the loss of epoch {epoch} is {mean}; lower the learning rate "
+            f"({learning_rate(recipe, epoch):g})"
+        )
+    return mean
+
+
+def _without_single_images(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
+    """Join a last batch of one image to the one before: batch norm has no variance over one image."""
+    held: tuple[Tensor, Tensor] | None = None
+    for inputs, labels in batches:
+        if held is not None and len(labels) == 1:
+            held = (torch.cat([held[0], inputs]), torch.cat([held[1], labels]))
+            continue
+        if held is not None:
+            yield held
+        held = (inputs, labels)
+    if held is not None:
+        yield held
+
+
+def _note(
+    state: _State, recipe: Recipe, module: nn.Module, data: Data, validation: Quality, epoch: int
+) -> None:
+    """Keep the weights if this epoch is the best so far by the recipe's rule; count epochs without a rise."""
+    if recipe.selection == "best-test":
+        score = evaluate(module, data.test(), precision=recipe.precision).top1
+    else:
+        score = validation.top1
+    if score > state.best:
+        state.best, state.since_best = score, 0
+    else:
+        state.since_best += 1
+    if recipe.selection == "last":
+        state.training.selected_epoch = epoch
+    elif state.since_best == 0:
+        state.training.selected_epoch = epoch
+        state.best_weights = copy.deepcopy(module.state_dict())
+
+
+def _patience_spent(recipe: Recipe, state: _State) -> bool:
+    stopping = recipe.early_stopping
+    return stopping is not None and state.since_best >= stopping.patience
+
+
+def _snapshot(module: nn.Module, optimizer: torch.optim.Optimizer, state: _State) -> dict[str, Any]:
+    return {
+        "module": module.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "epochs": [record.model_dump() for record in state.training.epochs],
+        "selected_epoch": state.training.selected_epoch,
+        "best": state.best,
+        "since_best": state.since_best,
+        "best_weights": state.best_weights,
+    }
+
+
+def _restore(saved: dict[str, Any], module: nn.Module, optimizer: torch.optim.Optimizer, state: _State) -> None:
+    module.load_state_dict(saved["module"])
+    optimizer.load_state_dict(saved["optimizer"])
+    state.training.epochs = [EpochRecord(**record) for record in saved["epochs"]]
+    state.training.selected_epoch = saved["selected_epoch"]
+    state.best, state.since_best = saved["best"], saved["since_best"]
+    state.best_weights = saved["best_weights"]

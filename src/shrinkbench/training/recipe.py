@@ -1,0 +1,214 @@
+"""The named training and fine-tuning settings. Values only: what a number does is in spec.Recipe."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from shrinkbench.registry import Registry
+from shrinkbench.spec import EarlyStopping, Recipe, parse_value
+
+RECIPES: Registry[Recipe] = Registry("recipe")
+
+
+def _add(**fields: Any) -> None:
+    recipe = Recipe(**fields)
+    RECIPES.add(recipe.name, recipe)
+
+
+def with_overrides(recipe: Recipe, overrides: dict[str, Any]) -> Recipe:
+    """``recipe`` with single fields replaced and checked."""
+    if not overrides:
+        return recipe
+    return parse_value(Recipe, {**recipe.model_dump(), **overrides}, where=f"recipe '{recipe.name}'")
+
+
+# Appendix C.2 of Blalock et al. 2020. "If the validation accuracy repeatedly decreases after some point we
+# stop"; the paper gives no number of epochs, ours is five.
+_BLALOCK: dict[str, Any] = {
+    "reference": "blalock2020state",
+    "schedule": "constant",
+    "early_stopping": EarlyStopping(patience=5),
+    "selection": "best-validation",
+}
+_add(name="cifar-finetune", optimizer="adam", learning_rate=3e-4, batch_size=64, epochs=30, **_BLALOCK)
+_add(
+    name="imagenet-finetune",
+    optimizer="sgd",
+    learning_rate=1e-3,
+    momentum=0.9,
+    nesterov=True,
+    batch_size=256,
+    epochs=20,
+    **_BLALOCK,
+)
+# Figure 8 of the same paper: two sets of weights that differ in Adam's learning rate alone ("A" and "B").
+for _label, _rate in (("a", 1e-3), ("b", 1e-4)):
+    _add(
+        name=f"cifar-train-adam-{_label}",
+        reference="blalock2020state",
+        optimizer="adam",
+        learning_rate=_rate,
+        batch_size=64,
+        epochs=160,
+        early_stopping=EarlyStopping(patience=20),
+        selection="best-validation",
+    )
+
+# The digits are small enough that seconds of training suffice.
+_add(
+    name="digits-train",
+    reference="shrinkbench",
+    optimizer="adam",
+    learning_rate=3e-3,
+    batch_size=64,
+    epochs=20,
+    schedule="cosine",
+    selection="last",
+)
+_add(
+    name="digits-finetune",
+    reference="shrinkbench",
+    optimizer="adam",
+    learning_rate=3e-4,
+    batch_size=64,
+    epochs=10,
+    early_stopping=EarlyStopping(patience=5),
+    selection="best-validation",
+)
+
+# Liu et al. 2019 as their released code has it: no Nesterov momentum, constant fine-tuning rate.
+_LIU: dict[str, Any] = {
+    "reference": "liu2019rethinking",
+    "optimizer": "sgd",
+    "momentum": 0.9,
+    "weight_decay": 1e-4,
+}
+_add(
+    name="cifar-train",
+    learning_rate=0.1,
+    batch_size=64,
+    epochs=160,
+    schedule="multistep",
+    milestones=(80, 120),
+    **_LIU,
+)
+_add(
+    name="cifar-train-best-test-epoch",
+    learning_rate=0.1,
+    batch_size=64,
+    epochs=160,
+    schedule="multistep",
+    milestones=(80, 120),
+    selection="best-test",
+    **_LIU,
+)
+for _epochs in (40, 80, 160):
+    _add(
+        name=f"cifar-finetune-liu-{_epochs}",
+        learning_rate=1e-3,
+        batch_size=64,
+        epochs=_epochs,
+        **_LIU,
+    )
+_add(
+    name="cifar-train-300",
+    learning_rate=0.1,
+    batch_size=64,
+    epochs=300,
+    schedule="multistep",
+    milestones=(150, 225),
+    **_LIU,
+)
+_add(
+    name="cifar-train-small-rate",
+    learning_rate=0.01,
+    batch_size=64,
+    epochs=160,
+    schedule="multistep",
+    milestones=(80, 120),
+    **_LIU,
+)
+_add(
+    name="cifar-train-sfp",
+    reference="liu2019rethinking",
+    optimizer="sgd",
+    learning_rate=0.1,
+    momentum=0.9,
+    nesterov=True,
+    weight_decay=5e-4,
+    batch_size=128,
+    epochs=200,
+    schedule="multistep",
+    milestones=(60, 120, 160),
+    decay=0.2,
+)
+_add(
+    name="imagenet-train",
+    learning_rate=0.1,
+    batch_size=256,
+    epochs=90,
+    schedule="multistep",
+    milestones=(30, 60),
+    **_LIU,
+)
+_add(
+    name="imagenet-train-plain-vgg",
+    learning_rate=0.01,
+    batch_size=256,
+    epochs=90,
+    schedule="multistep",
+    milestones=(30, 60),
+    **_LIU,
+)
+_add(name="imagenet-finetune-liu", learning_rate=1e-3, batch_size=256, epochs=20, **_LIU)
+
+# Lottery tickets (Frankle and Carbin 2019; the CIFAR settings are those of the authors' later code).
+_add(
+    name="mnist-train",
+    reference="frankle2019lottery",
+    optimizer="adam",
+    learning_rate=1.2e-3,
+    batch_size=60,
+    epochs=55,
+    augment=False,
+)
+_add(
+    name="mnist-finetune",
+    reference="frankle2019lottery",
+    optimizer="adam",
+    learning_rate=1.2e-3,
+    batch_size=60,
+    epochs=20,
+    augment=False,
+    early_stopping=EarlyStopping(patience=5),
+    selection="best-validation",
+)
+_add(
+    name="cifar-train-lottery",
+    reference="frankle2019lottery",
+    optimizer="sgd",
+    learning_rate=0.1,
+    momentum=0.9,
+    weight_decay=1e-4,
+    batch_size=128,
+    epochs=160,
+    schedule="multistep",
+    milestones=(80, 120),
+)
+
+# A modern ImageNet recipe: the schedule and regularisation of torchvision's second weights (Vryniotis 2021),
+# without its mixing and random-augment operations.
+_add(
+    name="imagenet-train-modern",
+    reference="vryniotis2021",
+    optimizer="sgd",
+    learning_rate=0.5,
+    momentum=0.9,
+    weight_decay=2e-5,
+    batch_size=1024,
+    epochs=600,
+    schedule="cosine",
+    warmup_epochs=5,
+    label_smoothing=0.1,
+    precision="bf16-mixed",
+)

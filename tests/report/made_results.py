@@ -1,0 +1,283 @@
+"""Made result stores: accuracy, speed and history follow formulas, so faults can be planted in them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from shrinkbench.results.record import (
+    EpochRecord,
+    LayerDensity,
+    Provenance,
+    Quality,
+    RunResult,
+    Size,
+    WeightHistogram,
+)
+from shrinkbench.results.store import ResultStore
+from shrinkbench.spec import (
+    IMAGENET_NORMALISATION,
+    DataSpec,
+    ExperimentSpec,
+    MethodSpec,
+    Recipe,
+    RunSpec,
+    WeightsSpec,
+)
+
+FINETUNE = Recipe(
+    name="cifar-finetune",
+    reference="blalock2020state",
+    optimizer="adam",
+    learning_rate=3e-4,
+    batch_size=64,
+    epochs=30,
+    selection="best-validation",
+)
+PRETRAIN = Recipe(
+    name="cifar-pretrain",
+    reference="he2016deep",
+    optimizer="sgd",
+    learning_rate=0.1,
+    batch_size=128,
+    epochs=160,
+)
+LAYERS = {"conv1.weight": 432, "layer1.weight": 20_000, "layer2.weight": 60_000, "layer3.weight": 180_000}
+FREE = 1_568  # batch norm, biases, classifier: never pruned here
+PARAMETERS = sum(LAYERS.values()) + FREE
+POSITIONS = {"conv1.weight": 1024, "layer1.weight": 1024, "layer2.weight": 256, "layer3.weight": 64}
+MULTIPLY_ADDS = sum(LAYERS[n] * POSITIONS[n] for n in LAYERS)
+
+
+def method(name: str, score: str, allocation: str) -> MethodSpec:
+    return MethodSpec(
+        name=name,
+        structure="weights",
+        score=score,
+        allocation=allocation,
+        schedule="one_shot",
+        finetuning="continue",
+    )
+
+
+METHODS = {
+    m.name: m
+    for m in (
+        method("global_magnitude", "magnitude", "global"),
+        method("layerwise_magnitude", "magnitude", "layerwise"),
+        method("global_gradient", "gradient", "global"),
+        method("layerwise_gradient", "gradient", "layerwise"),
+        method("random", "random", "global"),
+        method("random_like_global_gradient", "random", "like:global_gradient"),
+        method("magnitude_like_global_gradient", "magnitude", "like:global_gradient"),
+    )
+}
+LAYER_BIAS = {
+    "global_magnitude": 0.5,
+    "global_gradient": 0.9,
+    "layerwise_magnitude": 0.0,
+    "layerwise_gradient": 0.0,
+}
+SKILL = {
+    "global_magnitude": 0.006,
+    "layerwise_magnitude": 0.010,
+    "global_gradient": 0.003,
+    "layerwise_gradient": 0.014,
+    "random": 0.030,
+    "random_like_global_gradient": 0.025,
+    "magnitude_like_global_gradient": 0.0045,
+}
+
+
+def layer_densities(name: str, compression: float) -> dict[str, LayerDensity]:
+    """Kept weights by layer; global methods keep more of the early layers."""
+    budget = round(PARAMETERS / compression) - FREE
+    bias = LAYER_BIAS.get("global_gradient" if "_like_" in name else name, 0.0)
+    tilt = dict(zip(LAYERS, (1 + 4 * bias, 1 + 3 * bias, 1 + 1.5 * bias, 1.0), strict=True))
+    kept = dict.fromkeys(LAYERS, 0)
+    for layer in LAYERS:  # in order of falling tilt, so a capped layer's surplus goes to the later ones
+        rest = [other for other in LAYERS if not kept[other]]
+        share = (budget - sum(kept.values())) / sum(LAYERS[other] * tilt[other] for other in rest)
+        kept[layer] = min(LAYERS[layer], round(LAYERS[layer] * tilt[layer] * share))
+    kept["layer3.weight"] += budget - sum(kept.values())
+    return {layer: LayerDensity(kept=kept[layer], total=LAYERS[layer]) for layer in LAYERS}
+
+
+def size_of(densities: dict[str, LayerDensity]) -> Size:
+    kept = FREE + sum(d.kept for d in densities.values())
+    adds = sum(d.kept * POSITIONS[n] for n, d in densities.items())
+    return Size(
+        parameters=PARAMETERS,
+        parameters_kept=kept,
+        compression=PARAMETERS / kept,
+        multiply_adds=MULTIPLY_ADDS,
+        multiply_adds_kept=adds,
+        theoretical_speedup=MULTIPLY_ADDS / adds,
+    )
+
+
+Accuracy = Callable[[RunSpec], float]
+
+
+def plain_accuracy(spec: RunSpec) -> float:
+    """Falls with log compression at the method's rate, collapses at 32; a little noise by seed."""
+    top = {"resnet20": 0.915, "resnet56": 0.935, "resnet18": 0.70}.get(spec.model, 0.95)
+    doublings = np.log2(spec.compression)
+    rng = np.random.default_rng(
+        [spec.seed, len(spec.method.name), int(spec.compression * 8), len(spec.model)]
+    )
+    noise = 0.0008 * rng.standard_normal() if spec.compression > 1 else 0.0005 * spec.seed
+    fall = SKILL.get(spec.method.name, 0.008) * doublings + (0.12 if doublings > 4 else 0.0)
+    return float(np.clip(top - (fall if spec.compression > 1 else 0) + noise, 0.001, 0.999))
+
+
+def quality(top1: float, images: int = 10_000) -> Quality:
+    top1 = round(top1 * images) / images
+    return Quality(
+        top1=top1, top5=min(1.0, 1 - (1 - top1) * 0.2), loss=float(-np.log(max(top1, 1e-3))), images=images
+    )
+
+
+def make_spec(
+    *,
+    dataset: str = "cifar10",
+    model: str = "resnet20",
+    method: str | MethodSpec = "global_magnitude",
+    compression: float = 4.0,
+    seed: int = 0,
+    weights: str = "pretrain",
+    recipe: Recipe = FINETUNE,
+    **fields: Any,
+) -> RunSpec:
+    return RunSpec(
+        data=DataSpec(name=dataset, revision="ab" * 32, normalisation=IMAGENET_NORMALISATION),
+        model=model,
+        weights=WeightsSpec(
+            kind="pretrain", name=weights, recipe=PRETRAIN.model_copy(update={"name": weights})
+        ),
+        method=METHODS[method] if isinstance(method, str) else method,
+        compression=compression,
+        seed=seed,
+        recipe=recipe,
+        **fields,
+    )
+
+
+def make_result(
+    spec: RunSpec, *, accuracy: Accuracy = plain_accuracy, failed: str | None = None
+) -> RunResult:
+    provenance = Provenance(
+        started="2026-01-01T00:00:00+00:00",
+        seconds=12.5,
+        host="made",
+        device="cpu",
+        threads=2,
+        python="3.11.9",
+        platform="Linux-x86_64",
+        processor="Made CPU",
+        versions={"torch": "2.13.0", "shrinkbench": "0.1.0", "torchvision": "0.28.0"},
+        commit="0123456789abcdef0123456789abcdef01234567",
+        command="shrinkbench sweep made",
+    )
+    if failed is not None:
+        return RunResult(key=spec.key, spec=spec, status="failed", error=failed, provenance=provenance)
+    top1 = accuracy(spec)
+    densities = layer_densities(spec.method.name, spec.compression)
+    if spec.compression == 1:
+        densities = {n: LayerDensity(kept=t, total=t) for n, t in LAYERS.items()}
+    validation = quality(top1 - 0.002, 5_000)
+    epochs = tuple(
+        EpochRecord(
+            epoch=e,
+            learning_rate=spec.recipe.learning_rate,
+            train_loss=0.5 / e,
+            validation_top1=validation.top1 - 0.004 * (5 - e) / 5,
+            validation_loss=validation.loss,
+        )
+        for e in range(1, 6)
+    )
+    edges = np.linspace(-0.5, 0.5, 42)
+    bell = np.exp(-0.5 * ((edges[1:] + edges[:-1]) / 2 / 0.12) ** 2)
+    cut = np.abs((edges[1:] + edges[:-1]) / 2) > 0.03 * np.log2(spec.compression)
+    return RunResult(
+        key=spec.key,
+        spec=spec,
+        status="done",
+        size=size_of(densities),
+        before=quality(top1 - 0.05 * np.log2(spec.compression))
+        if spec.compression > 1
+        else quality(top1 - 0.001),
+        after=quality(top1),
+        validation=validation,
+        selected_epoch=5,
+        epochs_run=5,
+        epochs=epochs,
+        layers=densities,
+        weight_histogram=WeightHistogram(
+            edges=tuple(edges),
+            before=tuple((bell * 1e4).astype(int)),
+            after=tuple((bell * 1e4 * cut).astype(int)),
+        ),
+        provenance=provenance,
+    )
+
+
+PAIRS = (("cifar10", "resnet20"), ("cifar10", "resnet56"), ("imagenet", "resnet18"))
+
+
+def make_results(
+    *,
+    pairs: Sequence[tuple[str, str]] = PAIRS,
+    methods: Iterable[str] = tuple(METHODS),
+    compressions: Sequence[float] = (1, 2, 4, 8, 16, 32),
+    seeds: Sequence[int] = (0, 1, 2),
+    weights: Sequence[str] = ("pretrain",),
+    accuracy: Accuracy = plain_accuracy,
+    recipe: Recipe = FINETUNE,
+) -> list[RunResult]:
+    """A complete grid; the control's numbers are equal for every method of a seed."""
+    return [
+        make_result(
+            make_spec(
+                dataset=dataset,
+                model=model,
+                method=name,
+                compression=float(compression),
+                seed=seed,
+                weights=initial,
+                recipe=recipe,
+            ),
+            accuracy=accuracy,
+        )
+        for dataset, model in pairs
+        for initial in weights
+        for name in methods
+        for compression in compressions
+        for seed in seeds
+    ]
+
+
+def write_store(root: Path, results: Sequence[RunResult], *, name: str = "made") -> ResultStore:
+    """Store the results and a plan of exactly these runs."""
+    store = ResultStore(root)
+
+    def axis(pick: Callable[[RunSpec], Any]) -> tuple[Any, ...]:
+        return tuple(dict.fromkeys(pick(r.spec) for r in results))
+
+    experiment = ExperimentSpec(
+        name=name,
+        description="Made results.",
+        dataset=axis(lambda s: s.data.name),
+        model=axis(lambda s: s.model),
+        weights=axis(lambda s: s.weights.name),
+        method=axis(lambda s: s.method.name),
+        compression=axis(lambda s: s.compression),
+        seed=axis(lambda s: s.seed),
+    )
+    store.write_plan(experiment, [r.spec for r in results])
+    for result in results:
+        store.write(result)
+    return store

@@ -1,1 +1,23 @@
+"""Datasets: one file per source, one card each; importing this package reads no data."""
 
+from __future__ import annotations
+
+from pathlib import Path
+
+from shrinkbench.datasets import digits as _digits
+from shrinkbench.datasets.card import DATASETS, Batch, Dataset, DatasetCard, ImageSource
+from shrinkbench.datasets.memory import InMemoryImages
+
+__all__ = ["DATASETS", "Batch", "Dataset", "DatasetCard", "ImageSource", "InMemoryImages", "load_dataset"]
+
+del _digits  # imported to register its card
+
+
+def load_dataset(name: str, data: Path | None = None) -> Dataset:
+    """Load the dataset called ``name`` from the folder or file ``data`` (``None``: embedded, or the cache).
+
+    >>> digits = load_dataset("digits")
+    >>> len(digits.train), len(digits.validation), len(digits.test)
+    (1085, 357, 355)
+    """
+    return DATASETS.get(name).load(data)

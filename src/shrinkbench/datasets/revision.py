@@ -1,0 +1,31 @@
+"""Digests that say which content a result was computed on."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from shrinkbench.datasets.card import DatasetCard
+
+
+def content_digest(*tensors: Tensor) -> str:
+    """SHA-256 (hex) over the shapes, types and bytes of ``tensors``, in row-major order."""
+    total = hashlib.sha256()
+    for tensor in tensors:
+        total.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
+        total.update(tensor.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
+    return total.hexdigest()
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 (hex) of a file's bytes."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def revision_of(card: DatasetCard, *digests: str) -> str:
+    """SHA-256 (hex) over the content's digests and the rule that cuts it into splits."""
+    return hashlib.sha256("\n".join((card.name, card.splits, *digests)).encode()).hexdigest()

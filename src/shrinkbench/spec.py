@@ -130,6 +130,13 @@ class RunSpec(Value):
         return digest(self)
 
     @property
+    def pretraining(self) -> PretrainSpec | None:
+        """What has to be trained first, for ``pretrain`` weights."""
+        if self.weights.recipe is None:
+            return None
+        return PretrainSpec(data=self.data, model=self.model, recipe=self.weights.recipe, seed=self.seed)
+
+    @property
     def control(self) -> RunSpec:
         """The unpruned network under the same fine-tuning: equal for every method of a comparison."""
         return self.model_copy(
@@ -140,6 +147,20 @@ class RunSpec(Value):
                 "prune_biases": False,
             }
         )
+
+
+class PretrainSpec(Value):
+    """A network trained here: everything that its weights follow from."""
+
+    data: DataSpec
+    model: str
+    recipe: Recipe
+    seed: int = Field(ge=0)
+
+    @property
+    def key(self) -> str:
+        """SHA-256 over the canonical JSON of every value."""
+        return digest(self)
 
 
 CONTROL_METHOD = MethodSpec(

@@ -10,6 +10,7 @@ from shrinkbench.pruning.method import (
     prune,
     pruning_method,
 )
+from shrinkbench.pruning.plugins import load_entry_points, load_plugin
 
 # The methods register themselves when their module is read.
 from shrinkbench.pruning import scoring as _scoring  # noqa: F401  isort: skip
@@ -22,6 +23,8 @@ __all__ = [
     "Scores",
     "Upholder",
     "budget",
+    "load_entry_points",
+    "load_plugin",
     "prunable_names",
     "prune",
     "pruning_method",

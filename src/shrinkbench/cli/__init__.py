@@ -1,0 +1,34 @@
+"""The command line: it parses, delegates and prints. Heavy imports wait until a command needs them."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import typer
+
+from shrinkbench.cli import networks, report, sweeps
+from shrinkbench.errors import ShrinkbenchError
+
+app = typer.Typer(
+    name="shrinkbench",
+    help="Honest, repeatable comparison of neural network pruning methods.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for part in (sweeps.app, report.app, networks.app):
+    app.registered_commands += part.registered_commands
+
+
+def main() -> None:
+    """Run the command line; bad input ends with one sentence and exit code 2."""
+    os.environ["SHRINKBENCH_COMMAND"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    try:
+        app()
+    except ShrinkbenchError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

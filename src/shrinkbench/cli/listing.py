@@ -1,0 +1,155 @@
+"""What the registries hold, as plain rows for tables and JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import Any
+
+Row = dict[str, Any]
+
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "methods": ("name", "structure", "score", "allocation", "schedule", "finetuning", "needs", "reference"),
+    "models": ("name", "input_shape", "num_classes", "parameters", "multiply_adds", "weights"),
+    "datasets": ("name", "image_shape", "num_classes", "recipe", "description"),
+    "recipes": ("name", "optimizer", "learning_rate", "batch_size", "epochs", "schedule", "selection"),
+    "experiments": ("name", "runs", "description"),
+}
+
+
+def entries(what: str) -> list[Row]:
+    """All rows of one registry."""
+    return {
+        "methods": _methods,
+        "models": _models,
+        "datasets": _datasets,
+        "recipes": _recipes,
+        "experiments": _experiments,
+    }[what]()
+
+
+def _methods() -> list[Row]:
+    from shrinkbench.pruning import METHODS
+
+    return [
+        {
+            "name": name,
+            **method.spec.model_dump(exclude={"name", "source"}),
+            "needs": list(method.needs),
+            "reference": method.reference,
+            "description": method.summary,
+        }
+        for name, method in METHODS.items()
+    ]
+
+
+def _models() -> list[Row]:
+    from shrinkbench.models import MODELS
+
+    return [
+        {
+            "name": name,
+            "family": card.family,
+            "definition": card.definition,
+            "reference": card.reference,
+            "input_shape": list(card.input_shape),
+            "num_classes": card.num_classes,
+            "parameters": card.parameters,
+            "multiply_adds": card.multiply_adds,
+            "weights": [entry.name for entry in card.weights],
+        }
+        for name, card in MODELS.items()
+    ]
+
+
+def _datasets() -> list[Row]:
+    from shrinkbench.datasets import DATASETS
+
+    return [
+        {
+            "name": name,
+            "description": card.description,
+            "reference": card.reference,
+            "licence": card.licence,
+            "num_classes": card.num_classes,
+            "image_shape": list(card.image_shape) if card.image_shape else None,
+            "splits": card.splits,
+            "augmentation": card.augmentation,
+            "normalisation": card.normalisation.model_dump(mode="json"),
+            "recipe": card.recipe,
+            "pretrain_recipe": card.pretrain_recipe,
+        }
+        for name, card in DATASETS.items()
+    ]
+
+
+def _recipes() -> list[Row]:
+    from shrinkbench.training import RECIPES
+
+    return [recipe.model_dump(mode="json") for _, recipe in RECIPES.items()]
+
+
+def _experiments() -> list[Row]:
+    from shrinkbench.cli.sweeps import experiment_folder
+    from shrinkbench.spec import read_experiment
+
+    rows = []
+    for path in sorted(experiment_folder().glob("*.toml")):
+        spec = read_experiment(path)
+        axes = (spec.dataset, spec.model, spec.weights, spec.method, spec.compression, spec.seed)
+        runs = prod(len(axis) for axis in axes) * len(spec.recipe or ("default",))
+        rows.append({"name": spec.name, "runs": runs, "description": spec.description, "file": str(path)})
+    return rows
+
+
+def describe_model(name: str, input_shape: Sequence[int] | None) -> Row:
+    """A network's card, its counts at ``input_shape``, and one row per weighted layer."""
+    from shrinkbench.metrics import count_parameters
+    from shrinkbench.models import build, get_model
+    from shrinkbench.probe import classifier_of, trace
+
+    card = get_model(name)
+    module = build(name)
+    shape = tuple(input_shape or card.input_shape)
+    traced = trace(module, shape)
+    by_parameter = traced.by_parameter
+    outputs = {p.parameter: list(p.output_shape[1:]) for p in traced.products if p.parameter}
+    sizes = {n: p.numel() for n, p in module.named_parameters()}
+    layers = [
+        {
+            "name": parameter.rpartition(".")[0] or parameter,
+            "parameter": parameter,
+            "shape": list(dict(module.named_parameters())[parameter].shape),
+            "parameters": sizes[parameter],
+            "multiply_adds": count,
+            "output_shape": outputs[parameter],
+        }
+        for parameter, count in by_parameter.items()
+    ]
+    return {
+        "name": card.name,
+        "family": card.family,
+        "definition": card.definition,
+        "reference": card.reference,
+        "input_shape": list(shape),
+        "num_classes": card.num_classes,
+        "parameters": count_parameters(module),
+        "multiply_adds": traced.multiply_adds,
+        "agrees_with": card.agrees_with,
+        "classifier": sorted(classifier_of(module, traced)),
+        "namesakes": dict(card.namesakes),
+        "weights": [
+            {
+                "name": entry.name,
+                "dataset": entry.dataset,
+                "source": entry.source,
+                "licence": entry.licence,
+                "sha256": entry.sha256,
+                "published_top1": entry.published_top1,
+                "measured_top1": entry.measured_top1,
+                "note": entry.note,
+            }
+            for entry in card.weights
+        ],
+        "layers": layers,
+    }

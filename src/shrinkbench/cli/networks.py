@@ -1,0 +1,240 @@
+"""Commands on single networks and on the registries: list, describe, prune, evaluate."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from shrinkbench.cli.options import (
+    AsJson,
+    Data,
+    Device,
+    Model,
+    Plugins,
+    load_plugins,
+    parse_data,
+    parse_shape,
+)
+from shrinkbench.errors import ShrinkbenchError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from shrinkbench.datasets import Dataset
+    from shrinkbench.models import WeightsFile
+    from shrinkbench.spec import Normalisation
+
+app = typer.Typer()
+
+Weights = Annotated[
+    str | None,
+    typer.Option("--weights", help="Weights file, or a name that `shrinkbench describe MODEL` lists."),
+]
+DatasetName = Annotated[str | None, typer.Option("--dataset", help="As `shrinkbench list datasets` names it.")]
+
+
+@app.command("list")
+def list_(
+    what: Annotated[
+        Literal["methods", "models", "datasets", "recipes", "experiments"],
+        typer.Argument(help="Which registry."),
+    ],
+    as_json: AsJson = False,
+    plugins: Plugins = None,
+) -> None:
+    """List what can be named: methods, models, datasets, recipes, experiments."""
+    from shrinkbench.cli.listing import COLUMNS, entries
+
+    if what == "methods":
+        load_plugins(plugins)
+    rows = entries(what)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    from shrinkbench.cli.tables import print_table
+
+    print_table(rows, COLUMNS[what])
+
+
+@app.command()
+def describe(
+    model: Annotated[str, typer.Argument(help="Network, as `shrinkbench list models` names it.")],
+    input_shape: Annotated[
+        str | None, typer.Option(metavar="C,H,W", help="Input other than the card's.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say exactly what a network is: its definition, its size, and a table by layer."""
+    from shrinkbench.cli.listing import describe_model
+
+    description = describe_model(model, parse_shape(input_shape) if input_shape else None)
+    if as_json:
+        typer.echo(json.dumps(description, indent=1))
+        return
+    from shrinkbench.cli.tables import print_description
+
+    print_description(description)
+
+
+@app.command()
+def prune(
+    model: Model,
+    method: Annotated[str, typer.Option(help="As `shrinkbench list methods` names it.")],
+    compression: Annotated[float, typer.Option(help="Original / kept parameters, at least 1.")],
+    weights: Weights = None,
+    dataset: DatasetName = None,
+    data: Data = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images that scoring looks at.")] = 64,
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    prune_classifier: Annotated[bool, typer.Option(help="Prune the layer that makes the logits too.")] = False,
+    prune_biases: Annotated[bool, typer.Option(help="Prune biases too.")] = False,
+    out: Annotated[Path | None, typer.Option(help="Pruned weights (.safetensors).")] = None,
+    masks_out: Annotated[Path | None, typer.Option(help="Masks (.safetensors), name -> bool.")] = None,
+    plugins: Plugins = None,
+    as_json: AsJson = False,
+) -> None:
+    """Prune a network without training and say how small it gets."""
+    load_plugins(plugins)
+    import torch
+
+    from shrinkbench.metrics import layer_densities, measure_size
+    from shrinkbench.models import get_model
+    from shrinkbench.pruning import METHODS, Masks, save_tensors
+    from shrinkbench.pruning import prune as decide
+    from shrinkbench.seeds import stream
+
+    chosen = METHODS.get(method)
+    loaded = _load_dataset(dataset, data)
+    module, file = _network(model, weights, loaded, seed)
+    shape = (loaded.card.image_shape if loaded else None) or get_model(model).input_shape
+    batches = None
+    if loaded is not None:
+        generator = torch.Generator().manual_seed(stream(seed, "scoring-batch"))
+        batches = list(
+            _first(
+                loaded.train.batches(
+                    batch_size, normalisation=_normalisation("auto", loaded, file), generator=generator
+                ),
+                chosen.batch_count,
+            )
+        )
+    masks = Masks({})
+    if not compression >= 1 or compression == float("inf"):
+        raise ShrinkbenchError(f"compression {compression:g} is not a finite number of at least 1")
+    for iteration, step in enumerate(chosen.schedule(compression)):
+        masks = decide(
+            module,
+            chosen,
+            compression=step,
+            batches=batches,
+            input_shape=shape,
+            masks=masks,
+            generator=torch.Generator().manual_seed(stream(seed, "scoring", iteration)),
+            iteration=iteration,
+            prune_classifier=prune_classifier,
+            prune_biases=prune_biases,
+        )
+        masks.apply(module)
+    size = measure_size(module, shape, masks)
+    if out is not None:
+        save_tensors(module.state_dict(), out)
+    if masks_out is not None:
+        masks.save(masks_out)
+    layers = {name: density.model_dump() for name, density in layer_densities(module, masks).items()}
+    report = {**size.model_dump(), "layers": layers}
+    if as_json:
+        typer.echo(json.dumps(report, indent=1))
+        return
+    from shrinkbench.cli.tables import print_pruned
+
+    print_pruned(report)
+
+
+@app.command()
+def evaluate(
+    model: Model,
+    dataset: Annotated[str, typer.Option(help="As `shrinkbench list datasets` names it.")],
+    weights: Weights = None,
+    masks: Annotated[Path | None, typer.Option(help="Masks, as `prune --masks-out` writes them.")] = None,
+    data: Data = None,
+    split: Annotated[Literal["test", "validation"], typer.Option()] = "test",
+    normalisation: Annotated[
+        Literal["auto", "dataset", "imagenet"],
+        typer.Option(help="auto: the weights' own where it is known, else the dataset's."),
+    ] = "auto",
+    device: Device = "auto",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Measure top-1, top-5 and loss of a network on a split."""
+    import torch
+
+    from shrinkbench.pruning import Masks
+    from shrinkbench.runner import resolve_device
+    from shrinkbench.training import evaluate as measure
+
+    where = resolve_device(device)
+    loaded = _load_dataset(dataset, data)
+    if loaded is None:
+        raise ShrinkbenchError("name a dataset with --dataset")
+    module, file = _network(model, weights, loaded, seed)
+    if masks is not None:
+        Masks.load(masks).apply(module)
+    used = _normalisation(normalisation, loaded, file)
+    source = loaded.test if split == "test" else loaded.validation
+    batches = source.batches(128, normalisation=used, device=where, memory_format=torch.channels_last)
+    quality = measure(module.to(where).to(memory_format=torch.channels_last), batches)  # type: ignore[call-overload]
+    if as_json:
+        report = {**quality.model_dump(), "split": split, "normalisation": used.model_dump(mode="json")}
+        typer.echo(json.dumps(report, indent=1))
+        return
+    typer.echo(
+        f"top-1 {quality.top1:.4f}, top-5 {quality.top5:.4f}, loss {quality.loss:.4f} "
+        f"over {quality.images:,} {split} images"
+    )
+
+
+def _load_dataset(name: str | None, data: list[str] | None) -> Dataset | None:
+    if name is None:
+        if data:
+            raise ShrinkbenchError("--data was given without --dataset; say which dataset lies there")
+        return None
+    from shrinkbench.datasets import DATASETS, load_dataset
+
+    places = parse_data(data)
+    return load_dataset(name, places.get(DATASETS.get(name).name, places.get("")))
+
+
+def _network(
+    model: str, weights: str | None, dataset: Dataset | None, seed: int
+) -> tuple[nn.Module, WeightsFile | None]:
+    from shrinkbench.models import build, get_model, load_weights
+    from shrinkbench.runner.plan import check_compatible
+    from shrinkbench.seeds import stream
+
+    card = get_model(model)
+    if dataset is not None:
+        check_compatible(dataset, card)
+    classes = len(dataset.class_names) if dataset is not None else None
+    module = build(model, num_classes=classes, seed=stream(seed, "initialisation"))
+    file = load_weights(module, weights, card=card) if weights is not None else None
+    return module, file
+
+
+def _normalisation(choice: str, dataset: Dataset, file: WeightsFile | None) -> Normalisation:
+    from shrinkbench.runner.workspace import normalisation_for
+    from shrinkbench.spec import IMAGENET_NORMALISATION
+
+    if choice == "imagenet":
+        return IMAGENET_NORMALISATION
+    known = file.normalisation if file is not None and choice == "auto" else None
+    return normalisation_for(dataset, known)
+
+
+def _first(batches: Any, count: int) -> Any:
+    from itertools import islice
+
+    return islice(batches, count)

@@ -1,0 +1,79 @@
+"""Options that several commands share, and how their texts are read."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from shrinkbench.errors import ShrinkbenchError
+
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Model = Annotated[str, typer.Option("--model", help="Network, as `shrinkbench list models` names it.")]
+Data = Annotated[
+    list[str] | None,
+    typer.Option("--data", metavar="DIR", help="Folder of the data; NAME=DIR for one dataset of several."),
+]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Plugins = Annotated[
+    list[Path] | None, typer.Option("--plugin", help="Python file that registers pruning methods.")
+]
+
+
+def parse_data(texts: list[str] | None) -> dict[str, Path]:
+    """``DIR`` stands for every dataset (key ``""``), ``NAME=DIR`` for one."""
+    places: dict[str, Path] = {}
+    for text in texts or []:
+        name, separator, folder = text.partition("=")
+        if separator and not Path(text).exists():
+            places[name] = Path(folder)
+        else:
+            places[""] = Path(text)
+    for path in places.values():
+        if not path.exists():
+            raise ShrinkbenchError(f"--data {path}: there is no such file or folder; check the path")
+    return places
+
+
+def parse_settings(texts: list[str] | None) -> dict[str, Any]:
+    """``key=value`` pairs; the value is read as TOML and taken as text where it is none.
+
+    >>> parse_settings(["seed=[0, 1]", "finetune.epochs=2", "method=random"])
+    {'seed': [0, 1], 'finetune.epochs': 2, 'method': 'random'}
+    """
+    settings: dict[str, Any] = {}
+    for text in texts or []:
+        key, separator, value = text.partition("=")
+        if not separator or not key.strip():
+            raise ShrinkbenchError(f"--set {text}: write key=value, for example --set seed=[0,1]")
+        try:
+            settings[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+        except tomllib.TOMLDecodeError:
+            settings[key.strip()] = value.strip()
+    return settings
+
+
+def parse_shape(text: str) -> tuple[int, ...]:
+    """``C,H,W`` as numbers.
+
+    >>> parse_shape("3,32,32")
+    (3, 32, 32)
+    """
+    try:
+        shape = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        shape = ()
+    if not shape or any(n < 1 for n in shape):
+        raise ShrinkbenchError(f"--input-shape {text}: write positive numbers C,H,W, for example 3,32,32")
+    return shape
+
+
+def load_plugins(paths: list[Path] | None) -> None:
+    """Register the methods of installed packages and of plug-in files."""
+    from shrinkbench.pruning import load_entry_points, load_plugin
+
+    load_entry_points()
+    for path in paths or []:
+        load_plugin(path)

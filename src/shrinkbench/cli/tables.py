@@ -1,0 +1,80 @@
+"""Tables that fit a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+
+def text(value: object) -> str:
+    """A cell: numbers with thousands separators, lists joined, absent values blank."""
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return ("x" if value and all(isinstance(v, int) for v in value) else ", ").join(str(v) for v in value)
+    return str(value)
+
+
+def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
+    """Print ``columns`` of ``rows``; numbers stand right."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        numeric = bool(rows) and all(isinstance(row.get(column), int | float | None) for row in rows)
+        table.add_column(column.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(text(row.get(column)) for column in columns))
+    Console().print(table)
+
+
+def print_description(description: dict[str, Any]) -> None:
+    """Print a network's card and its layers."""
+    console = Console(highlight=False)
+    facts = Table(box=None, show_header=False, pad_edge=False)
+    facts.add_column(style="bold", no_wrap=True)
+    facts.add_column(overflow="fold")
+    for key in ("name", "definition", "reference", "input_shape", "parameters", "multiply_adds"):
+        facts.add_row(key.replace("_", " "), text(description[key]))
+    facts.add_row("agrees with", description["agrees_with"])
+    facts.add_row("classifier", text(description["classifier"]))
+    for name, difference in description["namesakes"].items():
+        facts.add_row("not to be mixed up with", f"{name}: {difference}")
+    for entry in description["weights"]:
+        facts.add_row("weights", _weights(entry))
+    console.print(facts)
+    console.print()
+    print_table(description["layers"], ("name", "shape", "parameters", "multiply_adds", "output_shape"))
+
+
+def _weights(entry: dict[str, Any]) -> str:
+    parts = [f"{entry['name']} ({entry['dataset']}; {entry['source']}; {entry['licence']})"]
+    if entry["published_top1"] is not None:
+        parts.append(f"published top-1 {entry['published_top1']:.4f}")
+    parts += [f"measured {value:.4f} on {where}" for where, value in entry["measured_top1"].items()]
+    return ", ".join(parts) + (f". {entry['note']}" if entry["note"] else "")
+
+
+def print_pruned(report: dict[str, Any]) -> None:
+    """Print what is left of a pruned network."""
+    console = Console(highlight=False)
+    console.print(
+        f"parameters {report['parameters_kept']:,} of {report['parameters']:,} "
+        f"(compression {report['compression']:.4f})"
+    )
+    console.print(
+        f"multiply-adds {report['multiply_adds_kept']:,} of {report['multiply_adds']:,} "
+        f"(theoretical speedup {report['theoretical_speedup']:.4f})"
+    )
+    rows = [
+        {"layer": name, "kept": layer["kept"], "of": layer["total"], "density": layer["kept"] / layer["total"]}
+        for name, layer in report["layers"].items()
+    ]
+    print_table(rows, ("layer", "kept", "of", "density"))

@@ -1,0 +1,113 @@
+"""From the grid that a person wrote to runs with nothing left open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from shrinkbench.datasets import Dataset
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.models import ModelCard, get_model, locate_weights
+from shrinkbench.pruning import METHODS
+from shrinkbench.runner.workspace import Workspace, normalisation_for
+from shrinkbench.spec import (
+    DataSpec,
+    ExperimentSpec,
+    Normalisation,
+    Recipe,
+    RunSpec,
+    WeightsSpec,
+)
+from shrinkbench.training import RECIPES, with_overrides
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of an experiment, and where the weights files that they name lie."""
+
+    runs: tuple[RunSpec, ...]
+    weights: Mapping[str, Path]
+
+
+def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
+    """Resolve every name and default of ``experiment``; each mistake is told before anything runs."""
+    methods = [METHODS.get(name).spec for name in experiment.method]
+    runs: list[RunSpec] = []
+    files: dict[str, Path] = {}
+    for dataset_name, model_name in product(experiment.dataset, experiment.model):
+        dataset = workspace.dataset(dataset_name)
+        card = get_model(model_name)
+        check_compatible(dataset, card)
+        pretrain = _recipe(experiment.pretrain_recipe or dataset.card.pretrain_recipe, experiment.pretrain)
+        recipes = [_recipe(n, experiment.finetune) for n in experiment.recipe or (dataset.card.recipe,)]
+        for source in experiment.weights:
+            weights, normalisation, path = _weights(source, card, pretrain)
+            if path is not None and weights.digest is not None:
+                files[weights.digest] = path
+            data = DataSpec(
+                name=dataset.card.name,
+                revision=dataset.revision,
+                normalisation=normalisation_for(dataset, normalisation),
+                train_images=experiment.train_images,
+                test_images=experiment.test_images,
+            )
+            _check_subsets(dataset, experiment)
+            runs += [
+                RunSpec(
+                    data=data,
+                    model=card.name,
+                    weights=weights,
+                    method=method,
+                    compression=compression,
+                    seed=seed,
+                    recipe=recipe,
+                    prune_classifier=experiment.prune_classifier,
+                    prune_biases=experiment.prune_biases,
+                )
+                for recipe, method, compression, seed in product(
+                    recipes, methods, experiment.compression, experiment.seed
+                )
+            ]
+    return Plan(tuple(runs), files)
+
+
+def _recipe(name: str, overrides: dict[str, object]) -> Recipe:
+    return with_overrides(RECIPES.get(name), overrides)
+
+
+def _weights(
+    source: str, card: ModelCard, pretrain: Recipe
+) -> tuple[WeightsSpec, Normalisation | None, Path | None]:
+    if source == "pretrain":
+        return WeightsSpec(kind="pretrain", name="pretrain", recipe=pretrain), None, None
+    if source == "random":
+        return WeightsSpec(kind="random", name="random"), None, None
+    file = locate_weights(source, card=card)
+    return WeightsSpec(kind="file", name=file.name, digest=file.sha256), file.normalisation, file.path
+
+
+def check_compatible(dataset: Dataset, card: ModelCard) -> None:
+    """Refuse a network whose input the dataset's images are not."""
+    shape = dataset.card.image_shape
+    if shape is not None and shape[0] != card.input_shape[0]:
+        raise ShrinkbenchError(
+            f"model '{card.name}' takes images of shape {_text(card.input_shape)}, dataset "
+            f"'{dataset.card.name}' has {_text(shape)}; choose a model made for it (shrinkbench list models)"
+        )
+
+
+def _check_subsets(dataset: Dataset, experiment: ExperimentSpec) -> None:
+    for name, count, source in (
+        ("train_images", experiment.train_images, dataset.train),
+        ("test_images", experiment.test_images, dataset.test),
+    ):
+        if count is not None and count > len(source):
+            raise ShrinkbenchError(
+                f"{name} = {count} is more than the {len(source)} images that '{dataset.card.name}' has there"
+            )
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return "x".join(str(n) for n in shape)

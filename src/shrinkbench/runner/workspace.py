@@ -1,0 +1,101 @@
+"""Where things lie and what they run on: the part of a run that is not in its key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from shrinkbench.datasets import Dataset, ImageSource, load_dataset
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.spec import DataSpec, Normalisation
+
+EVALUATION_BATCH = 128
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Places and device. ``data`` maps dataset names to folders, ``""`` to the one for all others;
+    ``weights`` maps the SHA-256 of a weights file to its path."""
+
+    root: Path
+    data: Mapping[str, Path] = field(default_factory=dict)
+    weights: Mapping[str, Path] = field(default_factory=dict)
+    device: str = "cpu"
+
+    def dataset(self, name: str) -> Dataset:
+        """The dataset, loaded once per process."""
+        return _load(name, self.data.get(name, self.data.get("")))
+
+
+@lru_cache(maxsize=4)
+def _load(name: str, path: Path | None) -> Dataset:
+    return load_dataset(name, path)
+
+
+def resolve_device(name: str) -> str:
+    """``auto`` takes CUDA where there is any; asking for what is absent is an error."""
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if name not in ("cpu", "cuda"):
+        raise ShrinkbenchError(f"unknown device '{name}'; choose auto, cpu or cuda")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ShrinkbenchError("there is no CUDA device on this machine; use --device cpu or auto")
+    return name
+
+
+@dataclass(frozen=True)
+class BoundData:
+    """A dataset bound to subset, normalisation and device: what training and evaluation read."""
+
+    dataset: Dataset
+    spec: DataSpec
+    device: str
+
+    @property
+    def train_source(self) -> ImageSource:
+        """The training images of this run."""
+        return _subset(self.dataset.train, self.spec.train_images)
+
+    def train(
+        self, batch_size: int, *, generator: torch.Generator, augment: bool
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Shuffled training batches of one epoch."""
+        return self._batches(self.train_source, batch_size, generator, augment)
+
+    def validation(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Validation batches in fixed order."""
+        return self._batches(self.dataset.validation, EVALUATION_BATCH)
+
+    def test(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Test batches in fixed order."""
+        return self._batches(_subset(self.dataset.test, self.spec.test_images), EVALUATION_BATCH)
+
+    def _batches(
+        self,
+        source: ImageSource,
+        batch_size: int,
+        generator: torch.Generator | None = None,
+        augment: bool = False,  # noqa: FBT001, FBT002
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        return source.batches(
+            batch_size,
+            normalisation=self.spec.normalisation,
+            generator=generator,
+            augment=augment,
+            device=self.device,
+            memory_format=torch.channels_last,
+        )
+
+
+def _subset(source: ImageSource, count: int | None) -> ImageSource:
+    return source if count is None else source.subset(count)
+
+
+def normalisation_for(dataset: Dataset, of_weights: Normalisation | None) -> Normalisation:
+    """The weights' own normalisation where one is known, else the dataset's."""
+    return of_weights or dataset.card.normalisation

@@ -81,7 +81,8 @@ def keep_highest(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
     if k >= total:
         return {name: torch.ones_like(t, dtype=torch.bool) for name, t in scores.items()}
     limit = threshold([t for t in scores.values() if t.numel()], k)
-    keep = {name: tensor > limit for name, tensor in scores.items()}
+    # Contiguous: positions are those of the logical order, whatever the memory layout (channels last).
+    keep = {name: (tensor > limit).contiguous() for name, tensor in scores.items()}
     ties = k - sum(int(mask.sum()) for mask in keep.values())
     for name, tensor in scores.items():
         if ties == 0:

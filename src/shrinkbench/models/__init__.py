@@ -14,9 +14,19 @@ from torch import nn
 from shrinkbench.errors import ShrinkbenchError
 
 # Importing a family registers its cards.
+from shrinkbench.models import alexnet as _alexnet
 from shrinkbench.models import cifar_resnet as _cifar_resnet
 from shrinkbench.models import cifar_vgg as _cifar_vgg
+from shrinkbench.models import densenet as _densenet
 from shrinkbench.models import digits as _digits
+from shrinkbench.models import imagenet_resnet as _imagenet_resnet
+from shrinkbench.models import imagenet_vgg as _imagenet_vgg
+from shrinkbench.models import lenet as _lenet
+from shrinkbench.models import predefined as _predefined
+from shrinkbench.models import preresnet as _preresnet
+from shrinkbench.models import sss as _sss
+from shrinkbench.models import vit as _vit
+from shrinkbench.models import wide_resnet as _wide_resnet
 from shrinkbench.models.card import MODELS, ModelCard, WeightsEntry
 from shrinkbench.models.weights import (
     WeightsFile,
@@ -39,7 +49,21 @@ __all__ = [
     "read_state_dict",
 ]
 
-_FAMILIES = (_digits, _cifar_resnet, _cifar_vgg)
+_FAMILIES = (
+    _alexnet,
+    _cifar_resnet,
+    _cifar_vgg,
+    _densenet,
+    _digits,
+    _imagenet_resnet,
+    _imagenet_vgg,
+    _lenet,
+    _predefined,
+    _preresnet,
+    _sss,
+    _vit,
+    _wide_resnet,
+)
 
 
 def get_model(name: str) -> ModelCard:

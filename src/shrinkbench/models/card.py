@@ -18,7 +18,8 @@ class WeightsEntry:
     ``published_top1`` is what its source states and ``measured_top1`` what this library measured, each with
     the data it was taken on; fractions in [0, 1]. ``normalisation`` is what the weights were trained with,
     and overrides the dataset's. ``sha256`` is of the file, whole, or its leading digits (at least eight)
-    where the source publishes no more.
+    where the source publishes no more. ``file`` is the file's name in the cache, by default the last part
+    of ``url``.
     """
 
     name: str
@@ -31,6 +32,7 @@ class WeightsEntry:
     published_top1: float | None = None
     measured_top1: dict[str, float] = field(default_factory=dict)
     note: str = ""
+    file: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,9 @@ class ModelCard:
     ``build(num_classes)`` returns a freshly initialised module; ``parameters`` and ``multiply_adds`` hold
     for ``num_classes`` classes and one input of ``input_shape`` (channels, height, width). ``agrees_with``
     names the published figure that they agree with; ``namesakes`` names other networks that papers call the
-    same and says how they differ. The first entry of ``weights`` is the default one.
+    same and says how they differ. The first entry of ``weights`` is the default one; ``weights_note`` says
+    what else is known of public weights, and where there are none, that they must be trained. ``pruned_from``
+    is the network that a predefined smaller one was cut from.
     """
 
     name: str
@@ -55,16 +59,37 @@ class ModelCard:
     build: Callable[[int], nn.Module]
     namesakes: dict[str, str] = field(default_factory=dict)
     weights: tuple[WeightsEntry, ...] = ()
+    weights_note: str = ""
+    pruned_from: str | None = None
 
 
-def _from_a_library(name: str) -> ModelCard | None:
-    """Make the card of ``torchvision/NAME``; the library is imported only then."""
+NO_PUBLIC_WEIGHTS = "no public weights are known: train them (`shrinkbench pretrain`) or pass a file"
+
+
+def _from_elsewhere(name: str) -> ModelCard | None:
+    """Explain an ambiguous name, or make the card of ``torchvision/NAME`` or ``timm/NAME``.
+
+    The libraries are imported only then.
+    """
+    from shrinkbench.models.ambiguous import refuse_ambiguous, suggest_library
+
     library, _, network = name.partition("/")
     if library.lower() == "torchvision" and network:
         from shrinkbench.models import torchvision_models
 
         return torchvision_models.make_card(network)
+    if library.lower() == "timm" and network:
+        from shrinkbench.models import timm_models
+
+        return timm_models.make_card(network)
+    refuse_ambiguous(name)
+    suggest_library(name)
     return None
 
 
-MODELS: Registry[ModelCard] = Registry("model", resolve=_from_a_library)
+MODELS: Registry[ModelCard] = Registry("model", resolve=_from_elsewhere)
+
+
+def register(card: ModelCard, *, aliases: tuple[str, ...] = ()) -> ModelCard:
+    """Add a card under its own name."""
+    return MODELS.add(card.name, card, aliases=aliases)

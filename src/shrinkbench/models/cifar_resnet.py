@@ -8,44 +8,15 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shrinkbench.models.card import MODELS, ModelCard, WeightsEntry
+from shrinkbench.models.card import NO_PUBLIC_WEIGHTS, ModelCard, WeightsEntry, register
+from shrinkbench.models.chenyaofo import chenyaofo_weights
 from shrinkbench.models.initialise import kaiming_normal
+from shrinkbench.models.residual import BasicBlock, SubsampleAndPad, projection
 from shrinkbench.spec import IMAGENET_NORMALISATION
 
 WIDTHS = (16, 32, 64)
 
-
-class SubsampleAndPad(nn.Module):
-    """Shortcut of option A: every second pixel, zero channels on both sides; no parameters."""
-
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__()
-        self.before = (outputs - inputs) // 2
-        self.after = outputs - inputs - self.before
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, C, H, W) to (N, outputs, H / 2, W / 2)."""
-        return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.before, self.after))
-
-
-class BasicBlock(nn.Module):
-    """conv3x3-BN-ReLU-conv3x3-BN plus the shortcut, then ReLU; ``inner`` channels between the two."""
-
-    def __init__(
-        self, inputs: int, inner: int, outputs: int, stride: int, shortcut: nn.Module | None
-    ) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(inputs, inner, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(inner)
-        self.conv2 = nn.Conv2d(inner, outputs, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
-        self.downsample = shortcut
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, inputs, H, W) to (N, outputs, H / stride, W / stride)."""
-        y = F.relu(self.bn1(self.conv1(x)))
-        y = self.bn2(self.conv2(y))
-        return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+Widths = Sequence[Sequence[int]]
 
 
 class CifarResNet(nn.Module):
@@ -57,9 +28,7 @@ class CifarResNet(nn.Module):
     are those of the public checkpoints of either kind.
     """
 
-    def __init__(
-        self, inner: Sequence[Sequence[int]], num_classes: int, *, shortcut: Literal["A", "B"]
-    ) -> None:
+    def __init__(self, inner: Widths, num_classes: int, *, shortcut: Literal["A", "B"]) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(WIDTHS[0])
@@ -84,16 +53,13 @@ def _stage(inputs: int, outputs: int, inner: Sequence[int], option: Literal["A",
     """One stage; it halves the image where it widens."""
     blocks: list[nn.Module] = []
     for position, width in enumerate(inner):
-        changes = position == 0 and inputs != outputs
-        shortcut = _shortcut(inputs, outputs, option) if changes else None
-        blocks.append(BasicBlock(inputs if position == 0 else outputs, width, outputs, 1 + changes, shortcut))
+        if position or inputs == outputs:
+            blocks.append(BasicBlock(outputs, width, outputs))
+            continue
+        shortcut: nn.Module
+        shortcut = SubsampleAndPad(inputs, outputs) if option == "A" else projection(inputs, outputs, 2)
+        blocks.append(BasicBlock(inputs, width, outputs, stride=2, shortcut=shortcut))
     return nn.Sequential(*blocks)
-
-
-def _shortcut(inputs: int, outputs: int, option: Literal["A", "B"]) -> nn.Module:
-    if option == "A":
-        return SubsampleAndPad(inputs, outputs)
-    return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride=2, bias=False), nn.BatchNorm2d(outputs))
 
 
 def full_widths(depth: int) -> tuple[tuple[int, ...], ...]:
@@ -106,18 +72,30 @@ def full_widths(depth: int) -> tuple[tuple[int, ...], ...]:
     return tuple((width,) * blocks for width in WIDTHS)
 
 
-# File name: (SHA-256 as far as it is published or was computed, published top-1, measured top-1).
-_IDELBAYEV = {
-    20: ("resnet20-12fca82f.th", "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8", 0.9173),
-    32: ("resnet32-d509ac18.th", "d509ac18", 0.9263),
-    44: ("resnet44-014dd654.th", "014dd654", 0.9310),
-    56: ("resnet56-4bfd9763.th", "4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367", 0.9339),
-    110: ("resnet110-1d1ed7c2.th", "1d1ed7c2", 0.9368),
+# File, SHA-256 as far as it was computed or its name tells, published top-1, top-1 measured on JPEG copies.
+_IDELBAYEV: dict[int, tuple[str, str, float, float | None]] = {
+    20: (
+        "resnet20-12fca82f.th",
+        "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8",
+        0.9173,
+        None,
+    ),
+    32: ("resnet32-d509ac18.th", "d509ac18", 0.9263, None),
+    44: ("resnet44-014dd654.th", "014dd654", 0.9310, None),
+    56: (
+        "resnet56-4bfd9763.th",
+        "4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367",
+        0.9339,
+        None,
+    ),
+    110: ("resnet110-1d1ed7c2.th", "1d1ed7c2", 0.9368, None),
+    1202: ("resnet1202-f3b1deed.th", "f3b1deed", 0.9382, None),
 }
+JPEG_COPY = "cifar10 test split, 10,000 images recompressed as JPEG"
 
 
 def _idelbayev_weights(depth: int) -> WeightsEntry:
-    file, sha256, top1 = _IDELBAYEV[depth]
+    file, sha256, top1, measured = _IDELBAYEV[depth]
     return WeightsEntry(
         name=file.removesuffix(".th"),
         dataset="cifar10",
@@ -127,6 +105,7 @@ def _idelbayev_weights(depth: int) -> WeightsEntry:
         sha256=sha256,
         url=f"https://github.com/akamaster/pytorch_resnet_cifar10/raw/master/pretrained_models/{file}",
         published_top1=top1,
+        measured_top1={} if measured is None else {JPEG_COPY: measured},
         note=(
             "trained with ImageNet's mean and standard deviation, best epoch chosen on the test split; "
             "ShrinkBench's files are the same byte by byte, but it evaluates with CIFAR-10's normalisation"
@@ -134,12 +113,12 @@ def _idelbayev_weights(depth: int) -> WeightsEntry:
     )
 
 
-def _register(depth: int, parameters: int, multiply_adds: int, agrees_with: str) -> None:
+def _register_option_a(depth: int, parameters: int, multiply_adds: int, agrees_with: str) -> None:
     def build(num_classes: int) -> nn.Module:
         return CifarResNet(full_widths(depth), num_classes, shortcut="A")
 
-    MODELS.add(
-        f"resnet{depth}",
+    projected = f"resnet{depth}-projection" if depth in _OPTION_B else f"the option-B ResNet-{depth}"
+    register(
         ModelCard(
             name=f"resnet{depth}",
             family="cifar_resnet",
@@ -155,13 +134,72 @@ def _register(depth: int, parameters: int, multiply_adds: int, agrees_with: str)
             multiply_adds=multiply_adds,
             agrees_with=agrees_with,
             build=build,
+            namesakes={
+                projected: "1x1 projections with batch norm (option B): 2,752 parameters more",
+                "Liu et al.'s and He et al.'s (SFP) code": (
+                    "the zero channels are all appended at the end, after average pooling: the same counts, "
+                    "other results, and the former passes no gradient through those shortcuts"
+                ),
+            },
             weights=(_idelbayev_weights(depth),),
-        ),
+        )
     )
 
 
-_register(20, 269_722, 40_551_040, "0.27M parameters (He et al. 2016, Table 6)")
-_register(32, 464_154, 68_862_592, "0.46M parameters (He et al. 2016, Table 6)")
-_register(44, 658_586, 97_174_144, "0.66M parameters (He et al. 2016, Table 6)")
-_register(56, 853_018, 125_485_696, "8.5e5 parameters and 1.25e8 FLOP (Li et al. 2017, Table 1)")
-_register(110, 1_727_962, 252_887_680, "1.72e6 parameters and 2.53e8 FLOP (Li et al. 2017, Table 1)")
+# Depth: parameters, multiply-adds.
+_OPTION_B = {
+    20: (272_474, 40_813_184),
+    32: (466_906, 69_124_736),
+    44: (661_338, 97_436_288),
+    56: (855_770, 125_747_840),
+    110: (1_730_714, 253_149_824),
+}
+
+
+def _option_b_card(name: str, depth: int, figures: tuple[int, int], agrees_with: str) -> ModelCard:
+    def build(num_classes: int) -> nn.Module:
+        return CifarResNet(full_widths(depth), num_classes, shortcut="B")
+
+    weights = chenyaofo_weights(f"resnet{depth}")
+    return ModelCard(
+        name=name,
+        family="cifar_resnet",
+        definition=(
+            f"CIFAR ResNet-{depth} with option-B shortcuts: conv3x3 16, three stages of {(depth - 2) // 6} "
+            "basic blocks with 16, 32, 64 channels, 1x1 convolution and batch norm where the width changes, "
+            "global average pool, linear; Kaiming-normal convolutions (fan out)"
+        ),
+        reference="he2016deep",
+        input_shape=(3, 32, 32),
+        num_classes=10,
+        parameters=figures[0],
+        multiply_adds=figures[1],
+        agrees_with=agrees_with,
+        build=build,
+        namesakes={f"resnet{depth}": "shortcuts without parameters (option A): 2,752 parameters fewer"},
+        weights=weights,
+        weights_note="" if weights else NO_PUBLIC_WEIGHTS,
+    )
+
+
+_register_option_a(20, 269_722, 40_551_040, "0.27M parameters (He et al. 2016, Table 6)")
+_register_option_a(32, 464_154, 68_862_592, "0.46M parameters (He et al. 2016, Table 6)")
+_register_option_a(44, 658_586, 97_174_144, "0.66M parameters (He et al. 2016, Table 6)")
+_register_option_a(56, 853_018, 125_485_696, "8.5e5 parameters and 1.25e8 FLOP (Li et al. 2017, Table 1)")
+_register_option_a(110, 1_727_962, 252_887_680, "1.72e6 parameters and 2.53e8 FLOP (Li et al. 2017, Table 1)")
+_register_option_a(1202, 19_421_274, 2_829_238_912, "19.4M parameters (He et al. 2016, Table 6)")
+for _depth, _figures in _OPTION_B.items():
+    _published = (
+        "the hub's table: parameters to 0.01M and 40.81, 69.12, 97.44, 125.75M multiply-adds"
+        if _depth <= 56
+        else "no published figure: the sum of the option-A count and of the two projections"
+    )
+    register(_option_b_card(f"resnet{_depth}-projection", _depth, _figures, _published))
+register(
+    _option_b_card(
+        "cifar-resnet50",
+        50,
+        (758_554, 111_592_064),
+        "the network behind 'ResNet-50' in Tables 8-9 of Liu et al. 2019 by its code; the text gives no count",
+    )
+)

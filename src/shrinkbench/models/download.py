@@ -27,14 +27,15 @@ def sha256_of(path: Path) -> str:
         raise ShrinkbenchError(f"cannot read {path}: {error.strerror or error}") from None
 
 
-def fetch(url: str, *, sha256: str | None, folder: Path | None = None) -> Path:
+def fetch(url: str, *, sha256: str | None, name: str | None = None) -> Path:
     """Return the file behind ``url`` from the cache, fetching it first where it is absent.
 
-    ``sha256`` is the whole digest or its leading digits. A file that broke off is kept as ``NAME.part`` and
+    ``sha256`` is the whole digest or its leading digits; ``name`` the file's name in the cache, by default the
+    last part of ``url``. A file that broke off is kept as ``NAME.part`` and
     resumed. Raises ``ShrinkbenchError`` where the network or the digest fails; the message says which file to
     fetch by hand and where to put it.
     """
-    target = (folder or cache_folder() / "weights") / url.rsplit("/", 1)[-1]
+    target = cache_folder() / "weights" / (name or url.rsplit("/", 1)[-1])
     if target.exists():
         if sha256 and not sha256_of(target).startswith(sha256):
             raise ShrinkbenchError(f"{target} is not the published file (SHA-256 {sha256}...); delete it")

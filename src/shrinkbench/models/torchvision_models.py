@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import re
 from collections.abc import Callable
@@ -11,7 +12,9 @@ from typing import Any
 from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError, UnknownNameError
+from shrinkbench.models.ambiguous import AMBIGUOUS, plain
 from shrinkbench.models.card import ModelCard, WeightsEntry
+from shrinkbench.models.counting import count
 from shrinkbench.spec import Normalisation
 
 # Longest matching prefix wins.
@@ -44,7 +47,8 @@ _REFERENCES = {
 def make_card(name: str) -> ModelCard:
     """Card of torchvision's classifier ``name``, from the metadata of its default weights.
 
-    The figures are torchvision's own: parameters exact, multiply-adds rounded by torchvision to millions.
+    Parameters and multiply-adds are counted here, on the meta device: torchvision rounds the latter to
+    millions, and its parameters of Inception-v3 include a head that only training uses.
     """
     from shrinkbench._torchvision import torchvision
 
@@ -54,29 +58,37 @@ def make_card(name: str) -> ModelCard:
     size = _crop_size(default)
     builder = torchvision.models.get_model_builder(name)
     options = _options(name, size)
+    build = _build(name, builder, options)
+    classes = len(default.meta["categories"])
+    parameters, multiply_adds = count(lambda: build(classes), (3, size, size))
+    ordered = (default, *(w for w in entries if w is not default))
     return ModelCard(
         name=f"torchvision/{name}",
         family="torchvision",
         definition=_definition(name, builder, options, torchvision.__version__),
         reference=_REFERENCES[max((p for p in _REFERENCES if name.startswith(p)), key=len)],
         input_shape=(3, size, size),
-        num_classes=len(default.meta["categories"]),
-        parameters=int(default.meta["num_params"]),
-        multiply_adds=round(default.meta["_ops"] * 1e9),
-        agrees_with=f"torchvision's metadata of {default}",
-        build=_build(name, builder, options),
-        weights=tuple(
-            _entry(w) for w in (default, *(w for w in entries if w is not default)) if _fits(name, w, size)
+        num_classes=classes,
+        parameters=parameters,
+        multiply_adds=multiply_adds,
+        agrees_with=(
+            f"torchvision's metadata of {default}: {default.meta['num_params']:,} parameters, "
+            f"{default.meta['_ops']:g}e9 multiply-adds"
         ),
+        build=build,
+        namesakes=_namesakes(name),
+        weights=tuple(_entry(w) for w in ordered if _fits(name, w, size)),
     )
 
 
-def _spelling(name: str, known: list[str]) -> str:
-    plain = {re.sub(r"[-_\s]", "", k): k for k in known}
-    found = plain.get(re.sub(r"[-_\s]", "", name.lower()))
-    if found is None:
-        import difflib
+def _namesakes(name: str) -> dict[str, str]:
+    candidates = AMBIGUOUS.get(plain(name).removesuffix("bn"), {})
+    return {k: v for k, v in candidates.items() if k != f"torchvision/{name}"}
 
+
+def _spelling(name: str, known: list[str]) -> str:
+    found = {plain(k): k for k in known}.get(plain(name))
+    if found is None:
         near = difflib.get_close_matches(name, known, n=3) or sorted(known)
         raise UnknownNameError(f"torchvision has no classifier '{name}'; it has {', '.join(near)}")
     return found
@@ -108,17 +120,17 @@ def _definition(name: str, builder: Callable[..., Any], options: dict[str, Any],
     return f"torchvision {version} {name}{f' ({extra})' if extra else ''}: {plain}"
 
 
-def _crop_size(weights: Any) -> int:  # noqa: ANN401 - an enum that torchvision defines for each network
+def _crop_size(weights: Any) -> int:
     crop = weights.transforms().crop_size
     return int(crop[0] if isinstance(crop, list | tuple) else crop)
 
 
-def _fits(name: str, weights: Any, size: int) -> bool:  # noqa: ANN401
+def _fits(name: str, weights: Any, size: int) -> bool:
     """Position embeddings tie a ViT to one image size."""
     return not name.startswith("vit_") or _crop_size(weights) == size
 
 
-def _entry(weights: Any) -> WeightsEntry:  # noqa: ANN401
+def _entry(weights: Any) -> WeightsEntry:
     transform = weights.transforms()
     digits = re.search(r"-([0-9a-f]{8,64})\.pth$", weights.url)
     metrics = weights.meta["_metrics"].get("ImageNet-1K", {})

@@ -55,10 +55,8 @@ def locate_weights(source: str | Path, *, card: ModelCard | None = None) -> Weig
     entry = _named(str(source), card)
     if entry is not None:
         if entry.url is None:
-            raise ShrinkbenchError(
-                f"the weights '{entry.name}' have no download; pass the path of their file"
-            )
-        path = fetch(entry.url, sha256=entry.sha256)
+            raise ShrinkbenchError(f"the weights '{entry.name}' have no download; pass the path of their file")
+        path = fetch(entry.url, sha256=entry.sha256, name=entry.file)
         return WeightsFile(path=path, sha256=sha256_of(path), entry=entry)
     path = Path(source).expanduser()
     if not path.is_file():

@@ -1,4 +1,4 @@
-"""Parameters and multiply-adds of a network that a library supplies, counted without its weights."""
+"""Figures of a network that a library supplies."""
 
 from __future__ import annotations
 
@@ -6,32 +6,21 @@ from collections.abc import Callable
 
 import torch
 from torch import nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils.flop_counter import FlopCounterMode
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.probe import trace
 
 
 def count(build: Callable[[], nn.Module], input_shape: tuple[int, int, int]) -> tuple[int, int]:
     """Return (parameters, multiply-adds of one image) of what ``build`` returns.
 
-    Multiply-adds are those of convolutions, linear layers and attention products, in evaluation mode. The
-    network lives on the meta device; one that cannot (it makes tensors of its own) is built in memory.
+    The network is built on the meta device; one that makes tensors of its own there is built in memory.
     """
     try:
         with torch.device("meta"):
-            return _count(build(), torch.empty(1, *input_shape, device="meta"))
-    except (NotImplementedError, RuntimeError):
-        return _count(build(), torch.zeros(1, *input_shape))
-
-
-def _count(module: nn.Module, image: torch.Tensor) -> tuple[int, int]:
-    module.eval()
-    # The fused attention kernels hide their products from the counter.
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    counter = FlopCounterMode(display=False)
-    try:
-        with counter, torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            module(image)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
-    return sum(p.numel() for p in module.parameters()), counter.get_total_flops() // 2
+            module = build()
+        traced = trace(module, input_shape)
+    except (NotImplementedError, RuntimeError, ShrinkbenchError):
+        module = build()
+        traced = trace(module, input_shape)
+    return sum(p.numel() for p in module.parameters()), traced.multiply_adds

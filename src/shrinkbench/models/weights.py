@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from shrinkbench.download import cache_folder, fetch, sha256_of
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models.card import MODELS, ModelCard, WeightsEntry
-from shrinkbench.models.download import fetch, sha256_of
 from shrinkbench.spec import Normalisation
 
 StateDict = dict[str, Tensor]
@@ -56,7 +56,8 @@ def locate_weights(source: str | Path, *, card: ModelCard | None = None) -> Weig
     if entry is not None:
         if entry.url is None:
             raise ShrinkbenchError(f"the weights '{entry.name}' have no download; pass the path of their file")
-        path = fetch(entry.url, sha256=entry.sha256, name=entry.file)
+        path = cache_folder() / "weights" / (entry.file or entry.url.rsplit("/", 1)[-1])
+        fetch(entry.url, path, sha256=entry.sha256, instead="pass its path with --weights FILE")
         return WeightsFile(path=path, sha256=sha256_of(path), entry=entry)
     path = Path(source).expanduser()
     if not path.is_file():

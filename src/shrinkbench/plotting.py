@@ -52,7 +52,6 @@ _RC: dict[Any, Any] = {
     "ytick.major.width": 0.6,
     "lines.linewidth": 1.2,
     "lines.markersize": 3.6,
-    "errorbar.capsize": 1.8,
     "figure.dpi": 100,
     "savefig.dpi": 200,
     "pdf.fonttype": 42,  # editable text; journals refuse Type 3 fonts
@@ -102,6 +101,33 @@ def new_figure(*, width: float = COLUMN_WIDTH, height: float = 2.2) -> Figure:
     return figure
 
 
+def panel_grid(
+    panels: int, *, columns: int, width: float = PAGE_WIDTH, panel_height: float = 1.45, head: float = 0.2
+) -> tuple[Figure, list[Axes]]:
+    """A figure with ``panels`` axes in rows of ``columns``, and ``head`` inches above for a legend.
+
+    Margins are fixed lengths, so nothing is solved for: a page of panels draws several times faster than
+    under a layout engine.
+    """
+    rows = -(-panels // columns)
+    left, right, below, title, gap = 0.52, 0.1, 0.36, 0.2, 0.44
+    height = rows * (panel_height + below + title) + head
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    panel_width = (width - left - right - (columns - 1) * gap) / columns
+    axes = []
+    for index in range(panels):
+        row, column = divmod(index, columns)
+        bottom = height - head - (row + 1) * (panel_height + title) - row * below
+        corner = ((left + column * (panel_width + gap)) / width, bottom / height)
+        panel = figure.add_axes((*corner, panel_width / width, panel_height / height))
+        panel.set_title("", y=1 + 0.05 / panel_height)
+        panel.xaxis.set_label_coords(0.5, -0.22 / panel_height)
+        panel.yaxis.set_label_coords(-0.36 / panel_width, 0.5)
+        axes.append(panel)
+    return figure, axes
+
+
 def ratio_axis(axes: Axes, *, low: float = 1.0, high: float) -> None:
     """A logarithmic x axis for a ratio, with ticks at powers of two: 1, 2, 4, 8, ..."""
     axes.set_xscale("log", base=2)
@@ -129,8 +155,9 @@ def save(figure: Figure, stem: Path, *, formats: Iterable[str] = FORMATS) -> lis
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
         with figure_style():
-            figure.draw_without_rendering()
-            figure.set_layout_engine("none")  # the layout is settled: do not solve it again for each format
+            if figure.get_layout_engine() is not None:
+                figure.draw_without_rendering()
+                figure.set_layout_engine("none")  # the layout is settled: do not solve it for each format
             for path in paths:
                 figure.savefig(path, metadata=nothing.get(path.suffix[1:]))
     except OSError as error:

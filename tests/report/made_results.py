@@ -126,9 +126,7 @@ def plain_accuracy(spec: RunSpec) -> float:
     """Falls with log compression at the method's rate, collapses at 32; a little noise by seed."""
     top = {"resnet20": 0.915, "resnet56": 0.935, "resnet18": 0.70}.get(spec.model, 0.95)
     doublings = np.log2(spec.compression)
-    rng = np.random.default_rng(
-        [spec.seed, len(spec.method.name), int(spec.compression * 8), len(spec.model)]
-    )
+    rng = np.random.default_rng([spec.seed, len(spec.method.name), int(spec.compression * 8), len(spec.model)])
     noise = 0.0008 * rng.standard_normal() if spec.compression > 1 else 0.0005 * spec.seed
     fall = SKILL.get(spec.method.name, 0.008) * doublings + (0.12 if doublings > 4 else 0.0)
     return float(np.clip(top - (fall if spec.compression > 1 else 0) + noise, 0.001, 0.999))
@@ -166,9 +164,7 @@ def make_spec(
     )
 
 
-def make_result(
-    spec: RunSpec, *, accuracy: Accuracy = plain_accuracy, failed: str | None = None
-) -> RunResult:
+def make_result(spec: RunSpec, *, accuracy: Accuracy = plain_accuracy, failed: str | None = None) -> RunResult:
     provenance = Provenance(
         started="2026-01-01T00:00:00+00:00",
         seconds=12.5,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
+from matplotlib.ticker import FuncFormatter
 
 from shrinkbench.plotting import (
     COLUMN_WIDTH,
@@ -18,12 +18,12 @@ from shrinkbench.plotting import (
     PAGE_WIDTH,
     SeriesStyle,
     figure_style,
-    new_figure,
+    panel_grid,
     ratio_axis,
     save,
     series_styles,
 )
-from shrinkbench.report.observations import AXES, METRICS, Observations, aggregate
+from shrinkbench.report.observations import AXES, CONTROL, METRICS, Observations, aggregate
 
 TRADEOFFS = tuple(
     (metric, axis) for metric in ("top1", "top5") for axis in ("compression", "theoretical_speedup")
@@ -47,25 +47,25 @@ def tradeoff_figure(observations: Observations, *, metric: str, axis: str) -> Fi
     """
     tasks = [task for task in observations.tasks if _has(observations.pruned, task, axis)]
     columns = min(max(len(tasks), 1), 3)
-    rows = max(1, math.ceil(len(tasks) / columns))
     width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
     styles = series_styles(observations.methods)
+    entries = _legend_columns((CONTROL, *styles), width)
+    cells = aggregate(observations.pruned, [metric, axis])
     with figure_style():
-        figure = new_figure(
-            width=width, height=1.95 * rows + 0.45 + 0.14 * math.ceil(len(styles) / (2 * columns))
-        )
-        grid = figure.subplots(rows, columns, squeeze=False)
-        cells = aggregate(observations.pruned, [metric, axis])
-        for index, panel in enumerate(grid.flat):
-            if index >= len(tasks):
-                panel.set_visible(False)
-                continue
-            draw_tradeoff(panel, cells, observations.control, tasks[index], metric, axis, styles)
+        head = 0.08 + 0.15 * math.ceil((1 + len(styles)) / entries)
+        figure, panels = panel_grid(max(len(tasks), 1), columns=columns, width=width, head=head)
+        for index, (panel, task) in enumerate(zip(panels, tasks, strict=False)):
+            draw_tradeoff(panel, cells, observations.control, task, metric, axis, styles)
             if index % columns == 0:
                 panel.set_ylabel(METRICS[metric].label)
             if index + columns >= len(tasks):
                 panel.set_xlabel(f"{AXES[axis]} (log scale)")
-        _legend(figure, grid.flat[0], columns)
+        handles = {
+            label: handle for p in panels for handle, label in zip(*p.get_legend_handles_labels(), strict=True)
+        }
+        order = [name for name in (CONTROL, *styles) if name in handles]
+        if order:
+            figure.legend([handles[name] for name in order], order, loc="upper center", ncols=entries)
     return figure
 
 
@@ -79,38 +79,36 @@ def draw_tradeoff(
     styles: Mapping[str, SeriesStyle],
 ) -> None:
     """Draw one task's curves and its control."""
-    panel.set_title(task)
+    panel.title.set_text(task)
     reference = control.loc[control["task"] == task, metric].dropna()
     mean, spread = reference.mean(), reference.std(ddof=1)
     if len(reference):
         panel.axhline(
-            mean, color=CONTROL_COLOUR, linewidth=0.9, linestyle=(0, (2, 1.5)), label="control", zorder=1
+            mean, color=CONTROL_COLOUR, linewidth=0.9, linestyle=(0, (2, 1.5)), label=CONTROL, zorder=1
         )
         if math.isfinite(spread):
             panel.axhspan(mean - spread, mean + spread, color=CONTROL_COLOUR, alpha=0.12, linewidth=0)
     here = cells[(cells["task"] == task) & cells[axis].notna() & cells[metric].notna()]
+    curves = dict(iter(here.sort_values(axis).groupby("method")))
     for method, style in styles.items():
-        curve = here[here["method"] == method].sort_values(axis)
-        if curve.empty:
+        if method not in curves:
             continue
-        x, y = curve[axis].to_numpy(), curve[metric].to_numpy()
-        deviation = curve[f"{metric}_std"].fillna(0.0).to_numpy()
+        x, y, deviation = (curves[method][column].to_numpy() for column in (axis, metric, f"{metric}_std"))
+        panel.vlines(x, y - deviation, y + deviation, color=style.colour, linewidth=0.9, zorder=2)
         if len(reference):
-            x, y, deviation = np.r_[1.0, x], np.r_[mean, y], np.r_[0.0, deviation]
-        panel.errorbar(
+            x, y = np.r_[1.0, x], np.r_[mean, y]
+        panel.plot(
             x,
             y,
-            yerr=np.where(deviation > 0, deviation, np.nan),
             label=method,
             color=style.colour,
             marker=style.marker,
             linestyle=style.line,
-            elinewidth=0.8,
             markeredgewidth=0.5,
             markeredgecolor="white",
         )
     if METRICS[metric].percent:
-        panel.yaxis.set_major_formatter(PercentFormatter(1.0, decimals=None))
+        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
     ratio_axis(panel, low=min(1.0, float(here[axis].min())) if len(here) else 1.0, high=_high(here[axis]))
 
 
@@ -122,8 +120,7 @@ def _has(rows: pd.DataFrame, task: str, axis: str) -> bool:
     return bool(rows.loc[rows["task"] == task, axis].notna().any())
 
 
-def _legend(figure: Figure, panel: Axes, columns: int) -> None:
-    """One legend for all panels, above them."""
-    handles, labels = panel.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 2 * columns))
+def _legend_columns(labels: Iterable[str], width: float) -> int:
+    """How many legend entries fit side by side; widths are of 7 pt text, in inches."""
+    longest = max((len(label) for label in labels), default=1)
+    return max(1, int((width - 0.1) / (0.5 + 0.048 * longest)))

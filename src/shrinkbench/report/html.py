@@ -11,7 +11,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report.figures import TRADEOFFS, write_tradeoffs
 from shrinkbench.report.observations import observe
 from shrinkbench.results.frame import to_frame
-from shrinkbench.results.store import ResultStore, write_atomically
+from shrinkbench.results.store import existing_store, write_atomically
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ def write_report(store_dir: Path, out_dir: Path) -> WrittenReport:
     Needs no network and no torch. Files of the store that cannot be read are named in the page. Raises
     ``ShrinkbenchError`` where the folder holds no results or ``out_dir`` cannot be written.
     """
-    store = ResultStore(store_dir)
+    store = existing_store(store_dir)
     results, problems = store.results()
     if not results:
         hint = f"; {problems[0].path} {problems[0].sentence}" if problems else ""

@@ -6,10 +6,31 @@ from typing import Literal
 
 from pydantic import Field
 
-from shrinkbench.measures import EpochRecord, LayerDensity, Quality, Size
+from shrinkbench.measures import (
+    Budget,
+    EpochRecord,
+    Latency,
+    LayerDensity,
+    Quality,
+    Size,
+    Spent,
+    WeightHistogram,
+)
 from shrinkbench.spec import RunSpec, Value
 
-__all__ = ["SCHEMA_VERSION", "EpochRecord", "LayerDensity", "Provenance", "Quality", "RunResult", "Size"]
+__all__ = [
+    "SCHEMA_VERSION",
+    "Budget",
+    "EpochRecord",
+    "Latency",
+    "LayerDensity",
+    "Provenance",
+    "Quality",
+    "RunResult",
+    "Size",
+    "Spent",
+    "WeightHistogram",
+]
 
 SCHEMA_VERSION = 1
 

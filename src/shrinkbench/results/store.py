@@ -175,6 +175,16 @@ class ResultStore:
         )
 
 
+def existing_store(root: Path) -> ResultStore:
+    """The store in ``root``; an error says so where the folder holds neither a plan nor results."""
+    store = ResultStore(root)
+    if not store.root.is_dir():
+        raise ShrinkbenchError(f"{root} is not a folder; name the output folder of a sweep")
+    if not store.plan_path.exists() and not (store.root / "runs").is_dir():
+        raise ShrinkbenchError(f"{root} holds no results of shrinkbench; name the output folder of a sweep")
+    return store
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path`` so that a reader sees the old file or the new one, never a part."""
     try:
@@ -221,9 +231,7 @@ def _read_result(path: Path) -> RunResult | Problem:
 def _why_unreadable(content: bytes, error: ValidationError) -> str:
     """Tell a half-written file from foreign JSON and from another version of the schema."""
     if error.errors()[0]["type"] == "json_invalid":
-        return (
-            "is empty" if not content.strip() else f"is not whole JSON ({error.errors()[0]['ctx']['error']})"
-        )
+        return "is empty" if not content.strip() else f"is not whole JSON ({error.errors()[0]['ctx']['error']})"
     try:
         version = _Header.model_validate_json(content).schema_version
     except ValidationError:

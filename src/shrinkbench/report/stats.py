@@ -1,0 +1,397 @@
+"""Statistics of repeated runs: pure functions of arrays, apart from tables and drawing.
+
+``values`` are one number per independent repetition (usually per seed); differences are paired: both methods
+on the same dataset, network, initial weights, compression and seed.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, special, stats
+
+Floats: TypeAlias = NDArray[np.float64]
+
+CONFIDENCE = 0.95
+ALPHA = 0.05
+BOOTSTRAP_RESAMPLES = 2000
+FEWEST_FOR_BOOTSTRAP = 8
+"""Below this many pairs a bootstrap interval covers too rarely; an exact one under normality stands in."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean, sample standard deviation (n - 1), n, and the t interval of the mean."""
+
+    mean: float
+    std: float
+    n: int
+    low: float
+    high: float
+
+
+def summarise(values: ArrayLike, *, confidence: float = CONFIDENCE) -> Summary:
+    """Centre and spread of repeated measurements.
+
+    The interval is mean +- t(n-1) std / sqrt(n); with a single value there is neither spread nor interval.
+
+    >>> s = summarise([1.0, 2.0, 3.0])
+    >>> s.mean, s.std, s.n, round(s.low, 3), round(s.high, 3)
+    (2.0, 1.0, 3, -0.484, 4.484)
+    """
+    x = _finite(values)
+    n = len(x)
+    mean = float(x.mean()) if n else math.nan
+    if n < 2:
+        return Summary(mean, math.nan, n, math.nan, math.nan)
+    std = float(x.std(ddof=1))
+    half = _t_quantile((1 + confidence) / 2, n - 1) * std / math.sqrt(n)
+    return Summary(mean, std, n, mean - half, mean + half)
+
+
+@functools.lru_cache(maxsize=256)
+def _t_quantile(probability: float, freedom: int) -> float:
+    return float(stats.t.ppf(probability, freedom))
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Standardised mean difference with its interval, and how the interval was made."""
+
+    value: float
+    low: float
+    high: float
+    interval: str
+
+
+def effect_size(differences: ArrayLike, *, confidence: float = CONFIDENCE, seed: int = 0) -> Effect:
+    """Mean of the paired differences over their sample standard deviation (Cohen's d_z).
+
+    From 8 pairs on the interval is a bootstrap-t (2,000 resamples) on the scale asinh(d / sqrt 2), on which
+    the spread of d_z hardly depends on its value; below, it inverts the noncentral t distribution, which is
+    exact for normal differences.
+    """
+    d = _finite(differences)
+    n = len(d)
+    if n < 2 or _constant(d):
+        return Effect(math.nan, math.nan, math.nan, "none: no variation to compare with")
+    value = float(d.mean() / d.std(ddof=1))
+    if n < FEWEST_FOR_BOOTSTRAP:
+        low, high = _noncentral_t_interval(value, n, confidence)
+        return Effect(value, low, high, "noncentral t")
+    draws = d[np.random.default_rng(seed).integers(0, n, (BOOTSTRAP_RESAMPLES, n))]
+    spread = draws.std(axis=1, ddof=1)
+    varied = spread > 0
+    centre = math.asinh(value / math.sqrt(2))
+    shifts = np.arcsinh(draws[varied].mean(axis=1) / spread[varied] / math.sqrt(2)) - centre
+    below, above = np.quantile(shifts, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = (math.sqrt(2) * math.sinh(centre - shift) for shift in (above, below))
+    return Effect(value, low, high, "bootstrap")
+
+
+def _noncentral_t_interval(value: float, n: int, confidence: float) -> tuple[float, float]:
+    """All noncentralities under which the observed t is not extreme, over sqrt(n)."""
+    observed, tail = value * math.sqrt(n), (1 - confidence) / 2
+
+    def bound(probability: float) -> float:
+        def excess(centre: float) -> float:
+            return _noncentral_t_below(observed, n - 1, centre) - probability
+
+        reach = 10.0 + 10.0 * abs(observed)
+        return float(optimize.brentq(excess, observed - reach, observed + reach, xtol=1e-4))
+
+    return bound(1 - tail) / math.sqrt(n), bound(tail) / math.sqrt(n)
+
+
+def _noncentral_t_below(t: float, freedom: int, centre: float) -> float:
+    """P(T <= t) as the mean of Phi(t s - centre) over s = sqrt(chi2 / freedom).
+
+    SciPy's own distribution function is undefined far from its centre, where three seeds often lie.
+    """
+    return float(special.ndtr(t * _chi_quantiles(freedom) - centre).mean())
+
+
+@functools.lru_cache(maxsize=64)
+def _chi_quantiles(freedom: int) -> Floats:
+    middles = (np.arange(1000) + 0.5) / 1000
+    return np.asarray(np.sqrt(stats.chi2.ppf(middles, freedom) / freedom))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two methods over shared conditions; ``difference`` = first minus second.
+
+    ``n`` counts independent units: pairs after averaging within a cluster. ``warning`` is empty or says why
+    n is too small for the claim.
+    """
+
+    pairs: int
+    n: int
+    difference: Summary
+    effect: Effect
+    superiority: float
+    superiority_low: float
+    superiority_high: float
+    p_t: float
+    p_wilcoxon: float
+    warning: str
+
+
+def compare_paired(first: ArrayLike, second: ArrayLike, *, clusters: ArrayLike | None = None) -> Comparison:
+    """Compare paired values; pairs of one cluster are averaged first, as they are not independent.
+
+    Several compressions of one seed share a pretrained network, so they are one observation, not several.
+    ``superiority`` is the share of units in which the first is higher, ties counting half, with Wilson's
+    interval. ``p_t`` is of the paired t-test, ``p_wilcoxon`` of the signed-rank test, both two-sided.
+    """
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"paired values need one shape, not {a.shape} and {b.shape}")
+    d = a - b
+    known = np.isfinite(d)
+    pairs = int(known.sum())
+    labels = np.arange(len(d)) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
+    d = cluster_means(d[known], labels[known])
+    n = len(d)
+    wins = float((d > 0).sum() + 0.5 * (d == 0).sum())
+    low, high = wilson_interval(wins, n)
+    return Comparison(
+        pairs=pairs,
+        n=n,
+        difference=summarise(d),
+        effect=effect_size(d),
+        superiority=wins / n if n else math.nan,
+        superiority_low=low,
+        superiority_high=high,
+        p_t=paired_t(d),
+        p_wilcoxon=signed_rank(d),
+        warning=too_few(n),
+    )
+
+
+def cluster_means(values: ArrayLike, clusters: ArrayLike) -> Floats:
+    """Mean of ``values`` in every cluster, in order of cluster.
+
+    >>> cluster_means([1.0, 3.0, 5.0], [0, 0, 1]).tolist()
+    [2.0, 5.0]
+    """
+    x = np.asarray(values, dtype=float)
+    index = np.unique(np.asarray(clusters), return_inverse=True)[1]
+    return np.bincount(index, weights=x) / np.bincount(index) if len(x) else x
+
+
+def paired_t(differences: ArrayLike) -> float:
+    """Two-sided p of the one-sample t-test against zero; undefined where the differences do not vary."""
+    d = _finite(differences)
+    if len(d) < 2 or _constant(d):
+        return 1.0 if len(d) and not d.any() else math.nan
+    return float(stats.ttest_1samp(d, 0.0).pvalue)
+
+
+def signed_rank(differences: ArrayLike) -> float:
+    """Two-sided p of Wilcoxon's signed-rank test; zero differences are dropped, all zero gives 1."""
+    d = _finite(differences)
+    if not len(d):
+        return math.nan
+    d = d[d != 0]
+    if not len(d):
+        return 1.0
+    return float(stats.wilcoxon(d).pvalue)
+
+
+def holm(p_values: ArrayLike) -> Floats:
+    """Holm's step-down correction: adjusted p-values in the order given; undefined ones stay out.
+
+    >>> holm([0.01, 0.04, 0.03]).round(3).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p_values, dtype=float)
+    adjusted = np.full(p.shape, np.nan)
+    known = np.flatnonzero(np.isfinite(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1.0)
+    return adjusted
+
+
+def wilson_interval(successes: float, n: int, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Wilson's score interval of a proportion."""
+    if n == 0:
+        return math.nan, math.nan
+    z = float(stats.norm.ppf((1 + confidence) / 2))
+    share, weight = successes / n, z * z / n
+    centre = (share + weight / 2) / (1 + weight)
+    half = z / (1 + weight) * math.sqrt(share * (1 - share) / n + weight / (4 * n))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def too_few(n: int, *, alpha: float = ALPHA) -> str:
+    """Why ``n`` pairs cannot carry a claim at level ``alpha``; empty where they can.
+
+    The signed-rank test's smallest two-sided p is 2 ** (1 - n).
+    """
+    if n < 2:
+        return f"n = {n}: one measurement shows no spread; nothing can be claimed"
+    if 2.0 ** (1 - n) > alpha:
+        needed = math.ceil(1 - math.log2(alpha))
+        return (
+            f"n = {n}: a rank test cannot reach p < {alpha:g} with fewer than {needed} pairs; "
+            "the t-test rests on normality alone"
+        )
+    return ""
+
+
+def detectable_effect(n: int, *, alpha: float = ALPHA, power: float = 0.8) -> float:
+    """Smallest standardised difference that a paired t-test of ``n`` pairs finds with probability ``power``.
+
+    >>> round(detectable_effect(3), 2), round(detectable_effect(10), 2)
+    (3.26, 1.0)
+    """
+    if n < 2:
+        return math.inf
+    threshold = _t_quantile(1 - alpha / 2, n - 1)
+
+    def missing(effect: float) -> float:
+        centre = effect * math.sqrt(n)
+        above = 1 - _noncentral_t_below(threshold, n - 1, centre)
+        return above + _noncentral_t_below(-threshold, n - 1, centre) - power
+
+    return float(optimize.brentq(missing, 1e-6, 100.0))
+
+
+# Ranks over tasks (Demsar 2006)
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Mean rank of every method over blocks (1 is best), Friedman's test and Nemenyi's critical difference.
+
+    Methods whose mean ranks differ by less than ``critical_difference`` are not told apart; ``cliques`` are
+    the largest such groups, as index tuples in order of rank.
+    """
+
+    mean_ranks: Floats
+    blocks: int
+    p_friedman: float
+    critical_difference: float
+    cliques: tuple[tuple[int, ...], ...]
+
+
+def rank_methods(values: ArrayLike, *, alpha: float = ALPHA, higher_is_better: bool = True) -> Ranking:
+    """Rank methods (columns) within blocks (rows); rows with a gap are left out."""
+    table = np.asarray(values, dtype=float)
+    table = table[np.isfinite(table).all(axis=1)]
+    blocks, methods = table.shape
+    if not blocks:
+        return Ranking(np.full(methods, np.nan), 0, math.nan, math.nan, ())
+    ranks = stats.rankdata(-table if higher_is_better else table, axis=1)
+    mean_ranks = ranks.mean(axis=0)
+    p = math.nan
+    if blocks > 1 and methods > 2:
+        p = 1.0 if np.ptp(ranks, axis=1).max() == 0 else float(stats.friedmanchisquare(*table.T).pvalue)
+    difference = critical_difference(methods, blocks, alpha=alpha)
+    return Ranking(mean_ranks, blocks, p, difference, cliques(mean_ranks, difference))
+
+
+def critical_difference(methods: int, blocks: int, *, alpha: float = ALPHA) -> float:
+    """Nemenyi's critical difference of mean ranks: q_alpha sqrt(k (k + 1) / (6 N)).
+
+    >>> round(critical_difference(5, 30), 4)  # Demsar 2006: with q = 2.728
+    1.1136
+    """
+    if methods < 2 or blocks < 1:
+        return math.nan
+    q = float(stats.studentized_range.ppf(1 - alpha, methods, np.inf)) / math.sqrt(2)
+    return q * math.sqrt(methods * (methods + 1) / (6 * blocks))
+
+
+def cliques(mean_ranks: ArrayLike, difference: float) -> tuple[tuple[int, ...], ...]:
+    """Largest runs of methods, in order of rank, that lie within ``difference`` of each other.
+
+    >>> cliques([1.0, 1.5, 3.0], 1.0)
+    ((0, 1),)
+    """
+    ranks = np.asarray(mean_ranks, dtype=float)
+    order = np.argsort(ranks, kind="stable")
+    found: list[tuple[int, ...]] = []
+    reached = 0
+    for start in range(len(order)):
+        stop = start
+        while stop < len(order) and ranks[order[stop]] - ranks[order[start]] < difference:
+            stop += 1
+        if stop - start > 1 and stop > reached:
+            found.append(tuple(int(i) for i in order[start:stop]))
+            reached = stop
+    return tuple(found)
+
+
+# Curves
+
+
+def largest_within(
+    compression: ArrayLike, accuracy: ArrayLike, control: float, *, tolerance: float = 0.01
+) -> float:
+    """Largest measured compression up to which accuracy stays within ``tolerance`` of the control.
+
+    Measured points only, nothing between or beyond them; 1 where the first already falls below.
+
+    >>> largest_within([2, 4, 8, 16], [0.92, 0.915, 0.90, 0.915], 0.92)
+    4.0
+    """
+    x, y = _curve(compression, accuracy)
+    below = np.flatnonzero(y < control - tolerance - 1e-12)
+    end = int(below[0]) if len(below) else len(x)
+    return float(x[end - 1]) if end else 1.0
+
+
+def area_under_log_curve(x: ArrayLike, y: ArrayLike, *, low: float, high: float) -> float:
+    """Mean of ``y`` over log ``x`` from ``low`` to ``high`` (trapezoids); undefined beyond what was measured.
+
+    >>> area_under_log_curve([1, 2, 4], [1.0, 1.0, 0.0], low=1, high=4)
+    0.75
+    """
+    x, y = _curve(x, y)
+    if len(x) < 2 or high <= low or not (x[0] <= low * (1 + 1e-9) and high <= x[-1] * (1 + 1e-9)):
+        return math.nan
+    inside = x[(x > low) & (x < high)]
+    grid = np.r_[low, inside, high]
+    return float(np.trapezoid(interpolate(x, y, grid), np.log(grid)) / math.log(high / low))
+
+
+def interpolate(x: ArrayLike, y: ArrayLike, at: ArrayLike, *, tolerance: float = 1e-9) -> Floats:
+    """Values of a curve at ``at``: linear in log ``x``, never beyond the measured range (NaN there).
+
+    ``tolerance`` is relative: a level that far outside an end still takes the end's value.
+    """
+    x, y = _curve(x, y)
+    levels = np.asarray(at, dtype=float)
+    if not len(x):
+        return np.full_like(levels, np.nan)
+    values: Floats = np.interp(np.log(levels), np.log(x), y)
+    inside = (levels >= x[0] * (1 - tolerance)) & (levels <= x[-1] * (1 + tolerance))
+    values[~inside] = np.nan
+    return values
+
+
+def _curve(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
+    """Points in order of x; points of one x are averaged, incomplete ones dropped."""
+    xs, ys = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    known = np.isfinite(xs) & np.isfinite(ys)
+    places, index = np.unique(xs[known], return_inverse=True)
+    means: Floats = np.bincount(index, weights=ys[known]) / np.maximum(np.bincount(index), 1)
+    return places, means
+
+
+def _finite(values: ArrayLike) -> Floats:
+    x = np.asarray(values, dtype=float).ravel()
+    return x[np.isfinite(x)]
+
+
+def _constant(x: Floats) -> bool:
+    """Whether the values differ by no more than rounding of their last digits."""
+    return bool(np.ptp(x) <= 1e-12 * max(1.0, float(np.abs(x).max())))

@@ -1,0 +1,185 @@
+"""Statistics against SciPy, scikit-posthocs, statsmodels, hand-made cases and simulated coverage."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from shrinkbench.report import stats
+
+finite = st.floats(-1e3, 1e3, allow_nan=False)
+
+
+@given(st.lists(finite, min_size=2, max_size=30))
+def test_summary_agrees_with_numpy_and_scipy(values):
+    s = stats.summarise(values)
+    assert s.n == len(values)
+    assert s.mean == pytest.approx(np.mean(values), abs=1e-9)
+    assert s.std == pytest.approx(np.std(values, ddof=1), abs=1e-9)
+    if s.std > 1e-6:
+        low, high = scipy_stats.t.interval(0.95, len(values) - 1, np.mean(values), scipy_stats.sem(values))
+        assert (s.low, s.high) == pytest.approx((low, high), abs=1e-6)
+
+
+def test_summary_of_one_value_has_no_spread():
+    s = stats.summarise([0.5, math.nan])
+    assert (s.mean, s.n) == (0.5, 1)
+    assert all(math.isnan(x) for x in (s.std, s.low, s.high))
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_mean_interval_has_nominal_coverage(n):
+    rng = np.random.default_rng(n)
+    draws = rng.normal(2.0, 3.0, (4000, n))
+    hits = sum(s.low <= 2.0 <= s.high for s in map(stats.summarise, draws))
+    assert hits / 4000 == pytest.approx(0.95, abs=0.012)  # 3.5 standard errors
+
+
+@pytest.mark.parametrize("n", [3, 5, 8, 20])
+@pytest.mark.parametrize("truth", [0.0, 0.8])
+def test_effect_interval_has_nominal_coverage(n, truth):
+    rng = np.random.default_rng([n, int(10 * truth)])
+    effects = [stats.effect_size(rng.normal(truth, 1.0, n), seed=i) for i in range(400)]
+    hits = np.mean([e.low <= truth <= e.high for e in effects])
+    assert 0.92 <= hits <= 0.99
+    assert {e.interval for e in effects} == {"noncentral t" if n < 8 else "bootstrap"}
+
+
+def test_noncentral_t_agrees_with_scipy_where_scipy_computes_it():
+    for t, freedom, centre in [(1.0, 2, 0.5), (-2.0, 4, 1.0), (6.0, 9, 4.0), (0.0, 3, -1.0)]:
+        ours = stats._noncentral_t_below(t, freedom, centre)
+        assert ours == pytest.approx(scipy_stats.nct.cdf(t, freedom, centre), abs=5e-4)
+
+
+def test_detectable_effect_reaches_the_stated_power():
+    rng = np.random.default_rng(0)
+    effect = stats.detectable_effect(6)
+    p = scipy_stats.ttest_1samp(rng.normal(effect, 1.0, (4000, 6)), 0.0, axis=1).pvalue
+    assert (p < 0.05).mean() == pytest.approx(0.8, abs=0.025)
+
+
+def test_paired_tests_agree_with_scipy():
+    rng = np.random.default_rng(1)
+    a, b = rng.normal(0.9, 0.02, 9), rng.normal(0.89, 0.02, 9)
+    c = stats.compare_paired(a, b)
+    assert c.p_t == pytest.approx(scipy_stats.ttest_rel(a, b).pvalue)
+    assert c.p_wilcoxon == pytest.approx(scipy_stats.wilcoxon(a, b).pvalue)
+    assert c.difference.mean == pytest.approx((a - b).mean())
+    assert c.effect.value == pytest.approx((a - b).mean() / (a - b).std(ddof=1))
+    assert c.superiority == pytest.approx(np.mean(a > b))
+    assert c.warning == ""
+    swapped = stats.compare_paired(b, a)
+    assert swapped.p_t == pytest.approx(c.p_t)
+    assert swapped.superiority == pytest.approx(1 - c.superiority)
+
+
+def test_identical_methods_are_not_told_apart():
+    c = stats.compare_paired([0.5, 0.6, 0.7], [0.5, 0.6, 0.7])
+    assert (c.p_t, c.p_wilcoxon, c.superiority) == (1.0, 1.0, 0.5)
+
+
+def test_a_constant_difference_is_no_evidence_by_the_t_test():
+    c = stats.compare_paired([0.51, 0.61], [0.50, 0.60])
+    assert math.isnan(c.p_t)
+    assert math.isnan(c.effect.value)
+
+
+def test_pairs_with_a_gap_are_left_out_and_clusters_count_once():
+    a = [0.9, 0.8, 0.7, math.nan, 0.6, 0.5]
+    b = [0.8, 0.7, 0.7, 0.5, 0.5, 0.4]
+    c = stats.compare_paired(a, b, clusters=["x", "x", "y", "y", "z", "z"])
+    assert (c.pairs, c.n) == (5, 3)
+    assert c.difference.mean == pytest.approx((0.1 + 0.0 + 0.1) / 3)
+
+
+def test_shapes_that_do_not_pair_are_refused():
+    with pytest.raises(ValueError, match="one shape"):
+        stats.compare_paired([1.0, 2.0], [1.0])
+
+
+@pytest.mark.parametrize("n", range(2, 12))
+def test_warning_says_exactly_when_the_rank_test_cannot_succeed(n):
+    smallest = scipy_stats.wilcoxon(np.arange(1.0, n + 1)).pvalue
+    assert bool(stats.too_few(n)) == (smallest > 0.05)
+
+
+@pytest.mark.parametrize("n", [1, 2, 7, 20])
+def test_holm_agrees_with_statsmodels(n):
+    multitest = pytest.importorskip("statsmodels.stats.multitest")
+    p = np.random.default_rng(n).random(n) ** 3
+    assert stats.holm(p) == pytest.approx(multitest.multipletests(p, method="holm")[1])
+
+
+def test_holm_leaves_undefined_values_out_of_the_count():
+    adjusted = stats.holm([0.01, math.nan, 0.02])
+    assert adjusted[[0, 2]] == pytest.approx([0.02, 0.02])
+    assert math.isnan(adjusted[1])
+
+
+@given(st.integers(1, 50).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_interval_agrees_with_scipy(case):
+    successes, n = case
+    reference = scipy_stats.binomtest(successes, n).proportion_ci(method="wilson")
+    assert stats.wilson_interval(successes, n) == pytest.approx((reference.low, reference.high), abs=1e-9)
+
+
+def test_ranking_agrees_with_scipy_and_scikit_posthocs():
+    posthocs = pytest.importorskip("scikit_posthocs")
+    rng = np.random.default_rng(3)
+    table = rng.normal(0, 1, (12, 5)) + np.array([0.0, 0.2, 1.0, 1.1, 3.0])
+    ranking = stats.rank_methods(table)
+    assert ranking.mean_ranks == pytest.approx(scipy_stats.rankdata(-table, axis=1).mean(axis=0))
+    assert ranking.p_friedman == pytest.approx(scipy_stats.friedmanchisquare(*table.T).pvalue)
+    p = posthocs.posthoc_nemenyi_friedman(pd.DataFrame(-table)).to_numpy()
+    together = {frozenset(pair) for clique in ranking.cliques for pair in _pairs(clique)}
+    assert together == {frozenset((i, j)) for i in range(5) for j in range(i) if p[i, j] > 0.05}
+
+
+def _pairs(clique):
+    return [(a, b) for a in clique for b in clique if a < b]
+
+
+def test_critical_difference_is_demsars_table():
+    # Demsar (2006), table 5a: q at 0.05 for 2..10 methods
+    table = [1.960, 2.343, 2.569, 2.728, 2.850, 2.949, 3.031, 3.102, 3.164]
+    for methods, q in enumerate(table, start=2):
+        expected = q * math.sqrt(methods * (methods + 1) / (6 * 14))
+        assert stats.critical_difference(methods, 14) == pytest.approx(expected, rel=1e-3)
+
+
+def test_ranking_leaves_incomplete_blocks_out():
+    ranking = stats.rank_methods([[0.9, 0.8, 0.7], [0.9, math.nan, 0.7], [0.8, 0.9, 0.1]])
+    assert ranking.blocks == 2
+    assert ranking.mean_ranks == pytest.approx([1.5, 1.5, 3.0])
+
+
+def test_overlapping_cliques_are_kept_and_nested_ones_dropped():
+    assert stats.cliques([1.0, 2.0, 3.0, 6.0], 1.5) == ((0, 1), (1, 2))
+    assert stats.cliques([3.0, 1.0, 2.0], 5.0) == ((1, 2, 0),)
+
+
+def test_largest_compression_within_one_percent():
+    assert stats.largest_within([2, 4, 8], [0.93, 0.92, 0.911], 0.92) == 8
+    assert stats.largest_within([8, 2, 4], [0.91, 0.93, 0.9099], 0.92) == 2
+    assert stats.largest_within([2, 4], [0.5, 0.92], 0.92) == 1
+
+
+def test_area_is_the_exact_integral_of_a_line_in_log_x():
+    x = np.array([1, 2, 4, 8, 16, 32])
+    y = 0.9 - 0.1 * np.log2(x)
+    assert stats.area_under_log_curve(x, y, low=1, high=32) == pytest.approx(0.9 - 0.1 * 2.5)
+    assert stats.area_under_log_curve(x, y, low=3, high=5) == pytest.approx(0.9 - 0.1 * np.log2(15) / 2)
+    assert math.isnan(stats.area_under_log_curve(x, y, low=1, high=64))
+
+
+@given(st.floats(0.1, 100))
+def test_curves_are_never_extrapolated(at):
+    value = stats.interpolate([2, 8, 4], [0.9, 0.7, 0.8], [at])[0]
+    if 2 <= at <= 8:
+        assert value == pytest.approx(1.0 - 0.1 * np.log2(at))
+    elif not 2 * (1 - 1e-9) <= at <= 8 * (1 + 1e-9):
+        assert math.isnan(value)

@@ -1,0 +1,272 @@
+"""One set of metrics from whatever a paper printed, with the derivation of every value.
+
+Accuracies are fractions classified right, changes are differences of such fractions, sizes are original over
+pruned (compression ratio, theoretical speedup; Section 6 of the paper). A printed value wins over a derived
+one, except that the difference of two printed accuracies wins over a printed change, as in the paper. Where two
+ways to a value disagree by more than the printed digits can explain, that is a conflict, and it is kept beside
+the value, not hidden by it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Literal, get_args
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.literature.corpus import Result
+from shrinkbench.literature.reference import FACTORS, Convention, convolution_share, operations_convention
+
+Reading = Literal["original / kept", "fraction pruned", "fraction kept"]
+"""What papers mean by "compression ratio" or "pruned %"."""
+
+
+def compression_ratio(value: float, *, reading: Reading) -> float:
+    """Original size over kept size from ``value`` under an explicit ``reading``.
+
+    Raises ``ShrinkbenchError`` where the value is impossible under that reading.
+
+    >>> compression_ratio(0.75, reading="fraction pruned")
+    4.0
+    >>> compression_ratio(0.25, reading="fraction kept")
+    4.0
+    """
+    ratio = {
+        "original / kept": lambda: value,
+        "fraction pruned": lambda: 1 / (1 - value) if value < 1 else math.nan,
+        "fraction kept": lambda: 1 / value if 0 < value <= 1 else math.nan,
+    }[reading]()
+    if not (math.isfinite(ratio) and ratio > 0 and value >= 0):
+        raise ShrinkbenchError(f"{value:g} cannot be a '{reading}'; give another reading of the printed value")
+    return ratio
+
+
+def readings(value: float) -> dict[Reading, float]:
+    """The compression ratio under every reading that ``value`` allows: what an unexplained number may mean.
+
+    >>> readings(0.6)
+    {'fraction pruned': 2.5, 'fraction kept': 1.6666666666666667}
+    """
+    found: dict[Reading, float] = {}
+    for reading in get_args(Reading):
+        if reading == "original / kept" and value < 1:
+            continue
+        try:
+            found[reading] = compression_ratio(value, reading=reading)
+        except ShrinkbenchError:
+            continue
+    return found
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A value with the derivation it comes from, and the bounds that its printed digits leave."""
+
+    value: float
+    low: float
+    high: float
+    derivation: str
+    spread: float | None = None
+
+    @property
+    def is_printed(self) -> bool:
+        """Whether the paper prints this very value."""
+        return self.derivation == PRINTED
+
+
+PRINTED = "as printed"
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """Two ways to one value that disagree beyond the printed digits; the first is the one in use."""
+
+    quantity: str
+    used: Measure
+    other: Measure
+
+    def __str__(self) -> str:
+        return (
+            f"{self.quantity}: {self.used.value:.4g} ({self.used.derivation}) "
+            f"but {self.other.value:.4g} ({self.other.derivation})"
+        )
+
+
+@dataclass(frozen=True)
+class Normalised:
+    """A result in common metrics; ``convention`` says what its operation counts count."""
+
+    result: Result
+    measures: dict[str, Measure]
+    conflicts: tuple[Conflict, ...]
+    convention: Convention
+
+    def value(self, quantity: str) -> float | None:
+        """The value of ``quantity``; ``None`` where the paper gives no way to it."""
+        measure = self.measures.get(quantity)
+        return None if measure is None else measure.value
+
+
+def normalise(result: Result) -> Normalised:
+    """Bring ``result`` to top-1, top-5, their changes, compression ratio, theoretical speedup and counts."""
+    ways: dict[str, list[Measure | None]] = {}
+    for top in ("top1", "top5"):
+        ways |= _accuracy_ways(result, top)
+    ways |= _size_ways(result)
+    convention, operation_ways = _operation_ways(result)
+    ways |= operation_ways
+    measures, conflicts = {}, []
+    for quantity, found in ways.items():
+        present = [measure for measure in found if measure is not None]
+        if present:
+            measures[quantity] = present[0]
+            conflicts += [
+                Conflict(quantity, present[0], other)
+                for other in present[1:]
+                if other.low > present[0].high or other.high < present[0].low
+            ]
+    return Normalised(result, measures, tuple(conflicts), convention)
+
+
+def derivation_counts(results: Iterable[Normalised]) -> dict[str, int]:
+    """How many results took each derivation, by "quantity: derivation", commonest first."""
+    counts = Counter(
+        f"{quantity}: {measure.derivation}"
+        for result in results
+        for quantity, measure in result.measures.items()
+        if not measure.is_printed
+    )
+    return dict(counts.most_common())
+
+
+def _printed(result: Result, quantity: str) -> Measure | None:
+    fact = result.facts.get(quantity)
+    if fact is None:
+        return None
+    value, slack = fact.scaled, fact.resolution
+    return Measure(value, value - slack, value + slack, PRINTED, fact.scaled_spread)
+
+
+def _derive(derivation: str, formula: Callable[..., float], *inputs: Measure | None) -> Measure | None:
+    """``formula``, monotone in each input, with bounds from the corners of theirs.
+
+    Nothing where an input is missing.
+    """
+    known = [measure for measure in inputs if measure is not None]
+    if len(known) < len(inputs):
+        return None
+    value = formula(*(measure.value for measure in known))
+    corners = [formula(*corner) for corner in product(*((m.low, m.high) for m in known))]
+    return Measure(value, min(corners), max(corners), derivation, known[0].spread)
+
+
+def _ratio(derivation: str, original: Measure | None, kept: Measure | None) -> Measure | None:
+    """Original over kept; nothing where either is missing or not positive."""
+    if original is None or kept is None or original.value <= 0 or kept.value <= 0:
+        return None
+    low = max(original.low, 0.0) / kept.high
+    high = original.high / kept.low if kept.low > 0 else math.inf
+    return Measure(original.value / kept.value, low, high, derivation)
+
+
+_WHOLE = Measure(1.0, 1.0, 1.0, "")
+
+
+def _first(ways: Iterable[Measure | None]) -> Measure | None:
+    return next((measure for measure in ways if measure is not None), None)
+
+
+def _complement(measure: Measure | None) -> Measure | None:
+    return _derive("", lambda part: 1 - part, measure)
+
+
+def _accuracy_ways(result: Result, top: str) -> dict[str, list[Measure | None]]:
+    """Ways to the accuracy after pruning, before it, and to their difference, best first."""
+
+    def stated(quantity: str) -> list[Measure | None]:
+        error = _printed(result, f"{quantity}_error")
+        return [_printed(result, quantity), _derive(f"1 - {quantity}_error", lambda e: 1 - e, error)]
+
+    after, before = stated(top), stated(f"initial_{top}")
+    change = _printed(result, f"{top}_change")
+    first_after, first_before = _first(after), _first(before)
+    difference = _derive(f"{top} - initial_{top}", lambda a, b: a - b, first_after, first_before)
+    return {
+        top: after
+        if first_after
+        else [_derive(f"initial_{top} + {top}_change", lambda b, d: b + d, first_before, change)],
+        f"initial_{top}": before
+        if first_before
+        else [_derive(f"{top} - {top}_change", lambda a, d: a - d, first_after, change)],
+        f"{top}_change": [difference, change],
+    }
+
+
+def _size_ways(result: Result) -> dict[str, list[Measure | None]]:
+    """Ways to the compression ratio and the counts of parameters, best first."""
+    parameters, initial = _printed(result, "parameters"), _printed(result, "initial_parameters")
+    share = convolution_share(*result.pair)
+    pruned_weights = _printed(result, "convolution_weights_pruned")
+    kept_of_all = None if share is None else _derive("", lambda p: 1 - share * p, pruned_weights)
+    compression = [
+        _printed(result, "compression"),
+        _ratio("1 / parameters_kept", _WHOLE, _printed(result, "parameters_kept")),
+        _ratio("1 / (1 - parameters_pruned)", _WHOLE, _complement(_printed(result, "parameters_pruned"))),
+        _ratio("initial_parameters / parameters", initial, parameters),
+        _ratio("1 / (1 - convolution share x convolution_weights_pruned)", _WHOLE, kept_of_all),
+    ]
+    first = _first(compression)
+    return {
+        "compression": compression,
+        "parameters": [parameters or _ratio("initial_parameters / compression", initial, first)],
+        "initial_parameters": [
+            initial or _derive("parameters x compression", lambda p, c: p * c, parameters, first)
+        ],
+    }
+
+
+def _operation_ways(result: Result) -> tuple[Convention, dict[str, list[Measure | None]]]:
+    """The convention of the operation counts, and ways to the speedup and to multiply-adds, best first."""
+    counts = {
+        name: (_printed(result, name), _printed(result, f"initial_{name}"))
+        for name in ("operations", "multiply_adds", "flops")
+    }
+    speedup = [
+        _printed(result, "speedup"),
+        _ratio("1 / operations_kept", _WHOLE, _printed(result, "operations_kept")),
+        _ratio("1 / (1 - operations_pruned)", _WHOLE, _complement(_printed(result, "operations_pruned"))),
+        *(_ratio(f"initial_{n} / {n}", initial, after) for n, (after, initial) in counts.items()),
+    ]
+    first = _first(speedup)
+    operations, initial = counts["operations"]
+    whole = initial or _derive("operations x speedup", lambda o, s: o * s, operations, first)
+    convention: Convention = "unknown"
+    if whole is not None:
+        convention = operations_convention(*result.pair, whole.value)
+    elif counts["multiply_adds"][0] or counts["multiply_adds"][1]:
+        convention = "multiply-adds"
+    elif counts["flops"][0] or counts["flops"][1]:
+        convention = "FLOPs, two per multiply-add"
+    return convention, {
+        "speedup": speedup,
+        "multiply_adds": _multiply_adds(counts, 0, convention, operations),
+        "initial_multiply_adds": _multiply_adds(counts, 1, convention, whole),
+    }
+
+
+def _multiply_adds(
+    counts: dict[str, tuple[Measure | None, Measure | None]],
+    which: int,
+    convention: Convention,
+    operations: Measure | None,
+) -> list[Measure | None]:
+    """Ways to a count of multiply-adds; operations of unknown convention give none."""
+    factor = FACTORS.get(convention)
+    return [
+        counts["multiply_adds"][which],
+        _derive("flops / 2", lambda f: f / 2, counts["flops"][which]),
+        _derive(f"operations / {factor}", lambda o: o / factor, operations) if factor else None,
+    ]

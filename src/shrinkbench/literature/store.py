@@ -1,0 +1,146 @@
+"""Loading a corpus from wherever it is, and writing one in the project's own format.
+
+A folder of the own format holds ``corpus.json`` (name, reference, named choices), ``papers.csv``, ``facts.csv``
+(one fact per row) and, where there are any, ``listings.csv`` (unpruned networks).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from importlib import resources
+from pathlib import Path
+
+from pydantic import Field
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.literature.corpus import Corpus, Finding
+from shrinkbench.literature.export import PAPERS, is_export, read_export, split_names
+from shrinkbench.literature.rules import Rules
+from shrinkbench.literature.schema import SCHEMA_VERSION, Fact, Listing, Paper
+from shrinkbench.literature.tables import Row, read_table, write_table
+from shrinkbench.spec import Value, ValueT, parse_value
+
+CORPUS_FILE = "corpus.json"
+REMEDY = "correct the file (docs/literature.md describes the format) or restore it"
+_BELOW_CHECKOUT = Path("analysis") / "assets" / "existing-results"
+
+
+class Manifest(Value):
+    """``corpus.json``: what is not a table."""
+
+    schema_version: int = Field(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)
+    name: str
+    reference: str = ""
+    rules: Rules = Rules()
+    findings: tuple[tuple[str, str, str], ...] = ()
+
+
+def load_corpus(folder: Path | None = None) -> Corpus:
+    """Load the corpus in ``folder``: the published export, a checkout that holds it, or the own format.
+
+    Without a folder, the bundled tables of Liu et al. 2019 are loaded. Raises ``ShrinkbenchError`` with one
+    sentence for a folder that holds neither or a file that is damaged.
+    """
+    if folder is None:
+        with resources.as_file(resources.files("shrinkbench.literature") / "data" / "liu2019") as bundled:
+            return _read_own(bundled, origin="bundled")
+    if not folder.is_dir():
+        raise ShrinkbenchError(
+            f"there is no folder {folder}; give the folder of a corpus, or leave --corpus out for the bundled one"
+        )
+    for candidate in (folder, folder / _BELOW_CHECKOUT):
+        if (candidate / CORPUS_FILE).is_file():
+            return _read_own(candidate, origin=str(candidate))
+        if is_export(candidate):
+            return _checked(read_export(candidate))
+    raise ShrinkbenchError(
+        f"{folder} holds neither '{CORPUS_FILE}' nor '{PAPERS}'; point --corpus at a corpus, for example "
+        f"{_BELOW_CHECKOUT} in a checkout of the original repository"
+    )
+
+
+def write_corpus(corpus: Corpus, folder: Path) -> list[Path]:
+    """Write ``corpus`` to ``folder`` in the own format; an export becomes one fact per row this way."""
+    manifest = Manifest(
+        schema_version=SCHEMA_VERSION,
+        name=corpus.name,
+        reference=corpus.reference,
+        rules=corpus.rules,
+        findings=tuple((f.check, f.where, f.message) for f in corpus.findings),
+    )
+    tables: dict[str, tuple[type[Value], Iterable[Value]]] = {
+        "papers.csv": (Paper, corpus.papers),
+        "facts.csv": (Fact, corpus.facts),
+        "listings.csv": (Listing, corpus.listings),
+    }
+    for name, (kind, values) in tables.items():
+        write_table(folder / name, list(kind.model_fields), (_cells(value) for value in values))
+    text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
+    path = folder / CORPUS_FILE
+    path.write_text(text + "\n", encoding="utf-8")
+    return [path, *(folder / name for name in tables)]
+
+
+def _cells(value: Value) -> dict[str, object]:
+    return {
+        name: ",".join(cell) if isinstance(cell, tuple) else str(cell).lower() if isinstance(cell, bool) else cell
+        for name, cell in value
+    }
+
+
+def _read_own(folder: Path, *, origin: str) -> Corpus:
+    manifest = _manifest(folder / CORPUS_FILE)
+    listings = folder / "listings.csv"
+    return _checked(
+        Corpus(
+            name=manifest.name,
+            reference=manifest.reference,
+            papers=tuple(_values(folder / "papers.csv", Paper)),
+            facts=tuple(_values(folder / "facts.csv", Fact)),
+            listings=tuple(_values(listings, Listing)) if listings.is_file() else (),
+            rules=manifest.rules,
+            findings=tuple(Finding(*finding) for finding in manifest.findings),
+            origin=origin,
+        )
+    )
+
+
+def _manifest(path: Path) -> Manifest:
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ShrinkbenchError(f"cannot read {path}: {error}; {REMEDY}") from None
+    if not isinstance(data, dict):
+        raise ShrinkbenchError(f"{path} is not a table of keys and values; {REMEDY}")
+    return parse_value(Manifest, data, where=str(path))
+
+
+def _values(path: Path, kind: type[ValueT]) -> list[ValueT]:
+    required = [name for name, field in kind.model_fields.items() if field.is_required()]
+    rows = read_table(path, required, remedy=REMEDY)
+    return [_value(row, kind) for row in rows]
+
+
+def _value(row: Row, kind: type[ValueT]) -> ValueT:
+    """One record; an empty cell is the field's default."""
+    fields: dict[str, object] = {name: cell for name, cell in row.cells.items() if cell}
+    for name, cell in row.cells.items():
+        if name == "compares_to":
+            fields[name] = tuple(split_names(cell))
+    return parse_value(kind, fields, where=f"{row.path}, row {row.number} (line {row.line})")
+
+
+def _checked(corpus: Corpus) -> Corpus:
+    """References that no analysis can do without; doubtful content is the linter's business."""
+    keys = [paper.key for paper in corpus.papers]
+    repeated = next((key for key in keys if keys.count(key) > 1), None)
+    if repeated is not None:
+        raise ShrinkbenchError(f"{corpus.origin}: two papers are called '{repeated}'; rename one")
+    for fact in corpus.facts:
+        if fact.paper not in corpus.by_key:
+            raise ShrinkbenchError(
+                f"{corpus.origin}: a fact ({fact.source}) names the paper '{fact.paper}', "
+                "which is not among the papers; add it there"
+            )
+    return corpus

@@ -1,0 +1,118 @@
+"""Reading and writing CSV files strictly: a damaged file is one sentence with file, row and remedy."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shrinkbench.errors import ShrinkbenchError
+
+
+@dataclass(frozen=True)
+class Row:
+    """One record of a CSV file; ``number`` counts records with the header as 1, ``line`` is its first line."""
+
+    cells: dict[str, str]
+    number: int
+    line: int
+    path: Path
+
+    def __getitem__(self, column: str) -> str:
+        return self.cells[column]
+
+    def error(self, column: str, problem: str) -> ShrinkbenchError:
+        """The sentence for a cell that cannot be read."""
+        return ShrinkbenchError(
+            f"{self.path}, row {self.number} (line {self.line}), column '{column}': {problem}; correct the cell"
+        )
+
+
+def read_table(path: Path, columns: Iterable[str], *, remedy: str) -> list[Row]:
+    """Read every record of ``path``; byte-order marks and cells of several lines are understood.
+
+    ``columns`` must all be in the header. ``remedy`` ends each sentence. Raises ``ShrinkbenchError`` for a file
+    that is missing, not UTF-8, cut off, foreign or lacks a column.
+    """
+    text = _decoded(path, remedy)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[Row] = []
+    header: list[str] | None = None
+    line = 1
+    while True:
+        number = len(rows) + (1 if header is None else 2)
+        try:
+            record = next(reader, None)
+        except csv.Error as error:
+            raise ShrinkbenchError(f"{path}, row {number} (line {line}): {_reading(error)}; {remedy}") from None
+        if record is None:
+            break
+        if header is None:
+            header = [name.strip() for name in record]
+            _check_header(path, header, list(columns), remedy)
+        elif record:
+            if len(record) != len(header):
+                raise ShrinkbenchError(
+                    f"{path}, row {number} (line {line}): {len(record)} cells where the header has "
+                    f"{len(header)}, as in a file that was cut off; {remedy}"
+                )
+            cells = {name: cell.strip() for name, cell in zip(header, record, strict=True)}
+            rows.append(Row(cells=cells, number=number, line=line, path=path))
+        line = reader.line_num + 1
+    if header is None:
+        raise ShrinkbenchError(f"{path}, row 1: the file is empty; {remedy}")
+    return rows
+
+
+def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
+    """Write records to ``path``; missing values become empty cells."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w", encoding="utf-8", newline="") as file:
+            writer = csv.DictWriter(file, fieldnames=list(columns), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows({c: "" if row[c] is None else row[c] for c in columns} for row in rows)
+    except OSError as error:
+        raise ShrinkbenchError(
+            f"cannot write {path}: {error.strerror or error}; choose a folder that can be written"
+        ) from None
+
+
+def _decoded(path: Path, remedy: str) -> str:
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except FileNotFoundError:
+        raise ShrinkbenchError(f"{path} does not exist; {remedy}") from None
+    except OSError as error:
+        raise ShrinkbenchError(f"cannot read {path}: {error.strerror or error}; {remedy}") from None
+    except UnicodeDecodeError as error:
+        row = error.object[: error.start].count(b"\n") + 1
+        raise ShrinkbenchError(
+            f"{path}, line {row}: byte {error.start} is not UTF-8 text, so this is no CSV file of the corpus; {remedy}"
+        ) from None
+
+
+def _reading(error: csv.Error) -> str:
+    if "unexpected end of data" in str(error):
+        return "the file ends in the middle of a quoted cell"
+    return f"not readable as CSV ({error})"
+
+
+def _check_header(path: Path, header: list[str], columns: list[str], remedy: str) -> None:
+    missing = [name for name in columns if name not in header]
+    if not missing:
+        repeated = sorted({name for name in header if name and header.count(name) > 1})
+        if repeated:
+            raise ShrinkbenchError(f"{path}, row 1: the column '{repeated[0]}' stands twice; {remedy}")
+        return
+    if len(missing) * 2 > len(columns):
+        start = ", ".join(header[:4])[:80]
+        raise ShrinkbenchError(
+            f"{path}, row 1: this is another kind of file (its header starts with '{start}', "
+            f"where '{', '.join(columns[:4])}' is expected); {remedy}"
+        )
+    names = ", ".join(f"'{name}'" for name in missing)
+    plural = "s" if len(missing) > 1 else ""
+    raise ShrinkbenchError(f"{path}, row 1: the column{plural} {names} {'are' if plural else 'is'} missing; {remedy}")

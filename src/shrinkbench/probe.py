@@ -7,7 +7,7 @@ attributed to the parameter that it reads, also where the weight was reshaped, s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -115,55 +115,92 @@ class Trace:
         return counts
 
 
-class _Follower(TorchDispatchMode):
-    """Counts products and follows, per storage, the owning parameter and the last weighted products."""
+@dataclass(frozen=True)
+class Call:
+    """One operation on data, as it happens.
 
-    def __init__(self, parameters: Mapping[str, Tensor], constants: Sequence[Tensor]) -> None:
+    ``parameter`` is what it multiplies by, if it is a weighted product, and ``sources`` are the weighted
+    products whose results it reads with no other in between.
+    """
+
+    function: str
+    args: tuple[Any, ...]
+    kwargs: Mapping[str, Any]
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    parameter: str | None
+    sources: frozenset[str]
+    owners: frozenset[str]
+
+
+class Follower(TorchDispatchMode):
+    """Counts products and follows, per storage, the owning parameter and the last weighted products.
+
+    ``visit`` is told of every operation on data (not of those on constants alone).
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        constants: Sequence[Tensor],
+        visit: Callable[[Call], None] | None = None,
+    ) -> None:
         super().__init__()
         self.products: list[Product] = []
-        # Storages are kept alive: a freed one could hand its address to another tensor.
+        self._visit = visit
+        # Storages of constants are kept alive: a freed one could hand its address to data. What is known of
+        # data is written anew with every output, so the address of a freed one may be used again.
         self._alive: list[torch.UntypedStorage] = []
         self._owner: dict[int, str | None] = {}
         self._last: dict[int, frozenset[str]] = {}
         self._sizes = {name: tensor.numel() for name, tensor in parameters.items()}
         for tensor in constants:
-            self._owner[self._id(tensor)] = None
+            self._own(tensor, None)
         for name, tensor in parameters.items():
-            self._owner[self._id(tensor)] = name
+            self._own(tensor, name)
 
-    def _id(self, tensor: Tensor) -> int:
+    def _own(self, tensor: Tensor, owner: str | None) -> None:
         storage = tensor.untyped_storage()
-        self._alive.append(storage)
-        return cast(int, storage._cdata)
+        if storage._cdata not in self._owner or owner is not None:
+            self._alive.append(storage)
+            self._owner[storage._cdata] = owner
 
     def last(self, tensor: Tensor) -> frozenset[str]:
-        return self._last.get(self._id(tensor), frozenset())
+        """The weighted products whose results reach ``tensor`` with no other in between."""
+        return self._last.get(storage_id(tensor), frozenset())
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
         output = func(*args, **kwargs)
-        inputs = [self._id(leaf) for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
-        outputs = [leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor)]
-        owners = {self._owner[i] for i in inputs if i in self._owner} - {None}
-        constant = bool(inputs) and all(i in self._owner for i in inputs)
-        if constant:
-            owner = max(owners, key=lambda name: self._sizes[cast(str, name)], default=None)
+        inputs = tuple(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
+        outputs = tuple(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
+        known = [self._owner.get(storage_id(tensor), "") for tensor in inputs]
+        owners = frozenset(name for name in known if name)
+        owner = max(owners, key=lambda name: self._sizes[name], default=None)
+        if inputs and "" not in known:
             for tensor in outputs:
-                self._owner.setdefault(self._id(tensor), owner)
+                if storage_id(tensor) not in self._owner:
+                    self._own(tensor, owner)
             return output
-        last = frozenset[str]().union(*(self._last.get(i, frozenset()) for i in inputs))
+        sources = frozenset[str]().union(*(self.last(tensor) for tensor in inputs))
         formula = flop_registry.get(func._overloadpacket)
+        parameter = owner if formula is not None else None
         if formula is not None:
             multiply_adds = formula(*args, **kwargs, out_val=output) // 2
-            parameter = max(owners, key=lambda name: self._sizes[cast(str, name)], default=None)
             self.products.append(Product(parameter, multiply_adds, tuple(outputs[0].shape)))
-            if parameter is not None:
-                last = frozenset({parameter})
         for tensor in outputs:
-            self._last[self._id(tensor)] = last
+            self._last[storage_id(tensor)] = sources if parameter is None else frozenset({parameter})
+        if self._visit is not None:
+            name = func._overloadpacket.__name__
+            self._visit(Call(name, args, kwargs, inputs, outputs, parameter, sources, owners))
         return output
+
+
+def storage_id(tensor: Tensor) -> int:
+    """What tensors that share memory have in common."""
+    return cast(int, tensor.untyped_storage()._cdata)
 
 
 def first_tensor(output: Any) -> Tensor:
@@ -228,18 +265,27 @@ def _trace_on(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype, dev
 
     parameters = {name: moved(p) for name, p in module.named_parameters()}
     buffers = {name: moved(b) for name, b in module.named_buffers()}
-    follower = _Follower(parameters, list(buffers.values()))
+    inputs = torch.zeros((1, *shape), dtype=dtype, device=device)
+    follower = Follower(parameters, list(buffers.values()))
+    with sdpa_kernel(SDPBackend.MATH):
+        output = follow(module, inputs, {**parameters, **buffers}, follower)
+    logits = first_tensor(output)
+    return Trace(tuple(follower.products), tuple(logits.shape), follower.last(logits))
+
+
+def follow(module: nn.Module, inputs: Tensor, tensors: Mapping[str, Tensor], follower: Follower) -> Any:
+    """The output of ``module`` with ``tensors`` as its parameters and buffers, watched by ``follower``.
+
+    The pass is one of evaluation: no gradients, modes restored; fused attention layers, which show no
+    products, are switched off.
+    """
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with evaluation_mode(module), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            inputs = torch.zeros((1, *shape), dtype=dtype, device=device)
-            with follower:
-                output = torch.func.functional_call(module, {**parameters, **buffers}, (inputs,))
+        with evaluation_mode(module), torch.no_grad(), follower:
+            return torch.func.functional_call(module, dict(tensors), (inputs,))
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
-    logits = first_tensor(output)
-    return Trace(tuple(follower.products), tuple(logits.shape), follower.last(logits))
 
 
 def classifier_weights(module: nn.Module, input_shape: Sequence[int]) -> frozenset[str]:

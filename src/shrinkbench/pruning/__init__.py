@@ -11,6 +11,7 @@ from shrinkbench.pruning.method import (
     pruning_method,
 )
 from shrinkbench.pruning.plugins import load_entry_points, load_plugin
+from shrinkbench.pruning.plugins import load_entry_points, load_plugin
 
 # The methods register themselves when their module is read.
 from shrinkbench.pruning import scoring as _scoring  # noqa: F401  isort: skip
@@ -23,6 +24,8 @@ __all__ = [
     "Scores",
     "Upholder",
     "budget",
+    "load_entry_points",
+    "load_plugin",
     "load_entry_points",
     "load_plugin",
     "prunable_names",

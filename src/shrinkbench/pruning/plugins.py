@@ -1,51 +1,82 @@
-"""Pruning methods from outside this package: files and entry points."""
+"""Methods from outside this package: single files, and installed packages by entry point."""
 
 from __future__ import annotations
 
-import hashlib
 import importlib.util
 import sys
-from functools import cache
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.pruning.method import METHODS, PruningMethod
 
 GROUP = "shrinkbench.methods"
+_LOADED: dict[Path, tuple[str, ...]] = {}
 
 
-def load_plugin(path: Path | str) -> None:
-    """Run the Python file ``path`` once; the methods that it registers are then known by name."""
+def load_plugin(path: Path | str) -> tuple[str, ...]:
+    """Run the Python file ``path`` and return the names of the methods that it registers.
+
+    A file that was loaded before is not run again. The file is code and runs with all rights of this
+    process: load only files that you trust. Raises ``ShrinkbenchError`` where it cannot be read, fails, or
+    registers nothing.
+    """
     file = Path(path).resolve()
+    if file in _LOADED:
+        return _LOADED[file]
     if not file.is_file():
-        raise ShrinkbenchError(f"there is no plug-in file {path}; check the path")
-    _load_file(file)
-
-
-@cache
-def _load_file(file: Path) -> None:
-    name = f"shrinkbench_plugin_{file.stem}_{hashlib.sha256(str(file).encode()).hexdigest()[:8]}"
+        raise ShrinkbenchError(f"there is no plug-in file {path}; give a Python file that registers a method")
+    name = f"shrinkbench_plugin_{file.stem}_{len(_LOADED)}"
     spec = importlib.util.spec_from_file_location(name, file)
     if spec is None or spec.loader is None:
-        raise ShrinkbenchError(f"the plug-in {file} is not a Python file; give a file that ends in .py")
+        raise ShrinkbenchError(f"the plug-in {path} is not a Python file; its name must end in .py")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
+    before = set(METHODS.names())
+    sys.modules[name] = module  # dataclasses and pickle look a module up by its name
     try:
         spec.loader.exec_module(module)
-    except ShrinkbenchError:
-        raise
-    except Exception as error:  # a plug-in may fail in any way
-        raise ShrinkbenchError(f"the plug-in {file} fails: {type(error).__name__}: {error}") from error
+    except ShrinkbenchError as error:
+        raise ShrinkbenchError(f"plug-in {path}: {error}") from None
+    except Exception as error:
+        line = _line_in(file, error)
+        raise ShrinkbenchError(f"the plug-in {path} fails{line}: {type(error).__name__}: {error}") from error
+    added = tuple(method for method in METHODS.names() if method not in before)
+    if not added:
+        raise ShrinkbenchError(
+            f"the plug-in {path} registers no method; decorate a function with @shrinkbench.pruning_method"
+        )
+    _LOADED[file] = added
+    return added
 
 
-@cache
-def load_entry_points() -> None:
-    """Import what installed packages offer in the entry-point group ``shrinkbench.methods``."""
+def _line_in(file: Path, error: BaseException) -> str:
+    """Where in the plug-in its error arose."""
+    if isinstance(error, SyntaxError):
+        return f" in line {error.lineno}"
+    lines = []
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(file):
+            lines.append(trace.tb_lineno)
+        trace = trace.tb_next
+    return f" in line {lines[-1]}" if lines else ""
+
+
+def load_entry_points() -> tuple[str, ...]:
+    """Register what installed packages offer in the group ``shrinkbench.methods``.
+
+    An entry point names a module that registers methods when it is imported, or a ``PruningMethod``.
+    Returns the names that were added; calling it again adds nothing.
+    """
+    before = set(METHODS.names())
     for entry in entry_points(group=GROUP):
         try:
-            entry.load()
-        except Exception as error:  # likewise
+            found = entry.load()
+            if isinstance(found, PruningMethod) and found.name not in METHODS:
+                METHODS.add(found.name, found)
+        except Exception as error:
             raise ShrinkbenchError(
-                f"the method plug-in '{entry.name}' of an installed package fails: "
-                f"{type(error).__name__}: {error}; mend or uninstall it"
+                f"the entry point '{entry.name}' of group {GROUP} ({entry.value}) fails: "
+                f"{type(error).__name__}: {error}; mend or uninstall that package"
             ) from error
+    return tuple(method for method in METHODS.names() if method not in before)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shrinkbench.datasets import digits as _digits
+from shrinkbench.datasets import cifar, digits
 from shrinkbench.datasets.card import DATASETS, Batch, Dataset, DatasetCard, ImageSource
 from shrinkbench.datasets.memory import InMemoryImages
 
 __all__ = ["DATASETS", "Batch", "Dataset", "DatasetCard", "ImageSource", "InMemoryImages", "load_dataset"]
 
-del _digits  # imported to register its card
+del cifar, digits  # imported to register their cards
 
 
 def load_dataset(name: str, data: Path | None = None) -> Dataset:

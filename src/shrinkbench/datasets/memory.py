@@ -63,24 +63,41 @@ def crop(pixels: Tensor, *, pad: int, top: Tensor, left: Tensor) -> Tensor:
     return runs.index_select(0, (row * wide + left.unsqueeze(1)).flatten()).view(pixels.shape)
 
 
-def normalise(pixels: Tensor, normalisation: Normalisation) -> Tensor:
-    """``(x / 255 - mean) / std`` as float32, for contiguous uint8 pixels of shape (N, H, W, C).
+def mirror(pixels: Tensor, flip: Tensor) -> Tensor:
+    """Mirror left to right the images that ``flip`` (bool, shape (N,)) marks; pixels (N, H, W, C)."""
+    marked = flip.nonzero().flatten()
+    source = torch.arange(len(pixels), device=pixels.device)
+    source[marked] = torch.arange(len(pixels), len(pixels) + len(marked), device=pixels.device)
+    # Whole images are copied as runs of bytes here; torch.where on bytes takes four times as long.
+    return torch.cat((pixels, pixels.index_select(0, marked).flip(2))).index_select(0, source)
 
-    The operations are those of torchvision (``to_dtype(scale=True)``, ``normalize``), so the values are
-    bit for bit the same.
+
+def affine(
+    normalisation: Normalisation, *, width: int, channels: int, device: torch.device
+) -> tuple[Tensor, ...]:
+    """Mean and deviation, each float32 of shape (width * channels,): one value for every byte of a row.
+
+    Broadcasting over whole rows is several times faster than over a last dimension of three.
     """
-    width, channels = pixels.shape[2:]
     if not len(normalisation.mean) == len(normalisation.std) == channels:
         raise ShrinkbenchError(
             f"the images have {channels} channels but the normalisation has {len(normalisation.mean)} means "
             f"and {len(normalisation.std)} deviations; use weights and a normalisation made for such images"
         )
-    # Whole rows at a time: broadcasting over a last dimension of three is several times slower.
-    mean, std = (
-        torch.tensor(values, dtype=torch.float32, device=pixels.device).repeat(width)
+    return tuple(
+        torch.tensor(values, dtype=torch.float32, device=device).repeat(width)
         for values in (normalisation.mean, normalisation.std)
     )
-    return pixels.flatten(2).to(torch.float32).div_(255).sub_(mean).div_(std).view(pixels.shape)
+
+
+def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """``(x / 255 - mean) / std`` as float32 (N, C, H, W), channels_last, for uint8 pixels (N, H, W, C).
+
+    ``mean`` and ``std`` come from :func:`affine`. The operations are those of torchvision
+    (``to_dtype(scale=True)``, then ``normalize``), so the values are bit for bit the same.
+    """
+    values = pixels.flatten(2).to(torch.float32).div_(255).sub_(mean).div_(std)
+    return values.view(pixels.shape).permute(0, 3, 1, 2)
 
 
 class InMemoryImages:
@@ -197,6 +214,8 @@ class InMemoryImages:
         memory_format: torch.memory_format,
     ) -> Iterator[Batch]:
         pixels, labels = self._on(device)
+        width, channels = pixels.shape[2:]
+        mean, std = affine(normalisation, width=width, channels=channels, device=device)
         order = order.to(device)
         top, left, flip = (d if d is None else d.to(device) for d in (draws.top, draws.left, draws.flip))
         for start in range(0, len(order), batch_size):
@@ -205,10 +224,9 @@ class InMemoryImages:
             if top is not None and left is not None:
                 batch = crop(batch, pad=self.pad, top=top[part], left=left[part])
             if flip is not None:
-                mirrored = flip[part].nonzero().flatten()
-                batch.index_copy_(0, mirrored, batch.index_select(0, mirrored).flip(2))
-            images = normalise(batch, normalisation).permute(0, 3, 1, 2)
-            yield images.contiguous(memory_format=memory_format), labels.index_select(0, order[part])
+                batch = mirror(batch, flip[part])
+            images = normalise(batch, mean, std).contiguous(memory_format=memory_format)
+            yield images, labels.index_select(0, order[part])
 
 
 def check_pass(batch_size: int, *, generator: torch.Generator | None, augment: bool) -> None:

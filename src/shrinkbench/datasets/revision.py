@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -28,4 +29,9 @@ def file_digest(path: Path) -> str:
 
 def revision_of(card: DatasetCard, *digests: str) -> str:
     """SHA-256 (hex) over the content's digests and the rule that cuts it into splits."""
-    return hashlib.sha256("\n".join((card.name, card.splits, *digests)).encode()).hexdigest()
+    return combined_digest((card.name, card.splits, *digests))
+
+
+def combined_digest(digests: Iterable[str]) -> str:
+    """SHA-256 (hex) over several digests, in order."""
+    return hashlib.sha256("\n".join(digests).encode()).hexdigest()

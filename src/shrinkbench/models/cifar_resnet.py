@@ -78,7 +78,7 @@ _IDELBAYEV: dict[int, tuple[str, str, float, float | None]] = {
         "resnet20-12fca82f.th",
         "12fca82f0bebc4135bf1f32f6e3710e61d5108578464b84fd6d7f5c1b04036c8",
         0.9173,
-        None,
+        0.8103,
     ),
     32: ("resnet32-d509ac18.th", "d509ac18", 0.9263, None),
     44: ("resnet44-014dd654.th", "014dd654", 0.9310, None),
@@ -86,7 +86,7 @@ _IDELBAYEV: dict[int, tuple[str, str, float, float | None]] = {
         "resnet56-4bfd9763.th",
         "4bfd97631478d6b638d2764fd2baff3edb1d7d82252d54439343b6596b9b5367",
         0.9339,
-        None,
+        0.8320,
     ),
     110: ("resnet110-1d1ed7c2.th", "1d1ed7c2", 0.9368, None),
     1202: ("resnet1202-f3b1deed.th", "f3b1deed", 0.9382, None),
@@ -108,7 +108,8 @@ def _idelbayev_weights(depth: int) -> WeightsEntry:
         measured_top1={} if measured is None else {JPEG_COPY: measured},
         note=(
             "trained with ImageNet's mean and standard deviation, best epoch chosen on the test split; "
-            "ShrinkBench's files are the same byte by byte, but it evaluates with CIFAR-10's normalisation"
+            "ShrinkBench's files are the same byte by byte, but it evaluates with CIFAR-10's normalisation; "
+            "the published accuracy is on the original images, a JPEG copy of them costs about ten points"
         ),
     )
 

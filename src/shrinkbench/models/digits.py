@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from shrinkbench.models.card import MODELS, ModelCard
+from shrinkbench.models.card import NO_PUBLIC_WEIGHTS, ModelCard, register
 from shrinkbench.models.initialise import kaiming_normal
 
 
@@ -34,8 +34,7 @@ def _conv(inputs: int, outputs: int) -> list[nn.Module]:
     ]
 
 
-MODELS.add(
-    "digits-cnn",
+register(
     ModelCard(
         name="digits-cnn",
         family="digits",
@@ -48,7 +47,8 @@ MODELS.add(
         num_classes=10,
         parameters=65_834,
         multiply_adds=1_493_632,
-        agrees_with="no publication: this network belongs to this library; hand count in docs/models.md",
+        agrees_with="no publication: this network belongs to this library; counted by hand in docs/models.md",
         build=DigitsCNN,
-    ),
+        weights_note=NO_PUBLIC_WEIGHTS,
+    )
 )

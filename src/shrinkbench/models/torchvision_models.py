@@ -18,7 +18,7 @@ from shrinkbench.models.counting import count
 from shrinkbench.spec import Normalisation
 
 # Longest matching prefix wins.
-_REFERENCES = {
+REFERENCES = {
     "alexnet": "krizhevsky2014one",
     "convnext": "liu2022convnet",
     "densenet": "huang2017densely",
@@ -43,7 +43,6 @@ _REFERENCES = {
 }
 
 
-@lru_cache
 def make_card(name: str) -> ModelCard:
     """Card of torchvision's classifier ``name``, from the metadata of its default weights.
 
@@ -52,7 +51,13 @@ def make_card(name: str) -> ModelCard:
     """
     from shrinkbench._torchvision import torchvision
 
-    name = _spelling(name, torchvision.models.list_models(module=torchvision.models))
+    return _card(_spelling(name, torchvision.models.list_models(module=torchvision.models)))
+
+
+@lru_cache
+def _card(name: str) -> ModelCard:
+    from shrinkbench._torchvision import torchvision
+
     entries = torchvision.models.get_model_weights(name)
     default = entries.DEFAULT
     size = _crop_size(default)
@@ -66,7 +71,7 @@ def make_card(name: str) -> ModelCard:
         name=f"torchvision/{name}",
         family="torchvision",
         definition=_definition(name, builder, options, torchvision.__version__),
-        reference=_REFERENCES[max((p for p in _REFERENCES if name.startswith(p)), key=len)],
+        reference=REFERENCES[max((p for p in REFERENCES if name.startswith(p)), key=len)],
         input_shape=(3, size, size),
         num_classes=classes,
         parameters=parameters,

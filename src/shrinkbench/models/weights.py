@@ -132,12 +132,11 @@ def _read_checkpoint(path: Path) -> object:
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle or zip raises anything at all
-        if "Unsupported global" in str(error):
-            found = re.search(r"GLOBAL ([\w.]+)", str(error))
-            what = f" ({found.group(1)})" if found else ""
+        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if foreign:
             raise ShrinkbenchError(
-                f"{path} holds Python objects other than tensors{what}, which are never executed; "
-                "save its state dict alone and pass that"
+                f"{path} holds Python objects other than tensors ({foreign.group(1)}), which are never "
+                "executed; save its state dict alone and pass that"
             ) from None
         first = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
         raise ShrinkbenchError(f"{path} is damaged or not a PyTorch checkpoint ({first})") from None

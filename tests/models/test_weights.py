@@ -1,0 +1,251 @@
+"""Weights come from files of many kinds; what does not fit is named in one sentence."""
+
+from __future__ import annotations
+
+import io
+import os
+import pickle
+import re
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.models import build, get_model, identify, load_weights, locate_weights, read_state_dict
+from shrinkbench.spec import IMAGENET_NORMALISATION
+
+WEIGHTS = Path(__file__).parents[2].parent / "shared" / "data" / "weights"
+CIFAR = Path(__file__).parents[2].parent / "shared" / "data" / "cifar10" / "test.parquet"
+RESNET_20 = WEIGHTS / "resnet20-12fca82f.th"
+public_files = pytest.mark.skipif(not RESNET_20.is_file(), reason=f"no public weights in {WEIGHTS}")
+
+
+@pytest.fixture
+def trained():
+    module = build("digits-cnn", seed=5)
+    module(torch.randn(8, 1, 8, 8, generator=torch.Generator().manual_seed(0)))  # moves the running statistics
+    return module
+
+
+def same(a: nn.Module, b: nn.Module) -> bool:
+    return all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: s,
+        lambda s: {"state_dict": s, "epoch": 3},
+        lambda s: {"model": s, "optimizer": {"lr": 0.1}},
+        lambda s: {"model_state_dict": s},
+        lambda s: {"state_dict": OrderedDict((f"module.{k}", v) for k, v in s.items()), "best_prec1": 91.0},
+        lambda s: {"model": {"state_dict": {f"_orig_mod.{k}": v for k, v in s.items()}}},
+        lambda s: {f"module._orig_mod.{k}": v for k, v in s.items()},
+        lambda s: {k: v for k, v in s.items() if not k.endswith("num_batches_tracked")},
+    ],
+    ids=["plain", "state_dict", "model", "model_state_dict", "parallel", "nested", "both", "no-counters"],
+)
+def test_checkpoints_load_however_they_are_wrapped(trained, tmp_path, wrap):
+    torch.save(wrap(trained.state_dict()), tmp_path / "w.pt")
+    module = build("digits-cnn", seed=1)
+    for name, value in module.state_dict().items():
+        if name.endswith("num_batches_tracked"):
+            value.copy_(trained.state_dict()[name])
+    file = load_weights(module, tmp_path / "w.pt", card=get_model("digits-cnn"))
+    assert same(module, trained)
+    assert file.entry is None
+    assert file.name == "w.pt"
+    assert len(file.sha256) == 64
+
+
+def test_safetensors_load(trained, tmp_path):
+    save_file(trained.state_dict(), tmp_path / "w.safetensors")
+    module = build("digits-cnn", seed=1)
+    load_weights(module, tmp_path / "w.safetensors")
+    assert same(module, trained)
+
+
+class Mischief:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.mark),))
+
+
+def test_nothing_in_a_file_is_executed(tmp_path):
+    mark = tmp_path / "executed"
+    torch.save({"state_dict": {"w": torch.ones(1)}, "x": Mischief(mark)}, tmp_path / "w.pt")
+    with pytest.raises(ShrinkbenchError, match=r"holds Python objects other than tensors \(posix\.mkdir\)"):
+        read_state_dict(tmp_path / "w.pt")
+    assert not mark.exists()
+
+
+def truncated(path: Path) -> None:
+    buffer = io.BytesIO()
+    torch.save(build("digits-cnn").state_dict(), buffer)
+    path.write_bytes(buffer.getvalue()[:5000])
+
+
+@pytest.mark.parametrize(
+    ("name", "write", "message"),
+    [
+        ("w.pt", truncated, "is damaged or not a PyTorch checkpoint"),
+        ("w.pt", lambda p: p.write_bytes(b""), "is damaged or not a PyTorch checkpoint"),
+        ("w.pt", lambda p: p.write_text("hello"), "is damaged or not a PyTorch checkpoint"),
+        (
+            "w.pt",
+            lambda p: p.write_bytes(pickle.dumps([1, 2], protocol=2)),
+            r"holds no weights by name|is damaged",
+        ),
+        ("w.safetensors", lambda p: p.write_bytes(b"\x00" * 40), "is damaged or not a safetensors file"),
+        ("w.pt", lambda p: torch.save(torch.ones(2), p), r"holds no weights by name \(found Tensor\)"),
+        ("w.pt", lambda p: torch.save({}, p), r"holds no weights by name \(found dict\)"),
+        ("w.pt", lambda p: torch.save({"a": 1.5}, p), "its entry 'a' is a float, not a tensor"),
+        ("w.pt", lambda p: torch.save({"state_dict": {"a": "b"}}, p), "its entry 'a' is a str, not a tensor"),
+    ],
+)
+def test_bad_files_are_named_in_one_sentence(tmp_path, name, write, message):
+    path = tmp_path / name
+    write(path)
+    with pytest.raises(ShrinkbenchError, match=message) as raised:
+        read_state_dict(path)
+    assert str(path) in str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_missing_file_says_what_else_there_is(tmp_path):
+    with pytest.raises(ShrinkbenchError, match=r"there is no weights file .*nowhere") as raised:
+        locate_weights(tmp_path / "nowhere.pt", card=get_model("resnet20"))
+    assert "resnet20-12fca82f" in str(raised.value)
+    with pytest.raises(ShrinkbenchError, match="there is no weights file"):
+        locate_weights(tmp_path)  # a folder
+    with pytest.raises(ShrinkbenchError, match="no public weights are known for digits-cnn"):
+        locate_weights("DEFAULT", card=get_model("digits-cnn"))
+
+
+def test_a_file_for_another_network_says_where_they_differ(tmp_path):
+    torch.save(build("lenet5").state_dict(), tmp_path / "w.pt")
+    with pytest.raises(ShrinkbenchError, match="is for another network than lenet5-caffe") as raised:
+        load_weights(build("lenet5-caffe"), tmp_path / "w.pt", card=get_model("lenet5-caffe"))
+    text = str(raised.value)
+    assert "conv1.weight is 6x1x5x5 in the file and 20x1x5x5 in the network" in text
+    assert "the file lacks ip1.weight, ip1.bias, ip2.weight and 1 more" in text
+    assert "the network lacks fc1.weight, fc1.bias, fc2.weight and 3 more" in text
+
+
+def test_another_number_of_classes_is_a_difference_of_shape(tmp_path):
+    torch.save(build("lenet5", num_classes=10).state_dict(), tmp_path / "w.pt")
+    with pytest.raises(ShrinkbenchError, match=r"fc3.weight is 10x84 in the file and 7x84 in the network"):
+        load_weights(build("lenet5", num_classes=7), tmp_path / "w.pt")
+
+
+def test_a_refused_file_leaves_the_network_as_it_was(tmp_path):
+    module = build("lenet5", seed=4)
+    state = {**build("lenet5", seed=9).state_dict(), "fc3.weight": torch.zeros(3, 3)}
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(ShrinkbenchError):
+        load_weights(module, tmp_path / "w.pt")
+    assert same(module, build("lenet5", seed=4))
+
+
+def test_densenets_old_names_and_training_heads_are_understood(tmp_path):
+    class Small(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.denselayer1 = nn.ModuleDict({"norm1": nn.Linear(2, 2), "conv2": nn.Linear(2, 2)})
+
+    state = {
+        f"denselayer1.{old}.{p}": torch.ones(2, 2)[:, 0] if p == "bias" else torch.ones(2, 2)
+        for old in ("norm.1", "conv.2")
+        for p in ("weight", "bias")
+    }
+    torch.save(
+        {**state, "aux1.fc.weight": torch.ones(1), "AuxLogits.fc.weight": torch.ones(1)}, tmp_path / "w.pt"
+    )
+    module = Small()
+    load_weights(module, tmp_path / "w.pt")
+    assert module.denselayer1["conv2"].weight.eq(1).all()
+
+
+@public_files
+@pytest.mark.parametrize("name", ["resnet20", "resnet56"])
+def test_public_files_are_known_and_bring_their_normalisation(name):
+    card = get_model(name)
+    path = WEIGHTS / f"{card.weights[0].name}.th"
+    file = load_weights(build(name), path, card=card)
+    assert file.entry is card.weights[0]
+    assert file.sha256 == card.weights[0].sha256
+    assert file.normalisation == IMAGENET_NORMALISATION
+    assert identify(path) is card.weights[0]
+
+
+@public_files
+def test_a_public_file_for_another_depth_is_refused():
+    with pytest.raises(
+        ShrinkbenchError, match=r"is for another network than resnet56: the file lacks layer1\.3"
+    ):
+        load_weights(build("resnet56"), RESNET_20, card=get_model("resnet56"))
+
+
+def test_an_unknown_file_is_not_identified(tmp_path):
+    (tmp_path / "w.pt").write_bytes(b"x")
+    assert identify(tmp_path / "w.pt") is None
+
+
+def test_entries_of_a_card_have_names_of_their_own():
+    from shrinkbench.models import MODELS
+
+    for _, card in MODELS.items():
+        names = [entry.name.lower() for entry in card.weights]
+        assert len(set(names)) == len(names)
+    digests = [e.sha256 for _, card in MODELS.items() for e in card.weights]
+    assert len(set(digests)) == len(digests)
+
+
+def measured_top1(name: str, images: int | None) -> float:
+    """Top-1 of the public weights on the JPEG copy, read and evaluated without this library's own code."""
+    import numpy as np
+    import pyarrow.parquet as parquet
+    from PIL import Image
+
+    card = get_model(name)
+    module = build(name).eval()
+    file = load_weights(module, WEIGHTS / f"{card.weights[0].name}.th", card=card)
+    table = parquet.read_table(CIFAR)
+    table = table if images is None else table.slice(0, images)
+    pixels = np.stack([np.asarray(Image.open(io.BytesIO(row["bytes"]))) for row in table["img"].to_pylist()])
+    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (file.normalisation.mean, file.normalisation.std))
+    inputs = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - mean) / std
+    with torch.inference_mode():
+        guesses = torch.cat([module(batch).argmax(1) for batch in inputs.split(500)])
+    return (guesses == torch.tensor(table["label"].to_pylist())).float().mean().item()
+
+
+@public_files
+def test_public_weights_recognise_images():
+    if not CIFAR.is_file():
+        pytest.skip(f"no {CIFAR}")
+    assert measured_top1("resnet20", 500) > 0.76
+
+
+@public_files
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet20", "resnet56"])
+def test_measured_accuracy_of_the_cards(name):
+    if not CIFAR.is_file():
+        pytest.skip(f"no {CIFAR}")
+    (recorded,) = get_model(name).weights[0].measured_top1.values()
+    assert measured_top1(name, None) == pytest.approx(recorded, abs=5e-4)
+    assert recorded < get_model(name).weights[0].published_top1
+
+
+def test_messages_are_one_sentence(tmp_path):
+    torch.save({"x": torch.ones(1)}, tmp_path / "w.pt")
+    with pytest.raises(ShrinkbenchError) as raised:
+        load_weights(build("lenet5"), tmp_path / "w.pt", card=get_model("lenet5"))
+    assert not re.search(r"\n|Traceback", str(raised.value))

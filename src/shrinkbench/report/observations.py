@@ -49,8 +49,9 @@ class Observations:
 
     ``pruned`` has one row per finished run with a compression target above 1, ``control`` one per task, seed
     and recipe, whatever number of methods share it. Both carry the columns of the result table, ``task``,
-    ``top1_change`` (from the control of the same seed), ``measured_speedup`` and ``training_cost``.
-    ``methods`` and ``tasks`` give the order of every table and legend.
+    ``problem`` (the task without its recipe), ``top1_change`` (from the control of the same seed),
+    ``measured_speedup`` and ``training_cost``. ``methods`` and ``tasks`` give the order of every table and
+    legend.
     """
 
     pruned: pd.DataFrame
@@ -69,6 +70,7 @@ def observe(results: Iterable[RunResult], *, methods: Sequence[str] = ()) -> Obs
     frame = to_frame(done).set_index("key").loc[[r.key for r in done]].reset_index()
     frame["method"] = method_labels([r.spec for r in done])
     frame["task"] = task_labels([r.spec for r in done])
+    frame["problem"] = task_labels([r.spec for r in done], with_recipe=False)
     frame["measured_speedup"] = [_measured_speedup(r) for r in done]
     frame["training_cost"] = _training_costs(done)
     frame = frame.drop_duplicates(["task", "method", "compression_target", "seed"], ignore_index=True)
@@ -106,7 +108,7 @@ def method_labels(specs: Sequence[RunSpec]) -> list[str]:
     return labels
 
 
-def task_labels(specs: Sequence[RunSpec]) -> list[str]:
+def task_labels(specs: Sequence[RunSpec], *, with_recipe: bool = True) -> list[str]:
     """A short label for each run's task: parts that all tasks of a network share are left out.
 
     Names that stand for different values (a subset, another revision, an overridden recipe) get a digest.
@@ -119,8 +121,9 @@ def task_labels(specs: Sequence[RunSpec]) -> list[str]:
     methods = method_labels(specs)
     for (data, _, weights), members in groups.items():
         cells = {(methods[i], specs[i].compression, specs[i].seed) for i in members}
+        by_recipe = with_recipe and len(cells) < len(members)
         for i in members:
-            parts[i] = (data, weights, digest(specs[i].recipe) if len(cells) < len(members) else "")
+            parts[i] = (data, weights, digest(specs[i].recipe) if by_recipe else "")
     return _shortest_labels(specs, parts)
 
 

@@ -349,18 +349,20 @@ def largest_within(
     return float(x[end - 1]) if end else 1.0
 
 
-def area_under_log_curve(x: ArrayLike, y: ArrayLike, *, low: float, high: float) -> float:
+def area_under_log_curve(
+    x: ArrayLike, y: ArrayLike, *, low: float, high: float, tolerance: float = 1e-9
+) -> float:
     """Mean of ``y`` over log ``x`` from ``low`` to ``high`` (trapezoids); undefined beyond what was measured.
 
     >>> area_under_log_curve([1, 2, 4], [1.0, 1.0, 0.0], low=1, high=4)
     0.75
     """
     x, y = _curve(x, y)
-    if len(x) < 2 or high <= low or not (x[0] <= low * (1 + 1e-9) and high <= x[-1] * (1 + 1e-9)):
+    grid = np.r_[low, x[(x > low) & (x < high)], high]
+    if len(x) < 2 or high <= low:
         return math.nan
-    inside = x[(x > low) & (x < high)]
-    grid = np.r_[low, inside, high]
-    return float(np.trapezoid(interpolate(x, y, grid), np.log(grid)) / math.log(high / low))
+    values = interpolate(x, y, grid, tolerance=tolerance)
+    return float(np.trapezoid(values, np.log(grid)) / math.log(high / low))
 
 
 def interpolate(x: ArrayLike, y: ArrayLike, at: ArrayLike, *, tolerance: float = 1e-9) -> Floats:
@@ -388,7 +390,7 @@ def _curve(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
 
 
 def _finite(values: ArrayLike) -> Floats:
-    x = np.asarray(values, dtype=float).ravel()
+    x: Floats = np.asarray(values, dtype=float).ravel()
     return x[np.isfinite(x)]
 
 

@@ -21,19 +21,24 @@ RESULT_NAME = "result.json"
 
 
 class PlannedRun(Value):
-    """One run of a plan under its key."""
+    """One run of a plan under its key; ``experiment`` names the grid that asks for it."""
 
     key: str
     spec: RunSpec
+    experiment: str
 
 
 class Plan(Value):
-    """What a store is to hold: the experiment as a person wrote it and every run that follows from it."""
+    """What a store is to hold: the experiments as a person wrote them and every run that follows from them.
+
+    ``name`` and ``description`` are of the first experiment. A run that several experiments ask for stands
+    under the first of them.
+    """
 
     schema_version: Literal[1] = 1
     name: str
     description: str
-    experiment: ExperimentSpec
+    experiments: tuple[ExperimentSpec, ...] = Field(min_length=1)
     runs: tuple[PlannedRun, ...]
 
 
@@ -102,15 +107,33 @@ class ResultStore:
     # Plan
 
     def write_plan(self, experiment: ExperimentSpec, runs: Sequence[RunSpec]) -> Plan:
-        """Store the plan; results of an earlier plan stay where they are."""
+        """Store the plan of ``experiment``, in place of an earlier one of the same name.
+
+        Plans of other experiments in this folder are kept, and so is every stored result.
+        """
+        earlier = self._earlier_plan()
+        grids = {e.name: e for e in earlier.experiments} if earlier else {}
+        grids[experiment.name] = experiment
+        planned = {run.key: run for run in earlier.runs if run.experiment != experiment.name} if earlier else {}
+        for run in runs:
+            key = run.key
+            planned.setdefault(key, PlannedRun(key=key, spec=run, experiment=experiment.name))
+        first = next(iter(grids.values()))
         plan = Plan(
-            name=experiment.name,
-            description=experiment.description,
-            experiment=experiment,
-            runs=tuple(PlannedRun(key=run.key, spec=run) for run in runs),
+            name=first.name,
+            description=first.description,
+            experiments=tuple(grids.values()),
+            runs=tuple(planned.values()),
         )
         write_atomically(self.plan_path, plan.model_dump_json(indent=1).encode())
         return plan
+
+    def _earlier_plan(self) -> Plan | None:
+        """The stored plan, or nothing where it is absent or unreadable and so to be replaced."""
+        try:
+            return self.read_plan()
+        except ShrinkbenchError:
+            return None
 
     def read_plan(self) -> Plan:
         """The stored plan; an error names the file where it is absent or not a plan."""

@@ -1,0 +1,263 @@
+"""Who is better where, on an equal footing: tables made from observations by the statistics of ``stats``."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from shrinkbench.report import stats
+from shrinkbench.report.observations import AXES, METRICS, Observations
+
+SAME = 0.01
+"""Points whose ratio differs by less than this share count as one operating point."""
+SAME_BUDGET = 0.05
+"""Budgets within this share of each other count as equal."""
+MARGIN = 0.01
+"""Accuracy within this distance of the control counts as kept (one percentage point)."""
+
+
+def cells(observations: Observations, metric: str = "top1") -> pd.DataFrame:
+    """Mean, sample standard deviation, n and 95 % interval for every task, method and compression target."""
+    rows = [
+        {"task": task, "method": method, "compression_target": target, **_summary(group[metric])}
+        | {axis: group[axis].mean() for axis in AXES}
+        for part in (observations.control, observations.pruned)
+        for (task, method, target), group in groups(part, "task", "method", "compression_target")
+    ]
+    return pd.DataFrame(rows)
+
+
+def _summary(values: pd.Series[float]) -> dict[str, float]:
+    s = stats.summarise(values.to_numpy(dtype=float))
+    return {"mean": s.mean, "std": s.std, "n": s.n, "low": s.low, "high": s.high}
+
+
+def groups(frame: pd.DataFrame, *columns: str) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Rows of one value of ``columns`` at a time, in order of those values."""
+    yield from frame.groupby(list(columns), sort=True)
+
+
+class Curve(NamedTuple):
+    """One seed's measured points in order of ``x``; the control of the seed is the first."""
+
+    task: str
+    method: str
+    seed: int
+    x: stats.Floats
+    y: stats.Floats
+
+
+def curves(observations: Observations, axis: str, metric: str) -> Iterator[Curve]:
+    """One curve per task, method and seed; incomplete points are left out."""
+    start = observations.control.groupby(["task", "seed"])[metric].mean().to_dict()
+    for (task, method, seed), group in groups(observations.pruned, "task", "method", "seed"):
+        x, y = group[axis].to_numpy(dtype=float), group[metric].to_numpy(dtype=float)
+        known = np.isfinite(x) & np.isfinite(y)
+        x, y = x[known], y[known]
+        if not len(x):
+            continue
+        if (task, seed) in start:
+            x, y = np.r_[1.0, x], np.r_[start[task, seed], y]
+        order = np.argsort(x, kind="stable")
+        yield Curve(task, method, seed, x[order], y[order])
+
+
+def at_equal(
+    observations: Observations, axis: str, *, metric: str = "top1", levels: Sequence[float] = ()
+) -> pd.DataFrame:
+    """Every method's value at the same level of ``axis``: columns task, level, method, seed, value.
+
+    Values between measured points are interpolated on the seed's own curve (linear in the logarithm of the
+    axis), and none is given outside the measured range. ``levels`` default to the compression targets, or to
+    powers of two for speedups.
+    """
+    chosen = np.array(levels or default_levels(observations, axis), dtype=float)
+    rows = []
+    for task, method, seed, x, y in curves(observations, axis, metric):
+        for level in chosen:
+            x = np.where(np.abs(x / level - 1) < SAME, level, x)
+        values = stats.interpolate(x, y, chosen)
+        rows += [(task, level, method, seed, value) for level, value in zip(chosen, values, strict=True)]
+    table = pd.DataFrame(rows, columns=["task", "level", "method", "seed", "value"])
+    return table.dropna(subset=["value"]).reset_index(drop=True)
+
+
+def default_levels(observations: Observations, axis: str) -> list[float]:
+    """Compression targets for size; powers of two inside the measured range for speedups."""
+    if axis == "compression":
+        return sorted(float(t) for t in observations.pruned["compression_target"].unique())
+    highest = observations.pruned[axis].max()
+    return [2.0**k for k in range(1, 12) if math.isfinite(highest) and 2.0**k <= highest * (1 + SAME)]
+
+
+def at_equal_budget(observations: Observations, *, metric: str = "top1") -> pd.DataFrame:
+    """Values at equal training budget: columns task (without recipe), compression_target, level, method, ...
+
+    A method that was run with several budgets has a curve over budget, which is interpolated and never
+    extended; one with a single budget counts at budgets within 5 % of its own. Levels are the budgets that at
+    least two methods cover.
+    """
+    rows = []
+    known = observations.pruned.dropna(subset=["training_cost", metric])
+    for (problem, target), cell in groups(known, "problem", "compression_target"):
+        spans = cell.groupby("method")["training_cost"].agg(["min", "max"])
+        low, high = spans["min"] * (1 - SAME_BUDGET), spans["max"] * (1 + SAME_BUDGET)
+        for level in _distinct(cell["training_cost"].to_numpy(dtype=float)):
+            covering = spans.index[(low <= level) & (level <= high)]
+            if len(covering) < 2:
+                continue
+            for (method, seed), run in groups(cell[cell["method"].isin(covering)], "method", "seed"):
+                value = stats.interpolate(run["training_cost"], run[metric], [level], tolerance=SAME_BUDGET)[0]
+                rows.append((problem, target, level, method, seed, value))
+    columns = ["task", "compression_target", "level", "method", "seed", "value"]
+    return pd.DataFrame(rows, columns=columns).dropna(subset=["value"]).reset_index(drop=True)
+
+
+def _distinct(values: stats.Floats) -> list[float]:
+    """Values that differ by more than 5 %, from the smallest up; zero budgets are left out."""
+    kept: list[float] = []
+    for value in np.unique(values[values > 0]):
+        if not kept or value > kept[-1] * (1 + SAME_BUDGET):
+            kept.append(float(value))
+    return kept
+
+
+def winners(values: pd.DataFrame, *, metric: str = "top1") -> pd.DataFrame:
+    """The best method at every task and level, and whether it is told apart from the runner-up.
+
+    ``values`` is a table of :func:`at_equal`. Differences are paired by seed; ``p`` is of the paired t-test
+    after Holm's correction over all rows. ``decided`` holds where p < 0.05.
+    """
+    sign = 1 if METRICS[metric].higher_is_better else -1
+    rows = []
+    for (task, level), group in groups(values, "task", "level"):
+        wide = group.pivot_table(index="seed", columns="method", values="value")
+        means = (sign * wide.mean()).sort_values(ascending=False, kind="stable")
+        if len(means) < 2:
+            continue
+        best, second = means.index[0], means.index[1]
+        differences = (wide[best] - wide[second]).dropna().to_numpy(dtype=float)
+        difference = stats.summarise(differences)
+        rows.append(
+            {
+                "task": task,
+                "level": level,
+                "best": best,
+                "value": sign * means.iloc[0],
+                "runner_up": second,
+                "difference": difference.mean,
+                "low": difference.low,
+                "high": difference.high,
+                "n": difference.n,
+                "p_raw": stats.paired_t(differences),
+                "methods": len(means),
+            }
+        )
+    table = pd.DataFrame(rows)
+    if len(table):
+        table["p"] = stats.holm(table["p_raw"])
+        table["decided"] = table["p"] < stats.ALPHA
+    return table
+
+
+def pairwise(observations: Observations, *, metric: str = "top1", task: str | None = None) -> pd.DataFrame:
+    """Every pair of methods over what they share: dataset, network, weights, compression and seed.
+
+    Compressions of one task and seed share a pretrained network, so they are averaged into one unit before
+    testing; ``pairs`` counts the cells, ``n`` the units. p-values are corrected by Holm over the table.
+    """
+    rows = observations.pruned if task is None else observations.pruned[observations.pruned["task"] == task]
+    wide = rows.pivot_table(index=["task", "compression_target", "seed"], columns="method", values=metric)
+    units = pd.Series(wide.index.to_frame()["task"] + "\n" + wide.index.to_frame()["seed"].astype(str))
+    table = []
+    present = [method for method in observations.methods if method in wide.columns]
+    for first, second in itertools.combinations(present, 2):
+        c = stats.compare_paired(wide[first], wide[second], clusters=units)
+        if not c.pairs:
+            continue
+        table.append(
+            {
+                "first": first,
+                "second": second,
+                "pairs": c.pairs,
+                "n": c.n,
+                "difference": c.difference.mean,
+                "low": c.difference.low,
+                "high": c.difference.high,
+                "effect": c.effect.value,
+                "effect_low": c.effect.low,
+                "effect_high": c.effect.high,
+                "superiority": c.superiority,
+                "superiority_low": c.superiority_low,
+                "superiority_high": c.superiority_high,
+                "p_t": c.p_t,
+                "p_wilcoxon": c.p_wilcoxon,
+                "warning": c.warning,
+            }
+        )
+    frame = pd.DataFrame(table)
+    if len(frame):
+        frame["p_t_holm"] = stats.holm(frame["p_t"])
+        frame["p_wilcoxon_holm"] = stats.holm(frame["p_wilcoxon"])
+    return frame
+
+
+def curve_summaries(observations: Observations, *, metric: str = "top1") -> pd.DataFrame:
+    """Each method's curve in two numbers: the largest compression within 1 % of the control, and its area.
+
+    ``area`` is the mean accuracy over log compression on the range that all methods of the task share, mean
+    and sample standard deviation over seeds.
+    """
+    rows = []
+    means = observations.pruned.groupby(["task", "method", "compression_target"])[
+        [metric, "compression"]
+    ].mean()
+    control = observations.control.groupby("task")[metric].mean().to_dict()
+    areas = {
+        key: part["area"] for key, part in groups(curve_areas(observations, metric=metric), "task", "method")
+    }
+    for (task, method), curve in groups(means.reset_index(), "task", "method"):
+        kept = stats.largest_within(
+            curve["compression"], curve[metric], control.get(task, math.nan), tolerance=MARGIN
+        )
+        area = stats.summarise(areas.get((task, method), ()))
+        rows.append((task, method, kept if task in control else math.nan, area.mean, area.std, area.n))
+    columns = ["task", "method", "largest_within", "area", "area_std", "n"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def curve_areas(observations: Observations, *, metric: str = "top1") -> pd.DataFrame:
+    """Area under each seed's curve over the compression range that the task's methods share."""
+    found = list(curves(observations, "compression", metric))
+    ends = pd.DataFrame(
+        [(c.task, c.method, c.x[0], c.x[-1]) for c in found], columns=["task", "method", "low", "high"]
+    )
+    low = ends.groupby("task")["low"].max()
+    high = ends.groupby(["task", "method"])["high"].max().groupby("task").min()
+    rows = [
+        (
+            c.task,
+            c.method,
+            c.seed,
+            stats.area_under_log_curve(c.x, c.y, low=low[c.task], high=high[c.task], tolerance=SAME),
+        )
+        for c in found
+    ]
+    return pd.DataFrame(rows, columns=["task", "method", "seed", "area"]).dropna(subset=["area"])
+
+
+def ranking(observations: Observations, *, metric: str = "top1") -> tuple[tuple[str, ...], stats.Ranking]:
+    """Methods ranked by area under their curve; a block is one task and seed."""
+    areas = curve_areas(observations, metric=metric)
+    if areas.empty:
+        return (), stats.rank_methods(np.empty((0, 0)))
+    wide = areas.pivot_table(index=["task", "seed"], columns="method", values="area")
+    complete = [m for m in observations.methods if m in wide.columns and wide[m].notna().mean() > 0.5]
+    return tuple(complete), stats.rank_methods(
+        wide[complete].to_numpy(), higher_is_better=METRICS[metric].higher_is_better
+    )

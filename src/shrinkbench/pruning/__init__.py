@@ -11,7 +11,6 @@ from shrinkbench.pruning.method import (
     pruning_method,
 )
 from shrinkbench.pruning.plugins import load_entry_points, load_plugin
-from shrinkbench.pruning.plugins import load_entry_points, load_plugin
 
 # The methods register themselves when their module is read.
 from shrinkbench.pruning import scoring as _scoring  # noqa: F401  isort: skip
@@ -24,8 +23,6 @@ __all__ = [
     "Scores",
     "Upholder",
     "budget",
-    "load_entry_points",
-    "load_plugin",
     "load_entry_points",
     "load_plugin",
     "prunable_names",

@@ -97,17 +97,16 @@ class Masks(Mapping[str, Tensor]):
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write a safetensors file in one step: through a temporary file beside it and a rename."""
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         save_file({n: t.detach().contiguous().clone() for n, t in tensors.items()}, temporary)
         temporary.replace(path)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)
-        raise ShrinkbenchError(
-            f"cannot write {path}: {error.strerror or error}; choose another place"
-        ) from None
+        raise ShrinkbenchError(f"cannot write {path}: {error}; choose another place") from None
 
 
 def _matching_parameters(module: nn.Module, masks: Masks) -> dict[str, nn.Parameter]:

@@ -1,0 +1,99 @@
+"""Masks: what they hold, how they are stored, and that pruned weights stay exactly zero."""
+
+import pytest
+import torch
+from sample_networks import ConvNet, batches, seeded
+from torch import nn
+from torch.nn import functional as F
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.pruning import Masks, Upholder, prune
+
+
+def test_a_round_trip_through_a_file_changes_nothing(tmp_path):
+    masks = prune(seeded(ConvNet), "global_magnitude", compression=3, input_shape=(3, 8, 8))
+    masks.save(tmp_path / "masks.safetensors")
+    loaded = Masks.load(tmp_path / "masks.safetensors")
+    assert loaded.equal(masks)
+    assert loaded.kept == masks.kept
+    assert [p.name for p in tmp_path.iterdir()] == ["masks.safetensors"]
+
+
+def test_a_damaged_file_is_named(tmp_path):
+    path = tmp_path / "masks.safetensors"
+    path.write_bytes(b"not safetensors at all")
+    with pytest.raises(ShrinkbenchError, match=r"cannot read masks from .*masks\.safetensors"):
+        Masks.load(path)
+    with pytest.raises(ShrinkbenchError, match="cannot write"):
+        Masks({}).save(tmp_path / "missing" / "masks.safetensors")
+
+
+def test_masks_are_boolean_and_fit_the_network():
+    with pytest.raises(ShrinkbenchError, match="boolean"):
+        Masks({"weight": torch.ones(2)})
+    layer = nn.Linear(2, 2)
+    with pytest.raises(ShrinkbenchError, match="no parameter 'other'"):
+        Masks({"other": torch.ones(2, 2, dtype=torch.bool)}).apply(layer)
+    with pytest.raises(ShrinkbenchError, match=r"shape \(2, 3\)"):
+        Masks({"weight": torch.ones(2, 3, dtype=torch.bool)}).apply(layer)
+
+
+def test_intersection_keeps_what_both_keep():
+    one = Masks({"a": torch.tensor([True, True, False]), "b": torch.tensor([True])})
+    two = Masks({"a": torch.tensor([True, False, True])})
+    both = one.intersect(two)
+    assert both["a"].tolist() == [True, False, False]
+    assert both["b"].tolist() == [True]
+    assert both.within(one)
+    assert both.within(two)
+    assert not one.within(two)
+
+
+OPTIMIZERS = {
+    "adam": lambda p: torch.optim.Adam(p, lr=1e-2, fused=True),
+    "adam with decay": lambda p: torch.optim.Adam(p, lr=1e-2, weight_decay=1e-2),
+    "adamw": lambda p: torch.optim.AdamW(p, lr=1e-2, weight_decay=0.1),
+    "momentum": lambda p: torch.optim.SGD(p, lr=1e-2, momentum=0.9),
+    "nesterov and decay": lambda p: torch.optim.SGD(
+        p, lr=1e-2, momentum=0.9, nesterov=True, weight_decay=1e-2, fused=True
+    ),
+    "rmsprop": lambda p: torch.optim.RMSprop(p, lr=1e-3, momentum=0.9),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_pruned_weights_stay_exactly_zero_with_optimizer_state_from_before(name, layout):
+    module = seeded(ConvNet).to(memory_format=layout)
+    optimizer = OPTIMIZERS[name](module.parameters())
+
+    def step() -> None:
+        for x, y in batches(3):
+            F.cross_entropy(module(x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if uphold is not None:
+                uphold()
+                assert_zero()
+
+    def assert_zero() -> None:
+        for key, mask in masks.items():
+            assert not parameters[key][~mask].any()
+
+    parameters = dict(module.named_parameters())
+    uphold = None
+    step()
+    masks = prune(module, "global_magnitude", compression=4, input_shape=(3, 8, 8))
+    masks.apply(module)
+    uphold = Upholder(module, masks)
+    kept_before = parameters["stem.weight"][masks["stem.weight"]].clone()
+    step()
+    step()
+    assert not torch.equal(kept_before, parameters["stem.weight"][masks["stem.weight"]])
+
+
+def test_applying_masks_sets_new_values_first():
+    layer = nn.Linear(2, 1, bias=False)
+    masks = Masks({"weight": torch.tensor([[True, False]])}, values={"weight": torch.tensor([[3.0, 4.0]])})
+    masks.apply(layer)
+    assert layer.weight.tolist() == [[3.0, 0.0]]

@@ -4,13 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from shrinkbench.datasets import cifar, digits
+from shrinkbench.datasets import (
+    cifar,
+    digits,
+    huggingface,
+    imagefolder,
+    imagenet,
+    mnist,
+    places365,
+    tiny_imagenet,
+    voc2007,
+)
 from shrinkbench.datasets.card import DATASETS, Batch, Dataset, DatasetCard, ImageSource
 from shrinkbench.datasets.memory import InMemoryImages
 
 __all__ = ["DATASETS", "Batch", "Dataset", "DatasetCard", "ImageSource", "InMemoryImages", "load_dataset"]
 
-del cifar, digits  # imported to register their cards
+# Imported to register their cards.
+del cifar, digits, huggingface, imagefolder, imagenet, mnist, places365, tiny_imagenet, voc2007
 
 
 def load_dataset(name: str, data: Path | None = None) -> Dataset:

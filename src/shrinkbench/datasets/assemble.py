@@ -20,32 +20,18 @@ def assemble(
     card: DatasetCard,
     parts: Mapping[str, Part],
     *,
-    hold_out: int,
     data: Path,
     digests: Mapping[str, str],
     class_names: tuple[str, ...],
 ) -> Dataset:
-    """Make the splits from ``parts`` (keys ``train``, ``validation``, ``test``).
+    """The dataset of ``parts`` (keys ``train``, ``validation``, ``test``), whose content has ``digests``.
 
-    Where ``train`` has no ``validation`` beside it, every ``hold_out``-th image of each class is cut off as
-    validation. A ``validation`` without a ``test`` beside it is the test split, as in ImageNet's layout. A
-    part that the data lack is an error once its images are asked for.
+    A part that the data lack is an error once its images are asked for, not before: weights can be evaluated
+    where there is nothing to train on.
     """
-    found = dict(parts)
-    if "test" not in found and "validation" in found:
-        found["test"] = found.pop("validation")
-    if "train" in found and "validation" not in found:
-        whole = found["train"]
-        kept, cut = every_nth(whole.labels, hold_out)
-        if not len(cut):
-            raise ShrinkbenchError(
-                f"no class of {data} has the {hold_out} training images from which one is cut off for "
-                "validation; add images, or a validation split"
-            )
-        found["train"], found["validation"] = whole.select(kept), whole.select(cut)
 
     def split(name: str) -> ImageSource:
-        return found[name] if name in found else AbsentImages(f"{data} has no {name} images; add them")
+        return parts[name] if name in parts else AbsentImages(f"{data} has no {name} images; add them")
 
     return Dataset(
         card=card,
@@ -55,6 +41,26 @@ def assemble(
         revision=revision_of(card, *(f"{name} {digest}" for name, digest in sorted(digests.items()))),
         class_names=class_names,
     )
+
+
+def hold_out(parts: Mapping[str, Part], n: int, data: Path) -> dict[str, Part]:
+    """Give ``train`` and ``test`` a ``validation`` where the source has none: every n-th image of each class.
+
+    A ``validation`` without a ``test`` beside it becomes the test split, as in ImageNet's layout.
+    """
+    found = dict(parts)
+    if "test" not in found and "validation" in found:
+        found["test"] = found.pop("validation")
+    if "train" in found and "validation" not in found:
+        whole = found["train"]
+        kept, cut = every_nth(whole.labels, n)
+        if not len(cut):
+            raise ShrinkbenchError(
+                f"no class of {data} has the {n} training images from which one is cut off for validation; "
+                "add images, or a validation split"
+            )
+        found["train"], found["validation"] = whole.select(kept), whole.select(cut)
+    return found
 
 
 def cut_tenths(whole: Part, data: Path) -> dict[str, Part]:

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shrinkbench.datasets.assemble import assemble
+from shrinkbench.datasets.assemble import assemble, hold_out
 from shrinkbench.datasets.cache import Download, cached_folder
 from shrinkbench.datasets.card import DATASETS, Dataset, DatasetCard
 from shrinkbench.datasets.encoded import EncodedImages
@@ -73,11 +73,14 @@ def load_cifar(name: str, data: Path | None) -> Dataset:
         )
     return assemble(
         DATASETS.get(name),
-        {
-            split: InMemoryImages(part.pixels, part.labels, augmentation="crop-flip", pad=4)
-            for split, part in parts.items()
-        },
-        hold_out=HOLD_OUT,
+        hold_out(
+            {
+                split: InMemoryImages(part.pixels, part.labels, augmentation="crop-flip", pad=4)
+                for split, part in parts.items()
+            },
+            HOLD_OUT,
+            data,
+        ),
         data=data,
         digests={split: part.digest for split, part in parts.items()},
         class_names=original.class_names,

@@ -183,6 +183,7 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
+Seed = Annotated[int, Field(ge=0)]
 AxisOfText = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 
 
@@ -201,7 +202,7 @@ class ExperimentSpec(Value):
     weights: AxisOfText = ("pretrain",)
     method: AxisOfText
     compression: Annotated[tuple[float, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
-    seed: Annotated[tuple[int, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (0,)
+    seed: Annotated[tuple[Seed, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (0,)
     recipe: AxisOfText | None = None
     pretrain_recipe: str | None = None
     finetune: dict[str, Any] = Field(default_factory=dict)

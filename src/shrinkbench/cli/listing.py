@@ -9,7 +9,7 @@ from typing import Any
 Row = dict[str, Any]
 
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "methods": ("name", "structure", "score", "allocation", "schedule", "finetuning", "needs", "reference"),
+    "methods": ("name", "structure", "score", "allocation", "schedule", "finetuning", "reference", "needs"),
     "models": ("name", "input_shape", "num_classes", "parameters", "multiply_adds", "weights"),
     "datasets": ("name", "image_shape", "num_classes", "recipe", "description"),
     "recipes": ("name", "optimizer", "learning_rate", "batch_size", "epochs", "schedule", "selection"),

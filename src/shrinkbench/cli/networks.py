@@ -108,6 +108,8 @@ def prune(
 
     chosen = METHODS.get(method)
     loaded = _load_dataset(dataset, data)
+    if loaded is None and "data" in chosen.needs:
+        raise ShrinkbenchError(f"method '{method}' scores weights on data; name it with --dataset (and --data)")
     module, file = _network(model, weights, loaded, seed)
     shape = (loaded.card.image_shape if loaded else None) or get_model(model).input_shape
     batches = None

@@ -25,14 +25,32 @@ def text(value: object) -> str:
 
 
 def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
-    """Print ``columns`` of ``rows``; numbers stand right."""
+    """Print ``columns`` of ``rows``, numbers to the right; a narrow terminal gets the first columns only."""
+    console = Console()
+    cells = [[text(row.get(column)) for column in columns] for row in rows]
+    widths = [
+        min(max([len(column), *(len(line[i]) for line in cells)]), 32 if i else 60)
+        for i, column in enumerate(columns)
+    ]
+    shown = len(columns)
+    while shown > 2 and sum(widths[:shown]) + 2 * shown > console.width:
+        shown -= 1
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
+    for i, column in enumerate(columns[:shown]):
         numeric = bool(rows) and all(isinstance(row.get(column), int | float | None) for row in rows)
-        table.add_column(column.replace("_", " "), justify="right" if numeric else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*(text(row.get(column)) for column in columns))
-    Console().print(table)
+        table.add_column(
+            column.replace("_", " "),
+            justify="right" if numeric else "left",
+            overflow="fold",
+            min_width=min(widths[i], 12),
+            no_wrap=i == 0,
+        )
+    for line in cells:
+        table.add_row(*line[:shown])
+    console.print(table)
+    if shown < len(columns):
+        hidden = ", ".join(columns[shown:]).replace("_", " ")
+        console.print(f"not shown for want of width: {hidden} (--json has all)", style="dim", highlight=False)
 
 
 def print_description(description: dict[str, Any]) -> None:

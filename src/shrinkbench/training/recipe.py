@@ -69,9 +69,9 @@ _add(
     name="digits-finetune",
     reference="shrinkbench",
     optimizer="adam",
-    learning_rate=3e-4,
+    learning_rate=1e-3,
     batch_size=64,
-    epochs=10,
+    epochs=15,
     early_stopping=EarlyStopping(patience=5),
     selection="best-validation",
 )

@@ -1,0 +1,245 @@
+"""The command line as a person uses it: what it prints, and how it refuses."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from shrinkbench.cli import main
+from shrinkbench.models import build
+
+SHARED = Path(__file__).parents[2].parent / "shared"
+WEIGHTS = SHARED / "data" / "weights" / "resnet56-4bfd9763.th"
+needs_weights = pytest.mark.skipif(not WEIGHTS.exists(), reason=f"{WEIGHTS} is not there")
+EXACT = ("global_magnitude", "layerwise_magnitude")
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    """Run the command line in this process: (exit code, standard output, standard error)."""
+
+    def call(*arguments):
+        monkeypatch.setattr(sys, "argv", ["shrinkbench", *map(str, arguments)])
+        try:
+            code = main()
+        except SystemExit as exit_:
+            code = exit_.code
+        captured = capsys.readouterr()
+        return code or 0, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def small(tmp_path):
+    """Weights of the digits network."""
+    path = tmp_path / "digits.pt"
+    torch.save({"state_dict": build("digits-cnn").state_dict()}, path)
+    return path
+
+
+def test_help_is_quick_and_does_not_import_torch():
+    code = (
+        "import sys\nsys.argv = ['shrinkbench', '--help']\nfrom shrinkbench.cli import main\n"
+        "try:\n    main()\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'torchvision', 'pandas', 'matplotlib', 'scipy'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@needs_weights
+@pytest.mark.parametrize("method", EXACT)
+@pytest.mark.parametrize("compression", [2, 4, 8, 16, 32])
+def test_prune_meets_the_target_to_one_weight(run, method, compression):
+    code, out, _ = run(
+        "prune", "--model", "resnet56", "--weights", WEIGHTS, "--method", method,
+        "--compression", compression, "--json",
+    )  # fmt: skip
+    report = json.loads(out)
+    assert code == 0
+    assert report["parameters"] == 853018
+    assert abs(report["parameters_kept"] - 853018 / compression) <= 1
+    assert report["multiply_adds"] == 125485696
+    assert report["compression"] == report["parameters"] / report["parameters_kept"]
+    unmasked = 853018 - sum(layer["total"] for layer in report["layers"].values())
+    assert report["parameters_kept"] == unmasked + sum(layer["kept"] for layer in report["layers"].values())
+    assert not any(name.startswith("linear") for name in report["layers"])
+
+
+def test_prune_writes_weights_and_masks_that_agree(run, small, tmp_path):
+    out, masks = tmp_path / "pruned.safetensors", tmp_path / "masks.safetensors"
+    code, _, _ = run(
+        "prune", "--model", "digits-cnn", "--weights", small, "--method", "global_gradient",
+        "--dataset", "digits", "--compression", 8, "--out", out, "--masks-out", masks,
+    )  # fmt: skip
+    assert code == 0
+    weights, kept = load_file(out), load_file(masks)
+    assert all(mask.dtype == torch.bool for mask in kept.values())
+    assert all(bool((weights[name][~mask] == 0).all()) for name, mask in kept.items())
+    build("digits-cnn").load_state_dict(weights)
+    code, text, _ = run(
+        "evaluate", "--model", "digits-cnn", "--weights", out, "--masks", masks, "--dataset", "digits", "--json"
+    )
+    quality = json.loads(text)
+    assert code == 0
+    assert 0 <= quality["top1"] <= quality["top5"] <= 1
+    assert quality["images"] == 355
+
+
+def test_same_seed_same_random_masks(run, small, tmp_path):
+    files = [tmp_path / f"{n}.safetensors" for n in "abc"]
+    for file, seed in zip(files, (0, 0, 1), strict=True):
+        run("prune", "--model", "digits-cnn", "--weights", small, "--method", "random", "--compression", 2,
+            "--seed", seed, "--masks-out", file)  # fmt: skip
+    a, b, c = map(load_file, files)
+    assert all(torch.equal(a[n], b[n]) for n in a)
+    assert not all(torch.equal(a[n], c[n]) for n in a)
+
+
+def test_describe_counts_layers_that_sum_to_the_whole(run):
+    _, out, _ = run("describe", "resnet20", "--json")
+    described = json.loads(out)
+    assert described["parameters"] == 269722
+    assert (
+        sum(layer["multiply_adds"] for layer in described["layers"]) == described["multiply_adds"] == 40551040
+    )
+    assert described["classifier"] == ["linear.weight"]
+    _, out, _ = run("describe", "resnet20", "--input-shape", "3,64,64", "--json")
+    stem_and_blocks = 40551040 - 640
+    assert json.loads(out)["multiply_adds"] == 4 * stem_and_blocks + 640
+
+
+@pytest.mark.parametrize("what", ["methods", "models", "datasets", "recipes", "experiments"])
+def test_lists_are_tables_and_json(run, what):
+    code, out, _ = run("list", what, "--json")
+    names = [row["name"] for row in json.loads(out)]
+    assert code == 0
+    assert len(names) == len(set(names)) > 0
+    code, out, _ = run("list", what)
+    assert code == 0
+    assert names[0] in out
+    assert max(len(line) for line in out.splitlines()) <= 100
+
+
+def prune_arguments(small, **changes):
+    options = {"model": "digits-cnn", "weights": small, "method": "random", "compression": 2, **changes}
+    return ["prune", *(x for name, value in options.items() for x in (f"--{name.replace('_', '-')}", value))]
+
+
+BAD = {
+    "unknown method": ({"method": "global_magnitud"}, "did you mean 'global_magnitude'"),
+    "unknown model": ({"model": "resnet21"}, "unknown model 'resnet21'"),
+    "compression below one": ({"compression": 0.5}, "compression 0.5 is not a finite number of at least 1"),
+    "compression too high": ({"compression": 1e9}, "largest possible target is 63"),
+    "compression not finite": ({"compression": "nan"}, "compression nan is not a finite number"),
+    "compression no number": ({"compression": "x"}, "Invalid value for '--compression'"),
+    "missing weights": ({"weights": "no/such/file.pt"}, "no/such/file.pt"),
+    "data without dataset": ({"data": "."}, "without --dataset"),
+    "no data for gradients": ({"method": "global_gradient"}, "--dataset"),
+    "unwritable output": ({"out": "/proc/no/such.safetensors"}, "cannot write /proc/no/such.safetensors"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_input_is_one_sentence_and_exit_code_2(run, small, case):
+    changes, sentence = BAD[case]
+    code, out, err = run(*prune_arguments(small, **changes))
+    assert code == 2
+    assert sentence in err
+    assert "Traceback" not in out + err
+
+
+def test_corrupt_and_foreign_weights(run, small, tmp_path):
+    corrupt = tmp_path / "corrupt.pt"
+    corrupt.write_bytes(small.read_bytes()[:1000])
+    code, _, err = run(*prune_arguments(corrupt))
+    assert code == 2
+    assert "damaged" in err
+    code, _, err = run(*prune_arguments(small, model="resnet20"))
+    assert code == 2
+    assert "is for another network than resnet20" in err
+
+
+SWEEP = 'name = "t"\ndataset = "digits"\nmodel = "digits-cnn"\nmethod = "random"\ncompression = 4\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("name = ", "is not valid TOML"),
+        (SWEEP + "colour = 1\n", "unknown key 'colour'"),
+        (SWEEP.replace("compression = 4", "compression = 0.5"), "compression 0.5 must be"),
+        (SWEEP.replace("compression = 4", 'compression = "x"'), "compression"),
+        (SWEEP.replace('model = "digits-cnn"\n', ""), "the key 'model' is missing"),
+        (SWEEP.replace('"random"', '"random_"') + "seed = [-1]\n", "seed"),
+    ],
+)
+def test_bad_experiments(run, tmp_path, text, sentence):
+    file = tmp_path / "t.toml"
+    file.write_text(text)
+    code, out, err = run("sweep", file, "--out", tmp_path / "out")
+    assert code == 2
+    assert sentence in err
+    assert "Traceback" not in out + err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["sweep", "no-such-experiment"], "known names"),
+        (["sweep", "quickstart", "--set", "seed"], "write key=value"),
+        (["sweep", "quickstart", "--set", "name.x=1"], "is not a table"),
+        (["sweep", "quickstart", "--out", "/proc/no/such"], "cannot write"),
+        (["sweep", "quickstart", "--workers", "0"], "--workers 0"),
+        (["sweep", "quickstart", "--data", "/no/such/place"], "no such file or folder"),
+        (["report", "/no/such/place"], "/no/such/place"),
+        (["status", "/no/such/place"], "/no/such/place"),
+        (["describe", "resnet20", "--input-shape", "3,x"], "--input-shape"),
+        (["evaluate", "--model", "resnet20", "--dataset", "cifar10", "--data", "."], "cifar10"),
+        (["prune", "--plugin", "/no/such.py", "--model", "digits-cnn", "--method", "random",
+          "--compression", "2"], "no plug-in file"),
+    ],
+)  # fmt: skip
+def test_bad_commands(run, arguments, sentence, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments)
+    assert code == 2
+    assert sentence in err
+    assert "Traceback" not in out + err
+
+
+def test_sweep_status_report_round_trip(run, tmp_path):
+    file = tmp_path / "t.toml"
+    file.write_text(SWEEP + "train_images = 100\n[pretrain]\nepochs = 1\n[finetune]\nepochs = 1\n")
+    code, out, _ = run("sweep", file, "--out", tmp_path / "out", "--set", "compression=[1, 4]")
+    assert code == 0
+    assert "2 of 2 runs done" in out
+    _, out, _ = run("status", tmp_path / "out", "--json")
+    assert json.loads(out) == {"total": 2, "done": 2, "failed": 0, "missing": 0}
+    code, _, _ = run("report", tmp_path / "out", "--out", tmp_path / "report")
+    assert code == 0
+    assert {"index.html", "results.csv", "results.parquet"} <= {p.name for p in (tmp_path / "report").iterdir()}
+
+
+def test_a_plugin_is_listed_and_swept(run, tmp_path):
+    plugin = tmp_path / "mine.py"
+    plugin.write_text(
+        "from shrinkbench import pruning_method\n\n\n@pruning_method('my_cube')\ndef cube(ctx):\n"
+        "    'Cube of the magnitude.'\n    return {n: w.abs() ** 3 for n, w in ctx.weights.items()}\n"
+    )
+    _, out, _ = run("list", "methods", "--plugin", plugin, "--json")
+    assert "my_cube" in [row["name"] for row in json.loads(out)]
+    file = tmp_path / "t.toml"
+    file.write_text(
+        SWEEP.replace("random", "my_cube")
+        + "train_images = 100\n[pretrain]\nepochs = 1\n[finetune]\nepochs = 0\n"
+    )
+    code, out, _ = run("sweep", file, "--out", tmp_path / "out", "--plugin", plugin, "--workers", 2)
+    assert code == 0
+    assert "1 of 1 runs done" in out

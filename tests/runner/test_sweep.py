@@ -1,0 +1,198 @@
+"""Laws of sweeps, on the digits."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.pruning import METHODS, pruning_method
+from shrinkbench.results.store import ResultStore
+from shrinkbench.runner import sweep
+from shrinkbench.spec import ExperimentSpec, parse_value
+
+FAST = {"pretrain": {"epochs": 2}, "finetune": {"epochs": 1}, "train_images": 200}
+
+
+def experiment(**fields):
+    base = {
+        "name": "test",
+        "dataset": "digits",
+        "model": "digits-cnn",
+        "method": ["global_magnitude", "random"],
+        "compression": [1, 4],
+        "seed": [0, 1],
+        **FAST,
+    }
+    return parse_value(ExperimentSpec, {**base, **fields}, where="test")
+
+
+def comparable(path):
+    """A result but for when and where it was made."""
+    data = json.loads(path.read_text())
+    del data["provenance"]
+    return data
+
+
+def all_results(root):
+    return {p.parent.name: comparable(p) for p in root.glob("runs/*/result.json")}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    root = tmp_path_factory.mktemp("finished")
+    status = sweep(experiment(), root, device="cpu")
+    assert (status.total, status.done, status.failed, status.missing) == (8, 8, 0, 0)
+    return root
+
+
+def test_every_cell_is_measured_in_full(finished):
+    results, problems = ResultStore(finished).results()
+    assert not problems
+    for r in results:
+        assert r.size is not None
+        assert r.before is not None
+        assert r.after is not None
+        assert r.epochs_run == len(r.epochs) == 1  # the control is fine-tuned like the rest
+        assert r.after.images == r.before.images == 355
+        assert r.provenance.versions["torch"] == torch.__version__
+        if r.spec.compression == 1:
+            assert (r.size.compression, r.size.theoretical_speedup) == (1, 1)
+        elif METHODS.get(r.spec.method.name).allocation.exact:
+            assert abs(r.size.parameters_kept - r.size.parameters / r.spec.compression) <= 0.5
+
+
+def test_what_runs_share_is_computed_once(finished):
+    assert len(list(finished.glob("shared/pretrained/*/weights.safetensors"))) == 2  # one per seed
+    assert len(list(finished.glob("shared/control/*/result.json"))) == 2
+    results, _ = ResultStore(finished).results()
+    controls = [r for r in results if r.spec.compression == 1]
+    assert len({(r.spec.seed, r.after.model_dump_json()) for r in controls}) == 2
+
+
+def test_the_same_sweep_again_does_nothing(finished):
+    before = {p: p.stat().st_mtime_ns for p in finished.glob("runs/*/result.json")}
+    todo = []
+    sweep(experiment(), finished, device="cpu", on_plan=lambda total, open_: todo.append(open_))
+    assert todo == [0]
+    assert before == {p: p.stat().st_mtime_ns for p in finished.glob("runs/*/result.json")}
+
+
+def test_same_key_same_result(finished, tmp_path):
+    sweep(experiment(), tmp_path, device="cpu")
+    assert all_results(tmp_path) == all_results(finished)
+
+
+def test_processes_give_the_same_results_up_to_rounding(finished, tmp_path):
+    """Threads per process change the order of sums, so values may differ in the last digits."""
+    sweep(experiment(seed=[0]), tmp_path, device="cpu", workers=2)
+    ours, reference = all_results(tmp_path), all_results(finished)
+    assert len(ours) == 4
+    for key, data in ours.items():
+        assert data["size"]["compression"] == pytest.approx(reference[key]["size"]["compression"], rel=0.05)
+        assert data["spec"] == reference[key]["spec"]
+
+
+def test_another_recipe_is_another_run(finished):
+    counts = []
+    sweep(
+        experiment(seed=[0], method=["random"], compression=[4], finetune={"epochs": 0}),
+        finished,
+        device="cpu",
+        on_plan=lambda total, todo: counts.append((total, todo)),
+    )
+    assert counts == [(1, 1)]
+
+
+def test_zero_epochs_leaves_the_quality_before(tmp_path):
+    sweep(
+        experiment(finetune={"epochs": 0}, seed=[0], method=["random"], compression=[4]), tmp_path, device="cpu"
+    )
+    (result,), _ = ResultStore(tmp_path).results()
+    assert result.before == result.after
+    assert result.epochs_run == 0
+
+
+def test_failures_are_results_and_are_retried_on_request(tmp_path):
+    state = {"broken": True}
+
+    @pruning_method("test_breaks_at_first")
+    def breaks(ctx):
+        """Fails until it is mended."""
+        if state["broken"]:
+            raise RuntimeError("out of luck")
+        return {name: w.abs() for name, w in ctx.weights.items()}
+
+    spec = experiment(method=["test_breaks_at_first"], compression=[4], seed=[0])
+    assert sweep(spec, tmp_path, device="cpu").failed == 1
+    (result,), _ = ResultStore(tmp_path).results()
+    assert result.error == "RuntimeError: out of luck"
+    assert "out of luck" in (ResultStore(tmp_path).run_dir(result.key) / "traceback.txt").read_text()
+    state["broken"] = False
+    assert sweep(spec, tmp_path, device="cpu").failed == 1
+    assert sweep(spec, tmp_path, device="cpu", retry_failed=True).done == 1
+
+
+def test_a_target_that_cannot_be_met_names_the_largest(tmp_path):
+    assert sweep(experiment(compression=[1e9], seed=[0], method=["random"]), tmp_path, device="cpu").failed == 1
+    (result,), _ = ResultStore(tmp_path).results()
+    assert "the largest possible target is 63" in result.error
+
+
+def test_a_pretraining_that_fails_fails_its_runs_once(tmp_path):
+    spec = experiment(pretrain={"learning_rate": 1e30, "optimizer": "sgd", "epochs": 2})
+    assert sweep(spec, tmp_path, device="cpu").failed == 8
+    errors = {r.error for r in ResultStore(tmp_path).results()[0]}
+    assert all(e.startswith("pretraining failed: training diverged") for e in errors)
+
+
+@pytest.mark.parametrize(
+    ("fields", "sentence"),
+    [
+        ({"model": "resnet20"}, "takes images of shape 3x32x32, dataset 'digits' has 1x8x8"),
+        ({"method": "no_such"}, "unknown pruning method 'no_such'"),
+        ({"train_images": 10**6}, "train_images = 1000000 is more than"),
+        ({"recipe": "nonsense"}, "unknown recipe 'nonsense'"),
+        ({"finetune": {"epoch": 3}}, "unknown key 'epoch'"),
+        ({"weights": "no/such.pt"}, "there is no weights file no/such.pt"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(tmp_path, fields, sentence):
+    with pytest.raises(ShrinkbenchError, match=sentence):
+        sweep(experiment(**fields), tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
+
+
+def test_kill_and_go_on(finished, tmp_path):
+    """SIGKILL in the middle; the same command finishes, repeats nothing, and the results are the same."""
+    target = tmp_path / "killed"
+    file = tmp_path / "test.toml"
+    file.write_text(
+        'name = "test"\ndataset = "digits"\nmodel = "digits-cnn"\nmethod = ["global_magnitude", "random"]\n'
+        "compression = [1, 4]\nseed = [0, 1]\ntrain_images = 200\n"
+        "[pretrain]\nepochs = 2\n[finetune]\nepochs = 1\n"
+    )
+    command = [sys.executable, "-c", "from shrinkbench.cli import main; main()", "sweep", str(file)]
+    command += ["--out", str(target), "--device", "cpu"]
+    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+    deadline = time.time() + 120
+    while len(list(target.glob("runs/*/result.json"))) < 3 and time.time() < deadline:
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    survived = {p: p.stat().st_mtime_ns for p in target.glob("runs/*/result.json")}
+    assert 3 <= len(survived) < 8
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert f"{8 - len(survived)} to do" in done.stderr
+    assert all(path.stat().st_mtime_ns == when for path, when in survived.items())
+    assert all_results(target) == {
+        key: value for key, value in all_results(finished).items() if key in all_results(target)
+    }
+    assert len(all_results(target)) == 8
+    assert not list(Path(target).glob("**/*.tmp"))

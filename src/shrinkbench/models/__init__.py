@@ -84,5 +84,5 @@ def build(name: str, *, num_classes: int | None = None, seed: int = 0) -> nn.Mod
     if classes < 1:
         raise ShrinkbenchError(f"a classifier needs at least one class, not {classes}")
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every GPU too
         return card.build(classes)

@@ -142,6 +142,7 @@ def suggest_library(name: str) -> None:
     """Raise ``UnknownNameError`` with the prefix to use where ``name`` is a classifier of torchvision."""
     from shrinkbench._torchvision import torchvision
 
-    for known in torchvision.models.list_models(module=torchvision.models):
-        if plain(known) == plain(name):
-            raise UnknownNameError(f"unknown model '{name}'; did you mean 'torchvision/{known}'?")
+    known = torchvision.models.list_models(module=torchvision.models)
+    alike = " or ".join(f"'torchvision/{k}'" for k in known if plain(k) == plain(name))
+    if alike:
+        raise UnknownNameError(f"unknown model '{name}'; did you mean {alike}?")

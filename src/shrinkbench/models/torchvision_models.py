@@ -92,11 +92,16 @@ def _namesakes(name: str) -> dict[str, str]:
 
 
 def _spelling(name: str, known: list[str]) -> str:
-    found = {plain(k): k for k in known}.get(plain(name))
-    if found is None:
-        near = difflib.get_close_matches(name, known, n=3) or sorted(known)
-        raise UnknownNameError(f"torchvision has no classifier '{name}'; it has {', '.join(near)}")
-    return found
+    """Torchvision's spelling: exact but for case and hyphens, else the one that differs in separators alone."""
+    exact = name.lower().replace("-", "_")
+    if exact in known:
+        return exact
+    # regnet_x_16gf and regnet_x_1_6gf differ in a separator alone.
+    alike = [k for k in known if plain(k) == plain(name)]
+    if len(alike) == 1:
+        return alike[0]
+    near = alike or difflib.get_close_matches(name, known, n=3) or sorted(known)
+    raise UnknownNameError(f"torchvision has no classifier '{name}'; it has {', '.join(near)}")
 
 
 def _options(name: str, size: int) -> dict[str, Any]:

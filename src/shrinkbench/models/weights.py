@@ -42,9 +42,12 @@ class WeightsFile:
         return self.entry.normalisation if self.entry else None
 
 
-def identify(path: Path) -> WeightsEntry | None:
-    """Return the registered entry whose SHA-256 the file has, ``None`` for a file that is not known."""
-    return _entry_of(sha256_of(path))
+def identify(path: Path, *, card: ModelCard | None = None) -> WeightsEntry | None:
+    """Return the entry whose SHA-256 the file has, of ``card`` or of any registered network.
+
+    ``None`` for a file that is not known.
+    """
+    return _entry_of(sha256_of(path), card)
 
 
 def locate_weights(source: str | Path, *, card: ModelCard | None = None) -> WeightsFile:

@@ -15,10 +15,31 @@ from shrinkbench.datasets import (
     tiny_imagenet,
     voc2007,
 )
-from shrinkbench.datasets.card import DATASETS, Batch, Dataset, DatasetCard, ImageSource
+from shrinkbench.datasets.card import (
+    DATASETS,
+    Batch,
+    Dataset,
+    DatasetCard,
+    ExtraCard,
+    ExtraImages,
+    ImageSource,
+)
+from shrinkbench.datasets.extra import EXTRAS, load_extra
 from shrinkbench.datasets.memory import InMemoryImages
 
-__all__ = ["DATASETS", "Batch", "Dataset", "DatasetCard", "ImageSource", "InMemoryImages", "load_dataset"]
+__all__ = [
+    "DATASETS",
+    "EXTRAS",
+    "Batch",
+    "Dataset",
+    "DatasetCard",
+    "ExtraCard",
+    "ExtraImages",
+    "ImageSource",
+    "InMemoryImages",
+    "load_dataset",
+    "load_extra",
+]
 
 # Imported to register their cards.
 del cifar, digits, huggingface, imagefolder, imagenet, mnist, places365, tiny_imagenet, voc2007

@@ -80,3 +80,27 @@ class DatasetCard:
 
 
 DATASETS: Registry[DatasetCard] = Registry("dataset")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtraImages:
+    """A loaded extra evaluation: images that are never trained or selected on, and a digest of them."""
+
+    card: ExtraCard
+    images: ImageSource
+    revision: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtraCard:
+    """An evaluation beside the test split: other images with the classes of ``dataset``.
+
+    ``load(data)`` reads it from the folder ``data`` (``None``: the cache, or a download).
+    """
+
+    name: str
+    dataset: str
+    description: str
+    reference: str
+    licence: str
+    load: Callable[[Path | None], ExtraImages]

@@ -17,6 +17,7 @@ from shrinkbench.datasets.assemble import assemble, hold_out
 from shrinkbench.datasets.cache import Download
 from shrinkbench.datasets.card import DATASETS, Dataset, DatasetCard
 from shrinkbench.datasets.folders import require_folder
+from shrinkbench.datasets.labels import check_labels
 from shrinkbench.datasets.memory import InMemoryImages
 from shrinkbench.datasets.revision import content_digest
 from shrinkbench.errors import ShrinkbenchError
@@ -66,17 +67,6 @@ def load_mnist(name: str, data: Path | None) -> Dataset:
         digests=digests,
         class_names=original.class_names,
     )
-
-
-def check_labels(labels: Tensor, classes: int, file: Path) -> None:
-    """Refuse labels outside 0 .. classes - 1, naming the first row that has one."""
-    wrong = ((labels < 0) | (labels >= classes)).nonzero().flatten()
-    if len(wrong):
-        row = int(wrong[0])
-        raise ShrinkbenchError(
-            f"the label {int(labels[row])} in row {row} of {file} is out of range: "
-            f"there are {classes} classes, numbered from 0; the file is damaged or not what it should be"
-        )
 
 
 def _folder_of_files(data: Path, original: Original) -> Path:

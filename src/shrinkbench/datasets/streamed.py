@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
+from types import ModuleType
 
 import torch
 from PIL import Image
@@ -214,16 +216,19 @@ class StreamedImages:
             yield images.contiguous(memory_format=memory_format), labels[start : start + batch_size]
 
     def _evaluation(self) -> Transform:
-        from shrinkbench._torchvision import torchvision
-
-        v2 = torchvision.transforms.v2
+        v2 = _transforms()
         steps = [v2.CenterCrop(self.size)]
         transform: Transform = v2.Compose(steps if self.resize is None else [v2.Resize(self.resize), *steps])
         return transform
 
     def _augmentation(self) -> Transform:
-        from shrinkbench._torchvision import torchvision
-
-        v2 = torchvision.transforms.v2
+        v2 = _transforms()
         transform: Transform = v2.Compose([v2.RandomResizedCrop(self.size), v2.RandomHorizontalFlip()])
         return transform
+
+
+def _transforms() -> ModuleType:
+    """torchvision's transforms, imported late since they take seconds."""
+    from shrinkbench import _torchvision  # noqa: F401 - makes the next import possible everywhere
+
+    return import_module("torchvision.transforms.v2")

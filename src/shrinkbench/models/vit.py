@@ -70,7 +70,7 @@ class VisionTransformer(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Logits of images (N, 3, H, W)."""
         x = self.patches(x).flatten(2).transpose(1, 2)
-        x = torch.cat((self.class_token.expand(len(x), -1, -1), x), 1) + self.positions
+        x = torch.cat((self.class_token.expand(x.shape[0], -1, -1), x), 1) + self.positions
         logits: Tensor = self.head(self.norm(self.blocks(x))[:, 0])
         return logits
 

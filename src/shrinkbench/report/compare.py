@@ -39,7 +39,7 @@ def _summary(values: pd.Series[float]) -> dict[str, float]:
 
 def groups(frame: pd.DataFrame, *columns: str) -> Iterator[tuple[Any, pd.DataFrame]]:
     """Rows of one value of ``columns`` at a time, in order of those values."""
-    yield from frame.groupby(list(columns), sort=True)
+    yield from frame.groupby(list(columns) if len(columns) > 1 else columns[0], sort=True)
 
 
 class Curve(NamedTuple):

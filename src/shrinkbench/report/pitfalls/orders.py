@@ -1,0 +1,260 @@
+"""Pitfalls of Section 7.3: orders of methods that depend on what is held equal."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+
+import pandas as pd
+
+from shrinkbench.report import stats
+from shrinkbench.report.compare import at_equal, curves, groups
+from shrinkbench.report.observations import Observations
+from shrinkbench.report.pitfalls.finding import Panel, Pitfall, and_more, clear_sign, mean, percent, points
+
+WIDE_SPREAD = 0.02
+
+
+Areas = Mapping[tuple[str, str, str], list[float]]
+
+
+def paired_areas(observations: Observations, axis: str, metric: str = "top1") -> Areas:
+    """Difference in mean accuracy over the range of ``axis`` that two methods share, by seed.
+
+    Keys are (task, first, second), the first before the second in the order of methods.
+    """
+    by_method: dict[tuple[str, str], dict[int, tuple[stats.Floats, stats.Floats]]] = defaultdict(dict)
+    for task, method, seed, x, y in curves(observations, axis, metric):
+        by_method[task, method][seed] = (x, y)
+    differences: dict[tuple[str, str, str], list[float]] = {}
+    for task, (first, second) in itertools.product(
+        observations.tasks, itertools.combinations(observations.methods, 2)
+    ):
+        a, b = by_method.get((task, first), {}), by_method.get((task, second), {})
+        seeds = sorted(a.keys() & b.keys())
+        if not seeds:
+            continue
+        low = max(c[s][0][0] for c in (a, b) for s in seeds)
+        high = min(max(c[s][0][-1] for s in seeds) for c in (a, b))
+        areas = [
+            [stats.area_under_log_curve(*c[s], low=low, high=high, tolerance=0.02) for s in seeds]
+            for c in (a, b)
+        ]
+        gaps = (one - other for one, other in zip(*areas, strict=True))
+        differences[task, first, second] = [gap for gap in gaps if math.isfinite(gap)]
+    return differences
+
+
+def metrics_not_interchangeable(observations: Observations) -> Iterator[Pitfall]:
+    """One method is better at equal size, the other at equal theoretical speedup (Figure 6)."""
+    by_size = paired_areas(observations, "compression")
+    by_speed = paired_areas(observations, "theoretical_speedup")
+    flips: dict[str, list[tuple[float, str, str, float, float]]] = defaultdict(list)
+    for (task, first, second), at_size in by_size.items():
+        at_speed = by_speed.get((task, first, second), [])
+        sign = clear_sign(at_size)
+        if sign and clear_sign(at_speed) == -sign:
+            better, worse = (first, second) if sign > 0 else (second, first)
+            size, speed = abs(mean(at_size)), abs(mean(at_speed))
+            flips[task].append((min(size, speed), better, worse, size, speed))
+    for task, found in flips.items():
+        _, better, worse, size, speed = max(found)
+        yield Pitfall(
+            kind="metrics-not-interchangeable",
+            title="The order of methods depends on the size metric",
+            where=task,
+            finding=(
+                f"{better} is {points(size)} more accurate than {worse} at equal size, yet "
+                f"{points(speed)} less accurate at equal theoretical speedup{and_more(len(found), 'pair')}."
+            ),
+            advice="Report both compression ratio and theoretical speedup, and claim only what holds for each.",
+            panels=tuple(
+                Panel(task, axis, "top1", (better, worse)) for axis in ("compression", "theoretical_speedup")
+            ),
+        )
+
+
+def order_varies_with_amount(observations: Observations) -> Iterator[Pitfall]:
+    """One method is better at small, the other at large compression (Figure 7, left)."""
+    values = at_equal(observations, "compression")
+    for task, part in groups(values, "task"):
+        wide = part.pivot_table(index=["level", "seed"], columns="method", values="value")
+        methods = [m for m in observations.methods if m in wide.columns]
+        crossings = [
+            crossing
+            for first, second in itertools.combinations(methods, 2)
+            if (crossing := _crossing(first, second, _gaps(wide, first, second))) is not None
+        ]
+        if not crossings:
+            continue
+        _, better, worse, low, low_gap, high, high_gap = max(crossings)
+        yield Pitfall(
+            kind="order-varies-with-amount",
+            title="The order of methods changes with the amount of pruning",
+            where=task,
+            finding=(
+                f"{better} is {points(low_gap)} more accurate than {worse} at compression {low:g}, and "
+                f"{points(high_gap)} less accurate at {high:g}{and_more(len(crossings), 'pair')}."
+            ),
+            advice="Show the whole tradeoff curve; do not rank methods from one operating point.",
+            panels=(Panel(task, "compression", "top1", (better, worse)),),
+        )
+
+
+def _gaps(wide: pd.DataFrame, first: str, second: str) -> dict[float, list[float]]:
+    """Differences of two methods by level, one per seed."""
+    gaps: dict[float, list[float]] = defaultdict(list)
+    difference = (wide[first] - wide[second]).dropna()
+    for level, gap in zip(difference.index.get_level_values("level"), difference, strict=True):
+        gaps[float(level)].append(float(gap))
+    return gaps
+
+
+Crossing = tuple[float, str, str, float, float, float, float]
+
+
+def _crossing(first: str, second: str, gaps: Mapping[float, list[float]]) -> Crossing | None:
+    """(clarity, better at low, better at high, low level, its gap, high level, its gap), or nothing."""
+    signs = {level: clear_sign(gap) for level, gap in sorted(gaps.items())}
+    decided = [level for level, sign in signs.items() if sign]
+    if not decided:
+        return None
+    low = decided[0]
+    opposite = [level for level in decided if signs[level] == -signs[low]]
+    if not opposite:
+        return None
+    high = max(opposite, key=lambda level: abs(mean(gaps[level])))
+    better, worse = (first, second) if signs[low] > 0 else (second, first)
+    low_gap, high_gap = abs(mean(gaps[low])), abs(mean(gaps[high]))
+    return min(low_gap, high_gap), better, worse, low, low_gap, high, high_gap
+
+
+def order_varies_with_task(observations: Observations) -> Iterator[Pitfall]:
+    """One method is better on one dataset or network, the other on another (Figure 7)."""
+    signs: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
+    for (task, first, second), gaps in paired_areas(observations, "compression").items():
+        sign = clear_sign(gaps)
+        if sign:
+            signs[first, second][task] = mean(gaps)
+    places = _places(observations)
+    found = []
+    for (first, second), by_task in signs.items():
+        for_first = {t: d for t, d in by_task.items() if d > 0}
+        for_second = {t: d for t, d in by_task.items() if d < 0}
+        for here, there in itertools.product(for_first, for_second):
+            if places[here] != places[there]:
+                found.append((min(for_first[here], -for_second[there]), first, second, here, there))
+    if found:
+        _, first, second, here, there = max(found)
+        here_gap, there_gap = signs[first, second][here], signs[first, second][there]
+        yield Pitfall(
+            kind="order-varies-with-task",
+            title="The order of methods changes with the dataset or network",
+            where=f"{here} and {there}",
+            finding=(
+                f"{first} is {points(here_gap)} more accurate than {second} on {here}, but "
+                f"{points(there_gap)} less accurate on {there}{and_more(len({f[1:3] for f in found}), 'pair')}."
+            ),
+            advice="Claim an order only for the datasets and networks on which it was measured.",
+            panels=tuple(Panel(task, "compression", "top1", (first, second)) for task in (here, there)),
+        )
+
+
+def _places(observations: Observations) -> dict[str, tuple[str, str]]:
+    """Dataset and network of every task."""
+    rows = observations.pruned.drop_duplicates("task")
+    return {t: (d, m) for t, d, m in zip(rows["task"], rows["dataset"], rows["model"], strict=True)}
+
+
+def initial_model_confounds(observations: Observations) -> Iterator[Pitfall]:
+    """Comparing across initial weights reverses an order that holds within them (Figure 8)."""
+    weights = observations.pruned.drop_duplicates("task").set_index("task")["weights"].to_dict()
+    same_place: dict[tuple[str, str], list[str]] = defaultdict(list)
+    for task, place in _places(observations).items():
+        same_place[place].append(task)
+    for place, tasks in same_place.items():
+        if len({weights[t] for t in tasks}) < 2:
+            continue
+        reversal = _reversal(observations, tasks, "top1")
+        if reversal is None:
+            continue
+        better, worse, good, bad, gap = reversal
+        cure = _reversal(observations, tasks, "top1_change")
+        uncured = (
+            f" Reporting the change in accuracy does not cure it: {cure[1]} from {cure[2]} still appears "
+            f"{points(cure[4])} better than {cure[0]} from {cure[3]}."
+            if cure
+            else ""
+        )
+        yield Pitfall(
+            kind="initial-model-confounds",
+            title="The initial weights decide which method looks better",
+            where=" / ".join(place),
+            finding=(
+                f"From the same weights {worse} never beats {better}; yet {worse} from {good} is "
+                f"{points(gap)} more accurate than {better} from {bad}.{uncured}"
+            ),
+            advice="Compare methods from identical initial weights only, in absolute accuracy and in changes.",
+            panels=tuple(
+                Panel(task, "compression", metric, (better, worse))
+                for metric in ("top1", "top1_change")
+                for task in (good, bad)
+            ),
+        )
+
+
+def _reversal(
+    observations: Observations, tasks: Sequence[str], metric: str
+) -> tuple[str, str, str, str, float] | None:
+    """The largest reversal: (better, worse, weights that favour the worse, the other weights, gap)."""
+    values = at_equal(observations, "compression", metric=metric)
+    values = values[values["task"].isin(tasks)]
+    table = values.pivot_table(index=["level", "seed"], columns=["task", "method"], values="value")
+    found = []
+    for better, worse in itertools.permutations(observations.methods, 2):
+        within = [(t, better) in table and (t, worse) in table for t in tasks]
+        if not all(within) or any(
+            clear_sign(_by_seed(table, (t, worse), (t, better))) > 0
+            or clear_sign(_by_seed(table, (t, better), (t, worse))) < 0
+            for t in tasks
+        ):
+            continue
+        if not any(clear_sign(_by_seed(table, (t, better), (t, worse))) > 0 for t in tasks):
+            continue
+        for good, bad in itertools.permutations(tasks, 2):
+            across = _by_seed(table, (good, worse), (bad, better))
+            if clear_sign(across) > 0:
+                found.append((better, worse, good, bad, mean(across)))
+    return max(found, key=lambda item: item[4]) if found else None
+
+
+def _by_seed(table: pd.DataFrame, first: tuple[str, str], second: tuple[str, str]) -> list[float]:
+    """Difference of two columns, averaged over levels for every seed."""
+    return (table[first] - table[second]).dropna().groupby("seed").mean().tolist()
+
+
+def wide_seed_spread(observations: Observations) -> Iterator[Pitfall]:
+    """Seeds of one cell differ by so much that a single run says little."""
+    for task, part in groups(observations.pruned, "task"):
+        found = []
+        for (method, target), cell in groups(part, "method", "compression_target"):
+            values = cell["top1"].dropna()
+            if len(values) > 1 and values.std(ddof=1) >= WIDE_SPREAD:
+                found.append((float(values.std(ddof=1)), method, target, cell))
+        if found:
+            spread, method, target, cell = max(found, key=lambda item: item[0])
+            yield Pitfall(
+                kind="wide-seed-spread",
+                title="Seeds disagree near the drop-off",
+                where=task,
+                finding=(
+                    f"{method} at compression {target:g} gives between {percent(cell['top1'].min())} and "
+                    f"{percent(cell['top1'].max())} over {len(cell)} seeds (standard deviation "
+                    f"{points(spread)}){and_more(len(found), 'cell')}."
+                ),
+                advice="Give mean and deviation over several seeds here; one run would be luck.",
+                runs=tuple(cell["key"]),
+                panels=(Panel(task, "compression", "top1", (method,)),),
+            )

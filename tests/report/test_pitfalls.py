@@ -1,0 +1,178 @@
+"""Pitfalls: exactly the planted ones are found, and none in a clean set."""
+
+import numpy as np
+import pytest
+from made_results import FIGURE_6, FINETUNE, PRETRAIN, make_result, make_results, plain_accuracy
+
+from shrinkbench.report.observations import observe
+from shrinkbench.report.pitfalls import find_pitfalls
+from shrinkbench.report.pitfalls.finding import clear_sign
+from shrinkbench.spec import EarlyStopping
+
+ONE_PAIR = [("cifar10", "resnet20")]
+TWO = ["global_magnitude", "layerwise_magnitude"]
+
+
+def found(results):
+    return find_pitfalls(results, observe(results))
+
+
+def kinds(results):
+    return sorted({pitfall.kind for pitfall in found(results)})
+
+
+def test_a_clean_set_has_no_pitfall():
+    assert found(make_results()) == []
+
+
+def test_figure_6_size_and_speed_disagree():
+    pitfalls = found(make_results(tilts=FIGURE_6, methods=TWO, pairs=ONE_PAIR))
+    assert [p.kind for p in pitfalls] == ["metrics-not-interchangeable"]
+    assert pitfalls[0].finding.startswith("global_magnitude is")
+    assert {panel.axis for panel in pitfalls[0].panels} == {"compression", "theoretical_speedup"}
+
+
+def test_figure_7_order_changes_with_the_amount():
+    def accuracy(spec):
+        late = spec.compression > 8 and spec.method.name == "global_magnitude"
+        return plain_accuracy(spec) - (0.05 if late else 0.0)
+
+    pitfalls = found(make_results(accuracy=accuracy, methods=TWO, pairs=ONE_PAIR))
+    assert [p.kind for p in pitfalls] == ["order-varies-with-amount"]
+    assert "less accurate at 16" in pitfalls[0].finding or "less accurate at 32" in pitfalls[0].finding
+
+
+def test_figure_7_order_changes_with_the_network():
+    def accuracy(spec):
+        swapped = spec.model == "resnet56" and spec.method.name == "global_magnitude" and spec.compression > 1
+        return plain_accuracy(spec) - (0.05 if swapped else 0.0)
+
+    pitfalls = found(make_results(accuracy=accuracy, methods=TWO))
+    assert [p.kind for p in pitfalls] == ["order-varies-with-task"]
+    assert pitfalls[0].where in (
+        "cifar10 / resnet20 and cifar10 / resnet56",
+        "imagenet / resnet18 and cifar10 / resnet56",
+    )
+
+
+def test_figure_8_initial_weights_confound_and_changes_do_not_cure_it():
+    def accuracy(spec):
+        steeper = 0.012 * np.log2(spec.compression) if spec.weights.name == "A" else 0.0
+        return plain_accuracy(spec) - steeper
+
+    pitfalls = found(make_results(accuracy=accuracy, methods=TWO, pairs=ONE_PAIR, weights=("A", "B")))
+    assert [p.kind for p in pitfalls] == ["initial-model-confounds"]
+    assert "layerwise_magnitude never beats global_magnitude" in pitfalls[0].finding
+    assert "does not cure it" in pitfalls[0].finding
+    assert {panel.metric for panel in pitfalls[0].panels} == {"top1", "top1_change"}
+
+
+def test_equal_weights_confound_nothing():
+    assert found(make_results(methods=TWO, pairs=ONE_PAIR, weights=("A", "B"))) == []
+
+
+def test_seeds_that_disagree_are_found_with_their_runs():
+    def accuracy(spec):
+        unlucky = spec.method.name == "global_gradient" and spec.compression == 16 and spec.seed == 1
+        return plain_accuracy(spec) - (0.25 if unlucky else 0.0)
+
+    results = make_results(accuracy=accuracy)
+    pitfalls = found(results)
+    assert {p.kind for p in pitfalls} == {"wide-seed-spread"}
+    by_key = {r.key: r.spec for r in results}
+    assert {by_key[k].compression for p in pitfalls for k in p.runs} == {16.0}
+    assert {by_key[k].method.name for p in pitfalls for k in p.runs} == {"global_gradient"}
+
+
+def test_selection_on_the_test_split_by_recipe():
+    recipe = FINETUNE.model_copy(update={"selection": "best-test"})
+    results = make_results(pairs=ONE_PAIR, recipe=recipe)
+    assert kinds(results) == ["selection-on-test"]
+    assert set(found(results)[0].runs) == {r.key for r in results}
+
+
+def test_selection_on_the_test_split_by_equal_figures():
+    results = [r.model_copy(update={"validation": r.after}) for r in make_results(pairs=ONE_PAIR)]
+    assert kinds(results) == ["selection-on-test"]
+
+
+def test_pretraining_selected_on_test_counts_too():
+    weights_recipe = PRETRAIN.model_copy(update={"selection": "best-test"})
+    results = []
+    for r in make_results(pairs=ONE_PAIR):
+        weights = r.spec.weights.model_copy(update={"recipe": weights_recipe})
+        spec = r.spec.model_copy(update={"weights": weights})
+        results.append(r.model_copy(update={"spec": spec, "key": spec.key}))
+    assert kinds(results) == ["selection-on-test"]
+
+
+def test_unequal_recipes_are_found():
+    longer = FINETUNE.model_copy(update={"name": "long", "epochs": 60})
+    results = make_results(methods=["global_magnitude"], pairs=ONE_PAIR)
+    results += make_results(methods=["layerwise_magnitude"], pairs=ONE_PAIR, recipe=longer)
+    pitfalls = found(results)
+    assert [p.kind for p in pitfalls] == ["unequal-budgets"]
+    assert "30 epochs" in pitfalls[0].finding
+    assert "60 epochs" in pitfalls[0].finding
+
+
+def test_every_method_under_every_recipe_is_equal():
+    longer = FINETUNE.model_copy(update={"name": "long", "epochs": 60})
+    results = make_results(methods=TWO, pairs=ONE_PAIR)
+    assert found(results + make_results(methods=TWO, pairs=ONE_PAIR, recipe=longer)) == []
+
+
+@pytest.mark.parametrize(("stopping", "epochs", "expected"), [(None, 7, 1), (3, 7, 0), (3, 12, 1)])
+def test_unequal_epochs_under_one_recipe(stopping, epochs, expected):
+    rule = EarlyStopping(patience=stopping) if stopping else None
+    recipe = FINETUNE.model_copy(update={"early_stopping": rule})
+    results = [
+        r.model_copy(update={"epochs_run": epochs}) if r.spec.method.name == "global_magnitude" else r
+        for r in make_results(methods=TWO, pairs=ONE_PAIR, recipe=recipe)
+    ]
+    assert [p.kind for p in found(results)] == ["unequal-budgets"] * expected
+
+
+def test_a_control_without_fine_tuning_is_found():
+    results = [
+        r.model_copy(update={"epochs_run": 0}) if r.spec.compression == 1 else r
+        for r in make_results(methods=TWO, pairs=ONE_PAIR)
+    ]
+    pitfalls = found(results)
+    assert [p.kind for p in pitfalls] == ["unequal-budgets"]
+    assert "control" in pitfalls[0].title
+
+
+def test_best_of_epochs_is_found():
+    def spiky(result):
+        epochs = list(result.epochs)
+        epochs[2] = epochs[2].model_copy(update={"validation_top1": epochs[-1].validation_top1 + 0.03})
+        return result.model_copy(update={"epochs": tuple(epochs), "selected_epoch": 3})
+
+    results = [spiky(r) for r in make_results(methods=TWO, pairs=ONE_PAIR)]
+    assert kinds(results) == ["best-of-epochs"]
+    last = FINETUNE.model_copy(update={"selection": "last"})
+    assert kinds([spiky(r) for r in make_results(methods=TWO, pairs=ONE_PAIR, recipe=last)]) == []
+
+
+def test_pure_noise_shows_no_order():
+    def accuracy(spec):
+        rng = np.random.default_rng([spec.seed, len(spec.method.name), int(spec.compression), len(spec.model)])
+        return 0.8 + 0.003 * rng.standard_normal()
+
+    assert found(make_results(accuracy=accuracy)) == []
+
+
+def test_failed_runs_do_not_disturb():
+    results = make_results(methods=TWO)
+    results[5] = make_result(results[5].spec, failed="out of memory")
+    assert found(results) == []
+
+
+def test_a_difference_counts_only_out_of_the_noise():
+    assert clear_sign([0.004, 0.004, 0.004]) == 0
+    assert clear_sign([0.02, 0.021, 0.022]) == 1
+    assert clear_sign([0.05, -0.05, 0.06]) == 0
+    assert clear_sign([0.009]) == 0
+    assert clear_sign([-0.011]) == -1
+    assert clear_sign([]) == 0

@@ -1,1 +1,23 @@
+"""Pruning literature as data: a corpus, its analysis, its figures, and own results laid over it.
 
+``shrinkbench.literature.overlay`` and ``figures`` are imported by themselves, as they need pandas and matplotlib.
+
+>>> corpus = load_corpus()
+>>> summarise(corpus).pairs
+23
+"""
+
+from shrinkbench.literature.corpus import Corpus, Finding
+from shrinkbench.literature.lint import lint
+from shrinkbench.literature.store import load_corpus, write_corpus
+from shrinkbench.literature.summary import Summary, summarise
+
+__all__ = [
+    "Corpus",
+    "Finding",
+    "Summary",
+    "lint",
+    "load_corpus",
+    "summarise",
+    "write_corpus",
+]

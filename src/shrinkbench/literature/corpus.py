@@ -45,6 +45,7 @@ class Result:
             "dataset": self.dataset,
             "architecture": self.architecture,
             "method": self.method,
+            "finetuning": self.finetuning,
             "collection": self.collection,
         }
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from matplotlib import colormaps
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -20,6 +21,10 @@ _SIZES = {"parameters": "Number of parameters", "multiply_adds": "Number of mult
 _ACCURACIES = {"top1": "Top-1 accuracy (%)", "top5": "Top-5 accuracy (%)"}
 
 
+DENSE = 40
+"""Curves of more points than this are drawn without a line between them."""
+
+
 @dataclass(frozen=True)
 class _Look:
     """How one curve is drawn; hollow markers double the number that can be told apart."""
@@ -32,7 +37,7 @@ class _Look:
 
 def draw_families(panels: Sequence[FamilyPanel]) -> Figure:
     """Figure 1: families of unpruned networks as lines, pruned networks of the same family as stars."""
-    figure = new_figure(width=COLUMN_WIDTH * 1.35, height=4.6)
+    figure = new_figure(width=COLUMN_WIDTH * 1.5, height=4.7)
     grid = figure.subplots(2, 2, sharex="col", sharey="row")
     families = list(dict.fromkeys(panel.family.name for panel in panels))
     for panel in panels:
@@ -66,16 +71,19 @@ def draw_families(panels: Sequence[FamilyPanel]) -> Figure:
     for column, label in enumerate(_SIZES.values()):
         grid[1][column].set_xlabel(label)
     figure.suptitle("Speed and size trade-offs of original and pruned models", fontsize=8)
-    _shared_legend(figure, columns=3)
+    _shared_legend(figure, columns=len(families), fontsize=6)
     return figure
 
 
 def draw_fragmentation(panels: Sequence[Panel]) -> Figure:
     """Figure 3: a column per pair, a row per choice of metrics, a curve per method, coloured by year."""
     pairs = list(dict.fromkeys(panel.pair for panel in panels))
-    rows = [(x, y) for x in EFFICIENCIES for y in CHANGES if any(p.curves for p in panels if (p.x, p.y) == (x, y))]
+    rows = [
+        (x, y) for x in EFFICIENCIES for y in CHANGES if any(p.curves for p in panels if (p.x, p.y) == (x, y))
+    ]
     looks = _looks(panels)
-    legend_rows = -(-len(looks) // 6)
+    columns = legend_columns(looks, width=PAGE_WIDTH, fontsize=5.2, most=6)
+    legend_rows = -(-len(looks) // columns)
     figure = new_figure(width=PAGE_WIDTH, height=1.45 * max(len(rows), 1) + 0.13 * legend_rows + 0.4)
     grid = figure.subplots(max(len(rows), 1), max(len(pairs), 1), squeeze=False)
     for panel in panels:
@@ -88,16 +96,19 @@ def draw_fragmentation(panels: Sequence[Panel]) -> Figure:
             continue
         _draw_panel(axes, panel, looks)
         if row == 0:
-            axes.set_title(_pair_title(panel.pair))
+            axes.set_title(_pair_title(panel.pair), fontsize=7)
         if column == 0:
             axes.set_ylabel(CHANGES[panel.y].replace(" in ", " in\n") + " (%)")
         axes.set_xlabel(EFFICIENCIES[panel.x], labelpad=1)
-    handles = [
-        _handle(label, look) for label, look in looks.items()
-    ]
+    handles = [_handle(label, look) for label, look in looks.items()]
     if handles:
         figure.legend(
-            handles=handles, loc="outside lower center", ncols=6, fontsize=5.2, columnspacing=0.8, handlelength=2.0
+            handles=handles,
+            loc="outside lower center",
+            ncols=columns,
+            fontsize=5.2,
+            columnspacing=0.8,
+            handlelength=2.0,
         )
     return figure
 
@@ -113,15 +124,26 @@ def draw_variability(magnitude: Sequence[Curve], other: Sequence[Curve], pair: P
             _draw_curve(axes, curve, _Look(style.colour, style.marker, axes is bottom, style.line))
             index += 1
         axes.set_ylabel(_ACCURACIES["top1"])
-    network = _pair_title(pair).replace(" on ", ", ")
-    top.set_title(f"{network}: unstructured magnitude-based pruning")
-    bottom.set_title(f"{network}: all other methods")
+    figure.suptitle(f"Pruning {_pair_title(pair)}", fontsize=8)
+    top.set_title("Unstructured magnitude-based pruning")
+    bottom.set_title("All other methods")
     bottom.set_xlabel(_SIZES["parameters"])
     bottom.set_xscale("log")
     bottom.xaxis.set_major_locator(LogLocator(base=10, numticks=6))
-    bottom.xaxis.set_minor_formatter(NullFormatter())
-    _shared_legend(figure, columns=2, fontsize=5.6)
+    sizes = [point.x for curve in (*magnitude, *other) for point in curve.points]
+    if max(sizes) / min(sizes) > 10:
+        bottom.xaxis.set_minor_formatter(NullFormatter())
+    labels = [curve.label for curve in (*magnitude, *other)]
+    columns = legend_columns(labels, width=COLUMN_WIDTH, fontsize=5.6, most=2)
+    _shared_legend(figure, columns=columns, fontsize=5.6)
     return figure
+
+
+def legend_columns(labels: Collection[str], *, width: float, fontsize: float, most: int) -> int:
+    """How many legend columns of the longest label fit into ``width`` inches, ``most`` at most."""
+    longest = max(map(len, labels), default=1)
+    entry = (0.58 * longest + 4.5) * fontsize / 72  # a letter is 0.58 of the font size wide on average
+    return max(1, min(most, int(width / entry)))
 
 
 def _looks(panels: Sequence[Panel]) -> dict[str, _Look]:
@@ -149,14 +171,15 @@ def _draw_panel(axes: Axes, panel: Panel, looks: dict[str, _Look]) -> None:
     for curve in panel.curves:
         _draw_curve(axes, curve, looks[curve.label])
     xs = [point.x for curve in panel.curves for point in curve.points]
-    if panel.x == "compression":
-        _powers_of_two(axes, min(xs), max(xs))
+    if panel.x == "compression" and max(xs) / min(xs) > 2:
+        powers_of_two(axes, min(xs), max(xs))
     else:
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=5 if max(xs) - min(xs) > 1 else 3))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
 
 
-def _powers_of_two(axes: Axes, low: float, high: float) -> None:
+def powers_of_two(axes: Axes, low: float, high: float) -> None:
+    """A base-2 logarithmic x axis whose ticks are the powers of two around the data."""
     axes.set_xscale("log", base=2)
     ticks = [2.0**power for power in range(8) if low / 1.3 <= 2.0**power <= high * 1.3]
     axes.xaxis.set_major_locator(FixedLocator(ticks))
@@ -165,7 +188,8 @@ def _powers_of_two(axes: Axes, low: float, high: float) -> None:
 
 
 def _draw_curve(axes: Axes, curve: Curve, look: _Look) -> None:
-    """One curve in percent, with a bar where a spread is known."""
+    """One curve in percent, with a bar where a spread is known; dense ones as dots, without a line."""
+    dense = len(curve.points) > DENSE
     xs, ys = [point.x for point in curve.points], [100 * point.y for point in curve.points]
     axes.plot(
         xs,
@@ -173,10 +197,10 @@ def _draw_curve(axes: Axes, curve: Curve, look: _Look) -> None:
         color=look.colour,
         marker=look.marker,
         markerfacecolor="white" if look.hollow else look.colour,
-        markeredgewidth=0.7,
-        markersize=3.2,
+        markeredgewidth=0.4 if dense else 0.7,
+        markersize=2.0 if dense else 3.2,
         linewidth=0.9,
-        linestyle=look.line,
+        linestyle="" if dense else look.line,
         label=curve.label,
     )
     spread = [100 * (point.spread or 0.0) for point in curve.points]
@@ -185,7 +209,7 @@ def _draw_curve(axes: Axes, curve: Curve, look: _Look) -> None:
 
 
 def _handle(label: str, look: _Look) -> Line2D:
-    return Line2D(
+    line = Line2D(
         [],
         [],
         label=label,
@@ -194,8 +218,9 @@ def _handle(label: str, look: _Look) -> Line2D:
         markerfacecolor="white" if look.hollow else look.colour,
         markeredgewidth=0.7,
         linewidth=0.9,
-        linestyle=look.line,
     )
+    line.set(linestyle=look.line)
+    return line
 
 
 def _pair_title(pair: Pair) -> str:
@@ -204,7 +229,7 @@ def _pair_title(pair: Pair) -> str:
 
 def _shared_legend(figure: Figure, *, columns: int, fontsize: float = 6.5) -> None:
     """One legend below all panels, every label once."""
-    entries: dict[str, object] = {}
+    entries: dict[str, Artist] = {}
     for axes in figure.axes:
         for handle, label in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(label, handle)

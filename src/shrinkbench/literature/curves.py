@@ -90,7 +90,7 @@ def fragmentation_panels(
 def tradeoff_curves(
     corpus: Corpus, results: Iterable[Normalised], *, pair: Pair, x: str, y: str
 ) -> tuple[Curve, ...]:
-    """One curve per method of ``results`` on ``pair``, oldest first; results without both values have no point."""
+    """One curve per method on ``pair``, oldest first; results without both values have no point."""
     placed = []
     for n in results:
         efficiency, change = n.measures.get(x), n.measures.get(y)
@@ -132,7 +132,9 @@ def method_label(corpus: Corpus, result: Normalised) -> str:
 
 def points_per_curve(results: Iterable[Normalised], pairs: Collection[Pair]) -> dict[tuple[str, Pair], int]:
     """How many operating points each paper gives each of ``pairs``; only results that can be plotted count."""
-    return dict(Counter((n.result.paper, n.result.pair) for n in results if n.result.pair in pairs and is_plottable(n)))
+    return dict(
+        Counter((n.result.paper, n.result.pair) for n in results if n.result.pair in pairs and is_plottable(n))
+    )
 
 
 def methods_without_shared_coordinate(corpus: Corpus, results: Iterable[Normalised]) -> tuple[str, ...]:
@@ -171,5 +173,6 @@ def _distinct(curves: list[Curve]) -> list[Curve]:
     for curve in curves:
         papers.setdefault(curve.label, set()).add(curve.paper)
     return [
-        Curve(f"{c.label} ({c.paper})", c.paper, c.year, c.points) if len(papers[c.label]) > 1 else c for c in curves
+        Curve(f"{c.label} ({c.paper})", c.paper, c.year, c.points) if len(papers[c.label]) > 1 else c
+        for c in curves
     ]

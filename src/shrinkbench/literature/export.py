@@ -156,7 +156,7 @@ def _facts(row: Row) -> list[Fact]:
     }
     trials = _number(row, "NumTrials")
     facts = [
-        Fact(quantity=quantity, value=value, unit=unit, trials=int(trials) if trials else None, **common)  # type: ignore[arg-type]  # literals from the table above
+        Fact(quantity=quantity, value=value, unit=unit, trials=int(trials) if trials else None, **common)
         for column, (quantity, unit) in _QUANTITIES.items()
         if (value := _number(row, column)) is not None
     ]
@@ -185,16 +185,15 @@ def _number(row: Row, column: str) -> Decimal | None:
     return number.quantize(Decimal(1).scaleb(-decimals))
 
 
-def _check_references(
-    records: list[Row], papers: list[Row], models: list[Row], datasets: list[Row]
-) -> None:
+def _check_references(records: list[Row], papers: list[Row], models: list[Row], datasets: list[Row]) -> None:
     """Every record must name a paper, dataset and network of the other tables."""
     for column, table in (("Paper", papers), ("Dataset", datasets), ("Model", models)):
         known = {row["Name"] for row in table}
         for row in records:
             if row[column] not in known:
                 raise ShrinkbenchError(
-                    f"{row.path}, row {row.number} (line {row.line}): {column.lower()} '{row[column]}' is not in "
+                    f"{row.path}, row {row.number} (line {row.line}): {column.lower()} '{row[column]}' is "
+                    "not in "
                     f"{table[0].path.name if table else 'its table'}, so one of the two files is cut or of "
                     f"another version; {REMEDY}"
                 )

@@ -1,4 +1,4 @@
-"""Every figure of the survey from one corpus, each with its data as a table and a caption that counts exclusions."""
+"""Every figure of the survey from one corpus, with its data as a table and a caption that counts exclusions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,12 @@ from matplotlib.figure import Figure
 
 from shrinkbench.literature.corpus import Corpus
 from shrinkbench.literature.curve_figures import draw_families, draw_fragmentation, draw_variability
-from shrinkbench.literature.curves import Curve, fragmentation_panels, is_plottable, methods_without_shared_coordinate
+from shrinkbench.literature.curves import (
+    Curve,
+    fragmentation_panels,
+    is_plottable,
+    methods_without_shared_coordinate,
+)
 from shrinkbench.literature.graph import comparison_graph
 from shrinkbench.literature.histograms import draw_breadth, draw_comparisons, draw_graph
 from shrinkbench.literature.selection import Selection
@@ -22,7 +27,7 @@ from shrinkbench.plotting import figure_style, save
 
 @dataclass(frozen=True)
 class Plate:
-    """A drawn figure with its caption and data; ``figure`` is missing where the corpus gives nothing to draw."""
+    """A figure with its caption and data; ``figure`` is missing where there is nothing to draw."""
 
     name: str
     caption: str
@@ -45,7 +50,9 @@ def plates(corpus: Corpus, *, keep: Collection[str] = ()) -> tuple[Plate, ...]:
         return tuple(make() for make in makers)
 
 
-def write_figures(corpus: Corpus, folder: Path, *, keep: Collection[str] = ()) -> tuple[tuple[Plate, list[Path]], ...]:
+def write_figures(
+    corpus: Corpus, folder: Path, *, keep: Collection[str] = ()
+) -> tuple[tuple[Plate, list[Path]], ...]:
     """Write every figure as SVG, PDF and PNG, its data as CSV, and all captions to ``captions.md``."""
     written = []
     captions = [f"# {corpus.name}\n"]
@@ -84,7 +91,8 @@ def _families(corpus: Corpus, keep: Collection[str]) -> Plate:
     caption = (
         "Size and speed against accuracy for families of networks (lines) and for networks pruned from them "
         "(stars). Pruned networks are scaled as if every one of a name had begun the same: "
-        f"{_standards(standards)}. Operations of unknown convention count as the fraction that the paper gives. "
+        f"{_standards(standards)}. Operations of unknown convention count as the fraction that the paper "
+        "gives. "
         f"{_exclusions(selection)}"
     )
     return Plate("figure1", caption, draw_families(panels), tuple(rows))
@@ -92,8 +100,10 @@ def _families(corpus: Corpus, keep: Collection[str]) -> Plate:
 
 def _comparisons(summary: Summary) -> Plate:
     caption = (
-        f"Reported comparisons between papers. Of {summary.papers} papers, {summary.compare_to_none} compare to no "
-        f"other, {summary.compare_to_at_most_one} to at most one and {summary.compare_to_at_most_three} to at most "
+        f"Reported comparisons between papers. Of {summary.papers} papers, {summary.compare_to_none} compare "
+        "to no "
+        f"other, {summary.compare_to_at_most_one} to at most one and {summary.compare_to_at_most_three} to "
+        "at most "
         f"three; {summary.never_compared_to} have never been compared to."
     )
     return Plate("figure2", caption, draw_comparisons(summary), _histogram_rows(summary.figure2))
@@ -114,9 +124,12 @@ def _fragmentation(corpus: Corpus, keep: Collection[str]) -> Plate:
         else ""
     )
     caption = (
-        "Fragmentation of results: every self-reported result on the pairs that most papers use, toy datasets left "
-        f"out. {len({c.label for c in drawn})} methods of {len({c.paper for c in drawn})} papers; up and to the "
-        "right is better; bars are standard deviations where a paper gives any. Results without an efficiency or "
+        "Fragmentation of results: every self-reported result on the pairs that most papers use, toy "
+        "datasets left "
+        f"out. {len({c.label for c in drawn})} methods of {len({c.paper for c in drawn})} papers; up and to "
+        "the "
+        "right is better; bars are standard deviations where a paper gives any. Results without an "
+        "efficiency or "
         f"a change in accuracy: {len(without)} of {len({n.result.paper for n in without})} papers. "
         f"{_exclusions(selection)}{footnote}"
     )
@@ -127,7 +140,8 @@ def _fragmentation(corpus: Corpus, keep: Collection[str]) -> Plate:
 def _breadth(summary: Summary) -> Plate:
     pairs = ", ".join(f"{architecture} on {dataset}" for dataset, architecture in summary.four_pairs)
     caption = (
-        "Number of results reported by each paper, toy datasets left out. Top: pairs used. Bottom: operating points "
+        "Number of results reported by each paper, toy datasets left out. Top: pairs used. Bottom: operating "
+        "points "
         f"per paper and pair, on {pairs}; a point needs an efficiency and a change in accuracy."
     )
     return Plate("figure4", caption, draw_breadth(summary), _histogram_rows(summary.figure4))
@@ -138,8 +152,10 @@ def _variability(corpus: Corpus, keep: Collection[str]) -> Plate:
     if standard is None or not (magnitude or other):
         return Plate("figure5", "Not drawn: the corpus names no network whose variability to show.", None)
     caption = (
-        f"Pruning {standard.pair[1]} on {standard.pair[0]}. Methods above all prune the weights of smallest magnitude "
-        "and differ in implementation, schedule and fine-tuning; below are all others. Points that share a size are "
+        f"Pruning {standard.pair[1]} on {standard.pair[0]}. Methods above all prune the weights of smallest "
+        "magnitude "
+        "and differ in implementation, schedule and fine-tuning; below are all others. Points that share a "
+        "size are "
         f"averaged, with their standard deviation as a bar. Scaled to one standard initial model: "
         f"{_standards((standard,))}. {_exclusions(selection)}"
     )
@@ -153,7 +169,8 @@ def _variability(corpus: Corpus, keep: Collection[str]) -> Plate:
 def _graph(corpus: Corpus) -> Plate:
     graph = comparison_graph(corpus)
     caption = (
-        f"The {len(graph.edges)} comparisons between {len(graph.papers)} papers by date. Marks grow with the number of "
+        f"The {len(graph.edges)} comparisons between {len(graph.papers)} papers by date. Marks grow with the "
+        "number of "
         f"papers that compare to them; {len(graph.never_compared_to)} are hollow, as nobody compares to them; "
         f"{len(graph.impossible)} comparisons lead to a paper of a later date (dashed)."
     )
@@ -183,7 +200,11 @@ def _exclusions(selection: Selection) -> str:
 
 def _histogram_rows(histograms: Mapping[str, Histogram]) -> tuple[Mapping[str, object], ...]:
     return tuple(
-        {"histogram": name, "value": value, **{side: counts.get(value, 0) for side, counts in histogram.items()}}
+        {
+            "histogram": name,
+            "value": value,
+            **{side: counts.get(value, 0) for side, counts in histogram.items()},
+        }
         for name, histogram in histograms.items()
         for value in sorted({value for counts in histogram.values() for value in counts})
     )

@@ -14,7 +14,7 @@ from shrinkbench.literature.selection import select
 
 @dataclass(frozen=True)
 class ComparisonGraph:
-    """Papers, and an edge from each paper to every paper that it compares to; ``dangling`` edges lead nowhere."""
+    """Papers, and an edge from each to every paper that it compares to; ``dangling`` edges lead nowhere."""
 
     papers: tuple[Paper, ...]
     edges: tuple[tuple[str, str], ...]

@@ -57,7 +57,7 @@ def draw_breadth(summary: Summary) -> Figure:
             ),
             (
                 summary.figure4["points_per_curve"],
-                "Number of points used to characterise a trade-off curve",
+                "Number of points per trade-off curve",
                 "Number of points",
                 "Number of curves\nusing this many points",
             ),
@@ -86,7 +86,15 @@ def _stack(axes: Axes, histogram: Histogram, first: int) -> None:
     for side, label, colour, hatch in _SIDES:
         heights = [histogram[side].get(value, 0) for value in values]
         axes.bar(
-            values, heights, 0.9, bottom=below, label=label, color=colour, hatch=hatch, edgecolor="white", linewidth=0.4
+            values,
+            heights,
+            0.9,
+            bottom=below,
+            label=label,
+            color=colour,
+            hatch=hatch,
+            edgecolor="white",
+            linewidth=0.4,
         )
         below = [low + height for low, height in zip(below, heights, strict=True)]
     axes.set_xlim(first - 0.5, last + 0.5)
@@ -103,7 +111,7 @@ def draw_graph(graph: ComparisonGraph) -> Figure:
     """
     papers = sorted(graph.papers, key=lambda paper: (paper.date, paper.key))
     place = {paper.key: float(index) for index, paper in enumerate(papers)}
-    figure = new_figure(width=PAGE_WIDTH, height=3.4)
+    figure = new_figure(width=PAGE_WIDTH, height=3.5)
     axes = figure.subplots()
     impossible = {(source.key, target.key) for source, target in graph.impossible}
     for source, target in graph.edges:
@@ -124,12 +132,14 @@ def draw_graph(graph: ComparisonGraph) -> Figure:
     _name_the_most_compared(axes, papers, degrees, place)
     _years(axes, papers, place)
     height = max((abs(place[a] - place[b]) for a, b in graph.edges), default=1.0) / 2
-    axes.set_ylim(-0.42 * height, 1.04 * height)
+    axes.set_ylim(-0.45 * height, 1.04 * height)
     axes.set_xlim(-1.5, len(papers) + 0.5)
     axes.set_yticks([])
     axes.grid(visible=False)
     axes.spines["left"].set_visible(False)
-    axes.legend(handles=_graph_legend(later=bool(impossible)), loc="upper left")
+    figure.legend(
+        handles=_graph_legend(later=bool(impossible)), loc="outside lower center", ncols=5, fontsize=6
+    )
     return figure
 
 
@@ -153,19 +163,29 @@ def _arc(axes: Axes, source: float, target: float, *, later: bool) -> None:
 
 
 def _name_the_most_compared(
-    axes: Axes, papers: Sequence[Paper], degrees: dict[str, int], place: dict[str, float], named: int = 8
+    axes: Axes, papers: Sequence[Paper], degrees: dict[str, int], place: dict[str, float], named: int = 10
 ) -> None:
-    """Names below the line for the papers that most others compare to, on two levels so that they stay apart."""
+    """Names below the line for the papers that most others compare to, each on the first level with room."""
     most = sorted((p for p in papers if degrees[p.key]), key=lambda p: -degrees[p.key])[:named]
-    for index, paper in enumerate(sorted(most, key=lambda p: place[p.key])):
+    ends: list[float] = []
+    for paper in sorted(most, key=lambda p: place[p.key]):
+        text, at = f"{paper.label} ({degrees[paper.key]})", place[paper.key]
+        half = 0.0037 * len(text) * len(papers)  # half the width of the text in units of the axis
+        level = next((i for i, end in enumerate(ends) if end < at - half), len(ends))
+        ends[level : level + 1] = [at + half]
+        offset = (0, -26 - 9 * level)
+        line = {"arrowstyle": "-", "linewidth": 0.4, "color": "#777777", "shrinkB": 3, "shrinkA": 0}
+        axes.annotate("", (at, 0), offset, textcoords="offset points", arrowprops=line, zorder=1)
         axes.annotate(
-            f"{paper.label} ({degrees[paper.key]})",
-            (place[paper.key], 0),
-            xytext=(0, -20 - 10 * (index % 3)),
+            text,
+            (at, 0),
+            offset,
             textcoords="offset points",
             ha="center",
+            va="center",
             fontsize=6,
-            arrowprops={"arrowstyle": "-", "linewidth": 0.4, "color": "#777777", "shrinkB": 3},
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.6},
+            zorder=4,
         )
 
 
@@ -174,7 +194,7 @@ def _years(axes: Axes, papers: Sequence[Paper], place: dict[str, float]) -> None
     ticks: list[tuple[float, str]] = []
     seen: set[int] = set()
     for paper in papers:
-        if paper.year not in seen and (not ticks or place[paper.key] - ticks[-1][0] >= 2.5):
+        if paper.year not in seen and (not ticks or place[paper.key] - ticks[-1][0] >= 3.5):
             ticks.append((place[paper.key], str(paper.year)))
         seen.add(paper.year)
     axes.set_xticks([at for at, _ in ticks], [year for _, year in ticks])

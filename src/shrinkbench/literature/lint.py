@@ -105,6 +105,14 @@ def _repeated(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Findi
                 )
 
 
+def _uncertain(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]:
+    """Facts that whoever recorded them could not read with certainty."""
+    for fact in corpus.facts:
+        if fact.note.startswith("uncertain"):
+            where = f"{fact.paper}: {fact.dataset} / {fact.architecture}, {fact.source}"
+            yield Finding("uncertain-reading", where, f"{fact.quantity} = {fact.value}: {fact.note}")
+
+
 def _ambiguous(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]:
     """Shares whose meaning the paper leaves open: kept, pruned, or original over kept."""
     for n in results:
@@ -136,7 +144,9 @@ def _initial_sizes(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[
         usual = median(known or reported.get(n.result.pair, [1]))
         if value is not None and abs(value / usual - 1) > SIZE_TOLERANCE:
             seen.add(place)
-            message = f"{value / 1e6:.4g} M initial parameters where {usual / 1e6:.4g} M are usual: another network"
+            message = (
+                f"{value / 1e6:.4g} M initial parameters where {usual / 1e6:.4g} M are usual: another network"
+            )
             yield Finding("initial-size", n.result.where, message)
         fact = n.result.facts.get("initial_operations")
         if fact is not None and known and n.convention == "unknown":
@@ -146,9 +156,14 @@ def _initial_sizes(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[
             yield Finding(
                 "operations-convention",
                 n.result.where,
-                f"{fact.scaled / 1e9:.4g} G initial operations are neither the {counted} G multiply-adds of the "
+                f"{fact.scaled / 1e9:.4g} G initial operations are neither the {counted} G multiply-adds of "
+                "the "
                 "network nor twice that; they are not converted",
             )
+
+
+def _same(result: Normalised, dataset: str, value: float, parameters: int) -> bool:
+    return dataset == result.result.dataset and abs(value / parameters - 1) <= 0.02
 
 
 def _listed_networks(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]:
@@ -185,7 +200,9 @@ def _names(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]
         spelled.setdefault(re.sub(r"[\W_]+", "", name.lower()), []).append(name)
     for group in (*groups, *map(tuple, spelled.values())):
         if len(group) > 1:
-            yield Finding("two-names", " = ".join(group), "one thing under two names; each is counted for itself")
+            yield Finding(
+                "two-names", " = ".join(group), "one thing under two names; each is counted for itself"
+            )
     labels = Counter(paper.label for paper in corpus.papers)
     for label, count in labels.items():
         if count > 1:
@@ -226,6 +243,7 @@ CHECKS: dict[str, Check] = {
     "printed-twice": _repeated,
     "total": _parts,
     "ambiguous-convention": _ambiguous,
+    "uncertain-reading": _uncertain,
     "initial-size": _initial_sizes,
     "listed-operations": _listed_networks,
     "two-names": _names,

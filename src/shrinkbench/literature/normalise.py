@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal, get_args
@@ -268,5 +268,5 @@ def _multiply_adds(
     return [
         counts["multiply_adds"][which],
         _derive("flops / 2", lambda f: f / 2, counts["flops"][which]),
-        _derive(f"operations / {factor}", lambda o: o / factor, operations) if factor else None,
+        _derive(f"operations / {factor} ({convention})", lambda o: o / factor, operations) if factor else None,
     ]

@@ -12,11 +12,11 @@ from shrinkbench.spec import Value, parse_value
 Convention = Literal["multiply-adds", "FLOPs, two per multiply-add", "unknown"]
 FACTORS: dict[Convention, int] = {"multiply-adds": 1, "FLOPs, two per multiply-add": 2}
 TOLERANCE = 0.05
-"""How far an operation count may be off a known one: papers round, and count or leave out pooling and biases."""
+"""How far an operation count may be off a known one: papers round, and count pooling and biases or not."""
 
 
 class KnownNetwork(Value):
-    """One variant of a network, counted; ``convolution_weights`` leaves out the classifier, biases and norms."""
+    """One variant of a network, counted; ``convolution_weights`` leaves out classifier, biases and norms."""
 
     dataset: str
     architecture: str
@@ -34,7 +34,8 @@ def known_networks() -> tuple[KnownNetwork, ...]:
     with resources.as_file(resource) as path:
         rows = read_table(path, list(KnownNetwork.model_fields), remedy="reinstall the package")
         return tuple(
-            parse_value(KnownNetwork, {k: v for k, v in row.cells.items() if v}, where=str(path)) for row in rows
+            parse_value(KnownNetwork, {k: v for k, v in row.cells.items() if v}, where=str(path))
+            for row in rows
         )
 
 

@@ -22,15 +22,20 @@ class Where(Value):
     dataset: tuple[str, ...] = ()
     architecture: tuple[str, ...] = ()
     method: tuple[str, ...] = ()
+    finetuning: tuple[str, ...] = ()
     collection: tuple[str, ...] = ()
     top1_below: float | None = Field(default=None, gt=0, le=1)
+    compression_above: float | None = Field(default=None, ge=1)
 
-    def matches(self, fields: dict[str, str], top1: float | None) -> bool:
-        """Whether ``fields`` (paper, dataset, architecture, method, collection) and the accuracy fit."""
+    def matches(self, fields: dict[str, str], top1: float | None, compression: float | None) -> bool:
+        """Whether ``fields`` (those of a result, by name) and values fit."""
         if self.top1_below is not None and (top1 is None or top1 >= self.top1_below):
             return False
-        wanted = {name: values for name, values in self if values and name != "top1_below"}
-        return all(fields[name] in values for name, values in wanted.items())
+        if self.compression_above is not None and (
+            compression is None or compression <= self.compression_above
+        ):
+            return False
+        return all(fields[name] in values for name, values in self if name in fields and values)
 
 
 class Exclusion(Value):

@@ -54,7 +54,7 @@ Count = Literal[
     "initial_flops",
     "channels",
 ]
-Quantity = Literal[Accuracy, Change, Share, Ratio, Count, Literal["evaluated"]]
+Quantity = Literal[Accuracy, Change, Share, Ratio, Count, "evaluated"]
 Unit = Literal["percent", "fraction", "ratio", "one", "million", "billion", ""]
 
 UNIT_SCALES: dict[str, Decimal] = {

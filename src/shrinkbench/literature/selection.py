@@ -9,7 +9,7 @@ from functools import lru_cache
 from shrinkbench.errors import UnknownNameError
 from shrinkbench.literature.corpus import Corpus, nearest
 from shrinkbench.literature.normalise import Normalised, normalise
-from shrinkbench.literature.rules import Scope
+from shrinkbench.literature.rules import Scope, Where
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,9 @@ class Applied:
 
     def __str__(self) -> str:
         papers = f"{len(self.papers)} paper{'s' if len(self.papers) != 1 else ''}"
-        return f"{self.name}: {self.results} result{'s' if self.results != 1 else ''} of {papers} ({self.reason})"
+        return (
+            f"{self.name}: {self.results} result{'s' if self.results != 1 else ''} of {papers} ({self.reason})"
+        )
 
 
 @dataclass(frozen=True)
@@ -48,7 +50,8 @@ def select(
 
     Each named exclusion of that scope applies unless ``keep`` names it; a result that several exclusions cover
     counts for the first. Curves and variability see merged architectures, counts do not. ``supplements`` adds
-    the collections that stand beside the corpus; ``pair`` narrows everything to one dataset and network. Raises ``UnknownNameError`` for a name that is no exclusion.
+    the collections that stand beside the corpus; ``pair`` narrows everything to one dataset and network.
+    Raises ``UnknownNameError`` for a name that is no exclusion.
     """
     names = tuple(exclusion.name for exclusion in corpus.rules.exclusions)
     for name in keep:
@@ -63,9 +66,7 @@ def select(
     for exclusion in corpus.rules.exclusions:
         if scope not in exclusion.scope or exclusion.name in keep:
             continue
-        out = [
-            n for n in left if any(where.matches(n.result.fields, n.value("top1")) for where in exclusion.where)
-        ]
+        out = [n for n in left if any(fits(where, n) for where in exclusion.where)]
         if out:
             excluded.append(_applied(exclusion.name, exclusion.reason, out))
             gone = set(map(id, out))
@@ -74,6 +75,11 @@ def select(
     if scope != "counts":
         left, merged = _merge(corpus, left)
     return Selection(tuple(left), tuple(excluded), merged, tuple(keep))
+
+
+def fits(where: Where, result: Normalised) -> bool:
+    """Whether a result is one that ``where`` describes."""
+    return where.matches(result.result.fields, result.value("top1"), result.value("compression"))
 
 
 @lru_cache(maxsize=4)

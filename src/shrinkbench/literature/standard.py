@@ -15,7 +15,7 @@ from shrinkbench.literature.corpus import Corpus
 from shrinkbench.literature.curves import Curve, Pair, Place, group_curves
 from shrinkbench.literature.normalise import Normalised
 from shrinkbench.literature.rules import Family
-from shrinkbench.literature.selection import Selection, select
+from shrinkbench.literature.selection import Selection, fits, select
 
 INITIAL = {
     "parameters": "initial_parameters",
@@ -85,9 +85,7 @@ def scaled(result: Normalised, standard: StandardModel, size: str, accuracy: str
     change = result.measures.get(f"{accuracy}_change")
     if ratio is None or change is None or not {size, accuracy} <= standard.values.keys():
         return None
-    return Place(
-        result, standard.values[size] / ratio, standard.values[accuracy] + change.value, change.spread
-    )
+    return Place(result, standard.values[size] / ratio, standard.values[accuracy] + change.value, change.spread)
 
 
 def family_panels(
@@ -102,7 +100,9 @@ def family_panels(
             for family in corpus.rules.families:
                 pruned = []
                 for n in selection.results:
-                    if n.result.architecture in family.architectures and n.result.dataset == _dataset(corpus, family):
+                    if n.result.architecture in family.architectures and n.result.dataset == _dataset(
+                        corpus, family
+                    ):
                         if n.result.pair not in standards:
                             standards[n.result.pair] = standard_model(corpus, selection.results, n.result.pair)
                         place = scaled(n, standards[n.result.pair], size, accuracy)
@@ -145,10 +145,11 @@ def variability_curves(
         return (), (), selection, None
     main = [n for n in selection.results if not n.result.collection]
     standard = standard_model(corpus, main, pair)
-    magnitude, other = [], []
+    magnitude: list[Place] = []
+    other: list[Place] = []
     for n in selection.results:
         place = scaled(n, standard, "parameters", "top1")
         if place is not None:
-            is_magnitude = any(w.matches(n.result.fields, n.value("top1")) for w in corpus.rules.magnitude)
+            is_magnitude = any(fits(where, n) for where in corpus.rules.magnitude)
             (magnitude if is_magnitude else other).append(place)
     return group_curves(corpus, magnitude), group_curves(corpus, other), selection, standard

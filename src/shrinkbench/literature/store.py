@@ -47,7 +47,8 @@ def load_corpus(folder: Path | None = None) -> Corpus:
             return _read_own(bundled, origin="bundled")
     if not folder.is_dir():
         raise ShrinkbenchError(
-            f"there is no folder {folder}; give the folder of a corpus, or leave --corpus out for the bundled one"
+            f"there is no folder {folder}; give the folder of a corpus, or leave --corpus out for the "
+            "bundled one"
         )
     for candidate in (folder, folder / _BELOW_CHECKOUT):
         if (candidate / CORPUS_FILE).is_file():
@@ -84,7 +85,11 @@ def write_corpus(corpus: Corpus, folder: Path) -> list[Path]:
 
 def _cells(value: Value) -> dict[str, object]:
     return {
-        name: ",".join(cell) if isinstance(cell, tuple) else str(cell).lower() if isinstance(cell, bool) else cell
+        name: ",".join(cell)
+        if isinstance(cell, tuple)
+        else str(cell).lower()
+        if isinstance(cell, bool)
+        else cell
         for name, cell in value
     }
 

@@ -231,6 +231,8 @@ class _Reasons:
         ]
         hint = f"; without the exclusion {' or '.join(enough)} it would be {printed}" if enough else ""
         return (
-            f"{len(used)} papers have a result on these pairs, of which {len(drawn)} give both an efficiency and "
-            f"a change in accuracy and have a curve in Figure 3{hint}; no curve: {', '.join(sorted(used - drawn))}"
+            f"{len(used)} papers have a result on these pairs, of which {len(drawn)} give both an efficiency "
+            "and "
+            f"a change in accuracy and have a curve in Figure 3{hint}; no curve: "
+            f"{', '.join(sorted(used - drawn))}"
         )

@@ -43,9 +43,7 @@ _LISTING_FILES: dict[str, dict[str, tuple[str, str]]] = {
 }
 
 
-def read_supplements(
-    folder: Path, facts: tuple[Fact, ...]
-) -> tuple[tuple[Fact, ...], tuple[Finding, ...]]:
+def read_supplements(folder: Path, facts: tuple[Fact, ...]) -> tuple[tuple[Fact, ...], tuple[Finding, ...]]:
     """Every operating point of two papers on ResNet-50, and a finding for each folder that is absent.
 
     A supplement without initial values takes those that ``facts`` state for the same paper and network.
@@ -147,7 +145,7 @@ def _sparsity(folder: Path, facts: tuple[Fact, ...]) -> Iterable[Fact]:
         for row in read_table(folder / name, [pruned, accuracy], remedy=REMEDY):
             point = {**common, "method": method, "network": f"{name}, row {row.number}", "source": name}
             for quantity, column in (("parameters_pruned", pruned), ("top1", accuracy)):
-                yield Fact(quantity=quantity, value=decimal(row, column), unit="fraction", **point)  # type: ignore[arg-type]  # literals from the line above
+                yield Fact(quantity=quantity, value=decimal(row, column), unit="fraction", **point)
 
 
 def _initial_values(paper: str, collection: str, facts: tuple[Fact, ...]) -> Iterable[Fact]:

@@ -90,7 +90,8 @@ def _decoded(path: Path, remedy: str) -> str:
     except UnicodeDecodeError as error:
         row = error.object[: error.start].count(b"\n") + 1
         raise ShrinkbenchError(
-            f"{path}, line {row}: byte {error.start} is not UTF-8 text, so this is no CSV file of the corpus; {remedy}"
+            f"{path}, line {row}: byte {error.start} is not UTF-8 text, so this is no CSV file of the "
+            f"corpus; {remedy}"
         ) from None
 
 
@@ -115,4 +116,6 @@ def _check_header(path: Path, header: list[str], columns: list[str], remedy: str
         )
     names = ", ".join(f"'{name}'" for name in missing)
     plural = "s" if len(missing) > 1 else ""
-    raise ShrinkbenchError(f"{path}, row 1: the column{plural} {names} {'are' if plural else 'is'} missing; {remedy}")
+    raise ShrinkbenchError(
+        f"{path}, row 1: the column{plural} {names} {'are' if plural else 'is'} missing; {remedy}"
+    )

@@ -1,0 +1,352 @@
+"""Commands on the pruning literature: summary, table1, figures, graph, lint, overlay, convert."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from shrinkbench.errors import ShrinkbenchError
+
+if TYPE_CHECKING:
+    from shrinkbench.literature.corpus import Corpus
+    from shrinkbench.literature.graph import ComparisonGraph
+    from shrinkbench.literature.summary import Summary
+
+app = typer.Typer(
+    name="literature",
+    help="Published pruning results as data: counts, figures, checks, and your own results beside them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+CorpusDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--corpus",
+        metavar="DIR",
+        help="The published CSV export (or a checkout that holds it), or a corpus in our format; "
+        "without it, the bundled tables of Liu et al. 2019.",
+    ),
+]
+OutDir = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write files to this folder.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option("--keep", metavar="NAME", help="Do not apply this named exclusion; repeat for several."),
+]
+
+
+@app.command()
+def summary(corpus: CorpusDir = None, out: OutDir = None, as_json: AsJson = False, keep: Keep = None) -> None:
+    """Count papers, datasets, networks, pairs and comparisons, with every exclusion and its count."""
+    from shrinkbench.literature.store import load_corpus
+    from shrinkbench.literature.summary import summarise
+
+    found = summarise(load_corpus(corpus), keep=keep or ())
+    text = json.dumps(found.as_json(), indent=2, ensure_ascii=False)
+    if out is not None:
+        _write(out / "summary.json", text + "\n")
+    if as_json:
+        typer.echo(text)
+    else:
+        _print_summary(found)
+
+
+@app.command()
+def table1(corpus: CorpusDir = None, out: OutDir = None, as_json: AsJson = False, keep: Keep = None) -> None:
+    """List the (dataset, architecture) pairs that at least four papers use."""
+    from shrinkbench.cli.tables import print_table
+    from shrinkbench.literature.store import load_corpus
+    from shrinkbench.literature.summary import TABLE1_MINIMUM, summarise
+    from shrinkbench.literature.tables import write_table
+
+    found = summarise(load_corpus(corpus), keep=keep or ())
+    rows = [asdict(row) for row in found.table1]
+    columns = ("dataset", "architecture", "papers")
+    if out is not None:
+        write_table(out / "table1.csv", columns, rows)
+        lines = [f"{row['dataset']} & {row['architecture']} & {row['papers']} \\\\" for row in rows]
+        head = "\\begin{tabular}{llr}\nDataset & Architecture & Papers \\\\\n\\hline\n"
+        _write(out / "table1.tex", head + "\n".join(lines) + "\n\\end{tabular}\n")
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    if rows:
+        print_table(rows, columns)
+    else:
+        typer.echo(f"no pair is used by {TABLE1_MINIMUM} papers or more; the corpus surveys {found.papers}")
+    for applied in found.exclusions["counts"]:
+        typer.echo(f"left out: {applied}")
+
+
+@app.command()
+def figures(
+    corpus: CorpusDir = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Write the figures to this folder.")] = Path(
+        "literature-figures"
+    ),
+    as_json: AsJson = False,
+    keep: Keep = None,
+) -> None:
+    """Draw Figures 1 to 5 and the graph of comparisons: SVG, PDF, PNG, the data as CSV, and captions."""
+    from shrinkbench.literature.figures import write_figures
+    from shrinkbench.literature.store import load_corpus
+
+    written = write_figures(load_corpus(corpus), out, keep=keep or ())
+    if as_json:
+        entries = [
+            {"figure": plate.name, "caption": plate.caption, "files": [str(path) for path in paths]}
+            for plate, paths in written
+        ]
+        typer.echo(json.dumps(entries, indent=2, ensure_ascii=False))
+        return
+    for plate, paths in written:
+        typer.echo(f"{plate.name}: {', '.join(path.name for path in paths) or plate.caption}")
+    typer.echo(f"captions, with what is left out: {out / 'captions.md'}")
+
+
+@app.command()
+def graph(
+    corpus: CorpusDir = None,
+    out: OutDir = None,
+    as_json: AsJson = False,
+    dataset: Annotated[str, typer.Option(help="With --architecture: what must a new paper compare to?")] = "",
+    architecture: Annotated[str, typer.Option(help="Network of the new paper, as Table 1 names it.")] = "",
+    paper: Annotated[str, typer.Option(help="One paper: whom it compares to, and who compares to it.")] = "",
+    keep: Keep = None,
+) -> None:
+    """Show who compares to whom, whom nobody compares to, and what a new paper must compare to."""
+    from shrinkbench.literature.graph import comparison_graph
+    from shrinkbench.literature.store import load_corpus
+
+    if bool(dataset) != bool(architecture):
+        missing = "--architecture" if dataset else "--dataset"
+        raise ShrinkbenchError(f"--dataset and --architecture belong together; add {missing}")
+    loaded = load_corpus(corpus)
+    comparisons = comparison_graph(loaded)
+    if dataset:
+        _print_candidates(loaded, dataset, architecture, keep or [], as_json=as_json)
+    elif paper:
+        _print_paper(loaded, comparisons, paper, as_json=as_json)
+    else:
+        _print_graph(comparisons, as_json=as_json)
+    if out is not None:
+        _write_graph(comparisons, out)
+
+
+@app.command()
+def lint(
+    corpus: CorpusDir = None,
+    out: OutDir = None,
+    as_json: AsJson = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 where anything is found.")] = False,
+) -> None:
+    """Find entries that are inconsistent, impossible or ambiguous."""
+    from shrinkbench.literature.lint import lint as run_checks
+    from shrinkbench.literature.store import load_corpus
+
+    findings = run_checks(load_corpus(corpus))
+    rows = [asdict(finding) for finding in findings]
+    text = json.dumps(rows, indent=2, ensure_ascii=False)
+    if out is not None:
+        _write(out / "lint.json", text + "\n")
+    if as_json:
+        typer.echo(text)
+    else:
+        for finding in findings:
+            typer.echo(f"{finding.check}: {finding.where}: {finding.message}")
+        typer.echo(f"{len(findings)} finding{'' if len(findings) == 1 else 's'}")
+    if strict and findings:
+        raise typer.Exit(1)
+
+
+@app.command()
+def overlay(
+    results: Annotated[
+        Path,
+        typer.Argument(
+            help="results.csv or results.parquet as `shrinkbench report` writes it, or its folder.",
+            show_default=False,
+        ),
+    ],
+    corpus: CorpusDir = None,
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Write figures and notes here.")] = Path(
+        "literature-overlay"
+    ),
+    as_json: AsJson = False,
+    keep: Keep = None,
+) -> None:
+    """Lay your own results over published curves: figure, points and notes on what differs."""
+    from shrinkbench.literature.overlay import overlay as lay_over
+    from shrinkbench.literature.overlay import read_own
+    from shrinkbench.literature.overlay_figure import write_overlay
+    from shrinkbench.literature.store import load_corpus
+
+    laid = lay_over(read_own(results), load_corpus(corpus), keep=keep or ())
+    if not laid.found:
+        raise ShrinkbenchError(
+            f"nothing to lay over: {'; '.join(laid.unmatched)}; "
+            "`shrinkbench literature summary --json` lists what the corpus has, --corpus gives another"
+        )
+    entries: list[dict[str, Any]] = [
+        {
+            "task": found.task,
+            "published": [list(pair) for pair in found.pairs],
+            "notes": list(found.notes),
+            "files": [str(path) for path in write_overlay(found, out)],
+        }
+        for found in laid.found
+    ]
+    if as_json:
+        typer.echo(
+            json.dumps({"overlays": entries, "unmatched": list(laid.unmatched)}, indent=2, ensure_ascii=False)
+        )
+        return
+    for entry in entries:
+        typer.echo(f"{entry['task']}: {', '.join(Path(path).name for path in entry['files'])}")
+        for note in entry["notes"]:
+            typer.echo(f"  {note}")
+    for reason in laid.unmatched:
+        typer.echo(f"not laid over: {reason}")
+
+
+@app.command()
+def convert(
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder for the corpus.", show_default=False)
+    ],
+    corpus: CorpusDir = None,
+) -> None:
+    """Write a corpus in our own format: one fact per row, with its source."""
+    from shrinkbench.literature.store import load_corpus, write_corpus
+
+    loaded = load_corpus(corpus)
+    paths = write_corpus(loaded, out)
+    typer.echo(
+        f"{len(loaded.papers)} papers, {len(loaded.facts)} facts -> {', '.join(p.name for p in paths)} in {out}"
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ShrinkbenchError(
+            f"cannot write {path}: {error.strerror or error}; choose a folder that can be written"
+        ) from None
+
+
+def _print_summary(found: Summary) -> None:
+    def share(count: int) -> str:
+        return f"{count} ({count / found.papers:.0%})" if found.papers else str(count)
+
+    typer.echo(f"{found.corpus} [{found.origin}]")
+    typer.echo(
+        f"{found.papers} papers ({found.peer_reviewed_papers} peer-reviewed, {found.non_pruning_papers} not "
+        "on pruning), "
+        f"{found.datasets} datasets, {found.architectures} architectures, {found.pairs} pairs, "
+        f"{found.results} results ({found.results_with_numbers} with numbers)"
+    )
+    typer.echo(
+        f"papers that compare to no other: {share(found.compare_to_none)}, to at most one: "
+        f"{share(found.compare_to_at_most_one)}, to at most three: {share(found.compare_to_at_most_three)}; "
+        f"never compared to: {share(found.never_compared_to)}"
+    )
+    for usage in found.table1:
+        typer.echo(f"  {usage.papers:3d}  {usage.dataset}, {usage.architecture}")
+    for scope, applied in found.exclusions.items():
+        for choice in applied:
+            typer.echo(f"left out or merged ({scope}): {choice}")
+    typer.echo(f"conflicts between printed values: {found.conflicts} (`lint` lists them)")
+    for derivation, count in found.derivations.items():
+        typer.echo(f"derived {count:4d}  {derivation}")
+    if found.printed:
+        typer.echo(f"as printed in {found.printed}: {'; '.join(found.agrees_with_print) or 'nothing'}")
+    for difference in found.differs_from_print:
+        typer.echo(f"not as printed: {difference}")
+
+
+def _print_graph(comparisons: ComparisonGraph, *, as_json: bool) -> None:
+    degrees = comparisons.compared_to_by
+    most = sorted(comparisons.papers, key=lambda paper: (-degrees[paper.key], paper.key))
+    data: dict[str, Any] = {
+        "papers": [
+            {"key": p.key, "label": p.label, "date": p.date, "compared_to_by": degrees[p.key]} for p in most
+        ],
+        "comparisons": [list(edge) for edge in comparisons.edges],
+        "never_compared_to": [paper.key for paper in comparisons.never_compared_to],
+        "to_later_papers": [[source.key, target.key] for source, target in comparisons.impossible],
+        "dangling": [list(edge) for edge in comparisons.dangling],
+    }
+    if as_json:
+        typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        return
+    typer.echo(f"{len(comparisons.papers)} papers, {len(comparisons.edges)} comparisons")
+    listed = ", ".join(f"{p.label} ({p.key}) {degrees[p.key]}" for p in most[:8] if degrees[p.key])
+    typer.echo(f"most compared to: {listed}")
+    never = comparisons.never_compared_to
+    typer.echo(f"never compared to ({len(never)}): {', '.join(f'{p.label} ({p.key})' for p in never)}")
+    for source, target in comparisons.impossible:
+        typer.echo(f"compares to a later paper: {source.key} ({source.date}) to {target.key} ({target.date})")
+    for source_key, target_key in comparisons.dangling:
+        typer.echo(f"leads nowhere: {source_key} to {target_key}")
+
+
+def _print_candidates(
+    corpus: Corpus, dataset: str, architecture: str, keep: list[str], *, as_json: bool
+) -> None:
+    from shrinkbench.cli.tables import print_table
+    from shrinkbench.literature.graph import must_compare_to
+
+    rows = [
+        {
+            "paper": candidate.paper.key,
+            "label": candidate.paper.label,
+            "results": candidate.results,
+            "with_numbers": candidate.with_numbers,
+            "compared_to_by": candidate.compared_to_by,
+        }
+        for candidate in must_compare_to(corpus, dataset, architecture, keep=keep)
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    typer.echo(f"a new paper on {dataset} with {architecture} meets {len(rows)} papers with results there:")
+    print_table(rows, ("paper", "label", "results", "with_numbers", "compared_to_by"))
+
+
+def _print_paper(corpus: Corpus, comparisons: ComparisonGraph, key: str, *, as_json: bool) -> None:
+    chosen = corpus.paper(key)
+    data = {
+        "paper": chosen.key,
+        "label": chosen.label,
+        "title": chosen.title,
+        "compares_to": [target for source, target in comparisons.edges if source == key],
+        "compared_to_by": [source for source, target in comparisons.edges if target == key],
+    }
+    if as_json:
+        typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+        return
+    typer.echo(f"{chosen.label}: {chosen.title}")
+    for name in ("compares_to", "compared_to_by"):
+        typer.echo(f"{name.replace('_', ' ')} ({len(data[name])}): {', '.join(data[name]) or 'none'}")
+
+
+def _write_graph(comparisons: ComparisonGraph, out: Path) -> None:
+    from shrinkbench.literature.graph import as_dot
+    from shrinkbench.literature.histograms import draw_graph
+    from shrinkbench.literature.tables import write_table
+    from shrinkbench.plotting import figure_style, save
+
+    edges = [{"paper": source, "compares_to": target} for source, target in comparisons.edges]
+    write_table(out / "comparisons.csv", ("paper", "compares_to"), edges)
+    _write(out / "comparisons.dot", as_dot(comparisons))
+    with figure_style():
+        drawn = draw_graph(comparisons)
+    save(drawn, out / "comparison_graph")

@@ -94,7 +94,8 @@ def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """``(x / 255 - mean) / std`` as float32 (N, C, H, W), channels_last, for uint8 pixels (N, H, W, C).
 
     ``mean`` and ``std`` come from :func:`affine`. The operations are those of torchvision
-    (``to_dtype(scale=True)``, then ``normalize``), so the values are bit for bit the same.
+    (``convert_image_dtype``, as in the presets of its weights, then ``normalize``): the values are bit for bit
+    the same.
     """
     values = pixels.flatten(2).to(torch.float32).div_(255).sub_(mean).div_(std)
     return values.view(pixels.shape).permute(0, 3, 1, 2)

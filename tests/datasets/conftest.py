@@ -1,0 +1,33 @@
+"""A cache folder of the tests' own, and the real data where they lie beside the repository."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory):
+    """No test reads or writes the user's cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SHRINKBENCH_CACHE", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def cifar10_folder():
+    return _real("cifar10")
+
+
+@pytest.fixture(scope="session")
+def imagenet_folder():
+    return _real("imagenet-sample")
+
+
+def _real(name):
+    folder = SHARED / name
+    if not folder.is_dir():
+        pytest.skip(f"the real data {folder} are not on this machine")
+    return folder

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from shrinkbench.spec import Value
 
 
@@ -80,7 +82,7 @@ class Latency(Value):
     """
 
     batch_size: int
-    form: Literal[masked, small]
+    form: Literal["masked", "small"]
     dense_seconds: float
     seconds: float
     threads: int

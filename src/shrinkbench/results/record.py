@@ -57,7 +57,8 @@ class RunResult(Value):
 
     ``before`` and ``after`` fine-tuning are measured on the test split; ``selected_epoch`` is the epoch whose
     weights ``after`` belongs to, chosen on the validation split alone (0: no epoch was run). ``further``
-    holds the quality after fine-tuning on extra evaluation splits, by name.
+    holds the quality after fine-tuning on extra evaluation splits, by name. ``references`` maps ``method``,
+    ``model`` and ``dataset`` to keys of references.bib.
     """
 
     schema_version: Literal[1] = 1
@@ -75,5 +76,6 @@ class RunResult(Value):
     epochs: tuple[EpochRecord, ...] = ()
     layers: dict[str, LayerDensity] = Field(default_factory=dict)
     weight_histogram: WeightHistogram | None = None
+    references: dict[str, str] = Field(default_factory=dict)
     budget: Budget | None = None
     provenance: Provenance

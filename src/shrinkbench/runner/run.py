@@ -174,8 +174,19 @@ def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path
         epochs=tuple(training.epochs),
         layers=layer_densities(module, masks),
         weight_histogram=_histogram(unpruned, module, masks),
+        references=_references(spec, data),
         provenance=provenance(watch, workspace.device),
     )
+
+
+def _references(spec: RunSpec, data: BoundData) -> dict[str, str]:
+    """What to cite for the method, the network and the dataset; the control has no method."""
+    keys = {
+        "method": METHODS.get(spec.method.name).reference if spec.compression > 1 else "",
+        "model": get_model(spec.model).reference,
+        "dataset": data.dataset.card.reference,
+    }
+    return {kind: key for kind, key in keys.items() if key}
 
 
 def _steps(spec: RunSpec) -> tuple[float, ...]:

@@ -1,0 +1,146 @@
+"""Appendix B, first two parts: the technique and the experiments as they are described."""
+
+from __future__ import annotations
+
+from shrinkbench.report.checklist.evidence import Evidence, is_magnitude
+from shrinkbench.report.checklist.lines import (
+    Decision,
+    listing,
+    rule,
+    satisfied,
+    undecidable,
+    violated,
+)
+from shrinkbench.report.citations import THE_PAPER, cite
+
+OLD = 2010
+
+
+@rule("context")
+def context(evidence: Evidence) -> Decision:
+    """Magnitude must be among the methods; whether the others are recent is a matter of the text."""
+    magnitude = [name for name, method in evidence.methods.items() if is_magnitude(method)]
+    if not magnitude:
+        return violated(
+            f"Methods that were run: {listing(list(evidence.methods))}; none scores by magnitude.",
+            needed="Run global_magnitude beside the other methods.",
+        )
+    years = [
+        f"{use.removeprefix('method ')} ({c.year})"
+        for c in cite(evidence.results)
+        if c.year and c.key != THE_PAPER
+        for use in c.cited_for
+        if use.startswith("method ")
+    ]
+    dated = f" Methods with a dated source: {listing(years)}." if years else ""
+    return undecidable(
+        f"Magnitude pruning was run ({listing(magnitude)}).{dated}",
+        needed=f"“{listing(list(evidence.proposed))} relates to <recent techniques> and to <techniques before "
+        f"{OLD}, such as optimal brain damage> as follows: ...”",
+    )
+
+
+@rule("algorithm")
+def algorithm(evidence: Evidence) -> Decision:
+    """Axes and recipes are stored in full; a plug-in's code is known by its digest only."""
+    foreign = [name for name, method in evidence.methods.items() if method.source]
+    recipes = sorted({r.spec.recipe.name for r in evidence.results})
+    facts = (
+        f"Every method is stored by its axes (structure, score, allocation, schedule, fine-tuning), and every "
+        f"value of the recipes {listing(recipes)} is printed under Provenance."
+    )
+    if foreign:
+        return undecidable(
+            facts,
+            f"Plug-ins, known by a digest of their code only: {listing(foreign)}.",
+            needed=f"“The code of {listing(foreign)} is listed in <appendix or link>.”",
+        )
+    return satisfied(facts, "All methods are part of shrinkbench in the versions listed there.")
+
+
+@rule("claims")
+def claims(evidence: Evidence) -> Decision:
+    """The results can only say what a claim may cover."""
+    datasets = sorted({r.spec.data.name for r in evidence.results})
+    networks = sorted({r.spec.model for r in evidence.results})
+    targets = sorted({target for _, _, target in evidence.cells})
+    span = f"compression {targets[0]:g} to {targets[-1]:g}" if targets else "no compression"
+    return undecidable(
+        f"Measured: {listing(datasets)}; {listing(networks)}; {span}.",
+        needed=f"“All claims hold for image classification on {listing(datasets)} with {listing(networks)} at "
+        f"{span}; nothing is claimed beyond.”",
+    )
+
+
+@rule("code")
+def code(evidence: Evidence) -> Decision:
+    """A link is in no result."""
+    commits = sorted({r.provenance.commit[:12] for r in evidence.results if r.provenance.commit})
+    known = f"The runs record the commit {listing(commits)}." if commits else "The runs record no commit."
+    return undecidable(known, needed="“The source code is available at <link>.”")
+
+
+@rule("architecture")
+def architecture(evidence: Evidence) -> Decision:
+    """A network's name is one exact definition; its weights need a recipe or a digest."""
+    vague = [r for r in evidence.results if r.spec.weights.kind == "file" and not r.spec.weights.digest]
+    if vague:
+        names = sorted({r.spec.weights.name for r in vague})
+        return violated(
+            f"Initial weights without a digest: {listing(names)}.",
+            needed="Give the weights as a file, so that its SHA-256 is recorded.",
+            runs=tuple(r.key for r in vague),
+        )
+    figures = {
+        f"{r.spec.model} ({r.size.parameters:,} parameters, {r.size.multiply_adds:,} multiply-adds)"
+        for r in evidence.results
+        if r.size
+    }
+    return satisfied(
+        f"Exact definitions, printed by `shrinkbench describe`: {listing(sorted(figures))}.",
+        "Initial weights are known by their pretraining recipe or by SHA-256 (under Provenance).",
+    )
+
+
+@rule("architecture-citation")
+def architecture_citation(evidence: Evidence) -> Decision:
+    """The network's card carries a reference; its namesakes are told apart there."""
+    cited = {use.removeprefix("network ") for c in cite(evidence.results) if c.entry for use in c.cited_for}
+    networks = sorted({r.spec.model for r in evidence.results})
+    missing = [network for network in networks if network not in cited]
+    if missing:
+        return undecidable(
+            f"Networks without a recorded reference: {listing(missing)}.",
+            needed=f"“{listing(missing)} was introduced in <citation>; it differs here in <differences>.”",
+        )
+    return satisfied(
+        f"References of {listing(networks)} are in references.bib; differences are in their cards."
+    )
+
+
+@rule("dataset")
+def dataset(evidence: Evidence) -> Decision:
+    """Every run stores the data's digest, subset, normalisation, batch size and augmentation."""
+    facts = sorted(
+        {
+            f"{r.spec.data.name} (digest {r.spec.data.revision[:12]}, batch size {r.spec.recipe.batch_size}, "
+            f"augmentation {'on' if r.spec.recipe.augment else 'off'})"
+            for r in evidence.results
+        }
+    )
+    return satisfied(f"Recorded with every run: {listing(facts)}; normalisation and subsets under Provenance.")
+
+
+@rule("hardware")
+def hardware(evidence: Evidence) -> Decision:
+    """Versions and processor are part of a run's provenance."""
+    bare = [r for r in evidence.results if not r.provenance.versions or not (r.provenance.processor)]
+    if bare:
+        return violated(
+            f"{len(bare)} runs record no library versions or no processor.",
+            needed="Run them again on a machine that tells its processor.",
+            runs=tuple(r.key for r in bare),
+        )
+    used = sorted({f"{r.provenance.device} on {r.provenance.processor}" for r in evidence.results})
+    torch = sorted({r.provenance.versions.get("torch", "unknown") for r in evidence.results})
+    return satisfied(f"{listing(used)}; PyTorch {listing(torch)}; all versions under Provenance.")

@@ -1,0 +1,93 @@
+"""The lines of Appendix B and Section 6 (lines.toml), and what deciding one of them gives."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+
+from shrinkbench.report.checklist.evidence import Evidence
+
+Status = Literal["satisfied", "violated", "undecidable"]
+
+
+@dataclass(frozen=True)
+class Decision:
+    """How a line stands.
+
+    ``evidence`` says what in the results decides it, ``runs`` are keys of the runs at fault (or, for a
+    satisfied line, of examples), ``figure`` a file of the report that shows it. ``needed`` is what would
+    satisfy the line: runs to add where it is violated, the author's sentence where it is not decidable.
+    """
+
+    status: Status
+    evidence: tuple[str, ...]
+    runs: tuple[str, ...] = ()
+    figure: str = ""
+    needed: str = ""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of the checklist, decided."""
+
+    id: str
+    source: str
+    group: str
+    text: str
+    status: Status
+    evidence: tuple[str, ...]
+    runs: tuple[str, ...]
+    figure: str
+    needed: str
+
+
+Decide = Callable[[Evidence], Decision]
+RULES: dict[str, Decide] = {}
+
+
+def rule(name: str) -> Callable[[Decide], Decide]:
+    """Register the decorated function as what decides the line ``name`` of lines.toml."""
+
+    def register(decide: Decide) -> Decide:
+        RULES[name] = decide
+        return decide
+
+    return register
+
+
+def decided(evidence: Evidence) -> list[Line]:
+    """Every line of lines.toml, in its order, decided."""
+    stored = Path(__file__).with_name("lines.toml").read_text(encoding="utf-8")
+    lines = []
+    for text in tomllib.loads(stored)["line"]:
+        d = RULES[text["id"]](evidence)
+        lines.append(Line(**text, **{f.name: getattr(d, f.name) for f in fields(d)}))
+    return lines
+
+
+def satisfied(*evidence: str, figure: str = "", runs: tuple[str, ...] = ()) -> Decision:
+    """The results meet the line."""
+    return Decision("satisfied", evidence, runs, figure)
+
+
+def violated(*evidence: str, needed: str, runs: tuple[str, ...] = (), figure: str = "") -> Decision:
+    """The results contradict the line; ``needed`` would mend it."""
+    return Decision("violated", evidence, runs, figure, needed)
+
+
+def undecidable(*evidence: str, needed: str) -> Decision:
+    """Results alone cannot tell; ``needed`` is the sentence that the author must supply."""
+    return Decision("undecidable", evidence, needed=needed)
+
+
+def listing(items: list[str], *, limit: int = 6) -> str:
+    """Items in a sentence, cut after ``limit``.
+
+    >>> listing(["a", "b", "c"], limit=2)
+    'a, b and 1 more'
+    """
+    shown = ", ".join(items[:limit])
+    return shown if len(items) <= limit else f"{shown} and {len(items) - limit} more"

@@ -90,14 +90,18 @@ def figures(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Write the figures to this folder.")] = Path(
         "literature-figures"
     ),
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="svg, pdf or png; repeat for several, by default all.")
+    ] = None,
     as_json: AsJson = False,
     keep: Keep = None,
 ) -> None:
-    """Draw Figures 1 to 5 and the graph of comparisons: SVG, PDF, PNG, the data as CSV, and captions."""
+    """Draw Figures 1 to 5 and the graph of comparisons, with their data as CSV and captions."""
     from shrinkbench.literature.figures import write_figures
     from shrinkbench.literature.store import load_corpus
+    from shrinkbench.plotting import FORMATS
 
-    written = write_figures(load_corpus(corpus), out, keep=keep or ())
+    written = write_figures(load_corpus(corpus), out, keep=keep or (), formats=tuple(formats or FORMATS))
     if as_json:
         entries = [
             {"figure": plate.name, "caption": plate.caption, "files": [str(path) for path in paths]}

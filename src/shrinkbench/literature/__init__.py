@@ -1,6 +1,6 @@
 """Pruning literature as data: a corpus, its analysis, its figures, and own results laid over it.
 
-``shrinkbench.literature.overlay`` and ``figures`` are imported by themselves, as they need pandas and matplotlib.
+The modules ``overlay`` and ``figures`` are imported by themselves, as they need pandas and matplotlib.
 
 >>> corpus = load_corpus()
 >>> summarise(corpus).pairs

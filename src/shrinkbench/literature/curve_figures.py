@@ -142,7 +142,7 @@ def draw_variability(magnitude: Sequence[Curve], other: Sequence[Curve], pair: P
 def legend_columns(labels: Collection[str], *, width: float, fontsize: float, most: int) -> int:
     """How many legend columns of the longest label fit into ``width`` inches, ``most`` at most."""
     longest = max(map(len, labels), default=1)
-    entry = (0.58 * longest + 4.5) * fontsize / 72  # a letter is 0.58 of the font size wide on average
+    entry = (0.58 * longest + 5) * fontsize / 72  # a letter is 0.58 of the font size wide on average
     return max(1, min(most, int(width / entry)))
 
 

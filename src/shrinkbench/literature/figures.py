@@ -8,6 +8,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.literature.corpus import Corpus
 from shrinkbench.literature.curve_figures import draw_families, draw_fragmentation, draw_variability
 from shrinkbench.literature.curves import (
@@ -22,7 +23,7 @@ from shrinkbench.literature.selection import Selection
 from shrinkbench.literature.standard import StandardModel, family_panels, variability_curves
 from shrinkbench.literature.summary import Histogram, Summary, summarise
 from shrinkbench.literature.tables import write_table
-from shrinkbench.plotting import figure_style, save
+from shrinkbench.plotting import FORMATS, figure_style, save
 
 
 @dataclass(frozen=True)
@@ -51,15 +52,22 @@ def plates(corpus: Corpus, *, keep: Collection[str] = ()) -> tuple[Plate, ...]:
 
 
 def write_figures(
-    corpus: Corpus, folder: Path, *, keep: Collection[str] = ()
+    corpus: Corpus, folder: Path, *, keep: Collection[str] = (), formats: Collection[str] = FORMATS
 ) -> tuple[tuple[Plate, list[Path]], ...]:
-    """Write every figure as SVG, PDF and PNG, its data as CSV, and all captions to ``captions.md``."""
+    """Write every figure in ``formats``, its data as CSV, and all captions to ``captions.md``.
+
+    Raises ``ShrinkbenchError`` for another format than SVG, PDF and PNG.
+    """
+    for unknown in set(formats) - set(FORMATS):
+        raise ShrinkbenchError(
+            f"figures are written as {', '.join(FORMATS)}, not as '{unknown}'; choose one of these"
+        )
     written = []
     captions = [f"# {corpus.name}\n"]
     for plate in plates(corpus, keep=keep):
         paths: list[Path] = []
         if plate.figure is not None:
-            paths = save(plate.figure, folder / plate.name)
+            paths = save(plate.figure, folder / plate.name, formats=formats)
             if plate.rows:
                 write_table(folder / f"{plate.name}.csv", list(plate.rows[0]), plate.rows)
                 paths.append(folder / f"{plate.name}.csv")

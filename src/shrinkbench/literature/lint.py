@@ -144,8 +144,10 @@ def _initial_sizes(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[
         usual = median(known or reported.get(n.result.pair, [1]))
         if value is not None and abs(value / usual - 1) > SIZE_TOLERANCE:
             seen.add(place)
+            fits = [v.architecture for v in known_networks() if _same(n, v.dataset, value, v.parameters)]
             message = (
                 f"{value / 1e6:.4g} M initial parameters where {usual / 1e6:.4g} M are usual: another network"
+                + (f", perhaps {fits[0]}" if fits else "")
             )
             yield Finding("initial-size", n.result.where, message)
         fact = n.result.facts.get("initial_operations")

@@ -1,0 +1,159 @@
+"""The own format: one fact per row, validated; the bundled tables; the converter."""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from made_corpus import corpus, fact, paper
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.literature import Corpus, load_corpus, summarise, write_corpus
+from shrinkbench.literature.schema import UNPRUNED, Fact
+
+
+def test_conversion_loses_nothing(export: Corpus, tmp_path: Path) -> None:
+    write_corpus(export, tmp_path)
+    again = load_corpus(tmp_path)
+    assert again.papers == export.papers
+    assert again.facts == export.facts
+    assert again.listings == export.listings
+    assert again.rules == export.rules
+    assert again.findings == export.findings
+    before, after = summarise(export).as_json(), summarise(again).as_json()
+    assert before | {"origin": ""} == after | {"origin": ""}
+
+
+def test_every_fact_has_a_source(export: Corpus, bundled: Corpus) -> None:
+    for loaded in (export, bundled):
+        assert all(f.source for f in loaded.facts)
+
+
+def test_bundled_values_equal_the_tables(bundled: Corpus, paper_text: str) -> None:
+    del paper_text  # only to skip where the shared folder is absent
+    shared = Path(__file__).parents[2].parent / "shared" / "facts" / "rethinking_tables.csv"
+    with shared.open(encoding="utf-8", newline="") as file:
+        wanted = Counter(
+            (row["table"], row["dataset"].split()[0], float(row["mean"]), row["std"] and float(row["std"]))
+            for row in csv.DictReader(file)
+        )
+    printed = [f for f in bundled.facts if f.source.startswith("Table") and not f.quantity.endswith("_pruned")]
+    found = Counter(
+        (
+            f.source.removeprefix("Table "),
+            f.dataset.split()[0],
+            float(f.value or 0),
+            "" if f.spread is None else float(f.spread),
+        )
+        for f in printed
+    )
+    assert set(found) == set(wanted)
+    # The four baselines that both scratch trainings share stand once in print and twice here.
+    assert {key: found[key] - wanted[key] for key in wanted if found[key] != wanted[key]} == {
+        ("2", "ImageNet", 71.51, ""): 1,
+        ("2", "ImageNet", 76.13, ""): 1,
+        ("3", "ImageNet", 71.51, ""): 1,
+        ("3", "ImageNet", 76.13, ""): 1,
+    }
+
+
+def test_bundled_changes_start_from_their_own_baseline(bundled: Corpus) -> None:
+    conv = {r.finetuning: r for r in bundled.results if r.network == "VGG-Conv"}
+    assert conv["fine-tuned"].facts["initial_top1"].scaled == pytest.approx(0.7103)
+    assert conv["scratch-E"].facts["initial_top1"].scaled == pytest.approx(0.7151)
+    assert set(conv) == {"fine-tuned", "scratch-E", "scratch-B"}  # sizes alone make no result
+
+
+def test_most_specific_initial_value_wins() -> None:
+    facts = [
+        fact("a", "top1", "70", "percent", network=UNPRUNED),
+        fact("a", "top1", "72", "percent", network=UNPRUNED, method="m"),
+        fact("a", "top1", "69", "percent", method="m"),
+        fact("a", "top1", "68", "percent", method="n"),
+        fact("a", "parameters", "5", "million"),
+    ]
+    by_method = {r.method: r for r in corpus([paper("a", 2018)], facts).results}
+    assert set(by_method) == {"m", "n"}
+    assert by_method["m"].facts["initial_top1"].scaled == pytest.approx(0.72)
+    assert by_method["n"].facts["initial_top1"].scaled == pytest.approx(0.70)
+    assert all(r.facts["parameters"].scaled == 5_000_000 for r in by_method.values())
+
+
+@pytest.mark.parametrize(
+    ("quantity", "value", "unit", "told"),
+    [
+        ("top1", "0.9", "ratio", "does not fit 'top1'"),
+        ("compression", "2", "percent", "does not fit 'compression'"),
+        ("evaluated", "1", "", "a value is needed"),
+        ("top1", None, "percent", "a value is needed"),
+    ],
+)
+def test_units_and_values_are_checked(quantity: str, value: str | None, unit: str, told: str) -> None:
+    with pytest.raises(ValueError, match=told):
+        fact("a", quantity, value, unit)
+
+
+def _message(folder: Path) -> str:
+    with pytest.raises(ShrinkbenchError) as caught:
+        load_corpus(folder)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.fixture
+def written(tmp_path: Path, bundled: Corpus) -> Path:
+    write_corpus(bundled, tmp_path)
+    return tmp_path
+
+
+def test_a_wrong_cell_names_file_row_and_field(written: Path) -> None:
+    path = written / "facts.csv"
+    path.write_text(
+        path.read_text(encoding="utf-8").replace(",93.63,percent", ",much,percent", 1), encoding="utf-8"
+    )
+    message = _message(written)
+    assert "facts.csv, row 2 (line 2)" in message
+    assert "value = 'much'" in message
+
+
+def test_an_unknown_quantity_is_refused(written: Path) -> None:
+    path = written / "facts.csv"
+    path.write_text(path.read_text(encoding="utf-8").replace(",top1,", ",accuracy,", 1), encoding="utf-8")
+    assert "quantity = 'accuracy'" in _message(written)
+
+
+def test_a_fact_of_an_unknown_paper_is_refused(written: Path) -> None:
+    path = written / "facts.csv"
+    path.write_text(
+        path.read_text(encoding="utf-8").replace("liu2019rethinking", "liu2020", 1), encoding="utf-8"
+    )
+    assert "names the paper 'liu2020'" in _message(written)
+
+
+def test_a_repeated_paper_is_refused(written: Path) -> None:
+    path = written / "papers.csv"
+    lines = path.read_text(encoding="utf-8").splitlines()
+    path.write_text("\n".join([*lines, lines[1]]) + "\n", encoding="utf-8")
+    assert "two papers are called" in _message(written)
+
+
+def test_another_schema_version_is_refused(written: Path) -> None:
+    path = written / "corpus.json"
+    data = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps(data | {"schema_version": 2}), encoding="utf-8")
+    assert "schema_version = 2" in _message(written)
+
+
+def test_a_broken_manifest_is_refused(written: Path) -> None:
+    (written / "corpus.json").write_text("{", encoding="utf-8")
+    assert "cannot read" in _message(written)
+
+
+def test_resolution_is_one_in_the_last_digit() -> None:
+    assert Fact.model_validate(fact("a", "top1", "93.40", "percent").model_dump()).resolution == pytest.approx(
+        1e-4
+    )
+    assert fact("a", "parameters", "1.7", "million").resolution == pytest.approx(1e5)

@@ -1,0 +1,182 @@
+"""Own results beside published ones: the same normalisation, and notes that follow from the data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import stdev
+
+import pandas as pd
+import pytest
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.literature import Corpus
+from shrinkbench.literature.overlay import overlay, published_pairs, read_own
+from shrinkbench.literature.overlay_figure import draw_overlay, write_overlay
+from shrinkbench.literature.selection import select
+
+CONTROL = {0: 0.930, 1: 0.934}
+PRUNED = {0: 0.920, 1: 0.930}
+
+
+def _own(model: str = "resnet56", dataset: str = "cifar10", **more: object) -> pd.DataFrame:
+    rows = []
+    for seed in CONTROL:
+        common = {
+            "dataset": dataset,
+            "model": model,
+            "seed": seed,
+            "status": "done",
+            "parameters_kept": 853_018,
+            "top5": 0.998,
+            **more,
+        }
+        for method in ("global_weight", "random"):  # the control is listed under each method
+            rows.append(
+                {
+                    **common,
+                    "key": f"control {seed}",
+                    "method": method,
+                    "compression_target": 1.0,
+                    "compression": 1.0,
+                    "theoretical_speedup": 1.0,
+                    "top1": CONTROL[seed],
+                }
+            )
+            rows.append(
+                {
+                    **common,
+                    "key": f"{method} {seed}",
+                    "method": method,
+                    "compression_target": 4.0,
+                    "compression": 4.02,
+                    "theoretical_speedup": 2.5,
+                    "top1": PRUNED[seed],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def test_changes_are_from_the_control_of_the_same_seed(bundled: Corpus) -> None:
+    (found,) = overlay(_own(), bundled).found
+    panel = next(p for p in found.panels if (p.x, p.y) == ("compression", "top1_change"))
+    curve = next(c for c in panel.own if c.label == "global_weight (own)")
+    assert [p.x for p in curve.points] == pytest.approx([1.0, 4.02])
+    assert curve.points[1].y == pytest.approx((-0.010 - 0.004) / 2)
+    assert curve.points[1].spread == pytest.approx(stdev([-0.010, -0.004]))
+    assert (curve.points[0].y, curve.points[1].results) == (0.0, 2)
+
+
+def test_published_curves_are_those_of_the_corpus(bundled: Corpus) -> None:
+    (found,) = overlay(_own(), bundled).found
+    panel = next(p for p in found.panels if p.x == "compression")
+    fine_tuned = next(c for c in panel.published if c.label.endswith("(Li 2017), fine-tuned"))
+    assert [p.x for p in fine_tuned.points] == pytest.approx([853_018 / 773_336, 853_018 / 735_712])
+    assert [p.y for p in fine_tuned.points] == pytest.approx([0.9297 - 0.9314, 0.9267 - 0.9314])
+
+
+def test_metrics_that_one_side_lacks_get_no_panel(bundled: Corpus) -> None:
+    (found,) = overlay(_own(), bundled).found
+    assert {(p.x, p.y) for p in found.panels} == {("compression", "top1_change"), ("speedup", "top1_change")}
+
+
+@pytest.mark.parametrize(
+    ("dataset", "model", "pairs"),
+    [
+        ("cifar10", "resnet56", {("CIFAR-10", "ResNet-56")}),
+        ("CIFAR-10", "resnet56-projection", {("CIFAR-10", "ResNet-56")}),
+        ("cifar10", "cifar-vgg", {("CIFAR-10", "VGG-Torch-CIFAR10"), ("CIFAR-10", "VGG-16")}),
+        ("imagenet", "torchvision/vgg16_bn", {("ImageNet", "VGG-16")}),
+        ("imagenet", "timm/resnet50.tv_in1k", {("ImageNet", "ResNet-50")}),
+        ("imagenet", "alexnet-2012", {("ImageNet", "Alex/CaffeNet")}),
+        ("imagenet", "caffenet", {("ImageNet", "Alex/CaffeNet")}),
+        ("digits", "digits-cnn", set()),
+        ("cifar100", "resnet56-nonesuch", set()),
+    ],
+)
+def test_published_names_of_own_networks(
+    export: Corpus, dataset: str, model: str, pairs: set[tuple[str, str]]
+) -> None:
+    assert set(published_pairs(export, select(export, "curves"), dataset, model)) == pairs
+
+
+def test_notes_say_what_differs(export: Corpus) -> None:
+    own = pd.concat([_own(top5=None), _own().tail(1).assign(key="f", status="failed", top1=None)])
+    (found,) = overlay(own, export).found
+    notes = " ".join(found.notes)
+    assert "unpruned control after the same fine-tuning (93.20 % top-1, 2 seeds)" in notes
+    assert "means of 2 seeds" in notes
+    assert "6 give any spread" in notes
+    assert "resnet56 (0.853 M parameters)" in notes
+    assert "option A; option B" in notes
+    assert "failed and have no point: 1" in notes
+
+
+def test_unequal_starting_points_are_pointed_out(bundled: Corpus) -> None:
+    weaker = _own()
+    weaker["top1"] -= 0.05
+    (found,) = overlay(weaker, bundled).found
+    assert any("points below the published median" in note for note in found.notes)
+
+
+def test_tasks_without_counterpart_are_named(bundled: Corpus) -> None:
+    own = pd.concat([_own(), _own(model="digits-cnn", dataset="digits")])
+    laid = overlay(own, bundled)
+    assert [o.task for o in laid.found] == ["cifar10 / resnet56"]
+    (reason,) = laid.unmatched
+    assert reason.startswith("digits / digits-cnn: the corpus has no curve")
+
+
+def test_weights_are_not_pooled(bundled: Corpus) -> None:
+    own = pd.concat([_own(weights="pretrain"), _own(weights="random").assign(top1=0.5)])
+    tasks = [o.task for o in overlay(own, bundled).found]
+    assert tasks == ["cifar10 / resnet56 / pretrain", "cifar10 / resnet56 / random"]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (
+            lambda t: t.drop(columns=["theoretical_speedup", "top1"]),
+            "lacks the columns theoretical_speedup, top1",
+        ),
+        (lambda t: t.assign(status="failed"), "no finished run"),
+        (lambda t: t[t.compression_target > 1], "has no control"),
+    ],
+)
+def test_tables_that_cannot_be_laid_over(bundled: Corpus, spoil: object, told: str) -> None:
+    with pytest.raises(ShrinkbenchError, match=told):
+        overlay(spoil(_own()), bundled)  # type: ignore[operator]
+
+
+def test_both_files_of_the_report_read_the_same(tmp_path: Path) -> None:
+    own = _own()
+    own.to_csv(tmp_path / "results.csv", index=False)
+    (tmp_path / "report").mkdir()
+    own.to_parquet(tmp_path / "report" / "results.parquet")
+    pd.testing.assert_frame_equal(
+        read_own(tmp_path / "results.csv"), read_own(tmp_path / "report"), check_dtype=False
+    )
+    assert len(read_own(tmp_path)) == len(own)
+
+
+def test_files_that_are_no_table(tmp_path: Path) -> None:
+    with pytest.raises(ShrinkbenchError, match="holds no results"):
+        read_own(tmp_path)
+    with pytest.raises(ShrinkbenchError, match="does not exist"):
+        read_own(tmp_path / "results.csv")
+    (tmp_path / "x.parquet").write_bytes(b"none")
+    with pytest.raises(ShrinkbenchError, match="cannot be read as a result table"):
+        read_own(tmp_path / "x.parquet")
+
+
+def test_the_figure_shows_both_sides_and_names_both(bundled: Corpus, tmp_path: Path) -> None:
+    (found,) = overlay(_own(), bundled).found
+    figure = draw_overlay(found)
+    assert len(figure.axes) == 2
+    (legend,) = figure.legends
+    labels = [text.get_text() for text in legend.get_texts()]
+    assert labels[:2] == ["global_weight (own)", "random (own)"]
+    assert sum(label.startswith("Liu 2019") for label in labels) == 3
+    names = {path.suffix for path in write_overlay(found, tmp_path)}
+    assert names == {".svg", ".pdf", ".png", ".csv", ".md"}
+    assert found.notes[0] in (tmp_path / "overlay-cifar10-resnet56.md").read_text(encoding="utf-8")

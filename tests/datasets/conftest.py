@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 SHARED = Path(__file__).parents[2].parent / "shared" / "data"
@@ -19,6 +20,15 @@ def cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def cifar10_folder():
     return _real("cifar10")
+
+
+@pytest.fixture(scope="session")
+def cifar10_part(cifar10_folder, tmp_path_factory):
+    """The real test images and the first 10,000 real training images."""
+    folder = tmp_path_factory.mktemp("cifar10")
+    (folder / "test.parquet").symlink_to(cifar10_folder / "test.parquet")
+    pq.write_table(pq.ParquetFile(cifar10_folder / "train.parquet").read_row_group(0), folder / "train.parquet")
+    return folder
 
 
 @pytest.fixture(scope="session")

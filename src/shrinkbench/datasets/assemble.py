@@ -44,13 +44,8 @@ def assemble(
 
 
 def hold_out(parts: Mapping[str, Part], n: int, data: Path) -> dict[str, Part]:
-    """Give ``train`` and ``test`` a ``validation`` where the source has none: every n-th image of each class.
-
-    A ``validation`` without a ``test`` beside it becomes the test split, as in ImageNet's layout.
-    """
+    """Where ``train`` has no ``validation`` beside it, cut one off: every n-th image of each class."""
     found = dict(parts)
-    if "test" not in found and "validation" in found:
-        found["test"] = found.pop("validation")
     if "train" in found and "validation" not in found:
         whole = found["train"]
         kept, cut = every_nth(whole.labels, n)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import pickle
 import tarfile
 from collections.abc import Callable, Mapping
@@ -133,44 +132,47 @@ def _from_batches(data: Path, original: Original, name: str) -> dict[str, _Part]
 
 
 def _reader(data: Path, original: Original, name: str) -> Callable[[str], bytes] | None:
-    """How to read a batch by name: from the folder of batches, or straight from the archive; checked by MD5."""
-    checksums = {member: md5 for split in original.members.values() for member, md5 in split.items()}
-    archive = data if data.is_file() else data / original.archive.url.rsplit("/", 1)[-1]
-    folders = [
-        folder for folder in (data, data / original.folder) if (folder / next(iter(checksums))).is_file()
-    ]
-    if not folders and not (archive.is_file() and archive.suffix == ".gz"):
+    """How to read a batch by name, from the folder of batches or the archive, whose checksums are right."""
+    checksums = {member: md5 for members in original.members.values() for member, md5 in members.items()}
+    for folder in (data, data / original.folder):
+        if (folder / next(iter(checksums))).is_file():
+            for member, md5 in checksums.items():
+                _check(folder / member, "md5", md5, name)
+            return lambda member: (folder / member).read_bytes()
+    archive_name = original.archive.url.rsplit("/", 1)[-1]
+    archive = data if data.is_file() and data.name == archive_name else data / archive_name
+    if not archive.is_file():
         return None
+    _check(archive, "sha256", original.archive.sha256, name)
 
     def read(member: str) -> bytes:
-        where = folders[0] / member if folders else archive
-        try:
-            if folders:
-                content = where.read_bytes()
-            else:
-                with tarfile.open(archive) as tarred:
-                    stream = tarred.extractfile(f"{original.folder}/{member}")
-                    content = stream.read() if stream else b""
-        except (OSError, EOFError, KeyError, tarfile.TarError) as error:
-            raise ShrinkbenchError(
-                f"cannot read {member} of {name} from {where} ({error}); fetch it again"
-            ) from None
-        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
-        if found != checksums[member]:
-            raise ShrinkbenchError(
-                f"{member} of {name} in {where} is damaged: its MD5 is {found}, not {checksums[member]}; "
-                "fetch it again"
-            )
-        return content
+        with tarfile.open(archive) as tarred:
+            stream = tarred.extractfile(f"{original.folder}/{member}")
+            return stream.read() if stream else b""
 
     return read
+
+
+def _check(path: Path, algorithm: str, expected: str, name: str) -> None:
+    try:
+        with path.open("rb") as stream:
+            found = hashlib.file_digest(stream, algorithm).hexdigest()
+    except OSError as error:
+        raise ShrinkbenchError(
+            f"cannot read {path} of {name} ({error.strerror}); fetch the data again"
+        ) from None
+    if found != expected:
+        raise ShrinkbenchError(
+            f"{path} is damaged or not the published file of {name}: its {algorithm.upper()} is {found}, "
+            f"not {expected}; fetch the data again"
+        )
 
 
 def _unpickle(
     read: Callable[[str], bytes], members: Mapping[str, str], original: Original, folder: Path
 ) -> None:
-    # The checksum of every batch was found to be the published one: what is unpickled is the authors' file.
-    batches = [pickle.load(io.BytesIO(read(member)), encoding="latin1") for member in members]  # noqa: S301
+    # The checksums were found to be the published ones: what is unpickled are the authors' own files.
+    batches = [pickle.loads(read(member), encoding="latin1") for member in members]  # noqa: S301
     pixels = np.concatenate([batch["data"] for batch in batches]).reshape(-1, *SHAPE).transpose(0, 2, 3, 1)
     labels = np.concatenate([batch[original.label_key] for batch in batches])
     np.save(folder / "pixels.npy", np.ascontiguousarray(pixels))

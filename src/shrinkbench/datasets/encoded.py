@@ -53,7 +53,11 @@ class FileImages:
         """
         total = hashlib.sha256()
         for name, label in zip(self.names, self.labels.tolist(), strict=True):
-            total.update(f"{name}\0{label}\0{(self.root / name).stat().st_size}\n".encode())
+            try:
+                size = (self.root / name).stat().st_size
+            except OSError as error:
+                raise _unreadable(self.root / name, error) from None
+            total.update(f"{name}\0{label}\0{size}\n".encode())
         return total.hexdigest()
 
     @property
@@ -72,15 +76,20 @@ class FileImages:
         try:
             return path.read_bytes()
         except OSError as error:
-            raise ShrinkbenchError(f"cannot read the image {path}: {error.strerror}") from None
+            raise _unreadable(path, error) from None
 
     def where(self, row: int) -> str:
         """The path of the file."""
         return str(self.root / self.names[row])
 
 
-def decode(content: bytes, *, channels: int, where: str) -> Image.Image:
+def _unreadable(path: Path, error: OSError) -> ShrinkbenchError:
+    return ShrinkbenchError(f"cannot read the image {path} ({error.strerror}); put it back")
+
+
+def decode(encoded: EncodedImages, row: int, *, channels: int) -> Image.Image:
     """Decode one image to RGB (3 channels) or grey (1); the error names the one that does not decode."""
+    content = encoded.read(row)
     mode = "RGB" if channels == 3 else "L"
     try:
         image: Image.Image = Image.open(io.BytesIO(content))
@@ -88,7 +97,9 @@ def decode(content: bytes, *, channels: int, where: str) -> Image.Image:
         return image if image.mode == mode else image.convert(mode)
     except Exception as error:  # a damaged file makes Pillow's parsers raise whatever they stumble over
         reason = "unknown or damaged format" if isinstance(error, UnidentifiedImageError) else error
-        raise ShrinkbenchError(f"the image {where} does not decode ({reason}); replace or remove it") from None
+        raise ShrinkbenchError(
+            f"the image {encoded.where(row)} does not decode ({reason}); replace or remove it"
+        ) from None
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:

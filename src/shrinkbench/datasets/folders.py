@@ -5,11 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from shrinkbench.datasets.encoded import FileImages
 from shrinkbench.errors import ShrinkbenchError
+
+T = TypeVar("T")
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm", ".pgm"})
 
@@ -35,7 +38,10 @@ def require_folder(data: Path | None, name: str) -> Path:
 
 
 def find_parts(folder: Path) -> dict[str, Path]:
-    """The folders of ``folder`` that hold a split: ``train``, ``validation``, ``test`` -> path."""
+    """The folders of ``folder`` that hold a split: ``train``, ``validation``, ``test`` -> path.
+
+    ``val/`` is the test split where no ``test/`` lies beside it, as in ImageNet's layout.
+    """
     found: dict[str, Path] = {}
     for part, names in PART_NAMES.items():
         present = [folder / name for name in names if (folder / name).is_dir()]
@@ -45,7 +51,18 @@ def find_parts(folder: Path) -> dict[str, Path]:
             )
         if present:
             found[part] = present[0]
-    return found
+    return validation_as_test(found)
+
+
+def validation_as_test(parts: dict[str, T]) -> dict[str, T]:
+    """Call ``validation`` ``test`` where there is no ``test``: people test on what was published last.
+
+    >>> validation_as_test({"train": 1, "validation": 2})
+    {'train': 1, 'test': 2}
+    """
+    if "validation" in parts and "test" not in parts:
+        return {"test" if part == "validation" else part: value for part, value in parts.items()}
+    return parts
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from shrinkbench.datasets.cache import cached_folder
+from shrinkbench.datasets.folders import validation_as_test
 from shrinkbench.datasets.revision import combined_digest, file_digest
 from shrinkbench.errors import ShrinkbenchError
 
@@ -83,7 +84,7 @@ class ParquetImages:
             return self.class_names.index(label)
         if not isinstance(label, int) or not 0 <= label < len(self.class_names):
             raise ShrinkbenchError(
-                f"the label {label!r} of {place(file, row)} is out of range: "
+                f"the label {label!r} {place(file, row)} is out of range: "
                 f"there are {len(self.class_names)} classes, numbered from 0; mend or remove the row"
             )
         return label
@@ -98,10 +99,10 @@ def find_parquet(data: Path, name: str) -> dict[str, tuple[Path, ...]]:
     """Parquet files by split: ``train``, ``validation``, ``test`` -> files in order of their names.
 
     ``data`` is one file, or a folder (searched with all below it); the beginning of a file's name, as in
-    ``train-00000-of-00002.parquet``, says which split it belongs to.
+    ``train-00000-of-00002.parquet``, says which split it belongs to. Validation is test where there is none.
     """
     if data.is_file():
-        return {_part_of(data) or "train": (data,)}
+        return validation_as_test({_part_of(data) or "train": (data,)})
     found: dict[str, tuple[Path, ...]] = {}
     files = sorted(data.rglob("*.parquet"))
     for file in files:
@@ -111,7 +112,7 @@ def find_parquet(data: Path, name: str) -> dict[str, tuple[Path, ...]]:
                 f"{file} could belong to any split of {name}: begin its name with train, validation or test"
             )
         found[part] = (*found.get(part, ()), file)
-    return found
+    return validation_as_test(found)
 
 
 def _part_of(file: Path) -> str | None:

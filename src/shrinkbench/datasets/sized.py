@@ -38,7 +38,7 @@ def _size(encoded: EncodedImages, row: int) -> tuple[int, int]:
         with Image.open(io.BytesIO(content)) as image:  # reads the header only
             return image.height, image.width
     except Exception:  # whatever it is, decode meets it again and says it in a sentence
-        decoded = decode(content, channels=3, where=encoded.where(row))
+        decoded = decode(encoded, row, channels=3)
         return decoded.height, decoded.width
 
 

@@ -56,7 +56,7 @@ class _Decoded(TorchDataset[Tensor | _Damage]):
     def __getitem__(self, index: int) -> Tensor | _Damage:
         row = int(self.rows[index])
         try:
-            image = decode(self.encoded.read(row), channels=self.channels, where=self.encoded.where(row))
+            image = decode(self.encoded, row, channels=self.channels)
         except ShrinkbenchError as error:
             return _Damage(str(error))
         if self.transform is None:

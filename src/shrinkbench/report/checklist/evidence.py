@@ -86,6 +86,11 @@ class Evidence:
         return found
 
     @cached_property
+    def places(self) -> Mapping[str, tuple[str, str]]:
+        """Dataset and network of every task."""
+        return {task: (runs[0].spec.data.name, runs[0].spec.model) for (task, _, _), runs in self.cells.items()}
+
+    @cached_property
     def _targets(self) -> Mapping[tuple[str, str], list[float]]:
         found: dict[tuple[str, str], list[float]] = defaultdict(list)
         for task, method, target in sorted(self.cells):

@@ -1,0 +1,211 @@
+"""Repair plans: exactly the missing runs, and running them satisfies the lines they are for."""
+
+from dataclasses import dataclass
+from itertools import product
+
+import pytest
+from made_results import (
+    METHODS,
+    PAIRS,
+    Accuracy,
+    make_result,
+    make_results,
+    make_spec,
+    plain_accuracy,
+    write_store,
+)
+
+from shrinkbench.report.checklist import decide
+from shrinkbench.report.gaps import Repair, plan_repair
+
+QUICK = ["global_magnitude", "layerwise_magnitude", "global_gradient", "layerwise_gradient", "random"]
+CONTROLS = {"random_like_global_gradient", "magnitude_like_global_gradient"}
+
+
+def violated(store, **options):
+    return {line.id for line in decide(store.results()[0], **options) if line.status == "violated"}
+
+
+@dataclass
+class Simulation:
+    """A store whose sweeps make results by formula and count what they run."""
+
+    store: object
+    accuracy: Accuracy = plain_accuracy
+    ran: list = None
+
+    def sweep(self, experiment):
+        axes = (
+            experiment.dataset,
+            experiment.model,
+            experiment.method,
+            experiment.compression,
+            experiment.seed,
+        )
+        specs = [
+            make_spec(dataset=d, model=m, method=name, compression=c, seed=s)
+            for d, m, name, c, s in product(*axes)
+        ]
+        self.store.write_plan(experiment, specs)
+        new = [s for s in specs if not self.store.has(s.key) or self.store.read(s.key).status == "failed"]
+        for spec in new:
+            self.store.write(make_result(spec, accuracy=self.accuracy))
+        self.ran = (self.ran or []) + new
+        return len(new)
+
+    def repair(self, **options) -> Repair:
+        return plan_repair(
+            self.store.read_plan(), self.store.results()[0], available=METHODS.__contains__, **options
+        )
+
+
+def simulate(tmp_path, accuracy=plain_accuracy, **grid):
+    grid = {"pairs": [("cifar10", "resnet20")], "methods": QUICK} | grid
+    return Simulation(write_store(tmp_path, make_results(accuracy=accuracy, **grid)), accuracy)
+
+
+def test_a_complete_store_lacks_nothing(tmp_path):
+    for number, (dataset, model) in enumerate(PAIRS):
+        simulation = simulate(tmp_path / str(number), pairs=[(dataset, model)], methods=list(METHODS))
+        repair = simulation.repair()
+        assert (repair.experiments, repair.runs, repair.incomplete) == ((), 0, ())
+
+
+def test_a_quickstart_without_seeds_and_controls_is_completed_exactly(tmp_path):
+    simulation = simulate(tmp_path, seeds=(0,))
+    before = {r.key for r in simulation.store.results()[0]}
+    assert {"seeds", "error-bars", "random-same-proportions"} <= violated(simulation.store)
+    repair = simulation.repair()
+    assert len(repair.experiments) == 1
+    assert set(repair.experiments[0].method) == set(QUICK) | CONTROLS
+    assert repair.experiments[0].seed == (0, 1, 2)
+    assert simulation.sweep(repair.experiments[0]) == repair.runs == 7 * 6 * 3 - 5 * 6
+    assert not before & {spec.key for spec in simulation.ran}
+    assert violated(simulation.store) == {"pairs"}  # one pair only, and none was named
+    assert simulation.repair().runs == 0
+
+
+def test_a_removed_run_alone_is_run_again(tmp_path):
+    simulation = simulate(tmp_path, methods=list(METHODS))
+    victim = next(r for r in simulation.store.results()[0] if r.spec.compression == 8)
+    simulation.store.result_path(victim.key).unlink()
+    repair = simulation.repair()
+    assert repair.runs == 1
+    assert simulation.sweep(repair.experiments[0]) == 1
+    assert simulation.ran[0].key == victim.key
+
+
+def test_a_failed_run_is_missing(tmp_path):
+    simulation = simulate(tmp_path, methods=list(METHODS))
+    victim = next(r for r in simulation.store.results()[0] if r.spec.compression == 8)
+    simulation.store.write(make_result(victim.spec, failed="out of memory"))
+    assert simulation.repair().runs == 1
+
+
+@pytest.mark.parametrize("removed", ["random", "layerwise_magnitude"])
+def test_a_removed_baseline_comes_back(tmp_path, removed):
+    simulation = simulate(tmp_path, methods=[m for m in METHODS if m != removed])
+    repair = simulation.repair()
+    assert set(repair.experiments[0].method) >= {removed}
+    assert (
+        simulation.sweep(repair.experiments[0])
+        == repair.runs
+        == 6 * 3 * len(set(repair.experiments[0].method) - (set(METHODS) - {removed}))
+    )
+
+
+def test_missing_operating_points_and_control_come_back(tmp_path):
+    simulation = simulate(tmp_path, methods=list(METHODS), compressions=(4,))
+    repair = simulation.repair()
+    assert repair.experiments[0].compression == (1, 2, 4, 8, 16, 32)
+    assert simulation.sweep(repair.experiments[0]) == repair.runs == 7 * 5 * 3
+    assert violated(simulation.store) == {"pairs"}
+
+
+def test_compression_grows_until_accuracy_collapses(tmp_path):
+    def accuracy(spec):
+        return plain_accuracy(spec) + (0.12 if 16 < spec.compression < 100 else 0.0)
+
+    simulation = simulate(tmp_path, accuracy, methods=list(METHODS))
+    assert violated(simulation.store) == {"range", "pairs"}
+    added = []
+    for _ in range(5):
+        repair = simulation.repair()
+        if not repair.experiments:
+            break
+        added.append(max(repair.experiments[0].compression))
+        simulation.sweep(repair.experiments[0])
+    assert added == [64, 128]
+    assert violated(simulation.store) == {"pairs"}
+
+
+def test_compression_never_exceeds_what_the_network_allows(tmp_path):
+    simulation = simulate(tmp_path, lambda spec: 0.9, methods=list(METHODS))
+    for _ in range(8):
+        repair = simulation.repair()
+        if not repair.experiments:
+            break
+        simulation.sweep(repair.experiments[0])
+    limit = 262_000 / 1_568  # parameters over those that are never pruned
+    largest = max(run.spec.compression for run in simulation.store.read_plan().runs)
+    assert 0.9 * limit < largest < limit
+    assert any("largest compression that it allows" in note for note in repair.notes)
+
+
+def test_targets_beyond_the_network_are_replaced(tmp_path):
+    simulation = simulate(tmp_path, methods=list(METHODS), compressions=(1, 2, 4, 8, 1000))
+    repair = simulation.repair()
+    assert repair.experiments[0].compression == (1, 2, 4, 8, 16, 32)
+    assert any("cannot be compressed beyond 167.1" in note for note in repair.notes)
+
+
+def test_pairs_that_need_the_same_stay_one_experiment(tmp_path):
+    results = make_results(pairs=[("cifar10", "resnet20")], seeds=(0, 1, 2))
+    results += make_results(pairs=[("cifar10", "resnet56")], seeds=(0, 1))
+    simulation = Simulation(write_store(tmp_path, results))
+    repair = simulation.repair()
+    assert [e.name for e in repair.experiments] == ["made"]
+    assert simulation.sweep(repair.experiments[0]) == repair.runs == 7 * 6
+    assert violated(simulation.store) == {"pairs"}
+    assert simulation.repair().runs == 0
+
+
+def test_pairs_that_need_different_ratios_are_repaired_apart(tmp_path):
+    def accuracy(spec):
+        return plain_accuracy(spec) + (0.12 if spec.model == "resnet56" and 16 < spec.compression < 64 else 0.0)
+
+    simulation = simulate(tmp_path, accuracy, pairs=PAIRS[:2], methods=list(METHODS))
+    repair = simulation.repair()
+    assert [(e.name, e.model) for e in repair.experiments] == [("made-cifar10-resnet56", ("resnet56",))]
+    assert simulation.sweep(repair.experiments[0]) == repair.runs == 7 * 3
+    assert {spec.compression for spec in simulation.ran} == {64.0}
+    assert violated(simulation.store) == {"pairs"}
+    assert simulation.repair().runs == 0
+
+
+def test_a_third_pair_is_added_when_named(tmp_path):
+    results = make_results(pairs=PAIRS[1:])
+    simulation = Simulation(write_store(tmp_path, results))
+    assert simulation.repair().experiments == ()
+    assert any("--pair" in note for note in simulation.repair().notes)
+    repair = simulation.repair(pairs=[("cifar10", "resnet20")])
+    assert simulation.sweep(repair.experiments[0]) == repair.runs == 7 * 6 * 3
+    assert violated(simulation.store) == set()
+    assert simulation.repair(pairs=[("cifar10", "resnet20")]).runs == 0
+
+
+def test_a_run_without_its_second_metric_is_run_again(tmp_path):
+    simulation = simulate(tmp_path, methods=list(METHODS))
+    victim = next(r for r in simulation.store.results()[0] if r.spec.compression == 8)
+    simulation.store.write(victim.model_copy(update={"size": None}))
+    repair = simulation.repair()
+    assert repair.incomplete == (victim.key,)
+    assert repair.runs == 1
+
+
+def test_a_control_that_the_library_lacks_is_told(tmp_path):
+    simulation = simulate(tmp_path)
+    plan, results = simulation.store.read_plan(), simulation.store.results()[0]
+    repair = plan_repair(plan, results, available=lambda name: name in QUICK)
+    assert repair.runs == 0
+    assert sum("random_like_global_gradient" in note for note in repair.notes) == 1

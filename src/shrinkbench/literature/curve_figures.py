@@ -164,7 +164,7 @@ def _looks(panels: Sequence[Panel]) -> dict[str, _Look]:
 def _year_colours(years: Sequence[int]) -> dict[int, str]:
     """Dark to light with the years: an order that survives colour blindness and grey print."""
     scale = colormaps["plasma"]
-    return {year: to_hex(scale(0.82 * index / max(len(years) - 1, 1))) for index, year in enumerate(years)}
+    return {year: to_hex(scale(0.72 * index / max(len(years) - 1, 1))) for index, year in enumerate(years)}
 
 
 def _draw_panel(axes: Axes, panel: Panel, looks: dict[str, _Look]) -> None:

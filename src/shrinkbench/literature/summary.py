@@ -85,46 +85,26 @@ class Summary:
 def summarise(corpus: Corpus, *, keep: Collection[str] = ()) -> Summary:
     """Count ``corpus``; ``keep`` names exclusions that are not to apply."""
     counted, drawn = select(corpus, "counts", keep=keep), select(corpus, "curves", keep=keep)
-    graph = comparison_graph(corpus)
-    outgoing, incoming = graph.compares_to, graph.compared_to_by
-    surveyed = corpus.surveyed
     four = most_common_pairs(corpus, keep=keep)
-    on_four = _on_pairs(corpus, counted, four)
-    uses = _uses(corpus, counted.results)
-    values: dict[str, Any] = {
-        "papers": len(surveyed),
-        "papers_since_2010": sum(p.year >= 2010 for p in surveyed),
-        "papers_before_2010": sum(p.year < 2010 for p in surveyed),
-        "non_pruning_papers": sum(not p.pruning for p in surveyed),
-        "peer_reviewed_papers": sum(p.peer_reviewed for p in surveyed),
-        "datasets": len({n.result.dataset for n in counted.results}),
-        "architectures": len({n.result.architecture for n in counted.results}),
-        "pairs": len({n.result.pair for n in counted.results}),
-        "results": len(counted.results),
-        "results_with_numbers": sum("evaluated" not in n.result.facts for n in counted.results),
-        "compare_to_none": sum(degree == 0 for degree in outgoing.values()),
-        "compare_to_at_most_one": sum(degree <= 1 for degree in outgoing.values()),
-        "compare_to_at_most_three": sum(degree <= 3 for degree in outgoing.values()),
-        "never_compared_to": sum(incoming[paper.key] == 0 for paper in surveyed),
-        "papers_on_four_pairs": len(on_four),
-    }
-    table1 = tuple(use for use in uses if use.papers >= TABLE1_MINIMUM)
-    agrees, differs = _against_print(corpus, values, table1, _Reasons(corpus, keep, four, counted, drawn))
+    numbers = _numbers(corpus, counted, four)
+    table1 = tuple(use for use in _uses(corpus, counted.results) if use.papers >= TABLE1_MINIMUM)
+    agrees, differs = _against_print(corpus, numbers, table1, _Reasons(corpus, keep, four, counted, drawn))
+    graph = comparison_graph(corpus)
+    incoming = [(paper.key, graph.compared_to_by[paper.key]) for paper in corpus.surveyed]
+    points = points_per_curve(drawn.results, four)
     return Summary(
         corpus=corpus.name,
         origin=corpus.origin,
-        **values,
+        **numbers,
         four_pairs=four,
         table1=table1,
         figure2={
-            "compared_to_by": _split(corpus, {p.key: incoming[p.key] for p in surveyed}.items()),
-            "compares_to": _split(corpus, outgoing.items()),
+            "compared_to_by": _split(corpus, incoming),
+            "compares_to": _split(corpus, graph.compares_to.items()),
         },
         figure4={
             "pairs_per_paper": _split(corpus, pairs_per_paper(corpus, counted.results).items()),
-            "points_per_curve": _split(
-                corpus, ((paper, n) for (paper, _), n in points_per_curve(drawn.results, four).items())
-            ),
+            "points_per_curve": _split(corpus, ((paper, n) for (paper, _), n in points.items())),
         },
         exclusions={"counts": counted.excluded, "curves": (*drawn.excluded, *drawn.merged)},
         derivations=derivation_counts(counted.results),
@@ -133,6 +113,30 @@ def summarise(corpus: Corpus, *, keep: Collection[str] = ()) -> Summary:
         agrees_with_print=agrees,
         differs_from_print=differs,
     )
+
+
+def _numbers(corpus: Corpus, counted: Selection, four: tuple[Pair, ...]) -> dict[str, int]:
+    """Every plain count, by the name of its field."""
+    surveyed, results = corpus.surveyed, counted.results
+    graph = comparison_graph(corpus)
+    outgoing, incoming = graph.compares_to.values(), graph.compared_to_by
+    return {
+        "papers": len(surveyed),
+        "papers_since_2010": sum(p.year >= 2010 for p in surveyed),
+        "papers_before_2010": sum(p.year < 2010 for p in surveyed),
+        "non_pruning_papers": sum(not p.pruning for p in surveyed),
+        "peer_reviewed_papers": sum(p.peer_reviewed for p in surveyed),
+        "datasets": len({n.result.dataset for n in results}),
+        "architectures": len({n.result.architecture for n in results}),
+        "pairs": len({n.result.pair for n in results}),
+        "results": len(results),
+        "results_with_numbers": sum("evaluated" not in n.result.facts for n in results),
+        "compare_to_none": sum(degree == 0 for degree in outgoing),
+        "compare_to_at_most_one": sum(degree <= 1 for degree in outgoing),
+        "compare_to_at_most_three": sum(degree <= 3 for degree in outgoing),
+        "never_compared_to": sum(incoming[paper.key] == 0 for paper in surveyed),
+        "papers_on_four_pairs": len(_on_pairs(corpus, counted, four)),
+    }
 
 
 def usages(corpus: Corpus, *, keep: Collection[str] = ()) -> tuple[Usage, ...]:

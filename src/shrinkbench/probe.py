@@ -120,17 +120,17 @@ class Call:
     """One operation on data, as it happens.
 
     ``parameter`` is what it multiplies by, if it is a weighted product, and ``sources`` are the weighted
-    products whose results it reads with no other in between.
+    products whose results it reads with no other in between. ``owners`` goes with ``inputs``: the name of
+    the parameter that a tensor is (or is made from), ``None`` for other constants, ``""`` for data.
     """
 
     function: str
     args: tuple[Any, ...]
-    kwargs: Mapping[str, Any]
     inputs: tuple[Tensor, ...]
+    owners: tuple[str | None, ...]
     outputs: tuple[Tensor, ...]
     parameter: str | None
     sources: frozenset[str]
-    owners: frozenset[str]
 
 
 class Follower(TorchDispatchMode):
@@ -176,10 +176,9 @@ class Follower(TorchDispatchMode):
         output = func(*args, **kwargs)
         inputs = tuple(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
         outputs = tuple(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
-        known = [self._owner.get(storage_id(tensor), "") for tensor in inputs]
-        owners = frozenset(name for name in known if name)
-        owner = max(owners, key=lambda name: self._sizes[name], default=None)
-        if inputs and "" not in known:
+        owners = tuple(self._owner.get(storage_id(tensor), "") for tensor in inputs)
+        owner = max((name for name in owners if name), key=lambda name: self._sizes[name], default=None)
+        if inputs and "" not in owners:
             for tensor in outputs:
                 if storage_id(tensor) not in self._owner:
                     self._own(tensor, owner)
@@ -194,7 +193,7 @@ class Follower(TorchDispatchMode):
             self._last[storage_id(tensor)] = sources if parameter is None else frozenset({parameter})
         if self._visit is not None:
             name = func._overloadpacket.__name__
-            self._visit(Call(name, args, kwargs, inputs, outputs, parameter, sources, owners))
+            self._visit(Call(name, args, inputs, owners, outputs, parameter, sources))
         return output
 
 
@@ -225,10 +224,13 @@ def require_materialised(module: nn.Module) -> None:
             )
 
 
-def trace(module: nn.Module, input_shape: Sequence[int]) -> Trace:
+def trace(
+    module: nn.Module, input_shape: Sequence[int], *, watch: Callable[[], Callable[[Call], None]] | None = None
+) -> Trace:
     """Run one input of ``input_shape`` (without batch dimension) through ``module`` in evaluation mode.
 
     The module is left as it was: parameters and buffers are replaced for the pass, modes are restored.
+    ``watch`` makes a visitor that is told of every operation; a pass that has to start again makes another.
 
     >>> t = trace(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), (4,))
     >>> t.multiply_adds, sorted(t.logits)
@@ -238,13 +240,13 @@ def trace(module: nn.Module, input_shape: Sequence[int]) -> Trace:
     parameters = dict(module.named_parameters())
     dtype = next((p.dtype for p in parameters.values() if p.is_floating_point()), torch.float32)
     try:
-        return _trace_on(module, tuple(input_shape), dtype, torch.device("meta"))
+        return _trace_on(module, tuple(input_shape), dtype, torch.device("meta"), watch)
     except Exception as on_meta:
         # Data-dependent control flow has no meaning without data; a real pass of zeros has. What a network
         # may raise for an input that it was not made for is unbounded: RuntimeError, AssertionError, ...
         try:
             device = next((p.device for p in parameters.values()), torch.device("cpu"))
-            return _trace_on(module, tuple(input_shape), dtype, device)
+            return _trace_on(module, tuple(input_shape), dtype, device, watch)
         except Exception as error:
             shape = "x".join(str(n) for n in input_shape)
             raise ShrinkbenchError(
@@ -257,7 +259,13 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
 
 
-def _trace_on(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Trace:
+def _trace_on(
+    module: nn.Module,
+    shape: tuple[int, ...],
+    dtype: torch.dtype,
+    device: torch.device,
+    watch: Callable[[], Callable[[Call], None]] | None,
+) -> Trace:
     def moved(tensor: Tensor) -> Tensor:
         if device.type == "meta":
             return torch.empty_like(tensor, device=device)
@@ -266,7 +274,7 @@ def _trace_on(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype, dev
     parameters = {name: moved(p) for name, p in module.named_parameters()}
     buffers = {name: moved(b) for name, b in module.named_buffers()}
     inputs = torch.zeros((1, *shape), dtype=dtype, device=device)
-    follower = Follower(parameters, list(buffers.values()))
+    follower = Follower(parameters, list(buffers.values()), watch() if watch else None)
     with sdpa_kernel(SDPBackend.MATH):
         output = follow(module, inputs, {**parameters, **buffers}, follower)
     logits = first_tensor(output)

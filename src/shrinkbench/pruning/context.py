@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from itertools import islice
 
@@ -11,8 +12,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.probe import evaluation_mode, first_tensor
+from shrinkbench.pruning import derivatives
+from shrinkbench.pruning.dataflow import Flow, Geometry, read_flow, read_geometry
 from shrinkbench.pruning.masks import Masks
+from shrinkbench.pruning.observation import Maps, Product, observe_maps, observe_products
+from shrinkbench.pruning.structure import Structure, weights
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -22,9 +26,14 @@ Scores = Mapping[str, Tensor]  # parameter name -> tensor of the parameter's sha
 class PruneContext:
     """One network at one moment of pruning.
 
-    ``weights`` are the prunable parameters (detached, shared storage: do not write to them), ``masks`` what
-    earlier rounds left, ``target`` the compression aimed at and ``iteration`` the round, from 0. ``gradients``
-    and ``inputs`` are computed when first asked for, from at most ``batch_count`` batches.
+    ``weights`` are the prunable parameters (detached; half precision as float32, else in shared storage: do
+    not write to them), ``masks`` what earlier rounds left, ``target`` the compression aimed at, ``budget`` how
+    many of the prunable weights stay, ``structure`` what is removed together, and ``iteration`` the round,
+    from 0. ``module`` is the network itself: look, but do not touch.
+
+    Everything that needs data is computed when first asked for, from at most ``batch_count`` batches, in
+    evaluation mode as the network will be used. It leaves weights, ``.grad``, buffers, modes,
+    ``requires_grad`` and the global random state as they are.
     """
 
     def __init__(
@@ -34,73 +43,215 @@ class PruneContext:
         *,
         batches: Batches | None = None,
         batch_count: int = 1,
+        input_shape: Sequence[int] | None = None,
         generator: torch.Generator | None = None,
         masks: Masks | None = None,
         target: float = 1.0,
+        budget: int | None = None,
         iteration: int = 0,
         loss: Loss = F.cross_entropy,
+        structure: Structure = weights,
+        gradients: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self._module = module
+        self.module = module
         parameters = dict(module.named_parameters())
-        self.weights: dict[str, Tensor] = {name: parameters[name].detach() for name in names}
+        self.parameters: dict[str, Tensor] = {name: parameters[name].detach() for name in names}
+        self.weights: dict[str, Tensor] = {name: _readable(p) for name, p in self.parameters.items()}
+        self.total = sum(p.numel() for p in parameters.values())
         self.masks = masks or Masks({})
         self.target = target
+        self.budget = sum(w.numel() for w in self.weights.values()) if budget is None else budget
         self.iteration = iteration
         self.generator = generator or torch.Generator().manual_seed(0)
-        self._batches = batches
+        self.loss = loss
+        self.structure = structure
+        self._input_shape = None if input_shape is None else tuple(input_shape)
+        self._source = batches
         self._batch_count = batch_count
-        self._loss = loss
+        if gradients is not None:  # a training step has computed them already
+            self.__dict__["gradients"] = dict(gradients)
+
+    # The network
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(iter(self.weights.values())).device
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one input, without batch dimension."""
+        return self._input_shape or tuple(self.inputs.shape[1:])
 
     @cached_property
-    def batches(self) -> list[tuple[Tensor, Tensor]]:
-        """The batches that scoring may use, on the network's device."""
-        if self._batches is None:
+    def flow(self) -> Flow:
+        """How data flows between the weighted layers."""
+        return read_flow(self.module, self.input_shape)
+
+    @cached_property
+    def _geometries(self) -> dict[str, Geometry]:
+        return read_geometry(self.module)
+
+    def geometry(self, name: str) -> Geometry:
+        """How the tensor of weight ``name`` is laid out."""
+        return self._geometries.get(name, Geometry())
+
+    def removed(self, name: str) -> Tensor:
+        """Where an earlier round has removed weights of ``name``."""
+        if name in self.masks:
+            return ~self.masks[name].to(self.device)
+        return torch.zeros_like(self.weights[name], dtype=torch.bool)
+
+    def only(self, name: str) -> PruneContext:
+        """This context with one prunable weight."""
+        part = copy.copy(self)
+        part.weights = {name: self.weights[name]}
+        return part
+
+    def per_row(self, name: str, values: Tensor) -> Tensor:
+        """One value per output (filter, neuron), in a shape that broadcasts to that of weight ``name``."""
+        shape = self.geometry(name).rows(self.weights[name]).shape
+        return self.geometry(name).restore(values.reshape(-1, *[1] * (len(shape) - 1)).expand(shape))
+
+    def per_column(self, name: str, values: Tensor) -> Tensor:
+        """Values of (groups, inputs per group, *kernel), in the shape of weight ``name``."""
+        shape = self.geometry(name).rows(self.weights[name]).shape
+        groups = self.geometry(name).groups
+        spread = values.unsqueeze(1).expand(groups, shape[0] // groups, *values.shape[1:])
+        return self.geometry(name).restore(spread.reshape(shape))
+
+    # Data
+
+    @property
+    def has_data(self) -> bool:
+        """Whether there are batches to score on."""
+        return self._source is not None
+
+    def each_batch(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches that scoring may use, on the network's device and in its precision.
+
+        A data loader is read anew each time and nothing is kept; a one-shot iterator is kept, to be read
+        twice.
+        """
+        if self._source is None:
             raise ShrinkbenchError(
                 "this method scores weights on data, and none was given; pass batches=, an iterable of "
                 "(inputs, labels)"
             )
-        taken = list(islice(self._batches, self._batch_count))
-        if not taken:
+        if iter(self._source) is self._source:
+            self._source = list(islice(self._source, self._batch_count))
+        dtype = next(iter(self.parameters.values())).dtype
+        empty = True
+        with derivatives.random_state_kept(self.device):
+            for inputs, labels in islice(self._source, self._batch_count):
+                empty = False
+                inputs = inputs.to(self.device)
+                yield inputs.to(dtype) if inputs.is_floating_point() else inputs, labels.to(self.device)
+        if empty:
             raise ShrinkbenchError("batches= is empty; this method needs at least one batch of data")
-        device = next(iter(self.weights.values())).device
-        return [(inputs.to(device), labels.to(device)) for inputs, labels in taken]
+
+    @cached_property
+    def image_count(self) -> int:
+        """Images in all batches that scoring may use."""
+        return sum(len(labels) for _, labels in self.each_batch())
 
     @property
     def inputs(self) -> Tensor:
         """Inputs of the first batch, (N, ...)."""
-        return self.batches[0][0]
+        return next(self.each_batch())[0]
 
     def uniform(self, like: Tensor) -> Tensor:
         """Independent draws from U[0, 1) in the shape of ``like``, from the run's own generator."""
         return torch.rand(like.shape, generator=self.generator).to(like.device)
 
+    # Derivatives
+
     @cached_property
     def gradients(self) -> dict[str, Tensor]:
         """Mean over the images of d loss / d weight, for every prunable weight.
 
-        The network runs in evaluation mode, as it will be used: no dropout noise, running statistics in batch
-        norm. Nothing of it is written to: ``.grad``, buffers, modes, ``requires_grad`` and the global random
-        state stay as they are. Batches are accumulated, not kept.
+        Batches are accumulated, not kept.
         """
-        sums: dict[str, Tensor] = {}
-        images = 0
-        for inputs, labels in self.batches:
-            gradients = self._gradients_of(inputs, labels)
-            images += len(labels)
-            for name, gradient in gradients.items():
-                weighted = gradient.mul_(len(labels))
-                sums[name] = sums[name].add_(weighted) if name in sums else weighted
-        return {name: total.div_(images) for name, total in sums.items()}
+        return self.mean_gradients()
 
-    def _gradients_of(self, inputs: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        leaves = {name: w.clone().requires_grad_() for name, w in self.weights.items()}
-        others = {name: p.detach() for name, p in self._module.named_parameters() if name not in self.weights}
-        buffers = {name: b.clone() for name, b in self._module.named_buffers()}
-        with evaluation_mode(self._module), torch.enable_grad(), torch.random.fork_rng():
-            output = torch.func.functional_call(self._module, {**others, **leaves, **buffers}, (inputs,))
-            loss = self._loss(first_tensor(output), labels)
-            gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
-        return {
-            name: torch.zeros_like(leaf) if gradient is None else gradient
-            for (name, leaf), gradient in zip(leaves.items(), gradients, strict=True)
-        }
+    def mean_gradients(self, *, loss: Loss | None = None, batch_statistics: bool = False) -> dict[str, Tensor]:
+        """:attr:`gradients` of another ``loss`` or, with ``batch_statistics``, as in training.
+
+        Batch norm then normalises by the statistics of the batch; an untrained network has no others.
+        """
+        return derivatives.mean_gradients(
+            self.module,
+            self.parameters,
+            self.each_batch(),
+            loss or self.loss,
+            batch_statistics=batch_statistics,
+        )
+
+    def batch_gradients(self) -> Iterator[dict[str, Tensor]]:
+        """For one batch after another, the mean of d loss / d weight over its images."""
+        for batch in self.each_batch():
+            yield derivatives.mean_gradients(self.module, self.parameters, [batch], self.loss)
+
+    def image_gradients(self) -> Iterator[dict[str, Tensor]]:
+        """For one image after another, d loss / d weight."""
+        return derivatives.image_gradients(self.module, self.parameters, self.each_batch(), self.loss)
+
+    def output_gradients(self, images: int) -> Iterator[dict[str, Tensor]]:
+        """Vectors whose outer products, added up over the first ``images``, give the Gauss-Newton matrix.
+
+        Several per image, 16 at most: d/d weight of the logits along each direction in which the loss curves,
+        times the root of that curvature.
+        """
+        return derivatives.output_gradients(
+            self.module, self.parameters, self.each_batch(), self.loss, images=images
+        )
+
+    def hessian_product(
+        self, vectors: Mapping[str, Tensor], *, loss: Loss | None = None, batch_statistics: bool = False
+    ) -> dict[str, Tensor]:
+        """Hessian of the mean loss over the images, times ``vectors`` (weight-shaped)."""
+        return derivatives.hessian_product(
+            self.module,
+            self.parameters,
+            self.each_batch(),
+            loss or self.loss,
+            vectors,
+            batch_statistics=batch_statistics,
+        )
+
+    # Activations
+
+    @cached_property
+    def activations(self) -> dict[str, Tensor]:
+        """Input of every layer on the first batch: weight name -> (N, inputs, ...) or (rows, inputs).
+
+        A layer that runs several times has its inputs joined. One batch of activations is kept; to go over
+        many batches use :meth:`observe`.
+        """
+        first = next(self.each_batch())
+        found: dict[str, list[Tensor]] = {}
+        observe_products(self, lambda p: found.setdefault(p.parameter, []).append(p.input), batches=[first])
+        return {name: torch.cat(parts) for name, parts in found.items()}
+
+    def observe(
+        self,
+        visit: Callable[[Product], None],
+        *,
+        names: Iterable[str] | None = None,
+        values: Mapping[str, Tensor] | None = None,
+    ) -> int:
+        """Call ``visit`` with every product of a prunable weight, batch after batch; keep nothing.
+
+        ``names`` are the weights of interest (all), ``values`` weights to use in place of the network's own.
+        Returns the number of images seen. Raises ``ShrinkbenchError`` for a weight that no product uses.
+        """
+        return observe_products(self, visit, names=names, values=values, batches=self.each_batch())
+
+    def observe_maps(self, visit: Callable[[Maps], None]) -> int:
+        """Call ``visit`` with the maps that every layer produces, after the activation function behind it."""
+        return observe_maps(self, visit, batches=self.each_batch())
+
+
+def _readable(parameter: Tensor) -> Tensor:
+    """Half precision as float32: squares and products of small weights would vanish."""
+    return parameter.float() if parameter.dtype in (torch.float16, torch.bfloat16) else parameter

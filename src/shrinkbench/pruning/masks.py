@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.hooks import Hook
 
 
 class Masks(Mapping[str, Tensor]):
@@ -124,8 +125,8 @@ def _matching_parameters(module: nn.Module, masks: Masks) -> dict[str, nn.Parame
     return parameters
 
 
-class Upholder:
-    """Keeps pruned weights at exactly zero: call it after every optimizer step.
+class Upholder(Hook):
+    """Keeps pruned weights at exactly zero: a hook of training, or call it after every optimizer step.
 
     One fused multiplication over all masked weights. Zeroing gradients would not be enough: an optimizer with
     momentum, moments or weight decay moves a weight whose gradient is zero.
@@ -145,3 +146,7 @@ class Upholder:
         """Multiply every masked weight by its 0/1 mask, in place."""
         if self._weights:
             torch._foreach_mul_(self._weights, self._factors)
+
+    def after_step(self, step: int) -> None:
+        """Uphold the masks."""
+        self()

@@ -1,0 +1,98 @@
+"""Methods that are made from others: by name, so that sweeps and checklists can ask for them.
+
+``SCORE@METHOD``: prune by SCORE with the layerwise proportions of METHOD, such as ``random@global_gradient``
+and ``magnitude@global_gradient``, the two controls that the checklist of Blalock et al. 2020 asks for.
+
+``METHOD[axis=value, ...]``: METHOD with other axes, such as ``lottery_ticket[finetuning=rewind-weights-3]``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.pruning.allocation import ALLOCATIONS, given
+from shrinkbench.pruning.context import PruneContext
+from shrinkbench.pruning.finetuning import FINETUNINGS
+from shrinkbench.pruning.method import METHODS, SCORES, PruningMethod
+from shrinkbench.pruning.scheduling import SCHEDULES, at_initialisation, one_shot
+from shrinkbench.pruning.structure import STRUCTURES, Units
+from shrinkbench.registry import Registry
+
+_AXES: dict[str, Registry[Any]] = {
+    "structure": STRUCTURES,
+    "allocation": ALLOCATIONS,
+    "schedule": SCHEDULES,
+    "finetuning": FINETUNINGS,
+}
+
+
+def control_named(name: str) -> PruningMethod | None:
+    """The method that ``SCORE@METHOD`` names, or ``None`` for other names."""
+    score, at, method = name.partition("@")
+    if not at or not score or not method:
+        return None
+    return same_proportions(score, METHODS.get(method))
+
+
+def same_proportions(score: str, method: PruningMethod) -> PruningMethod:
+    """Prune by ``score``, keeping as many units in each layer as ``method`` does at the same moment.
+
+    Structure, schedule and fine-tuning are those of ``method``. Of a method that prunes while it trains, the
+    proportions must be known beforehand, which they are if it allocates by layer; its control is pruned once.
+    """
+    entry = SCORES.get(score)
+    schedule = method.schedule
+    if schedule.during is not None:
+        if method.allocation.name in ("global", "independent"):
+            raise ShrinkbenchError(
+                f"the layerwise proportions of '{method.name}' are known only after its training; there is no "
+                f"control {score}@{method.name}, choose a method that prunes before training or by layer"
+            )
+        schedule = at_initialisation if schedule.start == "initialisation" else one_shot
+    return PruningMethod(
+        name=f"{score}@{method.name}",
+        score=entry.function,
+        structure=method.structure,
+        allocation=given(f"as:{method.name}", _counts_of(method)),
+        schedule=schedule,
+        finetuning=method.finetuning,
+        needs=tuple(dict.fromkeys((*entry.needs, *method.needs))),
+        batch_count=max(entry.batch_count, method.batch_count),
+        reference="blalock2020state",
+        like=method,
+    )
+
+
+def _counts_of(method: PruningMethod) -> Callable[[Mapping[str, Units], PruneContext], Mapping[str, int]]:
+    def counts(units: Mapping[str, Units], ctx: PruneContext) -> Mapping[str, int]:
+        from shrinkbench.pruning.deciding import decide
+
+        masks = decide(method, ctx)
+        alive = {n: (masks[n].float() if n in masks else 1.0 + 0 * w) for n, w in ctx.weights.items()}
+        kept = method.structure.group(ctx, alive).units
+        return {name: int((kept[name].scores > 0).sum()) for name in units}
+
+    return counts
+
+
+def variant_named(name: str) -> PruningMethod | None:
+    """The method that ``METHOD[axis=value, ...]`` names, or ``None`` for other names."""
+    match = re.fullmatch(r"(.+)\[([^\[\]]*)\]", name)
+    if match is None:
+        return None
+    method = METHODS.get(match[1])
+    changes: dict[str, Any] = {}
+    for setting in match[2].split(","):
+        axis, equals, value = (part.strip() for part in setting.partition("="))
+        if not equals or axis not in _AXES:
+            raise ShrinkbenchError(
+                f"'{setting.strip()}' in method '{name}' is not understood; write axis=value with an axis of "
+                f"{', '.join(_AXES)}"
+            )
+        changes[axis] = _AXES[axis].get(value)
+    text = ",".join(f"{axis}={value.name}" for axis, value in changes.items())
+    return replace(method, name=f"{method.name}[{text}]", **changes)

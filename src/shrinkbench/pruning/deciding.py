@@ -1,0 +1,312 @@
+"""From a method and a target to masks: score, group, allocate, expand, update."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
+from shrinkbench.probe import bias_parameters, classifier_weights, require_materialised, weight_parameters
+from shrinkbench.pruning.context import Batches, Loss, PruneContext, Scores
+from shrinkbench.pruning.during import PruningHook, Setting
+from shrinkbench.pruning.masks import Masks
+from shrinkbench.pruning.method import METHODS, PruningMethod
+from shrinkbench.pruning.structure import Grouping, Keep, UnitScores
+from shrinkbench.seeds import stream
+
+
+def prunable_names(
+    module: nn.Module,
+    *,
+    input_shape: Sequence[int] | None,
+    prune_classifier: bool = False,
+    prune_biases: bool = False,
+) -> tuple[str, ...]:
+    """Names of the parameters that may be pruned, in the module's order.
+
+    Weights of convolutions, linear layers and attention projections; the layer that produces the logits is
+    left out unless ``prune_classifier``, biases unless ``prune_biases``. Batch-norm and other parameters never
+    take part. ``input_shape`` (without batch dimension) is needed to find the classifier.
+    """
+    require_materialised(module)
+    names = set(weight_parameters(module)) | (set(bias_parameters(module)) if prune_biases else set())
+    if not prune_classifier:
+        if input_shape is None:
+            raise ShrinkbenchError(
+                "the classifier layer is kept, and finding it takes a forward pass; pass batches= or "
+                "input_shape=(channels, height, width), or prune_classifier=True"
+            )
+        names -= classifier_weights(module, input_shape)
+    if not names:
+        raise ShrinkbenchError("the network has no prunable weights: no convolution or linear layer")
+    return tuple(name for name, _ in module.named_parameters() if name in names)
+
+
+def budget(module: nn.Module, names: Sequence[str], compression: float) -> int:
+    """Prunable weights to keep so that original / kept parameters is ``compression``, up to half a weight.
+
+    With T parameters in all and P prunable ones: round(T / compression) - (T - P). Raises
+    ``CannotMeetTargetError`` where that is below one weight; the largest target is T / (T - P + 1).
+    """
+    if not (isinstance(compression, int | float) and math.isfinite(compression) and compression >= 1):
+        raise ShrinkbenchError(
+            f"compression {compression!r} is not a finite number of at least 1 (original / kept parameters)"
+        )
+    parameters = dict(module.named_parameters())
+    total = sum(p.numel() for p in parameters.values())
+    prunable = sum(parameters[name].numel() for name in names)
+    keep = round(total / compression) - (total - prunable)
+    if keep < 1:
+        reason = f"{total - prunable:,} of {total:,} parameters are not prunable here"
+        raise _out_of_reach(compression, total, total - prunable + 1, reason)
+    return keep
+
+
+def _out_of_reach(compression: float, total: int, least: int, reason: str) -> CannotMeetTargetError:
+    largest = math.floor(total / least * 1e4) / 1e4
+    return CannotMeetTargetError(
+        f"compression {compression:g} cannot be met: {reason}; the largest possible target is {largest:g}"
+    )
+
+
+def prune(
+    module: nn.Module,
+    method: str | PruningMethod,
+    *,
+    compression: float,
+    batches: Batches | None = None,
+    input_shape: Sequence[int] | None = None,
+    masks: Masks | None = None,
+    generator: torch.Generator | None = None,
+    iteration: int = 0,
+    prune_classifier: bool = False,
+    prune_biases: bool = False,
+    loss: Loss = F.cross_entropy,
+    scores: Scores | None = None,
+) -> Masks:
+    """Decide which weights of ``module`` to keep; the module itself is left untouched.
+
+    ``compression`` = original / kept parameters of the whole network. ``batches`` is any iterable of (inputs,
+    labels), needed by methods that score on data; ``masks`` are those of an earlier round, within which the
+    new ones stay. Apply the result with ``masks.apply(module)``. Randomness comes from ``generator`` alone.
+    ``scores`` take the place of the method's own.
+
+    >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> masks = prune(net, "global_magnitude", compression=2, input_shape=(8,))
+    >>> masks.kept + 8 + 18  # kept weights, biases and the classifier: half of 90 parameters
+    45
+    """
+    chosen = METHODS.get(method) if isinstance(method, str) else method
+    if input_shape is None and batches is not None:
+        batches, input_shape = _look_ahead(batches)
+    names = prunable_names(
+        module, input_shape=input_shape, prune_classifier=prune_classifier, prune_biases=prune_biases
+    )
+    ctx = PruneContext(
+        module,
+        names,
+        batches=batches,
+        batch_count=chosen.batch_count,
+        input_shape=input_shape,
+        generator=generator,
+        masks=masks,
+        target=compression,
+        budget=budget(module, names, compression),
+        iteration=iteration,
+        loss=loss,
+    )
+    if compression == 1:
+        return Masks({name: torch.ones_like(w, dtype=torch.bool) for name, w in ctx.weights.items()})
+    return decide(chosen, ctx, scores=scores)
+
+
+def _look_ahead(batches: Batches) -> tuple[Batches, tuple[int, ...]]:
+    """The shape of one input, and batches of which none is lost."""
+    with torch.random.fork_rng(devices=[]):  # a data loader draws from the global random state
+        iterator = iter(batches)
+        first = next(iterator, None)
+    if first is None:
+        raise ShrinkbenchError("batches= is empty; give at least one batch of data")
+    shape = tuple(first[0].shape[1:])
+    return (chain([first], iterator) if iterator is batches else batches), shape
+
+
+def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = None) -> Masks:
+    """The masks of one round, which keep ``ctx.budget`` of the prunable weights."""
+    ctx = copy.copy(ctx)
+    ctx.structure = method.structure
+    found = method.score(ctx) if scores is None else scores
+    if isinstance(found, Masks):
+        masks = _checked_masks(found, ctx)
+    else:
+        masks = _allocate(method, _grouped(method, ctx, found), ctx)
+    if len(ctx.masks):
+        masks = masks.intersect(ctx.masks)
+    if method.update is not None:
+        masks = Masks(dict(masks), values=method.update(ctx, masks))
+    return masks
+
+
+def _grouped(method: PruningMethod, ctx: PruneContext, scores: Scores | UnitScores) -> Grouping:
+    """The units with their scores; what an earlier round removed is at -inf, so that it never comes back."""
+    if not isinstance(scores, UnitScores):
+        return method.structure.group(ctx, _checked_scores(scores, ctx))
+    present = {name: torch.ones_like(w) for name, w in ctx.weights.items()}
+    grouping = method.structure.group(ctx, _checked_scores(present, ctx))
+    units = {
+        name: replace(u, scores=scores.scores[name].masked_fill(u.scores == -math.inf, -math.inf))
+        for name, u in grouping.units.items()
+    }
+    return Grouping(units, grouping.expand)
+
+
+def _allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> Masks:
+    """Spend the budget on units; where they overlap, find by bisection what comes closest from below."""
+    prunable = sum(w.numel() for w in ctx.weights.values())
+    inside = sum(u.total for u in grouping.units.values())
+    fixed = 0 if method.structure.overlapping else prunable - inside
+    least = sum(u.least_weight for u in grouping.units.values())
+
+    def masks_for(weights: int) -> Masks:
+        return _whole(grouping, method.allocation(grouping.units, weights, ctx), ctx)
+
+    if not method.structure.overlapping:
+        if ctx.budget - fixed < least:
+            raise _structure_out_of_reach(method, ctx, fixed + least)
+        return masks_for(ctx.budget - fixed)
+    removal = prunable - ctx.budget
+    low, high = least, inside
+    smallest = masks_for(low)
+    if smallest.total - smallest.kept < removal:
+        raise _structure_out_of_reach(method, ctx, prunable - (smallest.total - smallest.kept))
+    while low < high:
+        middle = (low + high + 1) // 2
+        masks = masks_for(middle)
+        if masks.total - masks.kept >= removal:
+            low = middle
+        else:
+            high = middle - 1
+    return masks_for(low)
+
+
+def _structure_out_of_reach(method: PruningMethod, ctx: PruneContext, least: int) -> CannotMeetTargetError:
+    prunable = sum(w.numel() for w in ctx.weights.values())
+    reason = (
+        f"the structure '{method.structure.name}' leaves at least {least:,} of {prunable:,} prunable weights"
+    )
+    return _out_of_reach(ctx.target, ctx.total, ctx.total - prunable + least, reason)
+
+
+def _whole(grouping: Grouping, keep: Keep, ctx: PruneContext) -> Masks:
+    """Masks by parameter, full ones for weights that belong to no unit."""
+    found = grouping.expand(keep)
+    masks = {
+        name: found.pop(name) if name in found else torch.ones_like(w, dtype=torch.bool)
+        for name, w in ctx.weights.items()
+    }
+    return Masks({**masks, **found})
+
+
+def _checked_scores(scores: Scores, ctx: PruneContext) -> Scores:
+    """Weight-shaped scores, with what an earlier round removed at -inf, so that it never comes back."""
+    missing = ctx.weights.keys() - scores.keys()
+    if missing:
+        raise ShrinkbenchError(f"the score gave nothing for '{min(missing)}'; return one tensor per weight")
+    checked = {}
+    for name, w in ctx.weights.items():
+        try:
+            score = scores[name].expand(w.shape)
+        except RuntimeError:
+            raise ShrinkbenchError(
+                f"the score of '{name}' has shape {tuple(scores[name].shape)}, its weight {tuple(w.shape)}; "
+                "return weight-shaped scores, or some that broadcast to that shape"
+            ) from None
+        checked[name] = score.masked_fill(ctx.removed(name), -math.inf) if name in ctx.masks else score
+    return checked
+
+
+def _checked_masks(masks: Masks, ctx: PruneContext) -> Masks:
+    """What a method decided itself, completed by full masks for weights that it does not mention."""
+    parameters = dict(ctx.module.named_parameters())
+    for name, tensor in (*masks.items(), *masks.values_.items()):
+        if name not in parameters or parameters[name].shape != tensor.shape:
+            raise ShrinkbenchError(
+                f"the method returned a mask or values of shape {tuple(tensor.shape)} for '{name}', which the "
+                "network does not have in that shape"
+            )
+    whole = {n: torch.ones_like(w, dtype=torch.bool) for n, w in ctx.weights.items() if n not in masks}
+    return Masks({**whole, **masks}, values=masks.values_)
+
+
+def training_hook(
+    module: nn.Module,
+    method: str | PruningMethod,
+    *,
+    compression: float,
+    epochs: int,
+    steps_per_epoch: int,
+    seed: int,
+    input_shape: Sequence[int],
+    batches: Callable[[torch.Generator], Batches] | None = None,
+    prune_classifier: bool = False,
+    prune_biases: bool = False,
+    loss: Loss = F.cross_entropy,
+) -> PruningHook:
+    """The hook by which a method prunes ``module`` while it is trained; its ``masks`` are the outcome.
+
+    For methods whose ``schedule.during`` is set. ``epochs`` and ``steps_per_epoch`` are those of the training
+    to come; ``batches`` draws batches to score on, for methods that need data; all randomness follows from
+    ``seed``.
+    """
+    chosen = METHODS.get(method) if isinstance(method, str) else method
+    if chosen.schedule.during is None:
+        raise ShrinkbenchError(
+            f"'{chosen.name}' does not prune during training (schedule {chosen.schedule.name}); use prune()"
+        )
+    names = prunable_names(
+        module, input_shape=input_shape, prune_classifier=prune_classifier, prune_biases=prune_biases
+    )
+
+    def decide_now(
+        compression: float,
+        *,
+        masks: Masks | None = None,
+        scores: Scores | None = None,
+        iteration: int = 0,
+    ) -> Masks:
+        def generator(purpose: str) -> torch.Generator:
+            return torch.Generator().manual_seed(stream(seed, purpose, iteration))
+
+        return prune(
+            module,
+            chosen,
+            compression=compression,
+            batches=None if batches is None else batches(generator("scoring-batch")),
+            input_shape=input_shape,
+            masks=masks,
+            generator=generator("scoring"),
+            iteration=iteration,
+            prune_classifier=prune_classifier,
+            prune_biases=prune_biases,
+            loss=loss,
+            scores=scores,
+        )
+
+    def score(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Scores:
+        ctx = PruneContext(module, names, input_shape=input_shape, target=compression, gradients=gradients)
+        ctx.weights = dict(weights)
+        found = chosen.score(ctx)
+        if isinstance(found, Masks | UnitScores):
+            raise ShrinkbenchError(f"'{chosen.name}' gives no scores of weights that could be added up")
+        return found
+
+    return chosen.schedule.during(
+        Setting(module, names, compression, epochs, steps_per_epoch, seed, decide_now, score)
+    )

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from shrinkbench.cli import networks, report, sweeps
+from shrinkbench.cli import literature, networks, report, sweeps
 from shrinkbench.errors import ShrinkbenchError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app = typer.Typer(
 )
 for part in (sweeps.app, report.app, networks.app):
     app.registered_commands += part.registered_commands
+app.add_typer(literature.app, name="literature", help="The published results, as data.")
 
 
 def main() -> None:

@@ -1,12 +1,14 @@
 """Every card is filled in, and importing the package stays cheap."""
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from made_images import write_class_folders
 
-from shrinkbench.datasets import DATASETS, load_dataset
+from shrinkbench.datasets import DATASETS, EXTRAS, load_dataset
 from shrinkbench.datasets.places365 import categories
 from shrinkbench.errors import ShrinkbenchError, UnknownNameError
 
@@ -24,6 +26,13 @@ def test_every_card_is_filled_in(name):
     if name not in OWN_DATA:
         assert card.num_classes >= 2
         assert len(card.normalisation.mean) == len(card.normalisation.std) == card.image_shape[0]
+
+
+def test_references_are_in_the_bibliography():
+    bibliography = Path(__file__).parents[2] / "docs" / "references.bib"
+    keys = set(re.findall(r"@\w+\{([^,]+),", bibliography.read_text(encoding="utf-8")))
+    cards = [card for _, card in (*DATASETS.items(), *EXTRAS.items())]
+    assert {card.reference for card in cards if card.reference} <= keys
 
 
 def test_importing_the_package_loads_no_heavy_library():

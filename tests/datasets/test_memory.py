@@ -6,7 +6,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shrinkbench._torchvision import torchvision
-from shrinkbench.datasets.memory import Draws, InMemoryImages, draw_augmentation
+from shrinkbench.datasets.memory import (
+    Draws,
+    InMemoryImages,
+    draw_augmentation,
+    mirror_by_choice,
+    mirror_by_copy,
+)
 from shrinkbench.datasets.splits import balanced_order, every_nth, occurrence
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.spec import Normalisation
@@ -68,6 +74,15 @@ def test_augmentation_is_torchvisions_on_the_same_draws(augmentation, channels, 
         if draws.flip is not None and draws.flip[place]:
             expected = F.hflip(expected)
         assert torch.equal(got[place], plain(expected, normalisation))
+
+
+@pytest.mark.parametrize("marked", [0.0, 0.5, 1.0])
+def test_both_ways_to_mirror_are_one(marked):
+    pixels = made()[0].permute(0, 2, 3, 1).contiguous()
+    flip = torch.rand(37, generator=seeded()) < marked
+    expected = torch.stack([p.flip(1) if f else p for p, f in zip(pixels, flip, strict=True)])
+    assert torch.equal(mirror_by_choice(pixels, flip), expected)
+    assert torch.equal(mirror_by_copy(pixels, flip), expected)
 
 
 def test_draws_are_uniform():

@@ -77,7 +77,7 @@ def _wrong_label(path):
         ("t10k-labels-idx1-ubyte", lambda p: p.write_bytes(b"\0\0"), "t10k-labels-idx1-ubyte is truncated"),
         (
             "t10k-labels-idx1-ubyte",
-            lambda p: p.write_bytes(b"<html>not a file</html>"),
+            lambda p: p.write_bytes(b"<html></html>"),
             "is truncated or damaged",
         ),
         ("train-labels-idx1-ubyte", lambda p: p.unlink(), "lacks train-labels-idx1-ubyte"),

@@ -65,10 +65,21 @@ def crop(pixels: Tensor, *, pad: int, top: Tensor, left: Tensor) -> Tensor:
 
 def mirror(pixels: Tensor, flip: Tensor) -> Tensor:
     """Mirror left to right the images that ``flip`` (bool, shape (N,)) marks; pixels (N, H, W, C)."""
+    if pixels.device.type != "cpu":
+        return mirror_by_choice(pixels, flip)  # counting the marked images would wait for the accelerator
+    return mirror_by_copy(pixels, flip)
+
+
+def mirror_by_choice(pixels: Tensor, flip: Tensor) -> Tensor:
+    """:func:`mirror`, by choosing between two values for every byte."""
+    return torch.where(flip.view(-1, 1, 1, 1), pixels.flip(2), pixels)
+
+
+def mirror_by_copy(pixels: Tensor, flip: Tensor) -> Tensor:
+    """:func:`mirror`, by copying whole images as runs of bytes: on a CPU four times as fast as choosing."""
     marked = flip.nonzero().flatten()
     source = torch.arange(len(pixels), device=pixels.device)
     source[marked] = torch.arange(len(pixels), len(pixels) + len(marked), device=pixels.device)
-    # Whole images are copied as runs of bytes here; torch.where on bytes takes four times as long.
     return torch.cat((pixels, pixels.index_select(0, marked).flip(2))).index_select(0, source)
 
 

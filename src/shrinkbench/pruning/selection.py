@@ -1,13 +1,14 @@
 """Keep exactly the k highest scores over many tensors, without sorting or joining them.
 
-A radix selection: floating-point numbers of one sign are ordered like their bit patterns. One pass counts the
-upper 16 bits (65,536 bins), which leaves a single bin in doubt; the scores in that bin are gathered and the
-threshold among them is found exactly. Scratch memory is one chunk plus the bin, not a copy of everything.
+A strided sample brackets the threshold; one comparison with each end of the bracket settles all scores but the
+few inside, and those are gathered and ranked exactly. A bracket that misses (the sample is no promise) is
+widened to everything, so the outcome never depends on it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Mapping
 
 import numpy as np
 import torch
@@ -15,65 +16,7 @@ from torch import Tensor
 
 from shrinkbench.errors import ShrinkbenchError
 
-_CHUNK = 1 << 18  # scores per chunk: what is made of them stays in cache
-_BINS = 1 << 16
-_NEGATIVE_ZERO = -(1 << 15)  # upper bits of -0.0, which equals 0.0: the two bins count as one
-
-
-def _chunks(tensors: Sequence[Tensor]) -> Iterator[Tensor]:
-    for tensor in tensors:
-        yield from tensor.detach().reshape(-1).split(_CHUNK)
-
-
-def _upper_bits(chunk: Tensor) -> Tensor:
-    """The upper 16 bits, sign included, as whole numbers from -32,768 to 32,767."""
-    if chunk.dtype == torch.float64:
-        return chunk.view(torch.int64) >> 48
-    return chunk.float().view(torch.int32) >> 16
-
-
-def _counts(chunk: Tensor) -> Tensor:
-    shifted = _upper_bits(chunk) + _BINS // 2
-    if chunk.device.type == "cpu":  # numpy counts three times as fast as torch here
-        return torch.from_numpy(np.bincount(shifted.numpy(), minlength=_BINS))
-    return torch.bincount(shifted, minlength=_BINS).cpu()
-
-
-def _from_highest(counts: Tensor) -> tuple[Tensor, Tensor]:
-    """Bins and their counts from the highest scores down: negative numbers fall as their bits rise."""
-    half = _BINS // 2
-    bins = torch.arange(-half, half)
-    counts = counts.clone()
-    counts[half] += counts[0]  # -0.0 and the least negative numbers, to the bin of 0.0
-    counts[0] = 0
-    return torch.cat([bins[half:].flip(0), bins[:half]]), torch.cat([counts[half:].flip(0), counts[:half]])
-
-
-def threshold(tensors: Sequence[Tensor], k: int) -> float:
-    """The k-th highest score over all ``tensors`` (k >= 1, one type), exactly.
-
-    >>> threshold([torch.tensor([3.0, -1.0]), torch.tensor([2.0])], 2)
-    2.0
-    """
-    counts = torch.zeros(_BINS, dtype=torch.int64)
-    for chunk in _chunks(tensors):
-        counts += _counts(chunk)
-    bins, counts = _from_highest(counts)
-    reached = counts.cumsum(0)
-    place = int((reached < k).sum())  # the first bin at which the count from above reaches k
-    in_doubt, above = int(bins[place]), int(reached[place] - counts[place])
-    inside = torch.cat([_in_bin(chunk, in_doubt) for chunk in _chunks(tensors)])
-    return float(inside.kthvalue(inside.numel() - (k - above) + 1).values)
-
-
-def _in_bin(chunk: Tensor, bin_: int) -> Tensor:
-    upper = _upper_bits(chunk)
-    inside = upper == bin_
-    if bin_ == 0:
-        inside |= upper == _NEGATIVE_ZERO
-    if chunk.device.type == "cpu" and chunk.dtype in (torch.float32, torch.float64):
-        return torch.from_numpy(chunk.numpy()[inside.numpy()])
-    return chunk[inside].cpu()
+_STRIDE = 61  # prime, so that a sample does not walk along rows of the usual sizes
 
 
 def keep_highest(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
@@ -82,27 +25,67 @@ def keep_highest(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
     >>> keep_highest({"a": torch.tensor([1.0, 5.0]), "b": torch.tensor([5.0, 5.0])}, 2)
     {'a': tensor([False,  True]), 'b': tensor([ True, False])}
     """
-    for name, tensor in scores.items():
+    # Flat in logical order: positions do not depend on the memory layout (channels last).
+    flat = {name: tensor.detach().reshape(-1) for name, tensor in scores.items()}
+    for name, tensor in flat.items():
         # The sum is NaN if any score is (or if infinities of both signs meet): a cheap test before the exact.
         if bool(tensor.sum().isnan()) and bool(tensor.isnan().any()):
             raise ShrinkbenchError(
-                f"the scores of '{name}' contain NaN; the weights or gradients it was scored from have diverged"
+                f"the scores of '{name}' contain NaN; the weights or gradients behind them have diverged"
             )
-    if len({tensor.dtype for tensor in scores.values()}) > 1:
-        scores = {name: tensor.double() for name, tensor in scores.items()}  # one threshold, one precision
-    total = sum(tensor.numel() for tensor in scores.values())
-    if k <= 0:
-        return {name: torch.zeros_like(t, dtype=torch.bool) for name, t in scores.items()}
-    if k >= total:
-        return {name: torch.ones_like(t, dtype=torch.bool) for name, t in scores.items()}
-    limit = threshold([t for t in scores.values() if t.numel()], k)
-    # Contiguous: positions are those of the logical order, whatever the memory layout (channels last).
-    keep = {name: (tensor > limit).contiguous() for name, tensor in scores.items()}
-    ties = k - sum(int(mask.sum()) for mask in keep.values())
-    for name, tensor in scores.items():
-        if ties == 0:
+    if len({tensor.dtype for tensor in flat.values()}) > 1:
+        flat = {name: tensor.double() for name, tensor in flat.items()}  # one threshold, one precision
+    total = sum(tensor.numel() for tensor in flat.values())
+    if k <= 0 or k >= total:
+        return {name: torch.full_like(t, k > 0, dtype=torch.bool) for name, t in scores.items()}
+    keep = _settle(flat, k, total)
+    return {name: keep[name].view(tensor.shape) for name, tensor in scores.items()}
+
+
+def _settle(flat: Mapping[str, Tensor], k: int, total: int) -> dict[str, Tensor]:
+    for low, high in (_bracket(flat, k, total), (-math.inf, math.inf)):
+        keep = {name: tensor > high for name, tensor in flat.items()}
+        above = sum(_count(mask) for mask in keep.values())
+        if above >= k:
+            continue
+        inside = {name: _positions((tensor >= low) ^ keep[name]) for name, tensor in flat.items()}
+        if k <= above + sum(len(positions) for positions in inside.values()):
             break
-        equal = (tensor == limit).reshape(-1).nonzero().squeeze(1)[:ties]
-        keep[name].view(-1)[equal] = True
-        ties -= equal.numel()
+    values = torch.cat([flat[name][positions].cpu() for name, positions in inside.items()])
+    chosen = _highest(values, k - above)
+    for (name, positions), part in zip(
+        inside.items(), chosen.split([len(p) for p in inside.values()]), strict=True
+    ):
+        keep[name][positions[part.to(positions.device)]] = True
     return keep
+
+
+def _bracket(flat: Mapping[str, Tensor], k: int, total: int) -> tuple[float, float]:
+    """Two scores between which the k-th highest lies, four standard deviations of a sample's rank apart."""
+    sample = torch.cat([tensor[::_STRIDE].cpu() for tensor in flat.values()]).double().sort(descending=True)[0]
+    expected = k / total * len(sample)
+    slack = 4 * math.sqrt(expected * (1 - k / total)) + 8
+    first, last = math.floor(expected - slack), math.ceil(expected + slack)
+    return (
+        float(sample[last]) if last < len(sample) else -math.inf,
+        float(sample[first]) if first >= 0 else math.inf,
+    )
+
+
+def _highest(values: Tensor, k: int) -> Tensor:
+    """Which of a few ``values`` are the ``k`` highest, equal ones by position."""
+    limit = values.double().kthvalue(values.numel() - k + 1).values
+    chosen = values > limit
+    chosen[(values == limit).nonzero().squeeze(1)[: k - int(chosen.sum())]] = True
+    return chosen
+
+
+def _count(mask: Tensor) -> int:
+    # numpy counts and finds booleans many times as fast as torch does on a CPU.
+    return int(np.count_nonzero(mask.numpy())) if mask.device.type == "cpu" else int(mask.sum())
+
+
+def _positions(mask: Tensor) -> Tensor:
+    if mask.device.type == "cpu":
+        return torch.from_numpy(np.flatnonzero(mask.numpy()))
+    return mask.nonzero().squeeze(1)

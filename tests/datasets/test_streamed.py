@@ -46,7 +46,7 @@ def test_evaluation_of_real_images_is_that_of_torchvisions_weights(imagenet_fold
         assert imagenet.class_names[label] == path.parent.name
         with Image.open(path) as opened:
             expected = preset(opened.convert("RGB"))
-        assert torch.allclose(image, expected, rtol=0, atol=1e-6)
+        assert torch.equal(image, expected)
 
 
 def test_training_is_torchvisions_crop_and_flip_under_each_images_seed(source):
@@ -64,7 +64,7 @@ def test_training_is_torchvisions_crop_and_flip_under_each_images_seed(source):
             pixels = torchvision.transforms.functional.to_tensor(reference(image))
         mean, std = IMAGENET_NORMALISATION.mean, IMAGENET_NORMALISATION.std
         expected = torchvision.transforms.functional.normalize(pixels, mean, std)
-        assert torch.allclose(images[place], expected, rtol=0, atol=1e-6)
+        assert torch.equal(images[place], expected)
 
 
 def test_workers_and_global_random_state_change_nothing(source):

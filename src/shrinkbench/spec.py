@@ -97,7 +97,10 @@ class WeightsSpec(Value):
 
 
 class MethodSpec(Value):
-    """A pruning method by its axes; ``source`` is a digest of its code where a plug-in supplied it."""
+    """A pruning method by its axes; ``source`` is a digest of its code where a plug-in supplied it.
+
+    ``start`` is which weights it prunes first: ``trained`` ones, or those at ``initialisation``.
+    """
 
     name: str
     structure: str
@@ -105,6 +108,7 @@ class MethodSpec(Value):
     allocation: str
     schedule: str
     finetuning: str
+    start: Literal["trained", "initialisation"] = "trained"
     source: str | None = None
 
 
@@ -131,17 +135,18 @@ class RunSpec(Value):
 
     @property
     def pretraining(self) -> PretrainSpec | None:
-        """What has to be trained first, for ``pretrain`` weights."""
-        if self.weights.recipe is None:
+        """What has to be trained first, for ``pretrain`` weights and methods that start from trained ones."""
+        if self.weights.recipe is None or self.method.start == "initialisation":
             return None
         return PretrainSpec(data=self.data, model=self.model, recipe=self.weights.recipe, seed=self.seed)
 
     @property
     def control(self) -> RunSpec:
-        """The unpruned network under the same fine-tuning: equal for every method of a comparison."""
+        """The unpruned network under the same fine-tuning: equal for every method that has the same."""
+        same = {"finetuning": self.method.finetuning, "start": self.method.start}
         return self.model_copy(
             update={
-                "method": CONTROL_METHOD,
+                "method": CONTROL_METHOD.model_copy(update=same),
                 "compression": 1.0,
                 "prune_classifier": False,
                 "prune_biases": False,

@@ -36,6 +36,11 @@ class Finetuning:
     epoch: int = 0
     rescale: bool = False
 
+    @property
+    def rewound_to(self) -> int | None:
+        """The epoch of pretraining whose weights are needed."""
+        return self.epoch if self.weights == "rewound" else None
+
 
 def _from_name(name: str) -> Finetuning | None:
     """``rewind-weights-K`` and ``rewind-learning-rate-K`` for any epoch K."""

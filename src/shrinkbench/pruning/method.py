@@ -77,6 +77,7 @@ class PruningMethod:
             allocation=allocation,
             schedule=schedule,
             finetuning=finetuning,
+            start=self.schedule.start,
             source=_source_digest(outside) if outside else None,
         )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from shrinkbench.datasets import Dataset
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import ModelCard, get_model, locate_weights
-from shrinkbench.pruning import METHODS
+from shrinkbench.pruning import METHODS, PruningMethod
 from shrinkbench.runner.workspace import Workspace, normalisation_for
 from shrinkbench.spec import (
     DataSpec,
@@ -33,8 +33,8 @@ class Plan:
 
 def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
     """Resolve every name and default of ``experiment``; each mistake is told before anything runs."""
-    methods = [METHODS.get(name).spec for name in experiment.method]
-    runs: list[RunSpec] = []
+    methods = [METHODS.get(name) for name in experiment.method]
+    runs: dict[str, RunSpec] = {}
     files: dict[str, Path] = {}
     for dataset_name, model_name in product(experiment.dataset, experiment.model):
         dataset = workspace.dataset(dataset_name)
@@ -54,23 +54,38 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
                 test_images=experiment.test_images,
             )
             _check_subsets(dataset, experiment)
-            runs += [
-                RunSpec(
+            for recipe, method, compression, seed in product(
+                recipes, methods, experiment.compression, experiment.seed
+            ):
+                spec = RunSpec(
                     data=data,
                     model=card.name,
                     weights=weights,
-                    method=method,
+                    method=method.spec,
                     compression=compression,
                     seed=seed,
-                    recipe=recipe,
+                    recipe=_recipe_of(method, finetune=recipe, pretrain=pretrain),
                     prune_classifier=experiment.prune_classifier,
                     prune_biases=experiment.prune_biases,
                 )
-                for recipe, method, compression, seed in product(
-                    recipes, methods, experiment.compression, experiment.seed
-                )
-            ]
-    return Plan(tuple(runs), files)
+                runs[spec.key] = spec  # methods that train by the pretraining recipe are alike for all others
+    return Plan(tuple(runs.values()), files)
+
+
+def _recipe_of(method: PruningMethod, *, finetune: Recipe, pretrain: Recipe) -> Recipe:
+    """The recipe by which ``method`` trains after (or while) pruning."""
+    mode = method.finetuning
+    if mode.recipe == "none":
+        return with_overrides(finetune, {"epochs": 0})
+    if mode.recipe == "finetuning" and method.schedule.start == "trained":
+        return finetune
+    if mode.epoch >= pretrain.epochs:
+        raise ShrinkbenchError(
+            f"method '{method.name}' rewinds to epoch {mode.epoch}, and recipe '{pretrain.name}' has "
+            f"{pretrain.epochs} epochs; choose an earlier epoch, for example "
+            f"{method.name}[finetuning={mode.name.rpartition('-')[0]}-1]"
+        )
+    return pretrain
 
 
 def _recipe(name: str, overrides: dict[str, object]) -> Recipe:

@@ -1,10 +1,9 @@
-"""One run, from its specification to its result. The sole module that knows all parts."""
+"""One run, from its specification to its result."""
 
 from __future__ import annotations
 
-import json
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -13,15 +12,16 @@ from torch import Tensor, nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.measures import EpochRecord, WeightHistogram
 from shrinkbench.metrics import layer_densities, measure_size
-from shrinkbench.models import build, get_model, load_weights, read_state_dict
-from shrinkbench.pruning import METHODS, Masks, Upholder, prune, save_tensors
+from shrinkbench.models import get_model
+from shrinkbench.pruning import METHODS, Masks
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, write_atomically
+from shrinkbench.runner.pretraining import initial_network
 from shrinkbench.runner.provenance import Stopwatch, provenance
+from shrinkbench.runner.retraining import Stage, prune_and_train
 from shrinkbench.runner.workspace import BoundData, Workspace
-from shrinkbench.seeds import stream
-from shrinkbench.spec import PretrainSpec, RunSpec
-from shrinkbench.training import Training, evaluate, train
+from shrinkbench.spec import RunSpec
+from shrinkbench.training import evaluate
 
 OnEpoch = Callable[[EpochRecord], None]
 
@@ -87,58 +87,6 @@ def ensure_control(spec: RunSpec, workspace: Workspace) -> RunResult:
     return result
 
 
-def ensure_pretrained(spec: PretrainSpec, workspace: Workspace) -> Path:
-    """The folder of the pretrained network: weights, and a card that says where they come from."""
-    folder = ResultStore(workspace.root).shared_dir("pretrained", spec.key)
-    weights = folder / "weights.safetensors"
-    if weights.exists():
-        return folder
-    watch = Stopwatch()
-    data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
-    module = _to_device(_build(spec.model, data, spec.seed), workspace.device)
-    folder.mkdir(parents=True, exist_ok=True)
-    training = train(
-        module,
-        spec.recipe,
-        data,
-        seed=stream(spec.seed, "pretrain"),
-        checkpoint=folder / "checkpoint.pt",
-    )
-    card = {
-        "spec": spec.model_dump(mode="json"),
-        "selected_epoch": training.selected_epoch,
-        "epochs": [record.model_dump() for record in training.epochs],
-        "test": evaluate(module, data.test(), precision=spec.recipe.precision).model_dump(),
-        "provenance": provenance(watch, workspace.device).model_dump(mode="json"),
-    }
-    write_atomically(folder / "card.json", json.dumps(card, indent=1).encode())
-    save_tensors(module.state_dict(), weights)
-    _remove_checkpoints(folder)
-    return folder
-
-
-def initial_network(spec: RunSpec, workspace: Workspace, data: BoundData) -> nn.Module:
-    """The network before pruning, on the run's device."""
-    module = _build(spec.model, data, spec.seed)
-    if spec.weights.kind == "file" and spec.weights.digest is not None:
-        path = workspace.weights[spec.weights.digest]
-        load_weights(module, path, card=get_model(spec.model))
-    pretraining = spec.pretraining
-    if pretraining is not None:
-        folder = ensure_pretrained(pretraining, workspace)
-        module.load_state_dict(read_state_dict(folder / "weights.safetensors"))
-    return _to_device(module, workspace.device)
-
-
-def _build(model: str, data: BoundData, seed: int) -> nn.Module:
-    return build(model, num_classes=len(data.dataset.class_names), seed=stream(seed, "initialisation"))
-
-
-def _to_device(module: nn.Module, device: str) -> nn.Module:
-    # Channels-last convolutions are the faster ones on CPUs and on tensor cores.
-    return module.to(device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-
-
 def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path) -> RunResult:
     """Prune, fine-tune and measure."""
     data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
@@ -146,27 +94,14 @@ def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path
     shape = data.dataset.card.image_shape or get_model(spec.model).input_shape
     folder.mkdir(parents=True, exist_ok=True)
     unpruned = {name: p.detach().clone() for name, p in module.named_parameters()}
-    training = Training()
-    masks = Masks({})
-    for iteration, compression in enumerate(_steps(spec)):
-        if compression > 1:
-            masks = _prune(spec, module, compression, masks, iteration, shape, data)
-        masks.apply(module)
-        before = evaluate(module, data.test(), precision=spec.recipe.precision)
-        training = train(
-            module,
-            spec.recipe,
-            data,
-            seed=stream(spec.seed, "finetune", iteration),
-            after_step=Upholder(module, masks),
-            checkpoint=folder / f"checkpoint-{iteration}.pt",
-        )
+    outcome = prune_and_train(Stage(spec, module, workspace, data, shape, folder))
+    masks, training = outcome.masks, outcome.training
     return RunResult(
         key=spec.key,
         spec=spec,
         status="done",
         size=measure_size(module, shape, masks),
-        before=before,
+        before=outcome.before,
         after=evaluate(module, data.test(), precision=spec.recipe.precision),
         validation=evaluate(module, data.validation(), precision=spec.recipe.precision),
         selected_epoch=training.selected_epoch,
@@ -187,43 +122,6 @@ def _references(spec: RunSpec, data: BoundData) -> dict[str, str]:
         "dataset": data.dataset.card.reference,
     }
     return {kind: key for kind, key in keys.items() if key}
-
-
-def _steps(spec: RunSpec) -> tuple[float, ...]:
-    if spec.compression == 1:
-        return (1.0,)
-    return METHODS.get(spec.method.name).schedule(spec.compression)
-
-
-def _prune(
-    spec: RunSpec,
-    module: nn.Module,
-    compression: float,
-    masks: Masks,
-    iteration: int,
-    shape: tuple[int, ...],
-    data: BoundData,
-) -> Masks:
-    order = torch.Generator().manual_seed(stream(spec.seed, "scoring-batch", iteration))
-    return prune(
-        module,
-        METHODS.get(spec.method.name),
-        compression=compression,
-        batches=_lazily(lambda: data.train(spec.recipe.batch_size, generator=order, augment=False)),
-        input_shape=shape,
-        masks=masks,
-        generator=torch.Generator().manual_seed(stream(spec.seed, "scoring", iteration)),
-        iteration=iteration,
-        prune_classifier=spec.prune_classifier,
-        prune_biases=spec.prune_biases,
-    )
-
-
-def _lazily(
-    make: Callable[[], Iterable[tuple[Tensor, Tensor]]],
-) -> Iterable[tuple[Tensor, Tensor]]:
-    """Batches that are not drawn before somebody asks for the first."""
-    yield from make()
 
 
 def _histogram(before: dict[str, Tensor], after: nn.Module, masks: Masks) -> WeightHistogram | None:

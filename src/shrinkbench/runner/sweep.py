@@ -8,12 +8,13 @@ from functools import partial
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.pruning import load_entry_points, load_plugin
+from shrinkbench.pruning import FINETUNINGS, load_entry_points, load_plugin
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, Status
 from shrinkbench.runner.executors import Executor
 from shrinkbench.runner.plan import plan
-from shrinkbench.runner.run import ensure_control, ensure_pretrained, record_failure, run, sentence_of
+from shrinkbench.runner.pretraining import ensure_pretrained
+from shrinkbench.runner.run import ensure_control, record_failure, run, sentence_of
 from shrinkbench.runner.workspace import Workspace, resolve_device
 from shrinkbench.spec import ExperimentSpec, PretrainSpec, RunSpec
 
@@ -90,6 +91,8 @@ def _carry_out(
         for p in (spec.pretraining for spec in todo)
         if p is not None and not (store.shared_dir("pretrained", p.key) / "weights.safetensors").exists()
     }
+    rewound_to = {FINETUNINGS.get(spec.method.finetuning).rewound_to for spec in todo} - {None, 0}
+    keep = tuple(sorted(epoch for epoch in rewound_to if epoch is not None))
     controls = {
         spec.control.key: spec
         for spec in todo
@@ -100,7 +103,7 @@ def _carry_out(
     done = 0
     failures: dict[str, str] = {}
     for kind, function, tasks in (
-        ("pretraining", _pretrain, list(pretrained.values())),
+        ("pretraining", partial(_pretrain, keep), list(pretrained.values())),
         ("control", _control, list(controls.values())),
     ):
         for key, label, failure in executor.map(partial(function, workspace), tasks):
@@ -131,9 +134,9 @@ def _lost(spec: RunSpec, failures: Mapping[str, str]) -> str | None:
     return None
 
 
-def _pretrain(workspace: Workspace, spec: PretrainSpec) -> Shared:
+def _pretrain(keep: tuple[int, ...], workspace: Workspace, spec: PretrainSpec) -> Shared:
     try:
-        ensure_pretrained(spec, workspace)
+        ensure_pretrained(spec, workspace, keep=keep)
     except Exception as error:
         return spec.key, _label(spec), sentence_of(error)
     return spec.key, _label(spec), None

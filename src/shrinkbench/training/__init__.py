@@ -1,7 +1,8 @@
 """Training, fine-tuning and evaluation from recipes that are values."""
 
+from shrinkbench.training.checkpoint import KeepEpochs
 from shrinkbench.training.evaluate import evaluate
 from shrinkbench.training.loop import Data, Training, learning_rate, train
 from shrinkbench.training.recipe import RECIPES, with_overrides
 
-__all__ = ["RECIPES", "Data", "Training", "evaluate", "learning_rate", "train", "with_overrides"]
+__all__ = ["RECIPES", "Data", "KeepEpochs", "Training", "evaluate", "learning_rate", "train", "with_overrides"]

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, cast
 
 import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.hooks import Hook
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -32,3 +36,23 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         raise ShrinkbenchError(
             f"the checkpoint {path} is damaged ({type(error).__name__}); delete it and run again"
         ) from None
+
+
+class KeepEpochs(Hook):
+    """Hands over the weights at the end of chosen epochs (0: before the first), for rewinding to them."""
+
+    def __init__(
+        self, module: nn.Module, epochs: Collection[int], save: Callable[[int, dict[str, Tensor]], None]
+    ) -> None:
+        self._module = module
+        self._epochs = epochs
+        self._save = save
+
+    def start(self, optimizer: Optimizer) -> None:
+        """Epoch 0: a resumed training begins with the same weights once more."""
+        self.after_epoch(0)
+
+    def after_epoch(self, epoch: int) -> None:
+        """Save if this epoch is wanted."""
+        if epoch in self._epochs:
+            self._save(epoch, self._module.state_dict())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.hooks import Hook
 from shrinkbench.measures import EpochRecord, Quality
 from shrinkbench.probe import first_tensor
 from shrinkbench.seeds import stream
@@ -50,12 +51,14 @@ class Training:
 
 @dataclass
 class _State:
-    """Everything that the next epoch depends on beyond module and optimizer."""
+    """Everything that the next epoch depends on beyond module, optimizer and hooks."""
 
     training: Training
+    step: int = 0
     best: float = -math.inf
     since_best: int = 0
     best_weights: dict[str, Tensor] | None = None
+    best_hooks: list[dict[str, Any]] | None = None
 
 
 def learning_rate(recipe: Recipe, epoch: int) -> float:
@@ -100,27 +103,40 @@ def train(
     *,
     seed: int,
     after_step: Callable[[], None] | None = None,
+    hooks: Sequence[Hook] = (),
+    first_epoch: int = 1,
+    last_epoch: int | None = None,
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> Training:
     """Train ``module`` in place by ``recipe`` and leave in it the weights that the recipe selects.
 
-    ``after_step`` runs after every optimizer step (masks are upheld there). With ``checkpoint``, the state
-    after each epoch is kept on disk, and a later call with the same arguments goes on from it: all randomness
-    of an epoch follows from ``seed`` and its number, so the outcome is the same bit for bit. Raises
-    ``ShrinkbenchError`` when the loss is no longer finite.
+    ``after_step`` runs after every optimizer step, before the ``hooks``, which take part in training as
+    :class:`shrinkbench.hooks.Hook` says and hold the state of the selected epoch at the end. The recipe is
+    joined at ``first_epoch``, with that epoch's learning rate and order of images, which is how schedules are
+    rewound, and left after ``last_epoch``. With ``checkpoint``, the state after each epoch is kept on disk,
+    and a later call with the same arguments goes on from it: all randomness of an epoch follows from ``seed``
+    and its number, so the outcome is the same bit for bit. Raises ``ShrinkbenchError`` when the loss is no
+    longer finite.
     """
+    if after_step is not None:
+        hooks = (_AfterStep(after_step), *hooks)
     optimizer = make_optimizer(module, recipe)
+    for hook in hooks:
+        hook.start(optimizer)
     state = _State(Training())
     saved = load_checkpoint(checkpoint) if checkpoint else None
     if saved is not None:
-        _restore(saved, module, optimizer, state)
-    for epoch in range(len(state.training.epochs) + 1, recipe.epochs + 1):
+        _restore(saved, module, optimizer, hooks, state)
+    last = recipe.epochs if last_epoch is None else min(last_epoch, recipe.epochs)
+    for epoch in range(first_epoch + len(state.training.epochs), last + 1):
         if _patience_spent(recipe, state):
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, epoch)
-        loss = _run_epoch(module, recipe, data, optimizer, seed, epoch, after_step)
+        loss = _run_epoch(module, recipe, data, optimizer, seed, epoch, hooks, state)
+        for hook in hooks:
+            hook.after_epoch(epoch)
         quality = evaluate(module, data.validation(), precision=recipe.precision)
         record = EpochRecord(
             epoch=epoch,
@@ -130,14 +146,27 @@ def train(
             validation_loss=quality.loss,
         )
         state.training.epochs.append(record)
-        _note(state, recipe, module, data, quality, epoch)
+        if all(hook.settled for hook in hooks):
+            _note(state, recipe, module, data, quality, epoch, hooks)
         if checkpoint:
-            save_checkpoint(checkpoint, _snapshot(module, optimizer, state))
+            save_checkpoint(checkpoint, _snapshot(module, optimizer, hooks, state))
         if on_epoch:
             on_epoch(record)
     if state.best_weights is not None:
         module.load_state_dict(state.best_weights)
+        for hook, kept in zip(hooks, state.best_hooks or (), strict=True):
+            hook.load_state_dict(kept)
     return state.training
+
+
+class _AfterStep(Hook):
+    """A function that is called after every step."""
+
+    def __init__(self, function: Callable[[], None]) -> None:
+        self._function = function
+
+    def after_step(self, step: int) -> None:
+        self._function()
 
 
 def _run_epoch(
@@ -147,7 +176,8 @@ def _run_epoch(
     optimizer: torch.optim.Optimizer,
     seed: int,
     epoch: int,
-    after_step: Callable[[], None] | None,
+    hooks: Sequence[Hook],
+    state: _State,
 ) -> float:
     """One pass over the training images; returns their mean loss."""
     module.train()
@@ -158,16 +188,21 @@ def _run_epoch(
         torch.manual_seed(stream(seed, "noise", epoch))
         batches = data.train(recipe.batch_size, generator=generator, augment=recipe.augment)
         for inputs, labels in _without_single_images(batches):
+            state.step += 1
+            for hook in hooks:
+                hook.before_step(state.step)
             with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
                 logits = first_tensor(module(inputs))
                 loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
             loss.backward()
+            for hook in hooks:
+                hook.after_backward(state.step)
             if recipe.clip_gradient_norm is not None:
                 nn.utils.clip_grad_norm_(module.parameters(), recipe.clip_gradient_norm)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
-            if after_step is not None:
-                after_step()
+            for hook in hooks:
+                hook.after_step(state.step)
             # The sum stays on the device: asking for its value each step would wait for the device.
             weighted = loss.detach().double() * len(labels)
             total = weighted if total is None else total + weighted
@@ -198,7 +233,13 @@ def _without_single_images(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _note(
-    state: _State, recipe: Recipe, module: nn.Module, data: Data, validation: Quality, epoch: int
+    state: _State,
+    recipe: Recipe,
+    module: nn.Module,
+    data: Data,
+    validation: Quality,
+    epoch: int,
+    hooks: Sequence[Hook],
 ) -> None:
     """Keep the weights if this epoch is the best so far by the recipe's rule; count epochs without a rise."""
     if recipe.selection == "best-test":
@@ -214,6 +255,7 @@ def _note(
     elif state.since_best == 0:
         state.training.selected_epoch = epoch
         state.best_weights = copy.deepcopy(module.state_dict())
+        state.best_hooks = [copy.deepcopy(hook.state_dict()) for hook in hooks]
 
 
 def _patience_spent(recipe: Recipe, state: _State) -> bool:
@@ -221,22 +263,36 @@ def _patience_spent(recipe: Recipe, state: _State) -> bool:
     return stopping is not None and state.since_best >= stopping.patience
 
 
-def _snapshot(module: nn.Module, optimizer: torch.optim.Optimizer, state: _State) -> dict[str, Any]:
+def _snapshot(
+    module: nn.Module, optimizer: torch.optim.Optimizer, hooks: Sequence[Hook], state: _State
+) -> dict[str, Any]:
     return {
         "module": module.state_dict(),
         "optimizer": optimizer.state_dict(),
+        "hooks": [hook.state_dict() for hook in hooks],
+        "step": state.step,
         "epochs": [record.model_dump() for record in state.training.epochs],
         "selected_epoch": state.training.selected_epoch,
         "best": state.best,
         "since_best": state.since_best,
         "best_weights": state.best_weights,
+        "best_hooks": state.best_hooks,
     }
 
 
-def _restore(saved: dict[str, Any], module: nn.Module, optimizer: torch.optim.Optimizer, state: _State) -> None:
+def _restore(
+    saved: dict[str, Any],
+    module: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    hooks: Sequence[Hook],
+    state: _State,
+) -> None:
     module.load_state_dict(saved["module"])
     optimizer.load_state_dict(saved["optimizer"])
+    for hook, kept in zip(hooks, saved["hooks"], strict=True):
+        hook.load_state_dict(kept)
+    state.step = saved["step"]
     state.training.epochs = [EpochRecord(**record) for record in saved["epochs"]]
     state.training.selected_epoch = saved["selected_epoch"]
     state.best, state.since_best = saved["best"], saved["since_best"]
-    state.best_weights = saved["best_weights"]
+    state.best_weights, state.best_hooks = saved["best_weights"], saved["best_hooks"]

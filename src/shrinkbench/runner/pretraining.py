@@ -1,0 +1,127 @@
+"""The networks that runs start from: built, trained once for all runs that share them, and rewound to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.models import build, get_model, load_weights, read_state_dict
+from shrinkbench.pruning import Finetuning, save_tensors
+from shrinkbench.results.store import ResultStore, write_atomically
+from shrinkbench.runner.provenance import Stopwatch, provenance
+from shrinkbench.runner.workspace import BoundData, Workspace
+from shrinkbench.seeds import stream
+from shrinkbench.spec import PretrainSpec, RunSpec
+from shrinkbench.training import KeepEpochs, evaluate, train
+
+
+def untrained_network(model: str, data: BoundData, seed: int, *purpose: str) -> nn.Module:
+    """``model`` with its initial weights, on the device of ``data``; a ``purpose`` draws others."""
+    names = ("initialisation", *purpose)
+    module = build(model, num_classes=len(data.dataset.class_names), seed=stream(seed, *names))
+    # Channels-last convolutions are the faster ones on CPUs and on tensor cores.
+    return module.to(data.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+
+
+def initial_network(spec: RunSpec, workspace: Workspace, data: BoundData) -> nn.Module:
+    """The network before pruning: trained, read from a file, or with its initial weights."""
+    module = untrained_network(spec.model, data, spec.seed)
+    if spec.method.start == "initialisation":
+        return module
+    if spec.weights.kind == "file" and spec.weights.digest is not None:
+        load_weights(module, workspace.weights[spec.weights.digest], card=get_model(spec.model))
+    if spec.pretraining is not None:
+        folder = ensure_pretrained(spec.pretraining, workspace)
+        module.load_state_dict(read_state_dict(folder / "weights.safetensors"))
+    return module
+
+
+def ensure_pretrained(spec: PretrainSpec, workspace: Workspace, *, keep: Collection[int] = ()) -> Path:
+    """The folder of the pretrained network: weights, and a card that says where they come from.
+
+    The weights after each epoch in ``keep`` (0: before the first) lie there too.
+    """
+    folder = ResultStore(workspace.root).shared_dir("pretrained", spec.key)
+    weights = folder / "weights.safetensors"
+    if weights.exists():
+        for epoch in keep:
+            _ensure_epoch(spec, epoch, workspace, folder)
+        return folder
+    watch = Stopwatch()
+    data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
+    module = untrained_network(spec.model, data, spec.seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    training = train(
+        module,
+        spec.recipe,
+        data,
+        seed=stream(spec.seed, "pretrain"),
+        hooks=[_keeper(module, keep, folder)],
+        checkpoint=folder / "checkpoint.pt",
+    )
+    card = {
+        "spec": spec.model_dump(mode="json"),
+        "selected_epoch": training.selected_epoch,
+        "epochs": [record.model_dump() for record in training.epochs],
+        "test": evaluate(module, data.test(), precision=spec.recipe.precision).model_dump(),
+        "provenance": provenance(watch, workspace.device).model_dump(mode="json"),
+    }
+    write_atomically(folder / "card.json", json.dumps(card, indent=1).encode())
+    save_tensors(module.state_dict(), weights)
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    return folder
+
+
+def _keeper(module: nn.Module, epochs: Collection[int], folder: Path) -> KeepEpochs:
+    return KeepEpochs(module, epochs, lambda epoch, state: save_tensors(state, _epoch_file(folder, epoch)))
+
+
+def _epoch_file(folder: Path, epoch: int) -> Path:
+    return folder / f"epoch-{epoch}.safetensors"
+
+
+def _ensure_epoch(spec: PretrainSpec, epoch: int, workspace: Workspace, folder: Path) -> Path:
+    """The weights after ``epoch``: where pretraining did not keep them, its beginning is repeated."""
+    path = _epoch_file(folder, epoch)
+    if epoch > spec.recipe.epochs:
+        raise ShrinkbenchError(
+            f"cannot rewind to epoch {epoch}: recipe '{spec.recipe.name}' trains for {spec.recipe.epochs} "
+            "epochs; choose an earlier epoch"
+        )
+    if not path.exists():
+        data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
+        module = untrained_network(spec.model, data, spec.seed)
+        keeper = _keeper(module, (epoch,), folder)
+        train(
+            module,
+            spec.recipe,
+            data,
+            seed=stream(spec.seed, "pretrain"),
+            hooks=[keeper],
+            last_epoch=epoch,
+        )
+    return path
+
+
+def weights_to_restart_from(
+    spec: RunSpec, mode: Finetuning, workspace: Workspace, data: BoundData, iteration: int
+) -> dict[str, Tensor] | None:
+    """What :func:`shrinkbench.pruning.restart` needs: the weights rewound to, or a fresh draw."""
+    if mode.weights == "kept":
+        return None
+    if mode.weights == "reinitialised":
+        return untrained_network(spec.model, data, spec.seed, "anew", str(iteration)).state_dict()
+    if mode.epoch == 0 and spec.weights.kind != "file":
+        return untrained_network(spec.model, data, spec.seed).state_dict()
+    if spec.pretraining is None:
+        raise ShrinkbenchError(
+            f"fine-tuning mode '{mode.name}' rewinds weights, and those of a file have no earlier epochs; use "
+            "weights = 'pretrain'"
+        )
+    folder = ensure_pretrained(spec.pretraining, workspace, keep=(mode.epoch,))
+    return read_state_dict(_epoch_file(folder, mode.epoch))

@@ -1,0 +1,132 @@
+"""The middle of a run: prune and train, in the order that the method's schedule and fine-tuning mode say."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from shrinkbench.measures import Quality
+from shrinkbench.pruning import FINETUNINGS, METHODS, Masks, Upholder, prune, restart, training_hook
+from shrinkbench.runner.pretraining import weights_to_restart_from
+from shrinkbench.runner.workspace import BoundData, Workspace
+from shrinkbench.seeds import stream
+from shrinkbench.spec import RunSpec
+from shrinkbench.training import Training, evaluate, train
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+
+
+@dataclass
+class Outcome:
+    """Masks, quality before the last training, and that training."""
+
+    masks: Masks = field(default_factory=lambda: Masks({}))
+    before: Quality | None = None
+    training: Training = field(default_factory=Training)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One run's network on its way, with what every step of it needs."""
+
+    spec: RunSpec
+    module: nn.Module
+    workspace: Workspace
+    data: BoundData
+    input_shape: tuple[int, ...]
+    folder: Path
+
+
+def prune_and_train(stage: Stage) -> Outcome:
+    """Carry the method out on ``stage.module``, in place."""
+    spec = stage.spec
+    schedule = METHODS.get(spec.method.name).schedule if spec.compression > 1 else None
+    if schedule is not None and schedule.during is not None:
+        return _train_with_hook(stage)
+    outcome = Outcome()
+    steps = (1.0,) if schedule is None else schedule(spec.compression)
+    for iteration, compression in enumerate(steps):
+        if compression > 1:
+            outcome.masks = _prune(stage, compression, outcome.masks, iteration)
+        if schedule is None or schedule.train_between or iteration == len(steps) - 1:
+            _train(stage, outcome, iteration)
+        else:
+            outcome.masks.apply(stage.module)
+    return outcome
+
+
+def _train(stage: Stage, outcome: Outcome, iteration: int) -> None:
+    """Go on from the weights that the fine-tuning mode names, with the masks upheld."""
+    spec, module = stage.spec, stage.module
+    mode = FINETUNINGS.get(spec.method.finetuning)
+    source = weights_to_restart_from(spec, mode, stage.workspace, stage.data, iteration)
+    restart(mode, module, outcome.masks, source)
+    outcome.before = evaluate(module, stage.data.test(), precision=spec.recipe.precision)
+    outcome.training = train(
+        module,
+        spec.recipe,
+        stage.data,
+        seed=stream(spec.seed, "finetune", iteration),
+        hooks=[Upholder(module, outcome.masks)],
+        first_epoch=mode.epoch + 1,
+        checkpoint=stage.folder / f"checkpoint-{iteration}.pt",
+    )
+
+
+def _train_with_hook(stage: Stage) -> Outcome:
+    """Prune while training."""
+    spec, module, data = stage.spec, stage.module, stage.data
+    before = evaluate(module, data.test(), precision=spec.recipe.precision)
+    hook = training_hook(
+        module,
+        METHODS.get(spec.method.name),
+        compression=spec.compression,
+        epochs=spec.recipe.epochs,
+        steps_per_epoch=math.ceil(len(data.train_source) / spec.recipe.batch_size),
+        seed=stream(spec.seed, "pruning"),
+        input_shape=stage.input_shape,
+        batches=lambda generator: _scoring_batches(stage, generator),
+        prune_classifier=spec.prune_classifier,
+        prune_biases=spec.prune_biases,
+    )
+    training = train(
+        module,
+        spec.recipe,
+        data,
+        seed=stream(spec.seed, "finetune", 0),
+        hooks=[hook],
+        checkpoint=stage.folder / "checkpoint-0.pt",
+    )
+    return Outcome(hook.masks, before, training)
+
+
+def _prune(stage: Stage, compression: float, masks: Masks, iteration: int) -> Masks:
+    spec = stage.spec
+    order = torch.Generator().manual_seed(stream(spec.seed, "scoring-batch", iteration))
+    return prune(
+        stage.module,
+        METHODS.get(spec.method.name),
+        compression=compression,
+        batches=_scoring_batches(stage, order),
+        input_shape=stage.input_shape,
+        masks=masks,
+        generator=torch.Generator().manual_seed(stream(spec.seed, "scoring", iteration)),
+        iteration=iteration,
+        prune_classifier=spec.prune_classifier,
+        prune_biases=spec.prune_biases,
+    )
+
+
+def _scoring_batches(stage: Stage, generator: torch.Generator) -> Batches:
+    """Batches to score on, not augmented, and not drawn before somebody asks for the first."""
+    batch_size = stage.spec.recipe.batch_size
+    return _lazily(lambda: stage.data.train(batch_size, generator=generator, augment=False))
+
+
+def _lazily(make: Callable[[], Batches]) -> Batches:
+    yield from make()

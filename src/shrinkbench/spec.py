@@ -83,6 +83,13 @@ class DataSpec(Value):
     test_images: int | None = Field(default=None, ge=1)
 
 
+class ExtraSpec(Value):
+    """A further evaluation split, read only when a run is measured; ``revision`` is a digest of its content."""
+
+    name: str
+    revision: str
+
+
 class WeightsSpec(Value):
     """Where the weights before pruning come from.
 
@@ -127,6 +134,7 @@ class RunSpec(Value):
     recipe: Recipe
     prune_classifier: bool = False
     prune_biases: bool = False
+    extra: tuple[ExtraSpec, ...] = ()
 
     @property
     def key(self) -> str:
@@ -196,7 +204,8 @@ class ExperimentSpec(Value):
     """A grid as a person writes it: every axis is one value or a list.
 
     ``recipe`` and ``pretrain_recipe`` may be left out: the dataset's card names its standard ones.
-    ``finetune`` and ``pretrain`` override single fields of those recipes.
+    ``finetune`` and ``pretrain`` override single fields of those recipes. ``extra`` names further evaluation
+    splits (CIFAR-10.1, corrupted images), which become columns of the result table.
     """
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -216,6 +225,7 @@ class ExperimentSpec(Value):
     prune_biases: bool = False
     train_images: int | None = Field(default=None, ge=1)
     test_images: int | None = Field(default=None, ge=1)
+    extra: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
 
     @field_validator("compression")
     @classmethod

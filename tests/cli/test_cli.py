@@ -243,3 +243,49 @@ def test_a_plugin_is_listed_and_swept(run, tmp_path):
     code, out, _ = run("sweep", file, "--out", tmp_path / "out", "--plugin", plugin, "--workers", 2)
     assert code == 0
     assert "1 of 1 runs done" in out
+
+
+def test_pretrained_weights_bring_their_card(run, tmp_path):
+    """Two sets of weights for one network, as in Figure 8 of Blalock et al., and a sweep over both."""
+    for name, rate in (("A", 1e-3), ("B", 1e-4)):
+        code, _, err = run(
+            "pretrain", "--model", "digits-cnn", "--dataset", "digits", "--train-images", 200,
+            "--set", "epochs=2", "--set", f"learning_rate={rate}", "--out", tmp_path / f"{name}.safetensors",
+        )  # fmt: skip
+        assert code == 0
+        assert "epoch 2/2" in err
+    card = json.loads((tmp_path / "A.json").read_text())
+    _, out, _ = run(
+        "evaluate",
+        "--model",
+        "digits-cnn",
+        "--weights",
+        tmp_path / "A.safetensors",
+        "--dataset",
+        "digits",
+        "--json",
+    )
+    assert json.loads(out)["top1"] == card["test"]["top1"]
+    assert {p.name for p in tmp_path.iterdir()} == {"A.json", "A.safetensors", "B.json", "B.safetensors"}
+    file = tmp_path / "t.toml"
+    file.write_text(
+        SWEEP + f'weights = ["{tmp_path}/A.safetensors", "{tmp_path}/B.safetensors"]\n[finetune]\nepochs = 0\n'
+    )
+    assert run("sweep", file, "--out", tmp_path / "out")[0] == 0
+    from shrinkbench.results.store import ResultStore
+
+    results, _ = ResultStore(tmp_path / "out").results()
+    assert sorted(r.spec.weights.name for r in results) == ["A", "B"]
+    code, _, err = run(
+        "pretrain",
+        "--model",
+        "digits-cnn",
+        "--dataset",
+        "digits",
+        "--out",
+        tmp_path / "A.pt",
+        "--set",
+        "epochs=1",
+    )
+    assert code == 2
+    assert "ends in .safetensors" in err

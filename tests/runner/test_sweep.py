@@ -196,3 +196,35 @@ def test_kill_and_go_on(finished, tmp_path):
     }
     assert len(all_results(target)) == 8
     assert not list(Path(target).glob("**/*.tmp"))
+
+
+def test_extra_evaluations_become_columns(tmp_path):
+    """CIFAR-10.1's layout, made small: its quality is a result beside the test split's, and part of the key."""
+    import numpy as np
+    from PIL import Image
+
+    from shrinkbench.results.frame import to_frame
+
+    generator = np.random.default_rng(0)
+    for split in ("train", "test"):
+        for label in ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"):
+            folder = tmp_path / "cifar" / split / label
+            folder.mkdir(parents=True)
+            for i in range(20):
+                pixels = generator.integers(0, 256, (32, 32, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / f"{i}.png")
+    extra = tmp_path / "extra"
+    extra.mkdir()
+    np.save(extra / "cifar10.1_v6_data.npy", generator.integers(0, 256, (2000, 32, 32, 3), dtype=np.uint8))
+    np.save(extra / "cifar10.1_v6_labels.npy", np.arange(2000, dtype=np.int32) % 10)
+    spec = experiment(
+        dataset="cifar10", model="resnet20", weights="random", method="random", compression=[1, 2], seed=0,
+        extra="cifar10.1", train_images=None, finetune={"epochs": 0},
+    )  # fmt: skip
+    places = {"cifar10": tmp_path / "cifar", "cifar10.1": extra}
+    assert sweep(spec, tmp_path / "out", device="cpu", data=places).done == 2
+    results, _ = ResultStore(tmp_path / "out").results()
+    assert all(r.further["cifar10.1"].images == 2000 for r in results)
+    assert "cifar10.1_top1" in to_frame(results).columns
+    with pytest.raises(ShrinkbenchError, match=r"'cifar10.1' belongs to dataset 'cifar10', which is not in"):
+        sweep(experiment(extra="cifar10.1"), tmp_path / "out2", device="cpu")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -68,7 +69,7 @@ def locate_weights(source: str | Path, *, card: ModelCard | None = None) -> Weig
         hint = f"; {card.name} also knows the weights {known}" if card and known else ""
         raise ShrinkbenchError(f"there is no weights file {source}; check the path{hint}")
     digest = sha256_of(path)
-    return WeightsFile(path=path, sha256=digest, entry=_entry_of(digest, card))
+    return WeightsFile(path=path, sha256=digest, entry=_entry_of(digest, card) or _entry_beside(path, digest))
 
 
 def read_state_dict(path: Path) -> StateDict:
@@ -129,6 +130,26 @@ def _entry_of(digest: str, card: ModelCard | None = None) -> WeightsEntry | None
     cards = (*((card,) if card else ()), *(c for _, c in MODELS.items()))
     entries = (entry for c in cards for entry in c.weights if entry.sha256)
     return next((e for e in entries if digest.startswith(str(e.sha256))), None)
+
+
+def _entry_beside(path: Path, digest: str) -> WeightsEntry | None:
+    """The entry that ``shrinkbench pretrain`` wrote beside the weights, where it is about this very file."""
+    card = path.with_suffix(".json")
+    try:
+        data = json.loads(card.read_text(encoding="utf-8"))
+        if data["sha256"] != digest:
+            return None
+        return WeightsEntry(
+            name=data["name"],
+            dataset=data["dataset"],
+            source=f"trained by shrinkbench, recipe {data['spec']['recipe']['name']}",
+            licence="the maker's own",
+            normalisation=Normalisation(**data["normalisation"]),
+            sha256=digest,
+            measured_top1={f"{data['dataset']} test split": data["test"]["top1"]},
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _read_checkpoint(path: Path) -> object:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from shrinkbench.datasets import Dataset
+from shrinkbench.datasets import DATASETS, EXTRAS, Dataset
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import ModelCard, get_model, locate_weights
 from shrinkbench.pruning import METHODS, PruningMethod
@@ -15,6 +15,7 @@ from shrinkbench.runner.workspace import Workspace, normalisation_for
 from shrinkbench.spec import (
     DataSpec,
     ExperimentSpec,
+    ExtraSpec,
     Normalisation,
     Recipe,
     RunSpec,
@@ -54,6 +55,7 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
                 test_images=experiment.test_images,
             )
             _check_subsets(dataset, experiment)
+            extra = _extra(experiment, dataset, workspace)
             for recipe, method, compression, seed in product(
                 recipes, methods, experiment.compression, experiment.seed
             ):
@@ -67,6 +69,7 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
                     recipe=_recipe_of(method, finetune=recipe, pretrain=pretrain),
                     prune_classifier=experiment.prune_classifier,
                     prune_biases=experiment.prune_biases,
+                    extra=extra,
                 )
                 runs[spec.key] = spec  # methods that train by the pretraining recipe are alike for all others
     return Plan(tuple(runs.values()), files)
@@ -86,6 +89,20 @@ def _recipe_of(method: PruningMethod, *, finetune: Recipe, pretrain: Recipe) -> 
             f"{method.name}[finetuning={mode.name.rpartition('-')[0]}-1]"
         )
     return pretrain
+
+
+def _extra(experiment: ExperimentSpec, dataset: Dataset, workspace: Workspace) -> tuple[ExtraSpec, ...]:
+    """The further evaluations that belong to ``dataset``; one that belongs to none in the grid is a mistake."""
+    cards = [EXTRAS.get(name) for name in experiment.extra]
+    names = {DATASETS.get(name).name for name in experiment.dataset}
+    for card in cards:
+        if card.dataset not in names:
+            raise ShrinkbenchError(
+                f"the extra evaluation '{card.name}' belongs to dataset '{card.dataset}', "
+                "which is not in the grid"
+            )
+    own = [card.name for card in cards if card.dataset == dataset.card.name]
+    return tuple(ExtraSpec(name=name, revision=workspace.extra(name).revision) for name in own)
 
 
 def _recipe(name: str, overrides: dict[str, object]) -> Recipe:

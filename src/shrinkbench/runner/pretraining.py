@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from shrinkbench.download import sha256_of
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.measures import EpochRecord
 from shrinkbench.models import build, get_model, load_weights, read_state_dict
 from shrinkbench.pruning import Finetuning, save_tensors
 from shrinkbench.results.store import ResultStore, write_atomically
@@ -41,7 +43,13 @@ def initial_network(spec: RunSpec, workspace: Workspace, data: BoundData) -> nn.
     return module
 
 
-def ensure_pretrained(spec: PretrainSpec, workspace: Workspace, *, keep: Collection[int] = ()) -> Path:
+def ensure_pretrained(
+    spec: PretrainSpec,
+    workspace: Workspace,
+    *,
+    keep: Collection[int] = (),
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> Path:
     """The folder of the pretrained network: weights, and a card that says where they come from.
 
     The weights after each epoch in ``keep`` (0: before the first) lie there too.
@@ -63,6 +71,7 @@ def ensure_pretrained(spec: PretrainSpec, workspace: Workspace, *, keep: Collect
         seed=stream(spec.seed, "pretrain"),
         hooks=[_keeper(module, keep, folder)],
         checkpoint=folder / "checkpoint.pt",
+        on_epoch=on_epoch,
     )
     card = {
         "spec": spec.model_dump(mode="json"),
@@ -75,6 +84,34 @@ def ensure_pretrained(spec: PretrainSpec, workspace: Workspace, *, keep: Collect
     save_tensors(module.state_dict(), weights)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return folder
+
+
+def pretrain(
+    spec: PretrainSpec,
+    workspace: Workspace,
+    out: Path,
+    *,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
+) -> Path:
+    """Train ``spec`` and write the weights to ``out`` (safetensors) with a card beside it; returns the card.
+
+    A call that was killed goes on where it stopped, as long as ``workspace.root`` is the same folder.
+    """
+    folder = ensure_pretrained(spec, workspace, on_epoch=on_epoch)
+    tensors = read_state_dict(folder / "weights.safetensors")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    save_tensors(tensors, out)
+    card = {
+        "name": out.stem,
+        "model": spec.model,
+        "dataset": spec.data.name,
+        "sha256": sha256_of(out),
+        "normalisation": spec.data.normalisation.model_dump(mode="json"),
+        **json.loads((folder / "card.json").read_text(encoding="utf-8")),
+    }
+    path = out.with_suffix(".json")
+    write_atomically(path, json.dumps(card, indent=1).encode())
+    return path
 
 
 def _keeper(module: nn.Module, epochs: Collection[int], folder: Path) -> KeepEpochs:

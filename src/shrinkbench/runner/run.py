@@ -104,6 +104,12 @@ def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path
         before=outcome.before,
         after=evaluate(module, data.test(), precision=spec.recipe.precision),
         validation=evaluate(module, data.validation(), precision=spec.recipe.precision),
+        further={
+            extra.name: evaluate(
+                module, data.extra(workspace.extra(extra.name)), precision=spec.recipe.precision
+            )
+            for extra in spec.extra
+        },
         selected_epoch=training.selected_epoch,
         epochs_run=len(training.epochs),
         epochs=tuple(training.epochs),

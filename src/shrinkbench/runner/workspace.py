@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from shrinkbench.datasets import Dataset, ImageSource, load_dataset
+from shrinkbench.datasets import Dataset, ExtraImages, ImageSource, load_dataset, load_extra
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.spec import DataSpec, Normalisation
 
@@ -30,6 +30,15 @@ class Workspace:
     def dataset(self, name: str) -> Dataset:
         """The dataset, loaded once per process."""
         return _load(name, self.data.get(name, self.data.get("")))
+
+    def extra(self, name: str) -> ExtraImages:
+        """The further evaluation split, loaded once per process; its folder is given by its own name."""
+        return _load_extra(name, self.data.get(name))
+
+
+@lru_cache(maxsize=4)
+def _load_extra(name: str, path: Path | None) -> ExtraImages:
+    return load_extra(name, path)
 
 
 @lru_cache(maxsize=4)
@@ -74,6 +83,10 @@ class BoundData:
     def test(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Test batches in fixed order."""
         return self._batches(_subset(self.dataset.test, self.spec.test_images), EVALUATION_BATCH)
+
+    def extra(self, images: ExtraImages) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of a further evaluation split, normalised as the run's own images."""
+        return self._batches(images.images, EVALUATION_BATCH)
 
     def _batches(
         self,

@@ -80,6 +80,7 @@ class DataSpec(Value):
     revision: str
     normalisation: Normalisation
     train_images: int | None = Field(default=None, ge=1)
+    validation_images: int | None = Field(default=None, ge=1)
     test_images: int | None = Field(default=None, ge=1)
 
 
@@ -224,6 +225,7 @@ class ExperimentSpec(Value):
     prune_classifier: bool = False
     prune_biases: bool = False
     train_images: int | None = Field(default=None, ge=1)
+    validation_images: int | None = Field(default=None, ge=1)
     test_images: int | None = Field(default=None, ge=1)
     extra: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
 

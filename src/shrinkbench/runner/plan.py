@@ -52,6 +52,7 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
                 revision=dataset.revision,
                 normalisation=normalisation_for(dataset, normalisation),
                 train_images=experiment.train_images,
+                validation_images=experiment.validation_images,
                 test_images=experiment.test_images,
             )
             _check_subsets(dataset, experiment)
@@ -133,6 +134,7 @@ def check_compatible(dataset: Dataset, card: ModelCard) -> None:
 def _check_subsets(dataset: Dataset, experiment: ExperimentSpec) -> None:
     for name, count, source in (
         ("train_images", experiment.train_images, dataset.train),
+        ("validation_images", experiment.validation_images, dataset.validation),
         ("test_images", experiment.test_images, dataset.test),
     ):
         if count is not None and count > len(source):

@@ -103,7 +103,7 @@ def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path
         size=measure_size(module, shape, masks),
         before=outcome.before,
         after=evaluate(module, data.test(), precision=spec.recipe.precision),
-        validation=evaluate(module, data.validation(), precision=spec.recipe.precision),
+        validation=training.validation,
         further={
             extra.name: evaluate(
                 module, data.extra(workspace.extra(extra.name)), precision=spec.recipe.precision

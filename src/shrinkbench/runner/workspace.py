@@ -78,7 +78,7 @@ class BoundData:
 
     def validation(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Validation batches in fixed order."""
-        return self._batches(self.dataset.validation, EVALUATION_BATCH)
+        return self._batches(_subset(self.dataset.validation, self.spec.validation_images), EVALUATION_BATCH)
 
     def test(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Test batches in fixed order."""

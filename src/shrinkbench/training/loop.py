@@ -43,10 +43,15 @@ class Data(Protocol):
 
 @dataclass
 class Training:
-    """What a training run went through. ``selected_epoch`` is the epoch whose weights the module holds."""
+    """What a training run went through.
+
+    ``selected_epoch`` is the epoch whose weights the module holds and ``validation`` their quality on the
+    validation split (``None``: no epoch was run).
+    """
 
     epochs: list[EpochRecord] = field(default_factory=list)
     selected_epoch: int = 0
+    validation: Quality | None = None
 
 
 @dataclass
@@ -251,9 +256,9 @@ def _note(
     else:
         state.since_best += 1
     if recipe.selection == "last":
-        state.training.selected_epoch = epoch
+        state.training.selected_epoch, state.training.validation = epoch, validation
     elif state.since_best == 0:
-        state.training.selected_epoch = epoch
+        state.training.selected_epoch, state.training.validation = epoch, validation
         state.best_weights = copy.deepcopy(module.state_dict())
         state.best_hooks = [copy.deepcopy(hook.state_dict()) for hook in hooks]
 
@@ -273,6 +278,7 @@ def _snapshot(
         "step": state.step,
         "epochs": [record.model_dump() for record in state.training.epochs],
         "selected_epoch": state.training.selected_epoch,
+        "validation": state.training.validation and state.training.validation.model_dump(),
         "best": state.best,
         "since_best": state.since_best,
         "best_weights": state.best_weights,
@@ -294,5 +300,6 @@ def _restore(
     state.step = saved["step"]
     state.training.epochs = [EpochRecord(**record) for record in saved["epochs"]]
     state.training.selected_epoch = saved["selected_epoch"]
+    state.training.validation = saved["validation"] and Quality(**saved["validation"])
     state.best, state.since_best = saved["best"], saved["since_best"]
     state.best_weights, state.best_hooks = saved["best_weights"], saved["best_hooks"]

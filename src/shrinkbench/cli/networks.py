@@ -107,11 +107,12 @@ def prune(
     from shrinkbench.seeds import stream
 
     chosen = METHODS.get(method)
+    card = get_model(model)  # a wrong name is told before any data are read
     loaded = _load_dataset(dataset, data)
     if loaded is None and "data" in chosen.needs:
         raise ShrinkbenchError(f"method '{method}' scores weights on data; name it with --dataset (and --data)")
     module, file = _network(model, weights, loaded, seed)
-    shape = (loaded.card.image_shape if loaded else None) or get_model(model).input_shape
+    shape = (loaded.card.image_shape if loaded else None) or card.input_shape
     batches = None
     if loaded is not None:
         generator = torch.Generator().manual_seed(stream(seed, "scoring-batch"))
@@ -174,11 +175,13 @@ def evaluate(
     """Measure top-1, top-5 and loss of a network on a split."""
     import torch
 
+    from shrinkbench.models import get_model
     from shrinkbench.pruning import Masks
     from shrinkbench.runner import resolve_device
     from shrinkbench.training import evaluate as measure
 
     where = resolve_device(device)
+    get_model(model)  # a wrong name is told before any data are read
     loaded = _load_dataset(dataset, data)
     if loaded is None:
         raise ShrinkbenchError("name a dataset with --dataset")

@@ -1,0 +1,1 @@
+"""Structured pruning: whole filters, channels, blocks and heads, and the methods that choose among them."""

@@ -1,0 +1,212 @@
+"""Attention heads as units: where each head's weights lie, and attention that has lost some of its heads.
+
+Known are ``torch.nn.MultiheadAttention`` (ViT), torchvision's ``ShiftedWindowAttention`` (Swin) and timm's
+``Attention``. A head is removable on its own: it meets the other heads only in the output projection, and no
+other layer has to change with it.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Role = Literal["produces", "carries", "consumes"]
+HeadSlices = list[tuple[str, int, Tensor, Role]]
+
+
+def is_attention(module: nn.Module) -> bool:
+    """Whether ``module`` is attention over tokens: torch's, or one with ``qkv`` and ``proj`` linear layers."""
+    if isinstance(module, nn.MultiheadAttention):
+        return True
+    return isinstance(getattr(module, "qkv", None), nn.Linear) and isinstance(
+        getattr(module, "proj", None), nn.Linear
+    )
+
+
+def widths(attention: nn.Module) -> tuple[int, int]:
+    """Token width that ``attention`` reads and the one that it writes."""
+    if isinstance(attention, nn.MultiheadAttention):
+        return attention.embed_dim, attention.embed_dim
+    return cast(nn.Linear, attention.qkv).in_features, cast(nn.Linear, attention.proj).out_features
+
+
+def head_slices(attention: nn.Module) -> tuple[int, HeadSlices] | None:
+    """Heads of ``attention`` and (tensor, dimension, head of each position, role); ``None`` for other kinds."""
+    if isinstance(attention, nn.MultiheadAttention):
+        return _multihead(attention)
+    kind = type(attention)
+    if kind.__name__ in ("ShiftedWindowAttention", "NarrowWindowAttention"):
+        return _fused(attention, bias_table=True)
+    if kind.__module__.startswith("timm.") and kind.__name__ == "Attention":
+        plain = isinstance(attention.norm, nn.Identity) and getattr(attention, "gate", None) is None
+        return _fused(attention, bias_table=False) if plain else None
+    return None
+
+
+def _multihead(attention: nn.MultiheadAttention) -> tuple[int, HeadSlices] | None:
+    if not attention._qkv_same_embed_dim or attention.bias_k is not None or attention.add_zero_attn:
+        return None
+    heads, inner = attention.num_heads, attention.out_proj.in_features
+    of_inner = torch.arange(inner) // (inner // heads)
+    slices: HeadSlices = [("in_proj_weight", 0, of_inner.repeat(3), "produces")]
+    if attention.in_proj_bias is not None:
+        slices.append(("in_proj_bias", 0, of_inner.repeat(3), "produces"))
+    return heads, [*slices, ("out_proj.weight", 1, of_inner, "consumes")]
+
+
+def _fused(attention: nn.Module, *, bias_table: bool) -> tuple[int, HeadSlices]:
+    heads, inner = cast(int, attention.num_heads), cast(nn.Linear, attention.proj).in_features
+    of_inner = torch.arange(inner) // (inner // heads)
+    slices: HeadSlices = [("qkv.weight", 0, of_inner.repeat(3), "produces")]
+    if cast(nn.Linear, attention.qkv).bias is not None:
+        slices.append(("qkv.bias", 0, of_inner.repeat(3), "produces"))
+    if bias_table:
+        slices.append(("relative_position_bias_table", 1, torch.arange(heads), "carries"))
+    return heads, [*slices, ("proj.weight", 1, of_inner, "consumes")]
+
+
+def with_heads(attention: nn.Module, heads: int) -> nn.Module:
+    """``attention`` with room for ``heads`` heads of the same size; its tensors are narrowed by the caller.
+
+    The result has the same parameter names. Its weights are those of ``attention``, not yet sliced.
+    """
+    if isinstance(attention, nn.MultiheadAttention):
+        return NarrowMultiheadAttention(attention, heads)
+    if type(attention).__name__ == "ShiftedWindowAttention":
+        return NarrowWindowAttention(attention, heads)
+    inner = cast(int, attention.head_dim) * heads
+    attention.num_heads, attention.attn_dim = heads, inner  # type: ignore[assignment]  # plain attributes
+    return attention
+
+
+class NarrowMultiheadAttention(nn.MultiheadAttention):
+    """Multi-head attention whose heads together are narrower than the tokens."""
+
+    def __init__(self, wide: nn.MultiheadAttention, heads: int) -> None:
+        nn.Module.__init__(self)
+        self.embed_dim = self.kdim = self.vdim = wide.embed_dim
+        self.num_heads, self.batch_first = heads, wide.batch_first
+        self.head_dim = wide.out_proj.in_features // wide.num_heads
+        self.dropout, self.add_zero_attn = wide.dropout, False
+        self._qkv_same_embed_dim = True
+        self.in_proj_weight, self.in_proj_bias = wide.in_proj_weight, wide.in_proj_bias
+        self.bias_k = self.bias_v = None
+        self.out_proj = wide.out_proj
+        self.training = wide.training
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,  # noqa: FBT001, FBT002  the signature is torch's
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,  # noqa: FBT001, FBT002
+        is_causal: bool = False,  # noqa: FBT001, FBT002
+    ) -> tuple[Tensor, Tensor | None]:
+        """Attention as torch's module computes it, and its weights where ``need_weights``."""
+        if not self.batch_first:
+            query, key, value = (x.transpose(0, 1) for x in (query, key, value))
+        inner = self.num_heads * self.head_dim
+        biases = (None,) * 3 if self.in_proj_bias is None else self.in_proj_bias.split(inner)
+        q, k, v = (
+            F.linear(x, w, b).unflatten(-1, (self.num_heads, self.head_dim)).transpose(1, 2)
+            for x, w, b in zip((query, key, value), self.in_proj_weight.split(inner), biases, strict=True)
+        )
+        scores = (q * self.head_dim**-0.5) @ k.transpose(-2, -1)
+        if is_causal and attn_mask is None:
+            attn_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=q.device).triu(1)
+        for mask in (attn_mask, None if key_padding_mask is None else key_padding_mask[:, None, None, :]):
+            if mask is not None:
+                scores = scores.masked_fill(mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        weights = F.dropout(scores.softmax(-1), self.dropout, self.training)
+        y: Tensor = self.out_proj((weights @ v).transpose(1, 2).flatten(2))
+        if not self.batch_first:
+            y = y.transpose(0, 1)
+        if not need_weights:
+            return y, None
+        return y, weights.mean(1) if average_attn_weights else weights
+
+
+class NarrowWindowAttention(nn.Module):
+    """Shifted-window attention (Liu et al. 2021) whose heads together are narrower than the tokens."""
+
+    relative_position_index: Tensor
+
+    def __init__(self, wide: nn.Module, heads: int) -> None:
+        super().__init__()
+        source = cast(Any, wide)
+        self.window_size, self.shift_size = source.window_size, source.shift_size
+        self.num_heads, self.head_dim = heads, source.proj.in_features // source.num_heads
+        self.attention_dropout, self.dropout = source.attention_dropout, source.dropout
+        self.qkv, self.proj = source.qkv, source.proj
+        self.relative_position_bias_table = source.relative_position_bias_table
+        self.register_buffer("relative_position_index", source.relative_position_index)
+        self.training = wide.training
+
+    def _shifts(self, height: int, width: int) -> tuple[int, int]:
+        """No shift along a side that one window spans."""
+        rows, columns = self.window_size
+        return (
+            0 if rows >= height else self.shift_size[0],
+            0 if columns >= width else self.shift_size[1],
+        )
+
+    def _window_mask(self, height: int, width: int, like: Tensor) -> Tensor:
+        """-100 between positions that only the cyclic shift brought into one window, (windows, T, T)."""
+        region = torch.zeros(height, width, device=like.device)
+        cuts = [
+            (0, size - window, size - shift, size)
+            for size, window, shift in zip(
+                (height, width), self.window_size, self._shifts(height, width), strict=True
+            )
+        ]
+        for i in range(3):
+            for j in range(3):
+                region[cuts[0][i] : cuts[0][i + 1], cuts[1][j] : cuts[1][j + 1]] = 3 * i + j
+        tokens = self._partition(region[None, :, :, None])[..., 0]
+        apart = tokens[:, None, :] != tokens[:, :, None]
+        return apart.to(like.dtype) * -100.0
+
+    def _partition(self, x: Tensor) -> Tensor:
+        """(N, H, W, C) to (N * windows, tokens, C)."""
+        n, height, width, channels = x.shape
+        rows, columns = self.window_size
+        x = x.view(n, height // rows, rows, width // columns, columns, channels)
+        return x.transpose(2, 3).reshape(-1, rows * columns, channels)
+
+    def _merge(self, x: Tensor, n: int, height: int, width: int) -> Tensor:
+        """Inverse of :meth:`_partition`."""
+        rows, columns = self.window_size
+        x = x.view(n, height // rows, width // columns, rows, columns, x.shape[-1])
+        return x.transpose(2, 3).reshape(n, height, width, -1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map tokens (N, H, W, C) to tokens of the same shape."""
+        n, height, width, _ = x.shape
+        rows, columns = self.window_size
+        x = F.pad(x, (0, 0, 0, -width % columns, 0, -height % rows))
+        padded_h, padded_w = x.shape[1:3]
+        shift = self._shifts(padded_h, padded_w)
+        if any(shift):
+            x = x.roll((-shift[0], -shift[1]), (1, 2))
+        tokens = self._partition(x)
+        qkv = self.qkv(tokens).unflatten(-1, (3, self.num_heads, self.head_dim)).permute(2, 0, 3, 1, 4)
+        q, k, v = qkv.unbind(0)
+        scores = (q * self.head_dim**-0.5) @ k.transpose(-2, -1)
+        table = self.relative_position_bias_table[self.relative_position_index]
+        scores = scores + table.view(rows * columns, rows * columns, -1).permute(2, 0, 1)
+        if any(shift):
+            mask = self._window_mask(padded_h, padded_w, scores)
+            scores = (scores.unflatten(0, (n, -1)) + mask[:, None]).flatten(0, 1)
+        weights = F.dropout(scores.softmax(-1), self.attention_dropout, self.training)
+        tokens = self.proj((weights @ v).transpose(1, 2).flatten(2))
+        tokens = F.dropout(tokens, self.dropout, self.training)
+        x = self._merge(tokens, n, padded_h, padded_w)
+        if any(shift):
+            x = x.roll(shift, (1, 2))
+        return x[:, :height, :width, :]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.pruning.selection import keep_highest
 from shrinkbench.pruning.structure import Keep, Units
 from shrinkbench.registry import Registry
@@ -213,8 +213,12 @@ def uniform_plus(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> 
     for name in ctx.flow.logits & units.keys():
         limits[name] = (0.2 * units[name].total, units[name].total)
     least = sum(low for low, _ in limits.values())
-    if least > budget:  # the exceptions alone exceed the budget: they share it
-        limits = _limits(units)
+    if least > budget:
+        fixed = ctx.total - sum(u.total for u in units.values())
+        raise CannotMeetTargetError(
+            f"compression {ctx.target:g} cannot be met: uniform-plus keeps {least:,.0f} weights, the first layer "
+            f"whole and a fifth of the last; the largest possible target is {ctx.total / (fixed + least):.4g}"
+        )
     return fill({name: u.total for name, u in units.items()}, limits, budget)
 
 
@@ -297,13 +301,14 @@ def independent(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> K
     return {name: u.scores >= 1 - probability for name, u in units.items()}
 
 
-def given(name: str, counts: Callable[[Mapping[str, Units], PruneContext], Mapping[str, int]]) -> Allocation:
-    """The allocation ``name`` that keeps ``counts(units, context)`` units in each layer.
+def given(name: str, weights: Callable[[Mapping[str, Units], PruneContext], Mapping[str, int]]) -> Allocation:
+    """The allocation ``name`` that keeps ``weights(units, context)`` weights in each layer.
 
     Used for controls: prune with one score and another method's layerwise proportions.
     """
 
     def decide(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Keep:
-        return keep_counts(units, counts(units, ctx))
+        shares = weights(units, ctx)
+        return keep_counts(units, whole_units(units, shares, sum(shares.values())))
 
     return Allocation(name, "the layerwise proportions of another method", decide)

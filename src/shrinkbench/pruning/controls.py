@@ -57,7 +57,7 @@ def same_proportions(score: str, method: PruningMethod) -> PruningMethod:
         name=f"{score}@{method.name}",
         score=entry.function,
         structure=method.structure,
-        allocation=given(f"as:{method.name}", _counts_of(method)),
+        allocation=given(f"as:{method.name}", _weights_of(method)),
         schedule=schedule,
         finetuning=method.finetuning,
         needs=tuple(dict.fromkeys((*entry.needs, *method.needs))),
@@ -67,16 +67,16 @@ def same_proportions(score: str, method: PruningMethod) -> PruningMethod:
     )
 
 
-def _counts_of(method: PruningMethod) -> Callable[[Mapping[str, Units], PruneContext], Mapping[str, int]]:
-    def counts(units: Mapping[str, Units], ctx: PruneContext) -> Mapping[str, int]:
+def _weights_of(method: PruningMethod) -> Callable[[Mapping[str, Units], PruneContext], Mapping[str, int]]:
+    def weights(units: Mapping[str, Units], ctx: PruneContext) -> Mapping[str, int]:
         from shrinkbench.pruning.deciding import decide
 
         masks = decide(method, ctx)
         alive = {n: (masks[n].float() if n in masks else 1.0 + 0 * w) for n, w in ctx.weights.items()}
         kept = method.structure.group(ctx, alive).units
-        return {name: int((kept[name].scores > 0).sum()) for name in units}
+        return {name: kept[name].weight_of(kept[name].scores > 0) for name in units}
 
-    return counts
+    return weights
 
 
 def variant_named(name: str) -> PruningMethod | None:

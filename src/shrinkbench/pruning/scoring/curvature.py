@@ -60,11 +60,12 @@ def early_brain_damage(ctx: PruneContext) -> Scores:
     """``h (w - g/h)^2 / 2``: Optimal Brain Damage for training that has not converged.
 
     With ``g = dL/dw``, ``w - g/h`` is where the weight is heading, so that a pruned weight comes back if the
-    loss wants it away from zero. h is the diagonal of the empirical Fisher information plus 1e-8.
+    loss wants it away from zero. h is the diagonal of the empirical Fisher information. The farther from a
+    minimum, the more g decides and the less w does.
     """
     scores = {}
     gradients = ctx.gradients
     for name, h in fisher_diagonal(ctx).items():
-        h.add_(1e-8)
-        scores[name] = (ctx.weights[name] - gradients[name] / h).square_().mul_(h).div_(2)
+        step = gradients[name] / h.clamp(min=1e-30)
+        scores[name] = (ctx.weights[name] - step).square_().mul_(h).div_(2)
     return scores

@@ -101,6 +101,13 @@ def new_figure(*, width: float = COLUMN_WIDTH, height: float = 2.2) -> Figure:
     return figure
 
 
+def fixed_figure(*, width: float, height: float) -> Figure:
+    """An empty figure whose axes are placed by hand; it draws several times faster than a laid-out one."""
+    figure = Figure(figsize=(width, height))
+    FigureCanvasAgg(figure)
+    return figure
+
+
 def panel_grid(
     panels: int, *, columns: int, width: float = PAGE_WIDTH, panel_height: float = 1.45, head: float = 0.2
 ) -> tuple[Figure, list[Axes]]:
@@ -112,8 +119,7 @@ def panel_grid(
     rows = -(-panels // columns)
     left, right, below, title, gap = 0.52, 0.1, 0.36, 0.2, 0.44
     height = rows * (panel_height + below + title) + head
-    figure = Figure(figsize=(width, height))
-    FigureCanvasAgg(figure)
+    figure = fixed_figure(width=width, height=height)
     panel_width = (width - left - right - (columns - 1) * gap) / columns
     axes = []
     for index in range(panels):

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from shrinkbench.report import stats
-from shrinkbench.report.observations import AXES, METRICS, Observations
+from shrinkbench.report.observations import METRICS, Observations
 
 SAME = 0.01
 """Points whose ratio differs by less than this share count as one operating point."""
@@ -21,25 +22,14 @@ MARGIN = 0.01
 """Accuracy within this distance of the control counts as kept (one percentage point)."""
 
 
-def cells(observations: Observations, metric: str = "top1") -> pd.DataFrame:
-    """Mean, sample standard deviation, n and 95 % interval for every task, method and compression target."""
-    rows = [
-        {"task": task, "method": method, "compression_target": target, **_summary(group[metric])}
-        | {axis: group[axis].mean() for axis in AXES}
-        for part in (observations.control, observations.pruned)
-        for (task, method, target), group in groups(part, "task", "method", "compression_target")
-    ]
-    return pd.DataFrame(rows)
-
-
-def _summary(values: pd.Series[float]) -> dict[str, float]:
-    s = stats.summarise(values.to_numpy(dtype=float))
-    return {"mean": s.mean, "std": s.std, "n": s.n, "low": s.low, "high": s.high}
-
-
 def groups(frame: pd.DataFrame, *columns: str) -> Iterator[tuple[Any, pd.DataFrame]]:
     """Rows of one value of ``columns`` at a time, in order of those values."""
     yield from frame.groupby(list(columns) if len(columns) > 1 else columns[0], sort=True)
+
+
+def records(frame: pd.DataFrame) -> Iterator[Any]:
+    """Rows as named tuples."""
+    yield from frame.itertuples(index=False)
 
 
 class Curve(NamedTuple):
@@ -52,8 +42,13 @@ class Curve(NamedTuple):
     y: stats.Floats
 
 
-def curves(observations: Observations, axis: str, metric: str) -> Iterator[Curve]:
+@functools.lru_cache(maxsize=32)
+def curves(observations: Observations, axis: str, metric: str) -> tuple[Curve, ...]:
     """One curve per task, method and seed; incomplete points are left out."""
+    return tuple(_curves(observations, axis, metric))
+
+
+def _curves(observations: Observations, axis: str, metric: str) -> Iterator[Curve]:
     start = observations.control.groupby(["task", "seed"])[metric].mean().to_dict()
     for (task, method, seed), group in groups(observations.pruned, "task", "method", "seed"):
         x, y = group[axis].to_numpy(dtype=float), group[metric].to_numpy(dtype=float)
@@ -67,8 +62,9 @@ def curves(observations: Observations, axis: str, metric: str) -> Iterator[Curve
         yield Curve(task, method, seed, x[order], y[order])
 
 
+@functools.lru_cache(maxsize=16)
 def at_equal(
-    observations: Observations, axis: str, *, metric: str = "top1", levels: Sequence[float] = ()
+    observations: Observations, axis: str, *, metric: str = "top1", levels: tuple[float, ...] = ()
 ) -> pd.DataFrame:
     """Every method's value at the same level of ``axis``: columns task, level, method, seed, value.
 
@@ -79,8 +75,8 @@ def at_equal(
     chosen = np.array(levels or default_levels(observations, axis), dtype=float)
     rows = []
     for task, method, seed, x, y in curves(observations, axis, metric):
-        for level in chosen:
-            x = np.where(np.abs(x / level - 1) < SAME, level, x)
+        near = chosen[np.abs(np.log(x)[:, None] - np.log(chosen)).argmin(axis=1)] if len(chosen) else x
+        x = np.where(np.abs(x / near - 1) < SAME, near, x)
         values = stats.interpolate(x, y, chosen)
         rows += [(task, level, method, seed, value) for level, value in zip(chosen, values, strict=True)]
     table = pd.DataFrame(rows, columns=["task", "level", "method", "seed", "value"])
@@ -134,14 +130,16 @@ def winners(values: pd.DataFrame, *, metric: str = "top1") -> pd.DataFrame:
     after Holm's correction over all rows. ``decided`` holds where p < 0.05.
     """
     sign = 1 if METRICS[metric].higher_is_better else -1
-    rows = []
-    for (task, level), group in groups(values, "task", "level"):
-        wide = group.pivot_table(index="seed", columns="method", values="value")
-        means = (sign * wide.mean()).sort_values(ascending=False, kind="stable")
+    rows: list[dict[str, Any]] = []
+    if values.empty:
+        return pd.DataFrame(rows)
+    wide = values.set_index(["task", "level", "seed", "method"])["value"].unstack("method")
+    for (task, level), group in wide.groupby(["task", "level"], sort=True):
+        means = (sign * group.mean()).dropna().sort_values(ascending=False, kind="stable")
         if len(means) < 2:
             continue
         best, second = means.index[0], means.index[1]
-        differences = (wide[best] - wide[second]).dropna().to_numpy(dtype=float)
+        differences = (group[best] - group[second]).dropna().to_numpy(dtype=float)
         difference = stats.summarise(differences)
         rows.append(
             {

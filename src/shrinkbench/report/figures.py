@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from shrinkbench.plotting import (
     COLUMN_WIDTH,
@@ -25,19 +25,27 @@ from shrinkbench.plotting import (
 )
 from shrinkbench.report.observations import AXES, CONTROL, METRICS, Observations, aggregate
 
-TRADEOFFS = tuple(
-    (metric, axis) for metric in ("top1", "top5") for axis in ("compression", "theoretical_speedup")
-)
-"""Metric and axis of the paper's figures."""
+ACCURACIES = ("top1", "top5")
+SIZES = ("compression", "theoretical_speedup")
+"""What the paper's figures show against what."""
 
 
-def write_tradeoffs(observations: Observations, folder: Path) -> list[Path]:
-    """Draw top-1 and top-5 against compression ratio and theoretical speedup; SVG, PDF and PNG of each."""
+def write_tradeoffs(observations: Observations, folder: Path, *, metric: str) -> list[Path]:
+    """Draw ``metric`` against compression ratio and theoretical speedup; SVG, PDF and PNG of each."""
     paths = []
-    for metric, axis in TRADEOFFS:
+    for axis in SIZES:
         figure = tradeoff_figure(observations, metric=metric, axis=axis)
-        paths += save(figure, folder / f"{metric}-{axis.replace('_', '-')}")
+        paths += save(figure, folder / figure_name(metric, axis))
     return paths
+
+
+def figure_name(metric: str, axis: str) -> str:
+    """Name of a tradeoff figure's files.
+
+    >>> figure_name("top1", "theoretical_speedup")
+    'top1-theoretical-speedup'
+    """
+    return f"{metric}-{axis.replace('_', '-')}"
 
 
 def tradeoff_figure(observations: Observations, *, metric: str, axis: str) -> Figure:
@@ -54,12 +62,16 @@ def tradeoff_figure(observations: Observations, *, metric: str, axis: str) -> Fi
     with figure_style():
         head = 0.08 + 0.15 * math.ceil((1 + len(styles)) / entries)
         figure, panels = panel_grid(max(len(tasks), 1), columns=columns, width=width, head=head)
+        low, high = cells[axis].min(), cells[axis].max()
         for index, (panel, task) in enumerate(zip(panels, tasks, strict=False)):
             draw_tradeoff(panel, cells, observations.control, task, metric, axis, styles)
+            ratio_axis(panel, low=min(1.0, low), high=high)  # one range for all panels
             if index % columns == 0:
                 panel.set_ylabel(METRICS[metric].label)
             if index + columns >= len(tasks):
                 panel.set_xlabel(f"{AXES[axis]} (log scale)")
+            else:
+                panel.tick_params(labelbottom=False)
         handles = {
             label: handle for p in panels for handle, label in zip(*p.get_legend_handles_labels(), strict=True)
         }
@@ -108,12 +120,8 @@ def draw_tradeoff(
             markeredgecolor="white",
         )
     if METRICS[metric].percent:
+        panel.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
-    ratio_axis(panel, low=min(1.0, float(here[axis].min())) if len(here) else 1.0, high=_high(here[axis]))
-
-
-def _high(values: pd.Series[float]) -> float:
-    return float(values.max()) if len(values) else 2.0
 
 
 def _has(rows: pd.DataFrame, task: str, axis: str) -> bool:

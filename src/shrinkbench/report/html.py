@@ -2,16 +2,39 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from importlib.resources import files
+from itertools import groupby, product
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.report.figures import TRADEOFFS, write_tradeoffs
-from shrinkbench.report.observations import observe
+from shrinkbench.plotting import save
+from shrinkbench.report import checklist as checklists
+from shrinkbench.report.citations import bibtex, cite
+from shrinkbench.report.diagram import critical_difference_figure, critical_difference_svg
+from shrinkbench.report.figures import ACCURACIES, SIZES, figure_name, write_tradeoffs
+from shrinkbench.report.observations import AXES, METRICS, Observations, aggregate
+from shrinkbench.report.origin import trace
+from shrinkbench.report.payload import as_script, build_payload
+from shrinkbench.report.pitfalls import find_pitfalls
+from shrinkbench.report.tables import FORMATS, Table, all_tables, p_value
+from shrinkbench.report.verdict import BASES, Verdict, Win, reach_verdict
 from shrinkbench.results.frame import to_frame
-from shrinkbench.results.store import existing_store, write_atomically
+from shrinkbench.results.record import RunResult
+from shrinkbench.results.store import Plan, Problem, existing_store, write_atomically
 
 
 @dataclass(frozen=True)
@@ -24,45 +47,240 @@ class WrittenReport:
     problems: tuple[str, ...]
 
 
-def write_report(store_dir: Path, out_dir: Path) -> WrittenReport:
-    """Write ``index.html``, figures (SVG, PDF, PNG), ``results.csv`` and ``results.parquet``.
+def write_report(store_dir: Path, out_dir: Path, *, proposed: Sequence[str] = ()) -> WrittenReport:
+    """Write ``index.html``, figures (SVG, PDF, PNG), tables, ``results.csv`` and ``results.parquet``.
 
-    Needs no network and no torch. Files of the store that cannot be read are named in the page. Raises
-    ``ShrinkbenchError`` where the folder holds no results or ``out_dir`` cannot be written.
+    Needs no network and no torch. ``proposed`` names the methods that the checklist judges. Files of the store
+    that cannot be read are named in the page. Raises ``ShrinkbenchError`` where the folder holds no results or
+    ``out_dir`` cannot be written.
     """
     store = existing_store(store_dir)
     results, problems = store.results()
     if not results:
-        hint = f"; {problems[0].path} {problems[0].sentence}" if problems else ""
+        hint = f" ({problems[0].path} {problems[0].sentence})" if problems else ""
         raise ShrinkbenchError(f"{store_dir} holds no results; run a sweep into it first{hint}")
-    frame = to_frame(results)
-    observations = observe(results)
-    csv, parquet = out_dir / "results.csv", out_dir / "results.parquet"
-    write_atomically(csv, frame.to_csv(index=False).encode())
-    write_atomically(parquet, frame.to_parquet(index=False))
-    files = [csv, parquet, *write_tradeoffs(observations, out_dir / "figures")]
-    page = (
-        _environment()
-        .get_template("index.html.j2")
-        .render(
-            name=store_dir.name,
-            runs=len(results),
-            failed=[r for r in results if r.status == "failed"],
-            problems=[(p.path.relative_to(store_dir), p.sentence) for p in problems],
-            figures=[f"figures/{metric}-{axis.replace('_', '-')}" for metric, axis in TRADEOFFS],
+    plan = store.read_plan() if store.plan_path.exists() else None
+    evidence = checklists.gather(results, proposed=proposed)
+    figures = out_dir / "figures"
+    shutil.rmtree(figures, ignore_errors=True)  # those of an earlier report
+    work = [partial(write_tradeoffs, evidence.observations, figures, metric=metric) for metric in ACCURACIES]
+    with _beside(work):
+        verdict = reach_verdict(evidence.observations)
+        tables = all_tables(evidence.observations)
+        written = _write_data(results, evidence.observations, tables, out_dir)
+        citations = cite(results)
+        written.append(out_dir / "references.bib")
+        write_atomically(written[-1], bibtex(citations).encode())
+        page = _render(
+            **_facts(store_dir, results, problems, plan, evidence.observations),
+            **_judgement(results, evidence),
+            **_verdict(verdict, evidence.observations),
+            tables_by_group=_grouped(tables),
+            origin=trace(results, plan),
+            citations=citations,
+            bibtex=bibtex(citations),
         )
-    )
+    if len(verdict.ranked) > 1:
+        save(critical_difference_figure(verdict.ranked, verdict.ranking), figures / "critical-difference")
+    written += sorted(figures.iterdir())
     index = out_dir / "index.html"
     write_atomically(index, page.encode())
-    return WrittenReport(
-        index=index,
-        files=(index, *files),
-        runs=len(results),
-        problems=tuple(f"{p.path}: {p.sentence}" for p in problems),
+    skipped = tuple(f"{p.path}: {p.sentence}" for p in problems)
+    return WrittenReport(index, (index, *written), len(results), skipped)
+
+
+@contextmanager
+def _beside(work: Sequence[Callable[[], object]]) -> Iterator[None]:
+    """Do ``work`` in processes of their own while the body runs; here, where there is no safe way to fork."""
+    if sys.platform != "linux" or threading.active_count() > 1 or multiprocessing.current_process().daemon:
+        yield
+        for task in work:
+            task()
+        return
+    children = [multiprocessing.get_context("fork").Process(target=task) for task in work]
+    for child in children:
+        child.start()
+    try:
+        yield
+    except BaseException:
+        for child in children:
+            child.terminate()
+        raise
+    finally:
+        for child in children:
+            child.join()
+    for task, child in zip(work, children, strict=True):
+        if child.exitcode:
+            task()  # what failed there fails here too, with its own error
+
+
+def _write_data(
+    results: Sequence[RunResult], observations: Observations, tables: Sequence[Table], out_dir: Path
+) -> list[Path]:
+    """Results by run (CSV, Parquet) and by cell (CSV), and every table of the page in three formats."""
+    frame = to_frame(results)
+    written = [out_dir / "results.csv", out_dir / "results.parquet", out_dir / "cells.csv"]
+    cells = pd.concat([observations.control, observations.pruned])
+    columns = [c for c in (*AXES, *METRICS) if cells[c].notna().any()]
+    write_atomically(written[2], aggregate(cells, columns).to_csv(index=False).encode())
+    write_atomically(written[0], frame.to_csv(index=False).encode())
+    write_atomically(written[1], frame.to_parquet(index=False))
+    return written + _write_tables(tables, out_dir / "tables")
+
+
+def _facts(
+    store_dir: Path,
+    results: Sequence[RunResult],
+    problems: Sequence[Problem],
+    plan: Plan | None,
+    observations: Observations,
+) -> dict[str, Any]:
+    """What the head of the page says."""
+    stored = {r.key for r in results}
+    return {
+        "name": plan.name if plan else store_dir.resolve().name,
+        "description": plan.description if plan else "",
+        "directory": store_dir,
+        "counts": {
+            "done": sum(r.status == "done" for r in results),
+            "failed": sum(r.status == "failed" for r in results),
+            "missing": sum(run.key not in stored for run in plan.runs) if plan else 0,
+        },
+        "problems": [(p.path.relative_to(store_dir), p.sentence) for p in problems],
+        "tasks": observations.tasks,
+        "methods": observations.methods,
+        "figures": [
+            {"stem": f"figures/{figure_name(m, a)}", "title": f"{METRICS[m].label} against {AXES[a]}"}
+            for m, a in product(ACCURACIES, SIZES)
+        ],
+        "selection": _selection_rule(results),
+    }
+
+
+def _selection_rule(results: Sequence[RunResult]) -> str:
+    """Which epoch is reported, and what chose it."""
+    rules = {
+        "last": "that of the last epoch",
+        "best-validation": "that of the epoch with the best validation top-1",
+        "best-test": "that of the epoch with the best test top-1, an upper bound",
+    }
+    used = sorted({r.spec.recipe.selection for r in results})
+    return f"Reported accuracy is {' or '.join(rules[u] for u in used)}." if used else ""
+
+
+def _judgement(results: Sequence[RunResult], evidence: checklists.Evidence) -> dict[str, Any]:
+    """Checklist, pitfalls and what scripts draw."""
+    lines = checklists.decide_from(evidence)
+    pitfalls = find_pitfalls(results, evidence.observations)
+    counts = {s: sum(line.status == s for line in lines) for s in ("satisfied", "violated", "undecidable")}
+    return {
+        "checklist": [
+            (f"{source}: {group}", list(members))
+            for (source, group), members in groupby(lines, key=lambda line: (line.source, line.group))
+        ],
+        "counts_of_lines": counts,
+        "violated": counts["violated"],
+        "proposed": evidence.proposed,
+        "pitfalls": pitfalls,
+        "pitfall_groups": [
+            list(members) for _, members in groupby(enumerate(pitfalls), key=lambda item: item[1].kind)
+        ],
+        "payload": as_script(build_payload(results, evidence.observations, pitfalls)),
+    }
+
+
+def _verdict(verdict: Verdict, observations: Observations) -> dict[str, Any]:
+    """Winners by basis, and the ranking as a drawing."""
+    bases = []
+    for axis, label in BASES.items():
+        found = {t.task: b.wins for t in verdict.tasks for b in t.bases if b.axis == axis}
+        levels = sorted({win.level for wins in found.values() for win in wins})
+        rows = []
+        for task, wins in found.items():
+            by_level = {win.level: win for win in wins}
+            rows.append((task, [by_level.get(level) for level in levels]))
+        if levels:
+            bases.append({"axis": axis, "label": label, "levels": levels, "rows": rows})
+    drawn = len(verdict.ranked) > 1 and verdict.ranking.blocks > 0
+    return {
+        "verdict": verdict,
+        "bases": bases,
+        "budget": len(observations.methods) > 1,
+        "ranking_svg": critical_difference_svg(verdict.ranked, verdict.ranking) if drawn else "",
+        "friedman": p_value(verdict.ranking.p_friedman),
+    }
+
+
+def _breakable(text: str) -> Markup:
+    """Text that may wrap after an underscore, as long method names need on a phone."""
+    return Markup("_<wbr>").join(text.split("_"))
+
+
+def _lead(win: Win) -> str:
+    """A lead in points, with its interval where there is one."""
+    lead = f"+{100 * win.difference:.2f}" if win.difference >= 0 else f"−{100 * -win.difference:.2f}"
+    if win.n < 2:
+        return f"{lead} (one seed)"
+    return f"{lead} [{100 * win.low:.2f}, {100 * win.high:.2f}]".replace("-", "−")
+
+
+def _grouped(tables: Sequence[Table]) -> list[tuple[str, list[Table], bool]]:
+    """Tables under their headings; long groups and top-5 are folded."""
+    titles = {
+        "top1": "Top-1 accuracy",
+        "top5": "Top-5 accuracy",
+        "curve-summary": "Curves in two numbers",
+        "pairs": "Pairs of methods",
+    }
+    groups = []
+    for prefix, title in titles.items():
+        members = [t for t in tables if t.name == prefix or t.name.startswith(f"{prefix}-")]
+        groups.append((title, members, prefix == "top5" or len(members) > 3))
+    return groups
+
+
+def _write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
+    """Every table as LaTeX, Markdown and CSV; tables of an earlier report go."""
+    shutil.rmtree(folder, ignore_errors=True)
+    paths = []
+    for table in tables:
+        for extension, write in FORMATS.items():
+            paths.append(folder / f"{table.name}.{extension}")
+            write_atomically(paths[-1], (write(table).rstrip("\n") + "\n").encode())
+    return paths
+
+
+def _formats(table: Table) -> list[tuple[str, str]]:
+    names = {"tex": "LaTeX", "md": "Markdown", "csv": "CSV"}
+    return [(names[extension], write(table)) for extension, write in FORMATS.items()]
+
+
+def _render(**values: Any) -> str:
+    environment = Environment(
+        loader=PackageLoader("shrinkbench.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    assets = files("shrinkbench.report") / "templates"
+    texts = {
+        "style": "style.css",
+        "chart_script": "chart.js",
+        "page_script": "page.js",
+    }
+    return environment.get_template("index.html.j2").render(
+        **values,
+        **{name: (assets / file).read_text(encoding="utf-8") for name, file in texts.items()},
+        lead=_lead,
+        breakable=_breakable,
+        formats=_formats,
+        version=_version(),
     )
 
 
-def _environment() -> Environment:
-    return Environment(
-        loader=PackageLoader("shrinkbench.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
+def _version() -> str:
+    try:
+        return version("shrinkbench")
+    except PackageNotFoundError:
+        return "from source"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from shrinkbench.report.stats import half_width
 from shrinkbench.results.frame import to_frame
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import RunSpec, digest
@@ -43,7 +45,7 @@ AXES = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Observations:
     """Finished runs, ready to be compared.
 
@@ -51,13 +53,14 @@ class Observations:
     and recipe, whatever number of methods share it. Both carry the columns of the result table, ``task``,
     ``problem`` (the task without its recipe), ``top1_change`` (from the control of the same seed),
     ``measured_speedup`` and ``training_cost``. ``methods`` and ``tasks`` give the order of every table and
-    legend.
+    legend; ``chance`` names the methods that score at random.
     """
 
     pruned: pd.DataFrame
     control: pd.DataFrame
     tasks: tuple[str, ...]
     methods: tuple[str, ...]
+    chance: frozenset[str]
 
 
 def observe(results: Iterable[RunResult], *, methods: Sequence[str] = ()) -> Observations:
@@ -68,9 +71,10 @@ def observe(results: Iterable[RunResult], *, methods: Sequence[str] = ()) -> Obs
     """
     done = sorted((r for r in results if r.status == "done" and r.after and r.size), key=lambda r: r.key)
     frame = to_frame(done).set_index("key").loc[[r.key for r in done]].reset_index()
-    frame["method"] = method_labels([r.spec for r in done])
-    frame["task"] = task_labels([r.spec for r in done])
-    frame["problem"] = task_labels([r.spec for r in done], with_recipe=False)
+    names = [_Names.of(r.spec) for r in done]
+    frame["method"] = method_labels(names)
+    frame["task"] = task_labels(names)
+    frame["problem"] = task_labels(names, with_recipe=False)
     frame["measured_speedup"] = [_measured_speedup(r) for r in done]
     frame["training_cost"] = _training_costs(done)
     frame = frame.drop_duplicates(["task", "method", "compression_target", "seed"], ignore_index=True)
@@ -88,65 +92,88 @@ def observe(results: Iterable[RunResult], *, methods: Sequence[str] = ()) -> Obs
         control=control.sort_values(order, ignore_index=True),
         tasks=tuple(sorted(frame["task"].unique())),
         methods=tuple(dict.fromkeys([m for m in methods if m in present] + sorted(present))),
+        chance=frozenset(
+            label
+            for label, run in zip(method_labels(names), names, strict=True)
+            if run.spec.method.score.startswith("random")
+        ),
     )
 
 
-def method_labels(specs: Sequence[RunSpec]) -> list[str]:
+class _Names(NamedTuple):
+    """A run's specification with the digests that tell equal names apart."""
+
+    spec: RunSpec
+    method: str
+    data: str
+    weights: str
+    recipe: str
+
+    @classmethod
+    def of(cls, spec: RunSpec) -> _Names:
+        return cls(spec, *(digest(part) for part in (spec.method, spec.data, spec.weights, spec.recipe)))
+
+
+def method_labels(names: Sequence[_Names]) -> list[str]:
     """The method's name, with what else was pruned; one name for two definitions gets a digest."""
     definitions: dict[str, set[str]] = {}
-    for spec in specs:
-        definitions.setdefault(spec.method.name, set()).add(digest(spec.method))
+    for run in names:
+        definitions.setdefault(run.spec.method.name, set()).add(run.method)
     labels = []
-    for spec in specs:
-        label = spec.method.name
+    for run in names:
+        label = run.spec.method.name
         if len(definitions[label]) > 1:
-            label += f" {digest(spec.method)[:6]}"
-        if spec.compression > 1:
-            label += " + classifier" if spec.prune_classifier else ""
-            label += " + biases" if spec.prune_biases else ""
+            label += f" {run.method[:6]}"
+        if run.spec.compression > 1:
+            label += " + classifier" if run.spec.prune_classifier else ""
+            label += " + biases" if run.spec.prune_biases else ""
         labels.append(label)
     return labels
 
 
-def task_labels(specs: Sequence[RunSpec], *, with_recipe: bool = True) -> list[str]:
+def task_labels(names: Sequence[_Names], *, with_recipe: bool = True) -> list[str]:
     """A short label for each run's task: parts that all tasks of a network share are left out.
 
     Names that stand for different values (a subset, another revision, an overridden recipe) get a digest.
     """
     groups: dict[tuple[str, str, str], list[int]] = {}
-    for index, spec in enumerate(specs):
-        identity = (digest(spec.data), spec.model, digest(spec.weights))
-        groups.setdefault(identity, []).append(index)
-    parts = [("", "", "")] * len(specs)
-    methods = method_labels(specs)
-    for (data, _, weights), members in groups.items():
-        cells = {(methods[i], specs[i].compression, specs[i].seed) for i in members}
-        by_recipe = with_recipe and len(cells) < len(members)
-        for i in members:
-            parts[i] = (data, weights, digest(specs[i].recipe) if by_recipe else "")
-    return _shortest_labels(specs, parts)
+    for index, run in enumerate(names):
+        groups.setdefault((run.data, run.spec.model, run.weights), []).append(index)
+    recipes = [""] * len(names)
+    for members in groups.values():
+        cells = {
+            (names[i].method, names[i].spec.compression, names[i].spec.seed, *_options(names[i].spec))
+            for i in members
+        }
+        if with_recipe and len(cells) < len(members):
+            for i in members:
+                recipes[i] = names[i].recipe
+    return _shortest_labels(names, recipes)
 
 
-def _shortest_labels(specs: Sequence[RunSpec], parts: Sequence[tuple[str, str, str]]) -> list[str]:
+def _options(spec: RunSpec) -> tuple[bool, bool]:
+    return spec.prune_classifier, spec.prune_biases
+
+
+def _shortest_labels(names: Sequence[_Names], recipes: Sequence[str]) -> list[str]:
     """Dataset and network always; weights, recipe and digests only where they tell tasks apart."""
-    pairs = [(spec.data.name, spec.model) for spec in specs]
-    varied: dict[tuple[str, str], tuple[set[str], set[str], set[str]]] = {}
-    named: dict[tuple[str, str], set[str]] = {}
-    for pair, part, spec in zip(pairs, parts, specs, strict=True):
-        for values, value in zip(varied.setdefault(pair, (set(), set(), set())), part, strict=True):
+    varied: dict[tuple[str, str], tuple[set[str], ...]] = {}
+    for run, recipe in zip(names, recipes, strict=True):
+        sets = varied.setdefault((run.spec.data.name, run.spec.model), (set(), set(), set(), set()))
+        for values, value in zip(sets, (run.data, run.weights, recipe, run.spec.weights.name), strict=True):
             values.add(value)
-        named.setdefault(pair, set()).add(spec.weights.name)
     labels = []
-    for pair, (data, weights, recipe), spec in zip(pairs, parts, specs, strict=True):
-        several_data, several_weights, several_recipes = (len(values) > 1 for values in varied[pair])
+    for run, recipe in zip(names, recipes, strict=True):
+        pair = (run.spec.data.name, run.spec.model)
+        data, weights, several_recipes, weight_names = varied[pair]
         label = " / ".join(pair)
-        if several_data:
-            label += f" / data {data[:6]}"
-        if several_weights:
-            distinct = len(named[pair]) == len(varied[pair][1])
-            label += f" / {spec.weights.name}" + ("" if distinct else f" {weights[:6]}")
-        if several_recipes and recipe:
-            label += f" / {spec.recipe.name} {recipe[:6]}"
+        if len(data) > 1:
+            label += f" / data {run.data[:6]}"
+        if len(weights) > 1:
+            distinct = len(weight_names) == len(weights)
+            label += f" / {run.spec.weights.name}" + ("" if distinct else f" {run.weights[:6]}")
+        if len(several_recipes) > 1 and recipe:
+            label += f" / {run.spec.recipe.name} {recipe[:6]}"
         labels.append(label)
     return labels
 
@@ -168,12 +195,20 @@ def _training_costs(results: Sequence[RunResult]) -> list[float]:
 
 
 def aggregate(rows: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
-    """Mean, sample standard deviation and n over seeds, by task, method and compression target.
+    """Mean, sample standard deviation, n and 95 % interval over seeds, by task, method and compression target.
 
-    Columns are ``<column>`` (mean), ``<column>_std`` (missing for a single run) and ``n``.
+    Columns are ``<column>`` (mean), ``<column>_std``, ``<column>_low``, ``<column>_high`` (missing for a single
+    run) and ``n``. The interval is mean +- t(n - 1) std / sqrt(n).
     """
     columns = list(dict.fromkeys(columns))
     groups = rows.groupby(["task", "method", "compression_target"], sort=True)
-    mean = groups[columns].mean()
-    deviation = groups[columns].std(ddof=1).add_suffix("_std")
-    return pd.concat([mean, deviation, groups.size().rename("n")], axis=1).reset_index()
+    mean, deviation, counts = groups[columns].mean(), groups[columns].std(ddof=1), groups[columns].count()
+    factors = {n: half_width(n) for n in np.unique(counts.to_numpy())}
+    half = deviation * counts.map(factors.__getitem__)
+    parts = [
+        mean,
+        deviation.add_suffix("_std"),
+        (mean - half).add_suffix("_low"),
+        (mean + half).add_suffix("_high"),
+    ]
+    return pd.concat([*parts, groups.size().rename("n")], axis=1).reset_index()

@@ -15,14 +15,19 @@ from shrinkbench.report.checklist.evidence import Evidence, gather
 from shrinkbench.report.checklist.lines import Line, decided
 from shrinkbench.results.record import RunResult
 
-__all__ = ["Evidence", "Line", "as_json", "decide", "gather"]
+__all__ = ["Evidence", "Line", "as_json", "decide", "decide_from", "gather"]
 
 _PARTS = (description, measurement, comparison, recommendation)  # importing them registers their lines
 
 
 def decide(results: Sequence[RunResult], *, proposed: Sequence[str] = ()) -> list[Line]:
     """Decide every line; ``proposed`` names the methods that are judged (see :func:`gather`)."""
-    return decided(gather(results, proposed=proposed))
+    return decide_from(gather(results, proposed=proposed))
+
+
+def decide_from(evidence: Evidence) -> list[Line]:
+    """Decide every line from evidence that is already gathered."""
+    return decided(evidence)
 
 
 def as_json(lines: Sequence[Line]) -> dict[str, Any]:

@@ -30,7 +30,7 @@ def _baseline(evidence: Evidence, wanted: Callable[[MethodSpec], bool], what: st
         return violated(
             f"No {what} beside {listing(lacking) or 'any method'}.", needed=needed, figure=SIZE_FIGURE
         )
-    return satisfied(f"{listing(names)} was run at every point of every method.", figure=SIZE_FIGURE)
+    return satisfied(f"Run at every point of every method: {listing(names)}.", figure=SIZE_FIGURE)
 
 
 def _same_proportions(evidence: Evidence, kind: str) -> Decision:

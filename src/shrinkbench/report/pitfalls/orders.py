@@ -17,6 +17,7 @@ from shrinkbench.report.pitfalls.finding import Panel, Pitfall, and_more, clear_
 WIDE_SPREAD = 0.02
 
 
+_Points = tuple[stats.Floats, stats.Floats]
 Areas = Mapping[tuple[str, str, str], list[float]]
 
 
@@ -25,9 +26,19 @@ def paired_areas(observations: Observations, axis: str, metric: str = "top1") ->
 
     Keys are (task, first, second), the first before the second in the order of methods.
     """
-    by_method: dict[tuple[str, str], dict[int, tuple[stats.Floats, stats.Floats]]] = defaultdict(dict)
+    by_method: dict[tuple[str, str], dict[int, _Points]] = defaultdict(dict)
     for task, method, seed, x, y in curves(observations, axis, metric):
         by_method[task, method][seed] = (x, y)
+    known: dict[tuple[tuple[str, str, int], float, float], float] = {}
+
+    def area(
+        curve: tuple[str, str, int], low: float, high: float, points: tuple[stats.Floats, stats.Floats]
+    ) -> float:
+        key = (curve, low, high)  # most pairs of a task share one range
+        if key not in known:
+            known[key] = stats.area_under_log_curve(*points, low=low, high=high, tolerance=0.02)
+        return known[key]
+
     differences: dict[tuple[str, str, str], list[float]] = {}
     for task, (first, second) in itertools.product(
         observations.tasks, itertools.combinations(observations.methods, 2)
@@ -38,29 +49,33 @@ def paired_areas(observations: Observations, axis: str, metric: str = "top1") ->
             continue
         low = max(c[s][0][0] for c in (a, b) for s in seeds)
         high = min(max(c[s][0][-1] for s in seeds) for c in (a, b))
-        areas = [
-            [stats.area_under_log_curve(*c[s], low=low, high=high, tolerance=0.02) for s in seeds]
-            for c in (a, b)
-        ]
+        areas = [[area((task, m, s), low, high, c[s]) for s in seeds] for m, c in ((first, a), (second, b))]
         gaps = (one - other for one, other in zip(*areas, strict=True))
         differences[task, first, second] = [gap for gap in gaps if math.isfinite(gap)]
     return differences
+
+
+def _telling(observations: Observations, *methods: str) -> bool:
+    """Whether no method of a pair is chance: of several findings, those say more."""
+    return not observations.chance.intersection(methods)
 
 
 def metrics_not_interchangeable(observations: Observations) -> Iterator[Pitfall]:
     """One method is better at equal size, the other at equal theoretical speedup (Figure 6)."""
     by_size = paired_areas(observations, "compression")
     by_speed = paired_areas(observations, "theoretical_speedup")
-    flips: dict[str, list[tuple[float, str, str, float, float]]] = defaultdict(list)
+    flips: dict[str, list[tuple[bool, float, str, str, float, float]]] = defaultdict(list)
     for (task, first, second), at_size in by_size.items():
         at_speed = by_speed.get((task, first, second), [])
         sign = clear_sign(at_size)
         if sign and clear_sign(at_speed) == -sign:
             better, worse = (first, second) if sign > 0 else (second, first)
             size, speed = abs(mean(at_size)), abs(mean(at_speed))
-            flips[task].append((min(size, speed), better, worse, size, speed))
+            flips[task].append(
+                (_telling(observations, better, worse), min(size, speed), better, worse, size, speed)
+            )
     for task, found in flips.items():
-        _, better, worse, size, speed = max(found)
+        *_, better, worse, size, speed = max(found)
         yield Pitfall(
             kind="metrics-not-interchangeable",
             title="The order of methods depends on the size metric",
@@ -89,7 +104,9 @@ def order_varies_with_amount(observations: Observations) -> Iterator[Pitfall]:
         ]
         if not crossings:
             continue
-        _, better, worse, low, low_gap, high, high_gap = max(crossings)
+        _, better, worse, low, low_gap, high, high_gap = max(
+            crossings, key=lambda c: (_telling(observations, c[1], c[2]), c[0])
+        )
         yield Pitfall(
             kind="order-varies-with-amount",
             title="The order of methods changes with the amount of pruning",
@@ -145,9 +162,10 @@ def order_varies_with_task(observations: Observations) -> Iterator[Pitfall]:
         for_second = {t: d for t, d in by_task.items() if d < 0}
         for here, there in itertools.product(for_first, for_second):
             if places[here] != places[there]:
-                found.append((min(for_first[here], -for_second[there]), first, second, here, there))
+                clarity = min(for_first[here], -for_second[there])
+                found.append((_telling(observations, first, second), clarity, first, second, here, there))
     if found:
-        _, first, second, here, there = max(found)
+        *_, first, second, here, there = max(found)
         here_gap, there_gap = signs[first, second][here], signs[first, second][there]
         yield Pitfall(
             kind="order-varies-with-task",
@@ -155,7 +173,7 @@ def order_varies_with_task(observations: Observations) -> Iterator[Pitfall]:
             where=f"{here} and {there}",
             finding=(
                 f"{first} is {points(here_gap)} more accurate than {second} on {here}, but "
-                f"{points(there_gap)} less accurate on {there}{and_more(len({f[1:3] for f in found}), 'pair')}."
+                f"{points(there_gap)} less accurate on {there}{and_more(len({f[2:4] for f in found}), 'pair')}."
             ),
             advice="Claim an order only for the datasets and networks on which it was measured.",
             panels=tuple(Panel(task, "compression", "top1", (first, second)) for task in (here, there)),
@@ -227,7 +245,7 @@ def _reversal(
             across = _by_seed(table, (good, worse), (bad, better))
             if clear_sign(across) > 0:
                 found.append((better, worse, good, bad, mean(across)))
-    return max(found, key=lambda item: item[4]) if found else None
+    return max(found, key=lambda f: (_telling(observations, f[0], f[1]), f[4])) if found else None
 
 
 def _by_seed(table: pd.DataFrame, first: tuple[str, str], second: tuple[str, str]) -> list[float]:

@@ -1,0 +1,97 @@
+"""The critical-difference diagram (Demsar 2006) as a drawing for the page and for papers."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Sequence
+
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from shrinkbench.plotting import COLUMN_WIDTH, figure_style, fixed_figure
+from shrinkbench.report.stats import Ranking
+
+AXIS_WIDTH, ROW, CHARACTER = 330.0, 22.0, 6.9
+
+
+def critical_difference_svg(methods: Sequence[str], ranking: Ranking) -> str:
+    """An SVG element: methods at their mean rank, bars over those that are not told apart."""
+    count = len(methods)
+    order = sorted(range(count), key=lambda i: ranking.mean_ranks[i])
+    half = (count + 1) // 2
+    top = 58.0 + 12 * len(ranking.cliques)
+    height = top + ROW * half + 8
+
+    labels = [f"{methods[i]} ({ranking.mean_ranks[i]:.2f})" for i in range(count)]
+    side = 24 + CHARACTER * max(map(len, labels))
+    width = AXIS_WIDTH + 2 * side
+
+    def x(rank: float) -> float:
+        return side + (rank - 1) / max(1, count - 1) * AXIS_WIDTH
+
+    parts = [_line(x(1), 44, x(count), 44)]
+    for rank in range(1, count + 1):
+        parts += [_line(x(rank), 38, x(rank), 44), _text(x(rank), 32, str(rank), "middle")]
+    length = x(1 + ranking.critical_difference) - x(1)
+    if length <= x(count) - x(1):
+        parts += [
+            _line(x(1), 14, x(1) + length, 14, 2),
+            _text(x(1) + length + 6, 18, f"critical difference {ranking.critical_difference:.2f}", "start"),
+        ]
+    for place, index in enumerate(order):
+        rank = ranking.mean_ranks[index]
+        left = place < half
+        y = top + ROW * (place if left else count - 1 - place)
+        edge = side - 12 if left else width - side + 12
+        parts += [
+            f'<path d="M{x(rank):.1f} 44V{y:.1f}H{edge:.1f}" fill="none" stroke="#57606a"/>',
+            _text(edge - 6 if left else edge + 6, y + 4, labels[index], "end" if left else "start"),
+        ]
+    for level, clique in enumerate(ranking.cliques):
+        ranks = [ranking.mean_ranks[i] for i in clique]
+        y = 53 + 12 * level
+        parts.append(_line(x(min(ranks)) - 4, y, x(max(ranks)) + 4, y, 4))
+    told = html.escape(describe(methods, ranking), quote=True)
+    return (
+        f'<svg viewBox="0 0 {width:.0f} {height:g}" role="img" aria-label="{told}" '
+        f'style="max-width:{width:.0f}px">{"".join(parts)}</svg>'
+    )
+
+
+def describe(methods: Sequence[str], ranking: Ranking) -> str:
+    """The diagram in words."""
+    order = sorted(range(len(methods)), key=lambda i: ranking.mean_ranks[i])
+    ranks = ", ".join(f"{methods[i]} {ranking.mean_ranks[i]:.2f}" for i in order)
+    together = "; ".join(" and ".join(methods[i] for i in clique) for clique in ranking.cliques)
+    return f"Mean ranks: {ranks}. Not told apart: {together or 'none'}."
+
+
+def critical_difference_figure(methods: Sequence[str], ranking: Ranking) -> Figure:
+    """The same for papers: one row per method in order of rank, bars at the right over tied groups."""
+    order = sorted(range(len(methods)), key=lambda i: -ranking.mean_ranks[i])
+    row = {index: place for place, index in enumerate(order)}
+    width, left = COLUMN_WIDTH, 0.12 + 0.056 * max(map(len, methods))
+    height = 0.5 + 0.17 * len(methods)
+    with figure_style():
+        figure = fixed_figure(width=width, height=height)
+        axes = figure.add_axes((left / width, 0.38 / height, 1 - (left + 0.1) / width, 1 - 0.45 / height))
+        axes.plot([ranking.mean_ranks[i] for i in order], range(len(order)), "o", color="#0072B2")
+        axes.set_yticks(range(len(order)), [methods[i] for i in order])
+        for level, clique in enumerate(ranking.cliques):
+            at = len(methods) + 0.35 + 0.18 * level
+            rows = [row[i] for i in clique]
+            axes.plot([at, at], [min(rows) - 0.15, max(rows) + 0.15], color="k")
+        axes.set_xlim(0.7, len(methods) + 0.5 + 0.18 * len(ranking.cliques))
+        axes.set_ylim(-0.5, len(methods) - 0.5)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+        axes.set_xlabel(f"mean rank (1 is best), critical difference {ranking.critical_difference:.2f}")
+    return figure
+
+
+def _line(x1: float, y1: float, x2: float, y2: float, width: float = 1) -> str:
+    ends = f'x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}"'
+    return f'<line {ends} stroke="#1b1f24" stroke-width="{width:g}"/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{html.escape(text)}</text>'

@@ -1,0 +1,197 @@
+"use strict";
+/* Tradeoff charts: one function draws, one follows pointer and keyboard. No library, no network. */
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function make(tag, attributes, parent, text) {
+  const element = tag === "text" || SHAPES.has(tag) ? document.createElementNS(SVG, tag) : document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes || {})) element.setAttribute(name, value);
+  if (text !== undefined) element.textContent = text;
+  if (parent) parent.append(element);
+  return element;
+}
+const SHAPES = new Set(["svg", "g", "path", "line", "rect", "circle", "polyline", "title", "desc"]);
+
+/* Outlines of the markers, in a box of radius 1; the same shapes as in the figures for papers. */
+const MARKERS = {
+  o: "M1 0A1 1 0 1 1 -1 0A1 1 0 1 1 1 0Z", s: "M-.9 -.9H.9V.9H-.9Z", "^": "M0 -1.1L1 .8H-1Z", D: "M0 -1.2L1.2 0L0 1.2L-1.2 0Z",
+  v: "M0 1.1L1 -.8H-1Z", P: "M-.4 -1.1H.4V-.4H1.1V.4H.4V1.1H-.4V.4H-1.1V-.4H-.4Z",
+  X: "M-1.1 -.6L-.6 -1.1L0 -.5L.6 -1.1L1.1 -.6L.5 0L1.1 .6L.6 1.1L0 .5L-.6 1.1L-1.1 .6L-.5 0Z",
+  p: "M0 -1.1L1.05 -.34L.65 .89H-.65L-1.05 -.34Z",
+  "*": "M0 -1.3L.35 -.48L1.24 -.4L.57 .18L.76 1.05L0 .6L-.76 1.05L-.57 .18L-1.24 -.4L-.35 -.48Z",
+  h: "M0 -1.1L.95 -.55V.55L0 1.1L-.95 .55V-.55Z", "<": "M-1.1 0L.8 -1V1Z",
+};
+
+function marker(method, x, y, radius, parent) {
+  return make("path", {
+    d: MARKERS[method.marker], transform: `translate(${x} ${y}) scale(${radius})`, fill: method.colour,
+    stroke: "#fff", "stroke-width": 0.28,
+  }, parent);
+}
+
+function swatch(method) {
+  const svg = make("svg", { width: 34, height: 14, viewBox: "0 0 34 14", "aria-hidden": "true" });
+  make("line", { x1: 1, x2: 33, y1: 7, y2: 7, stroke: method.colour, "stroke-width": 2, "stroke-dasharray": method.dash }, svg);
+  marker(method, 17, 7, 4.2, svg);
+  return svg;
+}
+
+function show(value, metric, digits) {
+  if (value === null || value === undefined) return "–";
+  return metric.percent ? `${(100 * value).toFixed(digits === undefined ? 2 : digits)} %` : value.toFixed(3);
+}
+
+function steps(low, high, count) {
+  const raw = (high - low) / count, power = 10 ** Math.floor(Math.log10(raw));
+  const step = [1, 2, 2.5, 5, 10].map((k) => k * power).find((s) => s >= raw);
+  const ticks = [];
+  for (let k = Math.ceil(low / step - 1e-9); k * step <= high + 1e-9 * step; k++) ticks.push(k * step);
+  return ticks;
+}
+
+/* Points of the chosen curves, in data units. Every curve starts at the control. */
+function series(data, options) {
+  const curves = data.curves[options.task] || {}, control = (data.control[options.task] || {})[options.metric];
+  return data.methods.filter((m) => curves[m.name] && options.methods.has(m.name)).map((method) => {
+    const curve = curves[method.name], values = curve[options.metric] || { mean: [], std: [], low: [], high: [], seeds: [] };
+    const points = [];
+    curve.target.forEach((target, i) => {
+      const x = (curve[options.axis] || [])[i], y = values.mean[i];
+      if (x !== null && x !== undefined && y !== null && y !== undefined) {
+        points.push({ x, y, std: values.std[i], low: values.low[i], high: values.high[i], n: curve.n[i], target, speed: (curve.theoretical_speedup || [])[i],
+          size: (curve.compression || [])[i], seeds: values.seeds[i], seedX: curve.seed_x[options.axis][i] });
+      }
+    });
+    points.sort((a, b) => a.x - b.x);
+    return { method, points, start: control && control.mean !== null ? control.mean : null };
+  });
+}
+
+function extent(lines, control, options) {
+  let xs = [1, 2], ys = [];
+  for (const line of lines) {
+    for (const p of line.points) {
+      xs.push(p.x);
+      ys.push(p.y - (p.std || 0), p.y + (p.std || 0));
+      if (options.seeds) ys.push(...p.seeds.filter((v) => v !== null));
+    }
+  }
+  if (control && control.mean !== null) ys.push(control.mean - (control.std || 0), control.mean + (control.std || 0));
+  if (!ys.length) ys = [0, 1];
+  let low = Math.min(...ys), high = Math.max(...ys);
+  const pad = (high - low || 0.02) * 0.06;
+  return { x: [Math.min(...xs), Math.max(...xs)], y: [low - pad, high + pad] };
+}
+
+function drawChart(host, data, options) {
+  host.replaceChildren();
+  const metric = data.metrics.find((m) => m.key === options.metric), axis = data.axes.find((a) => a.key === options.axis);
+  const width = Math.max(260, host.clientWidth || 640), height = Math.round(Math.min(options.height || 430, Math.max(230, width * 0.72)));
+  const box = { left: 58, right: width - 14, top: options.title ? 26 : 12, bottom: height - 44 };
+  const lines = series(data, options), control = (data.control[options.task] || {})[options.metric];
+  const range = extent(lines, control, options);
+  const [x0, x1] = range.x.map(Math.log2), [y0, y1] = range.y;
+  const X = (v) => box.left + 8 + ((Math.log2(v) - x0) / (x1 - x0)) * (box.right - box.left - 16);
+  const Y = (v) => box.bottom - ((v - y0) / (y1 - y0)) * (box.bottom - box.top);
+  const label = `${metric.label} against ${axis.label} on ${options.task}, ${lines.length} methods`;
+  const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, host);
+  if (options.interactive) {
+    svg.setAttribute("tabindex", "0");
+    svg.setAttribute("role", "application");
+    svg.setAttribute("aria-label", `${label}. Arrow keys read the points: left and right along a method, up and down between methods.`);
+  }
+  if (options.title) make("text", { x: box.left, y: 15, class: "title" }, svg, options.title);
+  const grid = make("g", { stroke: "#e3e7eb" }, svg), words = make("g", {}, svg);
+  for (const tick of steps(y0, y1, Math.max(4, Math.round((box.bottom - box.top) / 55)))) {
+    make("line", { x1: box.left, x2: box.right, y1: Y(tick), y2: Y(tick) }, grid);
+    make("text", { x: box.left - 7, y: Y(tick) + 4, "text-anchor": "end" }, words, metric.percent ? `${+(100 * tick).toFixed(2)} %` : `${+tick.toFixed(3)}`);
+  }
+  for (let k = 0; k <= x1 + 0.01; k++) {
+    make("line", { x1: X(2 ** k), x2: X(2 ** k), y1: box.top, y2: box.bottom }, grid);
+    make("text", { x: X(2 ** k), y: box.bottom + 18, "text-anchor": "middle" }, words, `${2 ** k}×`);
+  }
+  make("text", { x: (box.left + box.right) / 2, y: height - 6, "text-anchor": "middle" }, words, `${axis.label} (log scale)`);
+  make("text", { transform: `translate(13 ${(box.top + box.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, words, metric.label);
+  make("path", { d: `M${box.left} ${box.top}V${box.bottom}H${box.right}`, fill: "none", stroke: "#8b949e" }, svg);
+  if (control && control.mean !== null) {
+    const half = control.std || 0;
+    make("rect", { x: box.left, width: box.right - box.left, y: Y(control.mean + half), height: Math.max(0, Y(control.mean - half) - Y(control.mean + half)), fill: "#333", opacity: 0.1 }, svg);
+    make("line", { x1: box.left, x2: box.right, y1: Y(control.mean), y2: Y(control.mean), stroke: "#333", "stroke-width": 1.3, "stroke-dasharray": "3 3" }, svg);
+    make("text", { x: box.right - 2, y: Y(control.mean) - 5, "text-anchor": "end" }, svg, "control");
+  }
+  const places = [];
+  for (const line of lines) {
+    const group = make("g", { "data-method": line.method.name, stroke: line.method.colour, fill: "none" }, svg);
+    const path = line.points.map((p) => [X(p.x), Y(p.y)]);
+    if (line.start !== null) path.unshift([X(1), Y(line.start)]);
+    make("polyline", { points: path.map((p) => p.join(",")).join(" "), "stroke-width": 2, "stroke-dasharray": line.method.dash, "stroke-linejoin": "round" }, group);
+    for (const p of line.points) {
+      const x = X(p.x), y = Y(p.y);
+      if (p.std) make("path", { d: `M${x} ${Y(p.y - p.std)}V${Y(p.y + p.std)}M${x - 3} ${Y(p.y - p.std)}h6M${x - 3} ${Y(p.y + p.std)}h6`, "stroke-width": 1.3 }, group);
+      if (options.seeds) p.seeds.forEach((v, i) => v !== null && make("circle", { cx: X(p.seedX[i]), cy: Y(v), r: 2.2, fill: line.method.colour, stroke: "none", opacity: 0.45 }, group));
+      marker(line.method, x, y, 4.6, group);
+      places.push({ x, y, point: p, line });
+    }
+  }
+  if (options.interactive) follow(host, svg, places, { metric, axis, control, width });
+}
+
+function describe(place, context) {
+  const { point: p, line } = place, { metric, control } = context;
+  const spread = p.std !== null && p.std !== undefined ? ` ± ${metric.percent ? (100 * p.std).toFixed(2) : p.std.toFixed(3)}` : "";
+  const rows = [`${show(p.y, metric).replace(" %", "")}${spread}${metric.percent ? " %" : ""} (n = ${p.n})`];
+  if (p.size !== undefined && p.size !== null) rows.push(`compression ${+p.size.toFixed(2)}× (target ${p.target}×)`);
+  if (p.speed !== undefined && p.speed !== null) rows.push(`theoretical speedup ${+p.speed.toFixed(2)}×`);
+  if (control && control.mean !== null && metric.percent) {
+    const change = 100 * (p.y - control.mean);
+    rows.push(`${change >= 0 ? "+" : "−"}${Math.abs(change).toFixed(2)} points from the control`);
+  }
+  return { name: line.method.name, rows };
+}
+
+/* Tooltip under the pointer, arrow keys for the keyboard, both through one live region. */
+function follow(host, svg, places, context) {
+  const tip = make("div", { class: "tip", role: "status", "aria-live": "polite", hidden: "" }, host);
+  const ring = make("circle", { r: 8, fill: "none", stroke: "#1b1f24", "stroke-width": 1.6, visibility: "hidden" }, svg);
+  let current = -1;
+  function select(index) {
+    current = index;
+    const place = places[index];
+    if (!place) { tip.hidden = true; ring.setAttribute("visibility", "hidden"); return; }
+    const { name, rows } = describe(place, context), scale = svg.clientWidth ? svg.clientWidth / context.width : 1;
+    tip.replaceChildren(make("b", {}, null, name), ...rows.map((row) => make("span", { style: "display:block" }, null, row)));
+    tip.hidden = false;
+    const left = Math.min(Math.max(0, place.x * scale + 12), Math.max(0, host.clientWidth - tip.offsetWidth));
+    const above = place.y * scale - tip.offsetHeight - 12;
+    tip.style.left = `${left}px`;
+    tip.style.top = `${above > 0 ? above : place.y * scale + 14}px`;
+    ring.setAttribute("cx", place.x); ring.setAttribute("cy", place.y); ring.setAttribute("visibility", "visible");
+  }
+  function nearest(event) {
+    const frame = svg.getBoundingClientRect(), scale = context.width / frame.width;
+    const x = (event.clientX - frame.left) * scale, y = (event.clientY - frame.top) * scale;
+    let best = -1, distance = 40 ** 2;
+    places.forEach((p, i) => { const d = (p.x - x) ** 2 + (p.y - y) ** 2; if (d < distance) { best = i; distance = d; } });
+    return best;
+  }
+  svg.addEventListener("pointermove", (event) => select(nearest(event)));
+  svg.addEventListener("pointerdown", (event) => select(nearest(event)));
+  svg.addEventListener("pointerleave", () => select(-1));
+  svg.addEventListener("blur", () => select(-1));
+  svg.addEventListener("keydown", (event) => {
+    const move = { ArrowRight: [1, 0], ArrowLeft: [-1, 0], ArrowDown: [0, 1], ArrowUp: [0, -1] }[event.key];
+    if (event.key === "Escape") select(-1);
+    if (!move || !places.length) return;
+    event.preventDefault();
+    if (current < 0) { select(0); return; }
+    const names = [...new Set(places.map((p) => p.line.method.name))], own = places[current];
+    if (move[0]) {
+      const mine = places.map((p, i) => i).filter((i) => places[i].line === own.line), at = mine.indexOf(current);
+      select(mine[Math.min(mine.length - 1, Math.max(0, at + move[0]))]);
+    } else {
+      const other = names[(names.indexOf(own.line.method.name) + move[1] + names.length) % names.length];
+      const theirs = places.map((p, i) => i).filter((i) => places[i].line.method.name === other);
+      select(theirs.reduce((a, b) => (Math.abs(places[b].x - own.x) < Math.abs(places[a].x - own.x) ? b : a)));
+    }
+  });
+}

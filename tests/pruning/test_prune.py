@@ -161,7 +161,7 @@ def test_unknown_names_are_a_kind_of_their_own():
 
 
 def test_masks_of_another_network_are_refused():
-    with pytest.raises(ShrinkbenchError, match="no parameter 'stem.weight'"):
+    with pytest.raises(ShrinkbenchError, match=r"no parameter 'stem\.weight'"):
         Masks({"stem.weight": torch.ones(1, dtype=torch.bool)}).apply(seeded(ViT))
 
 

@@ -216,8 +216,9 @@ def uniform_plus(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> 
     if least > budget:
         fixed = ctx.total - sum(u.total for u in units.values())
         raise CannotMeetTargetError(
-            f"compression {ctx.target:g} cannot be met: uniform-plus keeps {least:,.0f} weights, the first layer "
-            f"whole and a fifth of the last; the largest possible target is {ctx.total / (fixed + least):.4g}"
+            f"compression {ctx.target:g} cannot be met: uniform-plus keeps {least:,.0f} weights, the first "
+            "layer whole and a fifth of the last; the largest possible target is "
+            f"{ctx.total / (fixed + least):.4g}"
         )
     return fill({name: u.total for name, u in units.items()}, limits, budget)
 

@@ -33,7 +33,7 @@ def make(name: str) -> Made:
             torch.manual_seed(0)
             module, size = torchvision.models.vit_b_16(image_size=32), 32
     else:
-        module, size = build(name), 32 if name in CIFAR else 64
+        module, size = build(name), 64 if name.startswith("torchvision/") else 32
     return as_trained(module), (3, size, size)
 
 

@@ -1,0 +1,156 @@
+"""Commands on smaller networks: shrink (masks to a physically smaller network) and latency."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from shrinkbench.cli.options import AsJson, Device, Model, parse_shape
+from shrinkbench.errors import ShrinkbenchError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from shrinkbench.pruning import Masks
+
+app = typer.Typer()
+
+Weights = Annotated[
+    str | None,
+    typer.Option("--weights", help="Weights file, or a name that `shrinkbench describe MODEL` lists."),
+]
+Shape = Annotated[str | None, typer.Option("--input-shape", metavar="C,H,W", help="Other than the card's.")]
+MasksFile = Annotated[Path, typer.Option("--masks", help="Masks, as `prune --masks-out` writes them.")]
+Complete = Annotated[
+    bool, typer.Option("--complete", help="Extend masks of filters to the whole channels first.")
+]
+
+
+@app.command()
+def shrink(
+    model: Model,
+    masks: MasksFile,
+    out: Annotated[
+        Path, typer.Option(help="A folder (weights and description), or a file .pt2, .ts or .onnx.")
+    ],
+    weights: Weights = None,
+    input_shape: Shape = None,
+    complete: Complete = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make a masked network physically smaller, check that it computes the same, and write it."""
+    from shrinkbench.metrics import count_multiply_adds, count_parameters
+    from shrinkbench.pruning.structured.export import SmallNetwork, export_program, save_small
+    from shrinkbench.pruning.surgery import plan_and_shrink
+
+    module, loaded, shape, classes = _masked_network(model, masks, weights, input_shape, complete=complete)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        small, surgery = plan_and_shrink(module, loaded, shape)
+    if out.suffix in (".pt2", ".ts", ".onnx"):
+        export_program(small, out, shape)
+    else:
+        save_small(out, small, SmallNetwork(model, classes, shape, surgery))
+    report: dict[str, Any] = {
+        "out": str(out),
+        "parameters": count_parameters(module),
+        "parameters_small": count_parameters(small),
+        "multiply_adds": count_multiply_adds(module, shape),
+        "multiply_adds_small": count_multiply_adds(small, shape),
+        "left_in_place": [str(entry.message) for entry in caught if _is_ours(entry)],
+    }
+    if as_json:
+        typer.echo(json.dumps(report, indent=1))
+        return
+    typer.echo(
+        f"{out}: {report['parameters']:,} -> {report['parameters_small']:,} parameters, "
+        f"{report['multiply_adds']:,} -> {report['multiply_adds_small']:,} multiply-adds, same outputs"
+    )
+    for sentence in report["left_in_place"]:
+        typer.echo(f"note: {sentence}")
+
+
+def _is_ours(entry: warnings.WarningMessage) -> bool:
+    from shrinkbench.pruning.surgery import LeftWholeWarning
+
+    return issubclass(entry.category, LeftWholeWarning)
+
+
+@app.command()
+def latency(
+    model: Model,
+    masks: MasksFile,
+    weights: Weights = None,
+    input_shape: Shape = None,
+    complete: Complete = False,
+    batch_size: Annotated[list[int] | None, typer.Option(min=1, help="Images per batch.")] = None,
+    threads: Annotated[int, typer.Option(min=1)] = 1,
+    precision: Annotated[Literal["float32", "bf16-mixed"], typer.Option()] = "float32",
+    device: Device = "auto",
+    rounds: Annotated[int, typer.Option(min=1, help="Times that each network has its turn.")] = 5,
+    as_json: AsJson = False,
+) -> None:
+    """Time the dense, the masked and the physically smaller network in turn, beside the theoretical speedup."""
+    import copy
+
+    from shrinkbench.metrics import count_multiply_adds, measure_size
+    from shrinkbench.metrics.latency import Conditions, time_forward
+    from shrinkbench.pruning.surgery import shrink as make_smaller
+    from shrinkbench.runner import resolve_device
+
+    module, loaded, shape, _ = _masked_network(model, masks, weights, input_shape, complete=complete)
+    small = make_smaller(module, loaded, shape)
+    masked = copy.deepcopy(module)
+    loaded.apply(masked)
+    networks = {"dense": module, "masked": masked, "small": small}
+    size = measure_size(module, shape, loaded)
+    counted = {"dense": 1.0, "masked": size.theoretical_speedup}
+    counted["small"] = size.multiply_adds / max(count_multiply_adds(small, shape), 1)
+    where = resolve_device(device)
+    rows: list[dict[str, Any]] = []
+    for batch in batch_size or [1, 64]:
+        seconds = time_forward(networks, shape, Conditions(batch, threads, precision, where), rounds=rounds)
+        rows += [
+            {
+                "network": name,
+                "batch_size": batch,
+                "milliseconds": round(seconds[name] * 1e3, 4),
+                "measured_speedup": round(seconds["dense"] / seconds[name], 3),
+                "theoretical_speedup": round(counted[name], 3),
+                "threads": threads,
+                "precision": precision,
+                "device": where,
+            }
+            for name in networks
+        ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    from shrinkbench.cli.tables import print_table
+
+    print_table(rows, tuple(rows[0]))
+
+
+def _masked_network(
+    model: str, masks: Path, weights: str | None, input_shape: str | None, *, complete: bool
+) -> tuple[nn.Module, Masks, tuple[int, ...], int]:
+    """The network, the masks for it, its input shape and its number of classes."""
+    from shrinkbench.models import build, get_model, load_weights
+    from shrinkbench.pruning import Masks
+    from shrinkbench.pruning.structured.channels import complete_masks
+
+    card = get_model(model)
+    shape = parse_shape(input_shape) if input_shape else card.input_shape
+    if not masks.exists():
+        raise ShrinkbenchError(f"there is no file {masks}; write masks with `shrinkbench prune --masks-out`")
+    loaded = Masks.load(masks)
+    module = build(model)
+    if weights is not None:
+        load_weights(module, weights, card=card)
+    if complete:
+        loaded = complete_masks(module, loaded, shape)
+    return module.eval(), loaded, shape, card.num_classes

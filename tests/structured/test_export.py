@@ -1,0 +1,105 @@
+"""Small networks on disk: written, read again by name, and as programs of other runtimes."""
+
+from __future__ import annotations
+
+import json
+from importlib.util import find_spec
+
+import pytest
+import torch
+from surgery_networks import make
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.models import build
+from shrinkbench.pruning.coupling import couple
+from shrinkbench.pruning.structured.channels import masks_of_units
+from shrinkbench.pruning.structured.export import SmallNetwork, export_program, load_small, save_small
+from shrinkbench.pruning.surgery import plan_and_shrink
+
+
+def halved(name, heads=True):
+    module, shape = make(name)
+    coupling = couple(module, shape)
+    keep = {g.layer: torch.arange(g.units) % 2 == 0 for g in coupling.free if heads or g.kind != "heads"}
+    masks = masks_of_units(module, coupling, keep)
+    return *plan_and_shrink(module, masks, shape), shape
+
+
+def rebuild(name, num_classes):
+    return build(name, num_classes=num_classes, seed=3)
+
+
+@pytest.mark.parametrize("name", ["densenet40", "torchvision/swin_t"])
+def test_a_small_network_is_read_again_from_its_description(name, tmp_path):
+    small, surgery, shape = halved(name)
+    classes = 10 if name == "densenet40" else 1000
+    save_small(tmp_path / "small", small, SmallNetwork(name, classes, shape, surgery))
+    again = load_small(tmp_path / "small", rebuild).eval()
+    inputs = torch.randn(2, *shape)
+    with torch.no_grad():
+        assert torch.equal(small.eval()(inputs), again(inputs))
+
+
+def test_selections_constants_and_identities_are_read_again(tmp_path):
+    module, shape = make("preresnet56")
+    masks = {
+        n: torch.zeros_like(p, dtype=torch.bool)
+        for n, p in module.named_parameters()
+        if n.startswith(("layer1.2.", "layer2.0.")) and "downsample" not in n
+    }
+    stream = module.layer3[2].conv1.weight
+    masks["layer3.2.conv1.weight"] = (torch.arange(stream.shape[1]) % 3 > 0).view(1, -1, 1, 1).expand_as(stream)
+    small, surgery = plan_and_shrink(module, masks, shape)
+    assert surgery.selected
+    assert surgery.constant
+    assert surgery.identity == ("layer1.2",)
+    save_small(tmp_path, small, SmallNetwork("preresnet56", 10, shape, surgery))
+    inputs = torch.randn(2, *shape)
+    with torch.no_grad():
+        assert torch.equal(small.eval()(inputs), load_small(tmp_path, rebuild).eval()(inputs))
+
+
+def test_a_description_of_another_network_is_refused(tmp_path):
+    small, surgery, shape = halved("densenet40")
+    save_small(tmp_path, small, SmallNetwork("resnet20", 10, shape, surgery))
+    with pytest.raises(ShrinkbenchError, match="for another network"):
+        load_small(tmp_path, rebuild)
+
+
+def test_a_damaged_description_is_told(tmp_path):
+    (tmp_path / "network.json").write_text(json.dumps({"network": "resnet20"}))
+    with pytest.raises(ShrinkbenchError, match="cannot read a small network's description"):
+        load_small(tmp_path, rebuild)
+
+
+ENDINGS = [
+    ".pt2",
+    ".ts",
+    pytest.param(
+        ".onnx",
+        marks=pytest.mark.skipif(
+            find_spec("onnx") is None or find_spec("onnxscript") is None or find_spec("onnxruntime") is None,
+            reason="the extra 'onnx' is not installed",
+        ),
+    ),
+]
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_programs_compute_the_same_for_any_batch(ending, tmp_path):
+    small, _, shape = halved("resnet20")
+    export_program(small, tmp_path / f"small{ending}", shape)  # compares on another batch size by itself
+    assert (tmp_path / f"small{ending}").stat().st_size > 1000
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("name", ["torchvision/vit_b_16", "torchvision/swin_t", "torchvision/regnet_y_400mf"])
+def test_programs_of_library_networks(name, ending, tmp_path):
+    small, _, shape = halved(name)
+    export_program(small, tmp_path / f"small{ending}", shape)
+
+
+def test_an_unknown_ending_is_told(tmp_path):
+    with pytest.raises(ShrinkbenchError, match=r"use \.pt2, \.ts, \.onnx"):
+        export_program(build("resnet20"), tmp_path / "small.pth", (3, 32, 32))

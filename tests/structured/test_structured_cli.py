@@ -1,0 +1,57 @@
+"""`shrinkbench shrink` and `shrinkbench latency`, as a person types them."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from shrinkbench.cli.structured import app
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.models import build
+from shrinkbench.pruning.masks import Masks
+from shrinkbench.pruning.structured.export import load_small
+
+
+def call(*arguments):
+    result = CliRunner().invoke(app, [str(a) for a in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture
+def masks(tmp_path):
+    """Half of the filters of one layer."""
+    mask = torch.ones_like(build("resnet20").layer1[0].conv1.weight, dtype=torch.bool)
+    mask[::2] = False
+    Masks({"layer1.0.conv1.weight": mask}).save(tmp_path / "masks.safetensors")
+    return tmp_path / "masks.safetensors"
+
+
+def test_shrink_writes_a_network_that_is_read_again(masks, tmp_path):
+    arguments = ("shrink", "--model", "resnet20", "--masks", masks, "--complete", "--out", tmp_path / "small")
+    report = json.loads(call(*arguments, "--json"))
+    # 8 filters of 16 x 9 weights, 8 batch-norm channels, 8 inputs of 16 filters of the next layer.
+    assert report["parameters"] - report["parameters_small"] == 8 * 144 + 16 + 8 * 144
+    small = load_small(tmp_path / "small", lambda name, classes: build(name, num_classes=classes))
+    assert small.layer1[0].conv1.out_channels == 8
+    assert "same outputs" in call(*arguments)
+
+
+def test_latency_prints_measured_beside_theoretical_speedup(masks):
+    rows = json.loads(
+        call("latency", "--model", "resnet20", "--masks", masks, "--batch-size", 2, "--rounds", 1, "--json")
+    )
+    assert [row["network"] for row in rows] == ["dense", "masked", "small"]
+    assert all(row["milliseconds"] > 0 for row in rows)
+    assert rows[2]["theoretical_speedup"] > rows[0]["theoretical_speedup"] == 1
+    assert {(row["threads"], row["precision"], row["batch_size"]) for row in rows} == {(1, "float32", 2)}
+
+
+def test_absent_masks_are_told(tmp_path):
+    with pytest.raises(ShrinkbenchError, match="there is no file"):
+        call("shrink", "--model", "resnet20", "--masks", tmp_path / "none", "--out", tmp_path / "small")

@@ -255,6 +255,7 @@ def ranking(observations: Observations, *, metric: str = "top1") -> tuple[tuple[
     if areas.empty:
         return (), stats.rank_methods(np.empty((0, 0)))
     wide = areas.pivot_table(index=["task", "seed"], columns="method", values="area")
+    wide = wide[wide.notna().sum(axis=1) > 1]  # a block with one method ranks nothing
     complete = [m for m in observations.methods if m in wide.columns and wide[m].notna().mean() > 0.5]
     return tuple(complete), stats.rank_methods(
         wide[complete].to_numpy(), higher_is_better=METRICS[metric].higher_is_better

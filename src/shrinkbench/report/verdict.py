@@ -113,7 +113,7 @@ def _tally(wins: Sequence[Win]) -> str:
 def _headline(observations: Observations, ranked: Sequence[str], order: stats.Ranking) -> str:
     if len(observations.methods) < 2:
         return "Fewer than two methods were run: there is nothing to compare."
-    if not order.blocks:
+    if not order.blocks or len(ranked) < 2:
         return "No two methods share a range of compressions and a seed: there is nothing to rank."
     places = sorted(range(len(ranked)), key=lambda i: order.mean_ranks[i])
     best, second = places[0], places[1]

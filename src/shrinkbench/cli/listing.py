@@ -138,6 +138,8 @@ def describe_model(name: str, input_shape: Sequence[int] | None) -> Row:
         "agrees_with": card.agrees_with,
         "classifier": sorted(classifier_of(module, traced)),
         "namesakes": dict(card.namesakes),
+        "pruned_from": card.pruned_from,
+        "weights_note": card.weights_note,
         "weights": [
             {
                 "name": entry.name,

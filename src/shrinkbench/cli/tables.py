@@ -65,8 +65,12 @@ def print_description(description: dict[str, Any]) -> None:
     facts.add_row("classifier", text(description["classifier"]))
     for name, difference in description["namesakes"].items():
         facts.add_row("not to be mixed up with", f"{name}: {difference}")
+    if description["pruned_from"]:
+        facts.add_row("pruned from", description["pruned_from"])
     for entry in description["weights"]:
         facts.add_row("weights", _weights(entry))
+    if description["weights_note"]:
+        facts.add_row("on weights", description["weights_note"])
     console.print(facts)
     console.print()
     print_table(description["layers"], ("name", "shape", "parameters", "multiply_adds", "output_shape"))

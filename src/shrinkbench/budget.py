@@ -1,0 +1,136 @@
+"""Equal budgets as arithmetic: what training costs, and how long a smaller network may train for the same.
+
+Scratch-E trains the pruned architecture from random weights for as many epochs as the large network,
+Scratch-B for as much computation (Liu et al. 2019). A multiply-add count stands for computation; a training
+step costs three forward passes, two of them for the backward pass.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.measures import Budget, Spent
+from shrinkbench.spec import Recipe, RunSpec
+
+PASSES_PER_STEP = 3  # forward once, backward twice: gradients of inputs and of weights
+NOTHING = Spent(epochs=0, images=0, multiply_adds=0)
+
+
+def stretched(recipe: Recipe, epochs: int, *, suffix: str) -> Recipe:
+    """``recipe`` over ``epochs`` epochs, its milestones and warm-up moved in proportion, rounded down.
+
+    >>> from shrinkbench.training.recipe import RECIPES
+    >>> longer = stretched(RECIPES.get("cifar-train"), 243, suffix="scratch-b")
+    >>> longer.name, longer.epochs, longer.milestones
+    ('cifar-train-scratch-b', 243, (121, 182))
+    """
+    if epochs < 1:
+        raise ShrinkbenchError(f"a training of {epochs} epochs cannot be; give at least one")
+    factor = epochs / max(recipe.epochs, 1)
+    return recipe.model_copy(
+        update={
+            "name": f"{recipe.name}-{suffix}",
+            "epochs": epochs,
+            "milestones": tuple(int(m * factor) for m in recipe.milestones),
+            "warmup_epochs": int(recipe.warmup_epochs * factor),
+        }
+    )
+
+
+def scratch_e(recipe: Recipe) -> Recipe:
+    """The large network's recipe, for the small one from random weights: the same epochs."""
+    return recipe.model_copy(update={"name": f"{recipe.name}-scratch-e"})
+
+
+def scratch_b_epochs(epochs: int, *, large: int, small: int, cap: float | None = None) -> int:
+    """Epochs of the small network that cost what ``epochs`` of the large one do: epochs x large / small.
+
+    ``large`` and ``small`` are multiply-adds of one input. On ImageNet the factor is capped at 2: where it
+    would be more, training is doubled. Rounded down.
+
+    >>> scratch_b_epochs(160, large=313_463_808, small=206_279_680)  # VGG-16-A
+    243
+    >>> scratch_b_epochs(90, large=15_470_264_320, small=4_791_205_888, cap=2)  # ThiNet VGG-Conv
+    180
+    """
+    if large < 1 or small < 1:
+        raise ShrinkbenchError(f"multiply-adds {large:,} and {small:,} have to be positive")
+    if small > large:
+        raise ShrinkbenchError(
+            f"the small network takes {small:,} multiply-adds, the large one {large:,}; exchange them"
+        )
+    factor = large / small
+    return int(epochs * (factor if cap is None else min(factor, cap)))
+
+
+def scratch_b(recipe: Recipe, *, large: int, small: int, cap: float | None = None) -> Recipe:
+    """The recipe by which the small network trains from random weights for the large one's computation."""
+    return stretched(
+        recipe, scratch_b_epochs(recipe.epochs, large=large, small=small, cap=cap), suffix="scratch-b"
+    )
+
+
+def training_cost(*, epochs: float, images: int, multiply_adds: int) -> Spent:
+    """What ``epochs`` over ``images`` images cost a network of so many multiply-adds per input.
+
+    >>> training_cost(epochs=2, images=10, multiply_adds=5)
+    Spent(epochs=2.0, images=20, multiply_adds=300.0)
+    """
+    seen = round(epochs * images)
+    return Spent(epochs=epochs, images=seen, multiply_adds=float(PASSES_PER_STEP * seen * multiply_adds))
+
+
+def total(budget: Budget) -> Spent:
+    """All stages together."""
+    stages = (budget.pretraining, budget.pruning, budget.retraining)
+    return Spent(
+        epochs=sum(s.epochs for s in stages),
+        images=sum(s.images for s in stages),
+        multiply_adds=sum(s.multiply_adds for s in stages),
+    )
+
+
+def epochs_within(spent: Spent, *, images: int, multiply_adds: int) -> float:
+    """How many epochs over ``images`` images a network of so many multiply-adds can train for ``spent``.
+
+    >>> epochs_within(training_cost(epochs=40, images=10, multiply_adds=8), images=10, multiply_adds=4)
+    80.0
+    """
+    if images < 1 or multiply_adds < 1:
+        raise ShrinkbenchError(f"{images} images and {multiply_adds:,} multiply-adds have to be positive")
+    return spent.multiply_adds / (PASSES_PER_STEP * images * multiply_adds)
+
+
+# --- what two runs have in common --------------------------------------------------------------------------
+
+SetUp = Literal["none", "task", "weights", "finetuning", "effort"]
+SET_UPS: tuple[SetUp, ...] = ("none", "task", "weights", "finetuning", "effort")
+
+
+def common_set_up(
+    a: RunSpec, b: RunSpec, budgets: tuple[Budget, Budget] | None = None, *, tolerance: float = 0.05
+) -> SetUp:
+    """The strictest of four ever fairer set-ups in which two runs can be compared (after Wang et al. 2023).
+
+    ``task``: the same data, network and compression. ``weights``: and the same weights to start from.
+    ``finetuning``: and the same epochs and learning rates after pruning. ``effort``: and, by their
+    ``budgets``, the same multiply-adds in all stages together, up to ``tolerance``. ``none``: not even the
+    task.
+    """
+    if (a.data, a.model, a.compression) != (b.data, b.model, b.compression):
+        return "none"
+    if (a.weights, a.seed, a.method.start) != (b.weights, b.seed, b.method.start):
+        return "task"
+    if _training(a.recipe) != _training(b.recipe):
+        return "weights"
+    if budgets is None:
+        return "finetuning"
+    first, second = (total(budget).multiply_adds for budget in budgets)
+    alike = abs(first - second) <= tolerance * max(first, second)
+    return "effort" if alike else "finetuning"
+
+
+def _training(recipe: Recipe) -> Recipe:
+    """Two recipes that differ in name alone are one."""
+    return recipe.model_copy(update={"name": "", "reference": ""})

@@ -71,8 +71,8 @@ METHODS = {
         method("global_gradient", "gradient", "global"),
         method("layerwise_gradient", "gradient", "layerwise"),
         method("random", "random", "global"),
-        method("random_like_global_gradient", "random", "like:global_gradient"),
-        method("magnitude_like_global_gradient", "magnitude", "like:global_gradient"),
+        method("random@global_gradient", "random", "as:global_gradient"),
+        method("magnitude@global_gradient", "magnitude", "as:global_gradient"),
     )
 }
 LAYER_BIAS = {"global_magnitude": 0.04, "global_gradient": 0.06}  # speeds differ little, so no order flips
@@ -83,8 +83,8 @@ SKILL = {
     "global_gradient": 0.003,
     "layerwise_gradient": 0.014,
     "random": 0.030,
-    "random_like_global_gradient": 0.025,
-    "magnitude_like_global_gradient": 0.0045,
+    "random@global_gradient": 0.025,
+    "magnitude@global_gradient": 0.0045,
 }
 
 
@@ -93,7 +93,7 @@ def layer_densities(
 ) -> dict[str, LayerDensity]:
     """Kept weights by layer; global methods keep more of the early layers."""
     budget = round(PARAMETERS / compression) - FREE
-    bias = tilts.get(name.split("_like_")[-1], 0.0)
+    bias = tilts.get(name.split("@")[-1], 0.0)
     tilt = dict(zip(LAYERS, (1 + 4 * bias, 1 + 3 * bias, 1 + 1.5 * bias, 1.0), strict=True))
     kept = dict.fromkeys(LAYERS, 0)
     for layer in LAYERS:  # in order of falling tilt, so a capped layer's surplus goes to the later ones
@@ -132,9 +132,8 @@ def plain_accuracy(spec: RunSpec) -> float:
 
 def quality(top1: float, images: int = 10_000) -> Quality:
     top1 = round(top1 * images) / images
-    return Quality(
-        top1=top1, top5=min(1.0, 1 - (1 - top1) * 0.2), loss=float(-np.log(max(top1, 1e-3))), images=images
-    )
+    top5 = 1 - round((1 - top1) * 0.2 * images) / images
+    return Quality(top1=top1, top5=top5, loss=float(-np.log(max(top1, 1e-3))), images=images)
 
 
 def make_spec(

@@ -102,7 +102,7 @@ def test_no_magnitude_baseline(clean):
 
 @pytest.mark.parametrize("kind", ["random", "magnitude"])
 def test_no_control_of_the_same_proportions(clean, kind):
-    results = without(clean, lambda s: s.method.name == f"{kind}_like_global_gradient")
+    results = without(clean, lambda s: s.method.name == f"{kind}@global_gradient")
     assert by_status(results) == {f"{kind}-same-proportions"}
 
 
@@ -110,7 +110,7 @@ def test_same_proportions_are_seen_in_what_was_kept_not_in_names(clean):
     renamed = method("a", "random", "global")
     results = []
     for r in clean:
-        if r.spec.method.name == "random_like_global_gradient":
+        if r.spec.method.name == "random@global_gradient":
             spec = r.spec.model_copy(update={"method": renamed})
             r = r.model_copy(update={"spec": spec, "key": spec.key})
         results.append(r)
@@ -193,7 +193,7 @@ def test_a_failed_run_counts_as_missing(clean):
 
 
 def test_only_the_proposed_method_is_judged(clean):
-    results = without(clean, lambda s: "_like_" in s.method.name)
+    results = without(clean, lambda s: "@" in s.method.name)
     assert by_status(results, proposed=["layerwise_magnitude"]) == set()  # uniform chance is its control
     both = {"random-same-proportions", "magnitude-same-proportions"}
     assert by_status(results, proposed=["global_gradient"]) == both

@@ -19,7 +19,7 @@ from shrinkbench.report.checklist import decide
 from shrinkbench.report.gaps import Repair, plan_repair
 
 QUICK = ["global_magnitude", "layerwise_magnitude", "global_gradient", "layerwise_gradient", "random"]
-CONTROLS = {"random_like_global_gradient", "magnitude_like_global_gradient"}
+CONTROLS = {"random@global_gradient", "magnitude@global_gradient"}
 
 
 def violated(store, **options):
@@ -208,4 +208,4 @@ def test_a_control_that_the_library_lacks_is_told(tmp_path):
     plan, results = simulation.store.read_plan(), simulation.store.results()[0]
     repair = plan_repair(plan, results, available=lambda name: name in QUICK)
     assert repair.runs == 0
-    assert sum("random_like_global_gradient" in note for note in repair.notes) == 1
+    assert sum("random@global_gradient" in note for note in repair.notes) == 1

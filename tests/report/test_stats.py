@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from shrinkbench.report import stats
+from shrinkbench.report import ranks, stats
 
 finite = st.floats(-1e3, 1e3, allow_nan=False)
 
@@ -131,7 +131,7 @@ def test_ranking_agrees_with_scipy_and_scikit_posthocs():
     posthocs = pytest.importorskip("scikit_posthocs")
     rng = np.random.default_rng(3)
     table = rng.normal(0, 1, (12, 5)) + np.array([0.0, 0.2, 1.0, 1.1, 3.0])
-    ranking = stats.rank_methods(table)
+    ranking = ranks.rank_methods(table)
     assert ranking.mean_ranks == pytest.approx(scipy_stats.rankdata(-table, axis=1).mean(axis=0))
     assert ranking.p_friedman == pytest.approx(scipy_stats.friedmanchisquare(*table.T).pvalue)
     p = posthocs.posthoc_nemenyi_friedman(pd.DataFrame(-table)).to_numpy()
@@ -148,18 +148,18 @@ def test_critical_difference_is_demsars_table():
     table = [1.960, 2.343, 2.569, 2.728, 2.850, 2.949, 3.031, 3.102, 3.164]
     for methods, q in enumerate(table, start=2):
         expected = q * math.sqrt(methods * (methods + 1) / (6 * 14))
-        assert stats.critical_difference(methods, 14) == pytest.approx(expected, rel=1e-3)
+        assert ranks.critical_difference(methods, 14) == pytest.approx(expected, rel=1e-3)
 
 
 def test_ranking_leaves_incomplete_blocks_out():
-    ranking = stats.rank_methods([[0.9, 0.8, 0.7], [0.9, math.nan, 0.7], [0.8, 0.9, 0.1]])
+    ranking = ranks.rank_methods([[0.9, 0.8, 0.7], [0.9, math.nan, 0.7], [0.8, 0.9, 0.1]])
     assert ranking.blocks == 2
     assert ranking.mean_ranks == pytest.approx([1.5, 1.5, 3.0])
 
 
 def test_overlapping_cliques_are_kept_and_nested_ones_dropped():
-    assert stats.cliques([1.0, 2.0, 3.0, 6.0], 1.5) == ((0, 1), (1, 2))
-    assert stats.cliques([3.0, 1.0, 2.0], 5.0) == ((1, 2, 0),)
+    assert ranks.cliques([1.0, 2.0, 3.0, 6.0], 1.5) == ((0, 1), (1, 2))
+    assert ranks.cliques([3.0, 1.0, 2.0], 5.0) == ((1, 2, 0),)
 
 
 def test_largest_compression_within_one_percent():

@@ -4,14 +4,33 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from shrinkbench.cli.options import AsJson, Data, Device, Plugins
+from shrinkbench.errors import ShrinkbenchError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from shrinkbench.report.checklist import Line
+    from shrinkbench.report.gaps import Repair
+
 app = typer.Typer()
 
-StoreDir = Annotated[Path, typer.Argument(help="Output folder of a sweep.", show_default=False)]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+StoreDir = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a sweep.", show_default=False)]
+Sources = Annotated[
+    list[Path],
+    typer.Argument(metavar="A B ...", help="Output folders of sweeps, or bundles.", show_default=False),
+]
+Proposed = Annotated[
+    list[str] | None,
+    typer.Option("--method", help="Method that the checklist judges; by default all but the baselines."),
+]
+
+MOST_ROUNDS = 6
+"""Compression doubles from round to round until accuracy collapses; this bounds it."""
 
 
 @app.command()
@@ -30,11 +49,201 @@ def status(directory: StoreDir, as_json: AsJson = False) -> None:
 def report(
     directory: StoreDir,
     out: Annotated[Path | None, typer.Option(help="Folder for the report; by default DIR/report.")] = None,
+    proposed: Proposed = None,
 ) -> None:
-    """Write the report: index.html, figures (SVG, PDF, PNG), results.csv and results.parquet."""
+    """Write the report: one offline page, figures (SVG, PDF, PNG), tables, results.csv, results.parquet."""
     from shrinkbench.report.html import write_report
 
-    written = write_report(directory, out or directory / "report")
+    written = write_report(directory, out or directory / "report", proposed=proposed or ())
     for problem in written.problems:
         typer.echo(f"skipped {problem}", err=True)
-    typer.echo(f"{written.runs} runs -> {written.index}")
+    typer.echo(f"{written.runs} runs, {len(written.problems)} files skipped -> {written.index}")
+
+
+@app.command()
+def checklist(
+    directory: StoreDir,
+    as_json: AsJson = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Plan and run exactly the missing runs.")] = False,
+    proposed: Proposed = None,
+    pairs: Annotated[
+        list[str] | None,
+        typer.Option("--pair", metavar="DATASET:NETWORK", help="With --fix: a further pair to add."),
+    ] = None,
+    workers: Annotated[int, typer.Option(help="With --fix: processes.")] = 1,
+    device: Device = "auto",
+    data: Data = None,
+    plugins: Plugins = None,
+) -> None:
+    """Decide every line of Appendix B and Section 6 of Blalock et al. (2020) from the stored results."""
+    from shrinkbench.report import checklist as checklists
+    from shrinkbench.results.store import existing_store
+
+    store = existing_store(directory)
+    if fix:
+        _fix(
+            directory,
+            proposed=proposed or (),
+            pairs=[_pair(text) for text in pairs or ()],
+            sweep_options={"workers": workers, "device": device},
+            data=data,
+            plugins=plugins,
+        )
+    results, problems = store.results()
+    if not results:
+        raise ShrinkbenchError(f"{directory} holds no results; run a sweep into it first")
+    for problem in problems:
+        typer.echo(f"skipped {problem.path}: {problem.sentence}", err=True)
+    lines = checklists.decide(results, proposed=proposed or ())
+    if as_json:
+        skipped = [{"path": str(p.path), "problem": p.sentence} for p in problems]
+        typer.echo(json.dumps(checklists.as_json(lines) | {"skipped": skipped}, indent=1))
+    else:
+        _print_lines(lines)
+
+
+def _pair(text: str) -> tuple[str, str]:
+    dataset, separator, network = text.partition(":")
+    if not (separator and dataset and network):
+        raise ShrinkbenchError(f"--pair {text}: write DATASET:NETWORK, for example cifar10:resnet20")
+    return dataset, network
+
+
+def _fix(
+    directory: Path,
+    *,
+    proposed: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+    sweep_options: dict[str, Any],
+    data: list[str] | None,
+    plugins: list[Path] | None,
+) -> None:
+    """Plan and run what is missing, round after round, until nothing is or a round changes nothing."""
+    from shrinkbench.cli.options import load_plugins, parse_data
+    from shrinkbench.report.gaps import plan_repair
+    from shrinkbench.results.store import existing_store
+
+    store = existing_store(directory)
+    store.read_plan()  # told before anything heavy starts
+    load_plugins(plugins)
+    from shrinkbench.runner import sweep
+
+    places = parse_data(data)
+    earlier: Repair | None = None
+    for _ in range(MOST_ROUNDS):
+        repair = plan_repair(
+            store.read_plan(), store.results()[0], proposed=proposed, pairs=pairs, available=_is_method
+        )
+        if not repair.experiments or repair == earlier:
+            for note in repair.notes:
+                typer.echo(f"note: {note}", err=True)
+            return
+        typer.echo(f"{repair.runs} runs are missing:", err=True)
+        for reason in repair.reasons:
+            typer.echo(f"  {reason}", err=True)
+        for key in repair.incomplete:
+            store.discard(key)
+        for experiment in repair.experiments:
+            sweep(
+                experiment,
+                directory,
+                data=places,
+                plugins=plugins or (),
+                retry_failed=True,
+                on_progress=lambda p: typer.echo(f"[{p.done}/{p.total}] {p.kind} {p.label}", err=True),
+                **sweep_options,
+            )
+        earlier = repair
+
+
+def _is_method(name: str) -> bool:
+    """Whether the library offers a method of this name."""
+    from shrinkbench.pruning import METHODS
+
+    try:
+        METHODS.get(name)
+    except ShrinkbenchError:
+        return False
+    return True
+
+
+_MARKS = {"satisfied": ("✓", "green"), "violated": ("✗", "red"), "undecidable": ("?", "yellow")}
+
+
+def _print_lines(lines: Sequence[Line]) -> None:
+    group = None
+    for line in lines:
+        if (line.source, line.group) != group:
+            group = (line.source, line.group)
+            typer.secho(f"\n{line.source}: {line.group}", bold=True)
+        mark, colour = _MARKS[line.status]
+        typer.echo(typer.style(f" {mark} ", fg=colour, bold=True) + line.text)
+        for fact in line.evidence:
+            typer.echo(f"     {fact}")
+        if line.needed:
+            typer.echo(f"     {'to supply' if line.status == 'undecidable' else 'missing'}: {line.needed}")
+    counts = {status: sum(line.status == status for line in lines) for status in _MARKS}
+    typer.echo(f"\n{', '.join(f'{count} {status}' for status, count in counts.items())}")
+
+
+@app.command()
+def bundle(
+    source: Annotated[
+        Path,
+        typer.Argument(
+            metavar="DIR", help="Output folder of a sweep; with --verify a bundle.", show_default=False
+        ),
+    ],
+    out: Annotated[Path | None, typer.Option(help="File to write; by default NAME.zip.")] = None,
+    verify: Annotated[bool, typer.Option("--verify", help="Check instead of writing.")] = False,
+) -> None:
+    """Pack results into one file that others can check, merge and compare."""
+    from shrinkbench.report import bundle as bundles
+
+    if verify:
+        found = bundles.read_source(source)
+        contradictions = bundles.verify(found)
+        for sentence in contradictions[:20]:
+            typer.echo(sentence, err=True)
+        if contradictions:
+            raise ShrinkbenchError(f"{source} contradicts itself in {len(contradictions)} places")
+        typer.echo(f"{source}: {len(found.results)} runs, all consistent, content {found.digest}")
+        return
+    target = out or Path(f"{source.resolve().name}.zip")
+    written = bundles.write_bundle(source, target)
+    for problem in written.problems:
+        typer.echo(f"left out {problem.path}: {problem.sentence}", err=True)
+    typer.echo(f"{len(written.results)} runs -> {target}, content {written.digest}")
+
+
+@app.command()
+def merge(
+    sources: Sources,
+    out: Annotated[Path, typer.Option(help="Folder for the united results.")] = Path("results/merged"),
+) -> None:
+    """Unite the results of several folders or bundles."""
+    from shrinkbench.report.bundle import merge as unite
+
+    if len(sources) < 2:
+        raise ShrinkbenchError("merge needs at least two folders or bundles")
+    merged = unite(sources, out)
+    for source, count in merged.taken:
+        typer.echo(f"{count} runs from {source}")
+    if merged.differing:
+        points = f"{100 * merged.largest_difference:.2f} points of top-1"
+        typer.echo(
+            f"{merged.differing} runs differ between sources, by up to {points}; the first source's are kept",
+            err=True,
+        )
+    typer.echo(f"{merged.runs} runs -> {merged.out}")
+
+
+@app.command()
+def leaderboard(
+    sources: Sources,
+    out: Annotated[Path, typer.Option(help="Folder for the site.")] = Path("leaderboard"),
+) -> None:
+    """Write a static site that ranks methods per task, every entry linked to its evidence."""
+    from shrinkbench.report.leaderboard import write_leaderboard
+
+    typer.echo(f"leaderboard -> {write_leaderboard(sources, out)}")

@@ -13,6 +13,7 @@ import pandas as pd
 
 from shrinkbench.report import stats
 from shrinkbench.report.observations import METRICS, Observations
+from shrinkbench.report.ranks import Ranking, rank_methods
 
 SAME = 0.01
 """Points whose ratio differs by less than this share count as one operating point."""
@@ -99,16 +100,18 @@ def at_equal_budget(observations: Observations, *, metric: str = "top1") -> pd.D
     least two methods cover.
     """
     rows = []
-    known = observations.pruned.dropna(subset=["training_cost", metric])
+    known = observations.pruned.dropna(subset=["training_budget", metric])
     for (problem, target), cell in groups(known, "problem", "compression_target"):
-        spans = cell.groupby("method")["training_cost"].agg(["min", "max"])
+        spans = cell.groupby("method")["training_budget"].agg(["min", "max"])
         low, high = spans["min"] * (1 - SAME_BUDGET), spans["max"] * (1 + SAME_BUDGET)
-        for level in _distinct(cell["training_cost"].to_numpy(dtype=float)):
+        for level in _distinct(cell["training_budget"].to_numpy(dtype=float)):
             covering = spans.index[(low <= level) & (level <= high)]
             if len(covering) < 2:
                 continue
             for (method, seed), run in groups(cell[cell["method"].isin(covering)], "method", "seed"):
-                value = stats.interpolate(run["training_cost"], run[metric], [level], tolerance=SAME_BUDGET)[0]
+                value = stats.interpolate(run["training_budget"], run[metric], [level], tolerance=SAME_BUDGET)[
+                    0
+                ]
                 rows.append((problem, target, level, method, seed, value))
     columns = ["task", "compression_target", "level", "method", "seed", "value"]
     return pd.DataFrame(rows, columns=columns).dropna(subset=["value"]).reset_index(drop=True)
@@ -249,14 +252,14 @@ def curve_areas(observations: Observations, *, metric: str = "top1") -> pd.DataF
     return pd.DataFrame(rows, columns=["task", "method", "seed", "area"]).dropna(subset=["area"])
 
 
-def ranking(observations: Observations, *, metric: str = "top1") -> tuple[tuple[str, ...], stats.Ranking]:
+def ranking(observations: Observations, *, metric: str = "top1") -> tuple[tuple[str, ...], Ranking]:
     """Methods ranked by area under their curve; a block is one task and seed."""
     areas = curve_areas(observations, metric=metric)
     if areas.empty:
-        return (), stats.rank_methods(np.empty((0, 0)))
+        return (), rank_methods(np.empty((0, 0)))
     wide = areas.pivot_table(index=["task", "seed"], columns="method", values="area")
     wide = wide[wide.notna().sum(axis=1) > 1]  # a block with one method ranks nothing
     complete = [m for m in observations.methods if m in wide.columns and wide[m].notna().mean() > 0.5]
-    return tuple(complete), stats.rank_methods(
+    return tuple(complete), rank_methods(
         wide[complete].to_numpy(), higher_is_better=METRICS[metric].higher_is_better
     )

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from shrinkbench.plotting import COLUMN_WIDTH, figure_style, fixed_figure
-from shrinkbench.report.stats import Ranking
+from shrinkbench.report.ranks import Ranking
 
 AXIS_WIDTH, ROW, CHARACTER = 330.0, 22.0, 6.9
 

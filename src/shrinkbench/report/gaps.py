@@ -29,13 +29,13 @@ from shrinkbench.spec import ExperimentSpec, MethodSpec, RunSpec
 Available = Callable[[str], bool]
 Pair = tuple[str, str]
 
-RANDOM, UNIFORM_RANDOM = "random", "layerwise_random"
+RANDOM, UNIFORM_RANDOM = "random", "random[allocation=layerwise]"
 GLOBAL_MAGNITUDE, UNIFORM_MAGNITUDE = "global_magnitude", "layerwise_magnitude"
 
 
 def same_proportions_name(score: str, method: str) -> str:
     """Name under which the library offers ``score`` pruning with the layerwise proportions of ``method``."""
-    return f"{score}_like_{method}"
+    return f"{score}@{method}"
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,9 @@ def write_report(store_dir: Path, out_dir: Path, *, proposed: Sequence[str] = ()
     if not results:
         hint = f" ({problems[0].path} {problems[0].sentence})" if problems else ""
         raise ShrinkbenchError(f"{store_dir} holds no results; run a sweep into it first{hint}")
-    plan = store.read_plan() if store.plan_path.exists() else None
+    plan = store.find_plan()
+    if isinstance(plan, Problem):
+        problems, plan = [plan, *problems], None
     evidence = checklists.gather(results, proposed=proposed)
     figures = out_dir / "figures"
     shutil.rmtree(figures, ignore_errors=True)  # those of an earlier report
@@ -71,7 +73,8 @@ def write_report(store_dir: Path, out_dir: Path, *, proposed: Sequence[str] = ()
         citations = cite(results)
         written.append(out_dir / "references.bib")
         write_atomically(written[-1], bibtex(citations).encode())
-        page = _render(
+        page = render_page(
+            "index.html.j2",
             **_facts(store_dir, results, problems, plan, evidence.observations),
             **_judgement(results, evidence),
             **_verdict(verdict, evidence.observations),
@@ -255,7 +258,8 @@ def _formats(table: Table) -> list[tuple[str, str]]:
     return [(names[extension], write(table)) for extension, write in FORMATS.items()]
 
 
-def _render(**values: Any) -> str:
+def render_page(template: str, **values: Any) -> str:
+    """Fill a template; styles and scripts stand inside the page, so that it needs no other file."""
     environment = Environment(
         loader=PackageLoader("shrinkbench.report"),
         autoescape=True,
@@ -264,12 +268,8 @@ def _render(**values: Any) -> str:
         lstrip_blocks=True,
     )
     assets = files("shrinkbench.report") / "templates"
-    texts = {
-        "style": "style.css",
-        "chart_script": "chart.js",
-        "page_script": "page.js",
-    }
-    return environment.get_template("index.html.j2").render(
+    texts = {"style": "style.css", "chart_script": "chart.js", "page_script": "page.js"}
+    return environment.get_template(template).render(
         **values,
         **{name: (assets / file).read_text(encoding="utf-8") for name, file in texts.items()},
         lead=_lead,

@@ -52,8 +52,8 @@ class Observations:
     ``pruned`` has one row per finished run with a compression target above 1, ``control`` one per task, seed
     and recipe, whatever number of methods share it. Both carry the columns of the result table, ``task``,
     ``problem`` (the task without its recipe), ``top1_change`` (from the control of the same seed),
-    ``measured_speedup`` and ``training_cost``. ``methods`` and ``tasks`` give the order of every table and
-    legend; ``chance`` names the methods that score at random.
+    ``measured_speedup``, ``training_cost`` (spent) and ``training_budget`` (allowed). ``methods`` and
+    ``tasks`` give the order of every table and legend; ``chance`` names the methods that score at random.
     """
 
     pruned: pd.DataFrame
@@ -77,6 +77,7 @@ def observe(results: Iterable[RunResult], *, methods: Sequence[str] = ()) -> Obs
     frame["problem"] = task_labels(names, with_recipe=False)
     frame["measured_speedup"] = [_measured_speedup(r) for r in done]
     frame["training_cost"] = _training_costs(done)
+    frame["training_budget"] = _training_budgets(done)
     frame = frame.drop_duplicates(["task", "method", "compression_target", "seed"], ignore_index=True)
     is_control = frame["compression_target"] == 1
     control = frame[is_control].drop_duplicates(["task", "recipe", "seed"]).assign(method=CONTROL)
@@ -192,6 +193,16 @@ def _training_costs(results: Sequence[RunResult]) -> list[float]:
             for r in results
         ]
     return [np.nan if r.epochs_run is None else float(r.epochs_run) for r in results]
+
+
+def _training_budgets(results: Sequence[RunResult]) -> list[float]:
+    """What a run was allowed: multiply-adds after pruning where all are recorded and none may stop early.
+
+    Otherwise epochs of fine-tuning, as the recipe allows them or, over several rounds, as they were run.
+    """
+    if results and all(r.budget for r in results) and not any(r.spec.recipe.early_stopping for r in results):
+        return _training_costs(results)
+    return [float(max(r.spec.recipe.epochs, r.epochs_run or 0)) for r in results]
 
 
 def aggregate(rows: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:

@@ -12,6 +12,7 @@ import pandas as pd
 from shrinkbench.report import stats
 from shrinkbench.report.compare import at_equal, at_equal_budget, ranking, records, winners
 from shrinkbench.report.observations import Observations
+from shrinkbench.report.ranks import Ranking
 
 BASES = {
     "compression": "at equal size",
@@ -59,7 +60,7 @@ class Verdict:
     """The whole answer: a headline, what limits it, and the tasks one by one."""
 
     headline: str
-    ranking: stats.Ranking
+    ranking: Ranking
     ranked: tuple[str, ...]
     warnings: tuple[str, ...]
     tasks: tuple[TaskVerdict, ...]
@@ -110,7 +111,7 @@ def _tally(wins: Sequence[Win]) -> str:
     return "; ".join(parts) + "." if parts else ""
 
 
-def _headline(observations: Observations, ranked: Sequence[str], order: stats.Ranking) -> str:
+def _headline(observations: Observations, ranked: Sequence[str], order: Ranking) -> str:
     if len(observations.methods) < 2:
         return "Fewer than two methods were run: there is nothing to compare."
     if not order.blocks or len(ranked) < 2:
@@ -143,7 +144,7 @@ def _and(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
-def _warnings(observations: Observations, order: stats.Ranking) -> list[str]:
+def _warnings(observations: Observations, order: Ranking) -> list[str]:
     """What limits the claim: few seeds, few tasks."""
     found = []
     seeds = observations.pruned.groupby("task")["seed"].nunique()
@@ -171,7 +172,7 @@ def _warnings(observations: Observations, order: stats.Ranking) -> list[str]:
 
 def _budget(observations: Observations) -> str:
     """Whether methods can be compared at equal training budget, and what that gives."""
-    spent = observations.pruned["training_cost"].dropna()
+    spent = observations.pruned["training_budget"].dropna()
     if len(spent) and spent.max() <= spent.min() * 1.05:
         return "All pruned networks had one training budget: every comparison is at equal budget."
     table = at_equal_budget(observations)

@@ -111,7 +111,8 @@ class ResultStore:
 
         Plans of other experiments in this folder are kept, and so is every stored result.
         """
-        earlier = self._earlier_plan()
+        found = self.find_plan()
+        earlier = found if isinstance(found, Plan) else None  # one that cannot be read is replaced
         grids = {e.name: e for e in earlier.experiments} if earlier else {}
         grids[experiment.name] = experiment
         planned = {run.key: run for run in earlier.runs if run.experiment != experiment.name} if earlier else {}
@@ -128,12 +129,14 @@ class ResultStore:
         write_atomically(self.plan_path, plan.model_dump_json(indent=1).encode())
         return plan
 
-    def _earlier_plan(self) -> Plan | None:
-        """The stored plan, or nothing where it is absent or unreadable and so to be replaced."""
+    def find_plan(self) -> Plan | Problem | None:
+        """The stored plan, what is wrong with it, or nothing where there is none."""
+        if not self.plan_path.exists():
+            return None
         try:
             return self.read_plan()
-        except ShrinkbenchError:
-            return None
+        except ShrinkbenchError as error:
+            return Problem(self.plan_path, str(error).removeprefix(f"{self.plan_path} "))
 
     def read_plan(self) -> Plan:
         """The stored plan; an error names the file where it is absent or not a plan."""
@@ -169,6 +172,13 @@ class ResultStore:
         path = self.result_path(result.key)
         write_atomically(path, result.model_dump_json(indent=1).encode())
         return path
+
+    def discard(self, key: str) -> None:
+        """Remove a stored result, so that its run is missing again."""
+        try:
+            self.result_path(key).unlink(missing_ok=True)
+        except OSError as error:
+            raise ShrinkbenchError(f"cannot remove {self.result_path(key)}: {error.strerror}") from None
 
     def results(self) -> tuple[list[RunResult], list[Problem]]:
         """Every readable result in order of key, and a problem for every file that is not one."""

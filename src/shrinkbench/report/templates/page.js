@@ -190,7 +190,7 @@ function setUpLedger() {
     const rows = texts.map((_, i) => i).filter((i) => (!status.value || ledger.status[i] === status.value) && wanted.every((w) => texts[i].includes(w)));
     const pages = Math.max(1, Math.ceil(rows.length / size));
     page = Math.min(Math.max(0, page), pages - 1);
-    body.replaceChildren(...rows.slice(page * size, (page + 1) * size).map((i) => {
+    body.replaceChildren(...rows.slice(page * size, (page + 1) * size).flatMap((i) => {
       const row = make("tr");
       make("th", { scope: "row" }, row).append(make("code", {}, null, ledger.key[i]));
       make("span", { class: `badge ${ledger.status[i]}` }, make("td", { class: "text" }, row), ledger.status[i]);
@@ -203,8 +203,10 @@ function setUpLedger() {
       make("td", {}, row, ledger.speedup[i] === null ? "–" : `${ledger.speedup[i]}×`);
       make("td", {}, row, ledger.epochs[i] === null ? "–" : ledger.epochs[i]);
       make("td", {}, row, ledger.seconds[i] === null ? "–" : `${ledger.seconds[i].toFixed(1)} s`);
-      make("td", { class: "long" }, row, ledger.error[i] || "");
-      return row;
+      if (!ledger.error[i]) return [row];
+      const reason = make("tr");
+      make("td", { class: "long", colspan: 11 }, reason, ledger.error[i]);
+      return [row, reason];
     }));
     one("#ledger-count").textContent = `${rows.length} of ${texts.length} runs, page ${page + 1} of ${pages}`;
     one("#ledger-back").disabled = page === 0;

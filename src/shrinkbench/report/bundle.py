@@ -1,0 +1,254 @@
+"""Result bundles: one file that others can check, merge and compare."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import math
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.results.record import Quality, RunResult
+from shrinkbench.results.store import (
+    PLAN_NAME,
+    RESULT_NAME,
+    Plan,
+    Problem,
+    ResultStore,
+    existing_store,
+    write_atomically,
+)
+from shrinkbench.spec import ExperimentSpec, RunSpec, Value, digest
+
+FORMAT = "shrinkbench-bundle"
+MANIFEST = "manifest.json"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip needs a date; a fixed one keeps equal results equal files
+
+
+class Manifest(Value):
+    """What a bundle holds: SHA-256 of every file in it."""
+
+    format: str
+    version: int
+    name: str
+    files: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """Results read from a store or a bundle; ``digest`` identifies the content, whatever the file's name."""
+
+    name: str
+    source: Path
+    digest: str
+    plan: Plan | None
+    results: tuple[RunResult, ...]
+    problems: tuple[Problem, ...]
+
+
+def write_bundle(store_dir: Path, out: Path) -> Bundle:
+    """Pack plan and results of ``store_dir`` into the zip file ``out``; equal results give equal bytes."""
+    bundle = read_source(store_dir)
+    if not bundle.results:
+        raise ShrinkbenchError(f"{store_dir} holds no results to bundle; run a sweep into it first")
+    files = _contents(bundle)
+    manifest = _manifest(bundle.name, files)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in {MANIFEST: manifest, **files}.items():
+            archive.writestr(zipfile.ZipInfo(name, _EPOCH), content, zipfile.ZIP_DEFLATED, 9)
+    write_atomically(out, buffer.getvalue())
+    return bundle
+
+
+def _contents(bundle: Bundle) -> dict[str, bytes]:
+    files = {PLAN_NAME: bundle.plan.model_dump_json(indent=1).encode()} if bundle.plan else {}
+    for result in sorted(bundle.results, key=lambda r: r.key):
+        files[f"runs/{result.key}/{RESULT_NAME}"] = result.model_dump_json(indent=1).encode()
+    return files
+
+
+def _manifest(name: str, files: Mapping[str, bytes]) -> bytes:
+    sums = {path: hashlib.sha256(content).hexdigest() for path, content in sorted(files.items())}
+    return Manifest(format=FORMAT, version=1, name=name, files=sums).model_dump_json(indent=1).encode()
+
+
+def read_source(source: Path) -> Bundle:
+    """Read a store's folder or a bundle's file."""
+    if source.is_dir():
+        store = existing_store(source)
+        results, problems = store.results()
+        plan = store.find_plan()
+        if isinstance(plan, Problem):
+            problems, plan = [plan, *problems], None
+        name = plan.name if plan else source.resolve().name
+        return _bundle(name, source, plan, results, problems)
+    return read_bundle(source)
+
+
+def read_bundle(path: Path) -> Bundle:
+    """Read a bundle; files whose content is not what the manifest says are an error that names them."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            files = {info.filename: archive.read(info) for info in archive.infolist()}
+    except FileNotFoundError:
+        raise ShrinkbenchError(f"there is no bundle or results folder {path}; check the path") from None
+    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+        raise ShrinkbenchError(
+            f"{path} is not a whole bundle ({error}); make it again with `shrinkbench bundle`"
+        ) from None
+    try:
+        manifest = Manifest.model_validate_json(files.pop(MANIFEST, b""))
+    except ValidationError:
+        raise ShrinkbenchError(
+            f"{path} has no manifest of a shrinkbench bundle; make it with `shrinkbench bundle`"
+        ) from None
+    if manifest.format != FORMAT or manifest.version != 1:
+        raise ShrinkbenchError(
+            f"{path} is a {manifest.format} of version {manifest.version}; this shrinkbench reads version 1"
+        )
+    sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    names = sums.keys() | manifest.files.keys()
+    altered = sorted(name for name in names if sums.get(name) != manifest.files.get(name))
+    if altered:
+        raise ShrinkbenchError(
+            f"{path}: {len(altered)} file{'s' if len(altered) > 1 else ''} differ from the manifest, first "
+            f"{altered[0]}; the bundle was altered or damaged, ask its author for the original"
+        )
+    return _parsed(path, manifest, files)
+
+
+def _parsed(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+    plan: Plan | None = None
+    results, problems = [], []
+    for name, content in files.items():
+        try:
+            if name == PLAN_NAME:
+                plan = Plan.model_validate_json(content)
+            else:
+                results.append(RunResult.model_validate_json(content))
+        except ValidationError as error:
+            problems.append(Problem(path / name, f"is not valid ({error.errors()[0]['msg']})"))
+    return _bundle(manifest.name, path, plan, results, problems)
+
+
+def _bundle(
+    name: str, source: Path, plan: Plan | None, results: Sequence[RunResult], problems: Sequence[Problem]
+) -> Bundle:
+    sums = "".join(digest(result) for result in sorted(results, key=lambda r: r.key))
+    identity = hashlib.sha256(sums.encode()).hexdigest()
+    return Bundle(name, source, identity, plan, tuple(results), tuple(problems))
+
+
+# Verification
+
+
+def verify(bundle: Bundle) -> list[str]:
+    """What in the results contradicts itself; nothing where all is consistent.
+
+    Every key must follow from its specification, every ratio from its counts, every count from the layers,
+    every accuracy from a whole number of images, and one seed's control must read alike for every method.
+    """
+    found = [f"{p.path.name}: {p.sentence}" for p in bundle.problems]
+    for result in bundle.results:
+        found += [f"run {result.key[:12]}: {sentence}" for sentence in _contradictions(result)]
+    return found + list(_differing_controls(bundle.results))
+
+
+def _contradictions(result: RunResult) -> Iterator[str]:
+    if result.spec.key != result.key:
+        yield "its key does not follow from its specification"
+    if (result.status == "failed") != (result.error is not None):
+        yield "status and error disagree"
+    if result.status == "done" and (result.size is None or result.after is None):
+        yield "it is finished but lacks its measurements"
+    size = result.size
+    if size is not None:
+        if not math.isclose(size.compression, size.parameters / max(1, size.parameters_kept), rel_tol=1e-9):
+            yield "compression is not parameters / parameters kept"
+        speedup = size.multiply_adds / max(1, size.multiply_adds_kept)
+        if not math.isclose(size.theoretical_speedup, speedup, rel_tol=1e-9):
+            yield "theoretical speedup is not multiply-adds / multiply-adds kept"
+        pruned = sum(layer.total - layer.kept for layer in result.layers.values())
+        if result.layers and size.parameters - size.parameters_kept != pruned:
+            yield "the layers do not add up to the parameters kept"
+    splits = {"before fine-tuning": result.before, "after": result.after, "on validation": result.validation}
+    for split, quality in splits.items():
+        if quality is not None and not _is_countable(quality):
+            yield f"accuracy {split} is not a count of {quality.images} images"
+
+
+def _is_countable(quality: Quality) -> bool:
+    """Whether top-1 and top-5 are shares of whole images, top-5 not below top-1."""
+    counts = (quality.top1 * quality.images, quality.top5 * quality.images)
+    whole = all(abs(count - round(count)) < 1e-3 for count in counts)
+    return quality.images > 0 and whole and 0 <= quality.top1 <= quality.top5 <= 1
+
+
+def _differing_controls(results: Sequence[RunResult]) -> Iterator[str]:
+    controls: dict[str, RunResult] = {}
+    for result in results:
+        if result.spec.compression == 1 and result.status == "done":
+            first = controls.setdefault(result.spec.control.key, result)
+            if first.after != result.after:
+                yield f"run {result.key[:12]}: its control differs from that of run {first.key[:12]}"
+
+
+# Merging
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge gave: runs in all, taken over from each source, and runs that sources disagree on."""
+
+    out: Path
+    runs: int
+    taken: tuple[tuple[str, int], ...]
+    differing: int
+    largest_difference: float
+
+
+def merge(sources: Sequence[Path], out: Path) -> Merged:
+    """Unite stores or bundles in a new store; of one run, a finished result wins over a failed one.
+
+    Where two sources finished the same run with different numbers (another machine), the first is kept and
+    the difference is counted.
+    """
+    bundles = [read_source(source) for source in sources]
+    store = ResultStore(out)
+    kept: dict[str, tuple[int, RunResult]] = {}
+    differing, largest = 0, 0.0
+    stored = (*enumerate(bundles),)
+    for number, bundle in stored:
+        for result in bundle.results:
+            earlier = kept.get(result.key, (0, None))[1]
+            if earlier is None or (earlier.status == "failed" and result.status == "done"):
+                kept[result.key] = (number, result)
+            elif earlier.after and result.after and earlier.after != result.after:
+                differing += 1
+                largest = max(largest, abs(earlier.after.top1 - result.after.top1))
+    for experiment, runs in _united_plans(bundles):
+        store.write_plan(experiment, runs)
+    for _, result in kept.values():
+        store.write(result)
+    taken = tuple((str(b.source), sum(n == number for n, _ in kept.values())) for number, b in stored)
+    return Merged(out, len(kept), taken, differing, largest)
+
+
+def _united_plans(bundles: Sequence[Bundle]) -> Iterator[tuple[ExperimentSpec, list[RunSpec]]]:
+    """Every experiment of every plan; another grid under a name that is taken gets a digest."""
+    seen: dict[str, str] = {}
+    for bundle in bundles:
+        if bundle.plan is None:
+            continue
+        for experiment in bundle.plan.experiments:
+            runs = [run.spec for run in bundle.plan.runs if run.experiment == experiment.name]
+            identity = digest(experiment)
+            if seen.setdefault(experiment.name, identity) != identity:
+                experiment = experiment.model_copy(update={"name": f"{experiment.name}-{identity[:6]}"})
+            yield experiment, runs

@@ -17,9 +17,7 @@ SHAPE = (3, 8, 8)
 
 def context(module, data, count=4, names=None):
     names = names or prunable_names(module, input_shape=data[0][0].shape[1:])
-    return PruneContext(
-        module, names, batches=data, batch_count=count, input_shape=tuple(data[0][0].shape[1:])
-    )
+    return PruneContext(module, names, batches=data, batch_count=count, input_shape=tuple(data[0][0].shape[1:]))
 
 
 CONVOLUTIONS = {
@@ -205,7 +203,13 @@ def test_flow_of_a_transformer():
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "branches", "heads"),
-    [("resnet18", 8, 0), ("swin_t", 24, 12), ("convnext_tiny", 18, 0), ("densenet121", 0, 0), ("vit_b_16", 24, 12)],
+    [
+        ("resnet18", 8, 0),
+        ("swin_t", 24, 12),
+        ("convnext_tiny", 18, 0),
+        ("densenet121", 0, 0),
+        ("vit_b_16", 24, 12),
+    ],
 )
 def test_flow_of_torchvision_networks(name, branches, heads):
     from shrinkbench._torchvision import torchvision

@@ -49,7 +49,8 @@ HEAD = "from shrinkbench import pruning_method\n"
 
 def test_a_file_is_run_once(tmp_path):
     path = write(
-        tmp_path, HEAD + "@pruning_method('once')\ndef once_score(ctx):\n    'x'\n    return dict(ctx.weights)\n"
+        tmp_path,
+        HEAD + "@pruning_method('once')\ndef once_score(ctx):\n    'x'\n    return dict(ctx.weights)\n",
     )
     assert load_plugin(path) == ("once",)
     assert load_plugin(path) == ("once",)
@@ -88,9 +89,13 @@ def test_a_missing_file_is_told(tmp_path):
 
 def test_the_key_of_a_plugin_changes_with_its_code(tmp_path):
     def digest_of(body):
-        text = HEAD + f"def helper(w):\n    return {body}\n" + (
-            f"@pruning_method('keyed_{len(body)}')\ndef keyed_{len(body)}(ctx):\n    'x'\n"
-            "    return {n: helper(w) for n, w in ctx.weights.items()}\n"
+        text = (
+            HEAD
+            + f"def helper(w):\n    return {body}\n"
+            + (
+                f"@pruning_method('keyed_{len(body)}')\ndef keyed_{len(body)}(ctx):\n    'x'\n"
+                "    return {n: helper(w) for n, w in ctx.weights.items()}\n"
+            )
         )
         (name,) = load_plugin(write(tmp_path, text, f"keyed_{len(body)}.py"))
         return METHODS.get(name).spec.source
@@ -112,7 +117,9 @@ def test_entry_points_register_modules_and_methods(tmp_path, monkeypatch):
     monkeypatch.setattr(plugins, "entry_points", lambda group: points)
     assert load_entry_points() == ("from_entry_point", "from_entry_point_too")
     assert load_entry_points() == ()
-    monkeypatch.setattr(plugins, "entry_points", lambda group: [EntryPoint("c", "absent_package", plugins.GROUP)])
+    monkeypatch.setattr(
+        plugins, "entry_points", lambda group: [EntryPoint("c", "absent_package", plugins.GROUP)]
+    )
     with pytest.raises(ShrinkbenchError, match=r"entry point 'c' .* mend or uninstall"):
         load_entry_points()
 

@@ -155,9 +155,7 @@ def test_hessian_products_equal_those_of_the_full_matrix():
     def loss(first, second):
         return F.cross_entropy(torch.tanh(x @ first.T) @ second.T, y)
 
-    _, expected = torch.autograd.functional.hvp(
-        loss, tuple(ctx.weights.values()), tuple(vector.values())
-    )
+    _, expected = torch.autograd.functional.hvp(loss, tuple(ctx.weights.values()), tuple(vector.values()))
     for found, want in zip(ctx.hessian_product(vector).values(), expected, strict=True):
         torch.testing.assert_close(found, want, rtol=1e-4, atol=1e-6)
 

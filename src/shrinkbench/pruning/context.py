@@ -138,11 +138,11 @@ class PruneContext:
                 "this method scores weights on data, and none was given; pass batches=, an iterable of "
                 "(inputs, labels)"
             )
-        if iter(self._source) is self._source:
-            self._source = list(islice(self._source, self._batch_count))
         dtype = next(iter(self.parameters.values())).dtype
         empty = True
-        with derivatives.random_state_kept(self.device):
+        with derivatives.random_state_kept(self.device):  # a data loader draws from it
+            if iter(self._source) is self._source:
+                self._source = list(islice(self._source, self._batch_count))
             for inputs, labels in islice(self._source, self._batch_count):
                 empty = False
                 inputs = inputs.to(self.device)

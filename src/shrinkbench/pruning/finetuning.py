@@ -55,7 +55,7 @@ FINETUNINGS: Registry[Finetuning] = Registry("fine-tuning mode", resolve=_from_n
 
 
 def rewind_weights(epoch: int) -> Finetuning:
-    """Weights and learning-rate schedule go back to after pretraining's ``epoch`` (Frankle et al. 2020)."""
+    """Weights and learning-rate schedule go back to after pretraining's ``epoch`` (Frankle et al. 2019)."""
     return Finetuning(
         f"rewind-weights-{epoch}",
         f"set the weights back to those after epoch {epoch} of pretraining, and train as from there",

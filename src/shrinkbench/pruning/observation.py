@@ -74,7 +74,7 @@ class Product:
         ``function`` works element by element and maps 0 to 0. For a convolution each position of the kernel
         sees other inputs at the border; the sums are exact, without unfolding.
         """
-        values = function(self.input)
+        values = function(_wide(self.input))
         if self.convolution is None:
             return values.sum(0, keepdim=True)
         *options, groups = self.convolution
@@ -83,7 +83,7 @@ class Product:
         # The gradient of a sum of outputs by the weight is the sum of the inputs that meet it; one output
         # channel per group tells for all.
         one = (shape[0], 1, *shape[2:]) if transposed else (groups, *shape[1:])
-        ones = self.output.new_ones(len(self.output), groups, *self.output.shape[2:])
+        ones = values.new_ones(len(self.output), groups, *self.output.shape[2:])
         sums: Tensor = torch.ops.aten.convolution_backward(
             ones, values, values.new_zeros(one), None, *options, groups, (False, True, False)
         )[1]
@@ -95,7 +95,7 @@ class Product:
         Column order is that of a weight's row. Raises for convolutions in three dimensions and transposed.
         """
         if self.convolution is None:
-            yield self.input.unsqueeze(0)
+            yield _wide(self.input).unsqueeze(0)
             return
         stride, padding, dilation, transposed, _, groups = self.convolution
         kernel = self.weight.shape[2:]
@@ -104,7 +104,7 @@ class Product:
                 f"'{self.parameter}' is a convolution that cannot be unfolded (transposed or in three "
                 "dimensions); choose a method that does not reconstruct layers"
             )
-        inputs = self.input
+        inputs = _wide(self.input)
         if len(kernel) == 1:
             inputs, kernel = inputs.unsqueeze(2), torch.Size((1, *kernel))
             stride, padding, dilation = (1, *stride), (0, *padding), (1, *dilation)
@@ -114,6 +114,11 @@ class Product:
             images, width, positions = unfolded.shape
             split = unfolded.reshape(images, groups, width // groups, positions)
             yield split.permute(1, 0, 3, 2).reshape(groups, images * positions, width // groups)
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    """Half precision as float32: sums of squares would not fit."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 @dataclass(frozen=True)

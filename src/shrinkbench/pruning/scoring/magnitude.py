@@ -39,7 +39,7 @@ from shrinkbench.pruning.structure import (
     "weight_rewinding",
     schedule=scheduling.iterative_20,
     finetuning=finetuning.rewind_to_5,
-    reference="frankle2020linear",
+    reference="frankle2019stabilizing",
 )
 @pruning_method("one_shot_lottery_ticket", finetuning=finetuning.rewind_to_start, reference="liu2019rethinking")
 @pruning_method(
@@ -58,7 +58,7 @@ from shrinkbench.pruning.structure import (
 @pruning_method("magnitude_4_8", structure=four_of_eight, reference="zhou2021learning")
 @pruning_method("magnitude_2_4", structure=two_of_four, reference="mishra2021accelerating")
 @pruning_method("kernel_magnitude", structure=kernels, reference="mao2017exploring")
-@pruning_method("block_magnitude", structure=blocks_4x4, reference="gray2017gpu")
+@pruning_method("block_magnitude", structure=blocks_4x4, reference="narang2017block")
 @pruning_method("erk_magnitude", allocation=erdos_renyi_kernel, reference="evci2020rigging")
 @pruning_method("uniform_plus_magnitude", allocation=uniform_plus, reference="gale2019state")
 @pruning_method("layerwise_magnitude", allocation=layerwise, reference="blalock2020state")

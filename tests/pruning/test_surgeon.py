@@ -104,7 +104,7 @@ def test_blocks_cover_every_weight_once_and_respect_the_memory(monkeypatch):
     groups = list(surgeon._blocks(ctx, 16))
     covered = {n: torch.zeros(ctx.weights[n].numel()) for n in names}
     for group in groups:
-        assert 16 * sum(stop - start for _, start, stop in group) <= max(numbers, 1000)
+        assert 16 * sum(stop - start for _, start, stop in group) <= max(numbers // 2, 1000)
         for name, start, stop in group:
             covered[name][start:stop] += 1
     assert all(bool((c == 1).all()) for c in covered.values())
@@ -149,7 +149,7 @@ def test_sparsegpt_makes_up_for_a_first_column_as_obs_does():
 def test_the_inverse_root_holds_the_optimal_changes_to_the_right():
     x = torch.randn(50, 5, generator=torch.Generator().manual_seed(2))
     hessian = (x.T @ x).unsqueeze(0)
-    root = inverse_roots(hessian)[0].double()
+    root = inverse_roots(hessian.clone())[0].double()
     damped = hessian[0].double() + 0.01 * hessian[0].diagonal().mean() * torch.eye(5)
     for i in range(4):
         rest = torch.linalg.inv(damped[i:, i:])  # columns to the left are fixed

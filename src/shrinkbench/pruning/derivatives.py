@@ -67,13 +67,30 @@ def _widened(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
-def _add_up(sums: dict[str, Tensor], terms: dict[str, Tensor], factor: float) -> None:
-    for name in list(terms):
-        term = terms.pop(name)  # freed as soon as it is added
-        if name in sums:
-            sums[name].add_(term, alpha=factor)
-        else:
-            sums[name] = term * factor
+class _Sums:
+    """Gradients of several scalars, added up where autograd puts them, so that there is one copy only."""
+
+    def __init__(self, weights: Mapping[str, Tensor]) -> None:
+        self._weights = weights
+        self.leaves = _leaves(weights)
+        self._wide: dict[str, Tensor] = {}
+
+    def add(self, scalar: Tensor) -> None:
+        """Add d ``scalar`` / d leaf."""
+        if scalar.requires_grad:
+            torch.autograd.backward(scalar, inputs=list(self.leaves.values()))
+        for name, leaf in self.leaves.items():  # half precision is too narrow to add up in
+            if leaf.grad is not None and leaf.dtype in (torch.float16, torch.bfloat16):
+                self._wide[name] = self._wide.get(name, 0) + leaf.grad.float()
+                leaf.grad = None
+
+    def mean(self, count: int) -> dict[str, Tensor]:
+        """The sums over ``count``."""
+        means = {}
+        for name, leaf in self.leaves.items():
+            total = self._wide.get(name, leaf.grad)
+            means[name] = _widened(torch.zeros_like(leaf)) if total is None else total.detach().div_(count)
+        return means
 
 
 def mean_gradients(
@@ -85,16 +102,14 @@ def mean_gradients(
     batch_statistics: bool = False,
 ) -> dict[str, Tensor]:
     """Mean over all images of d loss / d weight; ``loss`` is a mean over its batch."""
-    sums: dict[str, Tensor] = {}
+    sums = _Sums(weights)
     images = 0
     for inputs, labels in batches:
-        leaves = _leaves(weights)
         with torch.enable_grad():
-            logits = logits_of(module, leaves, inputs, batch_statistics=batch_statistics)
-            gradients = _gradients(loss(logits, labels), leaves)
-        _add_up(sums, gradients, len(labels))
+            logits = logits_of(module, sums.leaves, inputs, batch_statistics=batch_statistics)
+            sums.add(loss(logits, labels) * len(labels))
         images += len(labels)
-    return {name: total.div_(images) for name, total in sums.items()}
+    return sums.mean(images)
 
 
 def image_gradients(
@@ -155,23 +170,20 @@ def hessian_product(
     batch_statistics: bool = False,
 ) -> dict[str, Tensor]:
     """Hessian of the mean loss over all images times ``vectors``, by differentiating twice."""
-    sums: dict[str, Tensor] = {}
+    sums = _Sums(weights)
     images = 0
     for inputs, labels in batches:
-        leaves = _leaves(weights)
         # Fused attention has no second derivative.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            logits = logits_of(module, leaves, inputs, batch_statistics=batch_statistics)
-            first = torch.autograd.grad(
-                loss(logits, labels), list(leaves.values()), allow_unused=True, create_graph=True
-            )
-            slope = torch.stack(
-                [(g * vectors[n].to(g)).sum() for n, g in zip(leaves, first, strict=True) if g is not None]
-            ).sum()
-            if slope.requires_grad:
-                products = _gradients(slope, leaves)
-            else:  # the loss is linear in these weights
-                products = {name: _widened(torch.zeros_like(leaf)) for name, leaf in leaves.items()}
-        _add_up(sums, products, len(labels))
+            logits = logits_of(module, sums.leaves, inputs, batch_statistics=batch_statistics)
+            sums.add(_slope(loss(logits, labels) * len(labels), sums.leaves, vectors))
         images += len(labels)
-    return {name: total.div_(images) for name, total in sums.items()}
+    return sums.mean(images)
+
+
+def _slope(scalar: Tensor, leaves: Mapping[str, Tensor], vectors: Mapping[str, Tensor]) -> Tensor:
+    """Derivative of ``scalar`` along ``vectors``, as a graph that no longer holds the gradient itself."""
+    gradients = torch.autograd.grad(scalar, list(leaves.values()), allow_unused=True, create_graph=True)
+    return torch.stack(
+        [(g * vectors[n].to(g)).sum() for n, g in zip(leaves, gradients, strict=True) if g is not None]
+    ).sum()

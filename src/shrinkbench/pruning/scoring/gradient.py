@@ -52,18 +52,18 @@ def gradient(ctx: PruneContext) -> Scores:
 )
 @pruning_method("global_taylor", needs=_NEEDS, batch_count=8, reference="molchanov2019importance")
 def taylor_2019(ctx: PruneContext) -> UnitScores:
-    """Squared first-order change ``(sum of w * dL/dw over the unit)^2``, mean over minibatches."""
+    """Squared first-order change ``(sum of w * dL/dw over the unit)^2``, added up over minibatches."""
     totals: dict[str, Tensor] = {}
     for gradients in ctx.batch_gradients():
         for name, effect in _effects(ctx, gradients).items():
-            totals[name] = totals[name] + effect.square() if name in totals else effect.square()
+            totals[name] = effect.square_().add_(totals.get(name, 0))
     return UnitScores(totals)
 
 
 @pruning_method("head_taylor", structure=heads, needs=_NEEDS, reference="michel2019sixteen")
 @pruning_method("filter_taylor_2016", structure=filters, needs=_NEEDS, reference="molchanov2017pruning")
 def taylor_2016(ctx: PruneContext) -> UnitScores:
-    """Absolute first-order change ``|sum of w * dL/dw over the unit|``, mean over images, L2 norm 1 per layer.
+    """Absolute first-order change ``|sum of w * dL/dw over the unit|``, added up over images, norm 1 per layer.
 
     For a filter without bias the sum equals ``sum over positions of z * dL/dz`` of its map z, and of the
     rectified map where a ReLU follows directly, which is the paper's criterion; with batch norm in between,
@@ -72,14 +72,14 @@ def taylor_2016(ctx: PruneContext) -> UnitScores:
     totals: dict[str, Tensor] = {}
     for gradients in ctx.image_gradients():
         for name, effect in _effects(ctx, gradients).items():
-            totals[name] = totals[name] + effect.abs() if name in totals else effect.abs()
+            totals[name] = effect.abs_().add_(totals.get(name, 0))
     return UnitScores({name: total / total.norm().clamp(min=1e-30) for name, total in totals.items()})
 
 
 def _effects(ctx: PruneContext, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Sum of ``w * dL/dw`` over each unit of the method's structure."""
-    products = {name: w * gradients[name] for name, w in ctx.weights.items()}
-    return {name: u.scores * u.size for name, u in ctx.structure.group(ctx, products).units.items()}
+    """Sum of ``w * dL/dw`` over each unit of the method's structure; overwrites ``gradients``."""
+    products = {name: gradients[name].mul_(w) for name, w in ctx.weights.items()}
+    return {name: u.scores.mul_(u.size) for name, u in ctx.structure.group(ctx, products).units.items()}
 
 
 @pruning_method(

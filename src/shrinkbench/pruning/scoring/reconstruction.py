@@ -41,9 +41,7 @@ def layer_by_layer(ctx: PruneContext, prune_layer: PruneLayer) -> Masks:
     It is given the layer's name, the number of weights to keep, and the values of the layers before it.
     Weights that no data reaches through a product (biases) keep their largest.
     """
-    weights = {n: w.masked_fill(ctx.removed(n), -torch.inf) for n, w in ctx.weights.items()}
-    units = {name: Units(w) for name, w in weights.items()}
-    counts = whole_units(units, layerwise_shares(units, ctx.budget), ctx.budget)
+    counts = _counts_of_layers(ctx)
     masks: dict[str, Tensor] = {}
     values: dict[str, Tensor] = {}
     updated: dict[str, Tensor] = {}
@@ -58,6 +56,12 @@ def layer_by_layer(ctx: PruneContext, prune_layer: PruneLayer) -> Masks:
         if value is not None:
             updated[name] = values[name]
     return Masks({name: masks[name] for name in ctx.weights}, values=updated)
+
+
+def _counts_of_layers(ctx: PruneContext) -> dict[str, int]:
+    weights = {n: w.masked_fill(ctx.removed(n), -torch.inf) for n, w in ctx.weights.items()}
+    units = {name: Units(w) for name, w in weights.items()}
+    return whole_units(units, layerwise_shares(units, ctx.budget), ctx.budget)
 
 
 def _units(ctx: PruneContext, name: str, score: Tensor) -> Units:
@@ -135,24 +139,27 @@ class Columns:
 
         images = self.ctx.observe(visit, names=[self.name], values=values)
         _, inputs, *kernel = self.ctx.geometry(self.name).rows(self.ctx.weights[self.name]).shape
-        width = inputs * math.prod(kernel)
-        order = torch.arange(width, device=sums[0].device).reshape(inputs, -1).T.reshape(-1)
-        return sums[0][:, order][:, :, order] * (2 / images)
+        positions = math.prod(kernel)
+        total = sums.pop().mul_(2 / images)
+        if positions > 1:
+            order = torch.arange(inputs * positions, device=total.device).reshape(inputs, -1).T.reshape(-1)
+            total = total[:, order][:, :, order]
+        return total
 
 
 def inverse_roots(hessians: Tensor) -> Tensor:
     """Upper Cholesky factors of the inverses of the damped Hessians, (groups, columns, columns).
 
     Row i over its diagonal is the optimal change of the columns to the right when column i goes and those to
-    the left are fixed.
+    the left are fixed. Overwrites ``hessians``.
     """
-    damped = hessians.double().clone()
-    diagonal = damped.diagonal(dim1=1, dim2=2)
+    diagonal = hessians.diagonal(dim1=1, dim2=2)
     diagonal[diagonal == 0] = 1  # inputs that are always zero
     diagonal += _DAMPING * diagonal.mean(1, keepdim=True)
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped))
-    root: Tensor = torch.linalg.cholesky(inverse, upper=True)
-    return root.float()
+    torch.linalg.cholesky(hessians, out=hessians)
+    torch.cholesky_inverse(hessians, out=hessians)
+    roots: Tensor = torch.linalg.cholesky(hessians, upper=True)
+    return roots
 
 
 def _sparsegpt_layer(

@@ -8,7 +8,7 @@ is needed from the small matrix ``K = N lambda I + G G'``:
     change of kept weights = G_kept' (N lambda I + G_kept G_kept')^-1 G_removed w_removed
 
 The change is the minimum of the quadratic model over kept weights, given that all removed ones become zero
-together. G is recomputed for as many blocks at a time as fit in the memory of the weights themselves.
+together. G is recomputed for as many blocks at a time as fit in half the memory of the weights themselves.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ _DAMPING = 1e-5  # lambda
 _FISHER_IMAGES = 64
 _NEWTON_IMAGES = 16
 _MEMORY = 1 << 24  # numbers that may always be held (64 MB), however small the network
+_COLUMNS = 1 << 14  # weights that are treated in double precision at a time
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Curvature:
 
 def _blocks(ctx: PruneContext, count: int) -> Iterator[list[Block]]:
     """All weights in blocks, in lists that fit the memory together when ``count`` vectors are held."""
-    numbers = max(sum(w.numel() for w in ctx.weights.values()), _MEMORY)
+    numbers = max(sum(w.numel() for w in ctx.weights.values()) // 2, _MEMORY)
     most = max(numbers // max(count, 1), 1)
     group: list[Block] = []
     used = 0
@@ -60,26 +61,38 @@ def _blocks(ctx: PruneContext, count: int) -> Iterator[list[Block]]:
     yield group
 
 
-def _rows(vectors: Iterator[dict[str, Tensor]], blocks: list[Block]) -> dict[Block, Tensor]:
+def _rows(curvature: Curvature, blocks: list[Block], device: torch.device) -> dict[Block, Tensor]:
     """The vectors of each block as rows of a matrix."""
-    rows: dict[Block, list[Tensor]] = {block: [] for block in blocks}
-    for vector in vectors:
+    rows = {block: torch.zeros(curvature.count, block[2] - block[1], device=device) for block in blocks}
+    for i, vector in enumerate(curvature.vectors()):
         for name, start, stop in blocks:
-            rows[name, start, stop].append(vector[name].reshape(-1)[start:stop].clone())
-    return {block: torch.stack(rows.pop(block)) for block in blocks}
+            rows[name, start, stop][i] = vector[name].reshape(-1)[start:stop]
+    return rows
+
+
+def _factor(rows: Tensor, curvature: Curvature, kept: Tensor | None = None) -> Tensor:
+    """Cholesky factor of ``N lambda I + G G'``, over the columns that are kept."""
+    kernel = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
+    for start in range(0, rows.shape[1], _COLUMNS):
+        g = rows[:, start : start + _COLUMNS].double()
+        kernel += g @ g.T if kept is None else (g * kept[start : start + _COLUMNS]) @ g.T
+    kernel.diagonal().add_(curvature.images * _DAMPING)
+    factor: Tensor = torch.linalg.cholesky(kernel)
+    return factor
 
 
 def saliency(ctx: PruneContext, curvature: Curvature) -> Scores:
     """``w^2 / (2 [F^-1]_ww)``: the least increase of the loss when this weight goes and others adapt."""
     scores = {name: torch.empty(w.numel(), device=w.device) for name, w in ctx.weights.items()}
     for group in _blocks(ctx, curvature.count):
-        for (name, start, stop), rows in _rows(curvature.vectors(), group).items():
-            g = rows.double()
-            kernel = g @ g.T
-            kernel.diagonal().add_(curvature.images * _DAMPING)
-            inverse = (1 - (g * torch.linalg.solve(kernel, g)).sum(0)) / _DAMPING
-            w = ctx.weights[name].reshape(-1)[start:stop].double()
-            scores[name][start:stop] = w.square() / (2 * inverse.clamp(min=1e-30))
+        for (name, first, last), rows in _rows(curvature, group, ctx.device).items():
+            factor = _factor(rows, curvature)
+            w = ctx.weights[name].reshape(-1)[first:last]
+            for start in range(0, last - first, _COLUMNS):
+                piece = slice(start, start + _COLUMNS)
+                g = rows[:, piece].double()
+                inverse = (1 - (g * torch.cholesky_solve(g, factor)).sum(0)) / _DAMPING
+                scores[name][first:last][piece] = w[piece].double().square() / (2 * inverse.clamp(min=1e-30))
     return {name: scores[name].reshape(w.shape) for name, w in ctx.weights.items()}
 
 
@@ -87,15 +100,15 @@ def adapted(ctx: PruneContext, masks: Masks, curvature: Curvature) -> Mapping[st
     """Weights after the kept ones have made up for the removed ones."""
     values = {name: (w * masks[name]).reshape(-1) for name, w in ctx.weights.items()}
     for group in _blocks(ctx, curvature.count):
-        for (name, start, stop), rows in _rows(curvature.vectors(), group).items():
-            kept = masks[name].reshape(-1)[start:stop]
-            w = ctx.weights[name].reshape(-1)[start:stop].double()
-            g = rows.double()
-            g_kept = g * kept
-            kernel = g_kept @ g_kept.T
-            kernel.diagonal().add_(curvature.images * _DAMPING)
-            change = g_kept.T @ torch.linalg.solve(kernel, g @ (w * ~kept))
-            values[name][start:stop] += change.to(values[name])
+        for (name, first, last), rows in _rows(curvature, group, ctx.device).items():
+            kept = masks[name].reshape(-1)[first:last]
+            w = ctx.weights[name].reshape(-1)[first:last]
+            pieces = [slice(i, i + _COLUMNS) for i in range(0, last - first, _COLUMNS)]
+            removed = sum(rows[:, p].double() @ (w[p] * ~kept[p]).double() for p in pieces)
+            pull = torch.cholesky_solve(torch.as_tensor(removed).unsqueeze(1), _factor(rows, curvature, kept))
+            for p in pieces:
+                change = (rows[:, p].double().T @ pull).squeeze(1) * kept[p]
+                values[name][first:last][p] += change.to(w)
     return {name: values[name].reshape(w.shape) for name, w in ctx.weights.items()}
 
 

@@ -59,14 +59,15 @@ def synflow(ctx: PruneContext) -> Scores:
     product of all layers. No data.
     """
     module = ctx.module
-    leaves = {name: p.detach().abs().float().requires_grad_() for name, p in ctx.parameters.items()}
+    leaves = {name: p.detach().requires_grad_() for name, p in ctx.weights.items()}
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     others = {name: t.detach().clone() for name, t in tensors.items() if name not in leaves}
     others = {name: t.abs().double() if t.is_floating_point() else t for name, t in others.items()}
     ones = torch.ones((1, *ctx.input_shape), dtype=torch.float64, device=ctx.device)
     with evaluation_mode(module), random_state_kept(ctx.device), torch.enable_grad():
-        doubled = {name: leaf.double() for name, leaf in leaves.items()}
+        doubled = {name: leaf.abs().double() for name, leaf in leaves.items()}
         flow = first_tensor(torch.func.functional_call(module, {**others, **doubled}, (ones,))).sum()
+        del doubled  # the graph alone holds them now, and lets them go one by one
         # Divided by the flow itself, gradients fit single precision; the order is the same.
         found = torch.autograd.grad(
             flow,

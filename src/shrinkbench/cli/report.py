@@ -50,11 +50,14 @@ def report(
     directory: StoreDir,
     out: Annotated[Path | None, typer.Option(help="Folder for the report; by default DIR/report.")] = None,
     proposed: Proposed = None,
+    figures: Annotated[bool, typer.Option(help="Draw the figures for papers too.")] = True,
 ) -> None:
     """Write the report: one offline page, figures (SVG, PDF, PNG), tables, results.csv, results.parquet."""
     from shrinkbench.report.html import write_report
 
-    written = write_report(directory, out or directory / "report", proposed=proposed or ())
+    written = write_report(
+        directory, out or directory / "report", proposed=proposed or (), with_figures=figures
+    )
     for problem in written.problems:
         typer.echo(f"skipped {problem}", err=True)
     typer.echo(f"{written.runs} runs, {len(written.problems)} files skipped -> {written.index}")

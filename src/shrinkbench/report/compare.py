@@ -173,6 +173,8 @@ def pairwise(observations: Observations, *, metric: str = "top1", task: str | No
     testing; ``pairs`` counts the cells, ``n`` the units. p-values are corrected by Holm over the table.
     """
     rows = observations.pruned if task is None else observations.pruned[observations.pruned["task"] == task]
+    if rows.empty:
+        return pd.DataFrame()
     wide = rows.pivot_table(index=["task", "compression_target", "seed"], columns="method", values=metric)
     units = pd.Series(wide.index.to_frame()["task"] + "\n" + wide.index.to_frame()["seed"].astype(str))
     table = []

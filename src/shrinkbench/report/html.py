@@ -47,11 +47,14 @@ class WrittenReport:
     problems: tuple[str, ...]
 
 
-def write_report(store_dir: Path, out_dir: Path, *, proposed: Sequence[str] = ()) -> WrittenReport:
+def write_report(
+    store_dir: Path, out_dir: Path, *, proposed: Sequence[str] = (), with_figures: bool = True
+) -> WrittenReport:
     """Write ``index.html``, figures (SVG, PDF, PNG), tables, ``results.csv`` and ``results.parquet``.
 
-    Needs no network and no torch. ``proposed`` names the methods that the checklist judges. Files of the store
-    that cannot be read are named in the page. Raises ``ShrinkbenchError`` where the folder holds no results or
+    Needs no network and no torch. ``proposed`` names the methods that the checklist judges; ``with_figures``
+    leaves out the figures for papers, most of the work. Files of the store that cannot be read are named in
+    the page. Raises ``ShrinkbenchError`` where the folder holds no results or
     ``out_dir`` cannot be written.
     """
     store = existing_store(store_dir)
@@ -65,7 +68,8 @@ def write_report(store_dir: Path, out_dir: Path, *, proposed: Sequence[str] = ()
     evidence = checklists.gather(results, proposed=proposed)
     figures = out_dir / "figures"
     shutil.rmtree(figures, ignore_errors=True)  # those of an earlier report
-    work = [partial(write_tradeoffs, evidence.observations, figures, metric=metric) for metric in ACCURACIES]
+    drawn = ACCURACIES if with_figures else ()
+    work = [partial(write_tradeoffs, evidence.observations, figures, metric=metric) for metric in drawn]
     with _beside(work):
         verdict = reach_verdict(evidence.observations)
         tables = all_tables(evidence.observations)
@@ -83,9 +87,9 @@ def write_report(store_dir: Path, out_dir: Path, *, proposed: Sequence[str] = ()
             citations=citations,
             bibtex=bibtex(citations),
         )
-    if len(verdict.ranked) > 1:
+    if with_figures and len(verdict.ranked) > 1:
         save(critical_difference_figure(verdict.ranked, verdict.ranking), figures / "critical-difference")
-    written += sorted(figures.iterdir())
+    written += sorted(figures.glob("*"))
     index = out_dir / "index.html"
     write_atomically(index, page.encode())
     skipped = tuple(f"{p.path}: {p.sentence}" for p in problems)
@@ -221,6 +225,8 @@ def _breakable(text: str) -> Markup:
 
 def _lead(win: Win) -> str:
     """A lead in points, with its interval where there is one."""
+    if win.n == 0:
+        return "no shared seed"
     lead = f"+{100 * win.difference:.2f}" if win.difference >= 0 else f"−{100 * -win.difference:.2f}"
     if win.n < 2:
         return f"{lead} (one seed)"

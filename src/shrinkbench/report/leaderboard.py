@@ -15,7 +15,7 @@ import pandas as pd
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report import stats
 from shrinkbench.report.bundle import Bundle, merge, read_source, verify, write_bundle
-from shrinkbench.report.compare import Curve, curves
+from shrinkbench.report.compare import Curve, curves, groups
 from shrinkbench.report.html import render_page, write_report
 from shrinkbench.report.observations import Observations, observe
 from shrinkbench.report.tables import plus_minus

@@ -219,7 +219,7 @@ function setUpLedger() {
 }
 
 function start() {
-  if (!data.tasks.length) return setUpLedger();
+  if (!data.axes.length) return setUpLedger();  // nothing was pruned, so there is nothing to draw
   const drawCurves = setUpCurves();
   setUpLayers();
   const drawWeights = setUpWeights();

@@ -1,0 +1,193 @@
+"""Bundles can be checked and merged; the leaderboard ranks what they hold and links to the evidence."""
+
+import json
+import re
+import zipfile
+
+import pytest
+from made_results import make_result, make_results, make_spec, plain_accuracy, write_store
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.report.bundle import merge, read_bundle, read_source, verify, write_bundle
+from shrinkbench.report.leaderboard import write_leaderboard
+from shrinkbench.results.store import ResultStore
+
+PAIR = [("cifar10", "resnet20")]
+
+
+@pytest.fixture
+def store(tmp_path):
+    return write_store(tmp_path / "store", make_results(pairs=PAIR, methods=["random", "global_magnitude"]))
+
+
+def rewritten(path, target, change):
+    """Copy a bundle with the content of its files changed by ``change(name, bytes)``."""
+    with zipfile.ZipFile(path) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            content = change(name, old.read(name))
+            if content is not None:
+                new.writestr(name, content)
+    return target
+
+
+def test_a_bundle_holds_everything_and_equal_results_give_equal_bytes(store, tmp_path):
+    written = write_bundle(store.root, tmp_path / "a.zip")
+    write_bundle(store.root, tmp_path / "b.zip")
+    assert (tmp_path / "a.zip").read_bytes() == (tmp_path / "b.zip").read_bytes()
+    bundle = read_bundle(tmp_path / "a.zip")
+    assert bundle.digest == written.digest == read_source(store.root).digest
+    assert sorted(r.key for r in bundle.results) == sorted(r.key for r in store.results()[0])
+    assert bundle.plan == store.read_plan()
+    assert verify(bundle) == []
+
+
+def test_an_altered_bundle_is_refused(store, tmp_path):
+    write_bundle(store.root, tmp_path / "a.zip")
+
+    def better(name, content):
+        return content.replace(b'"top1":', b'"top1": ', 1) if name.startswith("runs/") else content
+
+    with pytest.raises(ShrinkbenchError, match="differ from the manifest"):
+        read_bundle(rewritten(tmp_path / "a.zip", tmp_path / "b.zip", better))
+
+    def dropped(name, content):
+        return None if name.endswith("plan.json") else content
+
+    with pytest.raises(ShrinkbenchError, match=r"1 file differ.*plan\.json"):
+        read_bundle(rewritten(tmp_path / "a.zip", tmp_path / "c.zip", dropped))
+
+
+def test_what_is_no_bundle_is_told(store, tmp_path):
+    write_bundle(store.root, tmp_path / "a.zip")
+    (tmp_path / "half.zip").write_bytes((tmp_path / "a.zip").read_bytes()[:5000])
+    (tmp_path / "text.zip").write_text("hello")
+    with zipfile.ZipFile(tmp_path / "other.zip", "w") as archive:
+        archive.writestr("readme", "hello")
+    for name, sentence in [
+        ("half.zip", "not a whole bundle"),
+        ("text.zip", "not a whole bundle"),
+        ("other.zip", "no manifest"),
+        ("absent.zip", "there is no bundle"),
+    ]:
+        with pytest.raises(ShrinkbenchError, match=sentence):
+            read_source(tmp_path / name)
+
+    def newer(name, content):
+        return json.dumps(json.loads(content) | {"version": 2}) if name == "manifest.json" else content
+
+    with pytest.raises(ShrinkbenchError, match="reads version 1"):
+        read_bundle(rewritten(tmp_path / "a.zip", tmp_path / "new.zip", newer))
+
+
+def test_an_empty_store_cannot_be_bundled(tmp_path):
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(ShrinkbenchError, match="no results to bundle"):
+        write_bundle(tmp_path, tmp_path / "a.zip")
+
+
+FORGERIES = {
+    "key": (lambda r: {"spec": r.spec.model_copy(update={"seed": 77})}, "key does not follow"),
+    "ratio": (lambda r: {"size": r.size.model_copy(update={"compression": 99.0})}, "compression is not"),
+    "speedup": (lambda r: {"size": r.size.model_copy(update={"theoretical_speedup": 9.0})}, "speedup is not"),
+    "layers": (lambda r: {"layers": dict(list(r.layers.items())[1:])}, "layers do not add up"),
+    "accuracy": (lambda r: {"after": r.after.model_copy(update={"top1": 0.912345})}, "not a count of 10000"),
+    "top5": (lambda r: {"after": r.after.model_copy(update={"top5": 0.1})}, "not a count"),
+    "unmeasured": (lambda r: {"after": None}, "lacks its measurements"),
+    "status": (lambda r: {"status": "failed"}, "status and error disagree"),
+}
+
+
+@pytest.mark.parametrize("forgery", FORGERIES)
+def test_a_result_that_contradicts_itself_is_found(store, forgery):
+    change, sentence = FORGERIES[forgery]
+    victim = next(r for r in store.results()[0] if r.spec.compression == 8)
+    store.write(victim.model_copy(update=change(victim)))
+    found = verify(read_source(store.root))
+    assert len(found) == 1
+    assert sentence in found[0]
+    assert victim.key[:12] in found[0]
+
+
+def test_controls_that_differ_between_methods_are_found(store):
+    victim = next(r for r in store.results()[0] if r.spec.compression == 1)
+    store.write(victim.model_copy(update={"after": victim.after.model_copy(update={"loss": 9.0})}))
+    found = verify(read_source(store.root))
+    assert len(found) == 1
+    assert "its control differs" in found[0]
+
+
+def test_merging_unites_runs_and_plans(tmp_path):
+    one = write_store(tmp_path / "one", make_results(pairs=PAIR, methods=["random"]), name="one")
+    two = write_store(
+        tmp_path / "two", make_results(pairs=PAIR, methods=["random", "global_magnitude"]), name="two"
+    )
+    write_bundle(two.root, tmp_path / "two.zip")
+    merged = merge([one.root, tmp_path / "two.zip"], tmp_path / "out")
+    assert (merged.runs, merged.differing) == (36, 0)
+    assert [count for _, count in merged.taken] == [18, 18]
+    store = ResultStore(tmp_path / "out")
+    assert len(store.results()[0]) == 36
+    assert [e.name for e in store.read_plan().experiments] == ["one", "two"]
+    assert store.status().as_dict() == {"total": 36, "done": 36, "failed": 0, "missing": 0}
+
+
+def test_merging_prefers_finished_runs_and_counts_disagreements(tmp_path):
+    specs = [make_spec(seed=seed) for seed in range(3)]
+    one, two = ResultStore(tmp_path / "one"), ResultStore(tmp_path / "two")
+    one.write(make_result(specs[0], failed="killed"))
+    two.write(make_result(specs[0]))
+    for store, shift in ((one, 0.0), (two, 0.01)):
+        store.write(make_result(specs[1], accuracy=lambda s, shift=shift: plain_accuracy(s) + shift))
+    one.write(make_result(specs[2]))
+    two.write(make_result(specs[2], failed="killed"))
+    merged = merge([one.root, two.root], tmp_path / "out")
+    assert (merged.runs, merged.differing) == (3, 1)
+    assert merged.largest_difference == pytest.approx(0.01, abs=2e-4)
+    results = {r.spec.seed: r for r in ResultStore(tmp_path / "out").results()[0]}
+    assert all(r.status == "done" for r in results.values())
+    assert results[1].after == one.read(specs[1].key).after
+
+
+def test_two_grids_of_one_name_are_both_kept(tmp_path):
+    one = write_store(tmp_path / "one", make_results(pairs=PAIR, methods=["random"]))
+    two = write_store(tmp_path / "two", make_results(pairs=PAIR, methods=["global_magnitude"]))
+    merge([one.root, two.root], tmp_path / "out")
+    names = [e.name for e in ResultStore(tmp_path / "out").read_plan().experiments]
+    assert names[0] == "made"
+    assert re.fullmatch(r"made-[0-9a-f]{6}", names[1])
+
+
+def test_the_leaderboard_ranks_methods_and_links_to_the_evidence(tmp_path):
+    one = write_store(tmp_path / "one", make_results(methods=["random", "global_magnitude"]), name="one")
+    two = write_store(tmp_path / "two", make_results(pairs=PAIR, methods=["global_gradient"]), name="two")
+    victim = next(r for r in two.results()[0] if r.spec.compression == 8)
+    two.write(
+        victim.model_copy(update={"after": victim.after.model_copy(update={"top1": victim.after.top1 + 3e-5})})
+    )
+    index = write_leaderboard([one.root, two.root], tmp_path / "board")
+    text = index.read_text(encoding="utf-8")
+    tables = re.findall(r"<h2>(.*?)</h2>.*?<tbody>(.*?)</tbody>", text, flags=re.DOTALL)
+    order = {
+        title: [re.sub("<wbr>", "", m) for m in re.findall(r'<th scope="row">(.*?)</th>', body)]
+        for title, body in tables
+    }
+    assert order["cifar10 / resnet20"] == ["global_gradient", "global_magnitude", "random"]
+    assert order["imagenet / resnet18"] == ["global_magnitude", "random"]
+    assert "1 contradiction" in text
+    links = set(re.findall(r'href="(evidence/[^"#]+)', text))
+    assert len(links) == 6  # two reports, two bundles, two bibliographies
+    assert all((index.parent / link).is_file() for link in links)
+    bundles = [link for link in links if link.endswith("bundle.zip")]
+    assert {len(read_bundle(index.parent / b).results) for b in bundles} == {36 * 3, 18}
+
+
+def test_other_data_is_another_task(tmp_path):
+    results = make_results(pairs=PAIR, methods=["random"])
+    one = write_store(tmp_path / "one", results)
+    changed = []
+    for r in results:
+        spec = r.spec.model_copy(update={"data": r.spec.data.model_copy(update={"revision": "cd" * 32})})
+        changed.append(r.model_copy(update={"spec": spec, "key": spec.key}))
+    two = write_store(tmp_path / "two", changed)
+    text = write_leaderboard([one.root, two.root], tmp_path / "board").read_text(encoding="utf-8")
+    assert text.count("<h2>cifar10 / resnet20</h2>") == 2

@@ -1,0 +1,277 @@
+"""Tables in every format, figures that are readable, citations, and the origin of results."""
+
+import csv
+import io
+import itertools
+import math
+
+import numpy as np
+import pytest
+from made_results import make_results, make_spec
+
+from shrinkbench import plotting
+from shrinkbench.report.citations import bibtex, cite, parse_bibtex
+from shrinkbench.report.compare import at_equal, at_equal_budget, curve_summaries, pairwise, winners
+from shrinkbench.report.figures import tradeoff_figure
+from shrinkbench.report.observations import aggregate, observe
+from shrinkbench.report.origin import as_toml, trace
+from shrinkbench.report.tables import Cell, Table, all_tables, result_tables
+from shrinkbench.spec import ExperimentSpec, read_experiment
+
+PAIR = [("cifar10", "resnet20")]
+
+
+@pytest.fixture(scope="module")
+def observations():
+    return observe(make_results(pairs=PAIR))
+
+
+# Colours
+
+
+def rgb(colour):
+    channels = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    return np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+
+
+def lab(linear):
+    matrix = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    t = matrix @ np.clip(linear, 0, 1) / np.array([0.9505, 1.0, 1.089])
+    f = np.where(t > 0.008856, np.cbrt(t), 7.787 * t + 16 / 116)
+    return np.array([116 * f[1] - 16, 500 * (f[0] - f[1]), 200 * (f[1] - f[2])])
+
+
+# Machado, Oliveira & Fernandes (2009), severity 1, on linear RGB
+DEFICIENCIES = {
+    "none": np.eye(3),
+    "protanopia": [
+        [0.152286, 1.052583, -0.204868],
+        [0.114503, 0.786281, 0.099216],
+        [-0.003882, -0.048116, 1.051998],
+    ],
+    "deuteranopia": [
+        [0.367322, 0.860646, -0.227968],
+        [0.280085, 0.672501, 0.047413],
+        [-0.01182, 0.04294, 0.968881],
+    ],
+    "tritanopia": [
+        [1.255528, -0.076749, -0.178779],
+        [-0.078411, 0.930809, 0.147602],
+        [0.004733, 0.691367, 0.3039],
+    ],
+}
+
+
+@pytest.mark.parametrize("deficiency", DEFICIENCIES)
+def test_series_differ_for_every_eye(deficiency):
+    seen = [lab(np.array(DEFICIENCIES[deficiency]) @ rgb(colour)) for colour in plotting.COLOURS]
+    for one, other in itertools.combinations(seen, 2):
+        assert np.linalg.norm(one - other) > 15  # CIELAB; about 2 is just noticeable
+
+
+def test_colours_stand_out_from_white():
+    for colour in plotting.COLOURS:
+        luminance = np.array([0.2126, 0.7152, 0.0722]) @ rgb(colour)
+        assert 1.05 / (luminance + 0.05) >= 3
+
+
+def test_styles_do_not_repeat_soon():
+    assert len({plotting.series_style(i) for i in range(440)}) == 440
+
+
+def test_figures_repeat_byte_for_byte(observations, tmp_path):
+    contents = []
+    for name in "ab":
+        figure = tradeoff_figure(observations, metric="top1", axis="compression")
+        contents.append([p.read_bytes() for p in plotting.save(figure, tmp_path / name / "f")])
+    assert contents[0] == contents[1]
+
+
+def test_a_figure_draws_means_deviations_and_the_control(observations):
+    figure = tradeoff_figure(observations, metric="top1", axis="theoretical_speedup")
+    panel = figure.axes[0]
+    assert panel.get_xscale() == "log"
+    lines = {line.get_label(): line for line in panel.get_lines()}
+    rows = observations.pruned[observations.pruned["method"] == "random"]
+    means = rows.groupby("compression_target")[["theoretical_speedup", "top1"]].mean()
+    control = observations.control["top1"].mean()
+    assert lines["random"].get_xdata() == pytest.approx([1.0, *means["theoretical_speedup"]])
+    assert lines["random"].get_ydata() == pytest.approx([control, *means["top1"]])
+    assert lines["control"].get_ydata()[0] == pytest.approx(control)
+    bars = [segment for c in panel.collections for segment in c.get_segments() if len(segment) == 2]
+    spread = rows.groupby("compression_target")["top1"].std(ddof=1)
+    heights = {round(float(abs(b[1][1] - b[0][1])), 9) for b in bars}
+    assert {round(float(2 * s), 9) for s in spread} <= heights
+
+
+# Tables
+
+
+def test_a_table_reads_alike_in_every_format():
+    table = Table("t", "50 % of_it", ("method", "2×"), ((Cell("a_b"), Cell("91.2 ± 0.1", best=True)),))
+    assert table.as_markdown().splitlines() == ["| method | 2× |", "| --- | ---: |", "| a_b | **91.2 ± 0.1** |"]
+    assert "\\textbf{91.2 $\\pm$ 0.1}" in table.as_latex()
+    assert "a\\_b &" in table.as_latex()
+    assert "50 \\% of\\_it" in table.as_latex()
+    assert list(csv.reader(io.StringIO(table.as_csv()))) == [["method", "2×"], ["a_b", "91.2 ± 0.1"]]
+    assert "<td><strong>91.2 ± 0.1</strong></td>" in table.as_html()
+
+
+def test_html_tables_escape_names():
+    assert "&lt;b&gt;" in Table("t", "", ("method",), ((Cell("<b>"),),)).as_html()
+
+
+def test_result_tables_agree_with_the_results(observations):
+    table = result_tables(observations, "top1")[0]
+    rows = observations.pruned
+    cell = rows[(rows["method"] == "random") & (rows["compression_target"] == 4)]["top1"]
+    texts = {row[0].text: row for row in table.rows}
+    column = table.columns.index("4×")
+    assert texts["random"][column].text == f"{100 * cell.mean():.2f} ± {100 * cell.std(ddof=1):.2f}"
+    assert texts["control"][1].text.startswith(f"{100 * observations.control['top1'].mean():.2f}")
+    best = rows[rows["compression_target"] == 4].groupby("method")["top1"].mean().idxmax()
+    assert [name for name, row in texts.items() if row[column].best] == [best]
+
+
+def test_every_table_is_rectangular(observations):
+    for table in all_tables(observations):
+        assert {len(row) for row in table.rows} == {len(table.columns)}, table.name
+
+
+# Comparisons
+
+
+def test_cells_carry_mean_deviation_n_and_interval(observations):
+    table = aggregate(observations.pruned, ["top1"]).set_index(["method", "compression_target"])
+    rows = observations.pruned
+    cell = rows[(rows["method"] == "random") & (rows["compression_target"] == 8)]["top1"]
+    found = table.loc[("random", 8)]
+    half = 4.302652729749464 * cell.std(ddof=1) / math.sqrt(3)  # t quantile 0.975, 2 degrees of freedom
+    assert found["top1_low"] == pytest.approx(cell.mean() - half)
+    assert found["top1_high"] == pytest.approx(cell.mean() + half)
+    assert found["n"] == 3
+
+
+def test_equal_size_gives_the_measured_values(observations):
+    values = at_equal(observations, "compression").set_index(["method", "level", "seed"])["value"]
+    for row in observations.pruned.itertuples():
+        assert values[row.method, row.compression_target, row.seed] == pytest.approx(row.top1)
+
+
+def test_equal_speedup_is_interpolated_and_never_extended(observations):
+    values = at_equal(observations, "theoretical_speedup", levels=(4.0, 1000.0))
+    assert set(values["level"]) == {4.0}
+    rows = observations.pruned[(observations.pruned["method"] == "random") & (observations.pruned["seed"] == 0)]
+    rows = rows.sort_values("theoretical_speedup")
+    expected = np.interp(np.log(4), np.log(rows["theoretical_speedup"]), rows["top1"])
+    found = values[(values["method"] == "random") & (values["seed"] == 0)]["value"].item()
+    assert found == pytest.approx(expected)
+
+
+def test_equal_latency_uses_measured_speedups():
+    from shrinkbench.measures import Latency
+
+    results = []
+    for r in make_results(pairs=PAIR, methods=["random", "global_magnitude"]):
+        seconds = 1.0 / math.sqrt(r.spec.compression)
+        timed = Latency(
+            batch_size=64, form="small", dense_seconds=1.0, seconds=seconds, threads=2, precision="float32"
+        )
+        provenance = r.provenance.model_copy(update={"latency": (timed,)})
+        results.append(r.model_copy(update={"provenance": provenance}))
+    observations = observe(results)
+    values = at_equal(observations, "measured_speedup", levels=(2.0,))
+    rows = observations.pruned
+    at_four = rows[rows["compression_target"] == 4].set_index(["method", "seed"])["top1"]
+    found = values.set_index(["method", "seed"])["value"]
+    assert found.to_dict() == pytest.approx(at_four.to_dict())
+
+
+def test_equal_budget_compares_only_what_both_cover():
+    from made_results import FINETUNE
+
+    def runs(method, epochs):
+        recipe = FINETUNE.model_copy(update={"name": f"e{epochs}", "epochs": epochs})
+        return make_results(pairs=PAIR, methods=[method], compressions=(1, 4), recipe=recipe)
+
+    results = (
+        runs("random", 10) + runs("random", 40) + runs("global_magnitude", 20) + runs("global_gradient", 90)
+    )
+    table = at_equal_budget(observe(results))
+    assert set(table["level"]) == {20.0}
+    assert set(table["method"]) == {"random", "global_magnitude"}
+
+
+def test_winners_are_paired_by_seed(observations):
+    table = winners(at_equal(observations, "compression")).set_index("level")
+    rows = observations.pruned[observations.pruned["compression_target"] == 16]
+    wide = rows.pivot(index="seed", columns="method", values="top1")
+    first, second = wide.mean().sort_values(ascending=False).index[:2]
+    assert (table.loc[16, "best"], table.loc[16, "runner_up"]) == (first, second)
+    assert table.loc[16, "difference"] == pytest.approx((wide[first] - wide[second]).mean())
+    assert (table["p"].fillna(1) >= table["p_raw"].fillna(0)).all()
+
+
+def test_pairs_count_one_unit_per_task_and_seed(observations):
+    table = pairwise(observations)
+    assert len(table) == 7 * 6 / 2
+    assert set(table["pairs"]) == {15}
+    assert set(table["n"]) == {3}
+    assert table["warning"].str.contains("n = 3").all()
+
+
+def test_curve_summaries_use_the_range_that_all_methods_share():
+    results = make_results(pairs=PAIR, methods=["random"], compressions=(1, 2, 4))
+    results += make_results(pairs=PAIR, methods=["global_magnitude"], compressions=(1, 2, 4, 8, 16, 32))
+    table = curve_summaries(observe(results)).set_index("method")
+    short = make_results(pairs=PAIR, methods=["global_magnitude"], compressions=(1, 2, 4))
+    alone = curve_summaries(observe(short)).set_index("method")
+    assert table.loc["global_magnitude", "area"] == pytest.approx(alone.loc["global_magnitude", "area"])
+
+
+# Citations and origin
+
+
+def test_citations_name_what_they_are_for():
+    results = [
+        r.model_copy(update={"references": {"model": "he2016deep", "method": "nowhere2020"}})
+        for r in make_results(pairs=PAIR, methods=["random"], seeds=(0,))
+    ]
+    found = {c.key: c for c in cite(results)}
+    assert found["he2016deep"].cited_for[:1] == ("network resnet20",)
+    assert found["he2016deep"].year == 2016
+    assert found["nowhere2020"].entry == ""
+    text = bibtex(found.values())
+    assert "@inproceedings{he2016deep" in text
+    assert "nowhere2020" not in text
+    assert set(parse_bibtex(text)) == {c.key for c in found.values() if c.entry}
+
+
+def test_origin_lists_every_value_once():
+    origin = trace(make_results(), None)
+    assert [d.name for d in origin.recipes] == ["cifar-finetune", "pretrain"]
+    assert {d.name for d in origin.datasets} == {"cifar10", "imagenet"}
+    assert dict(origin.recipes[0].values)["epochs"] == "30"
+    assert sum(m.runs for m in origin.machines) == 378
+    assert origin.commands == (("shrinkbench sweep made", 378),)
+
+
+def test_experiment_files_give_the_same_grid(tmp_path):
+    experiment = ExperimentSpec(
+        name="e",
+        description='with "quotes" and \\',
+        dataset=("a", "b"),
+        model="m",
+        method="random",
+        compression=(1, 2.5),
+        seed=(0, 3),
+        finetune={"epochs": 2, "precision": "bf16-mixed"},
+        train_images=100,
+    )
+    (tmp_path / "e.toml").write_text(as_toml(experiment))
+    assert read_experiment(tmp_path / "e.toml") == experiment
+
+
+def test_a_run_of_the_made_store_is_plausible():
+    spec = make_spec(compression=8.0)
+    assert spec.key == make_spec(compression=8.0).key != make_spec(compression=8.0, seed=1).key

@@ -9,6 +9,8 @@ from shrinkbench.pruning.plugins import load_entry_points, load_plugin
 
 # The methods register themselves when their module is read.
 from shrinkbench.pruning import scoring as _scoring  # noqa: F401  isort: skip
+from shrinkbench.pruning.structured import methods as _methods  # noqa: F401  isort: skip
+from shrinkbench.pruning.structured import reconstruction as _reconstruction  # noqa: F401  isort: skip
 
 __all__ = [
     "FINETUNINGS",

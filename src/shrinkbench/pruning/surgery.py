@@ -21,6 +21,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.probe import require_materialised
 from shrinkbench.pruning.coupling import Coupling, Group, Slice, couple
 from shrinkbench.pruning.masks import Masks
+from shrinkbench.pruning.structured.attention import is_attention
 from shrinkbench.pruning.structured.checking import agree, forward, outputs_of, probe_inputs, revealing_copy
 from shrinkbench.pruning.structured.operation import Surgery, operate
 
@@ -260,7 +261,7 @@ def _plan(
     plan = _Plan()
     _plan_empty_layers(plan, masked, masks)
     for group in coupling.groups:
-        if group.layer not in dead:
+        if group.layer not in dead or group.layer in plan.zero:
             continue
         units = dead[group.layer]
         if bool(units.all()):
@@ -281,6 +282,7 @@ def _plan(
 
 def _plan_empty_layers(plan: _Plan, masked: nn.Module, masks: Masks) -> None:
     """Layers of which the masks leave no weight at all."""
+    attention = [path for path, layer in masked.named_modules() if is_attention(layer)]
     for path, layer in masked.named_modules():
         prefix = f"{path}." if path else ""
         mask = masks.get(f"{prefix}weight")
@@ -288,6 +290,11 @@ def _plan_empty_layers(plan: _Plan, masked: nn.Module, masks: Masks) -> None:
             continue
         bias = getattr(layer, "bias", None)
         keep_bias = bias is not None and (f"{prefix}bias" not in masks or bool(masks[f"{prefix}bias"].any()))
+        inside = next((outer for outer in attention if path.startswith(f"{outer}.")), None)
+        if inside is not None:  # attention reads its layers' weights itself
+            if path.endswith("proj") and not keep_bias:
+                plan.zero.append(inside)
+            continue
         if isinstance(layer, nn.Linear) or (isinstance(layer, _Conv) and not layer.transposed):
             plan.constant[path] = (layer.weight.shape[0], keep_bias)
         elif isinstance(layer, _Norm) and not keep_bias:

@@ -24,7 +24,8 @@ class Surgery:
     ``kept``: tensor -> dimension -> positions that stay. ``heads``: attention -> heads that stay.
     ``selected``: layer -> those of the channels arriving there that it reads. ``constant``: layers without a
     weight left, with their number of outputs (1 where nothing listens) and whether a bias stays. ``zero``:
-    normalisation layers of which nothing is left. ``identity``: modules that pass on their input unchanged.
+    normalisation layers and attention of which nothing is left. ``identity``: modules that pass on their
+    input unchanged.
     """
 
     kept: Mapping[str, Mapping[int, tuple[int, ...]]] = field(default_factory=dict)
@@ -66,7 +67,7 @@ def operate(module: nn.Module, surgery: Surgery) -> nn.Module:
     for path, (channels, keep_bias) in surgery.constant.items():
         put(module, path, ConstantLayer(_child(module, path), channels, keep_bias=keep_bias))
     for path in surgery.zero:
-        put(module, path, Zeros())
+        put(module, path, Zeros(pair=isinstance(_child(module, path), nn.MultiheadAttention)))
     for path in surgery.identity:
         put(module, path, nn.Identity())
     touched: dict[str, dict[str, int]] = {}

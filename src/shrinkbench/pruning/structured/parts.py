@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -58,8 +60,16 @@ class ConstantLayer(nn.Module):
 
 
 class Zeros(nn.Module):
-    """A normalisation layer without a weight or shift left: zeros of the input's shape."""
+    """A layer or attention that has nothing left: zeros of the input's shape.
 
-    def forward(self, x: Tensor) -> Tensor:
+    With ``pair``, beside ``None`` in the place of attention weights, as torch's attention returns them.
+    """
+
+    def __init__(self, *, pair: bool = False) -> None:
+        super().__init__()
+        self.pair = pair
+
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Any:
         """Map any tensor to zeros of its shape."""
-        return torch.zeros_like(x)
+        y = torch.zeros_like(x)
+        return (y, None) if self.pair else y

@@ -23,7 +23,7 @@ class MixingStandIn(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, *, returns_pair: bool) -> None:
         super().__init__()
-        self.mix = nn.Linear(inputs, outputs, bias=False)
+        self.mix = nn.Linear(inputs, outputs, bias=False, device="meta")
         self.returns_pair = returns_pair
 
     def forward(self, x: Tensor, *_: Any, **__: Any) -> Any:
@@ -37,7 +37,7 @@ class RearrangingStandIn(nn.Module):
 
     def __init__(self, inputs: int, output: torch.Size) -> None:
         super().__init__()
-        self.mix = nn.Conv2d(inputs, output[1], 1, bias=False)
+        self.mix = nn.Conv2d(inputs, output[1], 1, bias=False, device="meta")
         self.size = (output[2], output[3])
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,7 +82,7 @@ def skeleton_of(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[nn.Mod
 
 def _replace(root: nn.Module, path: str, new: nn.Module) -> None:
     parent, _, name = path.rpartition(".")
-    root.get_submodule(parent).add_module(name, new.to("meta"))
+    root.get_submodule(parent).add_module(name, new)
 
 
 def _rearrangements(skeleton: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[int, torch.Size]]:

@@ -58,7 +58,7 @@ def method(name: str, score: str, allocation: str) -> MethodSpec:
         structure="weights",
         score=score,
         allocation=allocation,
-        schedule="one_shot",
+        schedule="one-shot",
         finetuning="continue",
     )
 

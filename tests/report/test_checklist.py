@@ -212,3 +212,18 @@ def test_every_decision_carries_its_reason(clean):
 def test_json_counts_lines(clean):
     found = checklist.as_json(decide(clean))
     assert found["satisfied"] + found["violated"] + found["undecidable"] == len(found["lines"]) == 30
+
+
+def test_magnitude_by_another_schedule_is_judged_and_is_no_baseline(clean):
+    ticket = METHODS["global_magnitude"].model_copy(
+        update={"name": "lottery_ticket", "schedule": "iterative-20", "finetuning": "rewind-weights-0"}
+    )
+    results = without(clean, lambda s: s.method.score == "magnitude")
+    for r in clean:
+        if r.spec.method.name == "global_magnitude":
+            spec = r.spec.model_copy(update={"method": ticket})
+            results.append(r.model_copy(update={"spec": spec, "key": spec.key}))
+    assert "lottery_ticket" in gather(results).proposed
+    assert {"magnitude", "magnitude-global-or-uniform"} <= by_status(results)
+    with_both = results + [r for r in clean if r.spec.method.name == "global_magnitude"]
+    assert not {"magnitude", "magnitude-global-or-uniform"} & by_status(with_both)

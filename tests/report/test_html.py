@@ -9,7 +9,7 @@ import time
 
 import pandas as pd
 import pytest
-from made_results import FIGURE_6, make_result, make_results, make_spec, plain_accuracy, write_store
+from made_results import FIGURE_6, make_result, make_results, make_spec, plain_accuracy, quality, write_store
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report.html import write_report
@@ -214,6 +214,18 @@ def test_two_recipes_and_two_weights_make_tasks_of_their_own(tmp_path):
     data = payload(write_report(store.root, tmp_path / "out", with_figures=False).index)
     assert [task["label"] for task in data["tasks"]] == ["cifar10 / resnet20 / A", "cifar10 / resnet20 / B"]
     assert [task["variant"] for task in data["tasks"]] == ["A", "B"]
+
+
+def test_extra_evaluation_splits_are_columns_metrics_and_tables(tmp_path):
+    results = [
+        r.model_copy(update={"further": {"cifar10.1": quality(r.after.top1 - 0.05, 2000)}})
+        for r in make_results(pairs=ONE_PAIR, methods=["random", "global_magnitude"])
+    ]
+    store = write_store(tmp_path / "store", results)
+    report = write_report(store.root, tmp_path / "out", with_figures=False)
+    assert "cifar10.1_top1" in [metric["key"] for metric in payload(report.index)["metrics"]]
+    assert (tmp_path / "out" / "tables" / "cifar10.1_top1-cifar10-resnet20.csv").is_file()
+    assert "cifar10.1_top1" in pd.read_csv(tmp_path / "out" / "results.csv").columns
 
 
 def test_reporting_needs_no_torch():

@@ -18,6 +18,7 @@ from shrinkbench.report.checklist.evidence import (
     gather,
     is_global,
     is_magnitude,
+    is_plain,
     is_random,
     is_uniform,
 )
@@ -29,7 +30,7 @@ from shrinkbench.spec import ExperimentSpec, MethodSpec, RunSpec
 Available = Callable[[str], bool]
 Pair = tuple[str, str]
 
-RANDOM, UNIFORM_RANDOM = "random", "random[allocation=layerwise]"
+RANDOM, UNIFORM_RANDOM = "random", "layerwise_random"
 GLOBAL_MAGNITUDE, UNIFORM_MAGNITUDE = "global_magnitude", "layerwise_magnitude"
 
 
@@ -140,7 +141,7 @@ def _add_controls(
     wanted = [
         (name, "global and uniform baselines")
         for name, role in _ROLES.items()
-        if not any(role(method) for method in definitions.values())
+        if not any(role(method) and is_plain(method) for method in definitions.values())
     ]
     judged = [n for n in definitions if n in evidence.proposed] or [
         n for n, m in definitions.items() if not is_random(m)

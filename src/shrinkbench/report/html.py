@@ -104,7 +104,7 @@ def _beside(work: Sequence[Callable[[], object]]) -> Iterator[None]:
         for task in work:
             task()
         return
-    children = [multiprocessing.get_context("fork").Process(target=task) for task in work]
+    children = [multiprocessing.get_context("fork").Process(target=_silently, args=(task,)) for task in work]
     for child in children:
         child.start()
     try:
@@ -121,6 +121,14 @@ def _beside(work: Sequence[Callable[[], object]]) -> Iterator[None]:
             task()  # what failed there fails here too, with its own error
 
 
+def _silently(task: Callable[[], object]) -> None:
+    """Leave it to the parent to tell what failed."""
+    try:
+        task()
+    except BaseException:
+        raise SystemExit(1) from None
+
+
 def _write_data(
     results: Sequence[RunResult], observations: Observations, tables: Sequence[Table], out_dir: Path
 ) -> list[Path]:
@@ -128,7 +136,7 @@ def _write_data(
     frame = to_frame(results)
     written = [out_dir / "results.csv", out_dir / "results.parquet", out_dir / "cells.csv"]
     cells = pd.concat([observations.control, observations.pruned])
-    columns = [c for c in (*AXES, *METRICS) if cells[c].notna().any()]
+    columns = [c for c in (*AXES, *observations.metrics) if cells[c].notna().any()]
     write_atomically(written[2], aggregate(cells, columns).to_csv(index=False).encode())
     write_atomically(written[0], frame.to_csv(index=False).encode())
     write_atomically(written[1], frame.to_parquet(index=False))
@@ -241,11 +249,11 @@ def _grouped(tables: Sequence[Table]) -> list[tuple[str, list[Table], bool]]:
         "curve-summary": "Curves in two numbers",
         "pairs": "Pairs of methods",
     }
-    groups = []
-    for prefix, title in titles.items():
-        members = [t for t in tables if t.name == prefix or t.name.startswith(f"{prefix}-")]
-        groups.append((title, members, prefix == "top5" or len(members) > 3))
-    return groups
+    groups: dict[str, list[Table]] = {title: [] for title in titles.values()}
+    for table in tables:
+        prefix = next((p for p in titles if table.name.startswith(p)), "")
+        groups.setdefault(titles.get(prefix, "Extra evaluation splits"), []).append(table)
+    return [(t, members, t == titles["top5"] or len(members) > 3) for t, members in groups.items() if members]
 
 
 def _write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:

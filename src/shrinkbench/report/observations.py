@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -53,7 +53,8 @@ class Observations:
     and recipe, whatever number of methods share it. Both carry the columns of the result table, ``task``,
     ``problem`` (the task without its recipe), ``top1_change`` (from the control of the same seed),
     ``measured_speedup``, ``training_cost`` (spent) and ``training_budget`` (allowed). ``methods`` and
-    ``tasks`` give the order of every table and legend; ``chance`` names the methods that score at random.
+    ``tasks`` give the order of every table and legend; ``chance`` names the methods that score at random;
+    ``metrics`` are those of :data:`METRICS` and top-1 on extra evaluation splits.
     """
 
     pruned: pd.DataFrame
@@ -61,6 +62,7 @@ class Observations:
     tasks: tuple[str, ...]
     methods: tuple[str, ...]
     chance: frozenset[str]
+    metrics: Mapping[str, Metric]
 
 
 def observe(results: Iterable[RunResult], *, methods: Sequence[str] = ()) -> Observations:
@@ -98,7 +100,14 @@ def observe(results: Iterable[RunResult], *, methods: Sequence[str] = ()) -> Obs
             for label, run in zip(method_labels(names), names, strict=True)
             if run.spec.method.score.startswith("random")
         ),
+        metrics=METRICS | _further_metrics(done),
     )
+
+
+def _further_metrics(results: Iterable[RunResult]) -> dict[str, Metric]:
+    """Top-1 on every extra evaluation split that some run was measured on."""
+    splits = sorted({split for result in results for split in result.further})
+    return {f"{s}_top1": Metric(f"{s}_top1", f"top-1 accuracy on {s}", percent=True) for s in splits}
 
 
 class _Names(NamedTuple):

@@ -12,7 +12,7 @@ import pandas as pd
 
 from shrinkbench.plotting import series_styles
 from shrinkbench.report.compare import groups
-from shrinkbench.report.observations import AXES, METRICS, Observations, aggregate
+from shrinkbench.report.observations import AXES, Observations, aggregate
 from shrinkbench.report.pitfalls import Pitfall
 from shrinkbench.results.record import RunResult
 
@@ -25,7 +25,7 @@ def build_payload(
     """Everything that scripts read; numbers are rounded to what a screen can show."""
     finished = {r.key: r for r in results if r.status == "done"}
     axes = [axis for axis in AXES if observations.pruned[axis].notna().any()]
-    metrics = [metric for metric in METRICS if observations.pruned[metric].notna().any()]
+    metrics = [metric for metric in observations.metrics if observations.pruned[metric].notna().any()]
     return {
         "tasks": [_task(observations, task) for task in observations.tasks],
         "methods": [
@@ -33,7 +33,10 @@ def build_payload(
             for i, (name, s) in enumerate(series_styles(observations.methods).items())
         ],
         "axes": [{"key": axis, "label": AXES[axis]} for axis in axes],
-        "metrics": [{"key": m, "label": METRICS[m].label, "percent": METRICS[m].percent} for m in metrics],
+        "metrics": [
+            {"key": m, "label": observations.metrics[m].label, "percent": observations.metrics[m].percent}
+            for m in metrics
+        ],
         "curves": _curves(observations, axes, metrics),
         "control": _control(observations, metrics),
         "layers": _layers(finished, observations),

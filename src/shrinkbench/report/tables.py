@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -142,19 +142,21 @@ def p_value(p: float) -> str:
 
 def result_tables(observations: Observations, metric: str) -> list[Table]:
     """One table per task: methods by compression target, mean ± sample standard deviation, best in bold."""
-    kind = METRICS[metric]
-    means = aggregate(observations.pruned, [metric])
+    kind = observations.metrics[metric]
+    means = aggregate(observations.pruned, [metric]).rename(
+        columns={metric: "value", f"{metric}_std": "spread"}
+    )
     tables = []
     for task in observations.tasks:
         here = means[means["task"] == task]
         targets = sorted(here["compression_target"].unique())
         best = (
-            here.groupby("compression_target")[metric].agg("max" if kind.higher_is_better else "min").to_dict()
+            here.groupby("compression_target")["value"].agg("max" if kind.higher_is_better else "min").to_dict()
         )
         entries = {
             (r.method, r.compression_target): Cell(
-                plus_minus(getattr(r, metric), getattr(r, f"{metric}_std"), percent=kind.percent),
-                best=bool(getattr(r, metric) == best[r.compression_target]),
+                plus_minus(r.value, r.spread, percent=kind.percent),
+                best=bool(r.value == best[r.compression_target]),
             )
             for r in records(here)
         }
@@ -273,7 +275,8 @@ def slug(text: str) -> str:
     return "-".join(words)
 
 
-def all_tables(observations: Observations, metrics: Sequence[str] = ("top1", "top5")) -> list[Table]:
-    """Every table of the report."""
+def all_tables(observations: Observations) -> list[Table]:
+    """Every table of the report: top-1, top-5 and top-1 on extra splits, summaries, pairs."""
+    metrics = ["top1", "top5", *(name for name in observations.metrics if name not in METRICS)]
     tables = [table for metric in metrics for table in result_tables(observations, metric)]
     return [*tables, summary_table(observations), pairwise_table(observations)]

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from shrinkbench.report.checklist.evidence import Evidence, is_global, is_magnitude, is_random, is_uniform
+from shrinkbench.report.checklist.evidence import (
+    Evidence,
+    is_baseline,
+    is_global,
+    is_magnitude,
+    is_plain,
+    is_random,
+    is_uniform,
+)
 from shrinkbench.report.checklist.lines import (
     Decision,
     listing,
@@ -19,7 +27,7 @@ from shrinkbench.spec import MethodSpec
 
 def _baseline(evidence: Evidence, wanted: Callable[[MethodSpec], bool], what: str, needed: str) -> Decision:
     """Whether a baseline was run wherever a proposed method was: same task, same targets."""
-    names = [name for name, method in evidence.methods.items() if wanted(method)]
+    names = [name for name, method in evidence.methods.items() if wanted(method) and is_plain(method)]
     lacking = []
     for task, method in evidence.curves(evidence.proposed):
         covered = {target for name in names for target in evidence.targets(task, name)}
@@ -101,7 +109,7 @@ def magnitude_same_proportions(evidence: Evidence) -> Decision:
 @rule("state-of-the-art")
 def state_of_the_art(evidence: Evidence) -> Decision:
     """Which techniques are relevant is not in the results."""
-    others = [n for n, m in evidence.methods.items() if not is_random(m) and not is_magnitude(m)]
+    others = [n for n, m in evidence.methods.items() if not is_baseline(m)]
     return undecidable(
         f"Run beside the magnitude and random baselines: {listing(others) or 'nothing'}.",
         needed="“We compare to <techniques>, which are the relevant ones because <reason>.”",

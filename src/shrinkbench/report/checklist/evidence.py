@@ -33,8 +33,13 @@ def is_random(method: MethodSpec) -> bool:
 
 
 def is_magnitude(method: MethodSpec) -> bool:
-    """Whether the score is the size of weights: |w|, or a filter's norm for structured pruning."""
-    return "magnitude" in method.score or method.score in {"l1_norm", "l2_norm", "filter_norm"}
+    """Whether the score is the size of weights: |w| or its square, summed over what is removed together."""
+    return "magnitude" in method.score or method.score == "square"
+
+
+def is_plain(method: MethodSpec) -> bool:
+    """Whether a method prunes once and then fine-tunes what is left, as a baseline does."""
+    return method.schedule == "one-shot" and method.finetuning == "continue"
 
 
 def is_global(method: MethodSpec) -> bool:
@@ -44,7 +49,13 @@ def is_global(method: MethodSpec) -> bool:
 
 def is_uniform(method: MethodSpec) -> bool:
     """Whether every layer keeps the same share."""
-    return method.allocation in {"layerwise", "uniform"}
+    return method.allocation == "layerwise" or method.allocation.startswith("uniform")
+
+
+def is_baseline(method: MethodSpec) -> bool:
+    """Whether a method is one of the checklist's own: plain chance or magnitude, by its layers or another's."""
+    simple = is_global(method) or is_uniform(method) or method.allocation.startswith("as:")
+    return (is_random(method) or is_magnitude(method)) and is_plain(method) and simple
 
 
 @dataclass(frozen=True)
@@ -164,7 +175,7 @@ def agree(
 
 
 def gather(results: Sequence[RunResult], *, proposed: Sequence[str] = ()) -> Evidence:
-    """Collect the evidence; ``proposed`` defaults to what is neither random nor a magnitude baseline.
+    """Collect the evidence; ``proposed`` defaults to all but the plain random and magnitude baselines.
 
     Where the results hold baselines only, every method that is not random is judged.
     """
@@ -176,6 +187,6 @@ def gather(results: Sequence[RunResult], *, proposed: Sequence[str] = ()) -> Evi
             known = ", ".join(methods) or "none"
             raise ShrinkbenchError(f"the results hold no method '{name}'; methods that were run: {known}")
     if not proposed:
-        proposed = [n for n, m in methods.items() if not is_random(m) and not is_magnitude(m)]
+        proposed = [n for n, m in methods.items() if not is_baseline(m)]
         proposed = proposed or [n for n, m in methods.items() if not is_random(m)]
     return Evidence(evidence.results, observations, tuple(proposed))

@@ -145,7 +145,7 @@ class Follower(TorchDispatchMode):
         constants: Sequence[Tensor],
         visit: Callable[[Call], None] | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own
         self.products: list[Product] = []
         self._visit = visit
         # Storages of constants are kept alive: a freed one could hand its address to data. What is known of

@@ -165,7 +165,10 @@ def save(figure: Figure, stem: Path, *, formats: Iterable[str] = FORMATS) -> lis
                 figure.draw_without_rendering()
                 figure.set_layout_engine("none")  # the layout is settled: do not solve it for each format
             for path in paths:
-                figure.savefig(path, metadata=nothing.get(path.suffix[1:]))
+                options: dict[str, Any] = {"metadata": nothing.get(path.suffix[1:])}
+                if path.suffix == ".png":
+                    options["pil_kwargs"] = {"compress_level": 4}  # twice as fast as the default, 3 % larger
+                figure.savefig(path, **options)
     except OSError as error:
         raise ShrinkbenchError(
             f"cannot write the figure {stem}: {error.strerror or error}; choose a folder that can be written"

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -102,11 +103,14 @@ def draw_tradeoff(
             panel.axhspan(mean - spread, mean + spread, color=CONTROL_COLOUR, alpha=0.12, linewidth=0)
     here = cells[(cells["task"] == task) & cells[axis].notna() & cells[metric].notna()]
     curves = dict(iter(here.sort_values(axis).groupby("method")))
+    bars: list[tuple[tuple[float, float], tuple[float, float]]] = []
+    colours: list[str] = []
     for method, style in styles.items():
         if method not in curves:
             continue
         x, y, deviation = (curves[method][column].to_numpy() for column in (axis, metric, f"{metric}_std"))
-        panel.vlines(x, y - deviation, y + deviation, color=style.colour, linewidth=0.9, zorder=2)
+        bars += [((a, b - d), (a, b + d)) for a, b, d in zip(x, y, deviation, strict=True) if d > 0]
+        colours += [style.colour] * (len(bars) - len(colours))
         if len(reference):
             x, y = np.r_[1.0, x], np.r_[mean, y]
         panel.plot(
@@ -119,6 +123,7 @@ def draw_tradeoff(
             markeredgewidth=0.5,
             markeredgecolor="white",
         )
+    panel.add_collection(LineCollection(bars, colors=colours, linewidths=0.9, zorder=2))
     if METRICS[metric].percent:
         panel.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))

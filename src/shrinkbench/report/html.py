@@ -76,7 +76,7 @@ def write_report(
         written = _write_data(results, evidence.observations, tables, out_dir)
         citations = cite(results)
         written.append(out_dir / "references.bib")
-        write_atomically(written[-1], bibtex(citations).encode())
+        write_atomically(written[-1], bibtex(citations).encode(), durable=False)
         page = render_page(
             "index.html.j2",
             **_facts(store_dir, results, problems, plan, evidence.observations),
@@ -91,7 +91,7 @@ def write_report(
         save(critical_difference_figure(verdict.ranked, verdict.ranking), figures / "critical-difference")
     written += sorted(figures.glob("*"))
     index = out_dir / "index.html"
-    write_atomically(index, page.encode())
+    write_atomically(index, page.encode(), durable=False)
     skipped = tuple(f"{p.path}: {p.sentence}" for p in problems)
     return WrittenReport(index, (index, *written), len(results), skipped)
 
@@ -137,9 +137,9 @@ def _write_data(
     written = [out_dir / "results.csv", out_dir / "results.parquet", out_dir / "cells.csv"]
     cells = pd.concat([observations.control, observations.pruned])
     columns = [c for c in (*AXES, *observations.metrics) if cells[c].notna().any()]
-    write_atomically(written[2], aggregate(cells, columns).to_csv(index=False).encode())
-    write_atomically(written[0], frame.to_csv(index=False).encode())
-    write_atomically(written[1], frame.to_parquet(index=False))
+    write_atomically(written[2], aggregate(cells, columns).to_csv(index=False).encode(), durable=False)
+    write_atomically(written[0], frame.to_csv(index=False).encode(), durable=False)
+    write_atomically(written[1], frame.to_parquet(index=False), durable=False)
     return written + _write_tables(tables, out_dir / "tables")
 
 
@@ -263,7 +263,7 @@ def _write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
     for table in tables:
         for extension, write in FORMATS.items():
             paths.append(folder / f"{table.name}.{extension}")
-            write_atomically(paths[-1], (write(table).rstrip("\n") + "\n").encode())
+            write_atomically(paths[-1], (write(table).rstrip("\n") + "\n").encode(), durable=False)
     return paths
 
 

@@ -89,7 +89,7 @@ def write_leaderboard(sources: Sequence[Path], out: Path) -> Path:
         bundles=[(b, _folder(b), problems[b.digest]) for b in unique.values()],
     )
     index = out / "index.html"
-    write_atomically(index, page.encode())
+    write_atomically(index, page.encode(), durable=False)
     return index
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import html
+import io
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
-
-import pandas as pd
 
 from shrinkbench.report import stats
 from shrinkbench.report.compare import curve_summaries, pairwise, records
@@ -78,8 +78,11 @@ class Table:
 
     def as_csv(self) -> str:
         """Comma-separated values, as shown."""
-        rows = [[cell.text for cell in row] for row in self.rows]
-        return pd.DataFrame(rows, columns=list(self.columns)).to_csv(index=False)
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows([cell.text for cell in row] for row in self.rows)
+        return text.getvalue()
 
 
 FORMATS: dict[str, Callable[[Table], str]] = {

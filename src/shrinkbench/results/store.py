@@ -218,8 +218,11 @@ def existing_store(root: Path) -> ResultStore:
     return store
 
 
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write ``content`` to ``path`` so that a reader sees the old file or the new one, never a part."""
+def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
+    """Write ``content`` to ``path`` so that a reader sees the old file or the new one, never a part.
+
+    ``durable`` waits until the disk holds it; what can be made again at any time need not wait.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -231,8 +234,9 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                file.flush()
+                os.fsync(file.fileno())
         temporary.chmod(0o644)  # mkstemp makes it private; results are meant to be shared
         temporary.replace(path)
     except OSError as error:

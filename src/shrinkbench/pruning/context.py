@@ -174,10 +174,13 @@ class PruneContext:
         """
         return self.mean_gradients()
 
-    def mean_gradients(self, *, loss: Loss | None = None, batch_statistics: bool = False) -> dict[str, Tensor]:
+    def mean_gradients(
+        self, *, loss: Loss | None = None, batch_statistics: bool = False, parts: int = 1
+    ) -> dict[str, Tensor]:
         """:attr:`gradients` of another ``loss`` or, with ``batch_statistics``, as in training.
 
-        Batch norm then normalises by the statistics of the batch; an untrained network has no others.
+        Batch norm then normalises by the statistics of the batch, or of each of its ``parts``; an untrained
+        network has no others.
         """
         return derivatives.mean_gradients(
             self.module,
@@ -185,6 +188,7 @@ class PruneContext:
             self.each_batch(),
             loss or self.loss,
             batch_statistics=batch_statistics,
+            parts=parts,
         )
 
     def batch_gradients(self) -> Iterator[dict[str, Tensor]]:

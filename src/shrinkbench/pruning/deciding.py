@@ -308,5 +308,7 @@ def training_hook(
         return found
 
     return chosen.schedule.during(
-        Setting(module, names, compression, epochs, steps_per_epoch, seed, decide_now, score)
+        Setting(
+            *(module, names, compression, epochs, steps_per_epoch, seed, decide_now, score), tuple(input_shape)
+        )
     )

@@ -19,6 +19,7 @@ from shrinkbench.probe import evaluation_mode, first_tensor
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor], Tensor]
+HESSIAN_PARTS = 3
 EXACT_CLASSES = 16  # up to here each direction of the output is taken, above it one random mixture per image
 
 
@@ -93,6 +94,13 @@ class _Sums:
         return means
 
 
+def in_parts(batches: Batches, parts: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each batch in up to ``parts`` equal parts of two images at least."""
+    for inputs, labels in batches:
+        count = max(min(parts, len(labels) // 2), 1)
+        yield from zip(inputs.chunk(count), labels.chunk(count), strict=True)
+
+
 def mean_gradients(
     module: nn.Module,
     weights: Mapping[str, Tensor],
@@ -100,11 +108,12 @@ def mean_gradients(
     loss: Loss,
     *,
     batch_statistics: bool = False,
+    parts: int = 1,
 ) -> dict[str, Tensor]:
     """Mean over all images of d loss / d weight; ``loss`` is a mean over its batch."""
     sums = _Sums(weights)
     images = 0
-    for inputs, labels in batches:
+    for inputs, labels in in_parts(batches, parts):
         with torch.enable_grad():
             logits = logits_of(module, sums.leaves, inputs, batch_statistics=batch_statistics)
             sums.add(loss(logits, labels) * len(labels))
@@ -169,10 +178,14 @@ def hessian_product(
     *,
     batch_statistics: bool = False,
 ) -> dict[str, Tensor]:
-    """Hessian of the mean loss over all images times ``vectors``, by differentiating twice."""
+    """Hessian of the mean loss over all images times ``vectors``, by differentiating twice.
+
+    Each batch is treated in parts: the second differentiation holds more than twice the activations. With
+    ``batch_statistics`` the loss is that of the parts, as :func:`mean_gradients` has it for equal ``parts``.
+    """
     sums = _Sums(weights)
     images = 0
-    for inputs, labels in batches:
+    for inputs, labels in in_parts(batches, HESSIAN_PARTS):
         # Fused attention has no second derivative.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             logits = logits_of(module, sums.leaves, inputs, batch_statistics=batch_statistics)

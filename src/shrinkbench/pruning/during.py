@@ -51,6 +51,7 @@ class Setting:
     seed: int
     decide: Decide
     score: Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Mapping[str, Tensor]]
+    input_shape: tuple[int, ...]
 
     @property
     def steps(self) -> int:
@@ -96,8 +97,8 @@ class PruningHook(Hook):
         self._uphold = Upholder(self.setting.module, self.masks)
 
     def placed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """``tensors`` by weight name, each on the device of its weight."""
-        parameters = self.setting.parameters
+        """``tensors`` by parameter name, each on the device of its parameter."""
+        parameters = dict(self.setting.module.named_parameters())
         return {name: tensor.to(parameters[name].device) for name, tensor in tensors.items()}
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 from shrinkbench.probe import evaluation_mode, first_tensor
 from shrinkbench.pruning import scheduling
 from shrinkbench.pruning.context import PruneContext, Scores
-from shrinkbench.pruning.derivatives import random_state_kept
+from shrinkbench.pruning.derivatives import HESSIAN_PARTS, random_state_kept
 from shrinkbench.pruning.method import pruning_method
 
 _NEEDS = ("data", "labels", "gradients")
@@ -46,7 +46,7 @@ def grasp(ctx: PruneContext) -> Scores:
     def tempered(logits: Tensor, labels: Tensor) -> Tensor:
         return ctx.loss(logits / _TEMPERATURE, labels)
 
-    gradients = ctx.mean_gradients(loss=tempered, batch_statistics=True)
+    gradients = ctx.mean_gradients(loss=tempered, batch_statistics=True, parts=HESSIAN_PARTS)
     products = ctx.hessian_product(gradients, loss=tempered, batch_statistics=True)
     return {name: w * products[name] for name, w in ctx.weights.items()}
 

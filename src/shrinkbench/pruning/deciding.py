@@ -307,8 +307,15 @@ def training_hook(
             raise ShrinkbenchError(f"'{chosen.name}' gives no scores of weights that could be added up")
         return found
 
-    return chosen.schedule.during(
-        Setting(
-            *(module, names, compression, epochs, steps_per_epoch, seed, decide_now, score), tuple(input_shape)
-        )
+    setting = Setting(
+        module=module,
+        names=names,
+        compression=compression,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        seed=seed,
+        decide=decide_now,
+        score=score,
+        input_shape=tuple(input_shape),
     )
+    return chosen.schedule.during(setting)

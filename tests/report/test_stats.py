@@ -5,15 +5,17 @@ import math
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
 from shrinkbench.report import ranks, stats
 
+patient = settings(deadline=None)  # a busy machine is no failure
 finite = st.floats(-1e3, 1e3, allow_nan=False)
 
 
+@patient
 @given(st.lists(finite, min_size=2, max_size=30))
 def test_summary_agrees_with_numpy_and_scipy(values):
     s = stats.summarise(values)
@@ -120,6 +122,7 @@ def test_holm_leaves_undefined_values_out_of_the_count():
     assert math.isnan(adjusted[1])
 
 
+@patient
 @given(st.integers(1, 50).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_wilson_interval_agrees_with_scipy(case):
     successes, n = case
@@ -176,6 +179,7 @@ def test_area_is_the_exact_integral_of_a_line_in_log_x():
     assert math.isnan(stats.area_under_log_curve(x, y, low=1, high=64))
 
 
+@patient
 @given(st.floats(0.1, 100))
 def test_curves_are_never_extrapolated(at):
     value = stats.interpolate([2, 8, 4], [0.9, 0.7, 0.8], [at])[0]

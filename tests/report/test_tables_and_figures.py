@@ -10,9 +10,11 @@ import pytest
 from made_results import make_results, make_spec
 
 from shrinkbench import plotting
+from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report.citations import bibtex, cite, parse_bibtex
 from shrinkbench.report.compare import at_equal, at_equal_budget, curve_summaries, pairwise, winners
 from shrinkbench.report.figures import tradeoff_figure
+from shrinkbench.report.layer_figures import density_figure, weight_figure
 from shrinkbench.report.observations import aggregate, observe
 from shrinkbench.report.origin import as_toml, trace
 from shrinkbench.report.tables import Cell, Table, all_tables, result_tables
@@ -102,6 +104,27 @@ def test_a_figure_draws_means_deviations_and_the_control(observations):
     spread = rows.groupby("compression_target")["top1"].std(ddof=1)
     heights = {round(float(abs(b[1][1] - b[0][1])), 9) for b in bars}
     assert {round(float(2 * s), 9) for s in spread} <= heights
+
+
+def test_a_density_figure_carries_its_numbers():
+    results = [r for r in make_results(pairs=PAIR) if r.spec.method.name in ("random", "global_magnitude")]
+    figure = density_figure(results, compression=8.0)
+    texts = {text.get_text() for text in figure.axes[0].texts}
+    random = next(r for r in results if (r.spec.method.name, r.spec.compression) == ("random", 8.0))
+    share = 100 * random.layers["layer3.weight"].kept / random.layers["layer3.weight"].total
+    assert f"{share:.0f}" in texts
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == list(random.layers)
+    with pytest.raises(ShrinkbenchError, match="records its layers"):
+        density_figure(results, compression=9.0)
+
+
+def test_a_weight_figure_shows_both_distributions():
+    result = make_results(pairs=PAIR, methods=["random"], compressions=(8,), seeds=(0,))[0]
+    before, after = (patch.get_data().values for patch in weight_figure(result).axes[0].patches)
+    assert tuple(before) == result.weight_histogram.before
+    assert tuple(after) == result.weight_histogram.after
+    with pytest.raises(ShrinkbenchError, match="no weight distribution"):
+        weight_figure(result.model_copy(update={"weight_histogram": None}))
 
 
 # Tables

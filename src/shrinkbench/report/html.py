@@ -160,6 +160,7 @@ def _facts(
             "done": sum(r.status == "done" for r in results),
             "failed": sum(r.status == "failed" for r in results),
             "missing": sum(run.key not in stored for run in plan.runs) if plan else 0,
+            "unplanned": len(stored - {run.key for run in plan.runs}) if plan else 0,
         },
         "problems": [(p.path.relative_to(store_dir), p.sentence) for p in problems],
         "tasks": observations.tasks,

@@ -136,7 +136,7 @@ def as_toml(experiment: ExperimentSpec) -> str:
             if value:
                 tables.append(f"\n[{name}]")
                 tables += [f"{key} = {_toml(entry)}" for key, entry in value.items()]
-        elif value != "":
+        elif value not in ("", []):
             plain.append(f"{name} = {_toml(value)}")
     return "\n".join(plain + tables)
 

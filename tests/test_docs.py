@@ -33,7 +33,9 @@ def cited():
 
 
 def test_every_reference_is_in_the_bibliography():
-    missing = sorted({(what, key) for what, keys_ in cited() for key in keys_.split(", ") if key and key not in keys()})
+    missing = sorted(
+        {(what, key) for what, keys_ in cited() for key in keys_.split(", ") if key and key not in keys()}
+    )
     assert not missing
 
 

@@ -139,6 +139,27 @@ def test_the_same_store_gives_the_same_bytes(tmp_path):
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes(), path.name
 
 
+def test_a_second_report_replaces_its_own_files_and_no_others(tmp_path):
+    out = tmp_path / "out"
+    big = write_store(tmp_path / "big", make_results(methods=["random"], seeds=(0, 1)))
+    first = write_report(big.root, out, with_figures=False)
+    (out / "tables" / "mine.tex").write_text("kept")
+    (out / "figures").mkdir(exist_ok=True)
+    (out / "figures" / "mine.pdf").write_text("kept")
+    (out / "files.json").write_text(
+        json.dumps([*json.loads((out / "files.json").read_text()), "../big/plan.json"])
+    )
+    small = write_store(tmp_path / "small", make_results(pairs=ONE_PAIR, methods=["random"], seeds=(0, 1)))
+    second = write_report(small.root, out, with_figures=False)
+    gone = set(first.files) - set(second.files)
+    assert len(gone) > 5
+    assert not any(path.exists() for path in gone)
+    assert all(path.exists() for path in second.files)
+    assert (out / "tables" / "mine.tex").exists()
+    assert (out / "figures" / "mine.pdf").exists()
+    assert (tmp_path / "big" / "plan.json").exists()
+
+
 def test_damaged_files_are_named_and_counted_and_nothing_else_is_lost(tmp_path):
     store = write_store(
         tmp_path / "store", make_results(pairs=ONE_PAIR, methods=["random", "global_magnitude"])

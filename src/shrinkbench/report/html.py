@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
-import shutil
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.plotting import save
+from shrinkbench.plotting import FORMATS, save
 from shrinkbench.report import checklist as checklists
 from shrinkbench.report.citations import bibtex, cite
 from shrinkbench.report.diagram import critical_difference_figure, critical_difference_svg
@@ -30,7 +30,7 @@ from shrinkbench.report.observations import AXES, METRICS, Observations, aggrega
 from shrinkbench.report.origin import trace
 from shrinkbench.report.payload import as_script, build_payload
 from shrinkbench.report.pitfalls import find_pitfalls
-from shrinkbench.report.tables import FORMATS, Table, all_tables, p_value
+from shrinkbench.report.tables import TEXTS, Table, all_tables, p_value
 from shrinkbench.report.verdict import BASES, Verdict, Win, reach_verdict
 from shrinkbench.results.frame import to_frame
 from shrinkbench.results.record import RunResult
@@ -54,8 +54,8 @@ def write_report(
 
     Needs no network and no torch. ``proposed`` names the methods that the checklist judges; ``with_figures``
     leaves out the figures for papers, most of the work. Files of the store that cannot be read are named in
-    the page. Raises ``ShrinkbenchError`` where the folder holds no results or
-    ``out_dir`` cannot be written.
+    the page; files of an earlier report in ``out_dir`` are replaced, others left alone. Raises
+    ``ShrinkbenchError`` where the folder holds no results or ``out_dir`` cannot be written.
     """
     store = existing_store(store_dir)
     results, problems = store.results()
@@ -67,7 +67,6 @@ def write_report(
         problems, plan = [plan, *problems], None
     evidence = checklists.gather(results, proposed=proposed)
     figures = out_dir / "figures"
-    shutil.rmtree(figures, ignore_errors=True)  # those of an earlier report
     drawn = ACCURACIES if with_figures else ()
     work = [partial(write_tradeoffs, evidence.observations, figures, metric=metric) for metric in drawn]
     with _beside(work):
@@ -87,13 +86,34 @@ def write_report(
             citations=citations,
             bibtex=bibtex(citations),
         )
+    written += [
+        figures / f"{figure_name(metric, axis)}.{extension}"
+        for metric, axis, extension in product(drawn, SIZES, FORMATS)
+    ]
     if with_figures and len(verdict.ranked) > 1:
-        save(critical_difference_figure(verdict.ranked, verdict.ranking), figures / "critical-difference")
-    written += sorted(figures.glob("*"))
+        written += save(
+            critical_difference_figure(verdict.ranked, verdict.ranking), figures / "critical-difference"
+        )
     index = out_dir / "index.html"
     write_atomically(index, page.encode(), durable=False)
+    _replace_listing(out_dir, [index, *written])
     skipped = tuple(f"{p.path}: {p.sentence}" for p in problems)
     return WrittenReport(index, (index, *written), len(results), skipped)
+
+
+def _replace_listing(out_dir: Path, written: Sequence[Path]) -> None:
+    """Note which files make up the report, and remove those that only the report before this one had."""
+    listing = out_dir / "files.json"
+    names = sorted(path.relative_to(out_dir).as_posix() for path in written)
+    try:
+        earlier = [str(name) for name in json.loads(listing.read_bytes())]
+    except (OSError, ValueError, TypeError):
+        earlier = []
+    for name in set(earlier) - set(names):
+        path = out_dir / name
+        if ".." not in path.parts and path.is_relative_to(out_dir):
+            path.unlink(missing_ok=True)
+    write_atomically(listing, json.dumps(names, indent=1).encode(), durable=False)
 
 
 @contextmanager
@@ -258,11 +278,10 @@ def _grouped(tables: Sequence[Table]) -> list[tuple[str, list[Table], bool]]:
 
 
 def _write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
-    """Every table as LaTeX, Markdown and CSV; tables of an earlier report go."""
-    shutil.rmtree(folder, ignore_errors=True)
+    """Every table as LaTeX, Markdown and CSV."""
     paths = []
     for table in tables:
-        for extension, write in FORMATS.items():
+        for extension, write in TEXTS.items():
             paths.append(folder / f"{table.name}.{extension}")
             write_atomically(paths[-1], (write(table).rstrip("\n") + "\n").encode(), durable=False)
     return paths
@@ -270,7 +289,7 @@ def _write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
 
 def _formats(table: Table) -> list[tuple[str, str]]:
     names = {"tex": "LaTeX", "md": "Markdown", "csv": "CSV"}
-    return [(names[extension], write(table)) for extension, write in FORMATS.items()]
+    return [(names[extension], write(table)) for extension, write in TEXTS.items()]
 
 
 def render_page(template: str, **values: Any) -> str:

@@ -85,7 +85,7 @@ class Table:
         return text.getvalue()
 
 
-FORMATS: dict[str, Callable[[Table], str]] = {
+TEXTS: dict[str, Callable[[Table], str]] = {
     "tex": Table.as_latex,
     "md": Table.as_markdown,
     "csv": Table.as_csv,

@@ -16,7 +16,6 @@ from shrinkbench.report.pitfalls.finding import Panel, Pitfall, and_more, clear_
 
 WIDE_SPREAD = 0.02
 
-
 _Points = tuple[stats.Floats, stats.Floats]
 Areas = Mapping[tuple[str, str, str], list[float]]
 
@@ -31,12 +30,10 @@ def paired_areas(observations: Observations, axis: str, metric: str = "top1") ->
         by_method[task, method][seed] = (x, y)
     known: dict[tuple[tuple[str, str, int], float, float], float] = {}
 
-    def area(
-        curve: tuple[str, str, int], low: float, high: float, points: tuple[stats.Floats, stats.Floats]
-    ) -> float:
+    def area(curve: tuple[str, str, int], low: float, high: float, points_of_it: _Points) -> float:
         key = (curve, low, high)  # most pairs of a task share one range
         if key not in known:
-            known[key] = stats.area_under_log_curve(*points, low=low, high=high, tolerance=0.02)
+            known[key] = stats.area_under_log_curve(*points_of_it, low=low, high=high, tolerance=0.02)
         return known[key]
 
     differences: dict[tuple[str, str, str], list[float]] = {}

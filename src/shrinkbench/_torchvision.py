@@ -35,4 +35,30 @@ _declare_missing_operators()
 
 import torchvision  # noqa: E402
 
-__all__ = ["torchvision"]
+
+def non_maximum_suppression(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:
+    """Indices of boxes (n, 4) that no kept box of higher score overlaps by more, best first; in plain torch.
+
+    >>> boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 9], [20, 20, 30, 30]])
+    >>> non_maximum_suppression(boxes, torch.tensor([0.5, 0.9, 0.1]), 0.5)
+    tensor([1, 2])
+    """
+    order = scores.argsort(descending=True, stable=True)
+    overlaps = torchvision.ops.box_iou(boxes[order], boxes[order]) > iou_threshold
+    covers = overlaps.cpu().numpy()
+    gone = covers[:0].any(axis=0)
+    for index in range(len(order)):
+        if not gone[index]:
+            gone[index + 1 :] |= covers[index, index + 1 :]
+    return order[~torch.from_numpy(gone).to(order.device)]
+
+
+def provide_detection_operators() -> None:
+    """Make detection networks run where torchvision's compiled operators do not load."""
+    from torchvision.extension import _has_ops
+
+    if not _has_ops():
+        torchvision.ops.nms = torchvision.ops.boxes.nms = non_maximum_suppression
+
+
+__all__ = ["non_maximum_suppression", "provide_detection_operators", "torchvision"]

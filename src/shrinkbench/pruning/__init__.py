@@ -11,6 +11,8 @@ from shrinkbench.pruning.plugins import load_entry_points, load_plugin
 from shrinkbench.pruning import scoring as _scoring  # noqa: F401  isort: skip
 from shrinkbench.pruning.structured import methods as _methods  # noqa: F401  isort: skip
 from shrinkbench.pruning.structured import reconstruction as _reconstruction  # noqa: F401  isort: skip
+from shrinkbench.pruning.structured import selection_by_scaling as _scaling  # noqa: F401  isort: skip
+from shrinkbench.pruning.structured import slimming as _slimming  # noqa: F401  isort: skip
 
 __all__ = [
     "FINETUNINGS",

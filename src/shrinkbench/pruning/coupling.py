@@ -229,8 +229,8 @@ class _GraphReader:
             if not isinstance(module, (_Conv, nn.Linear)) or self._paths.get(module) is None:
                 continue
             above = node
-            while len(above.inputs) == 1 and len(above.inputs[0].outputs) == 1:
-                above = above.inputs[0]
+            while (below := _sole_input(above)) is not None:
+                above = below
                 if isinstance(above.module, nn.modules.batchnorm._BatchNorm):
                     width = module.in_features if isinstance(module, nn.Linear) else module.in_channels
                     if above.module.num_features == width:
@@ -240,6 +240,12 @@ class _GraphReader:
                 if above.module in self._paths or len(above.grad_fn.next_functions) != 1:
                     break
         return found
+
+
+def _sole_input(node: Any) -> Any | None:
+    """The node whose output ``node`` alone reads, and reads alone; a linear layer's weight is no input."""
+    inputs = [n for n in node.inputs if n.inputs or n.grad_fn is None or "TBackward" not in n.grad_fn.name()]
+    return inputs[0] if len(inputs) == 1 and len(inputs[0].outputs) == 1 else None
 
 
 def _is_depthwise(layer: nn.Module) -> bool:

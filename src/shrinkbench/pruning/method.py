@@ -97,8 +97,9 @@ def _source_digest(functions: Sequence[Callable[..., object]]) -> str:
 
 def _resolve(name: str) -> PruningMethod | None:
     from shrinkbench.pruning.controls import control_named, variant_named
+    from shrinkbench.pruning.structured.predefined import predefined_named
 
-    return variant_named(name) or control_named(name)
+    return variant_named(name) or control_named(name) or predefined_named(name)
 
 
 METHODS: Registry[PruningMethod] = Registry("pruning method", resolve=_resolve)

@@ -93,12 +93,17 @@ def _columns_of(reader: Reader, weight: Tensor) -> Tensor:
 Choose = Callable[[PruneContext, Reader, int, Mapping[str, Tensor]], tuple[Tensor, Tensor]]
 
 
-def prune_by_readers(ctx: PruneContext, choose: Choose) -> Masks:
-    """Prune group after group; ``choose`` gives the units that stay and new values of the reader."""
+def prune_by_readers(ctx: PruneContext, choose: Choose, *, counts: Mapping[str, int] | None = None) -> Masks:
+    """Prune group after group; ``choose`` gives the units that stay and new values of the reader.
+
+    ``counts`` tells how many units stay in which groups; without it, as many as the compression asks for.
+    """
     _ = ctx.inputs  # without data there is nothing to do
     coupling = couple(ctx.module, ctx.input_shape)
     chosen = readers(ctx, coupling)
-    counts = kept_counts(ctx, coupling, chosen)
+    if counts is None:
+        counts = kept_counts(ctx, coupling, chosen)
+    chosen = [reader for reader in chosen if reader.group.layer in counts]
     parameters = dict(ctx.module.named_parameters())
     keep: dict[str, Tensor] = {}
     values: dict[str, Tensor] = {}
@@ -113,9 +118,10 @@ def prune_by_readers(ctx: PruneContext, choose: Choose) -> Masks:
     return Masks(dict(masks), values={r.weight: values[r.weight] for r in chosen})
 
 
-def _thinet(
+def by_thinet(
     ctx: PruneContext, reader: Reader, keep: int, values: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
+    """Greedy removal by the joint share of the reader's output, then least-squares factors."""
     weight = ctx.weights[reader.weight]
     flat, of_column = weight.flatten(1).double(), _columns_of(reader, weight).to(weight.device)
     gram = torch.zeros(reader.group.units, reader.group.units, dtype=torch.float64, device=weight.device)
@@ -146,12 +152,13 @@ def thinet(ctx: PruneContext) -> Masks:
 
     Luo et al. 2017. One random output of the reader is sampled per place, 4,096 places per batch.
     """
-    return prune_by_readers(ctx, _thinet)
+    return prune_by_readers(ctx, by_thinet)
 
 
-def _regression(
+def by_regression(
     ctx: PruneContext, reader: Reader, keep: int, values: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
+    """LASSO against the unpruned network's outputs, then least squares for the reader's weights."""
     weight = ctx.weights[reader.weight]
     flat, of_column = weight.flatten(1).double(), _columns_of(reader, weight).to(weight.device)
     samples = _Samples(ctx, reader.weight)
@@ -195,4 +202,4 @@ def channel_regression(ctx: PruneContext) -> Masks:
 
     He et al. 2017, without the correction of a shortcut's error and without input sampling.
     """
-    return prune_by_readers(ctx, _regression)
+    return prune_by_readers(ctx, by_regression)

@@ -1,0 +1,76 @@
+"""Theoretical against measured speedup of physically smaller networks.
+
+Networks lose a share of every channel group by the L1 norm, so large that multiply-adds fall by the asked
+factor. Dense and small network are timed in turn, and ratios are of times taken in one run.
+
+    python benchmarks/latency.py                     # ResNet-56 and ResNet-50 at 2x and 4x, batch 64
+    python benchmarks/latency.py --batch-size 1 64 --precision bf16-mixed --threads 2
+"""
+
+from __future__ import annotations
+
+import argparse
+
+import torch
+from torch import nn
+
+from shrinkbench.metrics import count_multiply_adds, measure_size
+from shrinkbench.metrics.latency import Conditions, time_forward
+from shrinkbench.models import build, get_model
+from shrinkbench.pruning.coupling import Coupling, couple
+from shrinkbench.pruning.structured.predefined import keep_counts, uniform_counts
+from shrinkbench.pruning.surgery import shrink
+
+
+def smaller(module: nn.Module, coupling: Coupling, shape: tuple[int, ...], factor: float) -> nn.Module:
+    """The network with the same share of every group left and multiply-adds lower by ``factor``."""
+    weights = {name: p.detach().abs() for name, p in module.named_parameters()}
+    low, high = 0.05, 1.0
+    for _ in range(12):
+        share = (low + high) / 2
+        masks = keep_counts(module, coupling, uniform_counts(coupling, share), weights)
+        if measure_size(module, shape, masks).theoretical_speedup > factor:
+            low = share
+        else:
+            high = share
+    return shrink(module, keep_counts(module, coupling, uniform_counts(coupling, high), weights), shape)
+
+
+def main() -> None:
+    """Read the arguments, time, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", nargs="+", default=["resnet56", "torchvision/resnet50"])
+    parser.add_argument("--speedup", type=float, nargs="+", default=[2, 4])
+    parser.add_argument("--batch-size", type=int, nargs="+", default=[64])
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--precision", choices=["float32", "bf16-mixed"], default="float32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--rounds", type=int, default=3)
+    arguments = parser.parse_args()
+    print(
+        f"{'network':<22}{'batch':>6}{'theoretical':>13}{'dense ms':>11}{'small ms':>11}{'measured':>10}"
+        f"{'theoretical / measured':>25}   "
+        f"({arguments.threads} threads, {arguments.device}, {arguments.precision})"
+    )
+    for model in arguments.model:
+        shape = get_model(model).input_shape
+        dense = build(model).eval().to(memory_format=torch.channels_last)
+        coupling = couple(dense, shape)
+        for factor in arguments.speedup:
+            small = smaller(dense, coupling, shape, factor).to(memory_format=torch.channels_last)
+            theoretical = count_multiply_adds(dense, shape) / count_multiply_adds(small, shape)
+            for batch in arguments.batch_size:
+                conditions = Conditions(batch, arguments.threads, arguments.precision, arguments.device)
+                seconds = time_forward(
+                    {"dense": dense, "small": small}, shape, conditions, rounds=arguments.rounds
+                )
+                measured = seconds["dense"] / seconds["small"]
+                print(
+                    f"{model:<22}{batch:>6}{theoretical:>12.2f}x{1e3 * seconds['dense']:>11.2f}"
+                    f"{1e3 * seconds['small']:>11.2f}{measured:>9.2f}x{theoretical / measured:>25.2f}",
+                    flush=True,
+                )
+
+
+if __name__ == "__main__":
+    main()

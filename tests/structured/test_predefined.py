@@ -1,0 +1,126 @@
+"""Predefined targets: what is left has the shapes, parameters and multiply-adds of the published networks."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.metrics import count_multiply_adds, count_parameters
+from shrinkbench.models import build, get_model
+from shrinkbench.pruning import METHODS, prune
+from shrinkbench.pruning.coupling import couple
+from shrinkbench.pruning.structured.predefined import TARGETS, keep_counts, uniform_counts
+from shrinkbench.pruning.surgery import shrink
+
+# Target, the network it is cut from, the card of what is left; parameters and multiply-adds as counted there.
+LI = [
+    ("li2017:vgg16-a", "cifar-vgg16-l1", "vgg16-a", 5_397_034, 206_279_680),
+    ("li2017:resnet56-a", "resnet56", "resnet56-a", 773_336, 112_435_840),
+    ("li2017:resnet56-b", "resnet56", "resnet56-b", 735_712, 90_907_264),
+    ("li2017:resnet110-a", "resnet110", "resnet110-a", 1_688_522, 212_779_648),
+    ("li2017:resnet110-b", "resnet110", "resnet110-b", 1_168_424, 155_124_352),
+    ("li2017:resnet34-a", "torchvision/resnet34", "resnet34-a", 20_151_764, 3_100_184_576),
+    ("li2017:resnet34-b", "torchvision/resnet34", "resnet34-b", 19_469_372, 2_782_269_440),
+]
+LARGE = [
+    ("li2017:resnet34-a", "resnet34-option-a", "resnet34-option-a-a", 19_977_940, 3_080_916_992),
+    ("li2017:resnet34-b", "resnet34-option-a", "resnet34-option-a-b", 19_295_548, 2_763_001_856),
+]
+THINET = [
+    ("thinet:resnet50-70", "resnet50-v1", "thinet-resnet50-70", 16_945_246, 2_440_026_340),
+    ("thinet:resnet50-50", "resnet50-v1", "thinet-resnet50-50", 12_381_864, 1_706_426_368),
+    ("thinet:resnet50-30", "resnet50-v1", "thinet-resnet50-30", 8_665_318, 1_097_492_539),
+    ("thinet:vgg-conv", "torchvision/vgg16", "thinet-vgg-conv", 131_452_552, 4_791_205_888),
+    ("he2017:vgg-16-5x", "torchvision/vgg16", "vgg-16-5x", 130_879_294, 3_515_283_520),
+]
+
+
+def check(target, network, card, parameters, multiply_adds, shape=None, batches=None):
+    """Prune, cut out, and compare with the card's network, figure by figure and tensor by tensor."""
+    full = get_model(network).input_shape
+    module = build(network).eval()
+    masks = prune(module, target, compression=1.01, input_shape=shape or full, batches=batches)
+    small = shrink(module, masks, shape or full)
+    assert count_parameters(small) == get_model(card).parameters == parameters
+    assert count_multiply_adds(small, full) == get_model(card).multiply_adds == multiply_adds
+    template = build(card)
+    assert {n: t.shape for n, t in small.state_dict().items()} == {
+        n: t.shape for n, t in template.state_dict().items()
+    }
+    template.load_state_dict(small.state_dict())
+    inputs = torch.randn(2, *(shape or full))
+    with torch.no_grad():
+        torch.testing.assert_close(template.eval()(inputs), small.eval()(inputs), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [pytest.param(c, marks=pytest.mark.slow) if "110" in c[1] or "34" in c[1] else c for c in LI],
+    ids=str,
+)
+def test_li(case):
+    check(*case, shape=(3, 64, 64) if "torchvision" in case[1] else None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", LARGE, ids=str)
+def test_li_with_option_a(case):
+    check(*case, shape=(3, 64, 64))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", THINET, ids=str)
+def test_reconstructing_targets(case):
+    """VGG's linear layers fix the size of the image; one image is enough to choose by."""
+    size = 224 if "vgg" in case[1] else 64
+    images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
+    check(*case, shape=(3, size, size), batches=[(images, torch.zeros(1, dtype=torch.int64))])
+
+
+def test_the_filters_of_smallest_norm_go():
+    module = build("resnet56")
+    masks = prune(module, "li2017:resnet56-b", compression=1.1, input_shape=(3, 32, 32))
+    norms = module.layer1[2].conv1.weight.abs().sum((1, 2, 3))
+    kept = masks["layer1.2.conv1.weight"].flatten(1).any(1)
+    assert int(kept.sum()) == 6
+    assert norms[kept].min() > norms[~kept].max()
+    assert "layer2.0.conv1.weight" not in masks or bool(masks["layer2.0.conv1.weight"].all())  # a skipped layer
+
+
+def test_every_target_names_its_network_and_reference():
+    for name, target in TARGETS.items():
+        method = METHODS.get(name)
+        assert method.name == name == target.name
+        assert method.reference == target.reference
+        assert method.structure.name == "channels"
+
+
+def test_a_mismatched_network_is_told():
+    with pytest.raises(
+        ShrinkbenchError, match=r"keeps 14 filters of layer 'layer1.3.conv1', and this network has no"
+    ):
+        prune(build("resnet20"), "li2017:resnet56-a", compression=2, input_shape=(3, 32, 32))
+    with pytest.raises(ShrinkbenchError, match="this network has 16 filters there"):
+        prune(build("resnet56"), "li2017:resnet34-a", compression=2, input_shape=(3, 32, 32))
+
+
+def test_an_unknown_target_names_the_known_ones():
+    with pytest.raises(ShrinkbenchError, match="choose li2017:resnet56-a"):
+        METHODS.get("li2017:resnet57-a")
+
+
+def test_uniform_counts_keep_the_same_share_and_one_at_least():
+    module = build("resnet20")
+    coupling = couple(module, (3, 32, 32))
+    assert set(uniform_counts(coupling, 0.5).values()) == {8, 16, 32}
+    assert set(uniform_counts(coupling, 0.01).values()) == {1}
+    masks = keep_counts(
+        module,
+        coupling,
+        uniform_counts(coupling, 0.5),
+        {n: p.detach().abs() for n, p in module.named_parameters()},
+    )
+    assert shrink(module, masks, (3, 32, 32)).layer3[2].conv1.out_channels == 32
+    with pytest.raises(ShrinkbenchError, match="a share of 0 cannot be kept"):
+        uniform_counts(coupling, 0.0)

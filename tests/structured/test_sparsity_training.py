@@ -1,0 +1,234 @@
+"""Network Slimming and Sparse Structure Selection: the penalty, the cut, and what is left."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from surgery_networks import as_trained, make, outputs
+from torch import nn
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.metrics import count_parameters, measure_size
+from shrinkbench.models import build
+from shrinkbench.pruning import METHODS, training_hook
+from shrinkbench.pruning.coupling import couple
+from shrinkbench.pruning.structured.selection_by_scaling import proximal_step
+from shrinkbench.pruning.structured.slimming import scaled_channels, slimming_masks
+from shrinkbench.pruning.surgery import shrink
+from shrinkbench.spec import Recipe
+from shrinkbench.training import train
+
+RECIPE = Recipe(
+    name="test", reference="test", optimizer="sgd", learning_rate=0.05, momentum=0.9, batch_size=16, epochs=5
+)
+
+
+class Images:
+    """Classes told apart by brightness; the same images serve for training and validation."""
+
+    def __init__(self, size=8):
+        generator = torch.Generator().manual_seed(0)
+        self.labels = torch.arange(48) % 4
+        noise = torch.randn(48, 3, size, size, generator=generator)
+        self.images = noise * 0.3 + self.labels.view(-1, 1, 1, 1)
+
+    def train(self, batch_size, *, generator, augment):
+        order = torch.randperm(48, generator=generator)
+        return [(self.images[i], self.labels[i]) for i in order.split(batch_size)]
+
+    def validation(self):
+        return [(self.images, self.labels)]
+
+    test = validation
+
+
+class Residual(nn.Module):
+    """A stem and four residual blocks; the branches of two of them start at next to nothing."""
+
+    def __init__(self):
+        super().__init__()
+        self.stem = nn.Conv2d(3, 8, 3, padding=1)
+        self.blocks = nn.ModuleList(
+            nn.Sequential(
+                *(nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8), nn.ReLU()),
+                *(nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)),
+            )
+            for _ in range(4)
+        )
+        self.fc = nn.Linear(8, 4)
+
+    def forward(self, x):
+        x = torch.relu(self.stem(x))
+        for block in self.blocks:
+            x = torch.relu(x + block(x))
+        return self.fc(x.mean((2, 3)))
+
+
+def hook_for(module, method, compression, recipe=RECIPE, shape=(3, 8, 8)):
+    return training_hook(
+        module,
+        method,
+        compression=compression,
+        epochs=recipe.epochs,
+        steps_per_epoch=3,
+        seed=0,
+        input_shape=shape,
+    )
+
+
+def seeded(make_module):
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return make_module()
+
+
+def test_the_penalty_is_the_subgradient_of_the_l1_norm_of_scales():
+    module = seeded(Residual)
+    hook = hook_for(module, "network_slimming", 1.2)
+    scales = [m.weight for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
+    with torch.no_grad():
+        scales[0][:3] = -0.2
+    loss = module(Images().images).square().mean()
+    loss.backward()
+    plain = [s.grad.clone() for s in scales]
+    hook.after_backward(1)
+    for scale, before in zip(scales, plain, strict=True):
+        torch.testing.assert_close(scale.grad - before, 1e-4 * scale.detach().sign(), rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("method", ["network_slimming", "sparse_structure_selection"])
+def test_training_ends_with_masks_that_meet_the_target_and_can_be_cut_out(method):
+    module, data = seeded(Residual), Images()
+    hook = hook_for(module, method, 1.4)
+    training = train(module, RECIPE, data, seed=0, hooks=[hook])
+    assert len(training.epochs) == 5
+    size = measure_size(module, (3, 8, 8), hook.masks)
+    assert size.compression >= 1.4 - 1e-3
+    assert all(not p[~hook.masks[n]].any() for n, p in module.named_parameters() if n in hook.masks)
+    small = shrink(module, hook.masks, (3, 8, 8))
+    torch.testing.assert_close(small(data.images), module(data.images), rtol=1e-4, atol=1e-5)
+    assert count_parameters(small) == size.parameters_kept
+
+
+def test_scaling_factors_reach_zero_where_a_branch_is_of_no_use():
+    module, data = seeded(Residual), Images()
+    for block in (module.blocks[1], module.blocks[3]):
+        nn.init.constant_(block[4].weight, 1e-3)
+    hook = hook_for(module, METHODS.get("sparse_structure_selection"), 1.5)
+    hook._penalty = 0.6
+    seen = []
+    train(
+        module,
+        RECIPE,
+        data,
+        seed=0,
+        hooks=[hook],
+        on_epoch=lambda _: seen.append(hook.factors.detach().clone()),
+    )
+    assert bool((seen[-2] == 0).any())  # exact zeros while training
+    assert bool((hook.factors >= 0).all())
+    removed = [i for i in range(4) if not hook.masks[f"blocks.{i}.0.weight"].any()]
+    kept = [i for i in range(4) if i not in removed]
+    assert removed
+    assert hook.factors[removed].max() <= hook.factors[kept].min()
+
+
+def test_factors_are_folded_into_the_weights_at_the_end():
+    module, data = seeded(Residual), Images()
+    hook = hook_for(module, "sparse_structure_selection", 1.05)
+    with torch.no_grad():
+        hook.factors.copy_(torch.tensor([0.5, 0.9, 1.1, 0.7]))
+    module.eval()
+    scaled = module(data.images).detach()
+    hook._fold()
+    torch.testing.assert_close(module(data.images), scaled)
+
+
+def test_proximal_step_by_hand():
+    # z = (0.5 - 0.1 * 2, 0.02 - 0); s = (0.3 - 0.05, 0); v' = (s - f) + 0.9 v; f' = max(s + 0.9 v', 0)
+    factors, velocity = torch.tensor([0.5, 0.02]), torch.tensor([0.1, 0.0])
+    new, speed = proximal_step(factors, velocity, torch.tensor([2.0, 0.0]), rate=0.1, penalty=0.5)
+    torch.testing.assert_close(speed, torch.tensor([0.25 - 0.5 + 0.09, -0.02]))
+    torch.testing.assert_close(new, torch.tensor([0.25 + 0.9 * (0.25 - 0.5 + 0.09), 0.0]))
+
+
+@pytest.mark.parametrize("method", ["network_slimming", "sparse_structure_selection"])
+def test_interrupted_and_resumed_is_uninterrupted(method, tmp_path):
+    def run(last_epochs):
+        module = seeded(Residual)
+        for last in last_epochs:
+            module = seeded(Residual)
+            hook = hook_for(module, method, 1.3)
+            train(*(module, RECIPE, Images()), seed=0, hooks=[hook], last_epoch=last, checkpoint=path)
+        return module, hook
+
+    path = tmp_path / "whole.pt"
+    whole, hook = run([None])
+    path = tmp_path / "parts.pt"
+    parts, resumed = run([2, 4, None])
+    assert hook.masks.equal(resumed.masks)
+    for name, tensor in whole.state_dict().items():
+        assert torch.equal(tensor, parts.state_dict()[name]), name
+
+
+# Population of batch-norm channels that the papers rank, by architecture (facts of the released code).
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("cifar-vgg16", 4_224),
+        ("cifar-vgg19", 5_504),
+        ("preresnet56", 4_048),
+        ("densenet40", 9_360),
+        ("densenet40-paper", 9_048),
+    ],
+)
+def test_all_batch_norm_channels_are_ranked(name, channels):
+    module = build(name)
+    found = scaled_channels(module, couple(module, (3, 32, 32)))
+    assert sum(len(module.get_submodule(item.norm).weight) for item in found) == channels
+
+
+@pytest.mark.parametrize("name", ["cifar-vgg16", "preresnet56", "densenet40"])
+@pytest.mark.parametrize("fraction", [0.4, 0.6])
+def test_a_fraction_of_all_channels_goes_by_the_smallest_scales(name, fraction):
+    module, shape = make(name)
+    masks = slimming_masks(module, shape, fraction)
+    found = scaled_channels(module, couple(module, shape))
+    scales = torch.cat([module.get_submodule(i.norm).weight.detach().abs() for i in found])
+    kept = torch.cat([masks[f"{i.norm}.weight"] for i in found])
+    assert int(kept.sum()) == len(scales) - int(len(scales) * fraction)
+    assert scales[kept].min() >= scales[~kept].max()
+    small = shrink(module, masks, shape)
+    pruned = copy.deepcopy(module)
+    masks.apply(pruned)
+    torch.testing.assert_close(outputs(small, shape), outputs(pruned, shape), rtol=1e-4, atol=1e-4)
+    # Channels of a dense network that no layer reads any more leave too.
+    assert count_parameters(small) <= measure_size(module, shape, masks).parameters_kept
+
+
+def test_streams_are_selected_and_keep_their_width():
+    module, shape = make("preresnet56")
+    small = shrink(module, slimming_masks(module, shape, 0.5), shape)
+    assert small.layer2[1].conv3.out_channels == 128
+    select, norm = small.layer2[1].bn1
+    assert len(select.index) == norm.num_features == small.layer2[1].conv1.in_channels < 128
+
+
+def test_one_channel_stays_in_each_layer():
+    module = as_trained(build("cifar-vgg11"))
+    with torch.no_grad():
+        module.get_submodule(scaled_channels(module, couple(module, (3, 32, 32)))[3].norm).weight.mul_(1e-6)
+    masks = slimming_masks(module, (3, 32, 32), 0.7)
+    assert all(bool(mask.any()) for mask in masks.values())
+
+
+def test_a_network_without_suitable_batch_norm_is_told():
+    with pytest.raises(ShrinkbenchError, match="no batch norm that feeds one layer alone"):
+        slimming_masks(build("lenet5"), (1, 28, 28), 0.5)
+
+
+def test_a_fraction_of_everything_is_refused():
+    with pytest.raises(ShrinkbenchError, match="a fraction of 1 cannot be removed"):
+        slimming_masks(build("preresnet56"), (3, 32, 32), 1.0)

@@ -64,11 +64,13 @@ def scratch_b_epochs(epochs: int, *, large: int, small: int, cap: float | None =
     return int(epochs * (factor if cap is None else min(factor, cap)))
 
 
-def scratch_b(recipe: Recipe, *, large: int, small: int, cap: float | None = None) -> Recipe:
-    """The recipe by which the small network trains from random weights for the large one's computation."""
-    return stretched(
-        recipe, scratch_b_epochs(recipe.epochs, large=large, small=small, cap=cap), suffix="scratch-b"
-    )
+def scratch_b(recipe: Recipe, *, large: int, small: int) -> Recipe:
+    """The recipe by which the small network trains from random weights for the large one's computation.
+
+    Longer by at most ``recipe.largest_stretch``.
+    """
+    epochs = scratch_b_epochs(recipe.epochs, large=large, small=small, cap=recipe.largest_stretch)
+    return stretched(recipe, epochs, suffix="scratch-b")
 
 
 def training_cost(*, epochs: float, images: int, multiply_adds: int) -> Spent:

@@ -50,6 +50,7 @@ class Recipe(Value):
     the weights that are evaluated on the test split: those of the last epoch, or of the epoch with the
     highest validation top-1 (the first such epoch). ``best-test`` repeats what some papers did, choosing on
     the reported split; recipes that use it say so in their name, and every report flags them.
+    ``largest_stretch`` bounds the factor by which a smaller network may train longer for the same computation.
     """
 
     name: str
@@ -71,6 +72,7 @@ class Recipe(Value):
     early_stopping: EarlyStopping | None = None
     selection: Literal["last", "best-validation", "best-test"] = "last"
     precision: Literal["float32", "bf16-mixed"] = "float32"
+    largest_stretch: float | None = Field(default=None, ge=1)
 
 
 class DataSpec(Value):
@@ -119,11 +121,18 @@ class MethodSpec(Value):
     start: Literal["trained", "initialisation"] = "trained"
     source: str | None = None
 
+    @property
+    def from_scratch(self) -> bool:
+        """Whether the pruned architecture is trained from random weights, and nothing else is kept."""
+        return self.finetuning in ("scratch-e", "scratch-b")
+
 
 class RunSpec(Value):
     """One run, resolved in full.
 
-    ``compression`` is original parameters / kept parameters, at least 1, over the whole network.
+    ``compression`` is original parameters / kept parameters, at least 1, over the whole network. ``recipe`` is
+    the training whose outcome is measured; ``search`` that of a method which prunes while it trains, where
+    another training follows.
     """
 
     data: DataSpec
@@ -133,6 +142,7 @@ class RunSpec(Value):
     compression: float = Field(ge=1)
     seed: int = Field(ge=0)
     recipe: Recipe
+    search: Recipe | None = None
     prune_classifier: bool = False
     prune_biases: bool = False
     extra: tuple[ExtraSpec, ...] = ()
@@ -153,10 +163,15 @@ class RunSpec(Value):
     def control(self) -> RunSpec:
         """The unpruned network under the same fine-tuning: equal for every method that has the same."""
         same = {"finetuning": self.method.finetuning, "start": self.method.start}
+        if self.method.from_scratch:  # nothing pruned: equal epochs are equal computation
+            same = {"finetuning": "scratch-e", "start": "initialisation"}
+        elif self.search is not None:  # in place of a training that prunes stands one that does not
+            same["start"] = "trained"
         return self.model_copy(
             update={
                 "method": CONTROL_METHOD.model_copy(update=same),
                 "compression": 1.0,
+                "search": None,
                 "prune_classifier": False,
                 "prune_biases": False,
             }

@@ -3,9 +3,17 @@
 import pytest
 import torch
 from sample_networks import ConvNet, batches, seeded
+from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError, UnknownNameError
+from shrinkbench.models import build
+from shrinkbench.models.initialise import kaiming_normal
 from shrinkbench.pruning import FINETUNINGS, Masks, prune, restart
+from shrinkbench.pruning.surgery import shrink
+
+
+def generator(seed):
+    return torch.Generator().manual_seed(seed)
 
 
 def pruned():
@@ -38,19 +46,44 @@ def test_rewound_weights_are_those_of_the_checkpoint_under_the_mask(name):
         assert torch.equal(tensor, expected), key  # batch-norm statistics too; no values of the method
 
 
-def test_rescaled_weights_have_the_deviation_of_the_survivors():
-    module, masks = pruned()
-    fresh = seeded(ConvNet, seed=9).state_dict()
-    restart(FINETUNINGS.get("reinitialise-rescaled"), module, masks, fresh)
-    for name, mask in masks.items():
-        density = mask.float().mean()
-        expected = fresh[name] / density.sqrt() * mask
-        torch.testing.assert_close(dict(module.named_parameters())[name].detach(), expected)
-    # sqrt(2 / n) with n survivors per input channel, from sqrt(2 / fan-out) (Liu et al. 2019).
-    mask = masks["stem.weight"]
-    fan_out, survivors = mask.numel() / mask.shape[1], mask.sum() / mask.shape[1]
-    factor = (2 / survivors).sqrt() / (2 / fan_out) ** 0.5
-    assert factor.item() == pytest.approx(float(mask.float().mean()) ** -0.5)
+def test_scratch_under_single_weights_has_the_deviation_of_the_survivors():
+    """sqrt(2 / n) with n survivors per input channel, from sqrt(2 / fan out) (Liu et al. 2019)."""
+    module = nn.Sequential(nn.Conv2d(32, 64, 3), nn.Conv2d(64, 128, 3, groups=4))
+    masks = Masks(
+        {
+            n: torch.rand(p.shape, generator=generator(3)) < 0.25
+            for n, p in module.named_parameters()
+            if p.ndim > 1
+        }
+    )
+    fresh = seeded(lambda: nn.Sequential(nn.Conv2d(32, 64, 3), nn.Conv2d(64, 128, 3, groups=4)))
+    kaiming_normal(fresh)
+    restart(FINETUNINGS.get("scratch-e"), module, masks, fresh.state_dict())
+    assert not any(p[~masks[n]].any() for n, p in module.named_parameters() if n in masks)
+    for name, inputs in (("0.weight", 32), ("1.weight", 16)):
+        survivors = dict(module.named_parameters())[name].detach()[masks[name]]
+        # torch's fan out of a grouped convolution counts all outputs, as it does without groups
+        assert float(survivors.std()) == pytest.approx((2 / (len(survivors) / inputs)) ** 0.5, rel=0.03)
+
+
+def test_scratch_under_whole_channels_is_drawn_as_the_small_network_is():
+    """Deviations of every layer, against the network that is built small."""
+    module = build("cifar-vgg16-l1")
+    masks = prune(module, "li2017:vgg16-a", compression=1.01, input_shape=(3, 32, 32))
+    restart(FINETUNINGS.get("scratch-b"), module, masks, build("cifar-vgg16-l1", seed=3).state_dict())
+    small, expected = shrink(module, masks, (3, 32, 32)), build("vgg16-a", seed=4)
+    for name, weight in small.named_parameters():
+        other = dict(expected.named_parameters())[name]
+        assert weight.shape == other.shape
+        if weight.numel() > 30_000:
+            assert weight.detach().std().item() == pytest.approx(other.detach().std().item(), rel=0.03), name
+        elif weight.ndim == 1:
+            assert torch.equal(weight, other), name  # batch norm starts where its network has it start
+
+
+def test_scratch_is_told_from_rounds_in_between():
+    assert FINETUNINGS.get("scratch-b").between.name == "rewind-weights-0"
+    assert FINETUNINGS.get("continue").between.name == "continue"
 
 
 def test_modes_say_what_they_need():
@@ -69,6 +102,8 @@ def test_modes_say_what_they_need():
         ("rewind-weights-7", "rewound", "pretraining", 7),
         ("rewind-learning-rate-7", "kept", "pretraining", 7),
         ("reinitialise", "reinitialised", "pretraining", 0),
+        ("scratch-e", "scratch", "pretraining", 0),
+        ("scratch-b", "scratch", "pretraining", 0),
     ],
 )
 def test_what_the_runner_has_to_do(name, weights, recipe, epoch):

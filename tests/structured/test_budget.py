@@ -53,6 +53,8 @@ def test_scratch_b_moves_the_decay_in_proportion_and_scratch_e_changes_nothing_b
     recipe = RECIPES.get("imagenet-train")
     longer = scratch_b(recipe, large=200, small=150)
     assert (longer.epochs, longer.milestones) == (120, (40, 80))
+    assert scratch_b(recipe, large=1000, small=100).epochs == 180  # doubled at most, on ImageNet
+    assert scratch_b(RECIPES.get("cifar-train"), large=1000, small=100).epochs == 1600
     same = scratch_e(recipe)
     assert same.model_copy(update={"name": recipe.name}) == recipe
     assert same.name != recipe.name

@@ -24,22 +24,31 @@ class Finetuning:
     """What happens after masks are decided.
 
     ``weights``: ``kept`` as pruning left them, ``rewound`` to those after ``epoch`` of pretraining (0: before
-    the first), or ``reinitialised`` with a fresh draw. ``recipe``: ``finetuning``, ``pretraining`` from its
-    epoch ``epoch + 1`` on, or ``none`` for no training at all. ``rescale``: a fresh draw is divided by the
-    root of its layer's density, so that the signal keeps its variance.
+    the first), ``reinitialised`` with a fresh draw, or ``scratch``: a fresh draw with the variance that the
+    pruned architecture asks for. ``recipe``: ``finetuning``, ``pretraining`` from its epoch ``epoch + 1`` on,
+    or ``none`` for no training at all. ``equal``: whether pretraining's ``epochs`` are repeated or, by as many
+    epochs as that takes, its ``computation``.
     """
 
     name: str
     description: str
-    weights: Literal["kept", "rewound", "reinitialised"] = "kept"
+    weights: Literal["kept", "rewound", "reinitialised", "scratch"] = "kept"
     recipe: Literal["finetuning", "pretraining", "none"] = "finetuning"
     epoch: int = 0
-    rescale: bool = False
+    equal: Literal["epochs", "computation"] = "epochs"
 
     @property
     def rewound_to(self) -> int | None:
         """The epoch of pretraining whose weights are needed."""
         return self.epoch if self.weights == "rewound" else None
+
+    @property
+    def between(self) -> Finetuning:
+        """What happens after each round of an iterative schedule but the last.
+
+        An architecture that is to be trained from scratch is found as lottery tickets are: by rewinding.
+        """
+        return rewind_to_start if self.weights == "scratch" else self
 
 
 def _from_name(name: str) -> Finetuning | None:
@@ -92,13 +101,21 @@ reinitialise = _add(
         recipe="pretraining",
     )
 )
-reinitialise_rescaled = _add(
+scratch_e = _add(
     Finetuning(
-        "reinitialise-rescaled",
-        "as reinitialise, with each layer's deviation divided by the root of its density",
-        weights="reinitialised",
+        "scratch-e",
+        "train the pruned architecture from random weights by the pretraining recipe, for the same epochs",
+        weights="scratch",
         recipe="pretraining",
-        rescale=True,
+    )
+)
+scratch_b = _add(
+    Finetuning(
+        "scratch-b",
+        "as scratch-e, for as many epochs as cost the multiply-adds of pretraining the large network",
+        weights="scratch",
+        recipe="pretraining",
+        equal="computation",
     )
 )
 
@@ -109,8 +126,9 @@ def restart(
     """Give ``module`` the weights that training goes on from, in place, and apply ``masks``.
 
     ``source`` is a state dict: the checkpoint of ``mode.epoch`` for rewound weights, a freshly initialised
-    network for reinitialised ones; kept weights need none. Batch-norm statistics are set back with the
-    weights. New values that the pruning method chose (``masks.values_``) are used only if weights are kept.
+    network for reinitialised ones and scratch; kept weights need none. Batch-norm statistics are set back
+    with the weights. New values that the pruning method chose (``masks.values_``) are used only if weights
+    are kept.
     """
     if mode.weights == "kept":
         masks.apply(module)
@@ -120,15 +138,22 @@ def restart(
             f"fine-tuning mode '{mode.name}' needs the weights of epoch {mode.epoch}; pass source="
         )
     module.load_state_dict(source)
-    if mode.rescale:
-        _rescale(module, masks)
+    if mode.weights == "scratch":
+        to_own_fan(module, masks)
     Masks(dict(masks)).apply(module)
 
 
 @torch.no_grad()
-def _rescale(module: nn.Module, masks: Masks) -> None:
-    """With n survivors per input channel, N(0, 2 / fan-out) becomes N(0, 2 / n) (Liu et al. 2019)."""
+def to_own_fan(module: nn.Module, masks: Masks) -> None:
+    """Rescale freshly drawn weights to the deviation that the network left by ``masks`` is drawn with.
+
+    A draw from N(0, 2 / fan out) becomes one from N(0, 2 / n) with n = kept weights / kept inputs: under masks
+    of whole channels the small network's own fan out (He et al. 2015), under masks of single weights the
+    survivors per input channel (Liu et al. 2019, Section 4.3).
+    """
     for name, parameter in module.named_parameters():
         if name in masks and parameter.ndim > 1 and bool(masks[name].any()):
-            density = masks[name].sum().item() / masks[name].numel()
-            parameter.div_(density**0.5)
+            mask = masks[name]
+            inputs = mask.movedim(1, 0).flatten(1).any(1)
+            own = int(mask.sum()) / int(inputs.sum())
+            parameter.mul_((mask.numel() / len(inputs) / own) ** 0.5)

@@ -24,7 +24,7 @@ class Schedule:
     ``start`` tells from which weights pruning starts: ``trained`` ones, or those at ``initialisation``, which
     are then trained with the pretraining recipe in place of the fine-tuning one. Between the compressions
     the network is trained if ``train_between``. ``during`` makes the hook of a schedule that prunes while it
-    trains: the network is then trained once, with that hook.
+    trains: the network is then trained once, with that hook, and fine-tuned afterwards if ``train_after``.
     """
 
     name: str
@@ -33,6 +33,7 @@ class Schedule:
     start: Literal["trained", "initialisation"] = "trained"
     train_between: bool = True
     during: MakeHook | None = None
+    train_after: bool = False
 
     def __call__(self, target: float) -> tuple[float, ...]:
         """The compressions on the way to ``target``."""

@@ -68,6 +68,7 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
                     compression=compression,
                     seed=seed,
                     recipe=_recipe_of(method, finetune=recipe, pretrain=pretrain),
+                    search=_search_of(method, finetune=recipe, pretrain=pretrain),
                     prune_classifier=experiment.prune_classifier,
                     prune_biases=experiment.prune_biases,
                     extra=extra,
@@ -81,7 +82,7 @@ def _recipe_of(method: PruningMethod, *, finetune: Recipe, pretrain: Recipe) -> 
     mode = method.finetuning
     if mode.recipe == "none":
         return with_overrides(finetune, {"epochs": 0})
-    if mode.recipe == "finetuning" and method.schedule.start == "trained":
+    if mode.recipe == "finetuning" and (method.schedule.start == "trained" or method.schedule.train_after):
         return finetune
     if mode.epoch >= pretrain.epochs:
         raise ShrinkbenchError(
@@ -90,6 +91,14 @@ def _recipe_of(method: PruningMethod, *, finetune: Recipe, pretrain: Recipe) -> 
             f"{method.name}[finetuning={mode.name.rpartition('-')[0]}-1]"
         )
     return pretrain
+
+
+def _search_of(method: PruningMethod, *, finetune: Recipe, pretrain: Recipe) -> Recipe | None:
+    """The recipe by which ``method`` finds its masks, where it trains to that end and once more afterwards."""
+    schedule = method.schedule
+    if schedule.during is None or not (schedule.train_after or method.finetuning.name != "continue"):
+        return None
+    return finetune if schedule.start == "trained" else pretrain
 
 
 def _extra(experiment: ExperimentSpec, dataset: Dataset, workspace: Workspace) -> tuple[ExtraSpec, ...]:

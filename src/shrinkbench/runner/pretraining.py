@@ -151,7 +151,7 @@ def weights_to_restart_from(
     """What :func:`shrinkbench.pruning.restart` needs: the weights rewound to, or a fresh draw."""
     if mode.weights == "kept":
         return None
-    if mode.weights == "reinitialised":
+    if mode.weights in ("reinitialised", "scratch"):
         return untrained_network(spec.model, data, spec.seed, "anew", str(iteration)).state_dict()
     if mode.epoch == 0 and spec.weights.kind != "file":
         return untrained_network(spec.model, data, spec.seed).state_dict()

@@ -10,12 +10,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from shrinkbench.budget import scratch_b
 from shrinkbench.measures import Quality
-from shrinkbench.pruning import FINETUNINGS, METHODS, Masks, Upholder, prune, restart, training_hook
+from shrinkbench.metrics import measure_size
+from shrinkbench.pruning import FINETUNINGS, METHODS, Finetuning, Masks, Upholder, prune, restart, training_hook
 from shrinkbench.runner.pretraining import weights_to_restart_from
 from shrinkbench.runner.workspace import BoundData, Workspace
 from shrinkbench.seeds import stream
-from shrinkbench.spec import RunSpec
+from shrinkbench.spec import Recipe, RunSpec
 from shrinkbench.training import Training, evaluate, train
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -47,29 +49,34 @@ def prune_and_train(stage: Stage) -> Outcome:
     spec = stage.spec
     schedule = METHODS.get(spec.method.name).schedule if spec.compression > 1 else None
     if schedule is not None and schedule.during is not None:
-        return _train_with_hook(stage)
+        outcome = _train_with_hook(stage, spec.search or spec.recipe)
+        if spec.search is not None:
+            _train(stage, outcome, iteration=1)
+        return outcome
     outcome = Outcome()
     steps = (1.0,) if schedule is None else schedule(spec.compression)
     for iteration, compression in enumerate(steps):
+        last = iteration == len(steps) - 1
         if compression > 1:
             outcome.masks = _prune(stage, compression, outcome.masks, iteration)
-        if schedule is None or schedule.train_between or iteration == len(steps) - 1:
-            _train(stage, outcome, iteration)
+        if last or schedule is None or schedule.train_between:
+            _train(stage, outcome, iteration, last=last)
         else:
             outcome.masks.apply(stage.module)
     return outcome
 
 
-def _train(stage: Stage, outcome: Outcome, iteration: int) -> None:
+def _train(stage: Stage, outcome: Outcome, iteration: int, *, last: bool = True) -> None:
     """Go on from the weights that the fine-tuning mode names, with the masks upheld."""
     spec, module = stage.spec, stage.module
     mode = FINETUNINGS.get(spec.method.finetuning)
+    mode = mode if last else mode.between
     source = weights_to_restart_from(spec, mode, stage.workspace, stage.data, iteration)
     restart(mode, module, outcome.masks, source)
     outcome.before = evaluate(module, stage.data.test(), precision=spec.recipe.precision)
     outcome.training = train(
         module,
-        spec.recipe,
+        _recipe_of(mode, stage, outcome.masks),
         stage.data,
         seed=stream(spec.seed, "finetune", iteration),
         hooks=[Upholder(module, outcome.masks)],
@@ -78,16 +85,25 @@ def _train(stage: Stage, outcome: Outcome, iteration: int) -> None:
     )
 
 
-def _train_with_hook(stage: Stage) -> Outcome:
-    """Prune while training."""
+def _recipe_of(mode: Finetuning, stage: Stage, masks: Masks) -> Recipe:
+    """The run's recipe or, for equal computation, as much more of it as the masks have saved."""
+    recipe = stage.spec.recipe
+    if mode.equal == "epochs":
+        return recipe
+    size = measure_size(stage.module, stage.input_shape, masks)
+    return scratch_b(recipe, large=size.multiply_adds, small=size.multiply_adds_kept)
+
+
+def _train_with_hook(stage: Stage, recipe: Recipe) -> Outcome:
+    """Prune while training by ``recipe``."""
     spec, module, data = stage.spec, stage.module, stage.data
-    before = evaluate(module, data.test(), precision=spec.recipe.precision)
+    before = evaluate(module, data.test(), precision=recipe.precision)
     hook = training_hook(
         module,
         METHODS.get(spec.method.name),
         compression=spec.compression,
-        epochs=spec.recipe.epochs,
-        steps_per_epoch=math.ceil(len(data.train_source) / spec.recipe.batch_size),
+        epochs=recipe.epochs,
+        steps_per_epoch=math.ceil(len(data.train_source) / recipe.batch_size),
         seed=stream(spec.seed, "pruning"),
         input_shape=stage.input_shape,
         batches=lambda generator: _scoring_batches(stage, generator),
@@ -96,7 +112,7 @@ def _train_with_hook(stage: Stage) -> Outcome:
     )
     training = train(
         module,
-        spec.recipe,
+        recipe,
         data,
         seed=stream(spec.seed, "finetune", 0),
         hooks=[hook],

@@ -88,7 +88,7 @@ def _carry_out(
     store = ResultStore(workspace.root)
     pretrained = {
         p.key: p
-        for p in (spec.pretraining for spec in todo)
+        for p in (_of_control(spec).pretraining for spec in todo)
         if p is not None and not (store.shared_dir("pretrained", p.key) / "weights.safetensors").exists()
     }
     rewound_to = {FINETUNINGS.get(spec.method.finetuning).rewound_to for spec in todo} - {None, 0}
@@ -121,12 +121,17 @@ def _carry_out(
         on_progress(Progress("run", done, total, _label(result.spec), result))
 
 
+def _of_control(spec: RunSpec) -> RunSpec:
+    """What is carried out for ``spec``: its control, where nothing is pruned."""
+    return spec.control if spec.compression == 1 else spec
+
+
 Shared = tuple[str, str, str | None]  # key, label, what went wrong
 
 
 def _lost(spec: RunSpec, failures: Mapping[str, str]) -> str | None:
     """Why ``spec`` cannot run: something that it shares with others has failed."""
-    pretraining = spec.pretraining
+    pretraining = _of_control(spec).pretraining
     if pretraining is not None and pretraining.key in failures:
         return f"pretraining failed: {failures[pretraining.key]}"
     if spec.compression == 1 and spec.control.key in failures:

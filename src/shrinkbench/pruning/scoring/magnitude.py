@@ -25,9 +25,7 @@ from shrinkbench.pruning.structure import (
     reference="mocanu2018scalable",
 )
 @pruning_method("magnitude_without_finetuning", finetuning=finetuning.none, reference="blalock2020state")
-@pruning_method(
-    "rescaled_reinitialisation", finetuning=finetuning.reinitialise_rescaled, reference="liu2019rethinking"
-)
+@pruning_method("rescaled_reinitialisation", finetuning=finetuning.scratch_e, reference="liu2019rethinking")
 @pruning_method("random_reinitialisation", finetuning=finetuning.reinitialise, reference="frankle2019lottery")
 @pruning_method(
     "learning_rate_rewinding",

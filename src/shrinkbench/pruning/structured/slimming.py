@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
-SPARSE_PART = 0.8  # of the epochs; the rest is fine-tuning
 
 
 @dataclass(frozen=True)
@@ -155,13 +154,12 @@ scaled = STRUCTURES.add(
 
 
 class Slimming(PruningHook):
-    """Train with ``penalty * sum |scale|`` for the first four fifths, prune to the target, then without it."""
+    """Train with ``penalty * sum |scale|`` and prune to the target after the last epoch."""
 
     def __init__(self, setting: Setting, *, penalty: float) -> None:
         super().__init__(setting)
         self._penalty = penalty
         self._done = False
-        self._cut = min(max(round(SPARSE_PART * setting.epochs), 1), setting.epochs)
 
     @property
     def settled(self) -> bool:
@@ -178,8 +176,8 @@ class Slimming(PruningHook):
                 layer.weight.grad.add_(layer.weight.sign(), alpha=self._penalty)
 
     def after_epoch(self, epoch: int) -> None:
-        """Prune when it is time."""
-        if epoch == self._cut:
+        """After the last epoch: prune."""
+        if epoch == self.setting.epochs:
             self.adopt(self.setting.decide(self.setting.compression, iteration=epoch))
             self._done = True
 
@@ -198,10 +196,11 @@ def _schedule(penalty: str) -> Schedule:
         f"sparse-scales-{penalty}",
         Schedule(
             f"sparse-scales-{penalty}",
-            f"train with {penalty} x the L1 norm of batch-norm scales for four fifths, prune, train on",
+            f"train with {penalty} x the L1 norm of batch-norm scales, prune, fine-tune",
             once,
             start="initialisation",
             during=partial(Slimming, penalty=float(penalty)),
+            train_after=True,
         ),
     )
 

@@ -34,7 +34,7 @@ def _own(model: str = "resnet56", dataset: str = "cifar10", **more: object) -> p
             rows.append(
                 {
                     **common,
-                    "key": f"control {seed}",
+                    "key": f"control of {method} {seed}",
                     "method": method,
                     "compression_target": 1.0,
                     "compression": 1.0,
@@ -140,12 +140,19 @@ def test_weights_are_not_pooled(bundled: Corpus) -> None:
             "lacks the columns theoretical_speedup, top1",
         ),
         (lambda t: t.assign(status="failed"), "no finished run"),
-        (lambda t: t[t.compression_target > 1], "has no control"),
     ],
 )
 def test_tables_that_cannot_be_laid_over(bundled: Corpus, spoil: object, told: str) -> None:
     with pytest.raises(ShrinkbenchError, match=told):
         overlay(spoil(_own()), bundled)  # type: ignore[operator]
+
+
+def test_tasks_without_a_control_are_told(bundled: Corpus) -> None:
+    own = _own()
+    laid = overlay(own[own.compression_target > 1], bundled)
+    assert not laid.found
+    (reason,) = laid.unmatched
+    assert "there is no control" in reason
 
 
 def test_both_files_of_the_report_read_the_same(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """The report as files: complete, offline, repeatable, tolerant of damage, fast enough."""
 
+import base64
 import itertools
 import json
 import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -158,6 +160,45 @@ def test_a_second_report_replaces_its_own_files_and_no_others(tmp_path):
     assert (out / "tables" / "mine.tex").exists()
     assert (out / "figures" / "mine.pdf").exists()
     assert (tmp_path / "big" / "plan.json").exists()
+
+
+def test_results_stand_beside_published_ones(tmp_path):
+    pairs = [("cifar10", "resnet56"), ("digits", "digits-cnn")]
+    store = write_store(tmp_path / "store", make_results(pairs=pairs, methods=["random"], seeds=(0, 1)))
+    report = write_report(store.root, tmp_path / "out")
+    text = report.index.read_text(encoding="utf-8")
+    section = text[text.index('id="published"') : text.index('id="pitfalls"')]
+    assert "<h3>cifar10 / resnet56</h3>" in section
+    assert "Own network: resnet56" in section  # the notes
+    assert "digits / digits-cnn: the corpus has no curve" in section
+    drawing = re.search(r'src="data:image/svg\+xml;base64,([^"]+)" alt="([^"]+)"', section)
+    stem = report.index.parent / "published" / "overlay-cifar10-resnet56"
+    assert base64.b64decode(drawing[1]) == stem.with_suffix(".svg").read_bytes()
+    assert "own methods in colour" in drawing[2]
+    points = pd.read_csv(stem.with_suffix(".csv"))
+    assert set(points["side"]) == {"own", "published"}
+    assert stem.with_suffix(".csv") in report.files
+
+
+def test_another_corpus_is_laid_beside(tmp_path):
+    exported = Path(__file__).parents[2].parent / "shared" / "data" / "corpus"
+    if not exported.is_dir():
+        pytest.skip(f"{exported} is absent")
+    store = write_store(
+        tmp_path / "store", make_results(pairs=[("cifar10", "resnet20")], methods=["random"], seeds=(0, 1))
+    )
+    text = write_report(store.root, tmp_path / "out", corpus=exported).index.read_text(encoding="utf-8")
+    assert "<h3>cifar10 / resnet20</h3>" in text
+    assert "those of 81 papers" in text
+    with pytest.raises(ShrinkbenchError, match="there is no folder"):
+        write_report(store.root, tmp_path / "no", corpus=tmp_path / "nowhere")
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_store_of_failures_alone_has_nothing_to_lay_beside(tmp_path):
+    result = make_result(make_spec(), failed="out of memory")
+    text = write_report(write_store(tmp_path / "store", [result]).root, tmp_path / "out").index.read_text()
+    assert "No task here has a published counterpart" in text
 
 
 def test_damaged_files_are_named_and_counted_and_nothing_else_is_lost(tmp_path):

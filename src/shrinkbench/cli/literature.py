@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from shrinkbench.cli.options import AsJson, CorpusDir
 from shrinkbench.errors import ShrinkbenchError
 
 if TYPE_CHECKING:
@@ -24,17 +25,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-CorpusDir = Annotated[
-    Path | None,
-    typer.Option(
-        "--corpus",
-        metavar="DIR",
-        help="The published CSV export (or a checkout that holds it), or a corpus in our format; "
-        "without it, the bundled tables of Liu et al. 2019.",
-    ),
-]
 OutDir = Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Write files to this folder.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Keep = Annotated[
     list[str] | None,
     typer.Option("--keep", metavar="NAME", help="Do not apply this named exclusion; repeat for several."),

@@ -77,3 +77,14 @@ def load_plugins(paths: list[Path] | None) -> None:
     load_entry_points()
     for path in paths or []:
         load_plugin(path)
+
+
+CorpusDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--corpus",
+        metavar="DIR",
+        help="The published CSV export (or a checkout that holds it), or a corpus in our format; "
+        "without it, the bundled tables of Liu et al. 2019.",
+    ),
+]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shrinkbench.cli.options import AsJson, Data, Device, Plugins
+from shrinkbench.cli.options import AsJson, CorpusDir, Data, Device, Plugins
 from shrinkbench.errors import ShrinkbenchError
 
 if TYPE_CHECKING:
@@ -51,12 +51,13 @@ def report(
     out: Annotated[Path | None, typer.Option(help="Folder for the report; by default DIR/report.")] = None,
     proposed: Proposed = None,
     figures: Annotated[bool, typer.Option(help="Draw the figures for papers too.")] = True,
+    corpus: CorpusDir = None,
 ) -> None:
     """Write the report: one offline page, figures (SVG, PDF, PNG), tables, results.csv, results.parquet."""
     from shrinkbench.report.html import write_report
 
     written = write_report(
-        directory, out or directory / "report", proposed=proposed or (), with_figures=figures
+        directory, out or directory / "report", proposed=proposed or (), with_figures=figures, corpus=corpus
     )
     for problem in written.problems:
         typer.echo(f"skipped {problem}", err=True)

@@ -106,7 +106,7 @@ def overlay(own: pd.DataFrame, corpus: Corpus | None = None, *, keep: Collection
 
     Tasks are dataset and network, and weights and recipe where there are several. Changes in accuracy are
     measured run by run from the control (``compression_target`` 1) of the same seed. Raises
-    ``ShrinkbenchError`` for a table without the needed columns, finished runs or controls.
+    ``ShrinkbenchError`` for a table without the needed columns or finished runs.
     """
     corpus = load_corpus() if corpus is None else corpus
     selection = select(corpus, "curves", keep=keep)
@@ -118,7 +118,13 @@ def overlay(own: pd.DataFrame, corpus: Corpus | None = None, *, keep: Collection
         if not pairs:
             unmatched.append(f"{task}: the corpus has no curve for this dataset and network")
             continue
-        control, pruned = _with_changes(rows, task)
+        if not (rows["compression_target"] == 1).any():
+            unmatched.append(
+                f"{task}: there is no control, so changes in accuracy are unknown; add compression 1 to the "
+                "experiment"
+            )
+            continue
+        control, pruned = _with_changes(rows)
         panels = tuple(
             panel
             for x in EFFICIENCIES
@@ -180,14 +186,10 @@ def _tasks(done: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
             yield " / ".join([str(dataset), str(model), *map(str, values)]), part
 
 
-def _with_changes(rows: pd.DataFrame, task: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _with_changes(rows: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The controls, once each, and the pruned runs with their changes from the control of the same seed."""
     is_control = rows["compression_target"] == 1
-    control = rows[is_control].drop_duplicates("key")
-    if control.empty:
-        raise ShrinkbenchError(
-            f"{task} has no control, so changes in accuracy are unknown; add compression 1 to the experiment"
-        )
+    control = rows[is_control].drop_duplicates("seed")  # every method lists the one control of a seed
     pruned = rows[~is_control].copy()
     for change in CHANGES:
         column = OWN_COLUMNS[change]
@@ -266,12 +268,14 @@ def _starting_points(sides: _Sides) -> Iterable[str]:
             stated.setdefault(n.result.paper, []).append(value)
     papers = {n.result.paper for n in sides.published}
     values = [median(found) for found in stated.values()]
-    between = f"{_between([100 * v for v in values])} % top-1 in {_papers(len(values))}; " if values else ""
+    between = f"{_between([100 * v for v in values])} % top-1 in {_papers(len(values))}" if values else ""
+    silent = len(papers) - len(values)
+    without = f"{_papers(silent)} without one" if silent else ""
     yield (
         f"Own changes are from the unpruned control after the same fine-tuning ({100 * own:.2f} % top-1, "
         f"{len(top1)} seed{'s' if len(top1) > 1 else ''}); "
         "published changes are from each paper's own initial network, seldom trained further "
-        f"({between}{_papers(len(papers) - len(values))} without one)."
+        f"({'; '.join(part for part in (between, without) if part)})."
     )
     if values and abs(own - median(values)) > NOTABLE:
         side = "below" if own < median(values) else "above"

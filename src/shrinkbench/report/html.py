@@ -21,6 +21,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.literature.store import load_corpus
 from shrinkbench.plotting import FORMATS, save
 from shrinkbench.report import checklist as checklists
 from shrinkbench.report.citations import bibtex, cite
@@ -30,6 +31,7 @@ from shrinkbench.report.observations import AXES, METRICS, Observations, aggrega
 from shrinkbench.report.origin import trace
 from shrinkbench.report.payload import as_script, build_payload
 from shrinkbench.report.pitfalls import find_pitfalls
+from shrinkbench.report.published import as_data_uri, files_of, read_published, write_published
 from shrinkbench.report.tables import TEXTS, Table, all_tables, p_value
 from shrinkbench.report.verdict import BASES, Verdict, Win, reach_verdict
 from shrinkbench.results.frame import to_frame
@@ -48,14 +50,20 @@ class WrittenReport:
 
 
 def write_report(
-    store_dir: Path, out_dir: Path, *, proposed: Sequence[str] = (), with_figures: bool = True
+    store_dir: Path,
+    out_dir: Path,
+    *,
+    proposed: Sequence[str] = (),
+    with_figures: bool = True,
+    corpus: Path | None = None,
 ) -> WrittenReport:
     """Write ``index.html``, figures (SVG, PDF, PNG), tables, ``results.csv`` and ``results.parquet``.
 
-    Needs no network and no torch. ``proposed`` names the methods that the checklist judges; ``with_figures``
-    leaves out the figures for papers, most of the work. Files of the store that cannot be read are named in
-    the page; files of an earlier report in ``out_dir`` are replaced, others left alone. Raises
-    ``ShrinkbenchError`` where the folder holds no results or ``out_dir`` cannot be written.
+    Needs no network and no torch. ``proposed`` names the methods that the checklist judges. ``corpus`` is the
+    literature that results are laid beside, the bundled tables of Liu et al. 2019 where it is ``None``.
+    ``with_figures`` leaves out that and the figures for papers, most of the work. Files of the store that
+    cannot be read are named in the page; files of an earlier report in ``out_dir`` are replaced, others left
+    alone. Raises ``ShrinkbenchError`` where the folder holds no results or ``out_dir`` cannot be written.
     """
     store = existing_store(store_dir)
     results, problems = store.results()
@@ -65,10 +73,15 @@ def write_report(
     plan = store.find_plan()
     if isinstance(plan, Problem):
         problems, plan = [plan, *problems], None
+    literature = load_corpus(corpus)
     evidence = checklists.gather(results, proposed=proposed)
-    figures = out_dir / "figures"
+    figures, beside = out_dir / "figures", out_dir / "published"
     drawn = ACCURACIES if with_figures else ()
-    work = [partial(write_tradeoffs, evidence.observations, figures, metric=metric) for metric in drawn]
+    work: list[Callable[[], object]] = [
+        partial(write_tradeoffs, evidence.observations, figures, metric=metric) for metric in drawn
+    ]
+    if with_figures:
+        work.append(partial(write_published, to_frame(results), literature, beside))
     with _beside(work):
         verdict = reach_verdict(evidence.observations)
         tables = all_tables(evidence.observations)
@@ -76,16 +89,19 @@ def write_report(
         citations = cite(results)
         written.append(out_dir / "references.bib")
         write_atomically(written[-1], bibtex(citations).encode(), durable=False)
-        page = render_page(
-            "index.html.j2",
+        content = {
             **_facts(store_dir, results, problems, plan, evidence.observations),
             **_judgement(results, evidence),
             **_verdict(verdict, evidence.observations),
-            tables_by_group=_grouped(tables),
-            origin=trace(results, plan),
-            citations=citations,
-            bibtex=bibtex(citations),
-        )
+            "tables_by_group": _grouped(tables),
+            "origin": trace(results, plan),
+            "citations": citations,
+            "bibtex": bibtex(citations),
+        }
+    published = read_published(beside) if with_figures else None
+    if published is not None:
+        written += files_of(published, beside)
+    page = render_page("index.html.j2", **content, published=published, published_dir=beside)
     written += [
         figures / f"{figure_name(metric, axis)}.{extension}"
         for metric, axis, extension in product(drawn, SIZES, FORMATS)
@@ -309,6 +325,7 @@ def render_page(template: str, **values: Any) -> str:
         lead=_lead,
         breakable=_breakable,
         formats=_formats,
+        as_data_uri=as_data_uri,
         version=_version(),
     )
 

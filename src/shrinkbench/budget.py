@@ -83,14 +83,28 @@ def training_cost(*, epochs: float, images: int, multiply_adds: int) -> Spent:
     return Spent(epochs=epochs, images=seen, multiply_adds=float(PASSES_PER_STEP * seen * multiply_adds))
 
 
-def total(budget: Budget) -> Spent:
-    """All stages together."""
-    stages = (budget.pretraining, budget.pruning, budget.retraining)
+def scoring_cost(*, images: int, multiply_adds: int, backward: bool) -> Spent:
+    """What scoring on ``images`` images costs: a forward pass each and, for gradients, a backward pass.
+
+    >>> scoring_cost(images=10, multiply_adds=5, backward=False)
+    Spent(epochs=0.0, images=10, multiply_adds=50.0)
+    """
+    passes = PASSES_PER_STEP if backward else 1
+    return Spent(epochs=0, images=images, multiply_adds=float(passes * images * multiply_adds))
+
+
+def together(*stages: Spent) -> Spent:
+    """Several stages as one."""
     return Spent(
         epochs=sum(s.epochs for s in stages),
         images=sum(s.images for s in stages),
         multiply_adds=sum(s.multiply_adds for s in stages),
     )
+
+
+def total(budget: Budget) -> Spent:
+    """All stages together; an unknown pretraining counts as nothing."""
+    return together(budget.pretraining or NOTHING, budget.pruning, budget.retraining)
 
 
 def epochs_within(spent: Spent, *, images: int, multiply_adds: int) -> float:

@@ -60,7 +60,10 @@ class WeightHistogram(Value):
 
 
 class Spent(Value):
-    """Training effort of one stage: epochs, images seen and multiply-adds of forward and backward passes."""
+    """Effort of one stage: epochs of training, images seen, multiply-adds of forward and backward passes.
+
+    Images that were only scored on count as seen, not as epochs. Weights that masks hold at zero cost nothing.
+    """
 
     epochs: float
     images: int
@@ -68,9 +71,14 @@ class Spent(Value):
 
 
 class Budget(Value):
-    """What a run cost in all, by stage; what several runs share counts for each of them."""
+    """What a run cost in all, by stage; what several runs share counts for each of them.
 
-    pretraining: Spent
+    ``pretraining`` is ``None`` where it is unknown: weights of a file tell nothing of their making.
+    ``pruning`` is finding the masks, earlier rounds of an iterative method included; ``retraining`` is the
+    training whose outcome is measured, while it prunes or after.
+    """
+
+    pretraining: Spent | None
     pruning: Spent
     retraining: Spent
 

@@ -221,7 +221,8 @@ class ExperimentSpec(Value):
 
     ``recipe`` and ``pretrain_recipe`` may be left out: the dataset's card names its standard ones.
     ``finetune`` and ``pretrain`` override single fields of those recipes. ``extra`` names further evaluation
-    splits (CIFAR-10.1, corrupted images), which become columns of the result table.
+    splits (CIFAR-10.1, corrupted images), which become columns of the result table. ``latency`` lists batch
+    sizes at which each pruned network is timed beside the unpruned one.
     """
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -243,6 +244,7 @@ class ExperimentSpec(Value):
     validation_images: int | None = Field(default=None, ge=1)
     test_images: int | None = Field(default=None, ge=1)
     extra: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    latency: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = ()
 
     @field_validator("compression")
     @classmethod

@@ -92,26 +92,27 @@ def default_levels(observations: Observations, axis: str) -> list[float]:
     return [2.0**k for k in range(1, 12) if math.isfinite(highest) and 2.0**k <= highest * (1 + SAME)]
 
 
-def at_equal_budget(observations: Observations, *, metric: str = "top1") -> pd.DataFrame:
+def at_equal_budget(
+    observations: Observations, *, metric: str = "top1", budget: str = "training_budget"
+) -> pd.DataFrame:
     """Values at equal training budget: columns task (without recipe), compression_target, level, method, ...
 
+    ``budget`` is ``training_budget`` (epochs) or ``training_multiply_adds`` (of all stages, with pretraining).
     A method that was run with several budgets has a curve over budget, which is interpolated and never
     extended; one with a single budget counts at budgets within 5 % of its own. Levels are the budgets that at
     least two methods cover.
     """
     rows = []
-    known = observations.pruned.dropna(subset=["training_budget", metric])
+    known = observations.pruned.dropna(subset=[budget, metric])
     for (problem, target), cell in groups(known, "problem", "compression_target"):
-        spans = cell.groupby("method")["training_budget"].agg(["min", "max"])
+        spans = cell.groupby("method")[budget].agg(["min", "max"])
         low, high = spans["min"] * (1 - SAME_BUDGET), spans["max"] * (1 + SAME_BUDGET)
-        for level in _distinct(cell["training_budget"].to_numpy(dtype=float)):
+        for level in _distinct(cell[budget].to_numpy(dtype=float)):
             covering = spans.index[(low <= level) & (level <= high)]
             if len(covering) < 2:
                 continue
             for (method, seed), run in groups(cell[cell["method"].isin(covering)], "method", "seed"):
-                value = stats.interpolate(run["training_budget"], run[metric], [level], tolerance=SAME_BUDGET)[
-                    0
-                ]
+                value = stats.interpolate(run[budget], run[metric], [level], tolerance=SAME_BUDGET)[0]
                 rows.append((problem, target, level, method, seed, value))
     columns = ["task", "compression_target", "level", "method", "seed", "value"]
     return pd.DataFrame(rows, columns=columns).dropna(subset=["value"]).reset_index(drop=True)

@@ -32,7 +32,7 @@ from shrinkbench.report.origin import trace
 from shrinkbench.report.payload import as_script, build_payload
 from shrinkbench.report.pitfalls import find_pitfalls
 from shrinkbench.report.published import as_data_uri, files_of, read_published, write_published
-from shrinkbench.report.tables import TEXTS, Table, all_tables, p_value
+from shrinkbench.report.tables import TEXTS, Table, all_tables, latency_table, p_value
 from shrinkbench.report.verdict import BASES, Verdict, Win, reach_verdict
 from shrinkbench.results.frame import to_frame
 from shrinkbench.results.record import RunResult
@@ -85,6 +85,7 @@ def write_report(
     with _beside(work):
         verdict = reach_verdict(evidence.observations)
         tables = all_tables(evidence.observations)
+        tables += [table for table in (latency_table(results),) if table]
         written = _write_data(results, evidence.observations, tables, out_dir)
         citations = cite(results)
         written.append(out_dir / "references.bib")
@@ -285,6 +286,7 @@ def _grouped(tables: Sequence[Table]) -> list[tuple[str, list[Table], bool]]:
         "top5": "Top-5 accuracy",
         "curve-summary": "Curves in two numbers",
         "pairs": "Pairs of methods",
+        "latency": "Measured latency",
     }
     groups: dict[str, list[Table]] = {title: [] for title in titles.values()}
     for table in tables:

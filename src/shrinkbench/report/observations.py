@@ -52,7 +52,7 @@ class Observations:
     ``pruned`` has one row per finished run with a compression target above 1, ``control`` one per task, seed
     and recipe, whatever number of methods share it. Both carry the columns of the result table, ``task``,
     ``problem`` (the task without its recipe), ``top1_change`` (from the control of the same seed),
-    ``measured_speedup``, ``training_cost`` (spent) and ``training_budget`` (allowed). ``methods`` and
+    ``training_cost`` and ``training_budget`` (epochs spent and allowed after pretraining). ``methods`` and
     ``tasks`` give the order of every table and legend; ``chance`` names the methods that score at random;
     ``metrics`` are those of :data:`METRICS` and top-1 on extra evaluation splits.
     """
@@ -77,7 +77,6 @@ def observe(results: Iterable[RunResult], *, methods: Sequence[str] = ()) -> Obs
     frame["method"] = method_labels(names)
     frame["task"] = task_labels(names)
     frame["problem"] = task_labels(names, with_recipe=False)
-    frame["measured_speedup"] = [_measured_speedup(r) for r in done]
     frame["training_cost"] = _training_costs(done)
     frame["training_budget"] = _training_budgets(done)
     frame = frame.drop_duplicates(["task", "method", "compression_target", "seed"], ignore_index=True)
@@ -188,30 +187,24 @@ def _shortest_labels(names: Sequence[_Names], recipes: Sequence[str]) -> list[st
     return labels
 
 
-def _measured_speedup(result: RunResult) -> float:
-    """Dense over pruned wall time at the largest batch timed, of the small network where there is one."""
-    timed = sorted(result.provenance.latency, key=lambda t: (t.form == "small", t.batch_size))
-    return timed[-1].dense_seconds / timed[-1].seconds if timed else float("nan")
-
-
 def _training_costs(results: Sequence[RunResult]) -> list[float]:
-    """Multiply-adds spent after pruning where every run records them, else epochs of fine-tuning."""
-    if results and all(r.budget for r in results):
-        return [
-            r.budget.pruning.multiply_adds + r.budget.retraining.multiply_adds if r.budget else np.nan
-            for r in results
-        ]
-    return [np.nan if r.epochs_run is None else float(r.epochs_run) for r in results]
+    """Epochs of training to find the masks and after, where recorded, else those of the last training."""
+    return [
+        r.budget.pruning.epochs + r.budget.retraining.epochs
+        if r.budget
+        else np.nan
+        if r.epochs_run is None
+        else float(r.epochs_run)
+        for r in results
+    ]
 
 
 def _training_budgets(results: Sequence[RunResult]) -> list[float]:
-    """What a run was allowed: multiply-adds after pruning where all are recorded and none may stop early.
-
-    Otherwise epochs of fine-tuning, as the recipe allows them or, over several rounds, as they were run.
-    """
-    if results and all(r.budget for r in results) and not any(r.spec.recipe.early_stopping for r in results):
-        return _training_costs(results)
-    return [float(max(r.spec.recipe.epochs, r.epochs_run or 0)) for r in results]
+    """Epochs that a run was allowed: those of its recipe or, over several rounds, as they were run."""
+    return [
+        cost if r.budget and not r.spec.recipe.early_stopping else max(float(r.spec.recipe.epochs), cost)
+        for r, cost in zip(results, _training_costs(results), strict=True)
+    ]
 
 
 def aggregate(rows: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:

@@ -6,13 +6,15 @@ import csv
 import html
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from statistics import fmean, stdev
 from typing import Any
 
 from shrinkbench.report import stats
 from shrinkbench.report.compare import curve_summaries, pairwise, records
 from shrinkbench.report.observations import CONTROL, METRICS, Observations, aggregate
+from shrinkbench.results.record import Latency, RunResult
 
 
 @dataclass(frozen=True)
@@ -276,6 +278,50 @@ def slug(text: str) -> str:
     """
     words = "".join(c if c.isalnum() or c == "." else " " for c in text.lower()).split()
     return "-".join(words)
+
+
+def latency_table(results: Iterable[RunResult]) -> Table | None:
+    """Measured wall times beside theoretical speedups, mean over seeds; ``None`` where none were taken."""
+    cells: dict[tuple[Any, ...], list[tuple[Latency, float]]] = {}
+    for run in results:
+        for timed in run.provenance.latency if run.size else ():
+            how = (timed.batch_size, timed.form, timed.threads, timed.precision, run.provenance.device)
+            cell = (run.spec.data.name, run.spec.model, run.spec.method.name, run.spec.compression, *how)
+            speedup = run.size.theoretical_speedup if run.size else math.nan
+            cells.setdefault(cell, []).append((timed, speedup))
+    rows = []
+    for cell, found in sorted(cells.items()):
+        dataset, model, method, target, batch, form, threads, precision, device = cell
+        ratios = [timed.dense_seconds / timed.seconds for timed, _ in found]
+        spread = stdev(ratios) if len(ratios) > 1 else math.nan
+        rows.append(
+            (
+                Cell(f"{dataset} / {model}"),
+                Cell(method),
+                Cell(f"{target:g}×"),
+                Cell(str(batch)),
+                Cell(form),
+                Cell(f"{1e3 * fmean(timed.dense_seconds for timed, _ in found):.3g}"),
+                Cell(f"{1e3 * fmean(timed.seconds for timed, _ in found):.3g}"),
+                Cell(plus_minus(fmean(ratios), spread, percent=False)),
+                Cell(f"{fmean(speedup for _, speedup in found):.3g}"),
+                Cell(f"{device}, {threads} threads, {precision}"),
+            )
+        )
+    if not rows:
+        return None
+    return Table(
+        name="latency",
+        caption="Measured latency: milliseconds of a forward pass of one batch, dense and pruned (timed in "
+        "turn), and how many times faster that is, beside the theoretical speedup. Small: masked channels were "
+        "cut out; masked: the network is as large as before.",
+        columns=(
+            *("task", "method", "target", "batch", "form", "dense ms", "pruned ms"),
+            *("measured speedup", "theoretical", "measured on"),
+        ),
+        rows=tuple(rows),
+        stubs=2,
+    )
 
 
 def all_tables(observations: Observations) -> list[Table]:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from shrinkbench.results.record import Quality, RunResult
+from shrinkbench.budget import total
+from shrinkbench.results.record import Budget, Quality, RunResult
 
 COLUMNS: dict[str, str] = {
     "key": "string",
@@ -30,6 +31,10 @@ COLUMNS: dict[str, str] = {
     "top5_before_finetuning": "float64",
     "loss_before_finetuning": "float64",
     "epochs_run": "Int64",
+    "measured_speedup": "float64",
+    "training_epochs": "float64",
+    "training_images": "Int64",
+    "training_multiply_adds": "float64",
     "seconds": "float64",
     "error": "string",
 }
@@ -71,6 +76,8 @@ def _row(result: RunResult, splits: list[str]) -> dict[str, Any]:
         **_quality("", "", result.after),
         **_quality("", "_before_finetuning", result.before),
         "epochs_run": result.epochs_run,
+        "measured_speedup": measured_speedup(result),
+        **_spent(result.budget),
         "seconds": result.provenance.seconds,
         "error": result.error,
         **{
@@ -78,6 +85,21 @@ def _row(result: RunResult, splits: list[str]) -> dict[str, Any]:
             for split in splits
             for name, value in _quality(f"{split}_", "", result.further.get(split)).items()
         },
+    }
+
+
+def measured_speedup(result: RunResult) -> float | None:
+    """Dense over pruned wall time at the largest batch timed, of the small network where there is one."""
+    timed = sorted(result.provenance.latency, key=lambda t: (t.form == "small", t.batch_size))
+    return timed[-1].dense_seconds / timed[-1].seconds if timed else None
+
+
+def _spent(budget: Budget | None) -> dict[str, float | None]:
+    """All stages together, pretraining included; unknown where that is."""
+    spent = total(budget) if budget and budget.pretraining is not None else None
+    return {
+        f"training_{name}": getattr(spent, name) if spent else None
+        for name in ("epochs", "images", "multiply_adds")
     }
 
 

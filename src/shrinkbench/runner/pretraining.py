@@ -9,9 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from shrinkbench.budget import NOTHING, training_cost
 from shrinkbench.download import sha256_of
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.measures import EpochRecord
+from shrinkbench.measures import EpochRecord, Spent
 from shrinkbench.models import build, get_model, load_weights, read_state_dict
 from shrinkbench.pruning import Finetuning, save_tensors
 from shrinkbench.results.store import ResultStore, write_atomically
@@ -84,6 +85,19 @@ def ensure_pretrained(
     save_tensors(module.state_dict(), weights)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return folder
+
+
+def pretraining_cost(spec: RunSpec, workspace: Workspace, *, images: int, multiply_adds: int) -> Spent | None:
+    """What the weights cost that ``spec`` starts from; ``None`` for those of a file, which do not tell."""
+    if spec.method.from_scratch or spec.method.start == "initialisation":
+        return NOTHING  # none of the large network's training is in the weights that are measured
+    if spec.weights.kind == "file":
+        return None
+    if spec.pretraining is None:
+        return NOTHING
+    folder = ensure_pretrained(spec.pretraining, workspace)
+    epochs = len(json.loads((folder / "card.json").read_text(encoding="utf-8"))["epochs"])
+    return training_cost(epochs=epochs, images=images, multiply_adds=multiply_adds)
 
 
 def pretrain(

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from shrinkbench.budget import scratch_b
-from shrinkbench.measures import Quality
+from shrinkbench.budget import NOTHING, scoring_cost, scratch_b, together, training_cost
+from shrinkbench.measures import Quality, Spent
 from shrinkbench.metrics import measure_size
 from shrinkbench.pruning import FINETUNINGS, METHODS, Finetuning, Masks, Upholder, prune, restart, training_hook
 from shrinkbench.runner.pretraining import weights_to_restart_from
@@ -25,11 +26,13 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 @dataclass
 class Outcome:
-    """Masks, quality before the last training, and that training."""
+    """Masks, quality before the last training, that training, and what finding and training cost."""
 
     masks: Masks = field(default_factory=lambda: Masks({}))
     before: Quality | None = None
     training: Training = field(default_factory=Training)
+    pruning: Spent = NOTHING
+    retraining: Spent = NOTHING
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Stage:
     data: BoundData
     input_shape: tuple[int, ...]
     folder: Path
+    scored: Counter[str] = field(default_factory=Counter)
 
 
 def prune_and_train(stage: Stage) -> Outcome:
@@ -52,7 +56,7 @@ def prune_and_train(stage: Stage) -> Outcome:
         outcome = _train_with_hook(stage, spec.search or spec.recipe)
         if spec.search is not None:
             _train(stage, outcome, iteration=1)
-        return outcome
+        return _with_scoring(stage, outcome)
     outcome = Outcome()
     steps = (1.0,) if schedule is None else schedule(spec.compression)
     for iteration, compression in enumerate(steps):
@@ -63,7 +67,7 @@ def prune_and_train(stage: Stage) -> Outcome:
             _train(stage, outcome, iteration, last=last)
         else:
             outcome.masks.apply(stage.module)
-    return outcome
+    return _with_scoring(stage, outcome)
 
 
 def _train(stage: Stage, outcome: Outcome, iteration: int, *, last: bool = True) -> None:
@@ -73,6 +77,7 @@ def _train(stage: Stage, outcome: Outcome, iteration: int, *, last: bool = True)
     mode = mode if last else mode.between
     source = weights_to_restart_from(spec, mode, stage.workspace, stage.data, iteration)
     restart(mode, module, outcome.masks, source)
+    outcome.pruning = together(outcome.pruning, outcome.retraining)  # what came before has found the masks
     outcome.before = evaluate(module, stage.data.test(), precision=spec.recipe.precision)
     outcome.training = train(
         module,
@@ -83,6 +88,28 @@ def _train(stage: Stage, outcome: Outcome, iteration: int, *, last: bool = True)
         first_epoch=mode.epoch + 1,
         checkpoint=stage.folder / f"checkpoint-{iteration}.pt",
     )
+    outcome.retraining = _cost(stage, outcome.training, outcome.masks)
+
+
+def _cost(stage: Stage, training: Training, masks: Masks) -> Spent:
+    """The epochs that were run, at the multiply-adds that ``masks`` leave."""
+    return training_cost(
+        epochs=len(training.epochs),
+        images=len(stage.data.train_source),
+        multiply_adds=measure_size(stage.module, stage.input_shape, masks).multiply_adds_kept,
+    )
+
+
+def _with_scoring(stage: Stage, outcome: Outcome) -> Outcome:
+    """Add what scoring cost, on the whole network."""
+    if images := stage.scored["images"]:
+        scoring = scoring_cost(
+            images=images,
+            multiply_adds=measure_size(stage.module, stage.input_shape, Masks({})).multiply_adds,
+            backward="gradients" in METHODS.get(stage.spec.method.name).needs,
+        )
+        outcome.pruning = together(outcome.pruning, scoring)
+    return outcome
 
 
 def _recipe_of(mode: Finetuning, stage: Stage, masks: Masks) -> Recipe:
@@ -118,7 +145,8 @@ def _train_with_hook(stage: Stage, recipe: Recipe) -> Outcome:
         hooks=[hook],
         checkpoint=stage.folder / "checkpoint-0.pt",
     )
-    return Outcome(hook.masks, before, training)
+    # Masks change on the way, and the network is whole at first: counted as dense throughout.
+    return Outcome(hook.masks, before, training, retraining=_cost(stage, training, Masks({})))
 
 
 def _prune(stage: Stage, compression: float, masks: Masks, iteration: int) -> Masks:
@@ -139,10 +167,7 @@ def _prune(stage: Stage, compression: float, masks: Masks, iteration: int) -> Ma
 
 
 def _scoring_batches(stage: Stage, generator: torch.Generator) -> Batches:
-    """Batches to score on, not augmented, and not drawn before somebody asks for the first."""
-    batch_size = stage.spec.recipe.batch_size
-    return _lazily(lambda: stage.data.train(batch_size, generator=generator, augment=False))
-
-
-def _lazily(make: Callable[[], Batches]) -> Batches:
-    yield from make()
+    """Batches to score on, not augmented, and not drawn before somebody asks for the first; counted."""
+    for inputs, labels in stage.data.train(stage.spec.recipe.batch_size, generator=generator, augment=False):
+        stage.scored["images"] += len(inputs)
+        yield inputs, labels

@@ -10,15 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.measures import EpochRecord, WeightHistogram
+from shrinkbench.measures import Budget, EpochRecord, WeightHistogram
 from shrinkbench.metrics import layer_densities, measure_size
 from shrinkbench.models import get_model
 from shrinkbench.pruning import METHODS, Masks
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, write_atomically
-from shrinkbench.runner.pretraining import initial_network
+from shrinkbench.runner.pretraining import initial_network, pretraining_cost
 from shrinkbench.runner.provenance import Stopwatch, provenance
 from shrinkbench.runner.retraining import Stage, prune_and_train
+from shrinkbench.runner.timing import latencies
 from shrinkbench.runner.workspace import BoundData, Workspace
 from shrinkbench.spec import RunSpec
 from shrinkbench.training import evaluate
@@ -96,11 +97,18 @@ def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path
     unpruned = {name: p.detach().clone() for name, p in module.named_parameters()}
     outcome = prune_and_train(Stage(spec, module, workspace, data, shape, folder))
     masks, training = outcome.masks, outcome.training
+    size = measure_size(module, shape, masks)
+    images = len(data.train_source)
+    budget = Budget(
+        pretraining=pretraining_cost(spec, workspace, images=images, multiply_adds=size.multiply_adds),
+        pruning=outcome.pruning,
+        retraining=outcome.retraining,
+    )
     return RunResult(
         key=spec.key,
         spec=spec,
         status="done",
-        size=measure_size(module, shape, masks),
+        size=size,
         before=outcome.before,
         after=evaluate(module, data.test(), precision=spec.recipe.precision),
         validation=training.validation,
@@ -116,7 +124,10 @@ def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path
         layers=layer_densities(module, masks),
         weight_histogram=_histogram(unpruned, module, masks),
         references=_references(spec, data),
-        provenance=provenance(watch, workspace.device),
+        budget=budget,
+        provenance=provenance(watch, workspace.device).model_copy(
+            update={"latency": latencies(spec, workspace, module, masks, shape)}
+        ),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -51,9 +51,10 @@ def sweep(
     store = ResultStore(out)
     workspace = Workspace(root=out, data=data or {}, device=resolve_device(device))
     planned = plan(experiment, workspace)
-    workspace = Workspace(root=out, data=data or {}, weights=planned.weights, device=workspace.device)
+    workspace = replace(workspace, weights=planned.weights, latency=experiment.latency)
     store.write_plan(experiment, planned.runs)
-    todo = [spec for spec in planned.runs if _is_open(store, spec, retry_failed=retry_failed)]
+    timed = frozenset(experiment.latency)
+    todo = [spec for spec in planned.runs if _is_open(store, spec, timed, retry_failed=retry_failed)]
     if on_plan is not None:
         on_plan(len(planned.runs), len(todo))
     executor = Executor(workers, partial(_prepare, tuple(plugins)))
@@ -64,11 +65,17 @@ def sweep(
     return store.status()
 
 
-def _is_open(store: ResultStore, spec: RunSpec, *, retry_failed: bool) -> bool:
+def _is_open(store: ResultStore, spec: RunSpec, timed: frozenset[int], *, retry_failed: bool) -> bool:
+    """Whether a run has to be carried out: it is not stored, or not with what is asked for now."""
     if not store.has(spec.key):
         return True
+    if not (retry_failed or timed):
+        return False
     try:
-        return retry_failed and store.read(spec.key).status == "failed"
+        stored = store.read(spec.key)
+        if stored.status == "failed":
+            return retry_failed
+        return spec.compression > 1 and not timed <= {t.batch_size for t in stored.provenance.latency}
     except ShrinkbenchError:  # a damaged file is not a result
         return True
 

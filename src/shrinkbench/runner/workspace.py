@@ -20,12 +20,14 @@ EVALUATION_BATCH = 128
 @dataclass(frozen=True)
 class Workspace:
     """Places and device. ``data`` maps dataset names to folders, ``""`` to the one for all others;
-    ``weights`` maps the SHA-256 of a weights file to its path."""
+    ``weights`` maps the SHA-256 of a weights file to its path. ``latency`` names the batch sizes at which
+    pruned networks are timed."""
 
     root: Path
     data: Mapping[str, Path] = field(default_factory=dict)
     weights: Mapping[str, Path] = field(default_factory=dict)
     device: str = "cpu"
+    latency: tuple[int, ...] = ()
 
     def dataset(self, name: str) -> Dataset:
         """The dataset, loaded once per process."""

@@ -1,0 +1,60 @@
+"""Measured latency of a run's network beside the unpruned one."""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+from torch import nn
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.measures import Latency
+from shrinkbench.metrics import count_multiply_adds
+from shrinkbench.metrics.latency import Conditions, measure_latency
+from shrinkbench.pruning import Masks
+from shrinkbench.pruning.surgery import shrink
+from shrinkbench.runner.workspace import Workspace
+from shrinkbench.spec import RunSpec
+
+
+def latencies(
+    spec: RunSpec, workspace: Workspace, module: nn.Module, masks: Masks, input_shape: Sequence[int]
+) -> tuple[Latency, ...]:
+    """Wall times at the batch sizes of ``workspace.latency``, dense and pruned in turn; none for the control.
+
+    With several workers the other processes share the machine, and only the ratio of the two is of use.
+    """
+    if not workspace.latency or not len(masks):
+        return ()
+    dense = copy.deepcopy(module)  # zeros take as long as other values
+    pruned, form = _as_deployed(module, masks, input_shape)
+    return tuple(
+        measure_latency(
+            dense,
+            pruned,
+            input_shape,
+            Conditions(batch_size, torch.get_num_threads(), spec.recipe.precision, workspace.device),
+            form=form,
+            rounds=3,
+            seconds_per_round=0.1,
+        )
+        for batch_size in workspace.latency
+    )
+
+
+def _as_deployed(
+    module: nn.Module, masks: Masks, input_shape: Sequence[int]
+) -> tuple[nn.Module, Literal["masked", "small"]]:
+    """The physically smaller network where surgery takes something out, else the masked one."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # channels left whole were told of where they were pruned
+        try:
+            small = shrink(module, masks, input_shape)
+        except ShrinkbenchError:  # a network that cannot be followed is timed with its masks
+            return module, "masked"
+    if count_multiply_adds(small, input_shape) == count_multiply_adds(module, input_shape):
+        return module, "masked"
+    return small.to(memory_format=torch.channels_last), "small"  # type: ignore[call-overload]

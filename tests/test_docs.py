@@ -8,7 +8,7 @@ import pytest
 from shrinkbench.datasets import DATASETS
 from shrinkbench.models import MODELS
 from shrinkbench.pruning import METHODS
-from shrinkbench.spec import read_experiment
+from shrinkbench.spec import read_experiments
 from shrinkbench.training import RECIPES
 
 ROOT = Path(__file__).parents[1]
@@ -29,7 +29,7 @@ def cited():
         if m.score.__module__.startswith("shrinkbench.") and not name.startswith("doctest_")
     )
     yield from ((f"recipe {name}", recipe.reference) for name, recipe in RECIPES.items())
-    yield from ((p.stem, read_experiment(p).reference) for p in ROOT.glob("experiments/*.toml"))
+    yield from ((e.name, e.reference) for p in ROOT.glob("experiments/*.toml") for e in read_experiments(p))
 
 
 def test_every_reference_is_in_the_bibliography():

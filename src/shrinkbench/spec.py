@@ -6,6 +6,7 @@ with nothing left to defaults. Two runs are the same run exactly when their keys
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import tomllib
@@ -279,15 +280,39 @@ def parse_value(kind: type[ValueT], data: Mapping[str, Any], *, where: str) -> V
         raise ShrinkbenchError(f"{where}: {field} = {first['input']!r}: {message}") from None
 
 
-def read_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> ExperimentSpec:
-    """Read an experiment file; ``overrides`` maps dotted keys to values and wins over the file."""
+def read_experiments(path: Path, overrides: Mapping[str, Any] | None = None) -> tuple[ExperimentSpec, ...]:
+    """Read an experiment file: one grid, or one for each of its ``[[part]]`` tables.
+
+    A part's keys stand in place of the file's; its name is added to the file's. ``overrides`` maps dotted keys
+    to values and wins over both.
+    """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError) as error:
         raise ShrinkbenchError(f"cannot read the experiment file {path}: {error}") from None
     except tomllib.TOMLDecodeError as error:
         raise ShrinkbenchError(f"{path} is not valid TOML: {error}") from None
-    for key, value in (overrides or {}).items():
+    parts = data.pop("part", [{}])
+    if not (isinstance(parts, list) and parts and all(isinstance(part, dict) for part in parts)):
+        raise ShrinkbenchError(f"{path}: 'part' has to be a list of tables; write [[part]] above each of them")
+    grids = [_overridden({**data, **part}, overrides or {}) for part in parts]
+    names = [part.get("name") for part in parts]
+    if len(parts) > 1 and len({str(name) for name in names} - {"None"}) < len(parts):
+        raise ShrinkbenchError(f"{path}: each part needs a name of its own; its runs are stored under it")
+    base = (overrides or {}).get("name", data.get("name"))
+    for grid, name in zip(grids, names, strict=True):
+        if name is not None:
+            grid["name"] = f"{base}-{name}"
+    return tuple(
+        parse_value(ExperimentSpec, grid, where=str(path) if name is None else f"{path}, part '{name}'")
+        for grid, name in zip(grids, names, strict=True)
+    )
+
+
+def _overridden(data: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """``data`` with the values of dotted keys replaced."""
+    data = copy.deepcopy(data)
+    for key, value in overrides.items():
         *parents, last = key.split(".")
         table = data
         for parent in parents:
@@ -295,4 +320,4 @@ def read_experiment(path: Path, overrides: Mapping[str, Any] | None = None) -> E
             if not isinstance(table, dict):
                 raise ShrinkbenchError(f"--set {key}: '{parent}' is not a table; set '{parent}' itself")
         table[last] = value
-    return parse_value(ExperimentSpec, data, where=str(path))
+    return data

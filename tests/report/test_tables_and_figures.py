@@ -18,7 +18,7 @@ from shrinkbench.report.layer_figures import density_figure, weight_figure
 from shrinkbench.report.observations import aggregate, observe
 from shrinkbench.report.origin import as_toml, trace
 from shrinkbench.report.tables import Cell, Table, all_tables, result_tables
-from shrinkbench.spec import ExperimentSpec, read_experiment
+from shrinkbench.spec import ExperimentSpec, read_experiments
 
 PAIR = [("cifar10", "resnet20")]
 
@@ -292,7 +292,7 @@ def test_experiment_files_give_the_same_grid(tmp_path):
         train_images=100,
     )
     (tmp_path / "e.toml").write_text(as_toml(experiment))
-    assert read_experiment(tmp_path / "e.toml") == experiment
+    assert read_experiments(tmp_path / "e.toml") == (experiment,)
 
 
 def test_a_run_of_the_made_store_is_plausible():

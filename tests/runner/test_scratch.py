@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from shrinkbench.cli.report import app
 from shrinkbench.models import build
 from shrinkbench.pruning import FINETUNINGS, Upholder, prune, restart
 from shrinkbench.pruning.surgery import shrink
@@ -74,10 +77,47 @@ def run(root, **fields):
 
 
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory):
-    status, results = run(tmp_path_factory.mktemp("scratch"))
+def root(tmp_path_factory):
+    return tmp_path_factory.mktemp("scratch")
+
+
+@pytest.fixture(scope="module")
+def swept(root):
+    status, results = run(root)
     assert (status.done, status.total) == (6, 6)
     return results
+
+
+def test_scratch_b_spends_what_pretraining_spent_up_to_an_epoch(swept):
+    tuned, equal, longer = (swept[method, 2].budget for method in METHODS)
+    assert equal.pretraining.multiply_adds == longer.pretraining.multiply_adds == 0
+    per_epoch = longer.retraining.multiply_adds / longer.retraining.epochs
+    assert 0 <= tuned.pretraining.multiply_adds - longer.retraining.multiply_adds < per_epoch
+    assert equal.retraining.epochs == tuned.pretraining.epochs
+
+
+def test_the_command_prints_the_papers_layout_and_the_report_holds_it(swept, root):
+    def call(*arguments):
+        result = CliRunner().invoke(app, list(map(str, arguments)), catch_exceptions=False)
+        assert result.exit_code == 0
+        return result.output
+
+    tables = json.loads(call("scratch", root, "--json"))
+    (row,) = tables["scratch-top1"]
+    assert row["pruned network"] == "channel_l1 2×"
+    unpruned = swept["channel_l1", 1].before.top1
+    assert row["Unpruned"] == f"{100 * unpruned:.2f}"
+    for column, method in zip(("Fine-tuned", "Scratch-E", "Scratch-B"), METHODS, strict=True):
+        assert row[column] == f"{100 * swept[method, 2].after.top1:.2f}"
+    (cost,) = tables["scratch-cost"]
+    assert float(cost["Fine-tuned"].split()[0]) > 1 >= float(cost["Scratch-B"].split()[0]) > 0.8
+    assert cost["Scratch-E"].endswith("(4 epochs)")
+    assert row["Scratch-E"] in call("scratch", root)
+    call("report", root, "--no-figures")
+    page = (root / "report" / "index.html").read_text()
+    assert "Trained from scratch" in page
+    assert "Scratch-B" in page
+    assert (root / "report" / "tables" / "scratch-top1.tex").exists()
 
 
 def test_scratch_e_repeats_the_epochs_and_scratch_b_the_computation(swept):

@@ -91,14 +91,17 @@ def _recipes() -> list[Row]:
 
 def _experiments() -> list[Row]:
     from shrinkbench.cli.sweeps import experiment_folder
-    from shrinkbench.spec import read_experiment
+    from shrinkbench.spec import read_experiments
 
     rows = []
     for path in sorted(experiment_folder().glob("*.toml")):
-        spec = read_experiment(path)
-        axes = (spec.dataset, spec.model, spec.weights, spec.method, spec.compression, spec.seed)
-        runs = prod(len(axis) for axis in axes) * len(spec.recipe or ("default",))
-        rows.append({"name": spec.name, "runs": runs, "description": spec.description, "file": str(path)})
+        grids = read_experiments(path)
+        runs = 0
+        for spec in grids:
+            axes = (spec.dataset, spec.model, spec.weights, spec.method, spec.compression, spec.seed)
+            runs += prod(len(axis) for axis in axes) * len(spec.recipe or ("default",))
+        row = {"name": path.stem, "runs": runs, "description": grids[0].description, "file": str(path)}
+        rows.append({**row, "parts": [g.name.removeprefix(f"{path.stem}-") for g in grids if len(grids) > 1]})
     return rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -62,6 +62,39 @@ def report(
     for problem in written.problems:
         typer.echo(f"skipped {problem}", err=True)
     typer.echo(f"{written.runs} runs, {len(written.problems)} files skipped -> {written.index}")
+
+
+@app.command()
+def scratch(
+    directory: StoreDir,
+    form: Annotated[
+        Literal["md", "tex", "csv"], typer.Option("--format", help="Markdown, LaTeX or comma-separated.")
+    ] = "md",
+    as_json: AsJson = False,
+) -> None:
+    """Print pruned networks beside the same networks trained from scratch (Liu et al. 2019)."""
+    from shrinkbench.report.scratch import scratch_tables
+    from shrinkbench.report.tables import TEXTS
+    from shrinkbench.results.store import existing_store
+
+    results, problems = existing_store(directory).results()
+    for problem in problems:
+        typer.echo(f"skipped {problem.path}: {problem.sentence}", err=True)
+    tables = scratch_tables(results)
+    if not tables:
+        raise ShrinkbenchError(
+            f"{directory} holds no pruned network that was trained from scratch; sweep a method with "
+            "[finetuning=scratch-e] or [finetuning=scratch-b] into it first"
+        )
+    if as_json:
+        rows = {
+            t.name: [dict(zip(t.columns, (c.text for c in r), strict=True)) for r in t.rows] for t in tables
+        }
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    for number, table in enumerate(tables):
+        typer.echo(f"{chr(10) if number else ''}{table.caption}\n")
+        typer.echo(TEXTS[form](table))
 
 
 @app.command()

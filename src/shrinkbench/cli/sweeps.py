@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -14,6 +14,7 @@ from shrinkbench.errors import ShrinkbenchError
 if TYPE_CHECKING:
     from shrinkbench.results.store import Status
     from shrinkbench.runner import Progress
+    from shrinkbench.spec import ExperimentSpec
 
 app = typer.Typer()
 
@@ -50,19 +51,20 @@ def sweep(
     ] = None,
     plugins: Plugins = None,
     retry_failed: Annotated[bool, typer.Option(help="Run failed runs again.")] = False,
+    parts: Annotated[
+        list[str] | None, typer.Option("--part", help="Only this part of an experiment that has several.")
+    ] = None,
 ) -> None:
     """Run every cell of a grid that is not done yet; finished runs are skipped."""
-    from shrinkbench.spec import read_experiment
-
-    spec = read_experiment(find_experiment(experiment), parse_settings(settings))
-    target = out or Path("results") / spec.name
+    specs, name = _chosen(experiment, parse_settings(settings), parts or [])
+    target = out or Path("results") / name
     load_plugins(plugins)
     from shrinkbench.runner import sweep as run_sweep
 
     with _Display() as display:
         try:
             status = run_sweep(
-                spec,
+                specs,
                 target,
                 workers=workers,
                 device=device,
@@ -79,6 +81,25 @@ def sweep(
     _tell(status, target)
     if status.failed:
         raise typer.Exit(1)
+
+
+def _chosen(
+    experiment: str, settings: dict[str, Any], parts: list[str]
+) -> tuple[tuple[ExperimentSpec, ...], str]:
+    """The experiments of a file, or those ``parts`` of it, and the name of their output folder."""
+    from shrinkbench.spec import read_experiments
+
+    path = find_experiment(experiment)
+    specs = read_experiments(path, settings)
+    if len(specs) == 1 and not parts:
+        return specs, specs[0].name
+    name = str(settings.get("name", path.stem))
+    by_part = {spec.name.removeprefix(f"{name}-"): spec for spec in specs}
+    for part in parts:
+        if part not in by_part or len(specs) == 1:
+            known = f"; its parts are {', '.join(by_part)}" if len(specs) > 1 else ", it has none"
+            raise ShrinkbenchError(f"--part {part}: {path} has no such part{known}")
+    return tuple(spec for part, spec in by_part.items() if part in parts or not parts), name
 
 
 def _tell(status: Status, target: Path) -> None:

@@ -98,8 +98,10 @@ def _source_digest(functions: Sequence[Callable[..., object]]) -> str:
 def _resolve(name: str) -> PruningMethod | None:
     from shrinkbench.pruning.controls import control_named, variant_named
     from shrinkbench.pruning.structured.predefined import predefined_named
+    from shrinkbench.pruning.structured.slimming import fraction_named
 
-    return variant_named(name) or control_named(name) or predefined_named(name)
+    named = (variant_named, control_named, predefined_named, fraction_named)
+    return next((method for find in named if (method := find(name)) is not None), None)
 
 
 METHODS: Registry[PruningMethod] = Registry("pruning method", resolve=_resolve)

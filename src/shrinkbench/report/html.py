@@ -32,6 +32,7 @@ from shrinkbench.report.origin import trace
 from shrinkbench.report.payload import as_script, build_payload
 from shrinkbench.report.pitfalls import find_pitfalls
 from shrinkbench.report.published import as_data_uri, files_of, read_published, write_published
+from shrinkbench.report.scratch import scratch_tables
 from shrinkbench.report.tables import TEXTS, Table, all_tables, latency_table, p_value
 from shrinkbench.report.verdict import BASES, Verdict, Win, reach_verdict
 from shrinkbench.results.frame import to_frame
@@ -84,7 +85,7 @@ def write_report(
         work.append(partial(write_published, to_frame(results), literature, beside))
     with _beside(work):
         verdict = reach_verdict(evidence.observations)
-        tables = all_tables(evidence.observations)
+        tables = [*scratch_tables(results), *all_tables(evidence.observations)]
         tables += [table for table in (latency_table(results),) if table]
         written = _write_data(results, evidence.observations, tables, out_dir)
         citations = cite(results)
@@ -282,6 +283,7 @@ def _lead(win: Win) -> str:
 def _grouped(tables: Sequence[Table]) -> list[tuple[str, list[Table], bool]]:
     """Tables under their headings; long groups and top-5 are folded."""
     titles = {
+        "scratch": "Trained from scratch",
         "top1": "Top-1 accuracy",
         "top5": "Top-5 accuracy",
         "curve-summary": "Curves in two numbers",

@@ -31,7 +31,7 @@ class Progress:
 
 
 def sweep(
-    experiment: ExperimentSpec,
+    experiment: ExperimentSpec | Sequence[ExperimentSpec],
     out: Path,
     *,
     workers: int = 1,
@@ -42,21 +42,25 @@ def sweep(
     on_plan: Callable[[int, int], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
 ) -> Status:
-    """Run what ``out`` lacks of ``experiment`` and return the status of the whole.
+    """Run what ``out`` lacks of ``experiment``, one or several, and return the status of the whole.
 
-    What runs share is computed first and once: each pretrained network, then each control. ``on_plan`` is
-    told (runs in all, runs to do). A sweep that was killed goes on where it stopped: finished runs are
-    stored whole, and a run that was under way resumes from its last epoch.
+    All are planned before anything runs. What runs share is computed first and once: each pretrained network,
+    then each control. ``on_plan`` is told (runs in all, runs to do). A sweep that was killed goes on where it
+    stopped: finished runs are stored whole, and a run that was under way resumes from its last epoch.
     """
     store = ResultStore(out)
     workspace = Workspace(root=out, data=data or {}, device=resolve_device(device))
-    planned = plan(experiment, workspace)
-    workspace = replace(workspace, weights=planned.weights, latency=experiment.latency)
-    store.write_plan(experiment, planned.runs)
-    timed = frozenset(experiment.latency)
-    todo = [spec for spec in planned.runs if _is_open(store, spec, timed, retry_failed=retry_failed)]
+    experiments = (experiment,) if isinstance(experiment, ExperimentSpec) else tuple(experiment)
+    plans = [(each, plan(each, workspace)) for each in experiments]
+    weights = {digest: path for _, planned in plans for digest, path in planned.weights.items()}
+    timed = frozenset(size for each in experiments for size in each.latency)
+    workspace = replace(workspace, weights=weights, latency=tuple(sorted(timed)))
+    for each, planned in plans:
+        store.write_plan(each, planned.runs)
+    runs = {spec.key: spec for _, planned in plans for spec in planned.runs}
+    todo = [spec for spec in runs.values() if _is_open(store, spec, timed, retry_failed=retry_failed)]
     if on_plan is not None:
-        on_plan(len(planned.runs), len(todo))
+        on_plan(len(runs), len(todo))
     executor = Executor(workers, partial(_prepare, tuple(plugins)))
     try:
         _carry_out(todo, workspace, executor, on_progress or (lambda progress: None))

@@ -7,8 +7,9 @@ networks), only this batch norm and its reader lose it, which surgery turns into
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,12 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.pruning.allocation import given
 from shrinkbench.pruning.context import PruneContext, Scores
 from shrinkbench.pruning.coupling import Coupling, Group, couple
 from shrinkbench.pruning.during import PruningHook, Setting
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.pruning.method import pruning_method
+from shrinkbench.pruning.method import METHODS, PruningMethod, pruning_method
 from shrinkbench.pruning.scheduling import SCHEDULES, Schedule, once
 from shrinkbench.pruning.selection import keep_highest
 from shrinkbench.pruning.structure import STRUCTURES, Grouping, Structure, Units, UnitScores
@@ -216,3 +218,23 @@ strong_penalty, weak_penalty = _schedule("1e-4"), _schedule("1e-5")
 def smallest_scale(ctx: PruneContext) -> UnitScores:
     """Magnitude of batch-norm scales, compared over the whole network."""
     return UnitScores(_scales(ctx.module, couple(ctx.module, ctx.input_shape)))
+
+
+def fraction_named(name: str) -> PruningMethod | None:
+    """``network_slimming:70``, or another method over scales, by the percentage of all channels that goes.
+
+    This is how the papers state their ratios; a compression that is asked for has no say.
+    """
+    match = re.fullmatch(r"(network_slimming|network_slimming_residual|slimming_without_penalty):(\d+)", name)
+    if match is None:
+        return None
+    fraction = int(match[2]) / 100
+
+    def smallest_fraction(ctx: PruneContext) -> Masks:
+        """The channels of the smallest scales go, a fraction of all."""
+        return slimming_masks(ctx.module, ctx.input_shape, fraction)
+
+    if not 0 < fraction < 1:
+        raise ShrinkbenchError(f"'{name}' would remove {match[2]} % of all channels; name 1 to 99")
+    method = METHODS.get(match[1])
+    return replace(method, name=name, score=smallest_fraction, allocation=given(name, lambda units, ctx: {}))

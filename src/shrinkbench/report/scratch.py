@@ -1,0 +1,194 @@
+"""Pruned networks beside the same networks trained from scratch, in the layout of Liu et al. 2019.
+
+One row per pruned network, one column per way to its weights: fine-tuned, rewound, or from scratch for the
+same epochs (Scratch-E) or the same computation (Scratch-B).
+"""
+
+from __future__ import annotations
+
+import re
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from shrinkbench.budget import total
+from shrinkbench.report.tables import Cell, Table, plus_minus
+from shrinkbench.results.record import Budget, RunResult
+from shrinkbench.spec import RunSpec
+
+STRATEGIES = {
+    "none": "Pruned",
+    "continue": "Fine-tuned",
+    "rewind-weights-0": "Winning ticket",
+    "reinitialise": "Random weights",
+    "scratch-e": "Scratch-E",
+    "scratch-b": "Scratch-B",
+}
+"""Columns by fine-tuning mode, in order; other modes stand between under their own names."""
+
+
+STUBS = ("dataset", "network", "pruned network")
+
+
+@dataclass(frozen=True, order=True)
+class _Row:
+    """A pruned network: where it comes from, and what pruned it how far."""
+
+    dataset: str
+    model: str
+    trained_by: str
+    pruned: str
+
+
+def scratch_tables(results: Iterable[RunResult]) -> list[Table]:
+    """Accuracy and training cost by strategy; nothing where no run trained from scratch."""
+    results = [r for r in results if r.status == "done" and r.after is not None]
+    anew = [r.spec for r in results if r.spec.method.from_scratch or r.spec.method.finetuning == "reinitialise"]
+    if not any(spec.compression > 1 for spec in anew):
+        return []
+    cells: dict[_Row, dict[str, list[RunResult]]] = defaultdict(lambda: defaultdict(list))
+    several = _with_several_recipes(results)
+    for result in results:
+        if result.spec.compression > 1:
+            cells[_row(result.spec)][_strategy(result.spec, several)].append(result)
+    unpruned = _unpruned(results)
+    columns = sorted({name for found in cells.values() for name in found}, key=_place)
+    return [_accuracy(cells, columns, unpruned), *_cost(cells, columns)]
+
+
+def _row(spec: RunSpec) -> _Row:
+    method = _without_finetuning(spec.method.name)
+    # A predefined target is a network of its own; of any other method it has to be told how far it went.
+    pruned = method if ":" in method else f"{method} {spec.compression:g}×"
+    return _Row(spec.data.name, spec.model, _training(spec), pruned)
+
+
+def _without_finetuning(name: str) -> str:
+    """The method whose fine-tuning is varied.
+
+    >>> _without_finetuning("m[schedule=iterative-20,finetuning=scratch-e]"), _without_finetuning("m")
+    ('m[schedule=iterative-20]', 'm')
+    """
+    return re.sub(r",?finetuning=[^,\]]*", "", name).replace("[,", "[").removesuffix("[]")
+
+
+def _training(spec: RunSpec) -> str:
+    """How the large network was trained."""
+    recipe = spec.weights.recipe
+    if recipe is None:
+        return spec.weights.name
+    return f"{recipe.name}, {recipe.epochs} epochs at {recipe.learning_rate:g}"
+
+
+def _with_several_recipes(results: Sequence[RunResult]) -> frozenset[str]:
+    """Fine-tuning modes that a network went through by more than one recipe."""
+    found: dict[tuple[str, str, str, str], set[str]] = defaultdict(set)
+    for spec in (r.spec for r in results):
+        found[(spec.method.finetuning, spec.data.name, spec.model, _training(spec))].add(spec.recipe.name)
+    return frozenset(key[0] for key, recipes in found.items() if len(recipes) > 1)
+
+
+def _strategy(spec: RunSpec, several: frozenset[str]) -> str:
+    name = STRATEGIES.get(spec.method.finetuning, spec.method.finetuning)
+    return f"{name} ({spec.recipe.name})" if spec.method.finetuning in several else name
+
+
+def _place(column: str) -> tuple[int, int, str]:
+    """Scratch last, the rest in the order of ``STRATEGIES``, then by recipe, shorter first."""
+    names = list(STRATEGIES.values())
+    name = column.partition(" (")[0]
+    place = names.index(name) if name in names else names.index("Scratch-E")
+    return place, len(column), column
+
+
+def _unpruned(results: Sequence[RunResult]) -> dict[tuple[str, str, str], list[float]]:
+    """Top-1 of the large network by dataset, network and training, one value per seed.
+
+    That of the trained network itself, before any fine-tuning; where no control was trained further than that,
+    of the control that was trained anew.
+    """
+    found: dict[tuple[str, str, str], dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    for result in results:
+        spec = result.spec
+        if spec.compression > 1 or result.after is None or result.before is None:
+            continue
+        kept = spec.method.finetuning in ("continue", "none") or "learning-rate" in spec.method.finetuning
+        itself = kept and (spec.method.start == "trained" or spec.search is not None)
+        preference = 0 if itself else 2 if spec.method.from_scratch else 1
+        quality = result.before if itself else result.after
+        key = (spec.data.name, spec.model, _training(spec))
+        found[key][preference].setdefault(spec.seed, quality.top1)
+    return {key: list(by_kind[min(by_kind)].values()) for key, by_kind in found.items()}
+
+
+def _accuracy(
+    cells: Mapping[_Row, Mapping[str, Sequence[RunResult]]],
+    columns: Sequence[str],
+    unpruned: Mapping[tuple[str, str, str], Sequence[float]],
+) -> Table:
+    rows = []
+    for row in sorted(cells):
+        values = {name: [r.after.top1 for r in found if r.after] for name, found in cells[row].items()}
+        best = max(map(statistics.mean, values.values()))
+        large = unpruned.get((row.dataset, row.model, row.trained_by), [])
+        measured = (
+            Cell(_mean(values.get(c, [])), best=c in values and statistics.mean(values[c]) == best)
+            for c in columns
+        )
+        rows.append((*_stubs(row, cells), Cell(_mean(large)), *measured))
+    seeds = sorted({len({r.spec.seed for r in v}) for found in cells.values() for v in found.values()})
+    over = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    return Table(
+        name="scratch-top1",
+        caption="Fine-tuned and trained from scratch: top-1 in %, mean ± sample standard deviation over "
+        f"{over} seeds. Scratch-E: the same epochs as the large network; Scratch-B: the same computation.",
+        columns=(*STUBS, "Unpruned", *columns),
+        rows=tuple(rows),
+        stubs=len(STUBS),
+    )
+
+
+def _cost(cells: Mapping[_Row, Mapping[str, Sequence[RunResult]]], columns: Sequence[str]) -> list[Table]:
+    """All training in multiply-adds, relative to training the large network; epochs after pruning."""
+    rows = []
+    for row in sorted(cells):
+        budgets = {name: [r.budget for r in found if r.budget] for name, found in cells[row].items()}
+        known = (b.pretraining for found in budgets.values() for b in found)
+        large = max((spent.multiply_adds for spent in known if spent), default=0.0)
+        if large > 0:
+            texts = (_spent(budgets.get(c, []), large) for c in columns)
+            rows.append((*_stubs(row, cells), *map(Cell, texts)))
+    if not rows:
+        return []
+    return [
+        Table(
+            name="scratch-cost",
+            caption="What the networks above cost: multiply-adds of all training, pretraining included, "
+            "relative to training the large network, and epochs after pruning.",
+            columns=(*STUBS, *columns),
+            rows=tuple(rows),
+            stubs=len(STUBS),
+        )
+    ]
+
+
+def _spent(budgets: Sequence[Budget], large: float) -> str:
+    if not budgets:
+        return "–"
+    ratio = statistics.mean(total(b).multiply_adds for b in budgets) / large
+    return f"{ratio:.2f} ({statistics.mean(b.retraining.epochs for b in budgets):.0f} epochs)"
+
+
+def _stubs(row: _Row, rows: Iterable[_Row]) -> tuple[Cell, ...]:
+    """Dataset, network and pruned network; how the network was trained, where there are several ways."""
+    ways = {r.trained_by for r in rows if (r.dataset, r.model) == (row.dataset, row.model)}
+    network = f"{row.model} ({row.trained_by})" if len(ways) > 1 else row.model
+    return Cell(row.dataset), Cell(network), Cell(row.pruned)
+
+
+def _mean(values: Sequence[float]) -> str:
+    if not values:
+        return "–"
+    spread = statistics.stdev(values) if len(values) > 1 else float("nan")
+    return plus_minus(statistics.mean(values), spread, percent=True)

@@ -20,7 +20,7 @@ Floats: TypeAlias = NDArray[np.float64]
 CONFIDENCE = 0.95
 ALPHA = 0.05
 BOOTSTRAP_RESAMPLES = 2000
-FEWEST_FOR_BOOTSTRAP = 20
+FEWEST_FOR_BOOTSTRAP = 40
 """Below this many pairs a bootstrap interval covers too rarely; an exact one under normality stands in."""
 
 
@@ -77,7 +77,7 @@ class Effect:
 def effect_size(differences: ArrayLike, *, confidence: float = CONFIDENCE, seed: int = 0) -> Effect:
     """Mean of the paired differences over their sample standard deviation (Cohen's d_z).
 
-    From 20 pairs on the interval is a BCa bootstrap (2,000 resamples); below, where a bootstrap covers too
+    From 40 pairs on the interval is a BCa bootstrap (2,000 resamples); below, where a bootstrap covers too
     rarely, it inverts the noncentral t distribution, which is exact for normal differences.
     """
     d = _finite(differences)

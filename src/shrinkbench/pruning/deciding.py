@@ -65,15 +65,9 @@ def budget(module: nn.Module, names: Sequence[str], compression: float) -> int:
     keep = round(total / compression) - (total - prunable)
     if keep < 1:
         reason = f"{total - prunable:,} of {total:,} parameters are not prunable here"
-        raise _out_of_reach(compression, total, total - prunable + 1, reason)
+        least = total - prunable + 1
+        raise CannotMeetTargetError.because(reason, compression=compression, total=total, least=least)
     return keep
-
-
-def _out_of_reach(compression: float, total: int, least: int, reason: str) -> CannotMeetTargetError:
-    largest = math.floor(total / least * 1e4) / 1e4
-    return CannotMeetTargetError(
-        f"compression {compression:g} cannot be met: {reason}; the largest possible target is {largest:g}"
-    )
 
 
 def prune(
@@ -201,7 +195,9 @@ def _structure_out_of_reach(method: PruningMethod, ctx: PruneContext, least: int
     reason = (
         f"the structure '{method.structure.name}' leaves at least {least:,} of {prunable:,} prunable weights"
     )
-    return _out_of_reach(ctx.target, ctx.total, ctx.total - prunable + least, reason)
+    return CannotMeetTargetError.because(
+        reason, compression=ctx.target, total=ctx.total, least=ctx.total - prunable + least
+    )
 
 
 def _whole(grouping: Grouping, keep: Keep, ctx: PruneContext) -> Masks:

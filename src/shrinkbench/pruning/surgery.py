@@ -21,7 +21,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.probe import require_materialised
 from shrinkbench.pruning.coupling import Coupling, Group, Slice, couple
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.pruning.structured.attention import is_attention
+from shrinkbench.pruning.structured.attention import is_attention, reads_its_weights_itself
 from shrinkbench.pruning.structured.checking import agree, forward, outputs_of, probe_inputs, revealing_copy
 from shrinkbench.pruning.structured.operation import Surgery, operate
 
@@ -323,6 +323,7 @@ def _plan_hollow(plan: _Plan, masked: nn.Module, group: Group) -> None:
 def _plan_selections(plan: _Plan, masked: nn.Module, masks: Masks, coupling: Coupling) -> None:
     """Inputs that a layer ignores though others read them."""
     gone = {*plan.constant, *plan.zero, *plan.identity}
+    direct = [path for path, layer in masked.named_modules() if reads_its_weights_itself(layer)]
     for path, layer in masked.named_modules():
         tensor = f"{path}.weight"
         plain = isinstance(layer, nn.Linear) or (
@@ -333,6 +334,10 @@ def _plan_selections(plan: _Plan, masked: nn.Module, masks: Masks, coupling: Cou
         read = masks[tensor].any(dim=[d for d in range(masks[tensor].dim()) if d != 1]).cpu()
         arriving = plan.kept.get(tensor, {}).get(1, torch.ones_like(read))
         if not bool((arriving & ~read).any()) or not bool(read.any()):
+            continue
+        if _inside(path, direct):
+            left = int((arriving & ~read).sum())
+            _warn(f"{left} inputs that '{path}' ignores stay in place: attention does not call that layer")
             continue
         stays = arriving & read
         plan.keep(tensor, 1, stays)

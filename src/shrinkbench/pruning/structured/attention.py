@@ -26,6 +26,11 @@ def is_attention(module: nn.Module) -> bool:
     )
 
 
+def reads_its_weights_itself(attention: nn.Module) -> bool:
+    """Whether ``attention`` applies its layers' weights without calling the layers."""
+    return type(attention) is nn.MultiheadAttention or type(attention).__name__ == "ShiftedWindowAttention"
+
+
 def widths(attention: nn.Module) -> tuple[int, int]:
     """Token width that ``attention`` reads and the one that it writes."""
     if isinstance(attention, nn.MultiheadAttention):

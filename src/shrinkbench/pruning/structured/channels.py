@@ -57,7 +57,7 @@ def complete_masks(module: nn.Module, masks: Mapping[str, Tensor], input_shape: 
 
     A filter mask alone leaves the shift of its batch norm and so a constant channel; what this returns
     removes the channel altogether. Channels that another branch of a residual sum still produces are left as
-    they are.
+    they are, and so are those of layers that have no filter left.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
     >>> mask = torch.ones(4, 3, 3, 3, dtype=torch.bool)
@@ -69,7 +69,7 @@ def complete_masks(module: nn.Module, masks: Mapping[str, Tensor], input_shape: 
     keep: dict[str, Tensor] = {}
     for group in coupling.free:
         gone = units_without_filters(group, masks)
-        if bool(gone.any()):
+        if bool(gone.any()) and not bool(gone.all()):
             keep[group.layer] = ~gone
     given = masks if isinstance(masks, Masks) else Masks(masks)
     return given.intersect(masks_of_units(module, coupling, keep))

@@ -30,9 +30,13 @@ def revealing_copy(masked: nn.Module, masks: Masks) -> nn.Module:
 
 
 def probe_inputs(module: nn.Module, input_shape: Sequence[int]) -> Tensor:
-    """Two random inputs on the network's device and in its precision, always the same."""
+    """Two random inputs on the network's device and in its precision, always the same.
+
+    The second is ten times as large: what rectifiers cut off for one of them shows for the other.
+    """
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
     inputs = torch.randn((2, *input_shape), generator=torch.Generator().manual_seed(0))
+    inputs[1] *= 10
     return inputs.to(device=like.device, dtype=like.dtype)
 
 

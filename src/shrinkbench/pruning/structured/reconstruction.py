@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from shrinkbench.errors import CannotMeetTargetError
+from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.pruning.allocation import layerwise
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.coupling import Coupling, couple
@@ -37,15 +37,25 @@ def kept_counts(ctx: PruneContext, coupling: Coupling, chosen: list[Reader]) -> 
     def counts(fraction: float) -> dict[str, int]:
         return {layer: min(max(1, round(n * fraction)), limits[layer]) for layer, n in units.items()}
 
-    def enough(kept: Mapping[str, int]) -> bool:
+    def removed(kept: Mapping[str, int]) -> int:
         keep = {layer: torch.arange(units[layer]) < n for layer, n in kept.items()}
         masks = masks_of_units(ctx.module, coupling, keep)
-        return masks.total - masks.kept >= removal
+        return masks.total - masks.kept
 
-    if not chosen or not enough(counts(0.0)):
-        raise CannotMeetTargetError(
-            f"compression {ctx.target:g} cannot be met by channels that one layer produces and one reads; "
-            "choose a smaller one, or a method of structure 'channels'"
+    def enough(kept: Mapping[str, int]) -> bool:
+        return removed(kept) >= removal
+
+    if not chosen:
+        raise ShrinkbenchError(
+            "no channels of this network are produced by one layer and read by one; choose a method of "
+            "structure 'channels'"
+        )
+    if not enough(counts(0.0)):
+        raise CannotMeetTargetError.because(
+            "other channels than those that one layer produces and one reads stay",
+            compression=ctx.target,
+            total=ctx.total,
+            least=ctx.total - removed(counts(0.0)),
         )
     low, high = 0.0, 1.0
     for _ in range(30):

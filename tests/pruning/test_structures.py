@@ -108,6 +108,30 @@ def test_at_half_the_two_best_of_each_four_stay():
     assert torch.equal(mask.reshape(-1, 4), expected)
 
 
+@pytest.mark.parametrize("method", ["magnitude_2_4", "wanda_2_4", "sparsegpt_2_4"])
+def test_masks_convert_to_semi_structured_tensors_without_their_device(method, monkeypatch):
+    """torch packs on any device, and insists on CUDA only for the kernels that multiply: let it pack here."""
+    from torch.sparse import SparseSemiStructuredTensor, SparseSemiStructuredTensorCUTLASS
+    from torch.sparse._semi_structured_conversions import sparse_semi_structured_to_dense_cutlass
+
+    monkeypatch.setattr(SparseSemiStructuredTensor, "_FORCE_CUTLASS", True)
+    monkeypatch.setattr(SparseSemiStructuredTensorCUTLASS, "_validate_device_dim_dtype_shape", lambda w: None)
+    torch.manual_seed(0)
+    module = nn.Linear(128, 128, bias=False)
+    data = [(torch.randn(64, 128), torch.randint(0, 128, (64,)))]
+    prune(
+        module, method, compression=2, batches=data, input_shape=(128,), prune_classifier=True
+    ).apply(module)  # fmt: skip
+    weight = module.weight.detach().half()
+    sparse = torch.sparse.to_sparse_semi_structured(weight)
+    assert sparse.packed.shape == (128, 64)
+    assert torch.equal(sparse_semi_structured_to_dense_cutlass(sparse.packed, sparse.meta), weight)
+    dense = torch.sparse.to_sparse_semi_structured(
+        torch.randn(128, 128).half()
+    )  # no such pattern: values are lost
+    assert (sparse_semi_structured_to_dense_cutlass(dense.packed, dense.meta) == 0).sum() == 128 * 64
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="semi-structured tensors exist on CUDA only")
 def test_masks_convert_to_semi_structured_tensors():
     module = nn.Linear(128, 128, bias=False).half().cuda()

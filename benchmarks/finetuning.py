@@ -191,6 +191,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     print(f"torch {torch.__version__}, {options.threads} threads, batch {BATCH}, {options.images} images")
+    if not torch.cpu._is_avx512_bf16_supported():
+        print("this processor has no bf16 instructions: bf16 is emulated, and slower than float32")
     images, labels = pixels(options.data, options.images)
     for precision in ("float32", "bf16-mixed"):
         measure(images, labels, precision, options.rounds)

@@ -8,6 +8,7 @@ import pytest
 
 from shrinkbench.budget import total, training_cost
 from shrinkbench.report.compare import at_equal, at_equal_budget
+from shrinkbench.report.fairness import common_set_ups, set_up_table
 from shrinkbench.report.html import write_report
 from shrinkbench.report.observations import observe
 from shrinkbench.results.frame import to_frame
@@ -95,6 +96,25 @@ def test_methods_compare_at_equal_budget_in_epochs_and_in_multiply_adds(runs):
     for _, cell in computed.groupby("level"):
         spent = observed.pruned.set_index("method").loc[cell["method"], "training_multiply_adds"]
         assert spent.max() <= 1.06 * spent.min() * 1.06
+
+
+def test_conditions_of_a_comparison_are_told_from_the_record(runs):
+    found = common_set_ups(runs.values())
+    assert found["global_gradient", "global_magnitude"] == "finetuning"  # unequal multiply-adds are left
+    assert found["global_magnitude", "lottery_ticket"] == "weights"
+    assert found["global_magnitude", "snip"] == "task"
+    same = [r for r in runs.values() if r.spec.method.name == "global_magnitude"]
+    twin = [
+        r.model_copy(
+            update={
+                "spec": r.spec.model_copy(update={"method": r.spec.method.model_copy(update={"name": "twin"})})
+            }
+        )
+        for r in same
+    ]
+    assert common_set_ups([*same, *twin]) == {("global_magnitude", "twin"): "effort"}
+    other_seed = [r.model_copy(update={"spec": r.spec.model_copy(update={"seed": 1})}) for r in twin]
+    assert set_up_table([*same, *other_seed]) is None
 
 
 def test_networks_are_timed_where_the_experiment_asks(tmp_path):

@@ -26,6 +26,7 @@ from shrinkbench.plotting import FORMATS, save
 from shrinkbench.report import checklist as checklists
 from shrinkbench.report.citations import bibtex, cite
 from shrinkbench.report.diagram import critical_difference_figure, critical_difference_svg
+from shrinkbench.report.fairness import set_up_table
 from shrinkbench.report.figures import ACCURACIES, SIZES, figure_name, write_tradeoffs
 from shrinkbench.report.observations import AXES, METRICS, Observations, aggregate
 from shrinkbench.report.origin import trace
@@ -86,7 +87,7 @@ def write_report(
     with _beside(work):
         verdict = reach_verdict(evidence.observations)
         tables = [*scratch_tables(results), *all_tables(evidence.observations)]
-        tables += [table for table in (latency_table(results),) if table]
+        tables += [table for table in (set_up_table(results), latency_table(results)) if table]
         written = _write_data(results, evidence.observations, tables, out_dir)
         citations = cite(results)
         written.append(out_dir / "references.bib")
@@ -288,6 +289,7 @@ def _grouped(tables: Sequence[Table]) -> list[tuple[str, list[Table], bool]]:
         "top5": "Top-5 accuracy",
         "curve-summary": "Curves in two numbers",
         "pairs": "Pairs of methods",
+        "set-ups": "Conditions of each comparison",
         "latency": "Measured latency",
     }
     groups: dict[str, list[Table]] = {title: [] for title in titles.values()}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
@@ -127,6 +128,11 @@ class MethodSpec(Value):
         """Whether the pruned architecture is trained from random weights, and nothing else is kept."""
         return self.finetuning in ("scratch-e", "scratch-b")
 
+    @property
+    def name_without_finetuning(self) -> str:
+        """The method whose fine-tuning is varied: ``m`` of ``m[finetuning=scratch-e]``; other axes stay named."""
+        return re.sub(r",?finetuning=[^,\]]*", "", self.name).replace("[,", "[").removesuffix("[]")
+
 
 class RunSpec(Value):
     """One run, resolved in full.
@@ -159,6 +165,15 @@ class RunSpec(Value):
         if self.weights.recipe is None or self.method.start == "initialisation":
             return None
         return PretrainSpec(data=self.data, model=self.model, recipe=self.weights.recipe, seed=self.seed)
+
+    @property
+    def searching(self) -> RunSpec | None:
+        """The run that only finds the masks: equal for all that differ in the training afterwards."""
+        if self.search is None or self.compression == 1:
+            return None
+        name = self.method.name_without_finetuning
+        method = self.method.model_copy(update={"name": name, "finetuning": "continue"})
+        return self.model_copy(update={"method": method, "recipe": self.search, "search": None, "extra": ()})
 
     @property
     def control(self) -> RunSpec:

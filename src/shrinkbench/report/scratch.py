@@ -6,7 +6,6 @@ same epochs (Scratch-E) or the same computation (Scratch-B).
 
 from __future__ import annotations
 
-import re
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
@@ -41,6 +40,14 @@ class _Row:
     pruned: str
 
 
+@dataclass(frozen=True)
+class _Large:
+    """The unpruned network of one seed: top-1, and the multiply-adds of its training."""
+
+    top1: float
+    multiply_adds: float
+
+
 def scratch_tables(results: Iterable[RunResult]) -> list[Table]:
     """Accuracy and training cost by strategy; nothing where no run trained from scratch."""
     results = [r for r in results if r.status == "done" and r.after is not None]
@@ -54,23 +61,14 @@ def scratch_tables(results: Iterable[RunResult]) -> list[Table]:
             cells[_row(result.spec)][_strategy(result.spec, several)].append(result)
     unpruned = _unpruned(results)
     columns = sorted({name for found in cells.values() for name in found}, key=_place)
-    return [_accuracy(cells, columns, unpruned), *_cost(cells, columns)]
+    return [_accuracy(cells, columns, unpruned), *_cost(cells, columns, unpruned)]
 
 
 def _row(spec: RunSpec) -> _Row:
-    method = _without_finetuning(spec.method.name)
+    method = spec.method.name_without_finetuning
     # A predefined target is a network of its own; of any other method it has to be told how far it went.
     pruned = method if ":" in method else f"{method} {spec.compression:g}×"
     return _Row(spec.data.name, spec.model, _training(spec), pruned)
-
-
-def _without_finetuning(name: str) -> str:
-    """The method whose fine-tuning is varied.
-
-    >>> _without_finetuning("m[schedule=iterative-20,finetuning=scratch-e]"), _without_finetuning("m")
-    ('m[schedule=iterative-20]', 'm')
-    """
-    return re.sub(r",?finetuning=[^,\]]*", "", name).replace("[,", "[").removesuffix("[]")
 
 
 def _training(spec: RunSpec) -> str:
@@ -102,36 +100,37 @@ def _place(column: str) -> tuple[int, int, str]:
     return place, len(column), column
 
 
-def _unpruned(results: Sequence[RunResult]) -> dict[tuple[str, str, str], list[float]]:
-    """Top-1 of the large network by dataset, network and training, one value per seed.
+def _unpruned(results: Sequence[RunResult]) -> dict[tuple[str, str, str], list[_Large]]:
+    """The large network by dataset, network and training, once per seed.
 
-    That of the trained network itself, before any fine-tuning; where no control was trained further than that,
-    of the control that was trained anew.
+    That is the trained network itself, before any fine-tuning; where no control started from it, the control
+    that was trained anew.
     """
-    found: dict[tuple[str, str, str], dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    found: dict[tuple[str, str, str], dict[int, dict[int, _Large]]] = defaultdict(lambda: defaultdict(dict))
     for result in results:
-        spec = result.spec
+        spec, spent = result.spec, result.budget
         if spec.compression > 1 or result.after is None or result.before is None:
             continue
         kept = spec.method.finetuning in ("continue", "none") or "learning-rate" in spec.method.finetuning
         itself = kept and (spec.method.start == "trained" or spec.search is not None)
         preference = 0 if itself else 2 if spec.method.from_scratch else 1
-        quality = result.before if itself else result.after
+        top1 = (result.before if itself else result.after).top1
+        cost = None if spent is None else spent.pretraining if itself else spent.retraining
         key = (spec.data.name, spec.model, _training(spec))
-        found[key][preference].setdefault(spec.seed, quality.top1)
+        found[key][preference].setdefault(spec.seed, _Large(top1, cost.multiply_adds if cost else 0.0))
     return {key: list(by_kind[min(by_kind)].values()) for key, by_kind in found.items()}
 
 
 def _accuracy(
     cells: Mapping[_Row, Mapping[str, Sequence[RunResult]]],
     columns: Sequence[str],
-    unpruned: Mapping[tuple[str, str, str], Sequence[float]],
+    unpruned: Mapping[tuple[str, str, str], Sequence[_Large]],
 ) -> Table:
     rows = []
     for row in sorted(cells):
         values = {name: [r.after.top1 for r in found if r.after] for name, found in cells[row].items()}
         best = max(map(statistics.mean, values.values()))
-        large = unpruned.get((row.dataset, row.model, row.trained_by), [])
+        large = [one.top1 for one in unpruned.get((row.dataset, row.model, row.trained_by), [])]
         measured = (
             Cell(_mean(values.get(c, [])), best=c in values and statistics.mean(values[c]) == best)
             for c in columns
@@ -149,13 +148,17 @@ def _accuracy(
     )
 
 
-def _cost(cells: Mapping[_Row, Mapping[str, Sequence[RunResult]]], columns: Sequence[str]) -> list[Table]:
+def _cost(
+    cells: Mapping[_Row, Mapping[str, Sequence[RunResult]]],
+    columns: Sequence[str],
+    unpruned: Mapping[tuple[str, str, str], Sequence[_Large]],
+) -> list[Table]:
     """All training in multiply-adds, relative to training the large network; epochs after pruning."""
     rows = []
     for row in sorted(cells):
         budgets = {name: [r.budget for r in found if r.budget] for name, found in cells[row].items()}
-        known = (b.pretraining for found in budgets.values() for b in found)
-        large = max((spent.multiply_adds for spent in known if spent), default=0.0)
+        known = unpruned.get((row.dataset, row.model, row.trained_by), [])
+        large = max((one.multiply_adds for one in known), default=0.0)
         if large > 0:
             texts = (_spent(budgets.get(c, []), large) for c in columns)
             rows.append((*_stubs(row, cells), *map(Cell, texts)))

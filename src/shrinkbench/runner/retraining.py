@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -14,8 +15,20 @@ from torch import Tensor, nn
 from shrinkbench.budget import NOTHING, scoring_cost, scratch_b, together, training_cost
 from shrinkbench.measures import Quality, Spent
 from shrinkbench.metrics import measure_size
-from shrinkbench.pruning import FINETUNINGS, METHODS, Finetuning, Masks, Upholder, prune, restart, training_hook
-from shrinkbench.runner.pretraining import weights_to_restart_from
+from shrinkbench.models import get_model, read_state_dict
+from shrinkbench.pruning import (
+    FINETUNINGS,
+    METHODS,
+    Finetuning,
+    Masks,
+    Upholder,
+    prune,
+    restart,
+    save_tensors,
+    training_hook,
+)
+from shrinkbench.results.store import ResultStore, write_atomically
+from shrinkbench.runner.pretraining import initial_network, weights_to_restart_from
 from shrinkbench.runner.workspace import BoundData, Workspace
 from shrinkbench.seeds import stream
 from shrinkbench.spec import Recipe, RunSpec
@@ -53,10 +66,11 @@ def prune_and_train(stage: Stage) -> Outcome:
     spec = stage.spec
     schedule = METHODS.get(spec.method.name).schedule if spec.compression > 1 else None
     if schedule is not None and schedule.during is not None:
-        outcome = _train_with_hook(stage, spec.search or spec.recipe)
-        if spec.search is not None:
-            _train(stage, outcome, iteration=1)
-        return _with_scoring(stage, outcome)
+        if spec.searching is None:
+            return _with_scoring(stage, _train_with_hook(stage))
+        outcome = _found(spec.searching, stage)
+        _train(stage, outcome, iteration=1)
+        return outcome
     outcome = Outcome()
     steps = (1.0,) if schedule is None else schedule(spec.compression)
     for iteration, compression in enumerate(steps):
@@ -121,9 +135,44 @@ def _recipe_of(mode: Finetuning, stage: Stage, masks: Masks) -> Recipe:
     return scratch_b(recipe, large=size.multiply_adds, small=size.multiply_adds_kept)
 
 
-def _train_with_hook(stage: Stage, recipe: Recipe) -> Outcome:
-    """Prune while training by ``recipe``."""
+def ensure_search(spec: RunSpec, workspace: Workspace) -> Path:
+    """The folder of masks, weights and cost of a training that prunes, for all runs that go on from it."""
+    store = ResultStore(workspace.root)
+    folder = store.shared_dir("search", spec.key)
+    if (folder / "card.json").exists():
+        return folder
+    data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
+    module = initial_network(spec, workspace, data)
+    shape = data.dataset.card.image_shape or get_model(spec.model).input_shape
+    folder.mkdir(parents=True, exist_ok=True)
+    stage = Stage(spec, module, workspace, data, shape, folder)
+    outcome = _with_scoring(stage, _train_with_hook(stage))
+    outcome.masks.save(folder / "masks.safetensors")
+    save_tensors(module.state_dict(), folder / "weights.safetensors")
+    card = {
+        "spec": spec.model_dump(mode="json"),
+        "spent": together(outcome.pruning, outcome.retraining).model_dump(),
+        "epochs": [record.model_dump() for record in outcome.training.epochs],
+    }
+    write_atomically(folder / "card.json", json.dumps(card, indent=1).encode())
+    (folder / "checkpoint-0.pt").unlink(missing_ok=True)
+    return folder
+
+
+def _found(spec: RunSpec, stage: Stage) -> Outcome:
+    """Bring ``stage`` to where the training ``spec`` ended."""
+    folder = ensure_search(spec, stage.workspace)
+    stage.module.load_state_dict(read_state_dict(folder / "weights.safetensors"))
+    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+    masks = Masks.load(folder / "masks.safetensors")
+    on_device = {name: mask.to(stage.workspace.device) for name, mask in masks.items()}
+    return Outcome(Masks(on_device), retraining=Spent(**card["spent"]))
+
+
+def _train_with_hook(stage: Stage) -> Outcome:
+    """Prune while training."""
     spec, module, data = stage.spec, stage.module, stage.data
+    recipe = spec.recipe
     before = evaluate(module, data.test(), precision=recipe.precision)
     hook = training_hook(
         module,

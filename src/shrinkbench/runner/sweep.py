@@ -14,6 +14,7 @@ from shrinkbench.results.store import ResultStore, Status
 from shrinkbench.runner.executors import Executor
 from shrinkbench.runner.plan import plan
 from shrinkbench.runner.pretraining import ensure_pretrained
+from shrinkbench.runner.retraining import ensure_search
 from shrinkbench.runner.run import ensure_control, record_failure, run, sentence_of
 from shrinkbench.runner.workspace import Workspace, resolve_device
 from shrinkbench.spec import ExperimentSpec, PretrainSpec, RunSpec
@@ -23,7 +24,7 @@ from shrinkbench.spec import ExperimentSpec, PretrainSpec, RunSpec
 class Progress:
     """One task of a sweep has ended: ``done`` of ``total`` so far. ``result`` is set for runs."""
 
-    kind: str  # "pretraining", "control" or "run"
+    kind: str  # "pretraining", "control", "search" or "run"
     done: int
     total: int
     label: str
@@ -45,8 +46,9 @@ def sweep(
     """Run what ``out`` lacks of ``experiment``, one or several, and return the status of the whole.
 
     All are planned before anything runs. What runs share is computed first and once: each pretrained network,
-    then each control. ``on_plan`` is told (runs in all, runs to do). A sweep that was killed goes on where it
-    stopped: finished runs are stored whole, and a run that was under way resumes from its last epoch.
+    each control, each training that only finds masks. ``on_plan`` is told (runs in all, runs to do). A sweep
+    that was killed goes on where it stopped: finished runs are stored whole, and a run that was under way
+    resumes from its last epoch.
     """
     store = ResultStore(out)
     workspace = Workspace(root=out, data=data or {}, device=resolve_device(device))
@@ -110,12 +112,18 @@ def _carry_out(
         if spec.compression == 1
         and not (store.shared_dir("control", spec.control.key) / "result.json").exists()
     }
-    total = len(pretrained) + len(controls) + len(todo)
+    searches = {
+        s.key: s
+        for s in (spec.searching for spec in todo)
+        if s is not None and not (store.shared_dir("search", s.key) / "card.json").exists()
+    }
+    total = len(pretrained) + len(controls) + len(searches) + len(todo)
     done = 0
     failures: dict[str, str] = {}
     for kind, function, tasks in (
         ("pretraining", partial(_pretrain, keep), list(pretrained.values())),
         ("control", _control, list(controls.values())),
+        ("search", _search, list(searches.values())),
     ):
         for key, label, failure in executor.map(partial(function, workspace), tasks):
             done += 1
@@ -147,6 +155,9 @@ def _lost(spec: RunSpec, failures: Mapping[str, str]) -> str | None:
         return f"pretraining failed: {failures[pretraining.key]}"
     if spec.compression == 1 and spec.control.key in failures:
         return f"the control failed: {failures[spec.control.key]}"
+    searching = spec.searching
+    if searching is not None and searching.key in failures:
+        return f"the training that prunes failed: {failures[searching.key]}"
     return None
 
 
@@ -164,6 +175,14 @@ def _control(workspace: Workspace, spec: RunSpec) -> Shared:
     except Exception as error:
         return spec.control.key, _label(spec), sentence_of(error)
     return spec.control.key, _label(spec), None
+
+
+def _search(workspace: Workspace, spec: RunSpec) -> Shared:
+    try:
+        ensure_search(spec, workspace)
+    except Exception as error:
+        return spec.key, _label(spec), sentence_of(error)
+    return spec.key, _label(spec), None
 
 
 def _run(workspace: Workspace, spec: RunSpec) -> RunResult:

@@ -189,7 +189,7 @@ def test_another_corpus_is_laid_beside(tmp_path):
     )
     text = write_report(store.root, tmp_path / "out", corpus=exported).index.read_text(encoding="utf-8")
     assert "<h3>cifar10 / resnet20</h3>" in text
-    assert "those of 81 papers" in text
+    assert f"published ones (the corpus in {exported})" in text
     with pytest.raises(ShrinkbenchError, match="there is no folder"):
         write_report(store.root, tmp_path / "no", corpus=tmp_path / "nowhere")
     assert not (tmp_path / "no").exists()

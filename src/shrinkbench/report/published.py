@@ -27,7 +27,6 @@ class Published(Value):
     """All tasks beside the corpus: where they have a counterpart, and why the others have none."""
 
     corpus: str
-    papers: int
     found: tuple[Beside, ...] = ()
     unmatched: tuple[str, ...] = ()
 
@@ -52,8 +51,7 @@ def write_published(frame: pd.DataFrame, corpus: Corpus, folder: Path) -> None:
     published = Published(
         corpus="the tables of Liu et al. 2019, which come with shrinkbench"
         if corpus.origin == "bundled"
-        else f"the corpus {Path(corpus.origin).name}",
-        papers=len(corpus.papers),
+        else f"the corpus in {corpus.origin}",
         found=tuple(found),
         unmatched=tuple(unmatched),
     )

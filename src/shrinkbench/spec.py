@@ -130,7 +130,7 @@ class MethodSpec(Value):
 
     @property
     def name_without_finetuning(self) -> str:
-        """The method whose fine-tuning is varied: ``m`` of ``m[finetuning=scratch-e]``; other axes stay named."""
+        """The method whose fine-tuning is varied: ``m`` of ``m[finetuning=scratch-e]``; other axes stay."""
         return re.sub(r",?finetuning=[^,\]]*", "", self.name).replace("[,", "[").removesuffix("[]")
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import pytest
 import torch
 
+from shrinkbench.budget import scratch_b
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.metrics import count_multiply_adds, count_parameters
+from shrinkbench.metrics import count_multiply_adds, count_parameters, measure_size
 from shrinkbench.models import build, get_model
 from shrinkbench.pruning import METHODS, prune
 from shrinkbench.pruning.coupling import couple
 from shrinkbench.pruning.structured.predefined import TARGETS, keep_counts, uniform_counts
 from shrinkbench.pruning.surgery import shrink
+from shrinkbench.training import RECIPES
 
 # Target, the network it is cut from, the card of what is left; parameters and multiply-adds as counted there.
 LI = [
@@ -76,6 +78,43 @@ def test_reconstructing_targets(case):
     size = 224 if "vgg" in case[1] else 64
     images = torch.randn(1, 3, size, size, generator=torch.Generator().manual_seed(0))
     check(*case, shape=(3, size, size), batches=[(images, torch.zeros(1, dtype=torch.int64))])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kept", "parameters", "multiply_adds"),
+    [(70, 16_949_086, 2_601_392_356), (50, 12_385_704, 1_822_031_872), (30, 8_669_158, 1_166_283_835)],
+)
+def test_thinet_on_the_network_of_liu(kept, parameters, multiply_adds):
+    """The same widths with the stride in the 3x3 convolution; their code adds 3,840 biases of projections."""
+    module = build("torchvision/resnet50").eval()
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    batches = [(images, torch.zeros(1, dtype=torch.int64))]
+    masks = prune(module, f"thinet:resnet50-{kept}", compression=1.01, input_shape=(3, 64, 64), batches=batches)
+    small = shrink(module, masks, (3, 64, 64))
+    assert count_parameters(small) == parameters - (256 + 512 + 1024 + 2048)
+    assert count_multiply_adds(small, (3, 224, 224)) == multiply_adds
+    card = get_model(f"thinet-resnet50-{kept}-v1.5")
+    assert (card.parameters, card.multiply_adds) == (parameters, multiply_adds)
+
+
+# Scratch-B on the networks that pruning leaves, by the multiply-adds that masks keep.
+@pytest.mark.parametrize(
+    ("target", "network", "epochs"),
+    [
+        ("li2017:vgg16-a", "cifar-vgg16-l1", 243),
+        ("li2017:resnet56-a", "resnet56", 178),
+        ("li2017:resnet56-b", "resnet56", 220),
+        pytest.param("li2017:resnet110-a", "resnet110", 190, marks=pytest.mark.slow),
+        pytest.param("li2017:resnet110-b", "resnet110", 260, marks=pytest.mark.slow),
+    ],
+)
+def test_scratch_b_epochs_follow_from_the_masks(target, network, epochs):
+    module = build(network)
+    masks = prune(module, target, compression=1.01, input_shape=(3, 32, 32))
+    size = measure_size(module, (3, 32, 32), masks)
+    recipe = RECIPES.get("cifar-train")
+    assert scratch_b(recipe, large=size.multiply_adds, small=size.multiply_adds_kept).epochs == epochs
 
 
 def test_the_filters_of_smallest_norm_go():

@@ -130,3 +130,14 @@ def test_a_part_stands_in_place_of_the_file_and_overrides_win_over_both(tmp_path
         (1, 2),
     )
     assert (b.name, b.compression, b.finetune) == ("e-b", (2.0,), {"epochs": 5, "batch_size": 8})
+
+
+@pytest.mark.parametrize("axes", ["finetuning=rewind-weights-0", "schedule=iterative-20,finetuning=scratch-b"])
+def test_weights_of_a_file_cannot_be_rewound(axes, tmp_path):
+    file = tmp_path / "e.toml"
+    file.write_text(
+        'name = "e"\ndataset = "imagenet"\nmodel = "torchvision/resnet50"\nweights = "IMAGENET1K_V1"\n'
+        f'compression = 2\nmethod = "global_magnitude[{axes}]"\n'
+    )
+    with pytest.raises(ShrinkbenchError, match="have no earlier epochs; use weights = 'pretrain'"):
+        runs_of(file)

@@ -56,6 +56,8 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
                 test_images=experiment.test_images,
             )
             _check_subsets(dataset, experiment)
+            for method in methods:
+                _check_rewinding(method, weights)
             extra = _extra(experiment, dataset, workspace)
             for recipe, method, compression, seed in product(
                 recipes, methods, experiment.compression, experiment.seed
@@ -150,6 +152,17 @@ def _check_subsets(dataset: Dataset, experiment: ExperimentSpec) -> None:
             raise ShrinkbenchError(
                 f"{name} = {count} is more than the {len(source)} images that '{dataset.card.name}' has there"
             )
+
+
+def _check_rewinding(method: PruningMethod, weights: WeightsSpec) -> None:
+    """Refuse to rewind weights that come from a file."""
+    rounds = (method.finetuning, method.finetuning.between if len(method.schedule(2)) > 1 else None)
+    mode = next((mode for mode in rounds if mode is not None and mode.weights == "rewound"), None)
+    if weights.kind == "file" and mode is not None:
+        raise ShrinkbenchError(
+            f"method '{method.name}' rewinds weights ({mode.name}), and those of the file '{weights.name}' "
+            "have no earlier epochs; use weights = 'pretrain'"
+        )
 
 
 def _text(shape: tuple[int, ...]) -> str:

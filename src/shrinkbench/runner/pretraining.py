@@ -171,8 +171,8 @@ def weights_to_restart_from(
         return untrained_network(spec.model, data, spec.seed).state_dict()
     if spec.pretraining is None:
         raise ShrinkbenchError(
-            f"fine-tuning mode '{mode.name}' rewinds weights, and those of a file have no earlier epochs; use "
-            "weights = 'pretrain'"
+            f"fine-tuning mode '{mode.name}' rewinds weights, and '{spec.weights.name}' has no earlier epochs; "
+            "use weights = 'pretrain'"
         )
     folder = ensure_pretrained(spec.pretraining, workspace, keep=(mode.epoch,))
     return read_state_dict(_epoch_file(folder, mode.epoch))

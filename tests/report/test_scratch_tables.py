@@ -81,6 +81,12 @@ def test_the_papers_layout():
     assert "1 to 2 seeds" in accuracy.caption
 
 
+def test_rows_are_in_order_of_compression():
+    more = [result(SCRATCH, "scratch-e", 0, 0.5, compression=c) for c in (16.0, 4.0)]
+    names = [row["pruned network"] for row in rows(scratch_tables([*RESULTS, *more])[0])]
+    assert names == ["li2017:net-a", "m 2×", "m 4×", "m 16×"]
+
+
 def test_costs_are_relative_to_training_the_large_network():
     _, cost = scratch_tables(RESULTS)
     predefined, row = rows(cost)

@@ -37,15 +37,21 @@ class _Row:
     dataset: str
     model: str
     trained_by: str
-    pruned: str
+    method: str
+    compression: float
+
+    @property
+    def pruned(self) -> str:
+        """Its name; a predefined target has one, others are told by method and compression."""
+        return self.method if ":" in self.method else f"{self.method} {self.compression:g}×"
 
 
 @dataclass(frozen=True)
 class _Large:
-    """The unpruned network of one seed: top-1, and the multiply-adds of its training."""
+    """The unpruned network: top-1 by seed, and the multiply-adds of its training (0: not known)."""
 
-    top1: float
-    multiply_adds: float
+    top1: tuple[float, ...] = ()
+    multiply_adds: float = 0.0
 
 
 def scratch_tables(results: Iterable[RunResult]) -> list[Table]:
@@ -66,9 +72,7 @@ def scratch_tables(results: Iterable[RunResult]) -> list[Table]:
 
 def _row(spec: RunSpec) -> _Row:
     method = spec.method.name_without_finetuning
-    # A predefined target is a network of its own; of any other method it has to be told how far it went.
-    pruned = method if ":" in method else f"{method} {spec.compression:g}×"
-    return _Row(spec.data.name, spec.model, _training(spec), pruned)
+    return _Row(spec.data.name, spec.model, _training(spec), method, spec.compression)
 
 
 def _training(spec: RunSpec) -> str:
@@ -100,13 +104,14 @@ def _place(column: str) -> tuple[int, int, str]:
     return place, len(column), column
 
 
-def _unpruned(results: Sequence[RunResult]) -> dict[tuple[str, str, str], list[_Large]]:
+def _unpruned(results: Sequence[RunResult]) -> dict[tuple[str, str, str], _Large]:
     """The large network by dataset, network and training, once per seed.
 
     That is the trained network itself, before any fine-tuning; where no control started from it, the control
-    that was trained anew.
+    that was trained anew. What its training cost is known from either.
     """
-    found: dict[tuple[str, str, str], dict[int, dict[int, _Large]]] = defaultdict(lambda: defaultdict(dict))
+    costs: dict[tuple[str, str, str], float] = defaultdict(float)
+    found: dict[tuple[str, str, str], dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for result in results:
         spec, spent = result.spec, result.budget
         if spec.compression > 1 or result.after is None or result.before is None:
@@ -117,20 +122,21 @@ def _unpruned(results: Sequence[RunResult]) -> dict[tuple[str, str, str], list[_
         top1 = (result.before if itself else result.after).top1
         cost = None if spent is None else spent.pretraining if itself else spent.retraining
         key = (spec.data.name, spec.model, _training(spec))
-        found[key][preference].setdefault(spec.seed, _Large(top1, cost.multiply_adds if cost else 0.0))
-    return {key: list(by_kind[min(by_kind)].values()) for key, by_kind in found.items()}
+        costs[key] = max(costs[key], cost.multiply_adds if cost else 0.0)
+        found[key][preference].setdefault(spec.seed, top1)
+    return {key: _Large(tuple(kinds[min(kinds)].values()), costs[key]) for key, kinds in found.items()}
 
 
 def _accuracy(
     cells: Mapping[_Row, Mapping[str, Sequence[RunResult]]],
     columns: Sequence[str],
-    unpruned: Mapping[tuple[str, str, str], Sequence[_Large]],
+    unpruned: Mapping[tuple[str, str, str], _Large],
 ) -> Table:
     rows = []
     for row in sorted(cells):
         values = {name: [r.after.top1 for r in found if r.after] for name, found in cells[row].items()}
         best = max(map(statistics.mean, values.values()))
-        large = [one.top1 for one in unpruned.get((row.dataset, row.model, row.trained_by), [])]
+        large = unpruned.get((row.dataset, row.model, row.trained_by), _Large()).top1
         measured = (
             Cell(_mean(values.get(c, [])), best=c in values and statistics.mean(values[c]) == best)
             for c in columns
@@ -151,14 +157,13 @@ def _accuracy(
 def _cost(
     cells: Mapping[_Row, Mapping[str, Sequence[RunResult]]],
     columns: Sequence[str],
-    unpruned: Mapping[tuple[str, str, str], Sequence[_Large]],
+    unpruned: Mapping[tuple[str, str, str], _Large],
 ) -> list[Table]:
     """All training in multiply-adds, relative to training the large network; epochs after pruning."""
     rows = []
     for row in sorted(cells):
         budgets = {name: [r.budget for r in found if r.budget] for name, found in cells[row].items()}
-        known = unpruned.get((row.dataset, row.model, row.trained_by), [])
-        large = max((one.multiply_adds for one in known), default=0.0)
+        large = unpruned.get((row.dataset, row.model, row.trained_by), _Large()).multiply_adds
         if large > 0:
             texts = (_spent(budgets.get(c, []), large) for c in columns)
             rows.append((*_stubs(row, cells), *map(Cell, texts)))

@@ -19,6 +19,8 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from shrinkbench.errors import ShrinkbenchError
+
 MODELS = ("torchvision/resnet50", "torchvision/vit_b_16")
 METHODS = (
     "global_magnitude",
@@ -39,6 +41,15 @@ METHODS = (
     "global_activation",
     "wanda",
     "sparsegpt",
+    "apoz",
+    "hrank",
+    "batch_norm_scale",
+    "residual_block_taylor",
+    "head_taylor",
+    "channel_l1",
+    "channel_taylor",
+    "thinet",
+    "channel_regression",
 )
 
 
@@ -123,8 +134,12 @@ def main() -> None:
     print(f"{'model':24}{'method':22}{'peak':>8}{'activations':>13}{'bound':>8}{'seconds':>9}")
     for model in options.model:
         for method in options.method:
-            with ProcessPoolExecutor(1, mp_context=context) as pool:
-                peak, activations, seconds = pool.submit(measure, model, method, options).result()
+            try:
+                with ProcessPoolExecutor(1, mp_context=context) as pool:
+                    peak, activations, seconds = pool.submit(measure, model, method, options).result()
+            except ShrinkbenchError as error:
+                print(f"{model:24}{method:22}{'refused':>8}  {error}", flush=True)
+                continue
             bound = 3 + activations
             mark = "" if peak <= bound else "  over"
             print(

@@ -81,6 +81,28 @@ def test_the_papers_layout():
     assert "1 to 2 seeds" in accuracy.caption
 
 
+def test_what_prunes_while_it_trains_is_pruned_and_finding_it_costs_scratch_nothing():
+    start = {"start": "initialisation"}
+
+    def started(name, mode, **changes):
+        made = result(name, mode, 0, 0.8, recipe=TRAIN, **changes)
+        spec = made.spec.model_copy(update={"method": made.spec.method.model_copy(update=start)})
+        return made.model_copy(update={"spec": spec, "key": spec.key})
+
+    searched = budget(0, 160, 50).model_copy(update={"pruning": budget(160, 0, 1).pretraining})
+    accuracy, cost = scratch_tables(
+        [
+            started("m", "continue", compression=1, budget=budget(0, 160, 100)),
+            started("m", "continue", budget=budget(0, 160, 100)),
+            started(SCRATCH, "scratch-e", budget=searched),
+        ]
+    )
+    assert accuracy.columns[3:] == ("Unpruned", "Pruned", "Scratch-E")
+    assert "1 seed." in accuracy.caption
+    (row,) = rows(cost)
+    assert (row["Pruned"], row["Scratch-E"]) == ("1.00 (160 epochs)", "0.50 (160 epochs)")
+
+
 def test_rows_are_in_order_of_compression():
     more = [result(SCRATCH, "scratch-e", 0, 0.5, compression=c) for c in (16.0, 4.0)]
     names = [row["pruned network"] for row in rows(scratch_tables([*RESULTS, *more])[0])]

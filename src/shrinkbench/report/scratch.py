@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from shrinkbench.budget import total
 from shrinkbench.report.tables import Cell, Table, plus_minus
-from shrinkbench.results.record import Budget, RunResult
+from shrinkbench.results.record import RunResult
 from shrinkbench.spec import RunSpec
 
 STRATEGIES = {
@@ -84,15 +84,18 @@ def _training(spec: RunSpec) -> str:
 
 
 def _with_several_recipes(results: Sequence[RunResult]) -> frozenset[str]:
-    """Fine-tuning modes that a network went through by more than one recipe."""
-    found: dict[tuple[str, str, str, str], set[str]] = defaultdict(set)
+    """Fine-tuning modes that a pruned network went through by more than one recipe."""
+    found: dict[tuple[_Row, str], set[str]] = defaultdict(set)
     for spec in (r.spec for r in results):
-        found[(spec.method.finetuning, spec.data.name, spec.model, _training(spec))].add(spec.recipe.name)
-    return frozenset(key[0] for key, recipes in found.items() if len(recipes) > 1)
+        found[(_row(spec), spec.method.finetuning)].add(spec.recipe.name)
+    return frozenset(mode for (_, mode), recipes in found.items() if len(recipes) > 1)
 
 
 def _strategy(spec: RunSpec, several: frozenset[str]) -> str:
-    name = STRATEGIES.get(spec.method.finetuning, spec.method.finetuning)
+    mode = spec.method.finetuning
+    if mode == "continue" and spec.method.start == "initialisation" and spec.search is None:
+        mode = "none"  # pruned before or while it was trained, and not trained any more afterwards
+    name = STRATEGIES.get(mode, mode)
     return f"{name} ({spec.recipe.name})" if spec.method.finetuning in several else name
 
 
@@ -143,11 +146,11 @@ def _accuracy(
         )
         rows.append((*_stubs(row, cells), Cell(_mean(large)), *measured))
     seeds = sorted({len({r.spec.seed for r in v}) for found in cells.values() for v in found.values()})
-    over = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+    over = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s' * (seeds[0] > 1)}"
     return Table(
         name="scratch-top1",
         caption="Fine-tuned and trained from scratch: top-1 in %, mean ± sample standard deviation over "
-        f"{over} seeds. Scratch-E: the same epochs as the large network; Scratch-B: the same computation.",
+        f"{over}. Scratch-E: the same epochs as the large network; Scratch-B: the same computation.",
         columns=(*STUBS, "Unpruned", *columns),
         rows=tuple(rows),
         stubs=len(STUBS),
@@ -159,21 +162,20 @@ def _cost(
     columns: Sequence[str],
     unpruned: Mapping[tuple[str, str, str], _Large],
 ) -> list[Table]:
-    """All training in multiply-adds, relative to training the large network; epochs after pruning."""
+    """Training in multiply-adds, relative to training the large network; epochs of the last training."""
     rows = []
     for row in sorted(cells):
-        budgets = {name: [r.budget for r in found if r.budget] for name, found in cells[row].items()}
         large = unpruned.get((row.dataset, row.model, row.trained_by), _Large()).multiply_adds
         if large > 0:
-            texts = (_spent(budgets.get(c, []), large) for c in columns)
+            texts = (_spent(cells[row].get(c, []), large) for c in columns)
             rows.append((*_stubs(row, cells), *map(Cell, texts)))
     if not rows:
         return []
     return [
         Table(
             name="scratch-cost",
-            caption="What the networks above cost: multiply-adds of all training, pretraining included, "
-            "relative to training the large network, and epochs after pruning.",
+            caption="What the networks above cost: multiply-adds of all training, relative to training the "
+            "large network, and epochs of the last training. From scratch, finding the architecture is not counted.",
             columns=(*STUBS, *columns),
             rows=tuple(rows),
             stubs=len(STUBS),
@@ -181,11 +183,17 @@ def _cost(
     ]
 
 
-def _spent(budgets: Sequence[Budget], large: float) -> str:
-    if not budgets:
+def _spent(results: Sequence[RunResult], large: float) -> str:
+    """From scratch an architecture is trained as if it were given: finding it is not counted (Liu et al.)."""
+    spent = [
+        (r.budget.retraining if r.spec.method.from_scratch else total(r.budget)).multiply_adds
+        for r in results
+        if r.budget
+    ]
+    if not spent:
         return "–"
-    ratio = statistics.mean(total(b).multiply_adds for b in budgets) / large
-    return f"{ratio:.2f} ({statistics.mean(b.retraining.epochs for b in budgets):.0f} epochs)"
+    epochs = statistics.mean(r.budget.retraining.epochs for r in results if r.budget)
+    return f"{statistics.mean(spent) / large:.2f} ({epochs:.0f} epochs)"
 
 
 def _stubs(row: _Row, rows: Iterable[_Row]) -> tuple[Cell, ...]:

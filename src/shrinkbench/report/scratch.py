@@ -175,7 +175,8 @@ def _cost(
         Table(
             name="scratch-cost",
             caption="What the networks above cost: multiply-adds of all training, relative to training the "
-            "large network, and epochs of the last training. From scratch, finding the architecture is not counted.",
+            "large network, and epochs of the last training. From scratch, that training is "
+            "all that counts: finding the architecture is free.",
             columns=(*STUBS, *columns),
             rows=tuple(rows),
             stubs=len(STUBS),

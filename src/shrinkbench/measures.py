@@ -32,10 +32,16 @@ class Size(Value):
 
 
 class LayerDensity(Value):
-    """Kept and total weights of one parameter tensor."""
+    """Kept and total weights of one parameter tensor.
+
+    ``outputs`` counts rows (filters) of which a weight is kept, ``None`` where nobody counted. ``positions``
+    holds the kept weights at each position of a convolution's kernel, row by row, for kernels beyond 1 x 1.
+    """
 
     kept: int
     total: int
+    outputs: int | None = None
+    positions: tuple[int, ...] = ()
 
 
 class EpochRecord(Value):

@@ -87,6 +87,15 @@ def series_styles(names: Iterable[str]) -> dict[str, SeriesStyle]:
     return {name: series_style(index) for index, name in enumerate(names)}
 
 
+def shortened(name: str, most: int) -> str:
+    """``name`` in at most ``most`` characters, its middle left out.
+
+    >>> shortened("uniform_channels[allocation=pattern:a.json]", 21)
+    'uniform_ch…rn:a.json]'
+    """
+    return name if len(name) <= most else f"{name[: most // 2]}…{name[len(name) - (most - 1 - most // 2) :]}"
+
+
 @contextmanager
 def figure_style() -> Iterator[None]:
     """Draw inside this context: it sets fonts, lines and sizes, and leaves no trace."""

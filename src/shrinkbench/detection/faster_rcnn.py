@@ -60,9 +60,15 @@ class Detector(nn.Module):
         self.network = network
         self.options = dict(options)
         # Not a child: its layers are those of the network, and its logits take no part.
-        self.__dict__["classifier"] = classifier
+        self.__dict__["_classifier"] = classifier
         for parameter in (*network.backbone.stem.parameters(), *network.backbone.stages[0].parameters()):  # type: ignore[union-attr, index]
             parameter.requires_grad_(False)
+
+    @property
+    def classifier(self) -> nn.Module:
+        """The classifier whose layers the detector is made of."""
+        found: nn.Module = self.__dict__["_classifier"]
+        return found
 
     def train(self, mode: bool = True) -> Detector:  # noqa: FBT001, FBT002  torch's signature
         """Set the mode; batch norms stay in evaluation mode."""
@@ -122,7 +128,7 @@ def prune_detector(
     The masks must leave the outputs of the third and fourth stage their width, which those of inner channels
     do.
     """
-    classifier = detector.__dict__["classifier"]
+    classifier = detector.classifier
     _, surgery = plan_and_shrink(classifier, masks, input_shape)
     small = build_detector(operate(copy.deepcopy(classifier), surgery), **detector.options)
     for name in ("rpn", "roi_heads.box_predictor"):

@@ -70,7 +70,8 @@ def read_voc(folder: Path, split: str) -> DetectionImages:
     root = next((c for c in candidates if (c / "ImageSets" / "Main").is_dir()), None)
     if root is None:
         raise ShrinkbenchError(
-            f"{folder} holds no VOC2007/ImageSets/Main; unpack the archives of VOC2007 there"
+            f"{folder} holds no VOC2007/ImageSets/Main; download VOCtrainval_06-Nov-2007.tar and "
+            "VOCtest_06-Nov-2007.tar from http://host.robots.ox.ac.uk/pascal/VOC/voc2007/ and unpack both there"
         )
     listed = root / "ImageSets" / "Main" / f"{split}.txt"
     try:

@@ -25,9 +25,22 @@ def count_kept(module: nn.Module, masks: Mapping[str, Tensor]) -> int:
 
 
 def layer_densities(module: nn.Module, masks: Mapping[str, Tensor]) -> dict[str, LayerDensity]:
-    """Kept and total weights of every masked parameter, in the module's order."""
-    return {
-        name: LayerDensity(kept=int(masks[name].sum()), total=masks[name].numel())
-        for name, _ in module.named_parameters()
-        if name in masks
-    }
+    """Kept and total weights of every masked parameter, in the module's order.
+
+    >>> import torch
+    >>> mask = torch.ones(2, 1, 3, 3, dtype=torch.bool)
+    >>> mask[0] = False
+    >>> layer_densities(nn.Conv2d(1, 2, 3), {"weight": mask})["weight"].positions
+    (1, 1, 1, 1, 1, 1, 1, 1, 1)
+    """
+    return {name: _density(masks[name]) for name, _ in module.named_parameters() if name in masks}
+
+
+def _density(mask: Tensor) -> LayerDensity:
+    kernel = mask.flatten(2) if mask.dim() > 2 else mask.new_empty(0)
+    return LayerDensity(
+        kept=int(mask.sum()),
+        total=mask.numel(),
+        outputs=int(mask.flatten(1).any(1).sum() if mask.dim() > 1 else mask.sum()),
+        positions=tuple(kernel.sum((0, 1)).tolist()) if kernel.dim() > 2 and kernel.shape[2] > 1 else (),
+    )

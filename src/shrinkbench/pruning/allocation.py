@@ -40,7 +40,16 @@ class Allocation:
         return self.decide(units, budget, ctx)
 
 
-ALLOCATIONS: Registry[Allocation] = Registry("allocation")
+def _from_name(name: str) -> Allocation | None:
+    """``pattern:NAME`` and ``pattern:FILE``, the shares of another network's stages."""
+    if not name.startswith("pattern:"):
+        return None
+    from shrinkbench.pruning.structured.guided import allocation_of
+
+    return allocation_of(name.removeprefix("pattern:"))
+
+
+ALLOCATIONS: Registry[Allocation] = Registry("allocation", resolve=_from_name)
 
 
 def allocation(name: str, *, exact: bool = True) -> Callable[[Decide], Allocation]:
@@ -192,7 +201,7 @@ def _with_least_first(units: Mapping[str, Units]) -> dict[str, Units]:
     }
 
 
-def _limits(units: Mapping[str, Units]) -> dict[str, tuple[float, float]]:
+def limits_of(units: Mapping[str, Units]) -> dict[str, tuple[float, float]]:
     """Least and most weights that a layer can keep: what an earlier round removed does not come back."""
     return {name: (u.least_weight, u.weight_of(u.scores > -math.inf)) for name, u in units.items()}
 
@@ -200,13 +209,13 @@ def _limits(units: Mapping[str, Units]) -> dict[str, tuple[float, float]]:
 @by_layer("layerwise")
 def layerwise(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Mapping[str, float]:
     """Keep the same fraction of every layer's weights."""
-    return fill({name: u.total for name, u in units.items()}, _limits(units), budget)
+    return fill({name: u.total for name, u in units.items()}, limits_of(units), budget)
 
 
 @by_layer("uniform-plus")
 def uniform_plus(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Mapping[str, float]:
     """Layerwise, but the first layer stays whole and the last keeps a fifth at least (Gale et al. 2019)."""
-    limits = _limits(units)
+    limits = limits_of(units)
     first = next((name for name in ctx.flow.order if name in units), None)
     if first is not None:
         limits[first] = (units[first].total, units[first].total)
@@ -227,7 +236,7 @@ def uniform_plus(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> 
 def erdos_renyi_kernel(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Mapping[str, float]:
     """Density of a layer in proportion to (sum of its dimensions) / (their product) (Evci et al. 2020)."""
     weights = {name: sum(_shape_of(name, ctx, "erdos-renyi-kernel")) for name in units}
-    return fill(weights, _limits(units), budget)
+    return fill(weights, limits_of(units), budget)
 
 
 @by_layer("lamp")
@@ -274,7 +283,7 @@ def rowwise(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Keep:
 
 def layerwise_shares(units: Mapping[str, Units], budget: int) -> dict[str, float]:
     """Weights per layer when every layer keeps the same fraction."""
-    return fill({name: u.total for name, u in units.items()}, _limits(units), budget)
+    return fill({name: u.total for name, u in units.items()}, limits_of(units), budget)
 
 
 def keep_in_rows(name: str, units: Units, count: int, ctx: PruneContext) -> Tensor:

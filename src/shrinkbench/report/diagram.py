@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from shrinkbench.plotting import COLUMN_WIDTH, figure_style, fixed_figure
+from shrinkbench.plotting import COLUMN_WIDTH, figure_style, fixed_figure, shortened
 from shrinkbench.report.ranks import Ranking
 
 AXIS_WIDTH, ROW, CHARACTER = 330.0, 22.0, 6.9
@@ -70,13 +70,14 @@ def critical_difference_figure(methods: Sequence[str], ranking: Ranking) -> Figu
     """The same for papers: one row per method in order of rank, bars at the right over tied groups."""
     order = sorted(range(len(methods)), key=lambda i: -ranking.mean_ranks[i])
     row = {index: place for place, index in enumerate(order)}
-    width, left = COLUMN_WIDTH, 0.12 + 0.056 * max(map(len, methods))
+    names = [shortened(name, 36) for name in methods]
+    width, left = COLUMN_WIDTH, 0.12 + 0.056 * max(map(len, names))
     height = 0.5 + 0.17 * len(methods)
     with figure_style():
         figure = fixed_figure(width=width, height=height)
         axes = figure.add_axes((left / width, 0.38 / height, 1 - (left + 0.1) / width, 1 - 0.45 / height))
         axes.plot([ranking.mean_ranks[i] for i in order], range(len(order)), "o", color="#0072B2")
-        axes.set_yticks(range(len(order)), [methods[i] for i in order])
+        axes.set_yticks(range(len(order)), [names[i] for i in order])
         for level, clique in enumerate(ranking.cliques):
             at = len(methods) + 0.35 + 0.18 * level
             rows = [row[i] for i in clique]

@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from shrinkbench.plotting import (
     COLUMN_WIDTH,
@@ -23,6 +23,7 @@ from shrinkbench.plotting import (
     ratio_axis,
     save,
     series_styles,
+    shortened,
 )
 from shrinkbench.report.observations import AXES, CONTROL, METRICS, Observations, aggregate
 
@@ -32,8 +33,8 @@ SIZES = ("compression", "theoretical_speedup")
 
 
 def write_tradeoffs(observations: Observations, folder: Path, *, metric: str) -> list[Path]:
-    """Draw ``metric`` against compression ratio and theoretical speedup; SVG, PDF and PNG of each."""
-    paths = []
+    """Draw ``metric`` against compression ratio, speedup and parameters kept; SVG, PDF and PNG of each."""
+    paths = save(efficiency_figure(observations, metric=metric), folder / figure_name(metric, "parameters"))
     for axis in SIZES:
         figure = tradeoff_figure(observations, metric=metric, axis=axis)
         paths += save(figure, folder / figure_name(metric, axis))
@@ -73,13 +74,50 @@ def tradeoff_figure(observations: Observations, *, metric: str, axis: str) -> Fi
                 panel.set_xlabel(f"{AXES[axis]} (log scale)")
             else:
                 panel.tick_params(labelbottom=False)
-        handles = {
-            label: handle for p in panels for handle, label in zip(*p.get_legend_handles_labels(), strict=True)
-        }
-        order = [name for name in (CONTROL, *styles) if name in handles]
-        if order:
-            figure.legend([handles[name] for name in order], order, loc="upper center", ncols=entries)
+        _add_legend(figure, panels, (CONTROL, *styles), entries)
     return figure
+
+
+def efficiency_figure(observations: Observations, *, metric: str) -> Figure:
+    """One panel per task: mean over seeds with one sample standard deviation, against parameters kept.
+
+    The parameter-efficiency curves of Liu et al. 2019 (Figures 3, 5 and 6); the control is the last point.
+    """
+    tasks = observations.tasks
+    columns = min(max(len(tasks), 1), 3)
+    width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
+    styles = series_styles(observations.methods)
+    entries = _legend_columns((CONTROL, *styles), width)
+    cells = aggregate(observations.pruned, [metric, "parameters_kept"])
+    with figure_style():
+        head = 0.08 + 0.15 * math.ceil((1 + len(styles)) / entries)
+        figure, panels = panel_grid(max(len(tasks), 1), columns=columns, width=width, head=head)
+        for index, (panel, task) in enumerate(zip(panels, tasks, strict=False)):
+            control = observations.control[observations.control["task"] == task]
+            full = float(control["parameters_kept"].mean()) if len(control) else None
+            draw_tradeoff(
+                panel, cells, observations.control, task, metric, "parameters_kept", styles, unpruned=full
+            )
+            panel.set_xscale("log")
+            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+            panel.xaxis.set_minor_formatter(NullFormatter())
+            panel.set_xlabel("parameters kept (log scale)")
+            if index % columns == 0:
+                panel.set_ylabel(METRICS[metric].label)
+        _add_legend(figure, panels, (CONTROL, *styles), entries)
+    return figure
+
+
+def _add_legend(figure: Figure, panels: Iterable[Axes], names: Iterable[str], columns: int) -> None:
+    handles = {
+        label: handle for p in panels for handle, label in zip(*p.get_legend_handles_labels(), strict=True)
+    }
+    order = [name for name in names if name in handles]
+    if order:
+        most = int((figure.get_figwidth() - 0.6) / 0.052)
+        labels = [shortened(name, most) for name in order]
+        figure.legend([handles[name] for name in order], labels, loc="upper center", ncols=columns)
 
 
 def draw_tradeoff(
@@ -90,8 +128,10 @@ def draw_tradeoff(
     metric: str,
     axis: str,
     styles: Mapping[str, SeriesStyle],
+    *,
+    unpruned: float | None = 1.0,
 ) -> None:
-    """Draw one task's curves and its control."""
+    """Draw one task's curves and its control, which lies at ``unpruned`` on the axis."""
     panel.title.set_text(task)
     reference = control.loc[control["task"] == task, metric].dropna()
     mean, spread = reference.mean(), reference.std(ddof=1)
@@ -111,8 +151,10 @@ def draw_tradeoff(
         x, y, deviation = (curves[method][column].to_numpy() for column in (axis, metric, f"{metric}_std"))
         bars += [((a, b - d), (a, b + d)) for a, b, d in zip(x, y, deviation, strict=True) if d > 0]
         colours += [style.colour] * (len(bars) - len(colours))
-        if len(reference):
-            x, y = np.r_[1.0, x], np.r_[mean, y]
+        if len(reference) and unpruned is not None:
+            x, y = np.r_[x, unpruned], np.r_[y, mean]
+            order = x.argsort()
+            x, y = x[order], y[order]
         panel.plot(
             x,
             y,

@@ -67,3 +67,9 @@ convolution_weights = STRUCTURES.add(
     Structure("convolution-weights", "single weights of convolutions; linear layers stay whole", _convolutions),
 )
 pruning_method("convolution_magnitude", structure=convolution_weights, reference="han2015learning")(magnitude)
+pruning_method(
+    "uniform_sparsification",
+    structure=convolution_weights,
+    allocation=layerwise,
+    reference="liu2019rethinking",
+)(random)

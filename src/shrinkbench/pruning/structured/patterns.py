@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.measures import LayerDensity
 from shrinkbench.probe import evaluation_mode
 from shrinkbench.pruning.coupling import Coupling
 from shrinkbench.pruning.masks import Masks
@@ -61,23 +62,36 @@ def stages_of(module: nn.Module, input_shape: Sequence[int]) -> dict[str, int]:
 
 def layer_widths(
     module: nn.Module,
-    masks: Mapping[str, Tensor],
+    masks: Mapping[str, Tensor] | Mapping[str, LayerDensity],
     input_shape: Sequence[int],
     *,
     of: Literal["filters", "scales"] = "filters",
 ) -> list[LayerWidth]:
-    """Kept ``filters`` of every convolution, or kept batch-norm ``scales``, as network slimming counts them."""
+    """Kept ``filters`` of every convolution, or kept batch-norm ``scales``, as network slimming counts them.
+
+    ``masks`` may be the layers of a stored result.
+    """
     kind = _Conv if of == "filters" else _BatchNorm
     found = []
     for path, stage in stages_of(module, input_shape).items():
         layer = module.get_submodule(path)
         if not isinstance(layer, kind) or not isinstance(layer.weight, Tensor):
             continue
-        mask = masks.get(f"{path}.weight")
         total = layer.weight.shape[0]
-        kept = total if mask is None else int(mask.flatten(1).any(1).sum() if mask.dim() > 1 else mask.sum())
-        found.append(LayerWidth(path, stage, total, kept))
+        found.append(LayerWidth(path, stage, total, _outputs(masks.get(f"{path}.weight"), total)))
     return found
+
+
+def _outputs(kept: Tensor | LayerDensity | None, total: int) -> int:
+    if isinstance(kept, LayerDensity):
+        if kept.outputs is None:
+            raise ShrinkbenchError(
+                "these results do not count filters; run the sweep again to have them counted"
+            )
+        return kept.outputs
+    if kept is None:
+        return total
+    return int(kept.flatten(1).any(1).sum() if kept.dim() > 1 else kept.sum())
 
 
 def stage_pattern(widths: Iterable[LayerWidth]) -> dict[int, float]:
@@ -95,21 +109,39 @@ def stage_pattern(widths: Iterable[LayerWidth]) -> dict[int, float]:
 
 
 def kernel_pattern(
-    module: nn.Module, masks: Mapping[str, Tensor], input_shape: Sequence[int], *, size: int = 3
+    module: nn.Module,
+    masks: Mapping[str, Tensor] | Mapping[str, LayerDensity],
+    input_shape: Sequence[int],
+    *,
+    size: int = 3,
 ) -> dict[int, Tensor]:
-    """Stage -> share of weights kept at each position of its ``size`` x ``size`` kernels, (size, size)."""
+    """Stage -> share of weights kept at each position of its ``size`` x ``size`` kernels, (size, size).
+
+    ``masks`` may be the layers of a stored result.
+    """
     kept: dict[int, Tensor] = {}
     total: dict[int, int] = {}
     for path, stage in stages_of(module, input_shape).items():
         layer = module.get_submodule(path)
         if not isinstance(layer, nn.Conv2d) or layer.kernel_size != (size, size):
             continue
-        mask = masks.get(f"{path}.weight", torch.ones_like(layer.weight, dtype=torch.bool))
-        kept[stage] = kept.get(stage, torch.zeros(size, size)) + mask.flatten(0, 1).sum(0).cpu()
-        total[stage] = total.get(stage, 0) + mask.shape[0] * mask.shape[1]
+        here = _positions(masks.get(f"{path}.weight"), layer.weight)
+        kept[stage] = kept.get(stage, torch.zeros(size, size)) + here
+        total[stage] = total.get(stage, 0) + layer.weight.shape[0] * layer.weight.shape[1]
     if not kept:
         raise ShrinkbenchError(f"this network has no {size}x{size} convolutions; ask for another kernel size")
     return {stage: kept[stage] / total[stage] for stage in sorted(kept)}
+
+
+def _positions(kept: Tensor | LayerDensity | None, weight: Tensor) -> Tensor:
+    if isinstance(kept, LayerDensity):
+        if not kept.positions:
+            raise ShrinkbenchError(
+                "these results do not count weights by position; run the sweep again to have them counted"
+            )
+        return torch.tensor(kept.positions, dtype=torch.float32).reshape(weight.shape[2:])
+    mask = torch.ones_like(weight, dtype=torch.bool) if kept is None else kept
+    return mask.flatten(0, 1).sum(0).cpu()
 
 
 def mean_pattern(patterns: Sequence[Mapping[int, Any]]) -> dict[int, Any]:
@@ -134,7 +166,7 @@ def guided_counts(
     ``module`` may be another network than the pattern's, with the same number of stages.
     """
     stages = stages_of(module, input_shape)
-    _same_stages(stages, pattern)
+    same_stages(stages, pattern)
     counts = {}
     for group in coupling.free:
         if group.layer in stages:
@@ -150,7 +182,7 @@ def guided_sparsity(
     Kernels of another size than the pattern's stay with the stage's mean share.
     """
     stages = stages_of(module, input_shape)
-    _same_stages(stages, pattern)
+    same_stages(stages, pattern)
     masks = {}
     for path, stage in stages.items():
         layer = module.get_submodule(path)
@@ -175,7 +207,8 @@ def uniform_sparsity(module: nn.Module, kept: float, generator: torch.Generator)
     )
 
 
-def _same_stages(stages: Mapping[str, int], pattern: Mapping[int, Any]) -> None:
+def same_stages(stages: Mapping[str, int], pattern: Mapping[int, Any]) -> None:
+    """Refuse a pattern of more or fewer stages than the network has."""
     here = sorted(set(stages.values()))
     if here != sorted(pattern):
         raise ShrinkbenchError(

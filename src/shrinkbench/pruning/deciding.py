@@ -55,19 +55,26 @@ def budget(module: nn.Module, names: Sequence[str], compression: float) -> int:
     With T parameters in all and P prunable ones: round(T / compression) - (T - P). Raises
     ``CannotMeetTargetError`` where that is below one weight; the largest target is T / (T - P + 1).
     """
+    keep, total, fixed = _weights_to_keep(module, names, compression)
+    if keep < 1:
+        reason = f"{fixed:,} of {total:,} parameters are not prunable here"
+        raise CannotMeetTargetError.because(reason, compression=compression, total=total, least=fixed + 1)
+    return keep
+
+
+def _weights_to_keep(module: nn.Module, names: Sequence[str], compression: float) -> tuple[int, int, int]:
+    """Prunable weights to keep, all parameters, and those that are not prunable.
+
+    The first may be negative: structures whose units hold more than prunable weights can still reach it.
+    """
     if not (isinstance(compression, int | float) and math.isfinite(compression) and compression >= 1):
         raise ShrinkbenchError(
             f"compression {compression!r} is not a finite number of at least 1 (original / kept parameters)"
         )
     parameters = dict(module.named_parameters())
     total = sum(p.numel() for p in parameters.values())
-    prunable = sum(parameters[name].numel() for name in names)
-    keep = round(total / compression) - (total - prunable)
-    if keep < 1:
-        reason = f"{total - prunable:,} of {total:,} parameters are not prunable here"
-        least = total - prunable + 1
-        raise CannotMeetTargetError.because(reason, compression=compression, total=total, least=least)
-    return keep
+    fixed = total - sum(parameters[name].numel() for name in names)
+    return round(total / compression) - fixed, total, fixed
 
 
 def prune(
@@ -112,13 +119,20 @@ def prune(
         generator=generator,
         masks=masks,
         target=compression,
-        budget=budget(module, names, compression),
+        budget=_budget_for(chosen, module, names, compression),
         iteration=iteration,
         loss=loss,
     )
     if compression == 1:
         return Masks({name: torch.ones_like(w, dtype=torch.bool) for name, w in ctx.weights.items()})
     return decide(chosen, ctx, scores=scores)
+
+
+def _budget_for(method: PruningMethod, module: nn.Module, names: Sequence[str], compression: float) -> int:
+    """The budget; whether units of several weights can meet it is told once they are known."""
+    if method.structure.name == "weights" or method.structure.pattern:
+        return budget(module, names, compression)
+    return _weights_to_keep(module, names, compression)[0]
 
 
 def _look_ahead(batches: Batches) -> tuple[Batches, tuple[int, ...]]:
@@ -172,8 +186,8 @@ def _allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> M
         return _whole(grouping, method.allocation(grouping.units, weights, ctx), ctx)
 
     if not method.structure.overlapping:
-        if ctx.budget - fixed < least:
-            raise _structure_out_of_reach(method, ctx, fixed + least)
+        if ctx.budget < 1 or ctx.budget - fixed < least:
+            raise _structure_out_of_reach(method, ctx, max(fixed + least, 1))
         return masks_for(ctx.budget - fixed)
     removal = prunable - ctx.budget
     low, high = least, inside

@@ -15,7 +15,19 @@ from shrinkbench.pruning.coupling import couple
 from shrinkbench.pruning.structured.channels import masks_of_units
 
 RESNET18 = 11_689_512
-QUICK = ("--set", "epochs=1", "--min-size", 96, "--max-size", 128, "--test-split", "two", "--json")
+QUICK = (
+    "--set",
+    "epochs=1",
+    "--min-size",
+    96,
+    "--max-size",
+    128,
+    "--train-split",
+    "two",
+    "--test-split",
+    "two",
+    "--json",
+)
 
 
 def call(*arguments):
@@ -42,6 +54,7 @@ def test_a_classifier_pruned_before_the_transfer(folder):
     assert report["average_precision"].keys() <= {"car", "person"}
 
 
+@pytest.mark.slow
 def test_a_detector_pruned_after_training(folder, tmp_path):
     module = classifier()
     coupling = couple(module, (3, 224, 224))

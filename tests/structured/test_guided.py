@@ -38,6 +38,7 @@ def written(tmp_path, kind, *stages, name="pattern.json", compression=3.0):
     return tmp_path / name
 
 
+@pytest.mark.slow
 def test_a_published_pattern_gives_its_own_networks():
     module = build("cifar-vgg16")
     for point in PUBLISHED["liu2019-vgg16"].points[-1:]:

@@ -90,7 +90,7 @@ def half(tmp_path):
     return tmp_path / "half.safetensors"
 
 
-@pytest.mark.parametrize("method", ["channel_l1", "filter_l1", "slimming_without_penalty", "branch_l1"])
+@pytest.mark.parametrize("method", ["channel_l1", "filter_l1", "slimming_without_penalty"])
 def test_a_ratio_that_would_empty_a_layer_names_the_largest_one(method, refused):
     sentence = refused("prune", "--model", "resnet20", "--method", method, "--compression", 1000)
     largest = float(re.search(r"the largest possible target is ([\d.]+)$", sentence)[1])
@@ -98,8 +98,7 @@ def test_a_ratio_that_would_empty_a_layer_names_the_largest_one(method, refused)
     with pytest.raises(CannotMeetTargetError, match=f"the largest possible target is {largest:g}$"):
         prune(module, method, compression=1000, input_shape=SHAPE)
     masks = prune(module, method, compression=largest, input_shape=SHAPE)
-    if method != "branch_l1":
-        assert all(bool(mask.any()) for mask in masks.values())
+    assert all(bool(mask.any()) for mask in masks.values())
     if method == "channel_l1":
         assert shrink(module, masks, SHAPE).layer1[0].conv1.out_channels == 1
 

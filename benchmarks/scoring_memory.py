@@ -91,6 +91,9 @@ def measure(model: str, method: str, options: argparse.Namespace) -> tuple[float
 
     torch.set_num_threads(options.threads)
     module = build(model, seed=0).eval()
+    for parameter in module.parameters():  # a classifier of zeros, as torchvision's ViT has, stops gradients
+        if parameter.ndim > 1 and not parameter.any():
+            torch.nn.init.normal_(parameter, std=0.02)
     weights = sum(p.numel() * p.element_size() for p in module.parameters())
     generator = torch.Generator().manual_seed(0)
     shape = (3, options.size, options.size)

@@ -2,7 +2,7 @@
 
     .venv/bin/python benchmarks/selection.py [--model torchvision/resnet50] [--rounds 5]
 
-shrinkbench's radix selection against ``numpy.quantile`` over all scores joined (as the original did) and
+shrinkbench's selection against ``numpy.quantile`` over all scores joined (as the original did) and
 ``torch.nn.utils.prune.global_unstructured``. Each runs in a process of its own; memory is the growth of the
 process's peak over the weights and scores that are there before, in multiples of the weights.
 """

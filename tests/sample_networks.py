@@ -4,6 +4,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from shrinkbench.pruning import PruneContext, prunable_names
+
 
 class ConvNet(nn.Module):
     """Dense, grouped and depthwise convolutions, batch norm, a residual sum; 8 x 8 images, 4 classes."""
@@ -93,6 +95,13 @@ def seeded(make, seed: int = 0) -> nn.Module:
                 nn.init.uniform_(layer.weight, 0.2, 1.2)
                 nn.init.uniform_(layer.bias, -0.2, 0.4)
     return module
+
+
+def largest_unit(method, module: nn.Module, shape: tuple[int, ...] = (3, 8, 8)) -> int:
+    """Weights in the largest unit of the method's structure (1 for single weights)."""
+    ctx = PruneContext(module, prunable_names(module, input_shape=shape), input_shape=shape)
+    groups = method.structure.group(ctx, ctx.weights).units.values()
+    return max(int(u.size.max()) if isinstance(u.size, Tensor) else u.size for u in groups)
 
 
 def batches(count: int = 2, size: int = 8, seed: int = 1) -> list[tuple[Tensor, Tensor]]:

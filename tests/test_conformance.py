@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from sample_networks import ConvNet, Odd, ViT, batches, seeded
+from sample_networks import ConvNet, Odd, ViT, batches, largest_unit, seeded
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.pruning import FINETUNINGS, METHODS, PruneContext, PruningMethod, prunable_names, prune
+from shrinkbench.pruning import FINETUNINGS, METHODS, PruningMethod, prunable_names, prune
 from shrinkbench.pruning.allocation import ALLOCATIONS
 from shrinkbench.pruning.scheduling import SCHEDULES
 from shrinkbench.pruning.structure import STRUCTURES
@@ -53,13 +53,6 @@ def decide(name, module, compression, *, data=None, seed=0, **options):
 def kept(module, masks):
     total = sum(p.numel() for p in module.parameters())
     return total - (masks.total - masks.kept)
-
-
-def largest_unit(method, module):
-    """Weights in the largest unit of the method's structure (1 for single weights)."""
-    ctx = PruneContext(module, prunable_names(module, input_shape=SHAPE), input_shape=SHAPE)
-    groups = method.structure.group(ctx, ctx.weights).units.values()
-    return max(int(u.size.max()) if isinstance(u.size, torch.Tensor) else u.size for u in groups)
 
 
 @pytest.mark.parametrize("kind", NETWORKS)

@@ -1,5 +1,7 @@
 """Exact selection: what a full stable sort would keep."""
 
+import tracemalloc
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -69,3 +71,15 @@ def test_a_sample_that_misleads_does_not_change_the_outcome():
         expected = torch.zeros(6100, dtype=torch.bool)
         expected[scores.sort(descending=True, stable=True).indices[:k]] = True
         assert torch.equal(keep_highest({"w": scores}, k)["w"], expected)
+
+
+def test_equal_scores_take_no_memory_of_their_own():
+    """Dead layers give millions of zeros; positions of all of them would be twice the scores."""
+    scores = {str(i): torch.zeros(250_000) for i in range(8)}
+    scores["0"][:100] = 1.0
+    tracemalloc.start()
+    kept = keep_highest(scores, 1_000_000)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert [int(mask.sum()) for mask in kept.values()] == [250_000] * 4 + [0] * 4
+    assert peak < 2 * 8 * 250_000 + 8 * 250_000 + 500_000  # two booleans a score, the positions of one layer

@@ -2,7 +2,7 @@
 
 A strided sample brackets the threshold; one comparison with each end of the bracket settles all scores but the
 few inside, and those are gathered and ranked exactly. A bracket that misses (the sample is no promise) is
-widened to everything, so the outcome never depends on it.
+widened to everything, so the outcome never depends on it. Memory is a boolean per score and little more.
 """
 
 from __future__ import annotations
@@ -56,21 +56,39 @@ def _flat(tensor: Tensor) -> Values:
 
 
 def _settle(flat: Mapping[str, Values], k: int, total: int) -> dict[str, Values]:
-    for low, high in (_bracket(flat, k, total), (-math.inf, math.inf)):
-        keep = {name: values > high for name, values in flat.items()}
-        above = sum(_count(mask) for mask in keep.values())
-        if above >= k:
-            continue
-        inside = {name: _positions((values >= low) ^ keep[name]) for name, values in flat.items()}
-        if k <= above + sum(len(positions) for positions in inside.values()):
+    threshold = _threshold(flat, k, *_bracket(flat, k, total))
+    keep = {name: values >= threshold for name, values in flat.items()}
+    surplus = sum(map(_count, keep.values())) - k
+    for name in reversed(keep):  # of equal scores the last ones go
+        if not surplus:
             break
-    doubtful = np.concatenate([_on_host(flat[name][positions]) for name, positions in inside.items()])
-    chosen, start = _highest(doubtful, k - above), 0
-    for name, positions in inside.items():
-        part = torch.from_numpy(chosen[start : start + len(positions)])
-        keep[name][positions[part if isinstance(positions, Tensor) else part.numpy()]] = True
-        start += len(positions)
+        dropped = _positions(flat[name] == threshold)[-surplus:]
+        keep[name][dropped] = False
+        surplus -= len(dropped)
     return keep
+
+
+def _threshold(flat: Mapping[str, Values], k: int, low: float = -math.inf, high: float = math.inf) -> float:
+    """The k-th highest score.
+
+    Only scores strictly within the bracket are gathered: however many are equal, they take no memory.
+    """
+    reached = {name: values >= high for name, values in flat.items()}
+    above = sum(map(_count, reached.values()))
+    if above >= k:
+        if sum(_count(values > high) for values in flat.values()) < k:
+            return high
+        return _threshold(flat, k)
+    if low < high:
+        inside = np.concatenate(
+            [_on_host(v[_positions((v > low) ^ reached[name])]) for name, v in flat.items()]
+        )
+        if k <= above + len(inside):
+            place = len(inside) - (k - above)
+            return float(np.partition(inside, place)[place])
+    if k <= sum(_count(values >= low) for values in flat.values()):
+        return low
+    return _threshold(flat, k)
 
 
 def _bracket(flat: Mapping[str, Values], k: int, total: int) -> tuple[float, float]:
@@ -83,14 +101,6 @@ def _bracket(flat: Mapping[str, Values], k: int, total: int) -> tuple[float, flo
         float(sample[last]) if last < len(sample) else -math.inf,
         float(sample[first]) if first >= 0 else math.inf,
     )
-
-
-def _highest(values: Array, k: int) -> Array:
-    """Which of a few ``values`` are the ``k`` highest, equal ones by position."""
-    limit = np.partition(values, len(values) - k)[len(values) - k]
-    chosen: Array = values > limit
-    chosen[np.flatnonzero(values == limit)[: k - int(np.count_nonzero(chosen))]] = True
-    return chosen
 
 
 def _count(mask: Values) -> int:

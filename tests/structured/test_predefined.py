@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 
@@ -9,9 +11,15 @@ from shrinkbench.budget import scratch_b
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.metrics import count_multiply_adds, count_parameters, measure_size
 from shrinkbench.models import build, get_model
-from shrinkbench.pruning import METHODS, prune
+from shrinkbench.pruning import METHODS, PruneContext, prune
 from shrinkbench.pruning.coupling import couple
-from shrinkbench.pruning.structured.predefined import TARGETS, keep_counts, uniform_counts
+from shrinkbench.pruning.structured.predefined import (
+    TARGETS,
+    Target,
+    keep_counts,
+    masks_of_target,
+    uniform_counts,
+)
 from shrinkbench.pruning.surgery import shrink
 from shrinkbench.training import RECIPES
 
@@ -34,6 +42,8 @@ THINET = [
     ("thinet:resnet50-50", "resnet50-v1", "thinet-resnet50-50", 12_381_864, 1_706_426_368),
     ("thinet:resnet50-30", "resnet50-v1", "thinet-resnet50-30", 8_665_318, 1_097_492_539),
     ("thinet:vgg-conv", "torchvision/vgg16", "thinet-vgg-conv", 131_452_552, 4_791_205_888),
+    ("thinet:vgg-gap", "vgg16-gap", "thinet-vgg-gap", 8_322_696, 4_668_084_224),
+    ("thinet:vgg-tiny", "vgg16-gap", "thinet-vgg-tiny", 1_325_368, 1_004_578_816),
     ("he2017:vgg-16-5x", "torchvision/vgg16", "vgg-16-5x", 130_879_294, 3_515_283_520),
 ]
 
@@ -98,6 +108,63 @@ def test_thinet_on_the_network_of_liu(kept, parameters, multiply_adds):
     assert (card.parameters, card.multiply_adds) == (parameters, multiply_adds)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("network", "card", "multiply_adds"),
+    [
+        ("torchvision/resnet50", "resnet-50-2x", 2_730_129_076),
+        ("resnet50-v1", "resnet-50-2x-v1", 2_599_320_244),
+    ],
+)
+def test_regression_samples_the_inputs_of_blocks(network, card, multiply_adds):
+    """ResNet-50-2x: the released networks add 3,840 biases of projections, as those of ThiNet do."""
+    module = build(network).eval()
+    images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    batches = [(images, torch.zeros(1, dtype=torch.int64))]
+    masks = prune(module, "he2017:resnet-50-2x", compression=1.01, input_shape=(3, 64, 64), batches=batches)
+    masked = copy.deepcopy(module)
+    masks.apply(masked)
+    small = shrink(module, masks, (3, 64, 64))
+    assert count_parameters(small) == get_model(card).parameters - (256 + 512 + 1024 + 2048)
+    assert get_model(card).parameters == 19_697_424
+    assert count_multiply_adds(small, (3, 224, 224)) == get_model(card).multiply_adds == multiply_adds
+    with torch.no_grad():
+        torch.testing.assert_close(small(images), masked(images), rtol=1e-3, atol=1e-4)
+
+
+def test_inputs_are_sampled_by_regression_and_the_stream_stays_whole():
+    """What two blocks of a small network read of their streams; the weights left are the least-squares ones."""
+    module = build("resnet20").eval()
+    batches = [(torch.randn(16, 3, 32, 32, generator=torch.Generator().manual_seed(0)), torch.zeros(16).long())]
+    target = Target("test", {"layer1.1.conv1.weight": 7, "layer1.1.conv1": 12}, "regression", "he2017channel")
+    names = [n for n, p in module.named_parameters() if p.dim() > 1 and "linear" not in n and "fc" not in n]
+    ctx = PruneContext(module, names, batches=batches, input_shape=(3, 32, 32))
+    masks = masks_of_target(ctx, target)
+    weight = masks["layer1.1.conv1.weight"]
+    read, filters = weight.flatten(2).any(2).any(0), weight.flatten(1).any(1)
+    assert (int(read.sum()), int(filters.sum())) == (7, 12)
+    assert torch.equal(weight, (filters[:, None] & read)[:, :, None, None].expand_as(weight))
+    assert "layer1.0.conv2.weight" not in masks or bool(masks["layer1.0.conv2.weight"].all())
+    before = module.layer1[1].conv1.weight.detach().clone()
+    inputs = stream(module, batches[0][0])
+    wanted = torch.nn.functional.conv2d(inputs, before, padding=1)
+    errors = []
+    for values in (masks.values_["layer1.1.conv1.weight"], before * weight):
+        found = torch.nn.functional.conv2d(inputs, values, padding=1)
+        errors.append(float((found - wanted)[:, filters].square().mean()))
+    assert errors[0] < errors[1]  # least squares makes up for the inputs that are gone
+
+
+def stream(module, images):
+    """What arrives at the second block of the first stage."""
+    seen = []
+    handle = module.layer1[1].register_forward_pre_hook(lambda _, args: seen.append(args[0]))
+    with torch.no_grad():
+        module(images)
+    handle.remove()
+    return seen[0]
+
+
 # Scratch-B on the networks that pruning leaves, by the multiply-adds that masks keep.
 @pytest.mark.parametrize(
     ("target", "network", "epochs"),
@@ -140,6 +207,11 @@ def test_a_mismatched_network_is_told():
         ShrinkbenchError, match=r"keeps 14 filters of layer 'layer1.3.conv1', and this network has no"
     ):
         prune(build("resnet20"), "li2017:resnet56-a", compression=2, input_shape=(3, 32, 32))
+    images = [(torch.zeros(2, 3, 32, 32), torch.zeros(2).long())]
+    with pytest.raises(
+        ShrinkbenchError, match=r"35 inputs in 'layer1.0.conv1.weight', and this network has not"
+    ):
+        prune(build("resnet20"), "he2017:resnet-50-2x", compression=2, input_shape=(3, 32, 32), batches=images)
     with pytest.raises(ShrinkbenchError, match="this network has 16 filters there"):
         prune(build("resnet56"), "li2017:resnet34-a", compression=2, input_shape=(3, 32, 32))
 

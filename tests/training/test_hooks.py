@@ -61,12 +61,8 @@ def network(seed=0):
             nn.ReLU(),
             nn.Conv2d(8, 8, 3, padding=1),
             nn.ReLU(),
-            Residual(
-                nn.Conv2d(8, 6, 3, padding=1), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 8, 3, padding=1)
-            ),
-            Residual(
-                nn.Conv2d(8, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 8, 3, padding=1)
-            ),
+            Residual(6),
+            Residual(4),
             nn.Flatten(),
             nn.Linear(128, 2),
         )

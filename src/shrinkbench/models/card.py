@@ -44,7 +44,8 @@ class ModelCard:
     names the published figure that they agree with; ``namesakes`` names other networks that papers call the
     same and says how they differ. The first entry of ``weights`` is the default one; ``weights_note`` says
     what else is known of public weights, and where there are none, that they must be trained. ``pruned_from``
-    is the network that a predefined smaller one was cut from.
+    is the network that a predefined smaller one was cut from. ``features_of`` is a network whose weights fit
+    all tensors of a prefix, (name, prefix): they load too, and what has another name stays as drawn.
     """
 
     name: str
@@ -61,6 +62,7 @@ class ModelCard:
     weights: tuple[WeightsEntry, ...] = ()
     weights_note: str = ""
     pruned_from: str | None = None
+    features_of: tuple[str, str] | None = None
 
 
 NO_PUBLIC_WEIGHTS = "no public weights are known: train them (`shrinkbench pretrain`) or pass a file"

@@ -68,6 +68,37 @@ def _head(kind: Literal["dense", "batch-norm", "pooled"], inputs: int, num_class
     )
 
 
+def _pooled_vgg16(num_classes: int) -> nn.Module:
+    widths = ((64,) * 2, (128,) * 2, (256,) * 3, (512,) * 3, (512,) * 3)
+    return ImageNetVGG(widths, num_classes, batch_norm=False, head="pooled")
+
+
+register(
+    ModelCard(
+        name="vgg16-gap",
+        family="imagenet_vgg",
+        definition=(
+            "VGG-16 without batch norm, its fifth max pool and its hidden linear layers: mean over the 14x14 "
+            "map, linear 512-classes; what ThiNet's VGG-GAP and VGG-Tiny are cut from"
+        ),
+        reference="luo2017thinet",
+        input_shape=(3, 224, 224),
+        num_classes=1000,
+        parameters=15_227_688,
+        multiply_adds=15_347_142_656,
+        agrees_with=(
+            "torchvision's VGG-16: its 14,714,688 parameters of convolutions, and 513,000 of the head; "
+            "no count is printed"
+        ),
+        build=_pooled_vgg16,
+        namesakes={"torchvision/vgg16": "the same convolutions, five max pools, three linear layers"},
+        weights_note="loads the convolutions of torchvision's VGG-16; the linear layer stays as drawn",
+        features_of=("torchvision/vgg16", "features."),
+    ),
+    aliases=("vgg-16-gap",),
+)
+
+
 def _slimming_vgg11(num_classes: int) -> nn.Module:
     widths = ((64,), (128,), (256, 256), (512, 512), (512, 512))
     module = ImageNetVGG(widths, num_classes, batch_norm=True, head="batch-norm")

@@ -65,7 +65,7 @@ def locate_weights(source: str | Path, *, card: ModelCard | None = None) -> Weig
         return WeightsFile(path=path, sha256=sha256_of(path), entry=entry)
     path = Path(source).expanduser()
     if not path.is_file():
-        known = ", ".join(e.name for e in card.weights) if card else ""
+        known = ", ".join(e.name for e in _entries(card)) if card else ""
         hint = f"; {card.name} also knows the weights {known}" if card and known else ""
         raise ShrinkbenchError(f"there is no weights file {source}; check the path{hint}")
     digest = sha256_of(path)
@@ -103,14 +103,18 @@ def load_weights(module: nn.Module, source: str | Path, *, card: ModelCard | Non
     """Load ``source`` (see ``locate_weights``) into ``module`` and say which file that was.
 
     Every parameter and buffer must be there with its shape; only batch counters, which old checkpoints lack,
-    may be missing. Raises ``ShrinkbenchError`` naming the first differences where the file is for another
-    network.
+    may be missing, and what is not of the prefix of the card's ``features_of``. Raises ``ShrinkbenchError``
+    naming the first differences where the file is for another network.
     """
     file = locate_weights(source, card=card)
     state = read_state_dict(file.path)
     own = module.state_dict()
     state = {k: v for k, v in state.items() if k in own or not k.startswith(_AUXILIARY)}
-    _check_same_network(own, state, file, card.name if card else type(module).__name__)
+    asked = own
+    if card and card.features_of and any(k not in state or state[k].shape != own[k].shape for k in own):
+        prefix = card.features_of[1]
+        asked, state = ({k: v for k, v in d.items() if k.startswith(prefix)} for d in (own, state))
+    _check_same_network(asked, state, file, card.name if card else type(module).__name__)
     own.update(state)
     module.load_state_dict(own)
     return file
@@ -119,16 +123,26 @@ def load_weights(module: nn.Module, source: str | Path, *, card: ModelCard | Non
 def _named(source: str, card: ModelCard | None) -> WeightsEntry | None:
     if card is None:
         return None
+    entries = _entries(card)
     if source.upper() == "DEFAULT":
-        if not card.weights:
+        if not entries:
             raise ShrinkbenchError(f"no public weights are known for {card.name}; pass the path of a file")
-        return card.weights[0]
-    return next((e for e in card.weights if e.name.lower() == source.lower()), None)
+        return entries[0]
+    return next((e for e in entries if e.name.lower() == source.lower()), None)
+
+
+def _entries(card: ModelCard) -> tuple[WeightsEntry, ...]:
+    """Those of the card, else those of the network that has the same features."""
+    if card.weights or card.features_of is None:
+        return card.weights
+    return MODELS.get(card.features_of[0]).weights
 
 
 def _entry_of(digest: str, card: ModelCard | None = None) -> WeightsEntry | None:
-    cards = (*((card,) if card else ()), *(c for _, c in MODELS.items()))
-    entries = (entry for c in cards for entry in c.weights if entry.sha256)
+    own = _entries(card) if card else ()
+    entries = (
+        entry for found in (own, *(c.weights for _, c in MODELS.items())) for entry in found if entry.sha256
+    )
     return next((e for e in entries if digest.startswith(str(e.sha256))), None)
 
 

@@ -21,14 +21,17 @@ from shrinkbench.pruning.coupling import Coupling, couple
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import PruningMethod
 from shrinkbench.pruning.structured.channels import masks_of_units
-from shrinkbench.pruning.structured.structures import channels, unit_scores
+from shrinkbench.pruning.structured.structures import channels, readers, unit_scores
 
 Widths = Sequence[int]
 
 
 @dataclass(frozen=True)
 class Target:
-    """Filters that layers keep, by layer path, and where they were published."""
+    """Filters that layers keep, by layer path, and where they were published.
+
+    Under the name of a weight stands how many of its inputs a layer reads of a stream that others read too.
+    """
 
     name: str
     kept: Mapping[str, int]
@@ -73,13 +76,30 @@ _LI = {
     "resnet34-a": _blocks(((64, 44, 44), (128, 89, 89, 128), (256, *(179,) * 4, 256), (512,) * 3)),
     "resnet34-b": _blocks(((64, 32, 32), (128, 51, 51, 128), (256, *(153,) * 4, 256), (512,) * 3)),
 }
+_FOUR_TO_THREE = (32, 32, 64, 64, *(128,) * 3, *(256,) * 3, *(512,) * 3)
 _THINET = {
-    "vgg-conv": _chain((32, 32, 64, 64, *(128,) * 3, *(256,) * 3, *(512,) * 3), _VGG16),
+    "vgg-conv": _chain(_FOUR_TO_THREE, _VGG16),
+    "vgg-gap": _chain(_FOUR_TO_THREE, _VGG16),  # of vgg16-gap, as is the next
+    "vgg-tiny": _chain((16, 16, 32, 32, *(64,) * 3, *(128,) * 5, 256), _VGG16),
     "resnet50-70": _thinet_50(44, 89, 179, 358),
     "resnet50-50": _thinet_50(32, 64, 128, 256),
     "resnet50-30": _thinet_50(19, 38, 76, 153),
 }
-_HE = {"vgg-16-5x": _chain((24, 22, 41, 51, 108, 89, 111, 184, 276, 228, *(512,) * 3), _VGG16)}
+# He et al. 2017, the release: inputs sampled, filters of the first and of the second convolution, by block.
+_RESNET_2X = (
+    ((35, 64, 55), (101, 51, 39), (97, 50, 37)),
+    ((144, 128, 106), (205, 105, 72), (198, 105, 72), (288, 128, 110)),
+    ((278, 256, 225), (418, 209, 147), (407, 204, 158), (423, 212, 155), (412, 211, 148), (595, 256, 213)),
+    ((606, 512, 433), (1222, 512, 437), (1147, 512, 440)),
+)
+_HE = {
+    "vgg-16-5x": _chain((24, 22, 41, 51, 108, 89, 111, 184, 276, 228, *(512,) * 3), _VGG16),
+    "resnet-50-2x": {
+        key: width
+        for at, layer in enumerate(("conv1.weight", "conv1", "conv2"))
+        for key, width in _blocks([[block[at] for block in stage] for stage in _RESNET_2X], layer=layer).items()
+    },
+}
 # Their VGG-16 on CIFAR is a list of convolutions, whatever these are called.
 VGG16_A = (32, 64, 128, 128, *(256,) * 9)
 
@@ -122,20 +142,33 @@ def masks_of_target(ctx: PruneContext, target: Target) -> Masks:
     """Masks of whole channels that leave the widths of ``target``."""
     coupling = couple(ctx.module, ctx.input_shape)
     counts = _counts(ctx.module, coupling, target)
+    magnitude = {name: w.abs() for name, w in ctx.weights.items()}
     if target.choice == "l1":
-        magnitude = {name: w.abs() for name, w in ctx.weights.items()}
         return keep_counts(ctx.module, coupling, counts, magnitude)
     from shrinkbench.pruning.structured import reconstruction
 
     choose = {"thinet": reconstruction.by_thinet, "regression": reconstruction.by_regression}[target.choice]
-    return reconstruction.prune_by_readers(ctx, choose, counts=counts)
+    masks = reconstruction.prune_by_readers(ctx, choose, counts=counts)
+    # What the classifier alone reads goes by its filters: the classifier is not rewritten.
+    read = {*counts} & ({*ctx.weights} | {reader.key for reader in readers(ctx, coupling)})
+    others = {layer: count for layer, count in counts.items() if layer not in read}
+    return masks.intersect(keep_counts(ctx.module, coupling, others, magnitude))
 
 
 def _counts(module: nn.Module, coupling: Coupling, target: Target) -> dict[str, int]:
-    """Units to keep by group, for groups that lose some."""
+    """Units to keep by group, for groups that lose some, and inputs to read by weight."""
     convolutions = [p for p, layer in module.named_modules() if isinstance(layer, nn.modules.conv._ConvNd)]
     counts: dict[str, int] = {}
+    parameters = dict(module.named_parameters())
     for key, width in target.kept.items():
+        if key.endswith(".weight"):
+            if key not in parameters or parameters[key].shape[1] < width:
+                raise ShrinkbenchError(
+                    f"'{target.name}' reads {width} inputs in '{key}', and this network has not so many there; "
+                    "use the network that the target was published for, or choose another method"
+                )
+            counts[key] = width
+            continue
         layer = convolutions[int(key[1:])] if key.startswith("#") and int(key[1:]) < len(convolutions) else key
         group = next((g for g in coupling.groups if layer in g.layers("produces")), None)
         if group is None or group.units < width:

@@ -31,8 +31,8 @@ ROWS_PER_BATCH = 4096  # sampled outputs of a layer per batch of images
 def kept_counts(ctx: PruneContext, coupling: Coupling, chosen: list[Reader]) -> dict[str, int]:
     """How many units of each group stay so that the compression is met: the same fraction, in whole units."""
     removal = ctx.total - round(ctx.total / ctx.target)
-    limits = {r.group.layer: int(alive_units(ctx, r).sum()) for r in chosen}
-    units = {r.group.layer: r.group.units for r in chosen}
+    limits = {r.key: int(alive_units(ctx, r).sum()) for r in chosen}
+    units = {r.key: r.units for r in chosen}
 
     def counts(fraction: float) -> dict[str, int]:
         return {layer: min(max(1, round(n * fraction)), limits[layer]) for layer, n in units.items()}
@@ -70,7 +70,12 @@ def kept_counts(ctx: PruneContext, coupling: Coupling, chosen: list[Reader]) -> 
 
 def alive_units(ctx: PruneContext, reader: Reader) -> Tensor:
     """Units that no earlier round has removed."""
-    return ~units_without_filters(reader.group, ctx.masks)
+    if reader.group is not None:
+        return ~units_without_filters(reader.group, ctx.masks)
+    mask = ctx.masks.get(reader.weight)
+    return (
+        torch.ones(reader.units, dtype=torch.bool) if mask is None else mask.transpose(0, 1).flatten(1).any(1)
+    )
 
 
 @dataclass
@@ -106,26 +111,37 @@ Choose = Callable[[PruneContext, Reader, int, Mapping[str, Tensor]], tuple[Tenso
 def prune_by_readers(ctx: PruneContext, choose: Choose, *, counts: Mapping[str, int] | None = None) -> Masks:
     """Prune group after group; ``choose`` gives the units that stay and new values of the reader.
 
-    ``counts`` tells how many units stay in which groups; without it, as many as the compression asks for.
+    ``counts`` tells how many units stay, by the layer of a group or, for inputs that a layer samples from a
+    stream, by its weight; without it, as many stay as the compression asks for.
     """
     _ = ctx.inputs  # without data there is nothing to do
     coupling = couple(ctx.module, ctx.input_shape)
     chosen = readers(ctx, coupling)
     if counts is None:
         counts = kept_counts(ctx, coupling, chosen)
-    chosen = [reader for reader in chosen if reader.group.layer in counts]
+    sampling = [Reader(name, torch.arange(w.shape[1])) for name, w in ctx.weights.items() if name in counts]
+    chosen = [reader for reader in chosen if reader.key in counts] + sampling
+    order = list(ctx.flow.order)
     parameters = dict(ctx.module.named_parameters())
-    keep: dict[str, Tensor] = {}
+    masks = Masks({})
     values: dict[str, Tensor] = {}
-    for reader in chosen:
-        layer = reader.group.layer
-        units, values[reader.weight] = choose(ctx, reader, counts[layer], values)
-        keep[layer] = torch.zeros(reader.group.units, dtype=torch.bool)
-        keep[layer][units.cpu()] = True
-        for name, mask in masks_of_units(ctx.module, coupling, {layer: keep[layer]}).items():
+    for reader in sorted(chosen, key=lambda reader: order.index(reader.weight)):
+        units, values[reader.weight] = choose(ctx, reader, counts[reader.key], values)
+        keep = torch.zeros(reader.units, dtype=torch.bool)
+        keep[units.cpu()] = True
+        gone = _masks_of(ctx, coupling, reader, keep)
+        for name, mask in gone.items():
             values[name] = values.get(name, parameters[name].detach()) * mask
-    masks = masks_of_units(ctx.module, coupling, keep)
+        masks = masks.intersect(gone)
     return Masks(dict(masks), values={r.weight: values[r.weight] for r in chosen})
+
+
+def _masks_of(ctx: PruneContext, coupling: Coupling, reader: Reader, keep: Tensor) -> Masks:
+    if reader.group is not None:
+        return masks_of_units(ctx.module, coupling, {reader.key: keep})
+    weight = ctx.weights[reader.weight]
+    columns = keep.to(weight.device).reshape(1, -1, *[1] * (weight.dim() - 2))
+    return Masks({reader.weight: columns.expand_as(weight).clone()})
 
 
 def by_thinet(
@@ -134,16 +150,16 @@ def by_thinet(
     """Greedy removal by the joint share of the reader's output, then least-squares factors."""
     weight = ctx.weights[reader.weight]
     flat, of_column = weight.flatten(1).double(), _columns_of(reader, weight).to(weight.device)
-    gram = torch.zeros(reader.group.units, reader.group.units, dtype=torch.float64, device=weight.device)
+    gram = torch.zeros(reader.units, reader.units, dtype=torch.float64, device=weight.device)
     generator = torch.Generator().manual_seed(0)
     for rows in _Samples(ctx, reader.weight).rows(values):
         outputs = torch.randint(len(flat), (len(rows),), generator=generator).to(rows.device)
         each = rows * flat[outputs]  # one random output per sampled place
-        shares = each.new_zeros(len(rows), reader.group.units).index_add_(1, of_column, each)
+        shares = each.new_zeros(len(rows), reader.units).index_add_(1, of_column, each)
         gram += shares.T @ shares
     alive = alive_units(ctx, reader).nonzero().flatten().to(gram.device)
     kept = alive[greedy_removal(gram[alive][:, alive], keep)]
-    scales = torch.zeros(reader.group.units, dtype=torch.float64, device=weight.device)
+    scales = torch.zeros(reader.units, dtype=torch.float64, device=weight.device)
     scales[kept] = least_squares_scales(gram, gram.sum(1), kept).to(weight.device)
     new = (flat * scales[of_column]).reshape(weight.shape).to(weight.dtype)
     return kept, new
@@ -180,8 +196,8 @@ def by_regression(
         across += now.T @ (before @ flat.T)
     # What channel i contributes is Z_i = X_i W_i': inner products of the Z follow from X'X.
     by_pair = (flat.T @ flat) * inner
-    gram = _summed(_summed(by_pair, of_column, reader.group.units).T, of_column, reader.group.units)
-    with_target = _summed((flat.T * across).sum(1, keepdim=True), of_column, reader.group.units).flatten()
+    gram = _summed(_summed(by_pair, of_column, reader.units).T, of_column, reader.units)
+    with_target = _summed((flat.T * across).sum(1, keepdim=True), of_column, reader.units).flatten()
     alive = alive_units(ctx, reader).nonzero().flatten().to(gram.device)
     kept = alive[lasso_selection(gram[alive][:, alive], with_target[alive], keep)]
     columns = torch.isin(of_column, kept).nonzero().flatten()

@@ -106,11 +106,25 @@ channels = STRUCTURES.add(
 
 @dataclass(frozen=True)
 class Reader:
-    """A group of channels with one producer and one reader, and the unit of each of the reader's inputs."""
+    """A weight and the unit of each of its inputs.
 
-    group: Group
+    The units are those of the ``group`` of channels that it alone reads, and leave with it; without a group
+    they are the inputs themselves, which others go on reading.
+    """
+
     weight: str
     unit: Tensor
+    group: Group | None = None
+
+    @property
+    def key(self) -> str:
+        """The group's layer, or the weight."""
+        return self.weight if self.group is None else self.group.layer
+
+    @property
+    def units(self) -> int:
+        """How many units there are."""
+        return len(self.unit) if self.group is None else self.group.units
 
 
 def readers(ctx: PruneContext, coupling: Coupling) -> list[Reader]:
@@ -120,13 +134,13 @@ def readers(ctx: PruneContext, coupling: Coupling) -> list[Reader]:
         reading = [s for s in group.slices if s.role == "consumes"]
         alone = len(reading) == 1 and len(weights) == 1 and group.kind == "channels"
         if alone and reading[0].tensor in ctx.weights and bool((reading[0].unit >= 0).all()):
-            found[reading[0].tensor] = Reader(group, reading[0].tensor, reading[0].unit)
+            found[reading[0].tensor] = Reader(reading[0].tensor, reading[0].unit, group)
     order = list(ctx.flow.order)
     return sorted(found.values(), key=lambda reader: order.index(reader.weight))
 
 
 def _chained(ctx: PruneContext, scores: Scores) -> Grouping:
-    inside = {reader.group.layer for reader in readers(ctx, couple(ctx.module, ctx.input_shape))}
+    inside = {reader.key for reader in readers(ctx, couple(ctx.module, ctx.input_shape))}
     whole = _channels(ctx, scores)
     units = {layer: found for layer, found in whole.units.items() if layer in inside}
     if not units:

@@ -7,6 +7,7 @@ import os
 import pickle
 import re
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,15 @@ from safetensors.torch import save_file
 from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.models import build, get_model, identify, load_weights, locate_weights, read_state_dict
+from shrinkbench.models import (
+    build,
+    get_model,
+    identify,
+    known_weights,
+    load_weights,
+    locate_weights,
+    read_state_dict,
+)
 from shrinkbench.spec import IMAGENET_NORMALISATION
 
 WEIGHTS = Path(__file__).parents[2].parent / "shared" / "data" / "weights"
@@ -249,3 +258,34 @@ def test_messages_are_one_sentence(tmp_path):
     with pytest.raises(ShrinkbenchError) as raised:
         load_weights(build("lenet5"), tmp_path / "w.pt", card=get_model("lenet5"))
     assert not re.search(r"\n|Traceback", str(raised.value))
+
+
+def test_features_load_from_a_network_with_another_head(trained, tmp_path):
+    """Everything under the prefix is taken and must fit; a file of the network itself loads whole."""
+    card = replace(get_model("digits-cnn"), features_of=("digits-cnn", "features."))
+    other = {k: v for k, v in trained.state_dict().items() if k.startswith("features.")}
+    other["head.weight"] = torch.ones(3, 3)
+    torch.save(other, tmp_path / "other.pt")
+    module = build("digits-cnn", seed=1)
+    drawn = module.linear.weight.detach().clone()
+    load_weights(module, tmp_path / "other.pt", card=card)
+    assert torch.equal(module.linear.weight, drawn)
+    assert all(torch.equal(module.state_dict()[k], v) for k, v in other.items() if k.startswith("features."))
+    torch.save(trained.state_dict(), tmp_path / "own.pt")
+    load_weights(module, tmp_path / "own.pt", card=card)
+    assert same(module, trained)
+    del other["features.3.weight"]
+    torch.save(other, tmp_path / "short.pt")
+    with pytest.raises(ShrinkbenchError, match=r"the file lacks features\.3\.weight"):
+        load_weights(module, tmp_path / "short.pt", card=card)
+
+
+def test_a_network_with_another_head_knows_the_weights_of_its_features():
+    card = get_model("vgg16-gap")
+    assert [e.name for e in known_weights(card)] == [e.name for e in get_model("torchvision/vgg16").weights]
+    with pytest.raises(ShrinkbenchError, match="vgg16-gap also knows the weights IMAGENET1K_V1"):
+        locate_weights("nowhere.pth", card=card)
+    features = build("torchvision/vgg16").features.state_dict()
+    assert {n: v.shape for n, v in build("vgg16-gap").features.state_dict().items()} == {
+        n: v.shape for n, v in features.items()
+    }

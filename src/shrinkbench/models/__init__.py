@@ -31,6 +31,7 @@ from shrinkbench.models.card import MODELS, ModelCard, WeightsEntry
 from shrinkbench.models.weights import (
     WeightsFile,
     identify,
+    known_weights,
     load_weights,
     locate_weights,
     read_state_dict,
@@ -44,6 +45,7 @@ __all__ = [
     "build",
     "get_model",
     "identify",
+    "known_weights",
     "load_weights",
     "locate_weights",
     "read_state_dict",

@@ -65,7 +65,7 @@ def locate_weights(source: str | Path, *, card: ModelCard | None = None) -> Weig
         return WeightsFile(path=path, sha256=sha256_of(path), entry=entry)
     path = Path(source).expanduser()
     if not path.is_file():
-        known = ", ".join(e.name for e in _entries(card)) if card else ""
+        known = ", ".join(e.name for e in known_weights(card)) if card else ""
         hint = f"; {card.name} also knows the weights {known}" if card and known else ""
         raise ShrinkbenchError(f"there is no weights file {source}; check the path{hint}")
     digest = sha256_of(path)
@@ -123,7 +123,7 @@ def load_weights(module: nn.Module, source: str | Path, *, card: ModelCard | Non
 def _named(source: str, card: ModelCard | None) -> WeightsEntry | None:
     if card is None:
         return None
-    entries = _entries(card)
+    entries = known_weights(card)
     if source.upper() == "DEFAULT":
         if not entries:
             raise ShrinkbenchError(f"no public weights are known for {card.name}; pass the path of a file")
@@ -131,15 +131,15 @@ def _named(source: str, card: ModelCard | None) -> WeightsEntry | None:
     return next((e for e in entries if e.name.lower() == source.lower()), None)
 
 
-def _entries(card: ModelCard) -> tuple[WeightsEntry, ...]:
-    """Those of the card, else those of the network that has the same features."""
+def known_weights(card: ModelCard) -> tuple[WeightsEntry, ...]:
+    """Public weights of the card, else those of the network that has the same features."""
     if card.weights or card.features_of is None:
         return card.weights
     return MODELS.get(card.features_of[0]).weights
 
 
 def _entry_of(digest: str, card: ModelCard | None = None) -> WeightsEntry | None:
-    own = _entries(card) if card else ()
+    own = known_weights(card) if card else ()
     entries = (
         entry for found in (own, *(c.weights for _, c in MODELS.items())) for entry in found if entry.sha256
     )

@@ -19,7 +19,7 @@ from shrinkbench.probe import evaluation_mode, first_tensor
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor], Tensor]
-HESSIAN_PARTS = 3
+HESSIAN_PARTS = 4
 EXACT_CLASSES = 16  # up to here each direction of the output is taken, above it one random mixture per image
 
 
@@ -94,11 +94,17 @@ class _Sums:
         return means
 
 
-def in_parts(batches: Batches, parts: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each batch in up to ``parts`` equal parts of two images at least."""
+def in_parts(batches: Batches, parts: int, least: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Each batch in up to ``parts`` equal parts of ``least`` images at least."""
     for inputs, labels in batches:
-        count = max(min(parts, len(labels) // 2), 1)
+        count = max(min(parts, len(labels) // least), 1)
         yield from zip(inputs.chunk(count), labels.chunk(count), strict=True)
+
+
+def _least(module: nn.Module, *, batch_statistics: bool) -> int:
+    """Images without which a part has no statistics."""
+    norms = (child for child in module.modules() if isinstance(child, nn.modules.batchnorm._BatchNorm))
+    return 2 if batch_statistics and next(norms, None) is not None else 1
 
 
 def mean_gradients(
@@ -113,7 +119,7 @@ def mean_gradients(
     """Mean over all images of d loss / d weight; ``loss`` is a mean over its batch."""
     sums = _Sums(weights)
     images = 0
-    for inputs, labels in in_parts(batches, parts):
+    for inputs, labels in in_parts(batches, parts, _least(module, batch_statistics=batch_statistics)):
         with torch.enable_grad():
             logits = logits_of(module, sums.leaves, inputs, batch_statistics=batch_statistics)
             sums.add(loss(logits, labels) * len(labels))
@@ -185,7 +191,8 @@ def hessian_product(
     """
     sums = _Sums(weights)
     images = 0
-    for inputs, labels in in_parts(batches, HESSIAN_PARTS):
+    least = _least(module, batch_statistics=batch_statistics)
+    for inputs, labels in in_parts(batches, HESSIAN_PARTS, least):
         # Fused attention has no second derivative.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             logits = logits_of(module, sums.leaves, inputs, batch_statistics=batch_statistics)

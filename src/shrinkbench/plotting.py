@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +49,8 @@ _RC: dict[Any, Any] = {
     "legend.handlelength": 2.6,
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
-    "xtick.major.width": 0.6,
-    "ytick.major.width": 0.6,
+    "xtick.bottom": False,  # the grid marks the values
+    "ytick.left": False,
     "lines.linewidth": 1.2,
     "lines.markersize": 3.6,
     "figure.dpi": 100,
@@ -156,6 +157,13 @@ def ratio_axis(axes: Axes, *, low: float = 1.0, high: float) -> None:
     axes.set_xlim(low / 1.12, max(high, 2.0) * 1.12)
 
 
+def load_backends() -> None:
+    """Load what :func:`save` would load at its first file, for processes that are forked to draw."""
+    for kind in ("agg", "pdf", "svg"):
+        import_module(f"matplotlib.backends.backend_{kind}")
+    import_module("fontTools.subset")
+
+
 def save(figure: Figure, stem: Path, *, formats: Iterable[str] = FORMATS) -> list[Path]:
     """Write ``stem.svg``, ``stem.pdf`` and ``stem.png``; the same figure gives the same bytes.
 
@@ -176,7 +184,9 @@ def save(figure: Figure, stem: Path, *, formats: Iterable[str] = FORMATS) -> lis
             for path in paths:
                 options: dict[str, Any] = {"metadata": nothing.get(path.suffix[1:])}
                 if path.suffix == ".png":
-                    options["pil_kwargs"] = {"compress_level": 4}  # twice as fast as the default, 3 % larger
+                    options["pil_kwargs"] = {
+                        "compress_level": 2
+                    }  # thrice as fast as the default, a tenth larger
                 figure.savefig(path, **options)
     except OSError as error:
         raise ShrinkbenchError(

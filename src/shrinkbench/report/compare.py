@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,8 +23,15 @@ MARGIN = 0.01
 """Accuracy within this distance of the control counts as kept (one percentage point)."""
 
 
-def groups(frame: pd.DataFrame, *columns: str) -> Iterator[tuple[Any, pd.DataFrame]]:
-    """Rows of one value of ``columns`` at a time, in order of those values."""
+def groups(
+    frame: pd.DataFrame, *columns: str, only: Sequence[str] | None = None
+) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Rows of one value of ``columns`` at a time, in order of those values.
+
+    ``only`` names the other columns that are needed: rows of a few are cut out many times as fast.
+    """
+    if only is not None:
+        frame = frame[list(dict.fromkeys((*columns, *only)))]
     yield from frame.groupby(list(columns) if len(columns) > 1 else columns[0], sort=True)
 
 
@@ -51,7 +58,9 @@ def curves(observations: Observations, axis: str, metric: str) -> tuple[Curve, .
 
 def _curves(observations: Observations, axis: str, metric: str) -> Iterator[Curve]:
     start = observations.control.groupby(["task", "seed"])[metric].mean().to_dict()
-    for (task, method, seed), group in groups(observations.pruned, "task", "method", "seed"):
+    for (task, method, seed), group in groups(
+        observations.pruned, "task", "method", "seed", only=(axis, metric)
+    ):
         x, y = group[axis].to_numpy(dtype=float), group[metric].to_numpy(dtype=float)
         known = np.isfinite(x) & np.isfinite(y)
         x, y = x[known], y[known]

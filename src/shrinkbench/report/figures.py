@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from shrinkbench.plotting import (
     COLUMN_WIDTH,
@@ -30,13 +31,18 @@ from shrinkbench.report.observations import AXES, CONTROL, METRICS, Observations
 ACCURACIES = ("top1", "top5")
 SIZES = ("compression", "theoretical_speedup")
 """What the paper's figures show against what."""
+FIGURES = (("top1", "parameters"), *itertools.product(ACCURACIES, SIZES))
+"""The files of a report: accuracy, and what it is drawn against."""
 
 
 def write_tradeoffs(observations: Observations, folder: Path, *, metric: str) -> list[Path]:
-    """Draw ``metric`` against compression ratio, speedup and parameters kept; SVG, PDF and PNG of each."""
-    paths = save(efficiency_figure(observations, metric=metric), folder / figure_name(metric, "parameters"))
-    for axis in SIZES:
-        figure = tradeoff_figure(observations, metric=metric, axis=axis)
+    """Draw the figures of ``metric`` among ``FIGURES``; SVG, PDF and PNG of each."""
+    paths = []
+    for axis in (axis for drawn, axis in FIGURES if drawn == metric):
+        if axis == "parameters":
+            figure = efficiency_figure(observations, metric=metric)
+        else:
+            figure = tradeoff_figure(observations, metric=metric, axis=axis)
         paths += save(figure, folder / figure_name(metric, axis))
     return paths
 
@@ -101,7 +107,7 @@ def efficiency_figure(observations: Observations, *, metric: str) -> Figure:
             panel.set_xscale("log")
             panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.xaxis.set_major_formatter(EngFormatter(sep=""))
-            panel.xaxis.set_minor_formatter(NullFormatter())
+            panel.xaxis.set_minor_locator(NullLocator())
             panel.set_xlabel("parameters kept (log scale)")
             if index % columns == 0:
                 panel.set_ylabel(METRICS[metric].label)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import multiprocessing
 import sys
@@ -22,12 +23,12 @@ from markupsafe import Markup
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.literature.store import load_corpus
-from shrinkbench.plotting import FORMATS, save
+from shrinkbench.plotting import FORMATS, load_backends, save
 from shrinkbench.report import checklist as checklists
 from shrinkbench.report.citations import bibtex, cite
 from shrinkbench.report.diagram import critical_difference_figure, critical_difference_svg
 from shrinkbench.report.fairness import set_up_table
-from shrinkbench.report.figures import ACCURACIES, SIZES, figure_name, write_tradeoffs
+from shrinkbench.report.figures import ACCURACIES, FIGURES, figure_name, write_tradeoffs
 from shrinkbench.report.observations import AXES, METRICS, Observations, aggregate
 from shrinkbench.report.origin import trace
 from shrinkbench.report.payload import as_script, build_payload
@@ -101,18 +102,18 @@ def write_report(
             "citations": citations,
             "bibtex": bibtex(citations),
         }
+        if with_figures and len(verdict.ranked) > 1:
+            ranks = critical_difference_figure(verdict.ranked, verdict.ranking)
+            written += save(ranks, figures / "critical-difference")
     published = read_published(beside) if with_figures else None
     if published is not None:
         written += files_of(published, beside)
     page = render_page("index.html.j2", **content, published=published, published_dir=beside)
     written += [
         figures / f"{figure_name(metric, axis)}.{extension}"
-        for metric, axis, extension in product(drawn, SIZES, FORMATS)
+        for (metric, axis), extension in product(FIGURES, FORMATS)
+        if metric in drawn
     ]
-    if with_figures and len(verdict.ranked) > 1:
-        written += save(
-            critical_difference_figure(verdict.ranked, verdict.ranking), figures / "critical-difference"
-        )
     index = out_dir / "index.html"
     write_atomically(index, page.encode(), durable=False)
     _replace_listing(out_dir, [index, *written])
@@ -143,7 +144,11 @@ def _beside(work: Sequence[Callable[[], object]]) -> Iterator[None]:
         for task in work:
             task()
         return
+    if work:
+        load_backends()
     children = [multiprocessing.get_context("fork").Process(target=_silently, args=(task,)) for task in work]
+    collecting = gc.isenabled()
+    gc.disable()  # figures and frames are freed by their counts; looking for cycles takes a tenth of the time
     for child in children:
         child.start()
     try:
@@ -153,6 +158,8 @@ def _beside(work: Sequence[Callable[[], object]]) -> Iterator[None]:
             child.terminate()
         raise
     finally:
+        if collecting:
+            gc.enable()
         for child in children:
             child.join()
     for task, child in zip(work, children, strict=True):
@@ -205,8 +212,11 @@ def _facts(
         "tasks": observations.tasks,
         "methods": observations.methods,
         "figures": [
-            {"stem": f"figures/{figure_name(m, a)}", "title": f"{METRICS[m].label} against {AXES[a]}"}
-            for m, a in product(ACCURACIES, SIZES)
+            {
+                "stem": f"figures/{figure_name(metric, axis)}",
+                "title": f"{METRICS[metric].label} against {AXES.get(axis, axis)}",
+            }
+            for metric, axis in FIGURES
         ],
         "selection": _selection_rule(results),
     }

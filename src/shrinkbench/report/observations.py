@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -109,6 +110,10 @@ def _further_metrics(results: Iterable[RunResult]) -> dict[str, Metric]:
     return {f"{s}_top1": Metric(f"{s}_top1", f"top-1 accuracy on {s}", percent=True) for s in splits}
 
 
+digest_once = functools.lru_cache(maxsize=4096)(digest)
+"""The digest of a part of a specification; the same few stand in thousands of runs."""
+
+
 class _Names(NamedTuple):
     """A run's specification with the digests that tell equal names apart."""
 
@@ -120,7 +125,7 @@ class _Names(NamedTuple):
 
     @classmethod
     def of(cls, spec: RunSpec) -> _Names:
-        return cls(spec, *(digest(part) for part in (spec.method, spec.data, spec.weights, spec.recipe)))
+        return cls(spec, *map(digest_once, (spec.method, spec.data, spec.weights, spec.recipe)))
 
 
 def method_labels(names: Sequence[_Names]) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,9 @@ def _curves(observations: Observations, axes: Sequence[str], metrics: Sequence[s
     table = aggregate(observations.pruned, [*axes, *metrics])
     seeds = {
         key: {m: rounded(part[m]) for m in metrics} | {a: rounded(part[a]) for a in axes}
-        for key, part in groups(observations.pruned, "task", "method", "compression_target")
+        for key, part in groups(
+            observations.pruned, "task", "method", "compression_target", only=(*axes, *metrics)
+        )
     }
     found: dict[str, Any] = {}
     for (task, method), part in groups(table, "task", "method"):
@@ -102,10 +104,15 @@ def _control(observations: Observations, metrics: Sequence[str]) -> dict[str, An
     return found
 
 
+def _cells(observations: Observations) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Keys of the runs of each cell."""
+    return groups(observations.pruned, "task", "method", "compression_target", only=("key",))
+
+
 def _layers(finished: Mapping[str, RunResult], observations: Observations) -> dict[str, Any]:
     """task -> layer names and, by method and target, mean densities over seeds."""
     found: dict[str, Any] = {}
-    for (task, method, target), part in groups(observations.pruned, "task", "method", "compression_target"):
+    for (task, method, target), part in _cells(observations):
         runs = [finished[key].layers for key in part["key"] if finished[key].layers]
         if not runs:
             continue
@@ -124,7 +131,7 @@ def _layers(finished: Mapping[str, RunResult], observations: Observations) -> di
 def _histograms(finished: Mapping[str, RunResult], observations: Observations) -> dict[str, Any]:
     """task -> method -> target -> counts of the first seed's weights in equal bins."""
     found: dict[str, Any] = {}
-    for (task, method, target), part in groups(observations.pruned, "task", "method", "compression_target"):
+    for (task, method, target), part in _cells(observations):
         run = finished[part["key"].iloc[0]]
         histogram = run.weight_histogram
         if histogram is None:

@@ -6,8 +6,8 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy import stats
 
 from shrinkbench.report.stats import ALPHA, Floats
 
@@ -34,11 +34,11 @@ def rank_methods(values: ArrayLike, *, alpha: float = ALPHA, higher_is_better: b
     blocks, methods = table.shape
     if not blocks:
         return Ranking(np.full(methods, np.nan), 0, math.nan, math.nan, ())
-    ranks = stats.rankdata(-table if higher_is_better else table, axis=1)
+    ranks = scipy.stats.rankdata(-table if higher_is_better else table, axis=1)
     mean_ranks = ranks.mean(axis=0)
     p = math.nan
     if blocks > 1 and methods > 2:
-        p = 1.0 if np.ptp(ranks, axis=1).max() == 0 else float(stats.friedmanchisquare(*table.T).pvalue)
+        p = 1.0 if np.ptp(ranks, axis=1).max() == 0 else float(scipy.stats.friedmanchisquare(*table.T).pvalue)
     difference = critical_difference(methods, blocks, alpha=alpha)
     return Ranking(mean_ranks, blocks, p, difference, cliques(mean_ranks, difference))
 
@@ -51,7 +51,7 @@ def critical_difference(methods: int, blocks: int, *, alpha: float = ALPHA) -> f
     """
     if methods < 2 or blocks < 1:
         return math.nan
-    q = float(stats.studentized_range.ppf(1 - alpha, methods, np.inf)) / math.sqrt(2)
+    q = float(scipy.stats.studentized_range.ppf(1 - alpha, methods, np.inf)) / math.sqrt(2)
     return q * math.sqrt(methods * (methods + 1) / (6 * blocks))
 
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
+import scipy  # loads its parts at their first use, which figures do without
 from numpy.typing import ArrayLike, NDArray
-from scipy import optimize, special, stats
 
 Floats: TypeAlias = NDArray[np.float64]
 
@@ -61,7 +61,7 @@ def half_width(n: int, *, confidence: float = CONFIDENCE) -> float:
 
 @functools.lru_cache(maxsize=256)
 def _t_quantile(probability: float, freedom: int) -> float:
-    return float(stats.t.ppf(probability, freedom))
+    return float(scipy.special.stdtrit(freedom, probability))
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def effect_size(differences: ArrayLike, *, confidence: float = CONFIDENCE, seed:
     if n < FEWEST_FOR_BOOTSTRAP:
         low, high = _noncentral_t_interval(value, n, confidence)
         return Effect(value, low, high, "noncentral t")
-    bounds = stats.bootstrap(
+    bounds = scipy.stats.bootstrap(
         (d,),
         _cohens_d,
         n_resamples=BOOTSTRAP_RESAMPLES,
@@ -115,7 +115,7 @@ def _noncentral_t_interval(value: float, n: int, confidence: float) -> tuple[flo
             return _noncentral_t_below(observed, n - 1, centre) - probability
 
         reach = 10.0 + 10.0 * abs(observed)
-        return float(optimize.brentq(excess, observed - reach, observed + reach, xtol=1e-4))
+        return float(scipy.optimize.brentq(excess, observed - reach, observed + reach, xtol=1e-4))
 
     return bound(1 - tail) / math.sqrt(n), bound(tail) / math.sqrt(n)
 
@@ -125,13 +125,13 @@ def _noncentral_t_below(t: float, freedom: int, centre: float) -> float:
 
     SciPy's own distribution function is undefined far from its centre, where three seeds often lie.
     """
-    return float(special.ndtr(t * _chi_quantiles(freedom) - centre).mean())
+    return float(scipy.special.ndtr(t * _chi_quantiles(freedom) - centre).mean())
 
 
 @functools.lru_cache(maxsize=64)
 def _chi_quantiles(freedom: int) -> Floats:
     middles = (np.arange(1000) + 0.5) / 1000
-    return np.asarray(np.sqrt(stats.chi2.ppf(middles, freedom) / freedom))
+    return np.asarray(np.sqrt(scipy.stats.chi2.ppf(middles, freedom) / freedom))
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ def paired_t(differences: ArrayLike) -> float:
     d = _finite(differences)
     if len(d) < 2 or _constant(d):
         return 1.0 if len(d) and not d.any() else math.nan
-    return float(stats.ttest_1samp(d, 0.0).pvalue)
+    return float(scipy.stats.ttest_1samp(d, 0.0).pvalue)
 
 
 def signed_rank(differences: ArrayLike) -> float:
@@ -213,7 +213,7 @@ def signed_rank(differences: ArrayLike) -> float:
     d = d[d != 0]
     if not len(d):
         return 1.0
-    return float(stats.wilcoxon(d).pvalue)
+    return float(scipy.stats.wilcoxon(d).pvalue)
 
 
 def holm(p_values: ArrayLike) -> Floats:
@@ -235,7 +235,7 @@ def wilson_interval(successes: float, n: int, *, confidence: float = CONFIDENCE)
     """Wilson's score interval of a proportion."""
     if n == 0:
         return math.nan, math.nan
-    z = float(stats.norm.ppf((1 + confidence) / 2))
+    z = float(scipy.stats.norm.ppf((1 + confidence) / 2))
     share, weight = successes / n, z * z / n
     centre = (share + weight / 2) / (1 + weight)
     half = z / (1 + weight) * math.sqrt(share * (1 - share) / n + weight / (4 * n))
@@ -273,7 +273,7 @@ def detectable_effect(n: int, *, alpha: float = ALPHA, power: float = 0.8) -> fl
         above = 1 - _noncentral_t_below(threshold, n - 1, centre)
         return above + _noncentral_t_below(-threshold, n - 1, centre) - power
 
-    return float(optimize.brentq(missing, 1e-6, 100.0))
+    return float(scipy.optimize.brentq(missing, 1e-6, 100.0))
 
 
 def largest_within(

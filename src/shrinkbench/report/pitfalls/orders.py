@@ -252,7 +252,7 @@ def _by_seed(table: pd.DataFrame, first: tuple[str, str], second: tuple[str, str
 
 def wide_seed_spread(observations: Observations) -> Iterator[Pitfall]:
     """Seeds of one cell differ by so much that a single run says little."""
-    for task, part in groups(observations.pruned, "task"):
+    for task, part in groups(observations.pruned, "task", only=("method", "compression_target", "top1", "key")):
         found = []
         for (method, target), cell in groups(part, "method", "compression_target"):
             values = cell["top1"].dropna()

@@ -213,7 +213,7 @@ class PruneContext:
     def hessian_product(
         self, vectors: Mapping[str, Tensor], *, loss: Loss | None = None, batch_statistics: bool = False
     ) -> dict[str, Tensor]:
-        """Hessian of the mean loss over the images, times ``vectors`` (weight-shaped)."""
+        """Hessian of the mean loss over the images, times ``vectors`` (weight-shaped; booleans are signs)."""
         return derivatives.hessian_product(
             self.module,
             self.parameters,

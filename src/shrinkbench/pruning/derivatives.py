@@ -186,6 +186,8 @@ def hessian_product(
 ) -> dict[str, Tensor]:
     """Hessian of the mean loss over all images times ``vectors``, by differentiating twice.
 
+    Booleans are signs: 1 where they hold, -1 elsewhere.
+
     Each batch is treated in parts: the second differentiation holds more than twice the activations. With
     ``batch_statistics`` the loss is that of the parts, as :func:`mean_gradients` has it for equal ``parts``.
     """
@@ -205,5 +207,12 @@ def _slope(scalar: Tensor, leaves: Mapping[str, Tensor], vectors: Mapping[str, T
     """Derivative of ``scalar`` along ``vectors``, as a graph that no longer holds the gradient itself."""
     gradients = torch.autograd.grad(scalar, list(leaves.values()), allow_unused=True, create_graph=True)
     return torch.stack(
-        [(g * vectors[n].to(g)).sum() for n, g in zip(leaves, gradients, strict=True) if g is not None]
+        [_product(g, vectors[n]) for n, g in zip(leaves, gradients, strict=True) if g is not None]
     ).sum()
+
+
+def _product(gradient: Tensor, vector: Tensor) -> Tensor:
+    """Inner product; the graph keeps a vector of signs as it is, a byte per weight."""
+    if vector.dtype == torch.bool:
+        return torch.where(vector, gradient, -gradient).sum()
+    return (gradient * vector.to(gradient)).sum()

@@ -42,9 +42,9 @@ def obd_hutchinson(ctx: PruneContext) -> Scores:
     """
     sums = {name: torch.zeros_like(w) for name, w in ctx.weights.items()}
     for _ in range(_PROBES):
-        signs = {name: (ctx.uniform(w) < 0.5).to(w) * 2 - 1 for name, w in ctx.weights.items()}
+        signs = {name: ctx.uniform(w) < 0.5 for name, w in ctx.weights.items()}
         for name, product in ctx.hessian_product(signs).items():
-            sums[name].addcmul_(signs[name], product)
+            sums[name] += torch.where(signs[name], product, -product)
     return {name: h.mul_(ctx.weights[name].square()).div_(2 * _PROBES) for name, h in sums.items()}
 
 

@@ -133,6 +133,15 @@ class Call:
     sources: frozenset[str]
 
 
+# Operations whose results have the shape and type of a tensor, and none of its values.
+_MAKERS = frozenset(
+    {
+        *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
+        *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"),
+    }
+)
+
+
 class Follower(TorchDispatchMode):
     """Counts products and follows, per storage, the owning parameter and the last weighted products.
 
@@ -164,6 +173,7 @@ class Follower(TorchDispatchMode):
         if storage._cdata not in self._owner or owner is not None:
             self._alive.append(storage)
             self._owner[storage._cdata] = owner
+            self._last.pop(storage._cdata, None)  # of data that had the address before
 
     def last(self, tensor: Tensor) -> frozenset[str]:
         """The weighted products whose results reach ``tensor`` with no other in between."""
@@ -178,10 +188,11 @@ class Follower(TorchDispatchMode):
         outputs = tuple(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
         owners = tuple(self._owner.get(storage_id(tensor), "") for tensor in inputs)
         owner = max((name for name in owners if name), key=lambda name: self._sizes[name], default=None)
-        if inputs and "" not in owners:
+        name = func._overloadpacket.__name__
+        if name in _MAKERS or (inputs and "" not in owners):
             for tensor in outputs:
                 if storage_id(tensor) not in self._owner:
-                    self._own(tensor, owner)
+                    self._own(tensor, None if name in _MAKERS else owner)
             return output
         sources = frozenset[str]().union(*(self.last(tensor) for tensor in inputs))
         formula = flop_registry.get(func._overloadpacket)
@@ -190,9 +201,11 @@ class Follower(TorchDispatchMode):
             multiply_adds = formula(*args, **kwargs, out_val=output) // 2
             self.products.append(Product(parameter, multiply_adds, tuple(outputs[0].shape)))
         for tensor in outputs:
-            self._last[storage_id(tensor)] = sources if parameter is None else frozenset({parameter})
+            at = storage_id(tensor)
+            self._last[at] = sources if parameter is None else frozenset({parameter})
+            if self._owner.get(at, "") is None:  # data was written into a constant
+                del self._owner[at]
         if self._visit is not None:
-            name = func._overloadpacket.__name__
             self._visit(Call(name, args, inputs, owners, outputs, parameter, sources))
         return output
 

@@ -73,7 +73,8 @@ class _Reader:
         self._heads: dict[int, int | None] = {}
 
     def __call__(self, call: Call) -> None:
-        ids = [storage_id(tensor) for tensor in call.inputs]
+        # Only of data: a constant may have the address of data that is gone.
+        ids = [storage_id(t) for t, owner in zip(call.inputs, call.owners, strict=True) if owner == ""]
         head = next((self._heads[i] for i in ids if self._heads.get(i) is not None), None)
         ancestors = frozenset[str]().union(*(self._ancestors.get(i, frozenset()) for i in ids))
         if call.parameter is not None:

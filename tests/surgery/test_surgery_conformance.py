@@ -130,12 +130,13 @@ def small_of(name, module, masks, shape):
     return small
 
 
-def assert_trainable(small, data):
+def assert_trainable(small, data, structure):
     before = [p.detach().clone() for p in small.parameters()]
     step(small, torch.optim.SGD(small.parameters(), lr=0.01), data[0])
     assert all(bool(p.isfinite().all()) for p in small.parameters())
     moved = sum(not torch.equal(p, b) for p, b in zip(small.parameters(), before, strict=True))
-    assert moved > len(before) / 2
+    # Structures that take weights alone leave normalisation and biases of dead branches, which nothing reads.
+    assert moved > len(before) / (3 if structure in PARTIAL else 2)
 
 
 def applies(name, network_name):
@@ -168,7 +169,7 @@ def assert_conforms(name, network_name, record):
         counts.append(count_multiply_adds(small, shape))
     record("multiply_adds", counts)
     assert counts == sorted(set(counts), reverse=True)
-    assert_trainable(small, data)
+    assert_trainable(small, data, METHODS.get(name).structure.name)
 
 
 # One method of each structure is quick enough for every run of the tests.

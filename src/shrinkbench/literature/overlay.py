@@ -212,17 +212,17 @@ def _panel(
 
 def _own_curves(pruned: pd.DataFrame, x: str, y: str) -> tuple[Curve, ...]:
     """One curve per method from the control (no change at ratio 1): mean and sample deviation over seeds."""
+    places = pruned[["method", "compression_target", OWN_COLUMNS[x], y]].dropna()
+    by_method: dict[str, dict[float, list[tuple[float, float]]]] = {}
+    for method, target, *place in sorted(places.itertuples(index=False, name=None)):
+        by_method.setdefault(method, {}).setdefault(target, []).append(tuple(place))
     curves = []
-    for method, rows in pruned.groupby("method", sort=True):
+    for method, by_target in by_method.items():
         points = [Point(1.0, 0.0, None, 1)]
-        for _, at in rows.groupby("compression_target", sort=True):
-            both = at[[OWN_COLUMNS[x], y]].dropna()
-            if len(both):
-                ys = [float(value) for value in both[y]]
-                spread = stdev(ys) if len(ys) > 1 else None
-                points.append(Point(fmean(map(float, both[OWN_COLUMNS[x]])), fmean(ys), spread, len(ys)))
-        if len(points) > 1:
-            curves.append(Curve(f"{method} (own)", "", 0, tuple(points)))
+        for at in by_target.values():
+            xs, ys = zip(*at, strict=True)
+            points.append(Point(fmean(xs), fmean(ys), stdev(ys) if len(ys) > 1 else None, len(ys)))
+        curves.append(Curve(f"{method} (own)", "", 0, tuple(points)))
     return tuple(curves)
 
 

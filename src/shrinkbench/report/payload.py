@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from shrinkbench.plotting import series_styles
-from shrinkbench.report.compare import groups
+from shrinkbench.report.compare import groups, records
 from shrinkbench.report.observations import AXES, Observations, aggregate
 from shrinkbench.report.pitfalls import Pitfall
 from shrinkbench.results.record import RunResult
@@ -65,11 +65,10 @@ def _task(observations: Observations, task: str) -> dict[str, str]:
 def _curves(observations: Observations, axes: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:
     """task -> method -> columns by compression target: means, deviations and every seed's value."""
     table = aggregate(observations.pruned, [*axes, *metrics])
+    columns = (*axes, *metrics)
     seeds = {
-        key: {m: rounded(part[m]) for m in metrics} | {a: rounded(part[a]) for a in axes}
-        for key, part in groups(
-            observations.pruned, "task", "method", "compression_target", only=(*axes, *metrics)
-        )
+        cell: {c: rounded(values) for c, values in zip(columns, zip(*rows, strict=True), strict=True)}
+        for cell, rows in _cells(observations, *columns)
     }
     found: dict[str, Any] = {}
     for (task, method), part in groups(table, "task", "method"):
@@ -104,16 +103,19 @@ def _control(observations: Observations, metrics: Sequence[str]) -> dict[str, An
     return found
 
 
-def _cells(observations: Observations) -> Iterator[tuple[Any, pd.DataFrame]]:
-    """Keys of the runs of each cell."""
-    return groups(observations.pruned, "task", "method", "compression_target", only=("key",))
+def _cells(observations: Observations, *columns: str) -> Iterator[tuple[Any, list[Any]]]:
+    """What the runs of each cell have in ``columns``; one frame for each would take longer than the rest."""
+    cells: dict[Any, list[Any]] = {}
+    for row in records(observations.pruned[["task", "method", "compression_target", *columns]]):
+        cells.setdefault(tuple(row[:3]), []).append(row[3:])
+    yield from cells.items()
 
 
 def _layers(finished: Mapping[str, RunResult], observations: Observations) -> dict[str, Any]:
     """task -> layer names and, by method and target, mean densities over seeds."""
     found: dict[str, Any] = {}
-    for (task, method, target), part in _cells(observations):
-        runs = [finished[key].layers for key in part["key"] if finished[key].layers]
+    for (task, method, target), keys in _cells(observations, "key"):
+        runs = [finished[key].layers for (key,) in keys if finished[key].layers]
         if not runs:
             continue
         names = list(runs[0])
@@ -131,8 +133,8 @@ def _layers(finished: Mapping[str, RunResult], observations: Observations) -> di
 def _histograms(finished: Mapping[str, RunResult], observations: Observations) -> dict[str, Any]:
     """task -> method -> target -> counts of the first seed's weights in equal bins."""
     found: dict[str, Any] = {}
-    for (task, method, target), part in _cells(observations):
-        run = finished[part["key"].iloc[0]]
+    for (task, method, target), keys in _cells(observations, "key"):
+        run = finished[keys[0][0]]
         histogram = run.weight_histogram
         if histogram is None:
             continue

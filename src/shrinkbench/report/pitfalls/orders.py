@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import pandas as pd
 
 from shrinkbench.report import stats
-from shrinkbench.report.compare import at_equal, curves, groups
+from shrinkbench.report.compare import at_equal, curves, groups, records
 from shrinkbench.report.observations import Observations
 from shrinkbench.report.pitfalls.finding import Panel, Pitfall, and_more, clear_sign, mean, percent, points
 
@@ -92,12 +92,14 @@ def order_varies_with_amount(observations: Observations) -> Iterator[Pitfall]:
     """One method is better at small, the other at large compression (Figure 7, left)."""
     values = at_equal(observations, "compression")
     for task, part in groups(values, "task"):
-        wide = part.pivot_table(index=["level", "seed"], columns="method", values="value")
-        methods = [m for m in observations.methods if m in wide.columns]
+        by_method: dict[str, dict[tuple[float, int], float]] = defaultdict(dict)
+        for row in records(part):
+            by_method[row.method][row.level, row.seed] = row.value
+        methods = [m for m in observations.methods if m in by_method]
         crossings = [
             crossing
-            for first, second in itertools.combinations(methods, 2)
-            if (crossing := _crossing(first, second, _gaps(wide, first, second))) is not None
+            for a, b in itertools.combinations(methods, 2)
+            if (crossing := _crossing(a, b, _gaps(by_method[a], by_method[b]))) is not None
         ]
         if not crossings:
             continue
@@ -117,12 +119,13 @@ def order_varies_with_amount(observations: Observations) -> Iterator[Pitfall]:
         )
 
 
-def _gaps(wide: pd.DataFrame, first: str, second: str) -> dict[float, list[float]]:
-    """Differences of two methods by level, one per seed."""
+def _gaps(
+    first: Mapping[tuple[float, int], float], second: Mapping[tuple[float, int], float]
+) -> dict[float, list[float]]:
+    """Differences of two methods by level, one per seed that both have; keys are (level, seed)."""
     gaps: dict[float, list[float]] = defaultdict(list)
-    difference = (wide[first] - wide[second]).dropna()
-    for level, gap in zip(difference.index.get_level_values("level"), difference, strict=True):
-        gaps[float(level)].append(float(gap))
+    for level, seed in sorted(first.keys() & second.keys()):
+        gaps[level].append(first[level, seed] - second[level, seed])
     return gaps
 
 
@@ -253,13 +256,10 @@ def _by_seed(table: pd.DataFrame, first: tuple[str, str], second: tuple[str, str
 def wide_seed_spread(observations: Observations) -> Iterator[Pitfall]:
     """Seeds of one cell differ by so much that a single run says little."""
     for task, part in groups(observations.pruned, "task", only=("method", "compression_target", "top1", "key")):
-        found = []
-        for (method, target), cell in groups(part, "method", "compression_target"):
-            values = cell["top1"].dropna()
-            if len(values) > 1 and values.std(ddof=1) >= WIDE_SPREAD:
-                found.append((float(values.std(ddof=1)), method, target, cell))
-        if found:
-            spread, method, target, cell = max(found, key=lambda item: item[0])
+        spreads = part.groupby(["method", "compression_target"])["top1"].std(ddof=1)
+        found = spreads[spreads >= WIDE_SPREAD].reset_index()
+        for method, target, spread in records(found.nlargest(1, "top1")):
+            cell = part[(part["method"] == method) & (part["compression_target"] == target)]
             yield Pitfall(
                 kind="wide-seed-spread",
                 title="Seeds disagree near the drop-off",

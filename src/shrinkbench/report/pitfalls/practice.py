@@ -73,7 +73,8 @@ def unequal_budgets(results: Sequence[RunResult], observations: Observations) ->
 
 def _unequal_epochs(rows: pd.DataFrame, problem: str, recipes: Mapping[str, Recipe]) -> Iterator[Pitfall]:
     """One recipe, but what was spent differs: early stopping may halve it, nothing else may change it."""
-    for target, cell in groups(rows.dropna(subset=["training_cost"]), "compression_target"):
+    columns = ["compression_target", "method", "training_cost", "key"]
+    for target, cell in groups(rows[columns].dropna(), "compression_target"):
         cost = cell.groupby("method")["training_cost"].mean()
         stopping = any(recipes[key].early_stopping for key in cell["key"])
         allowed = 2.0 if stopping else 1.1

@@ -213,13 +213,17 @@ CONTROL_METHOD = MethodSpec(
 )
 
 
-def digest(value: Value) -> str:
+def digest(value: Value, *, as_written: bool = False) -> str:
     """SHA-256 (hex) of the canonical JSON of ``value``.
+
+    ``as_written`` leaves out fields that the file did not have from which ``value`` was read: an earlier
+    version, which did not know them, computed its keys without.
 
     >>> digest(EarlyStopping(patience=3)) == digest(EarlyStopping(patience=3))
     True
     """
-    text = json.dumps(value.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    fields = value.model_dump(mode="json", exclude_unset=as_written)
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 

@@ -187,3 +187,32 @@ def test_the_figure_shows_both_sides_and_names_both(bundled: Corpus, tmp_path: P
     names = {path.suffix for path in write_overlay(found, tmp_path)}
     assert names == {".svg", ".pdf", ".png", ".csv", ".md"}
     assert found.notes[0] in (tmp_path / "overlay-cifar10-resnet56.md").read_text(encoding="utf-8")
+
+
+def test_collapsed_points_do_not_flatten_the_published_curves(bundled: Corpus) -> None:
+    table = _own()
+    table.loc[table["compression_target"] > 1, "top1"] = 0.1
+    (found,) = overlay(table, bundled).found
+    top1 = [panel for panel in found.panels if panel.y == "top1_change"]
+    assert top1
+    assert all(len(panel.beyond) == 2 for panel in top1)
+    assert any("only points there" in note for note in found.notes)
+    drawn = draw_overlay(found)
+    for axes, panel in zip(drawn.axes, found.panels, strict=True):
+        low, high = axes.get_ylim()
+        ys = [100 * point.y for curve in panel.published for point in curve.points]
+        assert low <= min(ys)
+        assert high - low < 30 + 4 * (max(ys) - min(ys))
+    (usual,) = overlay(_own(), bundled).found
+    assert not any(panel.beyond for panel in usual.panels)
+
+
+def test_values_that_are_no_numbers_are_named_with_their_row(bundled: Corpus, tmp_path: Path) -> None:
+    table = _own().astype({"top1": object})
+    table.loc[2, "top1"] = "abc"
+    table.to_csv(tmp_path / "results.csv", index=False)
+    with pytest.raises(ShrinkbenchError, match="top1 holds 'abc' in row 3"):
+        overlay(read_own(tmp_path / "results.csv"), bundled)
+    (tmp_path / "table.zip").write_text("no zip at all")
+    with pytest.raises(ShrinkbenchError, match="lacks the columns"):
+        overlay(read_own(tmp_path / "table.zip"), bundled)

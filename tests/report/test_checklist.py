@@ -131,6 +131,14 @@ def test_no_control(clean):
     assert lines == {"control", "range"}
 
 
+def test_a_control_that_was_not_fine_tuned(clean):
+    idle = [r.model_copy(update={"epochs_run": 0}) if r.spec.compression == 1 else r for r in clean]
+    assert by_status(idle) == {"control"}
+    (line,) = (line for line in decide(idle) if line.id == "control")
+    assert set(line.runs) <= {r.key for r in idle if r.spec.compression == 1}
+    assert line.runs
+
+
 def test_two_pairs_and_toys_do_not_count():
     assert by_status(make_results(pairs=PAIRS[1:])) == {"pairs"}
     assert by_status(make_results(pairs=[*PAIRS[1:], ("mnist", "lenet-300-100")])) == {"pairs"}

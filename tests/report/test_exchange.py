@@ -1,5 +1,6 @@
 """Bundles can be checked and merged; the leaderboard ranks what they hold and links to the evidence."""
 
+import hashlib
 import json
 import re
 import zipfile
@@ -148,6 +149,55 @@ def test_merging_prefers_finished_runs_and_counts_disagreements(tmp_path):
     assert results[1].after == one.read(specs[1].key).after
 
 
+def test_merging_into_results_keeps_them(tmp_path):
+    specs = [make_spec(seed=seed) for seed in range(3)]
+    one, two = ResultStore(tmp_path / "one"), ResultStore(tmp_path / "two")
+    one.write(make_result(specs[0]))
+    one.write(make_result(specs[1], failed="killed"))
+    two.write(make_result(specs[0], failed="killed"))
+    two.write(make_result(specs[1]))
+    two.write(make_result(specs[2]))
+    write_bundle(two.root, tmp_path / "two.zip")
+    merged = merge([tmp_path / "two.zip", two.root, one.root], one.root)
+    assert merged.taken == ((str(one.root), 1), (str(tmp_path / "two.zip"), 2), (str(two.root), 0))
+    assert [r.status for r in one.results()[0]] == ["done"] * 3
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("mine")
+    with pytest.raises(ShrinkbenchError, match="holds no results of shrinkbench"):
+        merge([one.root, two.root], other)
+    assert [path.name for path in other.iterdir()] == ["thesis.tex"]
+
+
+def test_damaged_files_are_named_by_merge_and_leaderboard(store, tmp_path):
+    damaged = store.results()[0][3].key
+    path = store.result_path(damaged)
+    path.write_bytes(path.read_bytes()[:100])
+    merged = merge([store.root, store.root], tmp_path / "out")
+    assert {p.path for p in merged.problems} == {path}
+    written = write_leaderboard([store.root], tmp_path / "board")
+    assert [p.path for p in written.problems] == [path]
+    assert f"runs/{damaged}/result.json: is not whole JSON" in written.index.read_text(encoding="utf-8")
+    (evidence,) = (tmp_path / "board" / "evidence").iterdir()
+    assert "<b>1</b> files skipped" in (evidence / "index.html").read_text(encoding="utf-8")
+
+
+def test_a_result_of_an_earlier_version_does_not_contradict_itself(store):
+    result = store.results()[0][0]
+    fields = json.loads(result.model_dump_json())
+    del fields["spec"]["extra"]  # as if results knew no further splits then
+    text = json.dumps(fields["spec"], sort_keys=True, separators=(",", ":"))
+    fields["key"] = hashlib.sha256(text.encode()).hexdigest()
+    store.discard(result.key)
+    path = store.result_path(fields["key"])
+    path.parent.mkdir()
+    path.write_text(json.dumps(fields))
+    assert verify(read_source(store.root)) == []
+    fields["spec"]["seed"] = 77
+    path.write_text(json.dumps(fields))
+    assert any("its key does not follow" in sentence for sentence in verify(read_source(store.root)))
+
+
 def test_two_grids_of_one_name_are_both_kept(tmp_path):
     one = write_store(tmp_path / "one", make_results(pairs=PAIR, methods=["random"]))
     two = write_store(tmp_path / "two", make_results(pairs=PAIR, methods=["global_magnitude"]))
@@ -164,7 +214,7 @@ def test_the_leaderboard_ranks_methods_and_links_to_the_evidence(tmp_path):
     two.write(
         victim.model_copy(update={"after": victim.after.model_copy(update={"top1": victim.after.top1 + 3e-5})})
     )
-    index = write_leaderboard([one.root, two.root], tmp_path / "board")
+    index = write_leaderboard([one.root, two.root], tmp_path / "board").index
     text = index.read_text(encoding="utf-8")
     tables = re.findall(r"<h2>(.*?)</h2>.*?<tbody>(.*?)</tbody>", text, flags=re.DOTALL)
     order = {
@@ -173,7 +223,7 @@ def test_the_leaderboard_ranks_methods_and_links_to_the_evidence(tmp_path):
     }
     assert order["cifar10 / resnet20"] == ["global_gradient", "global_magnitude", "random"]
     assert order["imagenet / resnet18"] == ["global_magnitude", "random"]
-    assert "1 contradiction" in text
+    assert text.count('aria-label="contradicts itself, see below"') == 1
     links = set(re.findall(r'href="(evidence/[^"#]+)', text))
     assert len(links) == 6  # two reports, two bundles, two bibliographies
     assert all((index.parent / link).is_file() for link in links)
@@ -189,5 +239,5 @@ def test_other_data_is_another_task(tmp_path):
         spec = r.spec.model_copy(update={"data": r.spec.data.model_copy(update={"revision": "cd" * 32})})
         changed.append(r.model_copy(update={"spec": spec, "key": spec.key}))
     two = write_store(tmp_path / "two", changed)
-    text = write_leaderboard([one.root, two.root], tmp_path / "board").read_text(encoding="utf-8")
+    text = write_leaderboard([one.root, two.root], tmp_path / "board").index.read_text(encoding="utf-8")
     assert text.count("<h2>cifar10 / resnet20</h2>") == 2

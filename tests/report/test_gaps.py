@@ -5,6 +5,7 @@ from itertools import product
 
 import pytest
 from made_results import (
+    FINETUNE,
     METHODS,
     PAIRS,
     Accuracy,
@@ -19,6 +20,7 @@ from shrinkbench.report.checklist import decide
 from shrinkbench.report.gaps import Repair, plan_repair
 
 QUICK = ["global_magnitude", "layerwise_magnitude", "global_gradient", "layerwise_gradient", "random"]
+LONG = FINETUNE.model_copy(update={"name": "long", "epochs": 60})
 CONTROLS = {"random@global_gradient", "magnitude@global_gradient"}
 
 
@@ -34,7 +36,7 @@ class Simulation:
     accuracy: Accuracy = plain_accuracy
     ran: list = None
 
-    def sweep(self, experiment):
+    def resolve(self, experiment):
         axes = (
             experiment.dataset,
             experiment.model,
@@ -42,10 +44,14 @@ class Simulation:
             experiment.compression,
             experiment.seed,
         )
-        specs = [
-            make_spec(dataset=d, model=m, method=name, compression=c, seed=s)
+        recipe = LONG if experiment.recipe == (LONG.name,) else FINETUNE
+        return [
+            make_spec(dataset=d, model=m, method=name, compression=c, seed=s, recipe=recipe)
             for d, m, name, c, s in product(*axes)
         ]
+
+    def sweep(self, experiment):
+        specs = self.resolve(experiment)
         self.store.write_plan(experiment, specs)
         new = [s for s in specs if not self.store.has(s.key) or self.store.read(s.key).status == "failed"]
         for spec in new:
@@ -55,7 +61,11 @@ class Simulation:
 
     def repair(self, **options) -> Repair:
         return plan_repair(
-            self.store.read_plan(), self.store.results()[0], available=METHODS.__contains__, **options
+            self.store.read_plan(),
+            self.store.results()[0],
+            resolve=self.resolve,
+            available=METHODS.__contains__,
+            **options,
         )
 
 
@@ -206,6 +216,45 @@ def test_a_run_without_its_second_metric_is_run_again(tmp_path):
 def test_a_control_that_the_library_lacks_is_told(tmp_path):
     simulation = simulate(tmp_path)
     plan, results = simulation.store.read_plan(), simulation.store.results()[0]
-    repair = plan_repair(plan, results, available=lambda name: name in QUICK)
+    repair = plan_repair(plan, results, resolve=simulation.resolve, available=lambda name: name in QUICK)
     assert repair.runs == 0
     assert sum("random@global_gradient" in note for note in repair.notes) == 1
+
+
+def add_experiment(simulation, name, **grid):
+    """Sweep another experiment into the same store; return its runs."""
+    first = simulation.store.read_plan().experiments[0]
+    experiment = first.model_copy(update={"name": name, **grid})
+    simulation.sweep(experiment)
+    return simulation.resolve(experiment)
+
+
+def test_a_second_experiment_on_the_same_pair_is_completed_too(tmp_path):
+    simulation = simulate(tmp_path, methods=list(METHODS))
+    add_experiment(simulation, "second", recipe=("long",), seed=(0,))
+    assert {"seeds", "error-bars"} <= violated(simulation.store)
+    repair = simulation.repair()
+    assert [(e.name, e.recipe, e.seed) for e in repair.experiments] == [("second", ("long",), (0, 1, 2))]
+    assert set(repair.reasons) == {f"seeds: {seed} on cifar10 / resnet20 in second" for seed in (1, 2)}
+    assert simulation.sweep(repair.experiments[0]) == repair.runs == 7 * 6 * 2
+    assert violated(simulation.store) == {"pairs"}
+    assert simulation.repair().experiments == ()
+
+
+def test_a_run_of_a_second_experiment_is_run_again(tmp_path):
+    simulation = simulate(tmp_path, methods=list(METHODS))
+    victim = add_experiment(simulation, "second", recipe=("long",))[40]
+    simulation.store.result_path(victim.key).unlink()
+    repair = simulation.repair()
+    assert ([e.name for e in repair.experiments], repair.runs) == (["second"], 1)
+    assert simulation.sweep(repair.experiments[0]) == 1
+    assert simulation.ran[-1].key == victim.key
+
+
+def test_methods_added_by_a_second_experiment_get_the_seeds_of_the_first(tmp_path):
+    simulation = simulate(tmp_path, methods=[m for m in METHODS if m != "global_gradient"])
+    add_experiment(simulation, "second", method=("global_gradient",), seed=(0,))
+    repair = simulation.repair()
+    assert "seeds: 1, 2 of global_gradient on cifar10 / resnet20" in repair.reasons
+    assert sum(simulation.sweep(e) for e in repair.experiments) == repair.runs == 6 * 2
+    assert simulation.repair().runs == 0

@@ -200,7 +200,7 @@ def test_the_ledger_filters_and_pages(page, tmp_path):
 def board(tmp_path_factory):
     root = tmp_path_factory.mktemp("board")
     store = write_store(root / "store", make_results(pairs=[("cifar10", "resnet20")], methods=["random"]))
-    index = write_leaderboard([store.root], root / "board")
+    index = write_leaderboard([store.root], root / "board").index
     policy = "default-src 'none'; "  # the board itself runs no script; the driver does
     index.write_text(index.read_text().replace(policy, f"{policy}script-src 'unsafe-inline'; "))
     return index

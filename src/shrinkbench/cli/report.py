@@ -117,6 +117,8 @@ def checklist(
     from shrinkbench.results.store import existing_store
 
     store = existing_store(directory)
+    if pairs and not fix:
+        raise ShrinkbenchError("--pair names what --fix adds; give --fix as well, or leave --pair out")
     if fix:
         _fix(
             directory,
@@ -164,17 +166,30 @@ def _fix(
     store.read_plan()  # told before anything heavy starts
     load_plugins(plugins)
     from shrinkbench.runner import sweep
+    from shrinkbench.runner.plan import plan
+    from shrinkbench.runner.workspace import Workspace
 
     places = parse_data(data)
+    workspace = Workspace(root=directory, data=places)
     earlier: Repair | None = None
     for _ in range(MOST_ROUNDS):
         repair = plan_repair(
-            store.read_plan(), store.results()[0], proposed=proposed, pairs=pairs, available=_is_method
+            store.read_plan(),
+            store.results()[0],
+            resolve=lambda experiment: plan(experiment, workspace).runs,
+            proposed=proposed,
+            pairs=pairs,
+            available=_is_method,
         )
-        if not repair.experiments or repair == earlier:
+        if not repair.experiments:
             for note in repair.notes:
                 typer.echo(f"note: {note}", err=True)
             return
+        if repair == earlier:
+            raise ShrinkbenchError(
+                f"{repair.runs} runs are still missing after they were run; `shrinkbench report {directory}` "
+                "lists those that failed"
+            )
         typer.echo(f"{repair.runs} runs are missing:", err=True)
         for reason in repair.reasons:
             typer.echo(f"  {reason}", err=True)
@@ -264,6 +279,8 @@ def merge(
     if len(sources) < 2:
         raise ShrinkbenchError("merge needs at least two folders or bundles")
     merged = unite(sources, out)
+    for problem in merged.problems:
+        typer.echo(f"left out {problem.path}: {problem.sentence}", err=True)
     for source, count in merged.taken:
         typer.echo(f"{count} runs from {source}")
     if merged.differing:
@@ -283,4 +300,7 @@ def leaderboard(
     """Write a static site that ranks methods per task, every entry linked to its evidence."""
     from shrinkbench.report.leaderboard import write_leaderboard
 
-    typer.echo(f"leaderboard -> {write_leaderboard(sources, out)}")
+    written = write_leaderboard(sources, out)
+    for problem in written.problems:
+        typer.echo(f"left out {problem.path}: {problem.sentence}", err=True)
+    typer.echo(f"leaderboard -> {written.index}")

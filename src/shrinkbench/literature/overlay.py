@@ -40,6 +40,8 @@ OWN_COLUMNS = {
 """Metric of a panel -> column of the result table."""
 NOTABLE = 0.005
 """Initial accuracies further apart than this are pointed out."""
+LEAST_ROOM = 0.05
+"""Own points this far below the lowest published one are drawn in any case."""
 # Endings that tell variants of one published name apart, and VGGs that papers call by two names.
 _VARIANT = re.compile(r"(?:[-_](?:bn|bias|l1|3fc|projection|option-a|v1|2012|ungrouped))+$")
 _NAMESAKES = {"vgg": ("VGG-Torch-CIFAR10", "VGG-16"), "vgg16": ("VGG-16", "VGG-Torch-CIFAR10")}
@@ -53,6 +55,17 @@ class OverlayPanel:
     y: str
     own: tuple[Curve, ...]
     published: tuple[Curve, ...]
+
+    @property
+    def floor(self) -> float:
+        """Where a drawing ends: collapsed networks lie so far down that published curves would be one line."""
+        ys = [point.y for curve in self.published for point in curve.points]
+        return min(ys) - max(2 * (max(ys) - min(ys)), LEAST_ROOM)
+
+    @property
+    def beyond(self) -> tuple[tuple[Curve, Point], ...]:
+        """Own points below :attr:`floor`."""
+        return tuple((curve, p) for curve in self.own for p in curve.points if p.y < self.floor)
 
 
 @dataclass(frozen=True)
@@ -89,7 +102,9 @@ def read_own(path: Path) -> pd.DataFrame:
             )
         path = found
     try:
-        return pd.read_parquet(path) if path.suffix == ".parquet" else pd.read_csv(path)
+        if path.suffix == ".parquet":
+            return pd.read_parquet(path)
+        return pd.read_csv(path, compression=None)  # a name that ends in .zip makes no zip
     except FileNotFoundError:
         raise ShrinkbenchError(
             f"{path} does not exist; give the table that `shrinkbench report` writes"
@@ -168,11 +183,26 @@ def _finished(own: pd.DataFrame) -> tuple[pd.DataFrame, Counter[str]]:
             f"the result table lacks the column{'s' if len(missing) > 1 else ''} {', '.join(missing)}; "
             "give the one that `shrinkbench report` writes"
         )
+    numbers = ["compression_target", *OWN_COLUMNS.values()]
+    own = own.assign(**{name: _as_numbers(own[name]) for name in numbers})
     is_done = own["status"] == "done"
     failed = Counter(f"{row.dataset} / {row.model}" for row in own[~is_done].itertuples())
     if not is_done.any():
         raise ShrinkbenchError("the result table holds no finished run; finish some before overlaying them")
     return own[is_done], failed
+
+
+def _as_numbers(column: pd.Series) -> pd.Series:
+    """The column as floats; an error names the first value that is none, and its row."""
+    values = pd.to_numeric(column, errors="coerce").astype(float)
+    wrong = (values.isna() & column.notna()).to_numpy()
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ShrinkbenchError(
+            f"the result table's column {column.name} holds {column.iloc[row]!r} in row {row + 1}; "
+            "write it again with `shrinkbench report`"
+        )
+    return values
 
 
 def _tasks(done: pd.DataFrame) -> Iterable[tuple[str, pd.DataFrame]]:
@@ -253,6 +283,12 @@ def _notes(sides: _Sides) -> tuple[str, ...]:
         "nor name data augmentation, schedules and libraries well enough to rule them out as the cause of a "
         "difference.",
     ]
+    lost = {(c.label, p.x) for panel in sides.panels for c, p in panel.beyond}
+    if lost:
+        notes.append(
+            f"{len(lost)} own point{'s lie' if len(lost) > 1 else ' lies'} so far below every published one "
+            "that the drawing only points there, from its lower edge; the table has the values."
+        )
     if sides.failed:
         notes.append(f"Own runs of this network that failed and have no point: {sides.failed}.")
     return tuple(note for note in notes if note)

@@ -78,6 +78,19 @@ def _draw(axes: Axes, panel: OverlayPanel, published: list[str], own: list[str])
     xs = [point.x for curve in (*panel.published, *panel.own) for point in curve.points]
     axes.axhline(0, color="#333333", linewidth=0.6)
     axes.autoscale_view()
+    if panel.beyond:
+        top = max(100 * point.y for curve in (*panel.published, *panel.own) for point in curve.points)
+        axes.set_ylim(100 * panel.floor, top + 0.05 * (top - 100 * panel.floor))
+        for curve, point in panel.beyond:
+            index = own.index(curve.label)
+            axes.plot(
+                point.x,
+                0.03 + 0.04 * (index % 8),  # methods at one ratio stand above each other
+                marker="v",
+                color=series_style(index).colour,
+                transform=axes.get_xaxis_transform(),
+                zorder=6,
+            )
     if max(xs) / min(xs) > 4:
         powers_of_two(axes, min(xs), max(xs))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6))

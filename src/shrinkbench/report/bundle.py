@@ -154,14 +154,14 @@ def verify(bundle: Bundle) -> list[str]:
     Every key must follow from its specification, every ratio from its counts, every count from the layers,
     every accuracy from a whole number of images, and one seed's control must read alike for every method.
     """
-    found = [f"{p.path.name}: {p.sentence}" for p in bundle.problems]
+    found = [f"{p.path.relative_to(bundle.source)}: {p.sentence}" for p in bundle.problems]
     for result in bundle.results:
         found += [f"run {result.key[:12]}: {sentence}" for sentence in _contradictions(result)]
     return found + list(_differing_controls(bundle.results))
 
 
 def _contradictions(result: RunResult) -> Iterator[str]:
-    if result.spec.key != result.key:
+    if result.key not in (result.spec.key, digest(result.spec, as_written=True)):
         yield "its key does not follow from its specification"
     if (result.status == "failed") != (result.error is not None):
         yield "status and error disagree"
@@ -204,21 +204,29 @@ def _differing_controls(results: Sequence[RunResult]) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class Merged:
-    """What a merge gave: runs in all, taken over from each source, and runs that sources disagree on."""
+    """What a merge gave: runs in all, taken over from each source, and runs that sources disagree on.
+
+    ``problems`` are files of the sources that could not be used.
+    """
 
     out: Path
     runs: int
     taken: tuple[tuple[str, int], ...]
     differing: int
     largest_difference: float
+    problems: tuple[Problem, ...]
 
 
 def merge(sources: Sequence[Path], out: Path) -> Merged:
-    """Unite stores or bundles in a new store; of one run, a finished result wins over a failed one.
+    """Unite stores or bundles in the store ``out``; of one run, a finished result wins over a failed one.
 
     Where two sources finished the same run with different numbers (another machine), the first is kept and
-    the difference is counted.
+    the difference is counted. A store that ``out`` already holds is the first source. Raises
+    ``ShrinkbenchError`` for a folder ``out`` of anything else.
     """
+    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+        existing_store(out)
+        sources = [out, *(source for source in sources if source.resolve() != out.resolve())]
     bundles = [read_source(source) for source in sources]
     store = ResultStore(out)
     kept: dict[str, tuple[int, RunResult]] = {}
@@ -234,10 +242,12 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
                 largest = max(largest, abs(earlier.after.top1 - result.after.top1))
     for experiment, runs in _united_plans(bundles):
         store.write_plan(experiment, runs)
-    for _, result in kept.values():
-        store.write(result)
+    for number, result in kept.values():
+        if bundles[number].source != out:
+            store.write(result)
     taken = tuple((str(b.source), sum(n == number for n, _ in kept.values())) for number, b in stored)
-    return Merged(out, len(kept), taken, differing, largest)
+    problems = tuple(problem for bundle in bundles for problem in bundle.problems)
+    return Merged(out, len(kept), taken, differing, largest, problems)
 
 
 def _united_plans(bundles: Sequence[Bundle]) -> Iterator[tuple[ExperimentSpec, list[RunSpec]]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from shrinkbench.errors import ShrinkbenchError
@@ -28,7 +28,10 @@ from shrinkbench.results.store import Plan
 from shrinkbench.spec import ExperimentSpec, MethodSpec, RunSpec
 
 Available = Callable[[str], bool]
+Resolve = Callable[[ExperimentSpec], Iterable[RunSpec]]
 Pair = tuple[str, str]
+Context = tuple[object, ...]
+"""What runs of one comparison share: data, network, weights, recipe, and what else is pruned."""
 
 RANDOM, UNIFORM_RANDOM = "random", "layerwise_random"
 GLOBAL_MAGNITUDE, UNIFORM_MAGNITUDE = "global_magnitude", "layerwise_magnitude"
@@ -56,88 +59,131 @@ class Repair:
 
 @dataclass
 class _Grid:
-    """Everything that one pair of dataset and network needs: a full product."""
+    """Everything that an experiment needs on one pair of dataset and network: a full product.
+
+    ``specs`` are the runs planned so far, of later experiments too that repeat this one's comparison.
+    ``compared`` are all planned runs of the pair that they are compared with. ``where`` names the place.
+    """
 
     experiment: ExperimentSpec
     pair: Pair
-    specs: list[RunSpec] = field(default_factory=list)
-    methods: dict[str, None] = field(default_factory=dict)
-    compressions: set[float] = field(default_factory=set)
-    seeds: set[int] = field(default_factory=set)
+    where: str
+    specs: list[RunSpec]
+    compared: list[RunSpec]
+    methods: dict[str, None]
+    compressions: set[float]
+    seeds: set[int]
+    reasons: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def is_planned(self) -> bool:
+        """Whether every run of the product is planned already."""
+        planned = {(s.method.name, s.compression, s.seed) for s in self.specs}
+        return planned.issuperset(itertools.product(self.methods, self.compressions, self.seeds))
 
 
 def plan_repair(
     plan: Plan,
     results: Sequence[RunResult],
     *,
+    resolve: Resolve,
     proposed: Sequence[str] = (),
     pairs: Sequence[Pair] = (),
     available: Available = lambda name: True,
 ) -> Repair:
     """Plan exactly the runs that turn violated lines of the checklist to satisfied.
 
-    Per pair of dataset and network these are all methods with their random and magnitude controls, at all
-    compressions, for all seeds. ``pairs`` are added where fewer than three count; ``available`` tells which
-    methods the library has.
+    Per experiment and pair of dataset and network these are all methods with their random and magnitude
+    controls, at all compressions, for all seeds. ``resolve`` gives the runs of a grid; ``pairs`` are added
+    where fewer than three count; ``available`` tells which methods the library has.
     """
     evidence = gather(results, proposed=proposed)
     reasons: dict[str, None] = {}
     notes: dict[str, None] = {}
     grids = _planned_grids(plan)
     for grid in grids:
-        _add_seeds(grid, reasons)
-        _add_controls(grid, evidence, reasons, notes, available)
-        _add_points(grid, evidence, reasons, notes)
+        _add_seeds(grid)
+        _add_controls(grid, evidence, notes, available)
+        _add_points(grid, evidence, notes)
     done = {r.key for r in results if r.status == "done" and r.size and r.after and r.before}
-    missing = {id(grid): _missing(grid, done) for grid in grids}
-    experiments = [e for e in _as_experiments(grids, missing) if e is not None]
-    runs = sum(missing.values())
+    experiments, missing = [], set[str]()
+    for experiment, members in _as_experiments(grids):
+        planned = all(grid.is_planned for grid in members)
+        specs = [s for g in members for s in g.specs if s.compression in g.compressions]
+        lacking = {spec.key for spec in (specs if planned else resolve(experiment))} - done - missing
+        if lacking:
+            experiments.append(experiment)
+            missing |= lacking
+            reasons |= {reason: None for grid in members for reason in grid.reasons}
     for experiment in _new_pairs(grids, evidence, pairs, notes):
         experiments.append(experiment)
         reasons[f"pairs: {experiment.dataset[0]} / {experiment.model[0]}"] = None
-        runs += math.prod(len(a) for a in (experiment.method, experiment.compression, experiment.seed))
+        missing |= {spec.key for spec in resolve(experiment)} - done
     unfinished = sum(1 for r in plan.runs if r.key not in {x.key for x in results if x.status == "done"})
     if unfinished:
         reasons[f"planned runs that are not finished: {unfinished}"] = None
     incomplete = tuple(r.key for r in results if r.status == "done" and r.key not in done)
     if incomplete:
         reasons[f"second metric: {len(incomplete)} finished runs lack some metric"] = None
-    return Repair(tuple(experiments), runs, tuple(reasons), incomplete, tuple(notes))
+    return Repair(tuple(experiments), len(missing), tuple(reasons), incomplete, tuple(notes))
 
 
 def _planned_grids(plan: Plan) -> list[_Grid]:
-    """What is planned so far, by the experiment that first asks for a pair."""
-    experiments = {e.name: e for e in plan.experiments}
-    grids: dict[Pair, _Grid] = {}
+    """What is planned so far, by experiment and pair; one that repeats an earlier comparison counts to it."""
+    by_pair: dict[Pair, dict[str, list[RunSpec]]] = defaultdict(lambda: defaultdict(list))
     for run in plan.runs:
-        spec = run.spec
-        pair = (spec.data.name, spec.model)
-        grid = grids.setdefault(pair, _Grid(experiments[run.experiment], pair))
-        grid.specs.append(spec)
-        grid.methods[spec.method.name] = None
-        grid.compressions.add(spec.compression)
-        grid.seeds.add(spec.seed)
-    return list(grids.values())
+        by_pair[run.spec.data.name, run.spec.model][run.experiment].append(run.spec)
+    experiments = {e.name: e for e in plan.experiments}
+    grids = []
+    for pair, members in by_pair.items():
+        separate: dict[str, list[RunSpec]] = {}
+        for name, specs in members.items():
+            contexts = _contexts(specs)
+            owner = next((n for n, others in separate.items() if contexts <= _contexts(others)), name)
+            separate[owner] = [*separate.get(owner, ()), *specs]
+        for name, specs in separate.items():
+            contexts = _contexts(specs)
+            grids.append(
+                _Grid(
+                    experiment=experiments[name],
+                    pair=pair,
+                    where=" / ".join(pair) + (f" in {name}" if len(separate) > 1 else ""),
+                    specs=specs,
+                    compared=[s for others in members.values() for s in others if _context(s) in contexts],
+                    methods=dict.fromkeys(s.method.name for s in specs),
+                    compressions={s.compression for s in specs},
+                    seeds={s.seed for s in specs},
+                )
+            )
+    return grids
 
 
-def _add_seeds(grid: _Grid, reasons: dict[str, None]) -> None:
-    for seed in itertools.count():
-        if len(grid.seeds) >= FEWEST_SEEDS:
-            return
-        if seed not in grid.seeds:
-            grid.seeds.add(seed)
-            reasons[f"seeds: {seed} on {' / '.join(grid.pair)}"] = None
+def _context(spec: RunSpec) -> Context:
+    pruned = (spec.prune_classifier, spec.prune_biases)
+    return (spec.data, spec.model, spec.weights, spec.recipe, *pruned, spec.extra)
 
 
-def _add_controls(
-    grid: _Grid,
-    evidence: Evidence,
-    reasons: dict[str, None],
-    notes: dict[str, None],
-    available: Available,
-) -> None:
+def _contexts(specs: Iterable[RunSpec]) -> set[Context]:
+    return {_context(spec) for spec in specs}
+
+
+def _add_seeds(grid: _Grid) -> None:
+    """Three seeds, and the seeds of any method for every other."""
+    fresh = (seed for seed in itertools.count() if seed not in grid.seeds)
+    added = [next(fresh) for _ in range(FEWEST_SEEDS - len(grid.seeds))]
+    for seed in added:
+        grid.reasons[f"seeds: {seed} on {grid.where}"] = None
+    for name in grid.methods:
+        absent = grid.seeds - {s.seed for s in grid.specs if s.method.name == name}
+        if absent:
+            seeds = ", ".join(map(str, sorted(absent)))
+            grid.reasons[f"seeds: {seeds} of {name} on {grid.where}"] = None
+    grid.seeds.update(added)
+
+
+def _add_controls(grid: _Grid, evidence: Evidence, notes: dict[str, None], available: Available) -> None:
     """Random and magnitude pruning: global, uniform, and with each proposed method's own proportions."""
-    definitions = {s.method.name: s.method for s in grid.specs}
+    definitions = {s.method.name: s.method for s in grid.compared}
     wanted = [
         (name, "global and uniform baselines")
         for name, role in _ROLES.items()
@@ -153,11 +199,11 @@ def _add_controls(
             if not _has_own_control(grid, evidence, definitions[name], score)
         ]
     for name, why in wanted:
-        if name in grid.methods:
+        if name in definitions:
             continue
         if available(name):
             grid.methods[name] = None
-            reasons[f"controls: {name} ({why})"] = None
+            grid.reasons[f"controls: {name} ({why})"] = None
         elif name != UNIFORM_RANDOM:
             notes[f"the library has no method '{name}' ({why}); that line stays as it is"] = None
 
@@ -179,9 +225,9 @@ def _has_own_control(grid: _Grid, evidence: Evidence, method: MethodSpec, score:
     return bool(found) and all(all(by_target.values()) for by_target in found)
 
 
-def _add_points(grid: _Grid, evidence: Evidence, reasons: dict[str, None], notes: dict[str, None]) -> None:
+def _add_points(grid: _Grid, evidence: Evidence, notes: dict[str, None]) -> None:
     """The control, five operating points, and a ratio at which accuracy collapses."""
-    where, limit = " / ".join(grid.pair), _largest_compression(grid, evidence)
+    where, limit = grid.where, _largest_compression(grid, evidence)
     out_of_reach = {c for c in grid.compressions if c > limit}
     if out_of_reach:
         grid.compressions -= out_of_reach
@@ -202,7 +248,7 @@ def _add_points(grid: _Grid, evidence: Evidence, reasons: dict[str, None], notes
             )
     added = sorted(grid.compressions - before)
     if added:
-        reasons[f"operating points: {', '.join(f'{c:g}' for c in added)} on {where}"] = None
+        grid.reasons[f"operating points: {', '.join(f'{c:g}' for c in added)} on {where}"] = None
 
 
 def _between(present: set[float], limit: float) -> Iterator[float]:
@@ -242,36 +288,23 @@ def _collapse_is_shown(grid: _Grid, evidence: Evidence) -> bool:
     return True
 
 
-def _missing(grid: _Grid, done: set[str]) -> int:
-    """Runs of the grid that are not done; planned runs are recognised by key, new ones are all missing."""
-    contexts = {(s.data, s.model, s.weights, s.recipe, s.prune_classifier, s.prune_biases) for s in grid.specs}
-    finished = sum(1 for s in {s.key: s for s in grid.specs}.values() if s.key in done and _wanted(grid, s))
-    product = len(grid.methods) * len(grid.compressions) * len(grid.seeds)
-    return product * len(contexts) - finished
-
-
-def _wanted(grid: _Grid, spec: RunSpec) -> bool:
-    return spec.compression in grid.compressions
-
-
-def _as_experiments(grids: Sequence[_Grid], missing: dict[int, int]) -> Iterator[ExperimentSpec | None]:
+def _as_experiments(grids: Sequence[_Grid]) -> Iterator[tuple[ExperimentSpec, list[_Grid]]]:
     """The experiment widened as a whole where all its pairs need the same, else one experiment per pair."""
     by_name: dict[str, list[_Grid]] = defaultdict(list)
     for grid in grids:
         by_name[grid.experiment.name].append(grid)
     for members in by_name.values():
-        needy = [grid for grid in members if missing[id(grid)]]
         first = members[0].experiment
         whole = len(members) == len(first.dataset) * len(first.model)
         needs = {(frozenset(g.methods), frozenset(g.compressions), frozenset(g.seeds)) for g in members}
-        if needy and whole and len(needs) == 1:
-            yield _widened(first, needy[0])
+        if whole and len(needs) == 1:
+            yield _widened(first, members[0]), members
         else:
-            for grid in needy:
+            for grid in members:
                 dataset, model = grid.pair
                 name = f"{first.name}-{dataset}-{model}".replace("/", "-")
                 restricted = {"name": name, "dataset": (dataset,), "model": (model,)}
-                yield _widened(first.model_copy(update=restricted), grid)
+                yield _widened(first.model_copy(update=restricted), grid), [grid]
 
 
 def _widened(experiment: ExperimentSpec, grid: _Grid) -> ExperimentSpec:

@@ -205,7 +205,7 @@ def _facts(
         "counts": {
             "done": sum(r.status == "done" for r in results),
             "failed": sum(r.status == "failed" for r in results),
-            "missing": sum(run.key not in stored for run in plan.runs) if plan else 0,
+            "missing": sum(run.key not in stored for run in plan.runs) if plan else None,
             "unplanned": len(stored - {run.key for run in plan.runs}) if plan else 0,
         },
         "problems": [(p.path.relative_to(store_dir), p.sentence) for p in problems],

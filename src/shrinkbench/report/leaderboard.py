@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
+import zipfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,12 @@ import pandas as pd
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report import stats
-from shrinkbench.report.bundle import Bundle, merge, read_source, verify, write_bundle
+from shrinkbench.report.bundle import Bundle, read_source, verify, write_bundle
 from shrinkbench.report.compare import Curve, curves, groups
 from shrinkbench.report.html import render_page, write_report
 from shrinkbench.report.observations import Observations, observe
 from shrinkbench.report.tables import plus_minus
-from shrinkbench.results.store import write_atomically
+from shrinkbench.results.store import Problem, write_atomically
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,15 @@ class _Candidate:
     curves: tuple[Curve, ...]
 
 
-def write_leaderboard(sources: Sequence[Path], out: Path) -> Path:
+@dataclass(frozen=True)
+class WrittenLeaderboard:
+    """The page of the site, and files of the sources that could not be used."""
+
+    index: Path
+    problems: tuple[Problem, ...]
+
+
+def write_leaderboard(sources: Sequence[Path], out: Path) -> WrittenLeaderboard:
     """Write ``index.html`` with one ranking per task, and a report and a bundle for every source.
 
     A rank is by mean top-1 over log compression on the range that all entries of the task share. Sources that
@@ -90,7 +99,7 @@ def write_leaderboard(sources: Sequence[Path], out: Path) -> Path:
     )
     index = out / "index.html"
     write_atomically(index, page.encode(), durable=False)
-    return index
+    return WrittenLeaderboard(index, tuple(p for bundle in unique.values() for p in bundle.problems))
 
 
 def _folder(bundle: Bundle) -> str:
@@ -102,10 +111,12 @@ def _write_evidence(bundle: Bundle, out: Path) -> None:
     folder = out / _folder(bundle)
     shutil.rmtree(folder, ignore_errors=True)
     with tempfile.TemporaryDirectory() as scratch:
-        store = Path(scratch) / bundle.name
-        merge([bundle.source], store)
+        store = bundle.source
+        if not store.is_dir():
+            store = Path(scratch) / bundle.name
+            zipfile.ZipFile(bundle.source).extractall(store)  # its layout is that of a store
         write_report(store, folder)
-        write_bundle(store, folder / "bundle.zip")
+    write_bundle(bundle.source, folder / "bundle.zip")
 
 
 def _candidates(bundle: Bundle) -> list[tuple[Place, _Candidate]]:

@@ -80,8 +80,10 @@ def both_accuracies(evidence: Evidence) -> Decision:
 def control(evidence: Evidence) -> Decision:
     """Compression 1 under the same fine-tuning, for every seed of every task."""
     seeds: dict[str, set[int]] = defaultdict(set)
+    trained: set[str] = set()
     for (task, _, _), runs in evidence.cells.items():
         seeds[task] |= {r.spec.seed for r in runs}
+        trained |= {task for r in runs if r.epochs_run}
     lacking = []
     for task, wanted in seeds.items():
         absent = sorted(wanted - evidence.control.get(task, {}).keys())
@@ -90,6 +92,15 @@ def control(evidence: Evidence) -> Decision:
     if lacking:
         return violated(
             f"No control: {listing(lacking)}.", needed="Add compression 1 to the grid.", figure=SIZE_FIGURE
+        )
+    idle = [(t, r.key) for t in trained for r in evidence.control[t].values() if r.epochs_run == 0]
+    if idle:
+        tasks = listing(sorted({task for task, _ in idle}))
+        return violated(
+            f"The control was not fine-tuned, the pruned networks were: {tasks}.",
+            needed="Fine-tune the control by the recipe of the pruned networks.",
+            runs=tuple(key for _, key in idle),
+            figure=SIZE_FIGURE,
         )
     return satisfied(
         "Every task has its control, fine-tuned like the pruned networks, for every seed.", figure=SIZE_FIGURE

@@ -2,11 +2,12 @@
 
 import numpy as np
 import pytest
-from made_results import FIGURE_6, FINETUNE, PRETRAIN, make_result, make_results, plain_accuracy
+from made_results import FIGURE_6, FINETUNE, METHODS, PRETRAIN, make_result, make_results, plain_accuracy
 
 from shrinkbench.report.observations import observe
 from shrinkbench.report.pitfalls import find_pitfalls
 from shrinkbench.report.pitfalls.finding import clear_sign
+from shrinkbench.report.pitfalls.orders import order_varies_with_amount
 from shrinkbench.spec import EarlyStopping
 
 ONE_PAIR = [("cifar10", "resnet20")]
@@ -176,3 +177,28 @@ def test_a_difference_counts_only_out_of_the_noise():
     assert clear_sign([0.009]) == 0
     assert clear_sign([-0.011]) == -1
     assert clear_sign([]) == 0
+
+
+def noisy(methods, seed, *, crossing=0.0, noise=0.008):
+    """Results of methods with one true curve, but for the first, which loses ``crossing`` beyond 8 times."""
+    generator = np.random.default_rng(seed)
+
+    def accuracy(spec):
+        lost = crossing if spec.method.name == methods[0] and spec.compression > 8 else -crossing
+        shift = generator.normal(0, noise) - (lost if spec.method.name == methods[0] else 0.0)
+        return 0.92 - 0.02 * np.log2(spec.compression) + (shift if spec.compression > 1 else 0.0)
+
+    return make_results(methods=methods, pairs=ONE_PAIR, accuracy=accuracy, tilts={})
+
+
+def test_equal_methods_with_noisy_seeds_do_not_change_their_order():
+    methods = list(METHODS)
+    observed = [observe(noisy(methods, seed)) for seed in range(30)]
+    assert sum(bool(list(order_varies_with_amount(o))) for o in observed) <= 1
+
+
+def test_an_order_that_changes_is_found_under_noise():
+    methods = list(METHODS)
+    observed = [observe(noisy(methods, seed, crossing=0.05)) for seed in range(10)]
+    found_pitfalls = [list(order_varies_with_amount(o)) for o in observed]
+    assert sum(len(p) == 1 and p[0].finding.startswith(methods[0]) for p in found_pitfalls) >= 9

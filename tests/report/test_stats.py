@@ -1,5 +1,6 @@
 """Statistics against SciPy, scikit-posthocs, statsmodels, hand-made cases and simulated coverage."""
 
+import itertools
 import math
 
 import numpy as np
@@ -187,3 +188,23 @@ def test_curves_are_never_extrapolated(at):
         assert value == pytest.approx(1.0 - 0.1 * np.log2(at))
     elif not 2 * (1 - 1e-9) <= at <= 8 * (1 + 1e-9):
         assert math.isnan(value)
+
+
+def test_the_block_test_of_two_methods_is_the_paired_t_test():
+    d = np.random.default_rng(3).normal(0.3, 1, 8)
+    (p,) = stats.paired_t_in_blocks([d], freedom=7)
+    assert p == pytest.approx(scipy_stats.ttest_1samp(d, 0).pvalue)
+
+
+def test_the_block_test_pools_the_residual_of_the_two_way_layout():
+    values = np.random.default_rng(5).normal(size=(4, 6)) + np.arange(6)  # methods x seeds, seeds differ
+    residual = values - values.mean(0) - values.mean(1, keepdims=True) + values.mean()
+    freedom = 3 * 5
+    error = np.sqrt(2 * (residual**2).sum() / freedom / 6)
+    pairs = list(itertools.combinations(range(4), 2))
+    differences = [values[a] - values[b] for a, b in pairs]
+    expected = [2 * scipy_stats.t.sf(abs(d.mean()) / error, freedom) for d in differences]
+    p = stats.paired_t_in_blocks(differences, freedom=freedom)
+    noisier = [d.std(ddof=1) > error * np.sqrt(6) for d in differences]
+    assert p[~np.array(noisier)] == pytest.approx(np.array(expected)[~np.array(noisier)])
+    assert (p[noisier] > np.array(expected)[noisier]).all()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -203,6 +204,25 @@ def paired_t(differences: ArrayLike) -> float:
     if len(d) < 2 or _constant(d):
         return 1.0 if len(d) and not d.any() else math.nan
     return float(scipy.stats.ttest_1samp(d, 0.0).pvalue)
+
+
+def paired_t_in_blocks(differences: Sequence[ArrayLike], *, freedom: int) -> Floats:
+    """Two-sided p of every mean difference between methods that ran on the same blocks (seeds).
+
+    ``differences`` has one array per pair of methods, one value per block; ``freedom`` is (methods - 1) x
+    (blocks - 1). The variance is the mean over pairs, which over all pairs of complete blocks is twice the
+    residual mean square of the two-way layout, or a pair's own where that is larger: noise need not be alike
+    for all methods. Of a single pair it is the paired t-test.
+    """
+    arrays = [_finite(d) for d in differences]
+    variances = np.array([d.var(ddof=1) if len(d) > 1 else np.nan for d in arrays])
+    counts = np.array([len(d) for d in arrays])
+    means = np.array([d.mean() if len(d) else np.nan for d in arrays])
+    pooled = np.nanmean(variances) if np.isfinite(variances).any() else np.nan
+    error = np.sqrt(np.fmax(variances, pooled) / counts)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        p: Floats = 2 * scipy.special.stdtr(freedom, -np.abs(means / error))
+    return p
 
 
 def signed_rank(differences: ArrayLike) -> float:

@@ -12,11 +12,21 @@ import pandas as pd
 from shrinkbench.report import stats
 from shrinkbench.report.compare import at_equal, curves, groups, records
 from shrinkbench.report.observations import Observations
-from shrinkbench.report.pitfalls.finding import Panel, Pitfall, and_more, clear_sign, mean, percent, points
+from shrinkbench.report.pitfalls.finding import (
+    SMALLEST,
+    Panel,
+    Pitfall,
+    and_more,
+    clear_sign,
+    mean,
+    percent,
+    points,
+)
 
 WIDE_SPREAD = 0.02
 
 _Points = tuple[stats.Floats, stats.Floats]
+_Pair = tuple[str, str]
 Areas = Mapping[tuple[str, str, str], list[float]]
 
 
@@ -96,11 +106,10 @@ def order_varies_with_amount(observations: Observations) -> Iterator[Pitfall]:
         for row in records(part):
             by_method[row.method][row.level, row.seed] = row.value
         methods = [m for m in observations.methods if m in by_method]
-        crossings = [
-            crossing
-            for a, b in itertools.combinations(methods, 2)
-            if (crossing := _crossing(a, b, _gaps(by_method[a], by_method[b]))) is not None
-        ]
+        pairs = list(itertools.combinations(methods, 2))
+        gaps = {pair: _gaps(*(by_method[m] for m in pair)) for pair in pairs}
+        signs = _clear_signs(gaps)
+        crossings = [c for pair in pairs if (c := _crossing(*pair, gaps[pair], signs[pair])) is not None]
         if not crossings:
             continue
         _, better, worse, low, low_gap, high, high_gap = max(
@@ -129,13 +138,45 @@ def _gaps(
     return gaps
 
 
+def _clear_signs(gaps: Mapping[_Pair, Mapping[float, list[float]]]) -> Mapping[_Pair, Mapping[float, int]]:
+    """Which method of each pair is clearly better at each level: 1 the first, -1 the second, 0 neither.
+
+    Every pair is compared at every level, so p-values are corrected by Holm over all of them: the order of
+    many equal methods would else change somewhere by chance alone.
+    """
+    cells: list[tuple[_Pair, float]] = []
+    p_values: list[float] = []
+    for level in sorted({level for by_level in gaps.values() for level in by_level}):
+        here = {pair: by_level[level] for pair, by_level in gaps.items() if level in by_level}
+        methods = {method for pair in here for method in pair}
+        blocks = max(map(len, here.values()))
+        cells += [(pair, level) for pair in here]
+        p_values += list(
+            stats.paired_t_in_blocks(list(here.values()), freedom=(len(methods) - 1) * (blocks - 1))
+        )
+    signs: dict[_Pair, dict[float, int]] = {pair: {} for pair in gaps}
+    for (pair, level), p in zip(cells, stats.holm(p_values), strict=True):
+        sign = clear_sign(gaps[pair][level]) if len(gaps[pair][level]) == 1 else _sign(gaps[pair][level], p)
+        signs[pair][level] = sign
+    return signs
+
+
+def _sign(differences: Sequence[float], p: float) -> int:
+    """The sign of a difference that is large enough to matter and told apart from none."""
+    gap = mean(differences)
+    if abs(gap) < SMALLEST or not p < stats.ALPHA:
+        return 0
+    return 1 if gap > 0 else -1
+
+
 Crossing = tuple[float, str, str, float, float, float, float]
 
 
-def _crossing(first: str, second: str, gaps: Mapping[float, list[float]]) -> Crossing | None:
+def _crossing(
+    first: str, second: str, gaps: Mapping[float, Sequence[float]], signs: Mapping[float, int]
+) -> Crossing | None:
     """(clarity, better at low, better at high, low level, its gap, high level, its gap), or nothing."""
-    signs = {level: clear_sign(gap) for level, gap in sorted(gaps.items())}
-    decided = [level for level, sign in signs.items() if sign]
+    decided = [level for level in sorted(signs) if signs[level]]
     if not decided:
         return None
     low = decided[0]

@@ -98,6 +98,15 @@ def test_hutchinson_is_exact_where_inputs_are_orthogonal():
     close(score("obd_hutchinson", TWO_IMAGES), [[0.25, 4.0], [2.25, 0.25]])
 
 
+def test_inputs_that_only_late_images_light_have_finite_scores():
+    inputs = torch.tensor([[1.0, 0.0]]).repeat(300, 1)
+    inputs[-1, 1] = 5.0
+    found = score("early_brain_damage", [(part, torch.ones(len(part), 2)) for part in inputs.split(100)])
+    assert torch.isfinite(found).all()
+    assert (found[:, 1] == 0).all()  # never seen by the curvature: these weights do nothing
+    assert (found[:, 0] > 0).any()
+
+
 def test_magnitudes_of_positive_and_negative_inputs_do_not_cancel():
     batches = [(torch.tensor([[1.0, 5.0], [1.0, -5.0]]), torch.zeros(2, 2))]
     close(score("global_activation", batches), [[1.0, 10.0], [3.0, 2.5]])

@@ -307,6 +307,10 @@ def keep_in_rows(name: str, units: Units, count: int, ctx: PruneContext) -> Tens
 @allocation("independent", exact=False)
 def independent(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Keep:
     """Keep each unit on its own with probability budget / total; the scores are uniform on [0, 1)."""
+    if ctx.structure.pattern:
+        raise ShrinkbenchError(
+            "the allocation 'independent' drops weights by chance, which leaves no N:M pattern; choose another"
+        )
     probability = budget / sum(u.weight_of(u.scores > -math.inf) for u in units.values())
     return {name: u.scores >= 1 - probability for name, u in units.items()}
 

@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.pruning.allocation import ALLOCATIONS, given
+from shrinkbench.pruning.allocation import ALLOCATIONS, given, independent
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.finetuning import FINETUNINGS
 from shrinkbench.pruning.method import METHODS, SCORES, PruningMethod
@@ -45,6 +45,11 @@ def same_proportions(score: str, method: PruningMethod) -> PruningMethod:
     proportions must be known beforehand, which they are if it allocates by layer; its control is pruned once.
     """
     entry = SCORES.get(score)
+    if "allocation" in entry.decides or ("structure" in entry.decides and method.structure != entry.structure):
+        raise ShrinkbenchError(
+            f"the score '{score}' decides for itself what goes where, so that it cannot take the proportions "
+            f"of another method; there is no control {score}@{method.name}"
+        )
     schedule = method.schedule
     if schedule.during is not None:
         if method.allocation.name in ("global", "independent"):
@@ -63,7 +68,9 @@ def same_proportions(score: str, method: PruningMethod) -> PruningMethod:
         needs=tuple(dict.fromkeys((*entry.needs, *method.needs))),
         batch_count=max(entry.batch_count, method.batch_count),
         reference="blalock2020state",
+        decides=entry.decides,
         like=method,
+        imposed=("structure", "allocation"),
     )
 
 
@@ -93,6 +100,16 @@ def variant_named(name: str) -> PruningMethod | None:
                 f"'{setting.strip()}' in method '{name}' is not understood; write axis=value with an axis of "
                 f"{', '.join(_AXES)}"
             )
+        if axis in method.decides:
+            raise ShrinkbenchError(
+                f"'{method.name}' decides its {axis} itself, so that {axis}={value} would change nothing; "
+                "choose a method of that score and another axis, or leave it out"
+            )
         changes[axis] = _AXES[axis].get(value)
+        if changes[axis] is independent and not method.score.__name__.startswith("random"):
+            raise ShrinkbenchError(
+                f"the allocation 'independent' draws by uniform scores, and '{method.name}' has others; choose "
+                f"another allocation: {', '.join(n for n in ALLOCATIONS if n != 'independent')}"
+            )
     text = ",".join(f"{axis}={value.name}" for axis, value in changes.items())
-    return replace(method, name=f"{method.name}[{text}]", **changes)
+    return replace(method, name=f"{method.name}[{text}]", imposed=tuple(changes), **changes)

@@ -152,6 +152,12 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
     ctx.structure = method.structure
     found = method.score(ctx) if scores is None else scores
     if isinstance(found, Masks):
+        ignored = {"structure", "allocation"}.intersection(method.imposed)
+        if ignored and not method.decides:
+            raise ShrinkbenchError(
+                f"'{method.name}' would change nothing: the score '{method.score.__name__}' returns masks and "
+                f"takes no {' and no '.join(sorted(ignored))} from outside"
+            )
         masks = _checked_masks(found, ctx)
     else:
         masks = _allocate(method, _grouped(method, ctx, found), ctx)

@@ -28,10 +28,11 @@ class PruningMethod:
     """structure x score x allocation x schedule x fine-tuning.
 
     ``score`` returns weight-shaped scores (higher = keep), scores of units, or, to decide everything itself,
-    ``Masks``; the other axes are then a description. ``update`` returns new values for weights that stay,
-    once masks are decided. ``needs`` names what is looked at beyond the weights (``data``, ``labels``,
-    ``gradients``); ``batch_count`` is how many minibatches that takes; ``reference`` is a key of
-    docs/references.bib. ``like`` is the method whose layerwise proportions a control has.
+    ``Masks``; ``decides`` names the axes that are then only a description. ``update`` returns new values for
+    weights that stay, once masks are decided. ``needs`` names what is looked at beyond the weights (``data``,
+    ``labels``, ``gradients``); ``batch_count`` is how many minibatches that takes; ``reference`` is a key of
+    docs/references.bib. ``like`` is the method whose layerwise proportions a control has; ``imposed`` are the
+    axes that were changed from what the score was registered with.
     """
 
     name: str
@@ -44,7 +45,9 @@ class PruningMethod:
     needs: tuple[str, ...] = ()
     batch_count: int = 1
     reference: str = ""
+    decides: tuple[str, ...] = ()
     like: PruningMethod | None = None
+    imposed: tuple[str, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -114,6 +117,8 @@ class ScoreEntry:
     function: Score
     needs: tuple[str, ...]
     batch_count: int
+    decides: tuple[str, ...]
+    structure: structures.Structure
 
 
 SCORES: Registry[ScoreEntry] = Registry("score")
@@ -130,8 +135,11 @@ def pruning_method(
     needs: tuple[str, ...] = (),
     batch_count: int = 1,
     reference: str = "",
+    decides: tuple[str, ...] = (),
 ) -> Callable[[Score], Score]:
     """Register the decorated score as the method ``name``; decorators may be stacked.
+
+    A score that returns ``Masks`` names in ``decides`` which of ``structure`` and ``allocation`` it settles.
 
     >>> @pruning_method("doctest_smallest_square")
     ... def doctest_square(ctx):
@@ -153,9 +161,10 @@ def pruning_method(
             needs=needs,
             batch_count=batch_count,
             reference=reference,
+            decides=decides,
         )
         if score.__name__ not in SCORES:
-            SCORES.add(score.__name__, ScoreEntry(score, needs, batch_count))
+            SCORES.add(score.__name__, ScoreEntry(score, needs, batch_count, decides, structure))
         elif SCORES.get(score.__name__).function is not score:
             raise ShrinkbenchError(
                 f"another score is called '{score.__name__}' already; give the function of method '{name}' "

@@ -63,9 +63,18 @@ def early_brain_damage(ctx: PruneContext) -> Scores:
     loss wants it away from zero. h is the diagonal of the empirical Fisher information. The farther from a
     minimum, the more g decides and the less w does.
     """
+    totals = {name: torch.zeros_like(w) for name, w in ctx.weights.items()}
+    squares = {name: torch.zeros_like(w) for name, w in ctx.weights.items()}
+    images = 0
+    for gradients in islice(ctx.image_gradients(), _IMAGES):
+        images += 1
+        for name, gradient in gradients.items():
+            totals[name] += gradient
+            squares[name].addcmul_(gradient, gradient)
     scores = {}
-    gradients = ctx.gradients
-    for name, h in fisher_diagonal(ctx).items():
-        step = gradients[name] / h.clamp(min=1e-30)
-        scores[name] = (ctx.weights[name] - step).square_().mul_(h).div_(2)
+    for name, square in squares.items():
+        g, h = totals.pop(name).div_(images), square.div_(images)
+        # (h w - g)^2 / 2 h; where h is 0 over these images, so is g, and the weight does nothing.
+        scores[name] = g.addcmul_(h, ctx.weights[name], value=-1).square_().div_(h).div_(2)
+        scores[name].masked_fill_(h == 0, 0)
     return scores

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning.allocation import (
     fill,
     keep_best,
@@ -41,6 +42,12 @@ def layer_by_layer(ctx: PruneContext, prune_layer: PruneLayer) -> Masks:
     It is given the layer's name, the number of weights to keep, and the values of the layers before it.
     Weights that no data reaches through a product (biases) keep their largest.
     """
+    structure = ctx.structure
+    if not structure.pattern and structure.name != "weights":
+        raise ShrinkbenchError(
+            f"this method goes through single weights, column by column, not '{structure.name}'; choose "
+            "the structure weights or a pattern such as 2:4"
+        )
     counts = _counts_of_layers(ctx)
     masks: dict[str, Tensor] = {}
     values: dict[str, Tensor] = {}
@@ -87,6 +94,7 @@ def _wanda_layer(
     needs=("data",),
     batch_count=2,
     reference="sun2024simple",
+    decides=("allocation",),
 )
 @pruning_method(
     "wanda_2_4",
@@ -95,8 +103,16 @@ def _wanda_layer(
     needs=("data",),
     batch_count=2,
     reference="sun2024simple",
+    decides=("allocation",),
 )
-@pruning_method("wanda", allocation=rowwise, needs=("data",), batch_count=2, reference="sun2024simple")
+@pruning_method(
+    "wanda",
+    allocation=rowwise,
+    needs=("data",),
+    batch_count=2,
+    reference="sun2024simple",
+    decides=("allocation",),
+)
 def wanda(ctx: PruneContext) -> Masks:
     """``|w|`` times the L2 norm of the inputs that it multiplies, compared within each row; no new values."""
     return layer_by_layer(ctx, _wanda_layer)
@@ -222,9 +238,15 @@ def _make_up(weights: Tensor, masks: Tensor, roots: Tensor, piece: slice) -> Non
     needs=("data",),
     batch_count=2,
     reference="frantar2023sparsegpt",
+    decides=("allocation",),
 )
 @pruning_method(
-    "sparsegpt", allocation=layerwise, needs=("data",), batch_count=2, reference="frantar2023sparsegpt"
+    "sparsegpt",
+    allocation=layerwise,
+    needs=("data",),
+    batch_count=2,
+    reference="frantar2023sparsegpt",
+    decides=("allocation",),
 )
 def sparsegpt(ctx: PruneContext) -> Masks:
     """``w^2 / [H^-1]_ww`` of each layer's squared error, column by column; the columns to the right make up."""

@@ -172,6 +172,7 @@ def by_thinet(
     needs=("data",),
     batch_count=8,
     reference="luo2017thinet",
+    decides=("structure", "allocation"),
 )
 def thinet(ctx: PruneContext) -> Masks:
     """Greedy: the channels whose joint share of the next layer's output is smallest go; least squares rescales.
@@ -222,6 +223,7 @@ def _summed(rows: Tensor, of_row: Tensor, units: int) -> Tensor:
     needs=("data",),
     batch_count=8,
     reference="he2017channel",
+    decides=("structure", "allocation"),
 )
 def channel_regression(ctx: PruneContext) -> Masks:
     """LASSO over channel gates against the unpruned network's outputs, then least squares for the weights.

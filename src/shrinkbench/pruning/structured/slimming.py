@@ -210,11 +210,23 @@ def _schedule(penalty: str) -> Schedule:
 strong_penalty, weak_penalty = _schedule("1e-4"), _schedule("1e-5")
 
 
-@pruning_method("network_slimming", structure=scaled, schedule=strong_penalty, reference="liu2017learning")
 @pruning_method(
-    "network_slimming_residual", structure=scaled, schedule=weak_penalty, reference="liu2017learning"
+    "network_slimming",
+    structure=scaled,
+    schedule=strong_penalty,
+    reference="liu2017learning",
+    decides=("structure",),
 )
-@pruning_method("slimming_without_penalty", structure=scaled, reference="liu2017learning")
+@pruning_method(
+    "network_slimming_residual",
+    structure=scaled,
+    schedule=weak_penalty,
+    reference="liu2017learning",
+    decides=("structure",),
+)
+@pruning_method(
+    "slimming_without_penalty", structure=scaled, reference="liu2017learning", decides=("structure",)
+)
 def smallest_scale(ctx: PruneContext) -> UnitScores:
     """Magnitude of batch-norm scales, compared over the whole network."""
     return UnitScores(_scales(ctx.module, couple(ctx.module, ctx.input_shape)))
@@ -237,4 +249,10 @@ def fraction_named(name: str) -> PruningMethod | None:
     if not 0 < fraction < 1:
         raise ShrinkbenchError(f"'{name}' would remove {match[2]} % of all channels; name 1 to 99")
     method = METHODS.get(match[1])
-    return replace(method, name=name, score=smallest_fraction, allocation=given(name, lambda units, ctx: {}))
+    return replace(
+        method,
+        name=name,
+        score=smallest_fraction,
+        allocation=given(name, lambda units, ctx: {}),
+        decides=("structure", "allocation"),
+    )

@@ -227,6 +227,25 @@ def test_there_are_many_methods_and_none_is_another_under_a_new_name():
     assert {a: names for a, names in axes.items() if len(names) > 1} == {}
 
 
+def test_no_score_is_another_under_a_new_name():
+    """Methods that differ in their score alone decide differently on some network."""
+    alike = {}
+    for name in NAMES:
+        structure, _, *others = METHODS.get(name).axes
+        alike.setdefault((structure, *others), []).append(name)
+    networks = [seeded(ConvNet), seeded(ViT)]
+    for names in alike.values():
+        if len(names) < 2:
+            continue
+        compression = target_for(METHODS.get(names[0]), 1.7)
+        masks = {name: [decide(name, module, compression) for module in networks] for name in names}
+        for first, second in itertools.combinations(names, 2):
+            assert any(
+                (a is None) != (b is None) or (a is not None and not a.equal(b))
+                for a, b in zip(masks[first], masks[second], strict=True)
+            ), (first, second)
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_every_method_is_documented(name):
     method = METHODS.get(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Self
 
 
@@ -27,3 +28,16 @@ class CannotMeetTargetError(ShrinkbenchError):
         return cls(
             f"compression {compression:g} cannot be met: {reason}; the largest possible target is {largest:g}"
         )
+
+
+def line_in(file: Path, error: BaseException) -> str:
+    """Where in ``file`` an error arose: ``" in line 7"``, or nothing where that is not known."""
+    if isinstance(error, SyntaxError):
+        return f" in line {error.lineno}"
+    lines = []
+    trace = error.__traceback__
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == str(file):
+            lines.append(trace.tb_lineno)
+        trace = trace.tb_next
+    return f" in line {lines[-1]}" if lines else ""

@@ -9,7 +9,7 @@ import torch
 from sample_networks import ConvNet, batches, seeded
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.pruning import METHODS, load_entry_points, load_plugin, plugins, prune
+from shrinkbench.pruning import METHODS, Masks, load_entry_points, load_plugin, plugins, prune
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "add-a-method.md"
 
@@ -152,9 +152,52 @@ def test_what_a_method_returns_is_checked():
         prune(module, register("nan", nan), compression=2, input_shape=(3, 8, 8))
 
 
-def test_a_callback_decides_everything_itself():
-    from shrinkbench.pruning import Masks
+def fails(ctx):
+    return {name: w / 0 for name, w in {"a": 1}.items()}
 
+
+def forgets(ctx):
+    pass
+
+
+def lists(ctx):
+    return list(ctx.weights.values())
+
+
+def numbers(ctx):
+    return {name: float(w.sum()) for name, w in ctx.weights.items()}
+
+
+def writes(ctx):
+    for w in ctx.weights.values():
+        w.zero_()
+    return dict(ctx.weights)
+
+
+def diverges(ctx):
+    name = "stem.weight"
+    full = torch.ones_like(ctx.weights[name], dtype=torch.bool)
+    return Masks({name: full}, values={name: ctx.weights[name] / 0})
+
+
+@pytest.mark.parametrize(
+    ("score", "told"),
+    [
+        (fails, r"method 'made' fails in .*test_plugins\.py in line \d+: ZeroDivisionError: division by zero"),
+        (forgets, "returns a value of type NoneType; return one tensor per weight"),
+        (lists, "returns a value of type list"),
+        (numbers, "returns a dictionary of float"),
+        (writes, r"writes into the network while it scores \('stem\.weight'\)"),
+        (diverges, r"the new values of 'stem\.weight' that made gives contain NaN or infinity"),
+    ],
+)
+def test_mistakes_of_a_method_are_told_in_one_sentence(score, told):
+    with pytest.raises(ShrinkbenchError, match=told) as caught:
+        prune(seeded(ConvNet), register("made", score), compression=2, input_shape=(3, 8, 8))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_callback_decides_everything_itself():
     def first_half(ctx):
         assert ctx.target == 2
         assert ctx.iteration == 3
@@ -174,8 +217,6 @@ def test_a_callback_decides_everything_itself():
 
 
 def test_values_for_another_network_are_refused():
-    from shrinkbench.pruning import Masks
-
     def wrong(ctx):
         return Masks({"stem.weight": torch.ones(1, dtype=torch.bool)})
 

@@ -235,3 +235,18 @@ def test_uniform_counts_keep_the_same_share_and_one_at_least():
     assert shrink(module, masks, (3, 32, 32)).layer3[2].conv1.out_channels == 32
     with pytest.raises(ShrinkbenchError, match="a share of 0 cannot be kept"):
         uniform_counts(coupling, 0.0)
+
+
+def test_controls_of_a_target_keep_as_much_whatever_compression_is_asked_for():
+    module = build("resnet56")
+    target = prune(module, "li2017:resnet56-a", compression=1.5, input_shape=(3, 32, 32))
+    for score in ("magnitude", "random"):
+        control = prune(
+            module,
+            f"{score}@li2017:resnet56-a",
+            compression=1.5,
+            input_shape=(3, 32, 32),
+            generator=torch.Generator().manual_seed(0),
+        )
+        assert {n: int(control[n].sum()) for n in target} == {n: int(m.sum()) for n, m in target.items()}
+        assert all(bool(control[n].all()) for n in control.keys() - target.keys())

@@ -162,9 +162,24 @@ def test_masks_of_another_network(refused, half, tmp_path):
     assert "shape 1x32x32" in refused(
         "shrink", "--model", "resnet20", "--masks", half, "--out", tmp_path / "s", "--input-shape", "1,32,32"
     )
+    # A ResNet-20's names and shapes are all in a ResNet-56.
+    Masks.load(half).save(tmp_path / "noted.safetensors", network="resnet20")
+    noted = ("--model", "resnet56", "--masks", tmp_path / "noted.safetensors")
+    for command in (("shrink", "--out", tmp_path / "small"), ("latency",), ("patterns",)):
+        assert "holds masks for resnet20, not for resnet56" in refused(*command, *noted)
     (tmp_path / "torn.safetensors").write_bytes(b"torn")
     torn = ("--masks", tmp_path / "torn.safetensors")
     assert "cannot read masks" in refused("shrink", "--model", "resnet20", *torn, "--out", tmp_path / "small")
+
+
+def test_options_without_effect_and_unknown_endings(refused, half, tmp_path):
+    masks = ("--model", "resnet20", "--masks", half)
+    assert "ends in .pt2, .ts, .onnx" in refused("shrink", *masks, "--out", tmp_path / "net.pt")
+    assert not (tmp_path / "net.pt").exists()
+    assert "100000 threads are too many" in refused("latency", *masks, "--threads", 100_000)
+    assert "--figures draws weights that a sweep recorded" in refused(
+        "patterns", *masks, "--figures", tmp_path / "figures"
+    )
 
 
 def test_a_target_of_another_network(refused):

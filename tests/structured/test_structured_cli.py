@@ -52,6 +52,13 @@ def test_latency_prints_measured_beside_theoretical_speedup(masks):
     assert {(row["threads"], row["precision"], row["batch_size"]) for row in rows} == {(1, "float32", 2)}
 
 
+def test_latency_names_its_conditions_and_what_stays(masks):
+    told = call("latency", "--model", "resnet20", "--masks", masks, "--batch-size", 2, "--rounds", 1)
+    assert told.startswith("cpu, 1 thread, float32; medians of 1 rounds")
+    assert "not shown" not in told
+    assert "Warning" not in told
+
+
 def test_absent_masks_are_told(tmp_path):
     with pytest.raises(ShrinkbenchError, match="there is no file"):
         call("shrink", "--model", "resnet20", "--masks", tmp_path / "none", "--out", tmp_path / "small")

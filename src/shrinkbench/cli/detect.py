@@ -63,7 +63,7 @@ def detect(
     recipe = with_overrides(VOC_RECIPE, parse_settings(settings))
     train_images, test_images = read_voc(folder, train_split), read_voc(folder, test_split)
     classifier, shape = _classifier(model, weights, seed)
-    decide = _Decision(masks, method, compression, shape)
+    decide = _Decision(model, masks, method, compression, shape)
     report: dict[str, Any] = {
         "variant": "unpruned",
         "model": model,
@@ -94,12 +94,18 @@ class _Decision:
     """The masks that were asked for, if any."""
 
     def __init__(
-        self, masks: Path | None, method: str | None, compression: float, shape: tuple[int, ...]
+        self,
+        model: str,
+        masks: Path | None,
+        method: str | None,
+        compression: float,
+        shape: tuple[int, ...],
     ) -> None:
+        from shrinkbench.models import get_model
         from shrinkbench.pruning import METHODS, Masks
 
         self.wanted = masks is not None or method is not None
-        self._loaded = None if masks is None else Masks.load(masks)
+        self._loaded = None if masks is None else Masks.load(masks, network=get_model(model).name)
         self._method = None if method is None else METHODS.get(method)
         self._compression, self._shape = compression, shape
         if self._method is not None and ("data" in self._method.needs or self._method.schedule.during):

@@ -30,6 +30,7 @@ def entries(what: str) -> list[Row]:
 
 def _methods() -> list[Row]:
     from shrinkbench.pruning import METHODS
+    from shrinkbench.pruning.structured.predefined import TARGETS
 
     return [
         {
@@ -39,7 +40,7 @@ def _methods() -> list[Row]:
             "reference": method.reference,
             "description": method.summary,
         }
-        for name, method in METHODS.items()
+        for name, method in (*METHODS.items(), *((target, METHODS.get(target)) for target in TARGETS))
     ]
 
 

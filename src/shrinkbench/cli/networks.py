@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+NOTABLE = 0.1
+"""A compression further from what was asked for than this share is pointed out."""
+
 Weights = Annotated[
     str | None,
     typer.Option("--weights", help="Weights file, or a name that `shrinkbench describe MODEL` lists."),
@@ -145,7 +148,12 @@ def prune(
     if out is not None:
         save_tensors(module.state_dict(), out)
     if masks_out is not None:
-        masks.save(masks_out)
+        masks.save(masks_out, network=card.name)
+    if ":" not in chosen.name and abs(size.compression / compression - 1) > NOTABLE:
+        typer.echo(
+            f"note: {chosen.name} was asked for compression {compression:g} and reached {size.compression:.4g}",
+            err=True,
+        )
     layers = {name: density.model_dump() for name, density in layer_densities(module, masks).items()}
     report = {**size.model_dump(), "layers": layers}
     if as_json:
@@ -181,13 +189,13 @@ def evaluate(
     from shrinkbench.training import evaluate as measure
 
     where = resolve_device(device)
-    get_model(model)  # a wrong name is told before any data are read
+    card = get_model(model)  # a wrong name is told before any data are read
     loaded = _load_dataset(dataset, data)
     if loaded is None:
         raise ShrinkbenchError("name a dataset with --dataset")
     module, file = _network(model, weights, loaded, seed)
     if masks is not None:
-        Masks.load(masks).apply(module)
+        Masks.load(masks, network=card.name).apply(module)
     used = _normalisation(normalisation, loaded, file)
     source = loaded.test if split == "test" else loaded.validation
     batches = source.batches(128, normalisation=used, device=where, memory_format=torch.channels_last)

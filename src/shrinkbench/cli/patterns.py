@@ -60,6 +60,10 @@ def patterns(
     load_plugins(plugins)
     if (directory is None) == (masks is None):
         raise ShrinkbenchError("pass the folder of a sweep, or --model with --masks, and not both")
+    if figures is not None and directory is None:
+        raise ShrinkbenchError(
+            "--figures draws weights that a sweep recorded; pass its folder, or leave --figures out"
+        )
     if directory is None:
         found = [_from_masks(model, masks or [])]
     else:
@@ -105,8 +109,8 @@ def _from_masks(model: str | None, paths: Sequence[Path]) -> _Series:
     card, module = get_model(model), build(model)
     layers: dict[float, list[Mapping[str, LayerDensity]]] = {}
     for path in paths:
-        loaded = Masks.load(path)
-        loaded.apply(module)  # refuses those of another network
+        loaded = Masks.load(path, network=card.name)
+        loaded.apply(module)  # refuses those that do not fit
         ratio = float(f"{count_parameters(module) / count_kept(module, loaded):.2g}")
         layers.setdefault(ratio, []).append(layer_densities(module, loaded))
     return _Series(f"{card.name}, {len(paths)} masks", card.name, card.input_shape, layers)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
+PROGRAMS = (".pt2", ".ts", ".onnx")
+"""Endings of files that hold a whole program: torch.export, TorchScript, ONNX."""
+
 Weights = Annotated[
     str | None,
     typer.Option("--weights", help="Weights file, or a name that `shrinkbench describe MODEL` lists."),
@@ -47,11 +50,15 @@ def shrink(
     from shrinkbench.pruning.structured.export import SmallNetwork, export_program, save_small
     from shrinkbench.pruning.surgery import plan_and_shrink
 
+    if out.suffix[1:].isalpha() and out.suffix not in PROGRAMS:
+        raise ShrinkbenchError(
+            f"--out {out}: a file ends in {', '.join(PROGRAMS)}; name one of these, or a folder for the weights"
+        )
     module, loaded, shape, classes = _masked_network(model, masks, weights, input_shape, complete=complete)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         small, surgery = plan_and_shrink(module, loaded, shape)
-    if out.suffix in (".pt2", ".ts", ".onnx"):
+    if out.suffix in PROGRAMS:
         export_program(small, out, shape)
     else:
         save_small(out, small, SmallNetwork(model, classes, shape, surgery))
@@ -103,7 +110,10 @@ def latency(
     from shrinkbench.runner import resolve_device
 
     module, loaded, shape, _ = _masked_network(model, masks, weights, input_shape, complete=complete)
-    small = make_smaller(module, loaded, shape)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        small = make_smaller(module, loaded, shape)
+    left = [str(entry.message) for entry in caught if _is_ours(entry)]
     masked = copy.deepcopy(module)
     loaded.apply(masked)
     networks = {"dense": module, "masked": masked, "small": small}
@@ -124,6 +134,7 @@ def latency(
                 "threads": threads,
                 "precision": precision,
                 "device": where,
+                "left_in_place": left,
             }
             for name in networks
         ]
@@ -132,7 +143,12 @@ def latency(
         return
     from shrinkbench.cli.tables import print_table
 
-    print_table(rows, tuple(rows[0]))
+    typer.echo(
+        f"{where}, {threads} thread{'s' if threads > 1 else ''}, {precision}; medians of {rounds} rounds"
+    )
+    print_table(rows, tuple(rows[0])[:5])
+    for sentence in left:
+        typer.echo(f"note: {sentence}")
 
 
 def _masked_network(
@@ -147,7 +163,7 @@ def _masked_network(
     shape = parse_shape(input_shape) if input_shape else card.input_shape
     if not masks.exists():
         raise ShrinkbenchError(f"there is no file {masks}; write masks with `shrinkbench prune --masks-out`")
-    loaded = Masks.load(masks)
+    loaded = Masks.load(masks, network=card.name)
     module = build(model)
     if weights is not None:
         load_weights(module, weights, card=card)

@@ -7,6 +7,7 @@ threads set for the measurement.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -55,6 +56,11 @@ def time_forward(
         raise ShrinkbenchError(
             f"batch size {conditions.batch_size}, threads {conditions.threads} and rounds {rounds} "
             "have to be at least 1"
+        )
+    most = 4 * (os.cpu_count() or 1)
+    if conditions.threads > most:
+        raise ShrinkbenchError(
+            f"{conditions.threads} threads are too many for {os.cpu_count()} processors; choose 1 to {most}"
         )
     device = _device(conditions.device)
     inputs = torch.randn((conditions.batch_size, *input_shape), generator=torch.Generator().manual_seed(0))

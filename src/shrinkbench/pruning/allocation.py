@@ -28,12 +28,16 @@ Shares = Callable[[Mapping[str, Units], int, "PruneContext"], Mapping[str, float
 
 @dataclass(frozen=True)
 class Allocation:
-    """A named rule ``(units, budget in weights, context) -> units that stay``; ``exact``: to the budget."""
+    """A named rule ``(units, budget in weights, context) -> units that stay``; ``exact``: to the budget.
+
+    ``fixed``: what stays does not depend on the budget.
+    """
 
     name: str
     description: str
     decide: Decide
     exact: bool = True
+    fixed: bool = False
 
     def __call__(self, units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Keep:
         """Which units stay, as boolean tensors of the scores' shape."""
@@ -325,4 +329,4 @@ def given(name: str, weights: Callable[[Mapping[str, Units], PruneContext], Mapp
         shares = weights(units, ctx)
         return keep_counts(units, whole_units(units, shares, sum(shares.values())))
 
-    return Allocation(name, "the layerwise proportions of another method", decide)
+    return Allocation(name, "the layerwise proportions of another method", decide, fixed=True)

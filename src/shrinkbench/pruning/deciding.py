@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
+from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
+from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError, line_in
 from shrinkbench.probe import bias_parameters, classifier_weights, require_materialised, weight_parameters
 from shrinkbench.pruning.context import Batches, Loss, PruneContext, Scores
 from shrinkbench.pruning.during import PruningHook, Setting
@@ -150,7 +153,7 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
     """The masks of one round, which keep ``ctx.budget`` of the prunable weights."""
     ctx = copy.copy(ctx)
     ctx.structure = method.structure
-    found = method.score(ctx) if scores is None else scores
+    found = _scored(method, ctx) if scores is None else scores
     if isinstance(found, Masks):
         ignored = {"structure", "allocation"}.intersection(method.imposed)
         if ignored and not method.decides:
@@ -165,7 +168,53 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
         masks = masks.intersect(ctx.masks)
     if method.update is not None:
         masks = Masks(dict(masks), values=method.update(ctx, masks))
+    for name, value in masks.values_.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ShrinkbenchError(
+                f"the new values of '{name}' that {method.name} gives contain NaN or infinity; its data or the "
+                "network's weights have diverged"
+            )
     return masks
+
+
+def _scored(method: PruningMethod, ctx: PruneContext) -> Scores | UnitScores | Masks:
+    """What the score returns; a mistake in code from outside this package is told in one sentence."""
+    if method.score.__module__.startswith("shrinkbench."):
+        return method.score(ctx)
+    file = Path(inspect.getfile(method.score))
+    weights = dict(ctx.module.named_parameters())
+    before = {name: w._version for name, w in weights.items()}
+    try:
+        found: object = method.score(ctx)
+    except ShrinkbenchError:
+        raise
+    except Exception as error:
+        line = line_in(file, error)
+        raise ShrinkbenchError(
+            f"method '{method.name}' fails in {file}{line}: {type(error).__name__}: {error}"
+        ) from error
+    changed = [name for name, w in weights.items() if w._version != before[name]]
+    if changed:
+        raise ShrinkbenchError(
+            f"method '{method.name}' in {file} writes into the network while it scores ('{changed[0]}'); "
+            "work on a copy (.clone())"
+        )
+    if isinstance(found, UnitScores | Masks):
+        return found
+    tensors = isinstance(found, Mapping) and all(isinstance(score, Tensor) for score in found.values())
+    if not tensors:
+        raise ShrinkbenchError(
+            f"method '{method.name}' in {file} returns {_kind(found)}; return one tensor per weight, "
+            "{name: scores}, or Masks"
+        )
+    return cast("Scores", found)
+
+
+def _kind(found: object) -> str:
+    """What a score returned in place of tensors by name."""
+    if isinstance(found, Mapping):
+        return f"a dictionary of {', '.join(sorted({type(v).__name__ for v in found.values()}))}"
+    return f"a value of type {type(found).__name__}"
 
 
 def _grouped(method: PruningMethod, ctx: PruneContext, scores: Scores | UnitScores) -> Grouping:
@@ -191,6 +240,8 @@ def _allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> M
     def masks_for(weights: int) -> Masks:
         return _whole(grouping, method.allocation(grouping.units, weights, ctx), ctx)
 
+    if method.allocation.fixed:
+        return masks_for(max(ctx.budget - fixed, 0))
     if not method.structure.overlapping:
         if ctx.budget < 1 or ctx.budget - fixed < least:
             raise _structure_out_of_reach(method, ctx, max(fixed + least, 1))

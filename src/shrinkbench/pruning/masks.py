@@ -77,33 +77,47 @@ class Masks(Mapping[str, Tensor]):
             for name, mask in self._masks.items():
                 parameters[name].masked_fill_(~mask.to(parameters[name].device), 0)
 
-    def save(self, path: Path | str) -> None:
-        """Write the masks as safetensors: parameter name -> boolean tensor. The file appears whole or not."""
-        save_tensors(self._masks, Path(path))
+    def save(self, path: Path | str, *, network: str | None = None) -> None:
+        """Write the masks as safetensors: parameter name -> boolean tensor. The file appears whole or not.
+
+        ``network`` is noted in the file, so that masks of another one are told apart: those of a small ResNet
+        have names and shapes that a deeper one has too.
+        """
+        save_tensors(self._masks, Path(path), metadata={} if network is None else {"network": network})
 
     @classmethod
-    def load(cls, path: Path | str) -> Masks:
-        """Read masks written by :meth:`save`."""
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
+    def load(cls, path: Path | str, *, network: str | None = None) -> Masks:
+        """Read masks written by :meth:`save`; an error where they were noted to be for another ``network``."""
+        from safetensors import SafetensorError, safe_open
 
         try:
-            return cls(load_file(path))
+            with safe_open(path, "pt") as file:
+                noted = (file.metadata() or {}).get("network", network)
+                masks = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
         except (OSError, SafetensorError) as error:
             raise ShrinkbenchError(f"cannot read masks from {path}: {error}; give a safetensors file") from None
+        if network is not None and noted != network:
+            raise ShrinkbenchError(
+                f"{path} holds masks for {noted}, not for {network}; name the network that they were made for"
+            )
+        return cls(masks)
 
     def __repr__(self) -> str:
         return f"Masks({len(self)} tensors, {self.kept:,} of {self.total:,} weights kept)"
 
 
-def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+def save_tensors(
+    tensors: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, str] | None = None
+) -> None:
     """Write a safetensors file in one step: through a temporary file beside it and a rename."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        save_file({n: t.detach().contiguous().clone() for n, t in tensors.items()}, temporary)
+        save_file(
+            {n: t.detach().contiguous().clone() for n, t in tensors.items()}, temporary, dict(metadata or {})
+        )
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)

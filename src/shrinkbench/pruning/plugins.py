@@ -7,7 +7,7 @@ import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, line_in
 from shrinkbench.pruning.method import METHODS, PruningMethod
 
 GROUP = "shrinkbench.methods"
@@ -38,7 +38,7 @@ def load_plugin(path: Path | str) -> tuple[str, ...]:
     except ShrinkbenchError as error:
         raise ShrinkbenchError(f"plug-in {path}: {error}") from None
     except Exception as error:
-        line = _line_in(file, error)
+        line = line_in(file, error)
         raise ShrinkbenchError(f"the plug-in {path} fails{line}: {type(error).__name__}: {error}") from error
     added = tuple(method for method in METHODS.names() if method not in before)
     if not added:
@@ -47,19 +47,6 @@ def load_plugin(path: Path | str) -> tuple[str, ...]:
         )
     _LOADED[file] = added
     return added
-
-
-def _line_in(file: Path, error: BaseException) -> str:
-    """Where in the plug-in its error arose."""
-    if isinstance(error, SyntaxError):
-        return f" in line {error.lineno}"
-    lines = []
-    trace = error.__traceback__
-    while trace is not None:
-        if trace.tb_frame.f_code.co_filename == str(file):
-            lines.append(trace.tb_lineno)
-        trace = trace.tb_next
-    return f" in line {lines[-1]}" if lines else ""
 
 
 def load_entry_points() -> tuple[str, ...]:

@@ -176,7 +176,7 @@ def test_image_gradients_average_to_the_gradient():
 
     module, data = seeded(ConvNet), batches(2, 5)
     ctx = PruneContext(module, ["stem.weight", "pointwise.weight"], batches=data, batch_count=2)
-    each = list(ctx.image_gradients())
+    each = [dict(gradients) for gradients in ctx.image_gradients()]
     assert len(each) == 10 == ctx.image_count
     for name, mean in ctx.gradients.items():
         torch.testing.assert_close(torch.stack([g[name] for g in each]).mean(0), mean, rtol=1e-3, atol=1e-6)

@@ -117,7 +117,7 @@ def test_new_values_lower_the_modelled_increase_of_the_loss(network):
     masks = prune(module, "woodfisher", compression=1.6, batches=data)
     assert masks.values_.keys() == masks.keys()
     ctx = PruneContext(module, masks, batches=data, batch_count=2, input_shape=(3, 8, 8))
-    vectors = list(ctx.image_gradients())
+    vectors = [dict(gradients) for gradients in ctx.image_gradients()]
     for name, w in ctx.weights.items():
         rows = torch.stack([v[name].flatten() for v in vectors])
 

@@ -192,12 +192,16 @@ class PruneContext:
         )
 
     def batch_gradients(self) -> Iterator[dict[str, Tensor]]:
-        """For one batch after another, the mean of d loss / d weight over its images."""
+        """For one batch after another, the mean of d loss / d weight over its images.
+
+        One is held at a time: the dictionary is emptied when the next one is asked for.
+        """
         for batch in self.each_batch():
-            yield derivatives.mean_gradients(self.module, self.parameters, [batch], self.loss)
+            found = derivatives.mean_gradients(self.module, self.parameters, [batch], self.loss)
+            yield from derivatives.lent(found)
 
     def image_gradients(self) -> Iterator[dict[str, Tensor]]:
-        """For one image after another, d loss / d weight."""
+        """For one image after another, d loss / d weight; lent as :meth:`batch_gradients` are."""
         return derivatives.image_gradients(self.module, self.parameters, self.each_batch(), self.loss)
 
     def output_gradients(self, images: int) -> Iterator[dict[str, Tensor]]:

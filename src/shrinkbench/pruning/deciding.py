@@ -164,6 +164,7 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
         masks = _checked_masks(found, ctx)
     else:
         masks = _allocate(method, _grouped(method, ctx, found), ctx)
+    del found  # an update needs memory of its own
     if len(ctx.masks):
         masks = masks.intersect(ctx.masks)
     if method.update is not None:

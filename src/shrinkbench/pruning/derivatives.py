@@ -137,7 +137,13 @@ def image_gradients(
     """
     for inputs, labels in batches:
         for i in range(len(labels)):
-            yield mean_gradients(module, weights, [(inputs[i : i + 1], labels[i : i + 1])], loss)
+            yield from lent(mean_gradients(module, weights, [(inputs[i : i + 1], labels[i : i + 1])], loss))
+
+
+def lent(gradients: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
+    """The dictionary, emptied once the next is asked for: who loops over many still names the last one."""
+    yield gradients
+    gradients.clear()
 
 
 def output_gradients(
@@ -161,7 +167,7 @@ def output_gradients(
                 directions = directions @ (2.0 * signs - 1).to(directions)
             slopes = [(logits[0] * direction).sum() for direction in directions.T]
         for slope in slopes:
-            yield _gradients(slope, leaves, retain=slope is not slopes[-1])
+            yield from lent(_gradients(slope, leaves, retain=slope is not slopes[-1]))
 
 
 def _curvature_root(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:

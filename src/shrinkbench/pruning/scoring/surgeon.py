@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from shrinkbench.pruning.context import PruneContext, Scores
-from shrinkbench.pruning.derivatives import EXACT_CLASSES
+from shrinkbench.pruning.derivatives import EXACT_CLASSES, logits_of
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import pruning_method
 
@@ -135,7 +135,10 @@ def woodfisher(ctx: PruneContext) -> Scores:
 
 def _gauss_newton(ctx: PruneContext) -> Curvature:
     images = min(_NEWTON_IMAGES, ctx.image_count)
-    return Curvature(lambda: ctx.output_gradients(images), images, images * EXACT_CLASSES)
+    with torch.no_grad():
+        classes = logits_of(ctx.module, ctx.parameters, next(ctx.each_batch())[0][:1]).shape[1]
+    per_image = classes if classes <= EXACT_CLASSES else 1
+    return Curvature(lambda: ctx.output_gradients(images), images, images * per_image)
 
 
 def _adapt_by_newton(ctx: PruneContext, masks: Masks) -> Mapping[str, Tensor]:

@@ -215,6 +215,7 @@ def test_damaged_files_are_named_and_counted_and_nothing_else_is_lost(tmp_path):
     assert len(report.problems) == 4
     text = report.index.read_text(encoding="utf-8")
     assert "4 files skipped" in text
+    assert "<b>unknown</b> how many runs were planned" in text
     for path in paths[:3]:
         assert path.parent.name in text
     assert len(pd.read_csv(tmp_path / "out" / "results.csv")) == len(paths) - 3

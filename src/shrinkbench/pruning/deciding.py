@@ -370,7 +370,7 @@ def training_hook(
     def score(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Scores:
         ctx = PruneContext(module, names, input_shape=input_shape, target=compression, gradients=gradients)
         ctx.weights = dict(weights)
-        found = chosen.score(ctx)
+        found = _scored(chosen, ctx)
         if isinstance(found, Masks | UnitScores):
             raise ShrinkbenchError(f"'{chosen.name}' gives no scores of weights that could be added up")
         return found

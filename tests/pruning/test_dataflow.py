@@ -5,6 +5,7 @@ from sample_networks import batches, seeded
 from torch import nn
 
 from shrinkbench._torchvision import torchvision
+from shrinkbench.probe import trace
 from shrinkbench.pruning import prune
 from shrinkbench.pruning.dataflow import read_flow
 
@@ -68,3 +69,22 @@ def test_data_written_into_zeros_is_data():
     masks = prune(module, "global_gradient", compression=2, batches=batches(1))
     assert {"first.weight", "second.weight"} <= masks.keys()
     assert "head.weight" not in masks
+
+
+def test_data_written_into_a_constant_made_from_a_parameter_is_data():
+    """What a branch leaves once it is cut out: zeros times a parameter, and the input added in place."""
+
+    class Cut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scale = nn.Parameter(torch.ones(4))
+            self.after = nn.Linear(4, 3)
+
+        def forward(self, x):
+            result = self.scale * torch.zeros_like(x)
+            result += x
+            return self.after(result)
+
+    traced = trace(Cut(), (4,))
+    assert traced.by_parameter == {"after.weight": 12}
+    assert traced.logits == {"after.weight"}

@@ -37,7 +37,9 @@ def run(spec: RunSpec, workspace: Workspace) -> RunResult:
     try:
         result = _run(spec, workspace, watch)
     except Exception as error:
-        if not isinstance(error, ShrinkbenchError):
+        if (
+            not isinstance(error, ShrinkbenchError) or error.__cause__ is not None
+        ):  # a mistake in someone's code
             write_atomically(store.run_dir(spec.key) / "traceback.txt", traceback.format_exc().encode())
         return record_failure(spec, workspace, sentence_of(error), watch)
     store.write(result)

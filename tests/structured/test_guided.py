@@ -175,7 +175,8 @@ def test_a_sweep_gives_tables_a_pattern_and_figures(swept, tmp_path):
         assert row["2x"]["std"] == pytest.approx(abs(kept[0] - kept[1]) / 2**0.5)
     text = call(swept, *one, "--out", tmp_path / "found.json", "--figures", tmp_path)
     assert "[allocation=pattern:" in text
-    assert (tmp_path / "weights-digits-digits-cnn-2x.svg").stat().st_size > 1000
+    for name in ("weights-digits-digits-cnn-2x", "top1-parameters"):
+        assert (tmp_path / f"{name}.svg").stat().st_size > 1000
     point = Pattern.load(tmp_path / "found.json").at(2)
     assert (point.networks, len(point.stages)) == (2, 2)
 

@@ -177,7 +177,7 @@ def test_options_without_effect_and_unknown_endings(refused, half, tmp_path):
     assert "ends in .pt2, .ts, .onnx" in refused("shrink", *masks, "--out", tmp_path / "net.pt")
     assert not (tmp_path / "net.pt").exists()
     assert "100000 threads are too many" in refused("latency", *masks, "--threads", 100_000)
-    assert "--figures draws weights that a sweep recorded" in refused(
+    assert "--figures draws what a sweep recorded" in refused(
         "patterns", *masks, "--figures", tmp_path / "figures"
     )
 

@@ -52,7 +52,7 @@ def patterns(
     ] = "filters",
     by_layer: Annotated[bool, typer.Option("--by-layer", help="A row per layer in place of stage.")] = False,
     out: Annotated[Path | None, typer.Option(help="Write the pattern, for [allocation=pattern:FILE].")] = None,
-    figures: Annotated[Path | None, typer.Option(help="With DIR: draw distributions of weights here.")] = None,
+    figures: Annotated[Path | None, typer.Option(help="With DIR: draw efficiency and weights here.")] = None,
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
@@ -61,16 +61,14 @@ def patterns(
     if (directory is None) == (masks is None):
         raise ShrinkbenchError("pass the folder of a sweep, or --model with --masks, and not both")
     if figures is not None and directory is None:
-        raise ShrinkbenchError(
-            "--figures draws weights that a sweep recorded; pass its folder, or leave --figures out"
-        )
+        raise ShrinkbenchError("--figures draws what a sweep recorded; pass its folder, or leave --figures out")
     if directory is None:
         found = [_from_masks(model, masks or [])]
     else:
         results = _results(directory, model=model, method=method, dataset=dataset)
         found = _from_results(results)
         if figures is not None:
-            _draw(results, figures)
+            _draw(_finished(directory, model=model, method=method, dataset=dataset), figures)
     if out is not None and len(found) > 1:
         known = "; ".join(series.title for series in found)
         raise ShrinkbenchError(
@@ -116,17 +114,22 @@ def _from_masks(model: str | None, paths: Sequence[Path]) -> _Series:
     return _Series(f"{card.name}, {len(paths)} masks", card.name, card.input_shape, layers)
 
 
-def _results(directory: Path, **only: str | None) -> list[RunResult]:
-    """Finished, pruned runs that record their layers."""
+def _finished(directory: Path, **only: str | None) -> list[RunResult]:
+    """Finished runs, controls included, of what was chosen."""
     from shrinkbench.results.store import existing_store
 
     found = []
     for result in existing_store(directory).results()[0]:
         spec = result.spec
         names = {"model": spec.model, "method": spec.method.name, "dataset": spec.data.name}
-        wanted = all(value is None or names[key] == value for key, value in only.items())
-        if wanted and result.status == "done" and spec.compression > 1 and result.layers:
+        if result.status == "done" and all(v is None or names[key] == v for key, v in only.items()):
             found.append(result)
+    return found
+
+
+def _results(directory: Path, **only: str | None) -> list[RunResult]:
+    """Finished, pruned runs that record their layers."""
+    found = [r for r in _finished(directory, **only) if r.spec.compression > 1 and r.layers]
     if not found:
         chosen = ", ".join(f"{key} {value}" for key, value in only.items() if value is not None)
         raise ShrinkbenchError(
@@ -234,13 +237,16 @@ def _text(value: Any) -> Any:
 
 
 def _draw(results: Sequence[RunResult], folder: Path) -> None:
-    """The distributions of weights of each task and compression, one curve per method."""
+    """Accuracy against parameters kept, and the distributions of weights of each task and compression."""
     from shrinkbench.plotting import save
+    from shrinkbench.report.figures import efficiency_figure
     from shrinkbench.report.layer_figures import weight_figure
+    from shrinkbench.report.observations import observe
 
+    save(efficiency_figure(observe(results), metric="top1"), folder / "top1-parameters")
     groups: dict[tuple[str, str, float], list[RunResult]] = {}
     for result in results:
-        if result.weight_histogram is not None:
+        if result.weight_histogram is not None and result.spec.compression > 1:
             spec = result.spec
             groups.setdefault((spec.data.name, spec.model, spec.compression), []).append(result)
     for (data, model, compression), runs in groups.items():

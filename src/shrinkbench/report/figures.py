@@ -31,7 +31,7 @@ from shrinkbench.report.observations import AXES, CONTROL, METRICS, Observations
 ACCURACIES = ("top1", "top5")
 SIZES = ("compression", "theoretical_speedup")
 """What the paper's figures show against what."""
-FIGURES = (("top1", "parameters"), *itertools.product(ACCURACIES, SIZES))
+FIGURES = tuple(itertools.product(ACCURACIES, SIZES))
 """The files of a report: accuracy, and what it is drawn against."""
 
 
@@ -39,10 +39,7 @@ def write_tradeoffs(observations: Observations, folder: Path, *, metric: str) ->
     """Draw the figures of ``metric`` among ``FIGURES``; SVG, PDF and PNG of each."""
     paths = []
     for axis in (axis for drawn, axis in FIGURES if drawn == metric):
-        if axis == "parameters":
-            figure = efficiency_figure(observations, metric=metric)
-        else:
-            figure = tradeoff_figure(observations, metric=metric, axis=axis)
+        figure = tradeoff_figure(observations, metric=metric, axis=axis)
         paths += save(figure, folder / figure_name(metric, axis))
     return paths
 

@@ -214,7 +214,7 @@ def _facts(
         "figures": [
             {
                 "stem": f"figures/{figure_name(metric, axis)}",
-                "title": f"{METRICS[metric].label} against {AXES.get(axis, axis)}",
+                "title": f"{METRICS[metric].label} against {AXES[axis]}",
             }
             for metric, axis in FIGURES
         ],

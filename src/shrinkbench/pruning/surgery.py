@@ -111,7 +111,15 @@ class _Plan:
         dims[dim] = dims[dim] & stays if dim in dims else stays
 
     def finished(self) -> Surgery:
-        inside = tuple(f"{path}." for path in (*self.zero, *self.identity))
+        # torch normalises one channel at least; none are normal already.
+        empty = (
+            name.removesuffix(".running_mean")
+            for name, dims in self.kept.items()
+            if name.endswith(".running_mean") and not bool(dims[0].any())
+        )
+        gone = (*self.zero, *self.identity)
+        identity = (*self.identity, *(path for path in empty if not _inside(path, gone)))
+        inside = tuple(f"{path}." for path in (*self.zero, *identity))
         kept = {
             name: {d: tuple(stays.nonzero().flatten().tolist()) for d, stays in dims.items() if not stays.all()}
             for name, dims in self.kept.items()
@@ -124,10 +132,10 @@ class _Plan:
             constant={
                 path: (self._outputs_left(path, channels), bias)
                 for path, (channels, bias) in self.constant.items()
-                if not _inside(path, self.identity)
+                if not _inside(path, identity)
             },
-            zero=tuple(path for path in self.zero if not _inside(path, self.identity)),
-            identity=tuple(self.identity),
+            zero=tuple(path for path in self.zero if not _inside(path, identity)),
+            identity=identity,
         )
 
     def _remains(self, tensor: str) -> bool:

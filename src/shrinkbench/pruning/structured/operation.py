@@ -87,7 +87,7 @@ def operate(module: nn.Module, surgery: Surgery) -> nn.Module:
         layer = _child(module, path)
         dim = -1 if isinstance(layer, nn.Linear | nn.BatchNorm1d) else 1
         device = next(layer.parameters()).device
-        select = ChannelSelect(torch.tensor(index, device=device), dim=dim)
+        select = ChannelSelect(torch.tensor(index, dtype=torch.int64, device=device), dim=dim)
         put(module, path, nn.Sequential(select, layer))
     return module
 

@@ -167,7 +167,7 @@ class Follower(TorchDispatchMode):
             self._own(tensor, None)
         for name, tensor in parameters.items():
             self._own(tensor, name)
-        self._whole = {storage_id(tensor) for tensor in parameters.values()}
+        self._of_parameters = {storage_id(tensor) for tensor in parameters.values()}
 
     def _own(self, tensor: Tensor, owner: str | None) -> None:
         storage = tensor.untyped_storage()
@@ -204,7 +204,7 @@ class Follower(TorchDispatchMode):
         for tensor in outputs:
             at = storage_id(tensor)
             self._last[at] = sources if parameter is None else frozenset({parameter})
-            if at not in self._whole:  # data was written into a constant
+            if at not in self._of_parameters:  # data was written into a constant
                 self._owner.pop(at, None)
         if self._visit is not None:
             self._visit(Call(name, args, inputs, owners, outputs, parameter, sources))

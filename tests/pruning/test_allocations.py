@@ -10,6 +10,7 @@ from sample_networks import ConvNet, Odd, ViT, batches, seeded
 from torch import nn
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError, UnknownNameError
+from shrinkbench.models import build
 from shrinkbench.pruning import METHODS, PruneContext, PruningMethod, prune
 from shrinkbench.pruning.allocation import ALLOCATIONS, fill, lamp_score, whole_units
 from shrinkbench.pruning.structure import STRUCTURES, Units
@@ -150,6 +151,33 @@ def test_controls_have_the_same_layerwise_proportions(method, score):
         assert abs(int(mask.sum()) - int(other[name].sum())) <= slack, name
     if score == "random":
         assert not own.equal(other)
+
+
+@pytest.mark.parametrize("score", ["random", "magnitude"])
+def test_every_method_has_controls(score):
+    for method in [m for m in METHODS if "doctest" not in m]:
+        control = METHODS.get(f"{score}@{method}")
+        assert (control.spec.score, control.spec.allocation) == (score, f"as:{method}")
+
+
+def test_where_units_are_whole_layers_a_control_keeps_as_much_in_the_whole_network():
+    """The same number in every layer would leave nothing to choose."""
+    module = build("resnet20")
+    own = prune(module, "branch_l1", compression=2, input_shape=(3, 32, 32))
+    others = [
+        prune(
+            module,
+            "random@branch_l1",
+            compression=2,
+            input_shape=(3, 32, 32),
+            generator=torch.Generator().manual_seed(seed),
+        )
+        for seed in range(4)
+    ]
+    assert any(not own.equal(other) for other in others)
+    largest = max(p.numel() for p in module.parameters()) * 2 + 256  # one branch of the last stage
+    assert all(abs(own.kept - other.kept) <= largest for other in others)
+    assert METHODS.get("random@branch_l1").spec.allocation == "as:branch_l1"
 
 
 def test_a_control_by_the_methods_own_score_is_the_method():

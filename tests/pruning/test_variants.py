@@ -11,7 +11,7 @@ from shrinkbench.models.cifar_resnet import CifarResNet, full_widths
 from shrinkbench.pruning import METHODS, prune, pruning_method
 from shrinkbench.pruning.allocation import ALLOCATIONS
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.pruning.method import SCORES
+from shrinkbench.pruning.method import SCORES, decided_by
 from shrinkbench.pruning.structure import STRUCTURES
 
 # Scores by the first method that has them.
@@ -81,7 +81,7 @@ def test_an_axis_that_is_changed_changes_the_masks_or_is_refused(decided, score,
 
 @pytest.mark.parametrize("score", [s for s in SCORES if "doctest" not in s])
 def test_a_control_has_the_proportions_of_its_method_or_is_refused(decided, score):
-    if SCORES.get(score).decides:
+    if decided_by(SCORES.get(score).function):
         with pytest.raises(ShrinkbenchError, match="decides for itself"):
             decided(f"{score}@global_magnitude")
         return
@@ -94,13 +94,13 @@ def test_masks_of_a_plug_in_take_no_axis_from_outside(decided, monkeypatch):
         monkeypatch.setattr(registry, "_entries", dict(registry._entries))
         monkeypatch.setattr(registry, "_spellings", dict(registry._spellings))
 
-    def every_other(ctx):
+    def turn_by_turn(ctx):
         """Every other weight."""
         return Masks({n: torch.arange(w.numel()).reshape(w.shape) % 2 == 0 for n, w in ctx.weights.items()})
 
-    pruning_method("every_other_weight")(every_other)
-    assert decided("every_other_weight").kept > 0
-    for name in ("every_other_weight[allocation=lamp]", "every_other@global_magnitude"):
+    pruning_method("weights_in_turn")(turn_by_turn)
+    assert decided("weights_in_turn").kept > 0
+    for name in ("weights_in_turn[allocation=lamp]", "turn_by_turn@global_magnitude"):
         with pytest.raises(ShrinkbenchError, match="returns masks and takes no"):
             decided(name)
 

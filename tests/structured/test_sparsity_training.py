@@ -13,6 +13,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.metrics import count_parameters, measure_size
 from shrinkbench.models import build
 from shrinkbench.pruning import METHODS, training_hook
+from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.coupling import couple
 from shrinkbench.pruning.structured.selection_by_scaling import proximal_step
 from shrinkbench.pruning.structured.slimming import scaled_channels, slimming_masks
@@ -232,3 +233,29 @@ def test_a_network_without_suitable_batch_norm_is_told():
 def test_a_fraction_of_everything_is_refused():
     with pytest.raises(ShrinkbenchError, match="a fraction of 1 cannot be removed"):
         slimming_masks(build("preresnet56"), (3, 32, 32), 1.0)
+
+
+@pytest.mark.parametrize("score", ["random", "magnitude"])
+@pytest.mark.parametrize("method", ["network_slimming", "network_slimming:40", "sparse_structure_selection"])
+def test_controls_train_alike_and_keep_as_much_by_another_score(method, score):
+    """In each layer, or in the whole network where a unit is a whole layer."""
+    masks, kept = {}, {}
+    for name in (method, f"{score}@{method}"):
+        module, generator = seeded(Residual), torch.Generator().manual_seed(1)
+        for depth, block in enumerate(module.blocks):  # so that a global cut takes unequal shares
+            nn.init.uniform_(block[1].weight, 0.1, 1.2 - 0.2 * depth, generator=generator)
+        hook = hook_for(module, name, 1.4)
+        train(module, RECIPE, Images(), seed=1, hooks=[hook])
+        masks[name] = hook.masks
+        ctx = PruneContext(module, hook.setting.names, input_shape=(3, 8, 8))
+        alive = {n: hook.masks[n].float() if n in hook.masks else 1 + 0 * w for n, w in ctx.weights.items()}
+        units = METHODS.get(method).structure.group(ctx, alive).units
+        kept[name] = {layer: int((u.scores > 0).sum()) for layer, u in units.items()}
+    own, control = kept.values()
+    assert len(set(own.values())) > 1
+    if METHODS.get(method).structure.whole:
+        assert sum(own.values()) == sum(control.values())
+    else:
+        assert own == control
+    mine, other = masks.values()
+    assert any(not torch.equal(mask, other[n]) for n, mask in mine.items())

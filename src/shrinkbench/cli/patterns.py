@@ -65,10 +65,10 @@ def patterns(
     if directory is None:
         found = [_from_masks(model, masks or [])]
     else:
-        results = _results(directory, model=model, method=method, dataset=dataset)
-        found = _from_results(results)
+        finished = _finished(directory, model=model, method=method, dataset=dataset)
+        found = _from_results([r for r in finished if _is_pruned(r)])
         if figures is not None:
-            _draw(_finished(directory, model=model, method=method, dataset=dataset), figures)
+            _draw(finished, figures)
     if out is not None and len(found) > 1:
         known = "; ".join(series.title for series in found)
         raise ShrinkbenchError(
@@ -115,7 +115,7 @@ def _from_masks(model: str | None, paths: Sequence[Path]) -> _Series:
 
 
 def _finished(directory: Path, **only: str | None) -> list[RunResult]:
-    """Finished runs, controls included, of what was chosen."""
+    """Finished runs of what was chosen, controls included; at least one of a pruned network."""
     from shrinkbench.results.store import existing_store
 
     found = []
@@ -124,19 +124,17 @@ def _finished(directory: Path, **only: str | None) -> list[RunResult]:
         names = {"model": spec.model, "method": spec.method.name, "dataset": spec.data.name}
         if result.status == "done" and all(v is None or names[key] == v for key, v in only.items()):
             found.append(result)
-    return found
-
-
-def _results(directory: Path, **only: str | None) -> list[RunResult]:
-    """Finished, pruned runs that record their layers."""
-    found = [r for r in _finished(directory, **only) if r.spec.compression > 1 and r.layers]
-    if not found:
+    if not any(_is_pruned(result) for result in found):
         chosen = ", ".join(f"{key} {value}" for key, value in only.items() if value is not None)
         raise ShrinkbenchError(
             f"{directory} holds no finished run of a pruned network{f' with {chosen}' if chosen else ''}; run "
             "a sweep into it first, or choose others"
         )
     return found
+
+
+def _is_pruned(result: RunResult) -> bool:
+    return result.spec.compression > 1 and bool(result.layers)
 
 
 def _from_results(results: Sequence[RunResult]) -> list[_Series]:

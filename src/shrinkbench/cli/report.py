@@ -12,10 +12,11 @@ from shrinkbench.cli.options import AsJson, CorpusDir, Data, Device, Plugins
 from shrinkbench.errors import ShrinkbenchError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from shrinkbench.report.checklist import Line
     from shrinkbench.report.gaps import Repair
+    from shrinkbench.results.store import Problem
 
 app = typer.Typer()
 
@@ -64,6 +65,12 @@ def report(
     typer.echo(f"{written.runs} runs, {len(written.problems)} files skipped -> {written.index}")
 
 
+def _tell(what: str, problems: Iterable[Problem]) -> None:
+    """Name the files of a store that could not be used."""
+    for problem in problems:
+        typer.echo(f"{what} {problem.path}: {problem.sentence}", err=True)
+
+
 @app.command()
 def scratch(
     directory: StoreDir,
@@ -78,8 +85,7 @@ def scratch(
     from shrinkbench.results.store import existing_store
 
     results, problems = existing_store(directory).results()
-    for problem in problems:
-        typer.echo(f"skipped {problem.path}: {problem.sentence}", err=True)
+    _tell("skipped", problems)
     tables = scratch_tables(results)
     if not tables:
         raise ShrinkbenchError(
@@ -131,8 +137,7 @@ def checklist(
     results, problems = store.results()
     if not results:
         raise ShrinkbenchError(f"{directory} holds no results; run a sweep into it first")
-    for problem in problems:
-        typer.echo(f"skipped {problem.path}: {problem.sentence}", err=True)
+    _tell("skipped", problems)
     lines = checklists.decide(results, proposed=proposed or ())
     if as_json:
         skipped = [{"path": str(p.path), "problem": p.sentence} for p in problems]
@@ -263,8 +268,7 @@ def bundle(
         return
     target = out or Path(f"{source.resolve().name}.zip")
     written = bundles.write_bundle(source, target)
-    for problem in written.problems:
-        typer.echo(f"left out {problem.path}: {problem.sentence}", err=True)
+    _tell("left out", written.problems)
     typer.echo(f"{len(written.results)} runs -> {target}, content {written.digest}")
 
 
@@ -279,8 +283,7 @@ def merge(
     if len(sources) < 2:
         raise ShrinkbenchError("merge needs at least two folders or bundles")
     merged = unite(sources, out)
-    for problem in merged.problems:
-        typer.echo(f"left out {problem.path}: {problem.sentence}", err=True)
+    _tell("left out", merged.problems)
     for source, count in merged.taken:
         typer.echo(f"{count} runs from {source}")
     if merged.differing:
@@ -301,6 +304,5 @@ def leaderboard(
     from shrinkbench.report.leaderboard import write_leaderboard
 
     written = write_leaderboard(sources, out)
-    for problem in written.problems:
-        typer.echo(f"left out {problem.path}: {problem.sentence}", err=True)
+    _tell("left out", written.problems)
     typer.echo(f"leaderboard -> {written.index}")

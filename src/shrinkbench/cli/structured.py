@@ -13,9 +13,12 @@ from shrinkbench.cli.options import AsJson, Device, Model, parse_shape
 from shrinkbench.errors import ShrinkbenchError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import nn
 
     from shrinkbench.pruning import Masks
+    from shrinkbench.pruning.structured.operation import Surgery
 
 app = typer.Typer()
 
@@ -48,16 +51,13 @@ def shrink(
     """Make a masked network physically smaller, check that it computes the same, and write it."""
     from shrinkbench.metrics import count_multiply_adds, count_parameters
     from shrinkbench.pruning.structured.export import SmallNetwork, export_program, save_small
-    from shrinkbench.pruning.surgery import plan_and_shrink
 
     if out.suffix[1:].isalpha() and out.suffix not in PROGRAMS:
         raise ShrinkbenchError(
             f"--out {out}: a file ends in {', '.join(PROGRAMS)}; name one of these, or a folder for the weights"
         )
     module, loaded, shape, classes = _masked_network(model, masks, weights, input_shape, complete=complete)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        small, surgery = plan_and_shrink(module, loaded, shape)
+    small, surgery, left = _cut(module, loaded, shape)
     if out.suffix in PROGRAMS:
         export_program(small, out, shape)
     else:
@@ -68,7 +68,7 @@ def shrink(
         "parameters_small": count_parameters(small),
         "multiply_adds": count_multiply_adds(module, shape),
         "multiply_adds_small": count_multiply_adds(small, shape),
-        "left_in_place": [str(entry.message) for entry in caught if _is_ours(entry)],
+        "left_in_place": left,
     }
     if as_json:
         typer.echo(json.dumps(report, indent=1))
@@ -81,10 +81,14 @@ def shrink(
         typer.echo(f"note: {sentence}")
 
 
-def _is_ours(entry: warnings.WarningMessage) -> bool:
-    from shrinkbench.pruning.surgery import LeftWholeWarning
+def _cut(module: nn.Module, masks: Masks, shape: Sequence[int]) -> tuple[nn.Module, Surgery, list[str]]:
+    """The smaller network, what was done, and a sentence for each group of channels that had to stay."""
+    from shrinkbench.pruning.surgery import LeftWholeWarning, plan_and_shrink
 
-    return issubclass(entry.category, LeftWholeWarning)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        small, surgery = plan_and_shrink(module, masks, shape)
+    return small, surgery, [str(w.message) for w in caught if issubclass(w.category, LeftWholeWarning)]
 
 
 @app.command()
@@ -106,14 +110,10 @@ def latency(
 
     from shrinkbench.metrics import count_multiply_adds, measure_size
     from shrinkbench.metrics.latency import Conditions, time_forward
-    from shrinkbench.pruning.surgery import shrink as make_smaller
     from shrinkbench.runner import resolve_device
 
     module, loaded, shape, _ = _masked_network(model, masks, weights, input_shape, complete=complete)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        small = make_smaller(module, loaded, shape)
-    left = [str(entry.message) for entry in caught if _is_ours(entry)]
+    small, _, left = _cut(module, loaded, shape)
     masked = copy.deepcopy(module)
     loaded.apply(masked)
     networks = {"dense": module, "masked": masked, "small": small}

@@ -141,5 +141,10 @@ def _whole(name: str, shape: torch.Size) -> Part:
 
 residual_blocks = STRUCTURES.add(
     "residual-blocks",
-    Structure("residual-blocks", "residual branches as a whole; what runs beside them stays", _residual_blocks),
+    Structure(
+        "residual-blocks",
+        "residual branches as a whole; what runs beside them stays",
+        _residual_blocks,
+        whole=True,
+    ),
 )

@@ -14,10 +14,10 @@ from dataclasses import replace
 from typing import Any
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.pruning.allocation import ALLOCATIONS, given, independent
+from shrinkbench.pruning.allocation import ALLOCATIONS, given, global_, independent
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.finetuning import FINETUNINGS
-from shrinkbench.pruning.method import METHODS, SCORES, PruningMethod
+from shrinkbench.pruning.method import METHODS, SCORES, PruningMethod, decided_by
 from shrinkbench.pruning.scheduling import SCHEDULES, at_initialisation, one_shot
 from shrinkbench.pruning.structure import STRUCTURES, Units
 from shrinkbench.registry import Registry
@@ -41,34 +41,38 @@ def control_named(name: str) -> PruningMethod | None:
 def same_proportions(score: str, method: PruningMethod) -> PruningMethod:
     """Prune by ``score``, keeping as many units in each layer as ``method`` does at the same moment.
 
-    Structure, schedule and fine-tuning are those of ``method``. Of a method that prunes while it trains, the
-    proportions must be known beforehand, which they are if it allocates by layer; its control is pruned once.
+    Where units are whole layers, that would leave nothing to choose: as much is kept in the whole network.
+    Structure, schedule and fine-tuning are those of ``method``. Where it decides at the end of a training of
+    its own, the control is trained alike. Where it prunes while it trains, the proportions must be known
+    beforehand, which they are if it allocates by layer; the control is then pruned once.
     """
     entry = SCORES.get(score)
-    if "allocation" in entry.decides or ("structure" in entry.decides and method.structure != entry.structure):
+    settled = decided_by(entry.function)
+    if "allocation" in settled or ("structure" in settled and method.structure != entry.structure):
         raise ShrinkbenchError(
             f"the score '{score}' decides for itself what goes where, so that it cannot take the proportions "
             f"of another method; there is no control {score}@{method.name}"
         )
     schedule = method.schedule
-    if schedule.during is not None:
+    if schedule.during is not None and not schedule.decided_last:
         if method.allocation.name in ("global", "independent"):
             raise ShrinkbenchError(
                 f"the layerwise proportions of '{method.name}' are known only after its training; there is no "
                 f"control {score}@{method.name}, choose a method that prunes before training or by layer"
             )
         schedule = at_initialisation if schedule.start == "initialisation" else one_shot
+    share = f"as:{method.name}"
+    as_much = replace(global_, name=share) if method.structure.whole else given(share, _weights_of(method))
     return PruningMethod(
         name=f"{score}@{method.name}",
         score=entry.function,
         structure=method.structure,
-        allocation=given(f"as:{method.name}", _weights_of(method)),
+        allocation=as_much,
         schedule=schedule,
         finetuning=method.finetuning,
         needs=tuple(dict.fromkeys((*entry.needs, *method.needs))),
         batch_count=max(entry.batch_count, method.batch_count),
         reference="blalock2020state",
-        decides=entry.decides,
         like=method,
         imposed=("structure", "allocation"),
     )

@@ -153,7 +153,8 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
     """The masks of one round, which keep ``ctx.budget`` of the prunable weights."""
     ctx = copy.copy(ctx)
     ctx.structure = method.structure
-    found = _scored(method, ctx) if scores is None else scores
+    # What a schedule has learned are the scores of the method that trained; its controls have their own.
+    found = _scored(method, ctx) if scores is None or method.like is not None else scores
     if isinstance(found, Masks):
         ignored = {"structure", "allocation"}.intersection(method.imposed)
         if ignored and not method.decides:

@@ -23,16 +23,36 @@ Score = Callable[[PruneContext], Scores | structures.UnitScores | Masks]
 Update = Callable[[PruneContext, Masks], Mapping[str, Tensor]]
 
 
+def decides(*axes: str) -> Callable[[Score], Score]:
+    """Say of the decorated score which of ``structure`` and ``allocation`` it settles by itself.
+
+    These axes of a method are then only a description, and asking for others is refused. A score that returns
+    ``Masks`` settles at least one of them.
+    """
+
+    def mark(score: Score) -> Score:
+        vars(score)["decides"] = axes
+        return score
+
+    return mark
+
+
+def decided_by(score: Score) -> tuple[str, ...]:
+    """The axes that ``score`` was marked with by :func:`decides`."""
+    axes: tuple[str, ...] = getattr(score, "decides", ())
+    return axes
+
+
 @dataclass(frozen=True, kw_only=True)
 class PruningMethod:
     """structure x score x allocation x schedule x fine-tuning.
 
     ``score`` returns weight-shaped scores (higher = keep), scores of units, or, to decide everything itself,
-    ``Masks``; ``decides`` names the axes that are then only a description. ``update`` returns new values for
-    weights that stay, once masks are decided. ``needs`` names what is looked at beyond the weights (``data``,
-    ``labels``, ``gradients``); ``batch_count`` is how many minibatches that takes; ``reference`` is a key of
-    docs/references.bib. ``like`` is the method whose layerwise proportions a control has; ``imposed`` are the
-    axes that were changed from what the score was registered with.
+    ``Masks`` (see :func:`decides`). ``update`` returns new values for weights that stay, once masks are
+    decided. ``needs`` names what is looked at beyond the weights (``data``, ``labels``, ``gradients``);
+    ``batch_count`` is how many minibatches that takes; ``reference`` is a key of docs/references.bib. ``like``
+    is the method whose layerwise proportions a control has; ``imposed`` are the axes that were changed from
+    what the score was registered with.
     """
 
     name: str
@@ -45,7 +65,6 @@ class PruningMethod:
     needs: tuple[str, ...] = ()
     batch_count: int = 1
     reference: str = ""
-    decides: tuple[str, ...] = ()
     like: PruningMethod | None = None
     imposed: tuple[str, ...] = ()
 
@@ -53,6 +72,11 @@ class PruningMethod:
     def summary(self) -> str:
         """First line of the score's docstring."""
         return (inspect.getdoc(self.score) or "").partition("\n")[0]
+
+    @property
+    def decides(self) -> tuple[str, ...]:
+        """The axes that the score settles by itself."""
+        return decided_by(self.score)
 
     @property
     def axes(self) -> tuple[str, ...]:
@@ -117,7 +141,6 @@ class ScoreEntry:
     function: Score
     needs: tuple[str, ...]
     batch_count: int
-    decides: tuple[str, ...]
     structure: structures.Structure
 
 
@@ -135,11 +158,10 @@ def pruning_method(
     needs: tuple[str, ...] = (),
     batch_count: int = 1,
     reference: str = "",
-    decides: tuple[str, ...] = (),
 ) -> Callable[[Score], Score]:
     """Register the decorated score as the method ``name``; decorators may be stacked.
 
-    A score that returns ``Masks`` names in ``decides`` which of ``structure`` and ``allocation`` it settles.
+    A score that returns ``Masks`` is marked with :func:`decides` below them.
 
     >>> @pruning_method("doctest_smallest_square")
     ... def doctest_square(ctx):
@@ -161,10 +183,9 @@ def pruning_method(
             needs=needs,
             batch_count=batch_count,
             reference=reference,
-            decides=decides,
         )
         if score.__name__ not in SCORES:
-            SCORES.add(score.__name__, ScoreEntry(score, needs, batch_count, decides, structure))
+            SCORES.add(score.__name__, ScoreEntry(score, needs, batch_count, structure))
         elif SCORES.get(score.__name__).function is not score:
             raise ShrinkbenchError(
                 f"another score is called '{score.__name__}' already; give the function of method '{name}' "

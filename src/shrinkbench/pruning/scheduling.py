@@ -25,6 +25,7 @@ class Schedule:
     are then trained with the pretraining recipe in place of the fine-tuning one. Between the compressions
     the network is trained if ``train_between``. ``during`` makes the hook of a schedule that prunes while it
     trains: the network is then trained once, with that hook, and fine-tuned afterwards if ``train_after``.
+    With ``decided_last``, the hook asks for masks once, when its training is over.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Schedule:
     train_between: bool = True
     during: MakeHook | None = None
     train_after: bool = False
+    decided_last: bool = False
 
     def __call__(self, target: float) -> tuple[float, ...]:
         """The compressions on the way to ``target``."""

@@ -80,13 +80,15 @@ class Structure:
     """A named rule ``(context, scores) -> Grouping``.
 
     ``overlapping``: a weight may belong to several units (it stays if all of them stay), so that removed
-    weights do not add up, and the budget is found by bisection. ``pattern`` is (n, m) of an N:M structure.
+    weights do not add up, and the budget is found by bisection. ``whole``: no layer has more than one unit.
+    ``pattern`` is (n, m) of an N:M structure.
     """
 
     name: str
     description: str
     group: Callable[[PruneContext, Scores], Grouping]
     overlapping: bool = False
+    whole: bool = False
     pattern: tuple[int, int] | None = None
 
 

@@ -9,7 +9,6 @@ inside what stays remain zeros.
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,18 +18,17 @@ from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.probe import require_materialised
-from shrinkbench.pruning.coupling import Coupling, Group, Slice, couple
+from shrinkbench.pruning.coupling import Coupling, Group, couple
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.structured.attention import is_attention, reads_its_weights_itself
 from shrinkbench.pruning.structured.checking import agree, forward, outputs_of, probe_inputs, revealing_copy
+from shrinkbench.pruning.structured.dead_units import LeftWholeWarning, dead_units, warn_left
 from shrinkbench.pruning.structured.operation import Surgery, operate
+
+__all__ = ["LeftWholeWarning", "plan_and_shrink", "shrink"]
 
 _Conv = nn.modules.conv._ConvNd
 _Norm = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
-
-
-class LeftWholeWarning(UserWarning):
-    """Channels that the masks remove but that surgery had to leave in place, with the reason."""
 
 
 def shrink(
@@ -65,7 +63,7 @@ def plan_and_shrink(
     as_masks = masks if isinstance(masks, Masks) else Masks(masks)
     as_masks.apply(masked)
     coupling = couple(masked, input_shape)
-    dead = _dead_units(masked, as_masks, coupling, input_shape)
+    dead = dead_units(masked, as_masks, coupling, input_shape)
     revealing = revealing_copy(masked, as_masks)
     reference = outputs_of(revealing, input_shape)
 
@@ -89,7 +87,7 @@ def plan_and_shrink(
                 "the smaller network does not compute what the masked one does, whichever channels are left "
                 "whole; this network cannot be made smaller"
             )
-        _warn(
+        warn_left(
             f"removing channels of {_listed(bad)} changes the output: torch-pruning misreads this network there"
         )
     return operate(masked, surgery), surgery
@@ -146,115 +144,6 @@ class _Plan:
     def _outputs_left(self, path: str, channels: int) -> int:
         stays = self.kept.get(f"{path}.weight", {}).get(0)
         return channels if channels == 1 or stays is None else int(stays.sum())
-
-
-# --- what is dead ------------------------------------------------------------------------------------------
-
-
-def _dead_units(
-    masked: nn.Module, masks: Masks, coupling: Coupling, input_shape: Sequence[int]
-) -> dict[str, Tensor]:
-    """Group -> boolean tensor of its units that do not reach the output; groups without any are left out."""
-    silent = _silent_inputs(masked, coupling, input_shape)
-    dead: dict[str, Tensor] = {}
-    for group in coupling.groups:
-        unheard = _all_slices(group, "consumes", lambda s: _masked_positions(masks, s))
-        gone = units_without_filters(group, masks)
-        quiet = gone & _all_slices(group, "consumes", lambda s: silent[s.tensor])
-        removable = unheard | quiet
-        if not any(bool(masks[t].any()) for t in _filters(group) if t in masks):
-            gone = torch.zeros_like(gone)  # layers without any weight left become constants, nothing stays
-        if group.whole is not None:
-            if bool(gone.any()):
-                _warn(f"{int(gone.sum())} pruned channels of '{group.layer}' stay in place: {group.whole}")
-            continue
-        constant = int((gone & ~removable).sum())
-        if constant:
-            _warn(
-                f"{constant} channels of '{group.layer}' have no filter left but still carry a constant (a "
-                "batch-norm shift or bias) and stay; mask whole channels, or complete_masks() first"
-            )
-        if bool(removable.any()):
-            dead[group.layer] = removable
-    return dead
-
-
-def _filters(group: Group) -> tuple[str, ...]:
-    """Weights that produce the group's units."""
-    return tuple(s.tensor for s in group.slices if s.role == "produces" and s.tensor.endswith("weight"))
-
-
-def units_without_filters(group: Group, masks: Mapping[str, Tensor]) -> Tensor:
-    """Units of which the masks leave no producing weight; those that no weight produces are not among them."""
-    gone = torch.ones(group.units, dtype=torch.bool)
-    produced = torch.zeros(group.units, dtype=torch.bool)
-    for piece in group.slices:
-        if piece.tensor in _filters(group) and piece.role == "produces":
-            gone &= _per_unit(group, piece, _masked_positions(masks, piece))
-            produced[piece.unit[piece.unit >= 0]] = True
-    return gone & produced
-
-
-def _all_slices(group: Group, role: str, of: Callable[[Slice], Tensor]) -> Tensor:
-    """Per unit: whether ``of`` holds at every position of the slices in ``role``; false without any."""
-    slices = [s for s in group.slices if s.role == role]
-    result = torch.full((group.units,), bool(slices))
-    for piece in slices:
-        result &= _per_unit(group, piece, of(piece))
-    return result
-
-
-def _per_unit(group: Group, piece: Slice, positions: Tensor) -> Tensor:
-    """Per unit: whether ``positions`` holds at all of its positions in ``piece``."""
-    here = piece.unit >= 0
-    failing = torch.zeros(group.units, dtype=torch.bool)
-    failing[piece.unit[here & ~positions]] = True
-    return ~failing
-
-
-def _masked_positions(masks: Mapping[str, Tensor], piece: Slice) -> Tensor:
-    """Positions along the slice's dimension at which no weight is kept."""
-    if piece.tensor not in masks:
-        return torch.zeros(len(piece.unit), dtype=torch.bool)
-    mask = masks[piece.tensor]
-    others = [d for d in range(mask.dim()) if d != piece.dim]
-    return ~(mask.any(dim=others) if others else mask).cpu()
-
-
-def _silent_inputs(masked: nn.Module, coupling: Coupling, input_shape: Sequence[int]) -> dict[str, Tensor]:
-    """Consuming weight -> input channels that are exactly zero for random inputs."""
-    layers = {
-        s.tensor.rpartition(".")[0]: s.tensor for g in coupling.groups for s in g.slices if s.role == "consumes"
-    }
-    silent: dict[str, Tensor] = {}
-
-    def watch(tensor: str) -> Callable[[nn.Module, Any], None]:
-        def note(layer: nn.Module, inputs: Any) -> None:
-            x = inputs[0].detach()
-            dim = 1 if isinstance(layer, _Conv) else x.dim() - 1
-            zero = ~(x != 0).any(dim=[d for d in range(x.dim()) if d != dim]).cpu()
-            silent[tensor] = silent[tensor] & zero if tensor in silent else zero
-
-        return note
-
-    handles = [
-        masked.get_submodule(path).register_forward_pre_hook(watch(tensor))
-        for path, tensor in layers.items()
-        if isinstance(masked.get_submodule(path), _Conv | nn.Linear)
-    ]
-    try:
-        forward(masked, probe_inputs(masked, input_shape))
-    finally:
-        for handle in handles:
-            handle.remove()
-    for group in coupling.groups:
-        for piece in group.slices:  # attention applies its projection without calling the layer
-            if piece.role == "consumes":
-                silent.setdefault(piece.tensor, torch.zeros(len(piece.unit), dtype=torch.bool))
-    return silent
-
-
-# --- what to do about it -----------------------------------------------------------------------------------
 
 
 def _plan(
@@ -345,7 +234,7 @@ def _plan_selections(plan: _Plan, masked: nn.Module, masks: Masks, coupling: Cou
             continue
         if _inside(path, direct):
             left = int((arriving & ~read).sum())
-            _warn(f"{left} inputs that '{path}' ignores stay in place: attention does not call that layer")
+            warn_left(f"{left} inputs that '{path}' ignores stay in place: attention does not call that layer")
             continue
         stays = arriving & read
         plan.keep(tensor, 1, stays)
@@ -409,7 +298,3 @@ def _sound(layers: tuple[str, ...], agrees: Callable[[tuple[str, ...]], bool]) -
 def _listed(layers: Sequence[str]) -> str:
     shown = ", ".join(f"'{layer}'" for layer in layers[:4])
     return shown if len(layers) <= 4 else f"{shown} and {len(layers) - 4} more layers"
-
-
-def _warn(message: str) -> None:
-    warnings.warn(message, LeftWholeWarning, stacklevel=2)

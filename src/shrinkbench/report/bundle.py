@@ -224,7 +224,7 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
     the difference is counted. A store that ``out`` already holds is the first source. Raises
     ``ShrinkbenchError`` for a folder ``out`` of anything else.
     """
-    if out.exists() and not (out.is_dir() and not any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
         existing_store(out)
         sources = [out, *(source for source in sources if source.resolve() != out.resolve())]
     bundles = [read_source(source) for source in sources]

@@ -37,9 +37,8 @@ def run(spec: RunSpec, workspace: Workspace) -> RunResult:
     try:
         result = _run(spec, workspace, watch)
     except Exception as error:
-        if (
-            not isinstance(error, ShrinkbenchError) or error.__cause__ is not None
-        ):  # a mistake in someone's code
+        in_code = not isinstance(error, ShrinkbenchError) or error.__cause__ is not None
+        if in_code:  # someone's mistake, which its sentence alone does not let them find
             write_atomically(store.run_dir(spec.key) / "traceback.txt", traceback.format_exc().encode())
         return record_failure(spec, workspace, sentence_of(error), watch)
     store.write(result)

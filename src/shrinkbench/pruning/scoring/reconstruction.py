@@ -26,7 +26,7 @@ from shrinkbench.pruning.allocation import (
 )
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.pruning.method import pruning_method
+from shrinkbench.pruning.method import decides, pruning_method
 from shrinkbench.pruning.observation import Product
 from shrinkbench.pruning.structure import Units, four_of_eight, two_of_four
 
@@ -94,7 +94,6 @@ def _wanda_layer(
     needs=("data",),
     batch_count=2,
     reference="sun2024simple",
-    decides=("allocation",),
 )
 @pruning_method(
     "wanda_2_4",
@@ -103,7 +102,6 @@ def _wanda_layer(
     needs=("data",),
     batch_count=2,
     reference="sun2024simple",
-    decides=("allocation",),
 )
 @pruning_method(
     "wanda",
@@ -111,8 +109,8 @@ def _wanda_layer(
     needs=("data",),
     batch_count=2,
     reference="sun2024simple",
-    decides=("allocation",),
 )
+@decides("allocation")
 def wanda(ctx: PruneContext) -> Masks:
     """``|w|`` times the L2 norm of the inputs that it multiplies, compared within each row; no new values."""
     return layer_by_layer(ctx, _wanda_layer)
@@ -238,7 +236,6 @@ def _make_up(weights: Tensor, masks: Tensor, roots: Tensor, piece: slice) -> Non
     needs=("data",),
     batch_count=2,
     reference="frantar2023sparsegpt",
-    decides=("allocation",),
 )
 @pruning_method(
     "sparsegpt",
@@ -246,8 +243,8 @@ def _make_up(weights: Tensor, masks: Tensor, roots: Tensor, piece: slice) -> Non
     needs=("data",),
     batch_count=2,
     reference="frantar2023sparsegpt",
-    decides=("allocation",),
 )
+@decides("allocation")
 def sparsegpt(ctx: PruneContext) -> Masks:
     """``w^2 / [H^-1]_ww`` of each layer's squared error, column by column; the columns to the right make up."""
     return layer_by_layer(ctx, _sparsegpt_layer)

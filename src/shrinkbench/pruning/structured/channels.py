@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning.coupling import Coupling, Group, couple
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.pruning.surgery import units_without_filters
+from shrinkbench.pruning.structured.dead_units import units_without_filters
 
 
 def masks_of_units(module: nn.Module, coupling: Coupling, keep: Mapping[str, Tensor]) -> Masks:

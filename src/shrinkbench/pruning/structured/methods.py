@@ -11,7 +11,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning.allocation import layerwise
 from shrinkbench.pruning.context import PruneContext, Scores
 from shrinkbench.pruning.coupling import couple
-from shrinkbench.pruning.method import pruning_method
+from shrinkbench.pruning.method import decides, pruning_method
 from shrinkbench.pruning.scoring.filters import batch_norm_scale
 from shrinkbench.pruning.scoring.magnitude import magnitude, random
 from shrinkbench.pruning.structure import STRUCTURES, Grouping, Structure, Units, UnitScores
@@ -32,8 +32,8 @@ pruning_method("branch_l1", structure=branches, reference="huang2018data")(magni
     needs=("data", "labels", "gradients"),
     batch_count=8,
     reference="molchanov2019importance",
-    decides=("structure",),
 )
+@decides("structure")
 def channel_taylor(ctx: PruneContext) -> UnitScores:
     """Squared first-order change ``(sum of w * dL/dw over a channel's filters)^2``, summed over minibatches."""
     groups = prunable_groups(ctx, couple(ctx.module, ctx.input_shape))

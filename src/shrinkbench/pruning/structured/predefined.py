@@ -19,7 +19,7 @@ from shrinkbench.pruning.allocation import given
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.coupling import Coupling, couple
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.pruning.method import PruningMethod
+from shrinkbench.pruning.method import PruningMethod, decides
 from shrinkbench.pruning.structured.channels import masks_of_units
 from shrinkbench.pruning.structured.structures import channels, readers, unit_scores
 
@@ -123,6 +123,7 @@ def predefined_named(name: str) -> PruningMethod | None:
             raise ShrinkbenchError(f"there is no predefined target '{name}'; choose {', '.join(known)}")
         return None
 
+    @decides("structure", "allocation")
     def predefined(ctx: PruneContext) -> Masks:
         """Keep as many filters of each layer as were published."""
         return masks_of_target(ctx, target)
@@ -135,7 +136,6 @@ def predefined_named(name: str) -> PruningMethod | None:
         needs=() if target.choice == "l1" else ("data",),
         batch_count=1 if target.choice == "l1" else 8,
         reference=target.reference,
-        decides=("structure", "allocation"),
     )
 
 

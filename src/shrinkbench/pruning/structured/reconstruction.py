@@ -18,12 +18,12 @@ from shrinkbench.pruning.allocation import layerwise
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.coupling import Coupling, couple
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.pruning.method import pruning_method
+from shrinkbench.pruning.method import decides, pruning_method
 from shrinkbench.pruning.observation import Product
 from shrinkbench.pruning.structured.channels import masks_of_units
+from shrinkbench.pruning.structured.dead_units import units_without_filters
 from shrinkbench.pruning.structured.selecting import greedy_removal, lasso_selection, least_squares_scales
 from shrinkbench.pruning.structured.structures import Reader, chained_channels, readers
-from shrinkbench.pruning.surgery import units_without_filters
 
 ROWS_PER_BATCH = 4096  # sampled outputs of a layer per batch of images
 
@@ -172,8 +172,8 @@ def by_thinet(
     needs=("data",),
     batch_count=8,
     reference="luo2017thinet",
-    decides=("structure", "allocation"),
 )
+@decides("structure", "allocation")
 def thinet(ctx: PruneContext) -> Masks:
     """Greedy: the channels whose joint share of the next layer's output is smallest go; least squares rescales.
 
@@ -223,8 +223,8 @@ def _summed(rows: Tensor, of_row: Tensor, units: int) -> Tensor:
     needs=("data",),
     batch_count=8,
     reference="he2017channel",
-    decides=("structure", "allocation"),
 )
+@decides("structure", "allocation")
 def channel_regression(ctx: PruneContext) -> Masks:
     """LASSO over channel gates against the unpruned network's outputs, then least squares for the weights.
 

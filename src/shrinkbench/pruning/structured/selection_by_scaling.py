@@ -165,6 +165,7 @@ scaled_branches = SCHEDULES.add(
         once,
         start="initialisation",
         during=partial(ScaledBranches, penalty=PENALTY),
+        decided_last=True,
     ),
 )
 

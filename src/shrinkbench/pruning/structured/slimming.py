@@ -22,7 +22,7 @@ from shrinkbench.pruning.context import PruneContext, Scores
 from shrinkbench.pruning.coupling import Coupling, Group, couple
 from shrinkbench.pruning.during import PruningHook, Setting
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.pruning.method import METHODS, PruningMethod, pruning_method
+from shrinkbench.pruning.method import METHODS, PruningMethod, decides, pruning_method
 from shrinkbench.pruning.scheduling import SCHEDULES, Schedule, once
 from shrinkbench.pruning.selection import keep_highest
 from shrinkbench.pruning.structure import STRUCTURES, Grouping, Structure, Units, UnitScores
@@ -203,6 +203,7 @@ def _schedule(penalty: str) -> Schedule:
             start="initialisation",
             during=partial(Slimming, penalty=float(penalty)),
             train_after=True,
+            decided_last=True,
         ),
     )
 
@@ -215,18 +216,15 @@ strong_penalty, weak_penalty = _schedule("1e-4"), _schedule("1e-5")
     structure=scaled,
     schedule=strong_penalty,
     reference="liu2017learning",
-    decides=("structure",),
 )
 @pruning_method(
     "network_slimming_residual",
     structure=scaled,
     schedule=weak_penalty,
     reference="liu2017learning",
-    decides=("structure",),
 )
-@pruning_method(
-    "slimming_without_penalty", structure=scaled, reference="liu2017learning", decides=("structure",)
-)
+@pruning_method("slimming_without_penalty", structure=scaled, reference="liu2017learning")
+@decides("structure")
 def smallest_scale(ctx: PruneContext) -> UnitScores:
     """Magnitude of batch-norm scales, compared over the whole network."""
     return UnitScores(_scales(ctx.module, couple(ctx.module, ctx.input_shape)))
@@ -242,6 +240,7 @@ def fraction_named(name: str) -> PruningMethod | None:
         return None
     fraction = int(match[2]) / 100
 
+    @decides("structure", "allocation")
     def smallest_fraction(ctx: PruneContext) -> Masks:
         """The channels of the smallest scales go, a fraction of all."""
         return slimming_masks(ctx.module, ctx.input_shape, fraction)
@@ -254,5 +253,4 @@ def fraction_named(name: str) -> PruningMethod | None:
         name=name,
         score=smallest_fraction,
         allocation=given(name, lambda units, ctx: {}),
-        decides=("structure", "allocation"),
     )

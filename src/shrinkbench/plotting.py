@@ -180,7 +180,7 @@ def save(figure: Figure, stem: Path, *, formats: Iterable[str] = FORMATS) -> lis
         with figure_style():
             if figure.get_layout_engine() is not None:
                 figure.draw_without_rendering()
-                figure.set_layout_engine("none")  # the layout is settled: do not solve it for each format
+                figure.set_layout_engine(None)  # settled: "none" would still cost a drawing per format
             for path in paths:
                 options: dict[str, Any] = {"metadata": nothing.get(path.suffix[1:])}
                 if path.suffix == ".png":

@@ -22,7 +22,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.literature.store import load_corpus
 from shrinkbench.plotting import FORMATS, load_backends, save
 from shrinkbench.report import checklist as checklists
 from shrinkbench.report.citations import bibtex, cite
@@ -33,7 +32,7 @@ from shrinkbench.report.observations import AXES, METRICS, Observations, aggrega
 from shrinkbench.report.origin import trace
 from shrinkbench.report.payload import as_script, build_payload
 from shrinkbench.report.pitfalls import find_pitfalls
-from shrinkbench.report.published import as_data_uri, files_of, read_published, write_published
+from shrinkbench.report.published import as_data_uri, check_corpus, files_of, read_published, write_published
 from shrinkbench.report.scratch import scratch_tables
 from shrinkbench.report.tables import TEXTS, Table, all_tables, latency_table, p_value
 from shrinkbench.report.verdict import BASES, Verdict, Win, reach_verdict
@@ -73,10 +72,6 @@ def write_report(
     if not results:
         hint = f" ({problems[0].path} {problems[0].sentence})" if problems else ""
         raise ShrinkbenchError(f"{store_dir} holds no results; run a sweep into it first{hint}")
-    plan = store.find_plan()
-    if isinstance(plan, Problem):
-        problems, plan = [plan, *problems], None
-    literature = load_corpus(corpus)
     evidence = checklists.gather(results, proposed=proposed)
     figures, beside = out_dir / "figures", out_dir / "published"
     drawn = ACCURACIES if with_figures else ()
@@ -84,8 +79,13 @@ def write_report(
         partial(write_tradeoffs, evidence.observations, figures, metric=metric) for metric in drawn
     ]
     if with_figures:
-        work.append(partial(write_published, to_frame(results), literature, beside))
+        if corpus is not None:
+            check_corpus(corpus)  # told before anything is drawn
+        work.append(partial(write_published, results, corpus, beside))
     with _beside(work):
+        plan = store.find_plan()
+        if isinstance(plan, Problem):
+            problems, plan = [plan, *problems], None
         verdict = reach_verdict(evidence.observations)
         tables = [*scratch_tables(results), *all_tables(evidence.observations)]
         tables += [table for table in (set_up_table(results), latency_table(results)) if table]

@@ -8,9 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shrinkbench.report.observations import digest_once
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import Plan
-from shrinkbench.spec import ExperimentSpec, Value, digest
+from shrinkbench.spec import ExperimentSpec, Value
 
 
 @dataclass(frozen=True)
@@ -91,10 +92,8 @@ def _machines(results: Sequence[RunResult]) -> tuple[Machine, ...]:
 def _definitions(values: Iterable[Value]) -> tuple[Definition, ...]:
     counted: Counter[str] = Counter()
     found: dict[str, Value] = {}
-    keys: dict[int, str] = {}
-    values = list(values)  # kept alive, so that identities stay theirs
     for value in values:
-        key = keys.get(id(value)) or keys.setdefault(id(value), digest(value))
+        key = digest_once(value)
         counted[key] += 1
         found.setdefault(key, value)
     definitions = [

@@ -6,10 +6,9 @@ import base64
 from collections.abc import Sequence
 from pathlib import Path
 
-import pandas as pd
-
-from shrinkbench.literature.corpus import Corpus
 from shrinkbench.plotting import FORMATS
+from shrinkbench.results.frame import to_frame
+from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import write_atomically
 from shrinkbench.spec import Value
 
@@ -35,15 +34,27 @@ _INDEX = "published.json"
 _PARTS = (*FORMATS, "csv", "md")
 
 
-def write_published(frame: pd.DataFrame, corpus: Corpus, folder: Path) -> None:
-    """Draw every task of the result table ``frame`` that ``corpus`` has results for, and note the rest."""
+def check_corpus(directory: Path) -> None:
+    """Raise ``ShrinkbenchError`` where ``directory`` is no corpus."""
+    from shrinkbench.literature.store import load_corpus
+
+    load_corpus(directory)
+
+
+def write_published(results: Sequence[RunResult], directory: Path | None, folder: Path) -> None:
+    """Draw every task of ``results`` that a corpus has results for, and note the rest.
+
+    The corpus is the one in ``directory``, or the bundled one.
+    """
     from shrinkbench.literature.overlay import overlay
     from shrinkbench.literature.overlay_figure import write_overlay
+    from shrinkbench.literature.store import load_corpus
 
+    corpus = load_corpus(directory)
     found: list[Beside] = []
     unmatched: Sequence[str] = ()
-    if (frame["status"] == "done").any():
-        laid = overlay(frame, corpus)
+    if any(result.status == "done" for result in results):
+        laid = overlay(to_frame(results), corpus)
         unmatched = laid.unmatched
         for one in laid.found:
             stem = write_overlay(one, folder)[0].stem

@@ -4,7 +4,7 @@ from shrinkbench.pruning.context import PruneContext, Scores
 from shrinkbench.pruning.deciding import budget, prunable_names, prune, training_hook
 from shrinkbench.pruning.finetuning import FINETUNINGS, Finetuning, restart
 from shrinkbench.pruning.masks import Masks, Upholder, save_tensors
-from shrinkbench.pruning.method import METHODS, PruningMethod, pruning_method
+from shrinkbench.pruning.method import METHODS, PruningMethod, decides, pruning_method
 from shrinkbench.pruning.plugins import load_entry_points, load_plugin
 
 # The methods register themselves when their module is read.
@@ -24,6 +24,7 @@ __all__ = [
     "Scores",
     "Upholder",
     "budget",
+    "decides",
     "load_entry_points",
     "load_plugin",
     "prunable_names",

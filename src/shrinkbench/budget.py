@@ -138,7 +138,7 @@ def common_set_up(
         return "none"
     if (a.weights, a.seed, a.method.start) != (b.weights, b.seed, b.method.start):
         return "task"
-    if _training(a.recipe) != _training(b.recipe):
+    if a.recipe != b.recipe and _training(a.recipe) != _training(b.recipe):
         return "weights"
     if budgets is None:
         return "finetuning"

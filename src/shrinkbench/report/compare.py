@@ -58,14 +58,14 @@ def curves(observations: Observations, axis: str, metric: str) -> tuple[Curve, .
 
 def _curves(observations: Observations, axis: str, metric: str) -> Iterator[Curve]:
     start = observations.control.groupby(["task", "seed"])[metric].mean().to_dict()
-    for (task, method, seed), group in groups(
-        observations.pruned, "task", "method", "seed", only=(axis, metric)
-    ):
-        x, y = group[axis].to_numpy(dtype=float), group[metric].to_numpy(dtype=float)
-        known = np.isfinite(x) & np.isfinite(y)
-        x, y = x[known], y[known]
-        if not len(x):
+    xs, ys = (observations.pruned[column].to_numpy(dtype=float, na_value=math.nan) for column in (axis, metric))
+    known = np.isfinite(xs) & np.isfinite(ys)
+    rows: dict[Any, Any] = observations.pruned.groupby(["task", "method", "seed"]).indices
+    for (task, method, seed), places in sorted(rows.items()):
+        places = places[known[places]]
+        if not len(places):
             continue
+        x, y = xs[places], ys[places]
         if (task, seed) in start:
             x, y = np.r_[1.0, x], np.r_[start[task, seed], y]
         order = np.argsort(x, kind="stable")

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from pathlib import Path
 
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from shrinkbench.plotting import COLUMN_WIDTH, figure_style, fixed_figure, shortened
+from shrinkbench.plotting import COLUMN_WIDTH, figure_style, fixed_figure, save, shortened
 from shrinkbench.report.ranks import Ranking
 
 AXIS_WIDTH, ROW, CHARACTER = 330.0, 22.0, 6.9
+RANKING = "critical-difference"
+"""Name of the files of the figure for papers."""
 
 
 def critical_difference_svg(methods: Sequence[str], ranking: Ranking) -> str:
@@ -87,6 +90,11 @@ def critical_difference_figure(methods: Sequence[str], ranking: Ranking) -> Figu
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         axes.set_xlabel(f"mean rank (1 is best), critical difference {ranking.critical_difference:.2f}")
     return figure
+
+
+def write_ranking(methods: Sequence[str], ranking: Ranking, folder: Path) -> list[Path]:
+    """Draw it into ``folder`` as SVG, PDF and PNG."""
+    return save(critical_difference_figure(methods, ranking), folder / RANKING)
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, width: float = 1) -> str:

@@ -22,10 +22,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.plotting import FORMATS, load_backends, save
+from shrinkbench.plotting import FORMATS, load_backends
 from shrinkbench.report import checklist as checklists
 from shrinkbench.report.citations import bibtex, cite
-from shrinkbench.report.diagram import critical_difference_figure, critical_difference_svg
+from shrinkbench.report.diagram import RANKING, critical_difference_svg, write_ranking
 from shrinkbench.report.fairness import set_up_table
 from shrinkbench.report.figures import ACCURACIES, FIGURES, figure_name, write_tradeoffs
 from shrinkbench.report.observations import AXES, METRICS, Observations, aggregate
@@ -87,24 +87,25 @@ def write_report(
         if isinstance(plan, Problem):
             problems, plan = [plan, *problems], None
         verdict = reach_verdict(evidence.observations)
-        tables = [*scratch_tables(results), *all_tables(evidence.observations)]
-        tables += [table for table in (set_up_table(results), latency_table(results)) if table]
-        written = _write_data(results, evidence.observations, tables, out_dir)
-        citations = cite(results)
-        written.append(out_dir / "references.bib")
-        write_atomically(written[-1], bibtex(citations).encode(), durable=False)
-        content = {
-            **_facts(store_dir, results, problems, plan, evidence.observations),
-            **_judgement(results, evidence),
-            **_verdict(verdict, evidence.observations),
-            "tables_by_group": _grouped(tables),
-            "origin": trace(results, plan),
-            "citations": citations,
-            "bibtex": bibtex(citations),
-        }
-        if with_figures and len(verdict.ranked) > 1:
-            ranks = critical_difference_figure(verdict.ranked, verdict.ranking)
-            written += save(ranks, figures / "critical-difference")
+        ranked = with_figures and len(verdict.ranked) > 1
+        with _beside([partial(write_ranking, verdict.ranked, verdict.ranking, figures)] if ranked else ()):
+            tables = [*scratch_tables(results), *all_tables(evidence.observations)]
+            tables += [table for table in (set_up_table(results), latency_table(results)) if table]
+            written = _write_data(results, evidence.observations, tables, out_dir)
+            citations = cite(results)
+            written.append(out_dir / "references.bib")
+            write_atomically(written[-1], bibtex(citations).encode(), durable=False)
+            content = {
+                **_facts(store_dir, results, problems, plan, evidence.observations),
+                **_judgement(results, evidence),
+                **_verdict(verdict, evidence.observations),
+                "tables_by_group": _grouped(tables),
+                "origin": trace(results, plan),
+                "citations": citations,
+                "bibtex": bibtex(citations),
+            }
+    if ranked:
+        written += [figures / f"{RANKING}.{extension}" for extension in FORMATS]
     published = read_published(beside) if with_figures else None
     if published is not None:
         written += files_of(published, beside)

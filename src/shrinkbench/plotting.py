@@ -11,15 +11,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
-from typing import Any
-
-import matplotlib as mpl
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+from typing import TYPE_CHECKING, Any
 
 from shrinkbench.errors import ShrinkbenchError
+
+if TYPE_CHECKING:  # matplotlib is loaded where something is drawn
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 COLUMN_WIDTH = 3.25
 """Width of one column of a two-column paper, inches."""
@@ -100,19 +98,24 @@ def shortened(name: str, most: int) -> str:
 @contextmanager
 def figure_style() -> Iterator[None]:
     """Draw inside this context: it sets fonts, lines and sizes, and leaves no trace."""
+    import matplotlib as mpl
+
     with mpl.rc_context(_RC):
         yield
 
 
 def new_figure(*, width: float = COLUMN_WIDTH, height: float = 2.2) -> Figure:
     """An empty figure on the Agg canvas, sizes in inches; no window, no global state."""
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = fixed_figure(width=width, height=height)
+    figure.set_layout_engine("constrained")
     return figure
 
 
 def fixed_figure(*, width: float, height: float) -> Figure:
     """An empty figure whose axes are placed by hand; it draws several times faster than a laid-out one."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure
@@ -146,6 +149,8 @@ def panel_grid(
 
 def ratio_axis(axes: Axes, *, low: float = 1.0, high: float) -> None:
     """A logarithmic x axis for a ratio, with ticks at powers of two: 1, 2, 4, 8, ..."""
+    from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator
+
     axes.set_xscale("log", base=2)
     ticks = [1.0]
     while ticks[-1] < high * 0.999:

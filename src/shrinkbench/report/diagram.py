@@ -5,12 +5,13 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 from pathlib import Path
-
-from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from typing import TYPE_CHECKING
 
 from shrinkbench.plotting import COLUMN_WIDTH, figure_style, fixed_figure, save, shortened
 from shrinkbench.report.ranks import Ranking
+
+if TYPE_CHECKING:  # matplotlib is loaded where something is drawn
+    from matplotlib.figure import Figure
 
 AXIS_WIDTH, ROW, CHARACTER = 330.0, 22.0, 6.9
 RANKING = "critical-difference"
@@ -71,6 +72,8 @@ def describe(methods: Sequence[str], ranking: Ranking) -> str:
 
 def critical_difference_figure(methods: Sequence[str], ranking: Ranking) -> Figure:
     """The same for papers: one row per method in order of rank, bars at the right over tied groups."""
+    from matplotlib.ticker import MaxNLocator
+
     order = sorted(range(len(methods)), key=lambda i: -ranking.mean_ranks[i])
     row = {index: place for place, index in enumerate(order)}
     names = [shortened(name, 36) for name in methods]

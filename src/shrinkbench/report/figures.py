@@ -6,13 +6,10 @@ import itertools
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
-from matplotlib.collections import LineCollection
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from shrinkbench.plotting import (
     COLUMN_WIDTH,
@@ -27,6 +24,10 @@ from shrinkbench.plotting import (
     shortened,
 )
 from shrinkbench.report.observations import AXES, CONTROL, METRICS, Observations, aggregate
+
+if TYPE_CHECKING:  # matplotlib is loaded where something is drawn
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 ACCURACIES = ("top1", "top5")
 SIZES = ("compression", "theoretical_speedup")
@@ -86,6 +87,8 @@ def efficiency_figure(observations: Observations, *, metric: str) -> Figure:
 
     The parameter-efficiency curves of Liu et al. 2019 (Figures 3, 5 and 6); the control is the last point.
     """
+    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
     tasks = observations.tasks
     columns = min(max(len(tasks), 1), 3)
     width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
@@ -135,6 +138,9 @@ def draw_tradeoff(
     unpruned: float | None = 1.0,
 ) -> None:
     """Draw one task's curves and its control, which lies at ``unpruned`` on the axis."""
+    from matplotlib.collections import LineCollection
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
     panel.title.set_text(task)
     reference = control.loc[control["task"] == task, metric].dropna()
     mean, spread = reference.mean(), reference.std(ddof=1)

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import gc
 import json
-import multiprocessing
-import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
@@ -22,8 +18,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.plotting import FORMATS, load_backends
+from shrinkbench.plotting import FORMATS
 from shrinkbench.report import checklist as checklists
+from shrinkbench.report.beside import Task, drawing_beside
 from shrinkbench.report.citations import bibtex, cite
 from shrinkbench.report.diagram import RANKING, critical_difference_svg, write_ranking
 from shrinkbench.report.fairness import set_up_table
@@ -68,58 +65,57 @@ def write_report(
     alone. Raises ``ShrinkbenchError`` where the folder holds no results or ``out_dir`` cannot be written.
     """
     store = existing_store(store_dir)
-    results, problems = store.results()
-    if not results:
-        hint = f" ({problems[0].path} {problems[0].sentence})" if problems else ""
-        raise ShrinkbenchError(f"{store_dir} holds no results; run a sweep into it first{hint}")
-    evidence = checklists.gather(results, proposed=proposed)
     figures, beside = out_dir / "figures", out_dir / "published"
-    drawn = ACCURACIES if with_figures else ()
-    work: list[Callable[[], object]] = [
-        partial(write_tradeoffs, evidence.observations, figures, metric=metric) for metric in drawn
-    ]
-    if with_figures:
+    with drawing_beside() if with_figures else nullcontext(_leave_out) as draw:
+        results, problems = store.results()
+        if not results:
+            hint = f" ({problems[0].path} {problems[0].sentence})" if problems else ""
+            raise ShrinkbenchError(f"{store_dir} holds no results; run a sweep into it first{hint}")
         if corpus is not None:
             check_corpus(corpus)  # told before anything is drawn
-        work.append(partial(write_published, results, corpus, beside))
-    with _beside(work):
+        evidence = checklists.gather(results, proposed=proposed)
+        frame = to_frame(results)
+        for metric in ACCURACIES:
+            draw(partial(write_tradeoffs, evidence.observations, figures, metric=metric))
+        draw(partial(write_published, frame, corpus, beside))
         plan = store.find_plan()
         if isinstance(plan, Problem):
             problems, plan = [plan, *problems], None
         verdict = reach_verdict(evidence.observations)
-        ranked = with_figures and len(verdict.ranked) > 1
-        with _beside([partial(write_ranking, verdict.ranked, verdict.ranking, figures)] if ranked else ()):
-            tables = [*scratch_tables(results), *all_tables(evidence.observations)]
-            tables += [table for table in (set_up_table(results), latency_table(results)) if table]
-            written = _write_data(results, evidence.observations, tables, out_dir)
-            citations = cite(results)
-            written.append(out_dir / "references.bib")
-            write_atomically(written[-1], bibtex(citations).encode(), durable=False)
-            content = {
-                **_facts(store_dir, results, problems, plan, evidence.observations),
-                **_judgement(results, evidence),
-                **_verdict(verdict, evidence.observations),
-                "tables_by_group": _grouped(tables),
-                "origin": trace(results, plan),
-                "citations": citations,
-                "bibtex": bibtex(citations),
-            }
-    if ranked:
-        written += [figures / f"{RANKING}.{extension}" for extension in FORMATS]
-    published = read_published(beside) if with_figures else None
-    if published is not None:
+        ranked = len(verdict.ranked) > 1
+        if ranked:
+            draw(partial(write_ranking, verdict.ranked, verdict.ranking, figures))
+        tables = [*scratch_tables(results), *all_tables(evidence.observations)]
+        tables += [table for table in (set_up_table(results), latency_table(results)) if table]
+        written = _write_data(frame, evidence.observations, tables, out_dir)
+        citations = cite(results)
+        written.append(out_dir / "references.bib")
+        write_atomically(written[-1], bibtex(citations).encode(), durable=False)
+        content = {
+            **_facts(store_dir, results, problems, plan, evidence.observations),
+            **_judgement(results, evidence),
+            **_verdict(verdict, evidence.observations),
+            "tables_by_group": _grouped(tables),
+            "origin": trace(results, plan),
+            "citations": citations,
+            "bibtex": bibtex(citations),
+        }
+    published = None
+    if with_figures:
+        published = read_published(beside)
         written += files_of(published, beside)
+        stems = [figure_name(metric, axis) for metric, axis in FIGURES] + [RANKING] * ranked
+        written += [figures / f"{stem}.{extension}" for stem, extension in product(stems, FORMATS)]
     page = render_page("index.html.j2", **content, published=published, published_dir=beside)
-    written += [
-        figures / f"{figure_name(metric, axis)}.{extension}"
-        for (metric, axis), extension in product(FIGURES, FORMATS)
-        if metric in drawn
-    ]
     index = out_dir / "index.html"
     write_atomically(index, page.encode(), durable=False)
     _replace_listing(out_dir, [index, *written])
     skipped = tuple(f"{p.path}: {p.sentence}" for p in problems)
     return WrittenReport(index, (index, *written), len(results), skipped)
+
+
+def _leave_out(task: Task) -> None:
+    """Draw nothing."""
 
 
 def _replace_listing(out_dir: Path, written: Sequence[Path]) -> None:
@@ -137,50 +133,10 @@ def _replace_listing(out_dir: Path, written: Sequence[Path]) -> None:
     write_atomically(listing, json.dumps(names, indent=1).encode(), durable=False)
 
 
-@contextmanager
-def _beside(work: Sequence[Callable[[], object]]) -> Iterator[None]:
-    """Do ``work`` in processes of their own while the body runs; here, where there is no safe way to fork."""
-    if sys.platform != "linux" or threading.active_count() > 1 or multiprocessing.current_process().daemon:
-        yield
-        for task in work:
-            task()
-        return
-    if work:
-        load_backends()
-    children = [multiprocessing.get_context("fork").Process(target=_silently, args=(task,)) for task in work]
-    collecting = gc.isenabled()
-    gc.disable()  # figures and frames are freed by their counts; looking for cycles takes a tenth of the time
-    for child in children:
-        child.start()
-    try:
-        yield
-    except BaseException:
-        for child in children:
-            child.terminate()
-        raise
-    finally:
-        if collecting:
-            gc.enable()
-        for child in children:
-            child.join()
-    for task, child in zip(work, children, strict=True):
-        if child.exitcode:
-            task()  # what failed there fails here too, with its own error
-
-
-def _silently(task: Callable[[], object]) -> None:
-    """Leave it to the parent to tell what failed."""
-    try:
-        task()
-    except BaseException:
-        raise SystemExit(1) from None
-
-
 def _write_data(
-    results: Sequence[RunResult], observations: Observations, tables: Sequence[Table], out_dir: Path
+    frame: pd.DataFrame, observations: Observations, tables: Sequence[Table], out_dir: Path
 ) -> list[Path]:
     """Results by run (CSV, Parquet) and by cell (CSV), and every table of the page in three formats."""
-    frame = to_frame(results)
     written = [out_dir / "results.csv", out_dir / "results.parquet", out_dir / "cells.csv"]
     cells = pd.concat([observations.control, observations.pruned])
     columns = [c for c in (*AXES, *observations.metrics) if cells[c].notna().any()]

@@ -6,9 +6,9 @@ import base64
 from collections.abc import Sequence
 from pathlib import Path
 
+import pandas as pd
+
 from shrinkbench.plotting import FORMATS
-from shrinkbench.results.frame import to_frame
-from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import write_atomically
 from shrinkbench.spec import Value
 
@@ -41,8 +41,8 @@ def check_corpus(directory: Path) -> None:
     load_corpus(directory)
 
 
-def write_published(results: Sequence[RunResult], directory: Path | None, folder: Path) -> None:
-    """Draw every task of ``results`` that a corpus has results for, and note the rest.
+def write_published(frame: pd.DataFrame, directory: Path | None, folder: Path) -> None:
+    """Draw every task of the result table ``frame`` that a corpus has results for, and note the rest.
 
     The corpus is the one in ``directory``, or the bundled one.
     """
@@ -53,8 +53,8 @@ def write_published(results: Sequence[RunResult], directory: Path | None, folder
     corpus = load_corpus(directory)
     found: list[Beside] = []
     unmatched: Sequence[str] = ()
-    if any(result.status == "done" for result in results):
-        laid = overlay(to_frame(results), corpus)
+    if (frame["status"] == "done").any():
+        laid = overlay(frame, corpus)
         unmatched = laid.unmatched
         for one in laid.found:
             stem = write_overlay(one, folder)[0].stem

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "*", "h", "<")
 LINES = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (8, 2)))
 CONTROL_COLOUR = "#333333"
 FORMATS = ("svg", "pdf", "png")
+PIXELS_PER_INCH = 200
+"""Of the PNG."""
 
 _RC: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -52,7 +55,6 @@ _RC: dict[Any, Any] = {
     "lines.linewidth": 1.2,
     "lines.markersize": 3.6,
     "figure.dpi": 100,
-    "savefig.dpi": 200,
     "pdf.fonttype": 42,  # editable text; journals refuse Type 3 fonts
     "svg.hashsalt": "shrinkbench",
     "svg.fonttype": "path",
@@ -164,37 +166,47 @@ def ratio_axis(axes: Axes, *, low: float = 1.0, high: float) -> None:
 
 def load_backends() -> None:
     """Load what :func:`save` would load at its first file, for processes that are forked to draw."""
-    for kind in ("agg", "pdf", "svg"):
-        import_module(f"matplotlib.backends.backend_{kind}")
-    import_module("fontTools.subset")
+    for module in ("agg", "pdf", "svg"):
+        import_module(f"matplotlib.backends.backend_{module}")
+    for module in ("fontTools.subset", "pypdfium2"):
+        import_module(module)
 
 
 def save(figure: Figure, stem: Path, *, formats: Iterable[str] = FORMATS) -> list[Path]:
     """Write ``stem.svg``, ``stem.pdf`` and ``stem.png``; the same figure gives the same bytes.
 
-    Raises ``ShrinkbenchError`` where the folder cannot be written.
+    The PNG is the PDF in pixels, which takes a third of the time of drawing it again. Raises
+    ``ShrinkbenchError`` where the folder cannot be written.
     """
-    nothing = {
-        "svg": {"Date": None, "Creator": None},
-        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
-        "png": {"Software": None},
-    }
-    paths = [stem.with_name(f"{stem.name}.{extension}") for extension in formats]
+    paths = {extension: stem.with_name(f"{stem.name}.{extension}") for extension in formats}
     try:
         stem.parent.mkdir(parents=True, exist_ok=True)
         with figure_style():
             if figure.get_layout_engine() is not None:
                 figure.draw_without_rendering()
                 figure.set_layout_engine(None)  # settled: "none" would still cost a drawing per format
-            for path in paths:
-                options: dict[str, Any] = {"metadata": nothing.get(path.suffix[1:])}
-                if path.suffix == ".png":
-                    options["pil_kwargs"] = {
-                        "compress_level": 2
-                    }  # thrice as fast as the default, a tenth larger
-                figure.savefig(path, **options)
+            if "svg" in paths:
+                figure.savefig(paths["svg"], metadata={"Date": None, "Creator": None})
+            if {"pdf", "png"} & paths.keys():
+                content = BytesIO()
+                nothing = {"CreationDate": None, "Creator": None, "Producer": None}
+                figure.savefig(content, format="pdf", metadata=nothing)
+            if "pdf" in paths:
+                paths["pdf"].write_bytes(content.getvalue())
+            if "png" in paths:
+                _write_pixels(content.getvalue(), paths["png"])
     except OSError as error:
         raise ShrinkbenchError(
             f"cannot write the figure {stem}: {error.strerror or error}; choose a folder that can be written"
         ) from None
-    return paths
+    return list(paths.values())
+
+
+def _write_pixels(pdf: bytes, path: Path) -> None:
+    import pypdfium2
+
+    document = pypdfium2.PdfDocument(pdf)
+    image = document[0].render(scale=PIXELS_PER_INCH / 72).to_pil()
+    document.close()
+    # Thrice as fast as the default, a tenth larger.
+    image.save(path, compress_level=2, dpi=(PIXELS_PER_INCH, PIXELS_PER_INCH))

@@ -8,15 +8,18 @@ import math
 import numpy as np
 import pytest
 from made_results import make_results, make_spec
+from PIL import Image
 
 from shrinkbench import plotting
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report.citations import bibtex, cite, parse_bibtex
 from shrinkbench.report.compare import at_equal, at_equal_budget, curve_summaries, pairwise, winners
-from shrinkbench.report.figures import tradeoff_figure
+from shrinkbench.report.diagram import critical_difference_figure
+from shrinkbench.report.figures import efficiency_figure, tradeoff_figure
 from shrinkbench.report.layer_figures import density_figure, weight_figure
 from shrinkbench.report.observations import aggregate, observe
 from shrinkbench.report.origin import as_toml, trace
+from shrinkbench.report.ranks import rank_methods
 from shrinkbench.report.tables import Cell, Table, all_tables, result_tables
 from shrinkbench.spec import ExperimentSpec, read_experiments
 
@@ -104,6 +107,43 @@ def test_a_figure_draws_means_deviations_and_the_control(observations):
     spread = rows.groupby("compression_target")["top1"].std(ddof=1)
     heights = {round(float(abs(b[1][1] - b[0][1])), 9) for b in bars}
     assert {round(float(2 * s), 9) for s in spread} <= heights
+
+
+def lies_on_its_page(figure):
+    """Whether all that is drawn, names and labels included, lies inside the figure."""
+    figure.draw_without_rendering()
+    box, (width, height) = figure.get_tightbbox(), figure.get_size_inches()
+    return min(box.x0, box.y0, width - box.x1, height - box.y1) >= -0.01
+
+
+@pytest.mark.parametrize("methods", [2, 7, 12])
+@pytest.mark.parametrize("name", ["m", "random@global_gradient", "channels[allocation=pattern:one.json]"])
+def test_a_ranking_lies_on_its_page(methods, name):
+    scores = np.random.default_rng(0).normal(size=(9, methods)) + np.arange(methods) / 2
+    names = [f"{name}{index}" for index in range(methods)]
+    assert lies_on_its_page(critical_difference_figure(names, rank_methods(scores)))
+
+
+@pytest.mark.parametrize("datasets", [("cifar10",), ("cifar10", "cifar100", "imagenet", "digits")])
+def test_tradeoffs_lie_on_their_page(datasets):
+    made = observe(make_results(pairs=[(dataset, "mobilenet_v2") for dataset in datasets]))
+    for axis in ("compression", "theoretical_speedup"):
+        assert lies_on_its_page(tradeoff_figure(made, metric="top1", axis=axis))
+    assert lies_on_its_page(efficiency_figure(made, metric="top1"))
+
+
+def test_the_png_is_the_pdf_in_pixels(observations, tmp_path):
+    figure = tradeoff_figure(observations, metric="top1", axis="compression")
+    (alone,) = plotting.save(figure, tmp_path / "alone", formats=("png",))
+    vector, pixels = plotting.save(figure, tmp_path / "both", formats=("pdf", "png"))
+    assert vector.read_bytes().startswith(b"%PDF")
+    assert alone.read_bytes() == pixels.read_bytes()
+    with Image.open(pixels) as image:
+        inches = [side / plotting.PIXELS_PER_INCH for side in image.size]
+        colours = {colour for _, colour in image.getcolors(1 << 20)}
+    assert inches == pytest.approx(figure.get_size_inches().tolist(), abs=0.01)
+    drawn = {plotting.series_style(index).colour for index in range(len(observations.methods))}
+    assert {tuple(bytes.fromhex(colour[1:])) for colour in drawn} <= colours
 
 
 def test_a_density_figure_carries_its_numbers():

@@ -77,7 +77,7 @@ def critical_difference_figure(methods: Sequence[str], ranking: Ranking) -> Figu
     order = sorted(range(len(methods)), key=lambda i: -ranking.mean_ranks[i])
     row = {index: place for place, index in enumerate(order)}
     names = [shortened(name, 36) for name in methods]
-    width, left = COLUMN_WIDTH, 0.12 + 0.056 * max(map(len, names))
+    width, left = COLUMN_WIDTH, 0.17 + 0.056 * max(map(len, names))
     height = 0.5 + 0.17 * len(methods)
     with figure_style():
         figure = fixed_figure(width=width, height=height)
@@ -91,7 +91,8 @@ def critical_difference_figure(methods: Sequence[str], ranking: Ranking) -> Figu
         axes.set_xlim(0.7, len(methods) + 0.5 + 0.18 * len(ranking.cliques))
         axes.set_ylim(-0.5, len(methods) - 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        axes.set_xlabel(f"mean rank (1 is best), critical difference {ranking.critical_difference:.2f}")
+        label = f"mean rank (1 is best), critical difference {ranking.critical_difference:.2f}"
+        axes.set_xlabel(label, loc="right")  # it may be wider than the axes, not than the figure
     return figure
 
 

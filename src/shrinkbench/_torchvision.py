@@ -33,7 +33,7 @@ def _declare_missing_operators() -> None:
 
 _declare_missing_operators()
 
-import torchvision  # noqa: E402
+import torchvision  # noqa: E402  only now can it be imported everywhere
 
 
 def non_maximum_suppression(boxes: torch.Tensor, scores: torch.Tensor, iou_threshold: float) -> torch.Tensor:

@@ -199,6 +199,7 @@ def evaluate(
     used = _normalisation(normalisation, loaded, file)
     source = loaded.test if split == "test" else loaded.validation
     batches = source.batches(128, normalisation=used, device=where, memory_format=torch.channels_last)
+    # torch's stubs lack `to(memory_format=...)` of modules.
     quality = measure(module.to(where).to(memory_format=torch.channels_last), batches)  # type: ignore[call-overload]
     if as_json:
         report = {**quality.model_dump(), "split": split, "normalisation": used.model_dump(mode="json")}

@@ -172,7 +172,7 @@ def _unpickle(
     read: Callable[[str], bytes], members: Mapping[str, str], original: Original, folder: Path
 ) -> None:
     # The checksums were found to be the published ones: what is unpickled are the authors' own files.
-    batches = [pickle.loads(read(member), encoding="latin1") for member in members]  # noqa: S301
+    batches = [pickle.loads(read(member), encoding="latin1") for member in members]  # noqa: S301  see above
     pixels = np.concatenate([batch["data"] for batch in batches]).reshape(-1, *SHAPE).transpose(0, 2, 3, 1)
     labels = np.concatenate([batch[original.label_key] for batch in batches])
     np.save(folder / "pixels.npy", np.ascontiguousarray(pixels))

@@ -61,6 +61,7 @@ class Detector(nn.Module):
         self.options = dict(options)
         # Not a child: its layers are those of the network, and its logits take no part.
         self.__dict__["_classifier"] = classifier
+        # To torchvision any module may be a backbone; build_detector() gives it one with a stem and stages.
         for parameter in (*network.backbone.stem.parameters(), *network.backbone.stages[0].parameters()):  # type: ignore[union-attr, index]
             parameter.requires_grad_(False)
 

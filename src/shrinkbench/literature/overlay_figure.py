@@ -70,12 +70,18 @@ def write_overlay(overlay: Overlay, folder: Path) -> list[Path]:
 
 
 def _draw(axes: Axes, panel: OverlayPanel, published: list[str], own: list[str]) -> None:
+    bars, colours = [], []
     for curve in (*panel.published, *panel.own):
         line = _line(curve.label, published, own)
-        xs, ys = [point.x for point in curve.points], [100 * point.y for point in curve.points]
-        line.set_data(xs, ys)
+        line.set_data([point.x for point in curve.points], [100 * point.y for point in curve.points])
         axes.add_line(line)
-    _bars(axes, panel, published, own)
+        for point in curve.points:
+            if point.spread:
+                y, spread = 100 * point.y, 100 * point.spread
+                bars.append([(point.x, y - spread), (point.x, y + spread)])
+                colours.append(line.get_color())
+    # One artist for all: an error bar for each takes several times as long to draw.
+    axes.add_collection(LineCollection(bars, colors=colours, linewidths=0.7, zorder=2))
     xs = [point.x for curve in (*panel.published, *panel.own) for point in curve.points]
     axes.axhline(0, color="#333333", linewidth=0.6)
     axes.autoscale_view()
@@ -97,25 +103,6 @@ def _draw(axes: Axes, panel: OverlayPanel, published: list[str], own: list[str])
     axes.yaxis.set_major_locator(MaxNLocator(nbins=6))
     axes.set_xlabel(EFFICIENCIES[panel.x])
     axes.set_ylabel(f"{CHANGES[panel.y]} (%)")
-
-
-def _bars(axes: Axes, panel: OverlayPanel, published: list[str], own: list[str]) -> None:
-    """Spreads of all curves, as one artist: an error bar for each takes several times as long to draw."""
-    bars = [
-        (curve, point.x, 100 * point.y, 100 * point.spread)
-        for curve in (*panel.published, *panel.own)
-        for point in curve.points
-        if point.spread
-    ]
-    colours = {c.label: _line(c.label, published, own).get_color() for c, *_ in bars}
-    axes.add_collection(
-        LineCollection(
-            [((x, y - spread), (x, y + spread)) for _, x, y, spread in bars],
-            colors=[colours[curve.label] for curve, *_ in bars],
-            linewidths=0.7,
-            zorder=2,
-        )
-    )
 
 
 def _line(label: str, published: list[str], own: list[str]) -> Line2D:

@@ -100,7 +100,7 @@ def prune(
     ``compression`` = original / kept parameters of the whole network. ``batches`` is any iterable of (inputs,
     labels), needed by methods that score on data; ``masks`` are those of an earlier round, within which the
     new ones stay. Apply the result with ``masks.apply(module)``. Randomness comes from ``generator`` alone.
-    ``scores`` take the place of the method's own.
+    ``scores`` take the place of the method's own; a control (``random@METHOD``) keeps to its own.
 
     >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> masks = prune(net, "global_magnitude", compression=2, input_shape=(8,))

@@ -76,7 +76,7 @@ class BoundData:
         self, batch_size: int, *, generator: torch.Generator, augment: bool
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Shuffled training batches of one epoch."""
-        return self._batches(self.train_source, batch_size, generator, augment)
+        return self._batches(self.train_source, batch_size, generator, augment=augment)
 
     def validation(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Validation batches in fixed order."""
@@ -95,7 +95,8 @@ class BoundData:
         source: ImageSource,
         batch_size: int,
         generator: torch.Generator | None = None,
-        augment: bool = False,  # noqa: FBT001, FBT002
+        *,
+        augment: bool = False,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         return source.batches(
             batch_size,

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shrinkbench._torchvision import torchvision  # noqa: F401  first: it mends the import of the next line
 from shrinkbench.datasets import InMemoryImages, load_dataset
 from shrinkbench.models import build
 from shrinkbench.pruning import Masks, Upholder, prune

@@ -17,9 +17,9 @@ from torch import nn
 from shrinkbench.metrics import count_multiply_adds, measure_size
 from shrinkbench.metrics.latency import Conditions, time_forward
 from shrinkbench.models import build, get_model
-from shrinkbench.pruning.coupling import Coupling, couple
-from shrinkbench.pruning.structured.predefined import keep_counts, uniform_counts
-from shrinkbench.pruning.surgery import shrink
+from shrinkbench.network.coupling import Coupling, couple
+from shrinkbench.pruning.methods.published_widths import keep_counts, uniform_counts
+from shrinkbench.surgery.shrinking import shrink
 
 
 def smaller(module: nn.Module, coupling: Coupling, shape: tuple[int, ...], factor: float) -> nn.Module:

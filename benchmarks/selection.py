@@ -35,8 +35,8 @@ def select(candidate: str, model: str, rounds: int) -> tuple[float, float, int, 
     from torch.nn.utils import prune as torch_prune
 
     from shrinkbench.models import build
-    from shrinkbench.probe import weight_parameters
-    from shrinkbench.pruning.selection import keep_highest
+    from shrinkbench.network.probe import weight_parameters
+    from shrinkbench.pruning.top_k import keep_highest
 
     seconds, peaks = [], []
     for _ in range(rounds + 1):

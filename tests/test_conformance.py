@@ -15,9 +15,9 @@ from sample_networks import ConvNet, Odd, ViT, batches, largest_unit, seeded
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning import FINETUNINGS, METHODS, PruningMethod, prunable_names, prune
-from shrinkbench.pruning.allocation import ALLOCATIONS
-from shrinkbench.pruning.scheduling import SCHEDULES
-from shrinkbench.pruning.structure import STRUCTURES
+from shrinkbench.pruning.allocations.rules import ALLOCATIONS
+from shrinkbench.pruning.schedules.schedule import SCHEDULES
+from shrinkbench.pruning.units import STRUCTURES
 
 NAMES = [name for name in METHODS if not name.startswith("doctest")]
 NETWORKS = {"convolutional": ConvNet, "transformer": ViT}

@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from shrinkbench.download import cache_folder, fetch
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import cache_folder, fetch
 from shrinkbench.models import WeightsEntry, get_model, locate_weights
 from shrinkbench.spec import IMAGENET_NORMALISATION
 

@@ -13,7 +13,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import get_model, known_weights
 from shrinkbench.spec import IMAGENET_NORMALISATION, read_experiments
 
-planning = import_module("shrinkbench.runner.plan")  # the package exports the function of the same name
+planning = import_module("shrinkbench.runner.planning")  # the package exports the function of the same name
 FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*.toml"))
 
 

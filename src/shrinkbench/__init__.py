@@ -11,15 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from shrinkbench.errors import ShrinkbenchError
     from shrinkbench.metrics import count_multiply_adds, count_parameters, measure_size
-    from shrinkbench.pruning import (
-        METHODS,
-        Masks,
-        PruneContext,
-        PruningMethod,
-        Upholder,
-        prune,
-        pruning_method,
-    )
+    from shrinkbench.pruning import METHODS, Masks, PruneContext, PruningMethod, Upholder, prune, pruning_method
     from shrinkbench.runner import sweep
     from shrinkbench.training import evaluate, train
 

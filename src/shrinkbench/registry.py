@@ -20,8 +20,8 @@ def _canonical(name: str) -> str:
 class Registry(Generic[T]):
     """A mapping from names to entries that refuses duplicates and suggests near misses.
 
-    ``resolve`` may turn a name that is not registered into an entry (``torchvision/resnet18``); it returns
-    ``None`` where the name is not its own.
+    A family of names (``torchvision/resnet18``, ``iterative-30``) registers a resolver that turns a name of its
+    own into an entry and returns ``None`` for others; resolvers are asked in order of registration.
 
     >>> colours = Registry[int]("colour")
     >>> colours.add("dark-red", 1)
@@ -34,11 +34,11 @@ class Registry(Generic[T]):
     shrinkbench.errors.UnknownNameError: unknown colour 'drak-red'; did you mean 'dark-red'?
     """
 
-    def __init__(self, kind: str, *, resolve: Callable[[str], T | None] | None = None) -> None:
+    def __init__(self, kind: str) -> None:
         self.kind = kind
         self._entries: dict[str, T] = {}
         self._spellings: dict[str, str] = {}
-        self._resolve = resolve
+        self._resolvers: list[Callable[[str], T | None]] = []
 
     def add(self, name: str, entry: T, *, aliases: tuple[str, ...] = ()) -> T:
         """Register ``entry``; two entries may not share a spelling."""
@@ -53,13 +53,19 @@ class Registry(Generic[T]):
         self._entries[name] = entry
         return entry
 
+    def add_resolver(self, resolve: Callable[[str], T | None]) -> Callable[[str], T | None]:
+        """Let ``resolve`` make entries of names that are not registered; usable as a decorator."""
+        self._resolvers.append(resolve)
+        return resolve
+
     def get(self, name: str) -> T:
         """Return the entry; raise ``UnknownNameError`` with the nearest names otherwise."""
         if _canonical(name) in self._spellings:
             return self._entries[self._spellings[_canonical(name)]]
-        resolved = self._resolve(name) if self._resolve else None
-        if resolved is not None:
-            return resolved
+        for resolve in self._resolvers:
+            resolved = resolve(name)
+            if resolved is not None:
+                return resolved
         near = difflib.get_close_matches(name, self._entries, n=3, cutoff=0.6)
         hint = (
             "did you mean " + " or ".join(f"'{n}'" for n in near) + "?"

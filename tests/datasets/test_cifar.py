@@ -11,10 +11,10 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+import torchvision
 from made_images import png, write_class_folders, write_parquet
 from PIL import Image
 
-from shrinkbench._torchvision import torchvision
 from shrinkbench.datasets import cifar as module
 from shrinkbench.datasets import load_dataset
 from shrinkbench.datasets.cifar import ORIGINALS

@@ -26,7 +26,7 @@ def test_the_real_sample_has_one_image_of_each_of_36_synsets(imagenet_folder):
 
 
 def test_the_classes_are_in_the_order_of_the_published_weights(imagenet_folder):
-    from shrinkbench._torchvision import torchvision
+    import torchvision
 
     categories = torchvision.models.ResNet50_Weights.IMAGENET1K_V1.meta["categories"]
     for path in (imagenet_folder / "val").glob("*/*"):

@@ -2,10 +2,10 @@
 
 import pytest
 import torch
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shrinkbench._torchvision import torchvision
 from shrinkbench.datasets.memory import (
     Draws,
     InMemoryImages,

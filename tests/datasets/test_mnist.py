@@ -11,9 +11,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import numpy as np
 import pytest
 import torch
+import torchvision
 from made_images import write_idx
 
-from shrinkbench._torchvision import torchvision
 from shrinkbench.datasets import load_dataset
 from shrinkbench.datasets import mnist as module
 from shrinkbench.datasets.mnist import FILES, ORIGINALS

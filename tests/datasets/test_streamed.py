@@ -4,10 +4,10 @@ import io
 
 import pytest
 import torch
+import torchvision
 from made_images import noise, png, write_class_folders
 from PIL import Image
 
-from shrinkbench._torchvision import torchvision
 from shrinkbench.datasets import load_dataset
 from shrinkbench.datasets.encoded import FileImages, decode, pixels_of
 from shrinkbench.datasets.folders import list_images

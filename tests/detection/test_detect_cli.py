@@ -11,8 +11,8 @@ from typer.testing import CliRunner
 from shrinkbench.cli.detect import app
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.metrics import count_parameters
-from shrinkbench.pruning.coupling import couple
-from shrinkbench.pruning.structured.channels import masks_of_units
+from shrinkbench.network.coupling import couple
+from shrinkbench.pruning.structures.channel_masks import masks_of_units
 
 RESNET18 = 11_689_512
 QUICK = (

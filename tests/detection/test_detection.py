@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from shrinkbench._torchvision import non_maximum_suppression, provide_detection_operators, torchvision
 from torch import nn
 
-from shrinkbench._torchvision import non_maximum_suppression, provide_detection_operators, torchvision
 from shrinkbench.detection import (
     CLASSES,
     VOC_RECIPE,
@@ -23,8 +23,8 @@ from shrinkbench.detection import (
 )
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import build
-from shrinkbench.pruning.coupling import couple
-from shrinkbench.pruning.structured.channels import masks_of_units
+from shrinkbench.network.coupling import couple
+from shrinkbench.pruning.structures.channel_masks import masks_of_units
 
 PERSON, CAR = CLASSES.index("person") + 1, CLASSES.index("car") + 1
 _OBJECT = (

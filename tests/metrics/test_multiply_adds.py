@@ -9,7 +9,7 @@ from torch import nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.metrics import count_kept, count_multiply_adds, count_parameters, measure_size
 from shrinkbench.models import build, get_model
-from shrinkbench.probe import trace
+from shrinkbench.network.probe import trace
 
 # Every case that the original counter got wrong: groups, valid and unusual padding, dilation, 1-d, tokens.
 BY_HAND = {
@@ -61,7 +61,7 @@ def test_attention_counts_projections_and_products():
     ],
 )  # fmt: skip
 def test_agrees_with_torchvisions_published_figures(name):
-    from shrinkbench._torchvision import torchvision
+    import torchvision
 
     published = next(iter(torchvision.models.get_model_weights(name))).meta
     card = get_model(f"torchvision/{name}")

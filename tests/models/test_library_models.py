@@ -6,8 +6,8 @@ import re
 import sys
 
 import pytest
+import torchvision
 
-from shrinkbench._torchvision import torchvision
 from shrinkbench.errors import ShrinkbenchError, UnknownNameError
 from shrinkbench.models import MODELS, build, get_model
 from shrinkbench.models.ambiguous import AMBIGUOUS, AmbiguousNameError

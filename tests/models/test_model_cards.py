@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import MODELS, build, get_model
-from shrinkbench.probe import classifier_weights, trace
+from shrinkbench.network.probe import classifier_weights, trace
 
 REPOSITORY = Path(__file__).parents[2]
 BATCH_NORM = nn.BatchNorm1d | nn.BatchNorm2d

@@ -9,9 +9,9 @@ from functools import partial
 import pytest
 import torch
 import torch.nn.functional as F
+import torchvision
 from torch import nn
 
-from shrinkbench._torchvision import torchvision
 from shrinkbench.models import build, get_model
 from shrinkbench.models.alexnet import AlexNet
 from shrinkbench.models.imagenet_resnet import (

@@ -12,8 +12,8 @@ from torch import nn
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError, UnknownNameError
 from shrinkbench.models import build
 from shrinkbench.pruning import METHODS, PruneContext, PruningMethod, prune
-from shrinkbench.pruning.allocation import ALLOCATIONS, fill, lamp_score, whole_units
-from shrinkbench.pruning.structure import STRUCTURES, Units
+from shrinkbench.pruning.allocations.rules import ALLOCATIONS, fill, lamp_score, whole_units
+from shrinkbench.pruning.units import STRUCTURES, Units
 
 SHAPE = (3, 8, 8)
 

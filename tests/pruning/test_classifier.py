@@ -1,9 +1,9 @@
 """The classifier layer is found in every family of torchvision by what the network does."""
 
 import pytest
+import torchvision
 
-from shrinkbench._torchvision import torchvision
-from shrinkbench.probe import classifier_weights
+from shrinkbench.network.probe import classifier_weights
 
 FAST = {
     "resnet18": "fc",

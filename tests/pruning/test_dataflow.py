@@ -1,13 +1,13 @@
 """Which layers read which: constants made on the way, and memory that is used again, mislead nobody."""
 
 import torch
+import torchvision
 from sample_networks import batches, seeded
 from torch import nn
 
-from shrinkbench._torchvision import torchvision
-from shrinkbench.probe import trace
+from shrinkbench.network.dataflow import read_flow
+from shrinkbench.network.probe import trace
 from shrinkbench.pruning import prune
-from shrinkbench.pruning.dataflow import read_flow
 
 
 def small_swin():

@@ -9,7 +9,7 @@ from shrinkbench.errors import ShrinkbenchError, UnknownNameError
 from shrinkbench.models import build
 from shrinkbench.models.initialise import kaiming_normal
 from shrinkbench.pruning import FINETUNINGS, Masks, prune, restart
-from shrinkbench.pruning.surgery import shrink
+from shrinkbench.surgery.shrinking import shrink
 
 
 def generator(seed):

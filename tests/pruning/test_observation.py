@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.dataflow import read_flow
 from shrinkbench.pruning import PruneContext, prunable_names
-from shrinkbench.pruning.dataflow import read_flow
 
 SHAPE = (3, 8, 8)
 
@@ -212,7 +212,7 @@ def test_flow_of_a_transformer():
     ],
 )
 def test_flow_of_torchvision_networks(name, branches, heads):
-    from shrinkbench._torchvision import torchvision
+    import torchvision
 
     flow = read_flow(torchvision.models.get_model(name, weights=None), (3, 224, 224))
     assert len(flow.branches) == branches

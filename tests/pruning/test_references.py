@@ -4,13 +4,13 @@ import copy
 
 import pytest
 import torch
+import torchvision
 from sample_networks import batches, seeded
 from torch import nn
 from torch.nn import functional as F
 
-from shrinkbench._torchvision import torchvision
 from shrinkbench.pruning import METHODS, Masks, PruneContext
-from shrinkbench.pruning.structure import UnitScores
+from shrinkbench.pruning.units import UnitScores
 
 tp = pytest.importorskip("torch_pruning")
 

@@ -12,7 +12,7 @@ from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning import METHODS, PruneContext
-from shrinkbench.pruning.structure import UnitScores
+from shrinkbench.pruning.units import UnitScores
 
 WEIGHT = [[1.0, -2.0], [3.0, 0.5]]
 ONE_IMAGE = [(torch.tensor([[1.0, 2.0]]), torch.zeros(1, 2))]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.pruning.selection import keep_highest
+from shrinkbench.pruning.top_k import keep_highest
 
 numbers = st.floats(allow_nan=False, width=32) | st.sampled_from([0.0, -0.0, 1.0, float("inf"), float("-inf")])
 

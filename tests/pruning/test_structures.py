@@ -8,10 +8,10 @@ from sample_networks import ConvNet, ViT, batches, seeded
 from torch import nn
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError, UnknownNameError
+from shrinkbench.network.dataflow import Geometry
 from shrinkbench.pruning import PruneContext, PruningMethod, prune
-from shrinkbench.pruning.allocation import layerwise
-from shrinkbench.pruning.dataflow import Geometry
-from shrinkbench.pruning.structure import STRUCTURES
+from shrinkbench.pruning.allocations.rules import layerwise
+from shrinkbench.pruning.units import STRUCTURES
 
 SHAPE = (3, 8, 8)
 
@@ -83,7 +83,7 @@ def test_the_pattern_holds_along_input_channels_where_the_budget_is_no_more(name
 @settings(max_examples=25, deadline=None)
 @given(st.floats(2.05, 4.0), st.sampled_from(["global", "layerwise", "rowwise"]))
 def test_two_of_four_is_kept_at_every_target_that_allows_it(compression, allocation):
-    from shrinkbench.pruning.allocation import ALLOCATIONS
+    from shrinkbench.pruning.allocations.rules import ALLOCATIONS
 
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(32, 64, bias=False), nn.Linear(64, 4, bias=False))

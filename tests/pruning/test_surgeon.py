@@ -6,8 +6,8 @@ from sample_networks import ConvNet, ViT, batches, seeded
 from torch import nn
 
 from shrinkbench.pruning import METHODS, Masks, PruneContext, prune
-from shrinkbench.pruning.scoring import surgeon
-from shrinkbench.pruning.scoring.reconstruction import inverse_roots
+from shrinkbench.pruning.methods import optimal_brain_surgeon as surgeon
+from shrinkbench.pruning.methods.wanda_sparsegpt import inverse_roots
 
 
 def half_square(outputs, targets):

@@ -9,10 +9,10 @@ from sample_networks import seeded
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models.cifar_resnet import CifarResNet, full_widths
 from shrinkbench.pruning import METHODS, prune, pruning_method
-from shrinkbench.pruning.allocation import ALLOCATIONS
+from shrinkbench.pruning.allocations.rules import ALLOCATIONS
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import SCORES, decided_by
-from shrinkbench.pruning.structure import STRUCTURES
+from shrinkbench.pruning.units import STRUCTURES
 
 # Scores by the first method that has them.
 FIRST = {METHODS.get(n).score.__name__: n for n in reversed(list(METHODS)) if "doctest" not in n}

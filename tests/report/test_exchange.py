@@ -9,8 +9,8 @@ import pytest
 from made_results import make_result, make_results, make_spec, plain_accuracy, write_store
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.report.bundle import merge, read_bundle, read_source, verify, write_bundle
 from shrinkbench.report.leaderboard import write_leaderboard
+from shrinkbench.results.bundle import merge, read_bundle, read_source, verify, write_bundle
 from shrinkbench.results.store import ResultStore
 
 PAIR = [("cifar10", "resnet20")]

@@ -14,7 +14,7 @@ import pytest
 from made_results import FIGURE_6, make_result, make_results, make_spec, plain_accuracy, quality, write_store
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.report.html import write_report
+from shrinkbench.report.page.html import write_report
 
 ONE_PAIR = [("cifar10", "resnet20")]
 
@@ -293,7 +293,7 @@ def test_extra_evaluation_splits_are_columns_metrics_and_tables(tmp_path):
 
 def test_reporting_needs_no_torch():
     program = (
-        "import sys, shrinkbench.report.html, shrinkbench.report.leaderboard, shrinkbench.report.gaps;"
+        "import sys, shrinkbench.report.page.html, shrinkbench.report.leaderboard, shrinkbench.report.gaps;"
         "sys.exit(int('torch' in sys.modules))"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
@@ -305,7 +305,7 @@ def test_two_thousand_runs_take_seconds_and_megabytes(tmp_path):
     results = make_results(pairs=pairs, seeds=range(6))
     assert len(results) > 2000
     store = write_store(tmp_path / "store", results)
-    program = "import sys; from pathlib import Path; from shrinkbench.report.html import write_report; "
+    program = "import sys; from pathlib import Path; from shrinkbench.report.page.html import write_report; "
     program += "write_report(Path(sys.argv[1]), Path(sys.argv[2]))"
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", program, store.root, tmp_path / "out"], check=True)

@@ -4,8 +4,8 @@ import pytest
 from chromium import act, needs_chromium
 from made_results import FIGURE_6, make_result, make_results, plain_accuracy, write_store
 
-from shrinkbench.report.html import write_report
 from shrinkbench.report.leaderboard import write_leaderboard
+from shrinkbench.report.page.html import write_report
 
 pytestmark = needs_chromium
 

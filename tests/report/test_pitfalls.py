@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 from made_results import FIGURE_6, FINETUNE, METHODS, PRETRAIN, make_result, make_results, plain_accuracy
 
-from shrinkbench.report.observations import observe
 from shrinkbench.report.pitfalls import find_pitfalls
 from shrinkbench.report.pitfalls.finding import clear_sign
 from shrinkbench.report.pitfalls.orders import order_varies_with_amount
+from shrinkbench.report.statistics.observations import observe
 from shrinkbench.spec import EarlyStopping
 
 ONE_PAIR = [("cifar10", "resnet20")]

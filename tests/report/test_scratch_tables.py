@@ -6,11 +6,11 @@ import statistics
 
 import pytest
 
-from shrinkbench.budget import NOTHING, training_cost
-from shrinkbench.measures import Budget, Quality
 from shrinkbench.report.scratch import scratch_tables
 from shrinkbench.results.record import Provenance, RunResult
 from shrinkbench.spec import DataSpec, MethodSpec, Normalisation, Recipe, RunSpec, WeightsSpec
+from shrinkbench.spec.measures import Budget, Quality
+from shrinkbench.spec.training_cost import NOTHING, training_cost
 
 TRAIN = Recipe(name="train", reference="r", optimizer="sgd", learning_rate=0.1, batch_size=8, epochs=160)
 TUNE = TRAIN.model_copy(update={"name": "tune", "learning_rate": 0.001, "epochs": 40})

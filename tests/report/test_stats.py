@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from shrinkbench.report import ranks, stats
+from shrinkbench.report.statistics import ranks
+from shrinkbench.report.statistics import tests as stats
 
 patient = settings(deadline=None)  # a busy machine is no failure
 finite = st.floats(-1e3, 1e3, allow_nan=False)

@@ -12,14 +12,14 @@ from PIL import Image
 
 from shrinkbench import plotting
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.report.citations import bibtex, cite, parse_bibtex
-from shrinkbench.report.compare import at_equal, at_equal_budget, curve_summaries, pairwise, winners
 from shrinkbench.report.diagram import critical_difference_figure
 from shrinkbench.report.figures import efficiency_figure, tradeoff_figure
 from shrinkbench.report.layer_figures import density_figure, weight_figure
-from shrinkbench.report.observations import aggregate, observe
-from shrinkbench.report.origin import as_toml, trace
-from shrinkbench.report.ranks import rank_methods
+from shrinkbench.report.page.citations import bibtex, cite, parse_bibtex
+from shrinkbench.report.page.origin import as_toml, trace
+from shrinkbench.report.statistics.compare import at_equal, at_equal_budget, curve_summaries, pairwise, winners
+from shrinkbench.report.statistics.observations import aggregate, observe
+from shrinkbench.report.statistics.ranks import rank_methods
 from shrinkbench.report.tables import Cell, Table, all_tables, result_tables
 from shrinkbench.spec import ExperimentSpec, read_experiments
 
@@ -232,7 +232,7 @@ def test_equal_speedup_is_interpolated_and_never_extended(observations):
 
 
 def test_equal_latency_uses_measured_speedups():
-    from shrinkbench.measures import Latency
+    from shrinkbench.spec.measures import Latency
 
     results = []
     for r in make_results(pairs=PAIR, methods=["random", "global_magnitude"]):

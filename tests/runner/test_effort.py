@@ -6,15 +6,15 @@ import math
 
 import pytest
 
-from shrinkbench.budget import total, training_cost
-from shrinkbench.report.compare import at_equal, at_equal_budget
-from shrinkbench.report.fairness import common_set_ups, set_up_table
-from shrinkbench.report.html import write_report
-from shrinkbench.report.observations import observe
+from shrinkbench.report.page.html import write_report
+from shrinkbench.report.statistics.compare import at_equal, at_equal_budget
+from shrinkbench.report.statistics.fairness import common_set_ups, set_up_table
+from shrinkbench.report.statistics.observations import observe
 from shrinkbench.results.frame import to_frame
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner import sweep
 from shrinkbench.spec import ExperimentSpec, parse_value
+from shrinkbench.spec.training_cost import total, training_cost
 
 IMAGES = 256
 BASE = {

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from shrinkbench.cli.report import app
 from shrinkbench.models import build
 from shrinkbench.pruning import FINETUNINGS, Upholder, prune, restart
-from shrinkbench.pruning.surgery import shrink
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner import sweep
 from shrinkbench.spec import ExperimentSpec, Recipe, parse_value
+from shrinkbench.surgery.shrinking import shrink
 from shrinkbench.training import train
 
 SHAPE = (1, 8, 8)

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from shrinkbench.budget import (
-    common_set_up,
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.models import get_model
+from shrinkbench.report.statistics.fairness import common_set_up
+from shrinkbench.spec import DataSpec, MethodSpec, Normalisation, RunSpec, WeightsSpec
+from shrinkbench.spec.measures import Budget
+from shrinkbench.spec.training_cost import (
     epochs_within,
     scratch_b,
     scratch_b_epochs,
@@ -13,10 +17,6 @@ from shrinkbench.budget import (
     total,
     training_cost,
 )
-from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.measures import Budget
-from shrinkbench.models import get_model
-from shrinkbench.spec import DataSpec, MethodSpec, Normalisation, RunSpec, WeightsSpec
 from shrinkbench.training import RECIPES
 
 # Small network, large network, base epochs, cap on the factor, Scratch-B epochs of the released code.

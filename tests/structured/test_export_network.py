@@ -11,10 +11,10 @@ from surgery_networks import make
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import build
-from shrinkbench.pruning.coupling import couple
-from shrinkbench.pruning.structured.channels import masks_of_units
-from shrinkbench.pruning.structured.export import SmallNetwork, export_program, load_small, save_small
-from shrinkbench.pruning.surgery import plan_and_shrink
+from shrinkbench.network.coupling import couple
+from shrinkbench.pruning.structures.channel_masks import masks_of_units
+from shrinkbench.surgery.export import SmallNetwork, export_program, load_small, save_small
+from shrinkbench.surgery.shrinking import plan_and_shrink
 
 
 def halved(name, heads=True):

@@ -12,10 +12,10 @@ from typer.testing import CliRunner
 from shrinkbench.cli.patterns import app
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.metrics import layer_densities, measure_size
+from shrinkbench.metrics.patterns import kernel_pattern, layer_widths, stage_pattern
 from shrinkbench.models import build, load_weights
 from shrinkbench.pruning import METHODS, prune
-from shrinkbench.pruning.structured.guided import PUBLISHED, Pattern, Point
-from shrinkbench.pruning.structured.patterns import kernel_pattern, layer_widths, stage_pattern
+from shrinkbench.pruning.allocations.by_pattern import PUBLISHED, Pattern, Point
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner import sweep

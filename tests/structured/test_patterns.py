@@ -7,10 +7,7 @@ import torch
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.metrics import count_multiply_adds, count_parameters
-from shrinkbench.models import build
-from shrinkbench.pruning.coupling import couple
-from shrinkbench.pruning.masks import Masks
-from shrinkbench.pruning.structured.patterns import (
+from shrinkbench.metrics.patterns import (
     LayerWidth,
     guided_counts,
     guided_sparsity,
@@ -18,13 +15,16 @@ from shrinkbench.pruning.structured.patterns import (
     layer_widths,
     mean_pattern,
     stage_pattern,
-    stages_of,
     uniform_sparsity,
     weight_distribution,
 )
-from shrinkbench.pruning.structured.predefined import keep_counts, uniform_counts
-from shrinkbench.pruning.structured.slimming import slimming_masks
-from shrinkbench.pruning.surgery import shrink
+from shrinkbench.models import build
+from shrinkbench.network.coupling import couple
+from shrinkbench.network.stages import stages_of
+from shrinkbench.pruning.masks import Masks
+from shrinkbench.pruning.methods.network_slimming import slimming_masks
+from shrinkbench.pruning.methods.published_widths import keep_counts, uniform_counts
+from shrinkbench.surgery.shrinking import shrink
 
 SHAPE = (3, 32, 32)
 # Liu et al. 2019, Table 21, 60 %: kept share of channels by stage of VGG-16 on CIFAR-10.

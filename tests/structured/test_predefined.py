@@ -7,20 +7,20 @@ import copy
 import pytest
 import torch
 
-from shrinkbench.budget import scratch_b
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.metrics import count_multiply_adds, count_parameters, measure_size
 from shrinkbench.models import build, get_model
+from shrinkbench.network.coupling import couple
 from shrinkbench.pruning import METHODS, PruneContext, prune
-from shrinkbench.pruning.coupling import couple
-from shrinkbench.pruning.structured.predefined import (
+from shrinkbench.pruning.methods.published_widths import (
     TARGETS,
     Target,
     keep_counts,
     masks_of_target,
     uniform_counts,
 )
-from shrinkbench.pruning.surgery import shrink
+from shrinkbench.spec.training_cost import scratch_b
+from shrinkbench.surgery.shrinking import shrink
 from shrinkbench.training import RECIPES
 
 # Target, the network it is cut from, the card of what is left; parameters and multiply-adds as counted there.

@@ -10,7 +10,7 @@ from torch import nn
 
 from shrinkbench.models import build
 from shrinkbench.pruning import prune
-from shrinkbench.pruning.surgery import shrink
+from shrinkbench.surgery.shrinking import shrink
 
 SHAPE = (3, 12, 12)
 

@@ -10,7 +10,7 @@ import torch
 from sklearn.linear_model import lasso_path
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.pruning.structured.selecting import greedy_removal, lasso_selection, least_squares_scales
+from shrinkbench.pruning.methods.gram_selection import greedy_removal, lasso_selection, least_squares_scales
 
 
 def samples(channels=7, rows=60, seed=0):

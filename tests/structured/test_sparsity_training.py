@@ -12,13 +12,13 @@ from torch import nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.metrics import count_parameters, measure_size
 from shrinkbench.models import build
+from shrinkbench.network.coupling import couple
 from shrinkbench.pruning import METHODS, training_hook
 from shrinkbench.pruning.context import PruneContext
-from shrinkbench.pruning.coupling import couple
-from shrinkbench.pruning.structured.selection_by_scaling import proximal_step
-from shrinkbench.pruning.structured.slimming import scaled_channels, slimming_masks
-from shrinkbench.pruning.surgery import shrink
+from shrinkbench.pruning.methods.network_slimming import scaled_channels, slimming_masks
+from shrinkbench.pruning.methods.sparse_structure_selection import proximal_step
 from shrinkbench.spec import Recipe
+from shrinkbench.surgery.shrinking import shrink
 from shrinkbench.training import train
 
 RECIPE = Recipe(

@@ -14,9 +14,9 @@ from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.models import build
 from shrinkbench.pruning import prune
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.pruning.structured.channels import masks_of_units
-from shrinkbench.pruning.structured.export import load_small
-from shrinkbench.pruning.surgery import shrink
+from shrinkbench.pruning.structures.channel_masks import masks_of_units
+from shrinkbench.surgery.export import load_small
+from shrinkbench.surgery.shrinking import shrink
 
 SHAPE = (3, 32, 32)
 PLUGIN = """
@@ -115,7 +115,7 @@ def test_thinet_names_the_largest_target_too():
 
 
 def test_emptying_a_group_by_hand_is_refused():
-    from shrinkbench.pruning.coupling import couple
+    from shrinkbench.network.coupling import couple
 
     module = build("resnet20")
     nothing = {"layer1.0.conv1": torch.zeros(16, dtype=torch.bool)}

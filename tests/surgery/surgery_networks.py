@@ -27,7 +27,7 @@ CONFORMANCE = (*CIFAR, *(f"torchvision/{name}" for name in TORCHVISION))
 def make(name: str) -> Made:
     """The network ``name`` with statistics, scales and shifts drawn at random, and its input shape."""
     if name == "torchvision/vit_b_16":  # four tokens and a class token, all layers
-        from shrinkbench._torchvision import torchvision
+        import torchvision
 
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)

@@ -9,7 +9,7 @@ from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import build
-from shrinkbench.pruning.coupling import couple
+from shrinkbench.network.coupling import couple
 
 
 def slices(group, role):

@@ -15,11 +15,11 @@ from torch import nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.metrics import count_multiply_adds, count_parameters, measure_size
 from shrinkbench.models import build
-from shrinkbench.probe import trace
-from shrinkbench.pruning.coupling import couple
+from shrinkbench.network.coupling import couple
+from shrinkbench.network.probe import trace
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.pruning.structured.channels import complete_masks, masks_of_units
-from shrinkbench.pruning.surgery import LeftWholeWarning, plan_and_shrink, shrink
+from shrinkbench.pruning.structures.channel_masks import complete_masks, masks_of_units
+from shrinkbench.surgery.shrinking import LeftWholeWarning, plan_and_shrink, shrink
 
 
 def keep_some(coupling, removed, seed=0):

@@ -20,9 +20,9 @@ from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.metrics import count_multiply_adds
 from shrinkbench.models.cifar_resnet import CifarResNet, full_widths
 from shrinkbench.pruning import METHODS, prune, training_hook
-from shrinkbench.pruning.structured.channels import complete_masks
-from shrinkbench.pruning.structured.checking import largest_difference
-from shrinkbench.pruning.surgery import LeftWholeWarning, shrink
+from shrinkbench.pruning.structures.channel_masks import complete_masks
+from shrinkbench.surgery.checking import largest_difference
+from shrinkbench.surgery.shrinking import LeftWholeWarning, shrink
 
 STRUCTURED = (
     "filters",

@@ -9,11 +9,11 @@ import torch
 from sample_networks import largest_unit
 from torch import nn
 
-from shrinkbench.hooks import Hook
 from shrinkbench.pruning import METHODS, Upholder, prune, training_hook
-from shrinkbench.pruning.during import cubic_density
+from shrinkbench.pruning.schedules.gradual import cubic_density
 from shrinkbench.spec import Recipe
 from shrinkbench.training import KeepEpochs, train
+from shrinkbench.training.hook import Hook
 
 EPOCHS, STEPS = 4, 5  # of 13 images each
 

@@ -72,7 +72,7 @@ def detect(
     }
     report["classifier_parameters"] = count_parameters(classifier)
     if decide.wanted and prune == "classifier":
-        from shrinkbench.pruning.surgery import shrink
+        from shrinkbench.surgery.shrinking import shrink
 
         report["variant"] = "prune-c"
         classifier = shrink(classifier, decide(classifier), shape)

@@ -30,7 +30,7 @@ def entries(what: str) -> list[Row]:
 
 def _methods() -> list[Row]:
     from shrinkbench.pruning import METHODS
-    from shrinkbench.pruning.structured.predefined import TARGETS
+    from shrinkbench.pruning.methods.published_widths import TARGETS
 
     return [
         {
@@ -110,7 +110,7 @@ def describe_model(name: str, input_shape: Sequence[int] | None) -> Row:
     """A network's card, its counts at ``input_shape``, and one row per weighted layer."""
     from shrinkbench.metrics import count_parameters
     from shrinkbench.models import build, get_model
-    from shrinkbench.probe import classifier_of, trace
+    from shrinkbench.network.probe import classifier_of, trace
 
     card = get_model(name)
     module = build(name)

@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from shrinkbench.cli.options import (
-    AsJson,
-    Data,
-    Device,
-    Model,
-    Plugins,
-    load_plugins,
-    parse_data,
-    parse_shape,
-)
+from shrinkbench.cli.options import AsJson, Data, Device, Model, Plugins, load_plugins, parse_data, parse_shape
 from shrinkbench.errors import ShrinkbenchError
 
 if TYPE_CHECKING:
@@ -199,8 +190,7 @@ def evaluate(
     used = _normalisation(normalisation, loaded, file)
     source = loaded.test if split == "test" else loaded.validation
     batches = source.batches(128, normalisation=used, device=where, memory_format=torch.channels_last)
-    # torch's stubs lack `to(memory_format=...)` of modules.
-    quality = measure(module.to(where).to(memory_format=torch.channels_last), batches)  # type: ignore[call-overload]
+    quality = measure(module.to(where).to(memory_format=torch.channels_last), batches)
     if as_json:
         report = {**quality.model_dump(), "split": split, "normalisation": used.model_dump(mode="json")}
         typer.echo(json.dumps(report, indent=1))
@@ -226,7 +216,7 @@ def _network(
     model: str, weights: str | None, dataset: Dataset | None, seed: int
 ) -> tuple[nn.Module, WeightsFile | None]:
     from shrinkbench.models import build, get_model, load_weights
-    from shrinkbench.runner.plan import check_compatible
+    from shrinkbench.runner.planning import check_compatible
     from shrinkbench.seeds import stream
 
     card = get_model(model)

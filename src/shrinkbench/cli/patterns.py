@@ -17,9 +17,9 @@ from shrinkbench.errors import ShrinkbenchError
 if TYPE_CHECKING:
     from torch import nn
 
-    from shrinkbench.measures import LayerDensity
-    from shrinkbench.pruning.structured.guided import Pattern
+    from shrinkbench.pruning.allocations.by_pattern import Pattern
     from shrinkbench.results.record import RunResult
+    from shrinkbench.spec.measures import LayerDensity
 
 app = typer.Typer()
 
@@ -162,7 +162,7 @@ def _from_results(results: Sequence[RunResult]) -> list[_Series]:
 
 def _pattern(series: _Series, of: Of) -> Pattern:
     """The means of the table by stage, as a file holds them."""
-    from shrinkbench.pruning.structured.guided import Pattern, Point
+    from shrinkbench.pruning.allocations.by_pattern import Pattern, Point
 
     rows = _table(series, of, by_layer=False)
     points = []
@@ -208,7 +208,7 @@ def _cells(
     module: nn.Module, layers: Mapping[str, LayerDensity], shape: Sequence[int], of: Of, *, by_layer: bool
 ) -> dict[tuple[object, ...], float]:
     """Row -> kept channels of a layer, or kept share of a stage."""
-    from shrinkbench.pruning.structured.patterns import kernel_pattern, layer_widths, stage_pattern
+    from shrinkbench.metrics.patterns import kernel_pattern, layer_widths, stage_pattern
 
     if of == "kernels":
         return {
@@ -239,7 +239,7 @@ def _draw(results: Sequence[RunResult], folder: Path) -> None:
     from shrinkbench.plotting import save
     from shrinkbench.report.figures import efficiency_figure
     from shrinkbench.report.layer_figures import weight_figure
-    from shrinkbench.report.observations import observe
+    from shrinkbench.report.statistics.observations import observe
 
     save(efficiency_figure(observe(results), metric="top1"), folder / "top1-parameters")
     groups: dict[tuple[str, str, float], list[RunResult]] = {}

@@ -11,7 +11,7 @@ import typer
 from shrinkbench.cli.options import Data, Device, Model, parse_data, parse_settings
 
 if TYPE_CHECKING:
-    from shrinkbench.measures import EpochRecord
+    from shrinkbench.spec.measures import EpochRecord
 
 app = typer.Typer()
 
@@ -37,7 +37,7 @@ def pretrain(
         raise ShrinkbenchError(f"--out {out}: give a file name that ends in .safetensors")
     from shrinkbench.models import get_model
     from shrinkbench.runner import Workspace, resolve_device
-    from shrinkbench.runner.plan import check_compatible
+    from shrinkbench.runner.planning import check_compatible
     from shrinkbench.runner.pretraining import pretrain as train
     from shrinkbench.spec import DataSpec, PretrainSpec
     from shrinkbench.training import RECIPES, with_overrides

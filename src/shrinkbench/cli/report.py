@@ -55,7 +55,7 @@ def report(
     corpus: CorpusDir = None,
 ) -> None:
     """Write the report: one offline page, figures (SVG, PDF, PNG), tables, results.csv, results.parquet."""
-    from shrinkbench.report.html import write_report
+    from shrinkbench.report.page.html import write_report
 
     written = write_report(
         directory, out or directory / "report", proposed=proposed or (), with_figures=figures, corpus=corpus
@@ -171,7 +171,7 @@ def _fix(
     store.read_plan()  # told before anything heavy starts
     load_plugins(plugins)
     from shrinkbench.runner import sweep
-    from shrinkbench.runner.plan import plan
+    from shrinkbench.runner.planning import plan
     from shrinkbench.runner.workspace import Workspace
 
     places = parse_data(data)
@@ -255,7 +255,7 @@ def bundle(
     verify: Annotated[bool, typer.Option("--verify", help="Check instead of writing.")] = False,
 ) -> None:
     """Pack results into one file that others can check, merge and compare."""
-    from shrinkbench.report import bundle as bundles
+    from shrinkbench.results import bundle as bundles
 
     if verify:
         found = bundles.read_source(source)
@@ -278,7 +278,7 @@ def merge(
     out: Annotated[Path, typer.Option(help="Folder for the united results.")] = Path("results/merged"),
 ) -> None:
     """Unite the results of several folders or bundles."""
-    from shrinkbench.report.bundle import merge as unite
+    from shrinkbench.results.bundle import merge as unite
 
     if len(sources) < 2:
         raise ShrinkbenchError("merge needs at least two folders or bundles")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from shrinkbench.pruning import Masks
-    from shrinkbench.pruning.structured.operation import Surgery
+    from shrinkbench.surgery.operation import Surgery
 
 app = typer.Typer()
 
@@ -50,7 +50,7 @@ def shrink(
 ) -> None:
     """Make a masked network physically smaller, check that it computes the same, and write it."""
     from shrinkbench.metrics import count_multiply_adds, count_parameters
-    from shrinkbench.pruning.structured.export import SmallNetwork, export_program, save_small
+    from shrinkbench.surgery.export import SmallNetwork, export_program, save_small
 
     if out.suffix[1:].isalpha() and out.suffix not in PROGRAMS:
         raise ShrinkbenchError(
@@ -83,7 +83,7 @@ def shrink(
 
 def _cut(module: nn.Module, masks: Masks, shape: Sequence[int]) -> tuple[nn.Module, Surgery, list[str]]:
     """The smaller network, what was done, and a sentence for each group of channels that had to stay."""
-    from shrinkbench.pruning.surgery import LeftWholeWarning, plan_and_shrink
+    from shrinkbench.surgery.shrinking import LeftWholeWarning, plan_and_shrink
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -157,7 +157,7 @@ def _masked_network(
     """The network, the masks for it, its input shape and its number of classes."""
     from shrinkbench.models import build, get_model, load_weights
     from shrinkbench.pruning import Masks
-    from shrinkbench.pruning.structured.channels import complete_masks
+    from shrinkbench.pruning.structures.channel_masks import complete_masks
 
     card = get_model(model)
     shape = parse_shape(input_shape) if input_shape else card.input_shape

@@ -15,15 +15,7 @@ from shrinkbench.datasets import (
     tiny_imagenet,
     voc2007,
 )
-from shrinkbench.datasets.card import (
-    DATASETS,
-    Batch,
-    Dataset,
-    DatasetCard,
-    ExtraCard,
-    ExtraImages,
-    ImageSource,
-)
+from shrinkbench.datasets.card import DATASETS, Batch, Dataset, DatasetCard, ExtraCard, ExtraImages, ImageSource
 from shrinkbench.datasets.extra import EXTRAS, load_extra
 from shrinkbench.datasets.memory import InMemoryImages
 

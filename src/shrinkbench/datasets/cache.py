@@ -12,8 +12,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from shrinkbench.download import cache_folder, fetch
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import cache_folder, fetch
 
 
 def cached_folder(key: str, fill: Callable[[Path], None]) -> Path:

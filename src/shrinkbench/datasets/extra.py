@@ -41,13 +41,14 @@ def _card(family: str, corruption: str) -> ExtraCard:
     return card
 
 
+EXTRAS: Registry[ExtraCard] = Registry("extra evaluation")
+
+
+@EXTRAS.add_resolver
 def _resolve(name: str) -> ExtraCard | None:
     """``cifar10-c/fog`` and ``cifar10-c/fog/3``: one corruption, at all severities or at one."""
     family, _, corruption = name.lower().partition("/")
     return _card(family, corruption) if family in _CORRUPTED and corruption else None
-
-
-EXTRAS: Registry[ExtraCard] = Registry("extra evaluation", resolve=_resolve)
 
 
 def _cifar10_1(version: str, images: int) -> ExtraCard:

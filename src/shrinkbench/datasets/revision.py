@@ -11,7 +11,7 @@ from torch import Tensor
 
 from shrinkbench.datasets.cache import cached_folder
 from shrinkbench.datasets.card import DatasetCard
-from shrinkbench.download import sha256_of
+from shrinkbench.files import sha256_of
 
 LARGE_FILE = 64 << 20  # bytes; hashing takes longer than finding the digest again
 

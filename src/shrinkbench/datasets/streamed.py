@@ -19,6 +19,7 @@ from shrinkbench.datasets.encoded import EncodedImages, decode, pixels_of
 from shrinkbench.datasets.memory import affine, check_count, check_pass, normalise
 from shrinkbench.datasets.splits import balanced_order
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.libraries import torchvision
 from shrinkbench.spec import Normalisation
 
 Transform = Callable[[Image.Image], Image.Image]
@@ -229,6 +230,5 @@ class StreamedImages:
 
 def _transforms() -> ModuleType:
     """torchvision's transforms, imported late since they take seconds."""
-    from shrinkbench import _torchvision  # noqa: F401 - makes the next import possible everywhere
-
+    torchvision()
     return import_module("torchvision.transforms.v2")

@@ -13,10 +13,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from shrinkbench._torchvision import provide_detection_operators
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.pruning.structured.operation import operate
-from shrinkbench.pruning.surgery import plan_and_shrink
+from shrinkbench.libraries import torchvision
+from shrinkbench.surgery.operation import operate
+from shrinkbench.surgery.shrinking import plan_and_shrink
 
 _PARTS = ("conv1", "bn1", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
@@ -92,7 +92,7 @@ def build_detector(
     Anchors of 128, 256 and 512 pixels at three shapes, 256 of them and 128 regions (a quarter foreground) per
     image, region features of 7 x 7. ``num_classes`` counts the background.
     """
-    provide_detection_operators()
+    torchvision()
     from torchvision.models.detection import FasterRCNN
     from torchvision.models.detection.anchor_utils import AnchorGenerator
     from torchvision.models.detection.faster_rcnn import FastRCNNPredictor

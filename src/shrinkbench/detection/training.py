@@ -12,7 +12,7 @@ from torch import Tensor
 from shrinkbench.detection.faster_rcnn import Detector
 from shrinkbench.detection.voc import CLASSES, DetectionImages, Objects
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.probe import evaluation_mode
+from shrinkbench.network.probe import evaluation_mode
 from shrinkbench.seeds import stream
 from shrinkbench.spec import Recipe
 

@@ -19,7 +19,8 @@ from shrinkbench.literature.export import PAPERS, is_export, read_export, split_
 from shrinkbench.literature.rules import Rules
 from shrinkbench.literature.schema import SCHEMA_VERSION, Fact, Listing, Paper
 from shrinkbench.literature.tables import Row, read_table, write_table
-from shrinkbench.spec import Value, ValueT, parse_value
+from shrinkbench.spec import Value, parse_value
+from shrinkbench.spec.value import ValueT
 
 CORPUS_FILE = "corpus.json"
 REMEDY = "correct the file (docs/literature.md describes the format) or restore it"

@@ -19,8 +19,8 @@ from torch import Tensor, nn
 from torch.utils.benchmark import Timer
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.measures import Latency
-from shrinkbench.probe import evaluation_mode
+from shrinkbench.network.probe import evaluation_mode
+from shrinkbench.spec.measures import Latency
 
 Precision = Literal["float32", "bf16-mixed"]
 

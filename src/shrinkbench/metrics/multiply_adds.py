@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from shrinkbench.measures import Size
 from shrinkbench.metrics.size import count_kept, count_parameters
-from shrinkbench.probe import Trace, trace
+from shrinkbench.network.probe import Trace, trace
+from shrinkbench.spec.measures import Size
 
 
 def count_multiply_adds(module: nn.Module, input_shape: Sequence[int]) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from shrinkbench.measures import LayerDensity
+from shrinkbench.spec.measures import LayerDensity
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -27,6 +27,11 @@ from shrinkbench.models import preresnet as _preresnet
 from shrinkbench.models import sss as _sss
 from shrinkbench.models import vit as _vit
 from shrinkbench.models import wide_resnet as _wide_resnet
+
+# Families of names, in the order in which they are asked; the last explains names that none knows.
+from shrinkbench.models import torchvision_models as _torchvision_models  # isort: skip
+from shrinkbench.models import timm_models as _timm_models  # isort: skip
+from shrinkbench.models import ambiguous as _ambiguous  # isort: skip
 from shrinkbench.models.card import MODELS, ModelCard, WeightsEntry
 from shrinkbench.models.weights import (
     WeightsFile,
@@ -65,6 +70,9 @@ _FAMILIES = (
     _sss,
     _vit,
     _wide_resnet,
+    _torchvision_models,
+    _timm_models,
+    _ambiguous,
 )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 
 from shrinkbench.errors import UnknownNameError
+from shrinkbench.libraries import torchvision
+from shrinkbench.models.card import MODELS
 from shrinkbench.models.cifar_vgg import NAMESAKES as CIFAR_VGG_16
 
 _RESNET_18 = {
@@ -140,9 +142,15 @@ def refuse_ambiguous(name: str) -> None:
 
 def suggest_library(name: str) -> None:
     """Raise ``UnknownNameError`` with the prefix to use where ``name`` is a classifier of torchvision."""
-    from shrinkbench._torchvision import torchvision
-
-    known = torchvision.models.list_models(module=torchvision.models)
+    library = torchvision()
+    known = library.models.list_models(module=library.models)
     alike = " or ".join(f"'torchvision/{k}'" for k in known if plain(k) == plain(name))
     if alike:
         raise UnknownNameError(f"unknown model '{name}'; did you mean {alike}?")
+
+
+@MODELS.add_resolver
+def _explained(name: str) -> None:
+    """Say of an unknown name which networks it may mean."""
+    refuse_ambiguous(name)
+    suggest_library(name)

@@ -68,28 +68,7 @@ class ModelCard:
 NO_PUBLIC_WEIGHTS = "no public weights are known: train them (`shrinkbench pretrain`) or pass a file"
 
 
-def _from_elsewhere(name: str) -> ModelCard | None:
-    """Explain an ambiguous name, or make the card of ``torchvision/NAME`` or ``timm/NAME``.
-
-    The libraries are imported only then.
-    """
-    from shrinkbench.models.ambiguous import refuse_ambiguous, suggest_library
-
-    library, _, network = name.partition("/")
-    if library.lower() == "torchvision" and network:
-        from shrinkbench.models import torchvision_models
-
-        return torchvision_models.make_card(network)
-    if library.lower() == "timm" and network:
-        from shrinkbench.models import timm_models
-
-        return timm_models.make_card(network)
-    refuse_ambiguous(name)
-    suggest_library(name)
-    return None
-
-
-MODELS: Registry[ModelCard] = Registry("model", resolve=_from_elsewhere)
+MODELS: Registry[ModelCard] = Registry("model")
 
 
 def register(card: ModelCard, *, aliases: tuple[str, ...] = ()) -> ModelCard:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.probe import trace
+from shrinkbench.network.probe import trace
 
 
 def count(build: Callable[[], nn.Module], input_shape: tuple[int, int, int]) -> tuple[int, int]:

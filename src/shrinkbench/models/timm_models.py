@@ -9,23 +9,23 @@ from typing import Any
 
 from torch import nn
 
-from shrinkbench.errors import ShrinkbenchError, UnknownNameError
-from shrinkbench.models.card import NO_PUBLIC_WEIGHTS, ModelCard, WeightsEntry
+from shrinkbench.errors import UnknownNameError
+from shrinkbench.libraries import optional, torchvision
+from shrinkbench.models.card import MODELS, NO_PUBLIC_WEIGHTS, ModelCard, WeightsEntry
 from shrinkbench.models.counting import count
 from shrinkbench.spec import Normalisation
 
 
 def _timm() -> Any:
-    import shrinkbench._torchvision  # noqa: F401 - timm imports torchvision, which must load this way first
+    torchvision()  # timm imports it
+    return optional("timm", extra="timm", purpose="models named timm/...")
 
-    try:
-        import timm
-    except ImportError:
-        raise ShrinkbenchError(
-            "models named timm/... need the optional package timm; "
-            "install it with: pip install 'shrinkbench[timm]'"
-        ) from None
-    return timm
+
+@MODELS.add_resolver
+def _from_name(name: str) -> ModelCard | None:
+    """``timm/NAME``; the library is imported only then."""
+    family, _, network = name.partition("/")
+    return make_card(network) if family.lower() == "timm" and network else None
 
 
 @lru_cache

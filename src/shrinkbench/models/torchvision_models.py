@@ -12,8 +12,9 @@ from typing import Any
 from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError, UnknownNameError
+from shrinkbench.libraries import torchvision
 from shrinkbench.models.ambiguous import AMBIGUOUS, plain
-from shrinkbench.models.card import ModelCard, WeightsEntry
+from shrinkbench.models.card import MODELS, ModelCard, WeightsEntry
 from shrinkbench.models.counting import count
 from shrinkbench.spec import Normalisation
 
@@ -43,25 +44,30 @@ REFERENCES = {
 }
 
 
+@MODELS.add_resolver
+def _from_name(name: str) -> ModelCard | None:
+    """``torchvision/NAME``; the library is imported only then."""
+    family, _, network = name.partition("/")
+    return make_card(network) if family.lower() == "torchvision" and network else None
+
+
 def make_card(name: str) -> ModelCard:
     """Card of torchvision's classifier ``name``, from the metadata of its default weights.
 
     Parameters and multiply-adds are counted here, on the meta device: torchvision rounds the latter to
     millions, and its parameters of Inception-v3 include a head that only training uses.
     """
-    from shrinkbench._torchvision import torchvision
-
-    return _card(_spelling(name, torchvision.models.list_models(module=torchvision.models)))
+    library = torchvision()
+    return _card(_spelling(name, library.models.list_models(module=library.models)))
 
 
 @lru_cache
 def _card(name: str) -> ModelCard:
-    from shrinkbench._torchvision import torchvision
-
-    entries = torchvision.models.get_model_weights(name)
+    library = torchvision()
+    entries = library.models.get_model_weights(name)
     default = entries.DEFAULT
     size = _crop_size(default)
-    builder = torchvision.models.get_model_builder(name)
+    builder = library.models.get_model_builder(name)
     options = _options(name, size)
     build = _build(name, builder, options)
     classes = len(default.meta["categories"])
@@ -70,7 +76,7 @@ def _card(name: str) -> ModelCard:
     return ModelCard(
         name=f"torchvision/{name}",
         family="torchvision",
-        definition=_definition(name, builder, options, torchvision.__version__),
+        definition=_definition(name, builder, options, library.__version__),
         reference=REFERENCES[max((p for p in REFERENCES if name.startswith(p)), key=len)],
         input_shape=(3, size, size),
         num_classes=classes,

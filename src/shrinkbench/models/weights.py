@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from shrinkbench.download import cache_folder, fetch, sha256_of
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import cache_folder, fetch, sha256_of
 from shrinkbench.models.card import MODELS, ModelCard, WeightsEntry
 from shrinkbench.spec import Normalisation
 

@@ -1,18 +1,18 @@
 """Pruning methods: structure x scoring x allocation x scheduling x fine-tuning."""
 
-from shrinkbench.pruning.context import PruneContext, Scores
-from shrinkbench.pruning.deciding import budget, prunable_names, prune, training_hook
-from shrinkbench.pruning.finetuning import FINETUNINGS, Finetuning, restart
+from shrinkbench.pruning.context import PruneContext
+from shrinkbench.pruning.during_training import training_hook
+from shrinkbench.pruning.finetunings import FINETUNINGS, Finetuning, restart
+from shrinkbench.pruning.masking import budget, prunable_names, prune
 from shrinkbench.pruning.masks import Masks, Upholder, save_tensors
 from shrinkbench.pruning.method import METHODS, PruningMethod, decides, pruning_method
 from shrinkbench.pruning.plugins import load_entry_points, load_plugin
+from shrinkbench.pruning.units import Scores
 
-# The methods register themselves when their module is read.
-from shrinkbench.pruning import scoring as _scoring  # noqa: F401  isort: skip
-from shrinkbench.pruning.structured import methods as _methods  # noqa: F401  isort: skip
-from shrinkbench.pruning.structured import reconstruction as _reconstruction  # noqa: F401  isort: skip
-from shrinkbench.pruning.structured import selection_by_scaling as _scaling  # noqa: F401  isort: skip
-from shrinkbench.pruning.structured import slimming as _slimming  # noqa: F401  isort: skip
+# Names of methods made from others, patterns and every method register themselves when their module is read.
+from shrinkbench.pruning import names as _names  # noqa: F401  isort: skip
+from shrinkbench.pruning.allocations import by_pattern as _by_pattern  # noqa: F401  isort: skip
+from shrinkbench.pruning import methods as _methods  # noqa: F401  isort: skip
 
 __all__ = [
     "FINETUNINGS",

@@ -12,15 +12,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.pruning import derivatives
-from shrinkbench.pruning.dataflow import Flow, Geometry, read_flow, read_geometry
+from shrinkbench.network import derivatives
+from shrinkbench.network.dataflow import Flow, Geometry, read_flow, read_geometry
+from shrinkbench.network.observation import Maps, Product, observe_maps, observe_products
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.pruning.observation import Maps, Product, observe_maps, observe_products
-from shrinkbench.pruning.structure import Structure, weights
+from shrinkbench.pruning.units import SINGLE_WEIGHTS, Structure
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor], Tensor]
-Scores = Mapping[str, Tensor]  # parameter name -> tensor of the parameter's shape; higher = keep
 
 
 class PruneContext:
@@ -50,7 +49,7 @@ class PruneContext:
         budget: int | None = None,
         iteration: int = 0,
         loss: Loss = F.cross_entropy,
-        structure: Structure = weights,
+        structure: Structure = SINGLE_WEIGHTS,
         gradients: Mapping[str, Tensor] | None = None,
     ) -> None:
         self.module = module

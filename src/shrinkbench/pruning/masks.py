@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.hooks import Hook
+from shrinkbench.training.hook import Hook
 
 
 class Masks(Mapping[str, Tensor]):

@@ -10,16 +10,18 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.pruning import allocation as allocations
-from shrinkbench.pruning import finetuning as finetunings
-from shrinkbench.pruning import scheduling as schedules
-from shrinkbench.pruning import structure as structures
-from shrinkbench.pruning.context import PruneContext, Scores
+from shrinkbench.pruning import finetunings as finetunings
+from shrinkbench.pruning.allocations import rules as allocations
+from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masks import Masks
+from shrinkbench.pruning.schedules import before_training as schedules
+from shrinkbench.pruning.schedules.schedule import Schedule
+from shrinkbench.pruning.structures import single as structures
+from shrinkbench.pruning.units import Scores, Structure, UnitScores
 from shrinkbench.registry import Registry
 from shrinkbench.spec import MethodSpec
 
-Score = Callable[[PruneContext], Scores | structures.UnitScores | Masks]
+Score = Callable[[PruneContext], Scores | UnitScores | Masks]
 Update = Callable[[PruneContext, Masks], Mapping[str, Tensor]]
 
 
@@ -57,9 +59,9 @@ class PruningMethod:
 
     name: str
     score: Score
-    structure: structures.Structure = structures.weights
+    structure: Structure = structures.weights
     allocation: allocations.Allocation = allocations.global_
-    schedule: schedules.Schedule = schedules.one_shot
+    schedule: Schedule = schedules.one_shot
     finetuning: finetunings.Finetuning = finetunings.continue_
     update: Update | None = None
     needs: tuple[str, ...] = ()
@@ -122,16 +124,7 @@ def _source_digest(functions: Sequence[Callable[..., object]]) -> str:
     return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
-def _resolve(name: str) -> PruningMethod | None:
-    from shrinkbench.pruning.controls import control_named, variant_named
-    from shrinkbench.pruning.structured.predefined import predefined_named
-    from shrinkbench.pruning.structured.slimming import fraction_named
-
-    named = (variant_named, control_named, predefined_named, fraction_named)
-    return next((method for find in named if (method := find(name)) is not None), None)
-
-
-METHODS: Registry[PruningMethod] = Registry("pruning method", resolve=_resolve)
+METHODS: Registry[PruningMethod] = Registry("pruning method")
 
 
 @dataclass(frozen=True)
@@ -141,7 +134,7 @@ class ScoreEntry:
     function: Score
     needs: tuple[str, ...]
     batch_count: int
-    structure: structures.Structure
+    structure: Structure
 
 
 SCORES: Registry[ScoreEntry] = Registry("score")
@@ -150,9 +143,9 @@ SCORES: Registry[ScoreEntry] = Registry("score")
 def pruning_method(
     name: str,
     *,
-    structure: structures.Structure = structures.weights,
+    structure: Structure = structures.weights,
     allocation: allocations.Allocation = allocations.global_,
-    schedule: schedules.Schedule = schedules.one_shot,
+    schedule: Schedule = schedules.one_shot,
     finetuning: finetunings.Finetuning = finetunings.continue_,
     update: Update | None = None,
     needs: tuple[str, ...] = (),

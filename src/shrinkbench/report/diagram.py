@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from shrinkbench.plotting import COLUMN_WIDTH, figure_style, fixed_figure, save, shortened
-from shrinkbench.report.ranks import Ranking
+from shrinkbench.report.statistics.ranks import Ranking
 
 if TYPE_CHECKING:  # matplotlib is loaded where something is drawn
     from matplotlib.figure import Figure

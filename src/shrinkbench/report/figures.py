@@ -23,7 +23,7 @@ from shrinkbench.plotting import (
     series_styles,
     shortened,
 )
-from shrinkbench.report.observations import AXES, CONTROL, METRICS, Observations, aggregate
+from shrinkbench.report.statistics.observations import AXES, CONTROL, METRICS, Observations, aggregate
 
 if TYPE_CHECKING:  # matplotlib is loaded where something is drawn
     from matplotlib.axes import Axes

@@ -11,10 +11,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from shrinkbench.budget import total
 from shrinkbench.report.tables import Cell, Table, plus_minus
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import RunSpec
+from shrinkbench.spec.training_cost import total
 
 STRATEGIES = {
     "none": "Pruned",

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from shrinkbench.report import stats
-from shrinkbench.report.compare import curve_summaries, pairwise, records
-from shrinkbench.report.observations import CONTROL, METRICS, Observations, aggregate
+from shrinkbench.report.statistics import tests as stats
+from shrinkbench.report.statistics.compare import curve_summaries, pairwise, records
+from shrinkbench.report.statistics.observations import CONTROL, METRICS, Observations, aggregate
 from shrinkbench.results.record import Latency, RunResult
 
 

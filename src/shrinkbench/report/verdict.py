@@ -9,10 +9,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from shrinkbench.report import stats
-from shrinkbench.report.compare import at_equal, at_equal_budget, ranking, records, winners
-from shrinkbench.report.observations import Observations
-from shrinkbench.report.ranks import Ranking
+from shrinkbench.report.statistics import tests as stats
+from shrinkbench.report.statistics.compare import at_equal, at_equal_budget, ranking, records, winners
+from shrinkbench.report.statistics.observations import Observations
+from shrinkbench.report.statistics.ranks import Ranking
 
 BASES = {
     "compression": "at equal size",

@@ -7,8 +7,8 @@ from typing import Any
 
 import pandas as pd
 
-from shrinkbench.budget import total
 from shrinkbench.results.record import Budget, Quality, RunResult
+from shrinkbench.spec.training_cost import total
 
 COLUMNS: dict[str, str] = {
     "key": "string",

@@ -6,7 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from shrinkbench.measures import (
+from shrinkbench.spec import RunSpec, Value
+from shrinkbench.spec.measures import (
     Budget,
     EpochRecord,
     Latency,
@@ -16,7 +17,6 @@ from shrinkbench.measures import (
     Spent,
     WeightHistogram,
 )
-from shrinkbench.spec import RunSpec, Value
 
 __all__ = [
     "SCHEMA_VERSION",

@@ -9,10 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from shrinkbench.budget import NOTHING, training_cost
-from shrinkbench.download import sha256_of
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.measures import EpochRecord, Spent
+from shrinkbench.files import sha256_of
 from shrinkbench.models import build, get_model, load_weights, read_state_dict
 from shrinkbench.pruning import Finetuning, save_tensors
 from shrinkbench.results.store import ResultStore, write_atomically
@@ -20,6 +18,8 @@ from shrinkbench.runner.provenance import Stopwatch, provenance
 from shrinkbench.runner.workspace import BoundData, Workspace
 from shrinkbench.seeds import stream
 from shrinkbench.spec import PretrainSpec, RunSpec
+from shrinkbench.spec.measures import EpochRecord, Spent
+from shrinkbench.spec.training_cost import NOTHING, training_cost
 from shrinkbench.training import KeepEpochs, evaluate, train
 
 
@@ -28,7 +28,7 @@ def untrained_network(model: str, data: BoundData, seed: int, *purpose: str) -> 
     names = ("initialisation", *purpose)
     module = build(model, num_classes=len(data.dataset.class_names), seed=stream(seed, *names))
     # Channels-last convolutions are the faster ones on CPUs and on tensor cores.
-    return module.to(data.device).to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+    return module.to(data.device).to(memory_format=torch.channels_last)
 
 
 def initial_network(spec: RunSpec, workspace: Workspace, data: BoundData) -> nn.Module:

@@ -12,8 +12,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from shrinkbench.budget import NOTHING, scoring_cost, scratch_b, together, training_cost
-from shrinkbench.measures import Quality, Spent
 from shrinkbench.metrics import measure_size
 from shrinkbench.models import get_model, read_state_dict
 from shrinkbench.pruning import (
@@ -32,6 +30,8 @@ from shrinkbench.runner.pretraining import initial_network, weights_to_restart_f
 from shrinkbench.runner.workspace import BoundData, Workspace
 from shrinkbench.seeds import stream
 from shrinkbench.spec import Recipe, RunSpec
+from shrinkbench.spec.measures import Quality, Spent
+from shrinkbench.spec.training_cost import NOTHING, scoring_cost, scratch_b, together, training_cost
 from shrinkbench.training import Training, evaluate, train
 
 Batches = Iterable[tuple[Tensor, Tensor]]

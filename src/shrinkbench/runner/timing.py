@@ -11,13 +11,13 @@ import torch
 from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.measures import Latency
 from shrinkbench.metrics import count_multiply_adds
 from shrinkbench.metrics.latency import Conditions, measure_latency
 from shrinkbench.pruning import Masks
-from shrinkbench.pruning.surgery import shrink
 from shrinkbench.runner.workspace import Workspace
 from shrinkbench.spec import RunSpec
+from shrinkbench.spec.measures import Latency
+from shrinkbench.surgery.shrinking import shrink
 
 
 def latencies(
@@ -57,4 +57,4 @@ def _as_deployed(
             return module, "masked"
     if count_multiply_adds(small, input_shape) == count_multiply_adds(module, input_shape):
         return module, "masked"
-    return small.to(memory_format=torch.channels_last), "small"  # type: ignore[call-overload]
+    return small.to(memory_format=torch.channels_last), "small"

@@ -1,7 +1,7 @@
 """Training, fine-tuning and evaluation from recipes that are values."""
 
 from shrinkbench.training.checkpoint import KeepEpochs
-from shrinkbench.training.evaluate import evaluate
+from shrinkbench.training.evaluation import evaluate
 from shrinkbench.training.loop import Data, Training, learning_rate, train
 from shrinkbench.training.recipe import RECIPES, with_overrides
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.hooks import Hook
+from shrinkbench.training.hook import Hook
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -14,13 +14,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.hooks import Hook
-from shrinkbench.measures import EpochRecord, Quality
-from shrinkbench.probe import first_tensor
+from shrinkbench.network.probe import first_tensor
 from shrinkbench.seeds import stream
 from shrinkbench.spec import Recipe
+from shrinkbench.spec.measures import EpochRecord, Quality
 from shrinkbench.training.checkpoint import load_checkpoint, save_checkpoint
-from shrinkbench.training.evaluate import evaluate
+from shrinkbench.training.evaluation import evaluate
+from shrinkbench.training.hook import Hook
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 

@@ -13,14 +13,7 @@ from shrinkbench.report.checklist.evidence import (
     is_random,
     is_uniform,
 )
-from shrinkbench.report.checklist.lines import (
-    Decision,
-    listing,
-    rule,
-    satisfied,
-    undecidable,
-    violated,
-)
+from shrinkbench.report.checklist.lines import Decision, listing, rule, satisfied, undecidable, violated
 from shrinkbench.report.checklist.measurement import SIZE_FIGURE
 from shrinkbench.spec import MethodSpec
 

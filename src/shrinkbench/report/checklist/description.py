@@ -3,15 +3,8 @@
 from __future__ import annotations
 
 from shrinkbench.report.checklist.evidence import Evidence, is_magnitude
-from shrinkbench.report.checklist.lines import (
-    Decision,
-    listing,
-    rule,
-    satisfied,
-    undecidable,
-    violated,
-)
-from shrinkbench.report.citations import THE_PAPER, cite
+from shrinkbench.report.checklist.lines import Decision, listing, rule, satisfied, undecidable, violated
+from shrinkbench.report.page.citations import THE_PAPER, cite
 
 OLD = 2010
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.report.observations import Observations, observe
+from shrinkbench.report.statistics.observations import Observations, observe
 from shrinkbench.results.record import LayerDensity, RunResult
 from shrinkbench.spec import MethodSpec
 

@@ -5,14 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 
 from shrinkbench.report.checklist.evidence import COLLAPSE, FEWEST_SEEDS, Evidence
-from shrinkbench.report.checklist.lines import (
-    Decision,
-    listing,
-    rule,
-    satisfied,
-    undecidable,
-    violated,
-)
+from shrinkbench.report.checklist.lines import Decision, listing, rule, satisfied, undecidable, violated
 
 SIZE_FIGURE = "figures/top1-compression.svg"
 SPEED_FIGURE = "figures/top1-theoretical-speedup.svg"

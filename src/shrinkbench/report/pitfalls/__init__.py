@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shrinkbench.report.observations import Observations
 from shrinkbench.report.pitfalls.finding import Panel, Pitfall
 from shrinkbench.report.pitfalls.orders import (
     initial_model_confounds,
@@ -18,6 +17,7 @@ from shrinkbench.report.pitfalls.orders import (
     wide_seed_spread,
 )
 from shrinkbench.report.pitfalls.practice import best_of_epochs, selection_on_test, unequal_budgets
+from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.results.record import RunResult
 
 __all__ = ["Panel", "Pitfall", "find_pitfalls"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from shrinkbench.report import stats
+from shrinkbench.report.statistics import tests as stats
 
 SMALLEST = 0.005
 SMALLEST_OF_ONE_SEED = 0.01

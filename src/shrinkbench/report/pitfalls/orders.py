@@ -9,9 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from shrinkbench.report import stats
-from shrinkbench.report.compare import at_equal, curves, groups, records
-from shrinkbench.report.observations import Observations
 from shrinkbench.report.pitfalls.finding import (
     SMALLEST,
     Panel,
@@ -22,6 +19,9 @@ from shrinkbench.report.pitfalls.finding import (
     percent,
     points,
 )
+from shrinkbench.report.statistics import tests as stats
+from shrinkbench.report.statistics.compare import at_equal, curves, groups, records
+from shrinkbench.report.statistics.observations import Observations
 
 WIDE_SPREAD = 0.02
 

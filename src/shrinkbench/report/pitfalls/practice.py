@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from shrinkbench.report.compare import groups
-from shrinkbench.report.observations import Observations
 from shrinkbench.report.pitfalls.finding import Pitfall, and_more, mean, points
+from shrinkbench.report.statistics.compare import groups
+from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import Recipe
 

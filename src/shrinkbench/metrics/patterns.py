@@ -1,0 +1,207 @@
+"""Pruning read as architecture search: where a method leaves channels and weights (Liu et al. 2019, Section 5).
+
+A stage is the layers whose outputs have the same size. A pattern is the share that is kept in each stage, of
+channels or of weights at each position of a kernel. Patterns guide other networks on other data: widths are
+set, or sparse kernels drawn, with a stage's share in place of a score.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.coupling import Coupling
+from shrinkbench.network.stages import same_stages, stages_of
+from shrinkbench.pruning.masks import Masks
+from shrinkbench.spec.measures import LayerDensity
+
+_Conv = nn.modules.conv._ConvNd
+_BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+@dataclass(frozen=True)
+class LayerWidth:
+    """Channels of one layer: in which stage (from 1), how many, and how many are kept."""
+
+    layer: str
+    stage: int
+    channels: int
+    kept: int
+
+
+def layer_widths(
+    module: nn.Module,
+    masks: Mapping[str, Tensor] | Mapping[str, LayerDensity],
+    input_shape: Sequence[int],
+    *,
+    of: Literal["filters", "scales"] = "filters",
+) -> list[LayerWidth]:
+    """Kept ``filters`` of every convolution, or kept batch-norm ``scales``, as network slimming counts them.
+
+    ``masks`` may be the layers of a stored result.
+    """
+    kind = _Conv if of == "filters" else _BatchNorm
+    found = []
+    for path, stage in stages_of(module, input_shape).items():
+        layer = module.get_submodule(path)
+        if not isinstance(layer, kind) or not isinstance(layer.weight, Tensor):
+            continue
+        total = layer.weight.shape[0]
+        found.append(LayerWidth(path, stage, total, _outputs(masks.get(f"{path}.weight"), total)))
+    return found
+
+
+def _outputs(kept: Tensor | LayerDensity | None, total: int) -> int:
+    if isinstance(kept, LayerDensity):
+        if kept.outputs is None:
+            raise ShrinkbenchError(
+                "these results do not count filters; run the sweep again to have them counted"
+            )
+        return kept.outputs
+    if kept is None:
+        return total
+    return int(kept.flatten(1).any(1).sum() if kept.dim() > 1 else kept.sum())
+
+
+def stage_pattern(widths: Iterable[LayerWidth]) -> dict[int, float]:
+    """Stage -> kept channels / channels, over all its layers.
+
+    >>> stage_pattern([LayerWidth("a", 1, 10, 5), LayerWidth("b", 1, 30, 15), LayerWidth("c", 2, 8, 8)])
+    {1: 0.5, 2: 1.0}
+    """
+    kept: dict[int, int] = {}
+    total: dict[int, int] = {}
+    for width in widths:
+        kept[width.stage] = kept.get(width.stage, 0) + width.kept
+        total[width.stage] = total.get(width.stage, 0) + width.channels
+    return {stage: kept[stage] / total[stage] for stage in sorted(total)}
+
+
+def kernel_pattern(
+    module: nn.Module,
+    masks: Mapping[str, Tensor] | Mapping[str, LayerDensity],
+    input_shape: Sequence[int],
+    *,
+    size: int = 3,
+) -> dict[int, Tensor]:
+    """Stage -> share of weights kept at each position of its ``size`` x ``size`` kernels, (size, size).
+
+    ``masks`` may be the layers of a stored result.
+    """
+    kept: dict[int, Tensor] = {}
+    total: dict[int, int] = {}
+    for path, stage in stages_of(module, input_shape).items():
+        layer = module.get_submodule(path)
+        if not isinstance(layer, nn.Conv2d) or layer.kernel_size != (size, size):
+            continue
+        here = _positions(masks.get(f"{path}.weight"), layer.weight)
+        kept[stage] = kept.get(stage, torch.zeros(size, size)) + here
+        total[stage] = total.get(stage, 0) + layer.weight.shape[0] * layer.weight.shape[1]
+    if not kept:
+        raise ShrinkbenchError(f"this network has no {size}x{size} convolutions; ask for another kernel size")
+    return {stage: kept[stage] / total[stage] for stage in sorted(kept)}
+
+
+def _positions(kept: Tensor | LayerDensity | None, weight: Tensor) -> Tensor:
+    if isinstance(kept, LayerDensity):
+        if not kept.positions:
+            raise ShrinkbenchError(
+                "these results do not count weights by position; run the sweep again to have them counted"
+            )
+        return torch.tensor(kept.positions, dtype=torch.float32).reshape(weight.shape[2:])
+    mask = torch.ones_like(weight, dtype=torch.bool) if kept is None else kept
+    return mask.flatten(0, 1).sum(0).cpu()
+
+
+def mean_pattern(patterns: Sequence[Mapping[int, Any]]) -> dict[int, Any]:
+    """Mean over networks, stage by stage; all must have the same stages."""
+    stages = {tuple(pattern) for pattern in patterns}
+    if len(stages) != 1:
+        raise ShrinkbenchError(
+            f"patterns of {len(patterns)} networks with different stages cannot be averaged; take networks of "
+            "one kind"
+        )
+    return {stage: sum(p[stage] for p in patterns) / len(patterns) for stage in stages.pop()}
+
+
+# --- guided by a pattern -----------------------------------------------------------------------------------
+
+
+def guided_counts(
+    module: nn.Module, coupling: Coupling, pattern: Mapping[int, float], input_shape: Sequence[int]
+) -> dict[str, int]:
+    """Guided pruning: how many units each group keeps, by the share of the stage of its first layer.
+
+    ``module`` may be another network than the pattern's, with the same number of stages.
+    """
+    stages = stages_of(module, input_shape)
+    same_stages(stages, pattern)
+    counts = {}
+    for group in coupling.free:
+        if group.layer in stages:
+            counts[group.layer] = max(1, round(group.units * float(pattern[stages[group.layer]])))
+    return counts
+
+
+def guided_sparsity(
+    module: nn.Module, pattern: Mapping[int, Tensor], input_shape: Sequence[int], generator: torch.Generator
+) -> Masks:
+    """Guided sparsification: weights of kernels stay at random, with the share of their stage and position.
+
+    Kernels of another size than the pattern's stay with the stage's mean share.
+    """
+    stages = stages_of(module, input_shape)
+    same_stages(stages, pattern)
+    masks = {}
+    for path, stage in stages.items():
+        layer = module.get_submodule(path)
+        if isinstance(layer, nn.Conv2d):
+            share = pattern[stage]
+            fits = share.shape == layer.weight.shape[2:]
+            chance = share if fits else torch.full(layer.weight.shape[2:], float(share.mean()))
+            masks[f"{path}.weight"] = torch.rand(layer.weight.shape, generator=generator) < chance
+    return Masks(masks)
+
+
+def uniform_sparsity(module: nn.Module, kept: float, generator: torch.Generator) -> Masks:
+    """Uniform sparsification: every weight of a convolution stays with the same chance ``kept``."""
+    if not 0 < kept <= 1:
+        raise ShrinkbenchError(f"a share of {kept:g} cannot be kept; give one above 0 and at most 1")
+    return Masks(
+        {
+            f"{path}.weight": torch.rand(layer.weight.shape, generator=generator) < kept
+            for path, layer in module.named_modules()
+            if isinstance(layer, _Conv)
+        }
+    )
+
+
+# --- weights -----------------------------------------------------------------------------------------------
+
+
+def weight_distribution(
+    module: nn.Module, masks: Mapping[str, Tensor] | None = None, *, bins: int = 60, limit: float | None = None
+) -> tuple[Tensor, Tensor]:
+    """Edges (bins + 1) and counts (bins) of the convolutions' weights that are kept, as in Figure 8.
+
+    ``limit`` is half the range, the largest magnitude where it is ``None``; weights beyond lie in the outer
+    bins.
+    """
+    parts = [
+        layer.weight.detach().flatten().float().cpu()
+        if masks is None or f"{path}.weight" not in masks
+        else layer.weight.detach()[masks[f"{path}.weight"]].float().cpu()
+        for path, layer in module.named_modules()
+        if isinstance(layer, _Conv)
+    ]
+    if not parts or not sum(len(p) for p in parts):
+        raise ShrinkbenchError("this network has no weights of convolutions left; choose another network")
+    weights = torch.cat(parts)
+    half = limit or float(weights.abs().max()) or 1.0
+    counts = torch.histc(weights.clamp(-half, half), bins, -half, half)
+    return torch.linspace(-half, half, bins + 1), counts.long()

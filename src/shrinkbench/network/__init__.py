@@ -1,0 +1,1 @@
+"""Looking at a network without touching it: what it computes, how data flows, what is coupled."""

@@ -1,0 +1,159 @@
+"""How data flows between the weighted layers of a network, seen on one forward pass without data.
+
+From it follow: the order of layers, the batch norm behind a convolution, which linear layers are the two
+halves of a perceptron, which projections belong to an attention, and which layers form a residual branch.
+No name of a module or attribute is looked at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from shrinkbench.network.probe import Call, storage_id, trace
+
+_BATCH_NORMS = frozenset(
+    {
+        "native_batch_norm",
+        "_native_batch_norm_legit",
+        "_native_batch_norm_legit_no_training",
+        "_batch_norm_no_update",
+        "batch_norm",
+        "cudnn_batch_norm",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One weighted product: ``sources`` are the products whose results it reads.
+
+    ``head_size`` is the width of one attention head where the products are those of an attention.
+    """
+
+    parameter: str
+    sources: frozenset[str]
+    linear: bool
+    head_size: int | None = None
+
+
+@dataclass(frozen=True)
+class Flow:
+    """Weighted products in order of execution (a reused layer occurs as often as it runs), and more.
+
+    ``batch_norms`` maps a weight to the scale of the batch norm behind it; ``branches`` are the weights of
+    each residual branch that runs beside a shortcut, disjoint; ``logits`` the weights that make the output.
+    """
+
+    steps: tuple[Step, ...]
+    batch_norms: Mapping[str, str]
+    branches: tuple[frozenset[str], ...]
+    logits: frozenset[str]
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Each weight once, in order of first use."""
+        return tuple(dict.fromkeys(step.parameter for step in self.steps))
+
+    def consumers(self, parameter: str) -> frozenset[str]:
+        """The weights that multiply what ``parameter`` produced."""
+        return frozenset(step.parameter for step in self.steps if parameter in step.sources)
+
+
+class _Reader:
+    """Notes steps, batch norms and sums; ancestry and head sizes are followed through storages."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.batch_norms: dict[str, str] = {}
+        self.branches: list[frozenset[str]] = []
+        self._ancestors: dict[int, frozenset[str]] = {}
+        self._heads: dict[int, int | None] = {}
+
+    def __call__(self, call: Call) -> None:
+        # Only of data: a constant may have the address of data that is gone.
+        ids = [storage_id(t) for t, owner in zip(call.inputs, call.owners, strict=True) if owner == ""]
+        head = next((self._heads[i] for i in ids if self._heads.get(i) is not None), None)
+        ancestors = frozenset[str]().union(*(self._ancestors.get(i, frozenset()) for i in ids))
+        if call.parameter is not None:
+            linear = call.function != "convolution"
+            self.steps.append(Step(call.parameter, call.sources, linear, head))
+            ancestors, head = ancestors | {call.parameter}, None
+        elif call.function in ("bmm", "baddbmm"):
+            head = call.outputs[0].shape[-1]
+        elif call.function in _BATCH_NORMS:
+            self._note_batch_norm(call)
+        elif call.function in ("add", "add_"):
+            self._note_sum(call)
+        for tensor in call.outputs:
+            self._ancestors[storage_id(tensor)] = ancestors
+            self._heads[storage_id(tensor)] = head
+
+    def _note_batch_norm(self, call: Call) -> None:
+        scale = call.owners[1] if len(call.owners) > 1 else None
+        if scale and len(call.sources) == 1:
+            self.batch_norms.setdefault(next(iter(call.sources)), scale)
+
+    def _note_sum(self, call: Call) -> None:
+        data = [t for t, owner in zip(call.inputs, call.owners, strict=True) if owner == ""]
+        if len(data) != 2 or data[0].shape != data[1].shape:
+            return
+        left, right = (self._ancestors.get(storage_id(t), frozenset()) for t in data)
+        # The branch is the side with more layers of its own; the other is an identity or a projection.
+        shorter, longer = sorted((left - right, right - left), key=len)
+        if len(shorter) < len(longer):
+            self.branches.append(longer)
+
+
+def read_flow(module: nn.Module, input_shape: Sequence[int]) -> Flow:
+    """The flow of ``module`` for one input of ``input_shape`` (without batch dimension)."""
+    readers: list[_Reader] = []
+
+    def watch() -> _Reader:
+        readers.append(_Reader())
+        return readers[-1]
+
+    traced = trace(module, input_shape, watch=watch)
+    reader = readers[-1]
+    branches: list[frozenset[str]] = []
+    for branch in sorted(dict.fromkeys(reader.branches), key=len):
+        if not any(branch & other for other in branches):
+            branches.append(branch)
+    first = {step.parameter: i for i, step in reversed(list(enumerate(reader.steps)))}
+    branches.sort(key=lambda branch: min(first[name] for name in branch))
+    return Flow(tuple(reader.steps), reader.batch_norms, tuple(branches), traced.logits)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How the tensor of a weight is laid out."""
+
+    groups: int = 1
+    transposed: bool = False
+
+    def rows(self, tensor: Tensor) -> Tensor:
+        """``tensor`` with one row per output: (outputs, inputs per group, *kernel)."""
+        if not self.transposed:
+            return tensor
+        inputs, outputs, *kernel = tensor.shape  # per group: (inputs / groups, outputs)
+        split = tensor.reshape(self.groups, inputs // self.groups, outputs, *kernel)
+        return split.transpose(1, 2).reshape(self.groups * outputs, inputs // self.groups, *kernel)
+
+    def restore(self, rows: Tensor) -> Tensor:
+        """The inverse of :meth:`rows`."""
+        if not self.transposed:
+            return rows
+        outputs, inputs, *kernel = rows.shape
+        split = rows.reshape(self.groups, outputs // self.groups, inputs, *kernel)
+        return split.transpose(1, 2).reshape(self.groups * inputs, outputs // self.groups, *kernel)
+
+
+def read_geometry(module: nn.Module) -> dict[str, Geometry]:
+    """Geometry of the weights of convolutions; all others are plain matrices."""
+    return {
+        f"{path}.weight" if path else "weight": Geometry(layer.groups, layer.transposed)
+        for path, layer in module.named_modules()
+        if isinstance(layer, nn.modules.conv._ConvNd)
+    }

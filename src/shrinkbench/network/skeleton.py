@@ -1,0 +1,115 @@
+"""A copy of a network that torch-pruning's dependency graph reads correctly, on the meta device.
+
+The graph takes every operation that it does not know for an element-wise one. Of attention and of modules
+without parameters that change the number of channels (option-A shortcuts, channel samplers) this is known to
+be wrong, and on Swin's windows its tracing does not end; these modules are replaced by a linear map of the
+same shape, which the graph knows to mix channels.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.attention import is_attention, widths
+
+
+class MixingStandIn(nn.Module):
+    """In place of attention: every output depends on every input channel."""
+
+    def __init__(self, inputs: int, outputs: int, *, returns_pair: bool) -> None:
+        super().__init__()
+        self.mix = nn.Linear(inputs, outputs, bias=False, device="meta")
+        self.returns_pair = returns_pair
+
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Any:
+        """Map tokens (..., inputs) to (..., outputs)."""
+        y = self.mix(x)
+        return (y, None) if self.returns_pair else y
+
+
+class RearrangingStandIn(nn.Module):
+    """In place of a module without parameters that changes the number of channels of an image."""
+
+    def __init__(self, inputs: int, output: torch.Size) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(inputs, output[1], 1, bias=False, device="meta")
+        self.size = (output[2], output[3])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (N, inputs, H, W) to an image of the original's output shape."""
+        return nn.functional.adaptive_avg_pool2d(self.mix(x), self.size)
+
+
+class Entrance(nn.Module):
+    """A network behind a linear map of its input: the graph then sees what is summed with that input."""
+
+    def __init__(self, body: nn.Module, input_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        kinds = {1: nn.Linear, 2: nn.Conv1d, 3: nn.Conv2d, 4: nn.Conv3d}
+        self.mix: nn.Module = nn.Identity()
+        if len(input_shape) in kinds:
+            width = input_shape[0]
+            extra = {} if len(input_shape) == 1 else {"kernel_size": 1}
+            self.mix = kinds[len(input_shape)](width, width, bias=False, device="meta", **extra)
+        self.body = body
+
+    def forward(self, x: Tensor) -> Any:
+        """What the network returns."""
+        return self.body(self.mix(x))
+
+
+def skeleton_of(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[nn.Module, frozenset[str]]:
+    """The copy and the paths of its stand-ins."""
+    skeleton = copy.deepcopy(module).to("meta").float().eval()
+    for parameter in skeleton.parameters():
+        parameter.requires_grad_()
+    replaced: set[str] = set()
+    for path, child in list(skeleton.named_modules()):
+        if path and is_attention(child):
+            pair = isinstance(child, nn.MultiheadAttention)
+            _replace(skeleton, path, MixingStandIn(*widths(child), returns_pair=pair))
+            replaced.add(path)
+    for path, (inputs, output) in _rearrangements(skeleton, input_shape).items():
+        _replace(skeleton, path, RearrangingStandIn(inputs, output))
+        replaced.add(path)
+    return skeleton, frozenset(replaced)
+
+
+def _replace(root: nn.Module, path: str, new: nn.Module) -> None:
+    parent, _, name = path.rpartition(".")
+    root.get_submodule(parent).add_module(name, new)
+
+
+def _rearrangements(skeleton: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[int, torch.Size]]:
+    """Modules without parameters that map an image to one with another number of channels."""
+    found: dict[str, tuple[int, torch.Size]] = {}
+
+    def watch(path: str) -> Any:
+        def note(_: nn.Module, inputs: Any, output: Any) -> None:
+            if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
+                before, after = inputs[0].shape, output.shape
+                permuted = sorted(before) == sorted(after)
+                if len(before) == len(after) == 4 and before[1] != after[1] and not permuted:
+                    found[path] = (before[1], after)
+
+        return note
+
+    bare = [(p, m) for p, m in skeleton.named_modules() if p and next(m.parameters(), None) is None]
+    handles = [child.register_forward_hook(watch(path)) for path, child in bare]
+    try:
+        with torch.no_grad():
+            skeleton(torch.empty((1, *shape), device="meta"))
+    except Exception as error:  # whatever a network's own code raises where there are no values
+        raise ShrinkbenchError(
+            f"the network cannot be followed without data ({str(error).splitlines()[0]}); channels can only be "
+            "removed from networks whose forward pass does not depend on values"
+        ) from None
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {p: v for p, v in found.items() if not any(p.startswith(f"{outer}.") for outer in found)}

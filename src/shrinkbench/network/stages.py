@@ -1,0 +1,49 @@
+"""The stages of a network: layers that work at one size of feature map."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.probe import evaluation_mode
+
+_WATCHED = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm)
+
+
+def stages_of(module: nn.Module, input_shape: Sequence[int]) -> dict[str, int]:
+    """Convolutions and batch norms of images -> stage, from 1, in order of execution."""
+    sizes: dict[str, tuple[int, ...]] = {}
+
+    def watch(path: str) -> Callable[[nn.Module, Any, Tensor], None]:
+        def note(_: nn.Module, __: Any, output: Tensor) -> None:
+            if output.dim() > 2:
+                sizes.setdefault(path, tuple(output.shape[2:]))
+
+        return note
+
+    layers = [(p, m) for p, m in module.named_modules() if isinstance(m, _WATCHED)]
+    handles = [layer.register_forward_hook(watch(path)) for path, layer in layers]
+    try:
+        like = next(module.parameters())
+        with evaluation_mode(module), torch.no_grad():
+            module(torch.zeros((1, *input_shape), device=like.device, dtype=like.dtype))
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not sizes:
+        raise ShrinkbenchError("this network has no convolutions, and so no stages; choose another network")
+    order = list(dict.fromkeys(sizes.values()))
+    return {path: order.index(size) + 1 for path, size in sizes.items()}
+
+
+def same_stages(stages: Mapping[str, int], pattern: Mapping[int, Any]) -> None:
+    """Refuse a pattern of more or fewer stages than the network has."""
+    here = sorted(set(stages.values()))
+    if here != sorted(pattern):
+        raise ShrinkbenchError(
+            f"the pattern is of {len(pattern)} stages, this network has {len(here)}; take one with as many"
+        )

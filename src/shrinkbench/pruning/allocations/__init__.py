@@ -1,0 +1,1 @@
+"""How many units stay in which layer: one axis of a pruning method."""

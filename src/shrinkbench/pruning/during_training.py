@@ -1,0 +1,94 @@
+"""The hook by which a method prunes a network while it is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.pruning.context import Batches, Loss, PruneContext
+from shrinkbench.pruning.masking import prunable_names, prune, scored
+from shrinkbench.pruning.masks import Masks
+from shrinkbench.pruning.method import METHODS, PruningMethod
+from shrinkbench.pruning.schedules.hook import PruningHook, Setting
+from shrinkbench.pruning.units import Scores, UnitScores
+from shrinkbench.seeds import stream
+
+
+def training_hook(
+    module: nn.Module,
+    method: str | PruningMethod,
+    *,
+    compression: float,
+    epochs: int,
+    steps_per_epoch: int,
+    seed: int,
+    input_shape: Sequence[int],
+    batches: Callable[[torch.Generator], Batches] | None = None,
+    prune_classifier: bool = False,
+    prune_biases: bool = False,
+    loss: Loss = F.cross_entropy,
+) -> PruningHook:
+    """The hook by which a method prunes ``module`` while it is trained; its ``masks`` are the outcome.
+
+    For methods whose ``schedule.during`` is set. ``epochs`` and ``steps_per_epoch`` are those of the training
+    to come; ``batches`` draws batches to score on, for methods that need data; all randomness follows from
+    ``seed``.
+    """
+    chosen = METHODS.get(method) if isinstance(method, str) else method
+    if chosen.schedule.during is None:
+        raise ShrinkbenchError(
+            f"'{chosen.name}' does not prune during training (schedule {chosen.schedule.name}); use prune()"
+        )
+    names = prunable_names(
+        module, input_shape=input_shape, prune_classifier=prune_classifier, prune_biases=prune_biases
+    )
+
+    def decide_now(
+        compression: float,
+        *,
+        masks: Masks | None = None,
+        scores: Scores | None = None,
+        iteration: int = 0,
+    ) -> Masks:
+        def generator(purpose: str) -> torch.Generator:
+            return torch.Generator().manual_seed(stream(seed, purpose, iteration))
+
+        return prune(
+            module,
+            chosen,
+            compression=compression,
+            batches=None if batches is None else batches(generator("scoring-batch")),
+            input_shape=input_shape,
+            masks=masks,
+            generator=generator("scoring"),
+            iteration=iteration,
+            prune_classifier=prune_classifier,
+            prune_biases=prune_biases,
+            loss=loss,
+            scores=scores,
+        )
+
+    def score(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Scores:
+        ctx = PruneContext(module, names, input_shape=input_shape, target=compression, gradients=gradients)
+        ctx.weights = dict(weights)
+        found = scored(chosen, ctx)
+        if isinstance(found, Masks | UnitScores):
+            raise ShrinkbenchError(f"'{chosen.name}' gives no scores of weights that could be added up")
+        return found
+
+    setting = Setting(
+        module=module,
+        names=names,
+        compression=compression,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        seed=seed,
+        decide=decide_now,
+        score=score,
+        input_shape=tuple(input_shape),
+    )
+    return chosen.schedule.during(setting)

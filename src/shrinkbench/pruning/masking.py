@@ -1,0 +1,317 @@
+"""From a method and a target to masks: score, group, allocate, expand, update."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError, line_in
+from shrinkbench.network.probe import (
+    bias_parameters,
+    classifier_weights,
+    require_materialised,
+    weight_parameters,
+)
+from shrinkbench.pruning.context import Batches, Loss, PruneContext
+from shrinkbench.pruning.masks import Masks
+from shrinkbench.pruning.method import METHODS, PruningMethod
+from shrinkbench.pruning.units import Grouping, Keep, Scores, UnitScores
+
+
+def prunable_names(
+    module: nn.Module,
+    *,
+    input_shape: Sequence[int] | None,
+    prune_classifier: bool = False,
+    prune_biases: bool = False,
+) -> tuple[str, ...]:
+    """Names of the parameters that may be pruned, in the module's order.
+
+    Weights of convolutions, linear layers and attention projections; the layer that produces the logits is
+    left out unless ``prune_classifier``, biases unless ``prune_biases``. Batch-norm and other parameters never
+    take part. ``input_shape`` (without batch dimension) is needed to find the classifier.
+    """
+    require_materialised(module)
+    names = set(weight_parameters(module)) | (set(bias_parameters(module)) if prune_biases else set())
+    if not prune_classifier:
+        if input_shape is None:
+            raise ShrinkbenchError(
+                "the classifier layer is kept, and finding it takes a forward pass; pass batches= or "
+                "input_shape=(channels, height, width), or prune_classifier=True"
+            )
+        names -= classifier_weights(module, input_shape)
+    if not names:
+        raise ShrinkbenchError("the network has no prunable weights: no convolution or linear layer")
+    return tuple(name for name, _ in module.named_parameters() if name in names)
+
+
+def budget(module: nn.Module, names: Sequence[str], compression: float) -> int:
+    """Prunable weights to keep so that original / kept parameters is ``compression``, up to half a weight.
+
+    With T parameters in all and P prunable ones: round(T / compression) - (T - P). Raises
+    ``CannotMeetTargetError`` where that is below one weight; the largest target is T / (T - P + 1).
+    """
+    keep, total, fixed = _weights_to_keep(module, names, compression)
+    if keep < 1:
+        reason = f"{fixed:,} of {total:,} parameters are not prunable here"
+        raise CannotMeetTargetError.because(reason, compression=compression, total=total, least=fixed + 1)
+    return keep
+
+
+def _weights_to_keep(module: nn.Module, names: Sequence[str], compression: float) -> tuple[int, int, int]:
+    """Prunable weights to keep, all parameters, and those that are not prunable.
+
+    The first may be negative: structures whose units hold more than prunable weights can still reach it.
+    """
+    if not (isinstance(compression, int | float) and math.isfinite(compression) and compression >= 1):
+        raise ShrinkbenchError(
+            f"compression {compression!r} is not a finite number of at least 1 (original / kept parameters)"
+        )
+    parameters = dict(module.named_parameters())
+    total = sum(p.numel() for p in parameters.values())
+    fixed = total - sum(parameters[name].numel() for name in names)
+    return round(total / compression) - fixed, total, fixed
+
+
+def prune(
+    module: nn.Module,
+    method: str | PruningMethod,
+    *,
+    compression: float,
+    batches: Batches | None = None,
+    input_shape: Sequence[int] | None = None,
+    masks: Masks | None = None,
+    generator: torch.Generator | None = None,
+    iteration: int = 0,
+    prune_classifier: bool = False,
+    prune_biases: bool = False,
+    loss: Loss = F.cross_entropy,
+    scores: Scores | None = None,
+) -> Masks:
+    """Decide which weights of ``module`` to keep; the module itself is left untouched.
+
+    ``compression`` = original / kept parameters of the whole network. ``batches`` is any iterable of (inputs,
+    labels), needed by methods that score on data; ``masks`` are those of an earlier round, within which the
+    new ones stay. Apply the result with ``masks.apply(module)``. Randomness comes from ``generator`` alone.
+    ``scores`` take the place of the method's own; a control (``random@METHOD``) keeps to its own.
+
+    >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> masks = prune(net, "global_magnitude", compression=2, input_shape=(8,))
+    >>> masks.kept + 8 + 18  # kept weights, biases and the classifier: half of 90 parameters
+    45
+    """
+    chosen = METHODS.get(method) if isinstance(method, str) else method
+    if input_shape is None and batches is not None:
+        batches, input_shape = _look_ahead(batches)
+    names = prunable_names(
+        module, input_shape=input_shape, prune_classifier=prune_classifier, prune_biases=prune_biases
+    )
+    ctx = PruneContext(
+        module,
+        names,
+        batches=batches,
+        batch_count=chosen.batch_count,
+        input_shape=input_shape,
+        generator=generator,
+        masks=masks,
+        target=compression,
+        budget=_budget_for(chosen, module, names, compression),
+        iteration=iteration,
+        loss=loss,
+    )
+    if compression == 1:
+        return Masks({name: torch.ones_like(w, dtype=torch.bool) for name, w in ctx.weights.items()})
+    return decide(chosen, ctx, scores=scores)
+
+
+def _budget_for(method: PruningMethod, module: nn.Module, names: Sequence[str], compression: float) -> int:
+    """The budget; whether units of several weights can meet it is told once they are known."""
+    if method.structure.name == "weights" or method.structure.pattern:
+        return budget(module, names, compression)
+    return _weights_to_keep(module, names, compression)[0]
+
+
+def _look_ahead(batches: Batches) -> tuple[Batches, tuple[int, ...]]:
+    """The shape of one input, and batches of which none is lost."""
+    with torch.random.fork_rng(devices=[]):  # a data loader draws from the global random state
+        iterator = iter(batches)
+        first = next(iterator, None)
+    if first is None:
+        raise ShrinkbenchError("batches= is empty; give at least one batch of data")
+    shape = tuple(first[0].shape[1:])
+    return (chain([first], iterator) if iterator is batches else batches), shape
+
+
+def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = None) -> Masks:
+    """The masks of one round, which keep ``ctx.budget`` of the prunable weights."""
+    ctx = copy.copy(ctx)
+    ctx.structure = method.structure
+    # What a schedule has learned are the scores of the method that trained; its controls have their own.
+    found = scored(method, ctx) if scores is None or method.like is not None else scores
+    if isinstance(found, Masks):
+        ignored = {"structure", "allocation"}.intersection(method.imposed)
+        if ignored and not method.decides:
+            raise ShrinkbenchError(
+                f"'{method.name}' would change nothing: the score '{method.score.__name__}' returns masks and "
+                f"takes no {' and no '.join(sorted(ignored))} from outside"
+            )
+        masks = _checked_masks(found, ctx)
+    else:
+        masks = _allocate(method, _grouped(method, ctx, found), ctx)
+    del found  # an update needs memory of its own
+    if len(ctx.masks):
+        masks = masks.intersect(ctx.masks)
+    if method.update is not None:
+        masks = Masks(dict(masks), values=method.update(ctx, masks))
+    for name, value in masks.values_.items():
+        if not bool(torch.isfinite(value).all()):
+            raise ShrinkbenchError(
+                f"the new values of '{name}' that {method.name} gives contain NaN or infinity; its data or the "
+                "network's weights have diverged"
+            )
+    return masks
+
+
+def scored(method: PruningMethod, ctx: PruneContext) -> Scores | UnitScores | Masks:
+    """What the score returns; a mistake in code from outside this package is told in one sentence."""
+    if method.score.__module__.startswith("shrinkbench."):
+        return method.score(ctx)
+    file = Path(inspect.getfile(method.score))
+    weights = dict(ctx.module.named_parameters())
+    before = {name: w._version for name, w in weights.items()}
+    try:
+        found: object = method.score(ctx)
+    except ShrinkbenchError:
+        raise
+    except Exception as error:
+        line = line_in(file, error)
+        raise ShrinkbenchError(
+            f"method '{method.name}' fails in {file}{line}: {type(error).__name__}: {error}"
+        ) from error
+    changed = [name for name, w in weights.items() if w._version != before[name]]
+    if changed:
+        raise ShrinkbenchError(
+            f"method '{method.name}' in {file} writes into the network while it scores ('{changed[0]}'); "
+            "work on a copy (.clone())"
+        )
+    if isinstance(found, UnitScores | Masks):
+        return found
+    tensors = isinstance(found, Mapping) and all(isinstance(score, Tensor) for score in found.values())
+    if not tensors:
+        raise ShrinkbenchError(
+            f"method '{method.name}' in {file} returns {_kind(found)}; return one tensor per weight, "
+            "{name: scores}, or Masks"
+        )
+    return cast("Scores", found)
+
+
+def _kind(found: object) -> str:
+    """What a score returned in place of tensors by name."""
+    if isinstance(found, Mapping):
+        return f"a dictionary of {', '.join(sorted({type(v).__name__ for v in found.values()}))}"
+    return f"a value of type {type(found).__name__}"
+
+
+def _grouped(method: PruningMethod, ctx: PruneContext, scores: Scores | UnitScores) -> Grouping:
+    """The units with their scores; what an earlier round removed is at -inf, so that it never comes back."""
+    if not isinstance(scores, UnitScores):
+        return method.structure.group(ctx, _checked_scores(scores, ctx))
+    present = {name: torch.ones_like(w) for name, w in ctx.weights.items()}
+    grouping = method.structure.group(ctx, _checked_scores(present, ctx))
+    units = {
+        name: replace(u, scores=scores.scores[name].masked_fill(u.scores == -math.inf, -math.inf))
+        for name, u in grouping.units.items()
+    }
+    return Grouping(units, grouping.expand)
+
+
+def _allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> Masks:
+    """Spend the budget on units; where they overlap, find by bisection what comes closest from below."""
+    prunable = sum(w.numel() for w in ctx.weights.values())
+    inside = sum(u.total for u in grouping.units.values())
+    fixed = 0 if method.structure.overlapping else prunable - inside
+    least = sum(u.least_weight for u in grouping.units.values())
+
+    def masks_for(weights: int) -> Masks:
+        return _whole(grouping, method.allocation(grouping.units, weights, ctx), ctx)
+
+    if method.allocation.fixed:
+        return masks_for(max(ctx.budget - fixed, 0))
+    if not method.structure.overlapping:
+        if ctx.budget < 1 or ctx.budget - fixed < least:
+            raise _structure_out_of_reach(method, ctx, max(fixed + least, 1))
+        return masks_for(ctx.budget - fixed)
+    removal = prunable - ctx.budget
+    low, high = least, inside
+    smallest = masks_for(low)
+    if smallest.total - smallest.kept < removal:
+        raise _structure_out_of_reach(method, ctx, prunable - (smallest.total - smallest.kept))
+    while low < high:
+        middle = (low + high + 1) // 2
+        masks = masks_for(middle)
+        if masks.total - masks.kept >= removal:
+            low = middle
+        else:
+            high = middle - 1
+    return masks_for(low)
+
+
+def _structure_out_of_reach(method: PruningMethod, ctx: PruneContext, least: int) -> CannotMeetTargetError:
+    prunable = sum(w.numel() for w in ctx.weights.values())
+    reason = (
+        f"the structure '{method.structure.name}' leaves at least {least:,} of {prunable:,} prunable weights"
+    )
+    return CannotMeetTargetError.because(
+        reason, compression=ctx.target, total=ctx.total, least=ctx.total - prunable + least
+    )
+
+
+def _whole(grouping: Grouping, keep: Keep, ctx: PruneContext) -> Masks:
+    """Masks by parameter, full ones for weights that belong to no unit."""
+    found = grouping.expand(keep)
+    masks = {
+        name: found.pop(name) if name in found else torch.ones_like(w, dtype=torch.bool)
+        for name, w in ctx.weights.items()
+    }
+    return Masks({**masks, **found})
+
+
+def _checked_scores(scores: Scores, ctx: PruneContext) -> Scores:
+    """Weight-shaped scores, with what an earlier round removed at -inf, so that it never comes back."""
+    missing = ctx.weights.keys() - scores.keys()
+    if missing:
+        raise ShrinkbenchError(f"the score gave nothing for '{min(missing)}'; return one tensor per weight")
+    checked = {}
+    for name, w in ctx.weights.items():
+        try:
+            score = scores[name].expand(w.shape)
+        except RuntimeError:
+            raise ShrinkbenchError(
+                f"the score of '{name}' has shape {tuple(scores[name].shape)}, its weight {tuple(w.shape)}; "
+                "return weight-shaped scores, or some that broadcast to that shape"
+            ) from None
+        checked[name] = score.masked_fill(ctx.removed(name), -math.inf) if name in ctx.masks else score
+    return checked
+
+
+def _checked_masks(masks: Masks, ctx: PruneContext) -> Masks:
+    """What a method decided itself, completed by full masks for weights that it does not mention."""
+    parameters = dict(ctx.module.named_parameters())
+    for name, tensor in (*masks.items(), *masks.values_.items()):
+        if name not in parameters or parameters[name].shape != tensor.shape:
+            raise ShrinkbenchError(
+                f"the method returned a mask or values of shape {tuple(tensor.shape)} for '{name}', which the "
+                "network does not have in that shape"
+            )
+    whole = {n: torch.ones_like(w, dtype=torch.bool) for n, w in ctx.weights.items() if n not in masks}
+    return Masks({**whole, **masks}, values=masks.values_)

@@ -1,0 +1,37 @@
+"""Whole methods of pruning, a paper's family a file; reading this package registers every method.
+
+The order of registration is that of listings.
+"""
+
+# isort: skip_file
+from shrinkbench.pruning.scores import magnitude as _magnitude
+from shrinkbench.pruning.scores import gradient as _gradient
+from shrinkbench.pruning.scores import untrained as _untrained
+from shrinkbench.pruning.scores import curvature as _curvature
+from shrinkbench.pruning.methods import optimal_brain_surgeon as _optimal_brain_surgeon
+from shrinkbench.pruning.scores import activation as _activation
+from shrinkbench.pruning.methods import wanda_sparsegpt as _wanda_sparsegpt
+from shrinkbench.pruning.scores import filters as _filters
+from shrinkbench.pruning.methods import over_channels as _over_channels
+from shrinkbench.pruning.methods import thinet_and_regression as _thinet_and_regression
+from shrinkbench.pruning.methods import sparse_structure_selection as _sparse_structure_selection
+from shrinkbench.pruning.methods import network_slimming as _network_slimming
+from shrinkbench.pruning.methods import published_widths as _published_widths
+
+__all__: list[str] = []
+
+_FAMILIES = (
+    _magnitude,
+    _gradient,
+    _untrained,
+    _curvature,
+    _optimal_brain_surgeon,
+    _activation,
+    _wanda_sparsegpt,
+    _filters,
+    _over_channels,
+    _thinet_and_regression,
+    _sparse_structure_selection,
+    _network_slimming,
+    _published_widths,
+)

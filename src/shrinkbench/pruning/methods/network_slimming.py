@@ -1,0 +1,258 @@
+"""Network Slimming (Liu et al. 2017): an L1 penalty on batch-norm scales while training, then the smallest go.
+
+A unit is one channel of one batch norm. Where that batch norm and the layer behind it are all that follows a
+filter, the filter leaves with it; where other layers read the same channel (pre-activation networks, dense
+networks), only this batch norm and its reader lose it, which surgery turns into a channel selection.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.coupling import Coupling, Group, couple
+from shrinkbench.network.view import NetworkView
+from shrinkbench.pruning.allocations.rules import given
+from shrinkbench.pruning.context import PruneContext
+from shrinkbench.pruning.masks import Masks
+from shrinkbench.pruning.method import METHODS, PruningMethod, decides, pruning_method
+from shrinkbench.pruning.schedules.hook import PruningHook, Setting
+from shrinkbench.pruning.schedules.schedule import SCHEDULES, Schedule, once
+from shrinkbench.pruning.structures.channel_masks import masks_of_units
+from shrinkbench.pruning.structures.channels import weights_per_unit
+from shrinkbench.pruning.top_k import keep_highest
+from shrinkbench.pruning.units import STRUCTURES, Grouping, Scores, Structure, Units, UnitScores
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_BatchNorm = nn.modules.batchnorm._BatchNorm
+
+
+@dataclass(frozen=True)
+class ScaledChannels:
+    """The channels of one batch norm: ``group`` if they leave as a whole, and the weight that reads them."""
+
+    norm: str
+    reader: str
+    group: Group | None
+
+
+def scaled_channels(module: nn.Module, coupling: Coupling) -> list[ScaledChannels]:
+    """Batch norms that feed one layer alone, in the module's order."""
+    readers = {norm: layer for layer, norm in coupling.feeding_norm.items() if _reads_all(module, layer)}
+    own: dict[str, Group] = {}
+    for group in coupling.free:
+        norms = {layer for layer in group.layers("carries") if layer in readers}
+        alone = len(norms) == 1 and len(group.layers("consumes")) == 1
+        if alone and all(bool((s.unit >= 0).all()) for s in group.slices):
+            own[norms.pop()] = group
+    return [
+        ScaledChannels(path, f"{readers[path]}.weight", own.get(path))
+        for path, layer in module.named_modules()
+        if path in readers and isinstance(layer, _BatchNorm) and layer.affine
+    ]
+
+
+def _reads_all(module: nn.Module, layer: str) -> bool:
+    """Whether every output of ``layer`` reads every channel: not so in depthwise and grouped convolutions."""
+    found = module.get_submodule(layer)
+    return isinstance(found, nn.Linear) or getattr(found, "groups", 0) == 1
+
+
+def masks_of_scales(module: nn.Module, coupling: Coupling, keep: Mapping[str, Tensor]) -> Masks:
+    """Masks that keep the channels ``keep[batch norm]`` (boolean)."""
+    parameters = dict(module.named_parameters())
+    masks = Masks({})
+    for found in scaled_channels(module, coupling):
+        if found.norm not in keep:
+            continue
+        stays = keep[found.norm].cpu()
+        if not bool(stays.any()):
+            raise ShrinkbenchError(f"all channels of '{found.norm}' would be removed; prune less")
+        if found.group is not None:
+            carried = next(s for s in found.group.slices if s.tensor == f"{found.norm}.weight")
+            units = torch.zeros(found.group.units, dtype=torch.bool)
+            units[carried.unit[stays]] = True
+            masks = masks.intersect(masks_of_units(module, coupling, {found.group.layer: units}))
+            continue
+        weight = parameters[found.reader]
+        columns = stays.view(1, -1, *[1] * (weight.dim() - 2)).expand(weight.shape)
+        both = {f"{found.norm}.weight": stays, f"{found.norm}.bias": stays, found.reader: columns}
+        masks = masks.intersect(Masks({name: m.to(weight.device).clone() for name, m in both.items()}))
+    return masks
+
+
+def slimming_masks(module: nn.Module, input_shape: Sequence[int], fraction: float) -> Masks:
+    """Remove the ``fraction`` of all channels with the smallest ``|scale|``, as the papers state their ratios.
+
+    Of n channels, n - int(n x fraction) stay, those of the largest scales over the whole network, and one at
+    least in each layer. Raises ``ShrinkbenchError`` for networks without suitable batch norms.
+    """
+    if not 0 <= fraction < 1:
+        raise ShrinkbenchError(
+            f"a fraction of {fraction:g} cannot be removed; give one of at least 0 and below 1"
+        )
+    coupling = couple(module, input_shape)
+    scales = _scales(module, coupling)
+    total = sum(len(scale) for scale in scales.values())
+    raised = {norm: scale.clone() for norm, scale in scales.items()}
+    for scale in raised.values():
+        scale[scale.argmax()] = torch.inf  # one stays in each layer
+    return masks_of_scales(module, coupling, keep_highest(raised, total - int(total * fraction)))
+
+
+def _scales(module: nn.Module, coupling: Coupling) -> dict[str, Tensor]:
+    found = {
+        item.norm: module.get_submodule(item.norm).weight.detach().abs().float().cpu()  # type: ignore[operator]
+        for item in scaled_channels(module, coupling)
+    }
+    if not found:
+        raise ShrinkbenchError(
+            "this network has no batch norm that feeds one layer alone; choose a method of structure 'channels'"
+        )
+    return found
+
+
+def _grouped(ctx: NetworkView, scores: Scores) -> Grouping:
+    coupling = couple(ctx.module, ctx.input_shape)
+    parameters = dict(ctx.module.named_parameters())
+    units: dict[str, Units] = {}
+    for found in scaled_channels(ctx.module, coupling):
+        weight = parameters[found.reader].detach()
+        # A classifier is not prunable, but may lose inputs: its own weights then tell which.
+        score = scores[found.reader] if found.reader in scores else weight.abs()
+        rows = score.movedim(1, 0).flatten(1).float()
+        gone = (rows == -torch.inf).all(1)
+        means = rows.masked_fill(rows == -torch.inf, 0).mean(1).masked_fill(gone, -torch.inf).cpu()
+        size = weight.numel() // weight.shape[1] + 2
+        units[found.norm] = Units(
+            means, size if found.group is None else weights_per_unit(found.group, parameters), least=1
+        )
+    if not units:
+        _scales(ctx.module, coupling)  # says why
+
+    def expand(keep: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return dict(masks_of_scales(ctx.module, coupling, keep))
+
+    return Grouping(units, expand)
+
+
+scaled = STRUCTURES.add(
+    "scaled-channels",
+    Structure(
+        "scaled-channels",
+        "channels of batch norms that feed one layer; filters leave where nothing else reads them",
+        _grouped,
+        overlapping=True,
+    ),
+)
+
+
+class Slimming(PruningHook):
+    """Train with ``penalty * sum |scale|`` and prune to the target after the last epoch."""
+
+    def __init__(self, setting: Setting, *, penalty: float) -> None:
+        super().__init__(setting)
+        self._penalty = penalty
+        self._done = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether the channels have been removed."""
+        return self._done
+
+    @torch.no_grad()
+    def after_backward(self, step: int) -> None:
+        """Add the penalty's subgradient, ``penalty * sign(scale)``."""
+        if self._done:
+            return
+        for layer in self.setting.module.modules():
+            if isinstance(layer, _BatchNorm) and layer.affine and layer.weight.grad is not None:
+                layer.weight.grad.add_(layer.weight.sign(), alpha=self._penalty)
+
+    def after_epoch(self, epoch: int) -> None:
+        """After the last epoch: prune."""
+        if epoch == self.setting.epochs:
+            self.adopt(self.setting.decide(self.setting.compression, iteration=epoch))
+            self._done = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masks, and whether they are final."""
+        return {**super().state_dict(), "done": self._done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        super().load_state_dict(state)
+        self._done = state["done"]
+
+
+def _schedule(penalty: str) -> Schedule:
+    return SCHEDULES.add(
+        f"sparse-scales-{penalty}",
+        Schedule(
+            f"sparse-scales-{penalty}",
+            f"train with {penalty} x the L1 norm of batch-norm scales, prune, fine-tune",
+            once,
+            start="initialisation",
+            during=partial(Slimming, penalty=float(penalty)),
+            train_after=True,
+            decided_last=True,
+        ),
+    )
+
+
+strong_penalty, weak_penalty = _schedule("1e-4"), _schedule("1e-5")
+
+
+@pruning_method(
+    "network_slimming",
+    structure=scaled,
+    schedule=strong_penalty,
+    reference="liu2017learning",
+)
+@pruning_method(
+    "network_slimming_residual",
+    structure=scaled,
+    schedule=weak_penalty,
+    reference="liu2017learning",
+)
+@pruning_method("slimming_without_penalty", structure=scaled, reference="liu2017learning")
+@decides("structure")
+def smallest_scale(ctx: PruneContext) -> UnitScores:
+    """Magnitude of batch-norm scales, compared over the whole network."""
+    return UnitScores(_scales(ctx.module, couple(ctx.module, ctx.input_shape)))
+
+
+@METHODS.add_resolver
+def fraction_named(name: str) -> PruningMethod | None:
+    """``network_slimming:70``, or another method over scales, by the percentage of all channels that goes.
+
+    This is how the papers state their ratios; a compression that is asked for has no say.
+    """
+    match = re.fullmatch(r"(network_slimming|network_slimming_residual|slimming_without_penalty):(\d+)", name)
+    if match is None:
+        return None
+    fraction = int(match[2]) / 100
+
+    @decides("structure", "allocation")
+    def smallest_fraction(ctx: PruneContext) -> Masks:
+        """The channels of the smallest scales go, a fraction of all."""
+        return slimming_masks(ctx.module, ctx.input_shape, fraction)
+
+    if not 0 < fraction < 1:
+        raise ShrinkbenchError(f"'{name}' would remove {match[2]} % of all channels; name 1 to 99")
+    method = METHODS.get(match[1])
+    return replace(
+        method,
+        name=name,
+        score=smallest_fraction,
+        allocation=given(name, lambda units, ctx: {}),
+    )

@@ -1,0 +1,156 @@
+"""Scores and new weights from the inverse curvature: Optimal Brain Surgeon and WoodFisher.
+
+Both take the curvature as ``F = lambda I + (1/N) sum of g g'`` over vectors g, block-diagonal in runs of
+consecutive weights of a tensor. With the vectors of a block as rows of G, Woodbury's identity gives all that
+is needed from the small matrix ``K = N lambda I + G G'``:
+
+    diagonal of F^-1 = (1 - sum over rows of G * (K^-1 G)) / lambda
+    change of kept weights = G_kept' (N lambda I + G_kept G_kept')^-1 G_removed w_removed
+
+The change is the minimum of the quadratic model over kept weights, given that all removed ones become zero
+together. G is recomputed for as many blocks at a time as fit in half the memory of the weights themselves.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from shrinkbench.network.derivatives import EXACT_CLASSES, logits_of
+from shrinkbench.pruning.context import PruneContext
+from shrinkbench.pruning.masks import Masks
+from shrinkbench.pruning.method import pruning_method
+from shrinkbench.pruning.units import Scores
+
+Block = tuple[str, int, int]  # weight, first and last + 1 of its flattened entries
+
+_NEEDS = ("data", "labels", "gradients")
+_DAMPING = 1e-5  # lambda
+_FISHER_IMAGES = 64
+_NEWTON_IMAGES = 16
+_MEMORY = 1 << 24  # numbers that may always be held (64 MB), however small the network
+_COLUMNS = 1 << 14  # weights that are treated in double precision at a time
+
+
+@dataclass(frozen=True)
+class Curvature:
+    """``F = lambda I + (1 / images) sum of g g'`` over what ``vectors`` yields, at most ``count`` vectors."""
+
+    vectors: Callable[[], Iterator[dict[str, Tensor]]]
+    images: int
+    count: int
+
+
+def _blocks(ctx: PruneContext, count: int) -> Iterator[list[Block]]:
+    """All weights in blocks, in lists that fit the memory together when ``count`` vectors are held."""
+    numbers = max(sum(w.numel() for w in ctx.weights.values()) // 2, _MEMORY)
+    most = max(numbers // max(count, 1), 1)
+    group: list[Block] = []
+    used = 0
+    for name, w in ctx.weights.items():
+        for start in range(0, w.numel(), most):
+            stop = min(start + most, w.numel())
+            if used + stop - start > most and group:
+                yield group
+                group, used = [], 0
+            group.append((name, start, stop))
+            used += stop - start
+    yield group
+
+
+def _rows(curvature: Curvature, blocks: list[Block], device: torch.device) -> dict[Block, Tensor]:
+    """The vectors of each block as rows of a matrix."""
+    rows = {block: torch.zeros(curvature.count, block[2] - block[1], device=device) for block in blocks}
+    for i, vector in enumerate(curvature.vectors()):
+        for name, start, stop in blocks:
+            rows[name, start, stop][i] = vector[name].reshape(-1)[start:stop]
+    return rows
+
+
+def _factor(rows: Tensor, curvature: Curvature, kept: Tensor | None = None) -> Tensor:
+    """Cholesky factor of ``N lambda I + G G'``, over the columns that are kept."""
+    kernel = torch.zeros(len(rows), len(rows), dtype=torch.float64, device=rows.device)
+    for start in range(0, rows.shape[1], _COLUMNS):
+        g = rows[:, start : start + _COLUMNS].double()
+        kernel += g @ g.T if kept is None else (g * kept[start : start + _COLUMNS]) @ g.T
+    kernel.diagonal().add_(curvature.images * _DAMPING)
+    factor: Tensor = torch.linalg.cholesky(kernel)
+    return factor
+
+
+def saliency(ctx: PruneContext, curvature: Curvature) -> Scores:
+    """``w^2 / (2 [F^-1]_ww)``: the least increase of the loss when this weight goes and others adapt."""
+    scores = {name: torch.empty(w.numel(), device=w.device) for name, w in ctx.weights.items()}
+    for group in _blocks(ctx, curvature.count):
+        for (name, first, last), rows in _rows(curvature, group, ctx.device).items():
+            factor = _factor(rows, curvature)
+            w = ctx.weights[name].reshape(-1)[first:last]
+            for start in range(0, last - first, _COLUMNS):
+                piece = slice(start, start + _COLUMNS)
+                g = rows[:, piece].double()
+                inverse = (1 - (g * torch.cholesky_solve(g, factor)).sum(0)) / _DAMPING
+                scores[name][first:last][piece] = w[piece].double().square() / (2 * inverse.clamp(min=1e-30))
+    return {name: scores[name].reshape(w.shape) for name, w in ctx.weights.items()}
+
+
+def adapted(ctx: PruneContext, masks: Masks, curvature: Curvature) -> Mapping[str, Tensor]:
+    """Weights after the kept ones have made up for the removed ones."""
+    values = {name: (w * masks[name]).reshape(-1) for name, w in ctx.weights.items()}
+    for group in _blocks(ctx, curvature.count):
+        for (name, first, last), rows in _rows(curvature, group, ctx.device).items():
+            kept = masks[name].reshape(-1)[first:last]
+            w = ctx.weights[name].reshape(-1)[first:last]
+            pieces = [slice(i, i + _COLUMNS) for i in range(0, last - first, _COLUMNS)]
+            removed = sum(rows[:, p].double() @ (w[p] * ~kept[p]).double() for p in pieces)
+            pull = torch.cholesky_solve(torch.as_tensor(removed).unsqueeze(1), _factor(rows, curvature, kept))
+            for p in pieces:
+                change = (rows[:, p].double().T @ pull).squeeze(1) * kept[p]
+                values[name][first:last][p] += change.to(w)
+    return {name: values[name].reshape(w.shape) for name, w in ctx.weights.items()}
+
+
+def _fisher(ctx: PruneContext) -> Curvature:
+    images = min(_FISHER_IMAGES, ctx.image_count)
+    return Curvature(lambda: islice(ctx.image_gradients(), images), images, images)
+
+
+def _adapt_by_fisher(ctx: PruneContext, masks: Masks) -> Mapping[str, Tensor]:
+    return adapted(ctx, masks, _fisher(ctx))
+
+
+@pruning_method(
+    "woodfisher", update=_adapt_by_fisher, needs=_NEEDS, batch_count=4, reference="singh2020woodfisher"
+)
+def woodfisher(ctx: PruneContext) -> Scores:
+    """``w^2 / (2 [F^-1]_ww)`` with F the empirical Fisher information, over up to 64 images; weights adapt.
+
+    The paper adds up the changes for single weights, which is the same where one weight of a block goes; here
+    they are optimal for all removed weights of a block together.
+    """
+    return saliency(ctx, _fisher(ctx))
+
+
+def _gauss_newton(ctx: PruneContext) -> Curvature:
+    images = min(_NEWTON_IMAGES, ctx.image_count)
+    with torch.no_grad():
+        classes = logits_of(ctx.module, ctx.parameters, next(ctx.each_batch())[0][:1]).shape[1]
+    per_image = classes if classes <= EXACT_CLASSES else 1
+    return Curvature(lambda: ctx.output_gradients(images), images, images * per_image)
+
+
+def _adapt_by_newton(ctx: PruneContext, masks: Masks) -> Mapping[str, Tensor]:
+    return adapted(ctx, masks, _gauss_newton(ctx))
+
+
+@pruning_method("obs", update=_adapt_by_newton, needs=_NEEDS, reference="hassibi1993optimal")
+def obs(ctx: PruneContext) -> Scores:
+    """``w^2 / (2 [H^-1]_ww)`` with H the generalised Gauss-Newton matrix, over up to 16 images; weights adapt.
+
+    Hassibi and Stork build H from gradients of the outputs, for a squared error; for a cross-entropy the
+    outputs are weighted by the curvature of the loss in them.
+    """
+    return saliency(ctx, _gauss_newton(ctx))

@@ -1,0 +1,251 @@
+"""Layer by layer, against what each layer computes: Wanda and SparseGPT.
+
+Layers are pruned in the order in which they run, each on inputs that the layers before it produce once they
+are pruned. One layer's statistics are held at a time.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.observation import Product
+from shrinkbench.pruning.allocations.rules import (
+    fill,
+    keep_best,
+    keep_counts,
+    keep_in_rows,
+    layerwise,
+    layerwise_shares,
+    rowwise,
+    whole_units,
+)
+from shrinkbench.pruning.context import PruneContext
+from shrinkbench.pruning.masks import Masks
+from shrinkbench.pruning.method import decides, pruning_method
+from shrinkbench.pruning.structures.single import four_of_eight, two_of_four
+from shrinkbench.pruning.units import Units
+
+PruneLayer = Callable[[PruneContext, str, int, Mapping[str, Tensor]], tuple[Tensor, Tensor | None]]
+
+_COLUMNS = 128  # columns whose mask SparseGPT chooses together
+_DAMPING = 0.01  # of the mean diagonal of the Hessian
+
+
+def layer_by_layer(ctx: PruneContext, prune_layer: PruneLayer) -> Masks:
+    """Every layer keeps the same fraction; ``prune_layer`` returns its mask and, if it wants, new values.
+
+    It is given the layer's name, the number of weights to keep, and the values of the layers before it.
+    Weights that no data reaches through a product (biases) keep their largest.
+    """
+    structure = ctx.structure
+    if not structure.pattern and structure.name != "weights":
+        raise ShrinkbenchError(
+            f"this method goes through single weights, column by column, not '{structure.name}'; choose "
+            "the structure weights or a pattern such as 2:4"
+        )
+    counts = _counts_of_layers(ctx)
+    masks: dict[str, Tensor] = {}
+    values: dict[str, Tensor] = {}
+    updated: dict[str, Tensor] = {}
+    order = [name for name in ctx.flow.order if name in ctx.weights]
+    for name in (*order, *(n for n in ctx.weights if n not in order)):
+        if name in order:
+            masks[name], value = prune_layer(ctx, name, counts[name], values)
+        else:
+            magnitude = ctx.weights[name].abs().masked_fill(ctx.removed(name), -torch.inf)
+            masks[name], value = keep_counts({name: Units(magnitude)}, counts)[name], None
+        values[name] = (ctx.weights[name] if value is None else value) * masks[name]
+        if value is not None:
+            updated[name] = values[name]
+    return Masks({name: masks[name] for name in ctx.weights}, values=updated)
+
+
+def _counts_of_layers(ctx: PruneContext) -> dict[str, int]:
+    weights = {n: w.masked_fill(ctx.removed(n), -torch.inf) for n, w in ctx.weights.items()}
+    units = {name: Units(w) for name, w in weights.items()}
+    return whole_units(units, layerwise_shares(units, ctx.budget), ctx.budget)
+
+
+def _units(ctx: PruneContext, name: str, score: Tensor) -> Units:
+    """The units of one layer in the method's structure, with what earlier rounds removed at -inf."""
+    score = score.masked_fill(ctx.removed(name), -torch.inf)
+    return ctx.structure.group(ctx.only(name), {name: score}).units[name]
+
+
+def _wanda_layer(
+    ctx: PruneContext, name: str, count: int, values: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    squares: list[Tensor] = []
+    ctx.observe(lambda p: squares.append(p.column_sums(torch.square)), names=[name], values=values)
+    norms = ctx.per_column(name, torch.stack(squares).sum(0).sqrt())
+    score = ctx.weights[name].abs() * norms
+    return keep_in_rows(name, _units(ctx, name, score), count, ctx), None
+
+
+@pruning_method(
+    "wanda_4_8",
+    structure=four_of_eight,
+    allocation=rowwise,
+    needs=("data",),
+    batch_count=2,
+    reference="sun2024simple",
+)
+@pruning_method(
+    "wanda_2_4",
+    structure=two_of_four,
+    allocation=rowwise,
+    needs=("data",),
+    batch_count=2,
+    reference="sun2024simple",
+)
+@pruning_method(
+    "wanda",
+    allocation=rowwise,
+    needs=("data",),
+    batch_count=2,
+    reference="sun2024simple",
+)
+@decides("allocation")
+def wanda(ctx: PruneContext) -> Masks:
+    """``|w|`` times the L2 norm of the inputs that it multiplies, compared within each row; no new values."""
+    return layer_by_layer(ctx, _wanda_layer)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A layer's weight as one matrix per group, columns ordered by kernel position, then input channel.
+
+    In this order the runs of an N:M pattern are consecutive columns.
+    """
+
+    ctx: PruneContext
+    name: str
+
+    def matrices(self, tensor: Tensor) -> Tensor:
+        """(groups, outputs per group, columns) of a weight-shaped tensor."""
+        geometry = self.ctx.geometry(self.name)
+        rows = geometry.rows(tensor)
+        last = rows.movedim(1, -1).reshape(geometry.groups, len(rows) // geometry.groups, -1)
+        return last.clone()
+
+    def restore(self, matrices: Tensor) -> Tensor:
+        """The inverse of :meth:`matrices`."""
+        geometry = self.ctx.geometry(self.name)
+        outputs, inputs, *kernel = geometry.rows(self.ctx.weights[self.name]).shape
+        return geometry.restore(matrices.reshape(outputs, *kernel, inputs).movedim(-1, 1)).contiguous()
+
+    def hessian(self, values: Mapping[str, Tensor]) -> Tensor:
+        """``2 / images * X' X`` of the layer's inputs, (groups, columns, columns)."""
+        sums: list[Tensor] = []
+
+        def visit(product: Product) -> None:
+            for columns in product.columns():
+                gram = columns.transpose(1, 2) @ columns
+                if sums:
+                    sums[0] += gram
+                else:
+                    sums.append(gram)
+
+        images = self.ctx.observe(visit, names=[self.name], values=values)
+        _, inputs, *kernel = self.ctx.geometry(self.name).rows(self.ctx.weights[self.name]).shape
+        positions = math.prod(kernel)
+        total = sums.pop().mul_(2 / images)
+        if positions > 1:
+            order = torch.arange(inputs * positions, device=total.device).reshape(inputs, -1).T.reshape(-1)
+            total = total[:, order][:, :, order]
+        return total
+
+
+def inverse_roots(hessians: Tensor) -> Tensor:
+    """Upper Cholesky factors of the inverses of the damped Hessians, (groups, columns, columns).
+
+    Row i over its diagonal is the optimal change of the columns to the right when column i goes and those to
+    the left are fixed. Overwrites ``hessians``.
+    """
+    diagonal = hessians.diagonal(dim1=1, dim2=2)
+    diagonal[diagonal == 0] = 1  # inputs that are always zero
+    diagonal += _DAMPING * diagonal.mean(1, keepdim=True)
+    torch.linalg.cholesky(hessians, out=hessians)
+    torch.cholesky_inverse(hessians, out=hessians)
+    roots: Tensor = torch.linalg.cholesky(hessians, upper=True)
+    return roots
+
+
+def _sparsegpt_layer(
+    ctx: PruneContext, name: str, count: int, values: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor]:
+    columns = Columns(ctx, name)
+    hessians = columns.hessian(values)
+    weights = columns.matrices(ctx.weights[name].float())
+    masks = ~columns.matrices(ctx.removed(name))
+    weights.masked_fill_((hessians.diagonal(dim1=1, dim2=2) == 0).unsqueeze(1), 0)
+    roots = inverse_roots(hessians)
+    pattern = ctx.structure.pattern
+    inputs = ctx.geometry(name).rows(ctx.weights[name]).shape[1]
+    if pattern is not None and inputs % pattern[1]:
+        pattern = None  # this layer cannot hold it
+    pieces = _pieces(weights.shape[2], pattern[1] if pattern else _COLUMNS)
+    counts = _counts(masks, pieces, count)
+    for piece, kept in zip(pieces, counts, strict=True):
+        score = (weights[:, :, piece] / roots.diagonal(dim1=1, dim2=2)[:, None, piece]).square()
+        masks[:, :, piece] = _best(score.masked_fill(~masks[:, :, piece], -torch.inf), kept, pattern)
+        _make_up(weights, masks, roots, piece)
+    return columns.restore(masks), columns.restore(weights)
+
+
+def _pieces(width: int, step: int) -> list[slice]:
+    return [slice(start, min(start + step, width)) for start in range(0, width, step)]
+
+
+def _counts(alive: Tensor, pieces: list[slice], count: int) -> list[int]:
+    """How many weights stay in each piece: the same fraction, ``count`` in all."""
+    numbers = {str(i): int(alive[:, :, piece].sum()) for i, piece in enumerate(pieces)}
+    shares = fill(numbers, {key: (0, number) for key, number in numbers.items()}, count)
+    units = {key: Units(torch.zeros(number)) for key, number in numbers.items()}
+    return list(whole_units(units, shares, count).values())
+
+
+def _best(score: Tensor, count: int, pattern: tuple[int, int] | None) -> Tensor:
+    first = None
+    if pattern is not None:
+        best = score.argsort(dim=-1, descending=True, stable=True)[..., : pattern[0]]
+        first = torch.zeros_like(score, dtype=torch.bool).scatter_(-1, best, value=True) & (score > -torch.inf)
+    return keep_best({"": Units(score, first=first)}, count)[""]
+
+
+def _make_up(weights: Tensor, masks: Tensor, roots: Tensor, piece: slice) -> None:
+    """Remove the masked weights of ``piece``, column by column; columns to the right make up for each."""
+    errors = torch.zeros_like(weights[:, :, piece])
+    for k, i in enumerate(range(piece.start, piece.stop)):
+        column = weights[:, :, i]
+        error = column.masked_fill(masks[:, :, i], 0) / roots[:, None, i, i]
+        errors[:, :, k] = error
+        weights[:, :, i : piece.stop] -= error.unsqueeze(-1) * roots[:, None, i, i : piece.stop]
+    weights[:, :, piece.stop :] -= errors @ roots[:, piece, piece.stop :]
+
+
+@pruning_method(
+    "sparsegpt_2_4",
+    structure=two_of_four,
+    allocation=layerwise,
+    needs=("data",),
+    batch_count=2,
+    reference="frantar2023sparsegpt",
+)
+@pruning_method(
+    "sparsegpt",
+    allocation=layerwise,
+    needs=("data",),
+    batch_count=2,
+    reference="frantar2023sparsegpt",
+)
+@decides("allocation")
+def sparsegpt(ctx: PruneContext) -> Masks:
+    """``w^2 / [H^-1]_ww`` of each layer's squared error, column by column; the columns to the right make up."""
+    return layer_by_layer(ctx, _sparsegpt_layer)

@@ -1,0 +1,121 @@
+"""Methods that are made from others: by name, so that sweeps and checklists can ask for them.
+
+``SCORE@METHOD``: prune by SCORE with the layerwise proportions of METHOD, such as ``random@global_gradient``
+and ``magnitude@global_gradient``, the two controls that the checklist of Blalock et al. 2020 asks for.
+
+``METHOD[axis=value, ...]``: METHOD with other axes, such as ``lottery_ticket[finetuning=rewind-weights-3]``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.pruning.allocations.rules import ALLOCATIONS, given, global_, independent
+from shrinkbench.pruning.context import PruneContext
+from shrinkbench.pruning.finetunings import FINETUNINGS
+from shrinkbench.pruning.masking import decide
+from shrinkbench.pruning.method import METHODS, SCORES, PruningMethod, decided_by
+from shrinkbench.pruning.schedules.before_training import at_initialisation, one_shot
+from shrinkbench.pruning.schedules.schedule import SCHEDULES
+from shrinkbench.pruning.units import STRUCTURES, Units
+from shrinkbench.registry import Registry
+
+_AXES: dict[str, Registry[Any]] = {
+    "structure": STRUCTURES,
+    "allocation": ALLOCATIONS,
+    "schedule": SCHEDULES,
+    "finetuning": FINETUNINGS,
+}
+
+
+@METHODS.add_resolver
+def control_named(name: str) -> PruningMethod | None:
+    """The method that ``SCORE@METHOD`` names, or ``None`` for other names."""
+    score, at, method = name.partition("@")
+    if not at or not score or not method:
+        return None
+    return same_proportions(score, METHODS.get(method))
+
+
+def same_proportions(score: str, method: PruningMethod) -> PruningMethod:
+    """Prune by ``score``, keeping as many units in each layer as ``method`` does at the same moment.
+
+    Where units are whole layers, that would leave nothing to choose: as much is kept in the whole network.
+    Structure, schedule and fine-tuning are those of ``method``. Where it decides at the end of a training of
+    its own, the control is trained alike. Where it prunes while it trains, the proportions must be known
+    beforehand, which they are if it allocates by layer; the control is then pruned once.
+    """
+    entry = SCORES.get(score)
+    settled = decided_by(entry.function)
+    if "allocation" in settled or ("structure" in settled and method.structure != entry.structure):
+        raise ShrinkbenchError(
+            f"the score '{score}' decides for itself what goes where, so that it cannot take the proportions "
+            f"of another method; there is no control {score}@{method.name}"
+        )
+    schedule = method.schedule
+    if schedule.during is not None and not schedule.decided_last:
+        if method.allocation.name in ("global", "independent"):
+            raise ShrinkbenchError(
+                f"the layerwise proportions of '{method.name}' are known only after its training; there is no "
+                f"control {score}@{method.name}, choose a method that prunes before training or by layer"
+            )
+        schedule = at_initialisation if schedule.start == "initialisation" else one_shot
+    share = f"as:{method.name}"
+    as_much = replace(global_, name=share) if method.structure.whole else given(share, _weights_of(method))
+    return PruningMethod(
+        name=f"{score}@{method.name}",
+        score=entry.function,
+        structure=method.structure,
+        allocation=as_much,
+        schedule=schedule,
+        finetuning=method.finetuning,
+        needs=tuple(dict.fromkeys((*entry.needs, *method.needs))),
+        batch_count=max(entry.batch_count, method.batch_count),
+        reference="blalock2020state",
+        like=method,
+        imposed=("structure", "allocation"),
+    )
+
+
+def _weights_of(method: PruningMethod) -> Callable[[Mapping[str, Units], PruneContext], Mapping[str, int]]:
+    def weights(units: Mapping[str, Units], ctx: PruneContext) -> Mapping[str, int]:
+        masks = decide(method, ctx)
+        alive = {n: (masks[n].float() if n in masks else 1.0 + 0 * w) for n, w in ctx.weights.items()}
+        kept = method.structure.group(ctx, alive).units
+        return {name: kept[name].weight_of(kept[name].scores > 0) for name in units}
+
+    return weights
+
+
+@METHODS.add_resolver
+def variant_named(name: str) -> PruningMethod | None:
+    """The method that ``METHOD[axis=value, ...]`` names, or ``None`` for other names."""
+    match = re.fullmatch(r"(.+)\[([^\[\]]*)\]", name)
+    if match is None:
+        return None
+    method = METHODS.get(match[1])
+    changes: dict[str, Any] = {}
+    for setting in match[2].split(","):
+        axis, equals, value = (part.strip() for part in setting.partition("="))
+        if not equals or axis not in _AXES:
+            raise ShrinkbenchError(
+                f"'{setting.strip()}' in method '{name}' is not understood; write axis=value with an axis of "
+                f"{', '.join(_AXES)}"
+            )
+        if axis in method.decides:
+            raise ShrinkbenchError(
+                f"'{method.name}' decides its {axis} itself, so that {axis}={value} would change nothing; "
+                "choose a method of that score and another axis, or leave it out"
+            )
+        changes[axis] = _AXES[axis].get(value)
+        if changes[axis] is independent and not method.score.__name__.startswith("random"):
+            raise ShrinkbenchError(
+                f"the allocation 'independent' draws by uniform scores, and '{method.name}' has others; choose "
+                f"another allocation: {', '.join(n for n in ALLOCATIONS if n != 'independent')}"
+            )
+    text = ",".join(f"{axis}={value.name}" for axis, value in changes.items())
+    return replace(method, name=f"{method.name}[{text}]", imposed=tuple(changes), **changes)

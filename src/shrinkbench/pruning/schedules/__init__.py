@@ -1,0 +1,1 @@
+"""When pruning happens: one axis of a pruning method."""

@@ -1,0 +1,72 @@
+"""When pruning happens: at which compressions, from which weights, and before or during training."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import TYPE_CHECKING
+
+from shrinkbench.pruning.schedules.schedule import SCHEDULES, Schedule, Steps, once
+
+if TYPE_CHECKING:
+    pass
+
+
+@SCHEDULES.add_resolver
+def _from_name(name: str) -> Schedule | None:
+    """``iterative-P`` for any percentage P."""
+    match = re.fullmatch(r"iterative-([1-9]\d?)", name)
+    return iterative(int(match[1])) if match else None
+
+
+def iterative(percent: int) -> Schedule:
+    """Remove ``percent`` % of what is left per round, until the target; the last round removes the rest.
+
+    >>> [round(c, 4) for c in iterative(20)(2)]
+    [1.25, 1.5625, 1.9531, 2]
+    """
+
+    def steps(target: float) -> tuple[float, ...]:
+        kept = 1 - percent / 100
+        rounds = max(math.ceil(math.log(target) / -math.log(kept) - 1e-9), 1)
+        return (*(kept**-r for r in range(1, rounds)), target)
+
+    return Schedule(
+        f"iterative-{percent}",
+        f"remove {percent} % of the weights that are left per round, train after each",
+        steps,
+    )
+
+
+def exponential(rounds: int) -> Steps:
+    """Density falls by the same factor in each of ``rounds`` rounds (Tanaka et al. 2020).
+
+    >>> [round(c, 4) for c in exponential(3)(8)]
+    [2.0, 4.0, 8]
+    """
+
+    def steps(target: float) -> tuple[float, ...]:
+        return (*(target ** (r / rounds) for r in range(1, rounds)), target)
+
+    return steps
+
+
+one_shot = SCHEDULES.add(
+    "one-shot", Schedule("one-shot", "prune once, to the target, before fine-tuning", once)
+)
+iterative_20 = SCHEDULES.add("iterative-20", iterative(20))
+iterative_50 = SCHEDULES.add("iterative-50", iterative(50))
+at_initialisation = SCHEDULES.add(
+    "at-initialisation",
+    Schedule("at-initialisation", "prune once before any training, then train", once, start="initialisation"),
+)
+at_initialisation_100 = SCHEDULES.add(
+    "at-initialisation-100",
+    Schedule(
+        "at-initialisation-100",
+        "prune in 100 rounds before any training, scoring anew in each, then train",
+        exponential(100),
+        start="initialisation",
+        train_between=False,
+    ),
+)

@@ -1,0 +1,138 @@
+"""Schedules that prune more and more while they train: cubic, straight-through, soft."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from shrinkbench.pruning.masks import Masks
+from shrinkbench.pruning.schedules.hook import PruningHook, Setting
+
+
+def cubic_density(progress: float, final: float) -> float:
+    """Density at ``progress`` in [0, 1] on the way from 1 to ``final``: sparsity rises as 1 - (1 - t)^3.
+
+    s_t = s_f + (s_0 - s_f) (1 - t)^3 with s_0 = 0 (Zhu and Gupta 2017, equation 1).
+
+    >>> [round(cubic_density(t, 0.1), 3) for t in (0, 0.25, 0.5, 1)]
+    [1.0, 0.48, 0.213, 0.1]
+    """
+    return final + (1 - final) * (1 - min(progress, 1.0)) ** 3
+
+
+class Gradual(PruningHook):
+    """Prune every few steps over the first half of training, ever more slowly (Zhu and Gupta 2017).
+
+    Every 100 steps, or oftener where the half has fewer than 2,000 steps. Masks are nested.
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self._end = max(setting.steps // 2, 1)
+        self._every = max(1, min(100, self._end // 20))
+        self._done = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether the target has been reached."""
+        return self._done
+
+    def after_step(self, step: int) -> None:
+        """Prune if it is time; uphold."""
+        if step <= self._end and (step % self._every == 0 or step == self._end):
+            density = cubic_density(step / self._end, 1 / self.setting.compression)
+            compression = self.setting.compression if step == self._end else 1 / density
+            self.adopt(self.masks_at(compression, step))
+            self._done = step == self._end
+        super().after_step(step)
+
+    def masks_at(self, compression: float, step: int) -> Masks:
+        """Masks for ``compression`` within the present ones."""
+        return self.setting.decide(compression, masks=self.masks, iteration=step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masks, and whether they are final."""
+        return {**super().state_dict(), "done": self._done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        super().load_state_dict(state)
+        self._done = state["done"]
+
+
+class StraightThrough(Gradual):
+    """Weights are trained under their mask but keep their values beneath it; scores add up over all steps.
+
+    In each step the forward pass uses masked weights, the score of every weight (masked ones too) is added to
+    its total, and only weights that the mask keeps are moved. Pruned weights can come back, with the value
+    that they had (Sanh et al. 2020).
+    """
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self._dense: dict[str, Tensor] = {}
+        self._totals = {n: torch.zeros_like(p, dtype=torch.float32) for n, p in setting.parameters.items()}
+
+    @torch.no_grad()
+    def before_step(self, step: int) -> None:
+        """Put the masked weights in place; what is beneath is set aside."""
+        parameters = self.setting.parameters
+        if not self._dense:
+            self._dense = {name: p.detach().clone() for name, p in parameters.items()}
+        for name, parameter in parameters.items():
+            parameter.copy_(self._dense[name] * self.masks[name])
+
+    @torch.no_grad()
+    def after_backward(self, step: int) -> None:
+        """Add the scores up; let gradients through to kept weights only."""
+        parameters = self.setting.parameters
+        gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in parameters.items()}
+        for name, score in self.setting.score(self._dense, gradients).items():
+            self._totals[name] += score
+        for name, parameter in parameters.items():
+            if parameter.grad is not None:
+                parameter.grad *= self.masks[name]
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Keep what the optimizer did to kept weights, and decide anew if it is time."""
+        for name, parameter in self.setting.parameters.items():
+            torch.where(self.masks[name], parameter, self._dense[name], out=self._dense[name])
+        super().after_step(step)
+
+    def masks_at(self, compression: float, step: int) -> Masks:
+        """Masks for ``compression`` by the totals; earlier ones do not bind."""
+        return self.setting.decide(compression, scores=self._totals, iteration=step)
+
+    @torch.no_grad()
+    def adopt(self, masks: Masks) -> None:
+        """Apply ``masks`` to the weights beneath."""
+        for name, parameter in self.setting.parameters.items():
+            parameter.copy_(self._dense[name])
+        super().adopt(masks)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masks, totals, and the weights beneath the masks."""
+        return {**super().state_dict(), "totals": self._totals, "dense": self._dense}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        super().load_state_dict(state)
+        self._totals, self._dense = self.placed(state["totals"]), self.placed(state["dense"])
+
+
+class Soft(PruningHook):
+    """After every epoch zero the lowest, and let them train on and come back (He et al. 2018).
+
+    The masks after the last epoch are the outcome.
+    """
+
+    def after_step(self, step: int) -> None:
+        """Nothing: zeroed weights may grow again."""
+
+    def after_epoch(self, epoch: int) -> None:
+        """Decide anew over all weights, and zero."""
+        self.masks = self.setting.decide(self.setting.compression, iteration=epoch)
+        self.masks.apply(self.setting.module)

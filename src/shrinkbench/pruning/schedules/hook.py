@@ -1,0 +1,95 @@
+"""What a schedule that prunes during training is told, and what it has to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from shrinkbench.pruning.masks import Masks, Upholder
+from shrinkbench.seeds import stream
+from shrinkbench.training.hook import Hook
+
+
+class Decide(Protocol):
+    """How a hook gets masks."""
+
+    def __call__(
+        self,
+        compression: float,
+        *,
+        masks: Masks | None = None,
+        scores: Mapping[str, Tensor] | None = None,
+        iteration: int = 0,
+    ) -> Masks:
+        """Masks by the method's structure and allocation, from its score or the given ``scores``."""
+        ...
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What a hook works with: the network, the target, how long training lasts, and how to decide masks.
+
+    ``score`` turns (weights, gradients) of one training step into scores; ``names`` are the prunable weights.
+    """
+
+    module: nn.Module
+    names: tuple[str, ...]
+    compression: float
+    epochs: int
+    steps_per_epoch: int
+    seed: int
+    decide: Decide
+    score: Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Mapping[str, Tensor]]
+    input_shape: tuple[int, ...]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole training."""
+        return self.epochs * self.steps_per_epoch
+
+    @property
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """The prunable weights of the network."""
+        found = dict(self.module.named_parameters())
+        return {name: found[name] for name in self.names}
+
+    def generator(self, *names: str | int) -> torch.Generator:
+        """A stream of its own for each purpose and step: nothing of it needs to be stored."""
+        return torch.Generator().manual_seed(stream(self.seed, *names))
+
+
+class PruningHook(Hook):
+    """A hook that holds masks and, unless a subclass says otherwise, keeps pruned weights at zero."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.masks = Masks({n: torch.ones_like(p, dtype=torch.bool) for n, p in setting.parameters.items()})
+        self._uphold = Upholder(setting.module, self.masks)
+
+    def adopt(self, masks: Masks) -> None:
+        """Apply ``masks`` now and uphold them from now on."""
+        self.masks = masks
+        masks.apply(self.setting.module)
+        self._uphold = Upholder(self.setting.module, masks)
+
+    def after_step(self, step: int) -> None:
+        """Zero what the optimizer has moved."""
+        self._uphold()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The masks."""
+        return {"masks": dict(self.masks)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take the masks over; the weights are those of the checkpoint already."""
+        self.masks = Masks(self.placed(state["masks"]))
+        self._uphold = Upholder(self.setting.module, self.masks)
+
+    def placed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """``tensors`` by parameter name, each on the device of its parameter."""
+        parameters = dict(self.setting.module.named_parameters())
+        return {name: tensor.to(parameters[name].device) for name, tensor in tensors.items()}

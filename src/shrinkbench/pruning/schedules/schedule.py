@@ -1,0 +1,52 @@
+"""When pruning happens: at which compressions, from which weights, and before or during training."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from shrinkbench.pruning.schedules.hook import PruningHook, Setting
+from shrinkbench.registry import Registry
+
+Steps = Callable[[float], tuple[float, ...]]
+
+
+MakeHook = Callable[[Setting], PruningHook]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A named rule ``target compression -> compressions``, rising, the target last.
+
+    ``start`` tells from which weights pruning starts: ``trained`` ones, or those at ``initialisation``, which
+    are then trained with the pretraining recipe in place of the fine-tuning one. Between the compressions
+    the network is trained if ``train_between``. ``during`` makes the hook of a schedule that prunes while it
+    trains: the network is then trained once, with that hook, and fine-tuned afterwards if ``train_after``.
+    With ``decided_last``, the hook asks for masks once, when its training is over.
+    """
+
+    name: str
+    description: str
+    steps: Steps
+    start: Literal["trained", "initialisation"] = "trained"
+    train_between: bool = True
+    during: MakeHook | None = None
+    train_after: bool = False
+    decided_last: bool = False
+
+    def __call__(self, target: float) -> tuple[float, ...]:
+        """The compressions on the way to ``target``."""
+        return self.steps(target)
+
+
+SCHEDULES: Registry[Schedule] = Registry("schedule")
+
+
+def once(target: float) -> tuple[float, ...]:
+    """The target alone.
+
+    >>> once(4)
+    (4,)
+    """
+    return (target,)

@@ -1,0 +1,115 @@
+"""Scores of the weights alone: their size, or chance."""
+
+from __future__ import annotations
+
+from shrinkbench.pruning import finetunings as finetuning
+from shrinkbench.pruning.allocations.rules import (
+    erdos_renyi_kernel,
+    independent,
+    lamp_score,
+    layerwise,
+    uniform_plus,
+)
+from shrinkbench.pruning.context import PruneContext
+from shrinkbench.pruning.method import pruning_method
+from shrinkbench.pruning.schedules import before_training as scheduling
+from shrinkbench.pruning.schedules import dynamic as during
+from shrinkbench.pruning.structures.by_dataflow import heads, neurons
+from shrinkbench.pruning.structures.single import (
+    blocks_4x4,
+    filters,
+    four_of_eight,
+    input_channels,
+    kernels,
+    two_of_four,
+)
+from shrinkbench.pruning.units import Scores
+
+
+@pruning_method("rigl", allocation=erdos_renyi_kernel, schedule=during.rigged, reference="evci2020rigging")
+@pruning_method(
+    "sparse_evolutionary_training",
+    allocation=erdos_renyi_kernel,
+    schedule=during.sparse_evolution,
+    reference="mocanu2018scalable",
+)
+@pruning_method("magnitude_without_finetuning", finetuning=finetuning.none, reference="blalock2020state")
+@pruning_method("rescaled_reinitialisation", finetuning=finetuning.scratch_e, reference="liu2019rethinking")
+@pruning_method("random_reinitialisation", finetuning=finetuning.reinitialise, reference="frankle2019lottery")
+@pruning_method(
+    "learning_rate_rewinding",
+    schedule=scheduling.iterative_20,
+    finetuning=finetuning.repeat_schedule,
+    reference="renda2020comparing",
+)
+@pruning_method(
+    "weight_rewinding",
+    schedule=scheduling.iterative_20,
+    finetuning=finetuning.rewind_to_5,
+    reference="frankle2019stabilizing",
+)
+@pruning_method("one_shot_lottery_ticket", finetuning=finetuning.rewind_to_start, reference="liu2019rethinking")
+@pruning_method(
+    "lottery_ticket",
+    schedule=scheduling.iterative_20,
+    finetuning=finetuning.rewind_to_start,
+    reference="frankle2019lottery",
+)
+@pruning_method("gradual_magnitude", allocation=layerwise, schedule=during.gradual, reference="zhu2018prune")
+@pruning_method("iterative_magnitude", schedule=scheduling.iterative_50, reference="han2015learning")
+@pruning_method("neuron_magnitude", structure=neurons, reference="li2017pruning")
+@pruning_method("head_magnitude", structure=heads, reference="michel2019sixteen")
+@pruning_method("input_channel_l1", structure=input_channels, allocation=layerwise, reference="he2017channel")
+@pruning_method("global_filter_l1", structure=filters, reference="li2017pruning")
+@pruning_method("filter_l1", structure=filters, allocation=layerwise, reference="li2017pruning")
+@pruning_method("magnitude_4_8", structure=four_of_eight, reference="zhou2021learning")
+@pruning_method("magnitude_2_4", structure=two_of_four, reference="mishra2021accelerating")
+@pruning_method("kernel_magnitude", structure=kernels, reference="mao2017exploring")
+@pruning_method("block_magnitude", structure=blocks_4x4, reference="narang2017block")
+@pruning_method("erk_magnitude", allocation=erdos_renyi_kernel, reference="evci2020rigging")
+@pruning_method("uniform_plus_magnitude", allocation=uniform_plus, reference="gale2019state")
+@pruning_method("layerwise_magnitude", allocation=layerwise, reference="blalock2020state")
+@pruning_method("global_magnitude", reference="blalock2020state")
+def magnitude(ctx: PruneContext) -> Scores:
+    """Absolute value ``|w|``; of a filter, its L1 norm per weight."""
+    return {name: w.abs() for name, w in ctx.weights.items()}
+
+
+@pruning_method(
+    "soft_filter_pruning_pretrained",
+    structure=filters,
+    allocation=layerwise,
+    schedule=during.soft,
+    reference="he2018soft",
+)
+@pruning_method(
+    "soft_filter_pruning",
+    structure=filters,
+    allocation=layerwise,
+    schedule=during.soft_from_scratch,
+    reference="he2018soft",
+)
+@pruning_method("filter_l2", structure=filters, allocation=layerwise, reference="li2017pruning")
+def square(ctx: PruneContext) -> Scores:
+    """Square ``w^2``; of a filter, its squared L2 norm per weight."""
+    return {name: w.square() for name, w in ctx.weights.items()}
+
+
+@pruning_method("lamp", reference="lee2021layer")
+def lamp(ctx: PruneContext) -> Scores:
+    """Layer-adaptive magnitude ``w_i^2 / sum of w_j^2 over |w_j| >= |w_i|`` within the layer."""
+    return {name: lamp_score(w) for name, w in ctx.weights.items()}
+
+
+@pruning_method("random_filters", structure=filters, allocation=layerwise, reference="mittal2018recovering")
+@pruning_method(
+    "erk_random_at_initialisation",
+    allocation=erdos_renyi_kernel,
+    schedule=scheduling.at_initialisation,
+    reference="liu2022unreasonable",
+)
+@pruning_method("layerwise_random", allocation=layerwise, reference="blalock2020state")
+@pruning_method("random", allocation=independent, reference="blalock2020state")
+def random(ctx: PruneContext) -> Scores:
+    """Uniform noise: chance alone decides."""
+    return {name: ctx.uniform(w) for name, w in ctx.weights.items()}

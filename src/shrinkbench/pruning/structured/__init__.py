@@ -1,1 +1,0 @@
-"""Structured pruning: whole filters, channels, blocks and heads, and the methods that choose among them."""

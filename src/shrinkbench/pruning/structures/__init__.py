@@ -1,0 +1,1 @@
+"""What is removed together: one axis of a pruning method."""

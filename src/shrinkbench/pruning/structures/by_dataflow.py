@@ -1,0 +1,148 @@
+"""Structures that span layers: attention heads, hidden neurons of perceptrons, residual blocks.
+
+They are found by how data flows (:mod:`shrinkbench.network.dataflow`), not by names. Weights outside of them
+stay, which bounds the compression that can be reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.view import NetworkView
+from shrinkbench.pruning.units import (
+    STRUCTURES,
+    Grouping,
+    Part,
+    Scores,
+    Structure,
+    grouping_of,
+    part_by_columns,
+    part_by_rows,
+)
+
+
+def _head_rows(name: str, shape: torch.Size, packed: int, heads: int) -> Part:
+    """Rows of a projection that holds ``packed`` of queries, keys and values one after the other."""
+    split = (packed, heads, shape[0] // packed // heads, shape[1])
+
+    def gather(tensor: Tensor) -> Tensor:
+        return tensor.reshape(split).transpose(0, 1).reshape(heads, -1)
+
+    def scatter(keep: Tensor) -> Tensor:
+        return keep.reshape(1, heads, 1, 1).expand(split).reshape(shape)
+
+    return Part(name, gather, scatter)
+
+
+def _head_columns(name: str, shape: torch.Size, heads: int) -> Part:
+    split = (shape[0], heads, shape[1] // heads)
+
+    def gather(tensor: Tensor) -> Tensor:
+        return tensor.reshape(split).transpose(0, 1).reshape(heads, -1)
+
+    def scatter(keep: Tensor) -> Tensor:
+        return keep.reshape(1, heads, 1).expand(split).reshape(shape)
+
+    return Part(name, gather, scatter)
+
+
+def _attention_parts(ctx: NetworkView) -> Mapping[str, list[Part]]:
+    groups: dict[str, list[Part]] = {}
+    for step in ctx.flow.steps:
+        if step.head_size is None or step.parameter in groups:
+            continue
+        if not {step.parameter, *step.sources} <= ctx.weights.keys():
+            continue
+        output = ctx.weights[step.parameter].shape
+        heads = output[1] // step.head_size
+        sources = sorted(step.sources, key=list(ctx.weights).index)
+        shapes = [ctx.weights[name].shape for name in sources]
+        if output[1] % step.head_size or sum(shape[0] for shape in shapes) != 3 * output[1]:
+            continue
+        groups[step.parameter] = [
+            _head_rows(name, shape, shape[0] // output[1], heads)
+            for name, shape in zip(sources, shapes, strict=True)
+        ]
+        groups[step.parameter].append(_head_columns(step.parameter, output, heads))
+    return groups
+
+
+def _heads(ctx: NetworkView, scores: Scores) -> Grouping:
+    groups = _attention_parts(ctx)
+    if not groups:
+        raise ShrinkbenchError(
+            "this network has no attention layers whose heads could be pruned; choose a transformer or "
+            "another structure"
+        )
+    return grouping_of(scores, groups)
+
+
+heads = STRUCTURES.add(
+    "heads",
+    Structure("heads", "attention heads: rows of queries, keys and values with the output columns", _heads),
+)
+
+
+def _neurons(ctx: NetworkView, scores: Scores) -> Grouping:
+    groups: dict[str, list[Part]] = {}
+    for step in ctx.flow.steps:
+        if len(step.sources) != 1 or step.head_size is not None or not step.linear:
+            continue
+        (source,) = step.sources
+        if not {source, step.parameter} <= ctx.weights.keys() or source in ctx.flow.logits:
+            continue
+        first, second = ctx.weights[source], ctx.weights[step.parameter]
+        alone = ctx.flow.consumers(source) == {step.parameter}
+        if first.ndim == second.ndim == 2 and first.shape[0] == second.shape[1] and alone:
+            groups[source] = [part_by_rows(ctx, source), part_by_columns(ctx, step.parameter)]
+    if not groups:
+        raise ShrinkbenchError(
+            "this network has no pair of linear layers with hidden neurons between them; choose a network "
+            "with perceptrons or another structure"
+        )
+    return grouping_of(scores, groups)
+
+
+neurons = STRUCTURES.add(
+    "neurons",
+    Structure(
+        "neurons",
+        "hidden neurons between two linear layers: a row of the first with a column of the second",
+        _neurons,
+        overlapping=True,  # a layer between two others has both rows and columns to lose
+    ),
+)
+
+
+def _residual_blocks(ctx: NetworkView, scores: Scores) -> Grouping:
+    groups: dict[str, list[Part]] = {}
+    for branch in ctx.flow.branches:
+        if branch <= ctx.weights.keys():
+            members = sorted(branch, key=list(ctx.weights).index)
+            shapes = {name: ctx.weights[name].shape for name in members}
+            groups[members[0]] = [_whole(name, shapes[name]) for name in members]
+    if not groups:
+        raise ShrinkbenchError(
+            "this network has no residual branches that could be removed whole; choose a residual network or "
+            "another structure"
+        )
+    return grouping_of(scores, groups)
+
+
+def _whole(name: str, shape: torch.Size) -> Part:
+    return Part(name, lambda t: t.reshape(1, -1), lambda keep: keep.reshape([1] * len(shape)).expand(shape))
+
+
+residual_blocks = STRUCTURES.add(
+    "residual-blocks",
+    Structure(
+        "residual-blocks",
+        "residual branches as a whole; what runs beside them stays",
+        _residual_blocks,
+        whole=True,
+    ),
+)

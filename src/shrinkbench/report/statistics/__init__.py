@@ -1,0 +1,1 @@
+"""What the report reasons about, and with which statistics."""

@@ -1,0 +1,277 @@
+"""Who is better where, on an equal footing: tables made from observations by the statistics of ``stats``."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from shrinkbench.report.statistics import tests as stats
+from shrinkbench.report.statistics.observations import METRICS, Observations
+from shrinkbench.report.statistics.ranks import Ranking, rank_methods
+
+SAME = 0.01
+"""Points whose ratio differs by less than this share count as one operating point."""
+SAME_BUDGET = 0.05
+"""Budgets within this share of each other count as equal."""
+MARGIN = 0.01
+"""Accuracy within this distance of the control counts as kept (one percentage point)."""
+
+
+def groups(
+    frame: pd.DataFrame, *columns: str, only: Sequence[str] | None = None
+) -> Iterator[tuple[Any, pd.DataFrame]]:
+    """Rows of one value of ``columns`` at a time, in order of those values.
+
+    ``only`` names the other columns that are needed: rows of a few are cut out many times as fast.
+    """
+    if only is not None:
+        frame = frame[list(dict.fromkeys((*columns, *only)))]
+    yield from frame.groupby(list(columns) if len(columns) > 1 else columns[0], sort=True)
+
+
+def records(frame: pd.DataFrame) -> Iterator[Any]:
+    """Rows as named tuples."""
+    yield from frame.itertuples(index=False)
+
+
+class Curve(NamedTuple):
+    """One seed's measured points in order of ``x``; the control of the seed is the first."""
+
+    task: str
+    method: str
+    seed: int
+    x: stats.Floats
+    y: stats.Floats
+
+
+@functools.lru_cache(maxsize=32)
+def curves(observations: Observations, axis: str, metric: str) -> tuple[Curve, ...]:
+    """One curve per task, method and seed; incomplete points are left out."""
+    return tuple(_curves(observations, axis, metric))
+
+
+def _curves(observations: Observations, axis: str, metric: str) -> Iterator[Curve]:
+    start = observations.control.groupby(["task", "seed"])[metric].mean().to_dict()
+    xs, ys = (observations.pruned[column].to_numpy(dtype=float, na_value=math.nan) for column in (axis, metric))
+    known = np.isfinite(xs) & np.isfinite(ys)
+    rows: dict[Any, Any] = observations.pruned.groupby(["task", "method", "seed"]).indices
+    for (task, method, seed), places in sorted(rows.items()):
+        places = places[known[places]]
+        if not len(places):
+            continue
+        x, y = xs[places], ys[places]
+        if (task, seed) in start:
+            x, y = np.r_[1.0, x], np.r_[start[task, seed], y]
+        order = np.argsort(x, kind="stable")
+        yield Curve(task, method, seed, x[order], y[order])
+
+
+@functools.lru_cache(maxsize=16)
+def at_equal(
+    observations: Observations, axis: str, *, metric: str = "top1", levels: tuple[float, ...] = ()
+) -> pd.DataFrame:
+    """Every method's value at the same level of ``axis``: columns task, level, method, seed, value.
+
+    Values between measured points are interpolated on the seed's own curve (linear in the logarithm of the
+    axis), and none is given outside the measured range. ``levels`` default to the compression targets, or to
+    powers of two for speedups.
+    """
+    chosen = np.array(levels or default_levels(observations, axis), dtype=float)
+    rows = []
+    for task, method, seed, x, y in curves(observations, axis, metric):
+        near = chosen[np.abs(np.log(x)[:, None] - np.log(chosen)).argmin(axis=1)] if len(chosen) else x
+        x = np.where(np.abs(x / near - 1) < SAME, near, x)
+        values = stats.interpolate(x, y, chosen)
+        rows += [(task, level, method, seed, value) for level, value in zip(chosen, values, strict=True)]
+    table = pd.DataFrame(rows, columns=["task", "level", "method", "seed", "value"])
+    return table.dropna(subset=["value"]).reset_index(drop=True)
+
+
+def default_levels(observations: Observations, axis: str) -> list[float]:
+    """Compression targets for size; powers of two inside the measured range for speedups."""
+    if axis == "compression":
+        return sorted(float(t) for t in observations.pruned["compression_target"].unique())
+    highest = observations.pruned[axis].max()
+    return [2.0**k for k in range(1, 12) if math.isfinite(highest) and 2.0**k <= highest * (1 + SAME)]
+
+
+def at_equal_budget(
+    observations: Observations, *, metric: str = "top1", budget: str = "training_budget"
+) -> pd.DataFrame:
+    """Values at equal training budget: columns task (without recipe), compression_target, level, method, ...
+
+    ``budget`` is ``training_budget`` (epochs) or ``training_multiply_adds`` (of all stages, with pretraining).
+    A method that was run with several budgets has a curve over budget, which is interpolated and never
+    extended; one with a single budget counts at budgets within 5 % of its own. Levels are the budgets that at
+    least two methods cover.
+    """
+    rows = []
+    known = observations.pruned.dropna(subset=[budget, metric])
+    for (problem, target), cell in groups(known, "problem", "compression_target"):
+        spans = cell.groupby("method")[budget].agg(["min", "max"])
+        low, high = spans["min"] * (1 - SAME_BUDGET), spans["max"] * (1 + SAME_BUDGET)
+        for level in _distinct(cell[budget].to_numpy(dtype=float)):
+            covering = spans.index[(low <= level) & (level <= high)]
+            if len(covering) < 2:
+                continue
+            for (method, seed), run in groups(cell[cell["method"].isin(covering)], "method", "seed"):
+                value = stats.interpolate(run[budget], run[metric], [level], tolerance=SAME_BUDGET)[0]
+                rows.append((problem, target, level, method, seed, value))
+    columns = ["task", "compression_target", "level", "method", "seed", "value"]
+    return pd.DataFrame(rows, columns=columns).dropna(subset=["value"]).reset_index(drop=True)
+
+
+def _distinct(values: stats.Floats) -> list[float]:
+    """Values that differ by more than 5 %, from the smallest up; zero budgets are left out."""
+    kept: list[float] = []
+    for value in np.unique(values[values > 0]):
+        if not kept or value > kept[-1] * (1 + SAME_BUDGET):
+            kept.append(float(value))
+    return kept
+
+
+def winners(values: pd.DataFrame, *, metric: str = "top1") -> pd.DataFrame:
+    """The best method at every task and level, and whether it is told apart from the runner-up.
+
+    ``values`` is a table of :func:`at_equal`. Differences are paired by seed; ``p`` is of the paired t-test
+    after Holm's correction over all rows. ``decided`` holds where p < 0.05.
+    """
+    sign = 1 if METRICS[metric].higher_is_better else -1
+    rows: list[dict[str, Any]] = []
+    if values.empty:
+        return pd.DataFrame(rows)
+    wide = values.set_index(["task", "level", "seed", "method"])["value"].unstack("method")
+    for (task, level), group in wide.groupby(["task", "level"], sort=True):
+        means = (sign * group.mean()).dropna().sort_values(ascending=False, kind="stable")
+        if len(means) < 2:
+            continue
+        best, second = means.index[0], means.index[1]
+        differences = (group[best] - group[second]).dropna().to_numpy(dtype=float)
+        difference = stats.summarise(differences)
+        rows.append(
+            {
+                "task": task,
+                "level": level,
+                "best": best,
+                "value": sign * means.iloc[0],
+                "runner_up": second,
+                "difference": difference.mean,
+                "low": difference.low,
+                "high": difference.high,
+                "n": difference.n,
+                "p_raw": stats.paired_t(differences),
+                "methods": len(means),
+            }
+        )
+    table = pd.DataFrame(rows)
+    if len(table):
+        table["p"] = stats.holm(table["p_raw"])
+        table["decided"] = table["p"] < stats.ALPHA
+    return table
+
+
+def pairwise(observations: Observations, *, metric: str = "top1", task: str | None = None) -> pd.DataFrame:
+    """Every pair of methods over what they share: dataset, network, weights, compression and seed.
+
+    Compressions of one task and seed share a pretrained network, so they are averaged into one unit before
+    testing; ``pairs`` counts the cells, ``n`` the units. p-values are corrected by Holm over the table.
+    """
+    rows = observations.pruned if task is None else observations.pruned[observations.pruned["task"] == task]
+    if rows.empty:
+        return pd.DataFrame()
+    wide = rows.pivot_table(index=["task", "compression_target", "seed"], columns="method", values=metric)
+    units = pd.Series(wide.index.to_frame()["task"] + "\n" + wide.index.to_frame()["seed"].astype(str))
+    table = []
+    present = [method for method in observations.methods if method in wide.columns]
+    for first, second in itertools.combinations(present, 2):
+        c = stats.compare_paired(wide[first], wide[second], clusters=units)
+        if not c.pairs:
+            continue
+        table.append(
+            {
+                "first": first,
+                "second": second,
+                "pairs": c.pairs,
+                "n": c.n,
+                "difference": c.difference.mean,
+                "low": c.difference.low,
+                "high": c.difference.high,
+                "effect": c.effect.value,
+                "effect_low": c.effect.low,
+                "effect_high": c.effect.high,
+                "superiority": c.superiority,
+                "superiority_low": c.superiority_low,
+                "superiority_high": c.superiority_high,
+                "p_t": c.p_t,
+                "p_wilcoxon": c.p_wilcoxon,
+                "warning": c.warning,
+            }
+        )
+    frame = pd.DataFrame(table)
+    if len(frame):
+        frame["p_t_holm"] = stats.holm(frame["p_t"])
+        frame["p_wilcoxon_holm"] = stats.holm(frame["p_wilcoxon"])
+    return frame
+
+
+def curve_summaries(observations: Observations, *, metric: str = "top1") -> pd.DataFrame:
+    """Each method's curve in two numbers: the largest compression within 1 % of the control, and its area.
+
+    ``area`` is the mean accuracy over log compression on the range that all methods of the task share, mean
+    and sample standard deviation over seeds.
+    """
+    rows = []
+    means = observations.pruned.groupby(["task", "method", "compression_target"])[
+        [metric, "compression"]
+    ].mean()
+    control = observations.control.groupby("task")[metric].mean().to_dict()
+    areas = {
+        key: part["area"] for key, part in groups(curve_areas(observations, metric=metric), "task", "method")
+    }
+    for (task, method), curve in groups(means.reset_index(), "task", "method"):
+        kept = stats.largest_within(
+            curve["compression"], curve[metric], control.get(task, math.nan), tolerance=MARGIN
+        )
+        area = stats.summarise(areas.get((task, method), ()))
+        rows.append((task, method, kept if task in control else math.nan, area.mean, area.std, area.n))
+    columns = ["task", "method", "largest_within", "area", "area_std", "n"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def curve_areas(observations: Observations, *, metric: str = "top1") -> pd.DataFrame:
+    """Area under each seed's curve over the compression range that the task's methods share."""
+    found = list(curves(observations, "compression", metric))
+    ends = pd.DataFrame(
+        [(c.task, c.method, c.x[0], c.x[-1]) for c in found], columns=["task", "method", "low", "high"]
+    )
+    low = ends.groupby("task")["low"].max()
+    high = ends.groupby(["task", "method"])["high"].max().groupby("task").min()
+    rows = [
+        (
+            c.task,
+            c.method,
+            c.seed,
+            stats.area_under_log_curve(c.x, c.y, low=low[c.task], high=high[c.task], tolerance=SAME),
+        )
+        for c in found
+    ]
+    return pd.DataFrame(rows, columns=["task", "method", "seed", "area"]).dropna(subset=["area"])
+
+
+def ranking(observations: Observations, *, metric: str = "top1") -> tuple[tuple[str, ...], Ranking]:
+    """Methods ranked by area under their curve; a block is one task and seed."""
+    areas = curve_areas(observations, metric=metric)
+    if areas.empty:
+        return (), rank_methods(np.empty((0, 0)))
+    wide = areas.pivot_table(index=["task", "seed"], columns="method", values="area")
+    wide = wide[wide.notna().sum(axis=1) > 1]  # a block with one method ranks nothing
+    complete = [m for m in observations.methods if m in wide.columns and wide[m].notna().mean() > 0.5]
+    return tuple(complete), rank_methods(
+        wide[complete].to_numpy(), higher_is_better=METRICS[metric].higher_is_better
+    )

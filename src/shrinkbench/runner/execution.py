@@ -1,0 +1,163 @@
+"""One run, from its specification to its result."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.metrics import layer_densities, measure_size
+from shrinkbench.models import get_model
+from shrinkbench.pruning import METHODS, Masks
+from shrinkbench.results.record import RunResult
+from shrinkbench.results.store import ResultStore, write_atomically
+from shrinkbench.runner.pretraining import initial_network, pretraining_cost
+from shrinkbench.runner.provenance import Stopwatch, provenance
+from shrinkbench.runner.retraining import Stage, prune_and_train
+from shrinkbench.runner.timing import latencies
+from shrinkbench.runner.workspace import BoundData, Workspace
+from shrinkbench.spec import RunSpec
+from shrinkbench.spec.measures import Budget, EpochRecord, WeightHistogram
+from shrinkbench.training import evaluate
+
+OnEpoch = Callable[[EpochRecord], None]
+
+
+def run(spec: RunSpec, workspace: Workspace) -> RunResult:
+    """Carry ``spec`` out, store its result and return it.
+
+    Whatever goes wrong becomes a stored result with status ``failed``.
+    """
+    store = ResultStore(workspace.root)
+    watch = Stopwatch()
+    try:
+        result = _run(spec, workspace, watch)
+    except Exception as error:
+        in_code = not isinstance(error, ShrinkbenchError) or error.__cause__ is not None
+        if in_code:  # someone's mistake, which its sentence alone does not let them find
+            write_atomically(store.run_dir(spec.key) / "traceback.txt", traceback.format_exc().encode())
+        return record_failure(spec, workspace, sentence_of(error), watch)
+    store.write(result)
+    _remove_checkpoints(store.run_dir(spec.key))
+    return result
+
+
+def record_failure(
+    spec: RunSpec, workspace: Workspace, sentence: str, watch: Stopwatch | None = None
+) -> RunResult:
+    """Store that ``spec`` failed, and why."""
+    result = RunResult(
+        key=spec.key,
+        spec=spec,
+        status="failed",
+        error=sentence,
+        provenance=provenance(watch or Stopwatch(), workspace.device),
+    )
+    store = ResultStore(workspace.root)
+    store.write(result)
+    _remove_checkpoints(store.run_dir(spec.key))
+    return result
+
+
+def sentence_of(error: Exception) -> str:
+    """One line for a stored failure; errors that are not a person's to mend carry their type."""
+    text = str(error) if isinstance(error, ShrinkbenchError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
+
+
+def _run(spec: RunSpec, workspace: Workspace, watch: Stopwatch) -> RunResult:
+    if spec.compression > 1:
+        return _execute(spec, workspace, watch, ResultStore(workspace.root).run_dir(spec.key))
+    control = ensure_control(spec, workspace)
+    return control.model_copy(update={"key": spec.key, "spec": spec})
+
+
+def ensure_control(spec: RunSpec, workspace: Workspace) -> RunResult:
+    """The control that belongs to ``spec``: trained once, shared by every method."""
+    control = spec.control
+    folder = ResultStore(workspace.root).shared_dir("control", control.key)
+    stored = folder / "result.json"
+    if stored.exists():
+        return RunResult.model_validate_json(stored.read_bytes())
+    result = _execute(control, workspace, Stopwatch(), folder)
+    write_atomically(stored, result.model_dump_json(indent=1).encode())
+    _remove_checkpoints(folder)
+    return result
+
+
+def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path) -> RunResult:
+    """Prune, fine-tune and measure."""
+    data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
+    module = initial_network(spec, workspace, data)
+    shape = data.dataset.card.image_shape or get_model(spec.model).input_shape
+    folder.mkdir(parents=True, exist_ok=True)
+    unpruned = {name: p.detach().clone() for name, p in module.named_parameters()}
+    outcome = prune_and_train(Stage(spec, module, workspace, data, shape, folder))
+    masks, training = outcome.masks, outcome.training
+    size = measure_size(module, shape, masks)
+    images = len(data.train_source)
+    budget = Budget(
+        pretraining=pretraining_cost(spec, workspace, images=images, multiply_adds=size.multiply_adds),
+        pruning=outcome.pruning,
+        retraining=outcome.retraining,
+    )
+    return RunResult(
+        key=spec.key,
+        spec=spec,
+        status="done",
+        size=size,
+        before=outcome.before,
+        after=evaluate(module, data.test(), precision=spec.recipe.precision),
+        validation=training.validation,
+        further={
+            extra.name: evaluate(
+                module, data.extra(workspace.extra(extra.name)), precision=spec.recipe.precision
+            )
+            for extra in spec.extra
+        },
+        selected_epoch=training.selected_epoch,
+        epochs_run=len(training.epochs),
+        epochs=tuple(training.epochs),
+        layers=layer_densities(module, masks),
+        weight_histogram=_histogram(unpruned, module, masks),
+        references=_references(spec, data),
+        budget=budget,
+        provenance=provenance(watch, workspace.device).model_copy(
+            update={"latency": latencies(spec, workspace, module, masks, shape)}
+        ),
+    )
+
+
+def _references(spec: RunSpec, data: BoundData) -> dict[str, str]:
+    """What to cite for the method, the network and the dataset; the control has no method."""
+    keys = {
+        "method": METHODS.get(spec.method.name).reference if spec.compression > 1 else "",
+        "model": get_model(spec.model).reference,
+        "dataset": data.dataset.card.reference,
+    }
+    return {kind: key for kind, key in keys.items() if key}
+
+
+def _histogram(before: dict[str, Tensor], after: nn.Module, masks: Masks) -> WeightHistogram | None:
+    """60 equal bins over the range of the masked parameters before pruning."""
+    if not len(masks):
+        return None
+    parameters = dict(after.named_parameters())
+    old = torch.cat([before[name].flatten() for name in masks]).float().cpu()
+    new = torch.cat([parameters[name].detach()[masks[name]] for name in masks]).float().cpu()
+    limit = float(old.abs().max()) or 1.0
+    edges = torch.linspace(-limit, limit, 61)
+    return WeightHistogram(
+        edges=tuple(edges.tolist()),
+        before=tuple(torch.histc(old, 60, -limit, limit).int().tolist()),
+        after=tuple(torch.histc(new.clamp(-limit, limit), 60, -limit, limit).int().tolist()),
+    )
+
+
+def _remove_checkpoints(folder: Path) -> None:
+    for path in folder.glob("checkpoint*.pt"):
+        path.unlink(missing_ok=True)

@@ -1,0 +1,161 @@
+"""From the grid that a person wrote to runs with nothing left open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from itertools import product
+from pathlib import Path
+
+from shrinkbench.datasets import DATASETS, EXTRAS, Dataset
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.models import ModelCard, get_model, locate_weights
+from shrinkbench.pruning import METHODS, PruningMethod
+from shrinkbench.runner.workspace import Workspace, normalisation_for
+from shrinkbench.spec import DataSpec, ExperimentSpec, ExtraSpec, Normalisation, Recipe, RunSpec, WeightsSpec
+from shrinkbench.training import RECIPES, with_overrides
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The runs of an experiment, and where the weights files that they name lie."""
+
+    runs: tuple[RunSpec, ...]
+    weights: Mapping[str, Path]
+
+
+def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
+    """Resolve every name and default of ``experiment``; each mistake is told before anything runs."""
+    methods = [METHODS.get(name) for name in experiment.method]
+    runs: dict[str, RunSpec] = {}
+    files: dict[str, Path] = {}
+    for dataset_name, model_name in product(experiment.dataset, experiment.model):
+        dataset = workspace.dataset(dataset_name)
+        card = get_model(model_name)
+        check_compatible(dataset, card)
+        pretrain = _recipe(experiment.pretrain_recipe or dataset.card.pretrain_recipe, experiment.pretrain)
+        recipes = [_recipe(n, experiment.finetune) for n in experiment.recipe or (dataset.card.recipe,)]
+        for source in experiment.weights:
+            weights, normalisation, path = _weights(source, card, pretrain)
+            if path is not None and weights.digest is not None:
+                files[weights.digest] = path
+            data = DataSpec(
+                name=dataset.card.name,
+                revision=dataset.revision,
+                normalisation=normalisation_for(dataset, normalisation),
+                train_images=experiment.train_images,
+                validation_images=experiment.validation_images,
+                test_images=experiment.test_images,
+            )
+            _check_subsets(dataset, experiment)
+            for method in methods:
+                _check_rewinding(method, weights)
+            extra = _extra(experiment, dataset, workspace)
+            for recipe, method, compression, seed in product(
+                recipes, methods, experiment.compression, experiment.seed
+            ):
+                spec = RunSpec(
+                    data=data,
+                    model=card.name,
+                    weights=weights,
+                    method=method.spec,
+                    compression=compression,
+                    seed=seed,
+                    recipe=_recipe_of(method, finetune=recipe, pretrain=pretrain),
+                    search=_search_of(method, finetune=recipe, pretrain=pretrain),
+                    prune_classifier=experiment.prune_classifier,
+                    prune_biases=experiment.prune_biases,
+                    extra=extra,
+                )
+                runs[spec.key] = spec  # methods that train by the pretraining recipe are alike for all others
+    return Plan(tuple(runs.values()), files)
+
+
+def _recipe_of(method: PruningMethod, *, finetune: Recipe, pretrain: Recipe) -> Recipe:
+    """The recipe by which ``method`` trains after (or while) pruning."""
+    mode = method.finetuning
+    if mode.recipe == "none":
+        return with_overrides(finetune, {"epochs": 0})
+    if mode.recipe == "finetuning" and (method.schedule.start == "trained" or method.schedule.train_after):
+        return finetune
+    if mode.epoch >= pretrain.epochs:
+        raise ShrinkbenchError(
+            f"method '{method.name}' rewinds to epoch {mode.epoch}, and recipe '{pretrain.name}' has "
+            f"{pretrain.epochs} epochs; choose an earlier epoch, for example "
+            f"{method.name}[finetuning={mode.name.rpartition('-')[0]}-1]"
+        )
+    return pretrain
+
+
+def _search_of(method: PruningMethod, *, finetune: Recipe, pretrain: Recipe) -> Recipe | None:
+    """The recipe by which ``method`` finds its masks, where it trains to that end and once more afterwards."""
+    schedule = method.schedule
+    if schedule.during is None or not (schedule.train_after or method.finetuning.name != "continue"):
+        return None
+    return finetune if schedule.start == "trained" else pretrain
+
+
+def _extra(experiment: ExperimentSpec, dataset: Dataset, workspace: Workspace) -> tuple[ExtraSpec, ...]:
+    """The further evaluations that belong to ``dataset``; one that belongs to none in the grid is a mistake."""
+    cards = [EXTRAS.get(name) for name in experiment.extra]
+    names = {DATASETS.get(name).name for name in experiment.dataset}
+    for card in cards:
+        if card.dataset not in names:
+            raise ShrinkbenchError(
+                f"the extra evaluation '{card.name}' belongs to dataset '{card.dataset}', "
+                "which is not in the grid"
+            )
+    own = [card.name for card in cards if card.dataset == dataset.card.name]
+    return tuple(ExtraSpec(name=name, revision=workspace.extra(name).revision) for name in own)
+
+
+def _recipe(name: str, overrides: dict[str, object]) -> Recipe:
+    return with_overrides(RECIPES.get(name), overrides)
+
+
+def _weights(
+    source: str, card: ModelCard, pretrain: Recipe
+) -> tuple[WeightsSpec, Normalisation | None, Path | None]:
+    if source == "pretrain":
+        return WeightsSpec(kind="pretrain", name="pretrain", recipe=pretrain), None, None
+    if source == "random":
+        return WeightsSpec(kind="random", name="random"), None, None
+    file = locate_weights(source, card=card)
+    return WeightsSpec(kind="file", name=file.name, digest=file.sha256), file.normalisation, file.path
+
+
+def check_compatible(dataset: Dataset, card: ModelCard) -> None:
+    """Refuse a network whose input the dataset's images are not."""
+    shape = dataset.card.image_shape
+    if shape is not None and shape[0] != card.input_shape[0]:
+        raise ShrinkbenchError(
+            f"model '{card.name}' takes images of shape {_text(card.input_shape)}, dataset "
+            f"'{dataset.card.name}' has {_text(shape)}; choose a model made for it (shrinkbench list models)"
+        )
+
+
+def _check_subsets(dataset: Dataset, experiment: ExperimentSpec) -> None:
+    for name, count, source in (
+        ("train_images", experiment.train_images, dataset.train),
+        ("validation_images", experiment.validation_images, dataset.validation),
+        ("test_images", experiment.test_images, dataset.test),
+    ):
+        if count is not None and count > len(source):
+            raise ShrinkbenchError(
+                f"{name} = {count} is more than the {len(source)} images that '{dataset.card.name}' has there"
+            )
+
+
+def _check_rewinding(method: PruningMethod, weights: WeightsSpec) -> None:
+    """Refuse to rewind weights that come from a file."""
+    rounds = (method.finetuning, method.finetuning.between if len(method.schedule(2)) > 1 else None)
+    mode = next((mode for mode in rounds if mode is not None and mode.weights == "rewound"), None)
+    if weights.kind == "file" and mode is not None:
+        raise ShrinkbenchError(
+            f"method '{method.name}' rewinds weights ({mode.name}), and those of the file '{weights.name}' "
+            "have no earlier epochs; use weights = 'pretrain'"
+        )
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return "x".join(str(n) for n in shape)

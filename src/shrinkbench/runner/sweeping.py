@@ -1,0 +1,196 @@
+"""A grid of runs: planned, shared work first, finished runs skipped, every outcome stored."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.pruning import FINETUNINGS, load_entry_points, load_plugin
+from shrinkbench.results.record import RunResult
+from shrinkbench.results.store import ResultStore, Status
+from shrinkbench.runner.execution import ensure_control, record_failure, run, sentence_of
+from shrinkbench.runner.executors import Executor
+from shrinkbench.runner.planning import plan
+from shrinkbench.runner.pretraining import ensure_pretrained
+from shrinkbench.runner.retraining import ensure_search
+from shrinkbench.runner.workspace import Workspace, resolve_device
+from shrinkbench.spec import ExperimentSpec, PretrainSpec, RunSpec
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One task of a sweep has ended: ``done`` of ``total`` so far. ``result`` is set for runs."""
+
+    kind: str  # "pretraining", "control", "search" or "run"
+    done: int
+    total: int
+    label: str
+    result: RunResult | None = None
+
+
+def sweep(
+    experiment: ExperimentSpec | Sequence[ExperimentSpec],
+    out: Path,
+    *,
+    workers: int = 1,
+    device: str = "auto",
+    data: dict[str, Path] | None = None,
+    plugins: Sequence[Path] = (),
+    retry_failed: bool = False,
+    on_plan: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+) -> Status:
+    """Run what ``out`` lacks of ``experiment``, one or several, and return the status of the whole.
+
+    All are planned before anything runs. What runs share is computed first and once: each pretrained network,
+    each control, each training that only finds masks. ``on_plan`` is told (runs in all, runs to do). A sweep
+    that was killed goes on where it stopped: finished runs are stored whole, and a run that was under way
+    resumes from its last epoch.
+    """
+    store = ResultStore(out)
+    workspace = Workspace(root=out, data=data or {}, device=resolve_device(device))
+    experiments = (experiment,) if isinstance(experiment, ExperimentSpec) else tuple(experiment)
+    plans = [(each, plan(each, workspace)) for each in experiments]
+    weights = {digest: path for _, planned in plans for digest, path in planned.weights.items()}
+    timed = frozenset(size for each in experiments for size in each.latency)
+    workspace = replace(workspace, weights=weights, latency=tuple(sorted(timed)))
+    for each, planned in plans:
+        store.write_plan(each, planned.runs)
+    runs = {spec.key: spec for _, planned in plans for spec in planned.runs}
+    todo = [spec for spec in runs.values() if _is_open(store, spec, timed, retry_failed=retry_failed)]
+    if on_plan is not None:
+        on_plan(len(runs), len(todo))
+    executor = Executor(workers, partial(_prepare, tuple(plugins)))
+    try:
+        _carry_out(todo, workspace, executor, on_progress or (lambda progress: None))
+    finally:
+        executor.close()
+    return store.status()
+
+
+def _is_open(store: ResultStore, spec: RunSpec, timed: frozenset[int], *, retry_failed: bool) -> bool:
+    """Whether a run has to be carried out: it is not stored, or not with what is asked for now."""
+    if not store.has(spec.key):
+        return True
+    if not (retry_failed or timed):
+        return False
+    try:
+        stored = store.read(spec.key)
+        if stored.status == "failed":
+            return retry_failed
+        return spec.compression > 1 and not timed <= {t.batch_size for t in stored.provenance.latency}
+    except ShrinkbenchError:  # a damaged file is not a result
+        return True
+
+
+def _prepare(plugins: tuple[Path, ...]) -> None:
+    load_entry_points()
+    for path in plugins:
+        load_plugin(path)
+
+
+def _carry_out(
+    todo: Sequence[RunSpec],
+    workspace: Workspace,
+    executor: Executor,
+    on_progress: Callable[[Progress], None],
+) -> None:
+    store = ResultStore(workspace.root)
+    pretrained = {
+        p.key: p
+        for p in (_of_control(spec).pretraining for spec in todo)
+        if p is not None and not (store.shared_dir("pretrained", p.key) / "weights.safetensors").exists()
+    }
+    rewound_to = {FINETUNINGS.get(spec.method.finetuning).rewound_to for spec in todo} - {None, 0}
+    keep = tuple(sorted(epoch for epoch in rewound_to if epoch is not None))
+    controls = {
+        spec.control.key: spec
+        for spec in todo
+        if spec.compression == 1
+        and not (store.shared_dir("control", spec.control.key) / "result.json").exists()
+    }
+    searches = {
+        s.key: s
+        for s in (spec.searching for spec in todo)
+        if s is not None and not (store.shared_dir("search", s.key) / "card.json").exists()
+    }
+    total = len(pretrained) + len(controls) + len(searches) + len(todo)
+    done = 0
+    failures: dict[str, str] = {}
+    for kind, function, tasks in (
+        ("pretraining", partial(_pretrain, keep), list(pretrained.values())),
+        ("control", _control, list(controls.values())),
+        ("search", _search, list(searches.values())),
+    ):
+        for key, label, failure in executor.map(partial(function, workspace), tasks):
+            done += 1
+            failures |= {key: failure} if failure else {}
+            on_progress(Progress(kind, done, total, label))
+    lost = {spec.key: _lost(spec, failures) for spec in todo}
+    for spec in todo:
+        failure = lost[spec.key]
+        if failure is not None:
+            done += 1
+            on_progress(Progress("run", done, total, _label(spec), record_failure(spec, workspace, failure)))
+    for result in executor.map(partial(_run, workspace), [spec for spec in todo if lost[spec.key] is None]):
+        done += 1
+        on_progress(Progress("run", done, total, _label(result.spec), result))
+
+
+def _of_control(spec: RunSpec) -> RunSpec:
+    """What is carried out for ``spec``: its control, where nothing is pruned."""
+    return spec.control if spec.compression == 1 else spec
+
+
+Shared = tuple[str, str, str | None]  # key, label, what went wrong
+
+
+def _lost(spec: RunSpec, failures: Mapping[str, str]) -> str | None:
+    """Why ``spec`` cannot run: something that it shares with others has failed."""
+    pretraining = _of_control(spec).pretraining
+    if pretraining is not None and pretraining.key in failures:
+        return f"pretraining failed: {failures[pretraining.key]}"
+    if spec.compression == 1 and spec.control.key in failures:
+        return f"the control failed: {failures[spec.control.key]}"
+    searching = spec.searching
+    if searching is not None and searching.key in failures:
+        return f"the training that prunes failed: {failures[searching.key]}"
+    return None
+
+
+def _pretrain(keep: tuple[int, ...], workspace: Workspace, spec: PretrainSpec) -> Shared:
+    try:
+        ensure_pretrained(spec, workspace, keep=keep)
+    except Exception as error:
+        return spec.key, _label(spec), sentence_of(error)
+    return spec.key, _label(spec), None
+
+
+def _control(workspace: Workspace, spec: RunSpec) -> Shared:
+    try:
+        ensure_control(spec, workspace)
+    except Exception as error:
+        return spec.control.key, _label(spec), sentence_of(error)
+    return spec.control.key, _label(spec), None
+
+
+def _search(workspace: Workspace, spec: RunSpec) -> Shared:
+    try:
+        ensure_search(spec, workspace)
+    except Exception as error:
+        return spec.key, _label(spec), sentence_of(error)
+    return spec.key, _label(spec), None
+
+
+def _run(workspace: Workspace, spec: RunSpec) -> RunResult:
+    return run(spec, workspace)
+
+
+def _label(spec: RunSpec | PretrainSpec) -> str:
+    name = f"{spec.data.name} {spec.model}"
+    if isinstance(spec, RunSpec):
+        name += f" {spec.method.name} x{spec.compression:g}"
+    return f"{name} seed {spec.seed}"

@@ -1,0 +1,114 @@
+"""The grid that a person writes, and how it is read from TOML."""
+
+from __future__ import annotations
+
+import copy
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, field_validator
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.spec.value import Value, parse_value
+
+
+def _as_tuple(value: object) -> object:
+    """Let a grid axis be written as one value or as a list of values."""
+    return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+Seed = Annotated[int, Field(ge=0)]
+
+
+AxisOfText = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+
+
+class ExperimentSpec(Value):
+    """A grid as a person writes it: every axis is one value or a list.
+
+    ``recipe`` and ``pretrain_recipe`` may be left out: the dataset's card names its standard ones.
+    ``finetune`` and ``pretrain`` override single fields of those recipes. ``extra`` names further evaluation
+    splits (CIFAR-10.1, corrupted images), which become columns of the result table. ``latency`` lists batch
+    sizes at which each pruned network is timed beside the unpruned one.
+    """
+
+    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    description: str = ""
+    reference: str = ""
+    dataset: AxisOfText
+    model: AxisOfText
+    weights: AxisOfText = ("pretrain",)
+    method: AxisOfText
+    compression: Annotated[tuple[float, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+    seed: Annotated[tuple[Seed, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (0,)
+    recipe: AxisOfText | None = None
+    pretrain_recipe: str | None = None
+    finetune: dict[str, Any] = Field(default_factory=dict)
+    pretrain: dict[str, Any] = Field(default_factory=dict)
+    prune_classifier: bool = False
+    prune_biases: bool = False
+    train_images: int | None = Field(default=None, ge=1)
+    validation_images: int | None = Field(default=None, ge=1)
+    test_images: int | None = Field(default=None, ge=1)
+    extra: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    latency: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = ()
+
+    @field_validator("compression")
+    @classmethod
+    def _at_least_one(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        for compression in value:
+            if not 1 <= compression < float("inf"):
+                raise ValueError(f"compression {compression:g} must be a finite number of at least 1")
+        return value
+
+    @field_validator("dataset", "model", "weights", "method", "compression", "seed", "recipe")
+    @classmethod
+    def _no_repeats(cls, value: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
+        if value is not None and len(set(value)) != len(value):
+            raise ValueError("names a value twice")
+        return value
+
+
+def read_experiments(path: Path, overrides: Mapping[str, Any] | None = None) -> tuple[ExperimentSpec, ...]:
+    """Read an experiment file: one grid, or one for each of its ``[[part]]`` tables.
+
+    A part's keys stand in place of the file's; its name is added to the file's. ``overrides`` maps dotted keys
+    to values and wins over both.
+    """
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ShrinkbenchError(f"cannot read the experiment file {path}: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ShrinkbenchError(f"{path} is not valid TOML: {error}") from None
+    parts = data.pop("part", [{}])
+    if not (isinstance(parts, list) and parts and all(isinstance(part, dict) for part in parts)):
+        raise ShrinkbenchError(f"{path}: 'part' has to be a list of tables; write [[part]] above each of them")
+    grids = [_overridden({**data, **part}, overrides or {}) for part in parts]
+    names = [part.get("name") for part in parts]
+    if len(parts) > 1 and len({str(name) for name in names} - {"None"}) < len(parts):
+        raise ShrinkbenchError(f"{path}: each part needs a name of its own; its runs are stored under it")
+    base = (overrides or {}).get("name", data.get("name"))
+    for grid, name in zip(grids, names, strict=True):
+        if name is not None:
+            grid["name"] = f"{base}-{name}"
+    return tuple(
+        parse_value(ExperimentSpec, grid, where=str(path) if name is None else f"{path}, part '{name}'")
+        for grid, name in zip(grids, names, strict=True)
+    )
+
+
+def _overridden(data: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    """``data`` with the values of dotted keys replaced."""
+    data = copy.deepcopy(data)
+    for key, value in overrides.items():
+        *parents, last = key.split(".")
+        table = data
+        for parent in parents:
+            table = table.setdefault(parent, {})
+            if not isinstance(table, dict):
+                raise ShrinkbenchError(f"--set {key}: '{parent}' is not a table; set '{parent}' itself")
+        table[last] = value
+    return data

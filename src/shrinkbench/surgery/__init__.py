@@ -1,0 +1,1 @@
+"""From masks to a physically smaller network that computes the same."""

@@ -1,0 +1,163 @@
+"""Small networks on disk: a folder of weights and description, or a program for another runtime.
+
+A folder holds ``weights.safetensors`` and ``network.json``: which network it was, and the surgery that makes it
+small. Programs (torch.export, TorchScript, ONNX) run without this library; each is loaded again and compared.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.probe import evaluation_mode, first_tensor
+from shrinkbench.pruning.masks import save_tensors
+from shrinkbench.surgery.checking import probe_inputs
+from shrinkbench.surgery.operation import Surgery, operate
+
+WEIGHTS, DESCRIPTION = "weights.safetensors", "network.json"
+
+
+@dataclass(frozen=True)
+class SmallNetwork:
+    """Description of a small network: the network it comes from, its classes and input, and the surgery."""
+
+    network: str
+    num_classes: int
+    input_shape: tuple[int, ...]
+    surgery: Surgery
+
+
+def save_small(folder: Path, module: nn.Module, description: SmallNetwork) -> None:
+    """Write weights and description of ``module`` into ``folder``, which is made."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps(
+            {
+                "format": 1,
+                "network": description.network,
+                "num_classes": description.num_classes,
+                "input_shape": list(description.input_shape),
+                "surgery": description.surgery.as_json(),
+            }
+        )
+        (folder / DESCRIPTION).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise ShrinkbenchError(
+            f"cannot write {folder}: {error.strerror or error}; choose another place"
+        ) from None
+    save_tensors(module.state_dict(), folder / WEIGHTS)
+
+
+def read_description(folder: Path) -> SmallNetwork:
+    """The description in ``folder``."""
+    path = folder / DESCRIPTION
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+        return SmallNetwork(
+            str(data["network"]),
+            int(data["num_classes"]),
+            tuple(int(n) for n in data["input_shape"]),
+            Surgery.from_json(data["surgery"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ShrinkbenchError(f"cannot read a small network's description from {path}: {error!r}") from None
+
+
+def load_small(folder: Path, build: Callable[[str, int], nn.Module]) -> nn.Module:
+    """The small network in ``folder``; ``build(network, num_classes)`` makes the full one."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    description = read_description(folder)
+    module = operate(build(description.network, description.num_classes), description.surgery)
+    try:
+        module.load_state_dict(load_file(folder / WEIGHTS))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        raise ShrinkbenchError(
+            f"the weights in {folder / WEIGHTS} do not fit the description beside them: "
+            f"{str(error).splitlines()[0]}"
+        ) from None
+    return module
+
+
+# --- programs ----------------------------------------------------------------------------------------------
+
+Program = Callable[[Tensor], Tensor]
+
+
+def export_program(module: nn.Module, path: Path, input_shape: Sequence[int]) -> None:
+    """Write ``module`` by the ending of ``path``: .pt2 (torch.export), .ts (TorchScript) or .onnx.
+
+    The program takes any batch size, in evaluation mode. It is loaded again and its outputs are compared with
+    the module's for another batch size than it was traced with.
+    """
+    writers: dict[str, Callable[[nn.Module, Tensor, Path], Program]] = {
+        ".pt2": _torch_export,
+        ".ts": _torchscript,
+        ".onnx": _onnx,
+    }
+    writer = writers.get(path.suffix)
+    if writer is None:
+        raise ShrinkbenchError(f"{path}: the ending tells the format; use {', '.join(writers)}")
+    if not path.parent.exists():
+        raise ShrinkbenchError(f"there is no folder {path.parent} to write {path.name} into; make it first")
+    frozen = copy.deepcopy(module).cpu()
+    inputs = probe_inputs(frozen, input_shape)
+    more = torch.cat([inputs, inputs[:1] * 0.5])
+    with evaluation_mode(frozen), torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        program = writer(frozen, inputs, path)
+        expected, found = first_tensor(frozen(more)), program(more)
+    scale = float(expected.abs().max().clamp_min(1e-12))
+    difference = float((expected - found).abs().max()) / scale
+    if not difference <= 1e-4:
+        raise ShrinkbenchError(
+            f"{path} computes something else than the network (largest relative difference {difference:.1e}); "
+            "do not use it"
+        )
+
+
+def _torch_export(module: nn.Module, inputs: Tensor, path: Path) -> Program:
+    program = torch.export.export(module, (inputs,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+    torch.export.save(program, path)
+    loaded = torch.export.load(path).module()
+    return lambda x: first_tensor(loaded(x))
+
+
+def _torchscript(module: nn.Module, inputs: Tensor, path: Path) -> Program:
+    torch.jit.trace(module, inputs, check_trace=False).save(str(path))
+    loaded = torch.jit.load(str(path))
+    return lambda x: first_tensor(loaded(x))
+
+
+def _onnx(module: nn.Module, inputs: Tensor, path: Path) -> Program:
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise ShrinkbenchError(
+            f"writing ONNX needs {' and '.join(missing)}; install them with: pip install 'shrinkbench[onnx]'"
+        )
+    import onnxruntime
+
+    torch.onnx.export(
+        module,
+        (inputs,),
+        str(path),
+        dynamo=True,
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+        input_names=["input"],
+        output_names=["logits"],
+        external_data=False,
+        verbose=False,
+    )
+    session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return lambda x: torch.from_numpy(session.run(None, {"input": x.numpy()})[0])

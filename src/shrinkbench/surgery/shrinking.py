@@ -1,0 +1,300 @@
+"""From masks to a physically smaller network with the same outputs, checked every time.
+
+What leaves: channels to which no kept weight listens, channels that are pruned filters and arrive as zeros,
+heads that the output projection ignores, inputs that one layer no longer reads (they are selected away in
+front of it), layers without a weight left, and residual blocks that have become the identity. Masked weights
+inside what stays remain zeros.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.attention import is_attention, reads_its_weights_itself
+from shrinkbench.network.coupling import Coupling, Group, couple
+from shrinkbench.network.probe import require_materialised
+from shrinkbench.pruning.masks import Masks
+from shrinkbench.surgery.checking import agree, forward, outputs_of, probe_inputs, revealing_copy
+from shrinkbench.surgery.dead_units import LeftWholeWarning, dead_units, warn_left
+from shrinkbench.surgery.operation import Surgery, operate
+
+__all__ = ["LeftWholeWarning", "plan_and_shrink", "shrink"]
+
+_Conv = nn.modules.conv._ConvNd
+_Norm = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
+
+
+def shrink(
+    module: nn.Module,
+    masks: Mapping[str, Tensor],
+    input_shape: Sequence[int],
+    *,
+    select_inputs: bool = True,
+) -> nn.Module:
+    """A physically smaller copy of ``module`` that computes what ``module`` computes under ``masks``.
+
+    ``input_shape`` is one input's, without the batch dimension. With ``select_inputs``, a layer that ignores
+    channels which others still read gets an index selection in front. Outputs are compared in double
+    precision and evaluation mode; a group of channels for which they differ is left whole and named in a
+    ``LeftWholeWarning``, as are channels whose filters are gone but which still carry a constant. ``module``
+    is left untouched. Raises ``ShrinkbenchError`` where the network cannot be followed.
+
+    >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
+    >>> keep = torch.tensor([True, False, True, False]).view(1, 4, 1, 1).expand(2, 4, 1, 1)
+    >>> shrink(net, {"3.weight": keep}, (3, 8, 8))[0].out_channels
+    2
+    """
+    return plan_and_shrink(module, masks, input_shape, select_inputs=select_inputs)[0]
+
+
+def plan_and_shrink(
+    module: nn.Module, masks: Mapping[str, Tensor], input_shape: Sequence[int], *, select_inputs: bool = True
+) -> tuple[nn.Module, Surgery]:
+    """As :func:`shrink`, with the description of what was done, which ``operate`` can repeat."""
+    require_materialised(module)
+    masked = copy.deepcopy(module)
+    as_masks = masks if isinstance(masks, Masks) else Masks(masks)
+    as_masks.apply(masked)
+    coupling = couple(masked, input_shape)
+    dead = dead_units(masked, as_masks, coupling, input_shape)
+    revealing = revealing_copy(masked, as_masks)
+    reference = outputs_of(revealing, input_shape)
+
+    def attempt(chosen: Iterable[str]) -> Surgery | None:
+        chosen = set(chosen)
+        left = {layer: units for layer, units in dead.items() if layer in chosen}
+        surgery = _plan(masked, as_masks, coupling, left, input_shape, select_inputs=select_inputs)
+        try:
+            found = outputs_of(operate(copy.deepcopy(revealing), surgery), input_shape)
+            return surgery if agree(reference, found) else None
+        except (RuntimeError, ValueError, IndexError):  # shapes that no longer fit together
+            return None
+
+    surgery = attempt(dead)
+    if surgery is None:
+        sound = _sound(tuple(dead), lambda some: attempt(some) is not None)
+        surgery = attempt(sound)
+        bad = [layer for layer in dead if layer not in sound]
+        if surgery is None or not bad:
+            raise ShrinkbenchError(
+                "the smaller network does not compute what the masked one does, whichever channels are left "
+                "whole; this network cannot be made smaller"
+            )
+        warn_left(
+            f"removing channels of {_listed(bad)} changes the output: torch-pruning misreads this network there"
+        )
+    return operate(masked, surgery), surgery
+
+
+@dataclass
+class _Plan:
+    """A surgery under construction."""
+
+    kept: dict[str, dict[int, Tensor]] = field(default_factory=dict)  # boolean, one per position
+    heads: dict[str, int] = field(default_factory=dict)
+    selected: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    constant: dict[str, tuple[int, bool]] = field(default_factory=dict)
+    zero: list[str] = field(default_factory=list)
+    identity: list[str] = field(default_factory=list)
+
+    def keep(self, tensor: str, dim: int, stays: Tensor) -> None:
+        dims = self.kept.setdefault(tensor, {})
+        dims[dim] = dims[dim] & stays if dim in dims else stays
+
+    def finished(self) -> Surgery:
+        # torch normalises one channel at least; none are normal already.
+        empty = (
+            name.removesuffix(".running_mean")
+            for name, dims in self.kept.items()
+            if name.endswith(".running_mean") and not bool(dims[0].any())
+        )
+        gone = (*self.zero, *self.identity)
+        identity = (*self.identity, *(path for path in empty if not _inside(path, gone)))
+        inside = tuple(f"{path}." for path in (*self.zero, *identity))
+        kept = {
+            name: {d: tuple(stays.nonzero().flatten().tolist()) for d, stays in dims.items() if not stays.all()}
+            for name, dims in self.kept.items()
+            if not name.startswith(inside) and self._remains(name)
+        }
+        return Surgery(
+            kept={name: dims for name, dims in kept.items() if dims},
+            heads=self.heads,
+            selected=self.selected,
+            constant={
+                path: (self._outputs_left(path, channels), bias)
+                for path, (channels, bias) in self.constant.items()
+                if not _inside(path, identity)
+            },
+            zero=tuple(path for path in self.zero if not _inside(path, identity)),
+            identity=identity,
+        )
+
+    def _remains(self, tensor: str) -> bool:
+        """Whether a layer that became constant still holds ``tensor``."""
+        path, _, name = tensor.rpartition(".")
+        return path not in self.constant or (name == "bias" and self.constant[path][1])
+
+    def _outputs_left(self, path: str, channels: int) -> int:
+        stays = self.kept.get(f"{path}.weight", {}).get(0)
+        return channels if channels == 1 or stays is None else int(stays.sum())
+
+
+def _plan(
+    masked: nn.Module,
+    masks: Masks,
+    coupling: Coupling,
+    dead: Mapping[str, Tensor],
+    input_shape: Sequence[int],
+    *,
+    select_inputs: bool,
+) -> Surgery:
+    plan = _Plan()
+    _plan_empty_layers(plan, masked, masks)
+    for group in coupling.groups:
+        if group.layer not in dead or group.layer in plan.zero:
+            continue
+        units = dead[group.layer]
+        if bool(units.all()):
+            if group.kind == "channels" and _is_unheard(plan, group):
+                _plan_hollow(plan, masked, group)
+                continue
+            units = units.clone()
+            units[0] = False  # something has to flow where other channels are concatenated
+        if group.kind == "heads":
+            plan.heads[group.layer] = int((~units).sum())
+        for piece in group.slices:
+            plan.keep(piece.tensor, piece.dim, ~units[piece.unit] | (piece.unit < 0))
+    plan.identity += _identities(masked, masks, plan, input_shape)
+    if select_inputs:
+        _plan_selections(plan, masked, masks, coupling)
+    return plan.finished()
+
+
+def _plan_empty_layers(plan: _Plan, masked: nn.Module, masks: Masks) -> None:
+    """Layers of which the masks leave no weight at all."""
+    attention = [path for path, layer in masked.named_modules() if is_attention(layer)]
+    for path, layer in masked.named_modules():
+        prefix = f"{path}." if path else ""
+        mask = masks.get(f"{prefix}weight")
+        if mask is None or bool(mask.any()) or not path:
+            continue
+        bias = getattr(layer, "bias", None)
+        keep_bias = bias is not None and (f"{prefix}bias" not in masks or bool(masks[f"{prefix}bias"].any()))
+        inside = next((outer for outer in attention if path.startswith(f"{outer}.")), None)
+        if inside is not None:  # attention reads its layers' weights itself
+            if path.endswith("proj") and not keep_bias:
+                plan.zero.append(inside)
+            continue
+        if isinstance(layer, nn.Linear) or (isinstance(layer, _Conv) and not layer.transposed):
+            plan.constant[path] = (layer.weight.shape[0], keep_bias)
+        elif isinstance(layer, _Norm) and not keep_bias:
+            plan.zero.append(path)
+
+
+def _is_unheard(plan: _Plan, group: Group) -> bool:
+    """Whether every layer that reads the group is constant and reads nothing else."""
+    return all(
+        s.tensor.rpartition(".")[0] in plan.constant and bool((s.unit >= 0).all())
+        for s in group.slices
+        if s.role == "consumes"
+    ) and all(bool((s.unit >= 0).all()) for s in group.slices)
+
+
+def _plan_hollow(plan: _Plan, masked: nn.Module, group: Group) -> None:
+    """Shrink layers that nothing listens to, to one constant channel that only carries the image's size."""
+    for path in (*group.layers("produces"), *group.layers("carries")):
+        layer = masked.get_submodule(path)
+        if isinstance(layer, _Conv | nn.Linear):
+            plan.constant[path] = (1, False)
+        elif path not in plan.zero:
+            plan.identity.append(path)
+
+
+def _plan_selections(plan: _Plan, masked: nn.Module, masks: Masks, coupling: Coupling) -> None:
+    """Inputs that a layer ignores though others read them."""
+    gone = {*plan.constant, *plan.zero, *plan.identity}
+    direct = [path for path, layer in masked.named_modules() if reads_its_weights_itself(layer)]
+    for path, layer in masked.named_modules():
+        tensor = f"{path}.weight"
+        plain = isinstance(layer, nn.Linear) or (
+            isinstance(layer, _Conv) and layer.groups == 1 and not layer.transposed
+        )
+        if not plain or tensor not in masks or path in gone or _inside(path, plan.identity):
+            continue
+        read = masks[tensor].any(dim=[d for d in range(masks[tensor].dim()) if d != 1]).cpu()
+        arriving = plan.kept.get(tensor, {}).get(1, torch.ones_like(read))
+        if not bool((arriving & ~read).any()) or not bool(read.any()):
+            continue
+        if _inside(path, direct):
+            left = int((arriving & ~read).sum())
+            warn_left(f"{left} inputs that '{path}' ignores stay in place: attention does not call that layer")
+            continue
+        stays = arriving & read
+        plan.keep(tensor, 1, stays)
+        norm = coupling.feeding_norm.get(path)
+        at = path
+        if norm is not None and norm not in gone:
+            at = norm
+            for name in ("weight", "bias", "running_mean", "running_var"):
+                if isinstance(getattr(masked.get_submodule(norm), name), Tensor):
+                    plan.keep(f"{norm}.{name}", 0, stays)
+        plan.selected[at] = tuple(stays[arriving].nonzero().flatten().tolist())
+
+
+def _inside(path: str, outer: Iterable[str]) -> bool:
+    return any(path == other or path.startswith(f"{other}.") for other in outer)
+
+
+def _identities(masked: nn.Module, masks: Masks, plan: _Plan, input_shape: Sequence[int]) -> list[str]:
+    """Outermost modules without a kept parameter that pass on their input: emptied residual blocks."""
+    candidates: list[str] = []
+    for path, child in masked.named_modules():
+        names = [f"{path}.{name}" for name, _ in child.named_parameters()]
+        if not path or not names or not list(child.children()) or _inside(path, candidates):
+            continue
+        if all(name in masks and not bool(masks[name].any()) for name in names):
+            candidates.append(path)
+    same: dict[str, bool] = {}
+
+    def watch(path: str) -> Callable[[nn.Module, Any, Any], None]:
+        def note(_: nn.Module, inputs: Any, output: Any) -> None:
+            alike = (
+                len(inputs) == 1
+                and isinstance(inputs[0], Tensor)
+                and isinstance(output, Tensor)
+                and torch.equal(inputs[0], output)
+            )
+            same[path] = same.get(path, True) and alike
+
+        return note
+
+    handles = [masked.get_submodule(path).register_forward_hook(watch(path)) for path in candidates]
+    try:
+        if handles:
+            forward(masked, probe_inputs(masked, input_shape))
+    finally:
+        for handle in handles:
+            handle.remove()
+    return [path for path in candidates if same.get(path)]
+
+
+def _sound(layers: tuple[str, ...], agrees: Callable[[tuple[str, ...]], bool]) -> tuple[str, ...]:
+    """The groups that can be operated on without a change of the outputs, by halving."""
+    if not layers or agrees(layers):
+        return layers
+    if len(layers) == 1:
+        return ()
+    middle = len(layers) // 2
+    return _sound(layers[:middle], agrees) + _sound(layers[middle:], agrees)
+
+
+def _listed(layers: Sequence[str]) -> str:
+    shown = ", ".join(f"'{layer}'" for layer in layers[:4])
+    return shown if len(layers) <= 4 else f"{shown} and {len(layers) - 4} more layers"

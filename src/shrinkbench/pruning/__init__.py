@@ -1,11 +1,26 @@
 """Pruning methods: structure x scoring x allocation x scheduling x fine-tuning."""
 
 from shrinkbench.pruning.context import PruneContext
-from shrinkbench.pruning.during_training import training_hook
+from shrinkbench.pruning.during_training import hook_for, training_hook
 from shrinkbench.pruning.finetunings import FINETUNINGS, Finetuning, restart
-from shrinkbench.pruning.masking import budget, prunable_names, prune
+from shrinkbench.pruning.masking import (
+    amount_of,
+    budget,
+    fraction_of_layers,
+    prunable_names,
+    prune,
+    prune_once,
+    steps_to,
+)
 from shrinkbench.pruning.masks import Masks, Upholder, save_tensors
-from shrinkbench.pruning.method import METHODS, PruningMethod, decides, pruning_method
+from shrinkbench.pruning.method import (
+    METHODS,
+    PruningMethod,
+    decides,
+    pruning_method,
+    resolve,
+    resolve_finetuning,
+)
 from shrinkbench.pruning.plugins import load_entry_points, load_plugin
 from shrinkbench.pruning.units import Scores
 
@@ -23,14 +38,21 @@ __all__ = [
     "PruningMethod",
     "Scores",
     "Upholder",
+    "amount_of",
     "budget",
     "decides",
+    "fraction_of_layers",
+    "hook_for",
     "load_entry_points",
     "load_plugin",
     "prunable_names",
     "prune",
+    "prune_once",
     "pruning_method",
+    "resolve",
+    "resolve_finetuning",
     "restart",
     "save_tensors",
+    "steps_to",
     "training_hook",
 ]

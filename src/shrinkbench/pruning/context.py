@@ -17,6 +17,7 @@ from shrinkbench.network.dataflow import Flow, Geometry, read_flow, read_geometr
 from shrinkbench.network.observation import Maps, Product, observe_maps, observe_products
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.units import SINGLE_WEIGHTS, Structure
+from shrinkbench.spec.amount import UNPRUNED, Amount, ratio_of
 
 Batches = Iterable[tuple[Tensor, Tensor]]
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -26,7 +27,7 @@ class PruneContext:
     """One network at one moment of pruning.
 
     ``weights`` are the prunable parameters (detached; half precision as float32, else in shared storage: do
-    not write to them), ``masks`` what earlier rounds left, ``target`` the compression aimed at, ``budget`` how
+    not write to them), ``masks`` what earlier rounds left, ``amount`` how much is to go, ``budget`` how
     many of the prunable weights stay, ``structure`` what is removed together, and ``iteration`` the round,
     from 0. ``module`` is the network itself: look, but do not touch.
 
@@ -45,7 +46,7 @@ class PruneContext:
         input_shape: Sequence[int] | None = None,
         generator: torch.Generator | None = None,
         masks: Masks | None = None,
-        target: float = 1.0,
+        amount: Amount = UNPRUNED,
         budget: int | None = None,
         iteration: int = 0,
         loss: Loss = F.cross_entropy,
@@ -58,7 +59,7 @@ class PruneContext:
         self.weights: dict[str, Tensor] = {name: _readable(p) for name, p in self.parameters.items()}
         self.total = sum(p.numel() for p in parameters.values())
         self.masks = masks or Masks({})
-        self.target = target
+        self.amount = amount
         self.budget = sum(w.numel() for w in self.weights.values()) if budget is None else budget
         self.iteration = iteration
         self.generator = generator or torch.Generator().manual_seed(0)
@@ -71,6 +72,11 @@ class PruneContext:
             self.__dict__["gradients"] = dict(gradients)
 
     # The network
+
+    @property
+    def target(self) -> float:
+        """The compression aimed at; raises ``ShrinkbenchError`` where the amount is stated in another way."""
+        return ratio_of(self.amount)
 
     @property
     def device(self) -> torch.device:

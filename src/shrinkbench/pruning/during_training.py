@@ -10,19 +10,22 @@ from torch.nn import functional as F
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning.context import Batches, Loss, PruneContext
-from shrinkbench.pruning.masking import prunable_names, prune, scored
+from shrinkbench.pruning.masking import amount_of, prunable_names, prune_once, scored, steps_to
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import METHODS, PruningMethod
 from shrinkbench.pruning.schedules.hook import PruningHook, Setting
 from shrinkbench.pruning.units import Scores, UnitScores
 from shrinkbench.seeds import stream
+from shrinkbench.spec import Amount
 
 
 def training_hook(
     module: nn.Module,
     method: str | PruningMethod,
     *,
-    compression: float,
+    compression: float | None = None,
+    fraction_per_layer: float | None = None,
+    channels: float | None = None,
     epochs: int,
     steps_per_epoch: int,
     seed: int,
@@ -39,16 +42,50 @@ def training_hook(
     ``seed``.
     """
     chosen = METHODS.get(method) if isinstance(method, str) else method
+    amount = amount_of(
+        chosen, compression=compression, fraction_per_layer=fraction_per_layer, channels=channels
+    )
+    return hook_for(
+        module,
+        chosen,
+        amount=amount,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
+        seed=seed,
+        input_shape=input_shape,
+        batches=batches,
+        prune_classifier=prune_classifier,
+        prune_biases=prune_biases,
+        loss=loss,
+    )
+
+
+def hook_for(
+    module: nn.Module,
+    chosen: PruningMethod,
+    *,
+    amount: Amount,
+    epochs: int,
+    steps_per_epoch: int,
+    seed: int,
+    input_shape: Sequence[int],
+    batches: Callable[[torch.Generator], Batches] | None = None,
+    prune_classifier: bool = False,
+    prune_biases: bool = False,
+    loss: Loss = F.cross_entropy,
+) -> PruningHook:
+    """:func:`training_hook` for an amount that is a value already."""
     if chosen.schedule.during is None:
         raise ShrinkbenchError(
             f"'{chosen.name}' does not prune during training (schedule {chosen.schedule.name}); use prune()"
         )
+    steps_to(chosen, amount)  # whether the schedule takes an amount of this kind
     names = prunable_names(
         module, input_shape=input_shape, prune_classifier=prune_classifier, prune_biases=prune_biases
     )
 
     def decide_now(
-        compression: float,
+        amount: Amount,
         *,
         masks: Masks | None = None,
         scores: Scores | None = None,
@@ -57,10 +94,10 @@ def training_hook(
         def generator(purpose: str) -> torch.Generator:
             return torch.Generator().manual_seed(stream(seed, purpose, iteration))
 
-        return prune(
+        return prune_once(
             module,
             chosen,
-            compression=compression,
+            amount=amount,
             batches=None if batches is None else batches(generator("scoring-batch")),
             input_shape=input_shape,
             masks=masks,
@@ -73,7 +110,7 @@ def training_hook(
         )
 
     def score(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Scores:
-        ctx = PruneContext(module, names, input_shape=input_shape, target=compression, gradients=gradients)
+        ctx = PruneContext(module, names, input_shape=input_shape, amount=amount, gradients=gradients)
         ctx.weights = dict(weights)
         found = scored(chosen, ctx)
         if isinstance(found, Masks | UnitScores):
@@ -83,7 +120,7 @@ def training_hook(
     setting = Setting(
         module=module,
         names=names,
-        compression=compression,
+        amount=amount,
         epochs=epochs,
         steps_per_epoch=steps_per_epoch,
         seed=seed,

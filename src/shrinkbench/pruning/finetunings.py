@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.registry import Registry
+from shrinkbench.spec import FinetuningSpec
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,19 @@ class Finetuning:
     recipe: Literal["finetuning", "pretraining", "none"] = "finetuning"
     epoch: int = 0
     equal: Literal["epochs", "computation"] = "epochs"
+    version: int = 1
+
+    @property
+    def spec(self) -> FinetuningSpec:
+        """The mode as a value; code from outside is added by the method that uses it."""
+        return FinetuningSpec(
+            name=self.name,
+            version=self.version,
+            weights=self.weights,
+            recipe=self.recipe,
+            epoch=self.epoch,
+            equal=self.equal,
+        )
 
     @property
     def rewound_to(self) -> int | None:

@@ -7,9 +7,9 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -22,10 +22,15 @@ from shrinkbench.network.probe import (
     require_materialised,
     weight_parameters,
 )
+from shrinkbench.network.shortcuts import projections
+from shrinkbench.pruning.allocations.per_layer import counts_per_layer, keep_of_all
+from shrinkbench.pruning.allocations.rules import keep_counts
 from shrinkbench.pruning.context import Batches, Loss, PruneContext
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import METHODS, PruningMethod
 from shrinkbench.pruning.units import Grouping, Keep, Scores, UnitScores
+from shrinkbench.spec import UNPRUNED, Amount, ChannelFraction, Compression, FractionPerLayer
+from shrinkbench.spec.amount import ratio_of
 
 
 def prunable_names(
@@ -73,10 +78,7 @@ def _weights_to_keep(module: nn.Module, names: Sequence[str], compression: float
 
     The first may be negative: structures whose units hold more than prunable weights can still reach it.
     """
-    if not (isinstance(compression, int | float) and math.isfinite(compression) and compression >= 1):
-        raise ShrinkbenchError(
-            f"compression {compression!r} is not a finite number of at least 1 (original / kept parameters)"
-        )
+    _checked_compression(compression)
     parameters = dict(module.named_parameters())
     total = sum(p.numel() for p in parameters.values())
     fixed = total - sum(parameters[name].numel() for name in names)
@@ -87,7 +89,132 @@ def prune(
     module: nn.Module,
     method: str | PruningMethod,
     *,
-    compression: float,
+    compression: float | None = None,
+    fraction_per_layer: float | None = None,
+    channels: float | None = None,
+    batches: Batches | None = None,
+    input_shape: Sequence[int] | None = None,
+    masks: Masks | None = None,
+    generator: torch.Generator | None = None,
+    iteration: int = 0,
+    prune_classifier: bool = False,
+    prune_biases: bool = False,
+    loss: Loss = F.cross_entropy,
+    one_shot: bool = False,
+) -> Masks:
+    """Decide which weights of ``module`` to keep; the module itself is left untouched.
+
+    How much goes is said once: ``compression`` = original / kept parameters of the whole network,
+    ``fraction_per_layer`` of the units of every layer, or ``channels``, a fraction of all of them; methods such
+    as ``network_slimming:70`` bring their amount along. ``batches`` is any iterable of (inputs, labels), needed
+    by methods that score on data; ``masks`` are those of an earlier round, within which the new ones stay.
+    Apply the result with ``masks.apply(module)``. Randomness comes from ``generator`` alone.
+
+    A method of several rounds without training between them is carried out whole. One that prunes while it
+    trains, or trains between its rounds, is refused, since nothing is trained here, unless ``one_shot`` asks
+    for its score, structure and allocation alone.
+
+    >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> masks = prune(net, "global_magnitude", compression=2, input_shape=(8,))
+    >>> masks.kept + 8 + 18  # kept weights, biases and the classifier: half of 90 parameters
+    45
+    """
+    chosen = METHODS.get(method) if isinstance(method, str) else method
+    amount = amount_of(
+        chosen, compression=compression, fraction_per_layer=fraction_per_layer, channels=channels
+    )
+    if not (chosen.in_one_step or one_shot):
+        raise ShrinkbenchError(
+            f"'{chosen.name}' prunes over a training (schedule {chosen.schedule.name}), and prune() "
+            "trains nothing; a sweep carries it out, or pass one_shot=True for the masks of its score and allocation alone"
+        )
+    settings: dict[str, Any] = {
+        "input_shape": input_shape,
+        "prune_classifier": prune_classifier,
+        "prune_biases": prune_biases,
+        "loss": loss,
+        "generator": generator,
+    }
+    steps = (amount,) if one_shot else steps_to(chosen, amount)
+    if len(steps) == 1 or iteration:
+        return prune_once(
+            module, chosen, amount=amount, batches=batches, masks=masks, iteration=iteration, **settings
+        )
+    network = copy.deepcopy(module)
+    if batches is not None and iter(batches) is batches:
+        batches = list(islice(batches, chosen.batch_count))
+    for number, step in enumerate(steps):
+        masks = prune_once(
+            network, chosen, amount=step, batches=batches, masks=masks, iteration=number, **settings
+        )
+        masks.apply(network)
+    return masks or Masks({})
+
+
+def steps_to(method: PruningMethod, amount: Amount) -> tuple[Amount, ...]:
+    """The amounts on the way to ``amount``, which is the last."""
+    if not isinstance(amount, Compression):
+        if method.schedule.rounds != 1:
+            ratio_of(amount)  # says that several rounds need a compression
+        return (amount,)
+    return tuple(Compression(ratio=ratio) for ratio in method.schedule(amount.ratio))
+
+
+def amount_of(
+    method: PruningMethod,
+    *,
+    compression: float | None = None,
+    fraction_per_layer: float | None = None,
+    channels: float | None = None,
+) -> Amount:
+    """How much ``method`` is to prune, said in exactly one way."""
+    said = {
+        "compression": compression,
+        "fraction_per_layer": fraction_per_layer,
+        "channels": channels,
+    }
+    given = [name for name, value in said.items() if value is not None]
+    if method.amount is not None:
+        if given and (given != ["compression"] or compression != 1):
+            raise ShrinkbenchError(
+                f"'{method.name}' prunes {method.amount.label} by its name, so that "
+                f"{given[0]}={said[given[0]]:g} has no say; leave it out"
+            )
+        return UNPRUNED if given else method.amount
+    if len(given) != 1:
+        raise ShrinkbenchError(
+            f"how much to prune is said {'in several ways' if given else 'nowhere'}; pass one of compression=, "
+            "fraction_per_layer= and channels="
+        )
+    if compression is not None:
+        return _checked_compression(compression)
+    fraction = fraction_per_layer if fraction_per_layer is not None else channels
+    if not (isinstance(fraction, int | float) and 0 < fraction < 1):
+        raise ShrinkbenchError(f"{given[0]} = {fraction!r} is not a fraction above 0 and below 1")
+    if channels is not None:
+        return ChannelFraction(fraction=channels)
+    return fraction_of_layers(method, fraction)
+
+
+def _checked_compression(ratio: float) -> Compression:
+    if not (isinstance(ratio, int | float) and math.isfinite(ratio) and ratio >= 1):
+        raise ShrinkbenchError(
+            f"compression {ratio!r} is not a finite number of at least 1 (original / kept parameters)"
+        )
+    return Compression(ratio=ratio)
+
+
+def fraction_of_layers(method: PruningMethod, fraction: float) -> FractionPerLayer:
+    """The ``fraction`` of every layer, as ``method`` means it."""
+    how = method.per_layer
+    return FractionPerLayer(fraction=fraction, rounding=how.rounding, projections=how.projections)
+
+
+def prune_once(
+    module: nn.Module,
+    method: PruningMethod,
+    *,
+    amount: Amount,
     batches: Batches | None = None,
     input_shape: Sequence[int] | None = None,
     masks: Masks | None = None,
@@ -98,19 +225,10 @@ def prune(
     loss: Loss = F.cross_entropy,
     scores: Scores | None = None,
 ) -> Masks:
-    """Decide which weights of ``module`` to keep; the module itself is left untouched.
+    """One round of ``method``: its score, structure and allocation, whatever its schedule.
 
-    ``compression`` = original / kept parameters of the whole network. ``batches`` is any iterable of (inputs,
-    labels), needed by methods that score on data; ``masks`` are those of an earlier round, within which the
-    new ones stay. Apply the result with ``masks.apply(module)``. Randomness comes from ``generator`` alone.
     ``scores`` take the place of the method's own; a control (``random@METHOD``) keeps to its own.
-
-    >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
-    >>> masks = prune(net, "global_magnitude", compression=2, input_shape=(8,))
-    >>> masks.kept + 8 + 18  # kept weights, biases and the classifier: half of 90 parameters
-    45
     """
-    chosen = METHODS.get(method) if isinstance(method, str) else method
     if input_shape is None and batches is not None:
         batches, input_shape = _look_ahead(batches)
     names = prunable_names(
@@ -120,25 +238,27 @@ def prune(
         module,
         names,
         batches=batches,
-        batch_count=chosen.batch_count,
+        batch_count=method.batch_count,
         input_shape=input_shape,
         generator=generator,
         masks=masks,
-        target=compression,
-        budget=_budget_for(chosen, module, names, compression),
+        amount=amount,
+        budget=_budget_for(method, module, names, amount),
         iteration=iteration,
         loss=loss,
     )
-    if compression == 1:
+    if amount == UNPRUNED:
         return Masks({name: torch.ones_like(w, dtype=torch.bool) for name, w in ctx.weights.items()})
-    return decide(chosen, ctx, scores=scores)
+    return decide(method, ctx, scores=scores)
 
 
-def _budget_for(method: PruningMethod, module: nn.Module, names: Sequence[str], compression: float) -> int:
+def _budget_for(method: PruningMethod, module: nn.Module, names: Sequence[str], amount: Amount) -> int | None:
     """The budget; whether units of several weights can meet it is told once they are known."""
+    if not isinstance(amount, Compression):
+        return None
     if method.structure.name == "weights" or method.structure.pattern:
-        return budget(module, names, compression)
-    return _weights_to_keep(module, names, compression)[0]
+        return budget(module, names, amount.ratio)
+    return _weights_to_keep(module, names, amount.ratio)[0]
 
 
 def _look_ahead(batches: Batches) -> tuple[Batches, tuple[int, ...]]:
@@ -160,6 +280,12 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
     found = scored(method, ctx) if scores is None or method.like is not None else scores
     if isinstance(found, Masks):
         ignored = {"structure", "allocation"}.intersection(method.imposed)
+        stated = isinstance(ctx.amount, FractionPerLayer | ChannelFraction)
+        if stated and method.like is None:
+            raise ShrinkbenchError(
+                f"'{method.name}' decides itself how much goes where, so that {ctx.amount.label} cannot be "
+                "asked of it; give a compression or choose another method"
+            )
         if ignored and not method.decides:
             raise ShrinkbenchError(
                 f"'{method.name}' would change nothing: the score '{method.score.__name__}' returns masks and "
@@ -237,6 +363,12 @@ def _grouped(method: PruningMethod, ctx: PruneContext, scores: Scores | UnitScor
 
 def _allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> Masks:
     """Spend the budget on units; where they overlap, find by bisection what comes closest from below."""
+    if isinstance(ctx.amount, FractionPerLayer) and method.like is None:
+        skip = frozenset() if ctx.amount.projections else projections(ctx.flow)
+        counts = counts_per_layer(grouping.units, ctx.amount.fraction, ctx.amount.rounding, skip=skip)
+        return _whole(grouping, keep_counts(grouping.units, counts), ctx)
+    if isinstance(ctx.amount, ChannelFraction) and method.like is None:
+        return _whole(grouping, keep_of_all(grouping.units, ctx.amount.fraction), ctx)
     prunable = sum(w.numel() for w in ctx.weights.values())
     inside = sum(u.total for u in grouping.units.values())
     fixed = 0 if method.structure.overlapping else prunable - inside

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from torch import Tensor
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.pruning import finetunings as finetunings
+from shrinkbench.pruning import finetunings
 from shrinkbench.pruning.allocations import rules as allocations
+from shrinkbench.pruning.code import outside_sources
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.schedules import before_training as schedules
@@ -19,7 +20,18 @@ from shrinkbench.pruning.schedules.schedule import Schedule
 from shrinkbench.pruning.structures import single as structures
 from shrinkbench.pruning.units import Scores, Structure, UnitScores
 from shrinkbench.registry import Registry
-from shrinkbench.spec import MethodSpec
+from shrinkbench.spec import (
+    AllocationSpec,
+    Amount,
+    AxisValue,
+    FinetuningSpec,
+    MethodSpec,
+    ScheduleSpec,
+    ScoreSpec,
+    StructureSpec,
+)
+from shrinkbench.spec.amount import Rounding
+from shrinkbench.spec.axes import AxisName, ScoreKind
 
 Score = Callable[[PruneContext], Scores | UnitScores | Masks]
 Update = Callable[[PruneContext, Masks], Mapping[str, Tensor]]
@@ -45,20 +57,36 @@ def decided_by(score: Score) -> tuple[str, ...]:
     return axes
 
 
+@dataclass(frozen=True)
+class PerLayer:
+    """How a method means a fraction of every layer, as its paper does.
+
+    ``percent`` is what ``METHOD:30`` takes 30 % of: every layer's units, or all channels of the network.
+    """
+
+    percent: Literal["fraction_per_layer", "channels"] = "fraction_per_layer"
+    rounding: Rounding = "remove-floor"
+    projections: bool = True
+
+
 @dataclass(frozen=True, kw_only=True)
 class PruningMethod:
     """structure x score x allocation x schedule x fine-tuning.
 
     ``score`` returns weight-shaped scores (higher = keep), scores of units, or, to decide everything itself,
-    ``Masks`` (see :func:`decides`). ``update`` returns new values for weights that stay, once masks are
-    decided. ``needs`` names what is looked at beyond the weights (``data``, ``labels``, ``gradients``);
-    ``batch_count`` is how many minibatches that takes; ``reference`` is a key of docs/references.bib. ``like``
-    is the method whose layerwise proportions a control has; ``imposed`` are the axes that were changed from
-    what the score was registered with.
+    ``Masks`` (see :func:`decides`); ``kind`` says what it looks at and ``version`` is raised when it changes.
+    ``update`` returns new values for weights that stay, once masks are decided. ``needs`` names what is looked
+    at beyond the weights (``data``, ``labels``, ``gradients``); ``batch_count`` is how many minibatches that
+    takes; ``reference`` is a key of docs/references.bib. ``amount`` is how much the method prunes where that is
+    part of it, and ``per_layer`` how a fraction of every layer is meant. ``like`` is the method whose layerwise
+    proportions a control has; ``imposed`` are the axes that were changed from what the score was registered
+    with. ``base`` and ``changed`` are those of :class:`shrinkbench.spec.MethodSpec`.
     """
 
     name: str
     score: Score
+    kind: ScoreKind = "other"
+    version: int = 1
     structure: Structure = structures.weights
     allocation: allocations.Allocation = allocations.global_
     schedule: Schedule = schedules.one_shot
@@ -67,8 +95,12 @@ class PruningMethod:
     needs: tuple[str, ...] = ()
     batch_count: int = 1
     reference: str = ""
+    amount: Amount | None = None
+    per_layer: PerLayer = PerLayer()
     like: PruningMethod | None = None
     imposed: tuple[str, ...] = ()
+    base: str = ""
+    changed: tuple[AxisName, ...] = ()
 
     @property
     def summary(self) -> str:
@@ -92,49 +124,101 @@ class PruningMethod:
         )
 
     @property
+    def in_one_step(self) -> bool:
+        """Whether masks are decided once, without training on the way."""
+        return self.schedule.during is None and (self.schedule.rounds == 1 or not self.schedule.train_between)
+
+    @property
     def spec(self) -> MethodSpec:
         """The method as a value, for the key of a run; code from outside this package is part of it."""
-        structure, score, allocation, schedule, finetuning = self.axes
-        functions = [
-            f for m in (self, self.like) if m is not None for f in (m.score, m.update) if f is not None
-        ]
-        outside = [f for f in functions if not f.__module__.startswith("shrinkbench.")]
+        sources = outside_sources(self)
+        structure, allocation, schedule, mode = self.structure, self.allocation, self.schedule, self.finetuning
         return MethodSpec(
-            name=self.name,
-            structure=structure,
-            score=score,
-            allocation=allocation,
-            schedule=schedule,
-            finetuning=finetuning,
-            start=self.schedule.start,
-            source=_source_digest(outside) if outside else None,
+            base=self.base or self.name,
+            changed=self.changed,
+            structure=StructureSpec(
+                name=structure.name,
+                version=structure.version,
+                source=sources["structure"],
+                pattern=structure.pattern,
+                overlapping=structure.overlapping,
+                one_per_layer=structure.one_per_layer,
+            ),
+            score=ScoreSpec(
+                name=self.score.__name__,
+                version=self.version,
+                source=sources["score"],
+                kind=self.kind,
+                needs=self.needs,
+                batches=self.batch_count,
+            ),
+            allocation=AllocationSpec(
+                name=allocation.name,
+                version=allocation.version,
+                source=sources["allocation"],
+                scope="free" if "allocation" in self.decides and self.like is None else allocation.scope,
+                uniform=allocation.uniform,
+                exact=allocation.exact,
+                like=None if self.like is None else self.like.spec,
+            ),
+            schedule=ScheduleSpec(
+                name=schedule.name,
+                version=schedule.version,
+                source=sources["schedule"],
+                parameters=dict(schedule.parameters),
+                start=schedule.start,
+                rounds=schedule.rounds,
+                during=schedule.during is not None,
+                train_between=schedule.train_between,
+                train_after=schedule.train_after,
+            ),
+            finetuning=mode.spec.model_copy(update={"source": sources["finetuning"]}),
+            update=None
+            if self.update is None
+            else AxisValue(name=self.update.__name__, source=sources["update"]),
         )
-
-
-def _source_digest(functions: Sequence[Callable[..., object]]) -> str:
-    """Of the files that define ``functions``: a score may call what stands beside it."""
-    texts = []
-    for function in functions:
-        try:
-            file = inspect.getsourcefile(function)
-            module = inspect.getmodule(function)
-            texts.append(inspect.getsource(module if module is not None and file else function))
-        except (OSError, TypeError):  # defined in an interactive session
-            texts.append(function.__code__.co_code.hex() + repr(function.__code__.co_consts))
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 METHODS: Registry[PruningMethod] = Registry("pruning method")
 
 
+def resolve(spec: MethodSpec) -> PruningMethod:
+    """The method that ``spec`` describes; raises ``ShrinkbenchError`` where the code at hand is another."""
+    method = METHODS.get(spec.name)
+    if method.finetuning.name != spec.finetuning.name:  # a search is shared by all trainings that follow it
+        mode = finetunings.FINETUNINGS.get(spec.finetuning.name)
+        method = replace(method, finetuning=mode, changed=spec.changed)
+    found = method.spec
+    if found != spec:
+        fields = (name for name in MethodSpec.model_fields if getattr(found, name) != getattr(spec, name))
+        raise ShrinkbenchError(
+            f"the method '{spec.name}' is not what it was when the run was planned: its {next(fields)} "
+            "differs; give the sweep again, so that the run is planned anew"
+        )
+    return method
+
+
+def resolve_finetuning(spec: FinetuningSpec) -> finetunings.Finetuning:
+    """The fine-tuning mode that ``spec`` describes; raises ``ShrinkbenchError`` where the code is another."""
+    mode = finetunings.FINETUNINGS.get(spec.name)
+    if mode.spec != spec.model_copy(update={"source": None}):
+        raise ShrinkbenchError(
+            f"the fine-tuning mode '{spec.name}' is not what it was when the run was planned; give the sweep "
+            "again, so that the run is planned anew"
+        )
+    return mode
+
+
 @dataclass(frozen=True)
 class ScoreEntry:
-    """A score by the name of its function, with what it needs."""
+    """A score by the name of its function, with what it looks at and what it needs."""
 
     function: Score
     needs: tuple[str, ...]
     batch_count: int
     structure: Structure
+    kind: ScoreKind
+    version: int
 
 
 SCORES: Registry[ScoreEntry] = Registry("score")
@@ -143,6 +227,8 @@ SCORES: Registry[ScoreEntry] = Registry("score")
 def pruning_method(
     name: str,
     *,
+    kind: ScoreKind | None = None,
+    version: int = 1,
     structure: Structure = structures.weights,
     allocation: allocations.Allocation = allocations.global_,
     schedule: Schedule = schedules.one_shot,
@@ -151,12 +237,14 @@ def pruning_method(
     needs: tuple[str, ...] = (),
     batch_count: int = 1,
     reference: str = "",
+    per_layer: PerLayer = PerLayer(),
 ) -> Callable[[Score], Score]:
     """Register the decorated score as the method ``name``; decorators may be stacked.
 
-    A score that returns ``Masks`` is marked with :func:`decides` below them.
+    A score that returns ``Masks`` is marked with :func:`decides` below them. ``kind`` says what the score looks
+    at; it is said once for each score, in the lowest decorator, and is ``other`` where nobody says.
 
-    >>> @pruning_method("doctest_smallest_square")
+    >>> @pruning_method("doctest_smallest_square", kind="magnitude")
     ... def doctest_square(ctx):
     ...     "Squared weight."
     ...     return {name: w ** 2 for name, w in ctx.weights.items()}
@@ -165,9 +253,17 @@ def pruning_method(
     """
 
     def register(score: Score) -> Score:
+        entry = _entry_of(
+            score,
+            ScoreEntry(score, needs, batch_count, structure, kind or "other", version),
+            method=name,
+            said=kind is not None,
+        )
         method = PruningMethod(
             name=name,
             score=score,
+            kind=entry.kind,
+            version=entry.version,
             structure=structure,
             allocation=allocation,
             schedule=schedule,
@@ -176,15 +272,27 @@ def pruning_method(
             needs=needs,
             batch_count=batch_count,
             reference=reference,
+            per_layer=per_layer,
         )
-        if score.__name__ not in SCORES:
-            SCORES.add(score.__name__, ScoreEntry(score, needs, batch_count, structure))
-        elif SCORES.get(score.__name__).function is not score:
-            raise ShrinkbenchError(
-                f"another score is called '{score.__name__}' already; give the function of method '{name}' "
-                "another name"
-            )
         METHODS.add(name, method)
         return score
 
     return register
+
+
+def _entry_of(score: Score, entry: ScoreEntry, *, method: str, said: bool) -> ScoreEntry:
+    """The entry of ``score``, registered by its first method."""
+    if score.__name__ not in SCORES:
+        return SCORES.add(score.__name__, entry)
+    known = SCORES.get(score.__name__)
+    if known.function is not score:
+        raise ShrinkbenchError(
+            f"another score is called '{score.__name__}' already; give the function of method '{method}' "
+            "another name"
+        )
+    if said and entry.kind != known.kind:
+        raise ShrinkbenchError(
+            f"the score '{score.__name__}' of method '{method}' is said to be of kind '{entry.kind}', and was "
+            f"'{known.kind}'; say its kind once"
+        )
+    return known

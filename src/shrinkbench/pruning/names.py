@@ -1,9 +1,12 @@
-"""Methods that are made from others: by name, so that sweeps and checklists can ask for them.
+"""The grammar of method names: methods that are made from others, for sweeps and checklists to ask for.
 
 ``SCORE@METHOD``: prune by SCORE with the layerwise proportions of METHOD, such as ``random@global_gradient``
 and ``magnitude@global_gradient``, the two controls that the checklist of Blalock et al. 2020 asks for.
 
 ``METHOD[axis=value, ...]``: METHOD with other axes, such as ``lottery_ticket[finetuning=rewind-weights-3]``.
+
+``METHOD:PERCENT``: METHOD by the percentage of every layer's units that goes (``soft_filter_pruning:30``) or,
+where its paper counts so, of all channels (``network_slimming:70``). It is METHOD with an amount of its own.
 """
 
 from __future__ import annotations
@@ -17,12 +20,14 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning.allocations.rules import ALLOCATIONS, given, global_, independent
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.finetunings import FINETUNINGS
-from shrinkbench.pruning.masking import decide
+from shrinkbench.pruning.masking import decide, fraction_of_layers
 from shrinkbench.pruning.method import METHODS, SCORES, PruningMethod, decided_by
 from shrinkbench.pruning.schedules.before_training import at_initialisation, one_shot
 from shrinkbench.pruning.schedules.schedule import SCHEDULES
 from shrinkbench.pruning.units import STRUCTURES, Units
 from shrinkbench.registry import Registry
+from shrinkbench.spec import ChannelFraction
+from shrinkbench.spec.axes import AXES
 
 _AXES: dict[str, Registry[Any]] = {
     "structure": STRUCTURES,
@@ -65,10 +70,15 @@ def same_proportions(score: str, method: PruningMethod) -> PruningMethod:
             )
         schedule = at_initialisation if schedule.start == "initialisation" else one_shot
     share = f"as:{method.name}"
-    as_much = replace(global_, name=share) if method.structure.whole else given(share, _weights_of(method))
+    as_much = (
+        replace(global_, name=share) if method.structure.one_per_layer else given(share, _weights_of(method))
+    )
     return PruningMethod(
         name=f"{score}@{method.name}",
+        base=f"{score}@{method.name}",
         score=entry.function,
+        kind=entry.kind,
+        version=entry.version,
         structure=method.structure,
         allocation=as_much,
         schedule=schedule,
@@ -76,6 +86,8 @@ def same_proportions(score: str, method: PruningMethod) -> PruningMethod:
         needs=tuple(dict.fromkeys((*entry.needs, *method.needs))),
         batch_count=max(entry.batch_count, method.batch_count),
         reference="blalock2020state",
+        amount=method.amount,
+        per_layer=method.per_layer,
         like=method,
         imposed=("structure", "allocation"),
     )
@@ -112,10 +124,29 @@ def variant_named(name: str) -> PruningMethod | None:
                 "choose a method of that score and another axis, or leave it out"
             )
         changes[axis] = _AXES[axis].get(value)
-        if changes[axis] is independent and not method.score.__name__.startswith("random"):
-            raise ShrinkbenchError(
-                f"the allocation 'independent' draws by uniform scores, and '{method.name}' has others; choose "
-                f"another allocation: {', '.join(n for n in ALLOCATIONS if n != 'independent')}"
-            )
-    text = ",".join(f"{axis}={value.name}" for axis, value in changes.items())
-    return replace(method, name=f"{method.name}[{text}]", imposed=tuple(changes), **changes)
+    changes = {axis: value for axis, value in changes.items() if value != getattr(method, axis)}
+    if changes.get("allocation") is independent and method.kind != "random":
+        raise ShrinkbenchError(
+            f"the allocation 'independent' draws by uniform scores, and '{method.name}' has others; choose "
+            f"another allocation: {', '.join(n for n in ALLOCATIONS if n != 'independent')}"
+        )
+    changed = tuple(axis for axis in AXES if axis in changes or axis in method.changed)
+    made = replace(method, imposed=(*method.imposed, *changes), changed=changed, **changes)
+    text = ",".join(f"{axis}={getattr(made, axis).name}" for axis in changed)
+    base = method.base or method.name
+    return replace(made, base=base, name=f"{base}[{text}]" if text else base)
+
+
+@METHODS.add_resolver
+def percent_named(name: str) -> PruningMethod | None:
+    """The method that ``METHOD:PERCENT`` names, or ``None`` for other names."""
+    base, colon, percent = name.rpartition(":")
+    if not (colon and percent.isdecimal() and base in METHODS):
+        return None
+    method = METHODS.get(base)
+    if not 0 < int(percent) < 100:
+        raise ShrinkbenchError(f"'{name}' would remove {percent} % of the units; name 1 to 99")
+    fraction = int(percent) / 100
+    if method.per_layer.percent == "channels":
+        return replace(method, amount=ChannelFraction(fraction=fraction))
+    return replace(method, amount=fraction_of_layers(method, fraction))

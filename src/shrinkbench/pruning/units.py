@@ -71,16 +71,17 @@ class Structure:
     """A named rule ``(context, scores) -> Grouping``.
 
     ``overlapping``: a weight may belong to several units (it stays if all of them stay), so that removed
-    weights do not add up, and the budget is found by bisection. ``whole``: no layer has more than one unit.
-    ``pattern`` is (n, m) of an N:M structure.
+    weights do not add up, and the budget is found by bisection. ``one_per_layer``: no layer has more than one
+    unit. ``pattern`` is (n, m) of an N:M structure. ``version`` is raised when the rule changes.
     """
 
     name: str
     description: str
     group: Callable[[NetworkView, Scores], Grouping]
     overlapping: bool = False
-    whole: bool = False
+    one_per_layer: bool = False
     pattern: tuple[int, int] | None = None
+    version: int = 1
 
 
 STRUCTURES: Registry[Structure] = Registry("structure")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shrinkbench.spec import RunSpec, Value
 from shrinkbench.spec.measures import (
@@ -17,6 +17,7 @@ from shrinkbench.spec.measures import (
     Spent,
     WeightHistogram,
 )
+from shrinkbench.spec.value import Digest
 
 __all__ = [
     "SCHEMA_VERSION",
@@ -32,7 +33,7 @@ __all__ = [
     "WeightHistogram",
 ]
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Provenance(Value):
@@ -55,14 +56,17 @@ class Provenance(Value):
 class RunResult(Value):
     """A finished or failed run. ``error`` is set exactly when ``status`` is ``failed``.
 
+    Qualities hold the metrics of the run's task by name, each within its bounds; a run that is done has one
+    ``after`` fine-tuning, and its size.
+
     ``before`` and ``after`` fine-tuning are measured on the test split; ``selected_epoch`` is the epoch whose
     weights ``after`` belongs to, chosen on the validation split alone (0: no epoch was run). ``further``
     holds the quality after fine-tuning on extra evaluation splits, by name. ``references`` maps ``method``,
     ``model`` and ``dataset`` to keys of references.bib.
     """
 
-    schema_version: Literal[1] = 1
-    key: str
+    schema_version: Literal[2] = 2
+    key: Digest
     spec: RunSpec
     status: Literal["done", "failed"]
     error: str | None = None
@@ -79,3 +83,31 @@ class RunResult(Value):
     references: dict[str, str] = Field(default_factory=dict)
     budget: Budget | None = None
     provenance: Provenance
+
+    @property
+    def headline(self) -> float | None:
+        """The metric that comparisons of this task lead with, after fine-tuning."""
+        return self.after[self.spec.task.objective.headline] if self.after is not None else None
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> RunResult:
+        if (self.status == "failed") != (self.error is not None):
+            raise ValueError("a result has an error exactly when it failed")
+        if self.status == "done" and (self.after is None or self.size is None):
+            raise ValueError("a run that is done has a size and a quality after fine-tuning")
+        return self
+
+    @model_validator(mode="after")
+    def _is_within_bounds(self) -> RunResult:
+        known = {metric.name: metric for metric in self.spec.task.objective.metrics}
+        records = [quality.metrics for quality in (self.before, self.after, self.validation) if quality]
+        records += [quality.metrics for quality in self.further.values()]
+        records += [epoch.validation for epoch in self.epochs]
+        for metrics in records:
+            for name, value in metrics.items():
+                if name not in known:
+                    raise ValueError(f"the task has no metric '{name}'")
+                complaint = known[name].complaint(value)
+                if complaint:
+                    raise ValueError(complaint)
+        return self

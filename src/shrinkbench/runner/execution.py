@@ -12,10 +12,10 @@ from torch import Tensor, nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.metrics import layer_densities, measure_size
 from shrinkbench.models import get_model
-from shrinkbench.pruning import METHODS, Masks
+from shrinkbench.pruning import Masks, resolve
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, write_atomically
-from shrinkbench.runner.pretraining import initial_network, pretraining_cost
+from shrinkbench.runner.pretraining import pretraining_cost
 from shrinkbench.runner.provenance import Stopwatch, provenance
 from shrinkbench.runner.retraining import Stage, prune_and_train
 from shrinkbench.runner.timing import latencies
@@ -70,7 +70,7 @@ def sentence_of(error: Exception) -> str:
 
 
 def _run(spec: RunSpec, workspace: Workspace, watch: Stopwatch) -> RunResult:
-    if spec.compression > 1:
+    if not spec.is_control:
         return _execute(spec, workspace, watch, ResultStore(workspace.root).run_dir(spec.key))
     control = ensure_control(spec, workspace)
     return control.model_copy(update={"key": spec.key, "spec": spec})
@@ -91,12 +91,10 @@ def ensure_control(spec: RunSpec, workspace: Workspace) -> RunResult:
 
 def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path) -> RunResult:
     """Prune, fine-tune and measure."""
-    data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
-    module = initial_network(spec, workspace, data)
-    shape = data.dataset.card.image_shape or get_model(spec.model).input_shape
-    folder.mkdir(parents=True, exist_ok=True)
+    stage = Stage.of(spec, workspace, folder)
+    data, module, shape = stage.data, stage.module, stage.input_shape
     unpruned = {name: p.detach().clone() for name, p in module.named_parameters()}
-    outcome = prune_and_train(Stage(spec, module, workspace, data, shape, folder))
+    outcome = prune_and_train(stage)
     masks, training = outcome.masks, outcome.training
     size = measure_size(module, shape, masks)
     images = len(data.train_source)
@@ -135,8 +133,8 @@ def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path
 def _references(spec: RunSpec, data: BoundData) -> dict[str, str]:
     """What to cite for the method, the network and the dataset; the control has no method."""
     keys = {
-        "method": METHODS.get(spec.method.name).reference if spec.compression > 1 else "",
-        "model": get_model(spec.model).reference,
+        "method": "" if spec.is_control else resolve(spec.method).reference,
+        "model": get_model(spec.model.name).reference,
         "dataset": data.dataset.card.reference,
     }
     return {kind: key for kind, key in keys.items() if key}

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
 from shrinkbench.datasets import DATASETS, EXTRAS, Dataset
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.models import ModelCard, get_model, locate_weights
-from shrinkbench.pruning import METHODS, PruningMethod
+from shrinkbench.models import MODELS, ModelCard, get_model, locate_weights
+from shrinkbench.pruning import METHODS, PruningMethod, fraction_of_layers
 from shrinkbench.runner.workspace import Workspace, normalisation_for
-from shrinkbench.spec import DataSpec, ExperimentSpec, ExtraSpec, Normalisation, Recipe, RunSpec, WeightsSpec
+from shrinkbench.spec import (
+    UNPRUNED,
+    Amount,
+    ChannelFraction,
+    Compression,
+    DataSpec,
+    ExperimentSpec,
+    ExtraSpec,
+    MethodSpec,
+    ModelSpec,
+    Normalisation,
+    Recipe,
+    RunSpec,
+    TaskSpec,
+    WeightsSpec,
+)
 from shrinkbench.training import RECIPES, with_overrides
 
 
@@ -26,7 +41,8 @@ class Plan:
 
 def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
     """Resolve every name and default of ``experiment``; each mistake is told before anything runs."""
-    methods = [METHODS.get(name) for name in experiment.method]
+    methods = [(method, method.spec) for method in map(METHODS.get, experiment.method)]
+    _refuse_twins(experiment, methods)
     runs: dict[str, RunSpec] = {}
     files: dict[str, Path] = {}
     for dataset_name, model_name in product(experiment.dataset, experiment.model):
@@ -42,33 +58,58 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
             data = DataSpec(
                 name=dataset.card.name,
                 revision=dataset.revision,
+                source=DATASETS.source(dataset.card.name),
                 normalisation=normalisation_for(dataset, normalisation),
                 train_images=experiment.train_images,
                 validation_images=experiment.validation_images,
                 test_images=experiment.test_images,
             )
             _check_subsets(dataset, experiment)
-            for method in methods:
-                _check_rewinding(method, weights)
+            task = TaskSpec(
+                data=data,
+                model=ModelSpec(name=card.name, source=MODELS.source(card.name)),
+                weights=weights,
+            )
             extra = _extra(experiment, dataset, workspace)
-            for recipe, method, compression, seed in product(
-                recipes, methods, experiment.compression, experiment.seed
-            ):
-                spec = RunSpec(
-                    data=data,
-                    model=card.name,
-                    weights=weights,
-                    method=method.spec,
-                    compression=compression,
-                    seed=seed,
-                    recipe=_recipe_of(method, finetune=recipe, pretrain=pretrain),
-                    search=_search_of(method, finetune=recipe, pretrain=pretrain),
-                    prune_classifier=experiment.prune_classifier,
-                    prune_biases=experiment.prune_biases,
-                    extra=extra,
-                )
+            for recipe, (method, value), seed in product(recipes, methods, experiment.seed):
+                _check_rewinding(method, weights)
+                for amount in _amounts(experiment, method):
+                    spec = RunSpec(
+                        task=task,
+                        method=value,
+                        amount=amount,
+                        seed=seed,
+                        recipe=_recipe_of(method, finetune=recipe, pretrain=pretrain),
+                        search=_search_of(method, finetune=recipe, pretrain=pretrain),
+                        prune_classifier=experiment.prune_classifier,
+                        prune_biases=experiment.prune_biases,
+                        extra=extra,
+                    )
                 runs[spec.key] = spec  # methods that train by the pretraining recipe are alike for all others
     return Plan(tuple(runs.values()), files)
+
+
+def _amounts(experiment: ExperimentSpec, method: PruningMethod) -> tuple[Amount, ...]:
+    """The amounts of the grid; a method that brings its own takes it in their place, beside its control."""
+    if method.amount is not None:
+        controls = (UNPRUNED,) if 1 in experiment.compression else ()
+        return (*controls, method.amount)
+    return (
+        *(Compression(ratio=ratio) for ratio in experiment.compression),
+        *(fraction_of_layers(method, fraction) for fraction in experiment.fraction_per_layer),
+        *(ChannelFraction(fraction=fraction) for fraction in experiment.channels),
+    )
+
+
+def _refuse_twins(experiment: ExperimentSpec, methods: Sequence[tuple[PruningMethod, MethodSpec]]) -> None:
+    """Refuse two names of one grid for one method and amount."""
+    seen: dict[tuple[MethodSpec, Amount | None], str] = {}
+    for name, (method, value) in zip(experiment.method, methods, strict=True):
+        twin = seen.setdefault((value.model_copy(update={"base": ""}), method.amount), name)
+        if twin != name:
+            raise ShrinkbenchError(
+                f"methods '{twin}' and '{name}' of experiment '{experiment.name}' are one method; name it once"
+            )
 
 
 def _recipe_of(method: PruningMethod, *, finetune: Recipe, pretrain: Recipe) -> Recipe:

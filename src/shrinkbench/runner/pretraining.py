@@ -33,11 +33,11 @@ def untrained_network(model: str, data: BoundData, seed: int, *purpose: str) -> 
 
 def initial_network(spec: RunSpec, workspace: Workspace, data: BoundData) -> nn.Module:
     """The network before pruning: trained, read from a file, or with its initial weights."""
-    module = untrained_network(spec.model, data, spec.seed)
+    module = untrained_network(spec.model.name, data, spec.seed)
     if spec.method.start == "initialisation":
         return module
     if spec.weights.kind == "file" and spec.weights.digest is not None:
-        load_weights(module, workspace.weights[spec.weights.digest], card=get_model(spec.model))
+        load_weights(module, workspace.weights[spec.weights.digest], card=get_model(spec.model.name))
     if spec.pretraining is not None:
         folder = ensure_pretrained(spec.pretraining, workspace)
         module.load_state_dict(read_state_dict(folder / "weights.safetensors"))
@@ -63,7 +63,7 @@ def ensure_pretrained(
         return folder
     watch = Stopwatch()
     data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
-    module = untrained_network(spec.model, data, spec.seed)
+    module = untrained_network(spec.model.name, data, spec.seed)
     folder.mkdir(parents=True, exist_ok=True)
     training = train(
         module,
@@ -117,7 +117,7 @@ def pretrain(
     save_tensors(tensors, out)
     card = {
         "name": out.stem,
-        "model": spec.model,
+        "model": spec.model.name,
         "dataset": spec.data.name,
         "sha256": sha256_of(out),
         "normalisation": spec.data.normalisation.model_dump(mode="json"),
@@ -146,7 +146,7 @@ def _ensure_epoch(spec: PretrainSpec, epoch: int, workspace: Workspace, folder: 
         )
     if not path.exists():
         data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
-        module = untrained_network(spec.model, data, spec.seed)
+        module = untrained_network(spec.model.name, data, spec.seed)
         keeper = _keeper(module, (epoch,), folder)
         train(
             module,
@@ -166,9 +166,9 @@ def weights_to_restart_from(
     if mode.weights == "kept":
         return None
     if mode.weights in ("reinitialised", "scratch"):
-        return untrained_network(spec.model, data, spec.seed, "anew", str(iteration)).state_dict()
+        return untrained_network(spec.model.name, data, spec.seed, "anew", str(iteration)).state_dict()
     if mode.epoch == 0 and spec.weights.kind != "file":
-        return untrained_network(spec.model, data, spec.seed).state_dict()
+        return untrained_network(spec.model.name, data, spec.seed).state_dict()
     if spec.pretraining is None:
         raise ShrinkbenchError(
             f"fine-tuning mode '{mode.name}' rewinds weights, and '{spec.weights.name}' has no earlier epochs; "

@@ -15,21 +15,23 @@ from torch import Tensor, nn
 from shrinkbench.metrics import measure_size
 from shrinkbench.models import get_model, read_state_dict
 from shrinkbench.pruning import (
-    FINETUNINGS,
-    METHODS,
     Finetuning,
     Masks,
+    PruningMethod,
     Upholder,
-    prune,
+    hook_for,
+    prune_once,
+    resolve,
+    resolve_finetuning,
     restart,
     save_tensors,
-    training_hook,
+    steps_to,
 )
 from shrinkbench.results.store import ResultStore, write_atomically
 from shrinkbench.runner.pretraining import initial_network, weights_to_restart_from
 from shrinkbench.runner.workspace import BoundData, Workspace
 from shrinkbench.seeds import stream
-from shrinkbench.spec import Recipe, RunSpec
+from shrinkbench.spec import UNPRUNED, Amount, Recipe, RunSpec
 from shrinkbench.spec.measures import Quality, Spent
 from shrinkbench.spec.training_cost import NOTHING, scoring_cost, scratch_b, together, training_cost
 from shrinkbench.training import Training, evaluate, train
@@ -50,9 +52,14 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Stage:
-    """One run's network on its way, with what every step of it needs."""
+    """One run's network on its way, with what every step of it needs, resolved once.
+
+    ``method`` is ``None`` for a control, where nothing is pruned.
+    """
 
     spec: RunSpec
+    method: PruningMethod | None
+    finetuning: Finetuning
     module: nn.Module
     workspace: Workspace
     data: BoundData
@@ -60,11 +67,22 @@ class Stage:
     folder: Path
     scored: Counter[str] = field(default_factory=Counter)
 
+    @classmethod
+    def of(cls, spec: RunSpec, workspace: Workspace, folder: Path) -> Stage:
+        """The stage of ``spec`` before anything is pruned; its files go to ``folder``."""
+        method = None if spec.is_control else resolve(spec.method)
+        data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
+        module = initial_network(spec, workspace, data)
+        shape = data.dataset.card.image_shape or get_model(spec.model.name).input_shape
+        folder.mkdir(parents=True, exist_ok=True)
+        finetuning = resolve_finetuning(spec.method.finetuning) if method is None else method.finetuning
+        return cls(spec, method, finetuning, module, workspace, data, shape, folder)
+
 
 def prune_and_train(stage: Stage) -> Outcome:
     """Carry the method out on ``stage.module``, in place."""
     spec = stage.spec
-    schedule = METHODS.get(spec.method.name).schedule if spec.compression > 1 else None
+    schedule = stage.method.schedule if stage.method is not None else None
     if schedule is not None and schedule.during is not None:
         if spec.searching is None:
             return _with_scoring(stage, _train_with_hook(stage))
@@ -72,11 +90,11 @@ def prune_and_train(stage: Stage) -> Outcome:
         _train(stage, outcome, iteration=1)
         return outcome
     outcome = Outcome()
-    steps = (1.0,) if schedule is None else schedule(spec.compression)
-    for iteration, compression in enumerate(steps):
+    steps = (UNPRUNED,) if stage.method is None else steps_to(stage.method, spec.amount)
+    for iteration, amount in enumerate(steps):
         last = iteration == len(steps) - 1
-        if compression > 1:
-            outcome.masks = _prune(stage, compression, outcome.masks, iteration)
+        if amount != UNPRUNED:
+            outcome.masks = _prune(stage, amount, outcome.masks, iteration)
         if last or schedule is None or schedule.train_between:
             _train(stage, outcome, iteration, last=last)
         else:
@@ -87,8 +105,7 @@ def prune_and_train(stage: Stage) -> Outcome:
 def _train(stage: Stage, outcome: Outcome, iteration: int, *, last: bool = True) -> None:
     """Go on from the weights that the fine-tuning mode names, with the masks upheld."""
     spec, module = stage.spec, stage.module
-    mode = FINETUNINGS.get(spec.method.finetuning)
-    mode = mode if last else mode.between
+    mode = stage.finetuning if last else stage.finetuning.between
     source = weights_to_restart_from(spec, mode, stage.workspace, stage.data, iteration)
     restart(mode, module, outcome.masks, source)
     outcome.pruning = together(outcome.pruning, outcome.retraining)  # what came before has found the masks
@@ -120,7 +137,7 @@ def _with_scoring(stage: Stage, outcome: Outcome) -> Outcome:
         scoring = scoring_cost(
             images=images,
             multiply_adds=measure_size(stage.module, stage.input_shape, Masks({})).multiply_adds,
-            backward="gradients" in METHODS.get(stage.spec.method.name).needs,
+            backward="gradients" in stage.spec.method.score.needs,
         )
         outcome.pruning = together(outcome.pruning, scoring)
     return outcome
@@ -141,14 +158,10 @@ def ensure_search(spec: RunSpec, workspace: Workspace) -> Path:
     folder = store.shared_dir("search", spec.key)
     if (folder / "card.json").exists():
         return folder
-    data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
-    module = initial_network(spec, workspace, data)
-    shape = data.dataset.card.image_shape or get_model(spec.model).input_shape
-    folder.mkdir(parents=True, exist_ok=True)
-    stage = Stage(spec, module, workspace, data, shape, folder)
+    stage = Stage.of(spec, workspace, folder)
     outcome = _with_scoring(stage, _train_with_hook(stage))
     outcome.masks.save(folder / "masks.safetensors")
-    save_tensors(module.state_dict(), folder / "weights.safetensors")
+    save_tensors(stage.module.state_dict(), folder / "weights.safetensors")
     card = {
         "spec": spec.model_dump(mode="json"),
         "spent": together(outcome.pruning, outcome.retraining).model_dump(),
@@ -174,10 +187,10 @@ def _train_with_hook(stage: Stage) -> Outcome:
     spec, module, data = stage.spec, stage.module, stage.data
     recipe = spec.recipe
     before = evaluate(module, data.test(), precision=recipe.precision)
-    hook = training_hook(
+    hook = hook_for(
         module,
-        METHODS.get(spec.method.name),
-        compression=spec.compression,
+        resolve(spec.method) if stage.method is None else stage.method,
+        amount=spec.amount,
         epochs=recipe.epochs,
         steps_per_epoch=math.ceil(len(data.train_source) / recipe.batch_size),
         seed=stream(spec.seed, "pruning"),
@@ -198,13 +211,13 @@ def _train_with_hook(stage: Stage) -> Outcome:
     return Outcome(hook.masks, before, training, retraining=_cost(stage, training, Masks({})))
 
 
-def _prune(stage: Stage, compression: float, masks: Masks, iteration: int) -> Masks:
+def _prune(stage: Stage, amount: Amount, masks: Masks, iteration: int) -> Masks:
     spec = stage.spec
     order = torch.Generator().manual_seed(stream(spec.seed, "scoring-batch", iteration))
-    return prune(
+    return prune_once(
         stage.module,
-        METHODS.get(spec.method.name),
-        compression=compression,
+        resolve(spec.method) if stage.method is None else stage.method,
+        amount=amount,
         batches=_scoring_batches(stage, order),
         input_shape=stage.input_shape,
         masks=masks,

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.pruning import FINETUNINGS, load_entry_points, load_plugin
+from shrinkbench.pruning import load_entry_points, load_plugin
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, Status
 from shrinkbench.runner.execution import ensure_control, record_failure, run, sentence_of
@@ -81,7 +81,7 @@ def _is_open(store: ResultStore, spec: RunSpec, timed: frozenset[int], *, retry_
         stored = store.read(spec.key)
         if stored.status == "failed":
             return retry_failed
-        return spec.compression > 1 and not timed <= {t.batch_size for t in stored.provenance.latency}
+        return not spec.is_control and not timed <= {t.batch_size for t in stored.provenance.latency}
     except ShrinkbenchError:  # a damaged file is not a result
         return True
 
@@ -104,13 +104,12 @@ def _carry_out(
         for p in (_of_control(spec).pretraining for spec in todo)
         if p is not None and not (store.shared_dir("pretrained", p.key) / "weights.safetensors").exists()
     }
-    rewound_to = {FINETUNINGS.get(spec.method.finetuning).rewound_to for spec in todo} - {None, 0}
-    keep = tuple(sorted(epoch for epoch in rewound_to if epoch is not None))
+    modes = [spec.method.finetuning for spec in todo]
+    keep = tuple(sorted({mode.epoch for mode in modes if mode.weights == "rewound" and mode.epoch > 0}))
     controls = {
         spec.control.key: spec
         for spec in todo
-        if spec.compression == 1
-        and not (store.shared_dir("control", spec.control.key) / "result.json").exists()
+        if spec.is_control and not (store.shared_dir("control", spec.control.key) / "result.json").exists()
     }
     searches = {
         s.key: s
@@ -142,7 +141,7 @@ def _carry_out(
 
 def _of_control(spec: RunSpec) -> RunSpec:
     """What is carried out for ``spec``: its control, where nothing is pruned."""
-    return spec.control if spec.compression == 1 else spec
+    return spec.control if spec.is_control else spec
 
 
 Shared = tuple[str, str, str | None]  # key, label, what went wrong
@@ -153,7 +152,7 @@ def _lost(spec: RunSpec, failures: Mapping[str, str]) -> str | None:
     pretraining = _of_control(spec).pretraining
     if pretraining is not None and pretraining.key in failures:
         return f"pretraining failed: {failures[pretraining.key]}"
-    if spec.compression == 1 and spec.control.key in failures:
+    if spec.is_control and spec.control.key in failures:
         return f"the control failed: {failures[spec.control.key]}"
     searching = spec.searching
     if searching is not None and searching.key in failures:
@@ -190,7 +189,7 @@ def _run(workspace: Workspace, spec: RunSpec) -> RunResult:
 
 
 def _label(spec: RunSpec | PretrainSpec) -> str:
-    name = f"{spec.data.name} {spec.model}"
+    name = f"{spec.data.name} {spec.model.name}"
     if isinstance(spec, RunSpec):
-        name += f" {spec.method.name} x{spec.compression:g}"
+        name += " control" if spec.is_control else f" {spec.method.name} {spec.amount.label}"
     return f"{name} seed {spec.seed}"

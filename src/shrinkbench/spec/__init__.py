@@ -4,25 +4,74 @@ An :class:`ExperimentSpec` is what a person writes (a grid, in TOML); a :class:`
 with nothing left to defaults. Two runs are the same run exactly when their keys are equal.
 """
 
-from shrinkbench.spec.axes import CONTROL_METHOD, MethodSpec
+from shrinkbench.spec.amount import (
+    UNPRUNED,
+    Amount,
+    ChannelFraction,
+    Compression,
+    FractionPerLayer,
+    PublishedWidths,
+)
+from shrinkbench.spec.axes import (
+    CONTINUE,
+    CONTROL_METHOD,
+    SCRATCH_E,
+    AllocationSpec,
+    AxisValue,
+    FinetuningSpec,
+    MethodSpec,
+    ScheduleSpec,
+    ScoreSpec,
+    StructureSpec,
+)
 from shrinkbench.spec.experiment import ExperimentSpec, read_experiments
 from shrinkbench.spec.recipe import EarlyStopping, Recipe
 from shrinkbench.spec.run import PretrainSpec, RunSpec
-from shrinkbench.spec.task import IMAGENET_NORMALISATION, DataSpec, ExtraSpec, Normalisation, WeightsSpec
+from shrinkbench.spec.task import (
+    CLASSIFICATION,
+    IMAGENET_NORMALISATION,
+    DataSpec,
+    ExtraSpec,
+    MetricSpec,
+    ModelSpec,
+    Normalisation,
+    Objective,
+    TaskSpec,
+    WeightsSpec,
+)
 from shrinkbench.spec.value import Value, digest, parse_value
 
 __all__ = [
+    "CLASSIFICATION",
+    "CONTINUE",
     "CONTROL_METHOD",
     "IMAGENET_NORMALISATION",
+    "SCRATCH_E",
+    "UNPRUNED",
+    "AllocationSpec",
+    "Amount",
+    "AxisValue",
+    "ChannelFraction",
+    "Compression",
     "DataSpec",
     "EarlyStopping",
     "ExperimentSpec",
     "ExtraSpec",
+    "FinetuningSpec",
+    "FractionPerLayer",
     "MethodSpec",
+    "MetricSpec",
+    "ModelSpec",
     "Normalisation",
+    "Objective",
     "PretrainSpec",
+    "PublishedWidths",
     "Recipe",
     "RunSpec",
+    "ScheduleSpec",
+    "ScoreSpec",
+    "StructureSpec",
+    "TaskSpec",
     "Value",
     "WeightsSpec",
     "digest",

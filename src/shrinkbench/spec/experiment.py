@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.spec.value import Value, parse_value
@@ -20,6 +20,7 @@ def _as_tuple(value: object) -> object:
 
 
 Seed = Annotated[int, Field(ge=0)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
 AxisOfText = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
@@ -32,6 +33,10 @@ class ExperimentSpec(Value):
     ``finetune`` and ``pretrain`` override single fields of those recipes. ``extra`` names further evaluation
     splits (CIFAR-10.1, corrupted images), which become columns of the result table. ``latency`` lists batch
     sizes at which each pruned network is timed beside the unpruned one.
+
+    How much is pruned stands in ``compression`` (original / kept parameters; 1 is the control),
+    ``fraction_per_layer`` (removed of every layer's units) and ``channels`` (removed of all channels), one of
+    them or several; a method whose name brings its amount along takes that in their place.
     """
 
     name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
@@ -41,7 +46,9 @@ class ExperimentSpec(Value):
     model: AxisOfText
     weights: AxisOfText = ("pretrain",)
     method: AxisOfText
-    compression: Annotated[tuple[float, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
+    compression: Annotated[tuple[float, ...], BeforeValidator(_as_tuple)] = ()
+    fraction_per_layer: Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)] = ()
+    channels: Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)] = ()
     seed: Annotated[tuple[Seed, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (0,)
     recipe: AxisOfText | None = None
     pretrain_recipe: str | None = None
@@ -55,6 +62,12 @@ class ExperimentSpec(Value):
     extra: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
     latency: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = ()
 
+    @model_validator(mode="after")
+    def _some_amount(self) -> ExperimentSpec:
+        if not (self.compression or self.fraction_per_layer or self.channels):
+            raise ValueError("say how much to prune: compression, fraction_per_layer or channels")
+        return self
+
     @field_validator("compression")
     @classmethod
     def _at_least_one(cls, value: tuple[float, ...]) -> tuple[float, ...]:
@@ -63,7 +76,17 @@ class ExperimentSpec(Value):
                 raise ValueError(f"compression {compression:g} must be a finite number of at least 1")
         return value
 
-    @field_validator("dataset", "model", "weights", "method", "compression", "seed", "recipe")
+    @field_validator(
+        "dataset",
+        "model",
+        "weights",
+        "method",
+        "compression",
+        "fraction_per_layer",
+        "channels",
+        "seed",
+        "recipe",
+    )
     @classmethod
     def _no_repeats(cls, value: tuple[Any, ...] | None) -> tuple[Any, ...] | None:
         if value is not None and len(set(value)) != len(value):

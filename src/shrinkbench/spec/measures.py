@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
-from shrinkbench.spec import Value
+from pydantic import Field
+
+from shrinkbench.spec.value import Value
+
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Quality(Value):
-    """Quality on one split: fractions of images classified right, and mean cross-entropy in nats."""
+    """Quality on one split: the task's metrics by name, over so many examples."""
 
-    top1: float
-    top5: float
-    loss: float
-    images: int
+    metrics: dict[str, Finite] = Field(min_length=1)
+    examples: Positive
+
+    def __getitem__(self, name: str) -> float:
+        return self.metrics[name]
 
 
 class Size(Value):
@@ -23,12 +30,12 @@ class Size(Value):
     multiply_adds_kept, both for one input of the dataset's shape.
     """
 
-    parameters: int
-    parameters_kept: int
-    compression: float
-    multiply_adds: int
-    multiply_adds_kept: int
-    theoretical_speedup: float
+    parameters: Positive
+    parameters_kept: Count
+    compression: Annotated[float, Field(ge=1)]
+    multiply_adds: Count
+    multiply_adds_kept: Count
+    theoretical_speedup: Annotated[float, Field(ge=1)]
 
 
 class LayerDensity(Value):
@@ -38,20 +45,19 @@ class LayerDensity(Value):
     holds the kept weights at each position of a convolution's kernel, row by row, for kernels beyond 1 x 1.
     """
 
-    kept: int
-    total: int
-    outputs: int | None = None
+    kept: Count
+    total: Count
+    outputs: Count | None = None
     positions: tuple[int, ...] = ()
 
 
 class EpochRecord(Value):
-    """One epoch of fine-tuning; quality is on the validation split."""
+    """One epoch of fine-tuning; ``validation`` holds the task's metrics on the validation split."""
 
-    epoch: int
-    learning_rate: float
-    train_loss: float
-    validation_top1: float
-    validation_loss: float
+    epoch: Positive
+    learning_rate: Finite
+    train_loss: Finite
+    validation: dict[str, Finite]
 
 
 class WeightHistogram(Value):

@@ -4,31 +4,31 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from shrinkbench.spec.axes import CONTROL_METHOD, MethodSpec
+from shrinkbench.spec.amount import UNPRUNED, Amount, Compression
+from shrinkbench.spec.axes import CONTINUE, CONTROL_METHOD, SCRATCH_E, MethodSpec
 from shrinkbench.spec.recipe import Recipe
-from shrinkbench.spec.task import DataSpec, ExtraSpec, WeightsSpec
-from shrinkbench.spec.value import Value, digest
+from shrinkbench.spec.task import DataSpec, ExtraSpec, ModelSpec, Objective, TaskSpec, WeightsSpec
+from shrinkbench.spec.value import Digest, Value, digest
 
 
 class RunSpec(Value):
     """One run, resolved in full.
 
-    ``compression`` is original parameters / kept parameters, at least 1, over the whole network. ``recipe`` is
-    the training whose outcome is measured; ``search`` that of a method which prunes while it trains, where
-    another training follows.
+    ``amount`` is how much is pruned. ``recipe`` is the training whose outcome is measured; ``search`` that of
+    a method which prunes while it trains, where another training follows. ``migrated_from`` is the key under
+    which an earlier schema stored the run: it makes the key another than that of any new run.
     """
 
-    data: DataSpec
-    model: str
-    weights: WeightsSpec
+    task: TaskSpec
     method: MethodSpec
-    compression: float = Field(ge=1)
+    amount: Amount
     seed: int = Field(ge=0)
     recipe: Recipe
     search: Recipe | None = None
     prune_classifier: bool = False
     prune_biases: bool = False
     extra: tuple[ExtraSpec, ...] = ()
+    migrated_from: Digest | None = None
 
     @property
     def key(self) -> str:
@@ -36,36 +36,79 @@ class RunSpec(Value):
         return digest(self)
 
     @property
+    def data(self) -> DataSpec:
+        """The dataset of the task."""
+        return self.task.data
+
+    @property
+    def model(self) -> ModelSpec:
+        """The network of the task."""
+        return self.task.model
+
+    @property
+    def weights(self) -> WeightsSpec:
+        """The weights before pruning."""
+        return self.task.weights
+
+    @property
+    def is_control(self) -> bool:
+        """Whether nothing is pruned."""
+        return self.amount == UNPRUNED
+
+    @property
+    def target(self) -> float | None:
+        """The compression that was asked for; ``None`` where something else was."""
+        return self.amount.ratio if isinstance(self.amount, Compression) else None
+
+    @property
     def pretraining(self) -> PretrainSpec | None:
         """What has to be trained first, for ``pretrain`` weights and methods that start from trained ones."""
         if self.weights.recipe is None or self.method.start == "initialisation":
             return None
-        return PretrainSpec(data=self.data, model=self.model, recipe=self.weights.recipe, seed=self.seed)
+        return PretrainSpec(
+            objective=self.task.objective,
+            data=self.data,
+            model=self.model,
+            recipe=self.weights.recipe,
+            seed=self.seed,
+        )
 
     @property
     def searching(self) -> RunSpec | None:
         """The run that only finds the masks: equal for all that differ in the training afterwards."""
-        if self.search is None or self.compression == 1:
+        if self.search is None or self.is_control:
             return None
-        name = self.method.name_without_finetuning
-        method = self.method.model_copy(update={"name": name, "finetuning": "continue"})
-        return self.model_copy(update={"method": method, "recipe": self.search, "search": None, "extra": ()})
+        return self.model_copy(
+            update={
+                "method": self.method.finetuned_by(CONTINUE),
+                "recipe": self.search,
+                "search": None,
+                "extra": (),
+                "migrated_from": None,
+            }
+        )
 
     @property
     def control(self) -> RunSpec:
         """The unpruned network under the same fine-tuning: equal for every method that has the same."""
-        same = {"finetuning": self.method.finetuning, "start": self.method.start}
+        finetuning, start = self.method.finetuning, self.method.start
         if self.method.from_scratch:  # nothing pruned: equal epochs are equal computation
-            same = {"finetuning": "scratch-e", "start": "initialisation"}
+            finetuning = SCRATCH_E.model_copy(
+                update={"version": finetuning.version, "source": finetuning.source}
+            )
+            start = "initialisation"
         elif self.search is not None:  # in place of a training that prunes stands one that does not
-            same["start"] = "trained"
+            start = "trained"
+        schedule = CONTROL_METHOD.schedule.model_copy(update={"start": start})
+        method = CONTROL_METHOD.model_copy(update={"finetuning": finetuning, "schedule": schedule})
         return self.model_copy(
             update={
-                "method": CONTROL_METHOD.model_copy(update=same),
-                "compression": 1.0,
+                "method": method,
+                "amount": UNPRUNED,
                 "search": None,
                 "prune_classifier": False,
                 "prune_biases": False,
+                "migrated_from": None,
             }
         )
 
@@ -73,8 +116,9 @@ class RunSpec(Value):
 class PretrainSpec(Value):
     """A network trained here: everything that its weights follow from."""
 
+    objective: Objective
     data: DataSpec
-    model: str
+    model: ModelSpec
     recipe: Recipe
     seed: int = Field(ge=0)
 

@@ -1,13 +1,68 @@
-"""What is learned, from what: the data and the weights before pruning, as values."""
+"""What is learned, as a value: the objective, the data, the network and the weights before pruning.
+
+Two runs belong together exactly when their :class:`TaskSpec` are equal.
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field
 
 from shrinkbench.spec.recipe import Recipe
-from shrinkbench.spec.value import Value
+from shrinkbench.spec.value import Digest, Value
+
+
+class MetricSpec(Value):
+    """A measure of quality: which direction is better, its unit, and the bounds that no value can leave."""
+
+    name: str
+    direction: Literal["higher", "lower"]
+    unit: str
+    lower: float | None = None
+    upper: float | None = None
+
+    def complaint(self, value: float) -> str | None:
+        """What is wrong with ``value``, if anything is.
+
+        >>> MetricSpec(name="top1", direction="higher", unit="fraction", lower=0, upper=1).complaint(1.2)
+        'top1 = 1.2 is above 1'
+        """
+        if not math.isfinite(value):
+            return f"{self.name} = {value} is not a finite number"
+        if self.lower is not None and value < self.lower:
+            return f"{self.name} = {value:g} is below {self.lower:g}"
+        if self.upper is not None and value > self.upper:
+            return f"{self.name} = {value:g} is above {self.upper:g}"
+        return None
+
+
+class Objective(Value):
+    """The kind of task: its loss, its metrics by name, and the one that a comparison leads with."""
+
+    name: str
+    version: int = Field(default=1, ge=0)
+    source: Digest | None = None
+    loss: str
+    metrics: tuple[MetricSpec, ...] = Field(min_length=1)
+    headline: str
+
+    def metric(self, name: str) -> MetricSpec:
+        """The metric of that name."""
+        return next(metric for metric in self.metrics if metric.name == name)
+
+
+CLASSIFICATION = Objective(
+    name="classification",
+    loss="cross-entropy",
+    metrics=(
+        MetricSpec(name="top1", direction="higher", unit="fraction", lower=0, upper=1),
+        MetricSpec(name="top5", direction="higher", unit="fraction", lower=0, upper=1),
+        MetricSpec(name="loss", direction="lower", unit="nats", lower=0),
+    ),
+    headline="top1",
+)
 
 
 class Normalisation(Value):
@@ -21,10 +76,14 @@ IMAGENET_NORMALISATION = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0
 
 
 class DataSpec(Value):
-    """A dataset as a run sees it: ``revision`` is a digest of its content, subsets are the first images."""
+    """A dataset as a run sees it: ``revision`` is a digest of its content, subsets are the first images.
+
+    ``source`` is a digest of the code that reads it, where that came from outside this package.
+    """
 
     name: str
     revision: str
+    source: Digest | None = None
     normalisation: Normalisation
     train_images: int | None = Field(default=None, ge=1)
     validation_images: int | None = Field(default=None, ge=1)
@@ -36,6 +95,15 @@ class ExtraSpec(Value):
 
     name: str
     revision: str
+    source: Digest | None = None
+
+
+class ModelSpec(Value):
+    """A network by name; ``source`` is a digest of its code where that came from outside this package."""
+
+    name: str
+    version: int = Field(default=1, ge=0)
+    source: Digest | None = None
 
 
 class WeightsSpec(Value):
@@ -47,5 +115,14 @@ class WeightsSpec(Value):
 
     kind: Literal["pretrain", "random", "file"]
     name: str
-    digest: str | None = None
+    digest: Digest | None = None
     recipe: Recipe | None = None
+
+
+class TaskSpec(Value):
+    """The question that methods are compared on."""
+
+    objective: Objective = CLASSIFICATION
+    data: DataSpec
+    model: ModelSpec
+    weights: WeightsSpec

@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from shrinkbench.errors import ShrinkbenchError
 
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # SHA-256, hexadecimal
 ValueT = TypeVar("ValueT", bound="Value")
 
 
@@ -20,16 +21,17 @@ class Value(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-def digest(value: Value, *, as_written: bool = False) -> str:
+def digest(value: Value) -> str:
     """SHA-256 (hex) of the canonical JSON of ``value``.
 
-    ``as_written`` leaves out fields that the file did not have from which ``value`` was read: an earlier
-    version, which did not know them, computed its keys without.
-
-    >>> digest(EarlyStopping(patience=3)) == digest(EarlyStopping(patience=3))
+    >>> digest(Value()) == digest(Value())
     True
     """
-    fields = value.model_dump(mode="json", exclude_unset=as_written)
+    return digest_of_fields(value.model_dump(mode="json"))
+
+
+def digest_of_fields(fields: Mapping[str, Any]) -> str:
+    """SHA-256 (hex) of JSON with sorted keys and no blanks."""
     text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -37,4 +37,4 @@ def evaluate(
     if sums is None:
         raise ShrinkbenchError("there are no images to evaluate on; give a split with at least one image")
     top1, top5, loss = (sums / images).tolist()
-    return Quality(top1=top1, top5=top5, loss=loss, images=images)
+    return Quality(metrics={"top1": top1, "top5": top5, "loss": loss}, examples=images)

@@ -147,8 +147,7 @@ def train(
             epoch=epoch,
             learning_rate=learning_rate(recipe, epoch),
             train_loss=loss,
-            validation_top1=quality.top1,
-            validation_loss=quality.loss,
+            validation=quality.metrics,
         )
         state.training.epochs.append(record)
         if all(hook.settled for hook in hooks):
@@ -248,9 +247,9 @@ def _note(
 ) -> None:
     """Keep the weights if this epoch is the best so far by the recipe's rule; count epochs without a rise."""
     if recipe.selection == "best-test":
-        score = evaluate(module, data.test(), precision=recipe.precision).top1
+        score = evaluate(module, data.test(), precision=recipe.precision)["top1"]
     else:
-        score = validation.top1
+        score = validation["top1"]
     if score > state.best:
         state.best, state.since_best = score, 0
     else:
@@ -300,6 +299,6 @@ def _restore(
     state.step = saved["step"]
     state.training.epochs = [EpochRecord(**record) for record in saved["epochs"]]
     state.training.selected_epoch = saved["selected_epoch"]
-    state.training.validation = saved["validation"] and Quality(**saved["validation"])
+    state.training.validation = saved["validation"] and Quality.model_validate(saved["validation"])
     state.best, state.since_best = saved["best"], saved["since_best"]
     state.best_weights, state.best_hooks = saved["best_weights"], saved["best_hooks"]

@@ -128,7 +128,9 @@ def allocation_of(text: str) -> Allocation:
         rule = _by_channels if pattern.kind == "channels" else _by_positions
         return rule(pattern.at(ctx.target), units, budget, ctx)
 
-    return Allocation(f"pattern:{name}#{digest}", f"the shares per stage of {pattern.source}", decide)
+    return Allocation(
+        f"pattern:{name}#{digest}", f"the shares per stage of {pattern.source}", decide, scope="given"
+    )
 
 
 def _existing(name: str) -> Path:

@@ -18,6 +18,7 @@ from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.top_k import keep_highest
 from shrinkbench.pruning.units import Keep, Units
 from shrinkbench.registry import Registry
+from shrinkbench.spec.axes import Scope
 
 Decide = Callable[[Mapping[str, Units], int, PruneContext], Keep]
 Shares = Callable[[Mapping[str, Units], int, PruneContext], Mapping[str, float]]
@@ -27,7 +28,8 @@ Shares = Callable[[Mapping[str, Units], int, PruneContext], Mapping[str, float]]
 class Allocation:
     """A named rule ``(units, budget in weights, context) -> units that stay``; ``exact``: to the budget.
 
-    ``fixed``: what stays does not depend on the budget.
+    ``scope`` and ``uniform`` are those of :class:`shrinkbench.spec.AllocationSpec`; ``fixed``: what stays does
+    not depend on the budget. ``version`` is raised when the rule changes.
     """
 
     name: str
@@ -35,6 +37,9 @@ class Allocation:
     decide: Decide
     exact: bool = True
     fixed: bool = False
+    scope: Scope = "free"
+    uniform: bool = False
+    version: int = 1
 
     def __call__(self, units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Keep:
         """Which units stay, as boolean tensors of the scores' shape."""
@@ -44,20 +49,21 @@ class Allocation:
 ALLOCATIONS: Registry[Allocation] = Registry("allocation")
 
 
-def allocation(name: str, *, exact: bool = True) -> Callable[[Decide], Allocation]:
+def allocation(name: str, *, scope: Scope = "free", exact: bool = True) -> Callable[[Decide], Allocation]:
     """Register a function as the allocation ``name``; its first docstring line describes it."""
 
     def register(decide: Decide) -> Allocation:
         description = (decide.__doc__ or "").strip().splitlines()[0]
-        return ALLOCATIONS.add(name, Allocation(name, description, decide, exact))
+        return ALLOCATIONS.add(name, Allocation(name, description, decide, exact, scope=scope))
 
     return register
 
 
-def by_layer(name: str) -> Callable[[Shares], Allocation]:
+def by_layer(name: str, *, uniform: bool = False) -> Callable[[Shares], Allocation]:
     """Register a rule ``(units, budget, context) -> weights per layer`` as the allocation ``name``.
 
-    Within a layer, the highest scores stay.
+    Within a layer, the highest scores stay. ``uniform``: the rule keeps the same fraction of every layer, up
+    to exceptions that it names.
     """
 
     def register(shares: Shares) -> Allocation:
@@ -65,7 +71,8 @@ def by_layer(name: str) -> Callable[[Shares], Allocation]:
             return keep_counts(units, whole_units(units, shares(units, budget, ctx), budget))
 
         description = (shares.__doc__ or "").strip().splitlines()[0]
-        return ALLOCATIONS.add(name, Allocation(name, description, decide))
+        found = Allocation(name, description, decide, scope="layerwise", uniform=uniform)
+        return ALLOCATIONS.add(name, found)
 
     return register
 
@@ -167,7 +174,7 @@ def keep_best(units: Mapping[str, Units], count: int) -> Keep:
     return keep
 
 
-@allocation("global")
+@allocation("global", scope="global")
 def global_(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Keep:
     """Compare all units of the network with one another."""
     if any(u.least for u in units.values()):
@@ -198,13 +205,13 @@ def limits_of(units: Mapping[str, Units]) -> dict[str, tuple[float, float]]:
     return {name: (u.least_weight, u.weight_of(u.scores > -math.inf)) for name, u in units.items()}
 
 
-@by_layer("layerwise")
+@by_layer("layerwise", uniform=True)
 def layerwise(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Mapping[str, float]:
     """Keep the same fraction of every layer's weights."""
     return fill({name: u.total for name, u in units.items()}, limits_of(units), budget)
 
 
-@by_layer("uniform-plus")
+@by_layer("uniform-plus", uniform=True)
 def uniform_plus(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Mapping[str, float]:
     """Layerwise, but the first layer stays whole and the last keeps a fifth at least (Gale et al. 2019)."""
     limits = limits_of(units)
@@ -266,7 +273,7 @@ def _shape_of(name: str, ctx: PruneContext, rule: str) -> torch.Size:
     return ctx.weights[name].shape
 
 
-@allocation("rowwise")
+@allocation("rowwise", scope="layerwise")
 def rowwise(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Keep:
     """Keep the same fraction of every layer, and of every row (output) in it."""
     counts = whole_units(units, layerwise_shares(units, budget), budget)
@@ -296,7 +303,7 @@ def keep_in_rows(name: str, units: Units, count: int, ctx: PruneContext) -> Tens
     return geometry.restore(keep.reshape(rows.shape)).contiguous()
 
 
-@allocation("independent", exact=False)
+@allocation("independent", scope="global", exact=False)
 def independent(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Keep:
     """Keep each unit on its own with probability budget / total; the scores are uniform on [0, 1)."""
     if ctx.structure.pattern:
@@ -317,4 +324,4 @@ def given(name: str, weights: Callable[[Mapping[str, Units], PruneContext], Mapp
         shares = weights(units, ctx)
         return keep_counts(units, whole_units(units, shares, sum(shares.values())))
 
-    return Allocation(name, "the layerwise proportions of another method", decide, fixed=True)
+    return Allocation(name, "the layerwise proportions of another method", decide, fixed=True, scope="given")

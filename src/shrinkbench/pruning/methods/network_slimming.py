@@ -7,9 +7,8 @@ networks), only this batch norm and its reader lose it, which surgery turns into
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +18,9 @@ from torch import Tensor, nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.coupling import Coupling, Group, couple
 from shrinkbench.network.view import NetworkView
-from shrinkbench.pruning.allocations.rules import given
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.pruning.method import METHODS, PruningMethod, decides, pruning_method
+from shrinkbench.pruning.method import PerLayer, decides, pruning_method
 from shrinkbench.pruning.schedules.hook import PruningHook, Setting
 from shrinkbench.pruning.schedules.schedule import SCHEDULES, Schedule, once
 from shrinkbench.pruning.structures.channel_masks import masks_of_units
@@ -181,7 +179,7 @@ class Slimming(PruningHook):
     def after_epoch(self, epoch: int) -> None:
         """After the last epoch: prune."""
         if epoch == self.setting.epochs:
-            self.adopt(self.setting.decide(self.setting.compression, iteration=epoch))
+            self.adopt(self.setting.decide(self.setting.amount, iteration=epoch))
             self._done = True
 
     def state_dict(self) -> dict[str, Any]:
@@ -205,10 +203,12 @@ def _schedule(penalty: str) -> Schedule:
             during=partial(Slimming, penalty=float(penalty)),
             train_after=True,
             decided_last=True,
+            parameters={"penalty": float(penalty)},
         ),
     )
 
 
+_OF_ALL = PerLayer(percent="channels")
 strong_penalty, weak_penalty = _schedule("1e-4"), _schedule("1e-5")
 
 
@@ -216,43 +216,24 @@ strong_penalty, weak_penalty = _schedule("1e-4"), _schedule("1e-5")
     "network_slimming",
     structure=scaled,
     schedule=strong_penalty,
+    per_layer=_OF_ALL,
     reference="liu2017learning",
 )
 @pruning_method(
     "network_slimming_residual",
     structure=scaled,
     schedule=weak_penalty,
+    per_layer=_OF_ALL,
     reference="liu2017learning",
 )
-@pruning_method("slimming_without_penalty", structure=scaled, reference="liu2017learning")
+@pruning_method(
+    "slimming_without_penalty",
+    kind="magnitude",
+    structure=scaled,
+    reference="liu2017learning",
+    per_layer=_OF_ALL,
+)
 @decides("structure")
 def smallest_scale(ctx: PruneContext) -> UnitScores:
     """Magnitude of batch-norm scales, compared over the whole network."""
     return UnitScores(_scales(ctx.module, couple(ctx.module, ctx.input_shape)))
-
-
-@METHODS.add_resolver
-def fraction_named(name: str) -> PruningMethod | None:
-    """``network_slimming:70``, or another method over scales, by the percentage of all channels that goes.
-
-    This is how the papers state their ratios; a compression that is asked for has no say.
-    """
-    match = re.fullmatch(r"(network_slimming|network_slimming_residual|slimming_without_penalty):(\d+)", name)
-    if match is None:
-        return None
-    fraction = int(match[2]) / 100
-
-    @decides("structure", "allocation")
-    def smallest_fraction(ctx: PruneContext) -> Masks:
-        """The channels of the smallest scales go, a fraction of all."""
-        return slimming_masks(ctx.module, ctx.input_shape, fraction)
-
-    if not 0 < fraction < 1:
-        raise ShrinkbenchError(f"'{name}' would remove {match[2]} % of all channels; name 1 to 99")
-    method = METHODS.get(match[1])
-    return replace(
-        method,
-        name=name,
-        score=smallest_fraction,
-        allocation=given(name, lambda units, ctx: {}),
-    )

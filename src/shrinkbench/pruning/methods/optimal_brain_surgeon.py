@@ -123,7 +123,12 @@ def _adapt_by_fisher(ctx: PruneContext, masks: Masks) -> Mapping[str, Tensor]:
 
 
 @pruning_method(
-    "woodfisher", update=_adapt_by_fisher, needs=_NEEDS, batch_count=4, reference="singh2020woodfisher"
+    "woodfisher",
+    kind="curvature",
+    update=_adapt_by_fisher,
+    needs=_NEEDS,
+    batch_count=4,
+    reference="singh2020woodfisher",
 )
 def woodfisher(ctx: PruneContext) -> Scores:
     """``w^2 / (2 [F^-1]_ww)`` with F the empirical Fisher information, over up to 64 images; weights adapt.
@@ -146,7 +151,7 @@ def _adapt_by_newton(ctx: PruneContext, masks: Masks) -> Mapping[str, Tensor]:
     return adapted(ctx, masks, _gauss_newton(ctx))
 
 
-@pruning_method("obs", update=_adapt_by_newton, needs=_NEEDS, reference="hassibi1993optimal")
+@pruning_method("obs", kind="curvature", update=_adapt_by_newton, needs=_NEEDS, reference="hassibi1993optimal")
 def obs(ctx: PruneContext) -> Scores:
     """``w^2 / (2 [H^-1]_ww)`` with H the generalised Gauss-Newton matrix, over up to 16 images; weights adapt.
 

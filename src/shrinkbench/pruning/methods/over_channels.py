@@ -12,23 +12,31 @@ from shrinkbench.network.coupling import couple
 from shrinkbench.network.view import NetworkView
 from shrinkbench.pruning.allocations.rules import layerwise
 from shrinkbench.pruning.context import PruneContext
-from shrinkbench.pruning.method import decides, pruning_method
+from shrinkbench.pruning.method import PerLayer, decides, pruning_method
 from shrinkbench.pruning.scores.filters import batch_norm_scale
 from shrinkbench.pruning.scores.magnitude import magnitude, random
 from shrinkbench.pruning.structures.channels import branches, channels, prunable_groups, unit_sums
 from shrinkbench.pruning.units import STRUCTURES, Grouping, Scores, Structure, Units, UnitScores
 
-pruning_method("channel_l1", structure=channels, allocation=layerwise, reference="li2017pruning")(magnitude)
+_AS_LI = PerLayer(rounding="keep-floor")
+pruning_method(
+    "channel_l1", structure=channels, allocation=layerwise, reference="li2017pruning", per_layer=_AS_LI
+)(magnitude)
 pruning_method("global_channel_l1", structure=channels, reference="li2017pruning")(magnitude)
-pruning_method("uniform_channels", structure=channels, allocation=layerwise, reference="liu2019rethinking")(
-    random
-)
+pruning_method(
+    "uniform_channels",
+    structure=channels,
+    allocation=layerwise,
+    reference="liu2019rethinking",
+    per_layer=_AS_LI,
+)(random)
 pruning_method("channel_batch_norm_scale", structure=channels, reference="liu2017learning")(batch_norm_scale)
 pruning_method("branch_l1", structure=branches, reference="huang2018data")(magnitude)
 
 
 @pruning_method(
     "channel_taylor",
+    kind="gradient",
     structure=channels,
     needs=("data", "labels", "gradients"),
     batch_count=8,

@@ -23,6 +23,7 @@ from shrinkbench.pruning.method import METHODS, PruningMethod, decides
 from shrinkbench.pruning.methods import thinet_and_regression as reconstruction
 from shrinkbench.pruning.structures.channel_masks import masks_of_units
 from shrinkbench.pruning.structures.channels import channels, readers, unit_scores
+from shrinkbench.spec import PublishedWidths
 
 Widths = Sequence[int]
 
@@ -114,6 +115,9 @@ TARGETS: dict[str, Target] = {
 }
 
 
+PUBLISHED = given("published", lambda units, ctx: {})
+
+
 @METHODS.add_resolver
 def predefined_named(name: str) -> PruningMethod | None:
     """The method of the predefined target ``name``, or ``None`` for other names."""
@@ -134,7 +138,9 @@ def predefined_named(name: str) -> PruningMethod | None:
         name=target.name,
         score=predefined,
         structure=channels,
-        allocation=given(target.name, lambda units, ctx: {}),
+        kind="activation" if target.choice != "l1" else "magnitude",
+        allocation=PUBLISHED,
+        amount=PublishedWidths(target=target.name),
         needs=() if target.choice == "l1" else ("data",),
         batch_count=1 if target.choice == "l1" else 8,
         reference=target.reference,

@@ -111,7 +111,7 @@ class ScaledBranches(PruningHook):
             for name in branch.weights:
                 scores[name] = torch.full_like(scores[name], float(factor))
         self._fold()
-        self.adopt(self.setting.decide(self.setting.compression, scores=scores, iteration=epoch))
+        self.adopt(self.setting.decide(self.setting.amount, scores=scores, iteration=epoch))
         self._done = True
 
     @torch.no_grad()
@@ -167,12 +167,17 @@ scaled_branches = SCHEDULES.add(
         start="initialisation",
         during=partial(ScaledBranches, penalty=PENALTY),
         decided_last=True,
+        parameters={"penalty": PENALTY, "momentum": MOMENTUM},
     ),
 )
 
 
 @pruning_method(
-    "sparse_structure_selection", structure=branches, schedule=scaled_branches, reference="huang2018data"
+    "sparse_structure_selection",
+    kind="magnitude",
+    structure=branches,
+    schedule=scaled_branches,
+    reference="huang2018data",
 )
 def branch_size(ctx: PruneContext) -> Scores:
     """Mean magnitude of a branch's weights, where no factors have been trained."""

@@ -166,6 +166,7 @@ def by_thinet(
 
 @pruning_method(
     "thinet",
+    kind="activation",
     structure=chained_channels,
     allocation=layerwise,
     needs=("data",),
@@ -217,6 +218,7 @@ def _summed(rows: Tensor, of_row: Tensor, units: int) -> Tensor:
 
 @pruning_method(
     "channel_regression",
+    kind="activation",
     structure=chained_channels,
     allocation=layerwise,
     needs=("data",),

@@ -106,6 +106,7 @@ def _wanda_layer(
 )
 @pruning_method(
     "wanda",
+    kind="activation",
     allocation=rowwise,
     needs=("data",),
     batch_count=2,
@@ -240,6 +241,7 @@ def _make_up(weights: Tensor, masks: Tensor, roots: Tensor, piece: slice) -> Non
 )
 @pruning_method(
     "sparsegpt",
+    kind="curvature",
     allocation=layerwise,
     needs=("data",),
     batch_count=2,

@@ -35,6 +35,8 @@ def iterative(percent: int) -> Schedule:
         f"iterative-{percent}",
         f"remove {percent} % of the weights that are left per round, train after each",
         steps,
+        rounds=None,
+        parameters={"percent": percent},
     )
 
 
@@ -68,5 +70,6 @@ at_initialisation_100 = SCHEDULES.add(
         exponential(100),
         start="initialisation",
         train_between=False,
+        rounds=100,
     ),
 )

@@ -7,8 +7,7 @@ of the selected epoch, since they are part of its state) are the outcome.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -34,7 +33,7 @@ class Dynamic(PruningHook):
         noise = {
             n: torch.rand(p.shape, generator=generator).to(p.device) for n, p in setting.parameters.items()
         }
-        self.adopt(setting.decide(setting.compression, scores=noise))
+        self.adopt(setting.decide(setting.amount, scores=noise))
 
     def start(self, optimizer: Optimizer) -> None:
         """Keep the optimizer, whose state is reset where weights grow."""
@@ -81,9 +80,11 @@ class Dynamic(PruningHook):
 class SparseEvolution(Dynamic):
     """After every epoch but the last, exchange 30 % for random ones (SET, Mocanu et al. 2018)."""
 
+    CONSTANTS: ClassVar = {"fraction": 0.3}  # zeta in the paper
+
     def fraction(self, step: int) -> float:
-        """The same throughout (zeta in the paper)."""
-        return 0.3
+        """The same throughout."""
+        return self.CONSTANTS["fraction"]
 
     def growth(self, name: str, parameter: nn.Parameter, step: int) -> Tensor:
         """Chance."""
@@ -103,14 +104,16 @@ class Rigged(Dynamic):
     cosine. A step that exchanges does not move weights.
     """
 
+    CONSTANTS: ClassVar = {"fraction": 0.3, "until": 0.75, "every": 100, "at_least": 20}
+
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self._end = max(int(0.75 * setting.steps), 1)
-        self._every = max(1, min(100, self._end // 20))
+        self._end = max(int(self.CONSTANTS["until"] * setting.steps), 1)
+        self._every = max(1, min(self.CONSTANTS["every"], self._end // self.CONSTANTS["at_least"]))
 
     def fraction(self, step: int) -> float:
         """``0.3 / 2 (1 + cos(pi t / t_end))``."""
-        return 0.15 * (1 + math.cos(math.pi * step / self._end))
+        return self.CONSTANTS["fraction"] / 2 * (1 + math.cos(math.pi * step / self._end))
 
     def growth(self, name: str, parameter: nn.Parameter, step: int) -> Tensor:
         """Magnitude of the gradient of weights that are masked."""
@@ -131,17 +134,28 @@ class Rigged(Dynamic):
 
 
 def _register(
-    name: str, description: str, make: Callable[[Setting], PruningHook], *, from_scratch: bool = False
+    name: str,
+    description: str,
+    make: type[PruningHook],
+    *,
+    from_scratch: bool = False,
+    rounds: int | None = 1,
 ) -> Schedule:
     start: Literal["trained", "initialisation"] = "initialisation" if from_scratch else "trained"
-    return SCHEDULES.add(name, Schedule(name, description, once, start=start, during=make))
+    schedule = Schedule(
+        name, description, once, start=start, during=make, rounds=rounds, parameters=make.CONSTANTS
+    )
+    return SCHEDULES.add(name, schedule)
 
 
-gradual = _register("gradual-cubic", "prune step by step over the first half of training, cubically", Gradual)
+gradual = _register(
+    "gradual-cubic", "prune step by step over the first half of training, cubically", Gradual, rounds=None
+)
 straight_through = _register(
     "gradual-straight-through",
     "gradual-cubic by scores that add up over all steps; pruned weights may come back",
     StraightThrough,
+    rounds=None,
 )
 soft = _register("soft", "zero the lowest after every epoch of training; they may come back", Soft)
 soft_from_scratch = _register(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.schedules.hook import PruningHook, Setting
+from shrinkbench.spec.amount import Compression, ratio_of
 
 
 def cubic_density(progress: float, final: float) -> float:
@@ -28,10 +29,13 @@ class Gradual(PruningHook):
     Every 100 steps, or oftener where the half has fewer than 2,000 steps. Masks are nested.
     """
 
+    CONSTANTS: ClassVar = {"until": 0.5, "every": 100, "at_least": 20}
+
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self._end = max(setting.steps // 2, 1)
-        self._every = max(1, min(100, self._end // 20))
+        self._end = max(int(self.CONSTANTS["until"] * setting.steps), 1)
+        self._every = max(1, min(self.CONSTANTS["every"], self._end // self.CONSTANTS["at_least"]))
+        self._target = ratio_of(setting.amount)
         self._done = False
 
     @property
@@ -42,15 +46,15 @@ class Gradual(PruningHook):
     def after_step(self, step: int) -> None:
         """Prune if it is time; uphold."""
         if step <= self._end and (step % self._every == 0 or step == self._end):
-            density = cubic_density(step / self._end, 1 / self.setting.compression)
-            compression = self.setting.compression if step == self._end else 1 / density
+            density = cubic_density(step / self._end, 1 / self._target)
+            compression = self._target if step == self._end else 1 / density
             self.adopt(self.masks_at(compression, step))
             self._done = step == self._end
         super().after_step(step)
 
     def masks_at(self, compression: float, step: int) -> Masks:
         """Masks for ``compression`` within the present ones."""
-        return self.setting.decide(compression, masks=self.masks, iteration=step)
+        return self.setting.decide(Compression(ratio=compression), masks=self.masks, iteration=step)
 
     def state_dict(self) -> dict[str, Any]:
         """Masks, and whether they are final."""
@@ -104,7 +108,7 @@ class StraightThrough(Gradual):
 
     def masks_at(self, compression: float, step: int) -> Masks:
         """Masks for ``compression`` by the totals; earlier ones do not bind."""
-        return self.setting.decide(compression, scores=self._totals, iteration=step)
+        return self.setting.decide(Compression(ratio=compression), scores=self._totals, iteration=step)
 
     @torch.no_grad()
     def adopt(self, masks: Masks) -> None:
@@ -134,5 +138,5 @@ class Soft(PruningHook):
 
     def after_epoch(self, epoch: int) -> None:
         """Decide anew over all weights, and zero."""
-        self.masks = self.setting.decide(self.setting.compression, iteration=epoch)
+        self.masks = self.setting.decide(self.setting.amount, iteration=epoch)
         self.masks.apply(self.setting.module)

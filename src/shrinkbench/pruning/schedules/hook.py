@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from shrinkbench.pruning.masks import Masks, Upholder
 from shrinkbench.seeds import stream
+from shrinkbench.spec.amount import Amount
 from shrinkbench.training.hook import Hook
 
 
@@ -19,7 +20,7 @@ class Decide(Protocol):
 
     def __call__(
         self,
-        compression: float,
+        amount: Amount,
         *,
         masks: Masks | None = None,
         scores: Mapping[str, Tensor] | None = None,
@@ -38,7 +39,7 @@ class Setting:
 
     module: nn.Module
     names: tuple[str, ...]
-    compression: float
+    amount: Amount
     epochs: int
     steps_per_epoch: int
     seed: int
@@ -63,7 +64,12 @@ class Setting:
 
 
 class PruningHook(Hook):
-    """A hook that holds masks and, unless a subclass says otherwise, keeps pruned weights at zero."""
+    """A hook that holds masks and, unless a subclass says otherwise, keeps pruned weights at zero.
+
+    ``CONSTANTS`` are the numbers by which a subclass works; they are part of a run's key.
+    """
+
+    CONSTANTS: ClassVar[Mapping[str, Any]] = {}
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting

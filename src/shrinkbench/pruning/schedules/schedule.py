@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Literal
 
 from shrinkbench.pruning.schedules.hook import PruningHook, Setting
@@ -23,7 +23,9 @@ class Schedule:
     are then trained with the pretraining recipe in place of the fine-tuning one. Between the compressions
     the network is trained if ``train_between``. ``during`` makes the hook of a schedule that prunes while it
     trains: the network is then trained once, with that hook, and fine-tuned afterwards if ``train_after``.
-    With ``decided_last``, the hook asks for masks once, when its training is over.
+    With ``decided_last``, the hook asks for masks once, when its training is over. ``rounds`` is how many
+    steps there are (``None``: as many as the target takes). ``parameters`` are the numbers by which it works;
+    they are part of a run's key, and ``version`` is raised when anything else changes.
     """
 
     name: str
@@ -34,6 +36,9 @@ class Schedule:
     during: MakeHook | None = None
     train_after: bool = False
     decided_last: bool = False
+    rounds: int | None = 1
+    parameters: Mapping[str, float] = field(default_factory=dict)
+    version: int = 1
 
     def __call__(self, target: float) -> tuple[float, ...]:
         """The compressions on the way to ``target``."""

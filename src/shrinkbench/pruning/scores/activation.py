@@ -19,7 +19,9 @@ _HRANK_IMAGES = 128
 @pruning_method(
     "layerwise_activation", allocation=layerwise, needs=("data",), batch_count=4, reference="blalock2020state"
 )
-@pruning_method("global_activation", needs=("data",), batch_count=4, reference="blalock2020state")
+@pruning_method(
+    "global_activation", kind="activation", needs=("data",), batch_count=4, reference="blalock2020state"
+)
 def activation(ctx: PruneContext) -> Scores:
     """``|w|`` times the mean absolute input that it multiplies, over images and positions; a bias counts 1."""
     sums: dict[str, Tensor] = {}
@@ -40,7 +42,13 @@ def activation(ctx: PruneContext) -> Scores:
 
 
 @pruning_method(
-    "apoz", structure=filters, allocation=layerwise, needs=("data",), batch_count=4, reference="hu2016network"
+    "apoz",
+    kind="activation",
+    structure=filters,
+    allocation=layerwise,
+    needs=("data",),
+    batch_count=4,
+    reference="hu2016network",
 )
 def apoz(ctx: PruneContext) -> Scores:
     """One minus the average percentage of zeros of a filter's map, after its activation function."""
@@ -66,7 +74,13 @@ def apoz(ctx: PruneContext) -> Scores:
 
 
 @pruning_method(
-    "hrank", structure=filters, allocation=layerwise, needs=("data",), batch_count=2, reference="lin2020hrank"
+    "hrank",
+    kind="activation",
+    structure=filters,
+    allocation=layerwise,
+    needs=("data",),
+    batch_count=2,
+    reference="lin2020hrank",
 )
 def hrank(ctx: PruneContext) -> Scores:
     """Mean rank of a filter's map as a matrix (height x width), over up to 128 images."""

@@ -29,13 +29,13 @@ def fisher_diagonal(ctx: PruneContext) -> dict[str, Tensor]:
     return {name: total.div_(images) for name, total in sums.items()}
 
 
-@pruning_method("obd", needs=_NEEDS, batch_count=4, reference="lecun1990optimal")
+@pruning_method("obd", kind="curvature", needs=_NEEDS, batch_count=4, reference="lecun1990optimal")
 def obd_fisher(ctx: PruneContext) -> Scores:
     """``h w^2 / 2`` with h the diagonal of the empirical Fisher information, over up to 256 images."""
     return {name: h.mul_(ctx.weights[name].square()).div_(2) for name, h in fisher_diagonal(ctx).items()}
 
 
-@pruning_method("obd_hutchinson", needs=_NEEDS, batch_count=2, reference="yao2021adahessian")
+@pruning_method("obd_hutchinson", kind="curvature", needs=_NEEDS, batch_count=2, reference="yao2021adahessian")
 def obd_hutchinson(ctx: PruneContext) -> Scores:
     """``h w^2 / 2`` with h the diagonal of the Hessian, as the mean of ``v * (H v)`` over random signs v.
 
@@ -51,6 +51,7 @@ def obd_hutchinson(ctx: PruneContext) -> Scores:
 
 @pruning_method(
     "early_brain_damage",
+    kind="curvature",
     allocation=layerwise,
     schedule=during.soft,
     needs=_NEEDS,

@@ -25,7 +25,7 @@ def distances_to_all(rows: Tensor) -> Tensor:
     return torch.cat([torch.cdist(part, exact).sum(1) for part in exact.split(256)]).to(rows.dtype)
 
 
-@pruning_method("fpgm", structure=filters, allocation=layerwise, reference="he2019filter")
+@pruning_method("fpgm", kind="other", structure=filters, allocation=layerwise, reference="he2019filter")
 def geometric_median(ctx: PruneContext) -> Scores:
     """Sum of distances to all filters of the layer: those near the geometric median are replaceable."""
     scores = {}
@@ -35,7 +35,7 @@ def geometric_median(ctx: PruneContext) -> Scores:
     return scores
 
 
-@pruning_method("batch_norm_scale", structure=filters, reference="liu2017learning")
+@pruning_method("batch_norm_scale", kind="magnitude", structure=filters, reference="liu2017learning")
 def batch_norm_scale(ctx: PruneContext) -> Scores:
     """Magnitude of the scale by which the batch norm behind a filter multiplies its map.
 

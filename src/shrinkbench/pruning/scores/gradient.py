@@ -22,7 +22,7 @@ _NEEDS = ("data", "labels", "gradients")
     "iterative_gradient", schedule=scheduling.iterative_20, needs=_NEEDS, reference="blalock2020state"
 )
 @pruning_method("layerwise_gradient", allocation=layerwise, needs=_NEEDS, reference="blalock2020state")
-@pruning_method("global_gradient", needs=_NEEDS, reference="blalock2020state")
+@pruning_method("global_gradient", kind="gradient", needs=_NEEDS, reference="blalock2020state")
 def gradient(ctx: PruneContext) -> Scores:
     """First-order saliency ``|w * dL/dw|``, on one minibatch."""
     return {name: (w * ctx.gradients[name]).abs() for name, w in ctx.weights.items()}
@@ -52,7 +52,9 @@ def gradient(ctx: PruneContext) -> Scores:
     batch_count=8,
     reference="molchanov2019importance",
 )
-@pruning_method("global_taylor", needs=_NEEDS, batch_count=8, reference="molchanov2019importance")
+@pruning_method(
+    "global_taylor", kind="gradient", needs=_NEEDS, batch_count=8, reference="molchanov2019importance"
+)
 def taylor_2019(ctx: PruneContext) -> UnitScores:
     """Squared first-order change ``(sum of w * dL/dw over the unit)^2``, added up over minibatches."""
     totals: dict[str, Tensor] = {}
@@ -63,7 +65,9 @@ def taylor_2019(ctx: PruneContext) -> UnitScores:
 
 
 @pruning_method("head_taylor", structure=heads, needs=_NEEDS, reference="michel2019sixteen")
-@pruning_method("filter_taylor_2016", structure=filters, needs=_NEEDS, reference="molchanov2017pruning")
+@pruning_method(
+    "filter_taylor_2016", kind="gradient", structure=filters, needs=_NEEDS, reference="molchanov2017pruning"
+)
 def taylor_2016(ctx: PruneContext) -> UnitScores:
     """Absolute first-order change ``|sum of w * dL/dw over the unit|``, added up over images, norm 1 per layer.
 
@@ -86,6 +90,7 @@ def _effects(ctx: PruneContext, gradients: Mapping[str, Tensor]) -> dict[str, Te
 
 @pruning_method(
     "movement",
+    kind="gradient",
     allocation=layerwise,
     schedule=during.straight_through,
     needs=_NEEDS,

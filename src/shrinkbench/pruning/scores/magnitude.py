@@ -11,7 +11,7 @@ from shrinkbench.pruning.allocations.rules import (
     uniform_plus,
 )
 from shrinkbench.pruning.context import PruneContext
-from shrinkbench.pruning.method import pruning_method
+from shrinkbench.pruning.method import PerLayer, pruning_method
 from shrinkbench.pruning.schedules import before_training as scheduling
 from shrinkbench.pruning.schedules import dynamic as during
 from shrinkbench.pruning.structures.by_dataflow import heads, neurons
@@ -69,14 +69,18 @@ from shrinkbench.pruning.units import Scores
 @pruning_method("erk_magnitude", allocation=erdos_renyi_kernel, reference="evci2020rigging")
 @pruning_method("uniform_plus_magnitude", allocation=uniform_plus, reference="gale2019state")
 @pruning_method("layerwise_magnitude", allocation=layerwise, reference="blalock2020state")
-@pruning_method("global_magnitude", reference="blalock2020state")
+@pruning_method("global_magnitude", kind="magnitude", reference="blalock2020state")
 def magnitude(ctx: PruneContext) -> Scores:
     """Absolute value ``|w|``; of a filter, its L1 norm per weight."""
     return {name: w.abs() for name, w in ctx.weights.items()}
 
 
+_AS_HE = PerLayer(projections=False)
+
+
 @pruning_method(
     "soft_filter_pruning_pretrained",
+    per_layer=_AS_HE,
     structure=filters,
     allocation=layerwise,
     schedule=during.soft,
@@ -84,18 +88,21 @@ def magnitude(ctx: PruneContext) -> Scores:
 )
 @pruning_method(
     "soft_filter_pruning",
+    per_layer=_AS_HE,
     structure=filters,
     allocation=layerwise,
     schedule=during.soft_from_scratch,
     reference="he2018soft",
 )
-@pruning_method("filter_l2", structure=filters, allocation=layerwise, reference="li2017pruning")
+@pruning_method(
+    "filter_l2", kind="magnitude", structure=filters, allocation=layerwise, reference="li2017pruning"
+)
 def square(ctx: PruneContext) -> Scores:
     """Square ``w^2``; of a filter, its squared L2 norm per weight."""
     return {name: w.square() for name, w in ctx.weights.items()}
 
 
-@pruning_method("lamp", reference="lee2021layer")
+@pruning_method("lamp", kind="magnitude", reference="lee2021layer")
 def lamp(ctx: PruneContext) -> Scores:
     """Layer-adaptive magnitude ``w_i^2 / sum of w_j^2 over |w_j| >= |w_i|`` within the layer."""
     return {name: lamp_score(w) for name, w in ctx.weights.items()}
@@ -109,7 +116,7 @@ def lamp(ctx: PruneContext) -> Scores:
     reference="liu2022unreasonable",
 )
 @pruning_method("layerwise_random", allocation=layerwise, reference="blalock2020state")
-@pruning_method("random", allocation=independent, reference="blalock2020state")
+@pruning_method("random", kind="random", allocation=independent, reference="blalock2020state")
 def random(ctx: PruneContext) -> Scores:
     """Uniform noise: chance alone decides."""
     return {name: ctx.uniform(w) for name, w in ctx.weights.items()}

@@ -22,7 +22,9 @@ _TEMPERATURE = 200.0
     needs=_NEEDS,
     reference="dejorge2021progressive",
 )
-@pruning_method("snip", schedule=scheduling.at_initialisation, needs=_NEEDS, reference="lee2019snip")
+@pruning_method(
+    "snip", kind="gradient", schedule=scheduling.at_initialisation, needs=_NEEDS, reference="lee2019snip"
+)
 def snip(ctx: PruneContext) -> Scores:
     """Connection sensitivity ``|dL/dm| = |w * dL/dw|`` over its sum, on one minibatch of an untrained network.
 
@@ -35,7 +37,12 @@ def snip(ctx: PruneContext) -> Scores:
 
 
 @pruning_method(
-    "grasp", schedule=scheduling.at_initialisation, needs=_NEEDS, batch_count=2, reference="wang2020picking"
+    "grasp",
+    kind="curvature",
+    schedule=scheduling.at_initialisation,
+    needs=_NEEDS,
+    batch_count=2,
+    reference="wang2020picking",
 )
 def grasp(ctx: PruneContext) -> Scores:
     """Gradient signal preservation ``w * (H g)``: where it is lowest, removal helps the gradient flow most.
@@ -52,7 +59,9 @@ def grasp(ctx: PruneContext) -> Scores:
     return {name: w * products[name] for name, w in ctx.weights.items()}
 
 
-@pruning_method("synflow", schedule=scheduling.at_initialisation_100, reference="tanaka2020pruning")
+@pruning_method(
+    "synflow", kind="gradient", schedule=scheduling.at_initialisation_100, reference="tanaka2020pruning"
+)
 def synflow(ctx: PruneContext) -> Scores:
     """Synaptic flow ``|dR/d|w| * |w|| / R`` with R the sum of outputs for an input of ones and weights |w|.
 

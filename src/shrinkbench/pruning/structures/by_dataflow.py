@@ -143,6 +143,6 @@ residual_blocks = STRUCTURES.add(
         "residual-blocks",
         "residual branches as a whole; what runs beside them stays",
         _residual_blocks,
-        whole=True,
+        one_per_layer=True,
     ),
 )

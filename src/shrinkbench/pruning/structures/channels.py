@@ -221,6 +221,6 @@ branches = STRUCTURES.add(
         "residual branches with the batch norms inside them; what runs beside them stays",
         _branches,
         overlapping=True,
-        whole=True,
+        one_per_layer=True,
     ),
 )

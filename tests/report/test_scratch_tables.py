@@ -71,12 +71,12 @@ def test_the_papers_layout():
     assert accuracy.columns == (
         "dataset", "network", "pruned network", "Unpruned", "Fine-tuned", "Scratch-E", "Scratch-B"
     )  # fmt: skip
-    predefined, other = rows(accuracy)
-    assert (predefined["pruned network"], other["pruned network"]) == ("li2017:net-a", "m 2×")
+    published, other = rows(accuracy)
+    assert (published["pruned network"], other["pruned network"]) == ("li2017:net-a", "m 2×")
     assert other["Unpruned"] == f"85.00 ± {100 * statistics.stdev([0.9, 0.8]):.2f}"  # before fine-tuning
     assert other["Fine-tuned"] == f"71.00 ± {100 * statistics.stdev([0.7, 0.72]):.2f}"
     assert other["Scratch-E"].startswith("76.50 ± 2.12")
-    assert (other["Scratch-B"], predefined["Scratch-B"]) == ("–", "61.00")
+    assert (other["Scratch-B"], published["Scratch-B"]) == ("–", "61.00")
     assert [cell.text for row in accuracy.rows for cell in row if cell.best] == ["61.00", other["Scratch-E"]]
     assert "1 to 2 seeds" in accuracy.caption
 
@@ -111,8 +111,8 @@ def test_rows_are_in_order_of_compression():
 
 def test_costs_are_relative_to_training_the_large_network():
     _, cost = scratch_tables(RESULTS)
-    predefined, row = rows(cost)
-    assert predefined["Fine-tuned"] == "–"  # these runs carry no budgets
+    published, row = rows(cost)
+    assert published["Fine-tuned"] == "–"  # these runs carry no budgets
     assert row["Fine-tuned"] == f"{1 + 40 * 50 / (160 * 100):.2f} (40 epochs)"
     assert row["Scratch-E"] == "0.50 (160 epochs)"
     assert row["Scratch-B"] == "–"

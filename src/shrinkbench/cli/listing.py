@@ -30,7 +30,7 @@ def entries(what: str) -> list[Row]:
 
 def _methods() -> list[Row]:
     from shrinkbench.pruning import METHODS
-    from shrinkbench.pruning.methods.published_widths import TARGETS
+    from shrinkbench.spec.targets import TARGETS
 
     return [
         {

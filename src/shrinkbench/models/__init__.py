@@ -22,8 +22,8 @@ from shrinkbench.models import digits as _digits
 from shrinkbench.models import imagenet_resnet as _imagenet_resnet
 from shrinkbench.models import imagenet_vgg as _imagenet_vgg
 from shrinkbench.models import lenet as _lenet
-from shrinkbench.models import predefined as _predefined
 from shrinkbench.models import preresnet as _preresnet
+from shrinkbench.models import published as _published
 from shrinkbench.models import sss as _sss
 from shrinkbench.models import vit as _vit
 from shrinkbench.models import wide_resnet as _wide_resnet
@@ -65,8 +65,8 @@ _FAMILIES = (
     _imagenet_resnet,
     _imagenet_vgg,
     _lenet,
-    _predefined,
     _preresnet,
+    _published,
     _sss,
     _vit,
     _wide_resnet,

@@ -44,7 +44,7 @@ class ModelCard:
     names the published figure that they agree with; ``namesakes`` names other networks that papers call the
     same and says how they differ. The first entry of ``weights`` is the default one; ``weights_note`` says
     what else is known of public weights, and where there are none, that they must be trained. ``pruned_from``
-    is the network that a predefined smaller one was cut from. ``features_of`` is a network whose weights fit
+    is the network that one of published widths was cut from. ``features_of`` is a network whose weights fit
     all tensors of a prefix, (name, prefix): they load too, and what has another name stays as drawn.
     """
 

@@ -42,7 +42,7 @@ class _Row:
 
     @property
     def pruned(self) -> str:
-        """Its name; a predefined target has one, others are told by method and compression."""
+        """Its name; published widths have one, others are told by method and compression."""
         return self.method if ":" in self.method else f"{self.method} {self.compression:g}×"
 
 

@@ -230,6 +230,6 @@ def channel_regression(ctx: PruneContext) -> Masks:
     """LASSO over channel gates against the unpruned network's outputs, then least squares for the weights.
 
     He et al. 2017, without the correction of a shortcut's error; the inputs of residual streams are sampled in
-    the predefined ResNet-50-2x alone.
+    the published ResNet-50-2x alone.
     """
     return prune_by_readers(ctx, by_regression)

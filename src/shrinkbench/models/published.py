@@ -1,8 +1,9 @@
-"""Smaller networks whose shape is decided before pruning: Li et al., ThiNet, He et al. 2017."""
+"""Smaller networks of published widths: Li et al. 2017, ThiNet, He et al. 2017."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from torch import nn
 
@@ -11,8 +12,10 @@ from shrinkbench.models.cifar_resnet import CifarResNet
 from shrinkbench.models.cifar_vgg import slimming_vgg
 from shrinkbench.models.imagenet_resnet import StrideIn, basic_resnet, bottleneck_resnet
 from shrinkbench.models.imagenet_vgg import ImageNetVGG
+from shrinkbench.spec.targets import TARGETS
 
 Build = Callable[[int], nn.Module]
+Stages = Sequence[Sequence[int]]
 
 
 def _register(
@@ -32,7 +35,7 @@ def _register(
     register(
         ModelCard(
             name=name,
-            family="predefined",
+            family="published",
             definition=f"{pruned_from} with {change}",
             reference=reference,
             input_shape=(3, 32, 32) if cifar else (3, 224, 224),
@@ -50,31 +53,19 @@ def _register(
 
 # --- Li et al. 2017: the leading share of filters by L1 norm, a fixed share for each stage ---------------
 
-_LI_CIFAR = {
-    "resnet56-a": ((14,) * 7 + (16, 14), (32,) + (28,) * 8, (64,) + (57,) * 7 + (64,)),
-    "resnet56-b": ((6,) * 7 + (16, 16), (32,) + (22,) * 6 + (32, 22), (64,) + (57,) * 7 + (64,)),
-    "resnet110-a": ((8,) * 17 + (16,), (32,) * 18, (64,) * 18),
-    "resnet110-b": ((8,) * 17 + (16,), (32,) + (19,) * 17, (64,) + (44,) * 17),
-}
-_LI_34 = {
-    "a": ((64, 44, 44), (128, 89, 89, 128), (256, 179, 179, 179, 179, 256), (512,) * 3),
-    "b": ((64, 32, 32), (128, 51, 51, 128), (256, 153, 153, 153, 153, 256), (512,) * 3),
-}
-VGG16_A = ((32, 64), (128, 128), (256,) * 3, (256,) * 3, (256,) * 3)
-
 
 def _cifar(name: str) -> Build:
-    return lambda num_classes: CifarResNet(_LI_CIFAR[name], num_classes, shortcut="A")
+    return lambda num_classes: CifarResNet(TARGETS[f"li2017:{name}"].stages(), num_classes, shortcut="A")
 
 
 def _resnet34(variant: str, *, option_a: bool) -> Build:
-    return lambda num_classes: basic_resnet(
-        _LI_34[variant], num_classes, shortcut="A" if option_a else "projection"
-    )
+    widths = TARGETS[f"li2017:resnet34-{variant}"].stages()
+    return lambda num_classes: basic_resnet(widths, num_classes, shortcut="A" if option_a else "projection")
 
 
-def _widths(widths: Sequence[Sequence[int]]) -> str:
-    return "inner widths " + " / ".join(",".join(str(w) for w in stage) for stage in widths)
+def _widths(name: str) -> str:
+    stages = TARGETS[f"li2017:{name}"].stages()
+    return "inner widths " + " / ".join(",".join(str(w) for w in stage) for stage in stages)
 
 
 for _name, _from, _figures, _published in (
@@ -86,7 +77,7 @@ for _name, _from, _figures, _published in (
     _register(
         _name,
         _from,
-        _widths(_LI_CIFAR[_name]),
+        _widths(_name),
         "li2017pruning",
         _figures,
         f"{_published} (Li et al. 2017, Table 1)",
@@ -99,7 +90,7 @@ _register(
     "li2017pruning",
     (5_397_034, 206_279_680),
     "5.4e6 parameters and 2.06e8 FLOP (Li et al. 2017, Table 1)",
-    lambda num_classes: slimming_vgg(VGG16_A, num_classes, head="hidden"),
+    lambda num_classes: slimming_vgg(TARGETS["li2017:vgg16-a"].chain(), num_classes, head="hidden"),
 )
 for _variant, _projected, _option_a, _published in (
     ("a", (20_151_764, 3_100_184_576), (19_977_940, 3_080_916_992), "1.99e7 parameters and 3.08e9 FLOP"),
@@ -108,7 +99,7 @@ for _variant, _projected, _option_a, _published in (
     _register(
         f"resnet34-{_variant}",
         "torchvision/resnet34",
-        _widths(_LI_34[_variant]),
+        _widths(f"resnet34-{_variant}"),
         "liu2019rethinking",
         _projected,
         "the network of Liu et al. 2019 (Table 1), on torchvision's with projections; no count is printed",
@@ -118,7 +109,7 @@ for _variant, _projected, _option_a, _published in (
     _register(
         f"resnet34-option-a-{_variant}",
         "resnet34-option-a",
-        _widths(_LI_34[_variant]),
+        _widths(f"resnet34-{_variant}"),
         "li2017pruning",
         _option_a,
         f"{_published} (Li et al. 2017, Table 1)",
@@ -128,17 +119,23 @@ for _variant, _projected, _option_a, _published in (
 
 # --- ThiNet (Luo et al. 2017): a number in a name is the share kept ---------------------------------------
 
-_THINET_WIDTHS = {70: (44, 89, 179, 358), 50: (32, 64, 128, 256), 30: (19, 38, 76, 153)}
-_BLOCKS = (3, 4, 6, 3)
-_FOUR_TO_THREE = ((32, 32), (64, 64), (128,) * 3, (256,) * 3, (512,) * 3)
-_TINY = ((16, 16), (32, 32), (64,) * 3, (128,) * 3, (128, 128, 256))
+
+def _vgg(target: str, *, head: Literal["dense", "pooled"]) -> Build:
+    widths = TARGETS[target].chain()
+    return lambda num_classes: ImageNetVGG(widths, num_classes, batch_norm=False, head=head)
 
 
 def _thinet_resnet(kept: int, stride_in: StrideIn, *, projection_bias: bool) -> Build:
-    inner = [[(w, w)] * n for w, n in zip(_THINET_WIDTHS[kept], _BLOCKS, strict=True)]
+    target = TARGETS[f"thinet:resnet50-{kept}"]
+    inner = _pairs(target.stages("conv1"), target.stages("conv2"))
     return lambda num_classes: bottleneck_resnet(
         inner, num_classes, stride_in=stride_in, projection_bias=projection_bias
     )
+
+
+def _pairs(first: Stages, second: Stages) -> list[list[tuple[int, int]]]:
+    """Widths of the first two convolutions of every bottleneck, by stage."""
+    return [list(zip(*both, strict=True)) for both in zip(first, second, strict=True)]
 
 
 _register(
@@ -148,7 +145,7 @@ _register(
     "luo2017thinet",
     (131_452_552, 4_791_205_888),
     "131.44M parameters and 9.58e9 FLOP at two per multiply-add (Luo et al. 2017)",
-    lambda n: ImageNetVGG(_FOUR_TO_THREE, n, batch_norm=False, head="dense"),
+    _vgg("thinet:vgg-conv", head="dense"),
 )
 _register(
     "thinet-vgg-gap",
@@ -157,7 +154,7 @@ _register(
     "luo2017thinet",
     (8_322_696, 4_668_084_224),
     "8.32M parameters and 9.34e9 FLOP at two per multiply-add (Luo et al. 2017)",
-    lambda n: ImageNetVGG(_FOUR_TO_THREE, n, batch_norm=False, head="pooled"),
+    _vgg("thinet:vgg-gap", head="pooled"),
 )
 _register(
     "thinet-vgg-tiny",
@@ -166,16 +163,15 @@ _register(
     "luo2017thinet",
     (1_325_368, 1_004_578_816),
     "1.32M parameters and 2.01e9 FLOP at two per multiply-add (Luo et al. 2017)",
-    lambda n: ImageNetVGG(_TINY, n, batch_norm=False, head="pooled"),
+    _vgg("thinet:vgg-tiny", head="pooled"),
 )
 for _kept, _v1, _v15, _published in (
     (70, (16_945_246, 2_440_026_340), (16_949_086, 2_601_392_356), "16.94M parameters and 4.88e9 FLOP"),
     (50, (12_381_864, 1_706_426_368), (12_385_704, 1_822_031_872), "12.38M parameters and 3.41e9 FLOP"),
     (30, (8_665_318, 1_097_492_539), (8_669_158, 1_166_283_835), "8.66M parameters and 2.20e9 FLOP"),
 ):
-    _inner = (
-        "first two convolutions of every bottleneck " + ", ".join(map(str, _THINET_WIDTHS[_kept])) + " wide"
-    )
+    _by_stage = ", ".join(str(widths[0]) for widths in TARGETS[f"thinet:resnet50-{_kept}"].stages())
+    _inner = f"first two convolutions of every bottleneck {_by_stage} wide"
     _register(
         f"thinet-resnet50-{_kept}",
         "resnet50-v1",
@@ -199,19 +195,10 @@ for _kept, _v1, _v15, _published in (
 
 # --- He et al. 2017: regression-based channel pruning -----------------------------------------------------
 
-VGG_5X = ((24, 22), (41, 51), (108, 89, 111), (184, 276, 228), (512,) * 3)
-# By block: channels sampled from the input, outputs of the first and of the second convolution.
-RESNET_2X = (
-    ((35, 64, 55), (101, 51, 39), (97, 50, 37)),
-    ((144, 128, 106), (205, 105, 72), (198, 105, 72), (288, 128, 110)),
-    ((278, 256, 225), (418, 209, 147), (407, 204, 158), (423, 212, 155), (412, 211, 148), (595, 256, 213)),
-    ((606, 512, 433), (1222, 512, 437), (1147, 512, 440)),
-)
-
 
 def _resnet_2x(stride_in: StrideIn) -> Build:
-    inner = [[(a, b) for _, a, b in stage] for stage in RESNET_2X]
-    sampled = [[seen for seen, _, _ in stage] for stage in RESNET_2X]
+    target = TARGETS["he2017:resnet-50-2x"]
+    inner, sampled = _pairs(target.stages("conv1"), target.stages("conv2")), target.stages("conv1.weight")
     return lambda num_classes: bottleneck_resnet(
         inner, num_classes, stride_in=stride_in, sampled=sampled, projection_bias=True
     )
@@ -224,7 +211,7 @@ _register(
     "he2017channel",
     (130_879_294, 3_515_283_520),
     "the released prototxt; the true ratio of multiply-adds is 4.40, not 5",
-    lambda n: ImageNetVGG(VGG_5X, n, batch_norm=False, head="dense"),
+    _vgg("he2017:vgg-16-5x", head="dense"),
 )
 _register(
     "resnet-50-2x",

@@ -1,4 +1,4 @@
-"""Predefined targets: what is left has the shapes, parameters and multiply-adds of the published networks."""
+"""Published widths: what is left has the shapes, parameters and multiply-adds of the published networks."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from shrinkbench.models import build, get_model
 from shrinkbench.network.coupling import couple
 from shrinkbench.pruning import METHODS, PruneContext, prune
 from shrinkbench.pruning.methods.published_widths import (
-    TARGETS,
-    Target,
     keep_counts,
     masks_of_target,
     uniform_counts,
 )
+from shrinkbench.spec.targets import TARGETS, Target
 from shrinkbench.spec.training_cost import scratch_b
 from shrinkbench.surgery.shrinking import shrink
 from shrinkbench.training import RECIPES
@@ -192,6 +191,30 @@ def test_the_filters_of_smallest_norm_go():
     assert int(kept.sum()) == 6
     assert norms[kept].min() > norms[~kept].max()
     assert "layer2.0.conv1.weight" not in masks or bool(masks["layer2.0.conv1.weight"].all())  # a skipped layer
+
+
+def test_every_target_is_checked_against_a_card():
+    """By pruning the large network, above: parameters, multiply-adds and shapes."""
+    checked = {case[0] for case in (*LI, *THINET)} | {"he2017:resnet-50-2x"}
+    assert checked == set(TARGETS)
+
+
+@pytest.mark.parametrize("target", TARGETS.values(), ids=lambda target: target.name)
+def test_the_network_of_the_card_has_the_widths_of_the_target(target):
+    with torch.device("meta"):
+        module = get_model(card_of(target)).build(10)
+    convolutions = [layer for layer in module.modules() if isinstance(layer, torch.nn.Conv2d)]
+    for path, width in target.kept.items():
+        if path.endswith(".weight"):
+            assert module.get_parameter(path).shape[1] == width, path
+        else:
+            layer = convolutions[int(path[1:])] if path.startswith("#") else module.get_submodule(path)
+            assert layer.out_channels == width, path
+
+
+def card_of(target):
+    family, _, name = target.name.partition(":")
+    return f"thinet-{name}" if family == "thinet" else name
 
 
 def test_every_target_names_its_network_and_reference():

@@ -196,8 +196,8 @@ def evaluate(
         typer.echo(json.dumps(report, indent=1))
         return
     typer.echo(
-        f"top-1 {quality.top1:.4f}, top-5 {quality.top5:.4f}, loss {quality.loss:.4f} "
-        f"over {quality.images:,} {split} images"
+        f"top-1 {quality['top1']:.4f}, top-5 {quality['top5']:.4f}, loss {quality['loss']:.4f} "
+        f"over {quality.examples:,} {split} images"
     )
 
 

@@ -35,11 +35,12 @@ def pretrain(
 
     if out.suffix != ".safetensors":
         raise ShrinkbenchError(f"--out {out}: give a file name that ends in .safetensors")
-    from shrinkbench.models import get_model
+    from shrinkbench.datasets import DATASETS
+    from shrinkbench.models import MODELS, get_model
     from shrinkbench.runner import Workspace, resolve_device
     from shrinkbench.runner.planning import check_compatible
     from shrinkbench.runner.pretraining import pretrain as train
-    from shrinkbench.spec import DataSpec, PretrainSpec
+    from shrinkbench.spec import CLASSIFICATION, DataSpec, ModelSpec, PretrainSpec
     from shrinkbench.training import RECIPES, with_overrides
 
     work = out.parent / f".{out.stem}.pretraining"
@@ -49,13 +50,15 @@ def pretrain(
     check_compatible(loaded, card)
     chosen = with_overrides(RECIPES.get(recipe or loaded.card.pretrain_recipe), parse_settings(settings))
     spec = PretrainSpec(
+        objective=CLASSIFICATION,
         data=DataSpec(
             name=loaded.card.name,
             revision=loaded.revision,
+            source=DATASETS.source(loaded.card.name),
             normalisation=loaded.card.normalisation,
             train_images=train_images,
         ),
-        model=card.name,
+        model=ModelSpec(name=card.name, source=MODELS.source(card.name)),
         recipe=chosen,
         seed=seed,
     )
@@ -63,7 +66,7 @@ def pretrain(
     def tell(record: EpochRecord) -> None:
         typer.echo(
             f"epoch {record.epoch}/{chosen.epochs}: loss {record.train_loss:.4f}, "
-            f"validation top-1 {record.validation_top1:.4f}",
+            f"validation top-1 {record.validation['top1']:.4f}",
             err=True,
         )
 

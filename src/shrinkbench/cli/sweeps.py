@@ -164,7 +164,9 @@ def _line(progress: Progress) -> str:
     text = f"[{progress.done}/{progress.total}] {progress.kind} {progress.label}"
     result = progress.result
     if result is not None and result.after is not None:
-        text += f": top-1 {result.after.top1:.4f}, {result.provenance.seconds:.1f} s"
+        text += (
+            f": {result.spec.task.objective.headline} {result.headline:.4f}, {result.provenance.seconds:.1f} s"
+        )
     elif result is not None and result.error:
         text += f": failed: {result.error}"
     return text

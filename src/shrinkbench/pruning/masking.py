@@ -126,7 +126,7 @@ def prune(
     if not (chosen.in_one_step or one_shot):
         raise ShrinkbenchError(
             f"'{chosen.name}' prunes over a training (schedule {chosen.schedule.name}), and prune() trains "
-            "nothing; a sweep carries it out, or pass one_shot=True for the masks of its score and allocation alone"
+            "nothing; a sweep carries it out, or pass one_shot=True for masks by its score and allocation alone"
         )
     settings: dict[str, Any] = {
         "input_shape": input_shape,

@@ -161,7 +161,7 @@ def verify(bundle: Bundle) -> list[str]:
 
 
 def _contradictions(result: RunResult) -> Iterator[str]:
-    if result.key not in (result.spec.key, digest(result.spec, as_written=True)):
+    if result.key != (result.spec.migrated_from or result.spec.key):
         yield "its key does not follow from its specification"
     if (result.status == "failed") != (result.error is not None):
         yield "status and error disagree"
@@ -180,20 +180,20 @@ def _contradictions(result: RunResult) -> Iterator[str]:
     splits = {"before fine-tuning": result.before, "after": result.after, "on validation": result.validation}
     for split, quality in splits.items():
         if quality is not None and not _is_countable(quality):
-            yield f"accuracy {split} is not a count of {quality.images} images"
+            yield f"accuracy {split} is not a count of {quality.examples} images"
 
 
 def _is_countable(quality: Quality) -> bool:
     """Whether top-1 and top-5 are shares of whole images, top-5 not below top-1."""
-    counts = (quality.top1 * quality.images, quality.top5 * quality.images)
-    whole = all(abs(count - round(count)) < 1e-3 for count in counts)
-    return quality.images > 0 and whole and 0 <= quality.top1 <= quality.top5 <= 1
+    shares = [quality.metrics[name] for name in ("top1", "top5") if name in quality.metrics]
+    counts = [share * quality.examples for share in shares]
+    return all(abs(count - round(count)) < 1e-3 for count in counts) and shares == sorted(shares)
 
 
 def _differing_controls(results: Sequence[RunResult]) -> Iterator[str]:
     controls: dict[str, RunResult] = {}
     for result in results:
-        if result.spec.compression == 1 and result.status == "done":
+        if result.spec.is_control and result.status == "done":
             first = controls.setdefault(result.spec.control.key, result)
             if first.after != result.after:
                 yield f"run {result.key[:12]}: its control differs from that of run {first.key[:12]}"
@@ -239,7 +239,7 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
                 kept[result.key] = (number, result)
             elif earlier.after and result.after and earlier.after != result.after:
                 differing += 1
-                largest = max(largest, abs(earlier.after.top1 - result.after.top1))
+                largest = max(largest, abs((earlier.headline or 0.0) - (result.headline or 0.0)))
     for experiment, runs in _united_plans(bundles):
         store.write_plan(experiment, runs)
     for number, result in kept.values():

@@ -7,18 +7,32 @@ from typing import Any
 
 import pandas as pd
 
+from shrinkbench.results.labels import RunLabel, digest_once, label_runs
 from shrinkbench.results.record import Budget, Quality, RunResult
+from shrinkbench.spec import CLASSIFICATION
 from shrinkbench.spec.training_cost import total
 
 COLUMNS: dict[str, str] = {
     "key": "string",
+    "task": "string",
     "dataset": "string",
     "model": "string",
     "weights": "string",
     "method": "string",
+    "amount": "string",
     "compression_target": "float64",
     "seed": "int64",
     "recipe": "string",
+    "control": "string",
+    "control_key": "string",
+    "task_key": "string",
+    "method_key": "string",
+    "train_images": "Int64",
+    "validation_images": "Int64",
+    "test_images": "Int64",
+    "recipe_epochs": "Int64",
+    "recipe_learning_rate": "float64",
+    "recipe_key": "string",
     "status": "string",
     "compression": "float64",
     "theoretical_speedup": "float64",
@@ -38,43 +52,72 @@ COLUMNS: dict[str, str] = {
     "seconds": "float64",
     "error": "string",
 }
-"""Columns of the result table, in order, with their pandas types; what a failed run lacks is missing."""
+"""Columns of the result table, in order, with their pandas types; what a failed run lacks is missing.
+
+Rows belong together by ``task`` (or ``task_key``): dataset, subset, network and initial weights. ``method``
+tells methods of different settings apart; ``control_key`` is the key of the run's own control, whose row has it too.
+``amount`` is what was asked for, ``compression_target`` the same where it was a compression, and
+``compression`` what was achieved. ``*_images`` are empty where all images are used.
+"""
 
 
 def to_frame(results: Iterable[RunResult]) -> pd.DataFrame:
-    """One row per run, in order of dataset, model, weights, method, compression and seed.
+    """One row per run, in order of task, method, compression and seed.
 
     The control has one row per method and seed (``compression_target`` 1) whose numbers come from one shared
-    run: never pool those rows over methods. Extra evaluation splits follow as further columns
-    ``<split>_top1``, ``<split>_top5``, ``<split>_loss``.
+    run: rows of one ``control_key`` are one measurement. Metrics of the tasks are columns by their names;
+    extra evaluation splits follow as further columns ``<split>_<metric>``.
     """
     results = list(results)
+    labels = label_runs([result.spec for result in results])
+    metrics = metric_names(results)
     splits = sorted({split for result in results for split in result.further})
-    rows = [_row(result, splits) for result in results]
-    types = COLUMNS | {f"{split}_{name}": "float64" for split in splits for name in ("top1", "top5", "loss")}
+    rows = [_row(result, label, metrics) for result, label in zip(results, labels, strict=True)]
+    suffixes = ("", "_before_finetuning")
+    own = {f"{name}{suffix}": "float64" for suffix in suffixes for name in metrics}
+    further = {f"{split}_{name}": "float64" for split in splits for name in metrics}
+    types = COLUMNS | own | further
     frame = pd.DataFrame(rows, columns=list(types), dtype="object").astype(types)
-    order = ["dataset", "model", "weights", "recipe", "method", "compression_target", "seed", "key"]
+    order = ["task", "method", "compression_target", "amount", "seed", "key"]
     return frame.sort_values(order, ignore_index=True, kind="stable")
 
 
-def _row(result: RunResult, splits: list[str]) -> dict[str, Any]:
+def metric_names(results: Iterable[RunResult]) -> tuple[str, ...]:
+    """Metrics of all tasks together, in the order of the first that has them; classification's come always."""
+    objectives = (CLASSIFICATION, *(result.spec.task.objective for result in results))
+    return tuple(dict.fromkeys(metric.name for objective in objectives for metric in objective.metrics))
+
+
+def _row(result: RunResult, label: RunLabel, metrics: tuple[str, ...]) -> dict[str, Any]:
     spec, size = result.spec, result.size
     return {
         "key": result.key,
+        "task": label.task,
         "dataset": spec.data.name,
-        "model": spec.model,
+        "model": spec.model.name,
         "weights": spec.weights.name,
-        "method": spec.method.name,
-        "compression_target": spec.compression,
+        "method": label.method,
+        "amount": label.amount,
+        "compression_target": spec.target,
         "seed": spec.seed,
         "recipe": spec.recipe.name,
+        "control": label.control,
+        "control_key": label.control_key,
+        "task_key": digest_once(spec.task),
+        "method_key": digest_once(spec.method),
+        "train_images": spec.data.train_images,
+        "validation_images": spec.data.validation_images,
+        "test_images": spec.data.test_images,
+        "recipe_epochs": spec.recipe.epochs,
+        "recipe_learning_rate": spec.recipe.learning_rate,
+        "recipe_key": digest_once(spec.recipe),
         "status": result.status,
         "compression": size.compression if size else None,
         "theoretical_speedup": size.theoretical_speedup if size else None,
         "parameters_kept": size.parameters_kept if size else None,
         "multiply_adds_kept": size.multiply_adds_kept if size else None,
-        **_quality("", "", result.after),
-        **_quality("", "_before_finetuning", result.before),
+        **_values("", "", result.after, metrics),
+        **_values("", "_before_finetuning", result.before, metrics),
         "epochs_run": result.epochs_run,
         "measured_speedup": measured_speedup(result),
         **_spent(result.budget),
@@ -82,8 +125,8 @@ def _row(result: RunResult, splits: list[str]) -> dict[str, Any]:
         "error": result.error,
         **{
             name: value
-            for split in splits
-            for name, value in _quality(f"{split}_", "", result.further.get(split)).items()
+            for split, quality in result.further.items()
+            for name, value in _values(f"{split}_", "", quality, metrics).items()
         },
     }
 
@@ -103,8 +146,8 @@ def _spent(budget: Budget | None) -> dict[str, float | None]:
     }
 
 
-def _quality(prefix: str, suffix: str, quality: Quality | None) -> dict[str, float | None]:
-    return {
-        f"{prefix}{name}{suffix}": getattr(quality, name) if quality else None
-        for name in ("top1", "top5", "loss")
-    }
+def _values(
+    prefix: str, suffix: str, quality: Quality | None, metrics: tuple[str, ...]
+) -> dict[str, float | None]:
+    """Metrics by column; what was not measured is missing."""
+    return {f"{prefix}{name}{suffix}": quality.metrics.get(name) if quality else None for name in metrics}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import tempfile
 from collections.abc import Sequence
@@ -13,6 +14,7 @@ from typing import Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.results.migration import migrate_plan, migrate_result
 from shrinkbench.results.record import SCHEMA_VERSION, RunResult
 from shrinkbench.spec import ExperimentSpec, RunSpec, Value
 
@@ -35,7 +37,7 @@ class Plan(Value):
     under the first of them.
     """
 
-    schema_version: Literal[1] = 1
+    schema_version: Literal[2] = 2
     name: str
     description: str
     experiments: tuple[ExperimentSpec, ...] = Field(min_length=1)
@@ -141,16 +143,20 @@ class ResultStore:
     def read_plan(self) -> Plan:
         """The stored plan; an error names the file where it is absent or not a plan."""
         try:
-            return Plan.model_validate_json(self.plan_path.read_bytes())
+            content = self.plan_path.read_bytes()
+            if _Header.model_validate_json(content).schema_version == 1:
+                return Plan.model_validate(migrate_plan(json.loads(content)))
+            return Plan.model_validate_json(content)
         except FileNotFoundError:
             raise ShrinkbenchError(
                 f"{self.root} holds no {PLAN_NAME}; name the output folder of a sweep"
             ) from None
         except OSError as error:
             raise ShrinkbenchError(f"cannot read {self.plan_path}: {error.strerror}") from None
-        except ValidationError as error:
+        except (ValidationError, KeyError, TypeError) as error:
+            why = _first(error) if isinstance(error, ValidationError) else repr(error)
             raise ShrinkbenchError(
-                f"{self.plan_path} is not a plan of this version of shrinkbench ({_first(error)}); "
+                f"{self.plan_path} is not a plan of this version of shrinkbench ({why}); "
                 "run the sweep again to rewrite it"
             ) from None
 
@@ -257,12 +263,24 @@ def _read_result(path: Path) -> RunResult | Problem:
     except OSError as error:
         return Problem(path, f"cannot be read ({error.strerror or error})")
     try:
-        result = RunResult.model_validate_json(content)
+        version = _Header.model_validate_json(content).schema_version
+        result = _as_result(content, version)
     except ValidationError as error:
         return Problem(path, _why_unreadable(content, error))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        return Problem(path, f"is not a valid result of schema version 1: {error}")
     if result.key != path.parent.name:
         return Problem(path, f"lies in a folder of another key; it says {result.key[:12]}")
+    if result.key != (result.spec.migrated_from or result.spec.key):
+        return Problem(path, "does not agree with its key: its specification was edited")
     return result
+
+
+def _as_result(content: bytes, version: int) -> RunResult:
+    """The result in ``content``; one of schema 1 is migrated."""
+    if version == 1:
+        return RunResult.model_validate(migrate_result(json.loads(content)))
+    return RunResult.model_validate_json(content)
 
 
 def _why_unreadable(content: bytes, error: ValidationError) -> str:

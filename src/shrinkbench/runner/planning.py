@@ -71,9 +71,9 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
                 weights=weights,
             )
             extra = _extra(experiment, dataset, workspace)
-            for recipe, (method, value), seed in product(recipes, methods, experiment.seed):
+            for recipe, (method, value) in product(recipes, methods):
                 _check_rewinding(method, weights)
-                for amount in _amounts(experiment, method):
+                for amount, seed in product(_amounts(experiment, method), experiment.seed):
                     spec = RunSpec(
                         task=task,
                         method=value,
@@ -85,7 +85,8 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
                         prune_biases=experiment.prune_biases,
                         extra=extra,
                     )
-                runs[spec.key] = spec  # methods that train by the pretraining recipe are alike for all others
+                    # Methods that train by the pretraining recipe are alike for all others.
+                    runs[spec.key] = spec
     return Plan(tuple(runs.values()), files)
 
 

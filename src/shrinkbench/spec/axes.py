@@ -32,6 +32,9 @@ class AxisValue(Value):
     source: Digest | None = None
     parameters: Parameters = Field(default_factory=dict)
 
+    def __hash__(self) -> int:  # of all but the parameters, which are a dictionary
+        return hash((type(self), self.name, self.version, self.source))
+
 
 class ScoreSpec(AxisValue):
     """Which units matter. ``kind`` is what the score looks at; code that does not say is ``other``.

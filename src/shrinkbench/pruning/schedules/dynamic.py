@@ -7,6 +7,7 @@ of the selected epoch, since they are part of its state) are the outcome.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 import torch
@@ -80,7 +81,7 @@ class Dynamic(PruningHook):
 class SparseEvolution(Dynamic):
     """After every epoch but the last, exchange 30 % for random ones (SET, Mocanu et al. 2018)."""
 
-    CONSTANTS: ClassVar = {"fraction": 0.3}  # zeta in the paper
+    CONSTANTS: ClassVar[Mapping[str, float]] = {"fraction": 0.3}  # zeta in the paper
 
     def fraction(self, step: int) -> float:
         """The same throughout."""
@@ -104,12 +105,12 @@ class Rigged(Dynamic):
     cosine. A step that exchanges does not move weights.
     """
 
-    CONSTANTS: ClassVar = {"fraction": 0.3, "until": 0.75, "every": 100, "at_least": 20}
+    CONSTANTS: ClassVar[Mapping[str, float]] = {"fraction": 0.3, "until": 0.75, "every": 100, "at_least": 20}
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self._end = max(int(self.CONSTANTS["until"] * setting.steps), 1)
-        self._every = max(1, min(self.CONSTANTS["every"], self._end // self.CONSTANTS["at_least"]))
+        self._every = max(1, min(int(self.CONSTANTS["every"]), self._end // int(self.CONSTANTS["at_least"])))
 
     def fraction(self, step: int) -> float:
         """``0.3 / 2 (1 + cos(pi t / t_end))``."""

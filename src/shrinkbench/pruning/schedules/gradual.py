@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -29,12 +30,12 @@ class Gradual(PruningHook):
     Every 100 steps, or oftener where the half has fewer than 2,000 steps. Masks are nested.
     """
 
-    CONSTANTS: ClassVar = {"until": 0.5, "every": 100, "at_least": 20}
+    CONSTANTS: ClassVar[Mapping[str, float]] = {"until": 0.5, "every": 100, "at_least": 20}
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self._end = max(int(self.CONSTANTS["until"] * setting.steps), 1)
-        self._every = max(1, min(self.CONSTANTS["every"], self._end // self.CONSTANTS["at_least"]))
+        self._every = max(1, min(int(self.CONSTANTS["every"]), self._end // int(self.CONSTANTS["at_least"])))
         self._target = ratio_of(setting.amount)
         self._done = False
 

@@ -69,7 +69,7 @@ class PruningHook(Hook):
     ``CONSTANTS`` are the numbers by which a subclass works; they are part of a run's key.
     """
 
-    CONSTANTS: ClassVar[Mapping[str, Any]] = {}
+    CONSTANTS: ClassVar[Mapping[str, float]] = {}
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting

@@ -1,0 +1,187 @@
+"""What runs are called in every table and figure: tasks, methods and controls, told apart by their values.
+
+A label is short: what all share is left out, and whatever differs in value differs in its label.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+from shrinkbench.spec import MethodSpec, Recipe, RunSpec, TaskSpec, Value, digest
+
+CONTROL = "control"
+"""How the unpruned network is called where there is one."""
+
+ItemT = TypeVar("ItemT", bound=Value)
+
+digest_once = functools.lru_cache(maxsize=4096)(digest)
+"""The digest of a part of a specification; the same few stand in thousands of runs."""
+
+
+@dataclass(frozen=True)
+class RunLabel:
+    """What one run is called. ``control`` is the name of its control, ``control_key`` that run's key.
+
+    ``control_group`` identifies the controls of all seeds.
+    """
+
+    task: str
+    method: str
+    amount: str
+    control: str
+    control_key: str
+    control_group: str
+
+
+def label_runs(specs: Sequence[RunSpec]) -> list[RunLabel]:
+    """One label for each run, as all of ``specs`` need to be told apart."""
+    tasks = task_labels(dict.fromkeys(spec.task for spec in specs))
+    methods = _method_labels(specs)
+    controls = [_control_of(spec) for spec in specs]
+    names = _control_labels({(spec.task, control) for spec, control in zip(specs, controls, strict=True)})
+    return [
+        RunLabel(
+            task=tasks[spec.task],
+            method=method,
+            amount=spec.amount.label,
+            control=names[spec.task, control],
+            control_key=digest_once(spec.control),
+            control_group=digest_once(control),
+        )
+        for spec, method, control in zip(specs, methods, controls, strict=True)
+    ]
+
+
+def task_labels(tasks: Iterable[TaskSpec]) -> dict[TaskSpec, str]:
+    """Dataset and network, and whatever else tells tasks of that name apart: subset, weights, or a digest."""
+    named: dict[str, list[TaskSpec]] = defaultdict(list)
+    for task in tasks:
+        named[f"{task.data.name} / {task.model.name}"].append(task)
+    labels: dict[TaskSpec, str] = {}
+    for name, members in named.items():
+        recipes = recipe_labels([task.weights.recipe for task in members if task.weights.recipe])
+
+        def weights(task: TaskSpec, recipes: Mapping[Recipe, str] = recipes) -> str:
+            return recipes[task.weights.recipe] if task.weights.recipe else task.weights.name
+
+        parts = _tell_apart(members, (_objective, _subset, weights))
+        labels |= {task: " / ".join([name, *parts[task]]) for task in members}
+    return labels
+
+
+def _objective(task: TaskSpec) -> str:
+    return task.objective.name
+
+
+def _subset(task: TaskSpec) -> str:
+    """The images that are used, where they are not all."""
+    counts = (
+        (task.data.train_images, "training"),
+        (task.data.validation_images, "validation"),
+        (task.data.test_images, "test"),
+    )
+    parts = [f"{count} {split}" for count, split in counts if count is not None]
+    return f"{', '.join(parts)} images" if parts else "all images"
+
+
+def recipe_labels(recipes: Iterable[Recipe]) -> dict[Recipe, str]:
+    """The recipe's name, with the fields in which recipes of one name differ."""
+    named: dict[str, list[Recipe]] = defaultdict(list)
+    for recipe in dict.fromkeys(recipes):
+        named[recipe.name].append(recipe)
+    labels = {}
+    for name, members in named.items():
+        fields = [
+            field
+            for field in Recipe.model_fields
+            if len({repr(getattr(recipe, field)) for recipe in members}) > 1
+        ]
+        for recipe in members:
+            text = ", ".join(f"{field} {_text(getattr(recipe, field))}" for field in fields)
+            labels[recipe] = f"{name} ({text})" if text else name
+    return labels
+
+
+def _text(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _method_labels(specs: Sequence[RunSpec]) -> list[str]:
+    """The method's name, what else was pruned, its recipe where it had several, and a digest at need."""
+    recipes = recipe_labels(spec.recipe for spec in specs)
+    used: dict[tuple[TaskSpec, MethodSpec], set[Recipe]] = defaultdict(set)
+    for spec in specs:
+        used[spec.task, spec.method].add(spec.recipe)
+    several = {method for (_, method), found in used.items() if len(found) > 1}
+    definitions: dict[str, set[MethodSpec]] = defaultdict(set)
+    for spec in specs:
+        definitions[spec.method.name].add(spec.method)
+    labels = []
+    for spec in specs:
+        label = spec.method.name
+        if len(definitions[label]) > 1:
+            label += f" {digest_once(spec.method)[:6]}"
+        if not spec.is_control:
+            label += " + classifier" if spec.prune_classifier else ""
+            label += " + biases" if spec.prune_biases else ""
+        if spec.method in several:
+            label += f", {recipes[spec.recipe]}"
+        labels.append(label)
+    return labels
+
+
+def _control_of(spec: RunSpec) -> RunSpec:
+    """The control of a run, the same for all seeds."""
+    return spec.control.model_copy(update={"seed": 0})
+
+
+def _control_labels(pairs: Iterable[tuple[TaskSpec, RunSpec]]) -> dict[tuple[TaskSpec, RunSpec], str]:
+    """``control`` where a task has one; otherwise each is named by how it was trained."""
+    of_task: dict[TaskSpec, list[RunSpec]] = defaultdict(list)
+    for task, control in pairs:
+        of_task[task].append(control)
+    labels: dict[tuple[TaskSpec, RunSpec], str] = {}
+    for task, controls in of_task.items():
+        recipes = recipe_labels(control.recipe for control in controls)
+
+        def recipe(control: RunSpec, recipes: Mapping[Recipe, str] = recipes) -> str:
+            return recipes[control.recipe]
+
+        parts = _tell_apart(controls, (how_trained, recipe))
+        for control in controls:
+            labels[task, control] = ", ".join([CONTROL, *parts[control]])
+    return labels
+
+
+def how_trained(spec: RunSpec) -> str:
+    """How the weights that were measured came about, in words.
+
+    A control that starts from initial weights and goes on from them is trained from scratch like one whose
+    weights are drawn anew.
+    """
+    mode = spec.method.finetuning
+    if mode.recipe == "none":
+        return "without training"
+    if mode.weights == "rewound":
+        return f"rewound to epoch {mode.epoch}"
+    if mode.weights != "kept" or spec.method.start == "initialisation":
+        return "from scratch"
+    return "fine-tuned" if mode.recipe == "finetuning" else f"trained again from epoch {mode.epoch}"
+
+
+def _tell_apart(items: Sequence[ItemT], parts: Sequence[Callable[[ItemT], str]]) -> dict[ItemT, list[str]]:
+    """For each item the ``parts`` in which items differ, and a digest where these do not suffice."""
+    texts = {item: [part(item) for part in parts] for item in items}
+    differing = [n for n in range(len(parts)) if len({found[n] for found in texts.values()}) > 1]
+    labels = {item: [found[n] for n in differing] for item, found in texts.items()}
+    counts: dict[tuple[str, ...], int] = defaultdict(int)
+    for label in labels.values():
+        counts[tuple(label)] += 1
+    return {
+        item: [*label, digest_once(item)[:6]] if counts[tuple(label)] > 1 else label
+        for item, label in labels.items()
+    }

@@ -42,6 +42,7 @@ def decide(name, module, compression, *, data=None, seed=0, **options):
             batches=batches(2, 4) if data is None else data,
             generator=torch.Generator().manual_seed(seed),
             **options,
+            one_shot=True,
         )
     except ShrinkbenchError as error:
         sentence = str(error)
@@ -201,7 +202,7 @@ def test_half_precision(name, kind, dtype):
 def test_lazy_parameters_are_refused_in_one_sentence(name):
     module = torch.nn.Sequential(torch.nn.LazyConv2d(4, 3), torch.nn.Flatten(), torch.nn.LazyLinear(2))
     with pytest.raises(ShrinkbenchError, match="is lazy and has no shape yet; run one batch through"):
-        prune(module, name, compression=2, batches=batches(1))
+        prune(module, name, compression=2, batches=batches(1), one_shot=True)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -269,10 +270,10 @@ def test_needs_are_true(name):
         module = seeded(ViT)
     compression = target_for(method)
     if "data" not in method.needs:
-        prune(module, name, compression=compression, input_shape=SHAPE)
+        prune(module, name, compression=compression, input_shape=SHAPE, one_shot=True)
         return
     with pytest.raises(ShrinkbenchError, match="scores weights on data, and none was given"):
-        prune(module, name, compression=compression, input_shape=SHAPE)
+        prune(module, name, compression=compression, input_shape=SHAPE, one_shot=True)
     if "labels" not in method.needs:
         data = batches(2, 4)
         changed = [(x, torch.zeros_like(y)) for x, y in data]

@@ -69,7 +69,7 @@ def test_scratch_under_single_weights_has_the_deviation_of_the_survivors():
 def test_scratch_under_whole_channels_is_drawn_as_the_small_network_is():
     """Deviations of every layer, against the network that is built small."""
     module = build("cifar-vgg16-l1")
-    masks = prune(module, "li2017:vgg16-a", compression=1.01, input_shape=(3, 32, 32))
+    masks = prune(module, "li2017:vgg16-a", input_shape=(3, 32, 32))
     restart(FINETUNINGS.get("scratch-b"), module, masks, build("cifar-vgg16-l1", seed=3).state_dict())
     small, expected = shrink(module, masks, (3, 32, 32)), build("vgg16-a", seed=4)
     for name, weight in small.named_parameters():

@@ -31,7 +31,7 @@ def test_the_methods_of_the_tutorial_work_as_written(tmp_path):
         for name in names:
             method = METHODS.get(name)
             module = seeded(ConvNet)
-            masks = prune(module, name, compression=2, batches=batches(4))
+            masks = prune(module, name, compression=2, batches=batches(4), one_shot=True)
             total = sum(p.numel() for p in module.parameters())
             assert total / (total - masks.total + masks.kept) == pytest.approx(2, rel=0.05), name
             assert method.spec.source is not None
@@ -137,19 +137,19 @@ def test_what_a_method_returns_is_checked():
         return {n: torch.ones(7) for n in ctx.weights}
 
     with pytest.raises(ShrinkbenchError, match=r"the score of 'stem\.weight' has shape \(7,\)"):
-        prune(module, register("shape", shape), compression=2, input_shape=(3, 8, 8))
+        prune(module, register("shape", shape), compression=2, input_shape=(3, 8, 8), one_shot=True)
 
     def missing(ctx):
         return {"stem.weight": ctx.weights["stem.weight"]}
 
     with pytest.raises(ShrinkbenchError, match="the score gave nothing for"):
-        prune(module, register("missing", missing), compression=2, input_shape=(3, 8, 8))
+        prune(module, register("missing", missing), compression=2, input_shape=(3, 8, 8), one_shot=True)
 
     def nan(ctx):
         return {n: w * float("nan") for n, w in ctx.weights.items()}
 
     with pytest.raises(ShrinkbenchError, match="contain NaN"):
-        prune(module, register("nan", nan), compression=2, input_shape=(3, 8, 8))
+        prune(module, register("nan", nan), compression=2, input_shape=(3, 8, 8), one_shot=True)
 
 
 def fails(ctx):
@@ -193,7 +193,7 @@ def diverges(ctx):
 )
 def test_mistakes_of_a_method_are_told_in_one_sentence(score, told):
     with pytest.raises(ShrinkbenchError, match=told) as caught:
-        prune(seeded(ConvNet), register("made", score), compression=2, input_shape=(3, 8, 8))
+        prune(seeded(ConvNet), register("made", score), compression=2, input_shape=(3, 8, 8), one_shot=True)
     assert "\n" not in str(caught.value)
 
 
@@ -209,7 +209,9 @@ def test_a_callback_decides_everything_itself():
 
     module = seeded(ConvNet)
     old = module.stem.weight.detach().clone()
-    masks = prune(module, register("c", first_half), compression=2, batches=batches(1), iteration=3)
+    masks = prune(
+        module, register("c", first_half), compression=2, batches=batches(1), iteration=3, one_shot=True
+    )
     assert masks["grouped.weight"].all()
     masks.apply(module)
     assert torch.equal(module.stem.weight[:8], 2 * old[:8])
@@ -221,4 +223,4 @@ def test_values_for_another_network_are_refused():
         return Masks({"stem.weight": torch.ones(1, dtype=torch.bool)})
 
     with pytest.raises(ShrinkbenchError, match="which the network does not have in that shape"):
-        prune(seeded(ConvNet), register("w", wrong), compression=2, input_shape=(3, 8, 8))
+        prune(seeded(ConvNet), register("w", wrong), compression=2, input_shape=(3, 8, 8), one_shot=True)

@@ -13,6 +13,7 @@ from torch import nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning import METHODS, PruneContext
 from shrinkbench.pruning.units import UnitScores
+from shrinkbench.spec import Compression
 
 WEIGHT = [[1.0, -2.0], [3.0, 0.5]]
 ONE_IMAGE = [(torch.tensor([[1.0, 2.0]]), torch.zeros(1, 2))]
@@ -154,7 +155,9 @@ def test_wanda_compares_within_rows():
     module = layer()
     # |W| x norms (1, 2): rows (1, 4) and (3, 1).
     masks = METHODS.get("wanda").score(
-        PruneContext(module, ["weight"], batches=ONE_IMAGE, budget=2, input_shape=(2,), target=2)
+        PruneContext(
+            module, ["weight"], batches=ONE_IMAGE, budget=2, input_shape=(2,), amount=Compression(ratio=2)
+        )
     )
     assert masks["weight"].tolist() == [[False, True], [True, False]]
 

@@ -18,7 +18,7 @@ SHAPE = (3, 8, 8)
 
 def masks_of(structure, module, compression=2.0, **options):
     method = PruningMethod(name="test", score=magnitude, structure=STRUCTURES.get(structure), **options)
-    return prune(module, method, compression=compression, input_shape=SHAPE)
+    return prune(module, method, compression=compression, input_shape=SHAPE, one_shot=True)
 
 
 def magnitude(ctx):
@@ -93,7 +93,9 @@ def test_two_of_four_is_kept_at_every_target_that_allows_it(compression, allocat
         structure=STRUCTURES.get("2:4"),
         allocation=ALLOCATIONS.get(allocation),
     )
-    masks = prune(module, method, compression=compression, input_shape=(32,), prune_classifier=True)
+    masks = prune(
+        module, method, compression=compression, input_shape=(32,), prune_classifier=True, one_shot=True
+    )
     for mask in masks.values():
         assert int(mask.reshape(-1, 4).sum(1).max()) <= 2
     assert masks.kept == round(masks.total / compression)
@@ -102,7 +104,9 @@ def test_two_of_four_is_kept_at_every_target_that_allows_it(compression, allocat
 def test_at_half_the_two_best_of_each_four_stay():
     module = nn.Linear(16, 8, bias=False)
     method = PruningMethod(name="t", score=magnitude, structure=STRUCTURES.get("2:4"))
-    mask = prune(module, method, compression=2, input_shape=(16,), prune_classifier=True)["weight"]
+    mask = prune(module, method, compression=2, input_shape=(16,), prune_classifier=True, one_shot=True)[
+        "weight"
+    ]
     best = module.weight.detach().abs().reshape(-1, 4).topk(2, dim=1).indices
     expected = torch.zeros(32, 4, dtype=torch.bool).scatter_(1, best, value=True)
     assert torch.equal(mask.reshape(-1, 4), expected)
@@ -120,7 +124,7 @@ def test_masks_convert_to_semi_structured_tensors_without_their_device(method, m
     module = nn.Linear(128, 128, bias=False)
     data = [(torch.randn(64, 128), torch.randint(0, 128, (64,)))]
     prune(
-        module, method, compression=2, batches=data, input_shape=(128,), prune_classifier=True
+        module, method, compression=2, batches=data, input_shape=(128,), prune_classifier=True, one_shot=True
     ).apply(module)  # fmt: skip
     weight = module.weight.detach().half()
     sparse = torch.sparse.to_sparse_semi_structured(weight)
@@ -227,7 +231,7 @@ def test_chains_of_linear_layers_overlap():
         nn.Linear(8, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 8), nn.ReLU(), nn.Linear(8, 2)
     )
     method = PruningMethod(name="t", score=magnitude, structure=STRUCTURES.get("neurons"))
-    masks = prune(module, method, compression=2, input_shape=(8,))
+    masks = prune(module, method, compression=2, input_shape=(8,), one_shot=True)
     first, second, third = (masks[f"{i}.weight"] for i in (0, 2, 4))
     assert torch.equal(second, first.any(1).unsqueeze(0) & third.any(0).unsqueeze(1))
     total = sum(p.numel() for p in module.parameters())

@@ -8,6 +8,7 @@ from torch import nn
 from shrinkbench.pruning import METHODS, Masks, PruneContext, prune
 from shrinkbench.pruning.methods import optimal_brain_surgeon as surgeon
 from shrinkbench.pruning.methods.wanda_sparsegpt import inverse_roots
+from shrinkbench.spec import Compression
 
 
 def half_square(outputs, targets):
@@ -137,7 +138,12 @@ def test_sparsegpt_makes_up_for_a_first_column_as_obs_does():
     module = nn.Sequential(nn.Linear(4, 1, bias=False), nn.Linear(1, 1, bias=False))
     module[0].weight.data = torch.tensor([[1e-4, 1.0, -2.0, 3.0]])  # the first is the one to go
     ctx = PruneContext(
-        module, ["0.weight"], batches=[(x, torch.zeros(200))], budget=3, input_shape=(4,), target=1.2
+        module,
+        ["0.weight"],
+        batches=[(x, torch.zeros(200))],
+        budget=3,
+        input_shape=(4,),
+        amount=Compression(ratio=1.2),
     )
     masks = METHODS.get("sparsegpt").score(ctx)
     w = module[0].weight.detach().double()[0]
@@ -157,7 +163,9 @@ def test_the_inverse_root_holds_the_optimal_changes_to_the_right():
 
 
 def reconstruction_error(method, module, x, c):
-    masks = prune(module, method, compression=c, batches=[(x, torch.zeros(len(x), dtype=torch.int64))])
+    masks = prune(
+        module, method, compression=c, batches=[(x, torch.zeros(len(x), dtype=torch.int64))], one_shot=True
+    )
     w = masks.values_.get("0.weight", module[0].weight.detach()) * masks["0.weight"]
     return (x @ (w - module[0].weight.detach()).T).square().sum().item()
 
@@ -179,7 +187,12 @@ def test_layers_are_pruned_on_what_pruned_layers_put_out():
     nn.init.ones_(module[1].weight)
     x = torch.ones(3, 4)
     ctx = PruneContext(
-        module, ["0.weight", "1.weight"], batches=[(x, torch.zeros(3))], budget=16, input_shape=(4,), target=2
+        module,
+        ["0.weight", "1.weight"],
+        batches=[(x, torch.zeros(3))],
+        budget=16,
+        input_shape=(4,),
+        amount=Compression(ratio=2),
     )
     masks = METHODS.get("sparsegpt").score(ctx)
     assert masks["0.weight"].sum(1).tolist() == [4, 4, 0, 0]

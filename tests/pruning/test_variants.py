@@ -38,7 +38,7 @@ def decided():
     def decide(name):
         drawn = torch.Generator().manual_seed(1)
         with warnings.catch_warnings(action="ignore"):
-            return prune(network, name, compression=1.5, batches=batches, generator=drawn)
+            return prune(network, name, compression=1.5, batches=batches, generator=drawn, one_shot=True)
 
     return decide
 

@@ -73,7 +73,7 @@ def run(root, **fields):
     status = sweep(parse_value(ExperimentSpec, {**base, **fields}, where="test"), root, device="cpu")
     results, problems = ResultStore(root).results()
     assert not problems
-    return status, {(r.spec.method.name, r.spec.compression): r for r in results}
+    return status, {(r.spec.method.name, r.spec.target): r for r in results}
 
 
 @pytest.fixture(scope="module")
@@ -176,7 +176,7 @@ def test_methods_that_prune_while_they_train_find_the_architecture_first(method,
     assert [r.spec.search.epochs for r in scratch] == [
         1 if "pretrained" in method or "gradual" in method else 2
     ] * 2
-    by_mode = {r.spec.method.finetuning: r for r in scratch}
+    by_mode = {r.spec.method.finetuning.name: r for r in scratch}
     assert by_mode["scratch-e"].epochs_run == 2
     size = by_mode["scratch-b"].size
     assert by_mode["scratch-b"].epochs_run == int(2 * size.multiply_adds / size.multiply_adds_kept)

@@ -63,17 +63,17 @@ def test_every_cell_is_measured_in_full(finished):
         assert r.epochs_run == len(r.epochs) == 1  # the control is fine-tuned like the rest
         assert r.after.images == r.before.images == 355
         assert r.provenance.versions["torch"] == torch.__version__
-        if r.spec.compression == 1:
+        if r.spec.is_control:
             assert (r.size.compression, r.size.theoretical_speedup) == (1, 1)
         elif METHODS.get(r.spec.method.name).allocation.exact:
-            assert abs(r.size.parameters_kept - r.size.parameters / r.spec.compression) <= 0.5
+            assert abs(r.size.parameters_kept - r.size.parameters / r.spec.target) <= 0.5
 
 
 def test_what_runs_share_is_computed_once(finished):
     assert len(list(finished.glob("shared/pretrained/*/weights.safetensors"))) == 2  # one per seed
     assert len(list(finished.glob("shared/control/*/result.json"))) == 2
     results, _ = ResultStore(finished).results()
-    controls = [r for r in results if r.spec.compression == 1]
+    controls = [r for r in results if r.spec.is_control]
     assert len({(r.spec.seed, r.after.model_dump_json()) for r in controls}) == 2
 
 

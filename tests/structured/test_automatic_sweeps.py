@@ -68,7 +68,7 @@ def run(root, model, method, compression):
     status = sweep(parse_value(ExperimentSpec, spec, where="test"), root, device="cpu")
     results, _ = ResultStore(root).results()
     assert (status.done, status.failed) == (len(results), 0), [r.error for r in results]
-    return {(r.spec.method.finetuning, r.spec.compression): r for r in results}
+    return {(r.spec.method.finetuning.name, r.spec.target): r for r in results}
 
 
 def check_scratch(results, compression, epochs):

@@ -59,7 +59,7 @@ def test_a_pattern_is_transferred_to_a_deeper_network_and_scaled_to_the_target()
     method = "channel_l1[allocation=pattern:liu2019-vgg16]"
     shares = []
     for compression in (6, 8):  # the nearest point is that of 6.29
-        masks = prune(module, method, compression=compression, input_shape=SHAPE)
+        masks = prune(module, method, compression=compression, input_shape=SHAPE, one_shot=True)
         assert measure_size(module, SHAPE, masks).compression == pytest.approx(compression, rel=2e-3)
         shares.append(list(stage_pattern(layer_widths(module, masks, SHAPE)).values()))
     for of_one in shares:
@@ -74,7 +74,9 @@ def test_kernels_keep_in_proportion_at_every_position_and_meet_the_budget(tmp_pa
     method = f"uniform_sparsification[allocation=pattern:{path}]"
     for compression in (3, 6):
         generator = torch.Generator().manual_seed(0)
-        masks = prune(module, method, compression=compression, input_shape=SHAPE, generator=generator)
+        masks = prune(
+            module, method, compression=compression, input_shape=SHAPE, generator=generator, one_shot=True
+        )
         total = sum(p.numel() for p in module.parameters())
         assert total - (masks.total - masks.kept) == round(total / compression)
         found = kernel_pattern(module, masks, SHAPE)
@@ -97,7 +99,9 @@ def test_patterns_that_do_not_fit_are_refused(tmp_path):
     module = build("resnet20")
 
     def attempt(method, pattern):
-        prune(module, f"{method}[allocation=pattern:{pattern}]", compression=3, input_shape=SHAPE)
+        prune(
+            module, f"{method}[allocation=pattern:{pattern}]", compression=3, input_shape=SHAPE, one_shot=True
+        )
 
     with pytest.raises(ShrinkbenchError, match="the pattern is of 5 stages, this network has 3; take one"):
         attempt("channel_l1", "liu2019-vgg16")
@@ -137,6 +141,7 @@ def test_a_real_network_guides_another_from_the_command_line(tmp_path):
         f"uniform_sparsification[allocation=pattern:{tmp_path / 'found.json'}]",
         compression=4,
         input_shape=SHAPE,
+        one_shot=True,
     )
     ours = kernel_pattern(small, guided, SHAPE)
     shares = [float(ours[s].mean() / kept[s].mean()) for s in kept]

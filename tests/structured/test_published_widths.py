@@ -51,7 +51,7 @@ def check(target, network, card, parameters, multiply_adds, shape=None, batches=
     """Prune, cut out, and compare with the card's network, figure by figure and tensor by tensor."""
     full = get_model(network).input_shape
     module = build(network).eval()
-    masks = prune(module, target, compression=1.01, input_shape=shape or full, batches=batches)
+    masks = prune(module, target, input_shape=shape or full, batches=batches)
     small = shrink(module, masks, shape or full)
     assert count_parameters(small) == get_model(card).parameters == parameters
     assert count_multiply_adds(small, full) == get_model(card).multiply_adds == multiply_adds
@@ -99,7 +99,7 @@ def test_thinet_on_the_network_of_liu(kept, parameters, multiply_adds):
     module = build("torchvision/resnet50").eval()
     images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     batches = [(images, torch.zeros(1, dtype=torch.int64))]
-    masks = prune(module, f"thinet:resnet50-{kept}", compression=1.01, input_shape=(3, 64, 64), batches=batches)
+    masks = prune(module, f"thinet:resnet50-{kept}", input_shape=(3, 64, 64), batches=batches)
     small = shrink(module, masks, (3, 64, 64))
     assert count_parameters(small) == parameters - (256 + 512 + 1024 + 2048)
     assert count_multiply_adds(small, (3, 224, 224)) == multiply_adds
@@ -120,7 +120,7 @@ def test_regression_samples_the_inputs_of_blocks(network, card, multiply_adds):
     module = build(network).eval()
     images = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     batches = [(images, torch.zeros(1, dtype=torch.int64))]
-    masks = prune(module, "he2017:resnet-50-2x", compression=1.01, input_shape=(3, 64, 64), batches=batches)
+    masks = prune(module, "he2017:resnet-50-2x", input_shape=(3, 64, 64), batches=batches)
     masked = copy.deepcopy(module)
     masks.apply(masked)
     small = shrink(module, masks, (3, 64, 64))
@@ -177,7 +177,7 @@ def stream(module, images):
 )
 def test_scratch_b_epochs_follow_from_the_masks(target, network, epochs):
     module = build(network)
-    masks = prune(module, target, compression=1.01, input_shape=(3, 32, 32))
+    masks = prune(module, target, input_shape=(3, 32, 32))
     size = measure_size(module, (3, 32, 32), masks)
     recipe = RECIPES.get("cifar-train")
     assert scratch_b(recipe, large=size.multiply_adds, small=size.multiply_adds_kept).epochs == epochs
@@ -185,7 +185,7 @@ def test_scratch_b_epochs_follow_from_the_masks(target, network, epochs):
 
 def test_the_filters_of_smallest_norm_go():
     module = build("resnet56")
-    masks = prune(module, "li2017:resnet56-b", compression=1.1, input_shape=(3, 32, 32))
+    masks = prune(module, "li2017:resnet56-b", input_shape=(3, 32, 32))
     norms = module.layer1[2].conv1.weight.abs().sum((1, 2, 3))
     kept = masks["layer1.2.conv1.weight"].flatten(1).any(1)
     assert int(kept.sum()) == 6
@@ -229,14 +229,14 @@ def test_a_mismatched_network_is_told():
     with pytest.raises(
         ShrinkbenchError, match=r"keeps 14 filters of layer 'layer1.3.conv1', and this network has no"
     ):
-        prune(build("resnet20"), "li2017:resnet56-a", compression=2, input_shape=(3, 32, 32))
+        prune(build("resnet20"), "li2017:resnet56-a", input_shape=(3, 32, 32))
     images = [(torch.zeros(2, 3, 32, 32), torch.zeros(2).long())]
     with pytest.raises(
         ShrinkbenchError, match=r"35 inputs in 'layer1.0.conv1.weight', and this network has not"
     ):
-        prune(build("resnet20"), "he2017:resnet-50-2x", compression=2, input_shape=(3, 32, 32), batches=images)
+        prune(build("resnet20"), "he2017:resnet-50-2x", input_shape=(3, 32, 32), batches=images)
     with pytest.raises(ShrinkbenchError, match="this network has 16 filters there"):
-        prune(build("resnet56"), "li2017:resnet34-a", compression=2, input_shape=(3, 32, 32))
+        prune(build("resnet56"), "li2017:resnet34-a", input_shape=(3, 32, 32))
 
 
 def test_an_unknown_target_names_the_known_ones():
@@ -262,12 +262,11 @@ def test_uniform_counts_keep_the_same_share_and_one_at_least():
 
 def test_controls_of_a_target_keep_as_much_whatever_compression_is_asked_for():
     module = build("resnet56")
-    target = prune(module, "li2017:resnet56-a", compression=1.5, input_shape=(3, 32, 32))
+    target = prune(module, "li2017:resnet56-a", input_shape=(3, 32, 32))
     for score in ("magnitude", "random"):
         control = prune(
             module,
             f"{score}@li2017:resnet56-a",
-            compression=1.5,
             input_shape=(3, 32, 32),
             generator=torch.Generator().manual_seed(0),
         )

@@ -78,7 +78,9 @@ def pruned(name, network_name, compression):
     method = METHODS.get(name)
     if method.schedule.during is None:
         generator = torch.Generator().manual_seed(0)
-        return module, prune(module, name, compression=compression, batches=data, generator=generator)
+        return module, prune(
+            module, name, compression=compression, batches=data, generator=generator, one_shot=True
+        )
     module = copy.deepcopy(module)
     optimizer = torch.optim.SGD(module.parameters(), lr=1e-3)
     hook = training_hook(

@@ -134,7 +134,10 @@ def _grouped(ctx: NetworkView, scores: Scores) -> Grouping:
         means = rows.masked_fill(rows == -torch.inf, 0).mean(1).masked_fill(gone, -torch.inf).cpu()
         size = weight.numel() // weight.shape[1] + 2
         units[found.norm] = Units(
-            means, size if found.group is None else weights_per_unit(found.group, parameters), least=1
+            means,
+            size if found.group is None else weights_per_unit(found.group, parameters),
+            least=1,
+            scored=rows.shape[1],
         )
     if not units:
         _scales(ctx.module, coupling)  # says why

@@ -23,7 +23,7 @@ NAMES = [name for name in METHODS if not name.startswith("doctest")]
 NETWORKS = {"convolutional": ConvNet, "transformer": ViT}
 SHAPE = (3, 8, 8)
 # Structures that leave much of a network whole.
-SPANNING = {"heads", "neurons", "residual-blocks", "branches", "chained-channels", "scaled-channels"}
+SPANNING = {"heads", "neurons", "branches", "chained-channels", "scaled-channels"}
 SPANNING |= {"convolution-weights"}
 BIB = Path(__file__).parents[1] / "docs" / "references.bib"
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError, UnknownNameError
 from shrinkbench.network.dataflow import Geometry
-from shrinkbench.pruning import PruneContext, PruningMethod, prune
+from shrinkbench.pruning import PruneContext, PruningMethod, prunable_names, prune
 from shrinkbench.pruning.allocations.rules import layerwise
 from shrinkbench.pruning.units import STRUCTURES
 
@@ -246,6 +246,31 @@ def test_a_residual_branch_goes_whole():
             first, second = (masks[f"blocks.{block}.{name}"] for name in pair)
             assert bool(first.all()) == bool(first.any()) == bool(second.all()) == bool(second.any())
     assert masks["patches.weight"].all()
+
+
+def test_residual_blocks_are_branches_and_leave_with_their_biases():
+    assert STRUCTURES.get("residual-blocks") is STRUCTURES.get("branches")
+    masks = masks_of("residual-blocks", seeded(ViT), compression=1.5)
+    gone = [name for name in ("blocks.0.fc1", "blocks.1.fc1") if not masks[f"{name}.weight"].any()]
+    assert gone
+    assert not any(bool(masks[f"{name}.bias"].any()) for name in gone)
+
+
+def test_scores_of_units_add_up_to_those_of_their_prunable_weights():
+    """Biases and batch norms leave with a branch or a channel, and have no score: they are not in the sum."""
+    module = seeded(ConvNet)
+    ctx = PruneContext(module, prunable_names(module, input_shape=(3, 8, 8)), input_shape=(3, 8, 8))
+    scores = {name: torch.randn_like(w) for name, w in ctx.weights.items()}
+    (branch,) = STRUCTURES.get("branches").group(ctx, scores).units.values()
+    inside = sum(scores[f"{name}.weight"].sum() for name in ("grouped", "depthwise", "pointwise"))
+    torch.testing.assert_close(branch.sums, inside.reshape(1))
+    assert branch.total > branch.scored
+    mlp = nn.Sequential(nn.Linear(8, 6), nn.ReLU(), nn.Linear(6, 2))
+    ctx = PruneContext(mlp, ("0.weight",), input_shape=(8,))
+    rows = {"0.weight": torch.randn(6, 8)}
+    (neurons,) = STRUCTURES.get("channels").group(ctx, rows).units.values()
+    torch.testing.assert_close(neurons.sums, rows["0.weight"].sum(1))
+    assert neurons.size == 8 + 1 + 2
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,6 @@ ALIKE = {
     # A network of three residual blocks leaves them no choice.
     "sparse_structure_selection[allocation=layerwise]",
     "sparse_structure_selection[allocation=erdos-renyi-kernel]",
-    "sparse_structure_selection[structure=residual-blocks]",
 }
 
 

@@ -22,7 +22,6 @@ from shrinkbench.network.probe import (
     require_materialised,
     weight_parameters,
 )
-from shrinkbench.network.shortcuts import projections
 from shrinkbench.pruning.allocations.per_layer import counts_per_layer, keep_of_all
 from shrinkbench.pruning.allocations.rules import keep_counts
 from shrinkbench.pruning.context import Batches, Loss, PruneContext
@@ -364,7 +363,7 @@ def _grouped(method: PruningMethod, ctx: PruneContext, scores: Scores | UnitScor
 def _allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> Masks:
     """Spend the budget on units; where they overlap, find by bisection what comes closest from below."""
     if isinstance(ctx.amount, FractionPerLayer) and method.like is None:
-        skip = frozenset() if ctx.amount.projections else projections(ctx.flow)
+        skip = frozenset() if ctx.amount.projections else ctx.flow.projections
         counts = counts_per_layer(grouping.units, ctx.amount.fraction, ctx.amount.rounding, skip=skip)
         return _whole(grouping, keep_counts(grouping.units, counts), ctx)
     if isinstance(ctx.amount, ChannelFraction) and method.like is None:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.metrics import layer_densities, measure_size
 from shrinkbench.models import get_model
+from shrinkbench.network.probe import weight_parameters
 from shrinkbench.pruning import Masks, resolve
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, write_atomically
@@ -141,12 +142,15 @@ def _references(spec: RunSpec, data: BoundData) -> dict[str, str]:
 
 
 def _histogram(before: dict[str, Tensor], after: nn.Module, masks: Masks) -> WeightHistogram | None:
-    """60 equal bins over the range of the masked parameters before pruning."""
-    if not len(masks):
+    """60 equal bins over the range before pruning of masked weights: of what multiplies inputs.
+
+    Scales and shifts of batch norms, and biases, are masked with their channels and are no such weights.
+    """
+    parameters = {name: p for name, p in weight_parameters(after).items() if name in masks}
+    if not parameters:
         return None
-    parameters = dict(after.named_parameters())
-    old = torch.cat([before[name].flatten() for name in masks]).float().cpu()
-    new = torch.cat([parameters[name].detach()[masks[name]] for name in masks]).float().cpu()
+    old = torch.cat([before[name].flatten() for name in parameters]).float().cpu()
+    new = torch.cat([p.detach()[masks[name]] for name, p in parameters.items()]).float().cpu()
     limit = float(old.abs().max()) or 1.0
     edges = torch.linspace(-limit, limit, 61)
     return WeightHistogram(

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning import finetunings as finetunings
 from shrinkbench.pruning.allocations import rules as allocations
+from shrinkbench.pruning.code import origins_by_axis
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.schedules import before_training as schedules
@@ -19,6 +19,7 @@ from shrinkbench.pruning.schedules.schedule import Schedule
 from shrinkbench.pruning.structures import single as structures
 from shrinkbench.pruning.units import Scores, Structure, UnitScores
 from shrinkbench.registry import Registry
+from shrinkbench.sources import Origin, digest_of, origin_of_caller
 from shrinkbench.spec import MethodSpec
 
 Score = Callable[[PruneContext], Scores | UnitScores | Masks]
@@ -54,7 +55,7 @@ class PruningMethod:
     decided. ``needs`` names what is looked at beyond the weights (``data``, ``labels``, ``gradients``);
     ``batch_count`` is how many minibatches that takes; ``reference`` is a key of docs/references.bib. ``like``
     is the method whose layerwise proportions a control has; ``imposed`` are the axes that were changed from
-    what the score was registered with.
+    what the score was registered with. ``origin`` is the outside code that made the method, if any.
     """
 
     name: str
@@ -69,6 +70,7 @@ class PruningMethod:
     reference: str = ""
     like: PruningMethod | None = None
     imposed: tuple[str, ...] = ()
+    origin: Origin | None = field(default_factory=origin_of_caller, repr=False, compare=False)
 
     @property
     def summary(self) -> str:
@@ -95,10 +97,7 @@ class PruningMethod:
     def spec(self) -> MethodSpec:
         """The method as a value, for the key of a run; code from outside this package is part of it."""
         structure, score, allocation, schedule, finetuning = self.axes
-        functions = [
-            f for m in (self, self.like) if m is not None for f in (m.score, m.update) if f is not None
-        ]
-        outside = [f for f in functions if not f.__module__.startswith("shrinkbench.")]
+        outside = {origin for origins in origins_by_axis(self).values() for origin in origins}
         return MethodSpec(
             name=self.name,
             structure=structure,
@@ -107,21 +106,8 @@ class PruningMethod:
             schedule=schedule,
             finetuning=finetuning,
             start=self.schedule.start,
-            source=_source_digest(outside) if outside else None,
+            source=digest_of(outside),
         )
-
-
-def _source_digest(functions: Sequence[Callable[..., object]]) -> str:
-    """Of the files that define ``functions``: a score may call what stands beside it."""
-    texts = []
-    for function in functions:
-        try:
-            file = inspect.getsourcefile(function)
-            module = inspect.getmodule(function)
-            texts.append(inspect.getsource(module if module is not None and file else function))
-        except (OSError, TypeError):  # defined in an interactive session
-            texts.append(function.__code__.co_code.hex() + repr(function.__code__.co_consts))
-    return hashlib.sha256("\0".join(texts).encode()).hexdigest()
 
 
 METHODS: Registry[PruningMethod] = Registry("pruning method")
@@ -164,6 +150,8 @@ def pruning_method(
     'global'
     """
 
+    origin = origin_of_caller()
+
     def register(score: Score) -> Score:
         method = PruningMethod(
             name=name,
@@ -176,6 +164,7 @@ def pruning_method(
             needs=needs,
             batch_count=batch_count,
             reference=reference,
+            origin=origin,
         )
         if score.__name__ not in SCORES:
             SCORES.add(score.__name__, ScoreEntry(score, needs, batch_count, structure))

@@ -138,6 +138,7 @@ def predefined_named(name: str) -> PruningMethod | None:
         needs=() if target.choice == "l1" else ("data",),
         batch_count=1 if target.choice == "l1" else 8,
         reference=target.reference,
+        origin=None,
     )
 
 

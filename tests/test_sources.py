@@ -2,26 +2,21 @@
 
 import functools
 import importlib.util
+import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from shrinkbench.datasets import DATASETS
-from shrinkbench.datasets.extra import EXTRAS
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.models import MODELS
-from shrinkbench.pruning import FINETUNINGS, METHODS
+from shrinkbench.pruning import METHODS
 from shrinkbench.pruning.allocations.rules import ALLOCATIONS, layerwise
 from shrinkbench.pruning.code import outside_sources
-from shrinkbench.pruning.method import SCORES
-from shrinkbench.pruning.schedules.schedule import SCHEDULES
-from shrinkbench.pruning.units import STRUCTURES
 from shrinkbench.registry import Registry
 from shrinkbench.sources import Origin, digest_of, origin_of_caller, origin_of_file, origins_in
-from shrinkbench.training.recipe import RECIPES
 
 AXES = ("score", "structure", "allocation", "schedule", "finetuning", "update")
 
@@ -221,50 +216,77 @@ def test_code_without_a_file_counts_with_the_code_that_it_uses():
     assert digests(inner=3)[0] != function
 
 
-@pytest.fixture(scope="module")
-def built_in():
-    """Names that are built in: those that no other test has registered."""
-    return lambda registry: [name for name in registry if registry.origin(name) is None]
+BUILT_IN = """
+import json, sys
+sys.path[:0] = {path!r}
+from shrinkbench.datasets import DATASETS
+from shrinkbench.datasets.extra import EXTRAS
+from shrinkbench.models import MODELS
+from shrinkbench.pruning import FINETUNINGS, METHODS
+from shrinkbench.pruning.allocations.rules import ALLOCATIONS
+from shrinkbench.pruning.code import outside_sources
+from shrinkbench.pruning.method import SCORES
+from shrinkbench.pruning.schedules.schedule import SCHEDULES
+from shrinkbench.pruning.units import STRUCTURES
+from shrinkbench.registry import registered_from_outside
+from shrinkbench.training.recipe import RECIPES
 
-
-@pytest.mark.parametrize(
-    "registry",
-    [STRUCTURES, ALLOCATIONS, SCHEDULES, FINETUNINGS, SCORES, MODELS, DATASETS, EXTRAS, RECIPES],
-    ids=lambda registry: registry.kind,
-)
-def test_nothing_that_is_built_in_has_outside_code(registry, built_in):
-    assert len(built_in(registry)) > 2
-    for name in built_in(registry):
-        assert registry.source(name) is None, name
-
-
-def test_no_method_that_is_built_in_has_outside_code(built_in):
-    assert len(built_in(METHODS)) > 70
-    names = [
-        *built_in(METHODS),
+made = {{
+    "pruning method": [
         "random@global_gradient",
-        "magnitude@global_gradient",
         "lottery_ticket[finetuning=rewind-weights-3]",
         "global_magnitude[structure=1:4,schedule=iterative-30]",
         "network_slimming:70",
         "li2017:vgg16-a",
         "random@lottery_ticket[finetuning=rewind-weights-3]",
-    ]
-    for name in names:
-        assert outside_sources(METHODS.get(name)) == dict.fromkeys(AXES), name
-        assert METHODS.get(name).spec.source is None
-
-
-@pytest.mark.parametrize(
-    ("registry", "name"),
-    [
-        (SCHEDULES, "iterative-35"),
-        (FINETUNINGS, "rewind-weights-7"),
-        (STRUCTURES, "3:8"),
-        (EXTRAS, "cifar10-c/fog/3"),
-        (MODELS, "torchvision/resnet18"),
     ],
-)
-def test_built_in_families_have_no_outside_code(registry, name):
-    assert registry.origin(name) is None
-    assert registry.source(name) is None
+    "schedule": ["iterative-35"],
+    "fine-tuning mode": ["rewind-weights-7"],
+    "structure": ["3:8"],
+    "extra evaluation": ["cifar10-c/fog/3"],
+    "model": ["torchvision/resnet18"],
+}}
+found = {{}}
+axes = (STRUCTURES, SCORES, ALLOCATIONS, SCHEDULES, FINETUNINGS)
+for registry in (METHODS, *axes, MODELS, DATASETS, EXTRAS, RECIPES):
+    names = [*registry, *made.get(registry.kind, [])]
+    found[registry.kind] = {{n: [registry.source(n), registry.origin(n) is None] for n in names}}
+axes = [outside_sources(METHODS.get(n)) for n in found["pruning method"]]
+sources = [METHODS.get(n).spec.source for n in found["pruning method"]]
+print(json.dumps([found, axes, sources, len(registered_from_outside())]))
+"""
+
+
+@pytest.fixture(scope="module")
+def built_in():
+    """What a process that has loaded no plug-in says."""
+    text = BUILT_IN.format(path=sys.path)
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_nothing_that_is_built_in_has_outside_code(built_in):
+    found, _, _, registered = built_in
+    assert registered == 0
+    assert len(found) == 10
+    for kind, sources in found.items():
+        assert len(sources) > 2, kind
+        assert sources == {name: [None, True] for name in sources}, kind
+
+
+def test_no_axis_of_a_built_in_method_has_outside_code(built_in):
+    found, axes, sources, _ = built_in
+    assert len(axes) == len(found["pruning method"]) > 80
+    assert all(each == dict.fromkeys(AXES) for each in axes)
+    assert set(sources) == {None}
+
+
+def test_what_outside_code_makes_of_a_built_in_method_is_its_own():
+    own = origin_of_file(Path(__file__).resolve())
+    wanda = METHODS.get("wanda")
+    changed = replace(wanda, name="mine", batch_count=2)
+    assert (wanda.origin, changed.origin) == (None, own)
+    sources = {**outside_sources(changed)}
+    assert sources.pop("score") is not None
+    assert set(sources.values()) == {None}
+    assert changed == replace(changed, origin=None)

@@ -12,7 +12,10 @@ import torch
 from sample_networks import ConvNet, batches, seeded
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.models import MODELS
 from shrinkbench.pruning import METHODS, Masks, load_entry_points, load_plugin, plugins, prune
+from shrinkbench.pruning.allocations.rules import ALLOCATIONS
+from shrinkbench.training.recipe import RECIPES
 
 TUTORIAL = Path(__file__).parents[2] / "docs" / "add-a-method.md"
 
@@ -263,7 +266,10 @@ CARD = (
         ),
     ],
 )
-def test_a_plug_in_may_register_anything(tmp_path, text, names):
+def test_a_plug_in_may_register_anything(tmp_path, monkeypatch, text, names):
+    for registry in (MODELS, RECIPES, ALLOCATIONS):  # forget it afterwards
+        for table in ("_entries", "_spellings", "_resolvers"):
+            monkeypatch.setattr(registry, table, getattr(registry, table).copy())
     path = write(tmp_path, text)
     assert load_plugin(path) == names
     assert load_plugin(path) == names

@@ -5,6 +5,8 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import or_
 
 from torch import Tensor
 
@@ -19,7 +21,7 @@ from shrinkbench.pruning.schedules.schedule import Schedule
 from shrinkbench.pruning.structures import single as structures
 from shrinkbench.pruning.units import Scores, Structure, UnitScores
 from shrinkbench.registry import Registry
-from shrinkbench.sources import Origin, digest_of, origin_of_caller
+from shrinkbench.sources import Origin, digest_of, origin_of_caller, origin_of_maker
 from shrinkbench.spec import MethodSpec
 
 Score = Callable[[PruneContext], Scores | UnitScores | Masks]
@@ -70,7 +72,11 @@ class PruningMethod:
     reference: str = ""
     like: PruningMethod | None = None
     imposed: tuple[str, ...] = ()
-    origin: Origin | None = field(default_factory=origin_of_caller, repr=False, compare=False)
+    origin: Origin | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        makers = [origin for origin in (self.origin, origin_of_maker()) if origin is not None]
+        object.__setattr__(self, "origin", reduce(or_, makers) if makers else None)
 
     @property
     def summary(self) -> str:

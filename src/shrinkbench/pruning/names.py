@@ -78,7 +78,6 @@ def same_proportions(score: str, method: PruningMethod) -> PruningMethod:
         reference="blalock2020state",
         like=method,
         imposed=("structure", "allocation"),
-        origin=None,
     )
 
 

@@ -6,7 +6,7 @@ result of an older version is never taken for that of the present one.
 
 from shrinkbench.sources.callables import origins_in, same_value
 from shrinkbench.sources.loading import load_file, unload_file
-from shrinkbench.sources.origin import Origin, digest_of, origin_of_caller, origin_of_file
+from shrinkbench.sources.origin import Origin, digest_of, origin_of_caller, origin_of_file, origin_of_maker
 
 __all__ = [
     "Origin",
@@ -14,6 +14,7 @@ __all__ = [
     "load_file",
     "origin_of_caller",
     "origin_of_file",
+    "origin_of_maker",
     "origins_in",
     "same_value",
     "unload_file",

@@ -85,6 +85,8 @@ def _within(value: object) -> Iterator[object]:
     elif isinstance(value, MethodType):
         yield from (value.__func__, value.__self__)
     elif isinstance(value, type):
+        if value.__module__.partition(".")[0] in sys.stdlib_module_names:
+            return
         yield from value.__mro__[1:]
         if _file_of_module(value.__module__) is None:
             yield from vars(value).values()
@@ -115,7 +117,12 @@ def _content(cell: CellType) -> object:
 
 def _file_of_module(name: str) -> Path | None:
     file = getattr(sys.modules.get(name), "__file__", None)
-    return Path(file).resolve() if isinstance(file, str) else None
+    return _resolved(file) if isinstance(file, str) else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _resolved(file: str) -> Path:
+    return Path(file).resolve()
 
 
 def _globals_of(function: FunctionType) -> Iterator[tuple[str, Any]]:

@@ -9,6 +9,7 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -52,6 +53,15 @@ def origin_of_caller() -> Origin | None:
     return found
 
 
+def origin_of_maker() -> Origin | None:
+    """The outside code that makes the value whose ``__post_init__`` asks; ``None``: this package."""
+    for frame in _frames(sys._getframe(1)):
+        code = frame.f_code
+        if code.co_name not in ("__init__", "__post_init__") and not is_standard(code.co_filename):
+            return None if is_own(frame.f_globals.get("__name__")) else origin_of_caller()
+    return None
+
+
 def _frames(frame: FrameType | None) -> Iterator[FrameType]:
     while frame is not None:
         yield frame
@@ -63,11 +73,12 @@ def is_own(module: object) -> bool:
     return isinstance(module, str) and (module == PACKAGE or module.startswith(f"{PACKAGE}."))
 
 
+@lru_cache(maxsize=4096)
 def is_standard(filename: str) -> bool:
     """Whether the file belongs to Python itself."""
-    if filename.startswith("<frozen "):
-        return True
-    file = Path(filename)
+    if filename.startswith("<"):
+        return filename.startswith("<frozen ")
+    file = Path(filename).resolve()
     return file.is_relative_to(_STANDARD_LIBRARY) and not holds_libraries(file.parent)
 
 

@@ -138,7 +138,6 @@ def predefined_named(name: str) -> PruningMethod | None:
         needs=() if target.choice == "l1" else ("data",),
         batch_count=1 if target.choice == "l1" else 8,
         reference=target.reference,
-        origin=None,
     )
 
 

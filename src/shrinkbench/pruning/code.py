@@ -70,10 +70,10 @@ def _of_axis(axis: str, value: Any, maker: Origin | None) -> Origins:
     """Of what an axis calls, and of whoever registered it or, where nobody has, of who made the method."""
     registry = _REGISTRIES[axis]
     try:
-        registered = same_value(registry.get(value.name), value)
+        registered, namesake = registry.origin(value.name), registry.get(value.name)
     except ShrinkbenchError:  # no such name
-        registered = False
-    return origins_in(value) | _some(registry.origin(value.name) if registered else maker)
+        return origins_in(value) | _some(maker)
+    return origins_in(value) | _some(registered) | _some(None if same_value(namesake, value) else maker)
 
 
 def _some(origin: Origin | None) -> Origins:

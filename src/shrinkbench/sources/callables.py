@@ -85,7 +85,7 @@ def _within(value: object) -> Iterator[object]:
     elif isinstance(value, MethodType):
         yield from (value.__func__, value.__self__)
     elif isinstance(value, type):
-        if value.__module__.partition(".")[0] in sys.stdlib_module_names:
+        if str(value.__module__).partition(".")[0] in sys.stdlib_module_names:
             return
         yield from value.__mro__[1:]
         if _file_of_module(value.__module__) is None:

@@ -252,7 +252,7 @@ for registry in (METHODS, *axes, MODELS, DATASETS, EXTRAS, RECIPES):
     names = [*registry, *made.get(registry.kind, [])]
     found[registry.kind] = {{n: [registry.source(n), registry.origin(n) is None] for n in names}}
 axes = [outside_sources(METHODS.get(n)) for n in found["pruning method"]]
-sources = [METHODS.get(n).spec.source for n in found["pruning method"]]
+sources = [METHODS.get(n).spec.sources or None for n in found["pruning method"]]
 print(json.dumps([found, axes, sources, len(registered_from_outside())]))
 """
 

@@ -114,10 +114,6 @@ class Registry(Generic[T]):
         )
         raise UnknownNameError(f"unknown {self.kind} '{name}'; {hint}")
 
-    def source(self, name: str) -> str | None:
-        """PLACEHOLDER: digest of the outside code that registered ``name``."""
-        return None
-
     def names(self) -> tuple[str, ...]:
         """Registered names, in order of registration."""
         return tuple(self._entries)

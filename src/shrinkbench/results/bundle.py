@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 from shrinkbench.results.record import Quality, RunResult
 from shrinkbench.results.store import (
     PLAN_NAME,
@@ -21,7 +22,6 @@ from shrinkbench.results.store import (
     Problem,
     ResultStore,
     existing_store,
-    write_atomically,
 )
 from shrinkbench.spec import ExperimentSpec, RunSpec, Value, digest
 

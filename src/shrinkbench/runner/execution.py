@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 from shrinkbench.metrics import layer_densities, measure_size
 from shrinkbench.models import get_model
 from shrinkbench.pruning import METHODS, Masks
 from shrinkbench.results.record import RunResult
-from shrinkbench.results.store import ResultStore, write_atomically
+from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.pretraining import initial_network, pretraining_cost
 from shrinkbench.runner.provenance import Stopwatch, provenance
 from shrinkbench.runner.retraining import Stage, prune_and_train

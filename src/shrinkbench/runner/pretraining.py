@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import sha256_of
+from shrinkbench.files import sha256_of, write_atomically
 from shrinkbench.models import build, get_model, load_weights, read_state_dict
 from shrinkbench.pruning import Finetuning, save_tensors
-from shrinkbench.results.store import ResultStore, write_atomically
+from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.provenance import Stopwatch, provenance
 from shrinkbench.runner.workspace import BoundData, Workspace
 from shrinkbench.seeds import stream

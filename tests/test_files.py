@@ -48,7 +48,7 @@ def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypa
     if step == "fsync" and write is WRITERS["not durable"]:
         return  # it does not wait for the disk
     monkeypatch.setattr(*((os, "fsync") if step == "fsync" else (Path, "replace")), full)
-    with pytest.raises(ShrinkbenchError, match="cannot write .*No space left on device"):
+    with pytest.raises(ShrinkbenchError, match=r"cannot write .*No space left on device"):
         write(path)
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]

@@ -50,7 +50,7 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], object], *, d
         place = Path(os.path.realpath(path))  # a link stays one
         place.parent.mkdir(parents=True, exist_ok=True)
         # Not the umask's own call: it would change that of every thread for a moment.
-        temporary = place.with_name(f".{place.name[:100]}.{_unique()}.tmp")
+        temporary = place.with_name(f".{place.name[:100]}.{unique_suffix()}.tmp")
         handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             mode = stat.S_IMODE(os.fstat(handle).st_mode)
@@ -81,7 +81,7 @@ def _refuse_special(path: Path) -> None:
         raise ShrinkbenchError(f"{path} is {kind}, not a file that can be replaced; name a file to write")
 
 
-def _unique() -> str:
+def unique_suffix() -> str:
     """A part of a name that no other process has, on this host or on one that shares its disk."""
     host = re.sub(r"[^A-Za-z0-9-]", "", platform.node())[:40]
     return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"

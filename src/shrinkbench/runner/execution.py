@@ -116,7 +116,9 @@ def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path
         validation=training.validation,
         further={
             extra.name: evaluate(
-                module, data.extra(workspace.extra(extra.name)), precision=spec.recipe.precision
+                module,
+                data.extra(workspace.extra(extra.name, revision=extra.revision)),
+                precision=spec.recipe.precision,
             )
             for extra in spec.extra
         },

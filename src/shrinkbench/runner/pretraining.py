@@ -37,7 +37,8 @@ def initial_network(spec: RunSpec, workspace: Workspace, data: BoundData) -> nn.
     if spec.method.start == "initialisation":
         return module
     if spec.weights.kind == "file" and spec.weights.digest is not None:
-        load_weights(module, workspace.weights[spec.weights.digest], card=get_model(spec.model))
+        digest = spec.weights.digest
+        load_weights(module, workspace.weights[digest], card=get_model(spec.model), sha256=digest)
     if spec.pretraining is not None:
         folder = ensure_pretrained(spec.pretraining, workspace)
         module.load_state_dict(read_state_dict(folder / "weights.safetensors"))

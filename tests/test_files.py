@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import write_atomically
+from shrinkbench.files import check_target, write_atomically
 from shrinkbench.pruning import Masks
 from shrinkbench.training.checkpoint import save_checkpoint
 
@@ -94,6 +94,11 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path):
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(ShrinkbenchError, match="cannot write"):
         write_atomically(tmp_path / "file" / "below", b"new")
+
+
+def test_a_place_below_a_device_is_told_before_the_work():
+    with pytest.raises(ShrinkbenchError, match="cannot write /dev/null/x: Not a directory"):
+        check_target(Path("/dev/null/x"))
 
 
 def test_file_and_name_reach_the_disk(tmp_path, monkeypatch):

@@ -45,8 +45,8 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], object], *, d
     can be made again at any time need not wait. Raises ``ShrinkbenchError`` where ``path`` is a device, pipe,
     socket or folder, or the disk refuses; nothing is left behind then.
     """
+    check_target(path)
     try:
-        _refuse_special(path)
         place = Path(os.path.realpath(path))  # a link stays one
         place.parent.mkdir(parents=True, exist_ok=True)
         # Not the umask's own call: it would change that of every thread for a moment.
@@ -65,20 +65,29 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], object], *, d
         if durable:
             _sync_folder(place.parent)
     except OSError as error:
-        raise ShrinkbenchError(
-            f"cannot write {path}: {error.strerror or error}; choose a folder that can be written"
-        ) from None
+        raise _unwritable(path, error) from None
 
 
-def _refuse_special(path: Path) -> None:
-    """A rename would put a file in the place of a device, and fail on a folder only after the writing."""
+def check_target(path: Path) -> None:
+    """Refuse a place that :func:`write_atomically` would refuse, before there is anything to write.
+
+    A rename would put a file in the place of a device, and fails on a folder only after the writing.
+    """
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
         return
+    except OSError as error:
+        raise _unwritable(path, error) from None
     if not stat.S_ISREG(mode):
         kind = "a folder" if stat.S_ISDIR(mode) else "a device, pipe or socket"
         raise ShrinkbenchError(f"{path} is {kind}, not a file that can be replaced; name a file to write")
+
+
+def _unwritable(path: Path, error: OSError) -> ShrinkbenchError:
+    return ShrinkbenchError(
+        f"cannot write {path}: {error.strerror or error}; choose a folder that can be written"
+    )
 
 
 def unique_suffix() -> str:

@@ -33,8 +33,8 @@ def settled(monkeypatch):
 @pytest.fixture
 def hashed(monkeypatch):
     """The names of the files that are hashed, in no particular order."""
-    names, real = [], content._hash
-    monkeypatch.setattr(content, "_hash", lambda path: (names.append(path.name), real(path))[1])
+    names, real = [], content.hash_file
+    monkeypatch.setattr(content, "hash_file", lambda path: (names.append(path.name), real(path))[1])
     return names
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from shrinkbench.datasets.content import contents_of
+from shrinkbench.datasets.content import contents_of, hash_file, state_of
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import cache_folder, fetch, sha256_of, unique_suffix
+from shrinkbench.files import cache_folder, fetch, unique_suffix
 
 _SUMS = "sha256.json"
 
@@ -50,15 +50,16 @@ def cached_arrays(key: str, fill: Callable[[Path], None]) -> Path:
 
     def fill_and_hash(folder: Path) -> None:
         fill(folder)
-        sums = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+        sums = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
         (folder / _SUMS).write_text(json.dumps(sums), encoding="ascii")
 
     folder = cached_folder(key, fill_and_hash)
     try:
         sums = json.loads((folder / _SUMS).read_bytes())
-        contents = contents_of(folder, list(sums))
-        damaged = [name for row, name in enumerate(sums) if contents.digest(row) != sums[name]]
-    except (OSError, ValueError, AttributeError):
+        touched = [n for n, (state, _) in sums.items() if tuple(state) != state_of((folder / n).stat())]
+        contents = contents_of(folder, touched)
+        damaged = [name for row, name in enumerate(touched) if contents.digest(row) != sums[name][1]]
+    except (OSError, ValueError, TypeError, AttributeError):
         damaged = [_SUMS]
     if damaged:
         raise ShrinkbenchError(

@@ -51,7 +51,7 @@ class Contents:
         try:
             with path.open("rb") as file:
                 content = file.read()
-                state = _state(os.fstat(file.fileno()))
+                state = state_of(os.fstat(file.fileno()))
         except OSError as error:
             raise _unreadable(path, error) from None
         if state != tuple(self.states[row].tolist()):
@@ -62,8 +62,8 @@ class Contents:
         """Refuse a file whose bytes are others than those that were hashed."""
         path = self.root / self.names[row]
         try:
-            if _state(path.stat()) != tuple(self.states[row].tolist()):
-                self._compare(row, _hash(path)[1])
+            if state_of(path.stat()) != tuple(self.states[row].tolist()):
+                self._compare(row, hash_file(path)[1])
         except OSError as error:
             raise _unreadable(path, error) from None
 
@@ -95,7 +95,7 @@ def _entries(folder: Path, names: Sequence[str]) -> list[Entry]:
     prefix = f"{folder}/"
     for name in names:
         try:
-            state = _state(os.stat(prefix + name))  # noqa: PTH116 - a path object takes longer
+            state = state_of(os.stat(prefix + name))  # noqa: PTH116 - a path object takes longer
             if name not in known or known[name][0] != state:
                 unknown.append(folder / name)
         except OSError as error:
@@ -120,24 +120,26 @@ def _remembered(memory: Path) -> Mapping[str, Entry]:
 
 def _hash_all(paths: Sequence[Path]) -> dict[str, Entry]:
     def part(start: int) -> list[tuple[str, Entry]]:
-        return [(path.name, _hash(path)) for path in paths[start::_THREADS]]
+        return [(path.name, hash_file(path)) for path in paths[start::_THREADS]]
 
     with ThreadPoolExecutor(_THREADS) as pool:
         return dict(entry for found in pool.map(part, range(min(_THREADS, len(paths)))) for entry in found)
 
 
-def _hash(path: Path) -> Entry:
+def hash_file(path: Path) -> Entry:
+    """State and SHA-256 (hex) of a file; a state of -1 where it changed too recently to be relied on."""
     try:
         with path.open("rb") as file:
             now = time.time_ns()
-            state = _state(os.fstat(file.fileno()))
+            state = state_of(os.fstat(file.fileno()))
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
         raise _unreadable(path, error) from None
     return (state if now - max(state[2:]) > TICK else _NO_STATE), sha256
 
 
-def _state(found: os.stat_result) -> State:
+def state_of(found: os.stat_result) -> State:
+    """What of a file's status tells that it is another, or has been written to."""
     return found.st_ino & (2**63 - 1), found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 

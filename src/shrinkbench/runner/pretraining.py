@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import sha256_of, write_atomically
+from shrinkbench.files import check_target, sha256_of, write_atomically
 from shrinkbench.models import build, get_model, load_weights, read_state_dict
 from shrinkbench.pruning import Finetuning, save_tensors
 from shrinkbench.results.store import ResultStore
@@ -112,9 +112,9 @@ def pretrain(
 
     A call that was killed goes on where it stopped, as long as ``workspace.root`` is the same folder.
     """
+    check_target(out)
     folder = ensure_pretrained(spec, workspace, on_epoch=on_epoch)
     tensors = read_state_dict(folder / "weights.safetensors")
-    out.parent.mkdir(parents=True, exist_ok=True)
     save_tensors(tensors, out)
     card = {
         "name": out.stem,

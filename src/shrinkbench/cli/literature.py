@@ -11,6 +11,7 @@ import typer
 
 from shrinkbench.cli.options import AsJson, CorpusDir
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 
 if TYPE_CHECKING:
     from shrinkbench.literature.corpus import Corpus
@@ -41,7 +42,7 @@ def summary(corpus: CorpusDir = None, out: OutDir = None, as_json: AsJson = Fals
     found = summarise(load_corpus(corpus), keep=keep or ())
     text = json.dumps(found.as_json(), indent=2, ensure_ascii=False)
     if out is not None:
-        _write(out / "summary.json", text + "\n")
+        write_atomically(out / "summary.json", (text + "\n").encode())
     if as_json:
         typer.echo(text)
     else:
@@ -63,7 +64,7 @@ def table1(corpus: CorpusDir = None, out: OutDir = None, as_json: AsJson = False
         write_table(out / "table1.csv", columns, rows)
         lines = [f"{row['dataset']} & {row['architecture']} & {row['papers']} \\\\" for row in rows]
         head = "\\begin{tabular}{llr}\nDataset & Architecture & Papers \\\\\n\\hline\n"
-        _write(out / "table1.tex", head + "\n".join(lines) + "\n\\end{tabular}\n")
+        write_atomically(out / "table1.tex", (head + "\n".join(lines) + "\n\\end{tabular}\n").encode())
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
@@ -149,7 +150,7 @@ def lint(
     rows = [asdict(finding) for finding in findings]
     text = json.dumps(rows, indent=2, ensure_ascii=False)
     if out is not None:
-        _write(out / "lint.json", text + "\n")
+        write_atomically(out / "lint.json", (text + "\n").encode())
     if as_json:
         typer.echo(text)
     else:
@@ -225,16 +226,6 @@ def convert(
     typer.echo(
         f"{len(loaded.papers)} papers, {len(loaded.facts)} facts -> {', '.join(p.name for p in paths)} in {out}"
     )
-
-
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ShrinkbenchError(
-            f"cannot write {path}: {error.strerror or error}; choose a folder that can be written"
-        ) from None
 
 
 def _print_summary(found: Summary) -> None:
@@ -341,7 +332,7 @@ def _write_graph(comparisons: ComparisonGraph, out: Path) -> None:
 
     edges = [{"paper": source, "compares_to": target} for source, target in comparisons.edges]
     write_table(out / "comparisons.csv", ("paper", "compares_to"), edges)
-    _write(out / "comparisons.dot", as_dot(comparisons))
+    write_atomically(out / "comparisons.dot", as_dot(comparisons).encode())
     with figure_style():
         drawn = draw_graph(comparisons)
     save(drawn, out / "comparison_graph")

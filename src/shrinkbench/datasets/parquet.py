@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shrinkbench.datasets.cache import cached_folder
+from shrinkbench.datasets.cache import cached_arrays
 from shrinkbench.datasets.folders import validation_as_test
 from shrinkbench.datasets.revision import combined_digest, file_digest
 from shrinkbench.errors import ShrinkbenchError
@@ -38,7 +38,7 @@ class ParquetImages:
 
     @cached_property
     def _folder(self) -> Path:
-        return cached_folder(f"encoded/{self.digest}", self._unpack)
+        return cached_arrays(f"rows/{self.digest}", self._unpack)
 
     @cached_property
     def _ends(self) -> np.ndarray:
@@ -76,6 +76,10 @@ class ParquetImages:
                     ends.append(stream.tell())
         if not labels:
             raise ShrinkbenchError(f"{self.files[0]} holds no rows; replace it")
+        if self.digest != digest_of_parquet(self.files, self.class_names):
+            raise ShrinkbenchError(
+                f"{self.files[0]} or a file beside it changed while it was read; start again when it is whole"
+            )
         for name, values in (("labels", labels), ("ends", ends), ("firsts", firsts)):
             np.save(folder / f"{name}.npy", np.array(values, dtype=np.int64))
 
@@ -124,9 +128,12 @@ def _part_of(file: Path) -> str | None:
 
 def open_parquet(files: Sequence[Path], class_names: tuple[str, ...]) -> ParquetImages:
     """The rows of ``files`` as encoded images; nothing is read but the bytes for the digest."""
-    return ParquetImages(
-        tuple(files), combined_digest([*map(file_digest, files), "\n".join(class_names)]), class_names
-    )
+    return ParquetImages(tuple(files), digest_of_parquet(files, class_names), class_names)
+
+
+def digest_of_parquet(files: Sequence[Path], class_names: tuple[str, ...]) -> str:
+    """SHA-256 (hex) over the bytes of ``files`` and the names by which their labels are read."""
+    return combined_digest([*map(file_digest, files), "\n".join(class_names)])
 
 
 def class_names_of(files: Sequence[Path]) -> tuple[str, ...]:

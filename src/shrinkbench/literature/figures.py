@@ -9,6 +9,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 from shrinkbench.literature.corpus import Corpus
 from shrinkbench.literature.curve_figures import draw_families, draw_fragmentation, draw_variability
 from shrinkbench.literature.curves import (
@@ -73,8 +74,7 @@ def write_figures(
                 paths.append(folder / f"{plate.name}.csv")
         captions.append(f"## {plate.name}\n\n{plate.caption}\n")
         written.append((plate, paths))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "captions.md").write_text("\n".join(captions), encoding="utf-8")
+    write_atomically(folder / "captions.md", "\n".join(captions).encode(), durable=False)
     return tuple(written)
 
 

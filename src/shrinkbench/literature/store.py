@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import Field
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 from shrinkbench.literature.corpus import Corpus, Finding
 from shrinkbench.literature.export import PAPERS, is_export, read_export, split_names
 from shrinkbench.literature.rules import Rules
@@ -80,7 +81,7 @@ def write_corpus(corpus: Corpus, folder: Path) -> list[Path]:
         write_table(folder / name, list(kind.model_fields), (_cells(value) for value in values))
     text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
     path = folder / CORPUS_FILE
-    path.write_text(text + "\n", encoding="utf-8")
+    write_atomically(path, f"{text}\n".encode())
     return [path, *(folder / name for name in tables)]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -68,16 +69,11 @@ def read_table(path: Path, columns: Iterable[str], *, remedy: str) -> list[Row]:
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
     """Write records to ``path``; missing values become empty cells."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(columns), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({c: "" if row[c] is None else row[c] for c in columns} for row in rows)
-    except OSError as error:
-        raise ShrinkbenchError(
-            f"cannot write {path}: {error.strerror or error}; choose a folder that can be written"
-        ) from None
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({c: "" if row[c] is None else row[c] for c in columns} for row in rows)
+    write_atomically(path, text.getvalue().encode(), durable=False)
 
 
 def _decoded(path: Path, remedy: str) -> str:

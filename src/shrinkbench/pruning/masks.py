@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 from shrinkbench.training.hook import Hook
 
 
@@ -109,18 +109,14 @@ class Masks(Mapping[str, Tensor]):
 def save_tensors(
     tensors: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file in one step: through a temporary file beside it and a rename."""
+    """Write a safetensors file in one step; an error says where the disk refused."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    plain = {n: t.detach().contiguous().clone() for n, t in tensors.items()}
     try:
-        save_file(
-            {n: t.detach().contiguous().clone() for n, t in tensors.items()}, temporary, dict(metadata or {})
-        )
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        write_atomically(path, lambda place: save_file(plain, place, dict(metadata or {})))
+    except SafetensorError as error:  # its own kind, for a full disk too
         raise ShrinkbenchError(f"cannot write {path}: {error}; choose another place") from None
 
 

@@ -14,13 +14,14 @@ from pathlib import Path
 import pandas as pd
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 from shrinkbench.report.page.html import render_page, write_report
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.compare import Curve, curves, groups
 from shrinkbench.report.statistics.observations import Observations, observe
 from shrinkbench.report.tables import plus_minus
 from shrinkbench.results.bundle import Bundle, read_source, verify, write_bundle
-from shrinkbench.results.store import Problem, write_atomically
+from shrinkbench.results.store import Problem
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import check_target, write_atomically
 from shrinkbench.results.record import Quality, RunResult
 from shrinkbench.results.store import (
     PLAN_NAME,
@@ -21,7 +22,6 @@ from shrinkbench.results.store import (
     Problem,
     ResultStore,
     existing_store,
-    write_atomically,
 )
 from shrinkbench.spec import ExperimentSpec, RunSpec, Value, digest
 
@@ -53,6 +53,7 @@ class Bundle:
 
 def write_bundle(store_dir: Path, out: Path) -> Bundle:
     """Pack plan and results of ``store_dir`` into the zip file ``out``; equal results give equal bytes."""
+    check_target(out)
     bundle = read_source(store_dir)
     if not bundle.results:
         raise ShrinkbenchError(f"{store_dir} holds no results to bundle; run a sweep into it first")

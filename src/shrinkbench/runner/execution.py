@@ -10,12 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 from shrinkbench.metrics import layer_densities, measure_size
 from shrinkbench.models import get_model
 from shrinkbench.network.probe import weight_parameters
 from shrinkbench.pruning import Masks, resolve
 from shrinkbench.results.record import RunResult
-from shrinkbench.results.store import ResultStore, write_atomically
+from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.pretraining import pretraining_cost
 from shrinkbench.runner.provenance import Stopwatch, provenance
 from shrinkbench.runner.retraining import Stage, prune_and_train
@@ -114,7 +115,9 @@ def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path
         validation=training.validation,
         further={
             extra.name: evaluate(
-                module, data.extra(workspace.extra(extra.name)), precision=spec.recipe.precision
+                module,
+                data.extra(workspace.extra(extra.name, revision=extra.revision)),
+                precision=spec.recipe.precision,
             )
             for extra in spec.extra
         },

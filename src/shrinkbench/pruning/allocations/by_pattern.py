@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 from shrinkbench.network.stages import same_stages, stages_of
 from shrinkbench.pruning.allocations.rules import (
     ALLOCATIONS,
@@ -59,12 +60,8 @@ class Pattern(Value):
 
     def save(self, path: Path) -> None:
         """Write the pattern as JSON."""
-        try:
-            path.write_text(json.dumps(self.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ShrinkbenchError(
-                f"cannot write {path}: {error.strerror or error}; choose another place"
-            ) from None
+        text = json.dumps(self.model_dump(mode="json"), indent=1)
+        write_atomically(path, f"{text}\n".encode())
 
     @classmethod
     def load(cls, path: Path) -> Pattern:

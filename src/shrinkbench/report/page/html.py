@@ -18,6 +18,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 from shrinkbench.plotting import FORMATS
 from shrinkbench.report import checklist as checklists
 from shrinkbench.report.beside import Task, drawing_beside
@@ -41,7 +42,7 @@ from shrinkbench.report.tables import TEXTS, Table, all_tables, latency_table, p
 from shrinkbench.report.verdict import BASES, Verdict, Win, reach_verdict
 from shrinkbench.results.frame import to_frame
 from shrinkbench.results.record import RunResult
-from shrinkbench.results.store import Plan, Problem, existing_store, write_atomically
+from shrinkbench.results.store import Plan, Problem, existing_store
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,9 @@
 """What the documentation says is true: its code runs, its references exist, its links lead somewhere."""
 
 import re
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from shrinkbench.datasets import DATASETS
 from shrinkbench.models import MODELS
@@ -11,7 +11,6 @@ from shrinkbench.pruning import METHODS
 from shrinkbench.spec import read_experiments
 from shrinkbench.training import RECIPES
 
-ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 BIBLIOGRAPHY = ROOT / "docs" / "references.bib"
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from made_corpus import corpus, fact, paper
+from places import SHARED
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.literature import Corpus, load_corpus, summarise, write_corpus
@@ -34,7 +35,7 @@ def test_every_fact_has_a_source(export: Corpus, bundled: Corpus) -> None:
 
 def test_bundled_values_equal_the_tables(bundled: Corpus, paper_text: str) -> None:
     del paper_text  # only to skip where the shared folder is absent
-    shared = Path(__file__).parents[2].parent / "shared" / "facts" / "rethinking_tables.csv"
+    shared = SHARED / "facts" / "rethinking_tables.csv"
     with shared.open(encoding="utf-8", newline="") as file:
         wanted = Counter(
             (row["table"], row["dataset"].split()[0], float(row["mean"]), row["std"] and float(row["std"]))

@@ -2,16 +2,16 @@
 
 import re
 from importlib.metadata import EntryPoint
-from pathlib import Path
 
 import pytest
 import torch
+from places import ROOT
 from sample_networks import ConvNet, batches, seeded
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning import METHODS, Masks, load_entry_points, load_plugin, plugins, prune
 
-TUTORIAL = Path(__file__).parents[2] / "docs" / "add-a-method.md"
+TUTORIAL = ROOT / "docs" / "add-a-method.md"
 
 
 def blocks_of_the_tutorial():

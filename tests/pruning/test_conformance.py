@@ -7,10 +7,10 @@ why; a network of either kind must be left for it.
 import copy
 import itertools
 import re
-from pathlib import Path
 
 import pytest
 import torch
+from places import ROOT
 from sample_networks import ConvNet, Odd, ViT, batches, largest_unit, seeded
 
 from shrinkbench.errors import ShrinkbenchError
@@ -25,7 +25,7 @@ SHAPE = (3, 8, 8)
 # Structures that leave much of a network whole.
 SPANNING = {"heads", "neurons", "residual-blocks", "branches", "chained-channels", "scaled-channels"}
 SPANNING |= {"convolution-weights"}
-BIB = Path(__file__).parents[1] / "docs" / "references.bib"
+BIB = ROOT / "docs" / "references.bib"
 
 
 def target_for(method, whole=2.2):

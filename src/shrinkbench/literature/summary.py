@@ -139,11 +139,6 @@ def _numbers(corpus: Corpus, counted: Selection, four: tuple[Pair, ...]) -> dict
     }
 
 
-def usages(corpus: Corpus, *, keep: Collection[str] = ()) -> tuple[Usage, ...]:
-    """Every pair with the number of papers that use it, commonest first: Table 1 without its lower bound."""
-    return _uses(corpus, select(corpus, "counts", keep=keep).results)
-
-
 def pairs_per_paper(corpus: Corpus, results: Iterable[Normalised]) -> dict[str, int]:
     """How many pairs each paper uses, toy datasets left out; papers with none are left out as in Figure 4."""
     used: dict[str, set[Pair]] = {}

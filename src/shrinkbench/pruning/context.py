@@ -121,11 +121,6 @@ class PruneContext:
 
     # Data
 
-    @property
-    def has_data(self) -> bool:
-        """Whether there are batches to score on."""
-        return self._source is not None
-
     def each_batch(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches that scoring may use, on the network's device and in its precision.
 

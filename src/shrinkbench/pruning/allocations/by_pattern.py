@@ -87,7 +87,7 @@ def _channels(source: str, shares: Mapping[float, tuple[float, ...]]) -> Pattern
     return Pattern(kind="channels", source=source, points=tuple(points))
 
 
-# Compressions are those of the networks that the shares make (guided_counts), means of five runs.
+# Compressions are those of the networks that the shares make, means of five runs.
 PUBLISHED = {
     "liu2019-vgg16": _channels(
         "Liu et al. 2019, Table 21: VGG-16 on CIFAR-10 by network slimming, 10 to 60 % of channels removed",

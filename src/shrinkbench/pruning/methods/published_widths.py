@@ -194,10 +194,3 @@ def keep_counts(
         keep[layer] = torch.zeros(group.units, dtype=torch.bool)
         keep[layer][ranked[:count]] = True
     return masks_of_units(module, coupling, keep)
-
-
-def uniform_counts(coupling: Coupling, kept: float) -> dict[str, int]:
-    """The same share ``kept`` of every group that can lose units, one unit at least."""
-    if not 0 < kept <= 1:
-        raise ShrinkbenchError(f"a share of {kept:g} cannot be kept; give one above 0 and at most 1")
-    return {group.layer: max(1, round(group.units * kept)) for group in coupling.free}

@@ -12,7 +12,7 @@ from made_corpus import corpus, fact, paper
 from places import SHARED
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.literature import Corpus, load_corpus, summarise, write_corpus
+from shrinkbench.literature import Corpus, load_corpus, summarise_corpus, write_corpus
 from shrinkbench.literature.schema import UNPRUNED, Fact
 
 
@@ -24,7 +24,7 @@ def test_conversion_loses_nothing(export: Corpus, tmp_path: Path) -> None:
     assert again.listings == export.listings
     assert again.rules == export.rules
     assert again.findings == export.findings
-    before, after = summarise(export).as_json(), summarise(again).as_json()
+    before, after = summarise_corpus(export).as_json(), summarise_corpus(again).as_json()
     assert before | {"origin": ""} == after | {"origin": ""}
 
 

@@ -16,7 +16,7 @@ from shrinkbench.report.diagram import critical_difference_figure
 from shrinkbench.report.figures import efficiency_figure, tradeoff_figure
 from shrinkbench.report.layer_figures import weight_figure
 from shrinkbench.report.page.citations import bibtex, cite, parse_bibtex
-from shrinkbench.report.page.origin import as_toml, trace
+from shrinkbench.report.page.origin import as_toml, trace_origin
 from shrinkbench.report.statistics.compare import at_equal, at_equal_budget, curve_summaries, pairwise, winners
 from shrinkbench.report.statistics.observations import aggregate, observe
 from shrinkbench.report.statistics.ranks import rank_methods
@@ -299,7 +299,7 @@ def test_citations_name_what_they_are_for():
 
 
 def test_origin_lists_every_value_once():
-    origin = trace(make_results(), None)
+    origin = trace_origin(make_results(), None)
     assert [d.name for d in origin.recipes] == ["cifar-finetune", "pretrain"]
     assert {d.name for d in origin.datasets} == {"cifar10", "imagenet"}
     assert dict(origin.recipes[0].values)["epochs"] == "30"

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from shrinkbench.literature.curves import CHANGES, EFFICIENCIES, Curve, Pair, Panel
+from shrinkbench.literature.curves import CHANGES, EFFICIENCIES, Pair, PublishedCurve, PublishedPanel
 from shrinkbench.literature.standard import FamilyPanel
 from shrinkbench.plotting import COLOURS, COLUMN_WIDTH, LINES, MARKERS, PAGE_WIDTH, new_figure, series_style
 
@@ -75,7 +75,7 @@ def draw_families(panels: Sequence[FamilyPanel]) -> Figure:
     return figure
 
 
-def draw_fragmentation(panels: Sequence[Panel]) -> Figure:
+def draw_fragmentation(panels: Sequence[PublishedPanel]) -> Figure:
     """Figure 3: a column per pair, a row per choice of metrics, a curve per method, coloured by year."""
     pairs = list(dict.fromkeys(panel.pair for panel in panels))
     rows = [
@@ -113,7 +113,9 @@ def draw_fragmentation(panels: Sequence[Panel]) -> Figure:
     return figure
 
 
-def draw_variability(magnitude: Sequence[Curve], other: Sequence[Curve], pair: Pair) -> Figure:
+def draw_variability(
+    magnitude: Sequence[PublishedCurve], other: Sequence[PublishedCurve], pair: Pair
+) -> Figure:
     """Figure 5: magnitude pruning in its variants above, all other methods below, one pair of axes."""
     figure = new_figure(width=COLUMN_WIDTH, height=5.4)
     top, bottom = figure.subplots(2, 1, sharex=True, sharey=True)
@@ -146,7 +148,7 @@ def legend_columns(labels: Collection[str], *, width: float, fontsize: float, mo
     return max(1, min(most, int(width / entry)))
 
 
-def _looks(panels: Sequence[Panel]) -> dict[str, _Look]:
+def _looks(panels: Sequence[PublishedPanel]) -> dict[str, _Look]:
     """A look per method: colour by year where years differ, markers in order within a year."""
     methods = sorted({(curve.year, curve.label) for panel in panels for curve in panel.curves})
     years = sorted({year for year, _ in methods})
@@ -167,7 +169,7 @@ def _year_colours(years: Sequence[int]) -> dict[int, str]:
     return {year: to_hex(scale(0.72 * index / max(len(years) - 1, 1))) for index, year in enumerate(years)}
 
 
-def _draw_panel(axes: Axes, panel: Panel, looks: dict[str, _Look]) -> None:
+def _draw_panel(axes: Axes, panel: PublishedPanel, looks: dict[str, _Look]) -> None:
     for curve in panel.curves:
         _draw_curve(axes, curve, looks[curve.label])
     xs = [point.x for curve in panel.curves for point in curve.points]
@@ -187,7 +189,7 @@ def powers_of_two(axes: Axes, low: float, high: float) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _draw_curve(axes: Axes, curve: Curve, look: _Look) -> None:
+def _draw_curve(axes: Axes, curve: PublishedCurve, look: _Look) -> None:
     """One curve in percent, with a bar where a spread is known; dense ones as dots, without a line."""
     dense = len(curve.points) > DENSE
     xs, ys = [point.x for point in curve.points], [100 * point.y for point in curve.points]

@@ -19,9 +19,9 @@ from shrinkbench.literature.corpus import Corpus
 from shrinkbench.literature.curves import (
     CHANGES,
     EFFICIENCIES,
-    Curve,
     Pair,
-    Point,
+    PublishedCurve,
+    PublishedPoint,
     is_plottable,
     tradeoff_curves,
 )
@@ -53,8 +53,8 @@ class OverlayPanel:
 
     x: str
     y: str
-    own: tuple[Curve, ...]
-    published: tuple[Curve, ...]
+    own: tuple[PublishedCurve, ...]
+    published: tuple[PublishedCurve, ...]
 
     @property
     def floor(self) -> float:
@@ -63,7 +63,7 @@ class OverlayPanel:
         return min(ys) - max(2 * (max(ys) - min(ys)), LEAST_ROOM)
 
     @property
-    def beyond(self) -> tuple[tuple[Curve, Point], ...]:
+    def beyond(self) -> tuple[tuple[PublishedCurve, PublishedPoint], ...]:
         """Own points below :attr:`floor`."""
         return tuple((curve, p) for curve in self.own for p in curve.points if p.y < self.floor)
 
@@ -236,11 +236,11 @@ def _panel(
     for pair in pairs:
         for curve in tradeoff_curves(corpus, results, pair=pair, x=x, y=y):
             label = f"{curve.label} ({pair[1]})" if len(pairs) > 1 else curve.label
-            published.append(Curve(label, curve.paper, curve.year, curve.points))
+            published.append(PublishedCurve(label, curve.paper, curve.year, curve.points))
     return OverlayPanel(x, y, _own_curves(pruned, x, y), tuple(published))
 
 
-def _own_curves(pruned: pd.DataFrame, x: str, y: str) -> tuple[Curve, ...]:
+def _own_curves(pruned: pd.DataFrame, x: str, y: str) -> tuple[PublishedCurve, ...]:
     """One curve per method from the control (no change at ratio 1): mean and sample deviation over seeds."""
     places = pruned[["method", "compression_target", OWN_COLUMNS[x], y]].dropna()
     by_method: dict[str, dict[float, list[tuple[float, float]]]] = {}
@@ -248,11 +248,11 @@ def _own_curves(pruned: pd.DataFrame, x: str, y: str) -> tuple[Curve, ...]:
         by_method.setdefault(method, {}).setdefault(target, []).append(tuple(place))
     curves = []
     for method, by_target in by_method.items():
-        points = [Point(1.0, 0.0, None, 1)]
+        points = [PublishedPoint(1.0, 0.0, None, 1)]
         for at in by_target.values():
             xs, ys = zip(*at, strict=True)
-            points.append(Point(fmean(xs), fmean(ys), stdev(ys) if len(ys) > 1 else None, len(ys)))
-        curves.append(Curve(f"{method} (own)", "", 0, tuple(points)))
+            points.append(PublishedPoint(fmean(xs), fmean(ys), stdev(ys) if len(ys) > 1 else None, len(ys)))
+        curves.append(PublishedCurve(f"{method} (own)", "", 0, tuple(points)))
     return tuple(curves)
 
 

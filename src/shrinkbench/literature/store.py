@@ -27,7 +27,7 @@ REMEDY = "correct the file (docs/literature.md describes the format) or restore 
 _BELOW_CHECKOUT = Path("analysis") / "assets" / "existing-results"
 
 
-class Manifest(Value):
+class CorpusManifest(Value):
     """``corpus.json``: what is not a table."""
 
     schema_version: int = Field(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)
@@ -64,7 +64,7 @@ def load_corpus(folder: Path | None = None) -> Corpus:
 
 def write_corpus(corpus: Corpus, folder: Path) -> list[Path]:
     """Write ``corpus`` to ``folder`` in the own format; an export becomes one fact per row this way."""
-    manifest = Manifest(
+    manifest = CorpusManifest(
         schema_version=SCHEMA_VERSION,
         name=corpus.name,
         reference=corpus.reference,
@@ -112,14 +112,14 @@ def _read_own(folder: Path, *, origin: str) -> Corpus:
     )
 
 
-def _manifest(path: Path) -> Manifest:
+def _manifest(path: Path) -> CorpusManifest:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ShrinkbenchError(f"cannot read {path}: {error}; {REMEDY}") from None
     if not isinstance(data, dict):
         raise ShrinkbenchError(f"{path} is not a table of keys and values; {REMEDY}")
-    return parse_value(Manifest, data, where=str(path))
+    return parse_value(CorpusManifest, data, where=str(path))
 
 
 def _values(path: Path, kind: type[ValueT]) -> list[ValueT]:

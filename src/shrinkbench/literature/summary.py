@@ -43,7 +43,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Summary:
+class CorpusSummary:
     """Everything that ``shrinkbench literature summary`` says; counts of papers unless named otherwise."""
 
     corpus: str
@@ -82,7 +82,7 @@ class Summary:
         return data
 
 
-def summarise(corpus: Corpus, *, keep: Collection[str] = ()) -> Summary:
+def summarise_corpus(corpus: Corpus, *, keep: Collection[str] = ()) -> CorpusSummary:
     """Count ``corpus``; ``keep`` names exclusions that are not to apply."""
     counted, drawn = select(corpus, "counts", keep=keep), select(corpus, "curves", keep=keep)
     four = most_common_pairs(corpus, keep=keep)
@@ -92,7 +92,7 @@ def summarise(corpus: Corpus, *, keep: Collection[str] = ()) -> Summary:
     graph = comparison_graph(corpus)
     incoming = [(paper.key, graph.compared_to_by[paper.key]) for paper in corpus.surveyed]
     points = points_per_curve(drawn.results, four)
-    return Summary(
+    return CorpusSummary(
         corpus=corpus.name,
         origin=corpus.origin,
         **numbers,

@@ -6,7 +6,7 @@ a functional copy that shares the weights' storage, with its own buffers and no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 
@@ -16,9 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.probe import evaluation_mode, first_tensor
+from shrinkbench.network.view import Batches, Loss
 
-Batches = Iterable[tuple[Tensor, Tensor]]
-Loss = Callable[[Tensor, Tensor], Tensor]
 HESSIAN_PARTS = 4
 EXACT_CLASSES = 16  # up to here each direction of the output is taken, above it one random mixture per image
 

@@ -20,9 +20,8 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.dataflow import Geometry
 from shrinkbench.network.derivatives import random_state_kept
 from shrinkbench.network.probe import Call, Follower, follow
-from shrinkbench.network.view import NetworkView
+from shrinkbench.network.view import Batches, NetworkView
 
-Batches = Iterable[tuple[Tensor, Tensor]]
 _UNFOLDED = 1 << 24  # numbers in one piece of unfolded input: 64 MB
 
 _ACTIVATIONS = frozenset(

@@ -15,11 +15,9 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network import derivatives
 from shrinkbench.network.dataflow import Flow, Geometry, read_flow, read_geometry
 from shrinkbench.network.observation import Maps, Product, observe_maps, observe_products
+from shrinkbench.network.view import Batches, Loss
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.units import SINGLE_WEIGHTS, Structure
-
-Batches = Iterable[tuple[Tensor, Tensor]]
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class PruneContext:

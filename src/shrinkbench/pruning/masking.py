@@ -22,7 +22,8 @@ from shrinkbench.network.probe import (
     require_materialised,
     weight_parameters,
 )
-from shrinkbench.pruning.context import Batches, Loss, PruneContext
+from shrinkbench.network.view import Batches, Loss
+from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import METHODS, PruningMethod
 from shrinkbench.pruning.units import Grouping, Keep, Scores, UnitScores

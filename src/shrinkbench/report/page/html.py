@@ -20,11 +20,11 @@ from markupsafe import Markup
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.plotting import FORMATS
 from shrinkbench.report import checklist as checklists
-from shrinkbench.report.beside import Task, drawing_beside
+from shrinkbench.report.beside import Drawing, drawing_beside
 from shrinkbench.report.diagram import RANKING, critical_difference_svg, write_ranking
 from shrinkbench.report.figures import ACCURACIES, FIGURES, figure_name, write_tradeoffs
 from shrinkbench.report.page.citations import bibtex, cite
-from shrinkbench.report.page.origin import trace
+from shrinkbench.report.page.origin import trace_origin
 from shrinkbench.report.page.payload import as_script, build_payload
 from shrinkbench.report.page.published import (
     as_data_uri,
@@ -102,7 +102,7 @@ def write_report(
             **_judgement(results, evidence),
             **_verdict(verdict, evidence.observations),
             "tables_by_group": _grouped(tables),
-            "origin": trace(results, plan),
+            "origin": trace_origin(results, plan),
             "citations": citations,
             "bibtex": bibtex(citations),
         }
@@ -120,7 +120,7 @@ def write_report(
     return WrittenReport(index, (index, *written), len(results), skipped)
 
 
-def _leave_out(task: Task) -> None:
+def _leave_out(task: Drawing) -> None:
     """Draw nothing."""
 
 

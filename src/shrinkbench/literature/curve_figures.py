@@ -71,7 +71,7 @@ def draw_families(panels: Sequence[FamilyPanel]) -> Figure:
     for column, label in enumerate(_SIZES.values()):
         grid[1][column].set_xlabel(label)
     figure.suptitle("Speed and size trade-offs of original and pruned models", fontsize=8)
-    _shared_legend(figure, columns=len(families), fontsize=6)
+    _add_shared_legend(figure, columns=len(families), fontsize=6)
     return figure
 
 
@@ -81,7 +81,7 @@ def draw_fragmentation(panels: Sequence[PublishedPanel]) -> Figure:
     rows = [
         (x, y) for x in EFFICIENCIES for y in CHANGES if any(p.curves for p in panels if (p.x, p.y) == (x, y))
     ]
-    looks = _looks(panels)
+    looks = _choose_looks(panels)
     columns = legend_columns(looks, width=PAGE_WIDTH, fontsize=5.2, most=6)
     legend_rows = -(-len(looks) // columns)
     figure = new_figure(width=PAGE_WIDTH, height=1.45 * max(len(rows), 1) + 0.13 * legend_rows + 0.4)
@@ -137,7 +137,7 @@ def draw_variability(
         bottom.xaxis.set_minor_formatter(NullFormatter())
     labels = [curve.label for curve in (*magnitude, *other)]
     columns = legend_columns(labels, width=COLUMN_WIDTH, fontsize=5.6, most=2)
-    _shared_legend(figure, columns=columns, fontsize=5.6)
+    _add_shared_legend(figure, columns=columns, fontsize=5.6)
     return figure
 
 
@@ -148,7 +148,7 @@ def legend_columns(labels: Collection[str], *, width: float, fontsize: float, mo
     return max(1, min(most, int(width / entry)))
 
 
-def _looks(panels: Sequence[PublishedPanel]) -> dict[str, _Look]:
+def _choose_looks(panels: Sequence[PublishedPanel]) -> dict[str, _Look]:
     """A look per method: colour by year where years differ, markers in order within a year."""
     methods = sorted({(curve.year, curve.label) for panel in panels for curve in panel.curves})
     years = sorted({year for year, _ in methods})
@@ -229,7 +229,7 @@ def _pair_title(pair: Pair) -> str:
     return f"{pair[1]} on {pair[0]}"
 
 
-def _shared_legend(figure: Figure, *, columns: int, fontsize: float = 6.5) -> None:
+def _add_shared_legend(figure: Figure, *, columns: int, fontsize: float = 6.5) -> None:
     """One legend below all panels, every label once."""
     entries: dict[str, Artist] = {}
     for axes in figure.axes:

@@ -125,7 +125,7 @@ def overlay(own: pd.DataFrame, corpus: Corpus | None = None, *, keep: Collection
     """
     corpus = load_corpus() if corpus is None else corpus
     selection = select(corpus, "curves", keep=keep)
-    done, failed = _finished(own)
+    done, failed = _take_finished(own)
     found, unmatched = [], []
     for task, rows in _tasks(done):
         dataset, model = str(rows["dataset"].iloc[0]), str(rows["model"].iloc[0])
@@ -174,7 +174,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.lower())
 
 
-def _finished(own: pd.DataFrame) -> tuple[pd.DataFrame, Counter[str]]:
+def _take_finished(own: pd.DataFrame) -> tuple[pd.DataFrame, Counter[str]]:
     """Finished runs, and the number of others by task."""
     needed = (*COLUMNS, *OWN_COLUMNS.values())
     missing = [name for name in needed if name not in own.columns]
@@ -274,7 +274,7 @@ class _Sides:
 def _notes(sides: _Sides) -> tuple[str, ...]:
     """What a reader must know before comparing the two sides; every number is from the data at hand."""
     notes = [
-        *_starting_points(sides),
+        *_find_starting_points(sides),
         _repetition(sides),
         _sizes(sides),
         _networks(sides),
@@ -294,7 +294,7 @@ def _notes(sides: _Sides) -> tuple[str, ...]:
     return tuple(note for note in notes if note)
 
 
-def _starting_points(sides: _Sides) -> Iterable[str]:
+def _find_starting_points(sides: _Sides) -> Iterable[str]:
     top1 = [float(value) for value in sides.control["top1"].dropna()]
     own = fmean(top1)
     stated: dict[str, list[float]] = {}

@@ -112,7 +112,7 @@ def family_panels(
                         place = scale_to_standard(n, standards[n.result.pair], size, accuracy)
                         if place is not None:
                             pruned.append(ScaledPoint(n.result.architecture, place.x, place.y))
-                unpruned = _unpruned(corpus, family, size, accuracy)
+                unpruned = _find_unpruned(corpus, family, size, accuracy)
                 panels.append(FamilyPanel(family, size, accuracy, unpruned, tuple(pruned)))
     return tuple(panels), selection, tuple(standards.values())
 
@@ -122,7 +122,7 @@ def _dataset(corpus: Corpus, family: Family) -> str:
     return next((item.dataset for item in corpus.listings if item.catalogue == family.catalogue), "")
 
 
-def _unpruned(corpus: Corpus, family: Family, size: str, accuracy: str) -> tuple[ScaledPoint, ...]:
+def _find_unpruned(corpus: Corpus, family: Family, size: str, accuracy: str) -> tuple[ScaledPoint, ...]:
     listed: dict[str, dict[str, float]] = {}
     for item in corpus.listings:
         if item.catalogue == family.catalogue and item.architecture in family.architectures:

@@ -55,7 +55,7 @@ def load_corpus(folder: Path | None = None) -> Corpus:
         if (candidate / CORPUS_FILE).is_file():
             return _read_own(candidate, origin=str(candidate))
         if is_export(candidate):
-            return _checked(read_export(candidate))
+            return _check(read_export(candidate))
     raise ShrinkbenchError(
         f"{folder} holds neither '{CORPUS_FILE}' nor '{PAPERS}'; point --corpus at a corpus, for example "
         f"{_BELOW_CHECKOUT} in a checkout of the original repository"
@@ -98,7 +98,7 @@ def _cells(value: Value) -> dict[str, object]:
 def _read_own(folder: Path, *, origin: str) -> Corpus:
     manifest = _manifest(folder / CORPUS_FILE)
     listings = folder / "listings.csv"
-    return _checked(
+    return _check(
         Corpus(
             name=manifest.name,
             reference=manifest.reference,
@@ -137,7 +137,7 @@ def _value(row: Row, kind: type[ValueT]) -> ValueT:
     return parse_value(kind, fields, where=f"{row.path}, row {row.number} (line {row.line})")
 
 
-def _checked(corpus: Corpus) -> Corpus:
+def _check(corpus: Corpus) -> Corpus:
     """References that no analysis can do without; doubtful content is the linter's business."""
     keys = [paper.key for paper in corpus.papers]
     repeated = next((key for key in keys if keys.count(key) > 1), None)

@@ -99,12 +99,12 @@ def summarise_corpus(corpus: Corpus, *, keep: Collection[str] = ()) -> CorpusSum
         four_pairs=four,
         table1=table1,
         figure2={
-            "compared_to_by": _split(corpus, incoming),
-            "compares_to": _split(corpus, graph.compares_to.items()),
+            "compared_to_by": _split_by_review(corpus, incoming),
+            "compares_to": _split_by_review(corpus, graph.compares_to.items()),
         },
         figure4={
-            "pairs_per_paper": _split(corpus, pairs_per_paper(corpus, counted.results).items()),
-            "points_per_curve": _split(corpus, ((paper, n) for (paper, _), n in points.items())),
+            "pairs_per_paper": _split_by_review(corpus, pairs_per_paper(corpus, counted.results).items()),
+            "points_per_curve": _split_by_review(corpus, ((paper, n) for (paper, _), n in points.items())),
         },
         exclusions={"counts": counted.excluded, "curves": (*drawn.excluded, *drawn.merged)},
         derivations=derivation_counts(counted.results),
@@ -156,7 +156,7 @@ def _uses(corpus: Corpus, results: Iterable[Normalised]) -> tuple[Usage, ...]:
     return tuple(sorted(rows, key=lambda row: (-row.papers, row.dataset, row.architecture)))
 
 
-def _split(corpus: Corpus, values: Iterable[tuple[str, int]]) -> Histogram:
+def _split_by_review(corpus: Corpus, values: Iterable[tuple[str, int]]) -> Histogram:
     """Histogram of (paper, value), split by peer review, values rising."""
     histogram: dict[str, Counter[int]] = {"peer_reviewed": Counter(), "other": Counter()}
     for paper, value in values:
@@ -173,7 +173,7 @@ def _on_pairs(corpus: Corpus, selection: Selection, pairs: tuple[Pair, ...]) -> 
     }
 
 
-def _plotted(selection: Selection, pairs: tuple[Pair, ...]) -> set[str]:
+def _list_plotted(selection: Selection, pairs: tuple[Pair, ...]) -> set[str]:
     return {n.result.paper for n in selection.results if n.result.pair in pairs and is_plottable(n)}
 
 
@@ -221,12 +221,12 @@ class _Reasons:
         return f"the corpus and the exclusions in force give another count{kept}"
 
     def _four_pairs(self, printed: int) -> str:
-        used, drawn = _on_pairs(self.corpus, self.counted, self.four), _plotted(self.drawn, self.four)
+        used, drawn = _on_pairs(self.corpus, self.counted, self.four), _list_plotted(self.drawn, self.four)
         names = [applied.name for applied in self.drawn.excluded]
         enough = [
             name
             for name in names
-            if len(_plotted(select(self.corpus, "curves", keep=[*self.keep, name]), self.four)) == printed
+            if len(_list_plotted(select(self.corpus, "curves", keep=[*self.keep, name]), self.four)) == printed
         ]
         hint = f"; without the exclusion {' or '.join(enough)} it would be {printed}" if enough else ""
         return (

@@ -98,11 +98,11 @@ def couple(module: nn.Module, input_shape: Sequence[int]) -> Coupling:
     trace(module, input_shape)  # an input that does not fit is told here, in our own words
     skeleton, stand_ins = skeleton_of(module, tuple(input_shape))
     reader = _GraphReader(skeleton, tuple(input_shape), stand_ins)
-    shared = _shared_tensors(module)
+    shared = _find_shared_tensors(module)
     tensors = (*dict(module.named_parameters(remove_duplicate=False)), *dict(module.named_buffers()))
     order = {name: number for number, name in enumerate(tensors)}
     joined = _join_blocks(skeleton, reader.raw_groups())
-    groups = [g for merged in joined if (g := _named(merged, shared, order))]
+    groups = [g for merged in joined if (g := _name_groups(merged, shared, order))]
     groups.sort(key=lambda g: order[g.slices[0].tensor])
     heads = [_head_group(path, child) for path, child in module.named_modules() if is_attention(child)]
     return Coupling((*groups, *(g for g in heads if g is not None)), reader.feeding_norms())
@@ -117,7 +117,7 @@ def _head_group(path: str, attention: nn.Module) -> Group | None:
     return Group(path, "heads", heads, tuple(Slice(prefix + t, d, u, r) for t, d, u, r in slices))
 
 
-def _shared_tensors(module: nn.Module) -> frozenset[str]:
+def _find_shared_tensors(module: nn.Module) -> frozenset[str]:
     """Names of parameters that several layers hold; removing a channel from one would take it from all."""
     names: dict[int, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
@@ -308,7 +308,7 @@ def _join_blocks(skeleton: nn.Module, raw: list[_Raw]) -> Iterator[_Merged]:
     for number, group in enumerate(raw):
         for channel in range(group.channels):
             spans.setdefault(find(offsets[number] + channel), set()).add(number)
-    for members in _connected(len(raw), spans.values()):
+    for members in _connect(len(raw), spans.values()):
         ids: dict[int, int] = {}
         unit = [
             [ids.setdefault(find(offsets[n] + c), len(ids)) for c in range(raw[n].channels)] for n in members
@@ -337,7 +337,7 @@ def _disjoint_sets(count: int) -> tuple[Any, Any]:
     return find, union
 
 
-def _connected(count: int, sets: Iterable[set[int]]) -> Iterator[list[int]]:
+def _connect(count: int, sets: Iterable[set[int]]) -> Iterator[list[int]]:
     """Partition ``range(count)`` so that members of one set share a part."""
     find, union = _disjoint_sets(count)
     for members in sets:
@@ -350,7 +350,7 @@ def _connected(count: int, sets: Iterable[set[int]]) -> Iterator[list[int]]:
     yield from parts.values()
 
 
-def _named(merged: _Merged, shared: frozenset[str], order: Mapping[str, int]) -> Group | None:
+def _name_groups(merged: _Merged, shared: frozenset[str], order: Mapping[str, int]) -> Group | None:
     """The group in terms of tensors; ``None`` where only stand-ins and depthwise layers are in it.
 
     Producing slices come first, in the module's order, and units are numbered as the first of them has them.

@@ -58,12 +58,12 @@ def _gradients(output: Tensor, leaves: Mapping[str, Tensor], *, retain: bool = F
     """d ``output`` / d leaf in float32 or better; zero where the output does not depend on it."""
     found = torch.autograd.grad(output, list(leaves.values()), allow_unused=True, retain_graph=retain)
     return {
-        name: _widened(torch.zeros_like(leaf) if gradient is None else gradient)
+        name: _widen(torch.zeros_like(leaf) if gradient is None else gradient)
         for (name, leaf), gradient in zip(leaves.items(), found, strict=True)
     }
 
 
-def _widened(tensor: Tensor) -> Tensor:
+def _widen(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
@@ -89,7 +89,7 @@ class _Sums:
         means = {}
         for name, leaf in self.leaves.items():
             total = self._wide.get(name, leaf.grad)
-            means[name] = _widened(torch.zeros_like(leaf)) if total is None else total.detach().div_(count)
+            means[name] = _widen(torch.zeros_like(leaf)) if total is None else total.detach().div_(count)
         return means
 
 

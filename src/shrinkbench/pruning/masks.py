@@ -70,7 +70,7 @@ class Masks(Mapping[str, Tensor]):
 
     def apply(self, module: nn.Module) -> None:
         """Set the new values, if any, and zero every pruned weight of ``module`` in place."""
-        parameters = _matching_parameters(module, self)
+        parameters = _match_parameters(module, self)
         with torch.no_grad():
             for name, value in self.values_.items():
                 parameters[name].copy_(value)
@@ -124,7 +124,7 @@ def save_tensors(
         raise ShrinkbenchError(f"cannot write {path}: {error}; choose another place") from None
 
 
-def _matching_parameters(module: nn.Module, masks: Masks) -> dict[str, nn.Parameter]:
+def _match_parameters(module: nn.Module, masks: Masks) -> dict[str, nn.Parameter]:
     parameters = dict(module.named_parameters(remove_duplicate=False))
     for name, tensor in (*masks.items(), *masks.values_.items()):
         if name not in parameters:
@@ -147,7 +147,7 @@ class Upholder(Hook):
     """
 
     def __init__(self, module: nn.Module, masks: Masks) -> None:
-        parameters = _matching_parameters(module, masks)
+        parameters = _match_parameters(module, masks)
         names = [name for name, mask in masks.items() if not bool(mask.all())]
         self._weights = [parameters[name].detach() for name in names]
         # The factor takes the weight's own memory layout (channels last): mixed layouts leave the fast path.

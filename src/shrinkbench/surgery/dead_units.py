@@ -13,8 +13,8 @@ from shrinkbench.network.coupling import Coupling, Group, Slice
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.structures.channel_masks import (
     _filters,
-    _masked_positions,
     _per_unit,
+    find_masked,
     units_without_filters,
 )
 from shrinkbench.surgery.checking import forward, probe_inputs
@@ -38,7 +38,7 @@ def dead_units(
     silent = _silent_inputs(masked, coupling, input_shape)
     dead: dict[str, Tensor] = {}
     for group in coupling.groups:
-        unheard = _all_slices(group, "consumes", lambda s: _masked_positions(masks, s))
+        unheard = _all_slices(group, "consumes", lambda s: find_masked(masks, s))
         gone = units_without_filters(group, masks)
         quiet = gone & _all_slices(group, "consumes", lambda s: silent[s.tensor])
         removable = unheard | quiet

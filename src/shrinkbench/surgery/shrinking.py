@@ -88,7 +88,7 @@ def plan_and_shrink(
                 "whole; this network cannot be made smaller"
             )
         warn_left(
-            f"removing channels of {_listed(bad)} changes the output: torch-pruning misreads this network there"
+            f"removing channels of {_list(bad)} changes the output: torch-pruning misreads this network there"
         )
     return operate(masked, surgery), surgery
 
@@ -295,6 +295,6 @@ def _sound(layers: tuple[str, ...], agrees: Callable[[tuple[str, ...]], bool]) -
     return _sound(layers[:middle], agrees) + _sound(layers[middle:], agrees)
 
 
-def _listed(layers: Sequence[str]) -> str:
+def _list(layers: Sequence[str]) -> str:
     shown = ", ".join(f"'{layer}'" for layer in layers[:4])
     return shown if len(layers) <= 4 else f"{shown} and {len(layers) - 4} more layers"

@@ -116,7 +116,7 @@ def allocation_of(text: str) -> Allocation:
     The allocation's name carries a digest of the content, so that runs by an edited file are other runs.
     """
     name, _, expected = text.partition("#")
-    pattern = PUBLISHED.get(name) or Pattern.load(_existing(name))
+    pattern = PUBLISHED.get(name) or Pattern.load(_find_file(name))
     digest = hashlib.sha256(pattern.model_dump_json().encode()).hexdigest()[:8]
     if expected and expected != digest:
         raise ShrinkbenchError(
@@ -131,7 +131,7 @@ def allocation_of(text: str) -> Allocation:
     return Allocation(f"pattern:{name}#{digest}", f"the shares per stage of {pattern.source}", decide)
 
 
-def _existing(name: str) -> Path:
+def _find_file(name: str) -> Path:
     path = Path(name)
     if not path.is_file():
         raise ShrinkbenchError(
@@ -175,10 +175,10 @@ def _by_positions(point: Point, units: Mapping[str, Units], budget: int, ctx: Pr
             share = shares[position] if fits else sum(shares) / len(shares)
             weights[f"{name}@{position}"] = column.numel() * max(share, _LEAST)
     counts = whole_units(split, fill(weights, limits_of(split), budget), budget)
-    return {name: _joined(name, u, split, counts) for name, u in units.items()}
+    return {name: _join(name, u, split, counts) for name, u in units.items()}
 
 
-def _joined(name: str, units: Units, split: Mapping[str, Units], counts: Mapping[str, int]) -> Tensor:
+def _join(name: str, units: Units, split: Mapping[str, Units], counts: Mapping[str, int]) -> Tensor:
     """The kept weights of all positions, in the shape of the weight."""
     positions = units.scores[0, 0].numel() if units.scores.dim() > 2 else 1
     columns = [

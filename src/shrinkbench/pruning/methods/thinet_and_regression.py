@@ -196,8 +196,8 @@ def by_regression(
         across += now.T @ (before @ flat.T)
     # What channel i contributes is Z_i = X_i W_i': inner products of the Z follow from X'X.
     by_pair = (flat.T @ flat) * inner
-    gram = _summed(_summed(by_pair, of_column, reader.units).T, of_column, reader.units)
-    with_target = _summed((flat.T * across).sum(1, keepdim=True), of_column, reader.units).flatten()
+    gram = _sum(_sum(by_pair, of_column, reader.units).T, of_column, reader.units)
+    with_target = _sum((flat.T * across).sum(1, keepdim=True), of_column, reader.units).flatten()
     alive = alive_units(ctx, reader).nonzero().flatten().to(gram.device)
     kept = alive[lasso_selection(gram[alive][:, alive], with_target[alive], keep)]
     columns = torch.isin(of_column, kept).nonzero().flatten()
@@ -210,7 +210,7 @@ def by_regression(
     return kept, new.reshape(weight.shape).to(weight.dtype)
 
 
-def _summed(rows: Tensor, of_row: Tensor, units: int) -> Tensor:
+def _sum(rows: Tensor, of_row: Tensor, units: int) -> Tensor:
     """Rows added up by unit."""
     return rows.new_zeros(units, rows.shape[1]).index_add_(0, of_row, rows)
 

@@ -124,7 +124,7 @@ def _residual_blocks(ctx: NetworkView, scores: Scores) -> Grouping:
         if branch <= ctx.weights.keys():
             members = sorted(branch, key=list(ctx.weights).index)
             shapes = {name: ctx.weights[name].shape for name in members}
-            groups[members[0]] = [_whole(name, shapes[name]) for name in members]
+            groups[members[0]] = [_make_indivisible(name, shapes[name]) for name in members]
     if not groups:
         raise ShrinkbenchError(
             "this network has no residual branches that could be removed whole; choose a residual network or "
@@ -133,7 +133,7 @@ def _residual_blocks(ctx: NetworkView, scores: Scores) -> Grouping:
     return grouping_of(scores, groups)
 
 
-def _whole(name: str, shape: torch.Size) -> Part:
+def _make_indivisible(name: str, shape: torch.Size) -> Part:
     return Part(name, lambda t: t.reshape(1, -1), lambda keep: keep.reshape([1] * len(shape)).expand(shape))
 
 

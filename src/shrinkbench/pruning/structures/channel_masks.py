@@ -85,7 +85,7 @@ def units_without_filters(group: Group, masks: Mapping[str, Tensor]) -> Tensor:
     produced = torch.zeros(group.units, dtype=torch.bool)
     for piece in group.slices:
         if piece.tensor in _filters(group) and piece.role == "produces":
-            gone &= _per_unit(group, piece, _masked_positions(masks, piece))
+            gone &= _per_unit(group, piece, find_masked(masks, piece))
             produced[piece.unit[piece.unit >= 0]] = True
     return gone & produced
 
@@ -98,7 +98,7 @@ def _per_unit(group: Group, piece: Slice, positions: Tensor) -> Tensor:
     return ~failing
 
 
-def _masked_positions(masks: Mapping[str, Tensor], piece: Slice) -> Tensor:
+def find_masked(masks: Mapping[str, Tensor], piece: Slice) -> Tensor:
     """Positions along the slice's dimension at which no weight is kept."""
     if piece.tensor not in masks:
         return torch.zeros(len(piece.unit), dtype=torch.bool)

@@ -136,7 +136,7 @@ def readers(ctx: NetworkView, coupling: Coupling) -> list[Reader]:
     return sorted(found.values(), key=lambda reader: order.index(reader.weight))
 
 
-def _chained(ctx: NetworkView, scores: Scores) -> Grouping:
+def _chain(ctx: NetworkView, scores: Scores) -> Grouping:
     inside = {reader.key for reader in readers(ctx, couple(ctx.module, ctx.input_shape))}
     whole = _channels(ctx, scores)
     units = {layer: found for layer, found in whole.units.items() if layer in inside}
@@ -153,7 +153,7 @@ chained_channels = STRUCTURES.add(
     Structure(
         "chained-channels",
         "channels that one layer produces and one layer reads; residual streams stay whole",
-        _chained,
+        _chain,
         overlapping=True,
     ),
 )

@@ -101,7 +101,7 @@ def write_report(
             **_facts(store_dir, results, problems, plan, evidence.observations),
             **_judgement(results, evidence),
             **_verdict(verdict, evidence.observations),
-            "tables_by_group": _grouped(tables),
+            "tables_by_group": _group_tables(tables),
             "origin": trace_origin(results, plan),
             "citations": citations,
             "bibtex": bibtex(citations),
@@ -239,7 +239,7 @@ def _verdict(verdict: Verdict, observations: Observations) -> dict[str, Any]:
     }
 
 
-def _breakable(text: str) -> Markup:
+def _make_breakable(text: str) -> Markup:
     """Text that may wrap after an underscore, as long method names need on a phone."""
     return Markup("_<wbr>").join(text.split("_"))
 
@@ -254,7 +254,7 @@ def _lead(win: Win) -> str:
     return f"{lead} [{100 * win.low:.2f}, {100 * win.high:.2f}]".replace("-", "−")
 
 
-def _grouped(tables: Sequence[Table]) -> list[tuple[str, list[Table], bool]]:
+def _group_tables(tables: Sequence[Table]) -> list[tuple[str, list[Table], bool]]:
     """Tables under their headings; long groups and top-5 are folded."""
     titles = {
         "scratch": "Trained from scratch",
@@ -302,7 +302,7 @@ def render_page(template: str, **values: Any) -> str:
         **values,
         **{name: (assets / file).read_text(encoding="utf-8") for name, file in texts.items()},
         lead=_lead,
-        breakable=_breakable,
+        breakable=_make_breakable,
         formats=_formats,
         as_data_uri=as_data_uri,
         version=_version(),

@@ -11,8 +11,8 @@ from made_corpus import corpus, fact, paper
 
 from shrinkbench.errors import UnknownNameError
 from shrinkbench.literature import Corpus, summarise_corpus
+from shrinkbench.literature.filters import select
 from shrinkbench.literature.rules import Exclusion, Rules, Where
-from shrinkbench.literature.selection import select
 
 TABLE1 = {
     ("ImageNet", "VGG-16"): 22,

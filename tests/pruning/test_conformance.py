@@ -158,8 +158,8 @@ def test_masks_depend_on_the_seed_only_where_the_method_is_random(name, kind):
     torch.manual_seed(12345)  # the global state has no say
     again, other = (decide(name, module, compression, seed=s) for s in (1, 2))
     assert first.equal(again)
-    for key, value in first.values_.items():
-        assert torch.equal(value, again.values_[key]), key
+    for key, value in first.new_weights.items():
+        assert torch.equal(value, again.new_weights[key]), key
     assert first.equal(other) != is_random(method)
 
 

@@ -177,7 +177,7 @@ def writes(ctx):
 def diverges(ctx):
     name = "stem.weight"
     full = torch.ones_like(ctx.weights[name], dtype=torch.bool)
-    return Masks({name: full}, values={name: ctx.weights[name] / 0})
+    return Masks({name: full}, new_weights={name: ctx.weights[name] / 0})
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_a_callback_decides_everything_itself():
         assert ctx.activations.keys() == ctx.weights.keys() == ctx.gradients.keys()
         mask = torch.zeros_like(ctx.weights["stem.weight"], dtype=torch.bool)
         mask[:8] = True
-        return Masks({"stem.weight": mask}, values={"stem.weight": 2 * ctx.weights["stem.weight"]})
+        return Masks({"stem.weight": mask}, new_weights={"stem.weight": 2 * ctx.weights["stem.weight"]})
 
     module = seeded(ConvNet)
     old = module.stem.weight.detach().clone()

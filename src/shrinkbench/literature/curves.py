@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from shrinkbench.literature.corpus import Corpus
+from shrinkbench.literature.filters import Selection, select
 from shrinkbench.literature.normalise import Normalised
-from shrinkbench.literature.selection import Selection, select
 
 Pair = tuple[str, str]
 EFFICIENCIES = {"compression": "Compression ratio", "speedup": "Theoretical speedup"}

@@ -17,9 +17,9 @@ from shrinkbench.literature.curves import (
     is_plottable,
     methods_without_shared_coordinate,
 )
+from shrinkbench.literature.filters import Selection
 from shrinkbench.literature.graph import comparison_graph
 from shrinkbench.literature.histograms import draw_breadth, draw_comparisons, draw_graph
-from shrinkbench.literature.selection import Selection
 from shrinkbench.literature.standard import StandardModel, family_panels, variability_curves
 from shrinkbench.literature.summary import CorpusSummary, Histogram, summarise_corpus
 from shrinkbench.literature.tables import write_table

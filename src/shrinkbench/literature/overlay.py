@@ -25,9 +25,9 @@ from shrinkbench.literature.curves import (
     is_plottable,
     tradeoff_curves,
 )
+from shrinkbench.literature.filters import Selection, select
 from shrinkbench.literature.normalise import Normalised
 from shrinkbench.literature.reference import variants
-from shrinkbench.literature.selection import Selection, select
 from shrinkbench.literature.store import load_corpus
 
 COLUMNS = ("key", "dataset", "model", "method", "compression_target", "seed", "status", "compression")

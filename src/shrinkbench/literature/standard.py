@@ -13,9 +13,9 @@ from statistics import median
 
 from shrinkbench.literature.corpus import Corpus
 from shrinkbench.literature.curves import Pair, PlacedResult, PublishedCurve, group_curves
+from shrinkbench.literature.filters import Selection, fits, select
 from shrinkbench.literature.normalise import Normalised
 from shrinkbench.literature.rules import Family
-from shrinkbench.literature.selection import Selection, fits, select
 
 INITIAL = {
     "parameters": "initial_parameters",

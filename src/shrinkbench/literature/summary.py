@@ -9,9 +9,9 @@ from typing import Any
 
 from shrinkbench.literature.corpus import Corpus
 from shrinkbench.literature.curves import Pair, is_plottable, most_common_pairs, points_per_curve
+from shrinkbench.literature.filters import Applied, Selection, select
 from shrinkbench.literature.graph import comparison_graph
 from shrinkbench.literature.normalise import Normalised, derivation_counts
-from shrinkbench.literature.selection import Applied, Selection, select
 
 TABLE1_MINIMUM = 4
 """Table 1 lists the pairs that at least this many papers use."""

@@ -49,15 +49,15 @@ class Slice:
 class Group:
     """Units (channels, blocks of a grouped convolution, attention heads) that leave a network together.
 
-    ``layer`` is the first layer that produces them and names the group; ``whole`` tells why none of them can
-    leave, or is ``None``.
+    ``layer`` is the first layer that produces them and names the group; ``refused_because`` tells
+    why none of them can leave, or is ``None``.
     """
 
     layer: str
     kind: Literal["channels", "heads"]
     units: int
     slices: tuple[Slice, ...]
-    whole: str | None = None
+    refused_because: str | None = None
 
     def layers(self, role: Role) -> tuple[str, ...]:
         """Paths of the layers in that role."""
@@ -74,7 +74,7 @@ class Coupling:
     @property
     def free(self) -> tuple[Group, ...]:
         """The groups that units can leave."""
-        return tuple(g for g in self.groups if g.whole is None)
+        return tuple(g for g in self.groups if g.refused_because is None)
 
     def group_of(self, layer: str) -> Group:
         """The group of the channels that ``layer`` produces."""
@@ -142,10 +142,10 @@ class _Raw:
 
     channels: int
     items: list[_Item]
-    whole: str | None = None
+    refused_because: str | None = None
 
     def refuse(self, reason: str) -> None:
-        self.whole = self.whole or reason
+        self.refused_because = self.refused_because or reason
 
 
 class _GraphReader:
@@ -282,7 +282,7 @@ class _Merged:
     parts: list[_Raw]
     unit: list[list[int]]
     units: int
-    whole: str | None
+    refused_because: str | None
     grouped: frozenset[str]
 
 
@@ -314,11 +314,11 @@ def _join_blocks(skeleton: nn.Module, raw: list[_Raw]) -> Iterator[_Merged]:
             [ids.setdefault(find(offsets[n] + c), len(ids)) for c in range(raw[n].channels)] for n in members
         ]
         parts = [raw[n] for n in members]
-        whole = next((part.whole for part in parts if part.whole), None)
+        reason = next((part.refused_because for part in parts if part.refused_because), None)
         for layer in {item.layer for part in parts for item in part.items} & sides.keys():
             if sides[layer] != {"in", "out"}:
-                whole = whole or f"the blocks of the grouped convolution '{layer}' cannot be followed"
-        yield _Merged(parts, unit, len(ids), whole, frozenset(sides))
+                reason = reason or f"the blocks of the grouped convolution '{layer}' cannot be followed"
+        yield _Merged(parts, unit, len(ids), reason, frozenset(sides))
 
 
 def _disjoint_sets(count: int) -> tuple[Any, Any]:
@@ -357,7 +357,7 @@ def _name_groups(merged: _Merged, shared: frozenset[str], order: Mapping[str, in
     """
     units: dict[tuple[str, int], Tensor] = {}
     roles: dict[tuple[str, int], Role] = {}
-    whole = merged.whole
+    reason = merged.refused_because
     for part, unit in zip(merged.parts, merged.unit, strict=True):
         for item in part.items:
             role: Role = "carries"
@@ -368,7 +368,7 @@ def _name_groups(merged: _Merged, shared: frozenset[str], order: Mapping[str, in
                 positions[item.at] = torch.tensor([unit[c] for c in item.channels])
                 roles[tensor, dim] = role
                 if tensor in shared:
-                    whole = whole or f"'{tensor}' is shared by several layers"
+                    reason = reason or f"'{tensor}' is shared by several layers"
     places = sorted(units, key=lambda at: (roles[at] != "produces", order[at[0]], at[1]))
     if not places or roles[places[0]] != "produces":
         return None
@@ -377,4 +377,4 @@ def _name_groups(merged: _Merged, shared: frozenset[str], order: Mapping[str, in
     for new, old in enumerate(dict.fromkeys(seen[seen >= 0].tolist())):
         number[old] = new
     slices = tuple(Slice(t, d, number[units[t, d]], roles[t, d]) for t, d in places)
-    return Group(places[0][0].rpartition(".")[0], "channels", merged.units, slices, whole)
+    return Group(places[0][0].rpartition(".")[0], "channels", merged.units, slices, reason)

@@ -44,9 +44,10 @@ def dead_units(
         removable = unheard | quiet
         if not any(bool(masks[t].any()) for t in _filters(group) if t in masks):
             gone = torch.zeros_like(gone)  # layers without any weight left become constants, nothing stays
-        if group.whole is not None:
+        if group.refused_because is not None:
             if bool(gone.any()):
-                warn_left(f"{int(gone.sum())} pruned channels of '{group.layer}' stay in place: {group.whole}")
+                left = f"{int(gone.sum())} pruned channels of '{group.layer}'"
+                warn_left(f"{left} stay in place: {group.refused_because}")
             continue
         constant = int((gone & ~removable).sum())
         if constant:

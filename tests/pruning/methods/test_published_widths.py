@@ -146,7 +146,7 @@ def test_inputs_are_sampled_by_regression_and_the_stream_stays_whole():
     inputs = stream(module, batches[0][0])
     wanted = torch.nn.functional.conv2d(inputs, before, padding=1)
     errors = []
-    for values in (masks.values_["layer1.1.conv1.weight"], before * weight):
+    for values in (masks.new_weights["layer1.1.conv1.weight"], before * weight):
         found = torch.nn.functional.conv2d(inputs, values, padding=1)
         errors.append(float((found - wanted)[:, filters].square().mean()))
     assert errors[0] < errors[1]  # least squares makes up for the inputs that are gone

@@ -132,7 +132,7 @@ def prune_by_readers(ctx: PruneContext, choose: Choose, *, counts: Mapping[str, 
         for name, mask in gone.items():
             values[name] = values.get(name, parameters[name].detach()) * mask
         masks = masks.intersect(gone)
-    return Masks(dict(masks), values={r.weight: values[r.weight] for r in chosen})
+    return Masks(dict(masks), new_weights={r.weight: values[r.weight] for r in chosen})
 
 
 def _masks_of(ctx: PruneContext, coupling: Coupling, reader: Reader, keep: Tensor) -> Masks:

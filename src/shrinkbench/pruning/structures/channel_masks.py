@@ -43,8 +43,8 @@ def _check(group: Group, layer: str, stays: Tensor) -> None:
         raise ShrinkbenchError(
             f"'{layer}' has {group.units} {group.kind} that can leave alone, the choice names {len(stays)}"
         )
-    if group.whole is not None and not bool(stays.all()):
-        raise ShrinkbenchError(f"the {group.kind} of '{layer}' have to stay whole: {group.whole}")
+    if group.refused_because is not None and not bool(stays.all()):
+        raise ShrinkbenchError(f"the {group.kind} of '{layer}' have to stay whole: {group.refused_because}")
     if not bool(stays.any()):
         raise ShrinkbenchError(
             f"all {group.units} {group.kind} of '{layer}' would be removed; keep at least one, or prune less"

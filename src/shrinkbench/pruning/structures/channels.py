@@ -79,7 +79,9 @@ def _channels(ctx: NetworkView, scores: Scores) -> Grouping:
         found = unit_scores(group, {name: scores[name] for name in weights})
         units[group.layer] = Units(found, weights_per_unit(group, parameters), least=1)
     if not units:
-        reasons = "; ".join(f"'{g.layer}': {g.whole}" for g in coupling.groups[:3] if g.whole)
+        reasons = "; ".join(
+            f"'{g.layer}': {g.refused_because}" for g in coupling.groups[:3] if g.refused_because
+        )
         raise ShrinkbenchError(
             f"no channels of this network can be removed ({reasons}); choose another structure"
         )

@@ -5,10 +5,10 @@ import re
 import subprocess
 import sys
 from importlib.metadata import EntryPoint
-from pathlib import Path
 
 import pytest
 import torch
+from places import ROOT
 from sample_networks import ConvNet, batches, seeded
 
 from shrinkbench.errors import ShrinkbenchError
@@ -17,7 +17,7 @@ from shrinkbench.pruning import METHODS, Masks, load_entry_points, load_plugin, 
 from shrinkbench.pruning.allocations.rules import ALLOCATIONS
 from shrinkbench.training.recipe import RECIPES
 
-TUTORIAL = Path(__file__).parents[2] / "docs" / "add-a-method.md"
+TUTORIAL = ROOT / "docs" / "add-a-method.md"
 
 
 def blocks_of_the_tutorial():
@@ -183,7 +183,7 @@ def writes(ctx):
 def diverges(ctx):
     name = "stem.weight"
     full = torch.ones_like(ctx.weights[name], dtype=torch.bool)
-    return Masks({name: full}, values={name: ctx.weights[name] / 0})
+    return Masks({name: full}, new_weights={name: ctx.weights[name] / 0})
 
 
 @pytest.mark.parametrize(
@@ -211,7 +211,7 @@ def test_a_callback_decides_everything_itself():
         assert ctx.activations.keys() == ctx.weights.keys() == ctx.gradients.keys()
         mask = torch.zeros_like(ctx.weights["stem.weight"], dtype=torch.bool)
         mask[:8] = True
-        return Masks({"stem.weight": mask}, values={"stem.weight": 2 * ctx.weights["stem.weight"]})
+        return Masks({"stem.weight": mask}, new_weights={"stem.weight": 2 * ctx.weights["stem.weight"]})
 
     module = seeded(ConvNet)
     old = module.stem.weight.detach().clone()

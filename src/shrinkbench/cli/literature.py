@@ -16,7 +16,7 @@ from shrinkbench.files import write_atomically
 if TYPE_CHECKING:
     from shrinkbench.literature.corpus import Corpus
     from shrinkbench.literature.graph import ComparisonGraph
-    from shrinkbench.literature.summary import Summary
+    from shrinkbench.literature.summary import CorpusSummary
 
 app = typer.Typer(
     name="literature",
@@ -37,9 +37,9 @@ Keep = Annotated[
 def summary(corpus: CorpusDir = None, out: OutDir = None, as_json: AsJson = False, keep: Keep = None) -> None:
     """Count papers, datasets, networks, pairs and comparisons, with every exclusion and its count."""
     from shrinkbench.literature.store import load_corpus
-    from shrinkbench.literature.summary import summarise
+    from shrinkbench.literature.summary import summarise_corpus
 
-    found = summarise(load_corpus(corpus), keep=keep or ())
+    found = summarise_corpus(load_corpus(corpus), keep=keep or ())
     text = json.dumps(found.as_json(), indent=2, ensure_ascii=False)
     if out is not None:
         write_atomically(out / "summary.json", (text + "\n").encode())
@@ -54,10 +54,10 @@ def table1(corpus: CorpusDir = None, out: OutDir = None, as_json: AsJson = False
     """List the (dataset, architecture) pairs that at least four papers use."""
     from shrinkbench.cli.tables import print_table
     from shrinkbench.literature.store import load_corpus
-    from shrinkbench.literature.summary import TABLE1_MINIMUM, summarise
+    from shrinkbench.literature.summary import TABLE1_MINIMUM, summarise_corpus
     from shrinkbench.literature.tables import write_table
 
-    found = summarise(load_corpus(corpus), keep=keep or ())
+    found = summarise_corpus(load_corpus(corpus), keep=keep or ())
     rows = [asdict(row) for row in found.table1]
     columns = ("dataset", "architecture", "papers")
     if out is not None:
@@ -228,7 +228,7 @@ def convert(
     )
 
 
-def _print_summary(found: Summary) -> None:
+def _print_summary(found: CorpusSummary) -> None:
     def share(count: int) -> str:
         return f"{count} ({count / found.papers:.0%})" if found.papers else str(count)
 

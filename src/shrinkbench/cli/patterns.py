@@ -65,7 +65,7 @@ def patterns(
     if directory is None:
         found = [_from_masks(model, masks or [])]
     else:
-        finished = _finished(directory, model=model, method=method, dataset=dataset)
+        finished = _take_finished(directory, model=model, method=method, dataset=dataset)
         found = _from_results([r for r in finished if _is_pruned(r)])
         if figures is not None:
             _draw(finished, figures)
@@ -114,7 +114,7 @@ def _from_masks(model: str | None, paths: Sequence[Path]) -> _Series:
     return _Series(f"{card.name}, {len(paths)} masks", card.name, card.input_shape, layers)
 
 
-def _finished(directory: Path, **only: str | None) -> list[RunResult]:
+def _take_finished(directory: Path, **only: str | None) -> list[RunResult]:
     """Finished runs of what was chosen, controls included; at least one of a pruned network."""
     from shrinkbench.results.store import existing_store
 

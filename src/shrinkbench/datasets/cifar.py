@@ -86,7 +86,7 @@ def load_cifar(name: str, data: Path | None) -> Dataset:
     )
 
 
-def _decoded(encoded: EncodedImages, digest: str) -> _Part:
+def _decode(encoded: EncodedImages, digest: str) -> _Part:
     return _Part(cached_pixels(encoded, shape=SHAPE, digest=digest), encoded.labels, digest)
 
 
@@ -99,7 +99,7 @@ def _from_parquet(data: Path, class_names: tuple[str, ...], name: str) -> dict[s
                 f"{files[0]} does not hold {name}: it has the classes {_few(found)}, not {_few(class_names)}"
             )
         encoded = open_parquet(files, class_names)
-        parts[split] = _decoded(encoded, encoded.digest)
+        parts[split] = _decode(encoded, encoded.digest)
     return parts
 
 
@@ -110,7 +110,7 @@ def _from_folders(data: Path, class_names: tuple[str, ...]) -> dict[str, _Part]:
         encoded = list_images(folder, class_names)
         if missing:
             raise ShrinkbenchError(f"{folder} lacks the class folder {missing[0]}; the copy is not complete")
-        parts[split] = _decoded(encoded, encoded.digest)
+        parts[split] = _decode(encoded, encoded.digest)
     return parts
 
 

@@ -167,7 +167,7 @@ def _labels(file: Path) -> set[Any]:
     try:
         return set(opened.read(columns=[column])[column].to_pylist())
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(file, error) from None
+        raise _damage_error(file, error) from None
 
 
 def _rows(file: Path) -> Iterator[tuple[Any, Any]]:
@@ -182,7 +182,7 @@ def _rows(file: Path) -> Iterator[tuple[Any, Any]]:
         for batch in opened.iter_batches(ROWS_AT_ONCE, columns=[image, label]):
             yield from zip(batch[image].to_pylist(), batch[label].to_pylist(), strict=True)
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(file, error) from None
+        raise _damage_error(file, error) from None
 
 
 def _open(file: Path) -> Any:
@@ -192,10 +192,10 @@ def _open(file: Path) -> Any:
     try:
         return pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(file, error) from None
+        raise _damage_error(file, error) from None
 
 
-def _damaged(file: Path, error: Exception) -> ShrinkbenchError:
+def _damage_error(file: Path, error: Exception) -> ShrinkbenchError:
     reason = str(error).splitlines()[0].rstrip(".")
     return ShrinkbenchError(f"the Parquet file {file} is truncated or damaged ({reason}); fetch it again")
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from PIL import Image
 
-from shrinkbench.datasets.assemble import Part
+from shrinkbench.datasets.assemble import SplitImages
 from shrinkbench.datasets.card import DatasetCard
 from shrinkbench.datasets.encoded import EncodedImages, decode
 from shrinkbench.datasets.memory import InMemoryImages
@@ -44,7 +44,7 @@ def _size(encoded: EncodedImages, row: int) -> tuple[int, int]:
 
 def sources(
     card: DatasetCard, parts: Mapping[str, EncodedImages], class_names: tuple[str, ...]
-) -> tuple[DatasetCard, dict[str, Part], dict[str, str]]:
+) -> tuple[DatasetCard, dict[str, SplitImages], dict[str, str]]:
     """The card filled in for these images, the parts as image sources, and their digests.
 
     Images that are small and of one size are decoded to memory; of large ones every image is resized on its

@@ -19,15 +19,15 @@ from shrinkbench.literature.corpus import Corpus
 from shrinkbench.literature.curves import (
     CHANGES,
     EFFICIENCIES,
-    Curve,
     Pair,
-    Point,
+    PublishedCurve,
+    PublishedPoint,
     is_plottable,
     tradeoff_curves,
 )
+from shrinkbench.literature.filters import Selection, select
 from shrinkbench.literature.normalise import Normalised
 from shrinkbench.literature.reference import variants
-from shrinkbench.literature.selection import Selection, select
 from shrinkbench.literature.store import load_corpus
 
 COLUMNS = ("key", "dataset", "model", "method", "compression_target", "seed", "status", "compression")
@@ -53,8 +53,8 @@ class OverlayPanel:
 
     x: str
     y: str
-    own: tuple[Curve, ...]
-    published: tuple[Curve, ...]
+    own: tuple[PublishedCurve, ...]
+    published: tuple[PublishedCurve, ...]
 
     @property
     def floor(self) -> float:
@@ -63,7 +63,7 @@ class OverlayPanel:
         return min(ys) - max(2 * (max(ys) - min(ys)), LEAST_ROOM)
 
     @property
-    def beyond(self) -> tuple[tuple[Curve, Point], ...]:
+    def beyond(self) -> tuple[tuple[PublishedCurve, PublishedPoint], ...]:
         """Own points below :attr:`floor`."""
         return tuple((curve, p) for curve in self.own for p in curve.points if p.y < self.floor)
 
@@ -125,7 +125,7 @@ def overlay(own: pd.DataFrame, corpus: Corpus | None = None, *, keep: Collection
     """
     corpus = load_corpus() if corpus is None else corpus
     selection = select(corpus, "curves", keep=keep)
-    done, failed = _finished(own)
+    done, failed = _take_finished(own)
     found, unmatched = [], []
     for task, rows in _tasks(done):
         dataset, model = str(rows["dataset"].iloc[0]), str(rows["model"].iloc[0])
@@ -174,7 +174,7 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name.lower())
 
 
-def _finished(own: pd.DataFrame) -> tuple[pd.DataFrame, Counter[str]]:
+def _take_finished(own: pd.DataFrame) -> tuple[pd.DataFrame, Counter[str]]:
     """Finished runs, and the number of others by task."""
     needed = (*COLUMNS, *OWN_COLUMNS.values())
     missing = [name for name in needed if name not in own.columns]
@@ -236,11 +236,11 @@ def _panel(
     for pair in pairs:
         for curve in tradeoff_curves(corpus, results, pair=pair, x=x, y=y):
             label = f"{curve.label} ({pair[1]})" if len(pairs) > 1 else curve.label
-            published.append(Curve(label, curve.paper, curve.year, curve.points))
+            published.append(PublishedCurve(label, curve.paper, curve.year, curve.points))
     return OverlayPanel(x, y, _own_curves(pruned, x, y), tuple(published))
 
 
-def _own_curves(pruned: pd.DataFrame, x: str, y: str) -> tuple[Curve, ...]:
+def _own_curves(pruned: pd.DataFrame, x: str, y: str) -> tuple[PublishedCurve, ...]:
     """One curve per method from the control (no change at ratio 1): mean and sample deviation over seeds."""
     places = pruned[["method", "compression_target", OWN_COLUMNS[x], y]].dropna()
     by_method: dict[str, dict[float, list[tuple[float, float]]]] = {}
@@ -248,11 +248,11 @@ def _own_curves(pruned: pd.DataFrame, x: str, y: str) -> tuple[Curve, ...]:
         by_method.setdefault(method, {}).setdefault(target, []).append(tuple(place))
     curves = []
     for method, by_target in by_method.items():
-        points = [Point(1.0, 0.0, None, 1)]
+        points = [PublishedPoint(1.0, 0.0, None, 1)]
         for at in by_target.values():
             xs, ys = zip(*at, strict=True)
-            points.append(Point(fmean(xs), fmean(ys), stdev(ys) if len(ys) > 1 else None, len(ys)))
-        curves.append(Curve(f"{method} (own)", "", 0, tuple(points)))
+            points.append(PublishedPoint(fmean(xs), fmean(ys), stdev(ys) if len(ys) > 1 else None, len(ys)))
+        curves.append(PublishedCurve(f"{method} (own)", "", 0, tuple(points)))
     return tuple(curves)
 
 
@@ -274,7 +274,7 @@ class _Sides:
 def _notes(sides: _Sides) -> tuple[str, ...]:
     """What a reader must know before comparing the two sides; every number is from the data at hand."""
     notes = [
-        *_starting_points(sides),
+        *_find_starting_points(sides),
         _repetition(sides),
         _sizes(sides),
         _networks(sides),
@@ -294,7 +294,7 @@ def _notes(sides: _Sides) -> tuple[str, ...]:
     return tuple(note for note in notes if note)
 
 
-def _starting_points(sides: _Sides) -> Iterable[str]:
+def _find_starting_points(sides: _Sides) -> Iterable[str]:
     top1 = [float(value) for value in sides.control["top1"].dropna()]
     own = fmean(top1)
     stated: dict[str, list[float]] = {}

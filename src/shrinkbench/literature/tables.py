@@ -37,7 +37,7 @@ def read_table(path: Path, columns: Iterable[str], *, remedy: str) -> list[Row]:
     ``columns`` must all be in the header. ``remedy`` ends each sentence. Raises ``ShrinkbenchError`` for a file
     that is missing, not UTF-8, cut off, foreign or lacks a column.
     """
-    text = _decoded(path, remedy)
+    text = _decode(path, remedy)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[Row] = []
     header: list[str] | None = None
@@ -47,7 +47,9 @@ def read_table(path: Path, columns: Iterable[str], *, remedy: str) -> list[Row]:
         try:
             record = next(reader, None)
         except csv.Error as error:
-            raise ShrinkbenchError(f"{path}, row {number} (line {line}): {_reading(error)}; {remedy}") from None
+            raise ShrinkbenchError(
+                f"{path}, row {number} (line {line}): {_name_where_read(error)}; {remedy}"
+            ) from None
         if record is None:
             break
         if header is None:
@@ -76,7 +78,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
     write_atomically(path, text.getvalue().encode(), durable=False)
 
 
-def _decoded(path: Path, remedy: str) -> str:
+def _decode(path: Path, remedy: str) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
@@ -91,7 +93,7 @@ def _decoded(path: Path, remedy: str) -> str:
         ) from None
 
 
-def _reading(error: csv.Error) -> str:
+def _name_where_read(error: csv.Error) -> str:
     if "unexpected end of data" in str(error):
         return "the file ends in the middle of a quoted cell"
     return f"not readable as CSV ({error})"

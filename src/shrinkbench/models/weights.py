@@ -58,7 +58,7 @@ def locate_weights(source: str | Path, *, card: ModelCard | None = None) -> Weig
 
     An entry's file is downloaded where the cache does not hold it.
     """
-    entry = _named(str(source), card)
+    entry = _find_named(str(source), card)
     if entry is not None:
         if entry.url is None:
             raise ShrinkbenchError(f"the weights '{entry.name}' have no download; pass the path of their file")
@@ -126,7 +126,7 @@ def load_weights(
     return file
 
 
-def _named(source: str, card: ModelCard | None) -> WeightsEntry | None:
+def _find_named(source: str, card: ModelCard | None) -> WeightsEntry | None:
     if card is None:
         return None
     entries = known_weights(card)

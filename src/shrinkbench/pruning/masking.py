@@ -22,9 +22,10 @@ from shrinkbench.network.probe import (
     require_materialised,
     weight_parameters,
 )
+from shrinkbench.network.view import Batches, Loss
 from shrinkbench.pruning.allocations.per_layer import counts_per_layer, keep_of_all
 from shrinkbench.pruning.allocations.rules import keep_counts
-from shrinkbench.pruning.context import Batches, Loss, PruneContext
+from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import METHODS, PruningMethod
 from shrinkbench.pruning.units import Grouping, Keep, Scores, UnitScores
@@ -297,8 +298,8 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
     if len(ctx.masks):
         masks = masks.intersect(ctx.masks)
     if method.update is not None:
-        masks = Masks(dict(masks), values=method.update(ctx, masks))
-    for name, value in masks.values_.items():
+        masks = Masks(dict(masks), new_weights=method.update(ctx, masks))
+    for name, value in masks.new_weights.items():
         if not bool(torch.isfinite(value).all()):
             raise ShrinkbenchError(
                 f"the new values of '{name}' that {method.name} gives contain NaN or infinity; its data or the "
@@ -438,11 +439,11 @@ def _checked_scores(scores: Scores, ctx: PruneContext) -> Scores:
 def _checked_masks(masks: Masks, ctx: PruneContext) -> Masks:
     """What a method decided itself, completed by full masks for weights that it does not mention."""
     parameters = dict(ctx.module.named_parameters())
-    for name, tensor in (*masks.items(), *masks.values_.items()):
+    for name, tensor in (*masks.items(), *masks.new_weights.items()):
         if name not in parameters or parameters[name].shape != tensor.shape:
             raise ShrinkbenchError(
                 f"the method returned a mask or values of shape {tuple(tensor.shape)} for '{name}', which the "
                 "network does not have in that shape"
             )
     whole = {n: torch.ones_like(w, dtype=torch.bool) for n, w in ctx.weights.items() if n not in masks}
-    return Masks({**whole, **masks}, values=masks.values_)
+    return Masks({**whole, **masks}, new_weights=masks.new_weights)

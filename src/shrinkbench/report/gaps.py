@@ -100,7 +100,7 @@ def plan_repair(
     evidence = gather(results, proposed=proposed)
     reasons: dict[str, None] = {}
     notes: dict[str, None] = {}
-    grids = _planned_grids(plan)
+    grids = _plan_grids(plan)
     for grid in grids:
         _add_seeds(grid)
         _add_controls(grid, evidence, notes, available)
@@ -128,7 +128,7 @@ def plan_repair(
     return Repair(tuple(experiments), len(missing), tuple(reasons), incomplete, tuple(notes))
 
 
-def _planned_grids(plan: Plan) -> list[_Grid]:
+def _plan_grids(plan: Plan) -> list[_Grid]:
     """What is planned so far, by experiment and pair; one that repeats an earlier comparison counts to it."""
     by_pair: dict[Pair, dict[str, list[RunSpec]]] = defaultdict(lambda: defaultdict(list))
     for run in plan.runs:
@@ -298,16 +298,16 @@ def _as_experiments(grids: Sequence[_Grid]) -> Iterator[tuple[ExperimentSpec, li
         whole = len(members) == len(first.dataset) * len(first.model)
         needs = {(frozenset(g.methods), frozenset(g.compressions), frozenset(g.seeds)) for g in members}
         if whole and len(needs) == 1:
-            yield _widened(first, members[0]), members
+            yield _widen(first, members[0]), members
         else:
             for grid in members:
                 dataset, model = grid.pair
                 name = f"{first.name}-{dataset}-{model}".replace("/", "-")
                 restricted = {"name": name, "dataset": (dataset,), "model": (model,)}
-                yield _widened(first.model_copy(update=restricted), grid), [grid]
+                yield _widen(first.model_copy(update=restricted), grid), [grid]
 
 
-def _widened(experiment: ExperimentSpec, grid: _Grid) -> ExperimentSpec:
+def _widen(experiment: ExperimentSpec, grid: _Grid) -> ExperimentSpec:
     return experiment.model_copy(
         update={
             "method": tuple(grid.methods),
@@ -333,7 +333,7 @@ def _new_pairs(
                 "the plan holds no runs to repeat on a further pair; sweep an experiment first"
             )
         source = grids[0]
-        yield _widened(source.experiment, source).model_copy(
+        yield _widen(source.experiment, source).model_copy(
             update={
                 "name": f"{source.experiment.name}-{dataset}-{model}".replace("/", "-"),
                 "dataset": (dataset,),

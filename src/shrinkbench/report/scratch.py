@@ -65,7 +65,7 @@ def scratch_tables(results: Iterable[RunResult]) -> list[Table]:
     for result in results:
         if result.spec.compression > 1:
             cells[_row(result.spec)][_strategy(result.spec, several)].append(result)
-    unpruned = _unpruned(results)
+    unpruned = _find_unpruned(results)
     columns = sorted({name for found in cells.values() for name in found}, key=_place)
     return [_accuracy(cells, columns, unpruned), *_cost(cells, columns, unpruned)]
 
@@ -107,7 +107,7 @@ def _place(column: str) -> tuple[int, int, str]:
     return place, len(column), column
 
 
-def _unpruned(results: Sequence[RunResult]) -> dict[tuple[str, str, str], _Large]:
+def _find_unpruned(results: Sequence[RunResult]) -> dict[tuple[str, str, str], _Large]:
     """The large network by dataset, network and training, once per seed.
 
     That is the trained network itself, before any fine-tuning; where no control started from it, the control

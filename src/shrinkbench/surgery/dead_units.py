@@ -13,8 +13,8 @@ from shrinkbench.network.coupling import Coupling, Group, Slice
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.structures.channel_masks import (
     _filters,
-    _masked_positions,
     _per_unit,
+    find_masked,
     units_without_filters,
 )
 from shrinkbench.surgery.checking import forward, probe_inputs
@@ -38,15 +38,16 @@ def dead_units(
     silent = _silent_inputs(masked, coupling, input_shape)
     dead: dict[str, Tensor] = {}
     for group in coupling.groups:
-        unheard = _all_slices(group, "consumes", lambda s: _masked_positions(masks, s))
+        unheard = _all_slices(group, "consumes", lambda s: find_masked(masks, s))
         gone = units_without_filters(group, masks)
         quiet = gone & _all_slices(group, "consumes", lambda s: silent[s.tensor])
         removable = unheard | quiet
         if not any(bool(masks[t].any()) for t in _filters(group) if t in masks):
             gone = torch.zeros_like(gone)  # layers without any weight left become constants, nothing stays
-        if group.whole is not None:
+        if group.refused_because is not None:
             if bool(gone.any()):
-                warn_left(f"{int(gone.sum())} pruned channels of '{group.layer}' stay in place: {group.whole}")
+                left = f"{int(gone.sum())} pruned channels of '{group.layer}'"
+                warn_left(f"{left} stay in place: {group.refused_because}")
             continue
         constant = int((gone & ~removable).sum())
         if constant:

@@ -21,7 +21,7 @@ from shrinkbench.network.attention import is_attention, reads_its_weights_itself
 from shrinkbench.network.coupling import Coupling, Group, couple
 from shrinkbench.network.probe import require_materialised
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.surgery.checking import agree, forward, outputs_of, probe_inputs, revealing_copy
+from shrinkbench.surgery.checking import equal_up_to_rounding, forward, outputs_of, probe_inputs, revealing_copy
 from shrinkbench.surgery.dead_units import LeftWholeWarning, dead_units, warn_left
 from shrinkbench.surgery.operation import Surgery, operate
 
@@ -73,7 +73,7 @@ def plan_and_shrink(
         surgery = _plan(masked, as_masks, coupling, left, input_shape, select_inputs=select_inputs)
         try:
             found = outputs_of(operate(copy.deepcopy(revealing), surgery), input_shape)
-            return surgery if agree(reference, found) else None
+            return surgery if equal_up_to_rounding(reference, found) else None
         except (RuntimeError, ValueError, IndexError):  # shapes that no longer fit together
             return None
 
@@ -88,7 +88,7 @@ def plan_and_shrink(
                 "whole; this network cannot be made smaller"
             )
         warn_left(
-            f"removing channels of {_listed(bad)} changes the output: torch-pruning misreads this network there"
+            f"removing channels of {_list(bad)} changes the output: torch-pruning misreads this network there"
         )
     return operate(masked, surgery), surgery
 
@@ -295,6 +295,6 @@ def _sound(layers: tuple[str, ...], agrees: Callable[[tuple[str, ...]], bool]) -
     return _sound(layers[:middle], agrees) + _sound(layers[middle:], agrees)
 
 
-def _listed(layers: Sequence[str]) -> str:
+def _list(layers: Sequence[str]) -> str:
     shown = ", ".join(f"'{layer}'" for layer in layers[:4])
     return shown if len(layers) <= 4 else f"{shown} and {len(layers) - 4} more layers"

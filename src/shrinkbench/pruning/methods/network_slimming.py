@@ -111,7 +111,7 @@ def _scales(module: nn.Module, coupling: Coupling) -> dict[str, Tensor]:
     return found
 
 
-def _grouped(ctx: NetworkView, scores: Scores) -> Grouping:
+def _group(ctx: NetworkView, scores: Scores) -> Grouping:
     coupling = couple(ctx.module, ctx.input_shape)
     parameters = dict(ctx.module.named_parameters())
     units: dict[str, Units] = {}
@@ -143,7 +143,7 @@ scaled = STRUCTURES.add(
     Structure(
         "scaled-channels",
         "channels of batch norms that feed one layer; filters leave where nothing else reads them",
-        _grouped,
+        _group,
         overlapping=True,
     ),
 )

@@ -82,7 +82,9 @@ def _channels(ctx: NetworkView, scores: Scores) -> Grouping:
         size = weights_per_unit(group, parameters)
         units[group.layer] = Units(_means(sums, counts, alive), size, least=1, scored=counts.float())
     if not units:
-        reasons = "; ".join(f"'{g.layer}': {g.whole}" for g in coupling.groups[:3] if g.whole)
+        reasons = "; ".join(
+            f"'{g.layer}': {g.refused_because}" for g in coupling.groups[:3] if g.refused_because
+        )
         raise ShrinkbenchError(
             f"no channels of this network can be removed ({reasons}); choose another structure"
         )
@@ -139,7 +141,7 @@ def readers(ctx: NetworkView, coupling: Coupling) -> list[Reader]:
     return sorted(found.values(), key=lambda reader: order.index(reader.weight))
 
 
-def _chained(ctx: NetworkView, scores: Scores) -> Grouping:
+def _chain(ctx: NetworkView, scores: Scores) -> Grouping:
     inside = {reader.key for reader in readers(ctx, couple(ctx.module, ctx.input_shape))}
     whole = _channels(ctx, scores)
     units = {layer: found for layer, found in whole.units.items() if layer in inside}
@@ -156,7 +158,7 @@ chained_channels = STRUCTURES.add(
     Structure(
         "chained-channels",
         "channels that one layer produces and one layer reads; residual streams stay whole",
-        _chained,
+        _chain,
         overlapping=True,
     ),
 )

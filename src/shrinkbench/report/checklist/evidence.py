@@ -23,7 +23,7 @@ TOY_DATASETS = ("mnist", "fashion-mnist", "digits")
 OLD_NETWORKS = ("alexnet", "caffenet", "lenet")
 LARGE_DATASETS = ("imagenet", "places")
 
-Cell = tuple[str, str, float]
+GridCell = tuple[str, str, float]
 """Task, method, compression target."""
 
 
@@ -78,9 +78,9 @@ class Evidence:
         return {m: self.by_key[k].spec.method for m, k in zip(rows["method"], rows["key"], strict=True)}
 
     @cached_property
-    def cells(self) -> Mapping[Cell, tuple[RunResult, ...]]:
+    def cells(self) -> Mapping[GridCell, tuple[RunResult, ...]]:
         """Finished runs by task, method and compression target, control left out."""
-        found: dict[Cell, list[RunResult]] = defaultdict(list)
+        found: dict[GridCell, list[RunResult]] = defaultdict(list)
         rows = self.observations.pruned
         columns = (rows[c] for c in ("task", "method", "compression_target", "key"))
         for task, method, target, key in zip(*columns, strict=True):
@@ -145,7 +145,7 @@ class Evidence:
                 run.key
                 for other in filter(lambda name: wanted(self.methods[name]), self.methods)
                 for run in self.cells.get((task, other, target), ())
-                if agree(own.get(run.spec.seed, {}), run.layers, drawn=not _exact(run.spec.method))
+                if keep_alike(own.get(run.spec.seed, {}), run.layers, drawn=not _exact(run.spec.method))
             ]
         return found
 
@@ -155,13 +155,13 @@ def _exact(method: MethodSpec) -> bool:
     return method.allocation != "independent"
 
 
-def agree(
+def keep_alike(
     first: Mapping[str, LayerDensity], second: Mapping[str, LayerDensity], *, drawn: bool = False
 ) -> bool:
     """Whether two runs keep equally much of every layer, to the weight or (``drawn``) up to chance.
 
     >>> one, two = {"a": LayerDensity(kept=50, total=100)}, {"a": LayerDensity(kept=52, total=100)}
-    >>> agree(one, two), agree(one, two, drawn=True)
+    >>> keep_alike(one, two), keep_alike(one, two, drawn=True)
     (False, True)
     """
     if not first or first.keys() != second.keys():

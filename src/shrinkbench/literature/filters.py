@@ -59,7 +59,7 @@ def select(
             raise UnknownNameError(f"the corpus has no exclusion '{name}'; {nearest(name, names)}")
     left = [
         n
-        for n in _normalised(corpus)
+        for n in _normalise_all(corpus)
         if (supplements or not n.result.collection) and pair in (None, n.result.pair)
     ]
     excluded = []
@@ -68,7 +68,7 @@ def select(
             continue
         out = [n for n in left if any(fits(where, n) for where in exclusion.where)]
         if out:
-            excluded.append(_applied(exclusion.name, exclusion.reason, out))
+            excluded.append(_apply(exclusion.name, exclusion.reason, out))
             gone = set(map(id, out))
             left = [n for n in left if id(n) not in gone]
     merged: tuple[Applied, ...] = ()
@@ -83,11 +83,11 @@ def fits(where: Where, result: Normalised) -> bool:
 
 
 @lru_cache(maxsize=4)
-def _normalised(corpus: Corpus) -> tuple[Normalised, ...]:
+def _normalise_all(corpus: Corpus) -> tuple[Normalised, ...]:
     return tuple(normalise(result) for result in corpus.results)
 
 
-def _applied(name: str, reason: str, results: list[Normalised]) -> Applied:
+def _apply(name: str, reason: str, results: list[Normalised]) -> Applied:
     papers = tuple(dict.fromkeys(n.result.paper for n in results))
     return Applied(name, reason, len(results), papers)
 
@@ -98,7 +98,7 @@ def _merge(corpus: Corpus, results: list[Normalised]) -> tuple[list[Normalised],
     for merge in corpus.rules.merges:
         touched = [n for n in results if n.result.architecture in merge.architectures]
         if touched:
-            applied.append(_applied(f"merge {merge.name}", merge.reason, touched))
+            applied.append(_apply(f"merge {merge.name}", merge.reason, touched))
         results = [
             replace(n, result=replace(n.result, architecture=merge.name))
             if n.result.architecture in merge.architectures

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from places import ROOT
 
 from shrinkbench.datasets import DATASETS, Dataset
 from shrinkbench.errors import ShrinkbenchError
@@ -14,7 +15,7 @@ from shrinkbench.models import get_model, known_weights
 from shrinkbench.spec import IMAGENET_NORMALISATION, read_experiments
 
 planning = import_module("shrinkbench.runner.planning")  # the package exports the function of the same name
-FILES = sorted((Path(__file__).parents[1] / "experiments").glob("*.toml"))
+FILES = sorted((ROOT / "experiments").glob("*.toml"))
 
 
 class AllData:

@@ -7,10 +7,10 @@ why; a network of either kind must be left for it.
 import copy
 import itertools
 import re
-from pathlib import Path
 
 import pytest
 import torch
+from places import ROOT
 from sample_networks import ConvNet, Odd, ViT, batches, largest_unit, seeded
 
 from shrinkbench.errors import ShrinkbenchError
@@ -25,7 +25,7 @@ SHAPE = (3, 8, 8)
 # Structures that leave much of a network whole.
 SPANNING = {"heads", "neurons", "branches", "chained-channels", "scaled-channels"}
 SPANNING |= {"convolution-weights"}
-BIB = Path(__file__).parents[1] / "docs" / "references.bib"
+BIB = ROOT / "docs" / "references.bib"
 
 
 def target_for(method, whole=2.2):
@@ -159,8 +159,8 @@ def test_masks_depend_on_the_seed_only_where_the_method_is_random(name, kind):
     torch.manual_seed(12345)  # the global state has no say
     again, other = (decide(name, module, compression, seed=s) for s in (1, 2))
     assert first.equal(again)
-    for key, value in first.values_.items():
-        assert torch.equal(value, again.values_[key]), key
+    for key, value in first.new_weights.items():
+        assert torch.equal(value, again.new_weights[key]), key
     assert first.equal(other) != is_random(method)
 
 

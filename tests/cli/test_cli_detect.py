@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from test_detection import classifier, voc  # noqa: F401  a fixture
+from made_voc import classifier, write_voc
 from typer.testing import CliRunner
 
 from shrinkbench.cli.detect import app
@@ -30,6 +30,11 @@ QUICK = (
 )
 
 
+@pytest.fixture(scope="module")
+def voc(tmp_path_factory):
+    return write_voc(tmp_path_factory.mktemp("voc"))
+
+
 def call(*arguments):
     result = CliRunner().invoke(app, [str(a) for a in arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
@@ -38,7 +43,7 @@ def call(*arguments):
 
 
 @pytest.fixture
-def folder(voc):  # noqa: F811
+def folder(voc):
     (voc / "VOCdevkit" / "VOC2007" / "ImageSets" / "Main" / "two.txt").write_text("000000\n000001")
     return voc
 

@@ -7,11 +7,11 @@ import re
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
 from made_results import FIGURE_6, make_result, make_results, make_spec, plain_accuracy, quality, write_store
+from places import SHARED
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report.page.html import write_report
@@ -181,7 +181,7 @@ def test_results_stand_beside_published_ones(tmp_path):
 
 
 def test_another_corpus_is_laid_beside(tmp_path):
-    exported = Path(__file__).parents[2].parent / "shared" / "data" / "corpus"
+    exported = SHARED / "data" / "corpus"
     if not exported.is_dir():
         pytest.skip(f"{exported} is absent")
     store = write_store(

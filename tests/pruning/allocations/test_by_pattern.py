@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import pytest
 import torch
+from places import SHARED
 from typer.testing import CliRunner
 
 from shrinkbench.cli.patterns import app
@@ -22,7 +22,7 @@ from shrinkbench.runner import sweep
 from shrinkbench.spec import ExperimentSpec
 
 SHAPE = (3, 32, 32)
-WEIGHTS = Path(__file__).parents[3] / "shared" / "data" / "weights" / "resnet56-4bfd9763.th"
+WEIGHTS = SHARED / "data" / "weights" / "resnet56-4bfd9763.th"
 
 
 def call(*arguments):

@@ -238,7 +238,7 @@ def test_new_values_of_a_method_are_carried_over():
     keep = torch.tensor([True, False, True, True])
     masks = Masks(
         {"1.weight": keep.view(1, 4, 1, 1).expand(2, 4, 1, 1).clone()},
-        values={"1.weight": torch.ones(2, 4, 1, 1)},
+        new_weights={"1.weight": torch.ones(2, 4, 1, 1)},
     )
     small = shrink(net, masks, (3, 2, 2))
     assert torch.equal(small[1].weight, torch.ones(2, 3, 1, 1))

@@ -13,7 +13,6 @@ from shrinkbench.spec.training_cost import (
     epochs_within,
     scratch_b,
     scratch_b_epochs,
-    scratch_e,
     total,
     training_cost,
 )
@@ -49,15 +48,12 @@ def test_scratch_b_epochs_follow_from_multiply_adds(small, large, epochs, cap, e
     assert scratch_b_epochs(epochs, **counts, cap=cap) == expected
 
 
-def test_scratch_b_moves_the_decay_in_proportion_and_scratch_e_changes_nothing_but_the_name():
+def test_scratch_b_moves_the_decay_in_proportion():
     recipe = RECIPES.get("imagenet-train")
     longer = scratch_b(recipe, large=200, small=150)
     assert (longer.epochs, longer.milestones) == (120, (40, 80))
     assert scratch_b(recipe, large=1000, small=100).epochs == 180  # doubled at most, on ImageNet
     assert scratch_b(RECIPES.get("cifar-train"), large=1000, small=100).epochs == 1600
-    same = scratch_e(recipe)
-    assert same.model_copy(update={"name": recipe.name}) == recipe
-    assert same.name != recipe.name
 
 
 def test_a_larger_small_network_is_refused():

@@ -31,7 +31,7 @@ def test_kept_weights_stay_and_pruned_ones_are_zero():
 def test_new_values_of_the_method_are_used_when_weights_are_kept():
     module, masks = pruned()
     values = {"stem.weight": torch.full_like(module.stem.weight, 7.0)}
-    restart(FINETUNINGS.get("continue"), module, Masks(dict(masks), values=values))
+    restart(FINETUNINGS.get("continue"), module, Masks(dict(masks), new_weights=values))
     assert set(module.stem.weight.unique().tolist()) == {0.0, 7.0}
 
 
@@ -40,7 +40,7 @@ def test_rewound_weights_are_those_of_the_checkpoint_under_the_mask(name):
     module, masks = pruned()
     checkpoint = {n: t.clone() for n, t in seeded(ConvNet, seed=5).state_dict().items()}
     values = {"stem.weight": torch.full_like(module.stem.weight, 7.0)}
-    restart(FINETUNINGS.get(name), module, Masks(dict(masks), values=values), checkpoint)
+    restart(FINETUNINGS.get(name), module, Masks(dict(masks), new_weights=values), checkpoint)
     for key, tensor in module.state_dict().items():
         expected = checkpoint[key] * masks[key] if key in masks else checkpoint[key]
         assert torch.equal(tensor, expected), key  # batch-norm statistics too; no values of the method

@@ -26,18 +26,18 @@ def test_residual_sum_couples_all_its_branches():
     assert slices(stream, "consumes") == {
         (f"{layer}.weight", 1) for layer in ("layer2.1.conv1", "layer3.0.conv1", "layer3.0.downsample.0")
     }
-    assert (stream.units, stream.whole) == (128, None)
+    assert (stream.units, stream.refused_because) == (128, None)
 
 
 def test_option_a_shortcut_keeps_the_stream_whole_and_inner_channels_free():
     coupling = couple(build("resnet20"), (3, 32, 32))
     assert {g.layer for g in coupling.free} == {f"layer{s}.{b}.conv1" for s in (1, 2, 3) for b in (0, 1, 2)}
-    assert "layer2.0.downsample" in (coupling.group_of("conv1").whole or "")
+    assert "layer2.0.downsample" in (coupling.group_of("conv1").refused_because or "")
 
 
 def test_the_layer_of_the_logits_is_whole():
     group = couple(build("resnet20"), (3, 32, 32)).group_of("linear")
-    assert group.whole == "they reach the output"
+    assert group.refused_because == "they reach the output"
 
 
 def test_concatenation_gives_each_producer_its_part_of_a_consumer():
@@ -78,12 +78,12 @@ def test_depthwise_convolution_carries_channels():
 def test_heads_are_units_of_their_own(name, heads):
     module, shape = make(name)
     group = next(g for g in couple(module, shape).groups if g.kind == "heads")
-    assert (group.units, group.whole) == (heads, None)
+    assert (group.units, group.refused_because) == (heads, None)
 
 
 def test_layer_norm_keeps_its_channels_whole():
     module, shape = make("torchvision/convnext_tiny")
-    assert "LayerNorm" in (couple(module, shape).group_of("features.0.0").whole or "")
+    assert "LayerNorm" in (couple(module, shape).group_of("features.0.0").refused_because or "")
 
 
 class AddsItsInput(nn.Module):
@@ -97,13 +97,13 @@ class AddsItsInput(nn.Module):
 
 def test_channels_summed_with_the_input_are_whole():
     group = couple(AddsItsInput(), (3, 8, 8)).group_of("conv")
-    assert group.whole == "they are summed with the network's input"
+    assert group.refused_because == "they are summed with the network's input"
 
 
 def test_a_shared_weight_keeps_its_channels_whole():
     net = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))
     net[2].weight = net[0].weight
-    assert all("shared" in (g.whole or "") for g in couple(net, (4,)).groups if g.layer in ("0", "2"))
+    assert all("shared" in (g.refused_because or "") for g in couple(net, (4,)).groups if g.layer in ("0", "2"))
 
 
 class Branching(nn.Module):

@@ -79,5 +79,5 @@ def test_reconstruction_beats_the_norm_of_filters():
 def test_weights_that_stay_get_new_values_for_readers_alone():
     net = redundant()
     masks = prune(net, "thinet", compression=1.5, batches=images())
-    assert set(masks.values_) <= {"3.weight", "5.weight"}
-    assert all(torch.equal(v, v * masks[n]) for n, v in masks.values_.items())
+    assert set(masks.new_weights) <= {"3.weight", "5.weight"}
+    assert all(torch.equal(v, v * masks[n]) for n, v in masks.new_weights.items())

@@ -116,7 +116,7 @@ def test_new_values_lower_the_modelled_increase_of_the_loss(network):
     """Half of d' F d per layer, d the change of its weights, against the same masks with the old values."""
     module, data = seeded(network), batches(2, 8)
     masks = prune(module, "woodfisher", compression=1.6, batches=data)
-    assert masks.values_.keys() == masks.keys()
+    assert masks.new_weights.keys() == masks.keys()
     ctx = PruneContext(module, masks, batches=data, batch_count=2, input_shape=(3, 8, 8))
     vectors = [dict(gradients) for gradients in ctx.image_gradients()]
     for name, w in ctx.weights.items():
@@ -126,7 +126,7 @@ def test_new_values_lower_the_modelled_increase_of_the_loss(network):
             change = (values - w).flatten()
             return (rows @ change).square().mean() + 1e-5 * change.square().sum()
 
-        assert increase(masks.values_[name]) < increase(w * masks[name]), name
+        assert increase(masks.new_weights[name]) < increase(w * masks[name]), name
 
 
 def test_sparsegpt_makes_up_for_a_first_column_as_obs_does():
@@ -149,7 +149,9 @@ def test_sparsegpt_makes_up_for_a_first_column_as_obs_does():
     w = module[0].weight.detach().double()[0]
     expected = w - w[0] / inverse[0, 0] * inverse[:, 0]
     assert masks["0.weight"].tolist() == [[False, True, True, True]]
-    torch.testing.assert_close(masks.values_["0.weight"][0, 1:].double(), expected[1:], rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(
+        masks.new_weights["0.weight"][0, 1:].double(), expected[1:], rtol=1e-4, atol=1e-6
+    )
 
 
 def test_the_inverse_root_holds_the_optimal_changes_to_the_right():
@@ -166,7 +168,7 @@ def reconstruction_error(method, module, x, c):
     masks = prune(
         module, method, compression=c, batches=[(x, torch.zeros(len(x), dtype=torch.int64))], one_shot=True
     )
-    w = masks.values_.get("0.weight", module[0].weight.detach()) * masks["0.weight"]
+    w = masks.new_weights.get("0.weight", module[0].weight.detach()) * masks["0.weight"]
     return (x @ (w - module[0].weight.detach()).T).square().sum().item()
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from made_results import METHODS, PAIRS, make_result, make_results, method, plain_accuracy
+from places import SHARED
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report import checklist
@@ -41,7 +42,7 @@ def test_every_line_has_a_rule_and_every_rule_a_line():
 
 
 def test_lines_are_the_papers_words():
-    shared = Path(__file__).parents[2].parent / "shared" / "papers"
+    shared = SHARED / "papers"
     if not shared.is_dir():
         pytest.skip("the papers are not beside the repository")
 

@@ -10,12 +10,9 @@ import torch
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.metrics import count_multiply_adds, count_parameters, measure_size
 from shrinkbench.models import build, get_model
-from shrinkbench.network.coupling import couple
 from shrinkbench.pruning import METHODS, PruneContext, prune
 from shrinkbench.pruning.methods.published_widths import (
-    keep_counts,
     masks_of_target,
-    uniform_counts,
 )
 from shrinkbench.spec.targets import TARGETS, Target
 from shrinkbench.spec.training_cost import scratch_b
@@ -148,7 +145,7 @@ def test_inputs_are_sampled_by_regression_and_the_stream_stays_whole():
     inputs = stream(module, batches[0][0])
     wanted = torch.nn.functional.conv2d(inputs, before, padding=1)
     errors = []
-    for values in (masks.values_["layer1.1.conv1.weight"], before * weight):
+    for values in (masks.new_weights["layer1.1.conv1.weight"], before * weight):
         found = torch.nn.functional.conv2d(inputs, values, padding=1)
         errors.append(float((found - wanted)[:, filters].square().mean()))
     assert errors[0] < errors[1]  # least squares makes up for the inputs that are gone
@@ -242,22 +239,6 @@ def test_a_mismatched_network_is_told():
 def test_an_unknown_target_names_the_known_ones():
     with pytest.raises(ShrinkbenchError, match="choose li2017:resnet56-a"):
         METHODS.get("li2017:resnet57-a")
-
-
-def test_uniform_counts_keep_the_same_share_and_one_at_least():
-    module = build("resnet20")
-    coupling = couple(module, (3, 32, 32))
-    assert set(uniform_counts(coupling, 0.5).values()) == {8, 16, 32}
-    assert set(uniform_counts(coupling, 0.01).values()) == {1}
-    masks = keep_counts(
-        module,
-        coupling,
-        uniform_counts(coupling, 0.5),
-        {n: p.detach().abs() for n, p in module.named_parameters()},
-    )
-    assert shrink(module, masks, (3, 32, 32)).layer3[2].conv1.out_channels == 32
-    with pytest.raises(ShrinkbenchError, match="a share of 0 cannot be kept"):
-        uniform_counts(coupling, 0.0)
 
 
 def test_controls_of_a_target_keep_as_much_whatever_compression_is_asked_for():

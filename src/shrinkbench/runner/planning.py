@@ -112,7 +112,7 @@ def _refuse_idle_amounts(experiment: ExperimentSpec, methods: Sequence[PruningMe
     ]
     if asked and all(method.amount is not None for method in methods):
         raise ShrinkbenchError(
-            f"{asked[0]} of experiment '{experiment.name}' has no say: its methods bring their amount in their name "
+            f"{asked[0]} of experiment '{experiment.name}' has no say: its methods bring their own amount "
             f"({methods[0].name}); write compression = 1 for the control alone"
         )
 

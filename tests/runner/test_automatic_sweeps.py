@@ -52,13 +52,13 @@ def tiny_networks(monkeypatch):
         MODELS.add(name, card)
 
 
-def run(root, model, method, compression):
+def run(root, model, method, **amount):
     spec = {
         "name": "test",
         "dataset": "digits",
         "model": model,
         "method": [method, *(f"{method}[finetuning={mode}]" for mode in MODES)],
-        "compression": compression,
+        **amount,
         "train_images": 128,
         "validation_images": 50,
         "test_images": 50,
@@ -83,8 +83,8 @@ def check_scratch(results, compression, epochs):
 
 @pytest.mark.parametrize(("model", "percent"), [("tiny-preresnet", 40), ("tiny-densenet", 60)])
 def test_network_slimming_with_channel_selection(model, percent, tmp_path):
-    results = run(tmp_path, model, f"network_slimming_residual:{percent}", 2)
-    found = check_scratch(results, 2, epochs=2)
+    results = run(tmp_path, model, "network_slimming_residual", channels=percent / 100)
+    found = check_scratch(results, None, epochs=2)
     assert (found.spec.search.epochs, found.epochs_run) == (2, 1)  # sparse training, then fine-tuning
     module = NETWORKS[model](10)
     norms = [f"{n}.weight" for n, m in module.named_modules() if isinstance(m, nn.BatchNorm2d)]
@@ -94,7 +94,9 @@ def test_network_slimming_with_channel_selection(model, percent, tmp_path):
 
 
 def test_sparse_structure_selection_takes_whole_branches(tmp_path):
-    found = check_scratch(run(tmp_path, "tiny-resnet", "sparse_structure_selection", 1.3), 1.3, epochs=2)
+    found = check_scratch(
+        run(tmp_path, "tiny-resnet", "sparse_structure_selection", compression=1.3), 1.3, epochs=2
+    )
     assert (found.spec.search, found.epochs_run) == (None, 2)  # no fine-tuning
     assert found.size.compression >= 1.3 - 1e-3
     convolutions = {n: d.kept for n, d in found.layers.items() if "conv" in n and "layer" in n}

@@ -117,8 +117,8 @@ def test_early_stopping_waits_for_its_patience_and_keeps_the_best():
         epochs=50, learning_rate=1e-9, selection="best-validation", early_stopping=EarlyStopping(patience=3)
     )
     training = train(module, settings, Blobs(), seed=0)
-    best = max(record.validation_top1 for record in training.epochs)
-    selected = next(r.epoch for r in training.epochs if r.validation_top1 == best)
+    best = max(record.validation["top1"] for record in training.epochs)
+    selected = next(r.epoch for r in training.epochs if r.validation["top1"] == best)
     assert training.selected_epoch == selected
     assert len(training.epochs) == selected + 3
     assert evaluate(module, Blobs().validation())["top1"] == best

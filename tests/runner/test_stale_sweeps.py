@@ -77,8 +77,8 @@ for folder in sys.argv[1:]:
         load_plugin(Path(folder) / "plug.py")
         for name, changes in json.loads(os.environ["GRIDS"]).items():
             grid = {"name": name, "dataset": "digits", "model": "digits-cnn", "method": "own",
-                    "weights": "random", "compression": 2, "train_images": 64, "validation_images": 64, "test_images": 64,
-                    "finetune": {"epochs": 0}, **changes}
+                    "weights": "random", "compression": 2, "train_images": 64, "validation_images": 64,
+                    "test_images": 64, "finetune": {"epochs": 0}, **changes}
             if "recipe" in changes:
                 del grid["finetune"]
             sweep(ExperimentSpec(**grid), Path(os.environ["OUT"]) / name,

@@ -55,7 +55,7 @@ COLUMNS: dict[str, str] = {
 """Columns of the result table, in order, with their pandas types; what a failed run lacks is missing.
 
 Rows belong together by ``task`` (or ``task_key``): dataset, subset, network and initial weights. ``method``
-tells methods of different settings apart; ``control_key`` is the key of the run's own control, whose row has it too.
+tells methods of different settings apart; ``control_key`` is the key of the run's own control.
 ``amount`` is what was asked for, ``compression_target`` the same where it was a compression, and
 ``compression`` what was achieved. ``*_images`` are empty where all images are used.
 """

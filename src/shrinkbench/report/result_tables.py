@@ -172,10 +172,10 @@ def _pair(r: Any) -> tuple[Cell, ...]:
 
 def latency_table(results: Iterable[RunResult]) -> Table | None:
     """Measured wall times beside theoretical speedups, mean over seeds; ``None`` where none were taken."""
-    timed_runs = [run for run in results if run.size and run.provenance.latency]
-    labels = label_runs([run.spec for run in timed_runs])
+    done = [run for run in results if run.status == "done"]
+    labels = label_runs([run.spec for run in done])
     cells: dict[tuple[Any, ...], list[tuple[Latency, RunResult]]] = {}
-    for run, label in zip(timed_runs, labels, strict=True):
+    for run, label in zip(done, labels, strict=True):
         for timed in run.provenance.latency:
             how = (timed.batch_size, timed.form, timed.threads, timed.precision, run.provenance.device)
             cells.setdefault((label.task, label.method, label.amount, *how), []).append((timed, run))

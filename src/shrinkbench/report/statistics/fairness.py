@@ -30,10 +30,11 @@ def common_set_ups(results: Iterable[RunResult]) -> dict[tuple[str, str], SetUp]
     most in common count. Set-ups are those of :func:`common_set_up` (after Wang et al. 2023).
     """
     cells: dict[object, dict[str, list[RunResult]]] = defaultdict(lambda: defaultdict(list))
-    runs = [run for run in results if run.status == "done" and not run.spec.is_control]
-    for run, label in zip(runs, label_runs([run.spec for run in runs]), strict=True):
+    done = [run for run in results if run.status == "done"]
+    for run, label in zip(done, label_runs([run.spec for run in done]), strict=True):
         spec = run.spec
-        cells[spec.data, spec.model, spec.amount, spec.seed][label.method].append(run)
+        if not spec.is_control:
+            cells[spec.data, spec.model, spec.amount, spec.seed][label.method].append(run)
     found: dict[tuple[str, str], list[int]] = defaultdict(list)
     for by_method in cells.values():
         for first, second in combinations(sorted(by_method), 2):

@@ -86,7 +86,9 @@ class _Kind(NamedTuple):
 
 def _kind(spec: RunSpec, same: _Canonical) -> _Kind:
     return _Kind(
-        *(id(same(value)) for value in (spec.task, spec.method, spec.recipe)),
+        task=id(same(spec.task)),
+        method=id(same(spec.method)),
+        recipe=id(same(spec.recipe)),
         search=spec.search,
         prune_classifier=spec.prune_classifier,
         prune_biases=spec.prune_biases,

@@ -8,10 +8,10 @@ from __future__ import annotations
 import functools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
 
-from shrinkbench.spec import MethodSpec, Recipe, RunSpec, TaskSpec, Value, digest
+from shrinkbench.spec import ExtraSpec, MethodSpec, Recipe, RunSpec, TaskSpec, Value, digest
 
 CONTROL = "control"
 """How the unpruned network is called where there is one."""
@@ -40,22 +40,82 @@ class RunLabel:
 
 def label_runs(specs: Sequence[RunSpec]) -> list[RunLabel]:
     """One label for each run, as all of ``specs`` need to be told apart."""
+    same = _Canonical()
+    kinds = [_kind(spec, same) for spec in specs]
+    firsts: dict[_Kind, RunSpec] = {}
+    for kind, spec in zip(kinds, specs, strict=True):
+        firsts.setdefault(kind, spec)
+    labelled = dict(zip(firsts, _label_kinds(list(firsts.values())), strict=True))
+    keys: dict[tuple[int, int], str] = {}
+    labels = []
+    for kind, spec in zip(kinds, specs, strict=True):
+        label, control = labelled[kind]
+        place = (id(same(control)), spec.seed)
+        if place not in keys:
+            keys[place] = digest(control.model_copy(update={"seed": spec.seed}))
+        labels.append(replace(label, amount=spec.amount.label, control_key=keys[place]))
+    return labels
+
+
+class _Canonical:
+    """Gives one object for all equal values, so that thousands of runs are told apart by identity."""
+
+    def __init__(self) -> None:
+        self._known: dict[Value, Value] = {}
+        self._seen: dict[int, Value] = {}
+
+    def __call__(self, value: Value) -> Value:
+        """The first value equal to ``value``, which has to outlive this object."""
+        if id(value) not in self._seen:
+            self._seen[id(value)] = self._known.setdefault(value, value)
+        return self._seen[id(value)]
+
+
+class _Kind(NamedTuple):
+    """All of a run that its label depends on, amount and seed aside; the first three are identities."""
+
+    task: int
+    method: int
+    recipe: int
+    search: Recipe | None
+    prune_classifier: bool
+    prune_biases: bool
+    extra: tuple[ExtraSpec, ...]
+    is_control: bool
+
+
+def _kind(spec: RunSpec, same: _Canonical) -> _Kind:
+    return _Kind(
+        task=id(same(spec.task)),
+        method=id(same(spec.method)),
+        recipe=id(same(spec.recipe)),
+        search=spec.search,
+        prune_classifier=spec.prune_classifier,
+        prune_biases=spec.prune_biases,
+        extra=spec.extra,
+        is_control=spec.is_control,
+    )
+
+
+def _label_kinds(specs: Sequence[RunSpec]) -> list[tuple[RunLabel, RunSpec]]:
+    """For one run of each kind its label and its control, seed aside."""
     tasks = task_labels(dict.fromkeys(spec.task for spec in specs))
     methods = _method_labels(specs)
     controls = [_control_of(spec) for spec in specs]
     names = _control_labels({(spec.task, control) for spec, control in zip(specs, controls, strict=True)})
-    return [
+    labels = [
         RunLabel(
             task=tasks[spec.task],
             method=method,
             method_alone=alone,
-            amount=spec.amount.label,
+            amount="",
             control=names[spec.task, control],
-            control_key=digest_once(spec.control),
+            control_key="",
             control_group=digest_once(control),
         )
         for spec, (method, alone), control in zip(specs, methods, controls, strict=True)
     ]
+    return list(zip(labels, controls, strict=True))
 
 
 def task_labels(tasks: Iterable[TaskSpec]) -> dict[TaskSpec, str]:

@@ -174,6 +174,11 @@ def quality(top1: float, images: int = 10_000) -> Quality:
     return Quality(metrics=metrics, examples=images)
 
 
+def changed(quality: Quality, **metrics: float) -> Quality:
+    """The same with other values of some metrics; bounds are not checked."""
+    return quality.model_copy(update={"metrics": quality.metrics | metrics})
+
+
 def make_spec(
     *,
     dataset: str = "cifar10",

@@ -119,11 +119,11 @@ def test_curves_stand_at_what_was_achieved(written):
     runs = [
         r
         for r in store.results()[0]
-        if (r.spec.model, r.spec.method.name, r.spec.compression) == ("resnet20", "random", 8)
+        if (r.spec.model.name, r.spec.method.name, r.spec.target) == ("resnet20", "random", 8)
     ]
     curve = data["curves"]["cifar10 / resnet20"]["random"]
-    at = curve["target"].index(8)
-    tops = pd.Series([r.after.top1 for r in runs])
+    at = curve["amount"].index("8×")
+    tops = pd.Series([r.after["top1"] for r in runs])
     assert curve["compression"][at] == pytest.approx(runs[0].size.compression, rel=1e-5)
     assert curve["top1"]["mean"][at] == pytest.approx(tops.mean(), rel=1e-5)
     assert curve["top1"]["std"][at] == pytest.approx(tops.std(ddof=1), rel=1e-5)
@@ -281,7 +281,7 @@ def test_two_recipes_and_two_weights_make_tasks_of_their_own(tmp_path):
 
 def test_extra_evaluation_splits_are_columns_metrics_and_tables(tmp_path):
     results = [
-        r.model_copy(update={"further": {"cifar10.1": quality(r.after.top1 - 0.05, 2000)}})
+        r.model_copy(update={"further": {"cifar10.1": quality(r.after["top1"] - 0.05, 2000)}})
         for r in make_results(pairs=ONE_PAIR, methods=["random", "global_magnitude"])
     ]
     store = write_store(tmp_path / "store", results)

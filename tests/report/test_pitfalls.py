@@ -35,7 +35,7 @@ def test_figure_6_size_and_speed_disagree():
 
 def test_figure_7_order_changes_with_the_amount():
     def accuracy(spec):
-        late = spec.compression > 8 and spec.method.name == "global_magnitude"
+        late = spec.target > 8 and spec.method.name == "global_magnitude"
         return plain_accuracy(spec) - (0.05 if late else 0.0)
 
     pitfalls = found(make_results(accuracy=accuracy, methods=TWO, pairs=ONE_PAIR))
@@ -45,7 +45,7 @@ def test_figure_7_order_changes_with_the_amount():
 
 def test_figure_7_order_changes_with_the_network():
     def accuracy(spec):
-        swapped = spec.model == "resnet56" and spec.method.name == "global_magnitude" and spec.compression > 1
+        swapped = spec.model.name == "resnet56" and spec.method.name == "global_magnitude" and spec.target > 1
         return plain_accuracy(spec) - (0.05 if swapped else 0.0)
 
     pitfalls = found(make_results(accuracy=accuracy, methods=TWO))
@@ -58,7 +58,7 @@ def test_figure_7_order_changes_with_the_network():
 
 def test_figure_8_initial_weights_confound_and_changes_do_not_cure_it():
     def accuracy(spec):
-        steeper = 0.012 * np.log2(spec.compression) if spec.weights.name == "A" else 0.0
+        steeper = 0.012 * np.log2(spec.target) if spec.weights.name == "A" else 0.0
         return plain_accuracy(spec) - steeper
 
     pitfalls = found(make_results(accuracy=accuracy, methods=TWO, pairs=ONE_PAIR, weights=("A", "B")))
@@ -74,7 +74,7 @@ def test_equal_weights_confound_nothing():
 
 def test_seeds_that_disagree_are_found_with_their_runs():
     def accuracy(spec):
-        unlucky = spec.method.name == "global_gradient" and spec.compression == 16 and spec.seed == 1
+        unlucky = spec.method.name == "global_gradient" and spec.target == 16 and spec.seed == 1
         return plain_accuracy(spec) - (0.25 if unlucky else 0.0)
 
     results = make_results(accuracy=accuracy)
@@ -136,7 +136,7 @@ def test_unequal_epochs_under_one_recipe(stopping, epochs, expected):
 
 def test_a_control_without_fine_tuning_is_found():
     results = [
-        r.model_copy(update={"epochs_run": 0}) if r.spec.compression == 1 else r
+        r.model_copy(update={"epochs_run": 0}) if r.spec.target == 1 else r
         for r in make_results(methods=TWO, pairs=ONE_PAIR)
     ]
     pitfalls = found(results)
@@ -158,7 +158,7 @@ def test_best_of_epochs_is_found():
 
 def test_pure_noise_shows_no_order():
     def accuracy(spec):
-        rng = np.random.default_rng([spec.seed, len(spec.method.name), int(spec.compression), len(spec.model)])
+        rng = np.random.default_rng([spec.seed, len(spec.method.name), int(spec.target), len(spec.model.name)])
         return 0.8 + 0.003 * rng.standard_normal()
 
     assert found(make_results(accuracy=accuracy)) == []
@@ -184,9 +184,9 @@ def noisy(methods, seed, *, crossing=0.0, noise=0.008):
     generator = np.random.default_rng(seed)
 
     def accuracy(spec):
-        lost = crossing if spec.method.name == methods[0] and spec.compression > 8 else -crossing
+        lost = crossing if spec.method.name == methods[0] and spec.target > 8 else -crossing
         shift = generator.normal(0, noise) - (lost if spec.method.name == methods[0] else 0.0)
-        return 0.92 - 0.02 * np.log2(spec.compression) + (shift if spec.compression > 1 else 0.0)
+        return 0.92 - 0.02 * np.log2(spec.target) + (shift if spec.target > 1 else 0.0)
 
     return make_results(methods=methods, pairs=ONE_PAIR, accuracy=accuracy, tilts={})
 

@@ -17,11 +17,12 @@ from shrinkbench.report.figures import efficiency_figure, tradeoff_figure
 from shrinkbench.report.layer_figures import density_figure, weight_figure
 from shrinkbench.report.page.citations import bibtex, cite, parse_bibtex
 from shrinkbench.report.page.origin import as_toml, trace
+from shrinkbench.report.result_tables import all_tables, result_tables
 from shrinkbench.report.statistics.compare import at_equal, at_equal_budget, curve_summaries, pairwise, winners
 from shrinkbench.report.statistics.observations import aggregate, observe
 from shrinkbench.report.statistics.ranks import rank_methods
-from shrinkbench.report.tables import Cell, Table, all_tables, result_tables
-from shrinkbench.spec import ExperimentSpec, read_experiments
+from shrinkbench.report.tables import Cell, Table
+from shrinkbench.spec import Compression, ExperimentSpec, read_experiments
 
 PAIR = [("cifar10", "resnet20")]
 
@@ -148,14 +149,14 @@ def test_the_png_is_the_pdf_in_pixels(observations, tmp_path):
 
 def test_a_density_figure_carries_its_numbers():
     results = [r for r in make_results(pairs=PAIR) if r.spec.method.name in ("random", "global_magnitude")]
-    figure = density_figure(results, compression=8.0)
+    figure = density_figure(results, amount=Compression(ratio=8))
     texts = {text.get_text() for text in figure.axes[0].texts}
-    random = next(r for r in results if (r.spec.method.name, r.spec.compression) == ("random", 8.0))
+    random = next(r for r in results if (r.spec.method.name, r.spec.target) == ("random", 8.0))
     share = 100 * random.layers["layer3.weight"].kept / random.layers["layer3.weight"].total
     assert f"{share:.0f}" in texts
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == list(random.layers)
     with pytest.raises(ShrinkbenchError, match="records its layers"):
-        density_figure(results, compression=9.0)
+        density_figure(results, amount=Compression(ratio=9))
 
 
 def test_a_weight_figure_shows_both_distributions():
@@ -236,7 +237,7 @@ def test_equal_latency_uses_measured_speedups():
 
     results = []
     for r in make_results(pairs=PAIR, methods=["random", "global_magnitude"]):
-        seconds = 1.0 / math.sqrt(r.spec.compression)
+        seconds = 1.0 / math.sqrt(r.spec.target)
         timed = Latency(
             batch_size=64, form="small", dense_seconds=1.0, seconds=seconds, threads=2, precision="float32"
         )

@@ -26,11 +26,12 @@ digest_once = functools.lru_cache(maxsize=4096)(digest)
 class RunLabel:
     """What one run is called. ``control`` is the name of its control, ``control_key`` that run's key.
 
-    ``control_group`` identifies the controls of all seeds.
+    ``method_alone`` is the method whatever its recipe. ``control_group`` identifies the controls of all seeds.
     """
 
     task: str
     method: str
+    method_alone: str
     amount: str
     control: str
     control_key: str
@@ -47,12 +48,13 @@ def label_runs(specs: Sequence[RunSpec]) -> list[RunLabel]:
         RunLabel(
             task=tasks[spec.task],
             method=method,
+            method_alone=alone,
             amount=spec.amount.label,
             control=names[spec.task, control],
             control_key=digest_once(spec.control),
             control_group=digest_once(control),
         )
-        for spec, method, control in zip(specs, methods, controls, strict=True)
+        for spec, (method, alone), control in zip(specs, methods, controls, strict=True)
     ]
 
 
@@ -110,8 +112,11 @@ def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _method_labels(specs: Sequence[RunSpec]) -> list[str]:
-    """The method's name, what else was pruned, its recipe where it had several, and a digest at need."""
+def _method_labels(specs: Sequence[RunSpec]) -> list[tuple[str, str]]:
+    """The method's name, what else was pruned, its recipe where it had several, and a digest at need.
+
+    Beside it the same without the recipe.
+    """
     recipes = recipe_labels(spec.recipe for spec in specs)
     used: dict[tuple[TaskSpec, MethodSpec], set[Recipe]] = defaultdict(set)
     for spec in specs:
@@ -128,9 +133,8 @@ def _method_labels(specs: Sequence[RunSpec]) -> list[str]:
         if not spec.is_control:
             label += " + classifier" if spec.prune_classifier else ""
             label += " + biases" if spec.prune_biases else ""
-        if spec.method in several:
-            label += f", {recipes[spec.recipe]}"
-        labels.append(label)
+        recipe = f", {recipes[spec.recipe]}" if spec.method in several else ""
+        labels.append((label + recipe, label))
     return labels
 
 

@@ -12,6 +12,7 @@ from shrinkbench.report.statistics.tests import half_width
 from shrinkbench.results.frame import to_frame
 from shrinkbench.results.labels import CONTROL
 from shrinkbench.results.record import RunResult
+from shrinkbench.spec import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Observations:
     Both carry the columns of the result table, ``top1_change`` (from the run's own control, that of its
     ``control_key``), ``training_cost`` and ``training_budget`` (epochs spent and allowed after pretraining).
     ``methods`` and ``tasks`` give the order of every table and legend; ``chance`` names the methods that score
-    at random; ``metrics`` are those of :data:`METRICS` and top-1 on extra evaluation splits.
+    at random; ``metrics`` are those of :data:`METRICS` and top-1 on extra evaluation splits; ``task_specs``
+    tells what each task is.
     """
 
     pruned: pd.DataFrame
@@ -59,6 +61,7 @@ class Observations:
     methods: tuple[str, ...]
     chance: frozenset[str]
     metrics: Mapping[str, Metric]
+    task_specs: Mapping[str, TaskSpec]
 
     def controls_of(self, task: str) -> tuple[str, ...]:
         """Names of the controls of ``task``."""
@@ -93,6 +96,7 @@ def observe(results: Iterable[RunResult], *, methods: Sequence[str] = ()) -> Obs
         methods=tuple(dict.fromkeys([m for m in methods if m in present] + present)),
         chance=frozenset(frame.loc[frame["chance"] & ~frame["is_control"], "method"]),
         metrics=METRICS | _further_metrics(done),
+        task_specs={task: r.spec.task for task, r in zip(frame["task"], done, strict=True)},
     )
 
 

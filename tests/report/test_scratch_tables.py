@@ -124,7 +124,7 @@ def test_the_papers_layout():
         "task", "pruned network", "Unpruned", "Fine-tuned", "Scratch-E", "Scratch-B"
     )  # fmt: skip
     published, other = rows(accuracy)
-    assert (published["pruned network"], other["pruned network"]) == ("li2017:net-a", "m 2x")
+    assert (published["pruned network"], other["pruned network"]) == ("li2017:net-a", "m 2×")
     assert other["Unpruned"] == f"85.00 ± {100 * statistics.stdev([0.9, 0.8]):.2f}"  # before fine-tuning
     assert other["Fine-tuned"] == f"71.00 ± {100 * statistics.stdev([0.7, 0.72]):.2f}"
     assert other["Scratch-E"].startswith("76.50 ± 2.12")
@@ -154,7 +154,7 @@ def test_what_prunes_while_it_trains_is_pruned_and_finding_it_costs_scratch_noth
 def test_rows_are_in_order_of_compression():
     more = [result("m", SCRATCH_E, 0, 0.5, compression=c) for c in (16.0, 4.0)]
     names = [row["pruned network"] for row in rows(scratch_tables([*RESULTS, *more])[0])]
-    assert names == ["li2017:net-a", "m 2x", "m 4x", "m 16x"]
+    assert names == ["li2017:net-a", "m 2×", "m 4×", "m 16×"]
 
 
 def test_costs_are_relative_to_training_the_large_network():
@@ -225,7 +225,7 @@ def test_an_amount_that_is_no_compression_is_shown_with_what_it_reached():
         for seed, ratio in ((0, 3.1), (1, 3.3))
     ]
     (row,) = rows(scratch_tables(runs)[0])
-    assert row["pruned network"] == "slim 60% of channels (3.2x)"
+    assert row["pruned network"] == "slim 60% of channels (3.2×)"
 
 
 def test_a_strategy_is_what_its_mode_does_however_it_is_spelt():
@@ -236,7 +236,7 @@ def test_a_strategy_is_what_its_mode_does_however_it_is_spelt():
     ]
     accuracy = scratch_tables([result("a:b", mode, 0, 0.5, recipe=TRAIN) for mode in odd])[0]
     assert accuracy.columns[3:] == ("Fine-tuned", "rewind-learning-rate-3", "Scratch-E")
-    assert rows(accuracy)[0]["pruned network"] == "a:b 2x"
+    assert rows(accuracy)[0]["pruned network"] == "a:b 2×"
 
 
 def test_two_controls_are_not_averaged():

@@ -11,10 +11,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from shrinkbench.report.tables import Cell, Table, plus_minus
+from shrinkbench.report.tables import Cell, Table, achieved_text, amount_text, plus_minus
 from shrinkbench.results.labels import label_runs, recipe_labels
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import CONTINUE, Compression, PublishedWidths, Recipe, RunSpec, TaskSpec
+from shrinkbench.spec import CONTINUE, PublishedWidths, Recipe, RunSpec, TaskSpec
 from shrinkbench.spec.training_cost import total
 
 STUBS = ("task", "pruned network")
@@ -87,11 +87,9 @@ def _rows(cells: _Cells) -> dict[RunSpec, _Row]:
     for network, label in zip(networks, label_runs(networks), strict=True):
         runs = [r for found in cells[network].values() for r in found]
         reached = statistics.mean(r.size.compression for r in runs if r.size)
-        amount = f" {label.amount}"
+        amount = f" {amount_text(label.amount, network.target)}{achieved_text(network.target, reached)}"
         if isinstance(network.amount, PublishedWidths):
             amount = ""
-        elif not isinstance(network.amount, Compression):
-            amount += f" ({reached:.2g}x)"
         rows[network] = _Row(label.task, f"{label.method}{amount}", reached)
     return rows
 

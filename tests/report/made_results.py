@@ -168,7 +168,7 @@ def plain_accuracy(spec: RunSpec) -> float:
 
 
 def quality(top1: float, images: int = 10_000) -> Quality:
-    top1 = round(top1 * images) / images
+    top1 = max(0, round(top1 * images)) / images
     top5 = 1 - round((1 - top1) * 0.2 * images) / images
     metrics = {"top1": top1, "top5": top5, "loss": float(-np.log(max(top1, 1e-3)))}
     return Quality(metrics=metrics, examples=images)
@@ -240,7 +240,7 @@ def make_result(
             epoch=e,
             learning_rate=spec.recipe.learning_rate,
             train_loss=0.5 / e,
-            validation={"top1": validation["top1"] - 0.004 * (5 - e) / 5, "loss": validation["loss"]},
+            validation={"top1": max(0.0, validation["top1"] - 0.004 * (5 - e) / 5), "loss": validation["loss"]},
         )
         for e in range(1, 6)
     )

@@ -12,6 +12,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report.leaderboard import write_leaderboard
 from shrinkbench.results.bundle import merge, read_bundle, read_source, verify, write_bundle
 from shrinkbench.results.store import ResultStore
+from shrinkbench.spec.value import digest_of_fields
 
 PAIR = [("cifar10", "resnet20")]
 
@@ -183,17 +184,45 @@ def test_damaged_files_are_named_by_merge_and_leaderboard(store, tmp_path):
     assert "<b>1</b> files skipped" in (evidence / "index.html").read_text(encoding="utf-8")
 
 
-def test_a_result_of_an_earlier_version_does_not_contradict_itself(store):
+def as_schema_1(result):
+    """The fields under which the first schema would have stored a one-shot run."""
+    spec, method = result.spec.model_dump(mode="json"), result.spec.method
+    axes = ("structure", "score", "allocation", "schedule", "finetuning")
+    old = {
+        **{name: spec["task"][name] for name in ("data", "weights")},
+        "model": result.spec.model.name,
+        "method": {"name": method.name} | {axis: getattr(method, axis).name for axis in axes},
+        "compression": result.spec.target,
+        "seed": result.spec.seed,
+        "recipe": spec["recipe"],
+    }
+    fields = result.model_dump(mode="json") | {"schema_version": 1, "spec": old, "key": digest_of_fields(old)}
+    for name in ("before", "after", "validation"):
+        fields[name] = fields[name]["metrics"] | {"images": fields[name]["examples"]}
+    for record in fields["epochs"]:
+        record |= {f"validation_{name}": value for name, value in record.pop("validation").items()}
+    return fields
+
+
+def test_results_of_the_first_schema_are_read_from_stores_and_bundles(store, tmp_path):
     result = store.results()[0][0]
-    fields = json.loads(result.model_dump_json())
-    del fields["spec"]["extra"]  # as if results knew no further splits then
-    text = json.dumps(fields["spec"], sort_keys=True, separators=(",", ":"))
-    fields["key"] = hashlib.sha256(text.encode()).hexdigest()
+    fields = as_schema_1(result)
     store.discard(result.key)
     path = store.result_path(fields["key"])
     path.parent.mkdir()
     path.write_text(json.dumps(fields))
     assert verify(read_source(store.root)) == []
+    (found,) = [r for r in store.results()[0] if r.key == fields["key"]]
+    assert (found.after, found.size, found.spec.migrated_from) == (result.after, result.size, found.key)
+
+    name, content = f"runs/{found.key}/result.json", path.read_bytes()
+    manifest = {"format": "shrinkbench-bundle", "version": 1, "name": "old"}
+    sums = {name: hashlib.sha256(content).hexdigest()}
+    with zipfile.ZipFile(tmp_path / "old.zip", "w") as archive:
+        archive.writestr("manifest.json", json.dumps(manifest | {"files": sums}))
+        archive.writestr(name, content)
+    assert read_bundle(tmp_path / "old.zip").results == (found,)
+
     fields["spec"]["seed"] = 77
     path.write_text(json.dumps(fields))
     assert any("its key does not follow" in sentence for sentence in verify(read_source(store.root)))

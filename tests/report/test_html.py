@@ -109,7 +109,7 @@ def test_texts_have_contrast(written):
 
 def test_the_control_is_drawn_once_per_seed_not_per_method(written):
     data = payload(written[1].index)
-    assert data["control"]["cifar10 / resnet20"]["top1"]["n"] == 3
+    assert data["controls"]["cifar10 / resnet20"]["control"]["top1"]["n"] == 3
     assert "control" not in data["curves"]["cifar10 / resnet20"]
 
 
@@ -208,7 +208,7 @@ def test_damaged_files_are_named_and_counted_and_nothing_else_is_lost(tmp_path):
     paths = sorted(store.root.glob("runs/*/result.json"))
     paths[0].write_text(paths[0].read_text()[:200])
     paths[1].write_text('{"loss": 1}')
-    paths[2].write_text(json.dumps(json.loads(paths[2].read_text()) | {"schema_version": 2}))
+    paths[2].write_text(json.dumps(json.loads(paths[2].read_text()) | {"schema_version": 3}))
     (store.root / "plan.json").write_text("{")
     report = write_report(store.root, tmp_path / "out", with_figures=False)
     assert report.runs == len(paths) - 3

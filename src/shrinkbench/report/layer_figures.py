@@ -94,8 +94,8 @@ def weight_figure(*results: RunResult, width: float = COLUMN_WIDTH) -> Figure:
                 axes.stairs(
                     histogram.before, histogram.edges, fill=True, color="#C9CED4", label="before pruning"
                 )
-            name = shortened(method + _achieved([result]), int((width - 0.6) / 0.052))
-            label = "kept, fine-tuned" if alone else name
+            name = shortened(method, int((width - 0.6) / 0.052) - 8)
+            label = "kept, after training" if alone else name + _achieved([result])
             style = LINES[index % len(LINES)]
             axes.stairs(
                 histogram.after, histogram.edges, color=colour, linestyle=style, linewidth=1.3, label=label
@@ -104,9 +104,11 @@ def weight_figure(*results: RunResult, width: float = COLUMN_WIDTH) -> Figure:
         axes.set_ylim(bottom=0)
         axes.set_xlabel("weight")
         axes.set_ylabel("count (log scale)")
-        network, amount = first.spec.model.name, amount_text(first.spec.amount.label, first.spec.target)
-        method = f", {next(iter(chosen))}" if alone else ""
-        axes.set_title(f"{network}{method} at {amount}{_achieved([first]) if alone else ''}")
+        asked = amount_text(first.spec.amount.label, first.spec.target)
+        title = f"{first.spec.model.name} at {asked}"
+        if alone:
+            title = f"{first.spec.model.name}, {name}\nat {asked}{_achieved([first])}"
+        axes.set_title(title)
         figure.legend(loc="outside upper center")
     return figure
 

@@ -6,7 +6,7 @@ A label is short: what all share is left out, and whatever differs in value diff
 from __future__ import annotations
 
 import functools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -155,7 +155,7 @@ def _control_labels(pairs: Iterable[tuple[TaskSpec, RunSpec]]) -> dict[tuple[Tas
         def recipe(control: RunSpec, recipes: Mapping[Recipe, str] = recipes) -> str:
             return recipes[control.recipe]
 
-        parts = _tell_apart(controls, (how_trained, recipe))
+        parts = _tell_apart(controls, (how_trained, recipe), spare=_draw)
         for control in controls:
             labels[task, control] = ", ".join([CONTROL, *parts[control]])
     return labels
@@ -177,15 +177,33 @@ def how_trained(spec: RunSpec) -> str:
     return "fine-tuned" if mode.recipe == "finetuning" else f"trained again from epoch {mode.epoch}"
 
 
-def _tell_apart(items: Sequence[ItemT], parts: Sequence[Callable[[ItemT], str]]) -> dict[ItemT, list[str]]:
-    """For each item the ``parts`` in which items differ, and a digest where these do not suffice."""
+def _draw(spec: RunSpec) -> str:
+    """Which random weights a training from scratch starts from."""
+    return "initial weights" if spec.method.finetuning.weights == "kept" else "weights drawn anew"
+
+
+def _tell_apart(
+    items: Sequence[ItemT],
+    parts: Sequence[Callable[[ItemT], str]],
+    *,
+    spare: Callable[[ItemT], str] | None = None,
+) -> dict[ItemT, list[str]]:
+    """For each item the ``parts`` in which items differ.
+
+    Where these do not suffice ``spare`` is added and, where that does not either, a digest.
+    """
     texts = {item: [part(item) for part in parts] for item in items}
     differing = [n for n in range(len(parts)) if len({found[n] for found in texts.values()}) > 1]
     labels = {item: [found[n] for n in differing] for item, found in texts.items()}
-    counts: dict[tuple[str, ...], int] = defaultdict(int)
-    for label in labels.values():
-        counts[tuple(label)] += 1
-    return {
-        item: [*label, digest_once(item)[:6]] if counts[tuple(label)] > 1 else label
-        for item, label in labels.items()
-    }
+    for more in (spare, _short_digest):
+        counts = Counter(map(tuple, labels.values()))
+        if more is not None:
+            labels = {
+                item: [*label, more(item)] if counts[tuple(label)] > 1 else label
+                for item, label in labels.items()
+            }
+    return labels
+
+
+def _short_digest(item: Value) -> str:
+    return digest_once(item)[:6]

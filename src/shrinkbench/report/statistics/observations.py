@@ -79,8 +79,8 @@ def observe(results: Iterable[RunResult], *, methods: Sequence[str] = ()) -> Obs
     frame = to_frame(done).set_index("key").loc[[r.key for r in done]].reset_index()
     frame["training_cost"] = _training_costs(done)
     frame["training_budget"] = _training_budgets(done)
-    frame["is_control"] = [r.spec.is_control for r in done]
-    frame["chance"] = [r.spec.method.score.kind == "random" for r in done]
+    frame["is_control"] = np.array([r.spec.is_control for r in done], dtype=bool)
+    frame["chance"] = np.array([r.spec.method.score.kind == "random" for r in done], dtype=bool)
     control = frame[frame["is_control"]].drop_duplicates("control_key").assign(method=lambda f: f["control"])
     reference = control.set_index("control_key")["top1"]
     pruned = frame[~frame["is_control"]].drop_duplicates(["task", "method", "amount", "seed"]).copy()

@@ -109,6 +109,13 @@ def test_a_method_is_chosen_by_its_name_or_the_one_that_it_is_a_variant_of():
     assert selected(runs, method="slimming") == []
 
 
+def test_a_name_that_brings_its_amount_along_chooses_it(tmp_path):
+    write_store(tmp_path, [slimmed(0.4, 0), slimmed(0.6, 0)])
+    for name in ("network_slimming:60", "network_slimming:60[finetuning=none]"):
+        (table,) = tables(tmp_path, "--method", name)
+        assert list(table["rows"][0])[2:] == ["60% of channels (2.5x)"]
+
+
 def test_columns_are_in_order_of_the_compression_reached():
     (series,) = series_of_runs([slimmed(0.6, 0, compression=2.0), slimmed(0.2, 0, compression=3.0)])
     assert [column.compression for column in series.columns] == [2.0, 3.0]

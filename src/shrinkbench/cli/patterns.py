@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from shrinkbench.report.patterns import Count, Series
     from shrinkbench.results.record import RunResult
+    from shrinkbench.spec import Amount
 
 app = typer.Typer()
 
@@ -101,7 +102,9 @@ def _finished(directory: Path, **only: str | None) -> list[RunResult]:
     from shrinkbench.report.patterns import is_pruned, selected
     from shrinkbench.results.store import existing_store
 
-    found = selected(existing_store(directory).results()[0], **only)
+    method, amount = _asked(only["method"])
+    results = existing_store(directory).results()[0]
+    found = selected(results, **{**only, "method": method}, amount=amount)
     if not any(map(is_pruned, found)):
         chosen = ", ".join(f"{key} {value}" for key, value in only.items() if value is not None)
         raise ShrinkbenchError(
@@ -109,6 +112,17 @@ def _finished(directory: Path, **only: str | None) -> list[RunResult]:
             "a sweep into it first, or choose others"
         )
     return found
+
+
+def _asked(method: str | None) -> tuple[str | None, Amount | None]:
+    """The method's name and the amount that a name such as ``network_slimming:60`` brings along."""
+    from shrinkbench.pruning import METHODS
+
+    try:
+        known = METHODS.get(method) if method is not None else None
+    except ShrinkbenchError:  # a label, or a plug-in that is not at hand
+        known = None
+    return (method, None) if known is None else (known.spec.name, known.amount)
 
 
 def _places(of: Of, *, by_layer: bool) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from typing import Any
 from shrinkbench.report.tables import achieved_text
 from shrinkbench.results.labels import label_runs
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import DataSpec
+from shrinkbench.spec import Amount, DataSpec
 from shrinkbench.spec.measures import LayerDensity
 
 Layers = Mapping[str, LayerDensity]
@@ -49,10 +49,12 @@ def selected(
     model: str | None = None,
     dataset: str | None = None,
     method: str | None = None,
+    amount: Amount | None = None,
 ) -> list[RunResult]:
     """Finished runs of what was chosen, controls included.
 
-    ``method`` is a method's name, the name that it is a variant of, or its label in these results.
+    ``method`` is a method's name, the name that it is a variant of, or its label in these results; ``amount``
+    is how much it pruned.
     """
     done = [r for r in results if r.status == "done"]
     labels = label_runs([r.spec for r in done])
@@ -62,6 +64,7 @@ def selected(
         if model in (None, r.spec.model.name)
         and dataset in (None, r.spec.data.name)
         and method in (None, r.spec.method.name, r.spec.method.base, label.method)
+        and (amount in (None, r.spec.amount) or r.spec.is_control)
     ]
 
 

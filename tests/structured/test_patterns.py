@@ -9,19 +9,17 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.metrics import count_multiply_adds, count_parameters
 from shrinkbench.metrics.patterns import (
     LayerWidth,
-    guided_counts,
-    guided_sparsity,
     kernel_pattern,
     layer_widths,
     mean_pattern,
     stage_pattern,
-    uniform_sparsity,
     weight_distribution,
 )
 from shrinkbench.models import build
 from shrinkbench.network.coupling import couple
 from shrinkbench.network.stages import stages_of
 from shrinkbench.pruning.masks import Masks
+from shrinkbench.pruning.methods.guided import guided_counts, guided_sparsity, uniform_sparsity
 from shrinkbench.pruning.methods.network_slimming import slimming_masks
 from shrinkbench.pruning.methods.published_widths import keep_counts, uniform_counts
 from shrinkbench.surgery.shrinking import shrink

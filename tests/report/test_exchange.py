@@ -214,6 +214,7 @@ def test_results_of_the_first_schema_are_read_from_stores_and_bundles(store, tmp
     assert verify(read_source(store.root)) == []
     (found,) = [r for r in store.results()[0] if r.key == fields["key"]]
     assert (found.after, found.size, found.spec.migrated_from) == (result.after, result.size, found.key)
+    assert found.spec.method.schedule.rounds == 1
 
     name, content = f"runs/{found.key}/result.json", path.read_bytes()
     manifest = {"format": "shrinkbench-bundle", "version": 1, "name": "old"}

@@ -138,7 +138,7 @@ def aggregate(rows: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
     mean, deviation, counts = groups[columns].mean(), groups[columns].std(ddof=1), groups[columns].count()
     factors = {n: half_width(n) for n in np.unique(counts.to_numpy())}
     half = deviation * counts.map(factors.__getitem__)
-    parts = [
+    parts: list[pd.DataFrame | pd.Series[float]] = [
         groups["compression_target"].first(),
         mean,
         deviation.add_suffix("_std"),
@@ -146,4 +146,7 @@ def aggregate(rows: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
         (mean + half).add_suffix("_high"),
     ]
     table = pd.concat([*parts, groups.size().rename("n")], axis=1).reset_index()
-    return table.sort_values(["task", "method", "compression"], ignore_index=True, kind="stable")
+    ordered: pd.DataFrame = table.sort_values(
+        ["task", "method", "compression"], ignore_index=True, kind="stable"
+    )
+    return ordered

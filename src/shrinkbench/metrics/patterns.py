@@ -1,14 +1,14 @@
 """Pruning read as architecture search: where a method leaves channels and weights (Liu et al. 2019, Section 5).
 
 A stage is the layers whose outputs have the same size. A pattern is the share that is kept in each stage, of
-channels or of weights at each position of a kernel. :mod:`shrinkbench.pruning.methods.guided` prunes by one.
+channels or of weights at each position of a kernel.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -104,17 +104,6 @@ def kernel_pattern(
     return {stage: kept[stage] / total[stage] for stage in sorted(kept)}
 
 
-def _positions(kept: Tensor | LayerDensity | None, weight: Tensor) -> Tensor:
-    if isinstance(kept, LayerDensity):
-        if not kept.positions:
-            raise ShrinkbenchError(
-                "these results do not count weights by position; run the sweep again to have them counted"
-            )
-        return torch.tensor(kept.positions, dtype=torch.float32).reshape(weight.shape[2:])
-    mask = torch.ones_like(weight, dtype=torch.bool) if kept is None else kept
-    return mask.flatten(0, 1).sum(0).cpu()
-
-
 def counted(
     module: nn.Module,
     layers: Mapping[str, LayerDensity],
@@ -144,38 +133,12 @@ def counted(
     }
 
 
-def mean_pattern(patterns: Sequence[Mapping[int, Any]]) -> dict[int, Any]:
-    """Mean over networks, stage by stage; all must have the same stages."""
-    stages = {tuple(pattern) for pattern in patterns}
-    if len(stages) != 1:
-        raise ShrinkbenchError(
-            f"patterns of {len(patterns)} networks with different stages cannot be averaged; take networks of "
-            "one kind"
-        )
-    return {stage: sum(p[stage] for p in patterns) / len(patterns) for stage in stages.pop()}
-
-
-# --- weights -----------------------------------------------------------------------------------------------
-
-
-def weight_distribution(
-    module: nn.Module, masks: Mapping[str, Tensor] | None = None, *, bins: int = 60, limit: float | None = None
-) -> tuple[Tensor, Tensor]:
-    """Edges (bins + 1) and counts (bins) of the convolutions' weights that are kept, as in Figure 8.
-
-    ``limit`` is half the range, the largest magnitude where it is ``None``; weights beyond lie in the outer
-    bins.
-    """
-    parts = [
-        layer.weight.detach().flatten().float().cpu()
-        if masks is None or f"{path}.weight" not in masks
-        else layer.weight.detach()[masks[f"{path}.weight"]].float().cpu()
-        for path, layer in module.named_modules()
-        if isinstance(layer, _Conv)
-    ]
-    if not parts or not sum(len(p) for p in parts):
-        raise ShrinkbenchError("this network has no weights of convolutions left; choose another network")
-    weights = torch.cat(parts)
-    half = limit or float(weights.abs().max()) or 1.0
-    counts = torch.histc(weights.clamp(-half, half), bins, -half, half)
-    return torch.linspace(-half, half, bins + 1), counts.long()
+def _positions(kept: Tensor | LayerDensity | None, weight: Tensor) -> Tensor:
+    if isinstance(kept, LayerDensity):
+        if not kept.positions:
+            raise ShrinkbenchError(
+                "these results do not count weights by position; run the sweep again to have them counted"
+            )
+        return torch.tensor(kept.positions, dtype=torch.float32).reshape(weight.shape[2:])
+    mask = torch.ones_like(weight, dtype=torch.bool) if kept is None else kept
+    return mask.flatten(0, 1).sum(0).cpu()

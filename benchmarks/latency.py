@@ -1,6 +1,6 @@
 """Theoretical against measured speedup of physically smaller networks.
 
-Networks lose a share of every channel group by the L1 norm, so large that multiply-adds fall by the asked
+Networks lose a share of every channel group, so large that multiply-adds fall by the asked
 factor. Dense and small network are timed in turn, and ratios are of times taken in one run.
 
     python benchmarks/latency.py                     # ResNet-56 and ResNet-50 at 2x and 4x, batch 64
@@ -17,23 +17,21 @@ from torch import nn
 from shrinkbench.metrics import count_multiply_adds, measure_size
 from shrinkbench.metrics.latency import Conditions, time_forward
 from shrinkbench.models import build, get_model
-from shrinkbench.network.coupling import Coupling, couple
-from shrinkbench.pruning.methods.published_widths import keep_counts, uniform_counts
+from shrinkbench.pruning import prune
 from shrinkbench.surgery.shrinking import shrink
 
 
-def smaller(module: nn.Module, coupling: Coupling, shape: tuple[int, ...], factor: float) -> nn.Module:
+def smaller(module: nn.Module, shape: tuple[int, ...], factor: float) -> nn.Module:
     """The network with the same share of every group left and multiply-adds lower by ``factor``."""
-    weights = {name: p.detach().abs() for name, p in module.named_parameters()}
-    low, high = 0.05, 1.0
-    for _ in range(12):
-        share = (low + high) / 2
-        masks = keep_counts(module, coupling, uniform_counts(coupling, share), weights)
-        if measure_size(module, shape, masks).theoretical_speedup > factor:
-            low = share
+    low, high = 1.0, 2 * factor
+    for _ in range(10):
+        compression = (low + high) / 2
+        masks = prune(module, "uniform_channels", compression=compression, input_shape=shape)
+        if measure_size(module, shape, masks).theoretical_speedup < factor:
+            low = compression
         else:
-            high = share
-    return shrink(module, keep_counts(module, coupling, uniform_counts(coupling, high), weights), shape)
+            high = compression
+    return shrink(module, prune(module, "uniform_channels", compression=low, input_shape=shape), shape)
 
 
 def main() -> None:
@@ -55,9 +53,8 @@ def main() -> None:
     for model in arguments.model:
         shape = get_model(model).input_shape
         dense = build(model).eval().to(memory_format=torch.channels_last)
-        coupling = couple(dense, shape)
         for factor in arguments.speedup:
-            small = smaller(dense, coupling, shape, factor).to(memory_format=torch.channels_last)
+            small = smaller(dense, shape, factor).to(memory_format=torch.channels_last)
             theoretical = count_multiply_adds(dense, shape) / count_multiply_adds(small, shape)
             for batch in arguments.batch_size:
                 conditions = Conditions(batch, arguments.threads, arguments.precision, arguments.device)

@@ -1,9 +1,10 @@
 """What the documentation says is true: its code runs, its references exist, its links lead somewhere."""
 
+import pkgutil
 import re
-from pathlib import Path
 
 import pytest
+from places import ROOT
 
 from shrinkbench.datasets import DATASETS
 from shrinkbench.models import MODELS
@@ -11,7 +12,6 @@ from shrinkbench.pruning import METHODS
 from shrinkbench.spec import read_experiments
 from shrinkbench.training import RECIPES
 
-ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
 BIBLIOGRAPHY = ROOT / "docs" / "references.bib"
 
@@ -48,6 +48,16 @@ def test_the_bibliography_names_nothing_twice():
 def test_links_between_pages_lead_somewhere(page):
     for target in re.findall(r"\]\((?!https?:|#|mailto:)([^)#]+)", page.read_text()):
         assert (page.parent / target).exists(), target
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_names_of_the_package_exist(page):
+    text = page.read_text()
+    lines = {line for line in text.splitlines() if line.startswith(("from shrinkbench", "import shrinkbench"))}
+    for line in sorted(lines):
+        exec(line, {})
+    for path in set(re.findall(r"`(shrinkbench\.[a-z_.]+)", text)) - {"shrinkbench.methods"}:  # an entry point
+        assert pkgutil.resolve_name(path), path
 
 
 def test_the_tutorials_python_runs():

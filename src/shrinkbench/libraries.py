@@ -21,7 +21,7 @@ def torchvision() -> ModuleType:
         fits = False
     if not fits:
         raise ShrinkbenchError(
-            f"torchvision {_installed('torchvision')} does not fit torch {_installed('torch')}; install both "
+            f"torchvision {_version_of('torchvision')} does not fit torch {_version_of('torch')}; install both "
             "in one command and from one source, for example: pip install --force-reinstall torch torchvision"
         )
     return module
@@ -39,7 +39,7 @@ def optional(name: str, *, extra: str, purpose: str) -> ModuleType:
         ) from None
 
 
-def _installed(package: str) -> str:
+def _version_of(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:

@@ -14,7 +14,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 
 if TYPE_CHECKING:  # matplotlib is loaded where something is drawn
     from matplotlib.axes import Axes
@@ -181,34 +181,36 @@ def save(figure: Figure, stem: Path, *, formats: Iterable[str] = FORMATS) -> lis
     ``ShrinkbenchError`` where the folder cannot be written.
     """
     paths = {extension: stem.with_name(f"{stem.name}.{extension}") for extension in formats}
-    try:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        with figure_style():
-            if figure.get_layout_engine() is not None:
-                figure.draw_without_rendering()
-                figure.set_layout_engine(None)  # settled: "none" would still cost a drawing per format
-            if "svg" in paths:
-                figure.savefig(paths["svg"], metadata={"Date": None, "Creator": None})
-            if {"pdf", "png"} & paths.keys():
-                content = BytesIO()
-                nothing = {"CreationDate": None, "Creator": None, "Producer": None}
-                figure.savefig(content, format="pdf", metadata=nothing)
-            if "pdf" in paths:
-                paths["pdf"].write_bytes(content.getvalue())
-            if "png" in paths:
-                _write_pixels(content.getvalue(), paths["png"])
-    except OSError as error:
-        raise ShrinkbenchError(
-            f"cannot write the figure {stem}: {error.strerror or error}; choose a folder that can be written"
-        ) from None
+    drawn = {}
+    with figure_style():
+        if figure.get_layout_engine() is not None:
+            figure.draw_without_rendering()
+            figure.set_layout_engine(None)  # settled: "none" would still cost a drawing per format
+        if "svg" in paths:
+            drawn["svg"] = _drawn(figure, "svg", {"Date": None, "Creator": None})
+        if {"pdf", "png"} & paths.keys():
+            drawn["pdf"] = _drawn(figure, "pdf", {"CreationDate": None, "Creator": None, "Producer": None})
+        if "png" in paths:
+            drawn["png"] = _pixels(drawn["pdf"])
+    for extension, path in paths.items():
+        write_atomically(path, drawn[extension], durable=False)
     return list(paths.values())
 
 
-def _write_pixels(pdf: bytes, path: Path) -> None:
+def _drawn(figure: Figure, extension: str, metadata: dict[str, None]) -> bytes:
+    content = BytesIO()
+    figure.savefig(content, format=extension, metadata=metadata)
+    return content.getvalue()
+
+
+def _pixels(pdf: bytes) -> bytes:
+    """The page of ``pdf`` as PNG."""
     import pypdfium2
 
     document = pypdfium2.PdfDocument(pdf)
     image = document[0].render(scale=PIXELS_PER_INCH / 72).to_pil()
     document.close()
     # Thrice as fast as the default, a tenth larger.
-    image.save(path, compress_level=2, dpi=(PIXELS_PER_INCH, PIXELS_PER_INCH))
+    content = BytesIO()
+    image.save(content, format="png", compress_level=2, dpi=(PIXELS_PER_INCH, PIXELS_PER_INCH))
+    return content.getvalue()

@@ -5,11 +5,30 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from shrinkbench.errors import ShrinkbenchError, UnknownNameError
+from shrinkbench.sources import Origin, digest_of, origin_of_caller, origins_in
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Registration:
+    """Something from outside this package that a registry holds; a resolver has no name."""
+
+    kind: str
+    name: str | None
+    origin: Origin
+
+
+_FROM_OUTSIDE: list[Registration] = []
+
+
+def registered_from_outside() -> tuple[Registration, ...]:
+    """What code from outside this package has put into any registry, in order."""
+    return tuple(_FROM_OUTSIDE)
 
 
 def _canonical(name: str) -> str:
@@ -21,7 +40,8 @@ class Registry(Generic[T]):
     """A mapping from names to entries that refuses duplicates and suggests near misses.
 
     A family of names (``torchvision/resnet18``, ``iterative-30``) registers a resolver that turns a name of its
-    own into an entry and returns ``None`` for others; resolvers are asked in order of registration.
+    own into an entry and returns ``None`` for others; resolvers are asked in order of registration. What was
+    registered by code from outside this package has that code for its origin.
 
     >>> colours = Registry[int]("colour")
     >>> colours.add("dark-red", 1)
@@ -38,10 +58,11 @@ class Registry(Generic[T]):
         self.kind = kind
         self._entries: dict[str, T] = {}
         self._spellings: dict[str, str] = {}
-        self._resolvers: list[Callable[[str], T | None]] = []
+        self._resolvers: list[tuple[Callable[[str], T | None], Origin | None]] = []
+        self._origins: dict[str, Origin | None] = {}
 
-    def add(self, name: str, entry: T, *, aliases: tuple[str, ...] = ()) -> T:
-        """Register ``entry``; two entries may not share a spelling."""
+    def add(self, name: str, entry: T, *, aliases: tuple[str, ...] = (), origin: Origin | None = None) -> T:
+        """Register ``entry``; two entries may not share a spelling. ``origin``: by default the caller."""
         for spelling in (name, *aliases):
             taken = self._spellings.get(_canonical(spelling))
             if taken is not None:
@@ -51,21 +72,40 @@ class Registry(Generic[T]):
         for spelling in (name, *aliases):
             self._spellings[_canonical(spelling)] = name
         self._entries[name] = entry
+        self._origins[name] = self._note(name, origin or origin_of_caller())
         return entry
+
+    def _note(self, name: str | None, origin: Origin | None) -> Origin | None:
+        if origin is not None:
+            _FROM_OUTSIDE.append(Registration(self.kind, name, origin))
+        return origin
 
     def add_resolver(self, resolve: Callable[[str], T | None]) -> Callable[[str], T | None]:
         """Let ``resolve`` make entries of names that are not registered; usable as a decorator."""
-        self._resolvers.append(resolve)
+        self._resolvers.append((resolve, self._note(None, origin_of_caller())))
         return resolve
 
     def get(self, name: str) -> T:
         """Return the entry; raise ``UnknownNameError`` with the nearest names otherwise."""
+        return self._find(name)[0]
+
+    def origin(self, name: str) -> Origin | None:
+        """The outside code that registered the entry, or the resolver that makes it; ``None``: built in."""
+        return self._find(name)[1]
+
+    def source(self, name: str) -> str | None:
+        """SHA-256 over all outside code of the entry: what registered it, and what it would call."""
+        entry, origin = self._find(name)
+        return digest_of((origin, *origins_in(entry)))
+
+    def _find(self, name: str) -> tuple[T, Origin | None]:
         if _canonical(name) in self._spellings:
-            return self._entries[self._spellings[_canonical(name)]]
-        for resolve in self._resolvers:
+            registered = self._spellings[_canonical(name)]
+            return self._entries[registered], self._origins.get(registered)
+        for resolve, origin in self._resolvers:
             resolved = resolve(name)
             if resolved is not None:
-                return resolved
+                return resolved, origin
         near = difflib.get_close_matches(name, self._entries, n=3, cutoff=0.6)
         hint = (
             "did you mean " + " or ".join(f"'{n}'" for n in near) + "?"
@@ -73,10 +113,6 @@ class Registry(Generic[T]):
             else f"known {self.kind}s: {', '.join(sorted(self._entries))}"
         )
         raise UnknownNameError(f"unknown {self.kind} '{name}'; {hint}")
-
-    def source(self, name: str) -> str | None:
-        """PLACEHOLDER: digest of the outside code that registered ``name``."""
-        return None
 
     def names(self) -> tuple[str, ...]:
         """Registered names, in order of registration."""

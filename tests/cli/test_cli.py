@@ -3,16 +3,15 @@
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from places import SHARED
 from safetensors.torch import load_file
 
 from shrinkbench.cli import main
 from shrinkbench.models import build
 
-SHARED = Path(__file__).parents[2].parent / "shared"
 WEIGHTS = SHARED / "data" / "weights" / "resnet56-4bfd9763.th"
 needs_weights = pytest.mark.skipif(not WEIGHTS.exists(), reason=f"{WEIGHTS} is not there")
 EXACT = ("global_magnitude", "layerwise_magnitude")

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from places import SHARED
 from typer.testing import CliRunner
 
 from shrinkbench.cli.literature import app
 from shrinkbench.errors import ShrinkbenchError
 
-EXPORT = Path(__file__).parents[2].parent / "shared" / "data" / "corpus"
+EXPORT = SHARED / "data" / "corpus"
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,8 @@
 """A cache folder of the tests' own, and the real data where they lie beside the repository."""
 
-from pathlib import Path
-
 import pyarrow.parquet as pq
 import pytest
-
-SHARED = Path(__file__).parents[2].parent / "shared" / "data"
+from places import SHARED
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -37,7 +34,7 @@ def imagenet_folder():
 
 
 def _real(name):
-    folder = SHARED / name
+    folder = SHARED / "data" / name
     if not folder.is_dir():
         pytest.skip(f"the real data {folder} are not on this machine")
     return folder

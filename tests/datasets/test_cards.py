@@ -3,10 +3,10 @@
 import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from made_images import write_class_folders
+from places import ROOT
 
 from shrinkbench.datasets import DATASETS, EXTRAS, load_dataset
 from shrinkbench.datasets.places365 import categories
@@ -29,7 +29,7 @@ def test_every_card_is_filled_in(name):
 
 
 def test_references_are_in_the_bibliography():
-    bibliography = Path(__file__).parents[2] / "docs" / "references.bib"
+    bibliography = ROOT / "docs" / "references.bib"
     keys = set(re.findall(r"@\w+\{([^,]+),", bibliography.read_text(encoding="utf-8")))
     cards = [card for _, card in (*DATASETS.items(), *EXTRAS.items())]
     assert {card.reference for card in cards if card.reference} <= keys

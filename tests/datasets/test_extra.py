@@ -172,3 +172,20 @@ def test_a_damaged_corrupted_image_is_named(tmp_path):
     images = load_extra("imagenet-c/fog/1", tmp_path).images
     with pytest.raises(ShrinkbenchError, match=str(path)):
         list(images.batches(1, normalisation=IMAGENET_NORMALISATION))
+
+
+def test_a_corruption_overwritten_after_it_was_hashed_is_refused(tmp_path):
+    pixels = np.zeros((50, 32, 32, 3), dtype=np.uint8)
+    np.save(tmp_path / "labels.npy", np.arange(50) % 10)
+    np.save(tmp_path / "fog.npy", pixels)
+    source = load_extra("cifar10-c/fog", tmp_path).images
+    assert len(list(source.batches(10, normalisation=RAW))) == 5
+    batches = source.subset(20).batches(4, normalisation=RAW)
+    next(batches)
+    with (tmp_path / "fog.npy").open("rb+") as file:  # in place: the file stays mapped
+        file.seek(-1, 2)
+        file.write(b"\1")
+    with pytest.raises(ShrinkbenchError, match=r"fog\.npy has changed since it was hashed"):
+        list(batches)
+    with pytest.raises(ShrinkbenchError, match=r"fog\.npy has changed since it was hashed"):
+        next(iter(source.batches(10, normalisation=RAW)))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import copy
 from importlib.util import find_spec
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
-from shrinkbench._torchvision import non_maximum_suppression, provide_detection_operators, torchvision
+from made_voc import OBJECT, classifier, write_voc
 from torch import nn
 
 from shrinkbench.detection import (
@@ -22,53 +20,15 @@ from shrinkbench.detection import (
     train_detector,
 )
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.models import build
 from shrinkbench.network.coupling import couple
 from shrinkbench.pruning.structures.channel_masks import masks_of_units
 
 PERSON, CAR = CLASSES.index("person") + 1, CLASSES.index("car") + 1
-_OBJECT = (
-    "<object><name>{name}</name><difficult>{difficult}</difficult><bndbox><xmin>{0}</xmin><ymin>{1}</ymin>"
-    "<xmax>{2}</xmax><ymax>{3}</ymax></bndbox></object>"
-)
-
-
-def write_image(root, name, objects, size=(96, 128)):
-    """A grey image with a red square per person and a blue one per car; boxes count from 1."""
-    pixels = np.full((*size, 3), 128, np.uint8)
-    text = ""
-    for kind, (left, top, right, bottom), difficult in objects:
-        pixels[top - 1 : bottom, left - 1 : right] = (230, 20, 20) if kind == "person" else (20, 20, 230)
-        text += _OBJECT.format(left, top, right, bottom, name=kind, difficult=int(difficult))
-    Image.fromarray(pixels).save(root / "JPEGImages" / f"{name}.jpg", quality=95)
-    (root / "Annotations" / f"{name}.xml").write_text(f"<annotation>{text}</annotation>")
 
 
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("voc")
-    root = folder / "VOCdevkit" / "VOC2007"
-    for part in ("ImageSets/Main", "JPEGImages", "Annotations"):
-        (root / part).mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    names = []
-    for number in range(8):
-        left, top = int(rng.integers(1, 60)), int(rng.integers(1, 40))
-        kind = "person" if number % 2 else "car"
-        objects = [(kind, (left, top, left + 50, top + 45), False)]
-        if number == 0:
-            objects.append(("person", (100, 70, 120, 90), True))
-        names.append(f"{number:06d}")
-        write_image(root, names[-1], objects)
-    (root / "ImageSets" / "Main" / "trainval.txt").write_text("\n".join(names))
-    (root / "ImageSets" / "Main" / "test.txt").write_text("\n".join(names[:4]))
-    return folder
-
-
-def classifier():
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return build("torchvision/resnet18")
+    return write_voc(tmp_path_factory.mktemp("voc"))
 
 
 def detector():
@@ -96,7 +56,7 @@ def test_boxes_count_from_zero_and_difficult_objects_are_told_apart(voc):
         ("<annotation></annotation>", "names no object"),
         ("<annotation><object><name>unicorn</name></object></annotation>", "class 'unicorn'"),
         ("<annotation><object><name>cat</name></object></annotation>", "cannot be read"),
-        (f"<annotation>{_OBJECT.format(5, 5, 5, 9, name='cat', difficult=0)}</annotation>", "box without area"),
+        (f"<annotation>{OBJECT.format(5, 5, 5, 9, name='cat', difficult=0)}</annotation>", "box without area"),
         ("<annotation", "cannot be read"),
     ],
 )
@@ -115,28 +75,6 @@ def test_a_missing_split_names_those_that_exist(voc, tmp_path):
         read_voc(voc, "val")
     with pytest.raises(ShrinkbenchError, match="holds no VOC2007"):
         read_voc(tmp_path, "test")
-
-
-def reference_suppression(boxes, scores, threshold):
-    kept = []
-    for index in sorted(range(len(boxes)), key=lambda i: -float(scores[i])):
-        overlaps = [float(torchvision.ops.box_iou(boxes[index : index + 1], boxes[k : k + 1])) for k in kept]
-        if all(o <= threshold for o in overlaps):
-            kept.append(index)
-    return kept
-
-
-@pytest.mark.parametrize("threshold", [0.2, 0.5, 0.8])
-def test_suppression_keeps_the_best_of_overlapping_boxes(threshold):
-    generator = torch.Generator().manual_seed(3)
-    corners = torch.rand(60, 2, generator=generator) * 40
-    boxes = torch.cat([corners, corners + 5 + torch.rand(60, 2, generator=generator) * 20], 1)
-    scores = torch.rand(60, generator=generator)
-    expected = reference_suppression(boxes, scores, threshold)
-    assert non_maximum_suppression(boxes, scores, threshold).tolist() == expected
-    assert non_maximum_suppression(boxes[:0], scores[:0], threshold).tolist() == []
-    provide_detection_operators()
-    assert torchvision.ops.nms(boxes, scores, threshold).tolist() == expected
 
 
 def test_batch_norms_and_the_first_stage_stay_frozen(voc):

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 
 import pytest
+from places import SHARED
 
 from shrinkbench.literature import Corpus, load_corpus
 
-SHARED = Path(__file__).parents[2].parent / "shared"
 EXPORT = SHARED / "data" / "corpus"
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 from made_corpus import corpus, fact, paper
+from places import SHARED
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.literature import Corpus, load_corpus, summarise, write_corpus
+from shrinkbench.literature import Corpus, load_corpus, summarise_corpus, write_corpus
 from shrinkbench.literature.schema import UNPRUNED, Fact
 
 
@@ -23,7 +24,7 @@ def test_conversion_loses_nothing(export: Corpus, tmp_path: Path) -> None:
     assert again.listings == export.listings
     assert again.rules == export.rules
     assert again.findings == export.findings
-    before, after = summarise(export).as_json(), summarise(again).as_json()
+    before, after = summarise_corpus(export).as_json(), summarise_corpus(again).as_json()
     assert before | {"origin": ""} == after | {"origin": ""}
 
 
@@ -34,7 +35,7 @@ def test_every_fact_has_a_source(export: Corpus, bundled: Corpus) -> None:
 
 def test_bundled_values_equal_the_tables(bundled: Corpus, paper_text: str) -> None:
     del paper_text  # only to skip where the shared folder is absent
-    shared = Path(__file__).parents[2].parent / "shared" / "facts" / "rethinking_tables.csv"
+    shared = SHARED / "facts" / "rethinking_tables.csv"
     with shared.open(encoding="utf-8", newline="") as file:
         wanted = Counter(
             (row["table"], row["dataset"].split()[0], float(row["mean"]), row["std"] and float(row["std"]))

@@ -15,9 +15,9 @@ from shrinkbench.literature.curves import (
     most_common_pairs,
     tradeoff_curves,
 )
+from shrinkbench.literature.filters import select
 from shrinkbench.literature.normalise import normalise
 from shrinkbench.literature.rules import MethodMerge, Rules
-from shrinkbench.literature.selection import select
 from shrinkbench.literature.standard import family_panels, standard_model, variability_curves
 
 

@@ -10,7 +10,7 @@ import pytest
 from made_corpus import corpus, fact, paper
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.literature import Corpus, summarise
+from shrinkbench.literature import Corpus, summarise_corpus
 from shrinkbench.literature.curve_figures import legend_columns
 from shrinkbench.literature.curves import fragmentation_panels
 from shrinkbench.literature.figures import Plate, plates, write_figures
@@ -71,7 +71,7 @@ def test_bars_of_the_histograms_add_up_to_the_papers(drawn: dict[str, Plate], ex
     figure = drawn["figure2"].figure
     assert figure is not None
     for axes in figure.axes:
-        assert sum(bar.get_height() for bar in axes.patches) == summarise(export).papers
+        assert sum(bar.get_height() for bar in axes.patches) == summarise_corpus(export).papers
 
 
 def test_captions_count_exclusions(drawn: dict[str, Plate]) -> None:

@@ -10,10 +10,10 @@ import pytest
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.literature import Corpus
+from shrinkbench.literature.filters import select
 from shrinkbench.literature.networks import PUBLISHED_AS
 from shrinkbench.literature.overlay import overlay, published_pairs, read_own
 from shrinkbench.literature.overlay_figure import draw_overlay, write_overlay
-from shrinkbench.literature.selection import select
 from shrinkbench.models import MODELS, get_model
 
 CONTROL = {0: 0.930, 1: 0.934}

@@ -10,9 +10,9 @@ import pytest
 from made_corpus import corpus, fact, paper
 
 from shrinkbench.errors import UnknownNameError
-from shrinkbench.literature import Corpus, summarise
+from shrinkbench.literature import Corpus, summarise_corpus
+from shrinkbench.literature.filters import select
 from shrinkbench.literature.rules import Exclusion, Rules, Where
-from shrinkbench.literature.selection import select
 
 TABLE1 = {
     ("ImageNet", "VGG-16"): 22,
@@ -33,12 +33,12 @@ TABLE1 = {
 
 
 def test_the_counts_of_section_4(export: Corpus) -> None:
-    found = summarise(export)
+    found = summarise_corpus(export)
     assert (found.papers, found.datasets, found.architectures, found.pairs) == (81, 49, 132, 195)
 
 
 def test_table_1(export: Corpus) -> None:
-    found = summarise(export)
+    found = summarise_corpus(export)
     assert {(row.dataset, row.architecture): row.papers for row in found.table1} == TABLE1
     assert [row.papers for row in found.table1] == sorted(TABLE1.values(), reverse=True)
 
@@ -52,12 +52,12 @@ def test_table_1_stands_in_the_paper_as_it_stands_here(paper_text: str) -> None:
 
 
 def test_both_exclusions_are_needed_and_counted(export: Corpus) -> None:
-    applied = {a.name: a.results for a in summarise(export).exclusions["counts"]}
+    applied = {a.name: a.results for a in summarise_corpus(export).exclusions["counts"]}
     assert applied == {"unidentified": 13, "weighted-densities": 19}
-    raw = summarise(export, keep=["unidentified", "weighted-densities"])
+    raw = summarise_corpus(export, keep=["unidentified", "weighted-densities"])
     assert (raw.datasets, raw.architectures, raw.pairs) == (52, 136, 208)
     assert not raw.exclusions["counts"]
-    assert summarise(export, keep=["weighted-densities"]).pairs == 196
+    assert summarise_corpus(export, keep=["weighted-densities"]).pairs == 196
 
 
 def test_unknown_exclusion(export: Corpus) -> None:
@@ -66,7 +66,7 @@ def test_unknown_exclusion(export: Corpus) -> None:
 
 
 def test_what_the_export_does_not_reproduce_is_said_with_its_reason(export: Corpus) -> None:
-    differs = {d.number: d for d in summarise(export).differs_from_print}
+    differs = {d.number: d for d in summarise_corpus(export).differs_from_print}
     assert set(differs) == {"papers_since_2010", "papers_before_2010", "papers_on_four_pairs"}
     years = differs["papers_since_2010"]
     assert (years.printed, years.found) == (79, 78)
@@ -80,7 +80,7 @@ def test_what_the_export_does_not_reproduce_is_said_with_its_reason(export: Corp
 def test_shares_of_papers_by_comparisons(export: Corpus, export_folder: Path) -> None:
     with (export_folder / "Papers-Grid view.csv").open(encoding="utf-8-sig", newline="") as file:
         degrees = [len([x for x in row["Compares To"].split(",") if x]) for row in csv.DictReader(file)]
-    found = summarise(export)
+    found = summarise_corpus(export)
     assert found.compare_to_none == sum(d == 0 for d in degrees) == 21
     assert found.compare_to_at_most_one == sum(d <= 1 for d in degrees) == 43
     assert found.compare_to_at_most_three == sum(d <= 3 for d in degrees) == 64
@@ -99,13 +99,13 @@ def test_figure_2_keeps_each_degree_with_its_own_paper(export: Corpus, export_fo
         side = "other" if row["Venue"] in ("arXiv", "OpenReview", "CVPR Workshops") else "peer_reviewed"
         wanted["compared_to_by"][side][targets[row["Name"]]] += 1
         wanted["compares_to"][side][len([t for t in row["Compares To"].split(",") if t])] += 1
-    assert summarise(export).figure2 == {
+    assert summarise_corpus(export).figure2 == {
         name: {side: dict(counts) for side, counts in sides.items()} for name, sides in wanted.items()
     }
 
 
 def test_figure_4_is_about_the_four_pairs_of_the_paper(export: Corpus) -> None:
-    found = summarise(export)
+    found = summarise_corpus(export)
     assert found.four_pairs == (
         ("ImageNet", "VGG-16"),
         ("ImageNet", "Alex/CaffeNet"),
@@ -148,7 +148,7 @@ def test_a_corpus_counted_by_hand() -> None:
     rules = Rules(
         exclusions=(Exclusion(name="unidentified", reason="no name", scope=("counts",), where=where),)
     )
-    found = summarise(corpus(papers, facts, rules))
+    found = summarise_corpus(corpus(papers, facts, rules))
     assert (found.papers, found.datasets, found.architectures, found.pairs) == (4, 2, 2, 2)
     assert (found.results, found.results_with_numbers) == (5, 1)
     assert (found.compare_to_none, found.compare_to_at_most_one, found.never_compared_to) == (1, 3, 2)
@@ -160,6 +160,6 @@ def test_a_corpus_counted_by_hand() -> None:
 
 
 def test_the_bundled_corpus_counts_its_one_paper(bundled: Corpus) -> None:
-    found = summarise(bundled)
+    found = summarise_corpus(bundled)
     assert (found.papers, found.compare_to_none, found.datasets) == (1, 0, 4)
     assert found.figure2["compares_to"]["peer_reviewed"] == {8: 1}

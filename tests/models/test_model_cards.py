@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
+from places import ROOT
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
@@ -15,7 +15,6 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import MODELS, build, get_model
 from shrinkbench.network.probe import classifier_weights, trace
 
-REPOSITORY = Path(__file__).parents[2]
 BATCH_NORM = nn.BatchNorm1d | nn.BatchNorm2d
 
 
@@ -151,7 +150,7 @@ def test_card_is_full(name):
 def test_references_are_in_the_bibliography():
     from shrinkbench.models.torchvision_models import REFERENCES
 
-    keys = set(re.findall(r"@\w+\{([^,]+),", (REPOSITORY / "docs" / "references.bib").read_text()))
+    keys = set(re.findall(r"@\w+\{([^,]+),", (ROOT / "docs" / "references.bib").read_text()))
     used = {card.reference for _, card in MODELS.items()} | set(REFERENCES.values()) | {"wightman2019timm"}
     assert used <= keys
 

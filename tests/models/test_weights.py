@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from places import SHARED
 from safetensors.torch import save_file
 from torch import nn
 
@@ -27,8 +28,8 @@ from shrinkbench.models import (
 )
 from shrinkbench.spec import IMAGENET_NORMALISATION
 
-WEIGHTS = Path(__file__).parents[2].parent / "shared" / "data" / "weights"
-CIFAR = Path(__file__).parents[2].parent / "shared" / "data" / "cifar10" / "test.parquet"
+WEIGHTS = SHARED / "data" / "weights"
+CIFAR = SHARED / "data" / "cifar10" / "test.parquet"
 RESNET_20 = WEIGHTS / "resnet20-12fca82f.th"
 public_files = pytest.mark.skipif(not RESNET_20.is_file(), reason=f"no public weights in {WEIGHTS}")
 

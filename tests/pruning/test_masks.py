@@ -94,6 +94,6 @@ def test_pruned_weights_stay_exactly_zero_with_optimizer_state_from_before(name,
 
 def test_applying_masks_sets_new_values_first():
     layer = nn.Linear(2, 1, bias=False)
-    masks = Masks({"weight": torch.tensor([[True, False]])}, values={"weight": torch.tensor([[3.0, 4.0]])})
+    masks = Masks({"weight": torch.tensor([[True, False]])}, new_weights={"weight": torch.tensor([[3.0, 4.0]])})
     masks.apply(layer)
     assert layer.weight.tolist() == [[3.0, 0.0]]

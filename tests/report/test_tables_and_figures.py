@@ -14,15 +14,15 @@ from shrinkbench import plotting
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report.diagram import critical_difference_figure
 from shrinkbench.report.figures import efficiency_figure, tradeoff_figure
-from shrinkbench.report.layer_figures import density_figure, weight_figure
+from shrinkbench.report.layer_figures import weight_figure
 from shrinkbench.report.page.citations import bibtex, cite, parse_bibtex
-from shrinkbench.report.page.origin import as_toml, trace
+from shrinkbench.report.page.origin import as_toml, trace_origin
 from shrinkbench.report.result_tables import all_tables, result_tables
 from shrinkbench.report.statistics.compare import at_equal, at_equal_budget, curve_summaries, pairwise, winners
 from shrinkbench.report.statistics.observations import aggregate, observe
 from shrinkbench.report.statistics.ranks import rank_methods
 from shrinkbench.report.tables import Cell, Table
-from shrinkbench.spec import Compression, ExperimentSpec, read_experiments
+from shrinkbench.spec import ExperimentSpec, read_experiments
 
 PAIR = [("cifar10", "resnet20")]
 
@@ -145,18 +145,6 @@ def test_the_png_is_the_pdf_in_pixels(observations, tmp_path):
     assert inches == pytest.approx(figure.get_size_inches().tolist(), abs=0.01)
     drawn = {plotting.series_style(index).colour for index in range(len(observations.methods))}
     assert {tuple(bytes.fromhex(colour[1:])) for colour in drawn} <= colours
-
-
-def test_a_density_figure_carries_its_numbers():
-    results = [r for r in make_results(pairs=PAIR) if r.spec.method.name in ("random", "global_magnitude")]
-    figure = density_figure(results, amount=Compression(ratio=8))
-    texts = {text.get_text() for text in figure.axes[0].texts}
-    random = next(r for r in results if (r.spec.method.name, r.spec.target) == ("random", 8.0))
-    share = 100 * random.layers["layer3.weight"].kept / random.layers["layer3.weight"].total
-    assert f"{share:.0f}" in texts
-    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == list(random.layers)
-    with pytest.raises(ShrinkbenchError, match="records its layers"):
-        density_figure(results, amount=Compression(ratio=9))
 
 
 def test_a_weight_figure_shows_both_distributions():
@@ -312,7 +300,7 @@ def test_citations_name_what_they_are_for():
 
 
 def test_origin_lists_every_value_once():
-    origin = trace(make_results(), None)
+    origin = trace_origin(make_results(), None)
     assert [d.name for d in origin.recipes] == ["cifar-finetune", "pretrain"]
     assert {d.name for d in origin.datasets} == {"cifar10", "imagenet"}
     assert dict(origin.recipes[0].values)["epochs"] == "30"

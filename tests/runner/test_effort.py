@@ -42,7 +42,7 @@ def run(root, **fields):
     status = sweep(spec, root, device="cpu")
     assert status.failed == 0
     results, _ = ResultStore(root).results()
-    return {(r.spec.method.name, r.spec.compression): r for r in results}
+    return {(r.spec.method.name, r.spec.target): r for r in results}
 
 
 @pytest.fixture(scope="module")

@@ -73,7 +73,7 @@ def run(root, **fields):
     status = sweep(parse_value(ExperimentSpec, {**base, **fields}, where="test"), root, device="cpu")
     results, problems = ResultStore(root).results()
     assert not problems
-    return status, {(r.spec.method.name, r.spec.compression): r for r in results}
+    return status, {(r.spec.method.name, r.spec.target): r for r in results}
 
 
 @pytest.fixture(scope="module")
@@ -105,10 +105,11 @@ def test_the_command_prints_the_papers_layout_and_the_report_holds_it(swept, roo
     tables = json.loads(call("scratch", root, "--json"))
     (row,) = tables["scratch-top1"]
     assert row["pruned network"] == "channel_l1 2×"
-    unpruned = swept["channel_l1", 1].before.top1
+    unpruned = swept["channel_l1", 1].before["top1"]
     assert row["Unpruned"] == f"{100 * unpruned:.2f}"
     for column, method in zip(("Fine-tuned", "Scratch-E", "Scratch-B"), METHODS, strict=True):
-        assert row[column] == f"{100 * swept[method, 2].after.top1:.2f}"
+        top1 = swept[method, 2].after["top1"]
+        assert row[column] == f"{100 * top1:.2f}"
     (cost,) = tables["scratch-cost"]
     assert float(cost["Fine-tuned"].split()[0]) > 1 >= float(cost["Scratch-B"].split()[0]) > 0.8
     assert cost["Scratch-E"].endswith("(4 epochs)")
@@ -176,7 +177,7 @@ def test_methods_that_prune_while_they_train_find_the_architecture_first(method,
     assert [r.spec.search.epochs for r in scratch] == [
         1 if "pretrained" in method or "gradual" in method else 2
     ] * 2
-    by_mode = {r.spec.method.finetuning: r for r in scratch}
+    by_mode = {r.spec.method.finetuning.name: r for r in scratch}
     assert by_mode["scratch-e"].epochs_run == 2
     size = by_mode["scratch-b"].size
     assert by_mode["scratch-b"].epochs_run == int(2 * size.multiply_adds / size.multiply_adds_kept)

@@ -29,12 +29,11 @@ STRUCTURED = (
     "input-channels",
     "heads",
     "neurons",
-    "residual-blocks",
     "channels",
     "chained-channels",
 )
 STRUCTURED += ("branches", "scaled-channels")
-PARTIAL = ("filters", "input-channels", "residual-blocks")
+PARTIAL = ("filters", "input-channels")
 METHOD_NAMES = [n for n in METHODS if METHODS.get(n).structure.name in STRUCTURED and "doctest" not in n]
 SMALL = ("resnet8", "small-vit")
 # Networks to which a structure, or a score, does not apply, and why.
@@ -44,8 +43,7 @@ EVERY = {*CONFORMANCE, *SMALL}
 REFUSED_BY_STRUCTURE = {
     "heads": EVERY - TRANSFORMERS,  # no attention
     "neurons": EVERY - WITHOUT_BATCH_NORM,  # no two linear layers with a hidden one between them
-    "residual-blocks": {"cifar-vgg", "densenet40"},  # no residual sums
-    "branches": {"cifar-vgg", "densenet40"},
+    "branches": {"cifar-vgg", "densenet40"},  # no residual sums
     "chained-channels": {"densenet40"},  # every channel is read by many layers
     # Squeeze-and-excitation reads along, and grouped convolutions read a part.
     "scaled-channels": {*WITHOUT_BATCH_NORM, "torchvision/regnet_y_400mf"},
@@ -78,7 +76,9 @@ def pruned(name, network_name, compression):
     method = METHODS.get(name)
     if method.schedule.during is None:
         generator = torch.Generator().manual_seed(0)
-        return module, prune(module, name, compression=compression, batches=data, generator=generator)
+        return module, prune(
+            module, name, compression=compression, batches=data, generator=generator, one_shot=True
+        )
     module = copy.deepcopy(module)
     optimizer = torch.optim.SGD(module.parameters(), lr=1e-3)
     hook = training_hook(
@@ -171,7 +171,7 @@ def assert_conforms(name, network_name, record):
     halfway = pruned(name, network_name, (1 + compression) / 2)
     steps = [halfway, found]
     if halfway[1].equal(found[1]):  # one block may be enough for both
-        assert METHODS.get(name).structure.name in ("branches", "residual-blocks")
+        assert METHODS.get(name).structure.name == "branches"
         steps = [found]
     structure = METHODS.get(name).structure.name
     counts = [count_multiply_adds(network(network_name)[0], shape)]

@@ -62,7 +62,7 @@ def detect(
 
     recipe = with_overrides(VOC_RECIPE, parse_settings(settings))
     train_images, test_images = read_voc(folder, train_split), read_voc(folder, test_split)
-    classifier, shape = _classifier(model, weights, seed)
+    classifier, shape = _load_classifier(model, weights, seed)
     decide = _Decision(model, masks, method, compression, shape)
     report: dict[str, Any] = {
         "variant": "unpruned",
@@ -77,15 +77,17 @@ def detect(
         report["variant"] = "prune-c"
         classifier = shrink(classifier, decide(classifier), shape)
     where = resolve_device(device)
-    made = _seeded(seed, lambda: build_detector(classifier, min_size=min_size, max_size=max_size)).to(where)
-    report |= _trained(made, train_images, test_images, recipe, seed, as_json=as_json)
+    made = _build_seeded(seed, lambda: build_detector(classifier, min_size=min_size, max_size=max_size)).to(
+        where
+    )
+    report |= _train(made, train_images, test_images, recipe, seed, as_json=as_json)
     if decide.wanted and prune == "detector":
         from shrinkbench.detection import prune_detector
 
         report["before_pruning"] = report["mean_average_precision"]
         report["variant"] = "prune-d"
         made = prune_detector(made.cpu(), decide(made.cpu().classifier), shape).to(where)
-        report |= _trained(made, train_images, test_images, recipe, seed + 1, as_json=as_json)
+        report |= _train(made, train_images, test_images, recipe, seed + 1, as_json=as_json)
     report["classifier_parameters_left"] = count_parameters(made.classifier)
     _tell(report, as_json=as_json)
 
@@ -132,17 +134,17 @@ class _Decision:
         )
 
 
-def _classifier(model: str, weights: str | None, seed: int) -> tuple[nn.Module, tuple[int, ...]]:
+def _load_classifier(model: str, weights: str | None, seed: int) -> tuple[nn.Module, tuple[int, ...]]:
     from shrinkbench.models import build, get_model, load_weights
 
     card = get_model(model)
-    module = _seeded(seed, lambda: build(model))
+    module = _build_seeded(seed, lambda: build(model))
     if weights is not None:
         load_weights(module, weights, card=card)
     return module.eval(), card.input_shape
 
 
-def _seeded(seed: int, make: Any) -> Any:
+def _build_seeded(seed: int, make: Any) -> Any:
     """What ``make`` draws from the global random state follows from ``seed``."""
     import torch
 
@@ -151,7 +153,7 @@ def _seeded(seed: int, make: Any) -> Any:
         return make()
 
 
-def _trained(
+def _train(
     detector: Detector,
     train_images: DetectionImages,
     test_images: DetectionImages,

@@ -11,11 +11,12 @@ import typer
 
 from shrinkbench.cli.options import AsJson, CorpusDir
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 
 if TYPE_CHECKING:
     from shrinkbench.literature.corpus import Corpus
     from shrinkbench.literature.graph import ComparisonGraph
-    from shrinkbench.literature.summary import Summary
+    from shrinkbench.literature.summary import CorpusSummary
 
 app = typer.Typer(
     name="literature",
@@ -36,12 +37,12 @@ Keep = Annotated[
 def summary(corpus: CorpusDir = None, out: OutDir = None, as_json: AsJson = False, keep: Keep = None) -> None:
     """Count papers, datasets, networks, pairs and comparisons, with every exclusion and its count."""
     from shrinkbench.literature.store import load_corpus
-    from shrinkbench.literature.summary import summarise
+    from shrinkbench.literature.summary import summarise_corpus
 
-    found = summarise(load_corpus(corpus), keep=keep or ())
+    found = summarise_corpus(load_corpus(corpus), keep=keep or ())
     text = json.dumps(found.as_json(), indent=2, ensure_ascii=False)
     if out is not None:
-        _write(out / "summary.json", text + "\n")
+        write_atomically(out / "summary.json", (text + "\n").encode())
     if as_json:
         typer.echo(text)
     else:
@@ -53,17 +54,17 @@ def table1(corpus: CorpusDir = None, out: OutDir = None, as_json: AsJson = False
     """List the (dataset, architecture) pairs that at least four papers use."""
     from shrinkbench.cli.tables import print_table
     from shrinkbench.literature.store import load_corpus
-    from shrinkbench.literature.summary import TABLE1_MINIMUM, summarise
+    from shrinkbench.literature.summary import TABLE1_MINIMUM, summarise_corpus
     from shrinkbench.literature.tables import write_table
 
-    found = summarise(load_corpus(corpus), keep=keep or ())
+    found = summarise_corpus(load_corpus(corpus), keep=keep or ())
     rows = [asdict(row) for row in found.table1]
     columns = ("dataset", "architecture", "papers")
     if out is not None:
         write_table(out / "table1.csv", columns, rows)
         lines = [f"{row['dataset']} & {row['architecture']} & {row['papers']} \\\\" for row in rows]
         head = "\\begin{tabular}{llr}\nDataset & Architecture & Papers \\\\\n\\hline\n"
-        _write(out / "table1.tex", head + "\n".join(lines) + "\n\\end{tabular}\n")
+        write_atomically(out / "table1.tex", (head + "\n".join(lines) + "\n\\end{tabular}\n").encode())
     if as_json:
         typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
@@ -149,7 +150,7 @@ def lint(
     rows = [asdict(finding) for finding in findings]
     text = json.dumps(rows, indent=2, ensure_ascii=False)
     if out is not None:
-        _write(out / "lint.json", text + "\n")
+        write_atomically(out / "lint.json", (text + "\n").encode())
     if as_json:
         typer.echo(text)
     else:
@@ -226,17 +227,7 @@ def convert(
     )
 
 
-def _write(path: Path, text: str) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ShrinkbenchError(
-            f"cannot write {path}: {error.strerror or error}; choose a folder that can be written"
-        ) from None
-
-
-def _print_summary(found: Summary) -> None:
+def _print_summary(found: CorpusSummary) -> None:
     def share(count: int) -> str:
         return f"{count} ({count / found.papers:.0%})" if found.papers else str(count)
 
@@ -340,7 +331,7 @@ def _write_graph(comparisons: ComparisonGraph, out: Path) -> None:
 
     edges = [{"paper": source, "compares_to": target} for source, target in comparisons.edges]
     write_table(out / "comparisons.csv", ("paper", "compares_to"), edges)
-    _write(out / "comparisons.dot", as_dot(comparisons))
+    write_atomically(out / "comparisons.dot", as_dot(comparisons).encode())
     with figure_style():
         drawn = draw_graph(comparisons)
     save(drawn, out / "comparison_graph")

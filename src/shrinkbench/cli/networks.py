@@ -10,6 +10,7 @@ import typer
 
 from shrinkbench.cli.options import AsJson, Data, Device, Model, Plugins, load_plugins, parse_data, parse_shape
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import check_target
 
 if TYPE_CHECKING:
     from torch import nn
@@ -100,6 +101,9 @@ def prune(
     from shrinkbench.pruning import prune as decide
     from shrinkbench.seeds import stream
 
+    for target in (out, masks_out):
+        if target is not None:
+            check_target(target)
     chosen = METHODS.get(method)
     card = get_model(model)  # a wrong name is told before any data are read
     loaded = _load_dataset(dataset, data)

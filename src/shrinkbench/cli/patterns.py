@@ -55,7 +55,7 @@ def patterns(
     if directory is None:
         found = [_from_masks(model, masks or [])]
     else:
-        finished = _finished(directory, model=model, method=method, dataset=dataset)
+        finished = _take_finished(directory, model=model, method=method, dataset=dataset)
         found = series_of_runs(finished)
         if figures is not None:
             _draw(finished, figures)
@@ -97,7 +97,7 @@ def _from_masks(model: str | None, paths: Sequence[Path]) -> Series:
     return series_of_masks(card.name, networks)
 
 
-def _finished(directory: Path, **only: str | None) -> list[RunResult]:
+def _take_finished(directory: Path, **only: str | None) -> list[RunResult]:
     """Finished runs of what was chosen, controls included; at least one of a pruned network."""
     from shrinkbench.report.patterns import is_pruned, selected
     from shrinkbench.results.store import existing_store

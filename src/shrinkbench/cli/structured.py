@@ -56,7 +56,7 @@ def shrink(
         raise ShrinkbenchError(
             f"--out {out}: a file ends in {', '.join(PROGRAMS)}; name one of these, or a folder for the weights"
         )
-    module, loaded, shape, classes = _masked_network(model, masks, weights, input_shape, complete=complete)
+    module, loaded, shape, classes = _load_masked_network(model, masks, weights, input_shape, complete=complete)
     small, surgery, left = _cut(module, loaded, shape)
     if out.suffix in PROGRAMS:
         export_program(small, out, shape)
@@ -112,7 +112,7 @@ def latency(
     from shrinkbench.metrics.latency import Conditions, time_forward
     from shrinkbench.runner import resolve_device
 
-    module, loaded, shape, _ = _masked_network(model, masks, weights, input_shape, complete=complete)
+    module, loaded, shape, _ = _load_masked_network(model, masks, weights, input_shape, complete=complete)
     small, _, left = _cut(module, loaded, shape)
     masked = copy.deepcopy(module)
     loaded.apply(masked)
@@ -151,7 +151,7 @@ def latency(
         typer.echo(f"note: {sentence}")
 
 
-def _masked_network(
+def _load_masked_network(
     model: str, masks: Path, weights: str | None, input_shape: str | None, *, complete: bool
 ) -> tuple[nn.Module, Masks, tuple[int, ...], int]:
     """The network, the masks for it, its input shape and its number of classes."""

@@ -56,7 +56,7 @@ def sweep(
     ] = None,
 ) -> None:
     """Run every cell of a grid that is not done yet; finished runs are skipped."""
-    specs, name = _chosen(experiment, parse_settings(settings), parts or [])
+    specs, name = _choose(experiment, parse_settings(settings), parts or [])
     target = out or Path("results") / name
     load_plugins(plugins)
     from shrinkbench.runner import sweep as run_sweep
@@ -83,7 +83,7 @@ def sweep(
         raise typer.Exit(1)
 
 
-def _chosen(
+def _choose(
     experiment: str, settings: dict[str, Any], parts: list[str]
 ) -> tuple[tuple[ExperimentSpec, ...], str]:
     """The experiments of a file, or those ``parts`` of it, and the name of their output folder."""

@@ -13,12 +13,12 @@ from shrinkbench.datasets.splits import every_nth, occurrence
 from shrinkbench.datasets.streamed import StreamedImages
 from shrinkbench.errors import ShrinkbenchError
 
-Part = InMemoryImages | StreamedImages
+SplitImages = InMemoryImages | StreamedImages
 
 
 def assemble(
     card: DatasetCard,
-    parts: Mapping[str, Part],
+    parts: Mapping[str, SplitImages],
     *,
     data: Path,
     digests: Mapping[str, str],
@@ -43,7 +43,7 @@ def assemble(
     )
 
 
-def hold_out(parts: Mapping[str, Part], n: int, data: Path) -> dict[str, Part]:
+def hold_out(parts: Mapping[str, SplitImages], n: int, data: Path) -> dict[str, SplitImages]:
     """Where ``train`` has no ``validation`` beside it, cut one off: every n-th image of each class."""
     found = dict(parts)
     if "train" in found and "validation" not in found:
@@ -58,7 +58,7 @@ def hold_out(parts: Mapping[str, Part], n: int, data: Path) -> dict[str, Part]:
     return found
 
 
-def cut_tenths(whole: Part, data: Path) -> dict[str, Part]:
+def cut_tenths(whole: SplitImages, data: Path) -> dict[str, SplitImages]:
     """Cut a source without splits: of every ten images of a class the 9th is validation, the 10th test."""
     place = occurrence(whole.labels) % 10
     if not (place == 9).any():

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,8 +12,11 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from shrinkbench.datasets.content import contents_of, hash_file, state_of
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import cache_folder, fetch
+from shrinkbench.files import cache_folder, fetch, unique_suffix
+
+_SUMS = "sha256.json"
 
 
 def cached_folder(key: str, fill: Callable[[Path], None]) -> Path:
@@ -39,9 +42,37 @@ def cached_folder(key: str, fill: Callable[[Path], None]) -> Path:
     return folder
 
 
-def _fill(folder: Path, fill: Callable[[Path], None]) -> None:
-    unfinished = Path(tempfile.mkdtemp(prefix=f"{folder.name}.", dir=folder.parent))
+def cached_arrays(key: str, fill: Callable[[Path], None]) -> Path:
+    """:func:`cached_folder` for what is read in place of the data that it was made from.
+
+    Its files are hashed when they are made, and refused where they are others when the folder is opened.
+    """
+
+    def fill_and_hash(folder: Path) -> None:
+        fill(folder)
+        sums = {path.name: hash_file(path) for path in sorted(folder.iterdir())}
+        (folder / _SUMS).write_text(json.dumps(sums), encoding="ascii")
+
+    folder = cached_folder(key, fill_and_hash)
     try:
+        sums = json.loads((folder / _SUMS).read_bytes())
+        touched = [n for n, (state, _) in sums.items() if tuple(state) != state_of((folder / n).stat())]
+        contents = contents_of(folder, touched)
+        damaged = [name for row, name in enumerate(touched) if contents.digest(row) != sums[name][1]]
+    except (OSError, ValueError, TypeError, AttributeError):
+        damaged = [_SUMS]
+    if damaged:
+        raise ShrinkbenchError(
+            f"{folder / damaged[0]} is not what was put into the cache; remove its folder, and it is made "
+            "again from the data"
+        )
+    return folder
+
+
+def _fill(folder: Path, fill: Callable[[Path], None]) -> None:
+    unfinished = folder.with_name(f"{folder.name}.{unique_suffix()}")
+    try:
+        unfinished.mkdir()
         fill(unfinished)
         unfinished.rename(folder)
     except BaseException:

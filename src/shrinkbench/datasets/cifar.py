@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from shrinkbench.datasets.assemble import assemble, hold_out
-from shrinkbench.datasets.cache import Download, cached_folder
+from shrinkbench.datasets.cache import Download, cached_arrays
 from shrinkbench.datasets.card import DATASETS, Dataset, DatasetCard
 from shrinkbench.datasets.encoded import EncodedImages
 from shrinkbench.datasets.folders import class_folders, find_parts, list_images, require_folder
@@ -86,7 +86,7 @@ def load_cifar(name: str, data: Path | None) -> Dataset:
     )
 
 
-def _decoded(encoded: EncodedImages, digest: str) -> _Part:
+def _decode(encoded: EncodedImages, digest: str) -> _Part:
     return _Part(cached_pixels(encoded, shape=SHAPE, digest=digest), encoded.labels, digest)
 
 
@@ -99,7 +99,7 @@ def _from_parquet(data: Path, class_names: tuple[str, ...], name: str) -> dict[s
                 f"{files[0]} does not hold {name}: it has the classes {_few(found)}, not {_few(class_names)}"
             )
         encoded = open_parquet(files, class_names)
-        parts[split] = _decoded(encoded, encoded.digest)
+        parts[split] = _decode(encoded, encoded.digest)
     return parts
 
 
@@ -110,7 +110,7 @@ def _from_folders(data: Path, class_names: tuple[str, ...]) -> dict[str, _Part]:
         encoded = list_images(folder, class_names)
         if missing:
             raise ShrinkbenchError(f"{folder} lacks the class folder {missing[0]}; the copy is not complete")
-        parts[split] = _decoded(encoded, encoded.content_digest)
+        parts[split] = _decode(encoded, encoded.digest)
     return parts
 
 
@@ -125,7 +125,7 @@ def _from_batches(data: Path, original: Original, name: str) -> dict[str, _Part]
     parts = {}
     for split, members in original.members.items():
         digest = combined_digest(members.values())
-        folder = cached_folder(f"pixels/{name}-{split}-{digest}", partial(_unpickle, read, members, original))
+        folder = cached_arrays(f"arrays/{name}-{split}-{digest}", partial(_unpickle, read, members, original))
         labels = torch.from_numpy(np.load(folder / "labels.npy"))
         parts[split] = _Part(map_pixels(folder / "pixels.npy").permute(0, 3, 1, 2), labels, digest)
     return parts
@@ -171,8 +171,13 @@ def _check(path: Path, algorithm: str, expected: str, name: str) -> None:
 def _unpickle(
     read: Callable[[str], bytes], members: Mapping[str, str], original: Original, folder: Path
 ) -> None:
-    # The checksums were found to be the published ones: what is unpickled are the authors' own files.
-    batches = [pickle.loads(read(member), encoding="latin1") for member in members]  # noqa: S301  see above
+    batches = []
+    for member, md5 in members.items():
+        content = read(member)
+        found = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        if found != md5:  # they were right a moment ago: what is unpickled are these bytes and no others
+            raise ShrinkbenchError(f"{member} changed while it was read (MD5 {found}, not {md5}); start again")
+        batches.append(pickle.loads(content, encoding="latin1"))  # noqa: S301 - the authors' own file
     pixels = np.concatenate([batch["data"] for batch in batches]).reshape(-1, *SHAPE).transpose(0, 2, 3, 1)
     labels = np.concatenate([batch[original.label_key] for batch in batches])
     np.save(folder / "pixels.npy", np.ascontiguousarray(pixels))

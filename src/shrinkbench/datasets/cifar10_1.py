@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
@@ -9,11 +10,12 @@ import torch
 
 from shrinkbench.datasets.cache import Download
 from shrinkbench.datasets.card import ExtraCard, ExtraImages
+from shrinkbench.datasets.content import contents_of
 from shrinkbench.datasets.folders import require_folder
 from shrinkbench.datasets.labels import check_labels
 from shrinkbench.datasets.memory import InMemoryImages
-from shrinkbench.datasets.pixels import map_pixels
-from shrinkbench.datasets.revision import combined_digest, file_digest
+from shrinkbench.datasets.pixels import read_pixels
+from shrinkbench.datasets.revision import combined_digest
 from shrinkbench.errors import ShrinkbenchError
 
 CLASSES = 10
@@ -38,20 +40,21 @@ def load(card: ExtraCard, version: str, data: Path | None) -> ExtraImages:
     for path in paths:
         if not path.is_file():
             raise ShrinkbenchError(f"{path} is missing; fetch it from {ADDRESS}{path.name}")
-    pixels, labels = map_pixels(paths[0]), read_labels(paths[1])
+    contents = contents_of(paths[0].parent, [path.name for path in paths])
+    pixels, labels = read_pixels(contents.read(0), paths[0]), read_labels(contents.read(1), paths[1])
     check_pixels(pixels, labels, paths[0])
     check_labels(labels, CLASSES, paths[1])
     return ExtraImages(
         card=card,
         images=InMemoryImages(pixels.permute(0, 3, 1, 2), labels),
-        revision=combined_digest([card.name, *map(file_digest, paths)]),
+        revision=combined_digest([card.name, contents.digest(0), contents.digest(1)]),
     )
 
 
-def read_labels(path: Path) -> torch.Tensor:
-    """Labels in a .npy file, as int64."""
+def read_labels(content: bytes, path: Path) -> torch.Tensor:
+    """Labels in the bytes of the .npy file ``path``, as int64."""
     try:
-        return torch.from_numpy(np.load(path, allow_pickle=False).astype(np.int64))
+        return torch.from_numpy(np.load(io.BytesIO(content), allow_pickle=False).astype(np.int64))
     except (OSError, ValueError, EOFError) as error:
         raise ShrinkbenchError(f"the file {path} is damaged ({error}); fetch it again") from None
 

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 from shrinkbench.datasets.cache import Download
-from shrinkbench.datasets.card import ExtraCard, ExtraImages, ImageSource
+from shrinkbench.datasets.card import Batch, ExtraCard, ExtraImages, ImageSource
 from shrinkbench.datasets.cifar10_1 import check_pixels, read_labels
 from shrinkbench.datasets.concatenated import ConcatenatedImages
+from shrinkbench.datasets.content import contents_of
 from shrinkbench.datasets.folders import require_folder
 from shrinkbench.datasets.imagenet import list_synsets
 from shrinkbench.datasets.labels import check_labels
 from shrinkbench.datasets.memory import InMemoryImages
 from shrinkbench.datasets.pixels import map_pixels
-from shrinkbench.datasets.revision import combined_digest, file_digest
+from shrinkbench.datasets.revision import combined_digest
 from shrinkbench.datasets.streamed import StreamedImages
 from shrinkbench.errors import ShrinkbenchError
 
@@ -70,6 +74,25 @@ def parse_corruption(text: str) -> Corrupted:
     return Corrupted((name,), (int(severity),) if severity else SEVERITIES)
 
 
+@dataclass(frozen=True)
+class _MappedImages:
+    """Images that are mapped from a file of the user's: ``check`` refuses it where it has changed since."""
+
+    images: InMemoryImages
+    check: Callable[[], None]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def subset(self, count: int) -> _MappedImages:
+        return replace(self, images=self.images.subset(count))
+
+    def batches(self, batch_size: int, **how: Any) -> Iterator[Batch]:
+        self.check()
+        yield from self.images.batches(batch_size, **how)
+        self.check()  # whoever wrote into it meanwhile wrote into the images
+
+
 def load_cifar10_c(card: ExtraCard, wanted: Corrupted, data: Path | None) -> ExtraImages:
     """Load CIFAR-10-C's .npy files (``None``: download 2.9 GB); each holds five severities in a row."""
     folder = CIFAR10_C_ARCHIVE.unpacked("cifar10-c") if data is None else require_folder(data, card.name)
@@ -78,17 +101,19 @@ def load_cifar10_c(card: ExtraCard, wanted: Corrupted, data: Path | None) -> Ext
     for path in (folder / "labels.npy", *files):
         if not path.is_file():
             raise ShrinkbenchError(f"{path} is missing; unpack {CIFAR10_C_ARCHIVE.url} there")
-    labels = read_labels(folder / "labels.npy")
+    contents = contents_of(folder, ["labels.npy", *(path.name for path in files)])
+    labels = read_labels(contents.read(0), folder / "labels.npy")
     check_labels(labels, 10, folder / "labels.npy")
     per_severity = len(labels) // len(SEVERITIES)
     sources: list[ImageSource] = []
-    for path in files:
+    for row, path in enumerate(files, start=1):
         pixels = map_pixels(path)
         check_pixels(pixels, labels, path)
         for severity in wanted.severities:
             rows = slice((severity - 1) * per_severity, severity * per_severity)
-            sources.append(InMemoryImages(pixels[rows].permute(0, 3, 1, 2), labels[rows]))
-    revision = combined_digest([card.name, *map(file_digest, (folder / "labels.npy", *files))])
+            images = InMemoryImages(pixels[rows].permute(0, 3, 1, 2), labels[rows])
+            sources.append(_MappedImages(images, partial(contents.check, row)))
+    revision = combined_digest([card.name, *map(contents.digest, range(len(files) + 1))])
     return ExtraImages(card=card, images=ConcatenatedImages(sources), revision=revision)
 
 

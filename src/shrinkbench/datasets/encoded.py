@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -12,6 +13,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from shrinkbench.datasets.content import Contents, contents_of
 from shrinkbench.errors import ShrinkbenchError
 
 
@@ -39,52 +41,38 @@ class EncodedImages(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class FileImages:
-    """One file per image: ``names`` are paths below ``root``."""
+    """One file per image: ``names`` are paths below ``root``.
+
+    Every file is hashed before the first is read, and one that has changed since is refused.
+    """
 
     root: Path
     names: tuple[str, ...]
     labels: Tensor = field(repr=False)
 
-    @property
+    @cached_property
+    def _contents(self) -> Contents:
+        return contents_of(self.root, self.names)
+
+    @cached_property
     def digest(self) -> str:
-        """SHA-256 over the name, label and size in bytes of every image.
-
-        The bytes themselves are left out: reading ImageNet once takes many minutes.
-        """
+        """SHA-256 over the name, label and SHA-256 of every image, in order."""
         total = hashlib.sha256()
-        for name, label in zip(self.names, self.labels.tolist(), strict=True):
-            try:
-                size = (self.root / name).stat().st_size
-            except OSError as error:
-                raise _unreadable(self.root / name, error) from None
-            total.update(f"{name}\0{label}\0{size}\n".encode())
-        return total.hexdigest()
-
-    @property
-    def content_digest(self) -> str:
-        """SHA-256 over the label and bytes of every image, for datasets that are read whole anyway."""
-        total = hashlib.sha256()
-        for row, label in enumerate(self.labels.tolist()):
-            content = self.read(row)
-            total.update(f"{label} {len(content)}\n".encode())
-            total.update(content)
+        for row, (name, label) in enumerate(zip(self.names, self.labels.tolist(), strict=True)):
+            total.update(f"{name}\0{label}\0{self._contents.digest(row)}\n".encode())
         return total.hexdigest()
 
     def read(self, row: int) -> bytes:
         """The bytes of the file."""
-        path = self.root / self.names[row]
-        try:
-            return path.read_bytes()
-        except OSError as error:
-            raise _unreadable(path, error) from None
+        return self._contents.read(row)
 
     def where(self, row: int) -> str:
         """The path of the file."""
         return str(self.root / self.names[row])
 
 
-def _unreadable(path: Path, error: OSError) -> ShrinkbenchError:
-    return ShrinkbenchError(f"cannot read the image {path} ({error.strerror}); put it back")
+# Grey values of 16 or 32 bits: Pillow would clip them at 255, so that all but the darkest turn white.
+_DEEP = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
 
 
 def decode(encoded: EncodedImages, row: int, *, channels: int) -> Image.Image:
@@ -94,12 +82,17 @@ def decode(encoded: EncodedImages, row: int, *, channels: int) -> Image.Image:
     try:
         image: Image.Image = Image.open(io.BytesIO(content))
         image.load()
-        return image if image.mode == mode else image.convert(mode)
+        if image.mode not in _DEEP:
+            return image if image.mode == mode else image.convert(mode)
     except Exception as error:  # a damaged file makes Pillow's parsers raise whatever they stumble over
         reason = "unknown or damaged format" if isinstance(error, UnidentifiedImageError) else error
         raise ShrinkbenchError(
             f"the image {encoded.where(row)} does not decode ({reason}); replace or remove it"
         ) from None
+    raise ShrinkbenchError(
+        f"the image {encoded.where(row)} has more than 8 bits per pixel (mode {image.mode}), and which values "
+        "are black and white is not known; scale all images to 8 bits and save them again"
+    )
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:

@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from shrinkbench.datasets.assemble import Part, assemble, hold_out
+from shrinkbench.datasets.assemble import SplitImages, assemble, hold_out
 from shrinkbench.datasets.card import DATASETS, Dataset, DatasetCard
 from shrinkbench.datasets.encoded import FileImages
 from shrinkbench.datasets.folders import find_parts, list_images, require_folder
@@ -36,7 +36,7 @@ def load(data: Path | None) -> Dataset:
         )
     folder = require_folder(data, "imagenet")
     encoded = {part: list_synsets(place) for part, place in imagenet_parts(folder).items()}
-    parts: dict[str, Part] = {name: StreamedImages.of(images) for name, images in encoded.items()}
+    parts: dict[str, SplitImages] = {name: StreamedImages.of(images) for name, images in encoded.items()}
     return assemble(
         IMAGENET,
         hold_out(parts, HOLD_OUT, folder),

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from shrinkbench.datasets.cache import cached_folder
+from shrinkbench.datasets.cache import cached_arrays
 from shrinkbench.datasets.folders import validation_as_test
 from shrinkbench.datasets.revision import combined_digest, file_digest
 from shrinkbench.errors import ShrinkbenchError
@@ -38,7 +38,7 @@ class ParquetImages:
 
     @cached_property
     def _folder(self) -> Path:
-        return cached_folder(f"encoded/{self.digest}", self._unpack)
+        return cached_arrays(f"rows/{self.digest}", self._unpack)
 
     @cached_property
     def _ends(self) -> np.ndarray:
@@ -76,6 +76,10 @@ class ParquetImages:
                     ends.append(stream.tell())
         if not labels:
             raise ShrinkbenchError(f"{self.files[0]} holds no rows; replace it")
+        if self.digest != digest_of_parquet(self.files, self.class_names):
+            raise ShrinkbenchError(
+                f"{self.files[0]} or a file beside it changed while it was read; start again when it is whole"
+            )
         for name, values in (("labels", labels), ("ends", ends), ("firsts", firsts)):
             np.save(folder / f"{name}.npy", np.array(values, dtype=np.int64))
 
@@ -124,9 +128,12 @@ def _part_of(file: Path) -> str | None:
 
 def open_parquet(files: Sequence[Path], class_names: tuple[str, ...]) -> ParquetImages:
     """The rows of ``files`` as encoded images; nothing is read but the bytes for the digest."""
-    return ParquetImages(
-        tuple(files), combined_digest([*map(file_digest, files), "\n".join(class_names)]), class_names
-    )
+    return ParquetImages(tuple(files), digest_of_parquet(files, class_names), class_names)
+
+
+def digest_of_parquet(files: Sequence[Path], class_names: tuple[str, ...]) -> str:
+    """SHA-256 (hex) over the bytes of ``files`` and the names by which their labels are read."""
+    return combined_digest([*map(file_digest, files), "\n".join(class_names)])
 
 
 def class_names_of(files: Sequence[Path]) -> tuple[str, ...]:
@@ -160,7 +167,7 @@ def _labels(file: Path) -> set[Any]:
     try:
         return set(opened.read(columns=[column])[column].to_pylist())
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(file, error) from None
+        raise _damage_error(file, error) from None
 
 
 def _rows(file: Path) -> Iterator[tuple[Any, Any]]:
@@ -175,7 +182,7 @@ def _rows(file: Path) -> Iterator[tuple[Any, Any]]:
         for batch in opened.iter_batches(ROWS_AT_ONCE, columns=[image, label]):
             yield from zip(batch[image].to_pylist(), batch[label].to_pylist(), strict=True)
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(file, error) from None
+        raise _damage_error(file, error) from None
 
 
 def _open(file: Path) -> Any:
@@ -185,10 +192,10 @@ def _open(file: Path) -> Any:
     try:
         return pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
-        raise _damaged(file, error) from None
+        raise _damage_error(file, error) from None
 
 
-def _damaged(file: Path, error: Exception) -> ShrinkbenchError:
+def _damage_error(file: Path, error: Exception) -> ShrinkbenchError:
     reason = str(error).splitlines()[0].rstrip(".")
     return ShrinkbenchError(f"the Parquet file {file} is truncated or damaged ({reason}); fetch it again")
 

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import PIL
 import torch
 from torch import Tensor
 
-from shrinkbench.datasets.cache import cached_folder
+from shrinkbench.datasets.cache import cached_arrays
 from shrinkbench.datasets.encoded import EncodedImages
 from shrinkbench.datasets.streamed import decoded_batches
 from shrinkbench.errors import ShrinkbenchError
@@ -36,14 +38,23 @@ def cached_pixels(encoded: EncodedImages, *, shape: tuple[int, int, int], digest
         pixels.flush()
 
     size = "x".join(str(side) for side in shape)
-    folder = cached_folder(f"pixels/{digest}-{size}-pillow{PIL.__version__}", fill)
+    folder = cached_arrays(f"arrays/{digest}-{size}-pillow{PIL.__version__}", fill)
     return map_pixels(folder / "pixels.npy").permute(0, 3, 1, 2)
 
 
 def map_pixels(path: Path) -> Tensor:
     """A uint8 array in a .npy file, mapped and not read; changes to the tensor never reach the file."""
+    return _as_pixels(path, path, mmap_mode="c")
+
+
+def read_pixels(content: bytes, path: Path) -> Tensor:
+    """A uint8 array from the bytes of the .npy file ``path``."""
+    return _as_pixels(io.BytesIO(content), path)
+
+
+def _as_pixels(source: Path | io.BytesIO, path: Path, *, mmap_mode: Literal["c"] | None = None) -> Tensor:
     try:
-        array = np.load(path, mmap_mode="c", allow_pickle=False)
+        array = np.load(source, mmap_mode=mmap_mode, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         raise ShrinkbenchError(f"the file {path} is damaged ({error}); remove it, or fetch it again") from None
     if array.dtype != np.uint8:

@@ -6,7 +6,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-from shrinkbench.datasets.assemble import Part, assemble, hold_out
+from shrinkbench.datasets.assemble import SplitImages, assemble, hold_out
 from shrinkbench.datasets.card import DATASETS, Dataset, DatasetCard
 from shrinkbench.datasets.folders import find_parts, list_images, require_folder
 from shrinkbench.datasets.streamed import StreamedImages
@@ -37,7 +37,7 @@ def load(data: Path | None) -> Dataset:
     encoded = {part: list_images(place, categories()) for part, place in find_parts(folder).items()}
     if not encoded:
         raise ShrinkbenchError(f"{folder} holds neither train/ nor val/; pass the folder places365_standard")
-    parts: dict[str, Part] = {name: StreamedImages.of(images) for name, images in encoded.items()}
+    parts: dict[str, SplitImages] = {name: StreamedImages.of(images) for name, images in encoded.items()}
     return assemble(
         PLACES365,
         hold_out(parts, HOLD_OUT, folder),

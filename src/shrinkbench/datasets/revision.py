@@ -9,8 +9,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from shrinkbench.datasets.cache import cached_folder
 from shrinkbench.datasets.card import DatasetCard
+from shrinkbench.datasets.content import contents_of
 from shrinkbench.files import sha256_of
 
 LARGE_FILE = 64 << 20  # bytes; hashing takes longer than finding the digest again
@@ -26,21 +26,10 @@ def content_digest(*tensors: Tensor) -> str:
 
 
 def file_digest(path: Path) -> str:
-    """SHA-256 (hex) of a file's bytes.
-
-    That of a large file is remembered in the cache for as long as its place, size and time of change stay the
-    same.
-    """
-    state = path.stat()
-    if state.st_size < LARGE_FILE:
+    """SHA-256 (hex) of a file's bytes; that of a large file is remembered until the file changes."""
+    if path.stat().st_size < LARGE_FILE:
         return sha256_of(path)
-    key = combined_digest((str(path.resolve()), str(state.st_size), str(state.st_mtime_ns)))
-    folder = cached_folder(f"digests/{key}", lambda new: _write(new / "sha256", sha256_of(path)))
-    return (folder / "sha256").read_text(encoding="ascii")
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="ascii")
+    return contents_of(path.parent, [path.name]).digest(0)
 
 
 def revision_of(card: DatasetCard, *digests: str) -> str:

@@ -8,9 +8,9 @@ from dataclasses import replace
 
 from PIL import Image
 
-from shrinkbench.datasets.assemble import Part
+from shrinkbench.datasets.assemble import SplitImages
 from shrinkbench.datasets.card import DatasetCard
-from shrinkbench.datasets.encoded import EncodedImages, FileImages, decode
+from shrinkbench.datasets.encoded import EncodedImages, decode
 from shrinkbench.datasets.memory import InMemoryImages
 from shrinkbench.datasets.pixels import cached_pixels
 from shrinkbench.datasets.splits import occurrence
@@ -44,19 +44,20 @@ def _size(encoded: EncodedImages, row: int) -> tuple[int, int]:
 
 def sources(
     card: DatasetCard, parts: Mapping[str, EncodedImages], class_names: tuple[str, ...]
-) -> tuple[DatasetCard, dict[str, Part], dict[str, str]]:
+) -> tuple[DatasetCard, dict[str, SplitImages], dict[str, str]]:
     """The card filled in for these images, the parts as image sources, and their digests.
 
     Images that are small and of one size are decoded to memory; of large ones every image is resized on its
     own while it streams.
     """
     size = small_size(parts)
+    digests = {name: encoded.digest for name, encoded in parts.items()}
     if size is None:
         filled = replace(card, num_classes=len(class_names), image_shape=(3, STREAMED_SIZE, STREAMED_SIZE))
         return (
             filled,
             {name: StreamedImages.of(encoded, size=STREAMED_SIZE) for name, encoded in parts.items()},
-            {name: encoded.digest for name, encoded in parts.items()},
+            digests,
         )
     shape = (3, *size)
     filled = replace(
@@ -67,10 +68,6 @@ def sources(
         recipe="cifar-finetune",
         pretrain_recipe="cifar-train",
     )
-    digests = {
-        name: encoded.content_digest if isinstance(encoded, FileImages) else encoded.digest
-        for name, encoded in parts.items()
-    }
     return (
         filled,
         {

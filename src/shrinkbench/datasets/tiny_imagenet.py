@@ -46,7 +46,7 @@ def load(data: Path | None) -> Dataset:
         "train": list_images(folder / "train", class_names, below="images" if nested else ""),
         "test": _evaluation(folder / "val", class_names),
     }
-    digests = {split: images.content_digest for split, images in encoded.items()}
+    digests = {split: images.digest for split, images in encoded.items()}
     parts = {
         split: InMemoryImages(
             cached_pixels(images, shape=SHAPE, digest=digests[split]),

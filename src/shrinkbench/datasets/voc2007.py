@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 
 import torch
 
-from shrinkbench.datasets.assemble import Part, assemble
+from shrinkbench.datasets.assemble import SplitImages, assemble
 from shrinkbench.datasets.cache import Download
 from shrinkbench.datasets.card import DATASETS, Dataset, DatasetCard
 from shrinkbench.datasets.encoded import FileImages
@@ -68,7 +68,7 @@ def load(data: Path | None) -> Dataset:
         raise ShrinkbenchError(
             f"{places[0]} holds none of ImageSets/Main/train.txt, val.txt and test.txt; unpack VOC2007 again"
         )
-    parts: dict[str, Part] = {split: StreamedImages.of(images) for split, images in encoded.items()}
+    parts: dict[str, SplitImages] = {split: StreamedImages.of(images) for split, images in encoded.items()}
     return assemble(
         VOC2007,
         parts,

@@ -78,9 +78,7 @@ def _train_epoch(
     with torch.random.fork_rng(devices=[] if device.type == "cpu" else [device]):
         torch.manual_seed(stream(seed, "noise", epoch))  # anchors and regions are sampled
         for start in range(0, len(order), recipe.batch_size):
-            batch = [
-                _prepared(*images[i], mirror=mirrored[i]) for i in order[start : start + recipe.batch_size]
-            ]
+            batch = [_prepare(*images[i], mirror=mirrored[i]) for i in order[start : start + recipe.batch_size]]
             batch = [(image, objects) for image, objects in batch if len(objects.labels)]
             if not batch:
                 continue
@@ -100,7 +98,7 @@ def _train_epoch(
     return total / seen
 
 
-def _prepared(image: Tensor, objects: Objects, *, mirror: bool) -> tuple[Tensor, Objects]:
+def _prepare(image: Tensor, objects: Objects, *, mirror: bool) -> tuple[Tensor, Objects]:
     objects = objects.easy()
     if not mirror:
         return image, objects

@@ -3,21 +3,21 @@
 The modules ``overlay`` and ``figures`` are imported by themselves, as they need pandas and matplotlib.
 
 >>> corpus = load_corpus()
->>> summarise(corpus).pairs
+>>> summarise_corpus(corpus).pairs
 23
 """
 
 from shrinkbench.literature.corpus import Corpus, Finding
 from shrinkbench.literature.lint import lint
 from shrinkbench.literature.store import load_corpus, write_corpus
-from shrinkbench.literature.summary import Summary, summarise
+from shrinkbench.literature.summary import CorpusSummary, summarise_corpus
 
 __all__ = [
     "Corpus",
+    "CorpusSummary",
     "Finding",
-    "Summary",
     "lint",
     "load_corpus",
-    "summarise",
+    "summarise_corpus",
     "write_corpus",
 ]

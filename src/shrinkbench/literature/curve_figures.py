@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
 
-from shrinkbench.literature.curves import CHANGES, EFFICIENCIES, Curve, Pair, Panel
+from shrinkbench.literature.curves import CHANGES, EFFICIENCIES, Pair, PublishedCurve, PublishedPanel
 from shrinkbench.literature.standard import FamilyPanel
 from shrinkbench.plotting import COLOURS, COLUMN_WIDTH, LINES, MARKERS, PAGE_WIDTH, new_figure, series_style
 
@@ -71,17 +71,17 @@ def draw_families(panels: Sequence[FamilyPanel]) -> Figure:
     for column, label in enumerate(_SIZES.values()):
         grid[1][column].set_xlabel(label)
     figure.suptitle("Speed and size trade-offs of original and pruned models", fontsize=8)
-    _shared_legend(figure, columns=len(families), fontsize=6)
+    _add_shared_legend(figure, columns=len(families), fontsize=6)
     return figure
 
 
-def draw_fragmentation(panels: Sequence[Panel]) -> Figure:
+def draw_fragmentation(panels: Sequence[PublishedPanel]) -> Figure:
     """Figure 3: a column per pair, a row per choice of metrics, a curve per method, coloured by year."""
     pairs = list(dict.fromkeys(panel.pair for panel in panels))
     rows = [
         (x, y) for x in EFFICIENCIES for y in CHANGES if any(p.curves for p in panels if (p.x, p.y) == (x, y))
     ]
-    looks = _looks(panels)
+    looks = _choose_looks(panels)
     columns = legend_columns(looks, width=PAGE_WIDTH, fontsize=5.2, most=6)
     legend_rows = -(-len(looks) // columns)
     figure = new_figure(width=PAGE_WIDTH, height=1.45 * max(len(rows), 1) + 0.13 * legend_rows + 0.4)
@@ -113,7 +113,9 @@ def draw_fragmentation(panels: Sequence[Panel]) -> Figure:
     return figure
 
 
-def draw_variability(magnitude: Sequence[Curve], other: Sequence[Curve], pair: Pair) -> Figure:
+def draw_variability(
+    magnitude: Sequence[PublishedCurve], other: Sequence[PublishedCurve], pair: Pair
+) -> Figure:
     """Figure 5: magnitude pruning in its variants above, all other methods below, one pair of axes."""
     figure = new_figure(width=COLUMN_WIDTH, height=5.4)
     top, bottom = figure.subplots(2, 1, sharex=True, sharey=True)
@@ -135,7 +137,7 @@ def draw_variability(magnitude: Sequence[Curve], other: Sequence[Curve], pair: P
         bottom.xaxis.set_minor_formatter(NullFormatter())
     labels = [curve.label for curve in (*magnitude, *other)]
     columns = legend_columns(labels, width=COLUMN_WIDTH, fontsize=5.6, most=2)
-    _shared_legend(figure, columns=columns, fontsize=5.6)
+    _add_shared_legend(figure, columns=columns, fontsize=5.6)
     return figure
 
 
@@ -146,7 +148,7 @@ def legend_columns(labels: Collection[str], *, width: float, fontsize: float, mo
     return max(1, min(most, int(width / entry)))
 
 
-def _looks(panels: Sequence[Panel]) -> dict[str, _Look]:
+def _choose_looks(panels: Sequence[PublishedPanel]) -> dict[str, _Look]:
     """A look per method: colour by year where years differ, markers in order within a year."""
     methods = sorted({(curve.year, curve.label) for panel in panels for curve in panel.curves})
     years = sorted({year for year, _ in methods})
@@ -167,7 +169,7 @@ def _year_colours(years: Sequence[int]) -> dict[int, str]:
     return {year: to_hex(scale(0.72 * index / max(len(years) - 1, 1))) for index, year in enumerate(years)}
 
 
-def _draw_panel(axes: Axes, panel: Panel, looks: dict[str, _Look]) -> None:
+def _draw_panel(axes: Axes, panel: PublishedPanel, looks: dict[str, _Look]) -> None:
     for curve in panel.curves:
         _draw_curve(axes, curve, looks[curve.label])
     xs = [point.x for curve in panel.curves for point in curve.points]
@@ -187,7 +189,7 @@ def powers_of_two(axes: Axes, low: float, high: float) -> None:
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
 
 
-def _draw_curve(axes: Axes, curve: Curve, look: _Look) -> None:
+def _draw_curve(axes: Axes, curve: PublishedCurve, look: _Look) -> None:
     """One curve in percent, with a bar where a spread is known; dense ones as dots, without a line."""
     dense = len(curve.points) > DENSE
     xs, ys = [point.x for point in curve.points], [100 * point.y for point in curve.points]
@@ -227,7 +229,7 @@ def _pair_title(pair: Pair) -> str:
     return f"{pair[1]} on {pair[0]}"
 
 
-def _shared_legend(figure: Figure, *, columns: int, fontsize: float = 6.5) -> None:
+def _add_shared_legend(figure: Figure, *, columns: int, fontsize: float = 6.5) -> None:
     """One legend below all panels, every label once."""
     entries: dict[str, Artist] = {}
     for axes in figure.axes:

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from shrinkbench.literature.corpus import Corpus
+from shrinkbench.literature.filters import Selection, select
 from shrinkbench.literature.normalise import Normalised
-from shrinkbench.literature.selection import Selection, select
 
 Pair = tuple[str, str]
 EFFICIENCIES = {"compression": "Compression ratio", "speedup": "Theoretical speedup"}
@@ -17,7 +17,7 @@ CHANGES = {"top1_change": "Change in top-1 accuracy", "top5_change": "Change in 
 
 
 @dataclass(frozen=True)
-class Point:
+class PublishedPoint:
     """One operating point: the mean over results at one x.
 
     ``spread`` is the sample standard deviation over those results or, for a single one, what its paper prints.
@@ -30,23 +30,23 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Curve:
+class PublishedCurve:
     """One method on one pair: its points by rising x."""
 
     label: str
     paper: str
     year: int
-    points: tuple[Point, ...]
+    points: tuple[PublishedPoint, ...]
 
 
 @dataclass(frozen=True)
-class Panel:
+class PublishedPanel:
     """The curves of one pair and one choice of axes."""
 
     pair: Pair
     x: str
     y: str
-    curves: tuple[Curve, ...]
+    curves: tuple[PublishedCurve, ...]
 
 
 def is_plottable(result: Normalised) -> bool:
@@ -74,12 +74,12 @@ def most_common_pairs(corpus: Corpus, *, keep: Collection[str] = (), count: int 
 
 def fragmentation_panels(
     corpus: Corpus, *, keep: Collection[str] = (), pairs: Sequence[Pair] | None = None
-) -> tuple[tuple[Panel, ...], Selection]:
+) -> tuple[tuple[PublishedPanel, ...], Selection]:
     """Every panel of Figure 3, columns before rows, and the selection behind it."""
     selection = select(corpus, "curves", keep=keep)
     chosen = most_common_pairs(corpus, keep=keep) if pairs is None else tuple(pairs)
     panels = tuple(
-        Panel(pair, x, y, tradeoff_curves(corpus, selection.results, pair=pair, x=x, y=y))
+        PublishedPanel(pair, x, y, tradeoff_curves(corpus, selection.results, pair=pair, x=x, y=y))
         for pair in chosen
         for x in EFFICIENCIES
         for y in CHANGES
@@ -89,18 +89,18 @@ def fragmentation_panels(
 
 def tradeoff_curves(
     corpus: Corpus, results: Iterable[Normalised], *, pair: Pair, x: str, y: str
-) -> tuple[Curve, ...]:
+) -> tuple[PublishedCurve, ...]:
     """One curve per method on ``pair``, oldest first; results without both values have no point."""
     placed = []
     for n in results:
         efficiency, change = n.measures.get(x), n.measures.get(y)
         if n.result.pair == pair and efficiency is not None and change is not None:
-            placed.append(Place(n, efficiency.value, change.value, change.spread))
+            placed.append(PlacedResult(n, efficiency.value, change.value, change.spread))
     return group_curves(corpus, placed)
 
 
 @dataclass(frozen=True)
-class Place:
+class PlacedResult:
     """A result with its coordinates."""
 
     result: Normalised
@@ -109,14 +109,14 @@ class Place:
     spread: float | None
 
 
-def group_curves(corpus: Corpus, places: Iterable[Place]) -> tuple[Curve, ...]:
+def group_curves(corpus: Corpus, places: Iterable[PlacedResult]) -> tuple[PublishedCurve, ...]:
     """Join places into one curve per method, oldest first."""
-    grouped: dict[tuple[str, str], list[Place]] = {}
+    grouped: dict[tuple[str, str], list[PlacedResult]] = {}
     for place in places:
         paper = place.result.result.paper
         grouped.setdefault((paper, method_label(corpus, place.result)), []).append(place)
     curves = [
-        Curve(label, paper, corpus.by_key[paper].year, _points(found))
+        PublishedCurve(label, paper, corpus.by_key[paper].year, _points(found))
         for (paper, label), found in grouped.items()
     ]
     return tuple(sorted(_distinct(curves), key=lambda c: (c.year, c.label)))
@@ -155,24 +155,24 @@ def methods_without_shared_coordinate(corpus: Corpus, results: Iterable[Normalis
     return tuple(sorted(p for p, methods in named.items() if len(methods) > 1 and p not in sharing))
 
 
-def _points(places: list[Place]) -> tuple[Point, ...]:
-    at: dict[float, list[Place]] = {}
+def _points(places: list[PlacedResult]) -> tuple[PublishedPoint, ...]:
+    at: dict[float, list[PlacedResult]] = {}
     for place in places:
         at.setdefault(place.x, []).append(place)
     points = []
     for x, together in sorted(at.items()):
         values = [place.y for place in together]
         spread = stdev(values) if len(values) > 1 else together[0].spread
-        points.append(Point(x, fmean(values), spread, len(values)))
+        points.append(PublishedPoint(x, fmean(values), spread, len(values)))
     return tuple(points)
 
 
-def _distinct(curves: list[Curve]) -> list[Curve]:
+def _distinct(curves: list[PublishedCurve]) -> list[PublishedCurve]:
     """Curves whose labels tell papers apart: two papers of one author and year get their keys."""
     papers: dict[str, set[str]] = {}
     for curve in curves:
         papers.setdefault(curve.label, set()).add(curve.paper)
     return [
-        Curve(f"{c.label} ({c.paper})", c.paper, c.year, c.points) if len(papers[c.label]) > 1 else c
+        PublishedCurve(f"{c.label} ({c.paper})", c.paper, c.year, c.points) if len(papers[c.label]) > 1 else c
         for c in curves
     ]

@@ -89,8 +89,8 @@ def read_export(folder: Path) -> Corpus:
         listings=listings,
         rules=published_rules(),
         findings=(
-            *_deleted_records(records, papers, models, datasets),
-            *_repeated_names(papers, models, datasets, venues),
+            *_list_deleted_records(records, papers, models, datasets),
+            *_find_repeated_names(papers, models, datasets, venues),
             *_venue_lists(papers, venues),
             *absent,
             *more_absent,
@@ -199,7 +199,7 @@ def _check_references(records: list[Row], papers: list[Row], models: list[Row], 
                 )
 
 
-def _deleted_records(
+def _list_deleted_records(
     records: list[Row], papers: list[Row], models: list[Row], datasets: list[Row]
 ) -> list[Finding]:
     known = {row["Name"] for row in records}
@@ -217,7 +217,7 @@ def _deleted_records(
     return findings
 
 
-def _repeated_names(*tables: list[Row]) -> list[Finding]:
+def _find_repeated_names(*tables: list[Row]) -> list[Finding]:
     findings = []
     for table in tables:
         counts = Counter(row["Name"] for row in table)

@@ -9,19 +9,20 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 from shrinkbench.literature.corpus import Corpus
 from shrinkbench.literature.curve_figures import draw_families, draw_fragmentation, draw_variability
 from shrinkbench.literature.curves import (
-    Curve,
+    PublishedCurve,
     fragmentation_panels,
     is_plottable,
     methods_without_shared_coordinate,
 )
+from shrinkbench.literature.filters import Selection
 from shrinkbench.literature.graph import comparison_graph
 from shrinkbench.literature.histograms import draw_breadth, draw_comparisons, draw_graph
-from shrinkbench.literature.selection import Selection
 from shrinkbench.literature.standard import StandardModel, family_panels, variability_curves
-from shrinkbench.literature.summary import Histogram, Summary, summarise
+from shrinkbench.literature.summary import CorpusSummary, Histogram, summarise_corpus
 from shrinkbench.literature.tables import write_table
 from shrinkbench.plotting import FORMATS, figure_style, save
 
@@ -38,7 +39,7 @@ class Plate:
 
 def plates(corpus: Corpus, *, keep: Collection[str] = ()) -> tuple[Plate, ...]:
     """Figures 1 to 5 and the graph of comparisons, in this order."""
-    summary = summarise(corpus, keep=keep)
+    summary = summarise_corpus(corpus, keep=keep)
     makers: tuple[Callable[[], Plate], ...] = (
         lambda: _families(corpus, keep),
         lambda: _comparisons(summary),
@@ -73,8 +74,7 @@ def write_figures(
                 paths.append(folder / f"{plate.name}.csv")
         captions.append(f"## {plate.name}\n\n{plate.caption}\n")
         written.append((plate, paths))
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "captions.md").write_text("\n".join(captions), encoding="utf-8")
+    write_atomically(folder / "captions.md", "\n".join(captions).encode(), durable=False)
     return tuple(written)
 
 
@@ -106,7 +106,7 @@ def _families(corpus: Corpus, keep: Collection[str]) -> Plate:
     return Plate("figure1", caption, draw_families(panels), tuple(rows))
 
 
-def _comparisons(summary: Summary) -> Plate:
+def _comparisons(summary: CorpusSummary) -> Plate:
     caption = (
         f"Reported comparisons between papers. Of {summary.papers} papers, {summary.compare_to_none} compare "
         "to no "
@@ -145,7 +145,7 @@ def _fragmentation(corpus: Corpus, keep: Collection[str]) -> Plate:
     return Plate("figure3", caption, draw_fragmentation(panels), tuple(rows))
 
 
-def _breadth(summary: Summary) -> Plate:
+def _breadth(summary: CorpusSummary) -> Plate:
     pairs = ", ".join(f"{architecture} on {dataset}" for dataset, architecture in summary.four_pairs)
     caption = (
         "Number of results reported by each paper, toy datasets left out. Top: pairs used. Bottom: operating "
@@ -218,7 +218,9 @@ def _histogram_rows(histograms: Mapping[str, Histogram]) -> tuple[Mapping[str, o
     )
 
 
-def _curve_rows(curves: Iterable[Curve], pair: tuple[str, str], x: str, y: str) -> list[Mapping[str, object]]:
+def _curve_rows(
+    curves: Iterable[PublishedCurve], pair: tuple[str, str], x: str, y: str
+) -> list[Mapping[str, object]]:
     return [
         {
             "dataset": pair[0],

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from shrinkbench.errors import UnknownNameError
 from shrinkbench.literature.corpus import Corpus, nearest
+from shrinkbench.literature.filters import select
 from shrinkbench.literature.schema import Paper
-from shrinkbench.literature.selection import select
 
 
 @dataclass(frozen=True)

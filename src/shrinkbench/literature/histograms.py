@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from shrinkbench.literature.graph import ComparisonGraph
 from shrinkbench.literature.schema import Paper
-from shrinkbench.literature.summary import Histogram, Summary
+from shrinkbench.literature.summary import CorpusSummary, Histogram
 from shrinkbench.plotting import COLOURS, COLUMN_WIDTH, PAGE_WIDTH, new_figure
 
 # Blue and hatched orange differ in hue, in lightness and in texture.
@@ -24,7 +24,7 @@ _SIDES = (
 _LATER = "#B3001B"
 
 
-def draw_comparisons(summary: Summary) -> Figure:
+def draw_comparisons(summary: CorpusSummary) -> Figure:
     """Figure 2: how often papers are compared to, and to how many others they compare."""
     return _two_histograms(
         (
@@ -45,7 +45,7 @@ def draw_comparisons(summary: Summary) -> Figure:
     )
 
 
-def draw_breadth(summary: Summary) -> Figure:
+def draw_breadth(summary: CorpusSummary) -> Figure:
     """Figure 4: pairs per paper without toy datasets, and points per trade-off curve on the four pairs."""
     return _two_histograms(
         (

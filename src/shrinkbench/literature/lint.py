@@ -26,7 +26,7 @@ def lint(corpus: Corpus) -> tuple[Finding, ...]:
     return (*corpus.findings, *found)
 
 
-def _conflicts(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]:
+def _find_conflicts(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]:
     """Accuracy, initial accuracy and change, or sizes and fractions, that do not add up."""
     for n in results:
         for conflict in n.conflicts:
@@ -37,7 +37,7 @@ def _ranges(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding
     """Values that cannot be: accuracies or fractions outside [0, 1], networks that grew."""
     for n in results:
         for quantity, fact in n.result.facts.items():
-            problem = _impossible(quantity, fact)
+            problem = _why_impossible(quantity, fact)
             if problem:
                 yield Finding("impossible-value", n.result.where, f"{quantity} = {fact.value}: {problem}")
         for quantity, what in (("compression", "parameters"), ("speedup", "operations")):
@@ -47,7 +47,7 @@ def _ranges(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding
                 yield Finding("grew", n.result.where, message)
 
 
-def _impossible(quantity: str, fact: Fact) -> str:
+def _why_impossible(quantity: str, fact: Fact) -> str:
     value = fact.scaled
     if quantity.endswith("change"):
         return "" if -1 <= value <= 1 else "a change of accuracy lies between -100 and 100 points"
@@ -58,7 +58,7 @@ def _impossible(quantity: str, fact: Fact) -> str:
     return ""
 
 
-def _anachronisms(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]:
+def _find_anachronisms(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]:
     """Comparisons with papers that appeared later."""
     for source, target in comparison_graph(corpus).impossible:
         yield Finding(
@@ -69,14 +69,14 @@ def _anachronisms(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[F
         )
 
 
-def _dangling(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]:
+def _find_dangling(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]:
     """Comparisons that lead nowhere."""
     for source, target in comparison_graph(corpus).dangling:
         problem = "compares to itself" if source == target else f"compares to the unknown paper '{target}'"
         yield Finding("dangling-comparison", source, problem)
 
 
-def _without_results(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]:
+def _find_papers_without_results(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]:
     """Surveyed papers without a single result on record."""
     having = {n.result.paper for n in results}
     for paper in corpus.surveyed:
@@ -84,7 +84,7 @@ def _without_results(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterato
             yield Finding("no-results", paper.key, f"{paper.label} is surveyed but has no result on record")
 
 
-def _unidentified(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]:
+def _find_unidentified(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]:
     """Results on datasets or networks that their paper leaves open."""
     for n in results:
         if UNIDENTIFIED in n.result.pair:
@@ -92,7 +92,7 @@ def _unidentified(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[F
             yield Finding("unidentified", n.result.where, f"the {what} is not identified")
 
 
-def _repeated(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]:
+def _find_repeated(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]:
     """One result printed twice with different values, or several results at one size."""
     for n in results:
         for fact in n.result.repeated:
@@ -105,7 +105,7 @@ def _repeated(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Findi
                 )
 
 
-def _uncertain(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]:
+def _find_uncertain(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]:
     """Facts that whoever recorded them could not read with certainty."""
     for fact in corpus.facts:
         if fact.note.startswith("uncertain"):
@@ -113,7 +113,7 @@ def _uncertain(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Find
             yield Finding("uncertain-reading", where, f"{fact.quantity} = {fact.value}: {fact.note}")
 
 
-def _ambiguous(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]:
+def _find_ambiguous(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]:
     """Shares whose meaning the paper leaves open: kept, pruned, or original over kept."""
     for n in results:
         for quantity in ("parameters_pruned", "parameters_kept", "operations_pruned", "operations_kept"):
@@ -168,7 +168,7 @@ def _same(result: Normalised, dataset: str, value: float, parameters: int) -> bo
     return dataset == result.result.dataset and abs(value / parameters - 1) <= 0.02
 
 
-def _listed_networks(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]:
+def _list_networks(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]:
     """Published lists whose operation counts contradict the network, or look exchanged between networks."""
     known = {(v.dataset, v.architecture): v for v in reversed(known_networks())}
     for item in corpus.listings:
@@ -238,18 +238,18 @@ def _stem(architecture: str) -> str:
 
 
 CHECKS: dict[str, Check] = {
-    "does-not-add-up": _conflicts,
+    "does-not-add-up": _find_conflicts,
     "impossible-value": _ranges,
-    "compares-to-later-paper": _anachronisms,
-    "dangling-comparison": _dangling,
-    "printed-twice": _repeated,
+    "compares-to-later-paper": _find_anachronisms,
+    "dangling-comparison": _find_dangling,
+    "printed-twice": _find_repeated,
     "total": _parts,
-    "ambiguous-convention": _ambiguous,
-    "uncertain-reading": _uncertain,
+    "ambiguous-convention": _find_ambiguous,
+    "uncertain-reading": _find_uncertain,
     "initial-size": _initial_sizes,
-    "listed-operations": _listed_networks,
+    "listed-operations": _list_networks,
     "two-names": _names,
-    "unidentified": _unidentified,
-    "no-results": _without_results,
+    "unidentified": _find_unidentified,
+    "no-results": _find_papers_without_results,
 }
 """The checks by the name of their first finding."""

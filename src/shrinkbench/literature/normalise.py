@@ -142,7 +142,7 @@ def derivation_counts(results: Iterable[Normalised]) -> dict[str, int]:
     return dict(counts.most_common())
 
 
-def _printed(result: Result, quantity: str) -> Measure | None:
+def _take_printed(result: Result, quantity: str) -> Measure | None:
     fact = result.facts.get(quantity)
     if fact is None:
         return None
@@ -175,7 +175,7 @@ def _ratio(derivation: str, original: Measure | None, kept: Measure | None) -> M
 _WHOLE = Measure(1.0, 1.0, 1.0, "")
 
 
-def _first(ways: Iterable[Measure | None]) -> Measure | None:
+def _take_first(ways: Iterable[Measure | None]) -> Measure | None:
     return next((measure for measure in ways if measure is not None), None)
 
 
@@ -187,12 +187,12 @@ def _accuracy_ways(result: Result, top: str) -> dict[str, list[Measure | None]]:
     """Ways to the accuracy after pruning, before it, and to their difference, best first."""
 
     def stated(quantity: str) -> list[Measure | None]:
-        error = _printed(result, f"{quantity}_error")
-        return [_printed(result, quantity), _derive(f"1 - {quantity}_error", lambda e: 1 - e, error)]
+        error = _take_printed(result, f"{quantity}_error")
+        return [_take_printed(result, quantity), _derive(f"1 - {quantity}_error", lambda e: 1 - e, error)]
 
     after, before = stated(top), stated(f"initial_{top}")
-    change = _printed(result, f"{top}_change")
-    first_after, first_before = _first(after), _first(before)
+    change = _take_printed(result, f"{top}_change")
+    first_after, first_before = _take_first(after), _take_first(before)
     difference = _derive(f"{top} - initial_{top}", lambda a, b: a - b, first_after, first_before)
     return {
         top: after
@@ -207,18 +207,18 @@ def _accuracy_ways(result: Result, top: str) -> dict[str, list[Measure | None]]:
 
 def _size_ways(result: Result) -> dict[str, list[Measure | None]]:
     """Ways to the compression ratio and the counts of parameters, best first."""
-    parameters, initial = _printed(result, "parameters"), _printed(result, "initial_parameters")
+    parameters, initial = _take_printed(result, "parameters"), _take_printed(result, "initial_parameters")
     share = convolution_share(*result.pair)
-    pruned_weights = _printed(result, "convolution_weights_pruned")
+    pruned_weights = _take_printed(result, "convolution_weights_pruned")
     kept_of_all = None if share is None else _derive("", lambda p: 1 - share * p, pruned_weights)
     compression = [
-        _printed(result, "compression"),
-        _ratio("1 / parameters_kept", _WHOLE, _printed(result, "parameters_kept")),
-        _ratio("1 / (1 - parameters_pruned)", _WHOLE, _complement(_printed(result, "parameters_pruned"))),
+        _take_printed(result, "compression"),
+        _ratio("1 / parameters_kept", _WHOLE, _take_printed(result, "parameters_kept")),
+        _ratio("1 / (1 - parameters_pruned)", _WHOLE, _complement(_take_printed(result, "parameters_pruned"))),
         _ratio("initial_parameters / parameters", initial, parameters),
         _ratio("1 / (1 - convolution share x convolution_weights_pruned)", _WHOLE, kept_of_all),
     ]
-    first = _first(compression)
+    first = _take_first(compression)
     return {
         "compression": compression,
         "parameters": [parameters or _ratio("initial_parameters / compression", initial, first)],
@@ -231,16 +231,16 @@ def _size_ways(result: Result) -> dict[str, list[Measure | None]]:
 def _operation_ways(result: Result) -> tuple[Convention, dict[str, list[Measure | None]]]:
     """The convention of the operation counts, and ways to the speedup and to multiply-adds, best first."""
     counts = {
-        name: (_printed(result, name), _printed(result, f"initial_{name}"))
+        name: (_take_printed(result, name), _take_printed(result, f"initial_{name}"))
         for name in ("operations", "multiply_adds", "flops")
     }
     speedup = [
-        _printed(result, "speedup"),
-        _ratio("1 / operations_kept", _WHOLE, _printed(result, "operations_kept")),
-        _ratio("1 / (1 - operations_pruned)", _WHOLE, _complement(_printed(result, "operations_pruned"))),
+        _take_printed(result, "speedup"),
+        _ratio("1 / operations_kept", _WHOLE, _take_printed(result, "operations_kept")),
+        _ratio("1 / (1 - operations_pruned)", _WHOLE, _complement(_take_printed(result, "operations_pruned"))),
         *(_ratio(f"initial_{n} / {n}", initial, after) for n, (after, initial) in counts.items()),
     ]
-    first = _first(speedup)
+    first = _take_first(speedup)
     operations, initial = counts["operations"]
     whole = initial or _derive("operations x speedup", lambda o, s: o * s, operations, first)
     convention: Convention = "unknown"

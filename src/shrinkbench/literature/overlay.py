@@ -17,17 +17,17 @@ from shrinkbench.literature.corpus import Corpus
 from shrinkbench.literature.curves import (
     CHANGES,
     EFFICIENCIES,
-    Curve,
     Pair,
-    Point,
+    PublishedCurve,
+    PublishedPoint,
     is_plottable,
     tradeoff_curves,
 )
+from shrinkbench.literature.filters import Selection, select
 from shrinkbench.literature.networks import published_names
 from shrinkbench.literature.normalise import Normalised
 from shrinkbench.literature.own_results import OwnTask, own_tasks, read_own
 from shrinkbench.literature.reference import variants
-from shrinkbench.literature.selection import Selection, select
 from shrinkbench.literature.store import load_corpus
 
 __all__ = ["Overlay", "OverlayPanel", "Overlays", "overlay", "published_pairs", "read_own"]
@@ -44,8 +44,8 @@ class OverlayPanel:
 
     x: str
     y: str
-    own: tuple[Curve, ...]
-    published: tuple[Curve, ...]
+    own: tuple[PublishedCurve, ...]
+    published: tuple[PublishedCurve, ...]
 
     @property
     def floor(self) -> float:
@@ -54,7 +54,7 @@ class OverlayPanel:
         return min(ys) - max(2 * (max(ys) - min(ys)), LEAST_ROOM)
 
     @property
-    def beyond(self) -> tuple[tuple[Curve, Point], ...]:
+    def beyond(self) -> tuple[tuple[PublishedCurve, PublishedPoint], ...]:
         """Own points below :attr:`floor`."""
         return tuple((curve, p) for curve in self.own for p in curve.points if p.y < self.floor)
 
@@ -136,7 +136,7 @@ def _panel(
     for pair in pairs:
         for curve in tradeoff_curves(corpus, results, pair=pair, x=x, y=y):
             label = f"{curve.label} ({pair[1]})" if len(pairs) > 1 else curve.label
-            published.append(Curve(label, curve.paper, curve.year, curve.points))
+            published.append(PublishedCurve(label, curve.paper, curve.year, curve.points))
     return OverlayPanel(x, y, task.curves(x, y), tuple(published))
 
 
@@ -153,7 +153,7 @@ class _Sides:
 def _notes(sides: _Sides) -> tuple[str, ...]:
     """What a reader must know before comparing the two sides; every number is from the data at hand."""
     notes = [
-        *_starting_points(sides),
+        *_find_starting_points(sides),
         _subset(sides.task),
         _repetition(sides),
         _sizes(sides),
@@ -176,7 +176,7 @@ def _notes(sides: _Sides) -> tuple[str, ...]:
     return tuple(note for note in notes if note)
 
 
-def _starting_points(sides: _Sides) -> Iterable[str]:
+def _find_starting_points(sides: _Sides) -> Iterable[str]:
     stated: dict[str, list[float]] = {}
     for n in sides.published:
         value = n.value("initial_top1")

@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from shrinkbench.files import write_atomically
 from shrinkbench.literature.curve_figures import legend_columns, powers_of_two
 from shrinkbench.literature.curves import CHANGES, EFFICIENCIES
 from shrinkbench.literature.overlay import Overlay, OverlayPanel
@@ -66,7 +67,8 @@ def write_overlay(overlay: Overlay, folder: Path) -> list[Path]:
     write_table(table, list(rows[0]), rows)
     notes = stem.with_name(f"{stem.name}.md")
     listed = "\n".join(f"- {note}" for note in overlay.notes)
-    notes.write_text(f"# {overlay.task} beside published results\n\n{listed}\n", encoding="utf-8")
+    text = f"# {overlay.task} beside published results\n\n{listed}\n"
+    write_atomically(notes, text.encode(), durable=False)
     return [*paths, table, notes]
 
 

@@ -10,7 +10,7 @@ from statistics import fmean, stdev
 import pandas as pd
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.literature.curves import CHANGES, Curve, Point
+from shrinkbench.literature.curves import CHANGES, PublishedCurve, PublishedPoint
 
 OWN_COLUMNS = {
     "compression": "compression",
@@ -47,7 +47,7 @@ class OwnTask:
     failed: int
     without_control: int
 
-    def curves(self, x: str, y: str) -> tuple[Curve, ...]:
+    def curves(self, x: str, y: str) -> tuple[PublishedCurve, ...]:
         """One curve per method, from its control at ratio 1: mean and sample deviation over seeds."""
         columns = ["label", "amount", OWN_COLUMNS[x], y]
         curves = []
@@ -56,9 +56,9 @@ class OwnTask:
             for _, cell in rows.groupby("amount"):
                 ys = [float(value) for value in cell[y]]
                 spread = stdev(ys) if len(ys) > 1 else None
-                points.append(Point(fmean(cell[OWN_COLUMNS[x]]), fmean(ys), spread, len(ys)))
+                points.append(PublishedPoint(fmean(cell[OWN_COLUMNS[x]]), fmean(ys), spread, len(ys)))
             points.sort(key=lambda point: point.x)
-            curves.append(Curve(f"{label} (own)", "", 0, (Point(1.0, 0.0, None, 1), *points)))
+            curves.append(PublishedCurve(f"{label} (own)", "", 0, (PublishedPoint(1.0, 0.0, None, 1), *points)))
         return tuple(curves)
 
 

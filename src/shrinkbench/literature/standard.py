@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from statistics import median
 
 from shrinkbench.literature.corpus import Corpus
-from shrinkbench.literature.curves import Curve, Pair, Place, group_curves
+from shrinkbench.literature.curves import Pair, PlacedResult, PublishedCurve, group_curves
+from shrinkbench.literature.filters import Selection, fits, select
 from shrinkbench.literature.normalise import Normalised
 from shrinkbench.literature.rules import Family
-from shrinkbench.literature.selection import Selection, fits, select
 
 INITIAL = {
     "parameters": "initial_parameters",
@@ -79,13 +79,17 @@ def standard_model(corpus: Corpus, results: Iterable[Normalised], pair: Pair) ->
     return StandardModel(pair, values, papers)
 
 
-def scaled(result: Normalised, standard: StandardModel, size: str, accuracy: str) -> Place | None:
+def scale_to_standard(
+    result: Normalised, standard: StandardModel, size: str, accuracy: str
+) -> PlacedResult | None:
     """``result`` with its size and accuracy as if it had begun as ``standard``; nothing where a value lacks."""
     ratio = result.value({"parameters": "compression", "multiply_adds": "speedup"}[size])
     change = result.measures.get(f"{accuracy}_change")
     if ratio is None or change is None or not {size, accuracy} <= standard.values.keys():
         return None
-    return Place(result, standard.values[size] / ratio, standard.values[accuracy] + change.value, change.spread)
+    return PlacedResult(
+        result, standard.values[size] / ratio, standard.values[accuracy] + change.value, change.spread
+    )
 
 
 def family_panels(
@@ -105,10 +109,10 @@ def family_panels(
                     ):
                         if n.result.pair not in standards:
                             standards[n.result.pair] = standard_model(corpus, selection.results, n.result.pair)
-                        place = scaled(n, standards[n.result.pair], size, accuracy)
+                        place = scale_to_standard(n, standards[n.result.pair], size, accuracy)
                         if place is not None:
                             pruned.append(ScaledPoint(n.result.architecture, place.x, place.y))
-                unpruned = _unpruned(corpus, family, size, accuracy)
+                unpruned = _find_unpruned(corpus, family, size, accuracy)
                 panels.append(FamilyPanel(family, size, accuracy, unpruned, tuple(pruned)))
     return tuple(panels), selection, tuple(standards.values())
 
@@ -118,7 +122,7 @@ def _dataset(corpus: Corpus, family: Family) -> str:
     return next((item.dataset for item in corpus.listings if item.catalogue == family.catalogue), "")
 
 
-def _unpruned(corpus: Corpus, family: Family, size: str, accuracy: str) -> tuple[ScaledPoint, ...]:
+def _find_unpruned(corpus: Corpus, family: Family, size: str, accuracy: str) -> tuple[ScaledPoint, ...]:
     listed: dict[str, dict[str, float]] = {}
     for item in corpus.listings:
         if item.catalogue == family.catalogue and item.architecture in family.architectures:
@@ -133,7 +137,7 @@ def _unpruned(corpus: Corpus, family: Family, size: str, accuracy: str) -> tuple
 
 def variability_curves(
     corpus: Corpus, *, keep: Collection[str] = ()
-) -> tuple[tuple[Curve, ...], tuple[Curve, ...], Selection, StandardModel | None]:
+) -> tuple[tuple[PublishedCurve, ...], tuple[PublishedCurve, ...], Selection, StandardModel | None]:
     """Figure 5: one network pruned by magnitude in different ways, and by all other methods.
 
     x is the number of parameters, y top-1 accuracy, both scaled to the standard initial model. The corpus names
@@ -145,10 +149,10 @@ def variability_curves(
         return (), (), selection, None
     main = [n for n in selection.results if not n.result.collection]
     standard = standard_model(corpus, main, pair)
-    magnitude: list[Place] = []
-    other: list[Place] = []
+    magnitude: list[PlacedResult] = []
+    other: list[PlacedResult] = []
     for n in selection.results:
-        place = scaled(n, standard, "parameters", "top1")
+        place = scale_to_standard(n, standard, "parameters", "top1")
         if place is not None:
             is_magnitude = any(fits(where, n) for where in corpus.rules.magnitude)
             (magnitude if is_magnitude else other).append(place)

@@ -14,6 +14,7 @@ from pathlib import Path
 from pydantic import Field
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 from shrinkbench.literature.corpus import Corpus, Finding
 from shrinkbench.literature.export import PAPERS, is_export, read_export, split_names
 from shrinkbench.literature.rules import Rules
@@ -27,7 +28,7 @@ REMEDY = "correct the file (docs/literature.md describes the format) or restore 
 _BELOW_CHECKOUT = Path("analysis") / "assets" / "existing-results"
 
 
-class Manifest(Value):
+class CorpusManifest(Value):
     """``corpus.json``: what is not a table."""
 
     schema_version: int = Field(ge=SCHEMA_VERSION, le=SCHEMA_VERSION)
@@ -55,7 +56,7 @@ def load_corpus(folder: Path | None = None) -> Corpus:
         if (candidate / CORPUS_FILE).is_file():
             return _read_own(candidate, origin=str(candidate))
         if is_export(candidate):
-            return _checked(read_export(candidate))
+            return _check(read_export(candidate))
     raise ShrinkbenchError(
         f"{folder} holds neither '{CORPUS_FILE}' nor '{PAPERS}'; point --corpus at a corpus, for example "
         f"{_BELOW_CHECKOUT} in a checkout of the original repository"
@@ -64,7 +65,7 @@ def load_corpus(folder: Path | None = None) -> Corpus:
 
 def write_corpus(corpus: Corpus, folder: Path) -> list[Path]:
     """Write ``corpus`` to ``folder`` in the own format; an export becomes one fact per row this way."""
-    manifest = Manifest(
+    manifest = CorpusManifest(
         schema_version=SCHEMA_VERSION,
         name=corpus.name,
         reference=corpus.reference,
@@ -80,7 +81,7 @@ def write_corpus(corpus: Corpus, folder: Path) -> list[Path]:
         write_table(folder / name, list(kind.model_fields), (_cells(value) for value in values))
     text = json.dumps(manifest.model_dump(mode="json"), indent=2, ensure_ascii=False)
     path = folder / CORPUS_FILE
-    path.write_text(text + "\n", encoding="utf-8")
+    write_atomically(path, f"{text}\n".encode())
     return [path, *(folder / name for name in tables)]
 
 
@@ -98,7 +99,7 @@ def _cells(value: Value) -> dict[str, object]:
 def _read_own(folder: Path, *, origin: str) -> Corpus:
     manifest = _manifest(folder / CORPUS_FILE)
     listings = folder / "listings.csv"
-    return _checked(
+    return _check(
         Corpus(
             name=manifest.name,
             reference=manifest.reference,
@@ -112,14 +113,14 @@ def _read_own(folder: Path, *, origin: str) -> Corpus:
     )
 
 
-def _manifest(path: Path) -> Manifest:
+def _manifest(path: Path) -> CorpusManifest:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
         raise ShrinkbenchError(f"cannot read {path}: {error}; {REMEDY}") from None
     if not isinstance(data, dict):
         raise ShrinkbenchError(f"{path} is not a table of keys and values; {REMEDY}")
-    return parse_value(Manifest, data, where=str(path))
+    return parse_value(CorpusManifest, data, where=str(path))
 
 
 def _values(path: Path, kind: type[ValueT]) -> list[ValueT]:
@@ -137,7 +138,7 @@ def _value(row: Row, kind: type[ValueT]) -> ValueT:
     return parse_value(kind, fields, where=f"{row.path}, row {row.number} (line {row.line})")
 
 
-def _checked(corpus: Corpus) -> Corpus:
+def _check(corpus: Corpus) -> Corpus:
     """References that no analysis can do without; doubtful content is the linter's business."""
     keys = [paper.key for paper in corpus.papers]
     repeated = next((key for key in keys if keys.count(key) > 1), None)

@@ -9,9 +9,9 @@ from typing import Any
 
 from shrinkbench.literature.corpus import Corpus
 from shrinkbench.literature.curves import Pair, is_plottable, most_common_pairs, points_per_curve
+from shrinkbench.literature.filters import Applied, Selection, select
 from shrinkbench.literature.graph import comparison_graph
 from shrinkbench.literature.normalise import Normalised, derivation_counts
-from shrinkbench.literature.selection import Applied, Selection, select
 
 TABLE1_MINIMUM = 4
 """Table 1 lists the pairs that at least this many papers use."""
@@ -43,7 +43,7 @@ class Difference:
 
 
 @dataclass(frozen=True)
-class Summary:
+class CorpusSummary:
     """Everything that ``shrinkbench literature summary`` says; counts of papers unless named otherwise."""
 
     corpus: str
@@ -82,7 +82,7 @@ class Summary:
         return data
 
 
-def summarise(corpus: Corpus, *, keep: Collection[str] = ()) -> Summary:
+def summarise_corpus(corpus: Corpus, *, keep: Collection[str] = ()) -> CorpusSummary:
     """Count ``corpus``; ``keep`` names exclusions that are not to apply."""
     counted, drawn = select(corpus, "counts", keep=keep), select(corpus, "curves", keep=keep)
     four = most_common_pairs(corpus, keep=keep)
@@ -92,19 +92,19 @@ def summarise(corpus: Corpus, *, keep: Collection[str] = ()) -> Summary:
     graph = comparison_graph(corpus)
     incoming = [(paper.key, graph.compared_to_by[paper.key]) for paper in corpus.surveyed]
     points = points_per_curve(drawn.results, four)
-    return Summary(
+    return CorpusSummary(
         corpus=corpus.name,
         origin=corpus.origin,
         **numbers,
         four_pairs=four,
         table1=table1,
         figure2={
-            "compared_to_by": _split(corpus, incoming),
-            "compares_to": _split(corpus, graph.compares_to.items()),
+            "compared_to_by": _split_by_review(corpus, incoming),
+            "compares_to": _split_by_review(corpus, graph.compares_to.items()),
         },
         figure4={
-            "pairs_per_paper": _split(corpus, pairs_per_paper(corpus, counted.results).items()),
-            "points_per_curve": _split(corpus, ((paper, n) for (paper, _), n in points.items())),
+            "pairs_per_paper": _split_by_review(corpus, pairs_per_paper(corpus, counted.results).items()),
+            "points_per_curve": _split_by_review(corpus, ((paper, n) for (paper, _), n in points.items())),
         },
         exclusions={"counts": counted.excluded, "curves": (*drawn.excluded, *drawn.merged)},
         derivations=derivation_counts(counted.results),
@@ -139,11 +139,6 @@ def _numbers(corpus: Corpus, counted: Selection, four: tuple[Pair, ...]) -> dict
     }
 
 
-def usages(corpus: Corpus, *, keep: Collection[str] = ()) -> tuple[Usage, ...]:
-    """Every pair with the number of papers that use it, commonest first: Table 1 without its lower bound."""
-    return _uses(corpus, select(corpus, "counts", keep=keep).results)
-
-
 def pairs_per_paper(corpus: Corpus, results: Iterable[Normalised]) -> dict[str, int]:
     """How many pairs each paper uses, toy datasets left out; papers with none are left out as in Figure 4."""
     used: dict[str, set[Pair]] = {}
@@ -161,7 +156,7 @@ def _uses(corpus: Corpus, results: Iterable[Normalised]) -> tuple[Usage, ...]:
     return tuple(sorted(rows, key=lambda row: (-row.papers, row.dataset, row.architecture)))
 
 
-def _split(corpus: Corpus, values: Iterable[tuple[str, int]]) -> Histogram:
+def _split_by_review(corpus: Corpus, values: Iterable[tuple[str, int]]) -> Histogram:
     """Histogram of (paper, value), split by peer review, values rising."""
     histogram: dict[str, Counter[int]] = {"peer_reviewed": Counter(), "other": Counter()}
     for paper, value in values:
@@ -178,7 +173,7 @@ def _on_pairs(corpus: Corpus, selection: Selection, pairs: tuple[Pair, ...]) -> 
     }
 
 
-def _plotted(selection: Selection, pairs: tuple[Pair, ...]) -> set[str]:
+def _list_plotted(selection: Selection, pairs: tuple[Pair, ...]) -> set[str]:
     return {n.result.paper for n in selection.results if n.result.pair in pairs and is_plottable(n)}
 
 
@@ -226,12 +221,12 @@ class _Reasons:
         return f"the corpus and the exclusions in force give another count{kept}"
 
     def _four_pairs(self, printed: int) -> str:
-        used, drawn = _on_pairs(self.corpus, self.counted, self.four), _plotted(self.drawn, self.four)
+        used, drawn = _on_pairs(self.corpus, self.counted, self.four), _list_plotted(self.drawn, self.four)
         names = [applied.name for applied in self.drawn.excluded]
         enough = [
             name
             for name in names
-            if len(_plotted(select(self.corpus, "curves", keep=[*self.keep, name]), self.four)) == printed
+            if len(_list_plotted(select(self.corpus, "curves", keep=[*self.keep, name]), self.four)) == printed
         ]
         hint = f"; without the exclusion {' or '.join(enough)} it would be {printed}" if enough else ""
         return (

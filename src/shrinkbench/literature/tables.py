@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ def read_table(path: Path, columns: Iterable[str], *, remedy: str) -> list[Row]:
     ``columns`` must all be in the header. ``remedy`` ends each sentence. Raises ``ShrinkbenchError`` for a file
     that is missing, not UTF-8, cut off, foreign or lacks a column.
     """
-    text = _decoded(path, remedy)
+    text = _decode(path, remedy)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     rows: list[Row] = []
     header: list[str] | None = None
@@ -46,7 +47,9 @@ def read_table(path: Path, columns: Iterable[str], *, remedy: str) -> list[Row]:
         try:
             record = next(reader, None)
         except csv.Error as error:
-            raise ShrinkbenchError(f"{path}, row {number} (line {line}): {_reading(error)}; {remedy}") from None
+            raise ShrinkbenchError(
+                f"{path}, row {number} (line {line}): {_name_where_read(error)}; {remedy}"
+            ) from None
         if record is None:
             break
         if header is None:
@@ -68,19 +71,14 @@ def read_table(path: Path, columns: Iterable[str], *, remedy: str) -> list[Row]:
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
     """Write records to ``path``; missing values become empty cells."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w", encoding="utf-8", newline="") as file:
-            writer = csv.DictWriter(file, fieldnames=list(columns), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({c: "" if row[c] is None else row[c] for c in columns} for row in rows)
-    except OSError as error:
-        raise ShrinkbenchError(
-            f"cannot write {path}: {error.strerror or error}; choose a folder that can be written"
-        ) from None
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({c: "" if row[c] is None else row[c] for c in columns} for row in rows)
+    write_atomically(path, text.getvalue().encode(), durable=False)
 
 
-def _decoded(path: Path, remedy: str) -> str:
+def _decode(path: Path, remedy: str) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except FileNotFoundError:
@@ -95,7 +93,7 @@ def _decoded(path: Path, remedy: str) -> str:
         ) from None
 
 
-def _reading(error: csv.Error) -> str:
+def _name_where_read(error: csv.Error) -> str:
     if "unexpected end of data" in str(error):
         return "the file ends in the middle of a quoted cell"
     return f"not readable as CSV ({error})"

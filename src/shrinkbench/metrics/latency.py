@@ -70,7 +70,7 @@ def time_forward(
         timers = {}
         for name, network in networks.items():
             modes.enter_context(evaluation_mode(network.to(device)))
-            timers[name] = _timer(network, _laid_out(inputs, network), conditions)
+            timers[name] = _timer(network, _lay_out(inputs, network), conditions)
             timers[name].timeit(1)
         for _ in range(rounds):
             for name, timer in timers.items():
@@ -89,7 +89,7 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _laid_out(inputs: Tensor, network: nn.Module) -> Tensor:
+def _lay_out(inputs: Tensor, network: nn.Module) -> Tensor:
     """Inputs in channels-last order where the network's convolutions are."""
     weights = [p for p in network.parameters() if p.dim() == 4 and p.shape[1] > 1]
     last = any(w.is_contiguous(memory_format=torch.channels_last) and not w.is_contiguous() for w in weights)

@@ -150,7 +150,7 @@ def suggest_library(name: str) -> None:
 
 
 @MODELS.add_resolver
-def _explained(name: str) -> None:
+def _explain(name: str) -> None:
     """Say of an unknown name which networks it may mean."""
     refuse_ambiguous(name)
     suggest_library(name)

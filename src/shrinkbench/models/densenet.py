@@ -88,26 +88,26 @@ class CifarDenseNet(nn.Module):
         return logits
 
 
-def _initialised(module: nn.Module, gain: float) -> nn.Module:
+def _initialise(module: nn.Module, gain: float) -> nn.Module:
     kaiming_normal(module)
     batch_norm_gain(module, gain)
     return module
 
 
 def _densenet40(num_classes: int) -> nn.Module:
-    return _initialised(CifarDenseNet(12, num_classes, stem=24, bottleneck=False), 0.5)
+    return _initialise(CifarDenseNet(12, num_classes, stem=24, bottleneck=False), 0.5)
 
 
 def _densenet40_paper(num_classes: int) -> nn.Module:
-    return _initialised(CifarDenseNet(12, num_classes, stem=16, bottleneck=False), 0.5)
+    return _initialise(CifarDenseNet(12, num_classes, stem=16, bottleneck=False), 0.5)
 
 
 def _densenet_bc_100(num_classes: int) -> nn.Module:
-    return _initialised(CifarDenseNet(16, num_classes, stem=24, bottleneck=True, compression=0.5), 1.0)
+    return _initialise(CifarDenseNet(16, num_classes, stem=24, bottleneck=True, compression=0.5), 1.0)
 
 
 def _densenet_c_100(num_classes: int) -> nn.Module:
-    return _initialised(CifarDenseNet(32, num_classes, stem=24, bottleneck=False, compression=0.5), 1.0)
+    return _initialise(CifarDenseNet(32, num_classes, stem=24, bottleneck=False, compression=0.5), 1.0)
 
 
 _FORTY = (

@@ -58,7 +58,7 @@ def make_card(name: str) -> ModelCard:
     millions, and its parameters of Inception-v3 include a head that only training uses.
     """
     library = torchvision()
-    return _card(_spelling(name, library.models.list_models(module=library.models)))
+    return _card(_spell(name, library.models.list_models(module=library.models)))
 
 
 @lru_cache
@@ -97,7 +97,7 @@ def _namesakes(name: str) -> dict[str, str]:
     return {k: v for k, v in candidates.items() if k != f"torchvision/{name}"}
 
 
-def _spelling(name: str, known: list[str]) -> str:
+def _spell(name: str, known: list[str]) -> str:
     """Torchvision's spelling: exact but for case and hyphens, else the one that differs in separators alone."""
     exact = name.lower().replace("-", "_")
     if exact in known:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 import re
 from collections.abc import Mapping
@@ -56,7 +58,7 @@ def locate_weights(source: str | Path, *, card: ModelCard | None = None) -> Weig
 
     An entry's file is downloaded where the cache does not hold it.
     """
-    entry = _named(str(source), card)
+    entry = _find_named(str(source), card)
     if entry is not None:
         if entry.url is None:
             raise ShrinkbenchError(f"the weights '{entry.name}' have no download; pass the path of their file")
@@ -72,16 +74,16 @@ def locate_weights(source: str | Path, *, card: ModelCard | None = None) -> Weig
     return WeightsFile(path=path, sha256=digest, entry=_entry_of(digest, card) or _entry_beside(path, digest))
 
 
-def read_state_dict(path: Path) -> StateDict:
+def read_state_dict(path: Path, *, sha256: str | None = None) -> StateDict:
     """Read parameters and buffers by name from a PyTorch checkpoint or a safetensors file.
 
     Wrappings under ``state_dict``, ``model_state_dict`` or ``model`` and prefixes ``module.`` and
     ``_orig_mod.`` are taken off. Nothing in the file is executed. Raises ``ShrinkbenchError`` where the file
-    is missing, damaged, or holds anything but tensors.
+    is missing, damaged, holds anything but tensors, or its bytes are not those of ``sha256``.
     """
     if not path.is_file():
         raise ShrinkbenchError(f"there is no weights file {path}; check the path")
-    content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_checkpoint(path)
+    content = _read(path, sha256)
     while isinstance(content, Mapping):
         inner = next((content[w] for w in _WRAPPERS if isinstance(content.get(w), Mapping)), None)
         if inner is None:
@@ -99,15 +101,19 @@ def read_state_dict(path: Path) -> StateDict:
     return _plain_names(dict(content))
 
 
-def load_weights(module: nn.Module, source: str | Path, *, card: ModelCard | None = None) -> WeightsFile:
+def load_weights(
+    module: nn.Module, source: str | Path, *, card: ModelCard | None = None, sha256: str | None = None
+) -> WeightsFile:
     """Load ``source`` (see ``locate_weights``) into ``module`` and say which file that was.
+
+    What is loaded are the bytes that were hashed, and where it is given they are those of ``sha256``.
 
     Every parameter and buffer must be there with its shape; only batch counters, which old checkpoints lack,
     may be missing, and what is not of the prefix of the card's ``features_of``. Raises ``ShrinkbenchError``
     naming the first differences where the file is for another network.
     """
     file = locate_weights(source, card=card)
-    state = read_state_dict(file.path)
+    state = read_state_dict(file.path, sha256=sha256 or file.sha256)
     own = module.state_dict()
     state = {k: v for k, v in state.items() if k in own or not k.startswith(_AUXILIARY)}
     asked = own
@@ -120,7 +126,7 @@ def load_weights(module: nn.Module, source: str | Path, *, card: ModelCard | Non
     return file
 
 
-def _named(source: str, card: ModelCard | None) -> WeightsEntry | None:
+def _find_named(source: str, card: ModelCard | None) -> WeightsEntry | None:
     if card is None:
         return None
     entries = known_weights(card)
@@ -166,9 +172,25 @@ def _entry_beside(path: Path, digest: str) -> WeightsEntry | None:
         return None
 
 
-def _read_checkpoint(path: Path) -> object:
+def _read(path: Path, sha256: str | None) -> object:
+    """What the file holds; it is read once, so that what was hashed is what is used."""
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        content = path.read_bytes()
+    except OSError as error:
+        raise ShrinkbenchError(f"cannot read {path}: {error.strerror or error}") from None
+    found = hashlib.sha256(content).hexdigest() if sha256 else sha256
+    if found != sha256:
+        raise ShrinkbenchError(
+            f"the weights file {path} has changed since the run was planned: its SHA-256 begins with "
+            f"{str(found)[:12]}, not {str(sha256)[:12]}; put the old file back, or start again with the new"
+        )
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_checkpoint
+    return read(path, content)
+
+
+def _read_checkpoint(path: Path, content: bytes) -> object:
+    try:
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle or zip raises anything at all
         foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
         if foreign:
@@ -180,12 +202,12 @@ def _read_checkpoint(path: Path) -> object:
         raise ShrinkbenchError(f"{path} is damaged or not a PyTorch checkpoint ({first})") from None
 
 
-def _read_safetensors(path: Path) -> object:
+def _read_safetensors(path: Path, content: bytes) -> object:
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
+    from safetensors.torch import load
 
     try:
-        return load_file(path)
+        return load(content)
     except (SafetensorError, OSError) as error:
         raise ShrinkbenchError(f"{path} is damaged or not a safetensors file ({error})") from None
 

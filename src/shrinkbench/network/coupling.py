@@ -49,15 +49,15 @@ class Slice:
 class Group:
     """Units (channels, blocks of a grouped convolution, attention heads) that leave a network together.
 
-    ``layer`` is the first layer that produces them and names the group; ``whole`` tells why none of them can
-    leave, or is ``None``.
+    ``layer`` is the first layer that produces them and names the group; ``refused_because`` tells
+    why none of them can leave, or is ``None``.
     """
 
     layer: str
     kind: Literal["channels", "heads"]
     units: int
     slices: tuple[Slice, ...]
-    whole: str | None = None
+    refused_because: str | None = None
 
     def layers(self, role: Role) -> tuple[str, ...]:
         """Paths of the layers in that role."""
@@ -74,7 +74,7 @@ class Coupling:
     @property
     def free(self) -> tuple[Group, ...]:
         """The groups that units can leave."""
-        return tuple(g for g in self.groups if g.whole is None)
+        return tuple(g for g in self.groups if g.refused_because is None)
 
     def group_of(self, layer: str) -> Group:
         """The group of the channels that ``layer`` produces."""
@@ -98,11 +98,11 @@ def couple(module: nn.Module, input_shape: Sequence[int]) -> Coupling:
     trace(module, input_shape)  # an input that does not fit is told here, in our own words
     skeleton, stand_ins = skeleton_of(module, tuple(input_shape))
     reader = _GraphReader(skeleton, tuple(input_shape), stand_ins)
-    shared = _shared_tensors(module)
+    shared = _find_shared_tensors(module)
     tensors = (*dict(module.named_parameters(remove_duplicate=False)), *dict(module.named_buffers()))
     order = {name: number for number, name in enumerate(tensors)}
     joined = _join_blocks(skeleton, reader.raw_groups())
-    groups = [g for merged in joined if (g := _named(merged, shared, order))]
+    groups = [g for merged in joined if (g := _name_groups(merged, shared, order))]
     groups.sort(key=lambda g: order[g.slices[0].tensor])
     heads = [_head_group(path, child) for path, child in module.named_modules() if is_attention(child)]
     return Coupling((*groups, *(g for g in heads if g is not None)), reader.feeding_norms())
@@ -117,7 +117,7 @@ def _head_group(path: str, attention: nn.Module) -> Group | None:
     return Group(path, "heads", heads, tuple(Slice(prefix + t, d, u, r) for t, d, u, r in slices))
 
 
-def _shared_tensors(module: nn.Module) -> frozenset[str]:
+def _find_shared_tensors(module: nn.Module) -> frozenset[str]:
     """Names of parameters that several layers hold; removing a channel from one would take it from all."""
     names: dict[int, list[str]] = {}
     for name, parameter in module.named_parameters(remove_duplicate=False):
@@ -142,10 +142,10 @@ class _Raw:
 
     channels: int
     items: list[_Item]
-    whole: str | None = None
+    refused_because: str | None = None
 
     def refuse(self, reason: str) -> None:
-        self.whole = self.whole or reason
+        self.refused_because = self.refused_because or reason
 
 
 class _GraphReader:
@@ -282,7 +282,7 @@ class _Merged:
     parts: list[_Raw]
     unit: list[list[int]]
     units: int
-    whole: str | None
+    refused_because: str | None
     grouped: frozenset[str]
 
 
@@ -308,17 +308,17 @@ def _join_blocks(skeleton: nn.Module, raw: list[_Raw]) -> Iterator[_Merged]:
     for number, group in enumerate(raw):
         for channel in range(group.channels):
             spans.setdefault(find(offsets[number] + channel), set()).add(number)
-    for members in _connected(len(raw), spans.values()):
+    for members in _connect(len(raw), spans.values()):
         ids: dict[int, int] = {}
         unit = [
             [ids.setdefault(find(offsets[n] + c), len(ids)) for c in range(raw[n].channels)] for n in members
         ]
         parts = [raw[n] for n in members]
-        whole = next((part.whole for part in parts if part.whole), None)
+        reason = next((part.refused_because for part in parts if part.refused_because), None)
         for layer in {item.layer for part in parts for item in part.items} & sides.keys():
             if sides[layer] != {"in", "out"}:
-                whole = whole or f"the blocks of the grouped convolution '{layer}' cannot be followed"
-        yield _Merged(parts, unit, len(ids), whole, frozenset(sides))
+                reason = reason or f"the blocks of the grouped convolution '{layer}' cannot be followed"
+        yield _Merged(parts, unit, len(ids), reason, frozenset(sides))
 
 
 def _disjoint_sets(count: int) -> tuple[Any, Any]:
@@ -337,7 +337,7 @@ def _disjoint_sets(count: int) -> tuple[Any, Any]:
     return find, union
 
 
-def _connected(count: int, sets: Iterable[set[int]]) -> Iterator[list[int]]:
+def _connect(count: int, sets: Iterable[set[int]]) -> Iterator[list[int]]:
     """Partition ``range(count)`` so that members of one set share a part."""
     find, union = _disjoint_sets(count)
     for members in sets:
@@ -350,14 +350,14 @@ def _connected(count: int, sets: Iterable[set[int]]) -> Iterator[list[int]]:
     yield from parts.values()
 
 
-def _named(merged: _Merged, shared: frozenset[str], order: Mapping[str, int]) -> Group | None:
+def _name_groups(merged: _Merged, shared: frozenset[str], order: Mapping[str, int]) -> Group | None:
     """The group in terms of tensors; ``None`` where only stand-ins and depthwise layers are in it.
 
     Producing slices come first, in the module's order, and units are numbered as the first of them has them.
     """
     units: dict[tuple[str, int], Tensor] = {}
     roles: dict[tuple[str, int], Role] = {}
-    whole = merged.whole
+    reason = merged.refused_because
     for part, unit in zip(merged.parts, merged.unit, strict=True):
         for item in part.items:
             role: Role = "carries"
@@ -368,7 +368,7 @@ def _named(merged: _Merged, shared: frozenset[str], order: Mapping[str, int]) ->
                 positions[item.at] = torch.tensor([unit[c] for c in item.channels])
                 roles[tensor, dim] = role
                 if tensor in shared:
-                    whole = whole or f"'{tensor}' is shared by several layers"
+                    reason = reason or f"'{tensor}' is shared by several layers"
     places = sorted(units, key=lambda at: (roles[at] != "produces", order[at[0]], at[1]))
     if not places or roles[places[0]] != "produces":
         return None
@@ -377,4 +377,4 @@ def _named(merged: _Merged, shared: frozenset[str], order: Mapping[str, int]) ->
     for new, old in enumerate(dict.fromkeys(seen[seen >= 0].tolist())):
         number[old] = new
     slices = tuple(Slice(t, d, number[units[t, d]], roles[t, d]) for t, d in places)
-    return Group(places[0][0].rpartition(".")[0], "channels", merged.units, slices, whole)
+    return Group(places[0][0].rpartition(".")[0], "channels", merged.units, slices, reason)

@@ -44,12 +44,14 @@ class Flow:
     """Weighted products in order of execution (a reused layer occurs as often as it runs), and more.
 
     ``batch_norms`` maps a weight to the scale of the batch norm behind it; ``branches`` are the weights of
-    each residual branch that runs beside a shortcut, disjoint; ``logits`` the weights that make the output.
+    each residual branch that runs beside a shortcut, disjoint; ``projections`` the weights that lie on such a
+    shortcut alone; ``logits`` the weights that make the output.
     """
 
     steps: tuple[Step, ...]
     batch_norms: Mapping[str, str]
     branches: tuple[frozenset[str], ...]
+    projections: frozenset[str]
     logits: frozenset[str]
 
     @property
@@ -68,7 +70,7 @@ class _Reader:
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self.batch_norms: dict[str, str] = {}
-        self.branches: list[frozenset[str]] = []
+        self.branches: dict[frozenset[str], frozenset[str]] = {}  # with the weights on the shortcut beside
         self._ancestors: dict[int, frozenset[str]] = {}
         self._heads: dict[int, int | None] = {}
 
@@ -104,7 +106,7 @@ class _Reader:
         # The branch is the side with more layers of its own; the other is an identity or a projection.
         shorter, longer = sorted((left - right, right - left), key=len)
         if len(shorter) < len(longer):
-            self.branches.append(longer)
+            self.branches.setdefault(longer, shorter)
 
 
 def read_flow(module: nn.Module, input_shape: Sequence[int]) -> Flow:
@@ -118,12 +120,22 @@ def read_flow(module: nn.Module, input_shape: Sequence[int]) -> Flow:
     traced = trace(module, input_shape, watch=watch)
     reader = readers[-1]
     branches: list[frozenset[str]] = []
-    for branch in sorted(dict.fromkeys(reader.branches), key=len):
+    for branch in sorted(reader.branches, key=len):
         if not any(branch & other for other in branches):
             branches.append(branch)
     first = {step.parameter: i for i, step in reversed(list(enumerate(reader.steps)))}
     branches.sort(key=lambda branch: min(first[name] for name in branch))
-    return Flow(tuple(reader.steps), reader.batch_norms, tuple(branches), traced.logits)
+    beside = frozenset[str]().union(*(reader.branches[branch] for branch in branches))
+    return Flow(tuple(reader.steps), reader.batch_norms, tuple(branches), beside, traced.logits)
+
+
+def projections(module: nn.Module, input_shape: Sequence[int]) -> frozenset[str]:
+    """Weights that lie on a shortcut: what brings the input of a residual branch to the shape of its output.
+
+    They are what soft filter pruning leaves whole on ImageNet (``downsample`` in torchvision's networks).
+    Shortcuts without weights have none.
+    """
+    return read_flow(module, input_shape).projections
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ a functional copy that shares the weights' storage, with its own buffers and no 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import islice
 
@@ -16,9 +16,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.probe import evaluation_mode, first_tensor
+from shrinkbench.network.view import Batches, Loss
 
-Batches = Iterable[tuple[Tensor, Tensor]]
-Loss = Callable[[Tensor, Tensor], Tensor]
 HESSIAN_PARTS = 4
 EXACT_CLASSES = 16  # up to here each direction of the output is taken, above it one random mixture per image
 
@@ -59,12 +58,12 @@ def _gradients(output: Tensor, leaves: Mapping[str, Tensor], *, retain: bool = F
     """d ``output`` / d leaf in float32 or better; zero where the output does not depend on it."""
     found = torch.autograd.grad(output, list(leaves.values()), allow_unused=True, retain_graph=retain)
     return {
-        name: _widened(torch.zeros_like(leaf) if gradient is None else gradient)
+        name: _widen(torch.zeros_like(leaf) if gradient is None else gradient)
         for (name, leaf), gradient in zip(leaves.items(), found, strict=True)
     }
 
 
-def _widened(tensor: Tensor) -> Tensor:
+def _widen(tensor: Tensor) -> Tensor:
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
@@ -90,7 +89,7 @@ class _Sums:
         means = {}
         for name, leaf in self.leaves.items():
             total = self._wide.get(name, leaf.grad)
-            means[name] = _widened(torch.zeros_like(leaf)) if total is None else total.detach().div_(count)
+            means[name] = _widen(torch.zeros_like(leaf)) if total is None else total.detach().div_(count)
         return means
 
 

@@ -20,9 +20,8 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.dataflow import Geometry
 from shrinkbench.network.derivatives import random_state_kept
 from shrinkbench.network.probe import Call, Follower, follow
-from shrinkbench.network.view import NetworkView
+from shrinkbench.network.view import Batches, NetworkView
 
-Batches = Iterable[tuple[Tensor, Tensor]]
 _UNFOLDED = 1 << 24  # numbers in one piece of unfolded input: 64 MB
 
 _ACTIVATIONS = frozenset(
@@ -72,7 +71,7 @@ class Product:
         ``function`` works element by element and maps 0 to 0. For a convolution each position of the kernel
         sees other inputs at the border; the sums are exact, without unfolding.
         """
-        values = function(_wide(self.input))
+        values = function(_widen(self.input))
         if self.convolution is None:
             return values.sum(0, keepdim=True)
         *options, groups = self.convolution
@@ -93,7 +92,7 @@ class Product:
         Column order is that of a weight's row. Raises for convolutions in three dimensions and transposed.
         """
         if self.convolution is None:
-            yield _wide(self.input).unsqueeze(0)
+            yield _widen(self.input).unsqueeze(0)
             return
         stride, padding, dilation, transposed, _, groups = self.convolution
         kernel = self.weight.shape[2:]
@@ -102,7 +101,7 @@ class Product:
                 f"'{self.parameter}' is a convolution that cannot be unfolded (transposed or in three "
                 "dimensions); choose a method that does not reconstruct layers"
             )
-        inputs = _wide(self.input)
+        inputs = _widen(self.input)
         if len(kernel) == 1:
             inputs, kernel = inputs.unsqueeze(2), torch.Size((1, *kernel))
             stride, padding, dilation = (1, *stride), (0, *padding), (1, *dilation)
@@ -114,7 +113,7 @@ class Product:
             yield split.permute(1, 0, 3, 2).reshape(groups, images * positions, width // groups)
 
 
-def _wide(tensor: Tensor) -> Tensor:
+def _widen(tensor: Tensor) -> Tensor:
     """Half precision as float32: sums of squares would not fit."""
     return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 

@@ -80,7 +80,7 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class Product:
+class CountedProduct:
     """One convolution or matrix product: the parameter that it reads, if any, and its multiply-adds."""
 
     parameter: str | None
@@ -96,7 +96,7 @@ class Trace:
     the classifier layer.
     """
 
-    products: tuple[Product, ...]
+    products: tuple[CountedProduct, ...]
     output_shape: tuple[int, ...]
     logits: frozenset[str]
 
@@ -155,7 +155,7 @@ class Follower(TorchDispatchMode):
         visit: Callable[[Call], None] | None = None,
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's own
-        self.products: list[Product] = []
+        self.products: list[CountedProduct] = []
         self._visit = visit
         # Storages of constants are kept alive: a freed one could hand its address to data. What is known of
         # data is written anew with every output, so the address of a freed one may be used again.
@@ -200,7 +200,7 @@ class Follower(TorchDispatchMode):
         parameter = owner if formula is not None else None
         if formula is not None:
             multiply_adds = formula(*args, **kwargs, out_val=output) // 2
-            self.products.append(Product(parameter, multiply_adds, tuple(outputs[0].shape)))
+            self.products.append(CountedProduct(parameter, multiply_adds, tuple(outputs[0].shape)))
         for tensor in outputs:
             at = storage_id(tensor)
             self._last[at] = sources if parameter is None else frozenset({parameter})

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Protocol
 
 from torch import Tensor, nn
 
 from shrinkbench.network.dataflow import Flow, Geometry
+
+Batches = Iterable[tuple[Tensor, Tensor]]
+"""Inputs and labels."""
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Of outputs and labels."""
 
 
 class NetworkView(Protocol):

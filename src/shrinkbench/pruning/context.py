@@ -15,12 +15,10 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network import derivatives
 from shrinkbench.network.dataflow import Flow, Geometry, read_flow, read_geometry
 from shrinkbench.network.observation import Maps, Product, observe_maps, observe_products
+from shrinkbench.network.view import Batches, Loss
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.units import SINGLE_WEIGHTS, Structure
 from shrinkbench.spec.amount import UNPRUNED, Amount, ratio_of
-
-Batches = Iterable[tuple[Tensor, Tensor]]
-Loss = Callable[[Tensor, Tensor], Tensor]
 
 
 class PruneContext:
@@ -126,11 +124,6 @@ class PruneContext:
         return self.geometry(name).restore(spread.reshape(shape))
 
     # Data
-
-    @property
-    def has_data(self) -> bool:
-        """Whether there are batches to score on."""
-        return self._source is not None
 
     def each_batch(self) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches that scoring may use, on the network's device and in its precision.

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.pruning.context import Batches, Loss, PruneContext
+from shrinkbench.network.view import Batches, Loss
+from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masking import amount_of, prunable_names, prune_once, scored, steps_to
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import METHODS, PruningMethod

@@ -142,7 +142,7 @@ def restart(
 
     ``source`` is a state dict: the checkpoint of ``mode.epoch`` for rewound weights, a freshly initialised
     network for reinitialised ones and scratch; kept weights need none. Batch-norm statistics are set back
-    with the weights. New values that the pruning method chose (``masks.values_``) are used only if weights
+    with the weights. New values that the pruning method chose (``masks.new_weights``) are used only if weights
     are kept.
     """
     if mode.weights == "kept":

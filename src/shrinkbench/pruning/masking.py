@@ -22,10 +22,10 @@ from shrinkbench.network.probe import (
     require_materialised,
     weight_parameters,
 )
-from shrinkbench.network.shortcuts import projections
+from shrinkbench.network.view import Batches, Loss
 from shrinkbench.pruning.allocations.per_layer import counts_per_layer, keep_of_all
 from shrinkbench.pruning.allocations.rules import keep_counts
-from shrinkbench.pruning.context import Batches, Loss, PruneContext
+from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import METHODS, PruningMethod
 from shrinkbench.pruning.units import Grouping, Keep, Scores, UnitScores
@@ -110,7 +110,8 @@ def prune(
     by methods that score on data; ``masks`` are those of an earlier round, within which the new ones stay.
     Apply the result with ``masks.apply(module)``. Randomness comes from ``generator`` alone.
 
-    A method of several rounds without training between them is carried out whole. One that prunes while it
+    A method of several rounds without training between them is carried out whole, unless ``masks`` say that the
+    caller carries its rounds out. One that prunes while it
     trains, or trains between its rounds, is refused, since nothing is trained here, unless ``one_shot`` asks
     for its score, structure and allocation alone.
 
@@ -136,7 +137,7 @@ def prune(
         "generator": generator,
     }
     steps = (amount,) if one_shot else steps_to(chosen, amount)
-    if len(steps) == 1 or iteration:
+    if len(steps) == 1 or masks is not None:  # the caller carries the rounds out
         return prune_once(
             module, chosen, amount=amount, batches=batches, masks=masks, iteration=iteration, **settings
         )
@@ -298,8 +299,8 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
     if len(ctx.masks):
         masks = masks.intersect(ctx.masks)
     if method.update is not None:
-        masks = Masks(dict(masks), values=method.update(ctx, masks))
-    for name, value in masks.values_.items():
+        masks = Masks(dict(masks), new_weights=method.update(ctx, masks))
+    for name, value in masks.new_weights.items():
         if not bool(torch.isfinite(value).all()):
             raise ShrinkbenchError(
                 f"the new values of '{name}' that {method.name} gives contain NaN or infinity; its data or the "
@@ -364,7 +365,7 @@ def _grouped(method: PruningMethod, ctx: PruneContext, scores: Scores | UnitScor
 def _allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> Masks:
     """Spend the budget on units; where they overlap, find by bisection what comes closest from below."""
     if isinstance(ctx.amount, FractionPerLayer) and method.like is None:
-        skip = frozenset() if ctx.amount.projections else projections(ctx.flow)
+        skip = frozenset() if ctx.amount.projections else ctx.flow.projections
         counts = counts_per_layer(grouping.units, ctx.amount.fraction, ctx.amount.rounding, skip=skip)
         return _whole(grouping, keep_counts(grouping.units, counts), ctx)
     if isinstance(ctx.amount, ChannelFraction) and method.like is None:
@@ -439,11 +440,11 @@ def _checked_scores(scores: Scores, ctx: PruneContext) -> Scores:
 def _checked_masks(masks: Masks, ctx: PruneContext) -> Masks:
     """What a method decided itself, completed by full masks for weights that it does not mention."""
     parameters = dict(ctx.module.named_parameters())
-    for name, tensor in (*masks.items(), *masks.values_.items()):
+    for name, tensor in (*masks.items(), *masks.new_weights.items()):
         if name not in parameters or parameters[name].shape != tensor.shape:
             raise ShrinkbenchError(
                 f"the method returned a mask or values of shape {tuple(tensor.shape)} for '{name}', which the "
                 "network does not have in that shape"
             )
     whole = {n: torch.ones_like(w, dtype=torch.bool) for n, w in ctx.weights.items() if n not in masks}
-    return Masks({**whole, **masks}, values=masks.values_)
+    return Masks({**whole, **masks}, new_weights=masks.new_weights)

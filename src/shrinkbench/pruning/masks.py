@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -10,13 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 from shrinkbench.training.hook import Hook
 
 
 class Masks(Mapping[str, Tensor]):
     """Parameter name -> boolean tensor of the parameter's shape; ``True`` keeps the weight.
 
-    Parameters without a mask are kept whole. ``values`` holds new weights for methods that update what they
+    Parameters without a mask are kept whole. ``new_weights`` holds values for methods that update what they
     keep (OBS and its relatives).
 
     >>> masks = Masks({"weight": torch.tensor([[True, False]])})
@@ -26,12 +26,12 @@ class Masks(Mapping[str, Tensor]):
     (0.0, 1, 2)
     """
 
-    def __init__(self, masks: Mapping[str, Tensor], *, values: Mapping[str, Tensor] | None = None) -> None:
+    def __init__(self, masks: Mapping[str, Tensor], *, new_weights: Mapping[str, Tensor] | None = None) -> None:
         for name, mask in masks.items():
             if mask.dtype != torch.bool:
                 raise ShrinkbenchError(f"the mask of '{name}' has type {mask.dtype}; give a boolean tensor")
         self._masks = dict(masks)
-        self.values_: dict[str, Tensor] = dict(values or {})
+        self.new_weights: dict[str, Tensor] = dict(new_weights or {})
 
     def __getitem__(self, name: str) -> Tensor:
         return self._masks[name]
@@ -66,13 +66,13 @@ class Masks(Mapping[str, Tensor]):
         """Keep what both keep."""
         merged = {**other._masks, **self._masks}
         both = {n: m & other[n] if n in self and n in other else m for n, m in merged.items()}
-        return Masks(both, values=self.values_)
+        return Masks(both, new_weights=self.new_weights)
 
     def apply(self, module: nn.Module) -> None:
         """Set the new values, if any, and zero every pruned weight of ``module`` in place."""
-        parameters = _matching_parameters(module, self)
+        parameters = _match_parameters(module, self)
         with torch.no_grad():
-            for name, value in self.values_.items():
+            for name, value in self.new_weights.items():
                 parameters[name].copy_(value)
             for name, mask in self._masks.items():
                 parameters[name].masked_fill_(~mask.to(parameters[name].device), 0)
@@ -109,24 +109,20 @@ class Masks(Mapping[str, Tensor]):
 def save_tensors(
     tensors: Mapping[str, Tensor], path: Path, *, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write a safetensors file in one step: through a temporary file beside it and a rename."""
+    """Write a safetensors file in one step; an error says where the disk refused."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    plain = {n: t.detach().contiguous().clone() for n, t in tensors.items()}
     try:
-        save_file(
-            {n: t.detach().contiguous().clone() for n, t in tensors.items()}, temporary, dict(metadata or {})
-        )
-        temporary.replace(path)
-    except (OSError, SafetensorError) as error:
-        temporary.unlink(missing_ok=True)
+        write_atomically(path, lambda place: save_file(plain, place, dict(metadata or {})))
+    except SafetensorError as error:  # its own kind, for a full disk too
         raise ShrinkbenchError(f"cannot write {path}: {error}; choose another place") from None
 
 
-def _matching_parameters(module: nn.Module, masks: Masks) -> dict[str, nn.Parameter]:
+def _match_parameters(module: nn.Module, masks: Masks) -> dict[str, nn.Parameter]:
     parameters = dict(module.named_parameters(remove_duplicate=False))
-    for name, tensor in (*masks.items(), *masks.values_.items()):
+    for name, tensor in (*masks.items(), *masks.new_weights.items()):
         if name not in parameters:
             raise ShrinkbenchError(
                 f"the network has no parameter '{name}'; these masks are for another network"
@@ -147,7 +143,7 @@ class Upholder(Hook):
     """
 
     def __init__(self, module: nn.Module, masks: Masks) -> None:
-        parameters = _matching_parameters(module, masks)
+        parameters = _match_parameters(module, masks)
         names = [name for name, mask in masks.items() if not bool(mask.all())]
         self._weights = [parameters[name].detach() for name in names]
         # The factor takes the weight's own memory layout (channels last): mixed layouts leave the fast path.

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from operator import or_
 from typing import Literal
 
 from torch import Tensor
@@ -20,6 +22,7 @@ from shrinkbench.pruning.schedules.schedule import Schedule
 from shrinkbench.pruning.structures import single as structures
 from shrinkbench.pruning.units import Scores, Structure, UnitScores
 from shrinkbench.registry import Registry
+from shrinkbench.sources import Origin, origin_of_caller, origin_of_maker
 from shrinkbench.spec import (
     AllocationSpec,
     Amount,
@@ -80,7 +83,8 @@ class PruningMethod:
     takes; ``reference`` is a key of docs/references.bib. ``amount`` is how much the method prunes where that is
     part of it, and ``per_layer`` how a fraction of every layer is meant. ``like`` is the method whose layerwise
     proportions a control has; ``imposed`` are the axes that were changed from what the score was registered
-    with. ``base`` and ``changed`` are those of :class:`shrinkbench.spec.MethodSpec`.
+    with. ``base`` and ``changed`` are those of :class:`shrinkbench.spec.MethodSpec`. ``origin`` is the
+    outside code that made the method, if any.
     """
 
     name: str
@@ -101,6 +105,11 @@ class PruningMethod:
     imposed: tuple[str, ...] = ()
     base: str = ""
     changed: tuple[AxisName, ...] = ()
+    origin: Origin | None = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        makers = [origin for origin in (self.origin, origin_of_maker()) if origin is not None]
+        object.__setattr__(self, "origin", reduce(or_, makers) if makers else None)
 
     @property
     def summary(self) -> str:
@@ -252,6 +261,8 @@ def pruning_method(
     'global'
     """
 
+    origin = origin_of_caller()
+
     def register(score: Score) -> Score:
         entry = _entry_of(
             score,
@@ -273,6 +284,7 @@ def pruning_method(
             batch_count=batch_count,
             reference=reference,
             per_layer=per_layer,
+            origin=origin,
         )
         METHODS.add(name, method)
         return score

@@ -1,69 +1,95 @@
-"""Methods from outside this package: single files, and installed packages by entry point."""
+"""Code from outside this package: single files, and installed packages by entry point."""
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError, line_in
-from shrinkbench.pruning.method import METHODS, PruningMethod
+from shrinkbench.pruning.method import METHODS, SCORES, PruningMethod
+from shrinkbench.registry import Registration, registered_from_outside
+from shrinkbench.sources import digest_of, load_file, origin_of_file, unload_file
 
 GROUP = "shrinkbench.methods"
 _LOADED: dict[Path, tuple[str, ...]] = {}
 
 
-def load_plugin(path: Path | str) -> tuple[str, ...]:
-    """Run the Python file ``path`` and return the names of the methods that it registers.
+def digest_of_plugin(path: Path | str) -> str | None:
+    """SHA-256 over the Python file ``path`` and the files beside it that it imports."""
+    return digest_of([origin_of_file(_existing(path))])
 
-    A file that was loaded before is not run again. The file is code and runs with all rights of this
-    process: load only files that you trust. Raises ``ShrinkbenchError`` where it cannot be read, fails, or
-    registers nothing.
+
+def load_plugin(path: Path | str, *, digest: str | None = None) -> tuple[str, ...]:
+    """Run the Python file ``path`` and return the names that it registers: methods, networks, datasets, ...
+
+    Modules beside the file can be imported from it. A file that was loaded before is not run again. The file is
+    code and runs with all rights of this process: load only files that you trust. Raises ``ShrinkbenchError``
+    where it cannot be read, fails, registers nothing, has changed since it was loaded, or is not that of
+    ``digest``.
     """
-    file = Path(path).resolve()
-    if file in _LOADED:
-        return _LOADED[file]
-    if not file.is_file():
-        raise ShrinkbenchError(f"there is no plug-in file {path}; give a Python file that registers a method")
-    name = f"shrinkbench_plugin_{file.stem}_{len(_LOADED)}"
-    spec = importlib.util.spec_from_file_location(name, file)
-    if spec is None or spec.loader is None:
-        raise ShrinkbenchError(f"the plug-in {path} is not a Python file; its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
-    before = set(METHODS.names())
-    sys.modules[name] = module  # dataclasses and pickle look a module up by its name
+    file = _existing(path)
+    if digest is not None and digest_of_plugin(file) != digest:
+        raise ShrinkbenchError(f"the plug-in {path} was edited after the runs were planned; start again")
+    before = len(registered_from_outside())
     try:
-        spec.loader.exec_module(module)
+        load_file(file)
     except ShrinkbenchError as error:
         raise ShrinkbenchError(f"plug-in {path}: {error}") from None
     except Exception as error:
         line = line_in(file, error)
         raise ShrinkbenchError(f"the plug-in {path} fails{line}: {type(error).__name__}: {error}") from error
-    added = tuple(method for method in METHODS.names() if method not in before)
+    if file in _LOADED:
+        return _LOADED[file]
+    added = registered_from_outside()[before:] or _registered_by(file)
     if not added:
+        unload_file(file)
         raise ShrinkbenchError(
-            f"the plug-in {path} registers no method; decorate a function with @shrinkbench.pruning_method"
+            f"the plug-in {path} registers nothing; decorate a function with @shrinkbench.pruning_method, or "
+            "add to a registry such as shrinkbench.models.MODELS"
         )
-    _LOADED[file] = added
-    return added
+    _LOADED[file] = _names(added)
+    return _LOADED[file]
+
+
+def _existing(path: Path | str) -> Path:
+    file = Path(path).resolve()
+    if not file.is_file():
+        raise ShrinkbenchError(f"there is no plug-in file {path}; give a Python file that registers something")
+    if file.suffix != ".py":
+        raise ShrinkbenchError(f"the plug-in {path} is not a Python file; its name must end in .py")
+    return file
 
 
 def load_entry_points() -> tuple[str, ...]:
     """Register what installed packages offer in the group ``shrinkbench.methods``.
 
-    An entry point names a module that registers methods when it is imported, or a ``PruningMethod``.
-    Returns the names that were added; calling it again adds nothing.
+    An entry point names a module that registers methods, networks, datasets, ... when it is imported, or a
+    ``PruningMethod``. Returns the names that were added; calling it again adds nothing.
     """
-    before = set(METHODS.names())
+    before = len(registered_from_outside())
     for entry in entry_points(group=GROUP):
         try:
             found = entry.load()
             if isinstance(found, PruningMethod) and found.name not in METHODS:
-                METHODS.add(found.name, found)
+                METHODS.add(found.name, found, origin=found.origin)
         except Exception as error:
             raise ShrinkbenchError(
                 f"the entry point '{entry.name}' of group {GROUP} ({entry.value}) fails: "
                 f"{type(error).__name__}: {error}; mend or uninstall that package"
             ) from error
-    return tuple(method for method in METHODS.names() if method not in before)
+    return _names(registered_from_outside()[before:])
+
+
+def _registered_by(file: Path) -> tuple[Registration, ...]:
+    """What ``file`` has registered already, for itself or imported by another plug-in."""
+    own = origin_of_file(file).files
+    return tuple(each for each in registered_from_outside() if own <= each.origin.files)
+
+
+def _names(added: tuple[Registration, ...]) -> tuple[str, ...]:
+    """Names of what was added; a method's score goes by the method."""
+    methods = [METHODS.get(each.name) for each in added if each.name and each.kind == METHODS.kind]
+    scores = {method.score.__name__ for method in methods}
+    return tuple(
+        each.name for each in added if each.name and not (each.kind == SCORES.kind and each.name in scores)
+    )

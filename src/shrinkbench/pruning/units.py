@@ -22,13 +22,21 @@ class Units:
 
     ``scores`` has one entry per unit, in any shape; ``size`` is how many weights a unit holds, a tensor of
     the scores' shape where units differ. ``first`` marks units that stay as long as any other goes;
-    ``least`` is how many units must stay.
+    ``least`` is how many units must stay. ``scored`` is over how many weights a score is the mean, where
+    that is not all of ``size``: biases and batch norms leave with a unit and have no score.
     """
 
     scores: Tensor
     size: int | Tensor = 1
     first: Tensor | None = None
     least: int = 0
+    scored: int | Tensor | None = None
+
+    @property
+    def sums(self) -> Tensor:
+        """Sum over the scored weights of each unit, of which ``scores`` are the means."""
+        count = self.size if self.scored is None else self.scored
+        return self.scores if isinstance(count, int) and count == 1 else self.scores * count
 
     @property
     def total(self) -> int:

@@ -10,18 +10,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 
-Task = Callable[[], object]
+Drawing = Callable[[], object]
 
 
 @contextmanager
-def drawing_beside() -> Iterator[Callable[[Task], None]]:
+def drawing_beside() -> Iterator[Callable[[Drawing], None]]:
     """A function that has tasks done in processes of their own, all of them by the end of the block.
 
     They are forked from one process that loads matplotlib while the block does other things; tasks have to be
     picklable. Where there is no safe way to fork, they are done here, at the end. What fails there is repeated
     here, so that it fails with its own error.
     """
-    tasks: list[Task] = []
+    tasks: list[Drawing] = []
     if sys.platform != "linux" or threading.active_count() > 1 or multiprocessing.current_process().daemon:
         yield tasks.append
         for task in tasks:
@@ -37,7 +37,7 @@ def drawing_beside() -> Iterator[Callable[[Task], None]]:
     requests.close()
     answers.close()
 
-    def draw(task: Task) -> None:
+    def draw(task: Drawing) -> None:
         tasks.append(task)
         with suppress(OSError):  # it was killed; what it leaves undone is done here
             sender.send(task)
@@ -81,7 +81,7 @@ def _serve(requests: Connection, sender: Connection, answers: Connection) -> Non
     answers.send([index for index, process in enumerate(processes) if process.exitcode])
 
 
-def _silently(task: Task) -> None:
+def _silently(task: Drawing) -> None:
     """Leave it to the parent to tell what failed."""
     try:
         task()

@@ -55,14 +55,14 @@ def critical_difference_svg(methods: Sequence[str], ranking: Ranking) -> str:
         ranks = [ranking.mean_ranks[i] for i in clique]
         y = 53 + 12 * level
         parts.append(_line(x(min(ranks)) - 4, y, x(max(ranks)) + 4, y, 4))
-    told = html.escape(describe(methods, ranking), quote=True)
+    told = html.escape(describe_ranking(methods, ranking), quote=True)
     return (
         f'<svg viewBox="0 0 {width:.0f} {height:g}" role="img" aria-label="{told}" '
         f'style="max-width:{width:.0f}px">{"".join(parts)}</svg>'
     )
 
 
-def describe(methods: Sequence[str], ranking: Ranking) -> str:
+def describe_ranking(methods: Sequence[str], ranking: Ranking) -> str:
     """The diagram in words."""
     order = sorted(range(len(methods)), key=lambda i: ranking.mean_ranks[i])
     ranks = ", ".join(f"{methods[i]} {ranking.mean_ranks[i]:.2f}" for i in order)

@@ -24,7 +24,7 @@ from shrinkbench.report.checklist.evidence import (
     judged,
 )
 from shrinkbench.report.checklist.recommendation import counts, is_large
-from shrinkbench.report.grids import Define, Grid, Pair, planned_grids
+from shrinkbench.report.grids import Define, Grid, Pair, plan_grids
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import Plan
 from shrinkbench.spec import Compression, ExperimentSpec, MethodSpec, RunSpec
@@ -73,7 +73,7 @@ def plan_repair(
     evidence = gather(results, proposed=proposed)
     reasons: dict[str, None] = {}
     notes: dict[str, None] = {}
-    grids = planned_grids(plan, define)
+    grids = plan_grids(plan, define)
     chosen = {evidence.methods[label] for label in evidence.proposed} if proposed else set()
     _add_baselines(grids, notes, define)
     for grid in grids:
@@ -261,16 +261,16 @@ def _as_experiments(grids: Sequence[Grid]) -> Iterator[tuple[ExperimentSpec, lis
         whole = len(members) == len(first.dataset) * len(first.model)
         needs = {(frozenset(g.methods), frozenset(g.compressions), frozenset(g.seeds)) for g in members}
         if whole and len(needs) == 1:
-            yield _widened(first, members[0]), members
+            yield _widen(first, members[0]), members
         else:
             for grid in members:
                 dataset, model = grid.pair
                 name = f"{first.name}-{dataset}-{model}".replace("/", "-")
                 restricted = {"name": name, "dataset": (dataset,), "model": (model,)}
-                yield _widened(first.model_copy(update=restricted), grid), [grid]
+                yield _widen(first.model_copy(update=restricted), grid), [grid]
 
 
-def _widened(experiment: ExperimentSpec, grid: Grid) -> ExperimentSpec:
+def _widen(experiment: ExperimentSpec, grid: Grid) -> ExperimentSpec:
     return experiment.model_copy(
         update={
             "method": tuple(grid.methods),
@@ -296,7 +296,7 @@ def _new_pairs(
                 "the plan holds no runs to repeat on a further pair; sweep an experiment first"
             )
         source = grids[0]
-        yield _widened(source.experiment, source).model_copy(
+        yield _widen(source.experiment, source).model_copy(
             update={
                 "name": f"{source.experiment.name}-{dataset}-{model}".replace("/", "-"),
                 "dataset": (dataset,),

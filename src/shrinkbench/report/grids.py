@@ -74,7 +74,7 @@ class Grid:
         return any(s.target is not None and not s.is_control for s in self.specs)
 
 
-def planned_grids(plan: Plan, define: Define) -> list[Grid]:
+def plan_grids(plan: Plan, define: Define) -> list[Grid]:
     """What is planned so far, by experiment and pair; one that repeats an earlier comparison counts to it."""
     by_pair: dict[Pair, dict[str, list[RunSpec]]] = defaultdict(lambda: defaultdict(list))
     for run in plan.runs:

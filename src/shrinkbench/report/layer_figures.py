@@ -13,44 +13,6 @@ from shrinkbench.plotting import COLOURS, COLUMN_WIDTH, LINES, figure_style, new
 from shrinkbench.report.tables import achieved_text, amount_text
 from shrinkbench.results.labels import label_runs
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import Amount
-
-
-def density_figure(results: Sequence[RunResult], *, amount: Amount, width: float = COLUMN_WIDTH) -> Figure:
-    """Share of weights kept, layers by methods, mean over seeds, at one amount of pruning of one task.
-
-    Every cell carries its number, so the figure reads without colour. Raises ``ShrinkbenchError`` where no run
-    at ``amount`` records its layers, or where runs are of different networks.
-    """
-    runs = _runs_at(results, amount)
-    methods = [method + _achieved(found) for method, found in runs.items()]
-    densities = [_mean_densities(found) for found in runs.values()]
-    layers = list(densities[0])
-    values = np.array([[density[layer] for density in densities] for layer in layers])
-    with figure_style():
-        figure = new_figure(width=width, height=0.9 + 0.16 * len(layers))
-        axes = figure.subplots()
-        axes.grid(visible=False)
-        axes.imshow(values, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-        axes.set_xticks(range(len(methods)), methods, rotation=30, ha="right")
-        axes.set_yticks(range(len(layers)), layers)
-        for (row, column), value in np.ndenumerate(values):
-            shade = "white" if value > 0.6 else "black"
-            text = f"{100 * value:.1f}" if value < 0.0995 else f"{100 * value:.0f}"
-            axes.text(column, row, text, ha="center", va="center", color=shade, fontsize=6)
-        asked = next(iter(runs.values()))[0].spec
-        axes.set_title(f"weights kept at {amount_text(amount.label, asked.target)}, in %")
-    return figure
-
-
-def _runs_at(results: Sequence[RunResult], amount: Amount) -> dict[str, list[RunResult]]:
-    """Finished runs at ``amount`` that record their layers, by method."""
-    chosen = [r for r in results if r.status == "done" and r.layers and r.spec.amount == amount]
-    if not chosen:
-        raise ShrinkbenchError(f"no finished run at {amount.label} records its layers")
-    if len({tuple(result.layers) for result in chosen}) > 1:
-        raise ShrinkbenchError("runs of different networks share no layers; pass the runs of one task")
-    return _by_method(chosen)
 
 
 def _by_method(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
@@ -59,11 +21,6 @@ def _by_method(results: Sequence[RunResult]) -> dict[str, list[RunResult]]:
     for result, label in zip(results, label_runs([r.spec for r in results]), strict=True):
         runs.setdefault(label.method, []).append(result)
     return dict(sorted(runs.items()))
-
-
-def _mean_densities(results: Sequence[RunResult]) -> dict[str, float]:
-    shares = [{name: d.kept / max(1, d.total) for name, d in result.layers.items()} for result in results]
-    return {layer: float(np.mean([share[layer] for share in shares])) for layer in shares[0]}
 
 
 def _achieved(results: Sequence[RunResult]) -> str:

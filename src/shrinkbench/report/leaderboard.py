@@ -15,6 +15,7 @@ from typing import NamedTuple
 import pandas as pd
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 from shrinkbench.report.page.html import render_page, write_report
 from shrinkbench.report.result_tables import amounts_of
 from shrinkbench.report.statistics import tests as stats
@@ -22,7 +23,7 @@ from shrinkbench.report.statistics.compare import Curve, curve_summaries, curves
 from shrinkbench.report.statistics.observations import Observations, aggregate, observe
 from shrinkbench.report.tables import achieved_text, amount_text, plus_minus
 from shrinkbench.results.bundle import Bundle, read_source, verify, write_bundle
-from shrinkbench.results.store import Problem, write_atomically
+from shrinkbench.results.store import Problem
 
 
 @dataclass(frozen=True)

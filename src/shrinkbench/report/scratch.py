@@ -58,7 +58,7 @@ def scratch_tables(results: Iterable[RunResult]) -> list[Table]:
         cells[_network(result.spec)][columns[_way(result.spec), _training(result.spec)]].append(result)
     rows = _rows(cells)
     ordered = dict(sorted(cells.items(), key=lambda item: _order(rows[item[0]])))
-    unpruned = _unpruned(results)
+    unpruned = _find_unpruned(results)
     names = list(dict.fromkeys(columns[key] for key in sorted(columns, key=lambda k: (k[0], columns[k]))))
     return [_accuracy(ordered, rows, names, unpruned), *_cost(ordered, rows, names, unpruned)]
 
@@ -140,7 +140,7 @@ def _columns(results: Sequence[RunResult]) -> dict[tuple[_Way, _Training], str]:
     return names
 
 
-def _unpruned(results: Sequence[RunResult]) -> dict[TaskSpec, _Large]:
+def _find_unpruned(results: Sequence[RunResult]) -> dict[TaskSpec, _Large]:
     """The large network of every task, once per seed.
 
     That is the trained network itself, before any fine-tuning; where no control started from it, the control

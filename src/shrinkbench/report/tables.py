@@ -173,11 +173,11 @@ def effect(value: float, low: float, high: float) -> str:
     if not math.isfinite(value):
         return "–"
     if not (math.isfinite(low) and math.isfinite(high)):
-        return _capped(value)
-    return f"{_capped(value)} [{_capped(low)}, {_capped(high)}]"
+        return _cap(value)
+    return f"{_cap(value)} [{_cap(low)}, {_cap(high)}]"
 
 
-def _capped(value: float) -> str:
+def _cap(value: float) -> str:
     if abs(value) > 10:
         return "> 10" if value > 0 else "< −10"
     return f"{value:.1f}".replace("-", "−")

@@ -13,6 +13,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import check_target, write_atomically
 from shrinkbench.results.record import Quality, RunResult
 from shrinkbench.results.store import (
     PLAN_NAME,
@@ -23,7 +24,6 @@ from shrinkbench.results.store import (
     existing_store,
     parse_plan,
     parse_result,
-    write_atomically,
 )
 from shrinkbench.spec import ExperimentSpec, RunSpec, Value, digest
 
@@ -55,6 +55,7 @@ class Bundle:
 
 def write_bundle(store_dir: Path, out: Path) -> Bundle:
     """Pack plan and results of ``store_dir`` into the zip file ``out``; equal results give equal bytes."""
+    check_target(out)
     bundle = read_source(store_dir)
     if not bundle.results:
         raise ShrinkbenchError(f"{store_dir} holds no results to bundle; run a sweep into it first")
@@ -122,10 +123,10 @@ def read_bundle(path: Path) -> Bundle:
             f"{path}: {len(altered)} file{'s' if len(altered) > 1 else ''} differ from the manifest, first "
             f"{altered[0]}; the bundle was altered or damaged, ask its author for the original"
         )
-    return _parsed(path, manifest, files)
+    return _parse(path, manifest, files)
 
 
-def _parsed(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
+def _parse(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
     plan: Plan | None = None
     results: list[RunResult] = []
     problems: list[Problem] = []
@@ -167,7 +168,7 @@ def verify(bundle: Bundle) -> list[str]:
     found = [f"{p.path.relative_to(bundle.source)}: {p.sentence}" for p in bundle.problems]
     for result in bundle.results:
         found += [f"run {result.key[:12]}: {sentence}" for sentence in _contradictions(result)]
-    return found + list(_differing_controls(bundle.results))
+    return found + list(_find_differing_controls(bundle.results))
 
 
 def _contradictions(result: RunResult) -> Iterator[str]:
@@ -194,7 +195,7 @@ def _is_countable(quality: Quality) -> bool:
     return all(abs(count - round(count)) < 1e-3 for count in counts) and shares == sorted(shares)
 
 
-def _differing_controls(results: Sequence[RunResult]) -> Iterator[str]:
+def _find_differing_controls(results: Sequence[RunResult]) -> Iterator[str]:
     controls: dict[str, RunResult] = {}
     for result in results:
         if result.spec.is_control and result.status == "done":
@@ -244,7 +245,7 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
             elif earlier.after and result.after and earlier.after != result.after:
                 differing += 1
                 largest = max(largest, abs((earlier.headline or 0.0) - (result.headline or 0.0)))
-    for experiment, runs in _united_plans(bundles):
+    for experiment, runs in _unite_plans(bundles):
         store.write_plan(experiment, runs)
     for number, result in kept.values():
         if bundles[number].source != out:
@@ -254,7 +255,7 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
     return Merged(out, len(kept), taken, differing, largest, problems)
 
 
-def _united_plans(bundles: Sequence[Bundle]) -> Iterator[tuple[ExperimentSpec, list[RunSpec]]]:
+def _unite_plans(bundles: Sequence[Bundle]) -> Iterator[tuple[ExperimentSpec, list[RunSpec]]]:
     """Every experiment of every plan; another grid under a name that is taken gets a digest."""
     seen: dict[str, str] = {}
     for bundle in bundles:

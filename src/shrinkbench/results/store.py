@@ -1,11 +1,8 @@
-"""Where results lie: one folder per run, and the file's existence means that the run is finished."""
+"""Where results lie: one folder per run, and a whole file in it means that the run is finished."""
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,6 +11,7 @@ from typing import Literal
 from pydantic import BaseModel, Field, ValidationError
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 from shrinkbench.results.migration import migrate_plan, migrate_result
 from shrinkbench.results.record import SCHEMA_VERSION, RunResult
 from shrinkbench.spec import ExperimentSpec, RunSpec, Value
@@ -99,7 +97,7 @@ class ResultStore:
         return self.root / "runs" / key
 
     def result_path(self, key: str) -> Path:
-        """The file whose existence means that the run is finished."""
+        """The file that says that the run is finished, and how."""
         return self.run_dir(key) / RESULT_NAME
 
     def shared_dir(self, kind: str, key: str) -> Path:
@@ -160,8 +158,8 @@ class ResultStore:
     # Results
 
     def has(self, key: str) -> bool:
-        """Whether the run is finished (done or failed)."""
-        return self.result_path(key).is_file()
+        """Whether the run is finished (done or failed) and its file can be read."""
+        return isinstance(_read_result(self.result_path(key)), RunResult)
 
     def read(self, key: str) -> RunResult:
         """The stored result; an error says what is wrong with the file."""
@@ -219,38 +217,6 @@ def existing_store(root: Path) -> ResultStore:
     if not store.plan_path.exists() and not (store.root / "runs").is_dir():
         raise ShrinkbenchError(f"{root} holds no results of shrinkbench; name the output folder of a sweep")
     return store
-
-
-def write_atomically(path: Path, content: bytes, *, durable: bool = True) -> None:
-    """Write ``content`` to ``path`` so that a reader sees the old file or the new one, never a part.
-
-    ``durable`` waits until the disk holds it; what can be made again at any time need not wait.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    except OSError as error:
-        raise ShrinkbenchError(
-            f"cannot write {path}: {error.strerror or error}; choose a folder that can be written"
-        ) from None
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp makes it private; results are meant to be shared
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
-        raise ShrinkbenchError(
-            f"cannot write {path}: {error.strerror or error}; choose a folder that can be written"
-        ) from None
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _read_result(path: Path) -> RunResult | Problem:

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 from shrinkbench.metrics import layer_densities, measure_size
 from shrinkbench.models import get_model
+from shrinkbench.network.probe import weight_parameters
 from shrinkbench.pruning import Masks, resolve
 from shrinkbench.results.record import RunResult
-from shrinkbench.results.store import ResultStore, write_atomically
+from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.pretraining import pretraining_cost
 from shrinkbench.runner.provenance import Stopwatch, provenance
 from shrinkbench.runner.retraining import Stage, prune_and_train
@@ -113,7 +115,9 @@ def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path
         validation=training.validation,
         further={
             extra.name: evaluate(
-                module, data.extra(workspace.extra(extra.name)), precision=spec.recipe.precision
+                module,
+                data.extra(workspace.extra(extra.name, revision=extra.revision)),
+                precision=spec.recipe.precision,
             )
             for extra in spec.extra
         },
@@ -141,12 +145,15 @@ def _references(spec: RunSpec, data: BoundData) -> dict[str, str]:
 
 
 def _histogram(before: dict[str, Tensor], after: nn.Module, masks: Masks) -> WeightHistogram | None:
-    """60 equal bins over the range of the masked parameters before pruning."""
-    if not len(masks):
+    """60 equal bins over the range before pruning of masked weights: of what multiplies inputs.
+
+    Scales and shifts of batch norms, and biases, are masked with their channels and are no such weights.
+    """
+    parameters = {name: p for name, p in weight_parameters(after).items() if name in masks}
+    if not parameters:
         return None
-    parameters = dict(after.named_parameters())
-    old = torch.cat([before[name].flatten() for name in masks]).float().cpu()
-    new = torch.cat([parameters[name].detach()[masks[name]] for name in masks]).float().cpu()
+    old = torch.cat([before[name].flatten() for name in parameters]).float().cpu()
+    new = torch.cat([p.detach()[masks[name]] for name, p in parameters.items()]).float().cpu()
     limit = float(old.abs().max()) or 1.0
     edges = torch.linspace(-limit, limit, 61)
     return WeightHistogram(

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import sha256_of
+from shrinkbench.files import check_target, sha256_of, write_atomically
 from shrinkbench.models import build, get_model, load_weights, read_state_dict
 from shrinkbench.pruning import Finetuning, save_tensors
-from shrinkbench.results.store import ResultStore, write_atomically
+from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.provenance import Stopwatch, provenance
 from shrinkbench.runner.workspace import BoundData, Workspace
 from shrinkbench.seeds import stream
@@ -37,7 +37,9 @@ def initial_network(spec: RunSpec, workspace: Workspace, data: BoundData) -> nn.
     if spec.method.start == "initialisation":
         return module
     if spec.weights.kind == "file" and spec.weights.digest is not None:
-        load_weights(module, workspace.weights[spec.weights.digest], card=get_model(spec.model.name))
+        digest = spec.weights.digest
+        card = get_model(spec.model.name)
+        load_weights(module, workspace.weights[digest], card=card, sha256=digest)
     if spec.pretraining is not None:
         folder = ensure_pretrained(spec.pretraining, workspace)
         module.load_state_dict(read_state_dict(folder / "weights.safetensors"))
@@ -111,9 +113,9 @@ def pretrain(
 
     A call that was killed goes on where it stopped, as long as ``workspace.root`` is the same folder.
     """
+    check_target(out)
     folder = ensure_pretrained(spec, workspace, on_epoch=on_epoch)
     tensors = read_state_dict(folder / "weights.safetensors")
-    out.parent.mkdir(parents=True, exist_ok=True)
     save_tensors(tensors, out)
     card = {
         "name": out.stem,

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from shrinkbench.files import write_atomically
 from shrinkbench.metrics import measure_size
 from shrinkbench.models import get_model, read_state_dict
 from shrinkbench.pruning import (
@@ -27,7 +28,7 @@ from shrinkbench.pruning import (
     save_tensors,
     steps_to,
 )
-from shrinkbench.results.store import ResultStore, write_atomically
+from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.pretraining import initial_network, weights_to_restart_from
 from shrinkbench.runner.workspace import BoundData, Workspace
 from shrinkbench.seeds import stream

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning import load_entry_points, load_plugin
+from shrinkbench.pruning.plugins import digest_of_plugin
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, Status
 from shrinkbench.runner.execution import ensure_control, record_failure, run, sentence_of
@@ -63,7 +64,8 @@ def sweep(
     todo = [spec for spec in runs.values() if _is_open(store, spec, timed, retry_failed=retry_failed)]
     if on_plan is not None:
         on_plan(len(runs), len(todo))
-    executor = Executor(workers, partial(_prepare, tuple(plugins)))
+    digests = {path: digest_of_plugin(path) for path in plugins}
+    executor = Executor(workers, partial(_prepare, digests))
     try:
         _carry_out(todo, workspace, executor, on_progress or (lambda progress: None))
     finally:
@@ -86,10 +88,11 @@ def _is_open(store: ResultStore, spec: RunSpec, timed: frozenset[int], *, retry_
         return True
 
 
-def _prepare(plugins: tuple[Path, ...]) -> None:
+def _prepare(plugins: Mapping[Path, str | None]) -> None:
+    """Load in a worker what was planned with, or nothing."""
     load_entry_points()
-    for path in plugins:
-        load_plugin(path)
+    for path, digest in plugins.items():
+        load_plugin(path, digest=digest)
 
 
 def _carry_out(

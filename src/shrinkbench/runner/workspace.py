@@ -33,9 +33,14 @@ class Workspace:
         """The dataset, loaded once per process."""
         return _load(name, self.data.get(name, self.data.get("")))
 
-    def extra(self, name: str) -> ExtraImages:
-        """The further evaluation split, loaded once per process; its folder is given by its own name."""
-        return _load_extra(name, self.data.get(name))
+    def extra(self, name: str, *, revision: str | None = None) -> ExtraImages:
+        """The further evaluation split, loaded once per process; its folder is given by its own name.
+
+        One whose content is not of the ``revision`` that was planned is refused.
+        """
+        extra = _load_extra(name, self.data.get(name))
+        _check_revision(f"the extra evaluation '{name}'", extra.revision, revision or extra.revision)
+        return extra
 
 
 @lru_cache(maxsize=4)
@@ -59,13 +64,28 @@ def resolve_device(name: str) -> str:
     return name
 
 
+def _check_revision(what: str, found: str, planned: str) -> None:
+    """Refuse content that is not what a run's key says: another process may have loaded it, at another time."""
+    if found != planned:
+        raise ShrinkbenchError(
+            f"{what} has changed since the run was planned: its digest begins with {found[:12]}, not "
+            f"{planned[:12]}; put the old data back, or start the sweep again to plan with the new"
+        )
+
+
 @dataclass(frozen=True)
 class BoundData:
-    """A dataset bound to subset, normalisation and device: what training and evaluation read."""
+    """A dataset bound to subset, normalisation and device: what training and evaluation read.
+
+    A dataset whose revision is not that of ``spec`` is refused.
+    """
 
     dataset: Dataset
     spec: DataSpec
     device: str
+
+    def __post_init__(self) -> None:
+        _check_revision(f"the dataset '{self.spec.name}'", self.dataset.revision, self.spec.revision)
 
     @property
     def train_source(self) -> ImageSource:

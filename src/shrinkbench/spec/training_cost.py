@@ -36,11 +36,6 @@ def stretched(recipe: Recipe, epochs: int, *, suffix: str) -> Recipe:
     )
 
 
-def scratch_e(recipe: Recipe) -> Recipe:
-    """The large network's recipe, for the small one from random weights: the same epochs."""
-    return recipe.model_copy(update={"name": f"{recipe.name}-scratch-e"})
-
-
 def scratch_b_epochs(epochs: int, *, large: int, small: int, cap: float | None = None) -> int:
     """Epochs of the small network that cost what ``epochs`` of the large one do: epochs x large / small.
 

@@ -55,7 +55,7 @@ def outputs_of(module: nn.Module, input_shape: Sequence[int]) -> Tensor:
         return forward(module, inputs)
 
 
-def agree(expected: Tensor, found: Tensor) -> bool:
+def equal_up_to_rounding(expected: Tensor, found: Tensor) -> bool:
     """Equal up to rounding, relative to the largest output."""
     if expected.shape != found.shape:
         return False

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.network.coupling import Coupling, Group, Slice
+from shrinkbench.network.watching import watching
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.structures.channel_masks import (
     _filters,
-    _masked_positions,
     _per_unit,
+    find_masked,
     units_without_filters,
 )
 from shrinkbench.surgery.checking import forward, probe_inputs
@@ -38,15 +39,16 @@ def dead_units(
     silent = _silent_inputs(masked, coupling, input_shape)
     dead: dict[str, Tensor] = {}
     for group in coupling.groups:
-        unheard = _all_slices(group, "consumes", lambda s: _masked_positions(masks, s))
+        unheard = _all_slices(group, "consumes", lambda s: find_masked(masks, s))
         gone = units_without_filters(group, masks)
         quiet = gone & _all_slices(group, "consumes", lambda s: silent[s.tensor])
         removable = unheard | quiet
         if not any(bool(masks[t].any()) for t in _filters(group) if t in masks):
             gone = torch.zeros_like(gone)  # layers without any weight left become constants, nothing stays
-        if group.whole is not None:
+        if group.refused_because is not None:
             if bool(gone.any()):
-                warn_left(f"{int(gone.sum())} pruned channels of '{group.layer}' stay in place: {group.whole}")
+                left = f"{int(gone.sum())} pruned channels of '{group.layer}'"
+                warn_left(f"{left} stay in place: {group.refused_because}")
             continue
         constant = int((gone & ~removable).sum())
         if constant:
@@ -75,25 +77,16 @@ def _silent_inputs(masked: nn.Module, coupling: Coupling, input_shape: Sequence[
     }
     silent: dict[str, Tensor] = {}
 
-    def watch(tensor: str) -> Callable[[nn.Module, Any], None]:
-        def note(layer: nn.Module, inputs: Any) -> None:
-            x = inputs[0].detach()
-            dim = 1 if isinstance(layer, _Conv) else x.dim() - 1
-            zero = ~(x != 0).any(dim=[d for d in range(x.dim()) if d != dim]).cpu()
-            silent[tensor] = silent[tensor] & zero if tensor in silent else zero
+    def note(tensor: str, inputs: Any, _: Any) -> None:
+        x = inputs[0].detach()
+        dim = 1 if isinstance(read[tensor], _Conv) else x.dim() - 1
+        zero = ~(x != 0).any(dim=[d for d in range(x.dim()) if d != dim]).cpu()
+        silent[tensor] = silent[tensor] & zero if tensor in silent else zero
 
-        return note
-
-    handles = [
-        masked.get_submodule(path).register_forward_pre_hook(watch(tensor))
-        for path, tensor in layers.items()
-        if isinstance(masked.get_submodule(path), _Conv | nn.Linear)
-    ]
-    try:
+    modules = {tensor: masked.get_submodule(path) for path, tensor in layers.items()}
+    read = {tensor: layer for tensor, layer in modules.items() if isinstance(layer, _Conv | nn.Linear)}
+    with watching(read, note):
         forward(masked, probe_inputs(masked, input_shape))
-    finally:
-        for handle in handles:
-            handle.remove()
     for group in coupling.groups:
         for piece in group.slices:  # attention applies its projection without calling the layer
             if piece.role == "consumes":

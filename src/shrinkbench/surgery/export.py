@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import copy
 import json
+import shutil
+import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -19,6 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 from shrinkbench.network.probe import evaluation_mode, first_tensor
 from shrinkbench.pruning.masks import save_tensors
 from shrinkbench.surgery.checking import probe_inputs
@@ -39,22 +43,16 @@ class SmallNetwork:
 
 def save_small(folder: Path, module: nn.Module, description: SmallNetwork) -> None:
     """Write weights and description of ``module`` into ``folder``, which is made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        text = json.dumps(
-            {
-                "format": 1,
-                "network": description.network,
-                "num_classes": description.num_classes,
-                "input_shape": list(description.input_shape),
-                "surgery": description.surgery.as_json(),
-            }
-        )
-        (folder / DESCRIPTION).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise ShrinkbenchError(
-            f"cannot write {folder}: {error.strerror or error}; choose another place"
-        ) from None
+    text = json.dumps(
+        {
+            "format": 1,
+            "network": description.network,
+            "num_classes": description.num_classes,
+            "input_shape": list(description.input_shape),
+            "surgery": description.surgery.as_json(),
+        }
+    )
+    write_atomically(folder / DESCRIPTION, text.encode())
     save_tensors(module.state_dict(), folder / WEIGHTS)
 
 
@@ -114,17 +112,20 @@ def export_program(module: nn.Module, path: Path, input_shape: Sequence[int]) ->
     frozen = copy.deepcopy(module).cpu()
     inputs = probe_inputs(frozen, input_shape)
     more = torch.cat([inputs, inputs[:1] * 0.5])
-    with evaluation_mode(frozen), torch.no_grad(), warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        program = writer(frozen, inputs, path)
-        expected, found = first_tensor(frozen(more)), program(more)
-    scale = float(expected.abs().max().clamp_min(1e-12))
-    difference = float((expected - found).abs().max()) / scale
-    if not difference <= 1e-4:
-        raise ShrinkbenchError(
-            f"{path} computes something else than the network (largest relative difference {difference:.1e}); "
-            "do not use it"
-        )
+    with tempfile.TemporaryDirectory() as scratch:
+        draft = Path(scratch) / path.name
+        with evaluation_mode(frozen), torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            program = writer(frozen, inputs, draft)
+            expected, found = first_tensor(frozen(more)), program(more)
+        scale = float(expected.abs().max().clamp_min(1e-12))
+        difference = float((expected - found).abs().max()) / scale
+        if not difference <= 1e-4:
+            raise ShrinkbenchError(
+                f"the program for {path.name} computes something else than the network (largest relative "
+                f"difference {difference:.1e}) and is not written; choose another ending"
+            )
+        write_atomically(path, partial(shutil.copyfile, draft))
 
 
 def _torch_export(module: nn.Module, inputs: Tensor, path: Path) -> Program:

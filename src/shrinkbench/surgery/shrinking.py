@@ -20,8 +20,9 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.attention import is_attention, reads_its_weights_itself
 from shrinkbench.network.coupling import Coupling, Group, couple
 from shrinkbench.network.probe import require_materialised
+from shrinkbench.network.watching import watching
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.surgery.checking import agree, forward, outputs_of, probe_inputs, revealing_copy
+from shrinkbench.surgery.checking import equal_up_to_rounding, forward, outputs_of, probe_inputs, revealing_copy
 from shrinkbench.surgery.dead_units import LeftWholeWarning, dead_units, warn_left
 from shrinkbench.surgery.operation import Surgery, operate
 
@@ -73,7 +74,7 @@ def plan_and_shrink(
         surgery = _plan(masked, as_masks, coupling, left, input_shape, select_inputs=select_inputs)
         try:
             found = outputs_of(operate(copy.deepcopy(revealing), surgery), input_shape)
-            return surgery if agree(reference, found) else None
+            return surgery if equal_up_to_rounding(reference, found) else None
         except (RuntimeError, ValueError, IndexError):  # shapes that no longer fit together
             return None
 
@@ -88,7 +89,7 @@ def plan_and_shrink(
                 "whole; this network cannot be made smaller"
             )
         warn_left(
-            f"removing channels of {_listed(bad)} changes the output: torch-pruning misreads this network there"
+            f"removing channels of {_list(bad)} changes the output: torch-pruning misreads this network there"
         )
     return operate(masked, surgery), surgery
 
@@ -263,25 +264,18 @@ def _identities(masked: nn.Module, masks: Masks, plan: _Plan, input_shape: Seque
             candidates.append(path)
     same: dict[str, bool] = {}
 
-    def watch(path: str) -> Callable[[nn.Module, Any, Any], None]:
-        def note(_: nn.Module, inputs: Any, output: Any) -> None:
-            alike = (
-                len(inputs) == 1
-                and isinstance(inputs[0], Tensor)
-                and isinstance(output, Tensor)
-                and torch.equal(inputs[0], output)
-            )
-            same[path] = same.get(path, True) and alike
+    def note(path: str, inputs: Any, output: Any) -> None:
+        alike = (
+            len(inputs) == 1
+            and isinstance(inputs[0], Tensor)
+            and isinstance(output, Tensor)
+            and torch.equal(inputs[0], output)
+        )
+        same[path] = same.get(path, True) and alike
 
-        return note
-
-    handles = [masked.get_submodule(path).register_forward_hook(watch(path)) for path in candidates]
-    try:
-        if handles:
+    if candidates:
+        with watching({path: masked.get_submodule(path) for path in candidates}, note):
             forward(masked, probe_inputs(masked, input_shape))
-    finally:
-        for handle in handles:
-            handle.remove()
     return [path for path in candidates if same.get(path)]
 
 
@@ -295,6 +289,6 @@ def _sound(layers: tuple[str, ...], agrees: Callable[[tuple[str, ...]], bool]) -
     return _sound(layers[:middle], agrees) + _sound(layers[middle:], agrees)
 
 
-def _listed(layers: Sequence[str]) -> str:
+def _list(layers: Sequence[str]) -> str:
     shown = ", ".join(f"'{layer}'" for layer in layers[:4])
     return shown if len(layers) <= 4 else f"{shown} and {len(layers) - 4} more layers"

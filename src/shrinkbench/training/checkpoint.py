@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, cast
@@ -12,18 +11,17 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 from shrinkbench.training.hook import Hook
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write ``state`` (tensors and plain values) to ``path`` through a temporary file and a rename."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write ``state`` (tensors and plain values) to ``path`` in one step."""
     try:
-        torch.save(state, temporary)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise ShrinkbenchError(f"cannot write the checkpoint {path}: {error.strerror or error}") from None
+        write_atomically(path, lambda place: torch.save(state, place))
+    except RuntimeError as error:  # torch's own kind, for a full disk too
+        reason = str(error).splitlines()[0]
+        raise ShrinkbenchError(f"cannot write the checkpoint {path}: {reason}; make room on the disk") from None
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:

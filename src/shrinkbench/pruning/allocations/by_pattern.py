@@ -20,6 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 from shrinkbench.network.stages import same_stages, stages_of
 from shrinkbench.pruning.allocations.rules import (
     ALLOCATIONS,
@@ -59,12 +60,8 @@ class Pattern(Value):
 
     def save(self, path: Path) -> None:
         """Write the pattern as JSON."""
-        try:
-            path.write_text(json.dumps(self.model_dump(mode="json"), indent=1) + "\n", encoding="utf-8")
-        except OSError as error:
-            raise ShrinkbenchError(
-                f"cannot write {path}: {error.strerror or error}; choose another place"
-            ) from None
+        text = json.dumps(self.model_dump(mode="json"), indent=1)
+        write_atomically(path, f"{text}\n".encode())
 
     @classmethod
     def load(cls, path: Path) -> Pattern:
@@ -87,7 +84,7 @@ def _channels(source: str, shares: Mapping[float, tuple[float, ...]]) -> Pattern
     return Pattern(kind="channels", source=source, points=tuple(points))
 
 
-# Compressions are those of the networks that the shares make (guided_counts), means of five runs.
+# Compressions are those of the networks that the shares make, means of five runs.
 PUBLISHED = {
     "liu2019-vgg16": _channels(
         "Liu et al. 2019, Table 21: VGG-16 on CIFAR-10 by network slimming, 10 to 60 % of channels removed",
@@ -116,7 +113,7 @@ def allocation_of(text: str) -> Allocation:
     The allocation's name carries a digest of the content, so that runs by an edited file are other runs.
     """
     name, _, expected = text.partition("#")
-    pattern = PUBLISHED.get(name) or Pattern.load(_existing(name))
+    pattern = PUBLISHED.get(name) or Pattern.load(_find_file(name))
     digest = hashlib.sha256(pattern.model_dump_json().encode()).hexdigest()[:8]
     if expected and expected != digest:
         raise ShrinkbenchError(
@@ -133,7 +130,7 @@ def allocation_of(text: str) -> Allocation:
     )
 
 
-def _existing(name: str) -> Path:
+def _find_file(name: str) -> Path:
     path = Path(name)
     if not path.is_file():
         raise ShrinkbenchError(
@@ -177,10 +174,10 @@ def _by_positions(point: Point, units: Mapping[str, Units], budget: int, ctx: Pr
             share = shares[position] if fits else sum(shares) / len(shares)
             weights[f"{name}@{position}"] = column.numel() * max(share, _LEAST)
     counts = whole_units(split, fill(weights, limits_of(split), budget), budget)
-    return {name: _joined(name, u, split, counts) for name, u in units.items()}
+    return {name: _join(name, u, split, counts) for name, u in units.items()}
 
 
-def _joined(name: str, units: Units, split: Mapping[str, Units], counts: Mapping[str, int]) -> Tensor:
+def _join(name: str, units: Units, split: Mapping[str, Units], counts: Mapping[str, int]) -> Tensor:
     """The kept weights of all positions, in the shape of the weight."""
     positions = units.scores[0, 0].numel() if units.scores.dim() > 2 else 1
     columns = [

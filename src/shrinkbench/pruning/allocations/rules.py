@@ -20,7 +20,7 @@ from shrinkbench.pruning.units import Keep, Units
 from shrinkbench.registry import Registry
 from shrinkbench.spec.axes import Scope
 
-Decide = Callable[[Mapping[str, Units], int, PruneContext], Keep]
+Allocate = Callable[[Mapping[str, Units], int, PruneContext], Keep]
 Shares = Callable[[Mapping[str, Units], int, PruneContext], Mapping[str, float]]
 
 
@@ -34,7 +34,7 @@ class Allocation:
 
     name: str
     description: str
-    decide: Decide
+    decide: Allocate
     exact: bool = True
     fixed: bool = False
     scope: Scope = "free"
@@ -49,10 +49,10 @@ class Allocation:
 ALLOCATIONS: Registry[Allocation] = Registry("allocation")
 
 
-def allocation(name: str, *, scope: Scope = "free", exact: bool = True) -> Callable[[Decide], Allocation]:
+def allocation(name: str, *, scope: Scope = "free", exact: bool = True) -> Callable[[Allocate], Allocation]:
     """Register a function as the allocation ``name``; its first docstring line describes it."""
 
-    def register(decide: Decide) -> Allocation:
+    def register(decide: Allocate) -> Allocation:
         description = (decide.__doc__ or "").strip().splitlines()[0]
         return ALLOCATIONS.add(name, Allocation(name, description, decide, exact, scope=scope))
 
@@ -239,7 +239,7 @@ def erdos_renyi_kernel(units: Mapping[str, Units], budget: int, ctx: PruneContex
 
 
 @by_layer("lamp")
-def lamp(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Mapping[str, float]:
+def lamp_shares(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Mapping[str, float]:
     """Give each layer as many weights as global pruning by LAMP scores of |w| would (Lee et al. 2021)."""
     scores = {}
     for name, u in units.items():

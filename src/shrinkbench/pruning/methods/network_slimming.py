@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.coupling import Coupling, Group, couple
 from shrinkbench.network.view import NetworkView
+from shrinkbench.pruning.allocations.per_layer import keep_of_all
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import PerLayer, decides, pruning_method
@@ -25,7 +26,6 @@ from shrinkbench.pruning.schedules.hook import PruningHook, Setting
 from shrinkbench.pruning.schedules.schedule import SCHEDULES, Schedule, once
 from shrinkbench.pruning.structures.channel_masks import masks_of_units
 from shrinkbench.pruning.structures.channels import weights_per_unit
-from shrinkbench.pruning.top_k import keep_highest
 from shrinkbench.pruning.units import STRUCTURES, Grouping, Scores, Structure, Units, UnitScores
 
 if TYPE_CHECKING:
@@ -91,20 +91,12 @@ def masks_of_scales(module: nn.Module, coupling: Coupling, keep: Mapping[str, Te
 def slimming_masks(module: nn.Module, input_shape: Sequence[int], fraction: float) -> Masks:
     """Remove the ``fraction`` of all channels with the smallest ``|scale|``, as the papers state their ratios.
 
-    Of n channels, n - int(n x fraction) stay, those of the largest scales over the whole network, and one at
+    Of n channels, n - floor(n x fraction) stay, those of the largest scales over the whole network, and one at
     least in each layer. Raises ``ShrinkbenchError`` for networks without suitable batch norms.
     """
-    if not 0 <= fraction < 1:
-        raise ShrinkbenchError(
-            f"a fraction of {fraction:g} cannot be removed; give one of at least 0 and below 1"
-        )
     coupling = couple(module, input_shape)
-    scales = _scales(module, coupling)
-    total = sum(len(scale) for scale in scales.values())
-    raised = {norm: scale.clone() for norm, scale in scales.items()}
-    for scale in raised.values():
-        scale[scale.argmax()] = torch.inf  # one stays in each layer
-    return masks_of_scales(module, coupling, keep_highest(raised, total - int(total * fraction)))
+    scales = {norm: Units(scale) for norm, scale in _scales(module, coupling).items()}
+    return masks_of_scales(module, coupling, keep_of_all(scales, fraction))
 
 
 def _scales(module: nn.Module, coupling: Coupling) -> dict[str, Tensor]:
@@ -119,7 +111,7 @@ def _scales(module: nn.Module, coupling: Coupling) -> dict[str, Tensor]:
     return found
 
 
-def _grouped(ctx: NetworkView, scores: Scores) -> Grouping:
+def _group(ctx: NetworkView, scores: Scores) -> Grouping:
     coupling = couple(ctx.module, ctx.input_shape)
     parameters = dict(ctx.module.named_parameters())
     units: dict[str, Units] = {}
@@ -132,7 +124,10 @@ def _grouped(ctx: NetworkView, scores: Scores) -> Grouping:
         means = rows.masked_fill(rows == -torch.inf, 0).mean(1).masked_fill(gone, -torch.inf).cpu()
         size = weight.numel() // weight.shape[1] + 2
         units[found.norm] = Units(
-            means, size if found.group is None else weights_per_unit(found.group, parameters), least=1
+            means,
+            size if found.group is None else weights_per_unit(found.group, parameters),
+            least=1,
+            scored=rows.shape[1],
         )
     if not units:
         _scales(ctx.module, coupling)  # says why
@@ -148,7 +143,7 @@ scaled = STRUCTURES.add(
     Structure(
         "scaled-channels",
         "channels of batch norms that feed one layer; filters leave where nothing else reads them",
-        _grouped,
+        _group,
         overlapping=True,
     ),
 )

@@ -28,7 +28,7 @@ pruning_method(
     structure=channels,
     allocation=layerwise,
     reference="liu2019rethinking",
-    per_layer=_AS_LI,
+    per_layer=PerLayer(rounding="nearest"),
 )(random)
 pruning_method("channel_batch_norm_scale", structure=channels, reference="liu2017learning")(batch_norm_scale)
 pruning_method("branch_l1", structure=branches, reference="huang2018data")(magnitude)

@@ -62,13 +62,13 @@ def masks_of_target(ctx: PruneContext, target: Target) -> Masks:
     counts = _counts(ctx.module, coupling, target)
     magnitude = {name: w.abs() for name, w in ctx.weights.items()}
     if target.choice == "l1":
-        return keep_counts(ctx.module, coupling, counts, magnitude)
+        return masks_of_counts(ctx.module, coupling, counts, magnitude)
     choose = {"thinet": reconstruction.by_thinet, "regression": reconstruction.by_regression}[target.choice]
     masks = reconstruction.prune_by_readers(ctx, choose, counts=counts)
     # What the classifier alone reads goes by its filters: the classifier is not rewritten.
     read = {*counts} & ({*ctx.weights} | {reader.key for reader in readers(ctx, coupling)})
     others = {layer: count for layer, count in counts.items() if layer not in read}
-    return masks.intersect(keep_counts(ctx.module, coupling, others, magnitude))
+    return masks.intersect(masks_of_counts(ctx.module, coupling, others, magnitude))
 
 
 def _counts(module: nn.Module, coupling: Coupling, target: Target) -> dict[str, int]:
@@ -98,7 +98,7 @@ def _counts(module: nn.Module, coupling: Coupling, target: Target) -> dict[str, 
     return counts
 
 
-def keep_counts(
+def masks_of_counts(
     module: nn.Module, coupling: Coupling, counts: Mapping[str, int], scores: Mapping[str, Tensor]
 ) -> Masks:
     """Keep the ``counts[layer]`` units of highest mean score in each group; others stay whole."""
@@ -109,10 +109,3 @@ def keep_counts(
         keep[layer] = torch.zeros(group.units, dtype=torch.bool)
         keep[layer][ranked[:count]] = True
     return masks_of_units(module, coupling, keep)
-
-
-def uniform_counts(coupling: Coupling, kept: float) -> dict[str, int]:
-    """The same share ``kept`` of every group that can lose units, one unit at least."""
-    if not 0 < kept <= 1:
-        raise ShrinkbenchError(f"a share of {kept:g} cannot be kept; give one above 0 and at most 1")
-    return {group.layer: max(1, round(group.units * kept)) for group in coupling.free}

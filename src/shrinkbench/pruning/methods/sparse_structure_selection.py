@@ -72,12 +72,12 @@ class ScaledBranches(PruningHook):
         self.factors = torch.ones(len(self._branches), device=device, requires_grad=True)
         self._velocity = torch.zeros(len(self._branches), device=device)
         self._handles = [
-            setting.module.get_submodule(branch.output).register_forward_hook(partial(self._scaled, number))
+            setting.module.get_submodule(branch.output).register_forward_hook(partial(self._scale, number))
             for number, branch in enumerate(self._branches)
         ]
         self._done = False
 
-    def _scaled(self, number: int, _: nn.Module, __: Any, output: Any) -> Any:
+    def _scale(self, number: int, _: nn.Module, __: Any, output: Any) -> Any:
         if isinstance(output, tuple):  # attention returns its weights beside
             return (output[0] * self.factors[number].to(output[0].dtype), *output[1:])
         return output * self.factors[number].to(output.dtype)

@@ -132,7 +132,7 @@ def prune_by_readers(ctx: PruneContext, choose: Choose, *, counts: Mapping[str, 
         for name, mask in gone.items():
             values[name] = values.get(name, parameters[name].detach()) * mask
         masks = masks.intersect(gone)
-    return Masks(dict(masks), values={r.weight: values[r.weight] for r in chosen})
+    return Masks(dict(masks), new_weights={r.weight: values[r.weight] for r in chosen})
 
 
 def _masks_of(ctx: PruneContext, coupling: Coupling, reader: Reader, keep: Tensor) -> Masks:
@@ -197,8 +197,8 @@ def by_regression(
         across += now.T @ (before @ flat.T)
     # What channel i contributes is Z_i = X_i W_i': inner products of the Z follow from X'X.
     by_pair = (flat.T @ flat) * inner
-    gram = _summed(_summed(by_pair, of_column, reader.units).T, of_column, reader.units)
-    with_target = _summed((flat.T * across).sum(1, keepdim=True), of_column, reader.units).flatten()
+    gram = _sum(_sum(by_pair, of_column, reader.units).T, of_column, reader.units)
+    with_target = _sum((flat.T * across).sum(1, keepdim=True), of_column, reader.units).flatten()
     alive = alive_units(ctx, reader).nonzero().flatten().to(gram.device)
     kept = alive[lasso_selection(gram[alive][:, alive], with_target[alive], keep)]
     columns = torch.isin(of_column, kept).nonzero().flatten()
@@ -211,7 +211,7 @@ def by_regression(
     return kept, new.reshape(weight.shape).to(weight.dtype)
 
 
-def _summed(rows: Tensor, of_row: Tensor, units: int) -> Tensor:
+def _sum(rows: Tensor, of_row: Tensor, units: int) -> Tensor:
     """Rows added up by unit."""
     return rows.new_zeros(units, rows.shape[1]).index_add_(0, of_row, rows)
 

@@ -63,7 +63,7 @@ def layer_by_layer(ctx: PruneContext, prune_layer: PruneLayer) -> Masks:
         values[name] = (ctx.weights[name] if value is None else value) * masks[name]
         if value is not None:
             updated[name] = values[name]
-    return Masks({name: masks[name] for name in ctx.weights}, values=updated)
+    return Masks({name: masks[name] for name in ctx.weights}, new_weights=updated)
 
 
 def _counts_of_layers(ctx: PruneContext) -> dict[str, int]:

@@ -56,11 +56,11 @@ class Dynamic(PruningHook):
             mask = self.masks[name].to(parameter.device)
             kept = int(mask.sum())
             count = min(int(self.fraction(step) * kept), mask.numel() - kept)
-            masks[name] = self._exchanged(name, parameter, mask, count, step)
+            masks[name] = self._exchange(name, parameter, mask, count, step)
             self._reset_state(parameter, masks[name] & ~mask)
         self.adopt(Masks(masks))
 
-    def _exchanged(self, name: str, parameter: nn.Parameter, mask: Tensor, count: int, step: int) -> Tensor:
+    def _exchange(self, name: str, parameter: nn.Parameter, mask: Tensor, count: int, step: int) -> Tensor:
         if count == 0:
             return mask
         magnitude = parameter.detach().abs().masked_fill(~mask, math.inf).reshape(-1)

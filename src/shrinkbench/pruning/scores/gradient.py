@@ -11,7 +11,8 @@ from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.method import pruning_method
 from shrinkbench.pruning.schedules import before_training as scheduling
 from shrinkbench.pruning.schedules import dynamic as during
-from shrinkbench.pruning.structures.by_dataflow import heads, neurons, residual_blocks
+from shrinkbench.pruning.structures.by_dataflow import heads, neurons
+from shrinkbench.pruning.structures.channels import branches
 from shrinkbench.pruning.structures.single import filters, input_channels
 from shrinkbench.pruning.units import Scores, UnitScores
 
@@ -30,7 +31,7 @@ def gradient(ctx: PruneContext) -> Scores:
 
 @pruning_method(
     "residual_block_taylor",
-    structure=residual_blocks,
+    structure=branches,
     needs=_NEEDS,
     batch_count=8,
     reference="molchanov2019importance",
@@ -85,7 +86,7 @@ def taylor_2016(ctx: PruneContext) -> UnitScores:
 def _effects(ctx: PruneContext, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Sum of ``w * dL/dw`` over each unit of the method's structure; overwrites ``gradients``."""
     products = {name: gradients[name].mul_(w) for name, w in ctx.weights.items()}
-    return {name: u.scores.mul_(u.size) for name, u in ctx.structure.group(ctx, products).units.items()}
+    return {name: u.sums for name, u in ctx.structure.group(ctx, products).units.items()}
 
 
 @pruning_method(

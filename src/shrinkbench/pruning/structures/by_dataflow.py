@@ -1,7 +1,8 @@
-"""Structures that span layers: attention heads, hidden neurons of perceptrons, residual blocks.
+"""Parts of transformers and perceptrons: attention heads, and hidden neurons between two linear layers.
 
-They are found by how data flows (:mod:`shrinkbench.network.dataflow`), not by names. Weights outside of them
-stay, which bounds the compression that can be reached.
+They are found by how data flows (:mod:`shrinkbench.network.dataflow`), not by names. Unlike ``channels``, which
+are scored by the weights that produce them, a head and a neuron are scored by the weights on both sides, and
+nothing but weights is masked: biases stay. All else stays too, which bounds the compression.
 """
 
 from __future__ import annotations
@@ -111,38 +112,8 @@ neurons = STRUCTURES.add(
     "neurons",
     Structure(
         "neurons",
-        "hidden neurons between two linear layers: a row of the first with a column of the second",
+        "hidden neurons between two linear layers alone: a row of the first with a column of the second",
         _neurons,
         overlapping=True,  # a layer between two others has both rows and columns to lose
-    ),
-)
-
-
-def _residual_blocks(ctx: NetworkView, scores: Scores) -> Grouping:
-    groups: dict[str, list[Part]] = {}
-    for branch in ctx.flow.branches:
-        if branch <= ctx.weights.keys():
-            members = sorted(branch, key=list(ctx.weights).index)
-            shapes = {name: ctx.weights[name].shape for name in members}
-            groups[members[0]] = [_whole(name, shapes[name]) for name in members]
-    if not groups:
-        raise ShrinkbenchError(
-            "this network has no residual branches that could be removed whole; choose a residual network or "
-            "another structure"
-        )
-    return grouping_of(scores, groups)
-
-
-def _whole(name: str, shape: torch.Size) -> Part:
-    return Part(name, lambda t: t.reshape(1, -1), lambda keep: keep.reshape([1] * len(shape)).expand(shape))
-
-
-residual_blocks = STRUCTURES.add(
-    "residual-blocks",
-    Structure(
-        "residual-blocks",
-        "residual branches as a whole; what runs beside them stays",
-        _residual_blocks,
-        one_per_layer=True,
     ),
 )

@@ -43,8 +43,8 @@ def _check(group: Group, layer: str, stays: Tensor) -> None:
         raise ShrinkbenchError(
             f"'{layer}' has {group.units} {group.kind} that can leave alone, the choice names {len(stays)}"
         )
-    if group.whole is not None and not bool(stays.all()):
-        raise ShrinkbenchError(f"the {group.kind} of '{layer}' have to stay whole: {group.whole}")
+    if group.refused_because is not None and not bool(stays.all()):
+        raise ShrinkbenchError(f"the {group.kind} of '{layer}' have to stay whole: {group.refused_because}")
     if not bool(stays.any()):
         raise ShrinkbenchError(
             f"all {group.units} {group.kind} of '{layer}' would be removed; keep at least one, or prune less"
@@ -85,7 +85,7 @@ def units_without_filters(group: Group, masks: Mapping[str, Tensor]) -> Tensor:
     produced = torch.zeros(group.units, dtype=torch.bool)
     for piece in group.slices:
         if piece.tensor in _filters(group) and piece.role == "produces":
-            gone &= _per_unit(group, piece, _masked_positions(masks, piece))
+            gone &= _per_unit(group, piece, find_masked(masks, piece))
             produced[piece.unit[piece.unit >= 0]] = True
     return gone & produced
 
@@ -98,7 +98,7 @@ def _per_unit(group: Group, piece: Slice, positions: Tensor) -> Tensor:
     return ~failing
 
 
-def _masked_positions(masks: Mapping[str, Tensor], piece: Slice) -> Tensor:
+def find_masked(masks: Mapping[str, Tensor], piece: Slice) -> Tensor:
     """Positions along the slice's dimension at which no weight is kept."""
     if piece.tensor not in masks:
         return torch.zeros(len(piece.unit), dtype=torch.bool)

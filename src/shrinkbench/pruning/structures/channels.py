@@ -24,9 +24,11 @@ from shrinkbench.pruning.units import STRUCTURES, Grouping, Scores, Structure, U
 
 def unit_scores(group: Group, scores: Mapping[str, Tensor]) -> Tensor:
     """Mean score of the weights that produce each unit; ``-inf`` where all of them are gone already."""
-    sums, counts, alive = _sums(group, scores)
-    means = (sums / counts.clamp_min(1)).float()
-    return means.masked_fill((counts > 0) & (alive == 0), -math.inf)
+    return _means(*_sums(group, scores))
+
+
+def _means(sums: Tensor, counts: Tensor, alive: Tensor) -> Tensor:
+    return (sums / counts.clamp_min(1)).float().masked_fill((counts > 0) & (alive == 0), -math.inf)
 
 
 def unit_sums(group: Group, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -76,10 +78,13 @@ def _channels(ctx: NetworkView, scores: Scores) -> Grouping:
     parameters = dict(ctx.module.named_parameters())
     units: dict[str, Units] = {}
     for group, weights in prunable_groups(ctx, coupling):
-        found = unit_scores(group, {name: scores[name] for name in weights})
-        units[group.layer] = Units(found, weights_per_unit(group, parameters), least=1)
+        sums, counts, alive = _sums(group, {name: scores[name] for name in weights})
+        size = weights_per_unit(group, parameters)
+        units[group.layer] = Units(_means(sums, counts, alive), size, least=1, scored=counts.float())
     if not units:
-        reasons = "; ".join(f"'{g.layer}': {g.whole}" for g in coupling.groups[:3] if g.whole)
+        reasons = "; ".join(
+            f"'{g.layer}': {g.refused_because}" for g in coupling.groups[:3] if g.refused_because
+        )
         raise ShrinkbenchError(
             f"no channels of this network can be removed ({reasons}); choose another structure"
         )
@@ -136,7 +141,7 @@ def readers(ctx: NetworkView, coupling: Coupling) -> list[Reader]:
     return sorted(found.values(), key=lambda reader: order.index(reader.weight))
 
 
-def _chained(ctx: NetworkView, scores: Scores) -> Grouping:
+def _chain(ctx: NetworkView, scores: Scores) -> Grouping:
     inside = {reader.key for reader in readers(ctx, couple(ctx.module, ctx.input_shape))}
     whole = _channels(ctx, scores)
     units = {layer: found for layer, found in whole.units.items() if layer in inside}
@@ -153,7 +158,7 @@ chained_channels = STRUCTURES.add(
     Structure(
         "chained-channels",
         "channels that one layer produces and one layer reads; residual streams stay whole",
-        _chained,
+        _chain,
         overlapping=True,
     ),
 )
@@ -188,10 +193,11 @@ def _branches(ctx: NetworkView, scores: Scores) -> Grouping:
             "another structure"
         )
     parameters = dict(ctx.module.named_parameters())
-    units = {
-        first: Units(_mean(scores[n] for n in names if n in ctx.weights).reshape(1), _count(names, parameters))
-        for first, names in members.items()
-    }
+    units: dict[str, Units] = {}
+    for first, names in members.items():
+        weights = [name for name in names if name in ctx.weights]
+        mean = _mean(scores[name] for name in weights).reshape(1)
+        units[first] = Units(mean, _count(names, parameters), scored=_count(weights, parameters))
 
     def expand(keep: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return {
@@ -210,7 +216,7 @@ def _mean(scores: Iterable[Tensor]) -> Tensor:
     return flat.new_tensor(-math.inf) if bool(gone.all()) else flat.masked_fill(gone, 0).mean()
 
 
-def _count(names: tuple[str, ...], parameters: Mapping[str, nn.Parameter]) -> int:
+def _count(names: Iterable[str], parameters: Mapping[str, nn.Parameter]) -> int:
     return sum(parameters[name].numel() for name in names)
 
 
@@ -223,4 +229,5 @@ branches = STRUCTURES.add(
         overlapping=True,
         one_per_layer=True,
     ),
+    aliases=("residual-blocks",),
 )

@@ -28,7 +28,7 @@ OLD_NETWORKS = frozenset(
 )
 LARGE_DATASETS = frozenset({"imagenet", "places365"})
 
-Cell = tuple[str, str, str]
+GridCell = tuple[str, str, str]
 """Task, method and amount."""
 
 
@@ -100,9 +100,9 @@ class Evidence:
         return {m: self.by_key[k].spec.method for m, k in zip(rows["method"], rows["key"], strict=True)}
 
     @cached_property
-    def cells(self) -> Mapping[Cell, tuple[RunResult, ...]]:
+    def cells(self) -> Mapping[GridCell, tuple[RunResult, ...]]:
         """Finished runs that prune by task, method and amount, in order of the compression reached."""
-        found: dict[Cell, list[RunResult]] = defaultdict(list)
+        found: dict[GridCell, list[RunResult]] = defaultdict(list)
         rows = self.observations.pruned
         columns = (rows[c] for c in ("task", "method", "amount", "key"))
         for task, method, amount, key in zip(*columns, strict=True):
@@ -175,7 +175,9 @@ class Evidence:
                 run.key
                 for other in others
                 for run in self.cells.get((task, other, amount), ())
-                if agree(own.get(run.spec.seed, {}), run.layers, drawn=not run.spec.method.allocation.exact)
+                if keep_alike(
+                    own.get(run.spec.seed, {}), run.layers, drawn=not run.spec.method.allocation.exact
+                )
             ]
         return found
 
@@ -189,13 +191,13 @@ def _loss(run: RunResult, control: RunResult) -> float:
     return before - after if objective.metric(objective.headline).direction == "higher" else after - before
 
 
-def agree(
+def keep_alike(
     first: Mapping[str, LayerDensity], second: Mapping[str, LayerDensity], *, drawn: bool = False
 ) -> bool:
     """Whether two runs keep equally much of every layer, to the weight or (``drawn``) up to chance.
 
     >>> one, two = {"a": LayerDensity(kept=50, total=100)}, {"a": LayerDensity(kept=52, total=100)}
-    >>> agree(one, two), agree(one, two, drawn=True)
+    >>> keep_alike(one, two), keep_alike(one, two, drawn=True)
     (False, True)
     """
     if not first or first.keys() != second.keys():

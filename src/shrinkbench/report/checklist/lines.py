@@ -10,7 +10,7 @@ from typing import Literal
 
 from shrinkbench.report.checklist.evidence import Evidence
 
-Status = Literal["satisfied", "violated", "undecidable"]
+LineStatus = Literal["satisfied", "violated", "undecidable"]
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Decision:
     satisfy the line: runs to add where it is violated, the author's sentence where it is not decidable.
     """
 
-    status: Status
+    status: LineStatus
     evidence: tuple[str, ...]
     runs: tuple[str, ...] = ()
     figure: str = ""
@@ -37,21 +37,21 @@ class Line:
     source: str
     group: str
     text: str
-    status: Status
+    status: LineStatus
     evidence: tuple[str, ...]
     runs: tuple[str, ...]
     figure: str
     needed: str
 
 
-Decide = Callable[[Evidence], Decision]
-RULES: dict[str, Decide] = {}
+Rule = Callable[[Evidence], Decision]
+RULES: dict[str, Rule] = {}
 
 
-def rule(name: str) -> Callable[[Decide], Decide]:
+def rule(name: str) -> Callable[[Rule], Rule]:
     """Register the decorated function as what decides the line ``name`` of lines.toml."""
 
-    def register(decide: Decide) -> Decide:
+    def register(decide: Rule) -> Rule:
         RULES[name] = decide
         return decide
 

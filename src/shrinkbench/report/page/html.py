@@ -18,13 +18,14 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
 from shrinkbench.plotting import FORMATS
 from shrinkbench.report import checklist as checklists
-from shrinkbench.report.beside import Task, drawing_beside
+from shrinkbench.report.beside import Drawing, drawing_beside
 from shrinkbench.report.diagram import RANKING, critical_difference_svg, write_ranking
 from shrinkbench.report.figures import ACCURACIES, FIGURES, figure_name, write_tradeoffs
 from shrinkbench.report.page.citations import bibtex, cite
-from shrinkbench.report.page.origin import trace
+from shrinkbench.report.page.origin import trace_origin
 from shrinkbench.report.page.payload import as_script, build_payload
 from shrinkbench.report.page.published import (
     as_data_uri,
@@ -42,7 +43,7 @@ from shrinkbench.report.tables import TEXTS, Table, p_value
 from shrinkbench.report.verdict import BASES, Verdict, Win, reach_verdict
 from shrinkbench.results.frame import to_frame
 from shrinkbench.results.record import RunResult
-from shrinkbench.results.store import Plan, Problem, existing_store, write_atomically
+from shrinkbench.results.store import Plan, Problem, existing_store
 
 
 @dataclass(frozen=True)
@@ -103,8 +104,8 @@ def write_report(
             **_facts(store_dir, results, problems, plan, evidence.observations),
             **_judgement(results, evidence),
             **_verdict(verdict, evidence.observations),
-            "tables_by_group": _grouped(tables),
-            "origin": trace(results, plan),
+            "tables_by_group": _group_tables(tables),
+            "origin": trace_origin(results, plan),
             "citations": citations,
             "bibtex": bibtex(citations),
         }
@@ -122,7 +123,7 @@ def write_report(
     return WrittenReport(index, (index, *written), len(results), skipped)
 
 
-def _leave_out(task: Task) -> None:
+def _leave_out(task: Drawing) -> None:
     """Draw nothing."""
 
 
@@ -241,7 +242,7 @@ def _verdict(verdict: Verdict, observations: Observations) -> dict[str, Any]:
     }
 
 
-def _breakable(text: str) -> Markup:
+def _make_breakable(text: str) -> Markup:
     """Text that may wrap after an underscore, as long method names need on a phone."""
     return Markup("_<wbr>").join(text.split("_"))
 
@@ -256,7 +257,7 @@ def _lead(win: Win) -> str:
     return f"{lead} [{100 * win.low:.2f}, {100 * win.high:.2f}]".replace("-", "−")
 
 
-def _grouped(tables: Sequence[Table]) -> list[tuple[str, list[Table], bool]]:
+def _group_tables(tables: Sequence[Table]) -> list[tuple[str, list[Table], bool]]:
     """Tables under their headings; long groups and top-5 are folded."""
     groups: dict[str, list[Table]] = {}
     for table in tables:
@@ -294,7 +295,7 @@ def render_page(template: str, **values: Any) -> str:
         **values,
         **{name: (assets / file).read_text(encoding="utf-8") for name, file in texts.items()},
         lead=_lead,
-        breakable=_breakable,
+        breakable=_make_breakable,
         formats=_formats,
         as_data_uri=as_data_uri,
         version=_version(),

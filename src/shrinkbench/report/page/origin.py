@@ -54,7 +54,7 @@ class Origin:
     experiments: tuple[tuple[str, str], ...]
 
 
-def trace(results: Sequence[RunResult], plan: Plan | None) -> Origin:
+def trace_origin(results: Sequence[RunResult], plan: Plan | None) -> Origin:
     """Collect the origin of ``results``; ``plan`` adds the experiment files."""
     started = sorted(r.provenance.started for r in results)
     recipes: list[Value] = [r.spec.recipe for r in results]

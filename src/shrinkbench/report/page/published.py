@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
+from shrinkbench.files import write_atomically
 from shrinkbench.plotting import FORMATS
-from shrinkbench.results.store import write_atomically
 from shrinkbench.spec import Value
 
 

@@ -64,7 +64,7 @@ def paired_areas(observations: Observations, axis: str, metric: str = "top1") ->
     return differences
 
 
-def _telling(observations: Observations, *methods: str) -> bool:
+def _tells_more(observations: Observations, *methods: str) -> bool:
     """Whether no method of a pair is chance: of several findings, those say more."""
     return not observations.chance.intersection(methods)
 
@@ -81,7 +81,7 @@ def metrics_not_interchangeable(observations: Observations) -> Iterator[Pitfall]
             better, worse = (first, second) if sign > 0 else (second, first)
             size, speed = abs(mean(at_size)), abs(mean(at_speed))
             flips[task].append(
-                (_telling(observations, better, worse), min(size, speed), better, worse, size, speed)
+                (_tells_more(observations, better, worse), min(size, speed), better, worse, size, speed)
             )
     for task, found in flips.items():
         *_, better, worse, size, speed = max(found)
@@ -111,11 +111,11 @@ def order_varies_with_amount(observations: Observations) -> Iterator[Pitfall]:
         pairs = list(itertools.combinations(methods, 2))
         gaps = {pair: _gaps(*(by_method[m] for m in pair)) for pair in pairs}
         signs = _clear_signs(gaps)
-        crossings = [c for pair in pairs if (c := _crossing(*pair, gaps[pair], signs[pair])) is not None]
+        crossings = [c for pair in pairs if (c := _find_crossing(*pair, gaps[pair], signs[pair])) is not None]
         if not crossings:
             continue
         _, better, worse, low, low_gap, high, high_gap = max(
-            crossings, key=lambda c: (_telling(observations, c[1], c[2]), c[0])
+            crossings, key=lambda c: (_tells_more(observations, c[1], c[2]), c[0])
         )
         yield Pitfall(
             kind="order-varies-with-amount",
@@ -174,7 +174,7 @@ def _sign(differences: Sequence[float], p: float) -> int:
 Crossing = tuple[float, str, str, float, float, float, float]
 
 
-def _crossing(
+def _find_crossing(
     first: str, second: str, gaps: Mapping[float, Sequence[float]], signs: Mapping[float, int]
 ) -> Crossing | None:
     """(clarity, better at low, better at high, low level, its gap, high level, its gap), or nothing."""
@@ -206,7 +206,7 @@ def order_varies_with_task(observations: Observations) -> Iterator[Pitfall]:
         for here, there in itertools.product(for_first, for_second):
             if places[here] != places[there]:
                 clarity = min(for_first[here], -for_second[there])
-                found.append((_telling(observations, first, second), clarity, first, second, here, there))
+                found.append((_tells_more(observations, first, second), clarity, first, second, here, there))
     if found:
         *_, first, second, here, there = max(found)
         here_gap, there_gap = signs[first, second][here], signs[first, second][there]
@@ -290,7 +290,7 @@ def _reversal(
             across = _by_seed(table, (good, worse), (bad, better))
             if clear_sign(across) > 0:
                 found.append((better, worse, good, bad, mean(across)))
-    return max(found, key=lambda f: (_telling(observations, f[0], f[1]), f[4])) if found else None
+    return max(found, key=lambda f: (_tells_more(observations, f[0], f[1]), f[4])) if found else None
 
 
 def _by_seed(table: pd.DataFrame, first: tuple[str, str], second: tuple[str, str]) -> list[float]:

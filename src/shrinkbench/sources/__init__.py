@@ -1,0 +1,21 @@
+"""Which code from outside this package a result depends on, and its digest.
+
+What a plug-in registers behaves as the plug-in's files say. They are part of the key of a run, so that the
+result of an older version is never taken for that of the present one.
+"""
+
+from shrinkbench.sources.callables import origins_in, same_value
+from shrinkbench.sources.loading import load_file, unload_file
+from shrinkbench.sources.origin import Origin, digest_of, origin_of_caller, origin_of_file, origin_of_maker
+
+__all__ = [
+    "Origin",
+    "digest_of",
+    "load_file",
+    "origin_of_caller",
+    "origin_of_file",
+    "origin_of_maker",
+    "origins_in",
+    "same_value",
+    "unload_file",
+]

@@ -1,0 +1,176 @@
+"""Where code stands that registers something, and the digest of what stands there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import linecache
+import os
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import CodeType, FrameType
+from typing import Any
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.sources.imports import PACKAGE, holds_libraries, home_of, modules_beside
+
+_STANDARD_LIBRARY = Path(os.__file__).resolve().parent
+_MODULES: dict[Path, dict[str, Path]] = {}  # file -> it and its neighbours, by module
+_CONTENT: dict[Path, str] = {}  # file -> SHA-256 of what it held when it was first seen
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Code outside this package: whole files, and digests of code that has none (interactive sessions)."""
+
+    files: frozenset[Path] = frozenset()
+    codes: frozenset[str] = frozenset()
+
+    def __or__(self, other: Origin) -> Origin:
+        return Origin(self.files | other.files, self.codes | other.codes)
+
+
+def origin_of_caller() -> Origin | None:
+    """The code outside this package that called it; ``None`` where the package itself did when it was imported.
+
+    Where a helper of a plug-in registers on its behalf, both belong to the origin.
+    """
+    found: Origin | None = None
+    first: Path | None = None
+    for frame in _frames(sys._getframe(1)):
+        own = is_own(frame.f_globals.get("__name__", ""))
+        if not own and not is_standard(frame.f_code.co_filename):
+            file = file_of(frame.f_code)
+            if found is None:
+                found, first = origin_of_code(frame.f_code, frame.f_globals), file
+            elif file is not None and first is not None and home_of(first).holds(file):
+                found |= origin_of_file(file)
+        if frame.f_code.co_name == "<module>" and (own or found is not None):
+            return found
+    return found
+
+
+def origin_of_maker() -> Origin | None:
+    """The outside code that makes the value whose ``__post_init__`` asks; ``None``: this package."""
+    for frame in _frames(sys._getframe(1)):
+        code = frame.f_code
+        if code.co_name not in ("__init__", "__post_init__") and not is_standard(code.co_filename):
+            return None if is_own(frame.f_globals.get("__name__")) else origin_of_caller()
+    return None
+
+
+def _frames(frame: FrameType | None) -> Iterator[FrameType]:
+    while frame is not None:
+        yield frame
+        frame = frame.f_back
+
+
+def is_own(module: object) -> bool:
+    """Whether the module of this name belongs to this package."""
+    return isinstance(module, str) and (module == PACKAGE or module.startswith(f"{PACKAGE}."))
+
+
+@lru_cache(maxsize=4096)
+def is_standard(filename: str) -> bool:
+    """Whether the file belongs to Python itself."""
+    if filename.startswith("<"):
+        return filename.startswith("<frozen ")
+    file = Path(filename).resolve()
+    return file.is_relative_to(_STANDARD_LIBRARY) and not holds_libraries(file.parent)
+
+
+def file_of(code: CodeType) -> Path | None:
+    """The file that ``code`` was read from; ``None`` in interactive sessions."""
+    file = Path(code.co_filename)
+    return file.resolve() if file.is_file() else None
+
+
+def origin_of_file(file: Path) -> Origin:
+    """``file`` with the neighbours that it imports; what they hold now is what counts."""
+    modules_of(file)
+    return Origin(files=frozenset({file}))
+
+
+def origin_of_code(code: CodeType, names: dict[str, Any] | None = None) -> Origin:
+    """The file of ``code``; else the text that it was typed as, or the code itself."""
+    file = file_of(code)
+    if file is not None:
+        return origin_of_file(file)
+    lines = linecache.getlines(code.co_filename, names)
+    return Origin(codes=frozenset({_sha("".join(lines).encode()) if lines else digest_of_code(code)}))
+
+
+def digest_of_code(code: CodeType) -> str:
+    """SHA-256 of what ``code`` does, nested functions included: neither its place nor any address."""
+    return _sha(json.dumps(_content(code)).encode())
+
+
+def _content(value: object) -> object:
+    if isinstance(value, CodeType):
+        names = [*value.co_names, *value.co_varnames, *value.co_freevars]
+        return ["code", value.co_code.hex(), names, [_content(constant) for constant in value.co_consts]]
+    if isinstance(value, tuple):
+        return ["tuple", *(_content(member) for member in value)]
+    if isinstance(value, frozenset):
+        return ["set", *sorted(json.dumps(_content(member)) for member in value)]
+    return [type(value).__name__, repr(value)]  # a constant of the language: its text has no address
+
+
+def modules_of(file: Path) -> dict[str, Path]:
+    """``file`` and the neighbours that it imports, by module, as they were when ``file`` was first seen."""
+    if file not in _MODULES:
+        found = modules_beside(file)
+        for path in found.values():
+            if path not in _CONTENT:
+                _CONTENT[path] = _sha(path.read_bytes())
+        _MODULES[file] = found
+    return _MODULES[file]
+
+
+def is_known(file: Path) -> bool:
+    """Whether ``file`` belongs to an origin."""
+    return file in _CONTENT
+
+
+def forget(file: Path) -> None:
+    """Let ``file``, which could not be loaded, be mended and loaded again with its neighbours."""
+    kept = {path for other, modules in _MODULES.items() if other != file for path in modules.values()}
+    for path in _MODULES.pop(file, {}).values():
+        if path not in kept:
+            _CONTENT.pop(path, None)
+
+
+def unchanged(file: Path) -> str:
+    """SHA-256 of ``file``; refused where that is no longer what it held when it was loaded."""
+    try:
+        now = _sha(file.read_bytes())
+    except OSError:
+        now = "gone"
+    if now != _CONTENT.setdefault(file, now):
+        raise ShrinkbenchError(
+            f"the file {file} has changed since it was loaded, and the old code still runs here; start again"
+        )
+    return now
+
+
+def digest_of(origins: Iterable[Origin | None]) -> str | None:
+    """SHA-256 over all code of ``origins``, whatever their order; ``None`` where there is none.
+
+    Files count by content, byte for byte, and by their place relative to the plug-in: a folder can be moved.
+    Raises ``ShrinkbenchError`` where a file has changed since it was loaded.
+    """
+    parts: set[tuple[str, str]] = set()
+    for origin in origins:
+        if origin is not None:
+            parts |= {("", code) for code in origin.codes}
+            for file in origin.files:
+                root = home_of(file).root
+                parts |= {(p.relative_to(root).as_posix(), unchanged(p)) for p in modules_of(file).values()}
+    return _sha(json.dumps(sorted(parts)).encode()) if parts else None
+
+
+def _sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,335 @@
+"""What every registered method, structure, allocation, schedule and fine-tuning mode must do.
+
+Registering something is enough to be tested here. A method may refuse a network, in one sentence that says
+why; a network of either kind must be left for it.
+"""
+
+import copy
+import itertools
+import re
+
+import pytest
+import torch
+from places import ROOT
+from sample_networks import ConvNet, Odd, ViT, batches, largest_unit, seeded
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.pruning import FINETUNINGS, METHODS, PruningMethod, prunable_names, prune
+from shrinkbench.pruning.allocations.rules import ALLOCATIONS
+from shrinkbench.pruning.schedules.schedule import SCHEDULES
+from shrinkbench.pruning.units import STRUCTURES
+
+NAMES = [name for name in METHODS if not name.startswith("doctest")]
+NETWORKS = {"convolutional": ConvNet, "transformer": ViT}
+SHAPE = (3, 8, 8)
+# Structures that leave much of a network whole.
+SPANNING = {"heads", "neurons", "branches", "chained-channels", "scaled-channels"}
+SPANNING |= {"convolution-weights"}
+BIB = ROOT / "docs" / "references.bib"
+
+
+def target_for(method, whole=2.2):
+    return 1.15 if method.structure.name in SPANNING else whole
+
+
+def decide(name, module, compression, *, data=None, seed=0, **options):
+    """Masks, or ``None`` where the method refuses the network in one sentence."""
+    try:
+        return prune(
+            module,
+            name,
+            compression=compression,
+            batches=batches(2, 4) if data is None else data,
+            generator=torch.Generator().manual_seed(seed),
+            **options,
+            one_shot=True,
+        )
+    except ShrinkbenchError as error:
+        sentence = str(error)
+    assert re.search(r"; (choose|use|pass|the largest possible target) ", sentence), sentence  # says what to do
+    assert "\n" not in sentence
+    return None
+
+
+def kept(module, masks):
+    total = sum(p.numel() for p in module.parameters())
+    return total - (masks.total - masks.kept)
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_budget_is_met(name, kind):
+    method, module = METHODS.get(name), seeded(NETWORKS[kind])
+    compression = target_for(method)
+    masks = decide(name, module, compression)
+    if masks is None:
+        other = next(make for other, make in NETWORKS.items() if other != kind)
+        assert decide(name, seeded(other), compression) is not None
+        return
+    target = sum(p.numel() for p in module.parameters()) / compression
+    assert masks.keys() >= set(prunable_names(module, input_shape=SHAPE))
+    if not method.allocation.exact:
+        assert abs(kept(module, masks) - target) < 5 * (masks.total / 4) ** 0.5
+    elif method.structure.name == "weights" or method.structure.pattern:
+        assert abs(kept(module, masks) - target) <= 0.5
+    else:
+        assert target - largest_unit(method, module) < kept(module, masks) <= target + 0.5
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("name", NAMES)
+def test_masks_are_nested_over_an_iterative_schedule(name, kind):
+    """The network changes in between, and what was removed does not come back."""
+    method, module = METHODS.get(name), seeded(NETWORKS[kind])
+    last = target_for(method, 2.4)
+    masks = None
+    for iteration, compression in enumerate((1 + (last - 1) / 2, last)):
+        new = decide(name, module, compression, seed=iteration, masks=masks, iteration=iteration)
+        if new is None:
+            return
+        assert masks is None or new.within(masks)
+        if method.allocation.exact and (method.structure.name == "weights" or method.structure.pattern):
+            target = sum(p.numel() for p in module.parameters()) / compression
+            assert abs(kept(module, new) - target) <= 0.5
+        masks = new
+        masks.apply(module)
+        with torch.no_grad():
+            for parameter_name, parameter in module.named_parameters():
+                noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(iteration))
+                parameter.add_(0.02 * noise * masks.get(parameter_name, True))
+
+
+def photograph(module):
+    return {
+        "tensors": {n: t.clone() for n, t in module.state_dict().items()},
+        "modes": [child.training for child in module.modules()],
+        "hooks": [
+            len(c._forward_hooks) + len(c._forward_pre_hooks) + len(c._backward_hooks) for c in module.modules()
+        ],
+        "gradients": {n: None if p.grad is None else p.grad.clone() for n, p in module.named_parameters()},
+        "trainable": [p.requires_grad for p in module.parameters()],
+        "identity": [(id(p), p.data_ptr(), p._version) for p in module.parameters()],
+        "random": torch.get_rng_state(),
+        "switches": (torch.is_grad_enabled(), torch.backends.mha.get_fastpath_enabled()),
+    }
+
+
+def same(a, b):
+    if isinstance(a, torch.Tensor):
+        return isinstance(b, torch.Tensor) and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    return a == b
+
+
+class Loader:
+    """Draws from the global random state when it is read, as torch's own loader does."""
+
+    def __iter__(self):
+        torch.rand(3)
+        return iter(batches(2, 4))
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("name", NAMES)
+def test_the_network_is_left_untouched(name, kind):
+    module = seeded(NETWORKS[kind])
+    module.train()
+    next(module.children()).eval()
+    module(batches(1)[0][0]).sum().backward()
+    before = photograph(module)
+    decide(name, module, target_for(METHODS.get(name)), data=Loader())
+    after = photograph(module)
+    for aspect in before:
+        assert same(before[aspect], after[aspect]), aspect
+
+
+def is_random(method):
+    return method.score.__name__ in ("random", "obd_hutchinson")
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("name", NAMES)
+def test_masks_depend_on_the_seed_only_where_the_method_is_random(name, kind):
+    method, module = METHODS.get(name), seeded(NETWORKS[kind])
+    compression = target_for(method)
+    first = decide(name, module, compression, seed=1)
+    if first is None:
+        return
+    torch.manual_seed(12345)  # the global state has no say
+    again, other = (decide(name, module, compression, seed=s) for s in (1, 2))
+    assert first.equal(again)
+    for key, value in first.new_weights.items():
+        assert torch.equal(value, again.new_weights[key]), key
+    assert first.equal(other) != is_random(method)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tied_reused_and_frozen_layers(name):
+    """A reused module, a weight that two layers share, and one that is not trained."""
+    module = seeded(Odd)
+    before = copy.deepcopy(module.state_dict())
+    masks = decide(name, module, target_for(METHODS.get(name)))
+    assert all(torch.equal(t, before[n]) for n, t in module.state_dict().items())
+    if masks is None:
+        return
+    assert "tied.weight" not in masks  # pruned once, under its first name
+    masks.apply(module)
+    assert module.tied.weight is module.again.weight
+    assert not module.tied.weight[~masks["again.weight"]].any()
+    assert not module.frozen.weight.requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, pytest.param(torch.float16, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kind", ["convolutional", pytest.param("transformer", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", NAMES)
+def test_half_precision(name, kind, dtype):
+    method, module = METHODS.get(name), seeded(NETWORKS[kind]).to(dtype)
+    compression = target_for(method)
+    masks = decide(name, module, compression)
+    if masks is None:
+        assert decide(name, seeded(NETWORKS[kind]), compression) is None  # for another reason
+        return
+    target = sum(p.numel() for p in module.parameters()) / compression
+    slack = 5 * (masks.total / 4) ** 0.5 if not method.allocation.exact else largest_unit(method, module)
+    assert abs(kept(module, masks) - target) <= slack
+    masks.apply(module)
+    assert all(p.dtype == dtype for p in module.parameters())
+    assert all(bool(p.isfinite().all()) for p in module.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lazy_parameters_are_refused_in_one_sentence(name):
+    module = torch.nn.Sequential(torch.nn.LazyConv2d(4, 3), torch.nn.Flatten(), torch.nn.LazyLinear(2))
+    with pytest.raises(ShrinkbenchError, match="is lazy and has no shape yet; run one batch through"):
+        prune(module, name, compression=2, batches=batches(1), one_shot=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_biases_and_the_classifier_can_be_pruned(name):
+    method, module = METHODS.get(name), seeded(ConvNet)
+    if method.structure.name in SPANNING or method.structure.name == "input-channels":
+        pytest.skip(f"structure {method.structure.name} holds no biases")
+    compression = 2.0
+    masks = decide(name, module, compression, prune_biases=True, prune_classifier=True)
+    if masks is None:
+        return
+    assert {"fc.weight", "fc.bias", "grouped.bias"} <= masks.keys()
+    target = sum(p.numel() for p in module.parameters()) / compression
+    slack = 5 * (masks.total / 4) ** 0.5 if not method.allocation.exact else 144
+    assert abs(kept(module, masks) - target) <= slack
+
+
+def test_there_are_many_methods_and_none_is_another_under_a_new_name():
+    assert len(NAMES) >= 40
+    axes = {}
+    for name in NAMES:
+        axes.setdefault(METHODS.get(name).axes, []).append(name)
+    assert {a: names for a, names in axes.items() if len(names) > 1} == {}
+
+
+def test_no_score_is_another_under_a_new_name():
+    """Methods that differ in their score alone decide differently on some network."""
+    alike = {}
+    for name in NAMES:
+        structure, _, *others = METHODS.get(name).axes
+        alike.setdefault((structure, *others), []).append(name)
+    networks = [seeded(ConvNet), seeded(ViT)]
+    for names in alike.values():
+        if len(names) < 2:
+            continue
+        compression = target_for(METHODS.get(names[0]), 1.7)
+        masks = {name: [decide(name, module, compression) for module in networks] for name in names}
+        for first, second in itertools.combinations(names, 2):
+            assert any(
+                (a is None) != (b is None) or (a is not None and not a.equal(b))
+                for a, b in zip(masks[first], masks[second], strict=True)
+            ), (first, second)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_method_is_documented(name):
+    method = METHODS.get(name)
+    assert method.name == name
+    assert method.summary.endswith("."), "the first line of the score's docstring describes it"
+    assert method.reference, "cite the publication"
+    assert re.search(rf"@\w+{{{re.escape(method.reference)},", BIB.read_text(encoding="utf-8")), (
+        method.reference
+    )
+    assert set(method.needs) <= {"data", "labels", "gradients"}
+    spec = method.spec
+    assert (spec.structure, spec.score, spec.allocation, spec.schedule, spec.finetuning) == method.axes
+    assert spec.source is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_needs_are_true(name):
+    """A method that says it needs no data runs without; one that needs labels says so."""
+    method, module = METHODS.get(name), seeded(ConvNet)
+    if method.structure.name in ("heads", "neurons", "chained-channels"):
+        module = seeded(ViT)
+    compression = target_for(method)
+    if "data" not in method.needs:
+        prune(module, name, compression=compression, input_shape=SHAPE, one_shot=True)
+        return
+    with pytest.raises(ShrinkbenchError, match="scores weights on data, and none was given"):
+        prune(module, name, compression=compression, input_shape=SHAPE, one_shot=True)
+    if "labels" not in method.needs:
+        data = batches(2, 4)
+        changed = [(x, torch.zeros_like(y)) for x, y in data]
+        by_one, by_other = (decide(name, module, compression, data=d) for d in (data, changed))
+        assert by_one.equal(by_other)
+
+
+def magnitude(ctx):
+    return {name: w.abs() for name, w in ctx.weights.items()}
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("structure", list(STRUCTURES))
+def test_every_structure(structure, kind):
+    """Kept units give back whole masks, the budget holds, and the network still runs."""
+    method = PruningMethod(name="test", score=magnitude, structure=STRUCTURES.get(structure))
+    module = seeded(NETWORKS[kind])
+    masks = decide(method, module, target_for(method, 1.8))
+    if masks is None:
+        return
+    target = sum(p.numel() for p in module.parameters()) / target_for(method, 1.8)
+    assert target - largest_unit(method, module) < kept(module, masks) <= target + 0.5
+    masks.apply(module)
+    assert bool(module.eval()(batches(1)[0][0]).isfinite().all())
+    everything = decide(method, module, 1.0)
+    assert everything.kept == everything.total
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+@pytest.mark.parametrize("allocation", list(ALLOCATIONS))
+def test_every_allocation(allocation, kind):
+    """Spends the budget at every target, and a smaller budget keeps no more of any layer (up to rounding)."""
+    method = PruningMethod(name="test", score=magnitude, allocation=ALLOCATIONS.get(allocation))
+    if not method.allocation.exact:
+        return
+    module = seeded(NETWORKS[kind])
+    total = sum(p.numel() for p in module.parameters())
+    counts = None
+    for compression in (1.01, 1.3, 1.9, 2.4):
+        masks = decide(method, module, compression)
+        assert abs(kept(module, masks) - total / compression) <= 0.5
+        new = {name: int(mask.sum()) for name, mask in masks.items()}
+        assert counts is None or all(new[name] <= counts[name] + 1 for name in new)
+        counts = new
+
+
+@pytest.mark.parametrize("schedule", list(SCHEDULES))
+def test_every_schedule_rises_to_the_target(schedule):
+    for target in (1.1, 2.0, 4, 32, 1000.0):
+        steps = SCHEDULES.get(schedule)(target)
+        assert steps[-1] == target
+        assert all(1 < a < b for a, b in itertools.pairwise(steps))
+
+
+def test_every_entry_describes_itself():
+    for registry in (STRUCTURES, ALLOCATIONS, SCHEDULES, FINETUNINGS):
+        for name, entry in registry.items():
+            assert entry.name == name
+            assert len(entry.description) > 10, name

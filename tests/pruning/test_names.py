@@ -1,0 +1,111 @@
+"""Names that compose: what a variant or a control is called is what it does, or it is refused."""
+
+import warnings
+
+import pytest
+import torch
+from sample_networks import seeded
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.models.cifar_resnet import CifarResNet, full_widths
+from shrinkbench.pruning import METHODS, prune, pruning_method
+from shrinkbench.pruning.allocations.rules import ALLOCATIONS
+from shrinkbench.pruning.masks import Masks
+from shrinkbench.pruning.method import SCORES, decided_by
+from shrinkbench.pruning.units import STRUCTURES
+
+# Scores by the first method that has them.
+FIRST = {METHODS.get(n).score.__name__: n for n in reversed(list(METHODS)) if "doctest" not in n}
+ALIKE = {
+    "lamp[allocation=lamp]",  # the score is the allocation
+    # A network of three residual blocks leaves them no choice.
+    "sparse_structure_selection[allocation=layerwise]",
+    "sparse_structure_selection[allocation=erdos-renyi-kernel]",
+}
+
+
+@pytest.fixture(scope="module")
+def decided():
+    """Masks of a small ResNet at compression 1.5, by name of the method."""
+    network = seeded(lambda: CifarResNet(full_widths(8), 10, shortcut="A"))
+    generator = torch.Generator().manual_seed(0)
+    batches = [
+        (torch.randn(4, 3, 8, 8, generator=generator), torch.randint(10, (4,), generator=generator))
+        for _ in range(2)
+    ]
+
+    def decide(name):
+        drawn = torch.Generator().manual_seed(1)
+        with warnings.catch_warnings(action="ignore"):
+            return prune(network, name, compression=1.5, batches=batches, generator=drawn, one_shot=True)
+
+    return decide
+
+
+def equal(one, other):
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize("axis", ["allocation", "structure"])
+@pytest.mark.parametrize(
+    "score",
+    [
+        pytest.param(s, marks=() if s == "magnitude" or METHODS.get(n).decides else pytest.mark.slow)
+        for s, n in FIRST.items()
+    ],
+)
+def test_an_axis_that_is_changed_changes_the_masks_or_is_refused(decided, score, axis):
+    method = METHODS.get(FIRST[score])
+    registry = {"allocation": ALLOCATIONS, "structure": STRUCTURES}[axis]
+    try:
+        base = decided(method.name)
+    except ShrinkbenchError:  # no attention, say
+        pytest.skip(f"{method.name} does not apply to a ResNet")
+    # The only linear layer here is the classifier, which stays: weights are weights of convolutions.
+    others = [v for v in registry if v not in (getattr(method, axis).name, "convolution-weights")]
+    if axis == "structure" and method.structure.name == "convolution-weights":
+        others.remove("weights")
+    told = 0
+    for value in others:
+        name = f"{method.name}[{axis}={value}]"
+        try:
+            masks = decided(name)
+        except ShrinkbenchError:
+            told += 1
+        else:
+            assert not equal(masks, base) or name in ALIKE, name
+    if axis in method.decides:
+        assert told == len(others)
+
+
+@pytest.mark.parametrize("score", [s for s in SCORES if "doctest" not in s])
+def test_a_control_has_the_proportions_of_its_method_or_is_refused(decided, score):
+    if decided_by(SCORES.get(score).function):
+        with pytest.raises(ShrinkbenchError, match="decides for itself"):
+            decided(f"{score}@global_magnitude")
+        return
+    masks, wanted = decided(f"{score}@global_magnitude"), decided("global_magnitude")
+    assert {n: int(masks[n].sum()) for n in wanted} == {n: int(wanted[n].sum()) for n in wanted}
+
+
+def test_masks_of_a_plug_in_take_no_axis_from_outside(decided, monkeypatch):
+    for registry in (METHODS, SCORES):  # forget it afterwards
+        monkeypatch.setattr(registry, "_entries", dict(registry._entries))
+        monkeypatch.setattr(registry, "_spellings", dict(registry._spellings))
+
+    def turn_by_turn(ctx):
+        """Every other weight."""
+        return Masks({n: torch.arange(w.numel()).reshape(w.shape) % 2 == 0 for n, w in ctx.weights.items()})
+
+    pruning_method("weights_in_turn")(turn_by_turn)
+    assert decided("weights_in_turn").kept > 0
+    for name in ("weights_in_turn[allocation=lamp]", "turn_by_turn@global_magnitude"):
+        with pytest.raises(ShrinkbenchError, match="returns masks and takes no"):
+            decided(name)
+
+
+def test_independent_chance_takes_uniform_scores(decided):
+    with pytest.raises(ShrinkbenchError, match="draws by uniform scores"):
+        decided("global_magnitude[allocation=independent]")
+    with pytest.raises(ShrinkbenchError, match="leaves no N:M pattern"):
+        decided("random[structure=2:4]")

@@ -1,0 +1,28 @@
+"""What one run measures of its network."""
+
+from shrinkbench.models import build
+from shrinkbench.network.probe import weight_parameters
+from shrinkbench.results.store import ResultStore
+from shrinkbench.runner import sweep
+from shrinkbench.spec import ExperimentSpec, parse_value
+
+
+def test_the_histogram_holds_weights_that_multiply_inputs_alone(tmp_path):
+    """Channels take the scales and shifts of their batch norm with them: masked, but no weights."""
+    fields = {
+        "name": "test",
+        "dataset": "digits",
+        "model": "digits-cnn",
+        "method": "network_slimming",
+        "channels": 0.5,
+        "pretrain": {"epochs": 1},
+        "finetune": {"epochs": 1},
+        "train_images": 128,
+    }
+    sweep(parse_value(ExperimentSpec, fields, where="test"), tmp_path, device="cpu")
+    ((result,), _) = ResultStore(tmp_path).results()
+    weights = weight_parameters(build("digits-cnn"))
+    assert result.layers.keys() - weights.keys()  # batch norms have lost scales
+    histogram, masked = result.weight_histogram, result.layers.keys() & weights.keys()
+    assert sum(histogram.before) == sum(weights[name].numel() for name in masked)
+    assert sum(histogram.after) == sum(result.layers[name].kept for name in masked)

@@ -1,0 +1,146 @@
+"""Every experiment that comes with the package can be planned: names, recipes, epochs, part by part."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from places import ROOT
+
+from shrinkbench.datasets import DATASETS, Dataset
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.models import get_model, known_weights
+from shrinkbench.spec import IMAGENET_NORMALISATION, read_experiments
+
+planning = import_module("shrinkbench.runner.planning")  # the package exports the function of the same name
+FILES = sorted((ROOT / "experiments").glob("*.toml"))
+
+
+class AllData:
+    """A workspace that has every dataset, as far as planning looks at it."""
+
+    def dataset(self, name):
+        images = range(10**6)
+        return Dataset(
+            card=DATASETS.get(name), train=images, validation=images, test=images, revision="r", class_names=()
+        )
+
+
+@pytest.fixture(autouse=True)
+def published_weights(monkeypatch):
+    def locate(source, *, card):
+        assert source in [entry.name for entry in known_weights(card)], (card.name, source)
+        return SimpleNamespace(
+            name=source, sha256="0" * 64, normalisation=IMAGENET_NORMALISATION, path=Path(source)
+        )
+
+    monkeypatch.setattr(planning, "locate_weights", locate)
+
+
+def runs_of(path):
+    return [run for part in read_experiments(path) for run in planning.plan(part, AllData()).runs]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+def test_every_experiment_can_be_planned(path):
+    parts = read_experiments(path)
+    assert all(part.name.startswith(path.stem) for part in parts)  # the output folder has the file's name
+    runs = runs_of(path)
+    assert len({run.key for run in runs}) == len(runs) > 0
+
+
+# Liu et al. 2019, Section 3 and Appendices A, D and E; Scratch-E has the epochs of the large network.
+@pytest.mark.parametrize(
+    ("table", "dataset", "training", "finetuning"),
+    [
+        ("1", "cifar10", {160}, {40}),
+        ("1", "imagenet", {90}, {20}),
+        ("2", "imagenet", {90}, {20}),
+        ("3", "imagenet", {90}, {20}),
+        ("4", "cifar100", {160}, {40}),
+        ("5", "imagenet", {100}, set()),
+        ("6", "cifar10", {160}, {40}),
+        ("10", "cifar10", {200}, {200}),
+        ("13", "cifar10", {160}, {40}),
+        ("16", "cifar10", {160}, {40, 80, 160}),
+        ("17", "cifar10", {300}, {40}),
+    ],
+)
+def test_epochs_are_those_of_the_paper(table, dataset, training, finetuning):
+    path = next(p for p in FILES if p.stem == f"rethinking-table-{table}")
+    runs = [r for r in runs_of(path) if r.data.name == dataset]
+    large = {r.weights.recipe.epochs for r in runs if r.weights.recipe}
+    single = [r for r in runs if r.method.start == "initialisation" and not r.search]  # pruned while trained
+    anew = {r.recipe.epochs for r in [*single, *(r for r in runs if r.method.from_scratch)]}
+    tuned = {
+        r.recipe.epochs for r in runs if r not in single and r.method.finetuning.name in ("continue", "none")
+    }
+    assert large | anew == training
+    assert tuned == finetuning
+    seeds = {r.seed for r in runs}
+    assert seeds == ({0, 1, 2, 3, 4} if dataset.startswith("cifar") else {0})
+
+
+def test_scratch_is_doubled_at_most_on_imagenet_alone():
+    for number in (1, 2, 4, 6, 13):
+        path = next(p for p in FILES if p.stem == f"rethinking-table-{number}")
+        for run in runs_of(path):
+            if run.method.from_scratch:
+                assert run.recipe.largest_stretch == (2 if run.data.name == "imagenet" else None)
+
+
+@pytest.mark.parametrize("number", range(1, 22))
+def test_every_table_has_an_experiment_and_a_small_one(number):
+    """By its own file or by one whose description names it; Table 12 is detection, which is no sweep."""
+    if number == 12:
+        return
+    first = {11: 10, 14: 13, 15: 13, 18: 7, 19: 7, 20: 7, 21: 7}.get(number, number)
+    for suffix in ("", "-small"):
+        path = next(p for p in FILES if p.stem == f"rethinking-table-{first}{suffix}")
+        assert get_model(read_experiments(path)[0].model[0])
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("part = 3\n", "'part' has to be a list of tables"),
+        ('[[part]]\nmodel = "m"\n[[part]]\nname = "b"\n', "each part needs a name of its own"),
+        ('[[part]]\nname = "a"\n[[part]]\nname = "a"\n', "each part needs a name of its own"),
+        ('[[part]]\nname = "a"\ncolour = 1\n', "part 'a': unknown key 'colour'"),
+    ],
+)
+def test_parts_that_are_wrong_are_told(text, sentence, tmp_path):
+    file = tmp_path / "e.toml"
+    file.write_text('name = "e"\ndataset = "digits"\nmodel = "m"\nmethod = "random"\ncompression = 2\n' + text)
+    with pytest.raises(ShrinkbenchError, match=sentence):
+        read_experiments(file)
+
+
+def test_a_part_stands_in_place_of_the_file_and_overrides_win_over_both(tmp_path):
+    file = tmp_path / "e.toml"
+    file.write_text(
+        'name = "e"\ndataset = "digits"\nmodel = "m"\nmethod = "random"\ncompression = 2\n'
+        "[finetune]\nepochs = 3\n"
+        '[[part]]\nname = "a"\ncompression = 4\n[[part]]\nname = "b"\n[part.finetune]\nepochs = 5\n'
+    )
+    a, b = read_experiments(file, {"seed": [1, 2], "finetune.batch_size": 8})
+    assert (a.name, a.compression, a.finetune, a.seed) == (
+        "e-a",
+        (4.0,),
+        {"epochs": 3, "batch_size": 8},
+        (1, 2),
+    )
+    assert (b.name, b.compression, b.finetune) == ("e-b", (2.0,), {"epochs": 5, "batch_size": 8})
+
+
+@pytest.mark.parametrize("axes", ["finetuning=rewind-weights-0", "schedule=iterative-20,finetuning=scratch-b"])
+def test_weights_of_a_file_cannot_be_rewound(axes, tmp_path):
+    file = tmp_path / "e.toml"
+    file.write_text(
+        'name = "e"\ndataset = "imagenet"\nmodel = "torchvision/resnet50"\nweights = "IMAGENET1K_V1"\n'
+        f'compression = 2\nmethod = "global_magnitude[{axes}]"\n'
+    )
+    with pytest.raises(ShrinkbenchError, match="have no earlier epochs; use weights = 'pretrain'"):
+        runs_of(file)

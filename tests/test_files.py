@@ -1,0 +1,111 @@
+"""Files appear whole or not at all, in the place that was named, with the mode that the umask gives."""
+
+from __future__ import annotations
+
+import os
+import socket
+import stat
+from pathlib import Path
+
+import pytest
+import torch
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import check_target, write_atomically
+from shrinkbench.pruning import Masks
+from shrinkbench.training.checkpoint import save_checkpoint
+
+WRITERS = {
+    "bytes": lambda path: write_atomically(path, b"new"),
+    "function": lambda path: write_atomically(path, lambda place: place.write_text("new")),
+    "not durable": lambda path: write_atomically(path, b"new", durable=False),
+    "masks": lambda path: Masks({"w": torch.ones(3, dtype=torch.bool)}).save(path),
+    "checkpoint": lambda path: save_checkpoint(path, {"w": torch.ones(3)}),
+}
+each_writer = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)
+
+
+@each_writer
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o002, 0o664), (0o077, 0o600)])
+def test_the_mode_follows_the_umask(tmp_path, write, umask, mode):
+    before = os.umask(umask)
+    try:
+        write(tmp_path / "file")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "file").stat().st_mode) == mode
+
+
+@each_writer
+@pytest.mark.parametrize("step", ["fsync", "rename"])
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing(tmp_path, monkeypatch, write, step):
+    path = tmp_path / "file"
+    path.write_bytes(b"old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    if step == "fsync" and write is WRITERS["not durable"]:
+        return  # it does not wait for the disk
+    monkeypatch.setattr(*((os, "fsync") if step == "fsync" else (Path, "replace")), full)
+    with pytest.raises(ShrinkbenchError, match=r"cannot write .*No space left on device"):
+        write(path)
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_function_that_fails_leaves_nothing(tmp_path):
+    def halfway(place):
+        place.write_bytes(b"half")
+        raise KeyError("stopped")
+
+    with pytest.raises(KeyError):
+        write_atomically(tmp_path / "file", halfway)
+    assert list(tmp_path.iterdir()) == []
+
+
+@each_writer
+def test_what_is_not_a_file_is_refused_and_stays(tmp_path, write):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        (tmp_path / "link").symlink_to("/dev/null")
+        for name in ("pipe", "folder", "socket", "link"):
+            with pytest.raises(ShrinkbenchError, match="not a file that can be replaced"):
+                write(tmp_path / name)
+    assert (tmp_path / "pipe").is_fifo()
+    assert (tmp_path / "link").is_symlink()
+    assert Path("/dev/null").is_char_device()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "link", "pipe", "socket"]
+
+
+def test_a_link_is_followed(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "file")
+    for content in (b"first", b"second"):
+        write_atomically(tmp_path / "link", content)
+        assert (tmp_path / "link").is_symlink()
+        assert (tmp_path / "real" / "file").read_bytes() == content
+    assert [p.name for p in (tmp_path / "real").iterdir()] == ["file"]
+
+
+def test_a_folder_that_cannot_be_made_is_told(tmp_path):
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(ShrinkbenchError, match="cannot write"):
+        write_atomically(tmp_path / "file" / "below", b"new")
+
+
+def test_a_place_below_a_device_is_told_before_the_work():
+    with pytest.raises(ShrinkbenchError, match="cannot write /dev/null/x: Not a directory"):
+        check_target(Path("/dev/null/x"))
+
+
+def test_file_and_name_reach_the_disk(tmp_path, monkeypatch):
+    synced = []
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(os.fstat(handle)), real(handle)))
+    write_atomically(tmp_path / "file", b"new")
+    assert [stat.S_ISDIR(s.st_mode) for s in synced] == [False, True]
+    assert synced[0].st_ino == (tmp_path / "file").stat().st_ino
+    assert synced[1].st_ino == tmp_path.stat().st_ino

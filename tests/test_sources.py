@@ -1,0 +1,292 @@
+"""Code from outside this package: where it stands, which files it is, and when its digest changes."""
+
+import functools
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.pruning import METHODS
+from shrinkbench.pruning.allocations.rules import ALLOCATIONS, layerwise
+from shrinkbench.pruning.code import outside_sources
+from shrinkbench.registry import Registry
+from shrinkbench.sources import Origin, digest_of, origin_of_caller, origin_of_file, origins_in
+
+AXES = ("score", "structure", "allocation", "schedule", "finetuning", "update")
+
+
+FILES = {
+    "plug": "import helper\nfrom pack.part import x\n"
+    "def late():\n    from pack import other\n    import namespace.deep\n",
+    "helper": "import importlib\nimportlib.import_module('by_name')\nimport helpers_helper\n",
+    "helpers_helper": "x = 1\n",
+    "by_name": "x = 1\n",
+    "pack____init__": "",
+    "pack__part": "from . import beside\nfrom .sub import *\nx = 1\n",
+    "pack__beside": "from .. import nothing\nx = 1\n",
+    "pack__other": "import torch, json\n",
+    "pack__sub____init__": "x = 1\n",
+    "pack__sub__member": "x = 1\n",
+    "namespace__deep": "x = 1\n",
+    "unrelated": "x = 1\n",
+    "pack__unrelated": "x = 1\n",
+    "json": "x = 1\n",
+}
+
+
+def place(name):
+    if name.endswith("____init__"):
+        return name.removesuffix("____init__").replace("__", "/") + "/__init__.py"
+    return name.replace("__", "/") + ".py"
+
+
+def written(path, files=FILES):
+    for name, text in files.items():
+        file = path / place(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(text.encode())
+    return path / "plug.py"
+
+
+def digest(path, files=FILES):
+    return digest_of([origin_of_file(written(path, files))])
+
+
+def test_a_folder_that_is_moved_keeps_its_digest(tmp_path):
+    assert digest(tmp_path / "a") == digest(tmp_path / "b" / "c")
+    assert len(digest(tmp_path / "a")) == 64
+    assert digest_of([]) is None
+    assert digest_of([None]) is None
+
+
+@pytest.mark.parametrize("name", [n for n in FILES if "unrelated" not in n and n != "json"])
+@pytest.mark.parametrize("edit", [b"# by hand\n", b"\r\n"])
+def test_an_edit_of_a_file_that_is_imported_changes_the_digest(tmp_path, name, edit):
+    before = digest(tmp_path / "a")
+    file = written(tmp_path / "b")
+    with (tmp_path / "b" / place(name)).open("ab") as stream:
+        stream.write(edit)
+    assert digest_of([origin_of_file(file)]) != before
+
+
+@pytest.mark.parametrize("name", ["unrelated", "pack__unrelated", "json"])
+def test_an_edit_of_another_file_does_not(tmp_path, name):
+    before = digest(tmp_path / "a")
+    assert digest(tmp_path / "b", {**FILES, name: "x = 2\n"}) == before
+
+
+def test_origins_count_in_any_order(tmp_path):
+    one = origin_of_file(written(tmp_path / "a"))
+    other = origin_of_file(written(tmp_path / "b", {"plug": "y = 2\n"}))
+    assert digest_of([one, other]) == digest_of([other, one]) == digest_of([one | other])
+    assert digest_of([one, other]) != digest_of([one])
+
+
+def test_a_file_that_has_changed_since_is_refused(tmp_path):
+    file = written(tmp_path)
+    origin = origin_of_file(file)
+    (tmp_path / "helpers_helper.py").write_text("x = 2\n")
+    with pytest.raises(
+        ShrinkbenchError, match=r"helpers_helper\.py has changed since it was loaded.*start again"
+    ):
+        digest_of([origin])
+    (tmp_path / "helpers_helper.py").unlink()
+    with pytest.raises(ShrinkbenchError, match="has changed since it was loaded"):
+        digest_of([origin])
+
+
+def test_of_an_installed_package_only_its_own_files_count(tmp_path):
+    libraries = tmp_path / "site-packages"
+    files = {
+        "mine____init__": "",
+        "mine__methods": "import other_library\nfrom mine import part\n",
+        "mine__part": "x = 1\n",
+        "other_library": "x = 1\n",
+    }
+    written(libraries, files)
+    before = digest_of([origin_of_file(libraries / "mine" / "methods.py")])
+    moved = tmp_path / "else" / "site-packages"
+    written(moved, {**files, "other_library": "x = 2\n"})
+    assert digest_of([origin_of_file(moved / "mine" / "methods.py")]) == before
+    moved = tmp_path / "third" / "site-packages"
+    written(moved, {**files, "mine__part": "x = 2\n"})
+    assert digest_of([origin_of_file(moved / "mine" / "methods.py")]) != before
+
+
+def loaded(tmp_path, name, text):
+    file = tmp_path / f"{name}.py"
+    file.write_text(text, encoding="utf-8")
+    spec = importlib.util.spec_from_file_location(name, file)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module, file
+
+
+def test_the_caller_is_whoever_asks_from_outside():
+    assert origin_of_caller() == origin_of_file(Path(__file__).resolve())
+    registry = Registry("colour")
+    registry.add("red", 1)
+    registry.add_resolver(lambda name: 2 if name == "BLUE" else None)
+    assert registry.origin("red") == registry.origin("BLUE") == origin_of_caller()
+    assert registry.source("red") is not None
+    with pytest.raises(ShrinkbenchError, match="unknown colour"):
+        registry.origin("green")
+
+
+def test_a_helper_registers_on_behalf_of_the_plug_in(tmp_path):
+    helper, helpers_file = loaded(
+        tmp_path, "outer_helper", "def add(registry, name):\n    registry.add(name, 1)\n"
+    )
+    registry = Registry("colour")
+    registry.helper = helper
+    on_behalf, file = loaded(tmp_path, "on_behalf", "def use(r):\n    r.helper.add(r, 'green')\n")
+    on_behalf.use(registry)
+    assert registry.origin("green").files == {helpers_file, file}
+
+
+def test_functions_are_found_wherever_they_hide(tmp_path):
+    module, file = loaded(
+        tmp_path, "hidden", "def f(x=1):\n    return x\nclass C:\n    def m(self):\n        return 1\n"
+    )
+    found = frozenset({origin_of_file(file)})
+    own = ALLOCATIONS.get("lamp").decide  # a function of this package: nothing of its own counts
+
+    assert origins_in(own) == origins_in(layerwise) == origins_in(3) == origins_in(None) == frozenset()
+    for value in (
+        module.f,
+        functools.partial(module.f, 1),
+        functools.partial(sorted, key=module.f),
+        module.C,
+        module.C(),
+        module.C().m,
+        functools.lru_cache(module.f),
+        {"a": [module.f]},
+        Origin(files=(module.f,)),
+    ):
+        assert origins_in(value) == found, value
+
+    @functools.wraps(own)
+    def wrapper(*args):
+        return module.f(*args)
+
+    assert wrapper.__module__.startswith("shrinkbench.")
+    assert origins_in(wrapper) == found | {origin_of_file(Path(__file__).resolve())}
+
+
+SESSION = """
+import sys
+sys.path[:0] = {path!r}
+from shrinkbench.registry import Registry
+FACTOR = {factor}
+def inner(x):
+    return x * {inner}
+def outer(x):
+    def nested():
+        return inner(x) + FACTOR
+    return nested()
+def of_no_matter(): return {other}
+from shrinkbench.sources import digest_of, origins_in
+print(digest_of(origins_in(outer)))
+registry = Registry("r")
+exec(compile("registry.add('a', 1)", "<cell>", "exec"))
+print(registry.source("a"))
+"""
+
+
+def test_code_without_a_file_counts_with_the_code_that_it_uses():
+    def digests(**values):
+        text = SESSION.format(path=sys.path, **{"factor": 1, "inner": 2, "other": 3} | values)
+        done = subprocess.run(
+            [sys.executable, "-c", text], capture_output=True, text=True, check=True, env=dict(os.environ)
+        )
+        return done.stdout.split()
+
+    function, registered = digests()
+    assert len(function) == len(registered) == 64
+    assert digests() == [function, registered]
+    assert digests(other=4)[0] == function
+    assert digests(factor=2)[0] != function
+    assert digests(inner=3)[0] != function
+
+
+BUILT_IN = """
+import json, sys
+sys.path[:0] = {path!r}
+from shrinkbench.datasets import DATASETS
+from shrinkbench.datasets.extra import EXTRAS
+from shrinkbench.models import MODELS
+from shrinkbench.pruning import FINETUNINGS, METHODS
+from shrinkbench.pruning.allocations.rules import ALLOCATIONS
+from shrinkbench.pruning.code import outside_sources
+from shrinkbench.pruning.method import SCORES
+from shrinkbench.pruning.schedules.schedule import SCHEDULES
+from shrinkbench.pruning.units import STRUCTURES
+from shrinkbench.registry import registered_from_outside
+from shrinkbench.training.recipe import RECIPES
+
+made = {{
+    "pruning method": [
+        "random@global_gradient",
+        "lottery_ticket[finetuning=rewind-weights-3]",
+        "global_magnitude[structure=1:4,schedule=iterative-30]",
+        "network_slimming:70",
+        "li2017:vgg16-a",
+        "random@lottery_ticket[finetuning=rewind-weights-3]",
+    ],
+    "schedule": ["iterative-35"],
+    "fine-tuning mode": ["rewind-weights-7"],
+    "structure": ["3:8"],
+    "extra evaluation": ["cifar10-c/fog/3"],
+    "model": ["torchvision/resnet18"],
+}}
+found = {{}}
+axes = (STRUCTURES, SCORES, ALLOCATIONS, SCHEDULES, FINETUNINGS)
+for registry in (METHODS, *axes, MODELS, DATASETS, EXTRAS, RECIPES):
+    names = [*registry, *made.get(registry.kind, [])]
+    found[registry.kind] = {{n: [registry.source(n), registry.origin(n) is None] for n in names}}
+axes = [outside_sources(METHODS.get(n)) for n in found["pruning method"]]
+sources = [METHODS.get(n).spec.sources or None for n in found["pruning method"]]
+print(json.dumps([found, axes, sources, len(registered_from_outside())]))
+"""
+
+
+@pytest.fixture(scope="module")
+def built_in():
+    """What a process that has loaded no plug-in says."""
+    text = BUILT_IN.format(path=sys.path)
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, check=True)
+    return json.loads(done.stdout)
+
+
+def test_nothing_that_is_built_in_has_outside_code(built_in):
+    found, _, _, registered = built_in
+    assert registered == 0
+    assert len(found) == 10
+    for kind, sources in found.items():
+        assert len(sources) > 2, kind
+        assert sources == {name: [None, True] for name in sources}, kind
+
+
+def test_no_axis_of_a_built_in_method_has_outside_code(built_in):
+    found, axes, sources, _ = built_in
+    assert len(axes) == len(found["pruning method"]) > 80
+    assert all(each == dict.fromkeys(AXES) for each in axes)
+    assert set(sources) == {None}
+
+
+def test_what_outside_code_makes_of_a_built_in_method_is_its_own():
+    own = origin_of_file(Path(__file__).resolve())
+    wanda = METHODS.get("wanda")
+    changed = replace(wanda, name="mine", batch_count=2)
+    assert (wanda.origin, changed.origin) == (None, own)
+    sources = {**outside_sources(changed)}
+    assert sources.pop("score") is not None
+    assert set(sources.values()) == {None}
+    assert changed == replace(changed, origin=None)

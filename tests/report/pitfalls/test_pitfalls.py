@@ -2,13 +2,23 @@
 
 import numpy as np
 import pytest
-from made_results import FIGURE_6, FINETUNE, METHODS, PRETRAIN, make_result, make_results, plain_accuracy
+from made_results import (
+    FIGURE_6,
+    FINETUNE,
+    METHODS,
+    PRETRAIN,
+    make_result,
+    make_results,
+    make_spec,
+    method,
+    plain_accuracy,
+)
 
 from shrinkbench.report.pitfalls import find_pitfalls
 from shrinkbench.report.pitfalls.finding import clear_sign
 from shrinkbench.report.pitfalls.orders import order_varies_with_amount
 from shrinkbench.report.statistics.observations import observe
-from shrinkbench.spec import EarlyStopping
+from shrinkbench.spec import EarlyStopping, FinetuningSpec
 
 ONE_PAIR = [("cifar10", "resnet20")]
 TWO = ["global_magnitude", "layerwise_magnitude"]
@@ -81,7 +91,7 @@ def test_seeds_that_disagree_are_found_with_their_runs():
     pitfalls = found(results)
     assert {p.kind for p in pitfalls} == {"wide-seed-spread"}
     by_key = {r.key: r.spec for r in results}
-    assert {by_key[k].compression for p in pitfalls for k in p.runs} == {16.0}
+    assert {by_key[k].target for p in pitfalls for k in p.runs} == {16.0}
     assert {by_key[k].method.name for p in pitfalls for k in p.runs} == {"global_gradient"}
 
 
@@ -102,7 +112,7 @@ def test_pretraining_selected_on_test_counts_too():
     results = []
     for r in make_results(pairs=ONE_PAIR):
         weights = r.spec.weights.model_copy(update={"recipe": weights_recipe})
-        spec = r.spec.model_copy(update={"weights": weights})
+        spec = r.spec.model_copy(update={"task": r.spec.task.model_copy(update={"weights": weights})})
         results.append(r.model_copy(update={"spec": spec, "key": spec.key}))
     assert kinds(results) == ["selection-on-test"]
 
@@ -147,7 +157,8 @@ def test_a_control_without_fine_tuning_is_found():
 def test_best_of_epochs_is_found():
     def spiky(result):
         epochs = list(result.epochs)
-        epochs[2] = epochs[2].model_copy(update={"validation_top1": epochs[-1].validation_top1 + 0.03})
+        better = {"top1": epochs[-1].validation["top1"] + 0.03}
+        epochs[2] = epochs[2].model_copy(update={"validation": better})
         return result.model_copy(update={"epochs": tuple(epochs), "selected_epoch": 3})
 
     results = [spiky(r) for r in make_results(methods=TWO, pairs=ONE_PAIR)]
@@ -202,3 +213,42 @@ def test_an_order_that_changes_is_found_under_noise():
     observed = [observe(noisy(methods, seed, crossing=0.05)) for seed in range(10)]
     found_pitfalls = [list(order_varies_with_amount(o)) for o in observed]
     assert sum(len(p) == 1 and p[0].finding.startswith(methods[0]) for p in found_pitfalls) >= 9
+
+
+def test_budgets_of_two_tasks_are_not_compared():
+    """On a subset every method was trained by another recipe: within either task all are equal."""
+    longer = FINETUNE.model_copy(update={"name": "long", "epochs": 60})
+    results = make_results(methods=TWO, pairs=ONE_PAIR)
+    for r in make_results(methods=TWO, pairs=ONE_PAIR, recipe=longer):
+        data = r.spec.data.model_copy(update={"train_images": 100})
+        spec = r.spec.model_copy(update={"task": r.spec.task.model_copy(update={"data": data})})
+        results.append(make_result(spec))
+    assert "unequal-budgets" not in kinds(results)
+
+
+def test_the_control_of_other_runs_may_stay_untrained():
+    """That of runs without fine-tuning has none itself; it says nothing about those that are fine-tuned."""
+    untrained = FinetuningSpec(name="none", recipe="none")
+    bare = method("bare", "magnitude", finetuning=untrained)
+    results = make_results(methods=TWO, pairs=ONE_PAIR)
+    for compression in (1.0, 4.0):
+        spec = make_spec(method=bare, compression=compression)
+        results.append(make_result(spec).model_copy(update={"epochs_run": 0}))
+    assert not any("control" in p.title for p in found(results))
+
+
+def test_the_best_of_epochs_is_told_by_task():
+    """The gain of a subset's runs is not thinned by runs on all images."""
+
+    def on_a_subset(result):
+        data = result.spec.data.model_copy(update={"train_images": 100})
+        spec = result.spec.model_copy(update={"task": result.spec.task.model_copy(update={"data": data})})
+        epochs = list(result.epochs)
+        better = {"top1": epochs[-1].validation["top1"] + 0.015}
+        epochs[2] = epochs[2].model_copy(update={"validation": better})
+        return result.model_copy(update={"spec": spec, "key": spec.key, "epochs": tuple(epochs)})
+
+    results = make_results(methods=TWO, pairs=ONE_PAIR)
+    both = results + [on_a_subset(r) for r in results]
+    (pitfall,) = (p for p in found(both) if p.kind == "best-of-epochs")
+    assert "100 training images" in pitfall.where

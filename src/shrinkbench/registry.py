@@ -89,6 +89,14 @@ class Registry(Generic[T]):
         """Return the entry; raise ``UnknownNameError`` with the nearest names otherwise."""
         return self._find(name)[0]
 
+    def offers(self, name: str) -> bool:
+        """Whether ``get`` returns an entry of this name, made by a resolver or not."""
+        try:
+            self.get(name)
+        except ShrinkbenchError:
+            return False
+        return True
+
     def origin(self, name: str) -> Origin | None:
         """The outside code that registered the entry, or the resolver that makes it; ``None``: built in."""
         return self._find(name)[1]

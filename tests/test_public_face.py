@@ -2,6 +2,7 @@
 
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 import warnings
@@ -10,6 +11,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from places import ROOT
 
 import shrinkbench
 from shrinkbench._moved import MOVED
@@ -47,6 +49,11 @@ def test_every_public_name_is_there_and_is_listed():
 
 def test_the_version_is_the_installed_one():
     assert shrinkbench.__version__ == version("shrinkbench")
+
+
+def test_one_version_is_stated():
+    stated = re.search(r'^version = "(.*)"$', (ROOT / "pyproject.toml").read_text(), flags=re.MULTILINE)[1]
+    assert f"\nversion: {stated}\n" in (ROOT / "CITATION.cff").read_text()
 
 
 def test_importing_the_package_imports_nothing_heavy():

@@ -2,6 +2,10 @@
 
 import pkgutil
 import re
+import subprocess
+import sys
+import tomllib
+from types import SimpleNamespace
 
 import pytest
 from places import ROOT
@@ -12,7 +16,7 @@ from shrinkbench.pruning import METHODS
 from shrinkbench.spec import read_experiments
 from shrinkbench.training import RECIPES
 
-PAGES = sorted([ROOT / "README.md", *ROOT.glob("docs/*.md")])
+PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")])
 BIBLIOGRAPHY = ROOT / "docs" / "references.bib"
 
 
@@ -71,3 +75,80 @@ def test_the_tutorials_method_is_at_most_ten_lines():
     text = (ROOT / "docs" / "tutorial.md").read_text()
     block = next(b for b in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if "@pruning_method" in b)
     assert len(block.strip().splitlines()) <= 10
+
+
+def blocks(page):
+    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
+
+
+TRY_EXAMPLES = """
+import sys
+import torch
+from shrinkbench import DATASETS, FINETUNINGS, METHODS, MODELS, RECIPES, SCHEDULES
+from shrinkbench import build_model, count_multiply_adds, count_parameters, prune
+from shrinkbench.pruning import load_plugin
+
+names = [name for file in sys.argv[1:] for name in load_plugin(file)]
+assert len(names) == len(sys.argv) - 1, names
+net = build_model("digits-cnn")
+for axes in ("", "[structure=example-wide]", "[allocation=example-square-root]"):
+    masks = prune(net, f"example_cube{axes}", compression=1.5, input_shape=(1, 8, 8))
+    kept = count_parameters(net) - masks.total + masks.kept
+    assert abs(kept - count_parameters(net) / 1.5) < 700, (axes, kept)
+assert [round(c, 9) for c in SCHEDULES.get("example-three")(8)] == [2, 4, 8]
+assert FINETUNINGS.get("example-rewind").rewound_to == 1
+card, net = MODELS.get("example-linear"), build_model("example-linear")
+assert count_parameters(net) == card.parameters
+assert count_multiply_adds(net, card.input_shape) == card.multiply_adds
+assert len(DATASETS.get("example-stripes").load(None).test) == 20
+assert RECIPES.get("example-recipe").epochs == 2
+"""
+
+
+def test_the_examples_of_contributing_run_as_plugins(tmp_path):
+    """In a process of their own, so that they are in no registry that other tests walk."""
+    registering = [b for b in blocks("CONTRIBUTING.md") if "shrinkbench.report" not in b]
+    assert len(registering) == 8
+    files = [tmp_path / f"example_{number}.py" for number in range(len(registering))]
+    for file, block in zip(files, registering, strict=True):
+        file.write_text(block)
+    command = [sys.executable, "-c", TRY_EXAMPLES, *map(str, files)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_checks_of_contributing_decide(monkeypatch):
+    from shrinkbench.report.checklist import lines
+
+    monkeypatch.setattr(lines, "RULES", dict(lines.RULES))
+    found = {}
+    for block in blocks("CONTRIBUTING.md"):
+        if "shrinkbench.report" in block:
+            exec(compile(block, "CONTRIBUTING.md", "exec"), found)
+    good, bad = (
+        SimpleNamespace(key="k", budget=budget, epochs_run=epochs, spec=SimpleNamespace(is_control=True))
+        for budget, epochs in (("known", 3), (None, 0))
+    )
+    told = [lines.RULES["example-line"](SimpleNamespace(results=[result])) for result in (good, bad)]
+    assert [(d.status, d.runs) for d in told] == [("satisfied", ()), ("violated", ("k",))]
+    assert [len(list(found["untrained_controls"]([result]))) for result in (good, bad)] == [0, 1]
+
+
+@pytest.mark.parametrize("page", ["CONTRIBUTING.md", "docs/design.md"])
+def test_the_layers_are_those_that_are_checked(page):
+    settings = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    layered = [c for c in settings["tool"]["importlinter"]["contracts"] if c["type"] == "layers"]
+    text = (ROOT / page).read_text()
+    for contract in layered[: 1 if page == "CONTRIBUTING.md" else None]:
+        lines = (f"    {layer.replace('shrinkbench.', '')}\n" for layer in contract["layers"])
+        assert "".join(lines) in text, contract["name"]
+
+
+def test_every_folder_of_the_layout_exists():
+    text = (ROOT / "docs" / "design.md").read_text()
+    tree = re.search(r"    src/shrinkbench/\n(.*?)\n\n", text, flags=re.DOTALL)[1]
+    package = ROOT / "src" / "shrinkbench"
+    inside = {folder.name for folder in package.rglob("*") if (folder / "__init__.py").exists()}
+    named = set(re.findall(r"\b([a-z]+)/", tree)) - {"experiments", "benchmarks", "docs", "tests"}
+    assert named <= inside
+    assert {f.name for f in package.iterdir() if (f / "__init__.py").exists()} <= named

@@ -6,51 +6,109 @@ The names below are imported when they are first used, so that reading results n
 from __future__ import annotations
 
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
+from shrinkbench import _moved
+
 if TYPE_CHECKING:
+    from shrinkbench.datasets import DATASETS, load_dataset
     from shrinkbench.errors import ShrinkbenchError
     from shrinkbench.metrics import count_multiply_adds, count_parameters, measure_size
-    from shrinkbench.pruning import METHODS, Masks, PruneContext, PruningMethod, Upholder, prune, pruning_method
+    from shrinkbench.models import MODELS
+    from shrinkbench.models import build as build_model
+    from shrinkbench.pruning import (
+        ALLOCATIONS,
+        FINETUNINGS,
+        METHODS,
+        SCHEDULES,
+        STRUCTURES,
+        Masks,
+        PruneContext,
+        PruningMethod,
+        Upholder,
+        decides,
+        prune,
+        pruning_method,
+    )
     from shrinkbench.runner import sweep
-    from shrinkbench.training import evaluate, train
-
-_HOMES = {
-    "ShrinkbenchError": "errors",
-    "METHODS": "pruning",
-    "Masks": "pruning",
-    "PruneContext": "pruning",
-    "PruningMethod": "pruning",
-    "Upholder": "pruning",
-    "prune": "pruning",
-    "pruning_method": "pruning",
-    "count_multiply_adds": "metrics",
-    "count_parameters": "metrics",
-    "measure_size": "metrics",
-    "evaluate": "training",
-    "train": "training",
-    "sweep": "runner",
-}
+    from shrinkbench.spec import ExperimentSpec, Recipe
+    from shrinkbench.surgery.shrinking import shrink
+    from shrinkbench.training import RECIPES, evaluate, train
 
 __all__ = [
+    "ALLOCATIONS",
+    "DATASETS",
+    "FINETUNINGS",
     "METHODS",
+    "MODELS",
+    "RECIPES",
+    "SCHEDULES",
+    "STRUCTURES",
+    "ExperimentSpec",
     "Masks",
     "PruneContext",
     "PruningMethod",
+    "Recipe",
     "ShrinkbenchError",
     "Upholder",
+    "__version__",
+    "build_model",
     "count_multiply_adds",
     "count_parameters",
+    "decides",
     "evaluate",
+    "load_dataset",
     "measure_size",
     "prune",
     "pruning_method",
+    "shrink",
     "sweep",
     "train",
 ]
 
+# A registry is reached through the package whose import fills it.
+_HOMES = {
+    "ALLOCATIONS": "pruning",
+    "DATASETS": "datasets",
+    "FINETUNINGS": "pruning",
+    "METHODS": "pruning",
+    "MODELS": "models",
+    "RECIPES": "training",
+    "SCHEDULES": "pruning",
+    "STRUCTURES": "pruning",
+    "ExperimentSpec": "spec",
+    "Masks": "pruning",
+    "PruneContext": "pruning",
+    "PruningMethod": "pruning",
+    "Recipe": "spec",
+    "ShrinkbenchError": "errors",
+    "Upholder": "pruning",
+    "build_model": "models",
+    "count_multiply_adds": "metrics",
+    "count_parameters": "metrics",
+    "decides": "pruning",
+    "evaluate": "training",
+    "load_dataset": "datasets",
+    "measure_size": "metrics",
+    "prune": "pruning",
+    "pruning_method": "pruning",
+    "shrink": "surgery.shrinking",
+    "sweep": "runner",
+    "train": "training",
+}
+_OTHER_NAMES = {"build_model": "build"}
+
+_moved.install()
+
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return version("shrinkbench")
     if name not in _HOMES:
         raise AttributeError(f"module 'shrinkbench' has no attribute '{name}'")
-    return getattr(import_module(f"shrinkbench.{_HOMES[name]}"), name)
+    return getattr(import_module(f"shrinkbench.{_HOMES[name]}"), _OTHER_NAMES.get(name, name))
+
+
+def __dir__() -> list[str]:
+    return list(__all__)

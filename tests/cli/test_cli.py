@@ -10,7 +10,10 @@ from places import SHARED
 from safetensors.torch import load_file
 
 from shrinkbench.cli import main
-from shrinkbench.models import build
+from shrinkbench.datasets import load_dataset
+from shrinkbench.models import build, get_model
+from shrinkbench.pruning import Masks, prune
+from shrinkbench.seeds import stream
 
 WEIGHTS = SHARED / "data" / "weights" / "resnet56-4bfd9763.th"
 needs_weights = pytest.mark.skipif(not WEIGHTS.exists(), reason=f"{WEIGHTS} is not there")
@@ -125,9 +128,22 @@ def test_lists_are_tables_and_json(run, what):
     assert max(len(line) for line in out.splitlines()) <= 100
 
 
+def test_a_listed_method_is_told_by_the_names_of_its_axes(run):
+    _, out, _ = run("list", "methods", "--json")
+    rows = {row["name"]: row for row in json.loads(out)}
+    row = rows["gradual_magnitude"]
+    axes = [row[axis] for axis in ("structure", "score", "allocation", "schedule", "finetuning")]
+    assert axes == ["weights", "magnitude", "layerwise", "gradual-cubic", "continue"]
+    assert (row["kind"], row["amount"]) == ("magnitude", None)
+    assert rows["li2017:resnet56-a"]["amount"] == "as published"
+    _, out, _ = run("list", "methods")
+    assert len(out.splitlines()) <= len(rows) + 3  # a head, and what is not shown
+
+
 def prune_arguments(small, **changes):
     options = {"model": "digits-cnn", "weights": small, "method": "random", "compression": 2, **changes}
-    return ["prune", *(x for name, value in options.items() for x in (f"--{name.replace('_', '-')}", value))]
+    given = {f"--{name.replace('_', '-')}": value for name, value in options.items() if value is not None}
+    return ["prune", *(x for option in given.items() for x in option)]
 
 
 BAD = {
@@ -140,6 +156,11 @@ BAD = {
     "missing weights": ({"weights": "no/such/file.pt"}, "no/such/file.pt"),
     "data without dataset": ({"data": "."}, "without --dataset"),
     "no data for gradients": ({"method": "global_gradient"}, "--dataset"),
+    "trains": ({"method": "gradual_magnitude"}, "(--one-shot)"),
+    "no amount": ({"compression": None}, "is said nowhere; give one of compression, fraction per layer and"),
+    "two amounts": ({"channels": 0.5}, "is said in several ways"),
+    "an amount of its own": ({"method": "network_slimming:70"}, "compression=2 has no say; leave it out"),
+    "no fraction": ({"compression": None, "channels": 1.5}, "channels = 1.5 is not a fraction above 0"),
     "unwritable output": ({"out": "/proc/no/such.safetensors"}, "cannot write /proc/no/such.safetensors"),
 }
 
@@ -151,6 +172,54 @@ def test_bad_input_is_one_sentence_and_exit_code_2(run, small, case):
     assert code == 2
     assert sentence in err
     assert "Traceback" not in out + err
+
+
+def test_prune_takes_each_kind_of_amount(run, small):
+    def pruned(*arguments, **changes):
+        code, out, err = run(*prune_arguments(small, compression=None, **changes), "--json", *arguments)
+        assert code == 0, err
+        return json.loads(out)["layers"], err
+
+    layers, _ = pruned(method="layerwise_magnitude", fraction_per_layer=0.5)
+    assert all(layer["kept"] * 2 == layer["total"] for layer in layers.values())
+    layers, noted = pruned(method="global_channel_l1", channels=0.5)
+    kept = sum(layer["kept"] for layer in layers.values())
+    assert kept < 0.5 * sum(layer["total"] for layer in layers.values())
+    assert noted == ""
+
+
+@pytest.mark.parametrize("method", ["gradual_magnitude", "lottery_ticket"])
+def test_a_method_that_trains_is_pruned_at_once_only_when_asked(run, small, method):
+    code, out, err = run(*prune_arguments(small, method=method))
+    assert (code, out) == (2, "")
+    assert "prunes over a training" in err
+    code, out, _ = run(*prune_arguments(small, method=method), "--one-shot", "--json")
+    assert code == 0
+    assert json.loads(out)["compression"] == pytest.approx(2, rel=1e-4)
+
+
+def test_a_method_with_an_amount_of_its_own_is_asked_for_none(run):
+    code, out, err = run("prune", "--model", "resnet56", "--method", "li2017:resnet56-a", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out)["parameters_kept"] == get_model("resnet56-a").parameters
+    slimming = ("prune", "--model", "digits-cnn", "--method", "network_slimming:70")
+    assert run(*slimming)[0] == 2  # its scales are trained
+    code, out, _ = run(*slimming, "--one-shot", "--json")
+    assert code == 0
+    assert json.loads(out)["compression"] > 1.5
+
+
+def test_several_rounds_without_training_are_those_of_the_library(run, small, tmp_path):
+    masks = tmp_path / "masks.safetensors"
+    data = ("--dataset", "digits", "--masks-out", masks)
+    assert run(*prune_arguments(small, method="iterative_snip", compression=8), *data)[0] == 0
+    module = build("digits-cnn")
+    module.load_state_dict(torch.load(small)["state_dict"])
+    order = torch.Generator().manual_seed(stream(0, "scoring-batch"))
+    digits = load_dataset("digits")
+    batches = digits.train.batches(64, normalisation=digits.card.normalisation, generator=order)
+    expected = prune(module, "iterative_snip", compression=8, batches=batches)
+    assert Masks.load(masks).equal(expected)
 
 
 def test_corrupt_and_foreign_weights(run, small, tmp_path):
@@ -270,7 +339,7 @@ def test_pretrained_weights_bring_their_card(run, tmp_path):
         "digits",
         "--json",
     )
-    assert json.loads(out)["top1"] == card["test"]["top1"]
+    assert json.loads(out)["top1"] == card["test"]["metrics"]["top1"]
     assert {p.name for p in tmp_path.iterdir()} == {"A.json", "A.safetensors", "B.json", "B.safetensors"}
     file = tmp_path / "t.toml"
     file.write_text(

@@ -92,7 +92,7 @@ def half(tmp_path):
 
 @pytest.mark.parametrize("method", ["channel_l1", "filter_l1", "slimming_without_penalty"])
 def test_a_ratio_that_would_empty_a_layer_names_the_largest_one(method, refused):
-    sentence = refused("prune", "--model", "resnet20", "--method", method, "--compression", 1000)
+    sentence = refused("prune", "--model", "resnet20", "--method", method, "--compression", 1000, "--one-shot")
     largest = float(re.search(r"the largest possible target is ([\d.]+)$", sentence)[1])
     module = build("resnet20")
     with pytest.raises(CannotMeetTargetError, match=f"the largest possible target is {largest:g}$"):
@@ -183,7 +183,9 @@ def test_options_without_effect_and_unknown_endings(refused, half, tmp_path):
 
 
 def test_a_target_of_another_network(refused):
-    told = refused("prune", "--model", "resnet20", "--method", "li2017:resnet56-a", "--compression", 2)
+    target = ("--model", "resnet20", "--method", "li2017:resnet56-a")
+    assert "compression=2 has no say; leave it out" in refused("prune", *target, "--compression", 2)
+    told = refused("prune", *target)
     assert "'li2017:resnet56-a' keeps" in told
     assert "use the network that the target was published for" in told
 

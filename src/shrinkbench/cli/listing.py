@@ -8,8 +8,9 @@ from typing import Any
 
 Row = dict[str, Any]
 
+_AXES = ("structure", "score", "allocation", "schedule", "finetuning")
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "methods": ("name", "structure", "score", "allocation", "schedule", "finetuning", "reference", "needs"),
+    "methods": ("name", *_AXES, "reference", "needs"),
     "models": ("name", "input_shape", "num_classes", "parameters", "multiply_adds", "weights"),
     "datasets": ("name", "image_shape", "num_classes", "recipe", "description"),
     "recipes": ("name", "optimizer", "learning_rate", "batch_size", "epochs", "schedule", "selection"),
@@ -35,7 +36,9 @@ def _methods() -> list[Row]:
     return [
         {
             "name": name,
-            **method.spec.model_dump(exclude={"name", "source"}),
+            **dict(zip(_AXES, method.axes, strict=True)),
+            "kind": method.kind,
+            "amount": None if method.amount is None else method.amount.label,
             "needs": list(method.needs),
             "reference": method.reference,
             "description": method.summary,

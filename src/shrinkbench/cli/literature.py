@@ -143,7 +143,7 @@ def lint(
     strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 where anything is found.")] = False,
 ) -> None:
     """Find entries that are inconsistent, impossible or ambiguous."""
-    from shrinkbench.literature.lint import lint as run_checks
+    from shrinkbench.literature.linting import lint as run_checks
     from shrinkbench.literature.store import load_corpus
 
     findings = run_checks(load_corpus(corpus))

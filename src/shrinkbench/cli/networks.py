@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -13,11 +13,13 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_target
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import nn
 
-    from shrinkbench.datasets import Dataset
+    from shrinkbench.datasets import Batch, Dataset
     from shrinkbench.models import WeightsFile
-    from shrinkbench.spec import Normalisation
+    from shrinkbench.spec import Amount, Normalisation
 
 app = typer.Typer()
 
@@ -78,7 +80,16 @@ def describe(
 def prune(
     model: Model,
     method: Annotated[str, typer.Option(help="As `shrinkbench list methods` names it.")],
-    compression: Annotated[float, typer.Option(help="Original / kept parameters, at least 1.")],
+    compression: Annotated[
+        float | None, typer.Option(help="Original / kept parameters of the whole network, at least 1.")
+    ] = None,
+    fraction_per_layer: Annotated[
+        float | None, typer.Option(help="Fraction of the units of every layer to remove.")
+    ] = None,
+    channels: Annotated[float | None, typer.Option(help="Fraction of all channels to remove.")] = None,
+    one_shot: Annotated[
+        bool, typer.Option("--one-shot", help="Prune at once, by a method that prunes over a training.")
+    ] = False,
     weights: Weights = None,
     dataset: DatasetName = None,
     data: Data = None,
@@ -97,58 +108,43 @@ def prune(
 
     from shrinkbench.metrics import layer_densities, measure_size
     from shrinkbench.models import get_model
-    from shrinkbench.pruning import METHODS, Masks, save_tensors
-    from shrinkbench.pruning import prune as decide
+    from shrinkbench.pruning import METHODS, amount_of, save_tensors
+    from shrinkbench.pruning import prune as find_masks
     from shrinkbench.seeds import stream
 
     for target in (out, masks_out):
         if target is not None:
             check_target(target)
     chosen = METHODS.get(method)
+    amount = amount_of(
+        chosen, compression=compression, fraction_per_layer=fraction_per_layer, channels=channels
+    )
     card = get_model(model)  # a wrong name is told before any data are read
     loaded = _load_dataset(dataset, data)
     if loaded is None and "data" in chosen.needs:
         raise ShrinkbenchError(f"method '{method}' scores weights on data; name it with --dataset (and --data)")
     module, file = _network(model, weights, loaded, seed)
     shape = (loaded.card.image_shape if loaded else None) or card.input_shape
-    batches = None
-    if loaded is not None:
-        generator = torch.Generator().manual_seed(stream(seed, "scoring-batch"))
-        batches = list(
-            _first(
-                loaded.train.batches(
-                    batch_size, normalisation=_normalisation("auto", loaded, file), generator=generator
-                ),
-                chosen.batch_count,
-            )
-        )
-    masks = Masks({})
-    if not compression >= 1 or compression == float("inf"):
-        raise ShrinkbenchError(f"compression {compression:g} is not a finite number of at least 1")
-    for iteration, step in enumerate(chosen.schedule(compression)):
-        masks = decide(
-            module,
-            chosen,
-            compression=step,
-            batches=batches,
-            input_shape=shape,
-            masks=masks,
-            generator=torch.Generator().manual_seed(stream(seed, "scoring", iteration)),
-            iteration=iteration,
-            prune_classifier=prune_classifier,
-            prune_biases=prune_biases,
-        )
-        masks.apply(module)
+    masks = find_masks(
+        module,
+        chosen,
+        compression=compression,
+        fraction_per_layer=fraction_per_layer,
+        channels=channels,
+        batches=None if loaded is None else _scoring_batches(loaded, file, batch_size, seed),
+        input_shape=shape,
+        generator=torch.Generator().manual_seed(stream(seed, "scoring", 0)),
+        prune_classifier=prune_classifier,
+        prune_biases=prune_biases,
+        one_shot=one_shot,
+    )
+    masks.apply(module)
     size = measure_size(module, shape, masks)
     if out is not None:
         save_tensors(module.state_dict(), out)
     if masks_out is not None:
         masks.save(masks_out, network=card.name)
-    if chosen.amount is None and abs(size.compression / compression - 1) > NOTABLE:
-        typer.echo(
-            f"note: {chosen.name} was asked for compression {compression:g} and reached {size.compression:.4g}",
-            err=True,
-        )
+    _note_distance(chosen.name, amount, size.compression)
     layers = {name: density.model_dump() for name, density in layer_densities(module, masks).items()}
     report = {**size.model_dump(), "layers": layers}
     if as_json:
@@ -157,6 +153,16 @@ def prune(
     from shrinkbench.cli.tables import print_pruned
 
     print_pruned(report)
+
+
+def _note_distance(method: str, amount: Amount, reached: float) -> None:
+    """Point out a compression that is far from what was asked for."""
+    from shrinkbench.spec import Compression
+
+    if isinstance(amount, Compression) and abs(reached / amount.ratio - 1) > NOTABLE:
+        typer.echo(
+            f"note: {method} was asked for compression {amount.ratio:g} and reached {reached:.4g}", err=True
+        )
 
 
 @app.command()
@@ -196,8 +202,8 @@ def evaluate(
     batches = source.batches(128, normalisation=used, device=where, memory_format=torch.channels_last)
     quality = measure(module.to(where).to(memory_format=torch.channels_last), batches)
     if as_json:
-        report = {**quality.model_dump(), "split": split, "normalisation": used.model_dump(mode="json")}
-        typer.echo(json.dumps(report, indent=1))
+        where_measured = {"split": split, "normalisation": used.model_dump(mode="json")}
+        typer.echo(json.dumps({**quality.metrics, "images": quality.examples, **where_measured}, indent=1))
         return
     typer.echo(
         f"top-1 {quality['top1']:.4f}, top-5 {quality['top5']:.4f}, loss {quality['loss']:.4f} "
@@ -242,7 +248,14 @@ def _normalisation(choice: str, dataset: Dataset, file: WeightsFile | None) -> N
     return normalisation_for(dataset, known)
 
 
-def _first(batches: Any, count: int) -> Any:
-    from itertools import islice
+def _scoring_batches(dataset: Dataset, file: WeightsFile | None, size: int, seed: int) -> Iterator[Batch]:
+    """Training images in the order that ``seed`` gives."""
+    import torch
 
-    return islice(batches, count)
+    from shrinkbench.seeds import stream
+
+    return dataset.train.batches(
+        size,
+        normalisation=_normalisation("auto", dataset, file),
+        generator=torch.Generator().manual_seed(stream(seed, "scoring-batch")),
+    )

@@ -31,9 +31,6 @@ Proposed = Annotated[
     typer.Option("--method", help="Method that the checklist judges; by default all but the baselines."),
 ]
 
-MOST_ROUNDS = 6
-"""Compression doubles from round to round until accuracy collapses; this bounds it."""
-
 
 @app.command()
 def status(directory: StoreDir, as_json: AsJson = False) -> None:
@@ -163,55 +160,43 @@ def _fix(
     data: list[str] | None,
     plugins: list[Path] | None,
 ) -> None:
-    """Plan and run what is missing, round after round, until nothing is or a round changes nothing."""
+    """Run what is missing, and say what no run can mend."""
     from shrinkbench.cli.options import load_plugins, parse_data
-    from shrinkbench.report.gaps import plan_repair
+    from shrinkbench.report.repairing import repair
     from shrinkbench.results.store import existing_store
 
     store = existing_store(directory)
     store.read_plan()  # told before anything heavy starts
     load_plugins(plugins)
-    from shrinkbench.runner import sweep
-    from shrinkbench.runner.planning import plan
-    from shrinkbench.runner.workspace import Workspace
+    from shrinkbench.runner import Workspace, plan, sweep
 
     places = parse_data(data)
     workspace = Workspace(root=directory, data=places)
-    earlier: Repair | None = None
-    for _ in range(MOST_ROUNDS):
-        repair = plan_repair(
-            store.read_plan(),
-            store.results()[0],
-            resolve=lambda experiment: plan(experiment, workspace).runs,
-            proposed=proposed,
-            pairs=pairs,
-            define=_definition,
-        )
-        if not repair.experiments:
-            for note in repair.notes:
-                typer.echo(f"note: {note}", err=True)
-            return
-        if repair == earlier:
-            raise ShrinkbenchError(
-                f"{repair.runs} runs are still missing after they were run; `shrinkbench report {directory}` "
-                "lists those that failed"
-            )
-        typer.echo(f"{repair.runs} runs are missing:", err=True)
-        for reason in repair.reasons:
-            typer.echo(f"  {reason}", err=True)
-        for key in repair.incomplete:
-            store.discard(key)
-        for experiment in repair.experiments:
-            sweep(
-                experiment,
-                directory,
-                data=places,
-                plugins=plugins or (),
-                retry_failed=True,
-                on_progress=lambda p: typer.echo(f"[{p.done}/{p.total}] {p.kind} {p.label}", err=True),
-                **sweep_options,
-            )
-        earlier = repair
+    notes = repair(
+        store,
+        resolve=lambda experiment: plan(experiment, workspace).runs,
+        sweep=lambda experiment: sweep(
+            experiment,
+            directory,
+            data=places,
+            plugins=plugins or (),
+            retry_failed=True,
+            on_progress=lambda p: typer.echo(f"[{p.done}/{p.total}] {p.kind} {p.label}", err=True),
+            **sweep_options,
+        ),
+        define=_definition,
+        proposed=proposed,
+        pairs=pairs,
+        on_round=_print_missing,
+    )
+    for note in notes:
+        typer.echo(f"note: {note}", err=True)
+
+
+def _print_missing(missing: Repair) -> None:
+    typer.echo(f"{missing.runs} runs are missing:", err=True)
+    for reason in missing.reasons:
+        typer.echo(f"  {reason}", err=True)
 
 
 def _definition(name: str) -> Definition | None:

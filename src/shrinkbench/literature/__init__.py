@@ -8,7 +8,7 @@ The modules ``overlay`` and ``figures`` are imported by themselves, as they need
 """
 
 from shrinkbench.literature.corpus import Corpus, Finding
-from shrinkbench.literature.lint import lint
+from shrinkbench.literature.linting import lint
 from shrinkbench.literature.store import load_corpus, write_corpus
 from shrinkbench.literature.summary import CorpusSummary, summarise_corpus
 

@@ -159,6 +159,7 @@ def _entry_beside(path: Path, digest: str) -> WeightsEntry | None:
         data = json.loads(card.read_text(encoding="utf-8"))
         if data["sha256"] != digest:
             return None
+        measured = data["test"].get("metrics", data["test"])  # version 0.1.0 wrote the metrics alone
         return WeightsEntry(
             name=data["name"],
             dataset=data["dataset"],
@@ -166,9 +167,9 @@ def _entry_beside(path: Path, digest: str) -> WeightsEntry | None:
             licence="the maker's own",
             normalisation=Normalisation(**data["normalisation"]),
             sha256=digest,
-            measured_top1={f"{data['dataset']} test split": data["test"]["top1"]},
+            measured_top1={f"{data['dataset']} test split": measured["top1"]},
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
 
 

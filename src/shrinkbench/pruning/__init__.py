@@ -1,5 +1,6 @@
 """Pruning methods: structure x scoring x allocation x scheduling x fine-tuning."""
 
+from shrinkbench.pruning.allocations.rules import ALLOCATIONS
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.during_training import hook_for, training_hook
 from shrinkbench.pruning.finetunings import FINETUNINGS, Finetuning, restart
@@ -22,7 +23,8 @@ from shrinkbench.pruning.method import (
     resolve_finetuning,
 )
 from shrinkbench.pruning.plugins import load_entry_points, load_plugin
-from shrinkbench.pruning.units import Scores
+from shrinkbench.pruning.schedules.schedule import SCHEDULES
+from shrinkbench.pruning.units import STRUCTURES, Scores
 
 # Names of methods made from others, patterns and every method register themselves when their module is read.
 from shrinkbench.pruning import names as _names  # noqa: F401  isort: skip
@@ -30,8 +32,11 @@ from shrinkbench.pruning.allocations import by_pattern as _by_pattern  # noqa: F
 from shrinkbench.pruning import methods as _methods  # noqa: F401  isort: skip
 
 __all__ = [
+    "ALLOCATIONS",
     "FINETUNINGS",
     "METHODS",
+    "SCHEDULES",
+    "STRUCTURES",
     "Finetuning",
     "Masks",
     "PruneContext",

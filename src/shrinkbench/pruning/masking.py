@@ -127,7 +127,8 @@ def prune(
     if not (chosen.in_one_step or one_shot):
         raise ShrinkbenchError(
             f"'{chosen.name}' prunes over a training (schedule {chosen.schedule.name}), and prune() trains "
-            "nothing; a sweep carries it out, or pass one_shot=True for masks by its score and allocation alone"
+            "nothing; a sweep carries it out, or ask with one_shot=True (--one-shot) for masks by its score "
+            "and allocation alone"
         )
     settings: dict[str, Any] = {
         "input_shape": input_shape,
@@ -184,8 +185,8 @@ def amount_of(
         return UNPRUNED if given else method.amount
     if len(given) != 1:
         raise ShrinkbenchError(
-            f"how much to prune is said {'in several ways' if given else 'nowhere'}; pass one of compression=, "
-            "fraction_per_layer= and channels="
+            f"how much '{method.name}' is to prune is said {'in several ways' if given else 'nowhere'}; give "
+            "one of compression, fraction per layer and channels"
         )
     if compression is not None:
         return _checked_compression(compression)

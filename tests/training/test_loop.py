@@ -117,11 +117,11 @@ def test_early_stopping_waits_for_its_patience_and_keeps_the_best():
         epochs=50, learning_rate=1e-9, selection="best-validation", early_stopping=EarlyStopping(patience=3)
     )
     training = train(module, settings, Blobs(), seed=0)
-    best = max(record.validation_top1 for record in training.epochs)
-    selected = next(r.epoch for r in training.epochs if r.validation_top1 == best)
+    best = max(record.validation["top1"] for record in training.epochs)
+    selected = next(r.epoch for r in training.epochs if r.validation["top1"] == best)
     assert training.selected_epoch == selected
     assert len(training.epochs) == selected + 3
-    assert evaluate(module, Blobs().validation()).top1 == best
+    assert evaluate(module, Blobs().validation())["top1"] == best
 
 
 def test_a_last_batch_of_one_image_does_not_break_batch_norm():
@@ -157,15 +157,15 @@ class TestEvaluate:
         labels = torch.tensor([0, 1, 1, 2, 2])
         batches = [(logits[:4], labels[:4]), (logits[4:], labels[4:])]
         quality = evaluate(nn.Identity(), batches)
-        assert quality.top1 == 0.6
-        assert quality.images == 5
-        assert quality.loss == pytest.approx(nn.functional.cross_entropy(logits, labels).item(), rel=1e-6)
+        assert quality["top1"] == 0.6
+        assert quality.examples == 5
+        assert quality["loss"] == pytest.approx(nn.functional.cross_entropy(logits, labels).item(), rel=1e-6)
 
     def test_top5_holds_the_right_class_among_five(self):
         logits = torch.arange(10.0).repeat(3, 1)
         quality = evaluate(nn.Identity(), [(logits, torch.tensor([9, 5, 4]))])
-        assert quality.top1 == pytest.approx(1 / 3)
-        assert quality.top5 == pytest.approx(2 / 3)
+        assert quality["top1"] == pytest.approx(1 / 3)
+        assert quality["top5"] == pytest.approx(2 / 3)
 
     def test_no_images_is_an_error(self):
         with pytest.raises(ShrinkbenchError, match="no images"):

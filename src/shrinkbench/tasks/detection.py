@@ -59,7 +59,7 @@ class Detection:
             loss = torch.stack(list(losses.values())).sum()
         if not bool(loss.isfinite()):  # the next step would choose regions by numbers that are none
             raise ShrinkbenchError(
-                f"training diverged: the loss is {float(loss)}; lower the learning rate "
+                f"training diverged: the loss is {float(loss.detach())}; lower the learning rate "
                 f"({recipe.learning_rate:g})"
             )
         return loss, len(batch)

@@ -19,14 +19,27 @@ from shrinkbench.results.record import (
 )
 from shrinkbench.results.store import ResultStore
 from shrinkbench.spec import (
+    CONTINUE,
     IMAGENET_NORMALISATION,
+    AllocationSpec,
+    Amount,
+    ChannelFraction,
+    Compression,
     DataSpec,
     ExperimentSpec,
+    FinetuningSpec,
+    FractionPerLayer,
     MethodSpec,
+    ModelSpec,
     Recipe,
     RunSpec,
+    ScheduleSpec,
+    ScoreSpec,
+    StructureSpec,
+    TaskSpec,
     WeightsSpec,
 )
+from shrinkbench.spec.axes import ScoreKind
 
 FINETUNE = Recipe(
     name="cifar-finetune",
@@ -52,29 +65,43 @@ POSITIONS = {"conv1.weight": 1024, "layer1.weight": 1024, "layer2.weight": 256, 
 MULTIPLY_ADDS = sum(LAYERS[n] * POSITIONS[n] for n in LAYERS)
 
 
-def method(name: str, score: str, allocation: str) -> MethodSpec:
+GLOBAL = AllocationSpec(name="global", scope="global")
+LAYERWISE = AllocationSpec(name="layerwise", scope="layerwise", uniform=True)
+
+
+def method(
+    name: str,
+    score: ScoreKind,
+    allocation: AllocationSpec = GLOBAL,
+    finetuning: FinetuningSpec = CONTINUE,
+    **schedule: Any,
+) -> MethodSpec:
     return MethodSpec(
-        name=name,
-        structure="weights",
-        score=score,
+        base=name,
+        structure=StructureSpec(name="weights"),
+        score=ScoreSpec(name=score, kind=score),
         allocation=allocation,
-        schedule="one-shot",
-        finetuning="continue",
-    )
+        schedule=ScheduleSpec(name="one-shot", **schedule),
+        finetuning=CONTINUE,
+    ).finetuned_by(finetuning)
 
 
+GRADIENT = method("global_gradient", "gradient")
+AS_GRADIENT = AllocationSpec(name="as:global_gradient", scope="given", like=GRADIENT)
 METHODS = {
     m.name: m
     for m in (
-        method("global_magnitude", "magnitude", "global"),
-        method("layerwise_magnitude", "magnitude", "layerwise"),
-        method("global_gradient", "gradient", "global"),
-        method("layerwise_gradient", "gradient", "layerwise"),
-        method("random", "random", "global"),
-        method("random@global_gradient", "random", "as:global_gradient"),
-        method("magnitude@global_gradient", "magnitude", "as:global_gradient"),
+        method("global_magnitude", "magnitude"),
+        method("layerwise_magnitude", "magnitude", LAYERWISE),
+        GRADIENT,
+        method("layerwise_gradient", "gradient", LAYERWISE),
+        method("random", "random"),
+        method("random@global_gradient", "random", AS_GRADIENT),
+        method("magnitude@global_gradient", "magnitude", AS_GRADIENT),
     )
 }
+SNIP = method("snip", "gradient", start="initialisation")
+"""A method whose control is trained from initial weights."""
 LAYER_BIAS = {"global_magnitude": 0.04, "global_gradient": 0.06}  # speeds differ little, so no order flips
 FIGURE_6 = {"global_magnitude": 2.0, "global_gradient": 3.0}  # global methods keep the costly early layers
 SKILL = {
@@ -86,14 +113,23 @@ SKILL = {
     "random@global_gradient": 0.025,
     "magnitude@global_gradient": 0.0045,
 }
+"""Accuracy that a method loses with every doubling of compression."""
+
+
+def achieved_ratio(spec: RunSpec) -> float:
+    """The compression that a made run has: the one asked for, or one that follows from the amount."""
+    amount = spec.amount
+    if isinstance(amount, Compression):
+        return amount.ratio
+    return 1 / (1 - amount.fraction) if isinstance(amount, FractionPerLayer | ChannelFraction) else 3.0
 
 
 def layer_densities(
-    name: str, compression: float, tilts: Mapping[str, float] = LAYER_BIAS
+    method: MethodSpec, compression: float, tilts: Mapping[str, float] = LAYER_BIAS
 ) -> dict[str, LayerDensity]:
     """Kept weights by layer; global methods keep more of the early layers."""
     budget = round(PARAMETERS / compression) - FREE
-    bias = tilts.get(name.split("@")[-1], 0.0)
+    bias = tilts.get((method.allocation.like or method).name, 0.0)
     tilt = dict(zip(LAYERS, (1 + 4 * bias, 1 + 3 * bias, 1 + 1.5 * bias, 1.0), strict=True))
     kept = dict.fromkeys(LAYERS, 0)
     for layer in LAYERS:  # in order of falling tilt, so a capped layer's surplus goes to the later ones
@@ -122,18 +158,25 @@ Accuracy = Callable[[RunSpec], float]
 
 def plain_accuracy(spec: RunSpec) -> float:
     """Falls with log compression at the method's rate, collapses at 32; a little noise by seed."""
-    top = {"resnet20": 0.915, "resnet56": 0.935, "resnet18": 0.70}.get(spec.model, 0.95)
-    doublings = np.log2(spec.compression)
-    rng = np.random.default_rng([spec.seed, len(spec.method.name), int(spec.compression * 8), len(spec.model)])
-    noise = 0.0008 * rng.standard_normal() if spec.compression > 1 else 0.0005 * spec.seed
-    fall = SKILL.get(spec.method.name, 0.008) * doublings + (0.12 if doublings > 4 else 0.0)
-    return float(np.clip(top - (fall if spec.compression > 1 else 0) + noise, 0.001, 0.999))
+    top = {"resnet20": 0.915, "resnet56": 0.935, "resnet18": 0.70}.get(spec.model.name, 0.95)
+    ratio, name = achieved_ratio(spec), spec.method.name
+    doublings = np.log2(ratio)
+    rng = np.random.default_rng([spec.seed, len(name), int(ratio * 8), len(spec.model.name)])
+    noise = 0.0005 * spec.seed if spec.is_control else 0.0008 * rng.standard_normal()
+    fall = SKILL.get(name, 0.008) * doublings + (0.12 if doublings > 4 else 0.0)
+    return float(np.clip(top - (0 if spec.is_control else fall) + noise, 0.001, 0.999))
 
 
 def quality(top1: float, images: int = 10_000) -> Quality:
-    top1 = round(top1 * images) / images
+    top1 = max(0, round(top1 * images)) / images
     top5 = 1 - round((1 - top1) * 0.2 * images) / images
-    return Quality(top1=top1, top5=top5, loss=float(-np.log(max(top1, 1e-3))), images=images)
+    metrics = {"top1": top1, "top5": top5, "loss": float(-np.log(max(top1, 1e-3)))}
+    return Quality(metrics=metrics, examples=images)
+
+
+def changed(quality: Quality, **metrics: float) -> Quality:
+    """The same with other values of some metrics; bounds are not checked."""
+    return quality.model_copy(update={"metrics": quality.metrics | metrics})
 
 
 def make_spec(
@@ -142,19 +185,23 @@ def make_spec(
     model: str = "resnet20",
     method: str | MethodSpec = "global_magnitude",
     compression: float = 4.0,
+    amount: Amount | None = None,
     seed: int = 0,
     weights: str = "pretrain",
     recipe: Recipe = FINETUNE,
     **fields: Any,
 ) -> RunSpec:
+    """A run; what is pruned is ``amount`` where that is given, else ``compression``."""
     return RunSpec(
-        data=DataSpec(name=dataset, revision="ab" * 32, normalisation=IMAGENET_NORMALISATION),
-        model=model,
-        weights=WeightsSpec(
-            kind="pretrain", name=weights, recipe=PRETRAIN.model_copy(update={"name": weights})
+        task=TaskSpec(
+            data=DataSpec(name=dataset, revision="ab" * 32, normalisation=IMAGENET_NORMALISATION),
+            model=ModelSpec(name=model),
+            weights=WeightsSpec(
+                kind="pretrain", name=weights, recipe=PRETRAIN.model_copy(update={"name": weights})
+            ),
         ),
         method=METHODS[method] if isinstance(method, str) else method,
-        compression=compression,
+        amount=amount or Compression(ratio=compression),
         seed=seed,
         recipe=recipe,
         **fields,
@@ -183,32 +230,29 @@ def make_result(
     )
     if failed is not None:
         return RunResult(key=spec.key, spec=spec, status="failed", error=failed, provenance=provenance)
-    top1 = accuracy(spec)
-    densities = layer_densities(spec.method.name, spec.compression, tilts)
-    if spec.compression == 1:
-        densities = {n: LayerDensity(kept=t, total=t) for n, t in LAYERS.items()}
+    top1, doublings = accuracy(spec), np.log2(achieved_ratio(spec))
+    densities = {n: LayerDensity(kept=t, total=t) for n, t in LAYERS.items()}
+    if not spec.is_control:
+        densities = layer_densities(spec.method, achieved_ratio(spec), tilts)
     validation = quality(top1 - 0.002, 5_000)
     epochs = tuple(
         EpochRecord(
             epoch=e,
             learning_rate=spec.recipe.learning_rate,
             train_loss=0.5 / e,
-            validation_top1=validation.top1 - 0.004 * (5 - e) / 5,
-            validation_loss=validation.loss,
+            validation={"top1": max(0.0, validation["top1"] - 0.004 * (5 - e) / 5), "loss": validation["loss"]},
         )
         for e in range(1, 6)
     )
     edges = np.linspace(-0.5, 0.5, 42)
     bell = np.exp(-0.5 * ((edges[1:] + edges[:-1]) / 2 / 0.12) ** 2)
-    cut = np.abs((edges[1:] + edges[:-1]) / 2) > 0.03 * np.log2(spec.compression)
+    cut = np.abs((edges[1:] + edges[:-1]) / 2) > 0.03 * doublings
     return RunResult(
         key=spec.key,
         spec=spec,
         status="done",
         size=size_of(densities),
-        before=quality(top1 - 0.05 * np.log2(spec.compression))
-        if spec.compression > 1
-        else quality(top1 - 0.001),
+        before=quality(top1 - (0.001 if spec.is_control else 0.05 * doublings)),
         after=quality(top1),
         validation=validation,
         selected_epoch=5,
@@ -272,10 +316,10 @@ def write_store(root: Path, results: Sequence[RunResult], *, name: str = "made")
         name=name,
         description="Made results.",
         dataset=axis(lambda s: s.data.name),
-        model=axis(lambda s: s.model),
+        model=axis(lambda s: s.model.name),
         weights=axis(lambda s: s.weights.name),
         method=axis(lambda s: s.method.name),
-        compression=axis(lambda s: s.compression),
+        compression=tuple(a.ratio for a in axis(lambda s: s.amount) if isinstance(a, Compression)) or (1.0,),
         seed=axis(lambda s: s.seed),
     )
     store.write_plan(experiment, [r.spec for r in results])

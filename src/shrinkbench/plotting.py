@@ -29,6 +29,8 @@ COLOURS = ("#0072B2", "#D55E00", "#005F3C", "#7733CC", "#E7298A", "#6B4E16", "#3
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "*", "h", "<")
 LINES = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (8, 2)))
 CONTROL_COLOUR = "#333333"
+CONTROL_LINES = ((0, (2, 1.5)), (0, (6, 2)), (0, (6, 1.5, 1, 1.5)), (0, (1, 2.5)))
+"""Line styles of the controls of a figure, all of one colour."""
 FORMATS = ("svg", "pdf", "png")
 PIXELS_PER_INCH = 200
 """Of the PNG."""

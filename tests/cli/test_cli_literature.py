@@ -112,7 +112,15 @@ def test_overlay(tmp_path: Path) -> None:
             "key": str(target),
             "dataset": "cifar10",
             "model": "resnet56",
+            "task": "cifar10 / resnet56",
+            "task_key": "task",
             "method": "global_weight",
+            "method_key": "method",
+            "recipe_key": "recipe",
+            "amount": f"{target:g}x",
+            "control": "control",
+            "control_key": "1.0",
+            **dict.fromkeys(("train_images", "validation_images", "test_images")),
             "compression_target": target,
             "seed": 0,
             "status": "done",
@@ -129,7 +137,7 @@ def test_overlay(tmp_path: Path) -> None:
     (entry,) = found["overlays"]
     assert entry["published"] == [["CIFAR-10", "ResNet-56"]]
     assert all(Path(path).is_file() for path in entry["files"])
-    pd.DataFrame(rows).assign(model="nonesuch").to_csv(table, index=False)
+    pd.DataFrame(rows).assign(model="nonesuch", task="cifar10 / nonesuch").to_csv(table, index=False)
     assert "nothing to lay over: cifar10 / nonesuch" in error("overlay", str(table))
 
 

@@ -11,8 +11,10 @@ import pytest
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.literature import Corpus
 from shrinkbench.literature.filters import select
+from shrinkbench.literature.networks import PUBLISHED_AS
 from shrinkbench.literature.overlay import overlay, published_pairs, read_own
 from shrinkbench.literature.overlay_figure import draw_overlay, write_overlay
+from shrinkbench.models import MODELS, get_model
 
 CONTROL = {0: 0.930, 1: 0.934}
 PRUNED = {0: 0.920, 1: 0.930}
@@ -24,18 +26,27 @@ def _own(model: str = "resnet56", dataset: str = "cifar10", **more: object) -> p
         common = {
             "dataset": dataset,
             "model": model,
+            "task": f"{dataset} / {model}",
+            "task_key": f"key of {dataset} / {model}",
             "seed": seed,
             "status": "done",
+            "recipe_key": "tune",
+            "control": "control",
+            "control_key": f"control {dataset} {model} {seed}",
+            "train_images": float("nan"),
+            "validation_images": float("nan"),
+            "test_images": float("nan"),
             "parameters_kept": 853_018,
             "top5": 0.998,
             **more,
         }
         for method in ("global_weight", "random"):  # the control is listed under each method
+            named = {**common, "method": method, "method_key": f"key of {method}"}
             rows.append(
                 {
-                    **common,
-                    "key": f"control of {method} {seed}",
-                    "method": method,
+                    **named,
+                    "key": f"control of {method} {seed} {common['task_key']}",
+                    "amount": "1x",
                     "compression_target": 1.0,
                     "compression": 1.0,
                     "theoretical_speedup": 1.0,
@@ -44,9 +55,9 @@ def _own(model: str = "resnet56", dataset: str = "cifar10", **more: object) -> p
             )
             rows.append(
                 {
-                    **common,
-                    "key": f"{method} {seed}",
-                    "method": method,
+                    **named,
+                    "key": f"{method} {seed} {common['task_key']}",
+                    "amount": "4x",
                     "compression_target": 4.0,
                     "compression": 4.02,
                     "theoretical_speedup": 2.5,
@@ -89,6 +100,8 @@ def test_metrics_that_one_side_lacks_get_no_panel(bundled: Corpus) -> None:
         ("imagenet", "timm/resnet50.tv_in1k", {("ImageNet", "ResNet-50")}),
         ("imagenet", "alexnet-2012", {("ImageNet", "Alex/CaffeNet")}),
         ("imagenet", "caffenet", {("ImageNet", "Alex/CaffeNet")}),
+        ("imagenet", "vgg16-gap", {("ImageNet", "VGG-GAP"), ("ImageNet", "VGG-16")}),
+        ("imagenet", "sss-resnet-50", {("ImageNet", "ResNet-50")}),
         ("digits", "digits-cnn", set()),
         ("cifar100", "resnet56-nonesuch", set()),
     ],
@@ -99,11 +112,28 @@ def test_published_names_of_own_networks(
     assert set(published_pairs(export, select(export, "curves"), dataset, model)) == pairs
 
 
+@pytest.mark.parametrize(
+    ("model", "architecture"),
+    [("vgg16-gap", "VGG-16"), ("vgg11-slimming", "VGG-11"), ("sss-resnet-50", "ResNet-50")],
+)
+def test_networks_of_the_shipped_experiments_meet_their_published_rows(
+    bundled: Corpus, model: str, architecture: str
+) -> None:
+    assert published_pairs(bundled, select(bundled, "curves"), "imagenet", model) == (
+        ("ImageNet", architecture),
+    )
+
+
+def test_every_network_with_a_published_name_exists() -> None:
+    for name in PUBLISHED_AS:
+        assert name in MODELS or get_model(f"torchvision/{name}").name == f"torchvision/{name}"
+
+
 def test_notes_say_what_differs(export: Corpus) -> None:
     own = pd.concat([_own(top5=None), _own().tail(1).assign(key="f", status="failed", top1=None)])
     (found,) = overlay(own, export).found
     notes = " ".join(found.notes)
-    assert "unpruned control after the same fine-tuning (93.20 % top-1, 2 seeds)" in notes
+    assert "own control, the unpruned network trained alike (93.20 % top-1, 2 seeds)" in notes
     assert "means of 2 seeds" in notes
     assert "6 give any spread" in notes
     assert "resnet56 (0.853 M parameters)" in notes
@@ -126,10 +156,76 @@ def test_tasks_without_counterpart_are_named(bundled: Corpus) -> None:
     assert reason.startswith("digits / digits-cnn: the corpus has no curve")
 
 
-def test_weights_are_not_pooled(bundled: Corpus) -> None:
-    own = pd.concat([_own(weights="pretrain"), _own(weights="random").assign(top1=0.5)])
-    tasks = [o.task for o in overlay(own, bundled).found]
-    assert tasks == ["cifar10 / resnet56 / pretrain", "cifar10 / resnet56 / random"]
+def _subset(**more: object) -> pd.DataFrame:
+    """The same on a part of the data: another task, of other controls."""
+    fields = {"task_key": "part", "task": "cifar10 / resnet56 / 300 training, 500 test images"}
+    table = _own(train_images=300, test_images=500, **{**fields, **more})
+    return table.assign(control_key=table["control_key"] + " part")
+
+
+def test_tasks_are_not_pooled_as_if_they_were_seeds(bundled: Corpus) -> None:
+    """Two subsets: every point is of one of them, from the control of that one."""
+    weaker = _subset()
+    weaker["top1"] -= 0.6
+    found = overlay(pd.concat([_own(), weaker]), bundled).found
+    assert [o.task for o in found] == [
+        "cifar10 / resnet56",
+        "cifar10 / resnet56 / 300 training, 500 test images",
+    ]
+    for one in found:
+        panel = next(p for p in one.panels if (p.x, p.y) == ("compression", "top1_change"))
+        for curve in panel.own:
+            assert curve.points[1].y == pytest.approx((-0.010 - 0.004) / 2)
+            assert curve.points[1].results == 2
+
+
+def test_notes_say_that_points_come_from_a_subset(bundled: Corpus) -> None:
+    whole, part = overlay(pd.concat([_own(), _subset()]), bundled).found
+    assert any("a subset of the data: 300 training and 500 test images" in note for note in part.notes)
+    assert not any("subset" in note for note in whole.notes)
+
+
+def test_tasks_that_two_tables_call_alike_are_told_apart(bundled: Corpus, tmp_path: Path) -> None:
+    found = overlay(pd.concat([_own(), _subset(task="cifar10 / resnet56")]), bundled).found
+    assert [o.task for o in found] == ["cifar10 / resnet56 key of", "cifar10 / resnet56 part"]
+    assert not {p.name for p in write_overlay(found[0], tmp_path)} & {
+        p.name for p in write_overlay(found[1], tmp_path)
+    }
+
+
+def test_each_run_is_compared_with_its_own_control(bundled: Corpus) -> None:
+    """Two ways of training on one task have two controls; neither stands in for the other."""
+    anew = _own(control="control, from scratch", recipe_key="train")
+    anew = anew.assign(
+        control_key=anew["control_key"] + " anew",
+        method=anew["method"] + "[finetuning=scratch-e]",
+        key=anew["key"] + " anew",
+        top1=anew["top1"] - 0.3,
+    )
+    both = pd.concat([_own(control="control, fine-tuned"), anew])
+    (found,) = overlay(both, bundled).found
+    panel = next(p for p in found.panels if (p.x, p.y) == ("compression", "top1_change"))
+    assert {round(curve.points[1].y, 6) for curve in panel.own} == {-0.007}
+    assert any(
+        "control, fine-tuned: 93.20 % top-1, 2 seeds; control, from scratch: 63.20 %" in note
+        for note in found.notes
+    )
+    lacking = both[(both["compression_target"] > 1) | (both["control"] == "control, fine-tuned")]
+    (found,) = overlay(lacking, bundled).found
+    assert {curve.label for panel in found.panels for curve in panel.own} == {
+        "global_weight (own)",
+        "random (own)",
+    }
+    assert any("no control of their own, and so no point: 4" in note for note in found.notes)
+
+
+def test_amounts_that_are_no_compression_are_points_where_they_came_out(bundled: Corpus) -> None:
+    table = _own()
+    is_pruned = table["compression_target"] > 1
+    table.loc[is_pruned, ["amount", "compression_target"]] = ["60% of channels", None]
+    (found,) = overlay(table, bundled).found
+    curve = next(p for p in found.panels if p.x == "compression").own[0]
+    assert [(p.x, p.results) for p in curve.points] == [(1.0, 2 - 1), (pytest.approx(4.02), 2)]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +234,10 @@ def test_weights_are_not_pooled(bundled: Corpus) -> None:
         (
             lambda t: t.drop(columns=["theoretical_speedup", "top1"]),
             "lacks the columns theoretical_speedup, top1",
+        ),
+        (
+            lambda t: t.drop(columns=["task_key", "method_key", "control_key"]),
+            "an older version wrote it; write it again with `shrinkbench report`",
         ),
         (lambda t: t.assign(status="failed"), "no finished run"),
     ],
@@ -152,7 +252,7 @@ def test_tasks_without_a_control_are_told(bundled: Corpus) -> None:
     laid = overlay(own[own.compression_target > 1], bundled)
     assert not laid.found
     (reason,) = laid.unmatched
-    assert "there is no control" in reason
+    assert "there is no control of a pruned run" in reason
 
 
 def test_both_files_of_the_report_read_the_same(tmp_path: Path) -> None:

@@ -16,12 +16,21 @@ from made_results import (
     write_store,
 )
 
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.pruning import METHODS as LIBRARY
+from shrinkbench.report import gaps
 from shrinkbench.report.checklist import decide
 from shrinkbench.report.gaps import Repair, plan_repair
+from shrinkbench.results.store import Plan, PlannedRun
+from shrinkbench.spec import UNPRUNED, ChannelFraction, Compression, ExperimentSpec
 
 QUICK = ["global_magnitude", "layerwise_magnitude", "global_gradient", "layerwise_gradient", "random"]
 LONG = FINETUNE.model_copy(update={"name": "long", "epochs": 60})
 CONTROLS = {"random@global_gradient", "magnitude@global_gradient"}
+
+
+def define(name):
+    return (METHODS[name], None) if name in METHODS else None
 
 
 def violated(store, **options):
@@ -64,7 +73,7 @@ class Simulation:
             self.store.read_plan(),
             self.store.results()[0],
             resolve=self.resolve,
-            available=METHODS.__contains__,
+            define=define,
             **options,
         )
 
@@ -97,7 +106,7 @@ def test_a_quickstart_without_seeds_and_controls_is_completed_exactly(tmp_path):
 
 def test_a_removed_run_alone_is_run_again(tmp_path):
     simulation = simulate(tmp_path, methods=list(METHODS))
-    victim = next(r for r in simulation.store.results()[0] if r.spec.compression == 8)
+    victim = next(r for r in simulation.store.results()[0] if r.spec.target == 8)
     simulation.store.result_path(victim.key).unlink()
     repair = simulation.repair()
     assert repair.runs == 1
@@ -107,7 +116,7 @@ def test_a_removed_run_alone_is_run_again(tmp_path):
 
 def test_a_failed_run_is_missing(tmp_path):
     simulation = simulate(tmp_path, methods=list(METHODS))
-    victim = next(r for r in simulation.store.results()[0] if r.spec.compression == 8)
+    victim = next(r for r in simulation.store.results()[0] if r.spec.target == 8)
     simulation.store.write(make_result(victim.spec, failed="out of memory"))
     assert simulation.repair().runs == 1
 
@@ -134,7 +143,7 @@ def test_missing_operating_points_and_control_come_back(tmp_path):
 
 def test_compression_grows_until_accuracy_collapses(tmp_path):
     def accuracy(spec):
-        return plain_accuracy(spec) + (0.12 if 16 < spec.compression < 100 else 0.0)
+        return plain_accuracy(spec) + (0.12 if 16 < spec.target < 100 else 0.0)
 
     simulation = simulate(tmp_path, accuracy, methods=list(METHODS))
     assert violated(simulation.store) == {"range", "pairs"}
@@ -157,13 +166,16 @@ def test_compression_never_exceeds_what_the_network_allows(tmp_path):
             break
         simulation.sweep(repair.experiments[0])
     limit = 262_000 / 1_568  # parameters over those that are never pruned
-    largest = max(run.spec.compression for run in simulation.store.read_plan().runs)
+    largest = max(run.spec.target for run in simulation.store.read_plan().runs)
     assert 0.9 * limit < largest < limit
     assert any("largest compression that it allows" in note for note in repair.notes)
 
 
 def test_targets_beyond_the_network_are_replaced(tmp_path):
-    simulation = simulate(tmp_path, methods=list(METHODS), compressions=(1, 2, 4, 8, 1000))
+    results = make_results(pairs=PAIRS[:1], compressions=(1, 2, 4, 8))
+    beyond = [make_spec(method=m, compression=1000.0, seed=s) for m in METHODS for s in range(3)]
+    results += [make_result(spec, failed="1000x cannot be met") for spec in beyond]
+    simulation = Simulation(write_store(tmp_path, results))
     repair = simulation.repair()
     assert repair.experiments[0].compression == (1, 2, 4, 8, 16, 32)
     assert any("cannot be compressed beyond 167.1" in note for note in repair.notes)
@@ -182,13 +194,13 @@ def test_pairs_that_need_the_same_stay_one_experiment(tmp_path):
 
 def test_pairs_that_need_different_ratios_are_repaired_apart(tmp_path):
     def accuracy(spec):
-        return plain_accuracy(spec) + (0.12 if spec.model == "resnet56" and 16 < spec.compression < 64 else 0.0)
+        return plain_accuracy(spec) + (0.12 if spec.model.name == "resnet56" and 16 < spec.target < 64 else 0.0)
 
     simulation = simulate(tmp_path, accuracy, pairs=PAIRS[:2], methods=list(METHODS))
     repair = simulation.repair()
     assert [(e.name, e.model) for e in repair.experiments] == [("made-cifar10-resnet56", ("resnet56",))]
     assert simulation.sweep(repair.experiments[0]) == repair.runs == 7 * 3
-    assert {spec.compression for spec in simulation.ran} == {64.0}
+    assert {spec.target for spec in simulation.ran} == {64.0}
     assert violated(simulation.store) == {"pairs"}
     assert simulation.repair().runs == 0
 
@@ -204,10 +216,10 @@ def test_a_third_pair_is_added_when_named(tmp_path):
     assert simulation.repair(pairs=[("cifar10", "resnet20")]).runs == 0
 
 
-def test_a_run_without_its_second_metric_is_run_again(tmp_path):
+def test_a_run_that_was_not_measured_before_fine_tuning_is_run_again(tmp_path):
     simulation = simulate(tmp_path, methods=list(METHODS))
-    victim = next(r for r in simulation.store.results()[0] if r.spec.compression == 8)
-    simulation.store.write(victim.model_copy(update={"size": None}))
+    victim = next(r for r in simulation.store.results()[0] if r.spec.target == 8)
+    simulation.store.write(victim.model_copy(update={"before": None}))
     repair = simulation.repair()
     assert repair.incomplete == (victim.key,)
     assert repair.runs == 1
@@ -216,7 +228,9 @@ def test_a_run_without_its_second_metric_is_run_again(tmp_path):
 def test_a_control_that_the_library_lacks_is_told(tmp_path):
     simulation = simulate(tmp_path)
     plan, results = simulation.store.read_plan(), simulation.store.results()[0]
-    repair = plan_repair(plan, results, resolve=simulation.resolve, available=lambda name: name in QUICK)
+    repair = plan_repair(
+        plan, results, resolve=simulation.resolve, define=lambda name: define(name) if name in QUICK else None
+    )
     assert repair.runs == 0
     assert sum("random@global_gradient" in note for note in repair.notes) == 1
 
@@ -258,3 +272,124 @@ def test_methods_added_by_a_second_experiment_get_the_seeds_of_the_first(tmp_pat
     assert "seeds: 1, 2 of global_gradient on cifar10 / resnet20" in repair.reasons
     assert sum(simulation.sweep(e) for e in repair.experiments) == repair.runs == 6 * 2
     assert simulation.repair().runs == 0
+
+
+# --- every method of the library ---------------------------------------------------------------------------
+
+
+class InMemory:
+    """A plan and its results, swept without training: methods of the library, all else by formula."""
+
+    def __init__(self, methods, compression=(1, 32)):
+        first = ExperimentSpec(
+            name="made", dataset=("cifar10",), model=("resnet20",), method=methods, compression=compression
+        )
+        self.tilts = {name: 0.01 + 0.0004 * number for number, name in enumerate(LIBRARY)}
+        self.experiments, self.results = {}, {}
+        self.sweep(first)
+
+    def resolve(self, experiment):
+        specs = []
+        for name, seed in product(experiment.method, experiment.seed):
+            method = LIBRARY.get(name)
+            amounts = [Compression(ratio=c) for c in experiment.compression]
+            if method.amount is not None:
+                amounts = [amount for amount in amounts if amount == UNPRUNED] + [method.amount]
+            specs += [make_spec(method=method.spec, amount=a, seed=seed) for a in amounts]
+        return list({spec.key: spec for spec in specs}.values())
+
+    def sweep(self, experiment):
+        self.experiments[experiment.name] = experiment
+        for spec in self.resolve(experiment):
+            tilts = {} if spec.method.allocation.uniform else self.tilts
+            self.results.setdefault(spec.key, make_result(spec, tilts=tilts))
+
+    def repair(self):
+        runs, planned = [], set()
+        for name, experiment in self.experiments.items():
+            new = [s for s in self.resolve(experiment) if s.key not in planned]
+            planned |= {s.key for s in new}
+            runs += [PlannedRun(key=s.key, spec=s, experiment=name) for s in new]
+        plan = Plan(name="made", description="", experiments=tuple(self.experiments.values()), runs=tuple(runs))
+        return plan_repair(plan, list(self.results.values()), resolve=self.resolve, define=defined_by_library)
+
+
+def defined_by_library(name):
+    try:
+        method = LIBRARY.get(name)
+    except ShrinkbenchError:
+        return None
+    return method.spec, method.amount
+
+
+def names_of_controls(simulation):
+    return {name for e in simulation.experiments.values() for name in e.method if "@" in name}
+
+
+@pytest.fixture
+def small_grids(monkeypatch):
+    """One seed and one operating point are enough, so that many methods can be planned in a moment."""
+    monkeypatch.setattr(gaps, "FEWEST_SEEDS", 1)
+    monkeypatch.setattr(gaps, "FEWEST_POINTS", 1)
+
+
+def alone():
+    """One method of each kind that the checklist tells apart, and those that bring their amount along."""
+    kinds = {}
+    for name in LIBRARY:
+        m = LIBRARY.get(name).spec
+        allocation, after = m.allocation, (m.finetuning.weights, m.finetuning.recipe)
+        schedule = (m.schedule.start, m.schedule.rounds, m.schedule.during)
+        kinds[m.score.kind, allocation.scope, allocation.uniform, allocation.exact, schedule, after] = name
+    return [*kinds.values(), "network_slimming:60", "li2017:resnet56-a", "soft_filter_pruning:30"]
+
+
+def test_every_kind_of_method_is_repaired_in_one_round(small_grids):
+    for name in alone():
+        simulation = InMemory((name,))
+        for experiment in simulation.repair().experiments:
+            simulation.sweep(experiment)
+        repair = simulation.repair()
+        assert (name, repair.experiments, repair.runs) == (name, (), 0)
+        assert all(control.count("@") == 1 for control in names_of_controls(simulation))
+
+
+def test_the_whole_library_is_repaired_in_one_round(small_grids):
+    simulation = InMemory(tuple(LIBRARY))
+    for experiment in simulation.repair().experiments:
+        simulation.sweep(experiment)
+    assert {"magnitude@obd", "magnitude@snip"} <= names_of_controls(simulation)
+    assert simulation.repair().experiments == ()
+
+
+def test_no_control_of_a_control_is_planned(small_grids):
+    """The schedule and fine-tuning of these controls are not plain, and still they are controls."""
+    simulation = InMemory(("lottery_ticket", "random@lottery_ticket", "magnitude@lottery_ticket"))
+    for experiment in simulation.repair().experiments:
+        assert not any(name.count("@") > 1 for name in experiment.method)
+
+
+def test_a_method_with_its_own_amount_keeps_it(small_grids):
+    """The controls of ``network_slimming:60`` remove as much, and no compression is asked of it."""
+    simulation = InMemory(("network_slimming:60",), compression=(1,))
+    repair = simulation.repair()
+    (experiment,) = repair.experiments
+    assert {"network_slimming:60", "random@network_slimming:60"} <= set(experiment.method)
+    amounts = {s.amount for s in simulation.resolve(experiment) if s.method.allocation.like is not None}
+    assert amounts == {UNPRUNED, ChannelFraction(fraction=0.6)}
+    assert any("yours to add" in note for note in repair.notes)
+
+
+def test_tasks_of_one_name_do_not_lend_each_other_their_controls(tmp_path):
+    """A subset of the data is another task: controls that were run on all of it are none here."""
+    whole = make_results(pairs=PAIRS[:1], methods=list(METHODS))
+    subset = []
+    for result in make_results(pairs=PAIRS[:1], methods=QUICK):
+        data = result.spec.data.model_copy(update={"train_images": 100})
+        task = result.spec.task.model_copy(update={"data": data})
+        subset.append(make_result(result.spec.model_copy(update={"task": task})))
+    store = write_store(tmp_path, subset)
+    results = [*whole, *subset]
+    specs = []
+    plan_repair(store.read_plan(), results, define=define, resolve=lambda e: specs.append(set(e.method)) or [])
+    assert specs[0] >= CONTROLS

@@ -8,8 +8,27 @@ import pytest
 
 from shrinkbench.report.scratch import scratch_tables
 from shrinkbench.results.record import Provenance, RunResult
-from shrinkbench.spec import DataSpec, MethodSpec, Normalisation, Recipe, RunSpec, WeightsSpec
-from shrinkbench.spec.measures import Budget, Quality
+from shrinkbench.spec import (
+    CONTINUE,
+    SCRATCH_E,
+    AllocationSpec,
+    ChannelFraction,
+    Compression,
+    DataSpec,
+    FinetuningSpec,
+    MethodSpec,
+    ModelSpec,
+    Normalisation,
+    PublishedWidths,
+    Recipe,
+    RunSpec,
+    ScheduleSpec,
+    ScoreSpec,
+    StructureSpec,
+    TaskSpec,
+    WeightsSpec,
+)
+from shrinkbench.spec.measures import Budget, Quality, Size
 from shrinkbench.spec.training_cost import NOTHING, training_cost
 
 TRAIN = Recipe(name="train", reference="r", optimizer="sgd", learning_rate=0.1, batch_size=8, epochs=160)
@@ -17,27 +36,63 @@ TUNE = TRAIN.model_copy(update={"name": "tune", "learning_rate": 0.001, "epochs"
 PROVENANCE = Provenance(
     started="", seconds=1, host="", device="", threads=1, python="", platform="", processor="", versions={}
 )
+SCRATCH_B = FinetuningSpec(name="scratch-b", weights="scratch", recipe="pretraining", equal="computation")
+TICKET = FinetuningSpec(name="rewind-weights-0", weights="rewound", recipe="pretraining")
+ANEW = FinetuningSpec(name="reinitialise", weights="reinitialised", recipe="pretraining")
 
 
 def quality(top1):
-    return Quality(top1=top1, top5=1, loss=1, images=10)
+    return Quality(metrics={"top1": top1, "top5": 1, "loss": 1}, examples=10)
 
 
-def result(name, mode, seed, after, *, before=0.1, compression=2.0, recipe=TUNE, weights=TRAIN, **changes):
-    method = MethodSpec(
-        name=name, structure="s", score="x", allocation="g", schedule="one-shot", finetuning=mode
-    )
-    spec = RunSpec(
-        data=DataSpec(name="data", revision="r", normalisation=Normalisation(mean=(0,), std=(1,))),
-        model="net",
-        weights=WeightsSpec(kind="pretrain", name="pretrain", recipe=weights),
-        method=method,
+def size(compression):
+    return Size(
+        parameters=1000,
+        parameters_kept=round(1000 / compression),
         compression=compression,
+        multiply_adds=100,
+        multiply_adds_kept=100,
+        theoretical_speedup=1,
+    )
+
+
+def result(
+    name,
+    mode,
+    seed,
+    after,
+    *,
+    before=0.1,
+    compression=2.0,
+    amount=None,
+    recipe=TUNE,
+    weights=TRAIN,
+    images=None,
+    start="trained",
+    **changes,
+):
+    method = MethodSpec(
+        base=name,
+        structure=StructureSpec(name="s"),
+        score=ScoreSpec(name="x"),
+        allocation=AllocationSpec(name="g"),
+        schedule=ScheduleSpec(name="one-shot", start=start),
+        finetuning=CONTINUE,
+    ).finetuned_by(mode)
+    normalisation = Normalisation(mean=(0,), std=(1,))
+    spec = RunSpec(
+        task=TaskSpec(
+            data=DataSpec(name="data", revision="r", normalisation=normalisation, train_images=images),
+            model=ModelSpec(name="net"),
+            weights=WeightsSpec(kind="pretrain", name="pretrain", recipe=weights),
+        ),
+        method=method,
+        amount=amount or Compression(ratio=compression),
         seed=seed,
         recipe=recipe,
     )
     fields = {"status": "done", "before": quality(before), "after": quality(after), "provenance": PROVENANCE}
-    return RunResult(key=spec.key, spec=spec, **{**fields, **changes})
+    return RunResult(key=spec.key, spec=spec, size=size(compression), **{**fields, **changes})
 
 
 def budget(pretraining, retraining, multiply_adds):
@@ -46,19 +101,16 @@ def budget(pretraining, retraining, multiply_adds):
     return Budget(pretraining=large, pruning=NOTHING, retraining=small)
 
 
-SCRATCH = "m[finetuning=scratch-e]"
+WIDTHS = PublishedWidths(target="li2017:net-a")
 RESULTS = [
     *(
-        result("m", "continue", s, a, compression=1, before=b, budget=budget(160, 40, 100))
+        result("m", CONTINUE, s, a, compression=1, before=b, budget=budget(160, 40, 100))
         for s, a, b in ((0, 0.99, 0.9), (1, 0.98, 0.8))
     ),
-    *(result("m", "continue", s, a, budget=budget(160, 40, 50)) for s, a in ((0, 0.7), (1, 0.72))),
-    *(
-        result(SCRATCH, "scratch-e", s, a, recipe=TRAIN, budget=budget(0, 160, 50))
-        for s, a in ((0, 0.75), (1, 0.78))
-    ),
-    result("li2017:net-a", "continue", 0, 0.6),
-    result("li2017:net-a[finetuning=scratch-b]", "scratch-b", 0, 0.61, recipe=TRAIN),
+    *(result("m", CONTINUE, s, a, budget=budget(160, 40, 50)) for s, a in ((0, 0.7), (1, 0.72))),
+    *(result("m", SCRATCH_E, s, a, recipe=TRAIN, budget=budget(0, 160, 50)) for s, a in ((0, 0.75), (1, 0.78))),
+    result("li2017:net-a", CONTINUE, 0, 0.6, compression=1.5, amount=WIDTHS),
+    result("li2017:net-a", SCRATCH_B, 0, 0.61, compression=1.5, amount=WIDTHS, recipe=TRAIN),
 ]
 
 
@@ -69,7 +121,7 @@ def rows(table):
 def test_the_papers_layout():
     accuracy, _ = scratch_tables(RESULTS)
     assert accuracy.columns == (
-        "dataset", "network", "pruned network", "Unpruned", "Fine-tuned", "Scratch-E", "Scratch-B"
+        "task", "pruned network", "Unpruned", "Fine-tuned", "Scratch-E", "Scratch-B"
     )  # fmt: skip
     published, other = rows(accuracy)
     assert (published["pruned network"], other["pruned network"]) == ("li2017:net-a", "m 2×")
@@ -82,29 +134,25 @@ def test_the_papers_layout():
 
 
 def test_what_prunes_while_it_trains_is_pruned_and_finding_it_costs_scratch_nothing():
-    start = {"start": "initialisation"}
-
-    def started(name, mode, **changes):
-        made = result(name, mode, 0, 0.8, recipe=TRAIN, **changes)
-        spec = made.spec.model_copy(update={"method": made.spec.method.model_copy(update=start)})
-        return made.model_copy(update={"spec": spec, "key": spec.key})
+    def started(mode, **changes):
+        return result("m", mode, 0, 0.8, recipe=TRAIN, start="initialisation", **changes)
 
     searched = budget(0, 160, 50).model_copy(update={"pruning": budget(160, 0, 1).pretraining})
     accuracy, cost = scratch_tables(
         [
-            started("m", "continue", compression=1, budget=budget(0, 160, 100)),
-            started("m", "continue", budget=budget(0, 160, 100)),
-            started(SCRATCH, "scratch-e", budget=searched),
+            started(CONTINUE, compression=1, budget=budget(0, 160, 100)),
+            started(CONTINUE, budget=budget(0, 160, 100)),
+            started(SCRATCH_E, budget=searched),
         ]
     )
-    assert accuracy.columns[3:] == ("Unpruned", "Pruned", "Scratch-E")
+    assert accuracy.columns[2:] == ("Unpruned", "Pruned", "Scratch-E")
     assert "1 seed." in accuracy.caption
     (row,) = rows(cost)
     assert (row["Pruned"], row["Scratch-E"]) == ("1.00 (160 epochs)", "0.50 (160 epochs)")
 
 
 def test_rows_are_in_order_of_compression():
-    more = [result(SCRATCH, "scratch-e", 0, 0.5, compression=c) for c in (16.0, 4.0)]
+    more = [result("m", SCRATCH_E, 0, 0.5, compression=c) for c in (16.0, 4.0)]
     names = [row["pruned network"] for row in rows(scratch_tables([*RESULTS, *more])[0])]
     assert names == ["li2017:net-a", "m 2×", "m 4×", "m 16×"]
 
@@ -122,15 +170,15 @@ def test_several_recipes_are_told_apart():
     long = TUNE.model_copy(update={"name": "tune-160", "epochs": 160})
     slow = TRAIN.model_copy(update={"learning_rate": 0.01})
     more = [
-        result("m", "continue", 0, 0.5, recipe=long),
-        result("m", "continue", 0, 0.4, weights=slow),
-        result(SCRATCH, "scratch-e", 0, 0.3, recipe=slow, weights=slow),
+        result("m", CONTINUE, 0, 0.5, recipe=long),
+        result("m", CONTINUE, 0, 0.4, weights=slow),
+        result("m", SCRATCH_E, 0, 0.3, recipe=slow, weights=slow),
     ]
     accuracy = scratch_tables([*RESULTS, *more])[0]
-    assert accuracy.columns[4:] == ("Fine-tuned (tune)", "Fine-tuned (tune-160)", "Scratch-E", "Scratch-B")
-    assert {row["network"] for row in rows(accuracy)} == {
-        "net (train, 160 epochs at 0.1)",
-        "net (train, 160 epochs at 0.01)",
+    assert accuracy.columns[3:] == ("Fine-tuned (tune)", "Fine-tuned (tune-160)", "Scratch-E", "Scratch-B")
+    assert {row["task"] for row in rows(accuracy)} == {
+        "data / net / train (learning_rate 0.1)",
+        "data / net / train (learning_rate 0.01)",
     }
 
 
@@ -142,10 +190,62 @@ def test_without_training_from_scratch_there_is_nothing(kept):
 def test_winning_tickets_stand_beside_new_random_weights():
     accuracy = scratch_tables(
         [
-            result("m[finetuning=rewind-weights-0]", "rewind-weights-0", 0, 0.9, compression=1, recipe=TRAIN),
-            result("m[finetuning=rewind-weights-0]", "rewind-weights-0", 0, 0.8, recipe=TRAIN),
-            result("m[finetuning=reinitialise]", "reinitialise", 0, 0.7, recipe=TRAIN),
+            result("m", TICKET, 0, 0.9, compression=1, recipe=TRAIN),
+            result("m", TICKET, 0, 0.8, recipe=TRAIN),
+            result("m", ANEW, 0, 0.7, recipe=TRAIN),
         ]
     )[0]
     (row,) = rows(accuracy)
     assert (row["Unpruned"], row["Winning ticket"], row["Random weights"]) == ("90.00", "80.00", "70.00")
+
+
+def test_networks_of_different_subsets_are_different_rows():
+    """Each beside its own unpruned network: nothing is averaged over two tasks."""
+    runs = [
+        made
+        for images, top1 in ((None, 0.9), (100, 0.3))
+        for made in (
+            result("m", CONTINUE, 0, top1, compression=1, before=top1, images=images),
+            result("m", CONTINUE, 0, top1 - 0.1, images=images),
+            result("m", SCRATCH_E, 0, top1 - 0.2, images=images, recipe=TRAIN),
+        )
+    ]
+    accuracy = scratch_tables(runs)[0]
+    assert [(r["task"], r["Unpruned"], r["Fine-tuned"], r["Scratch-E"]) for r in rows(accuracy)] == [
+        ("data / net / 100 training images", "30.00", "20.00", "10.00"),
+        ("data / net / all images", "90.00", "80.00", "70.00"),
+    ]
+
+
+def test_an_amount_that_is_no_compression_is_shown_with_what_it_reached():
+    channels = ChannelFraction(fraction=0.6)
+    runs = [
+        result("slim", mode, seed, 0.8, amount=channels, compression=ratio, recipe=recipe)
+        for mode, recipe in ((CONTINUE, TUNE), (SCRATCH_E, TRAIN))
+        for seed, ratio in ((0, 3.1), (1, 3.3))
+    ]
+    (row,) = rows(scratch_tables(runs)[0])
+    assert row["pruned network"] == "slim 60% of channels (3.2×)"
+
+
+def test_a_strategy_is_what_its_mode_does_however_it_is_spelt():
+    odd = [
+        FinetuningSpec(name="learning-rate", weights="scratch", recipe="pretraining"),
+        FinetuningSpec(name="scratch", weights="kept", recipe="finetuning"),
+        FinetuningSpec(name="rewind-learning-rate-3", recipe="pretraining", epoch=3),
+    ]
+    accuracy = scratch_tables([result("a:b", mode, 0, 0.5, recipe=TRAIN) for mode in odd])[0]
+    assert accuracy.columns[3:] == ("Fine-tuned", "rewind-learning-rate-3", "Scratch-E")
+    assert rows(accuracy)[0]["pruned network"] == "a:b 2×"
+
+
+def test_two_controls_are_not_averaged():
+    """The unpruned network is the trained one; one that was trained anew stands in where there is no other."""
+    controls = [
+        result("m", CONTINUE, 0, 0.99, compression=1, before=0.9),
+        result("control", SCRATCH_E, 0, 0.5, compression=1, recipe=TRAIN),
+    ]
+    pruned = result("m", SCRATCH_E, 0, 0.4, recipe=TRAIN)
+    for kept, expected in ((controls, "90.00"), (controls[1:], "50.00")):
+        (row,) = rows(scratch_tables([*kept, pruned])[0])
+        assert row["Unpruned"] == expected

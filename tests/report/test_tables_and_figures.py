@@ -17,10 +17,11 @@ from shrinkbench.report.figures import efficiency_figure, tradeoff_figure
 from shrinkbench.report.layer_figures import weight_figure
 from shrinkbench.report.page.citations import bibtex, cite, parse_bibtex
 from shrinkbench.report.page.origin import as_toml, trace_origin
+from shrinkbench.report.result_tables import all_tables, result_tables
 from shrinkbench.report.statistics.compare import at_equal, at_equal_budget, curve_summaries, pairwise, winners
 from shrinkbench.report.statistics.observations import aggregate, observe
 from shrinkbench.report.statistics.ranks import rank_methods
-from shrinkbench.report.tables import Cell, Table, all_tables, result_tables
+from shrinkbench.report.tables import Cell, Table
 from shrinkbench.spec import ExperimentSpec, read_experiments
 
 PAIR = [("cifar10", "resnet20")]
@@ -224,7 +225,7 @@ def test_equal_latency_uses_measured_speedups():
 
     results = []
     for r in make_results(pairs=PAIR, methods=["random", "global_magnitude"]):
-        seconds = 1.0 / math.sqrt(r.spec.compression)
+        seconds = 1.0 / math.sqrt(r.spec.target)
         timed = Latency(
             batch_size=64, form="small", dense_seconds=1.0, seconds=seconds, threads=2, precision="float32"
         )

@@ -6,12 +6,13 @@ import re
 import zipfile
 
 import pytest
-from made_results import make_result, make_results, make_spec, plain_accuracy, write_store
+from made_results import changed, make_result, make_results, make_spec, plain_accuracy, write_store
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report.leaderboard import write_leaderboard
 from shrinkbench.results.bundle import merge, read_bundle, read_source, verify, write_bundle
 from shrinkbench.results.store import ResultStore
+from shrinkbench.spec.value import digest_of_fields
 
 PAIR = [("cifar10", "resnet20")]
 
@@ -87,21 +88,22 @@ def test_an_empty_store_cannot_be_bundled(tmp_path):
 
 
 FORGERIES = {
-    "key": (lambda r: {"spec": r.spec.model_copy(update={"seed": 77})}, "key does not follow"),
+    "key": (lambda r: {"spec": r.spec.model_copy(update={"seed": 77})}, "does not agree with its key"),
     "ratio": (lambda r: {"size": r.size.model_copy(update={"compression": 99.0})}, "compression is not"),
     "speedup": (lambda r: {"size": r.size.model_copy(update={"theoretical_speedup": 9.0})}, "speedup is not"),
     "layers": (lambda r: {"layers": dict(list(r.layers.items())[1:])}, "layers do not add up"),
-    "accuracy": (lambda r: {"after": r.after.model_copy(update={"top1": 0.912345})}, "not a count of 10000"),
-    "top5": (lambda r: {"after": r.after.model_copy(update={"top5": 0.1})}, "not a count"),
-    "unmeasured": (lambda r: {"after": None}, "lacks its measurements"),
-    "status": (lambda r: {"status": "failed"}, "status and error disagree"),
+    "accuracy": (lambda r: {"after": changed(r.after, top1=0.912345)}, "not a count of 10000"),
+    "top5": (lambda r: {"after": changed(r.after, top5=0.1)}, "not a count"),
+    "beyond": (lambda r: {"after": changed(r.after, top1=1.5)}, "top1 = 1.5 is above 1"),
+    "unmeasured": (lambda r: {"after": None}, "has a size and a quality"),
+    "status": (lambda r: {"status": "failed"}, "an error exactly when it failed"),
 }
 
 
 @pytest.mark.parametrize("forgery", FORGERIES)
 def test_a_result_that_contradicts_itself_is_found(store, forgery):
     change, sentence = FORGERIES[forgery]
-    victim = next(r for r in store.results()[0] if r.spec.compression == 8)
+    victim = next(r for r in store.results()[0] if r.spec.target == 8)
     store.write(victim.model_copy(update=change(victim)))
     found = verify(read_source(store.root))
     assert len(found) == 1
@@ -110,8 +112,8 @@ def test_a_result_that_contradicts_itself_is_found(store, forgery):
 
 
 def test_controls_that_differ_between_methods_are_found(store):
-    victim = next(r for r in store.results()[0] if r.spec.compression == 1)
-    store.write(victim.model_copy(update={"after": victim.after.model_copy(update={"loss": 9.0})}))
+    victim = next(r for r in store.results()[0] if r.spec.target == 1)
+    store.write(victim.model_copy(update={"after": changed(victim.after, loss=9.0)}))
     found = verify(read_source(store.root))
     assert len(found) == 1
     assert "its control differs" in found[0]
@@ -182,17 +184,46 @@ def test_damaged_files_are_named_by_merge_and_leaderboard(store, tmp_path):
     assert "<b>1</b> files skipped" in (evidence / "index.html").read_text(encoding="utf-8")
 
 
-def test_a_result_of_an_earlier_version_does_not_contradict_itself(store):
+def as_schema_1(result):
+    """The fields under which the first schema would have stored a one-shot run."""
+    spec, method = result.spec.model_dump(mode="json"), result.spec.method
+    axes = ("structure", "score", "allocation", "schedule", "finetuning")
+    old = {
+        **{name: spec["task"][name] for name in ("data", "weights")},
+        "model": result.spec.model.name,
+        "method": {"name": method.name} | {axis: getattr(method, axis).name for axis in axes},
+        "compression": result.spec.target,
+        "seed": result.spec.seed,
+        "recipe": spec["recipe"],
+    }
+    fields = result.model_dump(mode="json") | {"schema_version": 1, "spec": old, "key": digest_of_fields(old)}
+    for name in ("before", "after", "validation"):
+        fields[name] = fields[name]["metrics"] | {"images": fields[name]["examples"]}
+    for record in fields["epochs"]:
+        record |= {f"validation_{name}": value for name, value in record.pop("validation").items()}
+    return fields
+
+
+def test_results_of_the_first_schema_are_read_from_stores_and_bundles(store, tmp_path):
     result = store.results()[0][0]
-    fields = json.loads(result.model_dump_json())
-    del fields["spec"]["extra"]  # as if results knew no further splits then
-    text = json.dumps(fields["spec"], sort_keys=True, separators=(",", ":"))
-    fields["key"] = hashlib.sha256(text.encode()).hexdigest()
+    fields = as_schema_1(result)
     store.discard(result.key)
     path = store.result_path(fields["key"])
     path.parent.mkdir()
     path.write_text(json.dumps(fields))
     assert verify(read_source(store.root)) == []
+    (found,) = [r for r in store.results()[0] if r.key == fields["key"]]
+    assert (found.after, found.size, found.spec.migrated_from) == (result.after, result.size, found.key)
+    assert found.spec.method.schedule.rounds == 1
+
+    name, content = f"runs/{found.key}/result.json", path.read_bytes()
+    manifest = {"format": "shrinkbench-bundle", "version": 1, "name": "old"}
+    sums = {name: hashlib.sha256(content).hexdigest()}
+    with zipfile.ZipFile(tmp_path / "old.zip", "w") as archive:
+        archive.writestr("manifest.json", json.dumps(manifest | {"files": sums}))
+        archive.writestr(name, content)
+    assert read_bundle(tmp_path / "old.zip").results == (found,)
+
     fields["spec"]["seed"] = 77
     path.write_text(json.dumps(fields))
     assert any("its key does not follow" in sentence for sentence in verify(read_source(store.root)))
@@ -210,10 +241,8 @@ def test_two_grids_of_one_name_are_both_kept(tmp_path):
 def test_the_leaderboard_ranks_methods_and_links_to_the_evidence(tmp_path):
     one = write_store(tmp_path / "one", make_results(methods=["random", "global_magnitude"]), name="one")
     two = write_store(tmp_path / "two", make_results(pairs=PAIR, methods=["global_gradient"]), name="two")
-    victim = next(r for r in two.results()[0] if r.spec.compression == 8)
-    two.write(
-        victim.model_copy(update={"after": victim.after.model_copy(update={"top1": victim.after.top1 + 3e-5})})
-    )
+    victim = next(r for r in two.results()[0] if r.spec.target == 8)
+    two.write(victim.model_copy(update={"after": changed(victim.after, top1=victim.after["top1"] + 3e-5)}))
     index = write_leaderboard([one.root, two.root], tmp_path / "board").index
     text = index.read_text(encoding="utf-8")
     tables = re.findall(r"<h2>(.*?)</h2>.*?<tbody>(.*?)</tbody>", text, flags=re.DOTALL)
@@ -236,7 +265,8 @@ def test_other_data_is_another_task(tmp_path):
     one = write_store(tmp_path / "one", results)
     changed = []
     for r in results:
-        spec = r.spec.model_copy(update={"data": r.spec.data.model_copy(update={"revision": "cd" * 32})})
+        data = r.spec.data.model_copy(update={"revision": "cd" * 32})
+        spec = r.spec.model_copy(update={"task": r.spec.task.model_copy(update={"data": data})})
         changed.append(r.model_copy(update={"spec": spec, "key": spec.key}))
     two = write_store(tmp_path / "two", changed)
     text = write_leaderboard([one.root, two.root], tmp_path / "board").index.read_text(encoding="utf-8")

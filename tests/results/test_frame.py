@@ -39,11 +39,11 @@ def test_every_run_is_one_row_with_its_numbers():
     assert len(frame) == len(results)
     for result in results:
         row = frame.loc[result.key]
-        assert row["top1"] == result.after.top1
-        assert row["top5_before_finetuning"] == result.before.top5
+        assert row["top1"] == result.after["top1"]
+        assert row["top5_before_finetuning"] == result.before["top5"]
         assert row["compression"] == result.size.compression
         assert row["multiply_adds_kept"] == result.size.multiply_adds_kept
-        assert (row["compression_target"], row["seed"]) == (result.spec.compression, result.spec.seed)
+        assert (row["compression_target"], row["seed"]) == (result.spec.target, result.spec.seed)
     assert list(frame["compression_target"]) == sorted(frame["compression_target"])
 
 

@@ -50,8 +50,8 @@ DAMAGES = {
     "foreign": (lambda text: '{"accuracy": 0.9}', "not a shrinkbench result"),
     "list": (lambda text: "[1, 2]", "not a shrinkbench result"),
     "schema": (
-        lambda text: json.dumps(json.loads(text) | {"schema_version": 2, "new": 1}),
-        "schema version 2; this shrinkbench reads version 1",
+        lambda text: json.dumps(json.loads(text) | {"schema_version": 3, "new": 1}),
+        "schema version 3; this shrinkbench reads version 2",
     ),
     "field": (lambda text: json.dumps(json.loads(text) | {"status": "lost"}), "status"),
     "extra": (lambda text: json.dumps(json.loads(text) | {"accuracy": 1}), "accuracy"),

@@ -52,13 +52,13 @@ def tiny_networks(monkeypatch):
         MODELS.add(name, card)
 
 
-def run(root, model, method, compression):
+def run(root, model, method, **amount):
     spec = {
         "name": "test",
         "dataset": "digits",
         "model": model,
         "method": [method, *(f"{method}[finetuning={mode}]" for mode in MODES)],
-        "compression": compression,
+        **amount,
         "train_images": 128,
         "validation_images": 50,
         "test_images": 50,
@@ -68,13 +68,13 @@ def run(root, model, method, compression):
     status = sweep(parse_value(ExperimentSpec, spec, where="test"), root, device="cpu")
     results, _ = ResultStore(root).results()
     assert (status.done, status.failed) == (len(results), 0), [r.error for r in results]
-    return {(r.spec.method.finetuning.name, r.spec.target): r for r in results}
+    return {(r.spec.method.finetuning.name, r.spec.amount.label): r for r in results}
 
 
-def check_scratch(results, compression, epochs):
+def check_scratch(results, amount, epochs):
     """The same architecture, for the same epochs and for the same computation."""
-    found = results["continue", compression]
-    equal, longer = (results[mode, compression] for mode in MODES)
+    found = results["continue", amount]
+    equal, longer = (results[mode, amount] for mode in MODES)
     assert found.layers == equal.layers == longer.layers
     assert equal.epochs_run == epochs
     assert longer.epochs_run == int(epochs * longer.size.multiply_adds / longer.size.multiply_adds_kept)
@@ -83,8 +83,8 @@ def check_scratch(results, compression, epochs):
 
 @pytest.mark.parametrize(("model", "percent"), [("tiny-preresnet", 40), ("tiny-densenet", 60)])
 def test_network_slimming_with_channel_selection(model, percent, tmp_path):
-    results = run(tmp_path, model, f"network_slimming_residual:{percent}", 2)
-    found = check_scratch(results, 2, epochs=2)
+    results = run(tmp_path, model, "network_slimming_residual", channels=percent / 100)
+    found = check_scratch(results, f"{percent}% of channels", epochs=2)
     assert (found.spec.search.epochs, found.epochs_run) == (2, 1)  # sparse training, then fine-tuning
     module = NETWORKS[model](10)
     norms = [f"{n}.weight" for n, m in module.named_modules() if isinstance(m, nn.BatchNorm2d)]
@@ -94,7 +94,8 @@ def test_network_slimming_with_channel_selection(model, percent, tmp_path):
 
 
 def test_sparse_structure_selection_takes_whole_branches(tmp_path):
-    found = check_scratch(run(tmp_path, "tiny-resnet", "sparse_structure_selection", 1.3), 1.3, epochs=2)
+    results = run(tmp_path, "tiny-resnet", "sparse_structure_selection", compression=1.3)
+    found = check_scratch(results, "1.3x", epochs=2)
     assert (found.spec.search, found.epochs_run) == (None, 2)  # no fine-tuning
     assert found.size.compression >= 1.3 - 1e-3
     convolutions = {n: d.kept for n, d in found.layers.items() if "conv" in n and "layer" in n}
@@ -105,11 +106,13 @@ def test_sparse_structure_selection_takes_whole_branches(tmp_path):
 
 @pytest.mark.parametrize("method", ["soft_filter_pruning", "soft_filter_pruning_pretrained"])
 def test_soft_filter_pruning_from_10_to_40_percent_of_filters(method, tmp_path):
-    results = run(tmp_path, "tiny-resnet", method, [1.1, 1.6])
-    for compression in (1.1, 1.6):
-        found = check_scratch(results, compression, epochs=2)
-        for name, density in found.layers.items():
-            if "conv2" in name and "layer3" in name:
-                share = 1 - density.kept / density.total
-                assert share == pytest.approx(1 - 1 / compression, abs=0.02), name
+    results = run(tmp_path, "tiny-resnet", method, fraction_per_layer=[0.1, 0.4])
+    module = NETWORKS["tiny-resnet"](10)
+    filters = {f"{n}.weight": m.out_channels for n, m in module.named_modules() if isinstance(m, nn.Conv2d)}
+    projections = {name for name in filters if "downsample" in name}
+    for percent in (10, 40):
+        found = check_scratch(results, f"{percent}% per layer", epochs=2)
+        for name, number in filters.items():
+            removed = 0 if name in projections else int(number * percent / 100 + 1e-9)
+            assert found.layers[name].outputs == number - removed, name
     assert found.spec.method.start == ("trained" if "pretrained" in method else "initialisation")

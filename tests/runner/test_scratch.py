@@ -105,10 +105,11 @@ def test_the_command_prints_the_papers_layout_and_the_report_holds_it(swept, roo
     tables = json.loads(call("scratch", root, "--json"))
     (row,) = tables["scratch-top1"]
     assert row["pruned network"] == "channel_l1 2×"
-    unpruned = swept["channel_l1", 1].before.top1
+    unpruned = swept["channel_l1", 1].before["top1"]
     assert row["Unpruned"] == f"{100 * unpruned:.2f}"
     for column, method in zip(("Fine-tuned", "Scratch-E", "Scratch-B"), METHODS, strict=True):
-        assert row[column] == f"{100 * swept[method, 2].after.top1:.2f}"
+        top1 = swept[method, 2].after["top1"]
+        assert row[column] == f"{100 * top1:.2f}"
     (cost,) = tables["scratch-cost"]
     assert float(cost["Fine-tuned"].split()[0]) > 1 >= float(cost["Scratch-B"].split()[0]) > 0.8
     assert cost["Scratch-E"].endswith("(4 epochs)")

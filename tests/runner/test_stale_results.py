@@ -67,7 +67,8 @@ found = {}
 for name in json.loads(sys.argv[2]):
     method = METHODS.get(name)
     spec = method.spec
-    found[name] = {**outside_sources(method), "whole": list(spec.sources) or None, "key": spec.model_dump_json()}
+    own = {"whole": list(spec.sources) or None, "key": spec.model_dump_json()}
+    found[name] = {**outside_sources(method), **own}
 for registry, names in (
     (MODELS, ("my-net", "mine/net", "digits-cnn")),
     (DATASETS, ("my-data", "digits")),

@@ -61,7 +61,7 @@ def test_every_cell_is_measured_in_full(finished):
         assert r.before is not None
         assert r.after is not None
         assert r.epochs_run == len(r.epochs) == 1  # the control is fine-tuned like the rest
-        assert r.after.images == r.before.images == 355
+        assert r.after.examples == r.before.examples == 355
         assert r.provenance.versions["torch"] == torch.__version__
         if r.spec.is_control:
             assert (r.size.compression, r.size.theoretical_speedup) == (1, 1)
@@ -227,7 +227,7 @@ def test_extra_evaluations_become_columns(tmp_path):
     places = {"cifar10": tmp_path / "cifar", "cifar10.1": extra}
     assert sweep(spec, tmp_path / "out", device="cpu", data=places).done == 2
     results, _ = ResultStore(tmp_path / "out").results()
-    assert all(r.further["cifar10.1"].images == 2000 for r in results)
+    assert all(r.further["cifar10.1"].examples == 2000 for r in results)
     assert "cifar10.1_top1" in to_frame(results).columns
     with pytest.raises(ShrinkbenchError, match=r"'cifar10.1' belongs to dataset 'cifar10', which is not in"):
         sweep(experiment(extra="cifar10.1"), tmp_path / "out2", device="cpu")

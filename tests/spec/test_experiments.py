@@ -74,7 +74,9 @@ def test_epochs_are_those_of_the_paper(table, dataset, training, finetuning):
     large = {r.weights.recipe.epochs for r in runs if r.weights.recipe}
     single = [r for r in runs if r.method.start == "initialisation" and not r.search]  # pruned while trained
     anew = {r.recipe.epochs for r in [*single, *(r for r in runs if r.method.from_scratch)]}
-    tuned = {r.recipe.epochs for r in runs if r not in single and r.method.finetuning in ("continue", "none")}
+    tuned = {
+        r.recipe.epochs for r in runs if r not in single and r.method.finetuning.name in ("continue", "none")
+    }
     assert large | anew == training
     assert tuned == finetuning
     seeds = {r.seed for r in runs}

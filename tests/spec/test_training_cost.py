@@ -6,8 +6,9 @@ import pytest
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import get_model
+from shrinkbench.pruning import METHODS
 from shrinkbench.report.statistics.fairness import common_set_up
-from shrinkbench.spec import DataSpec, MethodSpec, Normalisation, RunSpec, WeightsSpec
+from shrinkbench.spec import Compression, DataSpec, ModelSpec, Normalisation, RunSpec, TaskSpec, WeightsSpec
 from shrinkbench.spec.measures import Budget
 from shrinkbench.spec.training_cost import (
     epochs_within,
@@ -85,12 +86,15 @@ def test_a_budget_adds_up_over_its_stages():
 
 
 def run_spec(**changes):
-    spec = RunSpec(
+    task = TaskSpec(
         data=DataSpec(name="d", revision="r", normalisation=Normalisation(mean=(0,), std=(1,))),
-        model="m",
+        model=ModelSpec(name="m"),
         weights=WeightsSpec(kind="random", name="w"),
-        method=MethodSpec(name="a", structure="s", score="x", allocation="g", schedule="o", finetuning="c"),
-        compression=4,
+    )
+    spec = RunSpec(
+        task=task.model_copy(update={"weights": changes.pop("weights", task.weights)}),
+        method=METHODS.get("global_magnitude").spec,
+        amount=Compression(ratio=4),
         seed=0,
         recipe=RECIPES.get("cifar-finetune-liu-40"),
     )
@@ -99,9 +103,10 @@ def run_spec(**changes):
 
 def test_the_four_set_ups_are_told_apart():
     one = run_spec()
-    other = one.method.model_copy(update={"name": "b", "score": "y"})
-    assert common_set_up(one, run_spec(compression=2)) == "none"
-    assert common_set_up(one, run_spec(weights=WeightsSpec(kind="file", name="f", digest="0"))) == "task"
+    other = METHODS.get("layerwise_magnitude").spec
+    file = WeightsSpec(kind="file", name="f", digest="0" * 64)
+    assert common_set_up(one, run_spec(amount=Compression(ratio=2))) == "none"
+    assert common_set_up(one, run_spec(weights=file)) == "task"
     assert common_set_up(one, run_spec(recipe=RECIPES.get("cifar-finetune-liu-80"))) == "weights"
     assert common_set_up(one, run_spec(method=other)) == "finetuning"
     assert common_set_up(one, run_spec(method=other), (budget(5), budget(9))) == "finetuning"

@@ -186,8 +186,7 @@ def overlay(
     laid = lay_over(read_own(results), load_corpus(corpus), keep=keep or ())
     if not laid.found:
         raise ShrinkbenchError(
-            f"nothing to lay over: {'; '.join(laid.unmatched)}; "
-            "`shrinkbench literature summary --json` lists what the corpus has, --corpus gives another"
+            f"nothing to lay over: {'; '.join(laid.unmatched)}; give another corpus with --corpus"
         )
     entries: list[dict[str, Any]] = [
         {

@@ -144,7 +144,7 @@ def prune(
         save_tensors(module.state_dict(), out)
     if masks_out is not None:
         masks.save(masks_out, network=card.name)
-    if ":" not in chosen.name and abs(size.compression / compression - 1) > NOTABLE:
+    if chosen.amount is None and abs(size.compression / compression - 1) > NOTABLE:
         typer.echo(
             f"note: {chosen.name} was asked for compression {compression:g} and reached {size.compression:.4g}",
             err=True,

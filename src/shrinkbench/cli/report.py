@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from shrinkbench.report.checklist import Line
     from shrinkbench.report.gaps import Repair
+    from shrinkbench.report.grids import Definition
     from shrinkbench.results.store import Problem
 
 app = typer.Typer()
@@ -184,7 +185,7 @@ def _fix(
             resolve=lambda experiment: plan(experiment, workspace).runs,
             proposed=proposed,
             pairs=pairs,
-            available=_is_method,
+            define=_definition,
         )
         if not repair.experiments:
             for note in repair.notes:
@@ -213,15 +214,15 @@ def _fix(
         earlier = repair
 
 
-def _is_method(name: str) -> bool:
-    """Whether the library offers a method of this name."""
+def _definition(name: str) -> Definition | None:
+    """What the library has under a method's name, if anything."""
     from shrinkbench.pruning import METHODS
 
     try:
-        METHODS.get(name)
+        method = METHODS.get(name)
     except ShrinkbenchError:
-        return False
-    return True
+        return None
+    return method.spec, method.amount
 
 
 _MARKS = {"satisfied": ("✓", "green"), "violated": ("✗", "red"), "undecidable": ("?", "yellow")}

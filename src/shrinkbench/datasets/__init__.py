@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 from shrinkbench.datasets import (
@@ -44,4 +45,5 @@ def load_dataset(name: str, data: Path | None = None) -> Dataset:
     >>> len(digits.train), len(digits.validation), len(digits.test)
     (1085, 357, 355)
     """
-    return DATASETS.get(name).load(data)
+    card = DATASETS.get(name)
+    return replace(card.load(data), card=card)  # a loader that borrows another's is still this dataset

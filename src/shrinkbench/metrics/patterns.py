@@ -104,6 +104,35 @@ def kernel_pattern(
     return {stage: kept[stage] / total[stage] for stage in sorted(kept)}
 
 
+def counted(
+    module: nn.Module,
+    layers: Mapping[str, LayerDensity],
+    *,
+    input_shape: Sequence[int],
+    of: Literal["filters", "scales", "kernels"],
+    by_layer: bool = False,
+) -> dict[tuple[object, ...], float]:
+    """What one pruned network kept, by place.
+
+    (stage, channels) -> kept share; ``by_layer``: (layer, stage, channels) -> kept channels; of kernels:
+    (stage, row, column) -> kept share, rows and columns of a kernel counted from 1.
+    """
+    if of == "kernels":
+        return {
+            (stage, row + 1, column + 1): float(share)
+            for stage, kernel in kernel_pattern(module, layers, input_shape).items()
+            for row, line in enumerate(kernel)
+            for column, share in enumerate(line)
+        }
+    widths = layer_widths(module, layers, input_shape, of=of)
+    if by_layer:
+        return {(w.layer, w.stage, w.channels): float(w.kept) for w in widths}
+    return {
+        (stage, sum(w.channels for w in widths if w.stage == stage)): share
+        for stage, share in stage_pattern(widths).items()
+    }
+
+
 def _positions(kept: Tensor | LayerDensity | None, weight: Tensor) -> Tensor:
     if isinstance(kept, LayerDensity):
         if not kept.positions:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.attention import is_attention, widths
+from shrinkbench.network.watching import watching
 
 
 class MixingStandIn(nn.Module):
@@ -89,27 +90,20 @@ def _rearrangements(skeleton: nn.Module, shape: tuple[int, ...]) -> dict[str, tu
     """Modules without parameters that map an image to one with another number of channels."""
     found: dict[str, tuple[int, torch.Size]] = {}
 
-    def watch(path: str) -> Any:
-        def note(_: nn.Module, inputs: Any, output: Any) -> None:
-            if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
-                before, after = inputs[0].shape, output.shape
-                permuted = sorted(before) == sorted(after)
-                if len(before) == len(after) == 4 and before[1] != after[1] and not permuted:
-                    found[path] = (before[1], after)
+    def note(path: str, inputs: Any, output: Any) -> None:
+        if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
+            before, after = inputs[0].shape, output.shape
+            permuted = sorted(before) == sorted(after)
+            if len(before) == len(after) == 4 and before[1] != after[1] and not permuted:
+                found[path] = (before[1], after)
 
-        return note
-
-    bare = [(p, m) for p, m in skeleton.named_modules() if p and next(m.parameters(), None) is None]
-    handles = [child.register_forward_hook(watch(path)) for path, child in bare]
+    bare = {p: m for p, m in skeleton.named_modules() if p and next(m.parameters(), None) is None}
     try:
-        with torch.no_grad():
+        with watching(bare, note), torch.no_grad():
             skeleton(torch.empty((1, *shape), device="meta"))
     except Exception as error:  # whatever a network's own code raises where there are no values
         raise ShrinkbenchError(
             f"the network cannot be followed without data ({str(error).splitlines()[0]}); channels can only be "
             "removed from networks whose forward pass does not depend on values"
         ) from None
-    finally:
-        for handle in handles:
-            handle.remove()
     return {p: v for p, v in found.items() if not any(p.startswith(f"{outer}.") for outer in found)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.probe import evaluation_mode
+from shrinkbench.network.watching import watching
 
 _WATCHED = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm)
 
@@ -18,22 +19,14 @@ def stages_of(module: nn.Module, input_shape: Sequence[int]) -> dict[str, int]:
     """Convolutions and batch norms of images -> stage, from 1, in order of execution."""
     sizes: dict[str, tuple[int, ...]] = {}
 
-    def watch(path: str) -> Callable[[nn.Module, Any, Tensor], None]:
-        def note(_: nn.Module, __: Any, output: Tensor) -> None:
-            if output.dim() > 2:
-                sizes.setdefault(path, tuple(output.shape[2:]))
+    def note(path: str, _: Any, output: Tensor) -> None:
+        if output.dim() > 2:
+            sizes.setdefault(path, tuple(output.shape[2:]))
 
-        return note
-
-    layers = [(p, m) for p, m in module.named_modules() if isinstance(m, _WATCHED)]
-    handles = [layer.register_forward_hook(watch(path)) for path, layer in layers]
-    try:
-        like = next(module.parameters())
-        with evaluation_mode(module), torch.no_grad():
-            module(torch.zeros((1, *input_shape), device=like.device, dtype=like.dtype))
-    finally:
-        for handle in handles:
-            handle.remove()
+    like = next(module.parameters())
+    layers = {path: layer for path, layer in module.named_modules() if isinstance(layer, _WATCHED)}
+    with watching(layers, note), evaluation_mode(module), torch.no_grad():
+        module(torch.zeros((1, *input_shape), device=like.device, dtype=like.dtype))
     if not sizes:
         raise ShrinkbenchError("this network has no convolutions, and so no stages; choose another network")
     order = list(dict.fromkeys(sizes.values()))

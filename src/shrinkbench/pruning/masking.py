@@ -110,7 +110,8 @@ def prune(
     by methods that score on data; ``masks`` are those of an earlier round, within which the new ones stay.
     Apply the result with ``masks.apply(module)``. Randomness comes from ``generator`` alone.
 
-    A method of several rounds without training between them is carried out whole. One that prunes while it
+    A method of several rounds without training between them is carried out whole, unless ``masks`` say that the
+    caller carries its rounds out. One that prunes while it
     trains, or trains between its rounds, is refused, since nothing is trained here, unless ``one_shot`` asks
     for its score, structure and allocation alone.
 
@@ -136,7 +137,7 @@ def prune(
         "generator": generator,
     }
     steps = (amount,) if one_shot else steps_to(chosen, amount)
-    if len(steps) == 1 or iteration:
+    if len(steps) == 1 or masks is not None:  # the caller carries the rounds out
         return prune_once(
             module, chosen, amount=amount, batches=batches, masks=masks, iteration=iteration, **settings
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +14,8 @@ import pandas as pd
 from shrinkbench.plotting import (
     COLUMN_WIDTH,
     CONTROL_COLOUR,
+    CONTROL_LINES,
     PAGE_WIDTH,
-    SeriesStyle,
     figure_style,
     panel_grid,
     ratio_axis,
@@ -23,7 +23,8 @@ from shrinkbench.plotting import (
     series_styles,
     shortened,
 )
-from shrinkbench.report.statistics.observations import AXES, CONTROL, METRICS, Observations, aggregate
+from shrinkbench.report.statistics.compare import references
+from shrinkbench.report.statistics.observations import AXES, METRICS, Observations, aggregate
 
 if TYPE_CHECKING:  # matplotlib is loaded where something is drawn
     from matplotlib.axes import Axes
@@ -57,29 +58,20 @@ def figure_name(metric: str, axis: str) -> str:
 def tradeoff_figure(observations: Observations, *, metric: str, axis: str) -> Figure:
     """One panel per task: mean over seeds with one sample standard deviation, against what was achieved.
 
-    The control is the horizontal line (mean) with its band, and the first point of every curve.
+    Every control is a horizontal line (mean) with its band; a curve starts at the control of its method.
     """
     tasks = [task for task in observations.tasks if _has(observations.pruned, task, axis)]
-    columns = min(max(len(tasks), 1), 3)
-    width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
-    styles = series_styles(observations.methods)
-    entries = _legend_columns((CONTROL, *styles), width)
-    cells = aggregate(observations.pruned, [metric, axis])
-    with figure_style():
-        head = 0.08 + 0.15 * math.ceil((1 + len(styles)) / entries)
-        figure, panels = panel_grid(max(len(tasks), 1), columns=columns, width=width, head=head)
-        low, high = cells[axis].min(), cells[axis].max()
-        for index, (panel, task) in enumerate(zip(panels, tasks, strict=False)):
-            draw_tradeoff(panel, cells, observations.control, task, metric, axis, styles)
-            ratio_axis(panel, low=min(1.0, low), high=high)  # one range for all panels
-            if index % columns == 0:
-                panel.set_ylabel(METRICS[metric].label)
-            if index + columns >= len(tasks):
-                panel.set_xlabel(f"{AXES[axis]} (log scale)")
-            else:
-                panel.tick_params(labelbottom=False)
-        _add_legend(figure, panels, (CONTROL, *styles), entries)
-    return figure
+    drawing = _Drawing(observations, metric, axis)
+    low, high = drawing.cells[axis].min(), drawing.cells[axis].max()
+
+    def finish(panel: Axes, *, lowest: bool) -> None:
+        ratio_axis(panel, low=min(1.0, low), high=high)  # one range for all panels
+        if lowest:
+            panel.set_xlabel(f"{AXES[axis]} (log scale)")
+        else:
+            panel.tick_params(labelbottom=False)
+
+    return _panels(drawing, tasks, finish)
 
 
 def efficiency_figure(observations: Observations, *, metric: str) -> Figure:
@@ -89,29 +81,51 @@ def efficiency_figure(observations: Observations, *, metric: str) -> Figure:
     """
     from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
-    tasks = observations.tasks
+    def finish(panel: Axes, **_: bool) -> None:
+        panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.set_xlabel("parameters kept (log scale)")
+
+    return _panels(_Drawing(observations, metric, "parameters_kept"), observations.tasks, finish)
+
+
+class _Drawing:
+    """What the panels of one figure share: cells, controls, and the styles of both."""
+
+    def __init__(self, observations: Observations, metric: str, axis: str) -> None:
+        self.metric, self.axis = metric, axis
+        self.cells = aggregate(observations.pruned, [metric, axis])
+        self.controls = aggregate(observations.control, [metric, axis])
+        self.starts = references(observations, metric)
+        at = observations.control.groupby("task")[axis].mean().to_dict()
+        self.unpruned = dict.fromkeys(at, 1.0) if axis in AXES else at
+        self.styles = series_styles(observations.methods)
+        names = sorted(self.controls["method"].unique())
+        self.dashes = {name: CONTROL_LINES[index % len(CONTROL_LINES)] for index, name in enumerate(names)}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Entries of the legend, in order."""
+        return (*self.dashes, *self.styles)
+
+
+def _panels(drawing: _Drawing, tasks: Sequence[str], finish: Callable[..., None]) -> Figure:
+    """One panel for each of ``tasks`` under one legend; ``finish`` sets a panel's horizontal axis."""
     columns = min(max(len(tasks), 1), 3)
     width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
-    styles = series_styles(observations.methods)
-    entries = _legend_columns((CONTROL, *styles), width)
-    cells = aggregate(observations.pruned, [metric, "parameters_kept"])
+    entries = _legend_columns(drawing.names, width)
     with figure_style():
-        head = 0.08 + 0.15 * math.ceil((1 + len(styles)) / entries)
+        head = 0.08 + 0.15 * math.ceil(len(drawing.names) / entries)
         figure, panels = panel_grid(max(len(tasks), 1), columns=columns, width=width, head=head)
         for index, (panel, task) in enumerate(zip(panels, tasks, strict=False)):
-            control = observations.control[observations.control["task"] == task]
-            full = float(control["parameters_kept"].mean()) if len(control) else None
-            draw_tradeoff(
-                panel, cells, observations.control, task, metric, "parameters_kept", styles, unpruned=full
-            )
-            panel.set_xscale("log")
-            panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-            panel.xaxis.set_major_formatter(EngFormatter(sep=""))
-            panel.xaxis.set_minor_locator(NullLocator())
-            panel.set_xlabel("parameters kept (log scale)")
+            _draw_controls(panel, drawing, task)
+            _draw_curves(panel, drawing, task)
+            finish(panel, lowest=index + columns >= len(tasks))
             if index % columns == 0:
-                panel.set_ylabel(METRICS[metric].label)
-        _add_legend(figure, panels, (CONTROL, *styles), entries)
+                panel.set_ylabel(METRICS[drawing.metric].label)
+        _add_legend(figure, panels, drawing.names, entries)
     return figure
 
 
@@ -126,42 +140,40 @@ def _add_legend(figure: Figure, panels: Iterable[Axes], names: Iterable[str], co
         figure.legend([handles[name] for name in order], labels, loc="upper center", ncols=columns)
 
 
-def draw_tradeoff(
-    panel: Axes,
-    cells: pd.DataFrame,
-    control: pd.DataFrame,
-    task: str,
-    metric: str,
-    axis: str,
-    styles: Mapping[str, SeriesStyle],
-    *,
-    unpruned: float | None = 1.0,
-) -> None:
-    """Draw one task's curves and its control, which lies at ``unpruned`` on the axis."""
+def _draw_controls(panel: Axes, drawing: _Drawing, task: str) -> None:
+    """A line for each control of ``task``, and a band of one sample standard deviation."""
+    here = drawing.controls[drawing.controls["task"] == task]
+    columns = (here[c] for c in ("method", drawing.metric, f"{drawing.metric}_std"))
+    for name, mean, spread in zip(*columns, strict=True):
+        if not math.isfinite(mean):
+            continue
+        dash = drawing.dashes[name]
+        panel.axhline(mean, color=CONTROL_COLOUR, linewidth=0.9, linestyle=dash, label=name, zorder=1)
+        if math.isfinite(spread):
+            panel.axhspan(mean - spread, mean + spread, color=CONTROL_COLOUR, alpha=0.12, linewidth=0)
+
+
+def _draw_curves(panel: Axes, drawing: _Drawing, task: str) -> None:
+    """The curves of one task, each with the control of its method, which lies where nothing is pruned."""
     from matplotlib.collections import LineCollection
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     panel.title.set_text(task)
-    reference = control.loc[control["task"] == task, metric].dropna()
-    mean, spread = reference.mean(), reference.std(ddof=1)
-    if len(reference):
-        panel.axhline(
-            mean, color=CONTROL_COLOUR, linewidth=0.9, linestyle=(0, (2, 1.5)), label=CONTROL, zorder=1
-        )
-        if math.isfinite(spread):
-            panel.axhspan(mean - spread, mean + spread, color=CONTROL_COLOUR, alpha=0.12, linewidth=0)
+    cells, axis, metric = drawing.cells, drawing.axis, drawing.metric
     here = cells[(cells["task"] == task) & cells[axis].notna() & cells[metric].notna()]
     curves = dict(iter(here.sort_values(axis).groupby("method")))
+    unpruned = drawing.unpruned.get(task, math.nan)
     bars: list[tuple[tuple[float, float], tuple[float, float]]] = []
     colours: list[str] = []
-    for method, style in styles.items():
+    for method, style in drawing.styles.items():
         if method not in curves:
             continue
         x, y, deviation = (curves[method][column].to_numpy() for column in (axis, metric, f"{metric}_std"))
         bars += [((a, b - d), (a, b + d)) for a, b, d in zip(x, y, deviation, strict=True) if d > 0]
         colours += [style.colour] * (len(bars) - len(colours))
-        if len(reference) and unpruned is not None:
-            x, y = np.r_[x, unpruned], np.r_[y, mean]
+        start = drawing.starts.get((task, method))
+        if start is not None and math.isfinite(unpruned):
+            x, y = np.r_[x, unpruned], np.r_[y, start.mean]
             order = x.argsort()
             x, y = x[order], y[order]
         panel.plot(

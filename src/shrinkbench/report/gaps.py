@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report.checklist.evidence import (
@@ -21,17 +21,15 @@ from shrinkbench.report.checklist.evidence import (
     is_plain,
     is_random,
     is_uniform,
+    judged,
 )
 from shrinkbench.report.checklist.recommendation import counts, is_large
+from shrinkbench.report.grids import Define, Grid, Pair, plan_grids
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import Plan
-from shrinkbench.spec import ExperimentSpec, MethodSpec, RunSpec
+from shrinkbench.spec import Compression, ExperimentSpec, MethodSpec, RunSpec
 
-Available = Callable[[str], bool]
 Resolve = Callable[[ExperimentSpec], Iterable[RunSpec]]
-Pair = tuple[str, str]
-Context = tuple[object, ...]
-"""What runs of one comparison share: data, network, weights, recipe, and what else is pruned."""
 
 RANDOM, UNIFORM_RANDOM = "random", "layerwise_random"
 GLOBAL_MAGNITUDE, UNIFORM_MAGNITUDE = "global_magnitude", "layerwise_magnitude"
@@ -46,8 +44,8 @@ def same_proportions_name(score: str, method: str) -> str:
 class Repair:
     """What is missing: grids to sweep in order, how many runs that is, and what no run can mend.
 
-    ``incomplete`` are keys of finished runs without some metric; they must be run again. ``reasons`` says,
-    line by line, what the runs are for.
+    ``incomplete`` are keys of finished runs that were not measured before fine-tuning; they must be run again.
+    ``reasons`` says, line by line, what the runs are for.
     """
 
     experiments: tuple[ExperimentSpec, ...]
@@ -57,59 +55,37 @@ class Repair:
     notes: tuple[str, ...] = ()
 
 
-@dataclass
-class _Grid:
-    """Everything that an experiment needs on one pair of dataset and network: a full product.
-
-    ``specs`` are the runs planned so far, of later experiments too that repeat this one's comparison.
-    ``compared`` are all planned runs of the pair that they are compared with. ``where`` names the place.
-    """
-
-    experiment: ExperimentSpec
-    pair: Pair
-    where: str
-    specs: list[RunSpec]
-    compared: list[RunSpec]
-    methods: dict[str, None]
-    compressions: set[float]
-    seeds: set[int]
-    reasons: dict[str, None] = field(default_factory=dict)
-
-    @property
-    def is_planned(self) -> bool:
-        """Whether every run of the product is planned already."""
-        planned = {(s.method.name, s.compression, s.seed) for s in self.specs}
-        return planned.issuperset(itertools.product(self.methods, self.compressions, self.seeds))
-
-
 def plan_repair(
     plan: Plan,
     results: Sequence[RunResult],
     *,
     resolve: Resolve,
+    define: Define,
     proposed: Sequence[str] = (),
     pairs: Sequence[Pair] = (),
-    available: Available = lambda name: True,
 ) -> Repair:
     """Plan exactly the runs that turn violated lines of the checklist to satisfied.
 
     Per experiment and pair of dataset and network these are all methods with their random and magnitude
     controls, at all compressions, for all seeds. ``resolve`` gives the runs of a grid; ``pairs`` are added
-    where fewer than three count; ``available`` tells which methods the library has.
+    where fewer than three count; ``define`` tells what the library has under a name, if anything.
     """
     evidence = gather(results, proposed=proposed)
     reasons: dict[str, None] = {}
     notes: dict[str, None] = {}
-    grids = _plan_grids(plan)
+    grids = plan_grids(plan, define)
+    chosen = {evidence.methods[label] for label in evidence.proposed} if proposed else set()
+    _add_baselines(grids, notes, define)
     for grid in grids:
         _add_seeds(grid)
-        _add_controls(grid, evidence, notes, available)
+    for grid in grids:
+        _add_controls(grid, chosen or _judged(grids), evidence, notes, define)
         _add_points(grid, evidence, notes)
-    done = {r.key for r in results if r.status == "done" and r.size and r.after and r.before}
+    done = {r.key for r in results if r.status == "done" and r.before}
     experiments, missing = [], set[str]()
     for experiment, members in _as_experiments(grids):
         planned = all(grid.is_planned for grid in members)
-        specs = [s for g in members for s in g.specs if s.compression in g.compressions]
+        specs = [s for g in members for s in g.specs if s.target is None or s.target in g.compressions]
         lacking = {spec.key for spec in (specs if planned else resolve(experiment))} - done - missing
         if lacking:
             experiments.append(experiment)
@@ -124,108 +100,91 @@ def plan_repair(
         reasons[f"planned runs that are not finished: {unfinished}"] = None
     incomplete = tuple(r.key for r in results if r.status == "done" and r.key not in done)
     if incomplete:
-        reasons[f"second metric: {len(incomplete)} finished runs lack some metric"] = None
+        reasons[f"{len(incomplete)} finished runs were not measured before fine-tuning"] = None
     return Repair(tuple(experiments), len(missing), tuple(reasons), incomplete, tuple(notes))
 
 
-def _plan_grids(plan: Plan) -> list[_Grid]:
-    """What is planned so far, by experiment and pair; one that repeats an earlier comparison counts to it."""
-    by_pair: dict[Pair, dict[str, list[RunSpec]]] = defaultdict(lambda: defaultdict(list))
-    for run in plan.runs:
-        by_pair[run.spec.data.name, run.spec.model][run.experiment].append(run.spec)
-    experiments = {e.name: e for e in plan.experiments}
-    grids = []
-    for pair, members in by_pair.items():
-        separate: dict[str, list[RunSpec]] = {}
-        for name, specs in members.items():
-            contexts = _contexts(specs)
-            owner = next((n for n, others in separate.items() if contexts <= _contexts(others)), name)
-            separate[owner] = [*separate.get(owner, ()), *specs]
-        for name, specs in separate.items():
-            contexts = _contexts(specs)
-            grids.append(
-                _Grid(
-                    experiment=experiments[name],
-                    pair=pair,
-                    where=" / ".join(pair) + (f" in {name}" if len(separate) > 1 else ""),
-                    specs=specs,
-                    compared=[s for others in members.values() for s in others if _context(s) in contexts],
-                    methods=dict.fromkeys(s.method.name for s in specs),
-                    compressions={s.compression for s in specs},
-                    seeds={s.seed for s in specs},
-                )
-            )
-    return grids
-
-
-def _context(spec: RunSpec) -> Context:
-    pruned = (spec.prune_classifier, spec.prune_biases)
-    return (spec.data, spec.model, spec.weights, spec.recipe, *pruned, spec.extra)
-
-
-def _contexts(specs: Iterable[RunSpec]) -> set[Context]:
-    return {_context(spec) for spec in specs}
-
-
-def _add_seeds(grid: _Grid) -> None:
+def _add_seeds(grid: Grid) -> None:
     """Three seeds, and the seeds of any method for every other."""
     fresh = (seed for seed in itertools.count() if seed not in grid.seeds)
     added = [next(fresh) for _ in range(FEWEST_SEEDS - len(grid.seeds))]
     for seed in added:
         grid.reasons[f"seeds: {seed} on {grid.where}"] = None
-    for name in grid.methods:
-        absent = grid.seeds - {s.seed for s in grid.specs if s.method.name == name}
+    for method in dict.fromkeys(s.method for s in grid.specs):
+        absent = grid.seeds - {s.seed for s in grid.specs if s.method == method}
         if absent:
             seeds = ", ".join(map(str, sorted(absent)))
-            grid.reasons[f"seeds: {seeds} of {name} on {grid.where}"] = None
+            grid.reasons[f"seeds: {seeds} of {method.name} on {grid.where}"] = None
     grid.seeds.update(added)
+    grid.added = grid.added or bool(added)
 
 
-def _add_controls(grid: _Grid, evidence: Evidence, notes: dict[str, None], available: Available) -> None:
-    """Random and magnitude pruning: global, uniform, and with each proposed method's own proportions."""
-    definitions = {s.method.name: s.method for s in grid.compared}
-    wanted = [
-        (name, "global and uniform baselines")
-        for name, role in _ROLES.items()
-        if not any(role(method) and is_plain(method) for method in definitions.values())
-    ]
-    judged = [n for n in definitions if n in evidence.proposed] or [
-        n for n, m in definitions.items() if not is_random(m)
-    ]
-    for name in judged:
-        wanted += [
-            (same_proportions_name(score, name), f"{score} with the proportions of {name}")
-            for score in ("random", "magnitude")
-            if not _has_own_control(grid, evidence, definitions[name], score)
-        ]
-    for name, why in wanted:
-        if name in definitions:
-            continue
-        if available(name):
-            grid.methods[name] = None
-            grid.reasons[f"controls: {name} ({why})"] = None
-        elif name != UNIFORM_RANDOM:
-            notes[f"the library has no method '{name}' ({why}); that line stays as it is"] = None
+def _definitions(grid: Grid) -> set[MethodSpec]:
+    """The methods that are compared on a grid, those that the repair adds included."""
+    added = {definition[0] for definition in grid.methods.values() if definition is not None}
+    return added | {s.method for s in grid.compared}
+
+
+def _judged(grids: Iterable[Grid]) -> frozenset[MethodSpec]:
+    """The methods that will be judged once everything planned is run."""
+    return judged(set().union(*map(_definitions, grids)))
+
+
+def _add_baselines(grids: Iterable[Grid], notes: dict[str, None], define: Define) -> None:
+    """Global and uniform pruning by chance and by magnitude, where no method has that role."""
+    for grid in grids:
+        for name, role in _ROLES.items():
+            if not any(role(method) and is_plain(method) for method in _definitions(grid)):
+                _add_method(grid, name, "global and uniform baselines", notes, define)
 
 
 _ROLES: dict[str, Callable[[MethodSpec], bool]] = {
     RANDOM: lambda m: is_random(m) and is_global(m),
-    UNIFORM_RANDOM: lambda m: is_random(m) and (is_uniform(m) or m.allocation == "independent"),
+    UNIFORM_RANDOM: lambda m: is_random(m) and (is_uniform(m) or not m.allocation.exact),
     GLOBAL_MAGNITUDE: lambda m: is_magnitude(m) and is_global(m),
     UNIFORM_MAGNITUDE: lambda m: is_magnitude(m) and is_uniform(m),
 }
 
 
-def _has_own_control(grid: _Grid, evidence: Evidence, method: MethodSpec, score: str) -> bool:
+def _add_method(grid: Grid, name: str, why: str, notes: dict[str, None], define: Define) -> None:
+    """Ask for the method ``name``, unless it is planned; a note where the library lacks it."""
+    definition = define(name)
+    if definition is None:
+        notes[f"the library has no method '{name}' ({why}); that line stays as it is"] = None
+        return
+    method, amount = definition
+    if any(s.method == method and (amount is None or s.amount == amount) for s in grid.compared):
+        return
+    grid.methods[name] = definition
+    grid.added = True
+    grid.reasons[f"controls: {name} ({why})"] = None
+
+
+def _add_controls(
+    grid: Grid, chosen: Collection[MethodSpec], evidence: Evidence, notes: dict[str, None], define: Define
+) -> None:
+    """Random and magnitude pruning with the proportions of each judged method."""
+    for name, definition in list(grid.methods.items()):
+        if definition is None or definition[0] not in chosen:
+            continue
+        for score, has_kind in (("random", is_random), ("magnitude", is_magnitude)):
+            if not has_kind(definition[0]) and not _has_own_control(grid, evidence, definition[0], score):
+                why = f"{score} with the proportions of {name}"
+                _add_method(grid, same_proportions_name(score, name), why, notes, define)
+
+
+def _has_own_control(grid: Grid, evidence: Evidence, method: MethodSpec, score: str) -> bool:
     """Whether the results already show ``score`` pruning with the proportions of ``method``."""
-    if score == "magnitude" and is_magnitude(method):
-        return True
-    tasks = [task for task, _ in evidence.curves([method.name]) if evidence.places[task] == grid.pair]
-    found = [evidence.same_proportions(task, method.name, score) for task in tasks]
-    return bool(found) and all(all(by_target.values()) for by_target in found)
+    labels = [label for label, definition in evidence.methods.items() if definition == method]
+    found = [
+        evidence.same_proportions(task, label, score)
+        for task, label in evidence.curves(labels)
+        if evidence.tasks[task] in grid.tasks
+    ]
+    return bool(found) and all(all(by_amount.values()) for by_amount in found)
 
 
-def _add_points(grid: _Grid, evidence: Evidence, notes: dict[str, None]) -> None:
+def _add_points(grid: Grid, evidence: Evidence, notes: dict[str, None]) -> None:
     """The control, five operating points, and a ratio at which accuracy collapses."""
     where, limit = grid.where, _largest_compression(grid, evidence)
     out_of_reach = {c for c in grid.compressions if c > limit}
@@ -234,7 +193,9 @@ def _add_points(grid: _Grid, evidence: Evidence, notes: dict[str, None]) -> None
         notes[f"{where} cannot be compressed beyond {limit:.4g}; larger targets are left out"] = None
     before = set(grid.compressions)
     grid.compressions.add(1.0)
-    if sum(c > 1 for c in grid.compressions) < FEWEST_POINTS:
+    if not grid.by_compression:
+        notes[f"{where}: no method is given a compression, so that operating points are yours to add"] = None
+    elif sum(c > 1 for c in grid.compressions) < FEWEST_POINTS:
         grid.compressions |= {point for point in OPERATING_POINTS if point <= limit}
         grid.compressions |= set(_between(grid.compressions, limit))
     elif not _collapse_is_shown(grid, evidence):
@@ -248,6 +209,7 @@ def _add_points(grid: _Grid, evidence: Evidence, notes: dict[str, None]) -> None
             )
     added = sorted(grid.compressions - before)
     if added:
+        grid.added = True
         grid.reasons[f"operating points: {', '.join(f'{c:g}' for c in added)} on {where}"] = None
 
 
@@ -268,29 +230,30 @@ def _just_below(limit: float) -> float:
     return math.floor(limit * 0.99 / scale) * scale
 
 
-def _largest_compression(grid: _Grid, evidence: Evidence) -> float:
+def _largest_compression(grid: Grid, evidence: Evidence) -> float:
     """All parameters over those that cannot be pruned, as the finished runs of the pair show them."""
+    tasks = grid.tasks
     limits = [
         r.size.parameters / max(1, r.size.parameters - sum(d.total for d in r.layers.values()))
         for r in evidence.results
-        if (r.spec.data.name, r.spec.model) == grid.pair and r.size and r.layers and r.spec.compression > 1
+        if r.spec.task in tasks and r.size and r.layers and not r.spec.is_control
     ]
     return min(limits, default=math.inf)
 
 
-def _collapse_is_shown(grid: _Grid, evidence: Evidence) -> bool:
-    """Whether every proposed method of the pair collapses, or has not yet been run at the largest target."""
-    largest = max(grid.compressions)
+def _collapse_is_shown(grid: Grid, evidence: Evidence) -> bool:
+    """Whether every judged method of the grid collapses, or has not yet been run at the largest target."""
+    largest = Compression(ratio=max(grid.compressions)).label
     for task, method in evidence.curves(evidence.proposed):
-        reached = evidence.places[task] == grid.pair and largest in evidence.targets(task, method)
+        reached = evidence.tasks[task] in grid.tasks and largest in evidence.amounts(task, method)
         if reached and evidence.collapsed(task, method) is False:
             return False
     return True
 
 
-def _as_experiments(grids: Sequence[_Grid]) -> Iterator[tuple[ExperimentSpec, list[_Grid]]]:
+def _as_experiments(grids: Sequence[Grid]) -> Iterator[tuple[ExperimentSpec, list[Grid]]]:
     """The experiment widened as a whole where all its pairs need the same, else one experiment per pair."""
-    by_name: dict[str, list[_Grid]] = defaultdict(list)
+    by_name: dict[str, list[Grid]] = defaultdict(list)
     for grid in grids:
         by_name[grid.experiment.name].append(grid)
     for members in by_name.values():
@@ -307,7 +270,7 @@ def _as_experiments(grids: Sequence[_Grid]) -> Iterator[tuple[ExperimentSpec, li
                 yield _widen(first.model_copy(update=restricted), grid), [grid]
 
 
-def _widen(experiment: ExperimentSpec, grid: _Grid) -> ExperimentSpec:
+def _widen(experiment: ExperimentSpec, grid: Grid) -> ExperimentSpec:
     return experiment.model_copy(
         update={
             "method": tuple(grid.methods),
@@ -318,7 +281,7 @@ def _widen(experiment: ExperimentSpec, grid: _Grid) -> ExperimentSpec:
 
 
 def _new_pairs(
-    grids: Sequence[_Grid], evidence: Evidence, pairs: Sequence[Pair], notes: dict[str, None]
+    grids: Sequence[Grid], evidence: Evidence, pairs: Sequence[Pair], notes: dict[str, None]
 ) -> Iterator[ExperimentSpec]:
     """Experiments for further pairs of dataset and network, as long as fewer than three count."""
     present = {grid.pair for grid in grids}

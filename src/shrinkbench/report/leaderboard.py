@@ -10,16 +10,18 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import pandas as pd
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import write_atomically
 from shrinkbench.report.page.html import render_page, write_report
+from shrinkbench.report.result_tables import amounts_of
 from shrinkbench.report.statistics import tests as stats
-from shrinkbench.report.statistics.compare import Curve, curves, groups
-from shrinkbench.report.statistics.observations import Observations, observe
-from shrinkbench.report.tables import plus_minus
+from shrinkbench.report.statistics.compare import Curve, curve_summaries, curves, records
+from shrinkbench.report.statistics.observations import Observations, aggregate, observe
+from shrinkbench.report.tables import achieved_text, amount_text, plus_minus
 from shrinkbench.results.bundle import Bundle, read_source, verify, write_bundle
 from shrinkbench.results.store import Problem
 
@@ -49,12 +51,19 @@ class Board:
     data: str
     low: float
     high: float
-    targets: tuple[float, ...]
+    amounts: tuple[str, ...]
     entries: tuple[Entry, ...]
 
 
-Place = tuple[str, str, str, str]
-"""Dataset, digest of its data, test images, network: entries are compared only where all are equal."""
+class Place(NamedTuple):
+    """Where entries are compared: all of these have to be equal."""
+
+    dataset: str
+    revision: str
+    images: str
+    network: str
+    version: int
+    source: str
 
 
 @dataclass(frozen=True)
@@ -64,6 +73,8 @@ class _Candidate:
     task: str
     method: str
     curves: tuple[Curve, ...]
+    cells: pd.DataFrame
+    within: float
 
 
 @dataclass(frozen=True)
@@ -126,14 +137,19 @@ def _candidates(bundle: Bundle) -> list[tuple[Place, _Candidate]]:
     by_entry: dict[tuple[str, str], list[Curve]] = defaultdict(list)
     for curve in curves(observations, "compression", "top1"):
         by_entry[curve.task, curve.method].append(curve)
-    rows = (
-        observations.pruned.drop_duplicates(["task", "method"]).set_index(["task", "method"])["key"].to_dict()
-    )
+    names = ["task", "method"]
+    rows = observations.pruned.drop_duplicates(names).set_index(names)["key"].to_dict()
+    within = curve_summaries(observations).set_index(names)["largest_within"].to_dict()
+    cells = aggregate(observations.pruned, ["top1"])
     found = []
     for (task, method), members in by_entry.items():
         spec = specs[rows[task, method]]
-        place = (spec.data.name, spec.data.revision, str(spec.data.test_images or "all"), spec.model)
-        found.append((place, _Candidate(bundle, observations, task, method, tuple(members))))
+        images = str(spec.data.test_images or "all")
+        network = (spec.model.name, spec.model.version, spec.model.source or "")
+        place = Place(spec.data.name, spec.data.revision, images, *network)
+        own = cells[(cells["task"] == task) & (cells["method"] == method)]
+        candidate = _Candidate(bundle, observations, task, method, tuple(members), own, within[task, method])
+        found.append((place, candidate))
     return found
 
 
@@ -142,14 +158,20 @@ def _board(place: Place, candidates: Sequence[_Candidate], problems: Mapping[str
     high = min(max(curve.x[-1] for curve in c.curves) for c in candidates)
     scored = [(_area(c, low, high), c) for c in candidates]
     scored.sort(key=lambda s: (-s[0].mean if s[0].n else math.inf, s[1].method, s[1].bundle.digest))
-    targets = tuple(sorted({t for c in candidates for t in _own_rows(c)["compression_target"].tolist()}))
-    dataset, revision, images, model = place
+    amounts = amounts_of(pd.concat([c.cells for c in candidates]))
     entries = tuple(
-        _entry(rank, area, c, targets, problems[c.bundle.digest])
+        _entry(rank, area, c, tuple(amounts), problems[c.bundle.digest])
         for rank, (area, c) in enumerate(scored, start=1)
     )
-    data = f"data digest {revision[:12]}, {images} test images"
-    return Board(f"{dataset} / {model}", data, low, high, targets, entries)
+    data = f"data digest {place.revision[:12]}, {place.images} test images"
+    if not place.version:
+        data += ", version of the network not recorded"
+    elif place.version > 1:
+        data += f", version {place.version} of the network"
+    if place.source:
+        data += f", code of the network {place.source[:12]}"
+    texts = tuple(amount_text(amount, target) for amount, target in amounts.items())
+    return Board(f"{place.dataset} / {place.network}", data, low, high, texts, entries)
 
 
 def _own_rows(candidate: _Candidate) -> pd.DataFrame:
@@ -163,15 +185,14 @@ def _area(candidate: _Candidate, low: float, high: float) -> stats.Summary:
 
 
 def _entry(
-    rank: int, area: stats.Summary, candidate: _Candidate, targets: Sequence[float], problems: Sequence[str]
+    rank: int, area: stats.Summary, candidate: _Candidate, amounts: Sequence[str], problems: Sequence[str]
 ) -> Entry:
     rows = _own_rows(candidate)
-    control = candidate.observations.control
-    controls = control.loc[control["task"] == candidate.task, "top1"].to_numpy(dtype=float)
-    reference = float(controls.mean()) if len(controls) else math.nan
-    means = rows.groupby("compression_target")[["compression", "top1"]].mean()
-    within = stats.largest_within(means["compression"], means["top1"], reference)
-    cells = {t: stats.summarise(part["top1"].to_numpy()) for t, part in groups(rows, "compression_target")}
+    cells = {
+        r.amount: plus_minus(r.top1, r.top1_std, percent=True)
+        + achieved_text(r.compression_target, r.compression)
+        for r in records(candidate.cells)
+    }
     return Entry(
         rank=rank,
         method=candidate.method,
@@ -181,9 +202,7 @@ def _entry(
         recipe=", ".join(sorted(rows["recipe"].unique())),
         seeds=int(rows["seed"].nunique()),
         area=plus_minus(area.mean, area.std, percent=True),
-        within=f"{within:.3g}×" if math.isfinite(reference) else "no control",
-        accuracies=tuple(
-            plus_minus(cells[t].mean, cells[t].std, percent=True) if t in cells else "–" for t in targets
-        ),
+        within=f"{candidate.within:.3g}×" if math.isfinite(candidate.within) else "no control",
+        accuracies=tuple(cells.get(amount, "–") for amount in amounts),
         problems=len(problems),
     )

@@ -11,165 +11,210 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from shrinkbench.report.tables import Cell, Table, plus_minus
+from shrinkbench.report.tables import Cell, Table, achieved_text, amount_text, plus_minus
+from shrinkbench.results.labels import label_runs, recipe_labels
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import RunSpec
+from shrinkbench.spec import CONTINUE, PublishedWidths, Recipe, RunSpec, TaskSpec
 from shrinkbench.spec.training_cost import total
 
-STRATEGIES = {
-    "none": "Pruned",
-    "continue": "Fine-tuned",
-    "rewind-weights-0": "Winning ticket",
-    "reinitialise": "Random weights",
-    "scratch-e": "Scratch-E",
-    "scratch-b": "Scratch-B",
-}
-"""Columns by fine-tuning mode, in order; other modes stand between under their own names."""
+STUBS = ("task", "pruned network")
+
+_Way = tuple[int, str]
+"""A way to the weights: its place among the columns, and what it is called."""
+_Training = tuple[Recipe, Recipe | None]
+"""The recipe of the last training, and of the one that found the masks."""
 
 
-STUBS = ("dataset", "network", "pruned network")
-
-
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class _Row:
-    """A pruned network: where it comes from, and what pruned it how far."""
+    """A pruned network by how a reader knows it: its task, and what pruned it how far."""
 
-    dataset: str
-    model: str
-    trained_by: str
-    method: str
+    task: str
+    network: str
     compression: float
-
-    @property
-    def pruned(self) -> str:
-        """Its name; published widths have one, others are told by method and compression."""
-        return self.method if ":" in self.method else f"{self.method} {self.compression:g}×"
 
 
 @dataclass(frozen=True)
 class _Large:
-    """The unpruned network: top-1 by seed, and the multiply-adds of its training (0: not known)."""
+    """The unpruned network: its headline metric by seed, and the multiply-adds of its training (0: unknown)."""
 
-    top1: tuple[float, ...] = ()
+    values: tuple[float, ...] = ()
     multiply_adds: float = 0.0
+
+
+_Cells = Mapping[RunSpec, Mapping[str, Sequence[RunResult]]]
+"""Runs by pruned network (see :func:`_network`) and column."""
 
 
 def scratch_tables(results: Iterable[RunResult]) -> list[Table]:
     """Accuracy and training cost by strategy; nothing where no run trained from scratch."""
-    results = [r for r in results if r.status == "done" and r.after is not None]
-    anew = [r.spec for r in results if r.spec.method.from_scratch or r.spec.method.finetuning == "reinitialise"]
-    if not any(spec.compression > 1 for spec in anew):
+    results = [r for r in results if r.status == "done"]
+    pruned = [r for r in results if not r.spec.is_control]
+    if not any(r.spec.method.finetuning.weights in ("scratch", "reinitialised") for r in pruned):
         return []
-    cells: dict[_Row, dict[str, list[RunResult]]] = defaultdict(lambda: defaultdict(list))
-    several = _with_several_recipes(results)
-    for result in results:
-        if result.spec.compression > 1:
-            cells[_row(result.spec)][_strategy(result.spec, several)].append(result)
+    columns = _columns(pruned)
+    cells: dict[RunSpec, dict[str, list[RunResult]]] = defaultdict(lambda: defaultdict(list))
+    for result in pruned:
+        cells[_network(result.spec)][columns[_way(result.spec), _training(result.spec)]].append(result)
+    rows = _rows(cells)
+    ordered = dict(sorted(cells.items(), key=lambda item: _order(rows[item[0]])))
     unpruned = _find_unpruned(results)
-    columns = sorted({name for found in cells.values() for name in found}, key=_place)
-    return [_accuracy(cells, columns, unpruned), *_cost(cells, columns, unpruned)]
+    names = list(dict.fromkeys(columns[key] for key in sorted(columns, key=lambda k: (k[0], columns[k]))))
+    return [_accuracy(ordered, rows, names, unpruned), *_cost(ordered, rows, names, unpruned)]
 
 
-def _row(spec: RunSpec) -> _Row:
-    method = spec.method.name_without_finetuning
-    return _Row(spec.data.name, spec.model, _training(spec), method, spec.compression)
+def _network(spec: RunSpec) -> RunSpec:
+    """What all trainings of one pruned network share: the run without seed, training and what was measured."""
+    return spec.model_copy(
+        update={
+            "method": spec.method.finetuned_by(CONTINUE),
+            "seed": 0,
+            "recipe": _ANY,
+            "search": None,
+            "extra": (),
+            "migrated_from": None,
+        }
+    )
 
 
-def _training(spec: RunSpec) -> str:
-    """How the large network was trained."""
-    recipe = spec.weights.recipe
-    if recipe is None:
-        return spec.weights.name
-    return f"{recipe.name}, {recipe.epochs} epochs at {recipe.learning_rate:g}"
+_ANY = Recipe(name="any", reference="", optimizer="sgd", learning_rate=1, batch_size=1, epochs=0)
 
 
-def _with_several_recipes(results: Sequence[RunResult]) -> frozenset[str]:
-    """Fine-tuning modes that a pruned network went through by more than one recipe."""
-    found: dict[tuple[_Row, str], set[str]] = defaultdict(set)
-    for spec in (r.spec for r in results):
-        found[(_row(spec), spec.method.finetuning)].add(spec.recipe.name)
-    return frozenset(mode for (_, mode), recipes in found.items() if len(recipes) > 1)
+def _rows(cells: _Cells) -> dict[RunSpec, _Row]:
+    """Every pruned network as a reader knows it; widths that were published need no amount."""
+    networks = list(cells)
+    rows = {}
+    for network, label in zip(networks, label_runs(networks), strict=True):
+        runs = [r for found in cells[network].values() for r in found]
+        reached = statistics.mean(r.size.compression for r in runs if r.size)
+        amount = f" {amount_text(label.amount, network.target)}{achieved_text(network.target, reached)}"
+        if isinstance(network.amount, PublishedWidths):
+            amount = ""
+        rows[network] = _Row(label.task, f"{label.method}{amount}", reached)
+    return rows
 
 
-def _strategy(spec: RunSpec, several: frozenset[str]) -> str:
+def _order(row: _Row) -> tuple[str, float, str]:
+    return row.task, row.compression, row.network
+
+
+def _training(spec: RunSpec) -> _Training:
+    return spec.recipe, spec.search
+
+
+def _way(spec: RunSpec) -> _Way:
+    """How the weights came about, in the words of the paper and in its order; scratch last."""
     mode = spec.method.finetuning
-    if mode == "continue" and spec.method.start == "initialisation" and spec.search is None:
-        mode = "none"  # pruned before or while it was trained, and not trained any more afterwards
-    name = STRATEGIES.get(mode, mode)
-    return f"{name} ({spec.recipe.name})" if spec.method.finetuning in several else name
+    untrained = spec.method.start == "initialisation" and spec.search is None
+    if mode.recipe == "none":
+        return 0, "Pruned"
+    if mode.weights == "kept" and mode.recipe == "finetuning":
+        # Pruned before or while it was trained, and not trained any more afterwards.
+        return (0, "Pruned") if untrained else (1, "Fine-tuned")
+    if mode.weights == "rewound" and mode.epoch == 0:
+        return 2, "Winning ticket"
+    if mode.weights == "reinitialised":
+        return 3, "Random weights"
+    if mode.weights == "scratch":
+        return (5, "Scratch-E") if mode.equal == "epochs" else (6, "Scratch-B")
+    return 4, mode.name
 
 
-def _place(column: str) -> tuple[int, int, str]:
-    """Scratch last, the rest in the order of ``STRATEGIES``, then by recipe, shorter first."""
-    names = list(STRATEGIES.values())
-    name = column.partition(" (")[0]
-    place = names.index(name) if name in names else names.index("Scratch-E")
-    return place, len(column), column
+def _columns(results: Sequence[RunResult]) -> dict[tuple[_Way, _Training], str]:
+    """Names of columns: the way, and the recipe where some network went it by several."""
+    found: dict[tuple[RunSpec, _Way], set[_Training]] = defaultdict(set)
+    for spec in (r.spec for r in results):
+        found[_network(spec), _way(spec)].add(_training(spec))
+    several = {way for (_, way), trainings in found.items() if len(trainings) > 1}
+    keys = dict.fromkeys((_way(r.spec), _training(r.spec)) for r in results)
+    recipes = recipe_labels(recipe for _, training in keys for recipe in training if recipe is not None)
+    searches: dict[_Way, set[Recipe | None]] = defaultdict(set)
+    for way, (_, search) in keys:
+        searches[way].add(search)
+    names = {}
+    for way, (recipe, search) in keys:
+        parts = [recipes[recipe]]
+        if len(searches[way]) > 1 and search is not None:
+            parts.append(f"found by {recipes[search]}")
+        names[way, (recipe, search)] = f"{way[1]} ({', '.join(parts)})" if way in several else way[1]
+    return names
 
 
-def _find_unpruned(results: Sequence[RunResult]) -> dict[tuple[str, str, str], _Large]:
-    """The large network by dataset, network and training, once per seed.
+def _find_unpruned(results: Sequence[RunResult]) -> dict[TaskSpec, _Large]:
+    """The large network of every task, once per seed.
 
     That is the trained network itself, before any fine-tuning; where no control started from it, the control
     that was trained anew. What its training cost is known from either.
     """
-    costs: dict[tuple[str, str, str], float] = defaultdict(float)
-    found: dict[tuple[str, str, str], dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    costs: dict[TaskSpec, float] = defaultdict(float)
+    found: dict[TaskSpec, dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for result in results:
         spec, spent = result.spec, result.budget
-        if spec.compression > 1 or result.after is None or result.before is None:
-            continue
-        kept = spec.method.finetuning in ("continue", "none") or "learning-rate" in spec.method.finetuning
+        kept = spec.method.finetuning.weights == "kept"
         itself = kept and (spec.method.start == "trained" or spec.search is not None)
+        quality = result.before if itself else result.after
+        if not spec.is_control or quality is None:
+            continue
         preference = 0 if itself else 2 if spec.method.from_scratch else 1
-        top1 = (result.before if itself else result.after).top1
         cost = None if spent is None else spent.pretraining if itself else spent.retraining
-        key = (spec.data.name, spec.model, _training(spec))
-        costs[key] = max(costs[key], cost.multiply_adds if cost else 0.0)
-        found[key][preference].setdefault(spec.seed, top1)
-    return {key: _Large(tuple(kinds[min(kinds)].values()), costs[key]) for key, kinds in found.items()}
+        costs[spec.task] = max(costs[spec.task], cost.multiply_adds if cost else 0.0)
+        found[spec.task][preference].setdefault(spec.seed, quality[spec.task.objective.headline])
+    return {task: _Large(tuple(kinds[min(kinds)].values()), costs[task]) for task, kinds in found.items()}
 
 
 def _accuracy(
-    cells: Mapping[_Row, Mapping[str, Sequence[RunResult]]],
-    columns: Sequence[str],
-    unpruned: Mapping[tuple[str, str, str], _Large],
+    cells: _Cells, rows: Mapping[RunSpec, _Row], columns: Sequence[str], unpruned: Mapping[TaskSpec, _Large]
 ) -> Table:
-    rows = []
-    for row in sorted(cells):
-        values = {name: [r.after.top1 for r in found if r.after] for name, found in cells[row].items()}
-        best = max(map(statistics.mean, values.values()))
-        large = unpruned.get((row.dataset, row.model, row.trained_by), _Large()).top1
+    lines = []
+    for network, found in cells.items():
+        objective = network.task.objective
+        metric = objective.metric(objective.headline)
+        values = {name: [v for r in runs if (v := r.headline) is not None] for name, runs in found.items()}
+        choose = max if metric.direction == "higher" else min
+        best = choose(map(statistics.mean, values.values()))
+        large = unpruned.get(network.task, _Large()).values
+        percent = metric.unit == "fraction"
         measured = (
-            Cell(_mean(values.get(c, [])), best=c in values and statistics.mean(values[c]) == best)
+            Cell(
+                _mean(values.get(c, []), percent=percent),
+                best=c in values and statistics.mean(values[c]) == best,
+            )
             for c in columns
         )
-        rows.append((*_stubs(row, cells), Cell(_mean(large)), *measured))
+        lines.append((*_stubs(rows[network]), Cell(_mean(large, percent=percent)), *measured))
     seeds = sorted({len({r.spec.seed for r in v}) for found in cells.values() for v in found.values()})
     over = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s' * (seeds[0] > 1)}"
     return Table(
         name="scratch-top1",
-        caption="Fine-tuned and trained from scratch: top-1 in %, mean ± sample standard deviation over "
-        f"{over}. Scratch-E: the same epochs as the large network; Scratch-B: the same computation.",
+        caption=f"Fine-tuned and trained from scratch: {_measured(cells)}, mean ± sample standard deviation "
+        f"over {over}. Scratch-E: the same epochs as the large network; Scratch-B: the same computation.",
         columns=(*STUBS, "Unpruned", *columns),
-        rows=tuple(rows),
+        rows=tuple(lines),
         stubs=len(STUBS),
     )
 
 
+def _measured(cells: _Cells) -> str:
+    """The metrics that tasks lead with, and the unit in which they are shown."""
+    metrics = {o.metric(o.headline) for o in (network.task.objective for network in cells)}
+    names = {"top1": "top-1"}
+    return " and ".join(
+        f"{names.get(m.name, m.name)} in {'%' if m.unit == 'fraction' else m.unit}"
+        for m in sorted(metrics, key=lambda m: m.name)
+    )
+
+
 def _cost(
-    cells: Mapping[_Row, Mapping[str, Sequence[RunResult]]],
-    columns: Sequence[str],
-    unpruned: Mapping[tuple[str, str, str], _Large],
+    cells: _Cells, rows: Mapping[RunSpec, _Row], columns: Sequence[str], unpruned: Mapping[TaskSpec, _Large]
 ) -> list[Table]:
     """Training in multiply-adds, relative to training the large network; epochs of the last training."""
-    rows = []
-    for row in sorted(cells):
-        large = unpruned.get((row.dataset, row.model, row.trained_by), _Large()).multiply_adds
+    lines = []
+    for network, found in cells.items():
+        large = unpruned.get(network.task, _Large()).multiply_adds
         if large > 0:
-            texts = (_spent(cells[row].get(c, []), large) for c in columns)
-            rows.append((*_stubs(row, cells), *map(Cell, texts)))
-    if not rows:
+            texts = (_spent(found.get(c, []), large) for c in columns)
+            lines.append((*_stubs(rows[network]), *map(Cell, texts)))
+    if not lines:
         return []
     return [
         Table(
@@ -178,7 +223,7 @@ def _cost(
             "large network, and epochs of the last training. From scratch, that training is "
             "all that counts: finding the architecture is free.",
             columns=(*STUBS, *columns),
-            rows=tuple(rows),
+            rows=tuple(lines),
             stubs=len(STUBS),
         )
     ]
@@ -197,15 +242,12 @@ def _spent(results: Sequence[RunResult], large: float) -> str:
     return f"{statistics.mean(spent) / large:.2f} ({epochs:.0f} epochs)"
 
 
-def _stubs(row: _Row, rows: Iterable[_Row]) -> tuple[Cell, ...]:
-    """Dataset, network and pruned network; how the network was trained, where there are several ways."""
-    ways = {r.trained_by for r in rows if (r.dataset, r.model) == (row.dataset, row.model)}
-    network = f"{row.model} ({row.trained_by})" if len(ways) > 1 else row.model
-    return Cell(row.dataset), Cell(network), Cell(row.pruned)
+def _stubs(row: _Row) -> tuple[Cell, ...]:
+    return Cell(row.task), Cell(row.network)
 
 
-def _mean(values: Sequence[float]) -> str:
+def _mean(values: Sequence[float], *, percent: bool) -> str:
     if not values:
         return "–"
     spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-    return plus_minus(statistics.mean(values), spread, percent=True)
+    return plus_minus(statistics.mean(values), spread, percent=percent)

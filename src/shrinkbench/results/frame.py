@@ -19,6 +19,7 @@ COLUMNS: dict[str, str] = {
     "model": "string",
     "weights": "string",
     "method": "string",
+    "method_alone": "string",
     "amount": "string",
     "compression_target": "float64",
     "seed": "int64",
@@ -55,7 +56,8 @@ COLUMNS: dict[str, str] = {
 """Columns of the result table, in order, with their pandas types; what a failed run lacks is missing.
 
 Rows belong together by ``task`` (or ``task_key``): dataset, subset, network and initial weights. ``method``
-tells methods of different settings apart; ``control_key`` is the key of the run's own control.
+tells methods of different settings apart, ``method_alone`` the same without the recipe; ``control_key`` is the
+key of the run's own control.
 ``amount`` is what was asked for, ``compression_target`` the same where it was a compression, and
 ``compression`` what was achieved. ``*_images`` are empty where all images are used.
 """
@@ -97,6 +99,7 @@ def _row(result: RunResult, label: RunLabel, metrics: tuple[str, ...]) -> dict[s
         "model": spec.model.name,
         "weights": spec.weights.name,
         "method": label.method,
+        "method_alone": label.method_alone,
         "amount": label.amount,
         "compression_target": spec.target,
         "seed": spec.seed,

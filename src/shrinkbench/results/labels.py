@@ -6,12 +6,12 @@ A label is short: what all share is left out, and whatever differs in value diff
 from __future__ import annotations
 
 import functools
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import TypeVar
+from dataclasses import dataclass, replace
+from typing import NamedTuple, TypeVar
 
-from shrinkbench.spec import MethodSpec, Recipe, RunSpec, TaskSpec, Value, digest
+from shrinkbench.spec import ExtraSpec, MethodSpec, Recipe, RunSpec, TaskSpec, Value, digest
 
 CONTROL = "control"
 """How the unpruned network is called where there is one."""
@@ -26,11 +26,12 @@ digest_once = functools.lru_cache(maxsize=4096)(digest)
 class RunLabel:
     """What one run is called. ``control`` is the name of its control, ``control_key`` that run's key.
 
-    ``control_group`` identifies the controls of all seeds.
+    ``method_alone`` is the method whatever its recipe. ``control_group`` identifies the controls of all seeds.
     """
 
     task: str
     method: str
+    method_alone: str
     amount: str
     control: str
     control_key: str
@@ -39,21 +40,82 @@ class RunLabel:
 
 def label_runs(specs: Sequence[RunSpec]) -> list[RunLabel]:
     """One label for each run, as all of ``specs`` need to be told apart."""
+    same = _Canonical()
+    kinds = [_kind(spec, same) for spec in specs]
+    firsts: dict[_Kind, RunSpec] = {}
+    for kind, spec in zip(kinds, specs, strict=True):
+        firsts.setdefault(kind, spec)
+    labelled = dict(zip(firsts, _label_kinds(list(firsts.values())), strict=True))
+    keys: dict[tuple[int, int], str] = {}
+    labels = []
+    for kind, spec in zip(kinds, specs, strict=True):
+        label, control = labelled[kind]
+        place = (id(same(control)), spec.seed)
+        if place not in keys:
+            keys[place] = digest(control.model_copy(update={"seed": spec.seed}))
+        labels.append(replace(label, amount=spec.amount.label, control_key=keys[place]))
+    return labels
+
+
+class _Canonical:
+    """Gives one object for all equal values, so that thousands of runs are told apart by identity."""
+
+    def __init__(self) -> None:
+        self._known: dict[Value, Value] = {}
+        self._seen: dict[int, Value] = {}
+
+    def __call__(self, value: Value) -> Value:
+        """The first value equal to ``value``, which has to outlive this object."""
+        if id(value) not in self._seen:
+            self._seen[id(value)] = self._known.setdefault(value, value)
+        return self._seen[id(value)]
+
+
+class _Kind(NamedTuple):
+    """All of a run that its label depends on, amount and seed aside; the first three are identities."""
+
+    task: int
+    method: int
+    recipe: int
+    search: Recipe | None
+    prune_classifier: bool
+    prune_biases: bool
+    extra: tuple[ExtraSpec, ...]
+    is_control: bool
+
+
+def _kind(spec: RunSpec, same: _Canonical) -> _Kind:
+    return _Kind(
+        task=id(same(spec.task)),
+        method=id(same(spec.method)),
+        recipe=id(same(spec.recipe)),
+        search=spec.search,
+        prune_classifier=spec.prune_classifier,
+        prune_biases=spec.prune_biases,
+        extra=spec.extra,
+        is_control=spec.is_control,
+    )
+
+
+def _label_kinds(specs: Sequence[RunSpec]) -> list[tuple[RunLabel, RunSpec]]:
+    """For one run of each kind its label and its control, seed aside."""
     tasks = task_labels(dict.fromkeys(spec.task for spec in specs))
     methods = _method_labels(specs)
     controls = [_control_of(spec) for spec in specs]
     names = _control_labels({(spec.task, control) for spec, control in zip(specs, controls, strict=True)})
-    return [
+    labels = [
         RunLabel(
             task=tasks[spec.task],
             method=method,
-            amount=spec.amount.label,
+            method_alone=alone,
+            amount="",
             control=names[spec.task, control],
-            control_key=digest_once(spec.control),
+            control_key="",
             control_group=digest_once(control),
         )
-        for spec, method, control in zip(specs, methods, controls, strict=True)
+        for spec, (method, alone), control in zip(specs, methods, controls, strict=True)
     ]
+    return list(zip(labels, controls, strict=True))
 
 
 def task_labels(tasks: Iterable[TaskSpec]) -> dict[TaskSpec, str]:
@@ -110,8 +172,11 @@ def _text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _method_labels(specs: Sequence[RunSpec]) -> list[str]:
-    """The method's name, what else was pruned, its recipe where it had several, and a digest at need."""
+def _method_labels(specs: Sequence[RunSpec]) -> list[tuple[str, str]]:
+    """The method's name, what else was pruned, its recipe where it had several, and a digest at need.
+
+    Beside it the same without the recipe.
+    """
     recipes = recipe_labels(spec.recipe for spec in specs)
     used: dict[tuple[TaskSpec, MethodSpec], set[Recipe]] = defaultdict(set)
     for spec in specs:
@@ -128,9 +193,8 @@ def _method_labels(specs: Sequence[RunSpec]) -> list[str]:
         if not spec.is_control:
             label += " + classifier" if spec.prune_classifier else ""
             label += " + biases" if spec.prune_biases else ""
-        if spec.method in several:
-            label += f", {recipes[spec.recipe]}"
-        labels.append(label)
+        recipe = f", {recipes[spec.recipe]}" if spec.method in several else ""
+        labels.append((label + recipe, label))
     return labels
 
 
@@ -151,7 +215,7 @@ def _control_labels(pairs: Iterable[tuple[TaskSpec, RunSpec]]) -> dict[tuple[Tas
         def recipe(control: RunSpec, recipes: Mapping[Recipe, str] = recipes) -> str:
             return recipes[control.recipe]
 
-        parts = _tell_apart(controls, (how_trained, recipe))
+        parts = _tell_apart(controls, (how_trained, recipe), spare=_draw)
         for control in controls:
             labels[task, control] = ", ".join([CONTROL, *parts[control]])
     return labels
@@ -173,15 +237,33 @@ def how_trained(spec: RunSpec) -> str:
     return "fine-tuned" if mode.recipe == "finetuning" else f"trained again from epoch {mode.epoch}"
 
 
-def _tell_apart(items: Sequence[ItemT], parts: Sequence[Callable[[ItemT], str]]) -> dict[ItemT, list[str]]:
-    """For each item the ``parts`` in which items differ, and a digest where these do not suffice."""
+def _draw(spec: RunSpec) -> str:
+    """Which random weights a training from scratch starts from."""
+    return "initial weights" if spec.method.finetuning.weights == "kept" else "weights drawn anew"
+
+
+def _tell_apart(
+    items: Sequence[ItemT],
+    parts: Sequence[Callable[[ItemT], str]],
+    *,
+    spare: Callable[[ItemT], str] | None = None,
+) -> dict[ItemT, list[str]]:
+    """For each item the ``parts`` in which items differ.
+
+    Where these do not suffice ``spare`` is added and, where that does not either, a digest.
+    """
     texts = {item: [part(item) for part in parts] for item in items}
     differing = [n for n in range(len(parts)) if len({found[n] for found in texts.values()}) > 1]
     labels = {item: [found[n] for n in differing] for item, found in texts.items()}
-    counts: dict[tuple[str, ...], int] = defaultdict(int)
-    for label in labels.values():
-        counts[tuple(label)] += 1
-    return {
-        item: [*label, digest_once(item)[:6]] if counts[tuple(label)] > 1 else label
-        for item, label in labels.items()
-    }
+    for more in (spare, _short_digest):
+        counts = Counter(map(tuple, labels.values()))
+        if more is not None:
+            labels = {
+                item: [*label, more(item)] if counts[tuple(label)] > 1 else label
+                for item, label in labels.items()
+            }
+    return labels
+
+
+def _short_digest(item: Value) -> str:
+    return digest_once(item)[:6]

@@ -44,6 +44,7 @@ _REWINDING: dict[str, dict[str, Any]] = {
     "rewind-weights-": {"weights": "rewound", "recipe": "pretraining"},
     "rewind-learning-rate-": {"recipe": "pretraining"},
 }
+_ROUNDS = {"one-shot": 1}  # how many there were by other schedules depended on their target
 _UNRECORDED = 0  # the version of every axis of schema 1
 
 
@@ -101,7 +102,9 @@ def _method(method: Mapping[str, Any]) -> dict[str, Any]:
         "structure": axis(method["structure"]),
         "score": axis(method["score"], kind=kind),
         "allocation": axis(method["allocation"], **scope),
-        "schedule": axis(method["schedule"], start=method.get("start", "trained"), rounds=None),
+        "schedule": axis(
+            method["schedule"], start=method.get("start", "trained"), rounds=_ROUNDS.get(method["schedule"])
+        ),
         "finetuning": axis(method["finetuning"], **_finetuning(method["finetuning"])),
     }
 

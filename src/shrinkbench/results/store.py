@@ -141,10 +141,7 @@ class ResultStore:
     def read_plan(self) -> Plan:
         """The stored plan; an error names the file where it is absent or not a plan."""
         try:
-            content = self.plan_path.read_bytes()
-            if _Header.model_validate_json(content).schema_version == 1:
-                return Plan.model_validate(migrate_plan(json.loads(content)))
-            return Plan.model_validate_json(content)
+            return parse_plan(self.plan_path.read_bytes())
         except FileNotFoundError:
             raise ShrinkbenchError(
                 f"{self.root} holds no {PLAN_NAME}; name the output folder of a sweep"
@@ -225,9 +222,20 @@ def existing_store(root: Path) -> ResultStore:
 def _read_result(path: Path) -> RunResult | Problem:
     """Read one file; whatever is wrong with it becomes a problem, not an exception."""
     try:
-        content = path.read_bytes()
+        return parse_result(path, path.read_bytes())
     except OSError as error:
         return Problem(path, f"cannot be read ({error.strerror or error})")
+
+
+def parse_plan(content: bytes) -> Plan:
+    """The plan in ``content``, of this schema or of the first; raises where it is neither."""
+    if _Header.model_validate_json(content).schema_version == 1:
+        return Plan.model_validate(migrate_plan(json.loads(content)))
+    return Plan.model_validate_json(content)
+
+
+def parse_result(path: Path, content: bytes) -> RunResult | Problem:
+    """The result in ``content`` of ``path``, whose folder is named by its key, or what is wrong with it."""
     try:
         version = _Header.model_validate_json(content).schema_version
         result = _as_result(content, version)

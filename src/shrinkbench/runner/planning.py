@@ -43,6 +43,7 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
     """Resolve every name and default of ``experiment``; each mistake is told before anything runs."""
     methods = [(method, method.spec) for method in map(METHODS.get, experiment.method)]
     _refuse_twins(experiment, methods)
+    _refuse_idle_amounts(experiment, [method for method, _ in methods])
     runs: dict[str, RunSpec] = {}
     files: dict[str, Path] = {}
     for dataset_name, model_name in product(experiment.dataset, experiment.model):
@@ -100,6 +101,20 @@ def _amounts(experiment: ExperimentSpec, method: PruningMethod) -> tuple[Amount,
         *(fraction_of_layers(method, fraction) for fraction in experiment.fraction_per_layer),
         *(ChannelFraction(fraction=fraction) for fraction in experiment.channels),
     )
+
+
+def _refuse_idle_amounts(experiment: ExperimentSpec, methods: Sequence[PruningMethod]) -> None:
+    """Refuse amounts that no method of the grid asks for: all bring their own."""
+    asked = [
+        *(f"compression {ratio:g}" for ratio in experiment.compression if ratio != 1),
+        *(f"fraction_per_layer {fraction:g}" for fraction in experiment.fraction_per_layer),
+        *(f"channels {fraction:g}" for fraction in experiment.channels),
+    ]
+    if asked and all(method.amount is not None for method in methods):
+        raise ShrinkbenchError(
+            f"{asked[0]} of experiment '{experiment.name}' has no say: its methods bring their own amount "
+            f"({methods[0].name}); write compression = 1 for the control alone"
+        )
 
 
 def _refuse_twins(experiment: ExperimentSpec, methods: Sequence[tuple[PruningMethod, MethodSpec]]) -> None:

@@ -57,7 +57,7 @@ def _versions() -> dict[str, str]:
             found[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return {**found, "torch": torch.__version__}  # with the build: of one release there are several
 
 
 @cache

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.network.coupling import Coupling, Group, Slice
+from shrinkbench.network.watching import watching
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.structures.channel_masks import (
     _filters,
@@ -76,25 +77,16 @@ def _silent_inputs(masked: nn.Module, coupling: Coupling, input_shape: Sequence[
     }
     silent: dict[str, Tensor] = {}
 
-    def watch(tensor: str) -> Callable[[nn.Module, Any], None]:
-        def note(layer: nn.Module, inputs: Any) -> None:
-            x = inputs[0].detach()
-            dim = 1 if isinstance(layer, _Conv) else x.dim() - 1
-            zero = ~(x != 0).any(dim=[d for d in range(x.dim()) if d != dim]).cpu()
-            silent[tensor] = silent[tensor] & zero if tensor in silent else zero
+    def note(tensor: str, inputs: Any, _: Any) -> None:
+        x = inputs[0].detach()
+        dim = 1 if isinstance(read[tensor], _Conv) else x.dim() - 1
+        zero = ~(x != 0).any(dim=[d for d in range(x.dim()) if d != dim]).cpu()
+        silent[tensor] = silent[tensor] & zero if tensor in silent else zero
 
-        return note
-
-    handles = [
-        masked.get_submodule(path).register_forward_pre_hook(watch(tensor))
-        for path, tensor in layers.items()
-        if isinstance(masked.get_submodule(path), _Conv | nn.Linear)
-    ]
-    try:
+    modules = {tensor: masked.get_submodule(path) for path, tensor in layers.items()}
+    read = {tensor: layer for tensor, layer in modules.items() if isinstance(layer, _Conv | nn.Linear)}
+    with watching(read, note):
         forward(masked, probe_inputs(masked, input_shape))
-    finally:
-        for handle in handles:
-            handle.remove()
     for group in coupling.groups:
         for piece in group.slices:  # attention applies its projection without calling the layer
             if piece.role == "consumes":

@@ -20,6 +20,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.attention import is_attention, reads_its_weights_itself
 from shrinkbench.network.coupling import Coupling, Group, couple
 from shrinkbench.network.probe import require_materialised
+from shrinkbench.network.watching import watching
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.surgery.checking import equal_up_to_rounding, forward, outputs_of, probe_inputs, revealing_copy
 from shrinkbench.surgery.dead_units import LeftWholeWarning, dead_units, warn_left
@@ -263,25 +264,18 @@ def _identities(masked: nn.Module, masks: Masks, plan: _Plan, input_shape: Seque
             candidates.append(path)
     same: dict[str, bool] = {}
 
-    def watch(path: str) -> Callable[[nn.Module, Any, Any], None]:
-        def note(_: nn.Module, inputs: Any, output: Any) -> None:
-            alike = (
-                len(inputs) == 1
-                and isinstance(inputs[0], Tensor)
-                and isinstance(output, Tensor)
-                and torch.equal(inputs[0], output)
-            )
-            same[path] = same.get(path, True) and alike
+    def note(path: str, inputs: Any, output: Any) -> None:
+        alike = (
+            len(inputs) == 1
+            and isinstance(inputs[0], Tensor)
+            and isinstance(output, Tensor)
+            and torch.equal(inputs[0], output)
+        )
+        same[path] = same.get(path, True) and alike
 
-        return note
-
-    handles = [masked.get_submodule(path).register_forward_hook(watch(path)) for path in candidates]
-    try:
-        if handles:
+    if candidates:
+        with watching({path: masked.get_submodule(path) for path in candidates}, note):
             forward(masked, probe_inputs(masked, input_shape))
-    finally:
-        for handle in handles:
-            handle.remove()
     return [path for path in candidates if same.get(path)]
 
 

@@ -173,7 +173,7 @@ def test_a_sweep_gives_tables_a_pattern_and_figures(swept, tmp_path):
     of_slimming = [r for r in results if r.spec.method.name == "network_slimming"]
     one = ("--method", "network_slimming", "--of", "scales")
     table = json.loads(call(swept, *one, "--by-layer", "--json"))[0]
-    assert table["networks"] == "digits-cnn on digits, network_slimming"
+    assert table["networks"] == "digits / digits-cnn, network_slimming"
     for row in table["rows"]:
         kept = [r.layers[f"{row['layer']}.weight"].kept for r in of_slimming]
         assert row["2x"]["mean"] == pytest.approx(sum(kept) / 2)

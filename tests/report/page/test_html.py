@@ -109,7 +109,7 @@ def test_texts_have_contrast(written):
 
 def test_the_control_is_drawn_once_per_seed_not_per_method(written):
     data = payload(written[1].index)
-    assert data["control"]["cifar10 / resnet20"]["top1"]["n"] == 3
+    assert data["controls"]["cifar10 / resnet20"]["control"]["top1"]["n"] == 3
     assert "control" not in data["curves"]["cifar10 / resnet20"]
 
 
@@ -119,11 +119,11 @@ def test_curves_stand_at_what_was_achieved(written):
     runs = [
         r
         for r in store.results()[0]
-        if (r.spec.model, r.spec.method.name, r.spec.compression) == ("resnet20", "random", 8)
+        if (r.spec.model.name, r.spec.method.name, r.spec.target) == ("resnet20", "random", 8)
     ]
     curve = data["curves"]["cifar10 / resnet20"]["random"]
-    at = curve["target"].index(8)
-    tops = pd.Series([r.after.top1 for r in runs])
+    at = curve["amount"].index("8×")
+    tops = pd.Series([r.after["top1"] for r in runs])
     assert curve["compression"][at] == pytest.approx(runs[0].size.compression, rel=1e-5)
     assert curve["top1"]["mean"][at] == pytest.approx(tops.mean(), rel=1e-5)
     assert curve["top1"]["std"][at] == pytest.approx(tops.std(ddof=1), rel=1e-5)
@@ -208,7 +208,7 @@ def test_damaged_files_are_named_and_counted_and_nothing_else_is_lost(tmp_path):
     paths = sorted(store.root.glob("runs/*/result.json"))
     paths[0].write_text(paths[0].read_text()[:200])
     paths[1].write_text('{"loss": 1}')
-    paths[2].write_text(json.dumps(json.loads(paths[2].read_text()) | {"schema_version": 2}))
+    paths[2].write_text(json.dumps(json.loads(paths[2].read_text()) | {"schema_version": 3}))
     (store.root / "plan.json").write_text("{")
     report = write_report(store.root, tmp_path / "out", with_figures=False)
     assert report.runs == len(paths) - 3
@@ -281,7 +281,7 @@ def test_two_recipes_and_two_weights_make_tasks_of_their_own(tmp_path):
 
 def test_extra_evaluation_splits_are_columns_metrics_and_tables(tmp_path):
     results = [
-        r.model_copy(update={"further": {"cifar10.1": quality(r.after.top1 - 0.05, 2000)}})
+        r.model_copy(update={"further": {"cifar10.1": quality(r.after["top1"] - 0.05, 2000)}})
         for r in make_results(pairs=ONE_PAIR, methods=["random", "global_magnitude"])
     ]
     store = write_store(tmp_path / "store", results)

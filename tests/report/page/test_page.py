@@ -21,8 +21,8 @@ HELPERS = """
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):
     def accuracy(spec):
-        swapped = spec.model == "resnet56" and spec.method.name == "global_magnitude" and spec.compression > 1
-        unlucky = spec.method.name == "global_gradient" and spec.compression == 16 and spec.seed == 1
+        swapped = spec.model.name == "resnet56" and spec.method.name == "global_magnitude" and spec.target > 1
+        unlucky = spec.method.name == "global_gradient" and spec.target == 16 and spec.seed == 1
         return plain_accuracy(spec) - (0.05 if swapped else 0.0) - (0.2 if unlucky else 0.0)
 
     root = tmp_path_factory.mktemp("page")
@@ -112,10 +112,10 @@ def test_keyboard_reads_the_points(page, tmp_path):
     )
     told = value[0]
     assert told[0].startswith("global_gradient")
-    assert "target 2×" in told[0]
-    assert "target 4×" in told[1]
+    assert "asked: 2×" in told[0]
+    assert "asked: 4×" in told[1]
     assert told[2].startswith("global_magnitude")
-    assert "target 4×" in told[2]
+    assert "asked: 4×" in told[2]
     assert told[3] is None
     assert value[1:] == ["polite", 0]
 
@@ -138,7 +138,7 @@ def test_pointer_shows_values_inside_the_page(page, tmp_path, width):
     assert value[0].startswith("random")
     assert "64.5" in value[0]
     assert "(n = 3)" in value[0]
-    assert "points from the control" in value[0]
+    assert "points from its control" in value[0]
     assert value[1:] == [True, True]
 
 
@@ -162,8 +162,8 @@ def test_layers_weights_and_pitfalls_are_drawn(page, tmp_path):
         page,
         tmp_path,
         """
-        choose("#layers-target", "8"); const first = $("#layers-heat tbody td:nth-child(3)").innerText;
-        choose("#layers-target", "2"); const second = $("#layers-heat tbody td:nth-child(3)").innerText;
+        choose("#layers-target", "8×"); const first = $("#layers-heat tbody td:nth-child(3)").innerText;
+        choose("#layers-target", "2×"); const second = $("#layers-heat tbody td:nth-child(3)").innerText;
         choose("#weights-method", "random");
         const label = $("#weights-chart svg").getAttribute("aria-label");
         return [first, second, label, all("article.pitfall .panels svg").length];

@@ -2,13 +2,23 @@
 
 import numpy as np
 import pytest
-from made_results import FIGURE_6, FINETUNE, METHODS, PRETRAIN, make_result, make_results, plain_accuracy
+from made_results import (
+    FIGURE_6,
+    FINETUNE,
+    METHODS,
+    PRETRAIN,
+    make_result,
+    make_results,
+    make_spec,
+    method,
+    plain_accuracy,
+)
 
 from shrinkbench.report.pitfalls import find_pitfalls
 from shrinkbench.report.pitfalls.finding import clear_sign
 from shrinkbench.report.pitfalls.orders import order_varies_with_amount
 from shrinkbench.report.statistics.observations import observe
-from shrinkbench.spec import EarlyStopping
+from shrinkbench.spec import EarlyStopping, FinetuningSpec
 
 ONE_PAIR = [("cifar10", "resnet20")]
 TWO = ["global_magnitude", "layerwise_magnitude"]
@@ -35,7 +45,7 @@ def test_figure_6_size_and_speed_disagree():
 
 def test_figure_7_order_changes_with_the_amount():
     def accuracy(spec):
-        late = spec.compression > 8 and spec.method.name == "global_magnitude"
+        late = spec.target > 8 and spec.method.name == "global_magnitude"
         return plain_accuracy(spec) - (0.05 if late else 0.0)
 
     pitfalls = found(make_results(accuracy=accuracy, methods=TWO, pairs=ONE_PAIR))
@@ -45,7 +55,7 @@ def test_figure_7_order_changes_with_the_amount():
 
 def test_figure_7_order_changes_with_the_network():
     def accuracy(spec):
-        swapped = spec.model == "resnet56" and spec.method.name == "global_magnitude" and spec.compression > 1
+        swapped = spec.model.name == "resnet56" and spec.method.name == "global_magnitude" and spec.target > 1
         return plain_accuracy(spec) - (0.05 if swapped else 0.0)
 
     pitfalls = found(make_results(accuracy=accuracy, methods=TWO))
@@ -58,7 +68,7 @@ def test_figure_7_order_changes_with_the_network():
 
 def test_figure_8_initial_weights_confound_and_changes_do_not_cure_it():
     def accuracy(spec):
-        steeper = 0.012 * np.log2(spec.compression) if spec.weights.name == "A" else 0.0
+        steeper = 0.012 * np.log2(spec.target) if spec.weights.name == "A" else 0.0
         return plain_accuracy(spec) - steeper
 
     pitfalls = found(make_results(accuracy=accuracy, methods=TWO, pairs=ONE_PAIR, weights=("A", "B")))
@@ -74,14 +84,14 @@ def test_equal_weights_confound_nothing():
 
 def test_seeds_that_disagree_are_found_with_their_runs():
     def accuracy(spec):
-        unlucky = spec.method.name == "global_gradient" and spec.compression == 16 and spec.seed == 1
+        unlucky = spec.method.name == "global_gradient" and spec.target == 16 and spec.seed == 1
         return plain_accuracy(spec) - (0.25 if unlucky else 0.0)
 
     results = make_results(accuracy=accuracy)
     pitfalls = found(results)
     assert {p.kind for p in pitfalls} == {"wide-seed-spread"}
     by_key = {r.key: r.spec for r in results}
-    assert {by_key[k].compression for p in pitfalls for k in p.runs} == {16.0}
+    assert {by_key[k].target for p in pitfalls for k in p.runs} == {16.0}
     assert {by_key[k].method.name for p in pitfalls for k in p.runs} == {"global_gradient"}
 
 
@@ -102,7 +112,7 @@ def test_pretraining_selected_on_test_counts_too():
     results = []
     for r in make_results(pairs=ONE_PAIR):
         weights = r.spec.weights.model_copy(update={"recipe": weights_recipe})
-        spec = r.spec.model_copy(update={"weights": weights})
+        spec = r.spec.model_copy(update={"task": r.spec.task.model_copy(update={"weights": weights})})
         results.append(r.model_copy(update={"spec": spec, "key": spec.key}))
     assert kinds(results) == ["selection-on-test"]
 
@@ -136,7 +146,7 @@ def test_unequal_epochs_under_one_recipe(stopping, epochs, expected):
 
 def test_a_control_without_fine_tuning_is_found():
     results = [
-        r.model_copy(update={"epochs_run": 0}) if r.spec.compression == 1 else r
+        r.model_copy(update={"epochs_run": 0}) if r.spec.target == 1 else r
         for r in make_results(methods=TWO, pairs=ONE_PAIR)
     ]
     pitfalls = found(results)
@@ -147,7 +157,8 @@ def test_a_control_without_fine_tuning_is_found():
 def test_best_of_epochs_is_found():
     def spiky(result):
         epochs = list(result.epochs)
-        epochs[2] = epochs[2].model_copy(update={"validation_top1": epochs[-1].validation_top1 + 0.03})
+        better = {"top1": epochs[-1].validation["top1"] + 0.03}
+        epochs[2] = epochs[2].model_copy(update={"validation": better})
         return result.model_copy(update={"epochs": tuple(epochs), "selected_epoch": 3})
 
     results = [spiky(r) for r in make_results(methods=TWO, pairs=ONE_PAIR)]
@@ -158,7 +169,7 @@ def test_best_of_epochs_is_found():
 
 def test_pure_noise_shows_no_order():
     def accuracy(spec):
-        rng = np.random.default_rng([spec.seed, len(spec.method.name), int(spec.compression), len(spec.model)])
+        rng = np.random.default_rng([spec.seed, len(spec.method.name), int(spec.target), len(spec.model.name)])
         return 0.8 + 0.003 * rng.standard_normal()
 
     assert found(make_results(accuracy=accuracy)) == []
@@ -184,9 +195,9 @@ def noisy(methods, seed, *, crossing=0.0, noise=0.008):
     generator = np.random.default_rng(seed)
 
     def accuracy(spec):
-        lost = crossing if spec.method.name == methods[0] and spec.compression > 8 else -crossing
+        lost = crossing if spec.method.name == methods[0] and spec.target > 8 else -crossing
         shift = generator.normal(0, noise) - (lost if spec.method.name == methods[0] else 0.0)
-        return 0.92 - 0.02 * np.log2(spec.compression) + (shift if spec.compression > 1 else 0.0)
+        return 0.92 - 0.02 * np.log2(spec.target) + (shift if spec.target > 1 else 0.0)
 
     return make_results(methods=methods, pairs=ONE_PAIR, accuracy=accuracy, tilts={})
 
@@ -202,3 +213,42 @@ def test_an_order_that_changes_is_found_under_noise():
     observed = [observe(noisy(methods, seed, crossing=0.05)) for seed in range(10)]
     found_pitfalls = [list(order_varies_with_amount(o)) for o in observed]
     assert sum(len(p) == 1 and p[0].finding.startswith(methods[0]) for p in found_pitfalls) >= 9
+
+
+def test_budgets_of_two_tasks_are_not_compared():
+    """On a subset every method was trained by another recipe: within either task all are equal."""
+    longer = FINETUNE.model_copy(update={"name": "long", "epochs": 60})
+    results = make_results(methods=TWO, pairs=ONE_PAIR)
+    for r in make_results(methods=TWO, pairs=ONE_PAIR, recipe=longer):
+        data = r.spec.data.model_copy(update={"train_images": 100})
+        spec = r.spec.model_copy(update={"task": r.spec.task.model_copy(update={"data": data})})
+        results.append(make_result(spec))
+    assert "unequal-budgets" not in kinds(results)
+
+
+def test_the_control_of_other_runs_may_stay_untrained():
+    """That of runs without fine-tuning has none itself; it says nothing about those that are fine-tuned."""
+    untrained = FinetuningSpec(name="none", recipe="none")
+    bare = method("bare", "magnitude", finetuning=untrained)
+    results = make_results(methods=TWO, pairs=ONE_PAIR)
+    for compression in (1.0, 4.0):
+        spec = make_spec(method=bare, compression=compression)
+        results.append(make_result(spec).model_copy(update={"epochs_run": 0}))
+    assert not any("control" in p.title for p in found(results))
+
+
+def test_the_best_of_epochs_is_told_by_task():
+    """The gain of a subset's runs is not thinned by runs on all images."""
+
+    def on_a_subset(result):
+        data = result.spec.data.model_copy(update={"train_images": 100})
+        spec = result.spec.model_copy(update={"task": result.spec.task.model_copy(update={"data": data})})
+        epochs = list(result.epochs)
+        better = {"top1": epochs[-1].validation["top1"] + 0.015}
+        epochs[2] = epochs[2].model_copy(update={"validation": better})
+        return result.model_copy(update={"spec": spec, "key": spec.key, "epochs": tuple(epochs)})
+
+    results = make_results(methods=TWO, pairs=ONE_PAIR)
+    both = results + [on_a_subset(r) for r in results]
+    (pitfall,) = (p for p in found(both) if p.kind == "best-of-epochs")
+    assert "100 training images" in pitfall.where

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from shrinkbench.report.checklist.evidence import (
     Evidence,
     is_baseline,
+    is_control,
     is_global,
     is_magnitude,
     is_plain,
@@ -19,12 +20,12 @@ from shrinkbench.spec import MethodSpec
 
 
 def _baseline(evidence: Evidence, wanted: Callable[[MethodSpec], bool], what: str, needed: str) -> Decision:
-    """Whether a baseline was run wherever a proposed method was: same task, same targets."""
+    """Whether a baseline was run wherever a proposed method was: same task, same amounts."""
     names = [name for name, method in evidence.methods.items() if wanted(method) and is_plain(method)]
     lacking = []
     for task, method in evidence.curves(evidence.proposed):
-        covered = {target for name in names for target in evidence.targets(task, name)}
-        absent = [f"{t:g}" for t in evidence.targets(task, method) if t not in covered]
+        covered = {amount for name in names for amount in evidence.amounts(task, name)}
+        absent = [amount for amount in evidence.amounts(task, method) if amount not in covered]
         if absent:
             lacking.append(f"{method} on {task} at {', '.join(absent)}")
     if lacking or not names:
@@ -38,11 +39,11 @@ def _same_proportions(evidence: Evidence, kind: str) -> Decision:
     """Whether every point of a proposed method has a control that keeps as much of every layer."""
     lacking, examples = [], []
     for task, method in evidence.curves(evidence.proposed):
-        for target, keys in evidence.same_proportions(task, method, kind).items():
+        for amount, keys in evidence.same_proportions(task, method, kind).items():
             if keys:
                 examples += keys[:1]
             else:
-                lacking.append(f"{method} at {target:g} on {task}")
+                lacking.append(f"{method} at {amount} on {task}")
     if lacking or not examples:
         return violated(
             f"No {kind} run keeps as much of every layer as {listing(lacking) or 'any method'}.",
@@ -102,7 +103,7 @@ def magnitude_same_proportions(evidence: Evidence) -> Decision:
 @rule("state-of-the-art")
 def state_of_the_art(evidence: Evidence) -> Decision:
     """Which techniques are relevant is not in the results."""
-    others = [n for n, m in evidence.methods.items() if not is_baseline(m)]
+    others = [n for n, m in evidence.methods.items() if not is_baseline(m) and not is_control(m)]
     return undecidable(
         f"Run beside the magnitude and random baselines: {listing(others) or 'nothing'}.",
         needed="“We compare to <techniques>, which are the relevant ones because <reason>.”",

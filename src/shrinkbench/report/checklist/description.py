@@ -18,13 +18,9 @@ def context(evidence: Evidence) -> Decision:
             f"Methods that were run: {listing(list(evidence.methods))}; none scores by magnitude.",
             needed="Run global_magnitude beside the other methods.",
         )
-    years = [
-        f"{use.removeprefix('method ')} ({c.year})"
-        for c in cite(evidence.results)
-        if c.year and c.key != THE_PAPER
-        for use in c.cited_for
-        if use.startswith("method ")
-    ]
+    published = {c.key: c.year for c in cite(evidence.results) if c.year and c.key != THE_PAPER}
+    keys = {r.spec.method.name: r.references.get("method", "") for r in evidence.results}
+    years = [f"{name} ({published[key]})" for name, key in sorted(keys.items()) if key in published]
     dated = f" Methods with a dated source: {listing(years)}." if years else ""
     return undecidable(
         f"Magnitude pruning was run ({listing(magnitude)}).{dated}",
@@ -36,7 +32,7 @@ def context(evidence: Evidence) -> Decision:
 @rule("algorithm")
 def algorithm(evidence: Evidence) -> Decision:
     """Axes and recipes are stored in full; a plug-in's code is known by its digest only."""
-    foreign = [name for name, method in evidence.methods.items() if method.source]
+    foreign = [name for name, method in evidence.methods.items() if method.sources]
     recipes = sorted({r.spec.recipe.name for r in evidence.results})
     facts = (
         f"Every method is stored by its axes (structure, score, allocation, schedule, fine-tuning), and every "
@@ -55,12 +51,13 @@ def algorithm(evidence: Evidence) -> Decision:
 def claims(evidence: Evidence) -> Decision:
     """The results can only say what a claim may cover."""
     datasets = sorted({r.spec.data.name for r in evidence.results})
-    networks = sorted({r.spec.model for r in evidence.results})
-    targets = sorted({target for _, _, target in evidence.cells})
-    span = f"compression {targets[0]:g} to {targets[-1]:g}" if targets else "no compression"
+    networks = sorted({r.spec.model.name for r in evidence.results})
+    objectives = sorted({r.spec.task.objective.name for r in evidence.results})
+    reached = [r.size.compression for runs in evidence.cells.values() for r in runs if r.size]
+    span = f"compression {min(reached):.3g} to {max(reached):.3g}" if reached else "no compression"
     return undecidable(
         f"Measured: {listing(datasets)}; {listing(networks)}; {span}.",
-        needed=f"“All claims hold for image classification on {listing(datasets)} with {listing(networks)} at "
+        needed=f"“All claims hold for {listing(objectives)} on {listing(datasets)} with {listing(networks)} at "
         f"{span}; nothing is claimed beyond.”",
     )
 
@@ -85,7 +82,7 @@ def architecture(evidence: Evidence) -> Decision:
             runs=tuple(r.key for r in vague),
         )
     figures = {
-        f"{r.spec.model} ({r.size.parameters:,} parameters, {r.size.multiply_adds:,} multiply-adds)"
+        f"{r.spec.model.name} ({r.size.parameters:,} parameters, {r.size.multiply_adds:,} multiply-adds)"
         for r in evidence.results
         if r.size
     }
@@ -98,8 +95,9 @@ def architecture(evidence: Evidence) -> Decision:
 @rule("architecture-citation")
 def architecture_citation(evidence: Evidence) -> Decision:
     """The network's card carries a reference; its namesakes are told apart there."""
-    cited = {use.removeprefix("network ") for c in cite(evidence.results) if c.entry for use in c.cited_for}
-    networks = sorted({r.spec.model for r in evidence.results})
+    known = {c.key for c in cite(evidence.results) if c.entry}
+    networks = sorted({r.spec.model.name for r in evidence.results})
+    cited = {r.spec.model.name for r in evidence.results if r.references.get("model") in known}
     missing = [network for network in networks if network not in cited]
     if missing:
         return undecidable(

@@ -41,7 +41,7 @@ def cite(results: Iterable[RunResult]) -> list[Citation]:
     uses[THE_PAPER]["definitions and baselines"] = None
     for result in results:
         spec = result.spec
-        named = {"method": spec.method.name, "model": spec.model, "dataset": spec.data.name}
+        named = {"method": spec.method.name, "model": spec.model.name, "dataset": spec.data.name}
         for kind, key in result.references.items():
             uses[key][f"{_KINDS.get(kind, kind)} {named.get(kind, '')}".strip()] = None
         for recipe in (spec.recipe, spec.weights.recipe):

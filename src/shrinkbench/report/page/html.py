@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
@@ -35,10 +35,11 @@ from shrinkbench.report.page.published import (
     write_published,
 )
 from shrinkbench.report.pitfalls import find_pitfalls
+from shrinkbench.report.result_tables import FOLDED, all_tables, latency_table
 from shrinkbench.report.scratch import scratch_tables
 from shrinkbench.report.statistics.fairness import set_up_table
 from shrinkbench.report.statistics.observations import AXES, METRICS, Observations, aggregate
-from shrinkbench.report.tables import TEXTS, Table, all_tables, latency_table, p_value
+from shrinkbench.report.tables import TEXTS, Table, p_value
 from shrinkbench.report.verdict import BASES, Verdict, Win, reach_verdict
 from shrinkbench.results.frame import to_frame
 from shrinkbench.results.record import RunResult
@@ -92,7 +93,8 @@ def write_report(
         ranked = len(verdict.ranked) > 1
         if ranked:
             draw(partial(write_ranking, verdict.ranked, verdict.ranking, figures))
-        tables = [*scratch_tables(results), *all_tables(evidence.observations)]
+        tables = [replace(table, group="Trained from scratch") for table in scratch_tables(results)]
+        tables += all_tables(evidence.observations)
         tables += [table for table in (set_up_table(results), latency_table(results)) if table]
         written = _write_data(frame, evidence.observations, tables, out_dir)
         citations = cite(results)
@@ -257,20 +259,10 @@ def _lead(win: Win) -> str:
 
 def _group_tables(tables: Sequence[Table]) -> list[tuple[str, list[Table], bool]]:
     """Tables under their headings; long groups and top-5 are folded."""
-    titles = {
-        "scratch": "Trained from scratch",
-        "top1": "Top-1 accuracy",
-        "top5": "Top-5 accuracy",
-        "curve-summary": "Curves in two numbers",
-        "pairs": "Pairs of methods",
-        "set-ups": "Conditions of each comparison",
-        "latency": "Measured latency",
-    }
-    groups: dict[str, list[Table]] = {title: [] for title in titles.values()}
+    groups: dict[str, list[Table]] = {}
     for table in tables:
-        prefix = next((p for p in titles if table.name.startswith(p)), "")
-        groups.setdefault(titles.get(prefix, "Extra evaluation splits"), []).append(table)
-    return [(t, members, t == titles["top5"] or len(members) > 3) for t, members in groups.items() if members]
+        groups.setdefault(table.group, []).append(table)
+    return [(t, members, t == FOLDED or len(members) > 3) for t, members in groups.items()]
 
 
 def _write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:

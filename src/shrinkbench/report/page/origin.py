@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shrinkbench.report.statistics.observations import digest_once
+from shrinkbench.results.labels import digest_once
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import Plan
 from shrinkbench.spec import ExperimentSpec, Value

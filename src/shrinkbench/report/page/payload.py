@@ -12,8 +12,11 @@ import pandas as pd
 
 from shrinkbench.plotting import series_styles
 from shrinkbench.report.pitfalls import Pitfall
-from shrinkbench.report.statistics.compare import groups, records
+from shrinkbench.report.result_tables import amounts_of
+from shrinkbench.report.statistics.compare import groups, records, references
 from shrinkbench.report.statistics.observations import AXES, Observations, aggregate
+from shrinkbench.report.tables import achieved_text, amount_text
+from shrinkbench.results.labels import RunLabel, label_runs
 from shrinkbench.results.record import RunResult
 
 _DASHES = ("", "6 2", "1.5 2", "6 2 1.5 2", "9 3")
@@ -26,6 +29,7 @@ def build_payload(
     finished = {r.key: r for r in results if r.status == "done"}
     axes = [axis for axis in AXES if observations.pruned[axis].notna().any()]
     metrics = [metric for metric in observations.metrics if observations.pruned[metric].notna().any()]
+    cells = aggregate(observations.pruned, [*axes, *metrics])
     return {
         "tasks": [_task(observations, task) for task in observations.tasks],
         "methods": [
@@ -37,11 +41,12 @@ def build_payload(
             {"key": m, "label": observations.metrics[m].label, "percent": observations.metrics[m].percent}
             for m in metrics
         ],
-        "curves": _curves(observations, axes, metrics),
-        "control": _control(observations, metrics),
+        "amounts": [amount_text(amount, target) for amount, target in amounts_of(cells).items()],
+        "curves": _curves(observations, cells, axes, metrics),
+        "controls": _controls(observations, metrics),
         "layers": _layers(finished, observations),
         "histograms": _histograms(finished, observations),
-        "ledger": _ledger(results, observations),
+        "ledger": _ledger(results),
         "pitfalls": [
             [{"task": p.task, "axis": p.axis, "metric": p.metric, "methods": p.methods} for p in pitfall.panels]
             for pitfall in pitfalls
@@ -62,37 +67,43 @@ def _task(observations: Observations, task: str) -> dict[str, str]:
     return {"label": task, "dataset": row["dataset"], "model": row["model"], "variant": rest}
 
 
-def _curves(observations: Observations, axes: Sequence[str], metrics: Sequence[str]) -> dict[str, Any]:
-    """task -> method -> columns by compression target: means, deviations and every seed's value."""
-    table = aggregate(observations.pruned, [*axes, *metrics])
+def _curves(
+    observations: Observations, cells: pd.DataFrame, axes: Sequence[str], metrics: Sequence[str]
+) -> dict[str, Any]:
+    """task -> method -> columns by amount: means, deviations and every seed's value; where the curve starts."""
     columns = (*axes, *metrics)
     seeds = {
         cell: {c: rounded(values) for c, values in zip(columns, zip(*rows, strict=True), strict=True)}
         for cell, rows in _cells(observations, *columns)
     }
+    starts = {metric: references(observations, metric) for metric in metrics}
     found: dict[str, Any] = {}
-    for (task, method), part in groups(table, "task", "method"):
-        curve: dict[str, Any] = {"target": rounded(part["compression_target"]), "n": part["n"].tolist()}
+    for (task, method), part in groups(cells, "task", "method"):
+        curve: dict[str, Any] = {
+            "amount": [*map(amount_text, part["amount"], part["compression_target"])],
+            "n": part["n"].tolist(),
+        }
         curve |= {axis: rounded(part[axis]) for axis in axes}
         for metric in metrics:
+            start = starts[metric].get((task, method))
             curve[metric] = {
+                "start": number(start.mean if start else None),
                 "mean": rounded(part[metric]),
                 "std": rounded(part[f"{metric}_std"]),
                 "low": rounded(part[f"{metric}_low"]),
                 "high": rounded(part[f"{metric}_high"]),
-                "seeds": [seeds[task, method, target][metric] for target in part["compression_target"]],
+                "seeds": [seeds[task, method, amount][metric] for amount in part["amount"]],
             }
-        curve["seed_x"] = {
-            axis: [seeds[task, method, target][axis] for target in part["compression_target"]] for axis in axes
-        }
+        curve["seed_x"] = {axis: [seeds[task, method, a][axis] for a in part["amount"]] for axis in axes}
         found.setdefault(task, {})[method] = curve
     return found
 
 
-def _control(observations: Observations, metrics: Sequence[str]) -> dict[str, Any]:
-    found = {}
-    for task, part in groups(observations.control, "task"):
-        found[task] = {
+def _controls(observations: Observations, metrics: Sequence[str]) -> dict[str, Any]:
+    """task -> name of a control -> metric -> mean, deviation and n over seeds."""
+    found: dict[str, Any] = {}
+    for (task, name), part in groups(observations.control, "task", "method"):
+        found.setdefault(task, {})[name] = {
             metric: {
                 "mean": number(part[metric].mean()),
                 "std": number(part[metric].std(ddof=1)),
@@ -106,80 +117,83 @@ def _control(observations: Observations, metrics: Sequence[str]) -> dict[str, An
 def _cells(observations: Observations, *columns: str) -> Iterator[tuple[Any, list[Any]]]:
     """What the runs of each cell have in ``columns``; one frame for each would take longer than the rest."""
     cells: dict[Any, list[Any]] = {}
-    for row in records(observations.pruned[["task", "method", "compression_target", *columns]]):
+    for row in records(observations.pruned[["task", "method", "amount", *columns]]):
         cells.setdefault(tuple(row[:3]), []).append(row[3:])
     yield from cells.items()
 
 
 def _layers(finished: Mapping[str, RunResult], observations: Observations) -> dict[str, Any]:
-    """task -> layer names and, by method and target, mean densities over seeds."""
+    """task -> layer names and, by method and amount, mean densities over seeds and what was achieved."""
     found: dict[str, Any] = {}
-    for (task, method, target), keys in _cells(observations, "key"):
-        runs = [finished[key].layers for (key,) in keys if finished[key].layers]
+    for (task, method, amount), keys in _cells(observations, "key"):
+        runs = [finished[key] for (key,) in keys if finished[key].layers]
         if not runs:
             continue
-        names = list(runs[0])
-        runs = [run for run in runs if list(run) == names]
+        names = list(runs[0].layers)
+        runs = [run for run in runs if list(run.layers) == names]
         entry = found.setdefault(
-            task, {"names": names, "totals": [d.total for d in runs[0].values()], "densities": {}}
+            task, {"names": names, "totals": [d.total for d in runs[0].layers.values()], "densities": {}}
         )
         if entry["names"] != names:
             continue
-        mean = np.mean([[d.kept / max(1, d.total) for d in run.values()] for run in runs], axis=0)
-        entry["densities"].setdefault(method, {})[f"{target:g}"] = rounded(mean, 4)
+        shares = np.mean([[d.kept / max(1, d.total) for d in run.layers.values()] for run in runs], axis=0)
+        entry["densities"].setdefault(method, {})[amount_text(amount, runs[0].spec.target)] = {
+            "shares": rounded(shares, 4),
+            "achieved": _achieved(runs),
+        }
     return found
 
 
+def _achieved(runs: Sequence[RunResult]) -> str:
+    """The compression in brackets where it is another than was asked for, mean over ``runs``."""
+    sizes = [run.size.compression for run in runs if run.size]
+    return achieved_text(runs[0].spec.target, float(np.mean(sizes))).strip()
+
+
 def _histograms(finished: Mapping[str, RunResult], observations: Observations) -> dict[str, Any]:
-    """task -> method -> target -> counts of the first seed's weights in equal bins."""
+    """task -> method -> amount -> counts of the first seed's weights in equal bins."""
     found: dict[str, Any] = {}
-    for (task, method, target), keys in _cells(observations, "key"):
+    for (task, method, amount), keys in _cells(observations, "key"):
         run = finished[keys[0][0]]
         histogram = run.weight_histogram
         if histogram is None:
             continue
-        found.setdefault(task, {}).setdefault(method, {})[f"{target:g}"] = {
+        found.setdefault(task, {}).setdefault(method, {})[amount_text(amount, run.spec.target)] = {
             "low": number(histogram.edges[0]),
             "high": number(histogram.edges[-1]),
             "before": list(histogram.before),
             "after": list(histogram.after),
             "seed": run.spec.seed,
+            "achieved": _achieved([run]),
         }
     return found
 
 
-def _ledger(results: Sequence[RunResult], observations: Observations) -> dict[str, list[Any]]:
+def _ledger(results: Sequence[RunResult]) -> dict[str, list[Any]]:
     """Every run, failed ones first, as columns."""
-    labels = pd.concat([observations.pruned, observations.control])[["key", "task"]]
-    tasks = dict(zip(labels["key"], labels["task"], strict=True))
-    ordered = sorted(results, key=_place)
+    labelled = zip(results, label_runs([result.spec for result in results]), strict=True)
+    ordered = sorted(labelled, key=lambda pair: _place(*pair))
+    runs = [run for run, _ in ordered]
     return {
-        "key": [r.key[:12] for r in ordered],
-        "status": [r.status for r in ordered],
-        "task": [tasks.get(r.key, f"{r.spec.data.name} / {r.spec.model}") for r in ordered],
-        "method": [r.spec.method.name for r in ordered],
-        "target": [r.spec.compression for r in ordered],
-        "seed": [r.spec.seed for r in ordered],
-        "top1": rounded(r.after.top1 if r.after else None for r in ordered),
-        "compression": rounded((r.size.compression if r.size else None for r in ordered), 5),
-        "speedup": rounded((r.size.theoretical_speedup if r.size else None for r in ordered), 5),
-        "epochs": [r.epochs_run for r in ordered],
-        "seconds": rounded(r.provenance.seconds for r in ordered),
-        "error": [r.error for r in ordered],
+        "key": [r.key[:12] for r in runs],
+        "status": [r.status for r in runs],
+        "task": [label.task for _, label in ordered],
+        "method": [label.method for _, label in ordered],
+        "amount": [amount_text(label.amount, run.spec.target) for run, label in ordered],
+        "seed": [r.spec.seed for r in runs],
+        "top1": rounded(r.after.metrics.get("top1") if r.after else None for r in runs),
+        "compression": rounded((r.size.compression if r.size else None for r in runs), 5),
+        "speedup": rounded((r.size.theoretical_speedup if r.size else None for r in runs), 5),
+        "epochs": [r.epochs_run for r in runs],
+        "seconds": rounded(r.provenance.seconds for r in runs),
+        "error": [r.error for r in runs],
     }
 
 
-def _place(result: RunResult) -> tuple[Any, ...]:
-    spec = result.spec
-    return (
-        result.status != "failed",
-        spec.data.name,
-        spec.model,
-        spec.method.name,
-        spec.compression,
-        spec.seed,
-        result.key,
-    )
+def _place(result: RunResult, label: RunLabel) -> tuple[Any, ...]:
+    target = result.spec.target
+    amount = (target is None, target or 0.0, label.amount)
+    return (result.status != "failed", label.task, label.method, amount, result.spec.seed, result.key)
 
 
 def rounded(values: Iterable[float | None], digits: int = 6) -> list[float | None]:

@@ -22,6 +22,8 @@ from shrinkbench.report.pitfalls.finding import (
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.compare import at_equal, curves, groups, records
 from shrinkbench.report.statistics.observations import Observations
+from shrinkbench.report.tables import amount_text
+from shrinkbench.spec import DataSpec, ModelSpec, Objective
 
 WIDE_SPREAD = 0.02
 
@@ -221,20 +223,22 @@ def order_varies_with_task(observations: Observations) -> Iterator[Pitfall]:
         )
 
 
-def _places(observations: Observations) -> dict[str, tuple[str, str]]:
-    """Dataset and network of every task."""
-    rows = observations.pruned.drop_duplicates("task")
-    return {t: (d, m) for t, d, m in zip(rows["task"], rows["dataset"], rows["model"], strict=True)}
+_Place = tuple[Objective, DataSpec, ModelSpec]
+
+
+def _places(observations: Observations) -> dict[str, _Place]:
+    """What every task is about, whatever its initial weights."""
+    specs = observations.task_specs
+    return {task: (specs[task].objective, specs[task].data, specs[task].model) for task in observations.tasks}
 
 
 def initial_model_confounds(observations: Observations) -> Iterator[Pitfall]:
     """Comparing across initial weights reverses an order that holds within them (Figure 8)."""
-    weights = observations.pruned.drop_duplicates("task").set_index("task")["weights"].to_dict()
-    same_place: dict[tuple[str, str], list[str]] = defaultdict(list)
+    same_place: dict[_Place, list[str]] = defaultdict(list)  # tasks of one place differ in their weights
     for task, place in _places(observations).items():
         same_place[place].append(task)
-    for place, tasks in same_place.items():
-        if len({weights[t] for t in tasks}) < 2:
+    for (_, data, model), tasks in same_place.items():
+        if len(tasks) < 2:
             continue
         reversal = _reversal(observations, tasks, "top1")
         if reversal is None:
@@ -250,7 +254,7 @@ def initial_model_confounds(observations: Observations) -> Iterator[Pitfall]:
         yield Pitfall(
             kind="initial-model-confounds",
             title="The initial weights decide which method looks better",
-            where=" / ".join(place),
+            where=f"{data.name} / {model.name}",
             finding=(
                 f"From the same weights {worse} never beats {better}; yet {worse} from {good} is "
                 f"{points(gap)} more accurate than {better} from {bad}.{uncured}"
@@ -294,19 +298,23 @@ def _by_seed(table: pd.DataFrame, first: tuple[str, str], second: tuple[str, str
     return (table[first] - table[second]).dropna().groupby("seed").mean().tolist()
 
 
+_OF_A_CELL = ("method", "amount", "compression_target", "top1", "key")
+
+
 def wide_seed_spread(observations: Observations) -> Iterator[Pitfall]:
     """Seeds of one cell differ by so much that a single run says little."""
-    for task, part in groups(observations.pruned, "task", only=("method", "compression_target", "top1", "key")):
-        spreads = part.groupby(["method", "compression_target"])["top1"].std(ddof=1)
+    for task, part in groups(observations.pruned, "task", only=_OF_A_CELL):
+        spreads = part.groupby(["method", "amount"])["top1"].std(ddof=1)
         found = spreads[spreads >= WIDE_SPREAD].reset_index()
-        for method, target, spread in records(found.nlargest(1, "top1")):
-            cell = part[(part["method"] == method) & (part["compression_target"] == target)]
+        for method, amount, spread in records(found.nlargest(1, "top1")):
+            cell = part[(part["method"] == method) & (part["amount"] == amount)]
+            where = amount_text(amount, cell["compression_target"].iloc[0])
             yield Pitfall(
                 kind="wide-seed-spread",
                 title="Seeds disagree near the drop-off",
                 where=task,
                 finding=(
-                    f"{method} at compression {target:g} gives between {percent(cell['top1'].min())} and "
+                    f"{method} at {where} gives between {percent(cell['top1'].min())} and "
                     f"{percent(cell['top1'].max())} over {len(cell)} seeds (standard deviation "
                     f"{points(spread)}){and_more(len(found), 'cell')}."
                 ),

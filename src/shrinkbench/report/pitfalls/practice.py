@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import pandas as pd
 
 from shrinkbench.report.pitfalls.finding import Pitfall, and_more, mean, points
 from shrinkbench.report.statistics.compare import groups
 from shrinkbench.report.statistics.observations import Observations
+from shrinkbench.results.labels import label_runs
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import Recipe
+from shrinkbench.spec import MethodSpec, Recipe
 
 BEST_OF_EPOCHS_GAIN = 0.01
 
@@ -43,38 +44,41 @@ def selection_on_test(results: Sequence[RunResult]) -> Iterator[Pitfall]:
 
 
 def unequal_budgets(results: Sequence[RunResult], observations: Observations) -> Iterator[Pitfall]:
-    """Methods of one comparison were trained by different recipes or for much longer than others."""
-    recipes: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
-    names = {r.key: r.spec.recipe for r in results}
+    """Methods of one task were trained by different recipes or for much longer than others."""
+    specs = {r.key: r.spec for r in results}
     rows = observations.pruned
-    for problem, method, key in zip(rows["problem"], rows["method"], rows["key"], strict=True):
-        recipe = names[key]
-        recipes[problem][method].add(f"{recipe.name} ({recipe.epochs} epochs, batch {recipe.batch_size})")
-    for problem, by_method in recipes.items():
-        differing = [
-            (a, b) for a, b in itertools.combinations(sorted(by_method), 2) if not by_method[a] & by_method[b]
-        ]
-        if differing:
-            a, b = differing[0]
-            yield Pitfall(
-                kind="unequal-budgets",
-                title="Methods were trained on different budgets",
-                where=problem,
-                finding=(
-                    f"{a} was fine-tuned by {' and '.join(sorted(by_method[a]))}, {b} by "
-                    f"{' and '.join(sorted(by_method[b]))}{and_more(len(differing), 'pair')}."
-                ),
-                advice="Compare at equal training budget, or give every method each budget.",
-            )
+    for task in observations.tasks:
+        here = rows[rows["task"] == task]
+        recipes: dict[MethodSpec, set[Recipe]] = defaultdict(set)
+        for key in here["key"]:
+            recipes[specs[key].method].add(specs[key].recipe)
+        pairs = itertools.combinations(sorted(recipes, key=lambda method: method.name), 2)
+        differing = [(a, b) for a, b in pairs if not recipes[a] & recipes[b]]
+        if not differing:
+            yield from _unequal_epochs(here, task, {key: specs[key].recipe for key in here["key"]})
             continue
-        yield from _unequal_epochs(rows[rows["problem"] == problem], problem, names)
+        a, b = differing[0]
+        yield Pitfall(
+            kind="unequal-budgets",
+            title="Methods were trained on different budgets",
+            where=task,
+            finding=(
+                f"{a.name} was trained by {_named(recipes[a])}, {b.name} by "
+                f"{_named(recipes[b])}{and_more(len(differing), 'pair')}."
+            ),
+            advice="Compare at equal training budget, or give every method each budget.",
+        )
     yield from _idle_control(observations)
 
 
-def _unequal_epochs(rows: pd.DataFrame, problem: str, recipes: Mapping[str, Recipe]) -> Iterator[Pitfall]:
+def _named(recipes: Iterable[Recipe]) -> str:
+    return " and ".join(sorted(f"{r.name} ({r.epochs} epochs, batch {r.batch_size})" for r in recipes))
+
+
+def _unequal_epochs(rows: pd.DataFrame, task: str, recipes: Mapping[str, Recipe]) -> Iterator[Pitfall]:
     """One recipe, but what was spent differs: early stopping may halve it, nothing else may change it."""
-    columns = ["compression_target", "method", "training_cost", "key"]
-    for target, cell in groups(rows[columns].dropna(), "compression_target"):
+    columns = ["amount", "method", "training_cost", "key"]
+    for amount, cell in groups(rows[columns].dropna(), "amount"):
         cost = cell.groupby("method")["training_cost"].mean()
         stopping = any(recipes[key].early_stopping for key in cell["key"])
         allowed = 2.0 if stopping else 1.1
@@ -84,7 +88,7 @@ def _unequal_epochs(rows: pd.DataFrame, problem: str, recipes: Mapping[str, Reci
             yield Pitfall(
                 kind="unequal-budgets",
                 title="Methods were trained on different budgets",
-                where=f"{problem}, compression {target:g}",
+                where=f"{task}, {amount}",
                 finding=f"{cost.idxmax()} was trained {times:.1f} times as long as {cost.idxmin()}{rule}.",
                 advice="Compare at equal training budget, or say what each accuracy cost.",
                 runs=tuple(cell["key"]),
@@ -93,46 +97,54 @@ def _unequal_epochs(rows: pd.DataFrame, problem: str, recipes: Mapping[str, Reci
 
 
 def _idle_control(observations: Observations) -> Iterator[Pitfall]:
-    trained, control = (
-        {str(task): float(mean) for task, mean in part.groupby("task")["epochs_run"].mean().items()}
-        for part in (observations.pruned, observations.control)
-    )
-    for task in control:
-        if control[task] == 0 and trained.get(task, 0) > 0:
-            yield Pitfall(
-                kind="unequal-budgets",
-                title="The control was not fine-tuned",
-                where=task,
-                finding=f"Pruned networks had {trained[task]:.3g} epochs of fine-tuning, the control none.",
-                advice="Fine-tune the control like every pruned network.",
-            )
+    """Pruned networks were trained, and the control of these very runs was not."""
+    idle = observations.control[observations.control["epochs_run"] == 0]
+    pruned = observations.pruned
+    trained = pruned[pruned["control_key"].isin(idle["control_key"]) & (pruned["epochs_run"] > 0)]
+    for task, rows in groups(trained, "task"):
+        epochs = rows["epochs_run"].mean()
+        yield Pitfall(
+            kind="unequal-budgets",
+            title="The control was not fine-tuned",
+            where=str(task),
+            finding=f"Pruned networks had {epochs:.3g} epochs of fine-tuning, the control none.",
+            advice="Fine-tune the control like every pruned network.",
+        )
 
 
 def best_of_epochs(results: Sequence[RunResult]) -> Iterator[Pitfall]:
     """The headline is the best of many epochs, and the last one would read clearly lower."""
+    chosen = [r for r in results if not r.spec.is_control and r.spec.recipe.selection != "last"]
     gains: dict[tuple[str, str], list[float]] = defaultdict(list)
     runs: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for result in results:
-        if result.spec.recipe.selection == "last" or not result.epochs or result.spec.compression == 1:
-            continue
-        validation = [epoch.validation_top1 for epoch in result.epochs]
-        cell = (f"{result.spec.data.name} / {result.spec.model}", result.spec.method.name)
-        gains[cell].append(max(validation) - validation[-1])
-        runs[cell].append(result.key)
-    by_place: dict[str, list[tuple[float, str]]] = defaultdict(list)
-    for (place, method), values in gains.items():
-        if mean(values) >= BEST_OF_EPOCHS_GAIN:
-            by_place[place].append((mean(values), method))
-    for where, found in by_place.items():
-        gain, method = max(found)
+    for result, label in zip(chosen, label_runs([r.spec for r in chosen]), strict=True):
+        values = _by_epoch(result)
+        if values:
+            gains[label.task, label.method].append(max(values) - values[-1])
+            runs[label.task, label.method].append(result.key)
+    by_task: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    for (task, method), found in gains.items():
+        if mean(found) >= BEST_OF_EPOCHS_GAIN:
+            by_task[task].append((mean(found), method))
+    for where, clear in by_task.items():
+        gain, method = max(clear)
         yield Pitfall(
             kind="best-of-epochs",
             title="The headline is the best of many epochs",
             where=where,
             finding=(
                 f"For {method} the best epoch reads {points(gain)} higher on validation than the last one, on "
-                f"average over {len(gains[where, method])} runs{and_more(len(found), 'method')}."
+                f"average over {len(gains[where, method])} runs{and_more(len(clear), 'method')}."
             ),
             advice="Report the last epoch, or say that the best was chosen on validation and what that adds.",
             runs=tuple(runs[where, method]),
         )
+
+
+def _by_epoch(result: RunResult) -> list[float]:
+    """The headline metric on validation, epoch by epoch, where it is a share of which more is better."""
+    objective = result.spec.task.objective
+    metric = objective.metric(objective.headline)
+    if metric.unit != "fraction" or metric.direction != "higher":
+        return []
+    return [e.validation[metric.name] for e in result.epochs if metric.name in e.validation]

@@ -40,8 +40,26 @@ def records(frame: pd.DataFrame) -> Iterator[Any]:
     yield from frame.itertuples(index=False)
 
 
+def own_controls(observations: Observations, metric: str) -> pd.Series:
+    """For every pruned run the value of its own control, that of its ``control_key``; missing without one."""
+    values = observations.control.set_index("control_key")[metric]
+    return observations.pruned["control_key"].map(values).astype(float)
+
+
+def references(observations: Observations, metric: str) -> dict[tuple[str, str], stats.Summary]:
+    """Each method's own control over the seeds that the method has, by task and method.
+
+    Every control counts once, however many runs refer to it.
+    """
+    rows = observations.pruned[["task", "method", "control_key"]].assign(
+        value=own_controls(observations, metric)
+    )
+    rows = rows.drop_duplicates(["task", "method", "control_key"]).dropna(subset=["value"])
+    return {pair: stats.summarise(part["value"].to_numpy()) for pair, part in groups(rows, "task", "method")}
+
+
 class Curve(NamedTuple):
-    """One seed's measured points in order of ``x``; the control of the seed is the first."""
+    """One seed's measured points in order of ``x``; the method's own control of that seed is the first."""
 
     task: str
     method: str
@@ -57,7 +75,7 @@ def curves(observations: Observations, axis: str, metric: str) -> tuple[Curve, .
 
 
 def _curves(observations: Observations, axis: str, metric: str) -> Iterator[Curve]:
-    start = observations.control.groupby(["task", "seed"])[metric].mean().to_dict()
+    starts = own_controls(observations, metric).to_numpy()
     xs, ys = (observations.pruned[column].to_numpy(dtype=float, na_value=math.nan) for column in (axis, metric))
     known = np.isfinite(xs) & np.isfinite(ys)
     rows: dict[Any, Any] = observations.pruned.groupby(["task", "method", "seed"]).indices
@@ -66,8 +84,9 @@ def _curves(observations: Observations, axis: str, metric: str) -> Iterator[Curv
         if not len(places):
             continue
         x, y = xs[places], ys[places]
-        if (task, seed) in start:
-            x, y = np.r_[1.0, x], np.r_[start[task, seed], y]
+        start = starts[places[np.argmin(x)]]  # of the least pruned run, where the runs of a curve have several
+        if math.isfinite(start):
+            x, y = np.r_[1.0, x], np.r_[start, y]
         order = np.argsort(x, kind="stable")
         yield Curve(task, method, seed, x[order], y[order])
 
@@ -79,8 +98,7 @@ def at_equal(
     """Every method's value at the same level of ``axis``: columns task, level, method, seed, value.
 
     Values between measured points are interpolated on the seed's own curve (linear in the logarithm of the
-    axis), and none is given outside the measured range. ``levels`` default to the compression targets, or to
-    powers of two for speedups.
+    axis), and none is given outside the measured range. ``levels`` default to :func:`default_levels`.
     """
     chosen = np.array(levels or default_levels(observations, axis), dtype=float)
     rows = []
@@ -94,9 +112,13 @@ def at_equal(
 
 
 def default_levels(observations: Observations, axis: str) -> list[float]:
-    """Compression targets for size; powers of two inside the measured range for speedups."""
-    if axis == "compression":
-        return sorted(float(t) for t in observations.pruned["compression_target"].unique())
+    """Compressions that were asked for; powers of two inside the measured range for speedups.
+
+    Where no amount is a compression, powers of two serve for size too.
+    """
+    targets = observations.pruned["compression_target"].dropna().unique()
+    if axis == "compression" and len(targets):
+        return sorted(float(t) for t in targets)
     highest = observations.pruned[axis].max()
     return [2.0**k for k in range(1, 12) if math.isfinite(highest) and 2.0**k <= highest * (1 + SAME)]
 
@@ -104,16 +126,17 @@ def default_levels(observations: Observations, axis: str) -> list[float]:
 def at_equal_budget(
     observations: Observations, *, metric: str = "top1", budget: str = "training_budget"
 ) -> pd.DataFrame:
-    """Values at equal training budget: columns task (without recipe), compression_target, level, method, ...
+    """Values at equal training budget: columns task, compression_target, level, method, seed, value.
 
     ``budget`` is ``training_budget`` (epochs) or ``training_multiply_adds`` (of all stages, with pretraining).
-    A method that was run with several budgets has a curve over budget, which is interpolated and never
-    extended; one with a single budget counts at budgets within 5 % of its own. Levels are the budgets that at
-    least two methods cover.
+    A method that was run with several budgets, by one recipe or by several, has a curve over budget, which is
+    interpolated and never extended; one with a single budget counts at budgets within 5 % of its own. Levels
+    are the budgets that at least two methods cover.
     """
     rows = []
     known = observations.pruned.dropna(subset=[budget, metric])
-    for (problem, target), cell in groups(known, "problem", "compression_target"):
+    known = known.assign(method=known["method_alone"])
+    for (task, target), cell in groups(known, "task", "compression_target"):
         spans = cell.groupby("method")[budget].agg(["min", "max"])
         low, high = spans["min"] * (1 - SAME_BUDGET), spans["max"] * (1 + SAME_BUDGET)
         for level in _distinct(cell[budget].to_numpy(dtype=float)):
@@ -122,7 +145,7 @@ def at_equal_budget(
                 continue
             for (method, seed), run in groups(cell[cell["method"].isin(covering)], "method", "seed"):
                 value = stats.interpolate(run[budget], run[metric], [level], tolerance=SAME_BUDGET)[0]
-                rows.append((problem, target, level, method, seed, value))
+                rows.append((task, target, level, method, seed, value))
     columns = ["task", "compression_target", "level", "method", "seed", "value"]
     return pd.DataFrame(rows, columns=columns).dropna(subset=["value"]).reset_index(drop=True)
 
@@ -179,6 +202,7 @@ def winners(values: pd.DataFrame, *, metric: str = "top1") -> pd.DataFrame:
 def pairwise(observations: Observations, *, metric: str = "top1", task: str | None = None) -> pd.DataFrame:
     """Every pair of methods over what they share: dataset, network, weights, compression and seed.
 
+    Cells are of one compression that was asked for; amounts that are no compressions make no pairs.
     Compressions of one task and seed share a pretrained network, so they are averaged into one unit before
     testing; ``pairs`` counts the cells, ``n`` the units. p-values are corrected by Holm over the table.
     """
@@ -221,25 +245,26 @@ def pairwise(observations: Observations, *, metric: str = "top1", task: str | No
 
 
 def curve_summaries(observations: Observations, *, metric: str = "top1") -> pd.DataFrame:
-    """Each method's curve in two numbers: the largest compression within 1 % of the control, and its area.
+    """Each method's curve in two numbers: the largest compression within 1 % of its own control, and its area.
 
-    ``area`` is the mean accuracy over log compression on the range that all methods of the task share, mean
-    and sample standard deviation over seeds.
+    Runs are compared with the control of their seed. ``area`` is the mean accuracy over log compression on the
+    range that all methods of the task share, mean and sample standard deviation over seeds.
     """
     rows = []
-    means = observations.pruned.groupby(["task", "method", "compression_target"])[
-        [metric, "compression"]
-    ].mean()
-    control = observations.control.groupby("task")[metric].mean().to_dict()
+    runs = observations.pruned
+    runs = runs.assign(
+        change=runs[metric].to_numpy(dtype=float, na_value=math.nan) - own_controls(observations, metric)
+    )
+    means = runs.groupby(["task", "method", "amount"])[["compression", "change"]].mean().reset_index()
     areas = {
         key: part["area"] for key, part in groups(curve_areas(observations, metric=metric), "task", "method")
     }
-    for (task, method), curve in groups(means.reset_index(), "task", "method"):
-        kept = stats.largest_within(
-            curve["compression"], curve[metric], control.get(task, math.nan), tolerance=MARGIN
-        )
+    for (task, method), curve in groups(means, "task", "method"):
+        kept = stats.largest_within(curve["compression"], curve["change"], 0.0, tolerance=MARGIN)
+        if curve["change"].isna().all():  # no control was run
+            kept = math.nan
         area = stats.summarise(areas.get((task, method), ()))
-        rows.append((task, method, kept if task in control else math.nan, area.mean, area.std, area.n))
+        rows.append((task, method, kept, area.mean, area.std, area.n))
     columns = ["task", "method", "largest_within", "area", "area_std", "n"]
     return pd.DataFrame(rows, columns=columns)
 

@@ -8,14 +8,15 @@ from itertools import combinations, product
 from typing import Literal
 
 from shrinkbench.report.tables import Cell, Table
+from shrinkbench.results.labels import label_runs
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import Recipe, RunSpec
 from shrinkbench.spec.measures import Budget
 from shrinkbench.spec.training_cost import total
 
 MEANING: dict[SetUp, str] = {
-    "none": "not even data, network and compression",
-    "task": "data, network and compression",
+    "none": "not even data, network and amount of pruning",
+    "task": "data, network and amount of pruning",
     "weights": "also the weights to start from",
     "finetuning": "also the training after pruning",
     "effort": "also the multiply-adds of all stages, up to 5 %",
@@ -25,14 +26,15 @@ MEANING: dict[SetUp, str] = {
 def common_set_ups(results: Iterable[RunResult]) -> dict[tuple[str, str], SetUp]:
     """Pair of methods -> the strictest set-up in which all their runs of one cell can be compared.
 
-    A cell is data, network, compression and seed. Where a method has several runs there, those that have most
-    in common count. Set-ups are those of :func:`common_set_up` (after Wang et al. 2023).
+    A cell is data, network, amount of pruning and seed. Where a method has several runs there, those that have
+    most in common count. Set-ups are those of :func:`common_set_up` (after Wang et al. 2023).
     """
     cells: dict[object, dict[str, list[RunResult]]] = defaultdict(lambda: defaultdict(list))
-    for run in results:
-        if run.status == "done" and run.spec.compression > 1:
-            spec = run.spec
-            cells[spec.data, spec.model, spec.compression, spec.seed][spec.method.name].append(run)
+    done = [run for run in results if run.status == "done"]
+    for run, label in zip(done, label_runs([run.spec for run in done]), strict=True):
+        spec = run.spec
+        if not spec.is_control:
+            cells[spec.data, spec.model, spec.amount, spec.seed][label.method].append(run)
     found: dict[tuple[str, str], list[int]] = defaultdict(list)
     for by_method in cells.values():
         for first, second in combinations(sorted(by_method), 2):
@@ -54,13 +56,14 @@ def set_up_table(results: Iterable[RunResult]) -> Table | None:
     return Table(
         name="set-ups",
         caption="Conditions of each comparison: what the runs of two methods have in common in every cell of "
-        "data, network, compression and seed, from the same task to the same effort (after Wang et al. 2023).",
+        "data, network, amount and seed, from the same task to the same effort (after Wang et al. 2023).",
         columns=("first", "second", "set-up", "in common"),
         rows=tuple(
             (Cell(first), Cell(second), Cell(level), Cell(MEANING[level]))
             for (first, second), level in found.items()
         ),
         stubs=2,
+        group="Conditions of each comparison",
     )
 
 
@@ -75,12 +78,12 @@ def common_set_up(
 ) -> SetUp:
     """The strictest of four ever fairer set-ups in which two runs can be compared (after Wang et al. 2023).
 
-    ``task``: the same data, network and compression. ``weights``: and the same weights to start from.
+    ``task``: the same data, network and amount of pruning. ``weights``: and the same weights to start from.
     ``finetuning``: and the same epochs and learning rates after pruning. ``effort``: and, by their
     ``budgets``, the same multiply-adds in all stages together, up to ``tolerance``. ``none``: not even the
     task.
     """
-    if (a.data, a.model, a.compression) != (b.data, b.model, b.compression):
+    if (a.data, a.model, a.amount) != (b.data, b.model, b.amount):
         return "none"
     if (a.weights, a.seed, a.method.start) != (b.weights, b.seed, b.method.start):
         return "task"

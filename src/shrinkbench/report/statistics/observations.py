@@ -12,6 +12,7 @@ from shrinkbench.report.statistics.tests import half_width
 from shrinkbench.results.frame import to_frame
 from shrinkbench.results.labels import CONTROL
 from shrinkbench.results.record import RunResult
+from shrinkbench.spec import TaskSpec
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,8 @@ class Observations:
     Both carry the columns of the result table, ``top1_change`` (from the run's own control, that of its
     ``control_key``), ``training_cost`` and ``training_budget`` (epochs spent and allowed after pretraining).
     ``methods`` and ``tasks`` give the order of every table and legend; ``chance`` names the methods that score
-    at random; ``metrics`` are those of :data:`METRICS` and top-1 on extra evaluation splits.
+    at random; ``metrics`` are those of :data:`METRICS` and top-1 on extra evaluation splits; ``task_specs``
+    tells what each task is.
     """
 
     pruned: pd.DataFrame
@@ -59,6 +61,7 @@ class Observations:
     methods: tuple[str, ...]
     chance: frozenset[str]
     metrics: Mapping[str, Metric]
+    task_specs: Mapping[str, TaskSpec]
 
     def controls_of(self, task: str) -> tuple[str, ...]:
         """Names of the controls of ``task``."""
@@ -76,8 +79,8 @@ def observe(results: Iterable[RunResult], *, methods: Sequence[str] = ()) -> Obs
     frame = to_frame(done).set_index("key").loc[[r.key for r in done]].reset_index()
     frame["training_cost"] = _training_costs(done)
     frame["training_budget"] = _training_budgets(done)
-    frame["is_control"] = [r.spec.is_control for r in done]
-    frame["chance"] = [r.spec.method.score.kind == "random" for r in done]
+    frame["is_control"] = np.array([r.spec.is_control for r in done], dtype=bool)
+    frame["chance"] = np.array([r.spec.method.score.kind == "random" for r in done], dtype=bool)
     control = frame[frame["is_control"]].drop_duplicates("control_key").assign(method=lambda f: f["control"])
     reference = control.set_index("control_key")["top1"]
     pruned = frame[~frame["is_control"]].drop_duplicates(["task", "method", "amount", "seed"]).copy()
@@ -93,6 +96,7 @@ def observe(results: Iterable[RunResult], *, methods: Sequence[str] = ()) -> Obs
         methods=tuple(dict.fromkeys([m for m in methods if m in present] + present)),
         chance=frozenset(frame.loc[frame["chance"] & ~frame["is_control"], "method"]),
         metrics=METRICS | _further_metrics(done),
+        task_specs={task: r.spec.task for task, r in zip(frame["task"], done, strict=True)},
     )
 
 
@@ -134,7 +138,7 @@ def aggregate(rows: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
     mean, deviation, counts = groups[columns].mean(), groups[columns].std(ddof=1), groups[columns].count()
     factors = {n: half_width(n) for n in np.unique(counts.to_numpy())}
     half = deviation * counts.map(factors.__getitem__)
-    parts = [
+    parts: list[pd.DataFrame | pd.Series[float]] = [
         groups["compression_target"].first(),
         mean,
         deviation.add_suffix("_std"),
@@ -142,4 +146,7 @@ def aggregate(rows: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
         (mean + half).add_suffix("_high"),
     ]
     table = pd.concat([*parts, groups.size().rename("n")], axis=1).reset_index()
-    return table.sort_values(["task", "method", "compression"], ignore_index=True, kind="stable")
+    ordered: pd.DataFrame = table.sort_values(
+        ["task", "method", "compression"], ignore_index=True, kind="stable"
+    )
+    return ordered

@@ -49,25 +49,31 @@ function steps(low, high, count) {
   return ticks;
 }
 
-/* Points of the chosen curves, in data units. Every curve starts at the control. */
+/* Means of a task's controls, by name. */
+function controlsOf(data, options) {
+  return Object.entries(data.controls[options.task] || {}).map(([name, metrics]) => ({ name, ...metrics[options.metric] })).filter((c) => c.mean !== null && c.mean !== undefined);
+}
+const CONTROL_DASHES = ["3 3", "9 3", "9 3 2 3", "1 4"];
+
+/* Points of the chosen curves, in data units. Every curve starts at the control of its method. */
 function series(data, options) {
-  const curves = data.curves[options.task] || {}, control = (data.control[options.task] || {})[options.metric];
+  const curves = data.curves[options.task] || {};
   return data.methods.filter((m) => curves[m.name] && options.methods.has(m.name)).map((method) => {
     const curve = curves[method.name], values = curve[options.metric] || { mean: [], std: [], low: [], high: [], seeds: [] };
     const points = [];
-    curve.target.forEach((target, i) => {
+    curve.amount.forEach((amount, i) => {
       const x = (curve[options.axis] || [])[i], y = values.mean[i];
       if (x !== null && x !== undefined && y !== null && y !== undefined) {
-        points.push({ x, y, std: values.std[i], low: values.low[i], high: values.high[i], n: curve.n[i], target, speed: (curve.theoretical_speedup || [])[i],
+        points.push({ x, y, std: values.std[i], low: values.low[i], high: values.high[i], n: curve.n[i], amount, speed: (curve.theoretical_speedup || [])[i],
           size: (curve.compression || [])[i], seeds: values.seeds[i], seedX: curve.seed_x[options.axis][i] });
       }
     });
     points.sort((a, b) => a.x - b.x);
-    return { method, points, start: control && control.mean !== null ? control.mean : null };
+    return { method, points, start: values.start === undefined ? null : values.start };
   });
 }
 
-function extent(lines, control, options) {
+function extent(lines, controls, options) {
   let xs = [1, 2], ys = [];
   for (const line of lines) {
     for (const p of line.points) {
@@ -76,7 +82,7 @@ function extent(lines, control, options) {
       if (options.seeds) ys.push(...p.seeds.filter((v) => v !== null));
     }
   }
-  if (control && control.mean !== null) ys.push(control.mean - (control.std || 0), control.mean + (control.std || 0));
+  for (const c of controls) ys.push(c.mean - (c.std || 0), c.mean + (c.std || 0));
   if (!ys.length) ys = [0, 1];
   let low = Math.min(...ys), high = Math.max(...ys);
   const pad = (high - low || 0.02) * 0.06;
@@ -88,8 +94,8 @@ function drawChart(host, data, options) {
   const metric = data.metrics.find((m) => m.key === options.metric), axis = data.axes.find((a) => a.key === options.axis);
   const width = Math.max(260, host.clientWidth || 640), height = Math.round(Math.min(options.height || 430, Math.max(230, width * 0.72)));
   const box = { left: 58, right: width - 14, top: options.title ? 26 : 12, bottom: height - 44 };
-  const lines = series(data, options), control = (data.control[options.task] || {})[options.metric];
-  const range = extent(lines, control, options);
+  const lines = series(data, options), controls = controlsOf(data, options);
+  const range = extent(lines, controls, options);
   const [x0, x1] = range.x.map(Math.log2), [y0, y1] = range.y;
   const X = (v) => box.left + 8 + ((Math.log2(v) - x0) / (x1 - x0)) * (box.right - box.left - 16);
   const Y = (v) => box.bottom - ((v - y0) / (y1 - y0)) * (box.bottom - box.top);
@@ -113,12 +119,16 @@ function drawChart(host, data, options) {
   make("text", { x: (box.left + box.right) / 2, y: height - 6, "text-anchor": "middle" }, words, `${axis.label} (log scale)`);
   make("text", { transform: `translate(13 ${(box.top + box.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, words, metric.label);
   make("path", { d: `M${box.left} ${box.top}V${box.bottom}H${box.right}`, fill: "none", stroke: "#8b949e" }, svg);
-  if (control && control.mean !== null) {
-    const half = control.std || 0;
+  const written = [];  // heights of the names of controls, so that none is written over another
+  controls.forEach((control, i) => {
+    const half = control.std || 0, at = Y(control.mean);
     make("rect", { x: box.left, width: box.right - box.left, y: Y(control.mean + half), height: Math.max(0, Y(control.mean - half) - Y(control.mean + half)), fill: "#333", opacity: 0.1 }, svg);
-    make("line", { x1: box.left, x2: box.right, y1: Y(control.mean), y2: Y(control.mean), stroke: "#333", "stroke-width": 1.3, "stroke-dasharray": "3 3" }, svg);
-    make("text", { x: box.right - 2, y: Y(control.mean) - 5, "text-anchor": "end" }, svg, "control");
-  }
+    make("line", { x1: box.left, x2: box.right, y1: at, y2: at, stroke: "#333", "stroke-width": 1.3, "stroke-dasharray": CONTROL_DASHES[i % CONTROL_DASHES.length] }, svg);
+    let y = at - 5;
+    while (written.some((other) => Math.abs(other - y) < 13)) y += 13;
+    written.push(y);
+    make("text", { x: box.right - 2, y, "text-anchor": "end" }, svg, control.name);
+  });
   const places = [];
   for (const line of lines) {
     const group = make("g", { "data-method": line.method.name, stroke: line.method.colour, fill: "none" }, svg);
@@ -133,18 +143,18 @@ function drawChart(host, data, options) {
       places.push({ x, y, point: p, line });
     }
   }
-  if (options.interactive) follow(host, svg, places, { metric, axis, control, width });
+  if (options.interactive) follow(host, svg, places, { metric, axis, width });
 }
 
 function describe(place, context) {
-  const { point: p, line } = place, { metric, control } = context;
+  const { point: p, line } = place, { metric } = context;
   const spread = p.std !== null && p.std !== undefined ? ` ± ${metric.percent ? (100 * p.std).toFixed(2) : p.std.toFixed(3)}` : "";
   const rows = [`${show(p.y, metric).replace(" %", "")}${spread}${metric.percent ? " %" : ""} (n = ${p.n})`];
-  if (p.size !== undefined && p.size !== null) rows.push(`compression ${+p.size.toFixed(2)}× (target ${p.target}×)`);
+  if (p.size !== undefined && p.size !== null) rows.push(`compression ${+p.size.toFixed(2)}× (asked: ${p.amount})`);
   if (p.speed !== undefined && p.speed !== null) rows.push(`theoretical speedup ${+p.speed.toFixed(2)}×`);
-  if (control && control.mean !== null && metric.percent) {
-    const change = 100 * (p.y - control.mean);
-    rows.push(`${change >= 0 ? "+" : "−"}${Math.abs(change).toFixed(2)} points from the control`);
+  if (line.start !== null && metric.percent) {
+    const change = 100 * (p.y - line.start);
+    rows.push(`${change >= 0 ? "+" : "−"}${Math.abs(change).toFixed(2)} points from its control`);
   }
   return { name: line.method.name, rows };
 }

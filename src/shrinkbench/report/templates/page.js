@@ -93,8 +93,9 @@ function setUpLayers() {
   const target = one("#layers-target"), host = one("#layers-heat");
   const picker = taskPicker("layers", () => {
     const entry = data.layers[picker.task()];
-    const targets = entry ? unique(Object.values(entry.densities).flatMap((d) => Object.keys(d))).sort((a, b) => a - b) : [];
-    fill(target, targets.map((t) => [t, `${t}×`]), targets.includes(target.value) ? target.value : targets[Math.floor(targets.length / 2)]);
+    const known = new Set(entry ? Object.values(entry.densities).flatMap((d) => Object.keys(d)) : []);
+    const targets = data.amounts.filter((amount) => known.has(amount));
+    fill(target, targets.map((t) => [t, t]), targets.includes(target.value) ? target.value : targets[Math.floor(targets.length / 2)]);
     draw();
   });
   function draw() {
@@ -102,18 +103,18 @@ function setUpLayers() {
     host.replaceChildren();
     if (!entry) { make("p", { class: "soft" }, host, "These runs record no layers."); return; }
     const methods = data.methods.filter((m) => (entry.densities[m.name] || {})[target.value]);
-    one("#layers-caption").textContent = `Share of weights kept in every layer of ${picker.task()} at compression ${target.value}, mean over seeds, in %.`;
+    one("#layers-caption").textContent = `Share of weights kept in every layer of ${picker.task()} at ${target.value}, mean over seeds, in %.`;
     const table = make("table", { class: "heat" }, host);
     const head = make("tr", {}, make("thead", {}, table)), body = make("tbody", {}, table);
     make("th", { scope: "col", class: "text" }, head, "layer");
     make("th", { scope: "col" }, head, "weights");
-    methods.forEach((m) => make("th", { scope: "col" }, head, m.name));
+    methods.forEach((m) => make("th", { scope: "col" }, head, `${m.name} ${entry.densities[m.name][target.value].achieved}`));
     entry.names.forEach((name, i) => {
       const row = make("tr", {}, body);
       make("th", { scope: "row" }, row, name);
       make("td", {}, row, entry.totals[i].toLocaleString("en"));
       for (const m of methods) {
-        const share = entry.densities[m.name][target.value][i];
+        const share = entry.densities[m.name][target.value].shares[i];
         const shade = Math.round(255 - 205 * share);
         make("td", { style: `background:rgb(${shade},${Math.round(255 - 130 * share)},255);color:${share > 0.62 ? "#fff" : "#1b1f24"}` }, row, (100 * share).toFixed(share < 0.0995 ? 1 : 0));
       }
@@ -130,15 +131,15 @@ function setUpWeights() {
   const here = () => data.histograms[picker.task()] || {};
   const picker = taskPicker("weights", () => { fill(method, Object.keys(here()).map((m) => [m, m])); targets(); });
   function targets() {
-    const keys = Object.keys(here()[method.value] || {}).sort((a, b) => a - b);
-    fill(target, keys.map((t) => [t, `${t}×`]), keys.includes(target.value) ? target.value : keys[Math.floor(keys.length / 2)]);
+    const own = here()[method.value] || {}, keys = data.amounts.filter((amount) => own[amount]);
+    fill(target, keys.map((t) => [t, t]), keys.includes(target.value) ? target.value : keys[Math.floor(keys.length / 2)]);
     draw();
   }
   function draw() {
     const h = (here()[method.value] || {})[target.value];
     host.replaceChildren();
     if (!h) { make("p", { class: "soft" }, host, "These runs record no weight distribution."); return; }
-    drawHistogram(host, h, `${method.value} at ${target.value}×`);
+    drawHistogram(host, h, `${method.value} at ${target.value} ${h.achieved}`.trim());
   }
   method.addEventListener("change", targets);
   target.addEventListener("change", draw);
@@ -182,7 +183,7 @@ function drawPitfalls() {
 
 function setUpLedger() {
   const ledger = data.ledger, status = one("#ledger-status"), words = one("#ledger-search"), body = one("#ledger-body"), size = 50;
-  const columns = ["key", "status", "task", "method", "target", "seed", "top1", "compression", "speedup", "epochs", "seconds", "error"];
+  const columns = ["key", "status", "task", "method", "amount", "seed", "top1", "compression", "speedup", "epochs", "seconds", "error"];
   const texts = ledger.key.map((_, i) => columns.map((c) => ledger[c][i]).join(" ").toLowerCase());
   let page = 0;
   function draw() {
@@ -196,7 +197,7 @@ function setUpLedger() {
       make("span", { class: `badge ${ledger.status[i]}` }, make("td", { class: "text" }, row), ledger.status[i]);
       make("td", { class: "text" }, row, ledger.task[i]);
       make("td", { class: "text" }, row, ledger.method[i]);
-      make("td", {}, row, `${ledger.target[i]}×`);
+      make("td", {}, row, ledger.amount[i]);
       make("td", {}, row, ledger.seed[i]);
       make("td", {}, row, ledger.top1[i] === null ? "–" : `${(100 * ledger.top1[i]).toFixed(2)} %`);
       make("td", {}, row, ledger.compression[i] === null ? "–" : `${ledger.compression[i]}×`);

@@ -1,0 +1,224 @@
+"""The tables of results: by task, curves in two numbers, pairs of methods, measured latency."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from statistics import fmean, stdev
+from typing import Any
+
+import pandas as pd
+
+from shrinkbench.report.statistics import tests as stats
+from shrinkbench.report.statistics.compare import curve_summaries, pairwise, records, references
+from shrinkbench.report.statistics.observations import METRICS, Metric, Observations, aggregate
+from shrinkbench.report.tables import (
+    Cell,
+    Table,
+    achieved_text,
+    amount_text,
+    effect,
+    interval,
+    p_value,
+    plus_minus,
+    slug,
+)
+from shrinkbench.results.labels import label_runs
+from shrinkbench.results.record import Latency, RunResult
+
+
+def amounts_of(cells: pd.DataFrame) -> dict[str, float]:
+    """Amounts of aggregated ``cells`` and their targets: compressions first, then by what was achieved."""
+    means = cells.groupby("amount")[["compression_target", "compression"]].mean().reset_index()
+    ordered = means.sort_values(["compression_target", "compression", "amount"])  # missing targets last
+    return dict(zip(ordered["amount"], ordered["compression_target"], strict=True))
+
+
+def result_tables(observations: Observations, metric: str) -> list[Table]:
+    """One table per task: controls and methods by amount, mean ± sample standard deviation, best in bold.
+
+    Where amounts are no compressions, what was achieved stands beside and nothing is the best of a column.
+    """
+    kind = observations.metrics[metric]
+    pruned, controls = aggregate(observations.pruned, [metric]), aggregate(observations.control, [metric])
+    own = references(observations, metric)
+    return [
+        _result_table(
+            observations, kind, task, pruned[pruned["task"] == task], controls[controls["task"] == task], own
+        )
+        for task in observations.tasks
+    ]
+
+
+def _result_table(
+    observations: Observations,
+    kind: Metric,
+    task: str,
+    here: pd.DataFrame,
+    controls: pd.DataFrame,
+    own: Mapping[tuple[str, str], stats.Summary],
+) -> Table:
+    amounts = amounts_of(here)
+    columns = {"mean": here[kind.column], "spread": here[f"{kind.column}_std"]}
+    here = here.assign(**columns)
+    best = here.groupby("compression_target")["mean"].agg("max" if kind.higher_is_better else "min").to_dict()
+    entries = {
+        (r.method, r.amount): Cell(
+            plus_minus(r.mean, r.spread, percent=kind.percent)
+            + achieved_text(r.compression_target, r.compression),
+            best=bool(r.mean == best.get(r.compression_target)),
+        )
+        for r in records(here)
+    }
+    rows: list[tuple[Cell, ...]] = []
+    for name, mean, spread in zip(
+        controls["method"], controls[kind.column], controls[f"{kind.column}_std"], strict=True
+    ):
+        reference = plus_minus(mean, spread, percent=kind.percent)
+        rows.append((Cell(name), Cell(reference), *(Cell("") for _ in amounts)))
+    several = len(rows) > 1
+    for method in observations.methods:
+        if any((method, amount) in entries for amount in amounts):
+            start = own.get((task, method))
+            first = plus_minus(start.mean, start.std, percent=kind.percent) if several and start else ""
+            rows.append((Cell(method), Cell(first), *(entries.get((method, a), Cell("–")) for a in amounts)))
+    return Table(
+        name=f"{kind.column}-{slug(task)}",
+        caption=_result_caption(task, kind, here, several=several),
+        columns=("method", "1×", *(amount_text(a, target) for a, target in amounts.items())),
+        rows=tuple(rows),
+        group=_GROUPS.get(kind.column, "Extra evaluation splits"),
+    )
+
+
+FOLDED = "Top-5 accuracy"
+"""The group of tables that a page opens on request."""
+_GROUPS = {"top1": "Top-1 accuracy", "top5": FOLDED}
+
+
+def _result_caption(task: str, kind: Metric, cells: pd.DataFrame, *, several: bool) -> str:
+    counts = sorted(cells["n"].unique())
+    seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "0"
+    unit = " in %" if kind.percent else ""
+    text = f"{task}: {kind.label}{unit}, mean ± sample standard deviation over {seeds} seeds."
+    if several:
+        text += " At 1× each method has its own control."
+    if any(map(achieved_text, cells["compression_target"], cells["compression"])):
+        text += " In brackets: the compression that was achieved."
+    return text
+
+
+def summary_table(observations: Observations) -> Table:
+    """Largest compression within 1 % of the control, and mean accuracy over log compression."""
+    frame = curve_summaries(observations)
+    best = frame.groupby("task")[["largest_within", "area"]].transform("max")
+    rows = tuple(
+        (
+            Cell(row.task),
+            Cell(row.method),
+            Cell(
+                f"{row.largest_within:.3g}×" if math.isfinite(row.largest_within) else "–",
+                best=bool(row.largest_within == widest),
+            ),
+            Cell(plus_minus(row.area, row.area_std, percent=True), best=bool(row.area == area)),
+            Cell(str(row.n)),
+        )
+        for row, widest, area in zip(records(frame), best["largest_within"], best["area"], strict=True)
+    )
+    return Table(
+        name="curve-summary",
+        caption="Curves in two numbers: the largest measured compression within one point of the top-1 of the "
+        "method's own control, and mean top-1 in % over log compression on the range that all methods of the "
+        "task share.",
+        columns=("task", "method", "within 1 point", "mean over log compression", "n"),
+        rows=rows,
+        stubs=2,
+        group="Curves in two numbers",
+    )
+
+
+def pairwise_table(observations: Observations, *, task: str | None = None) -> Table:
+    """Every pair of methods: difference, interval, effect, superiority and corrected p-values."""
+    rows = tuple(_pair(r) for r in records(pairwise(observations, task=task)))
+    where = task or "all tasks"
+    beside = observations.pruned["compression_target"].isna().any()
+    return Table(
+        name=f"pairs-{slug(where)}",
+        caption=f"Pairs of methods on {where}, paired by dataset, network, weights, compression and seed: "
+        "first minus second in points of top-1 with 95 % interval, effect size d_z, probability of "
+        "superiority, p after Holm's correction (paired t-test, Wilcoxon's signed-rank test), n independent "
+        "units (cells)." + (" Amounts that are no compressions make no pairs." if beside else ""),
+        columns=("first", "second", "points", "95 % interval", "d_z", "superiority", "p (t)", "p (rank)", "n"),
+        rows=rows,
+        stubs=2,
+        group="Pairs of methods",
+    )
+
+
+def _pair(r: Any) -> tuple[Cell, ...]:
+    superior = interval(100 * r.superiority_low, 100 * r.superiority_high, 0)
+    return (
+        Cell(r.first),
+        Cell(r.second),
+        Cell(f"{100 * r.difference:+.2f}".replace("-", "−"), best=bool(r.p_t_holm < stats.ALPHA)),
+        Cell(interval(100 * r.low, 100 * r.high)),
+        Cell(effect(r.effect, r.effect_low, r.effect_high)),
+        Cell(f"{100 * r.superiority:.0f} % {superior}"),
+        Cell(p_value(r.p_t_holm)),
+        Cell(p_value(r.p_wilcoxon_holm)),
+        Cell(f"{r.n} ({r.pairs})"),
+    )
+
+
+def latency_table(results: Iterable[RunResult]) -> Table | None:
+    """Measured wall times beside theoretical speedups, mean over seeds; ``None`` where none were taken."""
+    done = [run for run in results if run.status == "done"]
+    labels = label_runs([run.spec for run in done])
+    cells: dict[tuple[Any, ...], list[tuple[Latency, RunResult]]] = {}
+    for run, label in zip(done, labels, strict=True):
+        for timed in run.provenance.latency:
+            how = (timed.batch_size, timed.form, timed.threads, timed.precision, run.provenance.device)
+            cells.setdefault((label.task, label.method, label.amount, *how), []).append((timed, run))
+    rows = sorted((_timed_row(cell, found) for cell, found in cells.items()), key=lambda row: row[0])
+    if not rows:
+        return None
+    return Table(
+        name="latency",
+        caption="Measured latency: milliseconds of a forward pass of one batch, dense and pruned (timed in "
+        "turn), and how many times faster that is, beside the theoretical speedup. Small: masked channels were "
+        "cut out; masked: the network is as large as before.",
+        columns=(
+            *("task", "method", "amount", "batch", "form", "dense ms", "pruned ms"),
+            *("measured speedup", "theoretical", "measured on"),
+        ),
+        rows=tuple(row for _, row in rows),
+        stubs=2,
+        group="Measured latency",
+    )
+
+
+def _timed_row(
+    cell: tuple[Any, ...], found: list[tuple[Latency, RunResult]]
+) -> tuple[tuple[Any, ...], tuple[Cell, ...]]:
+    """The place of a row, by achieved compression, and its cells."""
+    task, method, amount, batch, form, threads, precision, device = cell
+    sizes = [run.size for _, run in found if run.size]
+    achieved, target = fmean(size.compression for size in sizes), found[0][1].spec.target
+    ratios = [timed.dense_seconds / timed.seconds for timed, _ in found]
+    spread = stdev(ratios) if len(ratios) > 1 else math.nan
+    texts = (
+        *(task, method, amount_text(amount, target) + achieved_text(target, achieved), str(batch), form),
+        f"{1e3 * fmean(timed.dense_seconds for timed, _ in found):.3g}",
+        f"{1e3 * fmean(timed.seconds for timed, _ in found):.3g}",
+        plus_minus(fmean(ratios), spread, percent=False),
+        f"{fmean(size.theoretical_speedup for size in sizes):.3g}",
+        f"{device}, {threads} threads, {precision}",
+    )
+    return (task, method, achieved, *cell[2:]), tuple(map(Cell, texts))
+
+
+def all_tables(observations: Observations) -> list[Table]:
+    """Every table of the report: top-1, top-5 and top-1 on extra splits, summaries, pairs."""
+    metrics = ["top1", "top5", *(name for name in observations.metrics if name not in METRICS)]
+    tables = [table for metric in metrics for table in result_tables(observations, metric)]
+    return [*tables, summary_table(observations), pairwise_table(observations)]

@@ -1,0 +1,134 @@
+"""What was not asked for as a compression is shown by what was asked and lies where it was achieved."""
+
+import pytest
+from made_results import METHODS, make_result, make_results, make_spec, method, write_store
+
+from shrinkbench.report.figures import tradeoff_figure
+from shrinkbench.report.layer_figures import density_figure, weight_figure
+from shrinkbench.report.leaderboard import write_leaderboard
+from shrinkbench.report.page.payload import build_payload
+from shrinkbench.report.pitfalls.orders import wide_seed_spread
+from shrinkbench.report.result_tables import all_tables, latency_table, result_tables
+from shrinkbench.report.statistics.compare import at_equal, curves, default_levels, pairwise
+from shrinkbench.report.statistics.fairness import common_set_ups
+from shrinkbench.report.statistics.observations import observe
+from shrinkbench.spec import ChannelFraction, FractionPerLayer, PublishedWidths
+from shrinkbench.spec.measures import Latency
+
+TASK = "cifar10 / resnet20"
+PAIR = [("cifar10", "resnet20")]
+SLIMMING = method("network_slimming", "magnitude")
+SIXTY = ChannelFraction(fraction=0.6)
+PUBLISHED = PublishedWidths(target="li2017:resnet56-a")
+SEEDS = (0, 1, 2)
+
+
+def runs(method, *amounts, **fields):
+    return [
+        make_result(make_spec(method=method, amount=amount, seed=seed), **fields)
+        for amount in amounts
+        for seed in SEEDS
+    ]
+
+
+@pytest.fixture(scope="module")
+def results():
+    return [
+        *make_results(pairs=PAIR, methods=["global_magnitude"], compressions=(1, 2, 4)),
+        *runs(SLIMMING, SIXTY),
+        *runs(METHODS["random"], FractionPerLayer(fraction=0.3), PUBLISHED),
+    ]
+
+
+@pytest.fixture(scope="module")
+def observations(results):
+    return observe(results)
+
+
+def test_tables_have_columns_by_amount_with_what_was_achieved(observations):
+    (table,) = result_tables(observations, "top1")
+    assert table.columns == ("method", "1×", "2×", "4×", "30% per layer", "60% of channels", "as published")
+    rows = {row[0].text: row for row in table.rows}
+    assert rows["network_slimming"][5].text.endswith(" (2.5×)")
+    assert rows["random"][4].text.endswith(" (1.43×)")
+    assert rows["random"][6].text.endswith(" (3×)")
+    assert rows["global_magnitude"][2].best
+    assert not any(cell.best for row in table.rows for cell in row[4:])  # of different sizes none is the best
+    assert "In brackets: the compression that was achieved." in table.caption
+
+
+def test_points_lie_where_the_network_is(observations):
+    for curve in curves(observations, "compression", "top1"):
+        if curve.method == "network_slimming":
+            assert list(curve.x) == pytest.approx([1, 2.5], rel=1e-3)
+    values = at_equal(observations, "compression")
+    assert set(values["level"]) == {2.0, 4.0}
+    reached = values.groupby("method")["level"].max().to_dict()
+    assert reached == {"global_magnitude": 4.0, "network_slimming": 2.0, "random": 2.0}
+    panel = tradeoff_figure(observations, metric="top1", axis="compression").axes[0]
+    lines = {line.get_label(): line for line in panel.lines}
+    assert lines["network_slimming"].get_xdata() == pytest.approx([1, 2.5], rel=1e-3)
+    assert lines["random"].get_xdata() == pytest.approx([1, 1 / 0.7, 3], rel=1e-3)
+
+
+def test_where_no_compression_was_asked_for_levels_are_powers_of_two():
+    found = observe(runs(SLIMMING, SIXTY))
+    assert default_levels(found, "compression") == [2.0]
+    for table in all_tables(found):
+        assert {len(row) for row in table.rows} <= {len(table.columns)}
+
+
+def test_pairs_are_of_compressions_that_were_asked_for(observations):
+    assert pairwise(observations).empty
+    tables = {table.group: table for table in all_tables(observations)}
+    assert tables["Pairs of methods"].caption.endswith("Amounts that are no compressions make no pairs.")
+
+
+def test_the_page_has_amounts_for_targets(results, observations):
+    data = build_payload(results, observations, [])
+    assert data["amounts"] == ["2×", "4×", "30% per layer", "60% of channels", "as published"]
+    curve = data["curves"][TASK]["network_slimming"]
+    assert (curve["amount"], curve["compression"]) == (["60% of channels"], [pytest.approx(2.5, rel=1e-3)])
+    assert data["layers"][TASK]["densities"]["network_slimming"]["60% of channels"]["achieved"] == "(2.5×)"
+    assert data["layers"][TASK]["densities"]["global_magnitude"]["4×"]["achieved"] == ""
+    assert data["histograms"][TASK]["random"]["as published"]["achieved"] == "(3×)"
+    assert set(data["ledger"]["amount"]) == {"1×", *data["amounts"]}
+
+
+def test_figures_of_layers_and_weights_say_what_was_achieved(results):
+    figure = density_figure(results, amount=SIXTY)
+    assert figure.axes[0].get_title() == "weights kept at 60% of channels, in %"
+    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["network_slimming (2.5×)"]
+    slim = [r for r in results if r.spec.amount == SIXTY]
+    assert weight_figure(*slim).axes[0].get_title().endswith("at 60% of channels (2.5×)")
+
+
+def test_latency_and_set_ups_go_by_amount(results):
+    timed = []
+    for result in results:
+        latency = Latency(
+            batch_size=1, form="small", dense_seconds=2.0, seconds=1.0, threads=1, precision="float32"
+        )
+        provenance = result.provenance.model_copy(update={"latency": (latency,)})
+        timed.append(result.model_copy(update={"provenance": provenance}))
+    amounts = {(row[1].text, row[2].text) for row in latency_table(timed).rows if row[1].text != "control"}
+    assert ("network_slimming", "60% of channels (2.5×)") in amounts
+    assert ("global_magnitude", "4×") in amounts
+    assert common_set_ups(results) == {}  # no two methods were asked for the same
+    both = [*results, *runs(METHODS["global_magnitude"], SIXTY)]
+    assert common_set_ups(both) == {("global_magnitude", "network_slimming"): "finetuning"}
+
+
+def test_the_leaderboard_has_amounts(results, tmp_path):
+    store = write_store(tmp_path / "store", results)
+    text = write_leaderboard([store.root], tmp_path / "board").index.read_text(encoding="utf-8")
+    assert '<th scope="col">60% of channels</th>' in text
+    assert "(2.5×)</td>" in text
+
+
+def test_seeds_that_disagree_are_told_by_amount():
+    def accuracy(spec):
+        return 0.9 - 0.1 * spec.seed
+
+    (found,) = wide_seed_spread(observe(runs(SLIMMING, SIXTY, accuracy=accuracy)))
+    assert found.finding.startswith("network_slimming at 60% of channels gives between")

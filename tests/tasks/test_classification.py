@@ -77,6 +77,7 @@ REFUSED = {
     "one column": (nn.Linear(3, 1), ROWS, torch.zeros(4).long(), "two or more classes"),
     "float labels": (nn.Linear(3, 2), ROWS, torch.zeros(4), r"are float32 of shape \(4,\)"),
     "bool labels": (nn.Linear(3, 2), ROWS, torch.zeros(4).bool(), "are bool"),
+    "short labels": (nn.Linear(3, 2), ROWS, torch.zeros(4).int(), "are int32 .* as int64"),
     "soft labels": (nn.Linear(3, 2), ROWS, torch.rand(4, 2), "one whole number as label"),
     "several labels": (nn.Linear(3, 2), ROWS, torch.zeros(4, 2).long(), r"of shape \(4, 2\)"),
     "from 1": (nn.Linear(3, 2), ROWS, torch.tensor([1, 2, 1, 2]), "the label 2 is none of the 2"),

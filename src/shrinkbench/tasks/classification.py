@@ -86,8 +86,7 @@ def _check_shapes(logits: Tensor, labels: Tensor) -> None:
             f"classification takes a score for each of two or more classes, of shape (examples, classes), and "
             f"the network gives {tuple(logits.shape)}; pass a classifier, or task= of another kind"
         )
-    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
-    if not whole or labels.shape != logits.shape[:1]:
+    if labels.dtype not in (torch.int64, torch.uint8) or labels.shape != logits.shape[:1]:
         raise ShrinkbenchError(
             f"classification takes one whole number as label of each of {len(logits)} examples, and the "
             f"labels are {str(labels.dtype).removeprefix('torch.')} of shape {tuple(labels.shape)}; give "

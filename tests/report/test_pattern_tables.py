@@ -81,7 +81,9 @@ def test_amounts_of_one_method_stand_side_by_side(tmp_path):
     for row in table["rows"]:
         cell = row["60% of channels (2.5x)"]
         assert (cell["mean"], cell["n"]) == (pytest.approx(sum(s[row["stage"]] for s in shares) / 2), 2)
-    assert "60% of channels (2.5x)" in patterns(tmp_path)
+    printed = patterns(tmp_path)  # in a narrow terminal, too, every column is there
+    assert all(name in printed for name in list(table["rows"][0])[2:])
+    assert "not shown" not in printed
 
 
 def test_a_pattern_carries_the_compression_that_was_reached(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -67,15 +67,30 @@ def patterns(
         named = [{"networks": s.title, "rows": rows} for s, rows in zip(found, tables, strict=True)]
         typer.echo(json.dumps(named, indent=1, ensure_ascii=False))
         return
-    from shrinkbench.cli.tables import print_table
-
     for series, rows in zip(found, tables, strict=True):
         typer.echo(f"{series.title}: {'channels' if by_layer else f'share of {of}'} kept")
-        print_table([shown(row) for row in rows], tuple(rows[0]))
-        typer.echo("")
+        _print([shown(row) for row in rows], places)
     if out is not None:
         control = "uniform_sparsification" if of == "kernels" else "uniform_channels"
         typer.echo(f"prune by it: --method '{control}[allocation=pattern:{out}]'")
+
+
+def _print(rows: Sequence[dict[str, Any]], places: Sequence[str]) -> None:
+    """Print every column: those that do not fit the width beside the others stand below them."""
+    from rich.console import Console
+
+    from shrinkbench.cli.tables import print_table
+
+    widths = {name: 2 + max(len(name), *(len(str(row[name])) for row in rows)) for name in rows[0]}
+    room = Console().width - sum(widths[place] for place in places)
+    blocks: list[list[str]] = [[]]
+    for name in list(rows[0])[len(places) :]:
+        if blocks[-1] and sum(widths[n] for n in (*blocks[-1], name)) > room:
+            blocks.append([])
+        blocks[-1].append(name)
+    for block in blocks:
+        print_table(rows, (*places, *block))
+        typer.echo("")
 
 
 def _from_masks(model: str | None, paths: Sequence[Path]) -> Series:

@@ -12,11 +12,9 @@ from shrinkbench.cli.options import AsJson, Device, Model, Plugins, load_plugins
 from shrinkbench.errors import ShrinkbenchError
 
 if TYPE_CHECKING:
-    from torch import nn
-
-    from shrinkbench.detection import DetectionImages, Detector
-    from shrinkbench.pruning import Masks
-    from shrinkbench.spec import Recipe
+    from shrinkbench.results.record import RunResult
+    from shrinkbench.runner.detection import Decision, DetectionRun
+    from shrinkbench.spec.measures import EpochRecord
 
 app = typer.Typer()
 
@@ -42,7 +40,13 @@ def detect(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override the recipe: epochs=1.")
     ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of results; finished runs in it are not repeated.")] = Path(
+        "results/detection"
+    ),
     train_split: Annotated[str, typer.Option(help="Images to train on.")] = "trainval",
+    validation_split: Annotated[
+        str | None, typer.Option(help="Images for recipes that choose an epoch; none without.")
+    ] = None,
     test_split: Annotated[str, typer.Option(help="Images to evaluate on.")] = "test",
     min_size: Annotated[int, typer.Option(min=32, help="Shorter side of an image, pixels.")] = 600,
     max_size: Annotated[int, typer.Option(min=32, help="Longer side at most, pixels.")] = 1000,
@@ -55,122 +59,81 @@ def detect(
     if masks is not None and method is not None:
         raise ShrinkbenchError("--masks and --method both say what to prune; pass one of them")
     load_plugins(plugins)
-    from shrinkbench.detection import VOC_RECIPE, build_detector, read_voc
-    from shrinkbench.metrics import count_parameters
+    from shrinkbench.datasets.voc_detection import DetectionData, read_voc
+    from shrinkbench.models import get_model, locate_weights
     from shrinkbench.runner import resolve_device
-    from shrinkbench.training import with_overrides
+    from shrinkbench.runner.detection import DetectionRun
+    from shrinkbench.runner.detection import detect as carry_out
+    from shrinkbench.training import RECIPES, with_overrides
 
-    recipe = with_overrides(VOC_RECIPE, parse_settings(settings))
-    train_images, test_images = read_voc(folder, train_split), read_voc(folder, test_split)
-    classifier, shape = _load_classifier(model, weights, seed)
-    decide = _Decision(model, masks, method, compression, shape)
-    report: dict[str, Any] = {
-        "variant": "unpruned",
-        "model": model,
-        "seed": seed,
-        "recipe": recipe.model_dump(),
-    }
-    report["classifier_parameters"] = count_parameters(classifier)
-    if decide.wanted and prune == "classifier":
-        from shrinkbench.surgery.shrinking import shrink
-
-        report["variant"] = "prune-c"
-        classifier = shrink(classifier, decide(classifier), shape)
-    where = resolve_device(device)
-    made = _build_seeded(seed, lambda: build_detector(classifier, min_size=min_size, max_size=max_size)).to(
-        where
-    )
-    report |= _train(made, train_images, test_images, recipe, seed, as_json=as_json)
-    if decide.wanted and prune == "detector":
-        from shrinkbench.detection import prune_detector
-
-        report["before_pruning"] = report["mean_average_precision"]
-        report["variant"] = "prune-d"
-        made = prune_detector(made.cpu(), decide(made.cpu().classifier), shape).to(where)
-        report |= _train(made, train_images, test_images, recipe, seed + 1, as_json=as_json)
-    report["classifier_parameters_left"] = count_parameters(made.classifier)
-    _tell(report, as_json=as_json)
-
-
-class _Decision:
-    """The masks that were asked for, if any."""
-
-    def __init__(
-        self,
-        model: str,
-        masks: Path | None,
-        method: str | None,
-        compression: float,
-        shape: tuple[int, ...],
-    ) -> None:
-        from shrinkbench.models import get_model
-        from shrinkbench.pruning import METHODS, Masks
-
-        self.wanted = masks is not None or method is not None
-        self._loaded = None if masks is None else Masks.load(masks, network=get_model(model).name)
-        self._method = None if method is None else METHODS.get(method)
-        self._compression, self._shape = compression, shape
-        if self._method is not None and ("data" in self._method.needs or self._method.schedule.during):
-            raise ShrinkbenchError(
-                f"'{method}' looks at data; write its masks with `shrinkbench prune --masks-out`, and pass "
-                "them with --masks"
-            )
-
-    def __call__(self, classifier: nn.Module) -> Masks:
-        """Masks of ``classifier``'s parameters."""
-        import torch
-
-        from shrinkbench.pruning import prune
-
-        if self._loaded is not None:
-            return self._loaded
-        assert self._method is not None  # noqa: S101  asked for only where something is wanted
-        return prune(
-            classifier,
-            self._method,
-            compression=self._compression,
-            input_shape=self._shape,
-            generator=torch.Generator().manual_seed(0),
-        )
-
-
-def _load_classifier(model: str, weights: str | None, seed: int) -> tuple[nn.Module, tuple[int, ...]]:
-    from shrinkbench.models import build, get_model, load_weights
-
+    recipe = with_overrides(RECIPES.get("voc-faster-rcnn"), parse_settings(settings))
     card = get_model(model)
-    module = _build_seeded(seed, lambda: build(model))
-    if weights is not None:
-        load_weights(module, weights, card=card)
-    return module.eval(), card.input_shape
+    run = DetectionRun(
+        root=out,
+        model=card.name,
+        data=DetectionData(
+            train_images=read_voc(folder, train_split),
+            validation_images=None if validation_split is None else read_voc(folder, validation_split),
+            test_images=read_voc(folder, test_split),
+            sides=(min_size, max_size),
+        ),
+        weights=None if weights is None else locate_weights(weights, card=card),
+        recipe=recipe,
+        seed=seed,
+        pruned=_decide(card.name, card.input_shape, masks, method, compression),
+        after_transfer=prune == "detector",
+        device=resolve_device(device),
+    )
+
+    def tell(record: EpochRecord) -> None:
+        typer.echo(f"epoch {record.epoch} of {recipe.epochs}: loss {record.train_loss:.4f}", err=True)
+
+    result = carry_out(run, on_epoch=None if as_json else tell)
+    _tell(_describe(run, result), as_json=as_json)
 
 
-def _build_seeded(seed: int, make: Any) -> Any:
-    """What ``make`` draws from the global random state follows from ``seed``."""
-    import torch
+def _decide(
+    model: str, input_shape: tuple[int, ...], masks: Path | None, method: str | None, compression: float
+) -> Decision | None:
+    from shrinkbench.runner.detection import decide_by_masks, decide_by_method
 
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return make()
+    if masks is not None:
+        return decide_by_masks(masks, network=model)
+    if method is not None:
+        return decide_by_method(method, compression=compression, input_shape=input_shape)
+    return None
 
 
-def _train(
-    detector: Detector,
-    train_images: DetectionImages,
-    test_images: DetectionImages,
-    recipe: Recipe,
-    seed: int,
-    *,
-    as_json: bool,
-) -> dict[str, Any]:
-    """Train in place; losses by epoch and precision afterwards."""
-    from shrinkbench.detection import mean_average_precision, train_detector
+def _describe(run: DetectionRun, result: RunResult) -> dict[str, Any]:
+    """What is printed of one run; ``before_pruning``: the precision of the detector that Prune-D began with."""
+    from shrinkbench.datasets.voc2007 import CLASSES
+    from shrinkbench.models import get_model
 
-    def tell(epoch: int, loss: float) -> None:
-        typer.echo(f"epoch {epoch} of {recipe.epochs}: loss {loss:.4f}", err=True)
-
-    losses = train_detector(detector, train_images, recipe, seed=seed, on_epoch=None if as_json else tell)
-    found = mean_average_precision(detector, test_images)
-    return {"losses": losses, "mean_average_precision": found.pop("mean"), "average_precision": found}
+    if result.size is None or result.after is None:
+        raise ShrinkbenchError(f"the stored result {result.key} is not of a finished run; remove it")
+    pruned = sum(layer.total - layer.kept for layer in result.layers.values())
+    objective = result.spec.task.objective
+    by_class = zip(CLASSES, objective.metrics[1:], strict=True)
+    variant = "unpruned" if run.pruned is None else "prune-d" if run.after_transfer else "prune-c"
+    described = {
+        "variant": variant,
+        "model": run.model,
+        "seed": run.seed,
+        "key": result.key,
+        "recipe": run.recipe.model_dump(),
+        "classifier_parameters": get_model(run.model).parameters,
+        "classifier_parameters_left": get_model(run.model).parameters - pruned,
+        "parameters": result.size.parameters,
+        "parameters_left": result.size.parameters_kept,
+        "losses": [record.train_loss for record in result.epochs],
+        "mean_average_precision": result.headline,
+        "average_precision": {
+            name: result.after[metric.name] for name, metric in by_class if metric.name in result.after.metrics
+        },
+    }
+    if run.after_transfer:
+        described["before_pruning"] = run.store.read(run.transferred.spec.key).headline
+    return described
 
 
 def _tell(report: dict[str, Any], *, as_json: bool) -> None:
@@ -181,9 +144,10 @@ def _tell(report: dict[str, Any], *, as_json: bool) -> None:
 
     rows = [{"class": name, "average_precision": ap} for name, ap in report["average_precision"].items()]
     print_table(rows, ("class", "average_precision"))
-    before = f" (before pruning {report['before_pruning']:.4f})" if "before_pruning" in report else ""
+    before = f" (after its first training {report['before_pruning']:.4f})" if "before_pruning" in report else ""
     typer.echo(
         f"{report['variant']}, {report['model']}: mean average precision "
         f"{report['mean_average_precision']:.4f}{before}, classifier of "
-        f"{report['classifier_parameters_left']:,} of {report['classifier_parameters']:,} parameters"
+        f"{report['classifier_parameters_left']:,} of {report['classifier_parameters']:,} parameters, "
+        f"detector of {report['parameters_left']:,} of {report['parameters']:,}"
     )

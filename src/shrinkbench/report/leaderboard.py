@@ -16,6 +16,7 @@ import pandas as pd
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import write_atomically
+from shrinkbench.report.compared import split_by_metric
 from shrinkbench.report.page.html import render_page, write_report
 from shrinkbench.report.result_tables import amounts_of
 from shrinkbench.report.statistics import tests as stats
@@ -132,7 +133,7 @@ def _write_evidence(bundle: Bundle, out: Path) -> None:
 
 
 def _candidates(bundle: Bundle) -> list[tuple[Place, _Candidate]]:
-    observations = observe(bundle.results)
+    observations = observe(split_by_metric(bundle.results).compared)
     specs = {r.key: r.spec for r in bundle.results}
     by_entry: dict[tuple[str, str], list[Curve]] = defaultdict(list)
     for curve in curves(observations, "compression", "top1"):

@@ -111,13 +111,14 @@ def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path
         status="done",
         size=size,
         before=outcome.before,
-        after=evaluate(module, data.test(), precision=spec.recipe.precision),
+        after=evaluate(module, data.test(), precision=spec.recipe.precision, task=stage.task),
         validation=training.validation,
         further={
             extra.name: evaluate(
                 module,
                 data.extra(workspace.extra(extra.name, revision=extra.revision)),
                 precision=spec.recipe.precision,
+                task=stage.task,
             )
             for extra in spec.extra
         },

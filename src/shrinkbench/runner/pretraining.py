@@ -20,6 +20,7 @@ from shrinkbench.seeds import stream
 from shrinkbench.spec import PretrainSpec, RunSpec
 from shrinkbench.spec.measures import EpochRecord, Spent
 from shrinkbench.spec.training_cost import NOTHING, training_cost
+from shrinkbench.tasks import task_of
 from shrinkbench.training import KeepEpochs, evaluate, train
 
 
@@ -66,6 +67,7 @@ def ensure_pretrained(
     watch = Stopwatch()
     data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
     module = untrained_network(spec.model.name, data, spec.seed)
+    task = task_of(spec.objective)
     folder.mkdir(parents=True, exist_ok=True)
     training = train(
         module,
@@ -75,12 +77,13 @@ def ensure_pretrained(
         hooks=[_keeper(module, keep, folder)],
         checkpoint=folder / "checkpoint.pt",
         on_epoch=on_epoch,
+        task=task,
     )
     card = {
         "spec": spec.model_dump(mode="json"),
         "selected_epoch": training.selected_epoch,
         "epochs": [record.model_dump() for record in training.epochs],
-        "test": evaluate(module, data.test(), precision=spec.recipe.precision).model_dump(),
+        "test": evaluate(module, data.test(), precision=spec.recipe.precision, task=task).model_dump(),
         "provenance": provenance(watch, workspace.device).model_dump(mode="json"),
     }
     write_atomically(folder / "card.json", json.dumps(card, indent=1).encode())
@@ -157,6 +160,7 @@ def _ensure_epoch(spec: PretrainSpec, epoch: int, workspace: Workspace, folder: 
             seed=stream(spec.seed, "pretrain"),
             hooks=[keeper],
             last_epoch=epoch,
+            task=task_of(spec.objective),
         )
     return path
 

@@ -35,6 +35,7 @@ from shrinkbench.seeds import stream
 from shrinkbench.spec import UNPRUNED, Amount, Recipe, RunSpec
 from shrinkbench.spec.measures import Quality, Spent
 from shrinkbench.spec.training_cost import NOTHING, scoring_cost, scratch_b, together, training_cost
+from shrinkbench.tasks import Task, task_of
 from shrinkbench.training import Training, evaluate, train
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -66,6 +67,7 @@ class Stage:
     data: BoundData
     input_shape: tuple[int, ...]
     folder: Path
+    task: Task
     scored: Counter[str] = field(default_factory=Counter)
 
     @classmethod
@@ -77,7 +79,8 @@ class Stage:
         shape = data.dataset.card.image_shape or get_model(spec.model.name).input_shape
         folder.mkdir(parents=True, exist_ok=True)
         finetuning = resolve_finetuning(spec.method.finetuning) if method is None else method.finetuning
-        return cls(spec, method, finetuning, module, workspace, data, shape, folder)
+        task = task_of(spec.task.objective)
+        return cls(spec, method, finetuning, module, workspace, data, shape, folder, task)
 
 
 def prune_and_train(stage: Stage) -> Outcome:
@@ -110,7 +113,7 @@ def _train(stage: Stage, outcome: Outcome, iteration: int, *, last: bool = True)
     source = weights_to_restart_from(spec, mode, stage.workspace, stage.data, iteration)
     restart(mode, module, outcome.masks, source)
     outcome.pruning = together(outcome.pruning, outcome.retraining)  # what came before has found the masks
-    outcome.before = evaluate(module, stage.data.test(), precision=spec.recipe.precision)
+    outcome.before = evaluate(module, stage.data.test(), precision=spec.recipe.precision, task=stage.task)
     outcome.training = train(
         module,
         _recipe_of(mode, stage, outcome.masks),
@@ -119,6 +122,7 @@ def _train(stage: Stage, outcome: Outcome, iteration: int, *, last: bool = True)
         hooks=[Upholder(module, outcome.masks)],
         first_epoch=mode.epoch + 1,
         checkpoint=stage.folder / f"checkpoint-{iteration}.pt",
+        task=stage.task,
     )
     outcome.retraining = _cost(stage, outcome.training, outcome.masks)
 
@@ -187,7 +191,7 @@ def _train_with_hook(stage: Stage) -> Outcome:
     """Prune while training."""
     spec, module, data = stage.spec, stage.module, stage.data
     recipe = spec.recipe
-    before = evaluate(module, data.test(), precision=recipe.precision)
+    before = evaluate(module, data.test(), precision=recipe.precision, task=stage.task)
     hook = hook_for(
         module,
         resolve(spec.method) if stage.method is None else stage.method,
@@ -207,6 +211,7 @@ def _train_with_hook(stage: Stage) -> Outcome:
         seed=stream(spec.seed, "finetune", 0),
         hooks=[hook],
         checkpoint=stage.folder / "checkpoint-0.pt",
+        task=stage.task,
     )
     # Masks change on the way, and the network is whole at first: counted as dense throughout.
     return Outcome(hook.masks, before, training, retraining=_cost(stage, training, Masks({})))

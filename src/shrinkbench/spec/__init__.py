@@ -29,6 +29,7 @@ from shrinkbench.spec.recipe import EarlyStopping, Recipe
 from shrinkbench.spec.run import PretrainSpec, RunSpec
 from shrinkbench.spec.task import (
     CLASSIFICATION,
+    DETECTION,
     IMAGENET_NORMALISATION,
     DataSpec,
     ExtraSpec,
@@ -38,6 +39,7 @@ from shrinkbench.spec.task import (
     Objective,
     TaskSpec,
     WeightsSpec,
+    detection_of,
 )
 from shrinkbench.spec.value import Value, digest, parse_value
 
@@ -45,6 +47,7 @@ __all__ = [
     "CLASSIFICATION",
     "CONTINUE",
     "CONTROL_METHOD",
+    "DETECTION",
     "IMAGENET_NORMALISATION",
     "SCRATCH_E",
     "UNPRUNED",
@@ -74,6 +77,7 @@ __all__ = [
     "TaskSpec",
     "Value",
     "WeightsSpec",
+    "detection_of",
     "digest",
     "parse_value",
     "read_experiments",

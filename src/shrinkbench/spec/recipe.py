@@ -10,7 +10,7 @@ from shrinkbench.spec.value import Value
 
 
 class EarlyStopping(Value):
-    """Stop when validation top-1 has not risen for ``patience`` epochs in a row."""
+    """Stop when the headline metric on the validation split was not better for ``patience`` epochs in a row."""
 
     patience: int = Field(ge=1)
 
@@ -20,9 +20,10 @@ class Recipe(Value):
 
     ``learning_rate`` is multiplied by ``decay`` after every epoch in ``milestones`` (schedule ``multistep``)
     or follows half a cosine to zero (``cosine``); ``warmup_epochs`` rise linearly before. ``selection`` names
-    the weights that are evaluated on the test split: those of the last epoch, or of the epoch with the
-    highest validation top-1 (the first such epoch). ``best-test`` repeats what some papers did, choosing on
-    the reported split; recipes that use it say so in their name, and every report flags them.
+    the weights that are evaluated on the test split: those of the last epoch, or of the epoch with the best
+    headline metric of the task on the validation split (the first such epoch). ``best-test`` repeats what some
+    papers did, choosing on the reported split; recipes that use it say so in their name, and every report flags
+    them.
     ``largest_stretch`` bounds the factor by which a smaller network may train longer for the same computation.
     """
 

@@ -6,6 +6,7 @@ Two runs belong together exactly when their :class:`TaskSpec` are equal.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field
@@ -65,6 +66,28 @@ CLASSIFICATION = Objective(
 )
 
 
+def detection_of(classes: Sequence[str]) -> Objective:
+    """Boxes of objects: mean average precision at an overlap of 0.5, and that of each of ``classes``.
+
+    The classes' metrics stand in order of their labels, which count from 1.
+
+    >>> [metric.name for metric in detection_of(("cat", "dog")).metrics]
+    ['map50', 'ap50_cat', 'ap50_dog']
+    """
+    names = ("map50", *(f"ap50_{name}" for name in classes))
+    return Objective(
+        name="detection",
+        loss="faster-rcnn",
+        metrics=tuple(
+            MetricSpec(name=name, direction="higher", unit="fraction", lower=0, upper=1) for name in names
+        ),
+        headline="map50",
+    )
+
+
+DETECTION = detection_of(())
+
+
 class Normalisation(Value):
     """Per-channel affine map ``(x - mean) / std`` of pixels scaled to [0, 1]."""
 
@@ -78,7 +101,9 @@ IMAGENET_NORMALISATION = Normalisation(mean=(0.485, 0.456, 0.406), std=(0.229, 0
 class DataSpec(Value):
     """A dataset as a run sees it: ``revision`` is a digest of its content, subsets are the first images.
 
-    ``source`` is a digest of the code that reads it, where that came from outside this package.
+    ``source`` is a digest of the code that reads it, where that came from outside this package. ``sides`` are
+    those that images of any size are scaled to: the shorter is the first, unless the longer were beyond the
+    second then.
     """
 
     name: str
@@ -88,6 +113,7 @@ class DataSpec(Value):
     train_images: int | None = Field(default=None, ge=1)
     validation_images: int | None = Field(default=None, ge=1)
     test_images: int | None = Field(default=None, ge=1)
+    sides: tuple[int, int] | None = None
 
 
 class ExtraSpec(Value):
@@ -110,7 +136,8 @@ class WeightsSpec(Value):
     """Where the weights before pruning come from.
 
     ``kind`` is ``pretrain`` (trained here by ``recipe`` from the run's seed), ``random`` (initialised from
-    the seed, not trained) or ``file`` (``digest`` is the SHA-256 of the file, wherever it came from).
+    the seed, not trained) or ``file`` (``digest`` is the SHA-256 of the file, wherever it came from). One that
+    is trained here begins with those of the file where there is a ``digest``.
     """
 
     kind: Literal["pretrain", "random", "file"]

@@ -2,39 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from torch import nn
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.network.probe import evaluation_mode, first_tensor
 from shrinkbench.spec.measures import Quality
+from shrinkbench.tasks import Batches, Classification, Task
+
+CLASSIFY = Classification()
 
 
-@torch.inference_mode()
 def evaluate(
-    module: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], *, precision: str = "float32"
+    module: nn.Module, batches: Batches, *, precision: str = "float32", task: Task = CLASSIFY
 ) -> Quality:
-    """Top-1, top-5 (fractions of images) and mean cross-entropy (nats) over all images of ``batches``.
+    """The metrics of ``task`` over all examples of ``batches``.
 
-    Sums run over images, so a short last batch weighs what it holds. With fewer than five classes, top-5 is
-    the fraction among all of them, which is 1. The network is evaluated in evaluation mode; modes are restored.
+    Without a task these are top-1, top-5 (fractions of images) and mean cross-entropy (nats), and batches are
+    pairs of inputs and labels. Anything but a classifier is refused then. The network is evaluated in
+    evaluation mode; modes are restored.
     """
-    sums: Tensor | None = None
-    images = 0
-    with evaluation_mode(module):
-        for inputs, labels in batches:
-            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-                logits = first_tensor(module(inputs))
-            logits = logits.float()
-            ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels.unsqueeze(1)
-            loss = F.cross_entropy(logits, labels, reduction="sum")
-            batch = torch.stack([ranked[:, 0].sum(), ranked.sum(), loss]).double()
-            sums = batch if sums is None else sums + batch
-            images += len(labels)
-    if sums is None:
-        raise ShrinkbenchError("there are no images to evaluate on; give a split with at least one image")
-    top1, top5, loss = (sums / images).tolist()
-    return Quality(metrics={"top1": top1, "top5": top5, "loss": loss}, examples=images)
+    return task.evaluate(module, batches, precision=precision)

@@ -4,36 +4,36 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.network.probe import first_tensor
 from shrinkbench.seeds import stream
-from shrinkbench.spec import Recipe
+from shrinkbench.spec import Objective, Recipe
 from shrinkbench.spec.measures import EpochRecord, Quality
+from shrinkbench.tasks import Batches, Task
 from shrinkbench.training.checkpoint import load_checkpoint, save_checkpoint
-from shrinkbench.training.evaluation import evaluate
+from shrinkbench.training.evaluation import CLASSIFY, evaluate
 from shrinkbench.training.hook import Hook
-
-Batches = Iterable[tuple[Tensor, Tensor]]
 
 
 class Data(Protocol):
-    """What the loop asks of data; the runner binds a dataset, its normalisation and the device to it."""
+    """What the loop asks of data; the runner binds a dataset, its normalisation and the device to it.
+
+    Batches are what the task takes.
+    """
 
     def train(self, batch_size: int, *, generator: torch.Generator, augment: bool) -> Batches:
         """Shuffled training batches of one epoch."""
         ...
 
-    def validation(self) -> Batches:
-        """Validation batches, in a fixed order."""
+    def validation(self) -> Batches | None:
+        """Validation batches, in a fixed order; ``None`` where no images are set aside."""
         ...
 
     def test(self) -> Batches:
@@ -46,7 +46,7 @@ class Training:
     """What a training run went through.
 
     ``selected_epoch`` is the epoch whose weights the module holds and ``validation`` their quality on the
-    validation split (``None``: no epoch was run).
+    validation split (``None``: no epoch was run, or there is no such split).
     """
 
     epochs: list[EpochRecord] = field(default_factory=list)
@@ -113,19 +113,22 @@ def train(
     last_epoch: int | None = None,
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
+    task: Task = CLASSIFY,
 ) -> Training:
     """Train ``module`` in place by ``recipe`` and leave in it the weights that the recipe selects.
 
-    ``after_step`` runs after every optimizer step, before the ``hooks``, which take part in training as
-    :class:`shrinkbench.hooks.Hook` says and hold the state of the selected epoch at the end. The recipe is
-    joined at ``first_epoch``, with that epoch's learning rate and order of images, which is how schedules are
-    rewound, and left after ``last_epoch``. With ``checkpoint``, the state after each epoch is kept on disk,
+    ``task`` says what is learned; its headline metric tells which epoch is the best. ``after_step`` runs after
+    every optimizer step, before the ``hooks``, which take part in training as
+    :class:`shrinkbench.training.hook.Hook` says and hold the state of the selected epoch at the end. The recipe
+    is joined at ``first_epoch``, with that epoch's learning rate and order of images, which is how schedules
+    are rewound, and left after ``last_epoch``. With ``checkpoint``, the state after each epoch is kept on disk,
     and a later call with the same arguments goes on from it: all randomness of an epoch follows from ``seed``
     and its number, so the outcome is the same bit for bit. Raises ``ShrinkbenchError`` when the loss is no
-    longer finite.
+    longer finite, and where the recipe looks at a validation split and there is none.
     """
     if after_step is not None:
         hooks = (_AfterStep(after_step), *hooks)
+    _check_selection(recipe, data)
     optimizer = make_optimizer(module, recipe)
     for hook in hooks:
         hook.start(optimizer)
@@ -139,19 +142,19 @@ def train(
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, epoch)
-        loss = _run_epoch(module, recipe, data, optimizer, seed, epoch, hooks, state)
+        loss = _run_epoch(module, recipe, data, optimizer, seed, epoch, hooks, state, task)
         for hook in hooks:
             hook.after_epoch(epoch)
-        quality = evaluate(module, data.validation(), precision=recipe.precision)
+        quality = _validate(module, recipe, data, task)
         record = EpochRecord(
             epoch=epoch,
             learning_rate=learning_rate(recipe, epoch),
             train_loss=loss,
-            validation=quality.metrics,
+            validation=quality.metrics if quality else {},
         )
         state.training.epochs.append(record)
         if all(hook.settled for hook in hooks):
-            _note(state, recipe, module, data, quality, epoch, hooks)
+            _note(state, recipe, module, data, quality, epoch, hooks, task)
         if checkpoint:
             save_checkpoint(checkpoint, _snapshot(module, optimizer, hooks, state))
         if on_epoch:
@@ -182,22 +185,21 @@ def _run_epoch(
     epoch: int,
     hooks: Sequence[Hook],
     state: _State,
+    task: Task,
 ) -> float:
-    """One pass over the training images; returns their mean loss."""
+    """One pass over the training examples; returns their mean loss."""
     module.train()
     generator = torch.Generator().manual_seed(stream(seed, "data", epoch))
     total: Tensor | None = None
-    images = 0
+    examples = 0
     with torch.random.fork_rng():
         torch.manual_seed(stream(seed, "noise", epoch))
         batches = data.train(recipe.batch_size, generator=generator, augment=recipe.augment)
-        for inputs, labels in _without_single_images(batches):
+        for batch in task.training_batches(batches):
             state.step += 1
             for hook in hooks:
                 hook.before_step(state.step)
-            with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
-                logits = first_tensor(module(inputs))
-                loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+            loss, count = task.loss(module, batch, recipe)
             loss.backward()
             for hook in hooks:
                 hook.after_backward(state.step)
@@ -208,12 +210,12 @@ def _run_epoch(
             for hook in hooks:
                 hook.after_step(state.step)
             # The sum stays on the device: asking for its value each step would wait for the device.
-            weighted = loss.detach().double() * len(labels)
+            weighted = loss.detach().double() * count
             total = weighted if total is None else total + weighted
-            images += len(labels)
+            examples += count
     if total is None:
         raise ShrinkbenchError("the training split is empty; give at least one training image")
-    mean = float(total) / images
+    mean = float(total) / examples
     if not math.isfinite(mean):
         raise ShrinkbenchError(
             f"training diverged: the loss of epoch {epoch} is {mean}; lower the learning rate "
@@ -222,18 +224,19 @@ def _run_epoch(
     return mean
 
 
-def _without_single_images(batches: Batches) -> Iterator[tuple[Tensor, Tensor]]:
-    """Join a last batch of one image to the one before: batch norm has no variance over one image."""
-    held: tuple[Tensor, Tensor] | None = None
-    for inputs, labels in batches:
-        if held is not None and len(labels) == 1:
-            held = (torch.cat([held[0], inputs]), torch.cat([held[1], labels]))
-            continue
-        if held is not None:
-            yield held
-        held = (inputs, labels)
-    if held is not None:
-        yield held
+def _validate(module: nn.Module, recipe: Recipe, data: Data, task: Task) -> Quality | None:
+    """Quality on the validation split, where there is one."""
+    batches = data.validation()
+    return None if batches is None else evaluate(module, batches, precision=recipe.precision, task=task)
+
+
+def _check_selection(recipe: Recipe, data: Data) -> None:
+    needs = recipe.selection == "best-validation" or (recipe.early_stopping and recipe.selection == "last")
+    if needs and data.validation() is None:
+        raise ShrinkbenchError(
+            f"recipe '{recipe.name}' looks at a validation split, and there is none; set images aside, or take "
+            "a recipe with selection = last and without early stopping"
+        )
 
 
 def _note(
@@ -241,15 +244,16 @@ def _note(
     recipe: Recipe,
     module: nn.Module,
     data: Data,
-    validation: Quality,
+    validation: Quality | None,
     epoch: int,
     hooks: Sequence[Hook],
+    task: Task,
 ) -> None:
-    """Keep the weights if this epoch is the best so far by the recipe's rule; count epochs without a rise."""
+    """Keep the weights if this epoch is the best so far by the recipe's rule; count epochs that are not."""
+    judged = validation
     if recipe.selection == "best-test":
-        score = evaluate(module, data.test(), precision=recipe.precision)["top1"]
-    else:
-        score = validation["top1"]
+        judged = evaluate(module, data.test(), precision=recipe.precision, task=task)
+    score = _score(judged, task.objective)
     if score > state.best:
         state.best, state.since_best = score, 0
     else:
@@ -260,6 +264,14 @@ def _note(
         state.training.selected_epoch, state.training.validation = epoch, validation
         state.best_weights = copy.deepcopy(module.state_dict())
         state.best_hooks = [copy.deepcopy(hook.state_dict()) for hook in hooks]
+
+
+def _score(quality: Quality | None, objective: Objective) -> float:
+    """The headline metric, turned so that higher is better."""
+    if quality is None:
+        return -math.inf
+    value = quality[objective.headline]
+    return value if objective.metric(objective.headline).direction == "higher" else -value
 
 
 def _patience_spent(recipe: Recipe, state: _State) -> bool:

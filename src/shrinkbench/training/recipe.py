@@ -215,3 +215,14 @@ _add(
     label_smoothing=0.1,
     precision="bf16-mixed",
 )
+
+# Table 12 of Liu et al. 2019, by the PyTorch code that they refer to; they release none for detection.
+_add(
+    name="voc-faster-rcnn",
+    learning_rate=1e-3,
+    batch_size=1,
+    epochs=7,
+    schedule="multistep",
+    milestones=(5,),
+    **_LIU,
+)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.report.compared import split_by_metric
 from shrinkbench.report.statistics.observations import Observations, observe
 from shrinkbench.results.record import LayerDensity, RunResult
 from shrinkbench.spec import MethodSpec, TaskSpec
@@ -213,8 +214,10 @@ def keep_alike(
 def gather(results: Sequence[RunResult], *, proposed: Sequence[str] = ()) -> Evidence:
     """Collect the evidence; ``proposed`` are names or labels of methods, by default those of :func:`judged`.
 
-    Raises ``ShrinkbenchError`` where the results hold no method of a name.
+    Runs of tasks that lead with another metric than top-1 take no part (:func:`split_by_metric`). Raises
+    ``ShrinkbenchError`` where the results hold no method of a name.
     """
+    results = split_by_metric(results).compared
     observations = observe(results)
     evidence = Evidence(tuple(r for r in results if r.status == "done"), observations, ())
     methods = evidence.methods

@@ -22,6 +22,7 @@ from shrinkbench.files import write_atomically
 from shrinkbench.plotting import FORMATS
 from shrinkbench.report import checklist as checklists
 from shrinkbench.report.beside import Drawing, drawing_beside
+from shrinkbench.report.compared import split_by_metric
 from shrinkbench.report.diagram import RANKING, critical_difference_svg, write_ranking
 from shrinkbench.report.figures import ACCURACIES, FIGURES, figure_name, write_tradeoffs
 from shrinkbench.report.page.citations import bibtex, cite
@@ -81,6 +82,7 @@ def write_report(
             raise ShrinkbenchError(f"{store_dir} holds no results; run a sweep into it first{hint}")
         if corpus is not None:
             check_corpus(corpus)  # told before anything is drawn
+        split = split_by_metric(results)
         evidence = checklists.gather(results, proposed=proposed)
         frame = to_frame(results)
         for metric in ACCURACIES:
@@ -93,16 +95,17 @@ def write_report(
         ranked = len(verdict.ranked) > 1
         if ranked:
             draw(partial(write_ranking, verdict.ranked, verdict.ranking, figures))
-        tables = [replace(table, group="Trained from scratch") for table in scratch_tables(results)]
+        tables = [replace(table, group="Trained from scratch") for table in scratch_tables(split.compared)]
         tables += all_tables(evidence.observations)
-        tables += [table for table in (set_up_table(results), latency_table(results)) if table]
+        tables += [table for table in (set_up_table(split.compared), latency_table(split.compared)) if table]
         written = _write_data(frame, evidence.observations, tables, out_dir)
         citations = cite(results)
         written.append(out_dir / "references.bib")
         write_atomically(written[-1], bibtex(citations).encode(), durable=False)
         content = {
             **_facts(store_dir, results, problems, plan, evidence.observations),
-            **_judgement(results, evidence),
+            **_judgement(results, split.compared, evidence),
+            "not_compared": split.sentence,
             **_verdict(verdict, evidence.observations),
             "tables_by_group": _group_tables(tables),
             "origin": trace_origin(results, plan),
@@ -199,10 +202,12 @@ def _selection_rule(results: Sequence[RunResult]) -> str:
     return f"Reported accuracy is {' or '.join(rules[u] for u in used)}." if used else ""
 
 
-def _judgement(results: Sequence[RunResult], evidence: checklists.Evidence) -> dict[str, Any]:
-    """Checklist, pitfalls and what scripts draw."""
+def _judgement(
+    results: Sequence[RunResult], compared: Sequence[RunResult], evidence: checklists.Evidence
+) -> dict[str, Any]:
+    """Checklist, pitfalls and what scripts draw; all ``results`` stand in the ledger."""
     lines = checklists.decide_from(evidence)
-    pitfalls = find_pitfalls(results, evidence.observations)
+    pitfalls = find_pitfalls(compared, evidence.observations)
     counts = {s: sum(line.status == s for line in lines) for s in ("satisfied", "violated", "undecidable")}
     return {
         "checklist": [

@@ -15,9 +15,10 @@ from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.libraries import torchvision
-from shrinkbench.surgery.operation import operate
-from shrinkbench.surgery.shrinking import plan_and_shrink
+from shrinkbench.network.probe import trace
 
+STRIDE = 16  # pixels of an image for one of the feature map
+REGION = 7  # features of a region, a side
 _PARTS = ("conv1", "bn1", "maxpool", "layer1", "layer2", "layer3", "layer4")
 
 
@@ -112,7 +113,7 @@ def build_detector(
         max_size=max_size,
         rpn_anchor_generator=AnchorGenerator(((128, 256, 512),), ((0.5, 1.0, 2.0),)),
         rpn_batch_size_per_image=256,
-        box_roi_pool=MultiScaleRoIAlign(["0"], output_size=7, sampling_ratio=2),
+        box_roi_pool=MultiScaleRoIAlign(["0"], output_size=REGION, sampling_ratio=2),
         box_head=RegionHead(classifier),
         box_predictor=FastRCNNPredictor(_width(classifier, "layer4"), num_classes),
         box_batch_size_per_image=128,
@@ -121,27 +122,35 @@ def build_detector(
     return Detector(classifier, network, options)
 
 
-def prune_detector(
-    detector: Detector, masks: Mapping[str, Tensor], input_shape: Sequence[int] = (3, 224, 224)
-) -> Detector:
-    """Prune-D: a smaller detector from masks of the classifier's parameters; proposal and box layers are kept.
+def count_detector_multiply_adds(detector: Detector) -> int:
+    """Multiply-adds of the largest image that the detector takes, with as many regions as it proposes at most.
 
-    The masks must leave the outputs of the third and fourth stage their width, which those of inner channels
-    do.
+    The image has both of its sides, in pixels padded to a multiple of 32 as torchvision does; regions that
+    overlap less than others are fewer in practice.
     """
-    classifier = detector.classifier
-    _, surgery = plan_and_shrink(classifier, masks, input_shape)
-    small = build_detector(operate(copy.deepcopy(classifier), surgery), **detector.options)
-    for name in ("rpn", "roi_heads.box_predictor"):
-        try:
-            state = detector.network.get_submodule(name).state_dict()
-            small.network.get_submodule(name).load_state_dict(state)
-        except RuntimeError:
-            raise ShrinkbenchError(
-                "the masks narrow the outputs of the third or fourth stage, which the detector's own layers "
-                "read; prune inner channels of blocks alone"
-            ) from None
-    return small.train(detector.training)
+    network: Any = detector.network  # to torch, any module may be any attribute of another
+    trunk, regions, scaled = network.backbone, network.roi_heads, network.transform
+    pad = scaled.size_divisible
+    height, width = (-(-side // pad) * pad for side in (scaled.min_size[0], scaled.max_size))
+    rows, columns = (-(-side // STRIDE) for side in (height, width))
+    region = nn.Sequential(regions.box_head, regions.box_predictor)
+    parts = (
+        (1, trunk, (3, height, width)),
+        (1, _Listed(network.rpn.head), (trunk.out_channels, rows, columns)),
+        (network.rpn.post_nms_top_n(), region, (trunk.out_channels, REGION, REGION)),
+    )
+    return sum(count * trace(part, shape).multiply_adds for count, part, shape in parts)
+
+
+class _Listed(nn.Module):
+    """A module that takes a list of feature maps, given one."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, features: Tensor) -> Any:
+        return self.module([features])
 
 
 def _width(classifier: nn.Module, stage: str) -> int:

@@ -1,0 +1,7 @@
+"""What is learned: how a batch becomes a loss, and a network's outputs metrics with direction and unit."""
+
+from shrinkbench.tasks.classification import Classification
+from shrinkbench.tasks.detection import Detection, Objects
+from shrinkbench.tasks.task import TASKS, Batch, Batches, Task, task_of
+
+__all__ = ["TASKS", "Batch", "Batches", "Classification", "Detection", "Objects", "Task", "task_of"]

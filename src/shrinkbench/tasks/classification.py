@@ -1,0 +1,108 @@
+"""One of several classes for each example: cross-entropy, top-1 and top-5."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.probe import evaluation_mode, first_tensor
+from shrinkbench.spec import CLASSIFICATION, Objective, Recipe
+from shrinkbench.spec.measures import Quality
+from shrinkbench.tasks.task import TASKS, Batches
+
+Labelled = tuple[Tensor, Tensor]
+
+
+@dataclass(frozen=True)
+class Classification:
+    """Batches are pairs of inputs and labels (int64, one per example), on the network's device."""
+
+    objective: Objective = CLASSIFICATION
+
+    def training_batches(self, batches: Batches) -> Iterator[Labelled]:
+        """Join a last batch of one image to the one before: batch norm has no variance over one image."""
+        held: Labelled | None = None
+        for inputs, labels in batches:
+            if held is not None and len(labels) == 1:
+                held = (torch.cat([held[0], inputs]), torch.cat([held[1], labels]))
+                continue
+            if held is not None:
+                yield held
+            held = (inputs, labels)
+        if held is not None:
+            yield held
+
+    def loss(self, module: nn.Module, batch: Labelled, recipe: Recipe) -> tuple[Tensor, int]:
+        """Mean cross-entropy (nats), with the recipe's label smoothing."""
+        inputs, labels = batch
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
+            logits = first_tensor(module(inputs))
+            _check_shapes(logits, labels)
+            if labels.device.type == "cpu":  # elsewhere the question would wait for the device at every step
+                _check_range(logits, labels)
+            loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+        return loss, len(labels)
+
+    @torch.inference_mode()
+    def evaluate(self, module: nn.Module, batches: Batches, *, precision: str = "float32") -> Quality:
+        """Top-1, top-5 (fractions of examples) and mean cross-entropy (nats) over all of ``batches``.
+
+        Sums run over examples, so a short last batch weighs what it holds. With fewer than five classes, top-5
+        is the fraction among all of them, which is 1. Raises ``ShrinkbenchError`` where outputs are no scores
+        of classes, or labels no classes.
+        """
+        sums: Tensor | None = None
+        images = 0
+        with evaluation_mode(module):
+            for inputs, labels in batches:
+                with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+                    logits = first_tensor(module(inputs))
+                _check_shapes(logits, labels)
+                _check_range(logits, labels)
+                logits = logits.float()
+                ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels.unsqueeze(1)
+                loss = F.cross_entropy(logits, labels, reduction="sum")
+                batch = torch.stack([ranked[:, 0].sum(), ranked.sum(), loss]).double()
+                sums = batch if sums is None else sums + batch
+                images += len(labels)
+        if sums is None:
+            raise ShrinkbenchError("there are no images to evaluate on; give a split with at least one image")
+        top1, top5, loss = (sums / images).tolist()
+        return Quality(metrics={"top1": top1, "top5": top5, "loss": loss}, examples=images)
+
+
+TASKS.add(CLASSIFICATION.name, Classification)
+
+
+def _check_shapes(logits: Tensor, labels: Tensor) -> None:
+    """Refuse outputs that are no scores of classes: their top-1 and cross-entropy would mean nothing."""
+    if logits.dim() != 2 or logits.shape[1] < 2:
+        raise ShrinkbenchError(
+            f"classification takes a score for each of two or more classes, of shape (examples, classes), and "
+            f"the network gives {tuple(logits.shape)}; pass a classifier, or task= of another kind"
+        )
+    if labels.dtype not in (torch.int64, torch.uint8) or labels.shape != logits.shape[:1]:
+        raise ShrinkbenchError(
+            f"classification takes one whole number as label of each of {len(logits)} examples, and the "
+            f"labels are {str(labels.dtype).removeprefix('torch.')} of shape {tuple(labels.shape)}; give "
+            "classes from 0 as int64"
+        )
+
+
+def _check_range(logits: Tensor, labels: Tensor) -> None:
+    """Refuse labels that name no output of the network."""
+    if not labels.numel():
+        return
+    lowest, highest = (int(end) for end in labels.aminmax())
+    classes = logits.shape[1]
+    if lowest < 0 or highest >= classes:
+        wrong = lowest if lowest < 0 else highest
+        raise ShrinkbenchError(
+            f"the label {wrong} is none of the {classes} classes that the network tells apart (0 to "
+            f"{classes - 1}); give labels from 0, and a network of as many outputs as there are classes"
+        )

@@ -1,0 +1,127 @@
+"""Detection: precision by hand, the sum of losses, and objects that are difficult."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+import pytest
+import torch
+from torch import nn
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.spec import DETECTION, Recipe, detection_of
+from shrinkbench.tasks import Detection, Objects
+from shrinkbench.training import evaluate
+
+TASK = Detection(detection_of(("cat", "dog", "cow")))
+CAT, DOG = 1, 2
+IMAGE = torch.zeros(3, 64, 64)
+LEFT, RIGHT = [0, 0, 20, 20], [30, 0, 50, 20]
+measured = pytest.mark.skipif(
+    find_spec("torchmetrics") is None or find_spec("pycocotools") is None,
+    reason="the extra 'detection' is not installed",
+)
+
+
+def objects(*found):
+    """Boxes with their labels; a third entry marks a difficult one."""
+    boxes, labels = [entry[0] for entry in found], [entry[1] for entry in found]
+    difficult = [len(entry) > 2 for entry in found]
+    return Objects(torch.tensor(boxes).float().reshape(-1, 4), torch.tensor(labels), torch.tensor(difficult))
+
+
+class Says(nn.Module):
+    """Gives for each image in turn what it was told: boxes, labels and scores."""
+
+    def __init__(self, *answers):
+        super().__init__()
+        self.weight = nn.Parameter(torch.tensor(2.0))
+        self.answers = iter(answers)
+
+    def forward(self, images, targets=None):
+        if self.training:
+            labels = sum(len(target["labels"]) for target in targets)
+            return {"box": self.weight * len(images), "label": self.weight * labels}
+        found = next(self.answers)
+        return [
+            {
+                "boxes": torch.tensor([box for box, _, _ in found]).float().reshape(-1, 4),
+                "labels": torch.tensor([label for _, label, _ in found]).long(),
+                "scores": torch.tensor([score for _, _, score in found]).float(),
+            }
+        ]
+
+
+def quality(truth, answers):
+    return evaluate(Says(*answers), [[(IMAGE, found)] for found in truth], task=TASK)
+
+
+@measured
+def test_all_found_and_nothing_else_is_one():
+    found = quality([objects((LEFT, CAT), (RIGHT, DOG))], [[(LEFT, CAT, 0.9), (RIGHT, DOG, 0.8)]])
+    assert found.metrics == {"map50": 1, "ap50_cat": 1, "ap50_dog": 1}
+    assert found.examples == 1
+
+
+@measured
+def test_one_of_two_found_reaches_half_of_the_points_of_recall():
+    """Of recall 0, 0.01, ..., 1, 51 of 101 points lie at or below the half that is found, at precision 1."""
+    found = quality([objects((LEFT, CAT), (RIGHT, CAT))], [[(LEFT, CAT, 0.9)]])
+    assert found["map50"] == pytest.approx(51 / 101)
+
+
+@measured
+def test_a_false_one_that_ranks_first_halves_precision():
+    found = quality([objects((LEFT, CAT))], [[(RIGHT, CAT, 0.9), (LEFT, CAT, 0.8)]])
+    assert found["map50"] == pytest.approx(0.5)
+
+
+@measured
+@pytest.mark.parametrize(("shift", "expected"), [(6, 1), (7, 0)])
+def test_boxes_count_from_an_overlap_of_one_half(shift, expected):
+    """Squares of side 20, moved by 6: 280 of 520 in common; by 7: 260 of 540, below one half."""
+    moved = [shift, 0, 20 + shift, 20]
+    assert quality([objects((LEFT, CAT))], [[(moved, CAT, 0.9)]])["map50"] == expected
+
+
+@measured
+def test_difficult_objects_count_neither_way():
+    truth = [objects((LEFT, CAT), (RIGHT, CAT, "difficult"))]
+    assert quality(truth, [[(LEFT, CAT, 0.9)]])["map50"] == 1
+    assert quality(truth, [[(RIGHT, CAT, 0.99), (LEFT, CAT, 0.9)]])["map50"] == 1
+
+
+@measured
+def test_the_mean_is_over_the_classes_that_occur():
+    found = quality([objects((LEFT, CAT), (RIGHT, DOG))], [[(LEFT, CAT, 0.9)]])
+    assert found.metrics == {"map50": 0.5, "ap50_cat": 1, "ap50_dog": 0}
+
+
+@measured
+def test_images_without_an_object_that_counts_have_no_precision():
+    with pytest.raises(ShrinkbenchError, match="no image has an object that is not difficult"):
+        quality([objects((LEFT, CAT, "difficult"))], [[(LEFT, CAT, 0.9)]])
+    with pytest.raises(ShrinkbenchError, match="no images to evaluate on"):
+        quality([], [])
+
+
+def test_the_loss_is_the_sum_of_the_networks_own():
+    module = Says()
+    recipe = Recipe(
+        name="t", reference="shrinkbench", optimizer="sgd", learning_rate=0.1, batch_size=2, epochs=1
+    )
+    batch = [(IMAGE, objects((LEFT, CAT), (RIGHT, DOG))), (IMAGE, objects((LEFT, CAT)))]
+    loss, count = TASK.loss(module, batch, recipe)
+    loss.backward()
+    assert (loss.item(), count, module.weight.grad.item()) == (2 * 2 + 2 * 3, 2, 5)
+    module.weight.data.fill_(float("inf"))
+    with pytest.raises(ShrinkbenchError, match=r"the loss is inf; lower the learning rate \(0.1\)"):
+        TASK.loss(module, batch, recipe)
+
+
+def test_a_class_has_a_metric_by_its_label():
+    assert DETECTION.headline == "map50"
+    assert [metric.name for metric in TASK.objective.metrics] == ["map50", "ap50_cat", "ap50_dog", "ap50_cow"]
+    assert {(metric.lower, metric.upper, metric.direction) for metric in TASK.objective.metrics} == {
+        (0, 1, "higher")
+    }

@@ -25,7 +25,7 @@ def test_a_damaged_file_is_named(tmp_path):
     with pytest.raises(ShrinkbenchError, match=r"cannot read masks from .*masks\.safetensors"):
         Masks.load(path)
     with pytest.raises(ShrinkbenchError, match="cannot write"):
-        Masks({}).save(tmp_path / "missing" / "masks.safetensors")
+        Masks({}).save(path / "below" / "masks.safetensors")
 
 
 def test_masks_are_boolean_and_fit_the_network():

@@ -107,7 +107,7 @@ def test_conditions_of_a_comparison_are_told_from_the_record(runs):
     twin = [
         r.model_copy(
             update={
-                "spec": r.spec.model_copy(update={"method": r.spec.method.model_copy(update={"name": "twin"})})
+                "spec": r.spec.model_copy(update={"method": r.spec.method.model_copy(update={"base": "twin"})})
             }
         )
         for r in same

@@ -46,4 +46,5 @@ def load_dataset(name: str, data: Path | None = None) -> Dataset:
     (1085, 357, 355)
     """
     card = DATASETS.get(name)
-    return replace(card.load(data), card=card)  # a loader that borrows another's is still this dataset
+    loaded = card.load(data)  # which may know more than the card, such as the size of its images
+    return replace(loaded, card=replace(loaded.card, name=card.name))  # and may borrow another's loader

@@ -228,7 +228,7 @@ def test_variants_change_single_axes():
     variant = METHODS.get("lottery_ticket[finetuning=rewind-weights-3, schedule=iterative-35]")
     assert variant.finetuning.epoch == 3
     assert variant.schedule(2)[0] == pytest.approx(1 / 0.65)
-    assert variant.name == "lottery_ticket[finetuning=rewind-weights-3,schedule=iterative-35]"
+    assert variant.name == "lottery_ticket[schedule=iterative-35,finetuning=rewind-weights-3]"
     assert METHODS.get("global_magnitude[structure=1:4]").structure.pattern == (1, 4)
     with pytest.raises(ShrinkbenchError, match="write axis=value"):
         METHODS.get("lottery_ticket[rewind]")

@@ -16,6 +16,7 @@ from typing import Any
 
 MOVED: dict[str, tuple[str, ...]] = {
     "budget": ("spec.training_cost", "report.statistics.fairness"),
+    "detection": ("models.faster_rcnn", "datasets.voc_detection", "tasks.detection", "runner.detection"),
     "download": ("files",),
     "hooks": ("training.hook",),
     "measures": ("spec.measures",),

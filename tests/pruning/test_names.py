@@ -4,11 +4,11 @@ import warnings
 
 import pytest
 import torch
-from sample_networks import seeded
+from sample_networks import ConvNet, seeded
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models.cifar_resnet import CifarResNet, full_widths
-from shrinkbench.pruning import METHODS, prune, pruning_method
+from shrinkbench.pruning import METHODS, PruneContext, prunable_names, prune, pruning_method
 from shrinkbench.pruning.allocations.rules import ALLOCATIONS
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import SCORES, decided_by
@@ -109,3 +109,26 @@ def test_independent_chance_takes_uniform_scores(decided):
         decided("global_magnitude[allocation=independent]")
     with pytest.raises(ShrinkbenchError, match="leaves no N:M pattern"):
         decided("random[structure=2:4]")
+
+
+@pytest.mark.parametrize("name", ["global_magnitude", "head_magnitude", "branch_l1", "kernel_magnitude"])
+def test_a_fraction_of_channels_is_refused_where_none_are_removed(name):
+    with pytest.raises(ShrinkbenchError, match="which are no channels; give compression"):
+        prune(seeded(ConvNet), name, channels=0.5, input_shape=(3, 8, 8))
+
+
+@pytest.mark.parametrize("name", ["global_channel_l1", "global_filter_l1"])
+def test_a_fraction_of_channels_is_taken_of_all_of_them(name):
+    module = seeded(ConvNet)
+    method = METHODS.get(name)
+    masks = prune(module, name, channels=0.3, input_shape=(3, 8, 8))
+    ctx = PruneContext(module, prunable_names(module, input_shape=(3, 8, 8)), input_shape=(3, 8, 8))
+    alive = {n: masks[n].float() if n in masks else torch.ones_like(w) for n, w in ctx.weights.items()}
+    units = method.structure.group(ctx, alive).units
+    total = sum(u.scores.numel() for u in units.values())
+    assert sum(int((u.scores > 0).sum()) for u in units.values()) == total - int(total * 0.3)
+
+
+def test_a_variant_of_a_control_is_made_of_the_control():
+    variant = METHODS.get("random@global_gradient[finetuning=none]")
+    assert (variant.base, variant.changed) == ("random@global_gradient", ("finetuning",))

@@ -7,6 +7,7 @@ from shrinkbench.pruning.finetunings import FINETUNINGS, Finetuning, restart
 from shrinkbench.pruning.masking import (
     amount_of,
     budget,
+    fraction_of_channels,
     fraction_of_layers,
     prunable_names,
     prune,
@@ -46,6 +47,7 @@ __all__ = [
     "amount_of",
     "budget",
     "decides",
+    "fraction_of_channels",
     "fraction_of_layers",
     "hook_for",
     "load_entry_points",

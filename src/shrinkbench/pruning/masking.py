@@ -194,7 +194,7 @@ def amount_of(
     if not (isinstance(fraction, int | float) and 0 < fraction < 1):
         raise ShrinkbenchError(f"{given[0]} = {fraction!r} is not a fraction above 0 and below 1")
     if channels is not None:
-        return ChannelFraction(fraction=channels)
+        return fraction_of_channels(method, channels)
     return fraction_of_layers(method, fraction)
 
 
@@ -204,6 +204,16 @@ def _checked_compression(ratio: float) -> Compression:
             f"compression {ratio!r} is not a finite number of at least 1 (original / kept parameters)"
         )
     return Compression(ratio=ratio)
+
+
+def fraction_of_channels(method: PruningMethod, fraction: float) -> ChannelFraction:
+    """The ``fraction`` of all channels; refused where ``method`` removes something else."""
+    if not method.spec.structure.counts_channels:
+        raise ShrinkbenchError(
+            f"'{method.name}' removes units of structure '{method.structure.name}', which are no channels; "
+            "give compression or fraction_per_layer, or choose a method over channels or filters"
+        )
+    return ChannelFraction(fraction=fraction)
 
 
 def fraction_of_layers(method: PruningMethod, fraction: float) -> FractionPerLayer:

@@ -149,6 +149,7 @@ class PruningMethod:
                 name=structure.name,
                 version=structure.version,
                 source=sources["structure"],
+                unit=structure.unit,
                 pattern=structure.pattern,
                 overlapping=structure.overlapping,
                 one_per_layer=structure.one_per_layer,

@@ -20,13 +20,12 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning.allocations.rules import ALLOCATIONS, given, global_, independent
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.finetunings import FINETUNINGS
-from shrinkbench.pruning.masking import decide, fraction_of_layers
+from shrinkbench.pruning.masking import decide, fraction_of_channels, fraction_of_layers
 from shrinkbench.pruning.method import METHODS, SCORES, PruningMethod, decided_by
 from shrinkbench.pruning.schedules.before_training import at_initialisation, one_shot
 from shrinkbench.pruning.schedules.schedule import SCHEDULES
 from shrinkbench.pruning.units import STRUCTURES, Units
 from shrinkbench.registry import Registry
-from shrinkbench.spec import ChannelFraction
 from shrinkbench.spec.axes import AXES
 
 _AXES: dict[str, Registry[Any]] = {
@@ -35,6 +34,40 @@ _AXES: dict[str, Registry[Any]] = {
     "schedule": SCHEDULES,
     "finetuning": FINETUNINGS,
 }
+
+
+@METHODS.add_resolver
+def variant_named(name: str) -> PruningMethod | None:
+    """The method that ``METHOD[axis=value, ...]`` names, or ``None`` for other names."""
+    match = re.fullmatch(r"(.+)\[([^\[\]]*)\]", name)
+    if match is None:
+        return None
+    method = METHODS.get(match[1])
+    changes: dict[str, Any] = {}
+    for setting in match[2].split(","):
+        axis, equals, value = (part.strip() for part in setting.partition("="))
+        if not equals or axis not in _AXES:
+            raise ShrinkbenchError(
+                f"'{setting.strip()}' in method '{name}' is not understood; write axis=value with an axis of "
+                f"{', '.join(_AXES)}"
+            )
+        if axis in method.decides:
+            raise ShrinkbenchError(
+                f"'{method.name}' decides its {axis} itself, so that {axis}={value} would change nothing; "
+                "choose a method of that score and another axis, or leave it out"
+            )
+        changes[axis] = _AXES[axis].get(value)
+    changes = {axis: value for axis, value in changes.items() if value != getattr(method, axis)}
+    if changes.get("allocation") is independent and method.kind != "random":
+        raise ShrinkbenchError(
+            f"the allocation 'independent' draws by uniform scores, and '{method.name}' has others; choose "
+            f"another allocation: {', '.join(n for n in ALLOCATIONS if n != 'independent')}"
+        )
+    changed = tuple(axis for axis in AXES if axis in changes or axis in method.changed)
+    made = replace(method, imposed=(*method.imposed, *changes), changed=changed, **changes)
+    text = ",".join(f"{axis}={getattr(made, axis).name}" for axis in changed)
+    base = method.base or method.name
+    return replace(made, base=base, name=f"{base}[{text}]" if text else base)
 
 
 @METHODS.add_resolver
@@ -104,40 +137,6 @@ def _weights_of(method: PruningMethod) -> Callable[[Mapping[str, Units], PruneCo
 
 
 @METHODS.add_resolver
-def variant_named(name: str) -> PruningMethod | None:
-    """The method that ``METHOD[axis=value, ...]`` names, or ``None`` for other names."""
-    match = re.fullmatch(r"(.+)\[([^\[\]]*)\]", name)
-    if match is None:
-        return None
-    method = METHODS.get(match[1])
-    changes: dict[str, Any] = {}
-    for setting in match[2].split(","):
-        axis, equals, value = (part.strip() for part in setting.partition("="))
-        if not equals or axis not in _AXES:
-            raise ShrinkbenchError(
-                f"'{setting.strip()}' in method '{name}' is not understood; write axis=value with an axis of "
-                f"{', '.join(_AXES)}"
-            )
-        if axis in method.decides:
-            raise ShrinkbenchError(
-                f"'{method.name}' decides its {axis} itself, so that {axis}={value} would change nothing; "
-                "choose a method of that score and another axis, or leave it out"
-            )
-        changes[axis] = _AXES[axis].get(value)
-    changes = {axis: value for axis, value in changes.items() if value != getattr(method, axis)}
-    if changes.get("allocation") is independent and method.kind != "random":
-        raise ShrinkbenchError(
-            f"the allocation 'independent' draws by uniform scores, and '{method.name}' has others; choose "
-            f"another allocation: {', '.join(n for n in ALLOCATIONS if n != 'independent')}"
-        )
-    changed = tuple(axis for axis in AXES if axis in changes or axis in method.changed)
-    made = replace(method, imposed=(*method.imposed, *changes), changed=changed, **changes)
-    text = ",".join(f"{axis}={getattr(made, axis).name}" for axis in changed)
-    base = method.base or method.name
-    return replace(made, base=base, name=f"{base}[{text}]" if text else base)
-
-
-@METHODS.add_resolver
 def percent_named(name: str) -> PruningMethod | None:
     """The method that ``METHOD:PERCENT`` names, or ``None`` for other names."""
     base, colon, percent = name.rpartition(":")
@@ -148,5 +147,5 @@ def percent_named(name: str) -> PruningMethod | None:
         raise ShrinkbenchError(f"'{name}' would remove {percent} % of the units; name 1 to 99")
     fraction = int(percent) / 100
     if method.per_layer.percent == "channels":
-        return replace(method, amount=ChannelFraction(fraction=fraction))
+        return replace(method, amount=fraction_of_channels(method, fraction))
     return replace(method, amount=fraction_of_layers(method, fraction))

@@ -80,7 +80,8 @@ class Structure:
 
     ``overlapping``: a weight may belong to several units (it stays if all of them stay), so that removed
     weights do not add up, and the budget is found by bisection. ``one_per_layer``: no layer has more than one
-    unit. ``pattern`` is (n, m) of an N:M structure. ``version`` is raised when the rule changes.
+    unit. ``unit`` is what a unit is called; ``channel`` and ``filter`` are what a fraction of channels counts.
+    ``pattern`` is (n, m) of an N:M structure. ``version`` is raised when the rule changes.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Structure:
     group: Callable[[NetworkView, Scores], Grouping]
     overlapping: bool = False
     one_per_layer: bool = False
+    unit: str = "unit"
     pattern: tuple[int, int] | None = None
     version: int = 1
 
@@ -99,7 +101,7 @@ def _weights(ctx: NetworkView, scores: Scores) -> Grouping:
     return Grouping({name: Units(scores[name]) for name in ctx.weights}, dict)
 
 
-SINGLE_WEIGHTS = Structure("weights", "single weights (unstructured)", _weights)
+SINGLE_WEIGHTS = Structure("weights", "single weights (unstructured)", _weights, unit="weight")
 
 
 def mean_score(scores: Tensor, dim: int) -> Tensor:

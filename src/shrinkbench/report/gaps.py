@@ -155,6 +155,9 @@ def _add_method(grid: Grid, name: str, why: str, notes: dict[str, None], define:
     method, amount = definition
     if any(s.method == method and (amount is None or s.amount == amount) for s in grid.compared):
         return
+    if amount is None and grid.experiment.channels and not method.structure.counts_channels:
+        notes[f"'{name}' ({why}) removes no channels, which experiment '{grid.experiment.name}' counts"] = None
+        return
     grid.methods[name] = definition
     grid.added = True
     grid.reasons[f"controls: {name} ({why})"] = None

@@ -10,12 +10,11 @@ from pathlib import Path
 from shrinkbench.datasets import DATASETS, EXTRAS, Dataset
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import MODELS, ModelCard, get_model, locate_weights
-from shrinkbench.pruning import METHODS, PruningMethod, fraction_of_layers
+from shrinkbench.pruning import METHODS, PruningMethod, fraction_of_channels, fraction_of_layers
 from shrinkbench.runner.workspace import Workspace, normalisation_for
 from shrinkbench.spec import (
     UNPRUNED,
     Amount,
-    ChannelFraction,
     Compression,
     DataSpec,
     ExperimentSpec,
@@ -99,7 +98,7 @@ def _amounts(experiment: ExperimentSpec, method: PruningMethod) -> tuple[Amount,
     return (
         *(Compression(ratio=ratio) for ratio in experiment.compression),
         *(fraction_of_layers(method, fraction) for fraction in experiment.fraction_per_layer),
-        *(ChannelFraction(fraction=fraction) for fraction in experiment.channels),
+        *(fraction_of_channels(method, fraction) for fraction in experiment.channels),
     )
 
 

@@ -48,14 +48,20 @@ class ScoreSpec(AxisValue):
 
 
 class StructureSpec(AxisValue):
-    """What is removed together. ``pattern`` is (n, m) of an N:M structure.
+    """What is removed together. ``unit`` is what one is called, ``pattern`` is (n, m) of an N:M structure.
 
     ``overlapping``: a weight may belong to several units; ``one_per_layer``: a layer is one unit.
     """
 
+    unit: str = "unit"
     pattern: tuple[int, int] | None = None
     overlapping: bool = False
     one_per_layer: bool = False
+
+    @property
+    def counts_channels(self) -> bool:
+        """Whether a fraction of channels can be asked of it."""
+        return self.unit in ("channel", "filter")
 
 
 class AllocationSpec(AxisValue):

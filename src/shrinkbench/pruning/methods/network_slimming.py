@@ -145,6 +145,7 @@ scaled = STRUCTURES.add(
         "channels of batch norms that feed one layer; filters leave where nothing else reads them",
         _group,
         overlapping=True,
+        unit="channel",
     ),
 )
 

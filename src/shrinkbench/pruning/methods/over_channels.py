@@ -74,7 +74,12 @@ def _convolutions(ctx: NetworkView, scores: Scores) -> Grouping:
 
 convolution_weights = STRUCTURES.add(
     "convolution-weights",
-    Structure("convolution-weights", "single weights of convolutions; linear layers stay whole", _convolutions),
+    Structure(
+        "convolution-weights",
+        "single weights of convolutions; linear layers stay whole",
+        _convolutions,
+        unit="weight",
+    ),
 )
 pruning_method("convolution_magnitude", structure=convolution_weights, reference="han2015learning")(magnitude)
 pruning_method(

@@ -84,7 +84,12 @@ def _heads(ctx: NetworkView, scores: Scores) -> Grouping:
 
 heads = STRUCTURES.add(
     "heads",
-    Structure("heads", "attention heads: rows of queries, keys and values with the output columns", _heads),
+    Structure(
+        "heads",
+        "attention heads: rows of queries, keys and values with the output columns",
+        _heads,
+        unit="head",
+    ),
 )
 
 
@@ -114,6 +119,7 @@ neurons = STRUCTURES.add(
         "neurons",
         "hidden neurons between two linear layers alone: a row of the first with a column of the second",
         _neurons,
+        unit="neuron",
         overlapping=True,  # a layer between two others has both rows and columns to lose
     ),
 )

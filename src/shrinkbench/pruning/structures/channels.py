@@ -102,6 +102,7 @@ channels = STRUCTURES.add(
         "channels, neurons and heads with their batch norm and all that reads them; one at least stays in each",
         _channels,
         overlapping=True,
+        unit="channel",
     ),
 )
 
@@ -160,6 +161,7 @@ chained_channels = STRUCTURES.add(
         "channels that one layer produces and one layer reads; residual streams stay whole",
         _chain,
         overlapping=True,
+        unit="channel",
     ),
 )
 
@@ -228,6 +230,7 @@ branches = STRUCTURES.add(
         _branches,
         overlapping=True,
         one_per_layer=True,
+        unit="branch",
     ),
     aliases=("residual-blocks",),
 )

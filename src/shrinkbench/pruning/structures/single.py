@@ -78,7 +78,9 @@ def blocks(height: int, width: int) -> Structure:
         matrix = keep.repeat_interleave(height, 0).repeat_interleave(width, 1)
         return geometry.restore(matrix[: rows[0], : math.prod(rows[1:])].reshape(rows)).contiguous()
 
-    return Structure(f"blocks-{height}x{width}", f"blocks of {height} outputs x {width} inputs", group)
+    return Structure(
+        f"blocks-{height}x{width}", f"blocks of {height} outputs x {width} inputs", group, unit="block"
+    )
 
 
 blocks_4x4 = STRUCTURES.add("blocks-4x4", blocks(4, 4))
@@ -110,7 +112,7 @@ def n_of_m(n: int, m: int) -> Structure:
         return geometry.restore(placed).contiguous() & (score > -math.inf)
 
     description = f"at most {n} of every {m} weights along the input channels"
-    return Structure(f"{n}:{m}", description, group, pattern=(n, m))
+    return Structure(f"{n}:{m}", description, group, unit="weight", pattern=(n, m))
 
 
 two_of_four = STRUCTURES.add("2:4", n_of_m(2, 4))
@@ -133,7 +135,9 @@ def _kernels(ctx: NetworkView, scores: Scores) -> Grouping:
 
 kernels = STRUCTURES.add(
     "kernels",
-    Structure("kernels", "kernels: the weights between one input and one output channel", _kernels),
+    Structure(
+        "kernels", "kernels: the weights between one input and one output channel", _kernels, unit="kernel"
+    ),
 )
 
 
@@ -143,7 +147,12 @@ def _filters(ctx: NetworkView, scores: Scores) -> Grouping:
 
 filters = STRUCTURES.add(
     "filters",
-    Structure("filters", "filters: all weights of one output; one at least stays in each layer", _filters),
+    Structure(
+        "filters",
+        "filters: all weights of one output; one at least stays in each layer",
+        _filters,
+        unit="filter",
+    ),
 )
 
 
@@ -158,5 +167,6 @@ input_channels = STRUCTURES.add(
         "input-channels",
         "input channels: all weights that read one input; one at least stays in each layer",
         _input_channels,
+        unit="input channel",
     ),
 )

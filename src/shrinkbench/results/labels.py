@@ -248,13 +248,15 @@ def _tell_apart(
     *,
     spare: Callable[[ItemT], str] | None = None,
 ) -> dict[ItemT, list[str]]:
-    """For each item the ``parts`` in which items differ.
+    """For each item as many of ``parts``, in their order, as tell items apart.
 
     Where these do not suffice ``spare`` is added and, where that does not either, a digest.
     """
-    texts = {item: [part(item) for part in parts] for item in items}
-    differing = [n for n in range(len(parts)) if len({found[n] for found in texts.values()}) > 1]
-    labels = {item: [found[n] for n in differing] for item, found in texts.items()}
+    labels: dict[ItemT, list[str]] = {item: [] for item in items}
+    for part in parts:
+        longer = {item: [*label, part(item)] for item, label in labels.items()}
+        if len(set(map(tuple, longer.values()))) > len(set(map(tuple, labels.values()))):
+            labels = longer
     for more in (spare, _short_digest):
         counts = Counter(map(tuple, labels.values()))
         if more is not None:

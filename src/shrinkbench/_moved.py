@@ -28,7 +28,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "pruning.controls": ("pruning.names",),
     "pruning.coupling": ("network.coupling",),
     "pruning.dataflow": ("network.dataflow",),
-    "pruning.deciding": ("pruning.masking", "pruning.during_training"),
+    "pruning.deciding": ("pruning.masking", "pruning.amounts", "pruning.during_training"),
     "pruning.derivatives": ("network.derivatives", "network.view"),
     "pruning.during": ("pruning.schedules.gradual", "pruning.schedules.dynamic", "pruning.schedules.hook"),
     "pruning.finetuning": ("pruning.finetunings",),

@@ -10,8 +10,9 @@ from torch.nn import functional as F
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.view import Batches, Loss
+from shrinkbench.pruning.amounts import amount_of, steps_to
 from shrinkbench.pruning.context import PruneContext
-from shrinkbench.pruning.masking import amount_of, prunable_names, prune_once, scored, steps_to
+from shrinkbench.pruning.masking import prunable_names, prune_once, scored
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import METHODS, PruningMethod
 from shrinkbench.pruning.schedules.hook import PruningHook, Setting

@@ -18,9 +18,10 @@ from typing import Any
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning.allocations.rules import ALLOCATIONS, given, global_, independent
+from shrinkbench.pruning.amounts import fraction_of_channels, fraction_of_layers
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.finetunings import FINETUNINGS
-from shrinkbench.pruning.masking import decide, fraction_of_channels, fraction_of_layers
+from shrinkbench.pruning.masking import decide
 from shrinkbench.pruning.method import METHODS, SCORES, PruningMethod, decided_by
 from shrinkbench.pruning.schedules.before_training import at_initialisation, one_shot
 from shrinkbench.pruning.schedules.schedule import SCHEDULES

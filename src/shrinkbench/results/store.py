@@ -159,11 +159,11 @@ class ResultStore:
 
     def has(self, key: str) -> bool:
         """Whether the run is finished (done or failed) and its file can be read."""
-        return isinstance(_read_result(self.result_path(key)), RunResult)
+        return isinstance(read_result(self.result_path(key)), RunResult)
 
     def read(self, key: str) -> RunResult:
         """The stored result; an error says what is wrong with the file."""
-        result = _read_result(self.result_path(key))
+        result = read_result(self.result_path(key))
         if isinstance(result, Problem):
             raise ShrinkbenchError(f"{result.path}: {result.sentence}")
         return result
@@ -186,7 +186,7 @@ class ResultStore:
         results: list[RunResult] = []
         problems: list[Problem] = []
         for path in sorted(self.root.glob(f"runs/*/{RESULT_NAME}")):
-            outcome = _read_result(path)
+            outcome = read_result(path)
             if isinstance(outcome, Problem):
                 problems.append(outcome)
             else:
@@ -219,7 +219,7 @@ def existing_store(root: Path) -> ResultStore:
     return store
 
 
-def _read_result(path: Path) -> RunResult | Problem:
+def read_result(path: Path) -> RunResult | Problem:
     """Read one file; whatever is wrong with it becomes a problem, not an exception."""
     try:
         return parse_result(path, path.read_bytes())

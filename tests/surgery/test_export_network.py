@@ -46,6 +46,19 @@ def test_a_name_that_is_too_long_is_told(ending, tmp_path):
         export_program(build("digits-cnn"), tmp_path / f"{'n' * 300}{ending}", (1, 8, 8))
 
 
+class LooksAtItsInput(torch.nn.Module):
+    """Its way depends on the values, which torch.export refuses."""
+
+    def forward(self, x):
+        return x * 2 if x.sum() > 0 else x
+
+
+def test_a_network_that_an_exporter_refuses_is_told(tmp_path):
+    with pytest.raises(ShrinkbenchError, match=r"cannot be written as \.pt2 .*choose another ending"):
+        export_program(LooksAtItsInput(), tmp_path / "x.pt2", (1, 8, 8))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_description_and_weights_are_written_both_or_none(tmp_path):
     small, surgery, shape = halved("densenet40")
     (tmp_path / "weights.safetensors").mkdir()

@@ -119,7 +119,7 @@ def export_program(module: nn.Module, path: Path, input_shape: Sequence[int]) ->
         draft = Path(scratch) / f"draft{path.suffix}"  # its own name may be too long for the place
         with evaluation_mode(frozen), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = writer(frozen, inputs, draft)
+            program = _write(writer, frozen, inputs, draft)
             expected, found = first_tensor(frozen(more)), program(more)
         scale = float(expected.abs().max().clamp_min(1e-12))
         difference = float((expected - found).abs().max()) / scale
@@ -129,6 +129,21 @@ def export_program(module: nn.Module, path: Path, input_shape: Sequence[int]) ->
                 f"difference {difference:.1e}) and is not written; choose another ending"
             )
         write_atomically(path, partial(shutil.copyfile, draft))
+
+
+def _write(
+    writer: Callable[[nn.Module, Tensor, Path], Program], module: nn.Module, inputs: Tensor, draft: Path
+) -> Program:
+    """What ``writer`` makes; whatever an exporter stumbles over in a network becomes one sentence."""
+    try:
+        return writer(module, inputs, draft)
+    except ShrinkbenchError:
+        raise
+    except Exception as error:  # exporters have no common kind of error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise ShrinkbenchError(
+            f"the network cannot be written as {draft.suffix} ({reason}); choose another ending, or a folder"
+        ) from error
 
 
 def _torch_export(module: nn.Module, inputs: Tensor, path: Path) -> Program:

@@ -85,3 +85,10 @@ def test_bad_input_is_told_before_anything_is_trained(folder, tmp_path):
         call(folder, *resnet, "--method", "thinet", *QUICK)
     with pytest.raises(ShrinkbenchError, match="build a detector from a residual network"):
         call(folder, "--model", "torchvision/vgg11", *QUICK)
+
+
+def test_a_missing_metric_is_told_before_anything_is_trained(folder, monkeypatch):
+    monkeypatch.setattr("shrinkbench.detection.training.find_spec", lambda name: None)
+    monkeypatch.setattr("shrinkbench.detection.train_detector", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(ShrinkbenchError, match=r"needs torchmetrics and pycocotools; install them with"):
+        call(folder, "--model", "torchvision/resnet18", *QUICK)

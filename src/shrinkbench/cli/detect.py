@@ -55,11 +55,12 @@ def detect(
     if masks is not None and method is not None:
         raise ShrinkbenchError("--masks and --method both say what to prune; pass one of them")
     load_plugins(plugins)
-    from shrinkbench.detection import VOC_RECIPE, build_detector, read_voc
+    from shrinkbench.detection import VOC_RECIPE, build_detector, read_voc, require_metric
     from shrinkbench.metrics import count_parameters
     from shrinkbench.runner import resolve_device
     from shrinkbench.training import with_overrides
 
+    require_metric()
     recipe = with_overrides(VOC_RECIPE, parse_settings(settings))
     train_images, test_images = read_voc(folder, train_split), read_voc(folder, test_split)
     classifier, shape = _load_classifier(model, weights, seed)

@@ -107,18 +107,23 @@ def _prepare(image: Tensor, objects: Objects, *, mirror: bool) -> tuple[Tensor, 
     return image.flip(2), Objects(boxes, objects.labels, objects.difficult)
 
 
-def mean_average_precision(detector: Detector, images: DetectionImages) -> dict[str, float]:
-    """Mean average precision at an overlap of 0.5, and that of every class that occurs, by torchmetrics.
-
-    Difficult objects count neither way. Precision is averaged over 101 points of recall as COCO does; the
-    challenge of 2007 took 11.
-    """
+def require_metric() -> None:
+    """Tell what :func:`mean_average_precision` lacks, before hours of training."""
     missing = [name for name in ("torchmetrics", "pycocotools") if find_spec(name) is None]
     if missing:
         raise ShrinkbenchError(
             f"mean average precision needs {' and '.join(missing)}; install them with: "
             "pip install 'shrinkbench[detection]'"
         )
+
+
+def mean_average_precision(detector: Detector, images: DetectionImages) -> dict[str, float]:
+    """Mean average precision at an overlap of 0.5, and that of every class that occurs, by torchmetrics.
+
+    Difficult objects count neither way. Precision is averaged over 101 points of recall as COCO does; the
+    challenge of 2007 took 11.
+    """
+    require_metric()
     from torchmetrics.detection import MeanAveragePrecision
 
     metric: Any = MeanAveragePrecision(iou_thresholds=[0.5], class_metrics=True)

@@ -161,6 +161,7 @@ BAD = {
     "two amounts": ({"channels": 0.5}, "is said in several ways"),
     "an amount of its own": ({"method": "network_slimming:70"}, "compression=2 has no say; leave it out"),
     "no fraction": ({"compression": None, "channels": 1.5}, "channels = 1.5 is not a fraction above 0"),
+    "one file for two": ({"out": "x.st", "masks_out": "./x.st"}, "both name x.st; give each a file of its own"),
     "unwritable output": ({"out": "/proc/no/such.safetensors"}, "cannot write /proc/no/such.safetensors"),
 }
 
@@ -274,6 +275,9 @@ def test_bad_experiments(run, tmp_path, text, sentence):
         (["scratch", "/no/such/place"], "/no/such/place"),
         (["report", "/no/such/place"], "/no/such/place"),
         (["status", "/no/such/place"], "/no/such/place"),
+        (["status", "n" * 300], "File name too long"),
+        (["merge", "a", "b", "--out", "n" * 300], "File name too long"),
+        (["sweep", "quickstart", "--out", "n" * 300], "File name too long"),
         (["describe", "resnet20", "--input-shape", "3,x"], "--input-shape"),
         (["evaluate", "--model", "resnet20", "--dataset", "cifar10", "--data", "."], "cifar10"),
         (["prune", "--plugin", "/no/such.py", "--model", "digits-cnn", "--method", "random",
@@ -317,6 +321,15 @@ def test_a_plugin_is_listed_and_swept(run, tmp_path):
     code, out, _ = run("sweep", file, "--out", tmp_path / "out", "--plugin", plugin, "--workers", 2)
     assert code == 0
     assert "1 of 1 runs done" in out
+
+
+def test_a_card_that_cannot_be_written_is_told_before_the_training(run, tmp_path):
+    (tmp_path / "a.json").mkdir()
+    out = tmp_path / "a.safetensors"
+    code, _, err = run("pretrain", "--model", "digits-cnn", "--dataset", "digits", "--out", out)
+    assert code == 2
+    assert "a.json is a folder" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
 def test_pretrained_weights_bring_their_card(run, tmp_path):

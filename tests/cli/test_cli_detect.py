@@ -233,3 +233,10 @@ def test_bad_input_is_told_before_anything_is_trained(folder, half, tmp_path):
     with pytest.raises(ShrinkbenchError, match="prune inner channels of blocks alone"):
         call(folder, *resnet, "--method", "channel_l1", "--prune", "detector", *QUICK)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_metric_is_told_before_anything_is_trained(folder, monkeypatch):
+    monkeypatch.setattr("shrinkbench.tasks.detection.find_spec", lambda name: None)
+    monkeypatch.setattr("shrinkbench.runner.detection.detect", lambda *_, **__: pytest.fail("trained"))
+    with pytest.raises(ShrinkbenchError, match=r"needs torchmetrics and pycocotools; install them with"):
+        call(folder, "--model", "torchvision/resnet18", *QUICK)

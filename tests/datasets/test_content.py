@@ -187,7 +187,7 @@ def fill(folder):
     np.save(folder / "pixels.npy", np.arange(10))
 
 
-@pytest.mark.parametrize("damage", ["byte", "cut", "gone"])
+@pytest.mark.parametrize("damage", ["byte", "cut", "gone", "unhashed", "absent"])
 @pytest.mark.usefixtures("settled")
 def test_arrays_of_the_cache_are_compared_with_what_was_put_there(damage):
     folder = cached_arrays("arrays/made", fill)
@@ -197,6 +197,10 @@ def test_arrays_of_the_cache_are_compared_with_what_was_put_there(damage):
         flip_last_byte(path)
     elif damage == "cut":
         path.write_bytes(path.read_bytes()[:-1])
+    elif damage == "unhashed":
+        (folder / "sha256.json").write_text("{}")
+    elif damage == "absent":
+        path.unlink()
     else:
         (folder / "sha256.json").unlink()
     with pytest.raises(ShrinkbenchError, match="is not what was put into the cache; remove its folder"):

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.results.bundle import merge
 from shrinkbench.results.frame import to_frame
 from shrinkbench.results.store import ResultStore
 from shrinkbench.spec import UNPRUNED, Compression, RunSpec
+from shrinkbench.spec.value import digest_of_fields
 
 STORED = Path(__file__).with_name("schema_1")
 
@@ -94,3 +96,102 @@ def test_a_migrated_run_reads_as_it_was_written(store):
     for result in store.results()[0]:
         assert RunSpec.model_validate_json(result.spec.model_dump_json()) == result.spec
         assert result.spec.control.amount == UNPRUNED
+
+
+def edit(store, change, *, key=False):
+    """Change one stored result; ``key``: and store it under the key that follows."""
+    path = next(iter(sorted(store.root.glob("runs/*/result.json"))))
+    content = json.loads(path.read_text())
+    change(content)
+    if key:
+        content["key"] = digest_of_fields(content["spec"])
+        path.parent.rename(path.parent.with_name(content["key"]))
+        path = path.parent.with_name(content["key"]) / path.name
+    path.write_text(json.dumps(content))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda c: c["after"].update(top1=1.2), "1.2"),
+        (lambda c: c["after"].update(top1=float("nan")), "finite"),
+        (lambda c: c["after"].update(top1="0.5"), "valid number"),
+        (lambda c: c["after"].update(top1=True), "valid number"),
+        (lambda c: c["after"].update(bonus=1), "it has no field 'bonus'"),
+        (lambda c: c.update(epochs="abc"), "a field is of another kind"),
+        (lambda c: c["epochs"][0].update(bonus=1), "bonus"),
+        (lambda c: c.pop("spec"), "the field 'spec' is missing"),
+        (lambda c: c["size"].update(parameters_kept=10**9), "more is kept than there was"),
+        (lambda c: c.update(further={"cifar10.1": c["after"]}), "asks for no extra evaluation 'cifar10.1'"),
+        (lambda c: c.update(status="failed", error="x"), "a run that failed has no quality"),
+        (lambda c: c["budget"]["retraining"].update(multiply_adds=float("inf")), "finite"),
+    ],
+)
+def test_the_true_reason_is_told(store, change, why):
+    path = edit(store, change)
+    (problem,) = store.results()[1]
+    assert problem.path == path
+    assert why in problem.sentence
+    assert "reads version" not in problem.sentence
+
+
+@pytest.mark.parametrize("part", ["spec", "method"])
+def test_a_field_that_schema_1_did_not_have_is_not_dropped_in_silence(store, part):
+    def change(content):
+        place = content["spec"] if part == "spec" else content["spec"]["method"]
+        place["bonus"] = 1
+
+    edit(store, change, key=True)
+    (problem,) = store.results()[1]
+    assert "it has no field 'bonus'" in problem.sentence
+
+
+@pytest.fixture
+def merged(store, tmp_path):
+    """Migrated results, as they are stored again."""
+    merge([store.root, store.root], tmp_path / "merged")
+    return ResultStore(tmp_path / "merged")
+
+
+def test_a_merged_store_of_migrated_runs_is_whole(store, merged):
+    assert merged.results() == store.results()
+    assert merged.status() == store.status()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda c: c["spec"].update(seed=7),
+        lambda c: c["spec"].update(migrated_from=None),
+        lambda c: c["migrated_spec"].update(seed=7),
+        lambda c: c.update(migrated_spec=None),
+        lambda c: (c["spec"].update(seed=7), c["migrated_spec"].update(seed=7)),
+    ],
+)
+def test_an_edited_run_is_refused_after_its_migration_too(merged, change):
+    path = edit(merged, change)
+    assert [(p.path, p.sentence) for p in merged.results()[1]] == [
+        (path, "does not agree with its key: its specification was edited")
+    ]
+
+
+@pytest.mark.parametrize("schema", [1, 2])
+def test_a_plan_whose_keys_do_not_follow_is_refused(store, merged, schema):
+    tested = store if schema == 1 else merged
+    content = json.loads(tested.plan_path.read_text())
+    content["runs"][0]["key"] = "0" * 64
+    tested.plan_path.write_text(json.dumps(content))
+    with pytest.raises(ShrinkbenchError, match="key does not follow from"):
+        tested.read_plan()
+
+
+@pytest.mark.parametrize("method", [[1], None, "random", {}])
+def test_a_plan_that_is_no_plan_of_schema_1_is_told(store, method):
+    content = json.loads(store.plan_path.read_text())
+    spec = content["runs"][0]["spec"]
+    spec["method"] = method
+    content["runs"][0]["key"] = digest_of_fields(spec)
+    store.plan_path.write_text(json.dumps(content))
+    with pytest.raises(ShrinkbenchError, match="is not a plan of this version"):
+        store.read_plan()

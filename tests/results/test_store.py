@@ -51,7 +51,7 @@ DAMAGES = {
     "list": (lambda text: "[1, 2]", "not a shrinkbench result"),
     "schema": (
         lambda text: json.dumps(json.loads(text) | {"schema_version": 3, "new": 1}),
-        "schema version 3; this shrinkbench reads version 2",
+        "schema version 3; this shrinkbench reads versions 1 and 2",
     ),
     "field": (lambda text: json.dumps(json.loads(text) | {"status": "lost"}), "status"),
     "extra": (lambda text: json.dumps(json.loads(text) | {"accuracy": 1}), "accuracy"),

@@ -40,6 +40,33 @@ def test_a_small_network_is_read_again_from_its_description(name, tmp_path):
         assert torch.equal(small.eval()(inputs), again(inputs))
 
 
+@pytest.mark.parametrize("ending", [".ts", ".pt2"])
+def test_a_name_that_is_too_long_is_told(ending, tmp_path):
+    with pytest.raises(ShrinkbenchError, match="File name too long"):
+        export_program(build("digits-cnn"), tmp_path / f"{'n' * 300}{ending}", (1, 8, 8))
+
+
+class LooksAtItsInput(torch.nn.Module):
+    """Its way depends on the values, which torch.export refuses."""
+
+    def forward(self, x):
+        return x * 2 if x.sum() > 0 else x
+
+
+def test_a_network_that_an_exporter_refuses_is_told(tmp_path):
+    with pytest.raises(ShrinkbenchError, match=r"cannot be written as \.pt2 .*choose another ending"):
+        export_program(LooksAtItsInput(), tmp_path / "x.pt2", (1, 8, 8))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_description_and_weights_are_written_both_or_none(tmp_path):
+    small, surgery, shape = halved("densenet40")
+    (tmp_path / "weights.safetensors").mkdir()
+    with pytest.raises(ShrinkbenchError, match=r"weights\.safetensors is a folder"):
+        save_small(tmp_path, small, SmallNetwork("densenet40", 10, shape, surgery))
+    assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
+
+
 def test_selections_constants_and_identities_are_read_again(tmp_path):
     module, shape = make("preresnet56")
     masks = {

@@ -33,3 +33,8 @@ def main() -> None:
     except ShrinkbenchError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
+    except OSError as error:  # a path that the system refuses to look at, such as one that is too long
+        if error.filename is None:
+            raise
+        typer.echo(f"error: cannot use {error.filename}: {error.strerror}; choose another path", err=True)
+        sys.exit(2)

@@ -64,8 +64,10 @@ def detect(
     from shrinkbench.runner import resolve_device
     from shrinkbench.runner.detection import DetectionRun
     from shrinkbench.runner.detection import detect as carry_out
+    from shrinkbench.tasks.detection import require_metric
     from shrinkbench.training import RECIPES, with_overrides
 
+    require_metric()
     recipe = with_overrides(RECIPES.get("voc-faster-rcnn"), parse_settings(settings))
     card = get_model(model)
     run = DetectionRun(

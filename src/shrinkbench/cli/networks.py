@@ -115,6 +115,8 @@ def prune(
     for target in (out, masks_out):
         if target is not None:
             check_target(target)
+    if out is not None and masks_out is not None and out.resolve() == masks_out.resolve():
+        raise ShrinkbenchError(f"--out and --masks-out both name {out}; give each a file of its own")
     chosen = METHODS.get(method)
     amount = amount_of(
         chosen, compression=compression, fraction_per_layer=fraction_per_layer, channels=channels

@@ -56,9 +56,12 @@ def cached_arrays(key: str, fill: Callable[[Path], None]) -> Path:
     folder = cached_folder(key, fill_and_hash)
     try:
         sums = json.loads((folder / _SUMS).read_bytes())
-        touched = [n for n, (state, _) in sums.items() if tuple(state) != state_of((folder / n).stat())]
+        present = {path.name for path in folder.iterdir()} - {_SUMS}
+        damaged = sorted(present ^ sums.keys())  # a file that is gone, or one that nobody hashed
+        known = [name for name in sums if name in present]
+        touched = [n for n in known if tuple(sums[n][0]) != state_of((folder / n).stat())]
         contents = contents_of(folder, touched)
-        damaged = [name for row, name in enumerate(touched) if contents.digest(row) != sums[name][1]]
+        damaged += [name for row, name in enumerate(touched) if contents.digest(row) != sums[name][1]]
     except (OSError, ValueError, TypeError, AttributeError):
         damaged = [_SUMS]
     if damaged:

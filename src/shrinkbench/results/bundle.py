@@ -133,11 +133,9 @@ def _parse(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle
     for name, content in files.items():
         if name == PLAN_NAME:
             try:
-                plan = parse_plan(content)
-            except (ValueError, KeyError, TypeError) as error:
-                problems.append(
-                    Problem(path / name, f"is not a plan of this version of shrinkbench ({error!r})")
-                )
+                plan = parse_plan(path / name, content)
+            except ShrinkbenchError as error:
+                problems.append(Problem(path / name, str(error).removeprefix(f"{path / name} ")))
             continue
         outcome = parse_result(path / name, content)
         if isinstance(outcome, Problem):

@@ -6,7 +6,7 @@ A migrated run keeps what was stored and says so: the versions of its axes are 0
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from shrinkbench.spec import CLASSIFICATION
@@ -45,6 +45,10 @@ _REWINDING: dict[str, dict[str, Any]] = {
     "rewind-learning-rate-": {"recipe": "pretraining"},
 }
 _ROUNDS = {"one-shot": 1}  # how many there were by other schedules depended on their target
+_SPEC = {"data", "model", "weights", "method", "compression", "seed", "recipe"}
+_SPEC |= {"search", "prune_classifier", "prune_biases", "extra"}
+_METHOD = {"name", "structure", "score", "allocation", "schedule", "finetuning", "start", "source"}
+_METRICS = ("top1", "top5", "loss")
 _UNRECORDED = 0  # the version of every axis of schema 1
 
 
@@ -55,10 +59,9 @@ def migrate_result(content: Mapping[str, Any]) -> dict[str, Any]:
     it. ``KeyError`` and ``TypeError`` mean that the fields are not those of schema 1.
     """
     spec, key = content["spec"], content["key"]
-    if key not in {digest_of_fields(fields) for fields in (spec, _with_defaults(spec))}:
-        raise ValueError("its key does not follow from its specification")
     result = {name: value for name, value in content.items() if name != "schema_version"}
     result["spec"] = migrate_run(spec, key)
+    result["migrated_spec"] = spec
     for name in ("before", "after", "validation"):
         if result.get(name) is not None:
             result[name] = _quality(result[name])
@@ -68,7 +71,11 @@ def migrate_result(content: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def migrate_run(spec: Mapping[str, Any], key: str) -> dict[str, Any]:
-    """The fields of a run of schema 2 from those of schema 1, stored under ``key``."""
+    """The fields of a run of schema 2 from those of schema 1, stored under ``key``; errors as above."""
+    if key not in [digest_of_fields(fields) for fields in (spec, _with_defaults(spec))]:
+        raise ValueError("its key does not follow from its specification")
+    _refuse_unknown(spec, _SPEC)
+    _refuse_unknown(spec["method"], _METHOD)
     task = {
         "objective": {**_classification(), "version": _UNRECORDED},
         "data": spec["data"],
@@ -123,14 +130,22 @@ def _classification() -> dict[str, Any]:
 
 
 def _quality(quality: Mapping[str, Any]) -> dict[str, Any]:
-    metrics = {name: quality[name] for name in ("top1", "top5", "loss")}
+    _refuse_unknown(quality, {*_METRICS, "images"})
+    metrics = {name: quality[name] for name in _METRICS}
     return {"metrics": metrics, "examples": quality["images"]}
 
 
 def _epoch(record: Mapping[str, Any]) -> dict[str, Any]:
     validation = {"top1": record["validation_top1"], "loss": record["validation_loss"]}
-    kept = {name: record[name] for name in ("epoch", "learning_rate", "train_loss")}
+    kept = {name: value for name, value in record.items() if name not in {"validation_top1", "validation_loss"}}
     return {**kept, "validation": validation}
+
+
+def _refuse_unknown(fields: Mapping[str, Any], known: Set[str]) -> None:
+    """What the migration would leave out in silence is no field of schema 1."""
+    unknown = sorted(fields.keys() - known)
+    if unknown:
+        raise ValueError(f"it has no field '{unknown[0]}'")
 
 
 def _with_defaults(spec: Mapping[str, Any]) -> dict[str, Any]:

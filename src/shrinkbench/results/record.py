@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
 from shrinkbench.spec import RunSpec, Value
 from shrinkbench.spec.measures import (
     Budget,
+    Count,
     EpochRecord,
     Latency,
     LayerDensity,
@@ -62,7 +63,8 @@ class RunResult(Value):
     ``before`` and ``after`` fine-tuning are measured on the test split; ``selected_epoch`` is the epoch whose
     weights ``after`` belongs to, chosen on the validation split alone (0: no epoch was run). ``further``
     holds the quality after fine-tuning on extra evaluation splits, by name. ``references`` maps ``method``,
-    ``model`` and ``dataset`` to keys of references.bib.
+    ``model`` and ``dataset`` to keys of references.bib. ``migrated_spec`` is the specification as schema 1
+    stored it, from which the key of a migrated run follows.
     """
 
     schema_version: Literal[2] = 2
@@ -75,14 +77,15 @@ class RunResult(Value):
     after: Quality | None = None
     validation: Quality | None = None
     further: dict[str, Quality] = Field(default_factory=dict)
-    selected_epoch: int | None = None
-    epochs_run: int | None = None
+    selected_epoch: Count | None = None
+    epochs_run: Count | None = None
     epochs: tuple[EpochRecord, ...] = ()
     layers: dict[str, LayerDensity] = Field(default_factory=dict)
     weight_histogram: WeightHistogram | None = None
     references: dict[str, str] = Field(default_factory=dict)
     budget: Budget | None = None
     provenance: Provenance
+    migrated_spec: dict[str, Any] | None = None
 
     @property
     def headline(self) -> float | None:
@@ -95,6 +98,11 @@ class RunResult(Value):
             raise ValueError("a result has an error exactly when it failed")
         if self.status == "done" and (self.after is None or self.size is None):
             raise ValueError("a run that is done has a size and a quality after fine-tuning")
+        if self.status == "failed" and self.after is not None:
+            raise ValueError("a run that failed has no quality after fine-tuning")
+        unasked = sorted(self.further.keys() - {extra.name for extra in self.spec.extra})
+        if unasked:
+            raise ValueError(f"the specification asks for no extra evaluation '{unasked[0]}'")
         return self
 
     @model_validator(mode="after")

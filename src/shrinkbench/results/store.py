@@ -8,16 +8,17 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import write_atomically
-from shrinkbench.results.migration import migrate_plan, migrate_result
+from shrinkbench.results.migration import migrate_plan, migrate_result, migrate_run
 from shrinkbench.results.record import SCHEMA_VERSION, RunResult
 from shrinkbench.spec import ExperimentSpec, RunSpec, Value
 
 PLAN_NAME = "plan.json"
 RESULT_NAME = "result.json"
+_READ = (1, SCHEMA_VERSION)
 
 
 class PlannedRun(Value):
@@ -26,6 +27,12 @@ class PlannedRun(Value):
     key: str
     spec: RunSpec
     experiment: str
+
+    @model_validator(mode="after")
+    def _follows(self) -> PlannedRun:
+        if self.key != (self.spec.migrated_from or self.spec.key):
+            raise ValueError("the key does not follow from the specification")
+        return self
 
 
 class Plan(Value):
@@ -117,7 +124,7 @@ class ResultStore:
         grids[experiment.name] = experiment
         planned = {run.key: run for run in earlier.runs if run.experiment != experiment.name} if earlier else {}
         for run in runs:
-            key = run.key
+            key = run.migrated_from or run.key
             planned.setdefault(key, PlannedRun(key=key, spec=run, experiment=experiment.name))
         first = next(iter(grids.values()))
         plan = Plan(
@@ -141,29 +148,23 @@ class ResultStore:
     def read_plan(self) -> Plan:
         """The stored plan; an error names the file where it is absent or not a plan."""
         try:
-            return parse_plan(self.plan_path.read_bytes())
+            return parse_plan(self.plan_path, self.plan_path.read_bytes())
         except FileNotFoundError:
             raise ShrinkbenchError(
                 f"{self.root} holds no {PLAN_NAME}; name the output folder of a sweep"
             ) from None
         except OSError as error:
             raise ShrinkbenchError(f"cannot read {self.plan_path}: {error.strerror}") from None
-        except (ValidationError, KeyError, TypeError) as error:
-            why = _first(error) if isinstance(error, ValidationError) else repr(error)
-            raise ShrinkbenchError(
-                f"{self.plan_path} is not a plan of this version of shrinkbench ({why}); "
-                "run the sweep again to rewrite it"
-            ) from None
 
     # Results
 
     def has(self, key: str) -> bool:
         """Whether the run is finished (done or failed) and its file can be read."""
-        return isinstance(_read_result(self.result_path(key)), RunResult)
+        return isinstance(read_result(self.result_path(key)), RunResult)
 
     def read(self, key: str) -> RunResult:
         """The stored result; an error says what is wrong with the file."""
-        result = _read_result(self.result_path(key))
+        result = read_result(self.result_path(key))
         if isinstance(result, Problem):
             raise ShrinkbenchError(f"{result.path}: {result.sentence}")
         return result
@@ -186,7 +187,7 @@ class ResultStore:
         results: list[RunResult] = []
         problems: list[Problem] = []
         for path in sorted(self.root.glob(f"runs/*/{RESULT_NAME}")):
-            outcome = _read_result(path)
+            outcome = read_result(path)
             if isinstance(outcome, Problem):
                 problems.append(outcome)
             else:
@@ -219,7 +220,7 @@ def existing_store(root: Path) -> ResultStore:
     return store
 
 
-def _read_result(path: Path) -> RunResult | Problem:
+def read_result(path: Path) -> RunResult | Problem:
     """Read one file; whatever is wrong with it becomes a problem, not an exception."""
     try:
         return parse_result(path, path.read_bytes())
@@ -227,11 +228,17 @@ def _read_result(path: Path) -> RunResult | Problem:
         return Problem(path, f"cannot be read ({error.strerror or error})")
 
 
-def parse_plan(content: bytes) -> Plan:
-    """The plan in ``content``, of this schema or of the first; raises where it is neither."""
-    if _Header.model_validate_json(content).schema_version == 1:
-        return Plan.model_validate(migrate_plan(json.loads(content)))
-    return Plan.model_validate_json(content)
+def parse_plan(path: Path, content: bytes) -> Plan:
+    """The plan in ``content`` of ``path``, of this schema or of the first; an error where it is neither."""
+    try:
+        if _Header.model_validate_json(content).schema_version == 1:
+            return Plan.model_validate(migrate_plan(json.loads(content)))
+        return Plan.model_validate_json(content)
+    except _NOT_OF_SCHEMA_1 as error:
+        why = _first(error) if isinstance(error, ValidationError) else _why_not_of_schema_1(error)
+        raise ShrinkbenchError(
+            f"{path} is not a plan of this version of shrinkbench ({why}); run the sweep again to rewrite it"
+        ) from None
 
 
 def parse_result(path: Path, content: bytes) -> RunResult | Problem:
@@ -241,11 +248,11 @@ def parse_result(path: Path, content: bytes) -> RunResult | Problem:
         result = _as_result(content, version)
     except ValidationError as error:
         return Problem(path, _why_unreadable(content, error))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        return Problem(path, f"is not a valid result of schema version 1: {error}")
+    except _NOT_OF_SCHEMA_1 as error:
+        return Problem(path, f"is not a valid result of schema version 1: {_why_not_of_schema_1(error)}")
     if result.key != path.parent.name:
         return Problem(path, f"lies in a folder of another key; it says {result.key[:12]}")
-    if result.key != (result.spec.migrated_from or result.spec.key):
+    if not _follows(result):
         return Problem(path, "does not agree with its key: its specification was edited")
     return result
 
@@ -253,8 +260,29 @@ def parse_result(path: Path, content: bytes) -> RunResult | Problem:
 def _as_result(content: bytes, version: int) -> RunResult:
     """The result in ``content``; one of schema 1 is migrated."""
     if version == 1:
-        return RunResult.model_validate(migrate_result(json.loads(content)))
-    return RunResult.model_validate_json(content)
+        content = json.dumps(migrate_result(json.loads(content))).encode()
+    return RunResult.model_validate_json(content, strict=True)  # "0.5" and true are no accuracies
+
+
+def _follows(result: RunResult) -> bool:
+    """Whether the key follows from the specification, of a migrated run from that which schema 1 stored."""
+    spec = result.spec
+    if spec.migrated_from is None or result.migrated_spec is None:
+        return result.migrated_spec is None and result.key == spec.key
+    try:
+        return spec == RunSpec.model_validate(migrate_run(result.migrated_spec, result.key))
+    except _NOT_OF_SCHEMA_1:
+        return False
+
+
+_NOT_OF_SCHEMA_1 = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+def _why_not_of_schema_1(error: Exception) -> str:
+    """One clause about what the migration stumbled over."""
+    if isinstance(error, KeyError):
+        return f"the field {error} is missing"
+    return str(error) if isinstance(error, ValueError) else "a field is of another kind than there"
 
 
 def _why_unreadable(content: bytes, error: ValidationError) -> str:
@@ -265,13 +293,14 @@ def _why_unreadable(content: bytes, error: ValidationError) -> str:
         version = _Header.model_validate_json(content).schema_version
     except ValidationError:
         return "is JSON, but not a shrinkbench result"
-    if version != SCHEMA_VERSION:
-        return f"has schema version {version}; this shrinkbench reads version {SCHEMA_VERSION}"
+    if version not in _READ:
+        return f"has schema version {version}; this shrinkbench reads versions {' and '.join(map(str, _READ))}"
     return f"is not a valid result: {_first(error)}"
 
 
 def _first(error: ValidationError) -> str:
     """The first complaint of a validation error, with its place."""
     first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"]) or "value"
-    return f"{place}: {first['msg'][:1].lower()}{first['msg'][1:]}"
+    place = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{place}{': ' if place else ''}{message[:1].lower()}{message[1:]}"

@@ -16,7 +16,7 @@ from shrinkbench.models import get_model
 from shrinkbench.network.probe import weight_parameters
 from shrinkbench.pruning import Masks, resolve
 from shrinkbench.results.record import RunResult
-from shrinkbench.results.store import ResultStore
+from shrinkbench.results.store import Problem, ResultStore, read_result
 from shrinkbench.runner.pretraining import pretraining_cost
 from shrinkbench.runner.provenance import Stopwatch, provenance
 from shrinkbench.runner.retraining import Stage, prune_and_train
@@ -84,11 +84,20 @@ def ensure_control(spec: RunSpec, workspace: Workspace) -> RunResult:
     folder = ResultStore(workspace.root).shared_dir("control", control.key)
     stored = folder / "result.json"
     if stored.exists():
-        return RunResult.model_validate_json(stored.read_bytes())
+        return _read_control(stored)
     result = _execute(control, workspace, Stopwatch(), folder)
     write_atomically(stored, result.model_dump_json(indent=1).encode())
     _remove_checkpoints(folder)
     return result
+
+
+def _read_control(path: Path) -> RunResult:
+    """The control at ``path``; what is not one of the key that its folder names is refused."""
+    outcome = read_result(path)
+    if isinstance(outcome, RunResult) and outcome.status == "done":
+        return outcome
+    why = outcome.sentence if isinstance(outcome, Problem) else "is of a run that failed"
+    raise ShrinkbenchError(f"the control {path} {why}; remove its folder, and run again (--retry-failed)")
 
 
 def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path) -> RunResult:

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_target, sha256_of, write_atomically
-from shrinkbench.models import build, get_model, load_weights, read_state_dict
+from shrinkbench.models import build, get_model, load_weights
 from shrinkbench.pruning import Finetuning, save_tensors
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.provenance import Stopwatch, provenance
+from shrinkbench.runner.sealing import load_sealed, read_card, save_sealed, write_card
 from shrinkbench.runner.workspace import BoundData, Workspace
 from shrinkbench.seeds import stream
 from shrinkbench.spec import PretrainSpec, RunSpec
@@ -43,7 +44,7 @@ def initial_network(spec: RunSpec, workspace: Workspace, data: BoundData) -> nn.
         load_weights(module, workspace.weights[digest], card=card, sha256=digest)
     if spec.pretraining is not None:
         folder = ensure_pretrained(spec.pretraining, workspace)
-        module.load_state_dict(read_state_dict(folder / "weights.safetensors"))
+        module.load_state_dict(load_sealed(folder / "weights.safetensors", key=spec.pretraining.key))
     return module
 
 
@@ -74,7 +75,7 @@ def ensure_pretrained(
         spec.recipe,
         data,
         seed=stream(spec.seed, "pretrain"),
-        hooks=[_keeper(module, keep, folder)],
+        hooks=[_keeper(spec, module, keep, folder)],
         checkpoint=folder / "checkpoint.pt",
         on_epoch=on_epoch,
         task=task,
@@ -86,8 +87,8 @@ def ensure_pretrained(
         "test": evaluate(module, data.test(), precision=spec.recipe.precision, task=task).model_dump(),
         "provenance": provenance(watch, workspace.device).model_dump(mode="json"),
     }
-    write_atomically(folder / "card.json", json.dumps(card, indent=1).encode())
-    save_tensors(module.state_dict(), weights)
+    write_card(folder / "card.json", card, key=spec.key)
+    save_sealed(module.state_dict(), weights, key=spec.key)
     (folder / "checkpoint.pt").unlink(missing_ok=True)
     return folder
 
@@ -101,7 +102,7 @@ def pretraining_cost(spec: RunSpec, workspace: Workspace, *, images: int, multip
     if spec.pretraining is None:
         return NOTHING
     folder = ensure_pretrained(spec.pretraining, workspace)
-    epochs = len(json.loads((folder / "card.json").read_text(encoding="utf-8"))["epochs"])
+    epochs = len(read_card(folder / "card.json", key=spec.pretraining.key)["epochs"])
     return training_cost(epochs=epochs, images=images, multiply_adds=multiply_adds)
 
 
@@ -116,9 +117,11 @@ def pretrain(
 
     A call that was killed goes on where it stopped, as long as ``workspace.root`` is the same folder.
     """
-    check_target(out)
+    path = out.with_suffix(".json")
+    for target in (out, path):
+        check_target(target)
     folder = ensure_pretrained(spec, workspace, on_epoch=on_epoch)
-    tensors = read_state_dict(folder / "weights.safetensors")
+    tensors = load_sealed(folder / "weights.safetensors", key=spec.key)
     save_tensors(tensors, out)
     card = {
         "name": out.stem,
@@ -126,15 +129,21 @@ def pretrain(
         "dataset": spec.data.name,
         "sha256": sha256_of(out),
         "normalisation": spec.data.normalisation.model_dump(mode="json"),
-        **json.loads((folder / "card.json").read_text(encoding="utf-8")),
+        **read_card(folder / "card.json", key=spec.key),
     }
-    path = out.with_suffix(".json")
     write_atomically(path, json.dumps(card, indent=1).encode())
     return path
 
 
-def _keeper(module: nn.Module, epochs: Collection[int], folder: Path) -> KeepEpochs:
-    return KeepEpochs(module, epochs, lambda epoch, state: save_tensors(state, _epoch_file(folder, epoch)))
+def _keeper(spec: PretrainSpec, module: nn.Module, epochs: Collection[int], folder: Path) -> KeepEpochs:
+    def save(epoch: int, state: dict[str, Tensor]) -> None:
+        save_sealed(state, _epoch_file(folder, epoch), key=_epoch_key(spec, epoch))
+
+    return KeepEpochs(module, epochs, save)
+
+
+def _epoch_key(spec: PretrainSpec, epoch: int) -> str:
+    return f"{spec.key} epoch {epoch}"
 
 
 def _epoch_file(folder: Path, epoch: int) -> Path:
@@ -152,7 +161,7 @@ def _ensure_epoch(spec: PretrainSpec, epoch: int, workspace: Workspace, folder: 
     if not path.exists():
         data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
         module = untrained_network(spec.model.name, data, spec.seed)
-        keeper = _keeper(module, (epoch,), folder)
+        keeper = _keeper(spec, module, (epoch,), folder)
         train(
             module,
             spec.recipe,
@@ -181,4 +190,4 @@ def weights_to_restart_from(
             "use weights = 'pretrain'"
         )
     folder = ensure_pretrained(spec.pretraining, workspace, keep=(mode.epoch,))
-    return read_state_dict(_epoch_file(folder, mode.epoch))
+    return load_sealed(_epoch_file(folder, mode.epoch), key=_epoch_key(spec.pretraining, mode.epoch))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable
@@ -12,9 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from shrinkbench.files import write_atomically
 from shrinkbench.metrics import measure_size
-from shrinkbench.models import get_model, read_state_dict
+from shrinkbench.models import get_model
 from shrinkbench.pruning import (
     Finetuning,
     Masks,
@@ -25,11 +23,11 @@ from shrinkbench.pruning import (
     resolve,
     resolve_finetuning,
     restart,
-    save_tensors,
     steps_to,
 )
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.pretraining import initial_network, weights_to_restart_from
+from shrinkbench.runner.sealing import load_sealed, read_card, save_sealed, write_card
 from shrinkbench.runner.workspace import BoundData, Workspace
 from shrinkbench.seeds import stream
 from shrinkbench.spec import UNPRUNED, Amount, Recipe, RunSpec
@@ -165,14 +163,14 @@ def ensure_search(spec: RunSpec, workspace: Workspace) -> Path:
         return folder
     stage = Stage.of(spec, workspace, folder)
     outcome = _with_scoring(stage, _train_with_hook(stage))
-    outcome.masks.save(folder / "masks.safetensors")
-    save_tensors(stage.module.state_dict(), folder / "weights.safetensors")
+    save_sealed(outcome.masks, folder / "masks.safetensors", key=spec.key)
+    save_sealed(stage.module.state_dict(), folder / "weights.safetensors", key=spec.key)
     card = {
         "spec": spec.model_dump(mode="json"),
         "spent": together(outcome.pruning, outcome.retraining).model_dump(),
         "epochs": [record.model_dump() for record in outcome.training.epochs],
     }
-    write_atomically(folder / "card.json", json.dumps(card, indent=1).encode())
+    write_card(folder / "card.json", card, key=spec.key)
     (folder / "checkpoint-0.pt").unlink(missing_ok=True)
     return folder
 
@@ -180,9 +178,9 @@ def ensure_search(spec: RunSpec, workspace: Workspace) -> Path:
 def _found(spec: RunSpec, stage: Stage) -> Outcome:
     """Bring ``stage`` to where the training ``spec`` ended."""
     folder = ensure_search(spec, stage.workspace)
-    stage.module.load_state_dict(read_state_dict(folder / "weights.safetensors"))
-    card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-    masks = Masks.load(folder / "masks.safetensors")
+    stage.module.load_state_dict(load_sealed(folder / "weights.safetensors", key=spec.key))
+    card = read_card(folder / "card.json", key=spec.key)
+    masks = load_sealed(folder / "masks.safetensors", key=spec.key)
     on_device = {name: mask.to(stage.workspace.device) for name, mask in masks.items()}
     return Outcome(Masks(on_device), retraining=Spent(**card["spent"]))
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shrinkbench.spec.value import Value
 
 Count = Annotated[int, Field(ge=0)]
 Positive = Annotated[int, Field(ge=1)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Ratio = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -32,10 +34,16 @@ class Size(Value):
 
     parameters: Positive
     parameters_kept: Count
-    compression: Annotated[float, Field(ge=1)]
+    compression: Ratio
     multiply_adds: Count
     multiply_adds_kept: Count
-    theoretical_speedup: Annotated[float, Field(ge=1)]
+    theoretical_speedup: Ratio
+
+    @model_validator(mode="after")
+    def _is_a_part(self) -> Size:
+        if self.parameters_kept > self.parameters or self.multiply_adds_kept > self.multiply_adds:
+            raise ValueError("more is kept than there was")
+        return self
 
 
 class LayerDensity(Value):
@@ -48,7 +56,13 @@ class LayerDensity(Value):
     kept: Count
     total: Count
     outputs: Count | None = None
-    positions: tuple[int, ...] = ()
+    positions: tuple[Count, ...] = ()
+
+    @model_validator(mode="after")
+    def _is_a_part(self) -> LayerDensity:
+        if self.kept > self.total:
+            raise ValueError("more is kept than there was")
+        return self
 
 
 class EpochRecord(Value):
@@ -66,9 +80,9 @@ class WeightHistogram(Value):
     ``edges`` has one entry more than the two counts; weights outside lie in the outermost bins.
     """
 
-    edges: tuple[float, ...]
-    before: tuple[int, ...]
-    after: tuple[int, ...]
+    edges: tuple[Finite, ...]
+    before: tuple[Count, ...]
+    after: tuple[Count, ...]
 
 
 class Spent(Value):
@@ -77,9 +91,9 @@ class Spent(Value):
     Images that were only scored on count as seen, not as epochs. Weights that masks hold at zero cost nothing.
     """
 
-    epochs: float
-    images: int
-    multiply_adds: float
+    epochs: NotNegative
+    images: Count
+    multiply_adds: NotNegative
 
 
 class Budget(Value):
@@ -101,9 +115,9 @@ class Latency(Value):
     ``form`` tells what was timed: the network with its masks, or the physically smaller one.
     """
 
-    batch_size: int
+    batch_size: Positive
     form: Literal["masked", "small"]
-    dense_seconds: float
-    seconds: float
-    threads: int
+    dense_seconds: NotNegative
+    seconds: NotNegative
+    threads: Positive
     precision: str

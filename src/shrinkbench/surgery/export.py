@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import write_atomically
+from shrinkbench.files import check_target, write_atomically
 from shrinkbench.network.probe import evaluation_mode, first_tensor
 from shrinkbench.pruning.masks import save_tensors
 from shrinkbench.surgery.checking import probe_inputs
@@ -52,6 +52,8 @@ def save_small(folder: Path, module: nn.Module, description: SmallNetwork) -> No
             "surgery": description.surgery.as_json(),
         }
     )
+    for name in (DESCRIPTION, WEIGHTS):
+        check_target(folder / name)  # both or none
     write_atomically(folder / DESCRIPTION, text.encode())
     save_tensors(module.state_dict(), folder / WEIGHTS)
 
@@ -107,16 +109,17 @@ def export_program(module: nn.Module, path: Path, input_shape: Sequence[int]) ->
     writer = writers.get(path.suffix)
     if writer is None:
         raise ShrinkbenchError(f"{path}: the ending tells the format; use {', '.join(writers)}")
+    check_target(path)
     if not path.parent.exists():
         raise ShrinkbenchError(f"there is no folder {path.parent} to write {path.name} into; make it first")
     frozen = copy.deepcopy(module).cpu()
     inputs = probe_inputs(frozen, input_shape)
     more = torch.cat([inputs, inputs[:1] * 0.5])
     with tempfile.TemporaryDirectory() as scratch:
-        draft = Path(scratch) / path.name
+        draft = Path(scratch) / f"draft{path.suffix}"  # its own name may be too long for the place
         with evaluation_mode(frozen), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            program = writer(frozen, inputs, draft)
+            program = _write(writer, frozen, inputs, draft)
             expected, found = first_tensor(frozen(more)), program(more)
         scale = float(expected.abs().max().clamp_min(1e-12))
         difference = float((expected - found).abs().max()) / scale
@@ -126,6 +129,21 @@ def export_program(module: nn.Module, path: Path, input_shape: Sequence[int]) ->
                 f"difference {difference:.1e}) and is not written; choose another ending"
             )
         write_atomically(path, partial(shutil.copyfile, draft))
+
+
+def _write(
+    writer: Callable[[nn.Module, Tensor, Path], Program], module: nn.Module, inputs: Tensor, draft: Path
+) -> Program:
+    """What ``writer`` makes; whatever an exporter stumbles over in a network becomes one sentence."""
+    try:
+        return writer(module, inputs, draft)
+    except ShrinkbenchError:
+        raise
+    except Exception as error:  # exporters have no common kind of error
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
+        raise ShrinkbenchError(
+            f"the network cannot be written as {draft.suffix} ({reason}); choose another ending, or a folder"
+        ) from error
 
 
 def _torch_export(module: nn.Module, inputs: Tensor, path: Path) -> Program:

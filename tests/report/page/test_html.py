@@ -15,6 +15,7 @@ from places import SHARED
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report.page.html import write_report
+from shrinkbench.spec import ExtraSpec
 
 ONE_PAIR = [("cifar10", "resnet20")]
 
@@ -280,10 +281,12 @@ def test_two_recipes_and_two_weights_make_tasks_of_their_own(tmp_path):
 
 
 def test_extra_evaluation_splits_are_columns_metrics_and_tables(tmp_path):
-    results = [
-        r.model_copy(update={"further": {"cifar10.1": quality(r.after["top1"] - 0.05, 2000)}})
-        for r in make_results(pairs=ONE_PAIR, methods=["random", "global_magnitude"])
-    ]
+    extra = (ExtraSpec(name="cifar10.1", revision="1"),)
+    results = []
+    for r in make_results(pairs=ONE_PAIR, methods=["random", "global_magnitude"]):
+        spec = r.spec.model_copy(update={"extra": extra})
+        further = {"cifar10.1": quality(r.after["top1"] - 0.05, 2000)}
+        results.append(r.model_copy(update={"key": spec.key, "spec": spec, "further": further}))
     store = write_store(tmp_path / "store", results)
     report = write_report(store.root, tmp_path / "out", with_figures=False)
     assert "cifar10.1_top1" in [metric["key"] for metric in payload(report.index)["metrics"]]

@@ -1,0 +1,127 @@
+"""What runs share is refused where it is not what was put there."""
+
+import json
+import os
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.results.store import ResultStore
+from shrinkbench.runner import sweep
+from shrinkbench.runner.sealing import load_sealed, read_card, save_sealed, write_card
+from shrinkbench.spec import ExperimentSpec, parse_value
+
+TENSORS = {
+    "weight": torch.arange(6.0).reshape(2, 3),
+    "count": torch.tensor(7),
+    "mask": torch.tensor([True, False]),
+    "half": torch.ones(3, dtype=torch.bfloat16),
+}
+
+
+def _zero(path):
+    save_file({name: torch.zeros_like(tensor) for name, tensor in load_file(path).items()}, path)
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[:-4])
+
+
+def _flip_last_byte(path):
+    state, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    os.utime(path, ns=(state.st_atime_ns, state.st_mtime_ns))
+
+
+def _edit(path):
+    fields = json.loads(path.read_text())
+    fields["epochs"] = []
+    path.write_text(json.dumps(fields))
+
+
+def test_a_sealed_file_gives_back_what_it_was_given(tmp_path):
+    save_sealed(TENSORS, tmp_path / "x.safetensors", key="a")
+    loaded = load_sealed(tmp_path / "x.safetensors", key="a")
+    assert loaded.keys() == TENSORS.keys()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in TENSORS.items())
+    write_card(tmp_path / "card.json", {"epochs": (1, 2.5, None)}, key="a")
+    assert read_card(tmp_path / "card.json", key="a") == {"epochs": [1, 2.5, None]}
+
+
+@pytest.mark.parametrize("damage", [_zero, _cut, _flip_last_byte, os.unlink])
+def test_a_sealed_file_that_was_touched_is_refused(tmp_path, damage):
+    path = tmp_path / "x.safetensors"
+    save_sealed(TENSORS, path, key="a")
+    damage(path)
+    with pytest.raises(ShrinkbenchError, match="not what was written there"):
+        load_sealed(path, key="a")
+
+
+def test_what_was_made_for_another_key_is_refused(tmp_path):
+    save_sealed(TENSORS, tmp_path / "x.safetensors", key="a")
+    write_card(tmp_path / "card.json", {}, key="a")
+    for read, name in ((load_sealed, "x.safetensors"), (read_card, "card.json")):
+        with pytest.raises(ShrinkbenchError, match="not what was written there"):
+            read(tmp_path / name, key="b")
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    root = tmp_path_factory.mktemp("shared")
+    assert sweep(_experiment(), root, device="cpu").failed == 0
+    shutil.rmtree(root / "runs")
+    return root
+
+
+def _experiment():
+    fields = {
+        "name": "test",
+        "dataset": "digits",
+        "model": "digits-cnn",
+        "method": ["gradual_magnitude[finetuning=scratch-e]", "global_magnitude[finetuning=rewind-weights-1]"],
+        "compression": [1.5],
+        "seed": [0],
+        "pretrain": {"epochs": 2},
+        "finetune": {"epochs": 1},
+        "train_images": 100,
+    }
+    return parse_value(ExperimentSpec, fields, where="test")
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("pretrained/*/weights.safetensors", _zero),
+        ("pretrained/*/weights.safetensors", _flip_last_byte),
+        ("pretrained/*/epoch-1.safetensors", _zero),
+        ("pretrained/*/card.json", _edit),
+        ("search/*/masks.safetensors", _flip_last_byte),
+        ("search/*/weights.safetensors", _zero),
+        ("search/*/card.json", _edit),
+    ],
+)
+def test_no_run_goes_on_from_shared_files_that_were_touched(finished, tmp_path, file, damage):
+    root = shutil.copytree(finished, tmp_path / "store")
+    (path,) = root.glob(f"shared/{file}")
+    damage(path)
+    assert sweep(_experiment(), root, device="cpu").failed > 0
+    failures = [r.error for r in ResultStore(root).results()[0] if r.status == "failed"]
+    assert all(str(path) in error and "not what was written there" in error for error in failures)
+
+
+@pytest.mark.parametrize("change", [{"key": "0" * 64}, {"schema_version": 3}, {}])
+def test_no_run_takes_the_place_of_a_control_that_is_another(tmp_path, change):
+    experiment = _experiment().model_copy(update={"compression": (1.0,), "method": ("random",)})
+    assert sweep(experiment, tmp_path, device="cpu").done == 1
+    (path,) = tmp_path.glob("shared/control/*/result.json")
+    shutil.rmtree(tmp_path / "runs")
+    fields = json.loads(path.read_text())
+    path.write_text(json.dumps({**fields, **({"spec": {**fields["spec"], "seed": 7}} | change)}))
+    assert sweep(experiment, tmp_path, device="cpu").failed == 1
+    (result,) = ResultStore(tmp_path).results()[0]
+    assert str(path) in result.error
+    assert "ValidationError" not in result.error

@@ -4,7 +4,7 @@ import pytest
 from made_results import METHODS, make_result, make_results, make_spec, method, write_store
 
 from shrinkbench.report.figures import tradeoff_figure
-from shrinkbench.report.layer_figures import density_figure, weight_figure
+from shrinkbench.report.layer_figures import weight_figure
 from shrinkbench.report.leaderboard import write_leaderboard
 from shrinkbench.report.page.payload import build_payload
 from shrinkbench.report.pitfalls.orders import wide_seed_spread
@@ -95,10 +95,7 @@ def test_the_page_has_amounts_for_targets(results, observations):
     assert set(data["ledger"]["amount"]) == {"1×", *data["amounts"]}
 
 
-def test_figures_of_layers_and_weights_say_what_was_achieved(results):
-    figure = density_figure(results, amount=SIXTY)
-    assert figure.axes[0].get_title() == "weights kept at 60% of channels, in %"
-    assert [t.get_text() for t in figure.axes[0].get_xticklabels()] == ["network_slimming (2.5×)"]
+def test_figures_of_weights_say_what_was_achieved(results):
     slim = [r for r in results if r.spec.amount == SIXTY]
     assert weight_figure(*slim).axes[0].get_title().endswith("at 60% of channels (2.5×)")
 

@@ -316,3 +316,27 @@ def test_values_that_are_no_numbers_are_named_with_their_row(bundled: Corpus, tm
     (tmp_path / "table.zip").write_text("no zip at all")
     with pytest.raises(ShrinkbenchError, match="lacks the columns"):
         overlay(read_own(tmp_path / "table.zip"), bundled)
+
+
+def test_networks_that_differ_in_case_have_files_of_their_own(bundled: Corpus, tmp_path: Path) -> None:
+    laid = overlay(pd.concat([_own(), _own(model="ResNet56")]), bundled).found
+    assert len(laid) == 2
+    files = [{path.name.lower() for path in write_overlay(found, tmp_path)} for found in laid]
+    assert not files[0] & files[1]
+
+
+def test_a_run_that_was_measured_further_is_no_other_seed(bundled: Corpus) -> None:
+    table = _own()
+    again = table[table["seed"] == 0].assign(key=lambda t: t["key"] + " again", top1=lambda t: t["top1"] - 0.1)
+    (found,) = overlay(pd.concat([table, again]), bundled).found
+    assert {point.results for curve in found.panels[0].own for point in curve.points[1:]} == {len(CONTROL)}
+
+
+def test_compressions_of_one_label_are_points_of_their_own(bundled: Corpus) -> None:
+    table = _own()
+    other = table[table["compression_target"] > 1].assign(
+        key=lambda t: t["key"] + " other", compression_target=4.0000001
+    )
+    (found,) = overlay(pd.concat([table, other]), bundled).found
+    for curve in found.panels[0].own:
+        assert [point.results for point in curve.points[1:]] == [len(CONTROL), len(CONTROL)]

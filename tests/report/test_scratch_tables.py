@@ -15,6 +15,7 @@ from shrinkbench.spec import (
     ChannelFraction,
     Compression,
     DataSpec,
+    ExtraSpec,
     FinetuningSpec,
     MethodSpec,
     ModelSpec,
@@ -249,3 +250,37 @@ def test_two_controls_are_not_averaged():
     for kept, expected in ((controls, "90.00"), (controls[1:], "50.00")):
         (row,) = rows(scratch_tables([*kept, pruned])[0])
         assert row["Unpruned"] == expected
+
+
+def test_two_controls_of_other_seeds_are_not_averaged():
+    later = FinetuningSpec(name="rewind-weights-5", weights="rewound", recipe="pretraining", epoch=5)
+    runs = [
+        result("m", TICKET, 0, 0.5, compression=1, recipe=TRAIN),
+        result("m", later, 1, 0.9, compression=1, recipe=TRAIN),
+        result("m", later, 2, 0.9, compression=1, recipe=TRAIN),
+        result("m", SCRATCH_E, 0, 0.4, recipe=TRAIN),
+    ]
+    (row,) = rows(scratch_tables(runs)[0])
+    assert row["Unpruned"] == "90.00 ± 0.00"
+
+
+def test_modes_of_one_name_are_not_averaged():
+    modes = [
+        FinetuningSpec(name="again", recipe="pretraining", epoch=1),
+        FinetuningSpec(name="again", recipe="pretraining", epoch=2),
+        FinetuningSpec(name="again", recipe="pretraining", epoch=1, source="a" * 64),
+        ANEW,
+        FinetuningSpec(name="redraw", weights="reinitialised", recipe="pretraining"),
+    ]
+    runs = [result("m", mode, 0, 0.1 + n / 10, recipe=TRAIN) for n, mode in enumerate(modes)]
+    (row,) = rows(scratch_tables(runs)[0])
+    assert sorted(list(row.values())[3:]) == ["10.00", "20.00", "30.00", "40.00", "50.00"]
+
+
+def test_a_run_that_was_measured_further_is_no_other_seed():
+    more = (ExtraSpec(name="further", revision="r"),)
+    plain = result("m", SCRATCH_E, 0, 0.4, recipe=TRAIN)
+    spec = plain.spec.model_copy(update={"extra": more})
+    again = plain.model_copy(update={"spec": spec, "key": spec.key})
+    (row,) = rows(scratch_tables([plain, again])[0])
+    assert row["Scratch-E"] == "40.00"

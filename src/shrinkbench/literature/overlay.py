@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count
 from statistics import fmean, median
 
 import pandas as pd
@@ -61,9 +62,13 @@ class OverlayPanel:
 
 @dataclass(frozen=True)
 class Overlay:
-    """One own task beside the published results on the pairs of its name, with notes on what differs."""
+    """One own task beside the published results on the pairs of its name, with notes on what differs.
+
+    ``stem`` is the name of its files, another for every task.
+    """
 
     task: str
+    stem: str
     pairs: tuple[Pair, ...]
     panels: tuple[OverlayPanel, ...]
     notes: tuple[str, ...]
@@ -86,7 +91,8 @@ def overlay(own: pd.DataFrame, corpus: Corpus | None = None, *, keep: Collection
     """
     corpus = load_corpus() if corpus is None else corpus
     selection = select(corpus, "curves", keep=keep)
-    found, unmatched = [], []
+    found: list[Overlay] = []
+    unmatched = []
     for task in own_tasks(own):
         pairs = published_pairs(corpus, selection, task.dataset, task.model)
         if not pairs:
@@ -109,8 +115,15 @@ def overlay(own: pd.DataFrame, corpus: Corpus | None = None, *, keep: Collection
             continue
         published = [n for n in selection.results if n.result.pair in pairs and is_plottable(n)]
         notes = _notes(_Sides(task, pairs, published, panels))
-        found.append(Overlay(task.name, pairs, panels, notes))
+        stem = _file_name(task.name, {earlier.stem for earlier in found})
+        found.append(Overlay(task.name, stem, pairs, panels, notes))
     return Overlays(tuple(found), tuple(unmatched))
+
+
+def _file_name(task: str, taken: Collection[str]) -> str:
+    """A name for the files of ``task`` that is not ``taken``."""
+    stem = f"overlay-{re.sub(r'[^a-z0-9.+_-]+', '-', task.lower()).strip('-')}"
+    return next(name for n in count(1) if (name := stem if n == 1 else f"{stem}-{n}") not in taken)
 
 
 def published_pairs(corpus: Corpus, selection: Selection, dataset: str, model: str) -> tuple[Pair, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -44,7 +43,7 @@ def draw_overlay(overlay: Overlay) -> Figure:
 
 def write_overlay(overlay: Overlay, folder: Path) -> list[Path]:
     """Write the figure (SVG, PDF, PNG), its points (CSV) and the notes (Markdown)."""
-    stem = folder / f"overlay-{re.sub(r'[^a-z0-9.+_-]+', '-', overlay.task.lower()).strip('-')}"
+    stem = folder / overlay.stem
     paths = save(draw_overlay(overlay), stem)
     rows = [
         {

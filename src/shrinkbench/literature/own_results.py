@@ -49,11 +49,12 @@ class OwnTask:
 
     def curves(self, x: str, y: str) -> tuple[PublishedCurve, ...]:
         """One curve per method, from its control at ratio 1: mean and sample deviation over seeds."""
-        columns = ["label", "amount", OWN_COLUMNS[x], y]
+        columns = ["label", "amount", "compression_target", OWN_COLUMNS[x], y]
         curves = []
-        for label, rows in self.pruned[columns].dropna().groupby("label", sort=True):
+        known = self.pruned[columns].dropna(subset=[OWN_COLUMNS[x], y])
+        for label, rows in known.groupby("label", sort=True):
             points = []
-            for _, cell in rows.groupby("amount"):
+            for _, cell in rows.groupby(["amount", "compression_target"], dropna=False):
                 ys = [float(value) for value in cell[y]]
                 spread = stdev(ys) if len(ys) > 1 else None
                 points.append(PublishedPoint(fmean(cell[OWN_COLUMNS[x]]), fmean(ys), spread, len(ys)))
@@ -156,6 +157,8 @@ def _task(name: str, rows: pd.DataFrame, *, failed: int) -> OwnTask:
         reference = references[column].reindex(compared["control_key"]).to_numpy()
         compared[change] = compared[column].to_numpy() - reference
     compared["label"] = _told_apart(compared, "method", ["method_key", "recipe_key"])
+    # Runs that differ only in what else was measured are one.
+    compared = compared.drop_duplicates(["label", "amount", "compression_target", "seed"])
     used = controls[controls["control_key"].isin(compared["control_key"])]
     first = rows.iloc[0]
     return OwnTask(

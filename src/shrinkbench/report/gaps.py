@@ -246,9 +246,10 @@ def _largest_compression(grid: Grid, evidence: Evidence) -> float:
 
 def _collapse_is_shown(grid: Grid, evidence: Evidence) -> bool:
     """Whether every judged method of the grid collapses, or has not yet been run at the largest target."""
-    largest = Compression(ratio=max(grid.compressions)).label
+    largest = Compression(ratio=max(grid.compressions))
     for task, method in evidence.curves(evidence.proposed):
-        reached = evidence.tasks[task] in grid.tasks and largest in evidence.amounts(task, method)
+        cells = (evidence.cells[task, method, amount] for amount in evidence.amounts(task, method))
+        reached = evidence.tasks[task] in grid.tasks and any(c[0].spec.amount == largest for c in cells)
         if reached and evidence.collapsed(task, method) is False:
             return False
     return True

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 from typing import Any
 
-from shrinkbench.report.tables import achieved_text
-from shrinkbench.results.labels import label_runs
+from shrinkbench.report.tables import achieved_text, slugs
+from shrinkbench.results.labels import distinct_runs, label_runs
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import Amount, DataSpec
 from shrinkbench.spec.measures import LayerDensity
@@ -70,14 +70,13 @@ def selected(
 
 def series_of_runs(results: Sequence[RunResult]) -> list[Series]:
     """A series for each task and method, by label; columns in order of the compression reached."""
-    results = [r for r in results if is_pruned(r)]
     groups: dict[tuple[str, str], dict[str, list[RunResult]]] = defaultdict(lambda: defaultdict(list))
-    for result, label in zip(results, label_runs([r.spec for r in results]), strict=True):
+    for result, label in distinct_runs(r for r in results if is_pruned(r)):
         groups[label.task, label.method][label.amount].append(result)
     found = []
     for (task, method), amounts in sorted(groups.items()):
         spec = next(iter(amounts.values()))[0].spec
-        columns = sorted((_column(runs) for runs in amounts.values()), key=lambda c: c.compression)
+        columns = sorted((_column(*item) for item in amounts.items()), key=lambda c: c.compression)
         found.append(Series(f"{task}, {method}", spec.model.name, spec.data, tuple(columns)))
     return found
 
@@ -87,11 +86,10 @@ def is_pruned(result: RunResult) -> bool:
     return not result.spec.is_control and bool(result.layers)
 
 
-def _column(runs: Sequence[RunResult]) -> Column:
-    spec = runs[0].spec
+def _column(amount: str, runs: Sequence[RunResult]) -> Column:
     reached = fmean(r.size.compression for r in runs if r.size)
-    differs = bool(achieved_text(spec.target, reached))
-    name = f"{spec.amount.label} ({reached:.2g}x)" if differs else spec.amount.label
+    differs = bool(achieved_text(runs[0].spec.target, reached))
+    name = f"{amount} ({reached:.2g}x)" if differs else amount
     return Column(name, reached, tuple(r.layers for r in runs))
 
 
@@ -151,9 +149,9 @@ def _text(value: Mapping[str, Any]) -> str:
 
 def with_weights(results: Iterable[RunResult]) -> dict[str, list[RunResult]]:
     """Pruned runs that recorded their weights, by task and amount as a file is named after them."""
-    chosen = [r for r in results if r.weight_histogram is not None and not r.spec.is_control]
-    groups: dict[str, list[RunResult]] = defaultdict(list)
-    for result, label in zip(chosen, label_runs([r.spec for r in chosen]), strict=True):
-        words = f"{label.task} {label.amount}".replace("%", " percent").replace("/", " ").replace(",", " ")
-        groups["-".join(words.split())].append(result)
-    return groups
+    chosen = (r for r in results if r.weight_histogram is not None and not r.spec.is_control)
+    groups: dict[tuple[str, str], list[RunResult]] = defaultdict(list)
+    for result, label in distinct_runs(chosen):
+        groups[label.task, label.amount].append(result)
+    names = slugs(f"{task} {amount.replace('%', ' percent')}" for task, amount in groups)
+    return dict(zip(names.values(), groups.values(), strict=True))

@@ -22,8 +22,9 @@ from shrinkbench.report.tables import (
     p_value,
     plus_minus,
     slug,
+    slugs,
 )
-from shrinkbench.results.labels import label_runs
+from shrinkbench.results.labels import distinct_runs
 from shrinkbench.results.record import Latency, RunResult
 
 
@@ -83,7 +84,7 @@ def _result_table(
             first = plus_minus(start.mean, start.std, percent=kind.percent) if several and start else ""
             rows.append((Cell(method), Cell(first), *(entries.get((method, a), Cell("–")) for a in amounts)))
     return Table(
-        name=f"{kind.column}-{slug(task)}",
+        name=f"{kind.column}-{slugs(observations.tasks)[task]}",
         caption=_result_caption(task, kind, here, several=several),
         columns=("method", "1×", *(amount_text(a, target) for a, target in amounts.items())),
         rows=tuple(rows),
@@ -172,10 +173,8 @@ def _pair(r: Any) -> tuple[Cell, ...]:
 
 def latency_table(results: Iterable[RunResult]) -> Table | None:
     """Measured wall times beside theoretical speedups, mean over seeds; ``None`` where none were taken."""
-    done = [run for run in results if run.status == "done"]
-    labels = label_runs([run.spec for run in done])
     cells: dict[tuple[Any, ...], list[tuple[Latency, RunResult]]] = {}
-    for run, label in zip(done, labels, strict=True):
+    for run, label in distinct_runs(run for run in results if run.status == "done"):
         for timed in run.provenance.latency:
             how = (timed.batch_size, timed.form, timed.threads, timed.precision, run.provenance.device)
             cells.setdefault((label.task, label.method, label.amount, *how), []).append((timed, run))

@@ -12,17 +12,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shrinkbench.report.tables import Cell, Table, achieved_text, amount_text, plus_minus
-from shrinkbench.results.labels import label_runs, recipe_labels
+from shrinkbench.results.labels import digest_once, distinct_runs, label_runs, recipe_labels
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import CONTINUE, PublishedWidths, Recipe, RunSpec, TaskSpec
+from shrinkbench.spec import CONTINUE, FinetuningSpec, PublishedWidths, Recipe, RunSpec, TaskSpec
 from shrinkbench.spec.training_cost import total
 
 STUBS = ("task", "pruned network")
 
 _Way = tuple[int, str]
 """A way to the weights: its place among the columns, and what it is called."""
-_Training = tuple[Recipe, Recipe | None]
-"""The recipe of the last training, and of the one that found the masks."""
+_Training = tuple[Recipe, Recipe | None, FinetuningSpec]
+"""The recipe of the last training, and of the one that found the masks; how the last one starts."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ _Cells = Mapping[RunSpec, Mapping[str, Sequence[RunResult]]]
 
 def scratch_tables(results: Iterable[RunResult]) -> list[Table]:
     """Accuracy and training cost by strategy; nothing where no run trained from scratch."""
-    results = [r for r in results if r.status == "done"]
+    results = [r for r, _ in distinct_runs(r for r in results if r.status == "done")]
     pruned = [r for r in results if not r.spec.is_control]
     if not any(r.spec.method.finetuning.weights in ("scratch", "reinitialised") for r in pruned):
         return []
@@ -99,7 +99,7 @@ def _order(row: _Row) -> tuple[str, float, str]:
 
 
 def _training(spec: RunSpec) -> _Training:
-    return spec.recipe, spec.search
+    return spec.recipe, spec.search, spec.method.finetuning
 
 
 def _way(spec: RunSpec) -> _Way:
@@ -121,33 +121,40 @@ def _way(spec: RunSpec) -> _Way:
 
 
 def _columns(results: Sequence[RunResult]) -> dict[tuple[_Way, _Training], str]:
-    """Names of columns: the way, and the recipe where some network went it by several."""
+    """Names of columns: the way, and the recipe where some network went it by several.
+
+    Modes of training that a name and recipes do not tell apart are told apart by themselves.
+    """
     found: dict[tuple[RunSpec, _Way], set[_Training]] = defaultdict(set)
     for spec in (r.spec for r in results):
         found[_network(spec), _way(spec)].add(_training(spec))
-    several = {way for (_, way), trainings in found.items() if len(trainings) > 1}
+    recipes_of = {place: {training[:2] for training in trainings} for place, trainings in found.items()}
+    several = {way for (_, way), recipes in recipes_of.items() if len(recipes) > 1}
+    ambiguous = {way for (_, way), t in found.items() if len({training[:2] for training in t}) < len(t)}
     keys = dict.fromkeys((_way(r.spec), _training(r.spec)) for r in results)
-    recipes = recipe_labels(recipe for _, training in keys for recipe in training if recipe is not None)
+    labels = recipe_labels(recipe for _, (*pair, _) in keys for recipe in pair if recipe is not None)
     searches: dict[_Way, set[Recipe | None]] = defaultdict(set)
-    for way, (_, search) in keys:
+    for way, (_, search, _) in keys:
         searches[way].add(search)
     names = {}
-    for way, (recipe, search) in keys:
-        parts = [recipes[recipe]]
-        if len(searches[way]) > 1 and search is not None:
-            parts.append(f"found by {recipes[search]}")
-        names[way, (recipe, search)] = f"{way[1]} ({', '.join(parts)})" if way in several else way[1]
+    for way, (recipe, search, mode) in keys:
+        parts = [labels[recipe]] if way in several else []
+        if parts and len(searches[way]) > 1 and search is not None:
+            parts.append(f"found by {labels[search]}")
+        if way in ambiguous:
+            parts.append(f"{mode.name} {digest_once(mode)[:6]}")
+        names[way, (recipe, search, mode)] = f"{way[1]} ({', '.join(parts)})" if parts else way[1]
     return names
 
 
 def _find_unpruned(results: Sequence[RunResult]) -> dict[TaskSpec, _Large]:
     """The large network of every task, once per seed.
 
-    That is the trained network itself, before any fine-tuning; where no control started from it, the control
-    that was trained anew. What its training cost is known from either.
+    That is the trained network itself, before any fine-tuning; where no control started from it, one control
+    that was trained anew, of those the one with most seeds. What its training cost is known from either.
     """
     costs: dict[TaskSpec, float] = defaultdict(float)
-    found: dict[TaskSpec, dict[int, dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    found: dict[TaskSpec, dict[tuple[int, str], dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for result in results:
         spec, spent = result.spec, result.budget
         kept = spec.method.finetuning.weights == "kept"
@@ -158,8 +165,13 @@ def _find_unpruned(results: Sequence[RunResult]) -> dict[TaskSpec, _Large]:
         preference = 0 if itself else 2 if spec.method.from_scratch else 1
         cost = None if spent is None else spent.pretraining if itself else spent.retraining
         costs[spec.task] = max(costs[spec.task], cost.multiply_adds if cost else 0.0)
-        found[spec.task][preference].setdefault(spec.seed, quality[spec.task.objective.headline])
-    return {task: _Large(tuple(kinds[min(kinds)].values()), costs[task]) for task, kinds in found.items()}
+        own = "" if itself else digest_once(spec.control.model_copy(update={"seed": 0, "extra": ()}))
+        found[spec.task][preference, own].setdefault(spec.seed, quality[spec.task.objective.headline])
+    large = {}
+    for task, kinds in found.items():
+        chosen = min(kinds, key=lambda kind: (kind[0], -len(kinds[kind]), kind[1]))
+        large[task] = _Large(tuple(kinds[chosen].values()), costs[task])
+    return large
 
 
 def _accuracy(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import html
 import io
+import itertools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from shrinkbench.report.statistics.compare import SAME
@@ -145,12 +146,12 @@ def p_value(p: float) -> str:
 
 
 def amount_text(amount: str, target: float | None) -> str:
-    """How much was asked for: a compression as a number, anything else in words.
+    """How much was asked for, by its label: a compression as a number, anything else in words.
 
     >>> amount_text("4x", 4.0), amount_text("60% of channels", float("nan"))
     ('4×', '60% of channels')
     """
-    return amount if target is None or math.isnan(target) else f"{target:g}×"
+    return f"{target:g}×" if target is not None and amount == f"{target:g}x" else amount
 
 
 def achieved_text(target: float | None, achieved: float) -> str:
@@ -198,3 +199,17 @@ def slug(text: str) -> str:
     """
     words = "".join(c if c.isalnum() or c == "." else " " for c in text.lower()).split()
     return "-".join(words)
+
+
+def slugs(texts: Iterable[str]) -> dict[str, str]:
+    """A name for files of each text; those that would share one are numbered.
+
+    >>> slugs(["cifar10 / resnet20", "cifar10 / ResNet20"])
+    {'cifar10 / resnet20': 'cifar10-resnet20', 'cifar10 / ResNet20': 'cifar10-resnet20-2'}
+    """
+    names: dict[str, str] = {}
+    for text in texts:
+        stem = slug(text)
+        tries = itertools.chain([stem], (f"{stem}-{number}" for number in itertools.count(2)))
+        names[text] = next(name for name in tries if name not in names.values())
+    return names

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import functools
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple, TypeVar
 
-from shrinkbench.spec import ExtraSpec, MethodSpec, Recipe, RunSpec, TaskSpec, Value, digest
+from shrinkbench.results.record import RunResult
+from shrinkbench.spec import UNPRUNED, Amount, ExtraSpec, MethodSpec, Recipe, RunSpec, TaskSpec, Value, digest
 
 CONTROL = "control"
 """How the unpruned network is called where there is one."""
@@ -39,13 +40,22 @@ class RunLabel:
 
 
 def label_runs(specs: Sequence[RunSpec]) -> list[RunLabel]:
-    """One label for each run, as all of ``specs`` need to be told apart."""
+    """One label for each run, as all of ``specs`` need to be told apart.
+
+    Runs of one task, method, amount and seed differ in nothing but what else was measured.
+    """
     same = _Canonical()
     kinds = [_kind(spec, same) for spec in specs]
     firsts: dict[_Kind, RunSpec] = {}
     for kind, spec in zip(kinds, specs, strict=True):
         firsts.setdefault(kind, spec)
     labelled = dict(zip(firsts, _label_kinds(list(firsts.values())), strict=True))
+    amounts = _amount_labels(
+        {
+            (labelled[kind][0].task, labelled[kind][0].method, spec.amount)
+            for kind, spec in zip(kinds, specs, strict=True)
+        }
+    )
     keys: dict[tuple[int, int], str] = {}
     labels = []
     for kind, spec in zip(kinds, specs, strict=True):
@@ -53,8 +63,19 @@ def label_runs(specs: Sequence[RunSpec]) -> list[RunLabel]:
         place = (id(same(control)), spec.seed)
         if place not in keys:
             keys[place] = digest(control.model_copy(update={"seed": spec.seed}))
-        labels.append(replace(label, amount=spec.amount.label, control_key=keys[place]))
+        labels.append(replace(label, amount=amounts[spec.amount], control_key=keys[place]))
     return labels
+
+
+def distinct_runs(results: Iterable[RunResult]) -> list[tuple[RunResult, RunLabel]]:
+    """Every run once, with its label: of those that differ in what else was measured, one measured most."""
+    ordered = sorted(results, key=lambda r: -len(r.further))
+    found: dict[tuple[str, ...], tuple[RunResult, RunLabel]] = {}
+    for result, label in zip(ordered, label_runs([r.spec for r in ordered]), strict=True):
+        own = label.control_key if result.spec.is_control else ""
+        cell = (label.task, label.method, label.amount, str(result.spec.seed), own)
+        found.setdefault(cell, (result, label))
+    return list(found.values())
 
 
 class _Canonical:
@@ -103,6 +124,7 @@ def _label_kinds(specs: Sequence[RunSpec]) -> list[tuple[RunLabel, RunSpec]]:
     methods = _method_labels(specs)
     controls = [_control_of(spec) for spec in specs]
     names = _control_labels({(spec.task, control) for spec, control in zip(specs, controls, strict=True)})
+    methods = _unlike_controls(specs, methods, set(names.values()))
     labels = [
         RunLabel(
             task=tasks[spec.task],
@@ -132,7 +154,7 @@ def task_labels(tasks: Iterable[TaskSpec]) -> dict[TaskSpec, str]:
 
         parts = _tell_apart(members, (_objective, _subset, weights))
         labels |= {task: " / ".join([name, *parts[task]]) for task in members}
-    return labels
+    return _unlike(labels, " / ")
 
 
 def _objective(task: TaskSpec) -> str:
@@ -155,36 +177,67 @@ def recipe_labels(recipes: Iterable[Recipe]) -> dict[Recipe, str]:
     named: dict[str, list[Recipe]] = defaultdict(list)
     for recipe in dict.fromkeys(recipes):
         named[recipe.name].append(recipe)
+    return _unlike(_with_fields(named), " ")
+
+
+def _amount_labels(cells: Iterable[tuple[str, str, Amount]]) -> dict[Amount, str]:
+    """The amount's own label, with the fields in which amounts of one task, method and label differ."""
+    of_cell: dict[tuple[str, str, str], set[Amount]] = defaultdict(set)
+    named: dict[str, list[Amount]] = defaultdict(list)
+    for task, method, amount in cells:
+        of_cell[task, method, amount.label].add(amount)
+        if amount not in named[amount.label]:
+            named[amount.label].append(amount)
+    shared = {label for (_, _, label), found in of_cell.items() if len(found) > 1}
+    labels = {amount: label for label, members in named.items() for amount in members}
+    return labels | _with_fields({label: named[label] for label in shared})
+
+
+def _with_fields(named: Mapping[str, Sequence[ItemT]]) -> dict[ItemT, str]:
+    """For each item its name, and in brackets the fields in which items of one name differ."""
     labels = {}
     for name, members in named.items():
         fields = [
             field
-            for field in Recipe.model_fields
-            if len({repr(getattr(recipe, field)) for recipe in members}) > 1
+            for field in type(members[0]).model_fields
+            if len({repr(getattr(item, field)) for item in members}) > 1
         ]
-        for recipe in members:
-            text = ", ".join(f"{field} {_text(getattr(recipe, field))}" for field in fields)
-            labels[recipe] = f"{name} ({text})" if text else name
+        for item in members:
+            text = ", ".join(f"{field} {_text(getattr(item, field))}" for field in fields)
+            labels[item] = f"{name} ({text})" if text else name
     return labels
 
 
 def _text(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    """A number with as few digits as tell it, anything else as it prints."""
+    short = f"{value:g}" if isinstance(value, float) else str(value)
+    return short if not isinstance(value, float) or float(short) == value else repr(value)
+
+
+def _unlike(labels: Mapping[ItemT, str], separator: str) -> dict[ItemT, str]:
+    """The same labels, with a digest where two items came to have one, however they are spelt."""
+    counts = Counter(labels.values())
+    return {
+        item: f"{label}{separator}{_short_digest(item)}" if counts[label] > 1 else label
+        for item, label in labels.items()
+    }
 
 
 def _method_labels(specs: Sequence[RunSpec]) -> list[tuple[str, str]]:
-    """The method's name, what else was pruned, its recipe where it had several, and a digest at need.
+    """The method's name, what else was pruned, its recipes where it had several, and a digest at need.
 
-    Beside it the same without the recipe.
+    Beside it the same without the recipes.
     """
-    recipes = recipe_labels(spec.recipe for spec in specs)
-    used: dict[tuple[TaskSpec, MethodSpec], set[Recipe]] = defaultdict(set)
-    for spec in specs:
-        used[spec.task, spec.method].add(spec.recipe)
-    several = {method for (_, method), found in used.items() if len(found) > 1}
+    recipes = recipe_labels(recipe for spec in specs for recipe in (spec.recipe, spec.search) if recipe)
+    trained: dict[tuple[TaskSpec, MethodSpec], set[Recipe]] = defaultdict(set)
+    searched: dict[tuple[TaskSpec, MethodSpec], set[Recipe | None]] = defaultdict(set)
     definitions: dict[str, set[MethodSpec]] = defaultdict(set)
     for spec in specs:
+        trained[spec.task, spec.method].add(spec.recipe)
+        searched[spec.task, spec.method].add(spec.search)
         definitions[spec.method.name].add(spec.method)
+    several = {method for (_, method), found in trained.items() if len(found) > 1}
+    several_searches = {method for (_, method), found in searched.items() if len(found) > 1}
     labels = []
     for spec in specs:
         label = spec.method.name
@@ -194,8 +247,44 @@ def _method_labels(specs: Sequence[RunSpec]) -> list[tuple[str, str]]:
             label += " + classifier" if spec.prune_classifier else ""
             label += " + biases" if spec.prune_biases else ""
         recipe = f", {recipes[spec.recipe]}" if spec.method in several else ""
+        if spec.method in several_searches and spec.search is not None:
+            recipe += f", found by {recipes[spec.search]}"
         labels.append((label + recipe, label))
-    return labels
+    return _tell_methods_apart(specs, labels)
+
+
+def _tell_methods_apart(specs: Sequence[RunSpec], labels: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The same labels, with a digest where two methods of a task came to have one, however they are spelt."""
+    own = [_alone(spec) for spec in specs]
+    alike: dict[tuple[TaskSpec, str], set[RunSpec]] = defaultdict(set)
+    for spec, alone, (label, _) in zip(specs, own, labels, strict=True):
+        if not spec.is_control:
+            alike[spec.task, label].add(alone)
+    return [
+        (f"{label} {_short_digest(alone)}", f"{short} {_short_digest(alone)}")
+        if not spec.is_control and len(alike[spec.task, label]) > 1
+        else (label, short)
+        for spec, alone, (label, short) in zip(specs, own, labels, strict=True)
+    ]
+
+
+def _unlike_controls(
+    specs: Sequence[RunSpec], labels: Sequence[tuple[str, str]], controls: Collection[str]
+) -> list[tuple[str, str]]:
+    """The same labels, with a digest where a method that prunes came to be called as a control is."""
+    pruning = zip(specs, labels, strict=True)
+    clash = {spec.method for spec, (label, _) in pruning if not spec.is_control and label in controls}
+    return [
+        (f"{label} {_short_digest(spec.method)}", f"{short} {_short_digest(spec.method)}")
+        if spec.method in clash
+        else (label, short)
+        for spec, (label, short) in zip(specs, labels, strict=True)
+    ]
+
+
+def _alone(spec: RunSpec) -> RunSpec:
+    """All of a run that makes its method another: neither amount nor seed, nor what else was measured."""
+    return spec.model_copy(update={"amount": UNPRUNED, "seed": 0, "extra": (), "migrated_from": None})
 
 
 def _control_of(spec: RunSpec) -> RunSpec:
@@ -215,7 +304,7 @@ def _control_labels(pairs: Iterable[tuple[TaskSpec, RunSpec]]) -> dict[tuple[Tas
         def recipe(control: RunSpec, recipes: Mapping[Recipe, str] = recipes) -> str:
             return recipes[control.recipe]
 
-        parts = _tell_apart(controls, (how_trained, recipe), spare=_draw)
+        parts = _tell_apart(controls, (how_trained, recipe, _measured_on), spare=_draw)
         for control in controls:
             labels[task, control] = ", ".join([CONTROL, *parts[control]])
     return labels
@@ -235,6 +324,11 @@ def how_trained(spec: RunSpec) -> str:
     if mode.weights != "kept" or spec.method.start == "initialisation":
         return "from scratch"
     return "fine-tuned" if mode.recipe == "finetuning" else f"trained again from epoch {mode.epoch}"
+
+
+def _measured_on(spec: RunSpec) -> str:
+    """On which further splits the quality was measured."""
+    return f"also on {' and '.join(extra.name for extra in spec.extra)}" if spec.extra else "on one split"
 
 
 def _draw(spec: RunSpec) -> str:

@@ -11,7 +11,7 @@ import pandas as pd
 from shrinkbench.report.pitfalls.finding import Pitfall, and_more, mean, points
 from shrinkbench.report.statistics.compare import groups
 from shrinkbench.report.statistics.observations import Observations
-from shrinkbench.results.labels import label_runs
+from shrinkbench.results.labels import distinct_runs
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import MethodSpec, Recipe
 
@@ -114,10 +114,10 @@ def _idle_control(observations: Observations) -> Iterator[Pitfall]:
 
 def best_of_epochs(results: Sequence[RunResult]) -> Iterator[Pitfall]:
     """The headline is the best of many epochs, and the last one would read clearly lower."""
-    chosen = [r for r in results if not r.spec.is_control and r.spec.recipe.selection != "last"]
+    chosen = (r for r in results if not r.spec.is_control and r.spec.recipe.selection != "last")
     gains: dict[tuple[str, str], list[float]] = defaultdict(list)
     runs: dict[tuple[str, str], list[str]] = defaultdict(list)
-    for result, label in zip(chosen, label_runs([r.spec for r in chosen]), strict=True):
+    for result, label in distinct_runs(chosen):
         values = _by_epoch(result)
         if values:
             gains[label.task, label.method].append(max(values) - values[-1])

@@ -10,9 +10,8 @@ import pandas as pd
 
 from shrinkbench.report.statistics.tests import half_width
 from shrinkbench.results.frame import to_frame
-from shrinkbench.results.labels import CONTROL
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import TaskSpec
+from shrinkbench.spec import RunSpec, TaskSpec
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,10 @@ def observe(results: Iterable[RunResult], *, methods: Sequence[str] = ()) -> Obs
     """Sort finished runs into tasks; ``methods`` comes first in the order of methods.
 
     A task is one dataset (subset and normalisation included), network and initial weights. What is compared
-    on it are methods with their recipes. A run that is stored twice counts once.
+    on it are methods with their recipes. A run counts once, though it be stored twice or measured further.
     """
-    done = sorted((r for r in results if r.status == "done"), key=lambda r: r.key)
+    by_key = {r.key: r for r in reversed([*results]) if r.status == "done"}
+    done = sorted(by_key.values(), key=lambda r: (-len(r.further), r.key))  # of two alike, one measured most
     frame = to_frame(done).set_index("key").loc[[r.key for r in done]].reset_index()
     frame["training_cost"] = _training_costs(done)
     frame["training_budget"] = _training_budgets(done)
@@ -86,8 +86,7 @@ def observe(results: Iterable[RunResult], *, methods: Sequence[str] = ()) -> Obs
     pruned = frame[~frame["is_control"]].drop_duplicates(["task", "method", "amount", "seed"]).copy()
     for part in (control, pruned):
         part["top1_change"] = part["top1"].to_numpy() - reference.reindex(part["control_key"]).to_numpy()
-    names = frame.loc[~frame["is_control"] | (frame["method"] != CONTROL), "method"]
-    present = sorted(set(names))
+    present = sorted({m for m, r in zip(frame["method"], done, strict=True) if not _is_reference(r.spec)})
     order = ["task", "method", "compression", "seed"]
     return Observations(
         pruned=pruned.sort_values(order, ignore_index=True),
@@ -98,6 +97,11 @@ def observe(results: Iterable[RunResult], *, methods: Sequence[str] = ()) -> Obs
         metrics=METRICS | _further_metrics(done),
         task_specs={task: r.spec.task for task, r in zip(frame["task"], done, strict=True)},
     )
+
+
+def _is_reference(spec: RunSpec) -> bool:
+    """Whether a run is a control of its own, of no method."""
+    return spec.is_control and spec.method == spec.control.method
 
 
 def _further_metrics(results: Iterable[RunResult]) -> dict[str, Metric]:

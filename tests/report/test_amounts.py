@@ -8,11 +8,17 @@ from shrinkbench.report.layer_figures import weight_figure
 from shrinkbench.report.leaderboard import write_leaderboard
 from shrinkbench.report.page.payload import build_payload
 from shrinkbench.report.pitfalls.orders import wide_seed_spread
-from shrinkbench.report.result_tables import all_tables, latency_table, result_tables
-from shrinkbench.report.statistics.compare import at_equal, curves, default_levels, pairwise
+from shrinkbench.report.result_tables import all_tables, latency_table, pairwise_table, result_tables
+from shrinkbench.report.statistics.compare import (
+    at_equal,
+    at_equal_budget,
+    curves,
+    default_levels,
+    pairwise,
+)
 from shrinkbench.report.statistics.fairness import common_set_ups
 from shrinkbench.report.statistics.observations import observe
-from shrinkbench.spec import ChannelFraction, FractionPerLayer, PublishedWidths
+from shrinkbench.spec import ChannelFraction, Compression, FractionPerLayer, PublishedWidths
 from shrinkbench.spec.measures import Latency
 
 TASK = "cifar10 / resnet20"
@@ -129,3 +135,21 @@ def test_seeds_that_disagree_are_told_by_amount():
 
     (found,) = wide_seed_spread(observe(runs(SLIMMING, SIXTY, accuracy=accuracy)))
     assert found.finding.startswith("network_slimming at 60% of channels gives between")
+
+
+def test_who_falls_short_of_a_compression_is_not_compared_at_it(results):
+    short = [
+        made.model_copy(update={"size": made.size.model_copy(update={"compression": 2.5})})
+        for made in runs(method("masks of its own", "other"), Compression(ratio=4), accuracy=lambda _: 0.99)
+    ]
+    other = runs(METHODS["random"], Compression(ratio=4))
+    observations = observe([*results, *short, *other])
+    (table,) = result_tables(observations, "top1")
+    column = table.columns.index("4×")
+    cells = {row[0].text: row[column] for row in table.rows}
+    assert cells["masks of its own"].text == "99.00 ± 0.00 (2.5×)"
+    assert [name for name, cell in cells.items() if cell.best] == ["global_magnitude"]
+    pairs = pairwise(observations)
+    assert set(zip(pairs["first"], pairs["second"], strict=True)) == {("global_magnitude", "random")}
+    assert "3 runs that fell short" in pairwise_table(observations).caption
+    assert not (at_equal_budget(observations)["method"] == "masks of its own").any()

@@ -100,6 +100,21 @@ def test_the_page_draws_every_control_and_starts_curves_at_their_own(observation
     assert starts == {"global_magnitude": 0.833, "snip": 0.167}
 
 
+def test_the_page_tells_changes_run_by_run():
+    """Of three seeds that differ much, one has no control: it has no change either."""
+    made = [
+        make_result(
+            make_spec(compression=float(c), seed=seed),
+            accuracy=lambda spec, top1=top1: top1 + spec.seed / 10,
+        )
+        for c, top1 in ((1, 0.5), (4, 0.4))
+        for seed in (0, 1, 2)
+        if (c, seed) != (1, 2)
+    ]
+    curve = build_payload(made, observe(made), [])["curves"][TASK]["global_magnitude"]["top1"]
+    assert (curve["start"], curve["mean"], curve["change"]) == (0.55, [0.5], [-0.1])
+
+
 def test_the_leaderboard_judges_by_the_own_control(tmp_path):
     store = write_store(tmp_path / "store", RESULTS)
     text = write_leaderboard([store.root], tmp_path / "board").index.read_text(encoding="utf-8")

@@ -24,12 +24,14 @@ from shrinkbench.report.statistics.compare import Curve, curve_summaries, curves
 from shrinkbench.report.statistics.observations import Observations, aggregate, observe
 from shrinkbench.report.tables import achieved_text, amount_text, plus_minus
 from shrinkbench.results.bundle import Bundle, read_source, verify, write_bundle
+from shrinkbench.results.labels import digest_once, label_runs, recipe_labels, task_variants
 from shrinkbench.results.store import Problem
+from shrinkbench.spec import CLASSIFICATION, RunSpec
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One method of one bundle on one task."""
+    """One method of one bundle on one task; ``weights`` also tell subsets of the data apart."""
 
     rank: int
     method: str
@@ -46,7 +48,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Board:
-    """The ranking of one task: same data (digest and test images) and same network."""
+    """The ranking of one task: same data (digest and test images), network and objective."""
 
     title: str
     data: str
@@ -65,6 +67,8 @@ class Place(NamedTuple):
     network: str
     version: int
     source: str
+    objective: str
+    measures: str
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ class _Candidate:
     bundle: Bundle
     observations: Observations
     task: str
+    spec: RunSpec
     method: str
     curves: tuple[Curve, ...]
     cells: pd.DataFrame
@@ -147,9 +152,13 @@ def _candidates(bundle: Bundle) -> list[tuple[Place, _Candidate]]:
         spec = specs[rows[task, method]]
         images = str(spec.data.test_images or "all")
         network = (spec.model.name, spec.model.version, spec.model.source or "")
-        place = Place(spec.data.name, spec.data.revision, images, *network)
+        objective = spec.task.objective
+        learned = (objective.name, digest_once(objective))
+        place = Place(spec.data.name, spec.data.revision, images, *network, *learned)
         own = cells[(cells["task"] == task) & (cells["method"] == method)]
-        candidate = _Candidate(bundle, observations, task, method, tuple(members), own, within[task, method])
+        candidate = _Candidate(
+            bundle, observations, task, spec, method, tuple(members), own, within[task, method]
+        )
         found.append((place, candidate))
     return found
 
@@ -160,9 +169,18 @@ def _board(place: Place, candidates: Sequence[_Candidate], problems: Mapping[str
     scored = [(_area(c, low, high), c) for c in candidates]
     scored.sort(key=lambda s: (-s[0].mean if s[0].n else math.inf, s[1].method, s[1].bundle.digest))
     amounts = amounts_of(pd.concat([c.cells for c in candidates]))
+    specs = [c.spec for _, c in scored]
+    variants = task_variants(spec.task for spec in specs)
+    recipes = recipe_labels(spec.recipe for spec in specs)
     entries = tuple(
-        _entry(rank, area, c, tuple(amounts), problems[c.bundle.digest])
-        for rank, (area, c) in enumerate(scored, start=1)
+        _entry(
+            (rank, label.method, ", ".join(variants[c.spec.task]), recipes[c.spec.recipe]),
+            area,
+            c,
+            tuple(amounts),
+            problems[c.bundle.digest],
+        )
+        for rank, ((area, c), label) in enumerate(zip(scored, label_runs(specs), strict=True), start=1)
     )
     data = f"data digest {place.revision[:12]}, {place.images} test images"
     if not place.version:
@@ -171,6 +189,8 @@ def _board(place: Place, candidates: Sequence[_Candidate], problems: Mapping[str
         data += f", version {place.version} of the network"
     if place.source:
         data += f", code of the network {place.source[:12]}"
+    if place.measures != digest_once(CLASSIFICATION):
+        data += f", objective {place.objective} {place.measures[:6]}"
     texts = tuple(amount_text(amount, target) for amount, target in amounts.items())
     return Board(f"{place.dataset} / {place.network}", data, low, high, texts, entries)
 
@@ -186,9 +206,14 @@ def _area(candidate: _Candidate, low: float, high: float) -> stats.Summary:
 
 
 def _entry(
-    rank: int, area: stats.Summary, candidate: _Candidate, amounts: Sequence[str], problems: Sequence[str]
+    head: tuple[int, str, str, str],
+    area: stats.Summary,
+    candidate: _Candidate,
+    amounts: Sequence[str],
+    problems: Sequence[str],
 ) -> Entry:
-    rows = _own_rows(candidate)
+    """The entry of ``candidate``; ``head`` is its rank, method, variant of the task and recipe."""
+    rank, method, variant, recipe = head
     cells = {
         r.amount: plus_minus(r.top1, r.top1_std, percent=True)
         + achieved_text(r.compression_target, r.compression)
@@ -196,12 +221,12 @@ def _entry(
     }
     return Entry(
         rank=rank,
-        method=candidate.method,
+        method=method,
         bundle=candidate.bundle.name,
         link=f"{_folder(candidate.bundle)}/index.html#curves",
-        weights=str(rows["weights"].iloc[0]),
-        recipe=", ".join(sorted(rows["recipe"].unique())),
-        seeds=int(rows["seed"].nunique()),
+        weights=variant or candidate.spec.weights.name,
+        recipe=recipe,
+        seeds=int(_own_rows(candidate)["seed"].nunique()),
         area=plus_minus(area.mean, area.std, percent=True),
         within=f"{candidate.within:.3g}×" if math.isfinite(candidate.within) else "no control",
         accuracies=tuple(cells.get(amount, "–") for amount in amounts),

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from shrinkbench.report.statistics import tests as stats
-from shrinkbench.report.statistics.compare import curve_summaries, pairwise, records, references
+from shrinkbench.report.statistics.compare import curve_summaries, on_target, pairwise, records, references
 from shrinkbench.report.statistics.observations import METRICS, Metric, Observations, aggregate
 from shrinkbench.report.tables import (
     Cell,
@@ -38,7 +38,8 @@ def amounts_of(cells: pd.DataFrame) -> dict[str, float]:
 def result_tables(observations: Observations, metric: str) -> list[Table]:
     """One table per task: controls and methods by amount, mean ± sample standard deviation, best in bold.
 
-    Where amounts are no compressions, what was achieved stands beside and nothing is the best of a column.
+    Where what was achieved does not follow from the amount, it stands beside. The best of a column is among
+    those that reached the compression it is about.
     """
     kind = observations.metrics[metric]
     pruned, controls = aggregate(observations.pruned, [metric]), aggregate(observations.control, [metric])
@@ -62,14 +63,15 @@ def _result_table(
     amounts = amounts_of(here)
     columns = {"mean": here[kind.column], "spread": here[f"{kind.column}_std"]}
     here = here.assign(**columns)
-    best = here.groupby("compression_target")["mean"].agg("max" if kind.higher_is_better else "min").to_dict()
+    fair = here[on_target(here)]
+    best = fair.groupby("compression_target")["mean"].agg("max" if kind.higher_is_better else "min").to_dict()
     entries = {
         (r.method, r.amount): Cell(
             plus_minus(r.mean, r.spread, percent=kind.percent)
             + achieved_text(r.compression_target, r.compression),
-            best=bool(r.mean == best.get(r.compression_target)),
+            best=bool(reached and r.mean == best.get(r.compression_target)),
         )
-        for r in records(here)
+        for r, reached in zip(records(here), on_target(here), strict=True)
     }
     rows: list[tuple[Cell, ...]] = []
     for name, mean, spread in zip(
@@ -142,13 +144,17 @@ def pairwise_table(observations: Observations, *, task: str | None = None) -> Ta
     """Every pair of methods: difference, interval, effect, superiority and corrected p-values."""
     rows = tuple(_pair(r) for r in records(pairwise(observations, task=task)))
     where = task or "all tasks"
-    beside = observations.pruned["compression_target"].isna().any()
+    asked = observations.pruned.dropna(subset=["compression_target"])
+    beside = len(asked) < len(observations.pruned)
+    short = len(asked) - int(on_target(asked).sum())
     return Table(
         name=f"pairs-{slug(where)}",
         caption=f"Pairs of methods on {where}, paired by dataset, network, weights, compression and seed: "
         "first minus second in points of top-1 with 95 % interval, effect size d_z, probability of "
         "superiority, p after Holm's correction (paired t-test, Wilcoxon's signed-rank test), n independent "
-        "units (cells)." + (" Amounts that are no compressions make no pairs." if beside else ""),
+        "units (cells)."
+        + (" Amounts that are no compressions make no pairs." if beside else "")
+        + (f" {short} runs that fell short of the compression asked for make no pairs." if short else ""),
         columns=("first", "second", "points", "95 % interval", "d_z", "superiority", "p (t)", "p (rank)", "n"),
         rows=rows,
         stubs=2,

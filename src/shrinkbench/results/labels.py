@@ -142,19 +142,25 @@ def _label_kinds(specs: Sequence[RunSpec]) -> list[tuple[RunLabel, RunSpec]]:
 
 def task_labels(tasks: Iterable[TaskSpec]) -> dict[TaskSpec, str]:
     """Dataset and network, and whatever else tells tasks of that name apart: subset, weights, or a digest."""
+    parts = task_variants(tasks)
+    labels = {t: " / ".join([f"{t.data.name} / {t.model.name}", *more]) for t, more in parts.items()}
+    return _unlike(labels, " / ")
+
+
+def task_variants(tasks: Iterable[TaskSpec]) -> dict[TaskSpec, list[str]]:
+    """What tells tasks of one dataset and network apart, in words; nothing where there is one task."""
     named: dict[str, list[TaskSpec]] = defaultdict(list)
-    for task in tasks:
+    for task in dict.fromkeys(tasks):
         named[f"{task.data.name} / {task.model.name}"].append(task)
-    labels: dict[TaskSpec, str] = {}
-    for name, members in named.items():
+    variants: dict[TaskSpec, list[str]] = {}
+    for members in named.values():
         recipes = recipe_labels([task.weights.recipe for task in members if task.weights.recipe])
 
         def weights(task: TaskSpec, recipes: Mapping[Recipe, str] = recipes) -> str:
             return recipes[task.weights.recipe] if task.weights.recipe else task.weights.name
 
-        parts = _tell_apart(members, (_objective, _subset, weights))
-        labels |= {task: " / ".join([name, *parts[task]]) for task in members}
-    return _unlike(labels, " / ")
+        variants |= _tell_apart(members, (_objective, _subset, weights))
+    return variants
 
 
 def _objective(task: TaskSpec) -> str:

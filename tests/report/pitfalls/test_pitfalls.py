@@ -127,6 +127,15 @@ def test_unequal_recipes_are_found():
     assert "60 epochs" in pitfalls[0].finding
 
 
+def test_unequal_recipes_of_one_name_are_told_apart():
+    faster = FINETUNE.model_copy(update={"learning_rate": 3.0000001e-4})
+    results = make_results(methods=["global_magnitude"], pairs=ONE_PAIR)
+    results += make_results(methods=["layerwise_magnitude"], pairs=ONE_PAIR, recipe=faster)
+    (pitfall,) = found(results)
+    assert "learning_rate 0.0003)" in pitfall.finding
+    assert "learning_rate 0.00030000001)" in pitfall.finding
+
+
 def test_every_method_under_every_recipe_is_equal():
     longer = FINETUNE.model_copy(update={"name": "long", "epochs": 60})
     results = make_results(methods=TWO, pairs=ONE_PAIR)

@@ -13,7 +13,7 @@ import pandas as pd
 from shrinkbench.plotting import series_styles
 from shrinkbench.report.pitfalls import Pitfall
 from shrinkbench.report.result_tables import amounts_of
-from shrinkbench.report.statistics.compare import groups, records, references
+from shrinkbench.report.statistics.compare import groups, own_controls, records, references
 from shrinkbench.report.statistics.observations import AXES, Observations, aggregate
 from shrinkbench.report.tables import achieved_text, amount_text
 from shrinkbench.results.labels import RunLabel, label_runs
@@ -77,6 +77,7 @@ def _curves(
         for cell, rows in _cells(observations, *columns)
     }
     starts = {metric: references(observations, metric) for metric in metrics}
+    changes = {metric: _changes(observations, metric) for metric in metrics}
     found: dict[str, Any] = {}
     for (task, method), part in groups(cells, "task", "method"):
         curve: dict[str, Any] = {
@@ -89,6 +90,7 @@ def _curves(
             curve[metric] = {
                 "start": number(start.mean if start else None),
                 "mean": rounded(part[metric]),
+                "change": [number(changes[metric].get((task, method, amount))) for amount in part["amount"]],
                 "std": rounded(part[f"{metric}_std"]),
                 "low": rounded(part[f"{metric}_low"]),
                 "high": rounded(part[f"{metric}_high"]),
@@ -97,6 +99,13 @@ def _curves(
         curve["seed_x"] = {axis: [seeds[task, method, a][axis] for a in part["amount"]] for axis in axes}
         found.setdefault(task, {})[method] = curve
     return found
+
+
+def _changes(observations: Observations, metric: str) -> dict[Any, float]:
+    """Mean difference of the runs of each cell from their own controls; runs without one are left out."""
+    change = observations.pruned[metric].astype(float) - own_controls(observations, metric)
+    rows = observations.pruned.assign(change=change)
+    return dict(rows.groupby(["task", "method", "amount"])["change"].mean())
 
 
 def _controls(observations: Observations, metrics: Sequence[str]) -> dict[str, Any]:

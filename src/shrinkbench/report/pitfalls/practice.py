@@ -11,9 +11,9 @@ import pandas as pd
 from shrinkbench.report.pitfalls.finding import Pitfall, and_more, mean, points
 from shrinkbench.report.statistics.compare import groups
 from shrinkbench.report.statistics.observations import Observations
-from shrinkbench.results.labels import distinct_runs
+from shrinkbench.results.labels import distinct_runs, recipe_labels
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import MethodSpec, Recipe
+from shrinkbench.spec import Recipe
 
 BEST_OF_EPOCHS_GAIN = 0.01
 
@@ -49,30 +49,31 @@ def unequal_budgets(results: Sequence[RunResult], observations: Observations) ->
     rows = observations.pruned
     for task in observations.tasks:
         here = rows[rows["task"] == task]
-        recipes: dict[MethodSpec, set[Recipe]] = defaultdict(set)
-        for key in here["key"]:
-            recipes[specs[key].method].add(specs[key].recipe)
-        pairs = itertools.combinations(sorted(recipes, key=lambda method: method.name), 2)
+        recipes: dict[str, set[Recipe]] = defaultdict(set)
+        for key, method in zip(here["key"], here["method_alone"], strict=True):
+            recipes[method].add(specs[key].recipe)
+        pairs = itertools.combinations(sorted(recipes), 2)
         differing = [(a, b) for a, b in pairs if not recipes[a] & recipes[b]]
         if not differing:
             yield from _unequal_epochs(here, task, {key: specs[key].recipe for key in here["key"]})
             continue
         a, b = differing[0]
+        names = recipe_labels(recipes[a] | recipes[b])
         yield Pitfall(
             kind="unequal-budgets",
             title="Methods were trained on different budgets",
             where=task,
             finding=(
-                f"{a.name} was trained by {_named(recipes[a])}, {b.name} by "
-                f"{_named(recipes[b])}{and_more(len(differing), 'pair')}."
+                f"{a} was trained by {_named(recipes[a], names)}, {b} by "
+                f"{_named(recipes[b], names)}{and_more(len(differing), 'pair')}."
             ),
             advice="Compare at equal training budget, or give every method each budget.",
         )
     yield from _idle_control(observations)
 
 
-def _named(recipes: Iterable[Recipe]) -> str:
-    return " and ".join(sorted(f"{r.name} ({r.epochs} epochs, batch {r.batch_size})" for r in recipes))
+def _named(recipes: Iterable[Recipe], names: Mapping[Recipe, str]) -> str:
+    return " and ".join(sorted(f"{names[r]} ({r.epochs} epochs, batch {r.batch_size})" for r in recipes))
 
 
 def _unequal_epochs(rows: pd.DataFrame, task: str, recipes: Mapping[str, Recipe]) -> Iterator[Pitfall]:

@@ -64,7 +64,7 @@ function series(data, options) {
     curve.amount.forEach((amount, i) => {
       const x = (curve[options.axis] || [])[i], y = values.mean[i];
       if (x !== null && x !== undefined && y !== null && y !== undefined) {
-        points.push({ x, y, std: values.std[i], low: values.low[i], high: values.high[i], n: curve.n[i], amount, speed: (curve.theoretical_speedup || [])[i],
+        points.push({ x, y, change: values.change[i], std: values.std[i], low: values.low[i], high: values.high[i], n: curve.n[i], amount, speed: (curve.theoretical_speedup || [])[i],
           size: (curve.compression || [])[i], seeds: values.seeds[i], seedX: curve.seed_x[options.axis][i] });
       }
     });
@@ -152,8 +152,8 @@ function describe(place, context) {
   const rows = [`${show(p.y, metric).replace(" %", "")}${spread}${metric.percent ? " %" : ""} (n = ${p.n})`];
   if (p.size !== undefined && p.size !== null) rows.push(`compression ${+p.size.toFixed(2)}× (asked: ${p.amount})`);
   if (p.speed !== undefined && p.speed !== null) rows.push(`theoretical speedup ${+p.speed.toFixed(2)}×`);
-  if (line.start !== null && metric.percent) {
-    const change = 100 * (p.y - line.start);
+  if (p.change !== null && p.change !== undefined && metric.percent) {
+    const change = 100 * p.change;  // run by run: another mean than that of all controls where a seed has none
     rows.push(`${change >= 0 ? "+" : "−"}${Math.abs(change).toFixed(2)} points from its control`);
   }
   return { name: line.method.name, rows };

@@ -1,18 +1,11 @@
 """Pruning methods: structure x scoring x allocation x scheduling x fine-tuning."""
 
 from shrinkbench.pruning.allocations.rules import ALLOCATIONS
+from shrinkbench.pruning.amounts import amount_of, checked_amount, fraction_of_layers, steps_to
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.during_training import hook_for, training_hook
 from shrinkbench.pruning.finetunings import FINETUNINGS, Finetuning, restart
-from shrinkbench.pruning.masking import (
-    amount_of,
-    budget,
-    fraction_of_layers,
-    prunable_names,
-    prune,
-    prune_once,
-    steps_to,
-)
+from shrinkbench.pruning.masking import budget, prunable_names, prune, prune_once
 from shrinkbench.pruning.masks import Masks, Upholder, save_tensors
 from shrinkbench.pruning.method import (
     METHODS,
@@ -45,6 +38,7 @@ __all__ = [
     "Upholder",
     "amount_of",
     "budget",
+    "checked_amount",
     "decides",
     "fraction_of_layers",
     "hook_for",

@@ -25,12 +25,12 @@ from shrinkbench.network.probe import (
 from shrinkbench.network.view import Batches, Loss
 from shrinkbench.pruning.allocations.per_layer import counts_per_layer, keep_of_all
 from shrinkbench.pruning.allocations.rules import keep_counts
+from shrinkbench.pruning.amounts import amount_of, checked_compression, steps_to, takes_no_share
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import METHODS, PruningMethod
 from shrinkbench.pruning.units import Grouping, Keep, Scores, UnitScores
 from shrinkbench.spec import UNPRUNED, Amount, ChannelFraction, Compression, FractionPerLayer
-from shrinkbench.spec.amount import ratio_of
 
 
 def prunable_names(
@@ -78,7 +78,7 @@ def _weights_to_keep(module: nn.Module, names: Sequence[str], compression: float
 
     The first may be negative: structures whose units hold more than prunable weights can still reach it.
     """
-    _checked_compression(compression)
+    checked_compression(compression)
     parameters = dict(module.named_parameters())
     total = sum(p.numel() for p in parameters.values())
     fixed = total - sum(parameters[name].numel() for name in names)
@@ -153,65 +153,6 @@ def prune(
     return masks or Masks({})
 
 
-def steps_to(method: PruningMethod, amount: Amount) -> tuple[Amount, ...]:
-    """The amounts on the way to ``amount``, which is the last."""
-    if not isinstance(amount, Compression):
-        if method.schedule.rounds != 1:
-            ratio_of(amount)  # says that several rounds need a compression
-        return (amount,)
-    return tuple(Compression(ratio=ratio) for ratio in method.schedule(amount.ratio))
-
-
-def amount_of(
-    method: PruningMethod,
-    *,
-    compression: float | None = None,
-    fraction_per_layer: float | None = None,
-    channels: float | None = None,
-) -> Amount:
-    """How much ``method`` is to prune, said in exactly one way."""
-    said = {
-        "compression": compression,
-        "fraction_per_layer": fraction_per_layer,
-        "channels": channels,
-    }
-    given = [name for name, value in said.items() if value is not None]
-    if method.amount is not None:
-        if given and (given != ["compression"] or compression != 1):
-            raise ShrinkbenchError(
-                f"'{method.name}' prunes {method.amount.label} by its name, so that "
-                f"{given[0]}={said[given[0]]:g} has no say; leave it out"
-            )
-        return UNPRUNED if given else method.amount
-    if len(given) != 1:
-        raise ShrinkbenchError(
-            f"how much '{method.name}' is to prune is said {'in several ways' if given else 'nowhere'}; give "
-            "one of compression, fraction per layer and channels"
-        )
-    if compression is not None:
-        return _checked_compression(compression)
-    fraction = fraction_per_layer if fraction_per_layer is not None else channels
-    if not (isinstance(fraction, int | float) and 0 < fraction < 1):
-        raise ShrinkbenchError(f"{given[0]} = {fraction!r} is not a fraction above 0 and below 1")
-    if channels is not None:
-        return ChannelFraction(fraction=channels)
-    return fraction_of_layers(method, fraction)
-
-
-def _checked_compression(ratio: float) -> Compression:
-    if not (isinstance(ratio, int | float) and math.isfinite(ratio) and ratio >= 1):
-        raise ShrinkbenchError(
-            f"compression {ratio!r} is not a finite number of at least 1 (original / kept parameters)"
-        )
-    return Compression(ratio=ratio)
-
-
-def fraction_of_layers(method: PruningMethod, fraction: float) -> FractionPerLayer:
-    """The ``fraction`` of every layer, as ``method`` means it."""
-    how = method.per_layer
-    return FractionPerLayer(fraction=fraction, rounding=how.rounding, projections=how.projections)
-
-
 def prune_once(
     module: nn.Module,
     method: PruningMethod,
@@ -282,12 +223,8 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
     found = scored(method, ctx) if scores is None or method.like is not None else scores
     if isinstance(found, Masks):
         ignored = {"structure", "allocation"}.intersection(method.imposed)
-        stated = isinstance(ctx.amount, FractionPerLayer | ChannelFraction)
-        if stated and method.like is None:
-            raise ShrinkbenchError(
-                f"'{method.name}' decides itself how much goes where, so that {ctx.amount.label} cannot be "
-                "asked of it; give a compression or choose another method"
-            )
+        if method.like is None and isinstance(ctx.amount, FractionPerLayer | ChannelFraction):
+            raise takes_no_share(method, ctx.amount)
         if ignored and not method.decides:
             raise ShrinkbenchError(
                 f"'{method.name}' would change nothing: the score '{method.score.__name__}' returns masks and "

@@ -84,8 +84,8 @@ def hook_for(
     checked_amount(chosen, amount)
     if epochs < 1 or steps_per_epoch < 1:
         raise ShrinkbenchError(
-            f"'{chosen.name}' prunes while it trains (schedule {chosen.schedule.name}), and a training of {epochs} "
-            f"epochs with {steps_per_epoch} steps has no time for it; train for one epoch at least"
+            f"'{chosen.name}' prunes while it trains (schedule {chosen.schedule.name}), and a training of "
+            f"{epochs} epochs with {steps_per_epoch} steps has no time for it; train for one epoch at least"
         )
     names = prunable_names(
         module, input_shape=input_shape, prune_classifier=prune_classifier, prune_biases=prune_biases

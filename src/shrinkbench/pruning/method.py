@@ -310,7 +310,7 @@ def _entry_of(score: Score, entry: ScoreEntry, *, method: str, said: bool) -> Sc
         )
     if entry.version not in (1, known.version):
         raise ShrinkbenchError(
-            f"the score '{score.__name__}' of method '{method}' is said to be of version {entry.version}, and was "
-            f"{known.version}; say its version in the lowest decorator"
+            f"the score '{score.__name__}' of method '{method}' is said to be of version {entry.version}, and "
+            f"was {known.version}; say its version in the lowest decorator"
         )
     return known

@@ -154,8 +154,8 @@ def percent_named(name: str) -> PruningMethod | None:
         )
     if not (percent.isascii() and percent.isdecimal() and 0 < int(percent) < 100):
         raise ShrinkbenchError(
-            f"'{percent}' in method '{name}' is no whole percentage of units to remove; name 1 to 99, or give the "
-            "amount apart from the name"
+            f"'{percent}' in method '{name}' is no whole percentage of units to remove; name 1 to 99, or give "
+            "the amount apart from the name"
         )
     fraction = int(percent) / 100
     if method.per_layer.percent == "channels":

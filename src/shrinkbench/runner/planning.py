@@ -96,7 +96,7 @@ def _amounts(experiment: ExperimentSpec, method: PruningMethod) -> tuple[Amount,
     if method.amount is not None:
         controls = (UNPRUNED,) if 1 in experiment.compression else ()
         return (*controls, checked_amount(method, method.amount))
-    asked = (
+    asked: tuple[Amount, ...] = (
         *(Compression(ratio=ratio) for ratio in experiment.compression),
         *(fraction_of_layers(method, fraction) for fraction in experiment.fraction_per_layer),
         *(ChannelFraction(fraction=fraction) for fraction in experiment.channels),
@@ -119,11 +119,11 @@ def _refuse_idle_amounts(experiment: ExperimentSpec, methods: Sequence[PruningMe
 
 
 def _refuse_twins(experiment: ExperimentSpec, methods: Sequence[tuple[PruningMethod, MethodSpec]]) -> None:
-    """Refuse two names of one grid for one method and amount: what is done is compared, not what it is called."""
+    """Refuse two names of one grid for one method and amount: compared is what is done."""
     seen: dict[tuple[MethodSpec, Amount | None], str] = {}
     for name, (method, value) in zip(experiment.method, methods, strict=True):
         unnamed = value.model_copy(update={"base": "", "changed": ()})
-        amounts = [amount for amount in _amounts(experiment, method) if amount != UNPRUNED]
+        amounts: list[Amount | None] = [amount for amount in _amounts(experiment, method) if amount != UNPRUNED]
         for amount in amounts or [method.amount]:
             twin = seen.setdefault((unnamed, amount), name)
             if twin != name:

@@ -79,8 +79,8 @@ def check_source(registry: Registry[Any], spec: DataSpec | ModelSpec | ExtraSpec
     """Refuse a name whose code from outside this package is not what the run's key says."""
     if registry.source(spec.name) != spec.source:
         raise ShrinkbenchError(
-            f"the code of the {registry.kind} '{spec.name}' is not what it was when the run was planned; give the "
-            "sweep again, so that the run is planned anew"
+            f"the code of the {registry.kind} '{spec.name}' is not what it was when the run was planned; give "
+            "the sweep again, so that the run is planned anew"
         )
 
 

@@ -119,9 +119,9 @@ def _importers(tree: ast.AST) -> set[str]:
 def _names_among(nodes: Iterable[ast.AST]) -> Iterator[str]:
     """Constants that could be names of modules."""
     for node in nodes:
-        if isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if all(part.isidentifier() for part in node.value.lstrip(".").split(".")):
-                yield node.value
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and all(part.isidentifier() for part in text.lstrip(".").split(".")):
+            yield text
 
 
 def _called(call: ast.Call) -> str:

@@ -290,3 +290,42 @@ def test_what_outside_code_makes_of_a_built_in_method_is_its_own():
     assert sources.pop("score") is not None
     assert set(sources.values()) == {None}
     assert changed == replace(changed, origin=None)
+
+
+ELSEWHERE = {
+    "plain": "import sys\nfrom pathlib import Path\n"
+    "sys.path.insert(0, str(Path(__file__).parent / 'lib'))\nimport far_away\n",
+    "late": "import sys\nfrom pathlib import Path\nsys.path.insert(0, str(Path(__file__).parent / 'lib'))\n"
+    "def use():\n    import far_away\n",
+    "looked_up": "import importlib\nNAME = 'near_by'\nmodule = importlib.import_module(NAME)\n",
+    "renamed": "from importlib import import_module as fetch\nmodule = fetch('near_by')\n",
+    "keyword": "import importlib\nmodule = importlib.import_module(name='near_by')\n",
+}
+
+
+@pytest.mark.parametrize("kind", ELSEWHERE)
+@pytest.mark.parametrize("edited", ["lib/far_away.py", "lib/behind.py", "near_by.py"])
+def test_code_that_is_found_by_other_ways_counts(tmp_path, kind, edited):
+    """From other folders than the plug-in's own, and by names that are put together."""
+    ask = """
+import sys
+sys.path[:0] = {path!r}
+from pathlib import Path
+from shrinkbench.sources import digest_of, load_file, origin_of_file
+file = Path({file!r})
+load_file(file)
+print(digest_of([origin_of_file(file)]))
+"""
+    digests = []
+    for number, text in enumerate(("x = 1\n", "x = 1\n", "x = 2\n")):
+        folder = tmp_path / str(number)
+        files = {"lib/far_away.py": "import behind\n", "lib/behind.py": "", "near_by.py": ""}
+        for name, content in {**files, edited: files[edited] + text, "plug.py": ELSEWHERE[kind]}.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(content)
+        command = [sys.executable, "-c", ask.format(path=sys.path, file=str(folder / "plug.py"))]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, env=dict(os.environ))
+        digests.append(done.stdout)
+    counts = edited.startswith("lib/") == (kind in ("plain", "late"))
+    assert digests[0] == digests[1]
+    assert (digests[0] != digests[2]) == counts

@@ -36,6 +36,14 @@ def _canonical(name: str) -> str:
     return re.sub(r"[-_\s]", "", name.lower())
 
 
+def _listed(names: list[str], *, room: int = 180) -> str:
+    """As many names as have room, and how many there are in all."""
+    text = ", ".join(names)
+    if len(text) <= room:
+        return text
+    return f"{text[:room].rpartition(', ')[0]}, ... ({len(names)} in all)"
+
+
 class Registry(Generic[T]):
     """A mapping from names to entries that refuses duplicates and suggests near misses.
 
@@ -110,7 +118,7 @@ class Registry(Generic[T]):
         hint = (
             "did you mean " + " or ".join(f"'{n}'" for n in near) + "?"
             if near
-            else f"known {self.kind}s: {', '.join(sorted(self._entries))}"
+            else f"known {self.kind}s: {_listed(sorted(self._entries))}"
         )
         raise UnknownNameError(f"unknown {self.kind} '{name}'; {hint}")
 

@@ -132,3 +132,36 @@ def test_a_fraction_of_channels_is_taken_of_all_of_them(name):
 def test_a_variant_of_a_control_is_made_of_the_control():
     variant = METHODS.get("random@global_gradient[finetuning=none]")
     assert (variant.base, variant.changed) == ("random@global_gradient", ("finetuning",))
+
+
+@pytest.mark.parametrize(
+    ("spelling", "other"),
+    [
+        ("RANDOM@Global-Magnitude", "random@global_magnitude"),
+        ("random @ global_magnitude", "random@global_magnitude"),
+        ("filter_l1[finetuning=none]:30", "filter_l1:30[finetuning=none]"),
+        ("random@filter_l1[finetuning=none]:30", "random@filter_l1:30[finetuning=none]"),
+        ("network_slimming[finetuning=scratch-b]:070", "network_slimming:70[finetuning=scratch-b]"),
+    ],
+)
+def test_spellings_of_a_name_are_one_method(spelling, other):
+    one, two = METHODS.get(spelling), METHODS.get(other)
+    assert (one.spec, one.amount, one.name) == (two.spec, two.amount, two.name)
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("lottery_ticket[finetuning=none,finetuning=continue]", "names its finetuning twice"),
+        ("filter_l1:5.5", r"'5\.5' in method 'filter_l1:5\.5' is no whole percentage"),
+        ("filter_l1:0", "name 1 to 99"),
+        ("filter_l1:100", "name 1 to 99"),
+        ("filter_l1:\u0663\u0660", "name 1 to 99"),
+        ("filter_l1:30[finetuning=none]:40", "says twice how much is pruned"),
+        ("no such method at all", r"known pruning methods: .* in all\)"),
+    ],
+)
+def test_names_that_say_nothing_true_are_told_in_a_sentence(name, sentence):
+    with pytest.raises(ShrinkbenchError, match=sentence) as caught:
+        METHODS.get(name)
+    assert len(str(caught.value)) < 300

@@ -1,7 +1,7 @@
 """Pruning methods: structure x scoring x allocation x scheduling x fine-tuning."""
 
 from shrinkbench.pruning.allocations.rules import ALLOCATIONS
-from shrinkbench.pruning.amounts import amount_of, budget, fraction_of_channels, fraction_of_layers, steps_to
+from shrinkbench.pruning.amounts import amount_of, budget, check_amount, fraction_of_layers, steps_to
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.during_training import hook_for, training_hook
 from shrinkbench.pruning.finetunings import FINETUNINGS, Finetuning, restart
@@ -38,8 +38,8 @@ __all__ = [
     "Upholder",
     "amount_of",
     "budget",
+    "check_amount",
     "decides",
-    "fraction_of_channels",
     "fraction_of_layers",
     "hook_for",
     "load_entry_points",

@@ -1,9 +1,10 @@
-"""How much is pruned: said in one way, and turned into steps and into weights to keep."""
+"""How much a method is to prune: said in one way that it takes, and turned into steps and weights to keep."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 
 from torch import nn
 
@@ -11,6 +12,7 @@ from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.pruning.method import PruningMethod
 from shrinkbench.spec import UNPRUNED, Amount, ChannelFraction, Compression, FractionPerLayer
 from shrinkbench.spec.amount import ratio_of
+from shrinkbench.spec.axes import CHANNELS
 
 
 def amount_of(
@@ -20,7 +22,7 @@ def amount_of(
     fraction_per_layer: float | None = None,
     channels: float | None = None,
 ) -> Amount:
-    """How much ``method`` is to prune, said in exactly one way."""
+    """How much ``method`` is to prune, said in exactly one way that it takes."""
     said = {
         "compression": compression,
         "fraction_per_layer": fraction_per_layer,
@@ -28,12 +30,14 @@ def amount_of(
     }
     given = [name for name, value in said.items() if value is not None]
     if method.amount is not None:
-        if given and (given != ["compression"] or compression != 1):
+        idle = next((name for name in given if name != "compression" or _number(compression) != 1), None)
+        if idle is not None:
+            number = _number(said[idle])
             raise ShrinkbenchError(
                 f"'{method.name}' prunes {method.amount.label} by its name, so that "
-                f"{given[0]}={said[given[0]]:g} has no say; leave it out"
+                f"{idle}={repr(said[idle]) if number is None else format(number, 'g')} has no say; leave it out"
             )
-        return UNPRUNED if given else method.amount
+        return UNPRUNED if given else check_amount(method, method.amount)
     if len(given) != 1:
         raise ShrinkbenchError(
             f"how much '{method.name}' is to prune is said {'in several ways' if given else 'nowhere'}; give "
@@ -41,37 +45,69 @@ def amount_of(
         )
     if compression is not None:
         return check_compression(compression)
-    fraction = fraction_per_layer if fraction_per_layer is not None else channels
-    if not (isinstance(fraction, int | float) and 0 < fraction < 1):
-        raise ShrinkbenchError(f"{given[0]} = {fraction!r} is not a fraction above 0 and below 1")
-    if channels is not None:
-        return fraction_of_channels(method, channels)
-    return fraction_of_layers(method, fraction)
+    fraction = _number(said[given[0]])
+    if fraction is None or not 0 < fraction < 1:
+        raise ShrinkbenchError(f"{given[0]} = {said[given[0]]!r} is not a fraction above 0 and below 1")
+    stated = fraction_of_layers(method, fraction) if channels is None else ChannelFraction(fraction=fraction)
+    return check_amount(method, stated)
 
 
 def check_compression(ratio: float) -> Compression:
     """``ratio`` as an amount; raises ``ShrinkbenchError`` where it is none."""
-    if not (isinstance(ratio, int | float) and math.isfinite(ratio) and ratio >= 1):
+    number = _number(ratio)
+    if number is None or not (math.isfinite(number) and number >= 1):
         raise ShrinkbenchError(
             f"compression {ratio!r} is not a finite number of at least 1 (original / kept parameters)"
         )
-    return Compression(ratio=ratio)
+    return Compression(ratio=number)
 
 
-def fraction_of_channels(method: PruningMethod, fraction: float) -> ChannelFraction:
-    """The ``fraction`` of all channels; refused where ``method`` removes something else."""
-    if not method.spec.structure.counts_channels:
-        raise ShrinkbenchError(
-            f"'{method.name}' removes units of structure '{method.structure.name}', which are no channels; "
-            "give compression or fraction_per_layer, or choose a method over channels or filters"
-        )
-    return ChannelFraction(fraction=fraction)
+def _number(value: object) -> float | None:
+    """``value`` as a number, those of numpy included; truth values are none."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return None
+    return float(str(value)) if type(value).__module__ == "numpy" else float(value)  # 0.3 in any precision
 
 
 def fraction_of_layers(method: PruningMethod, fraction: float) -> FractionPerLayer:
     """The ``fraction`` of every layer, as ``method`` means it."""
     how = method.per_layer
     return FractionPerLayer(fraction=fraction, rounding=how.rounding, projections=how.projections)
+
+
+def check_amount(method: PruningMethod, amount: Amount) -> Amount:
+    """``amount``, or an error where ``method`` cannot prune by an amount of its kind."""
+    steps_to(method, amount)
+    if not isinstance(amount, FractionPerLayer | ChannelFraction):
+        return amount
+    if isinstance(amount, ChannelFraction) and method.structure.unit not in CHANNELS:
+        raise ShrinkbenchError(
+            f"'{method.name}' removes units of structure '{method.structure.name}', which are no channels; "
+            "give compression or fraction_per_layer, or choose a method over channels or filters"
+        )
+    if method.structure.one_per_layer:
+        raise ShrinkbenchError(
+            f"'{method.name}' has one unit in each layer, and one stays in each, so that {amount.label} would "
+            "remove nothing; give a compression"
+        )
+    if method.like is not None:
+        check_amount(method.like, amount)
+    elif "allocation" in method.decides:
+        raise takes_no_share(method, amount)
+    elif "allocation" in method.changed:
+        raise ShrinkbenchError(
+            f"{amount.label} says what goes where, so that the allocation of '{method.name}' would change "
+            "nothing; leave it out, or give a compression"
+        )
+    return amount
+
+
+def takes_no_share(method: PruningMethod, amount: Amount) -> ShrinkbenchError:
+    """Why a method that returns masks takes no share of layers or channels."""
+    return ShrinkbenchError(
+        f"'{method.name}' decides itself how much goes where, so that {amount.label} cannot be asked of it; "
+        "give a compression or choose another method"
+    )
 
 
 def steps_to(method: PruningMethod, amount: Amount) -> tuple[Amount, ...]:

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.view import Batches, Loss
-from shrinkbench.pruning.amounts import amount_of, steps_to
+from shrinkbench.pruning.amounts import amount_of, check_amount
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masking import prunable_names, prune_once, scored
 from shrinkbench.pruning.masks import Masks
@@ -81,7 +81,12 @@ def hook_for(
         raise ShrinkbenchError(
             f"'{chosen.name}' does not prune during training (schedule {chosen.schedule.name}); use prune()"
         )
-    steps_to(chosen, amount)  # whether the schedule takes an amount of this kind
+    check_amount(chosen, amount)
+    if epochs < 1 or steps_per_epoch < 1:
+        raise ShrinkbenchError(
+            f"'{chosen.name}' prunes while it trains (schedule {chosen.schedule.name}), and a training of "
+            f"{epochs} epochs with {steps_per_epoch} steps has no time for it; train for one epoch at least"
+        )
     names = prunable_names(
         module, input_shape=input_shape, prune_classifier=prune_classifier, prune_biases=prune_biases
     )

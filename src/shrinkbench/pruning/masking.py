@@ -25,7 +25,7 @@ from shrinkbench.network.probe import (
 from shrinkbench.network.view import Batches, Loss
 from shrinkbench.pruning.allocations.per_layer import counts_per_layer, keep_of_all
 from shrinkbench.pruning.allocations.rules import keep_counts
-from shrinkbench.pruning.amounts import amount_of, budget_for, steps_to
+from shrinkbench.pruning.amounts import amount_of, budget_for, steps_to, takes_no_share
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import METHODS, PruningMethod
@@ -189,12 +189,8 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
     found = scored(method, ctx) if scores is None or method.like is not None else scores
     if isinstance(found, Masks):
         ignored = {"structure", "allocation"}.intersection(method.imposed)
-        stated = isinstance(ctx.amount, FractionPerLayer | ChannelFraction)
-        if stated and method.like is None:
-            raise ShrinkbenchError(
-                f"'{method.name}' decides itself how much goes where, so that {ctx.amount.label} cannot be "
-                "asked of it; give a compression or choose another method"
-            )
+        if method.like is None and isinstance(ctx.amount, FractionPerLayer | ChannelFraction):
+            raise takes_no_share(method, ctx.amount)
         if ignored and not method.decides:
             raise ShrinkbenchError(
                 f"'{method.name}' would change nothing: the score '{method.score.__name__}' returns masks and "

@@ -175,7 +175,7 @@ class PruningMethod:
                 name=schedule.name,
                 version=schedule.version,
                 source=sources["schedule"],
-                parameters=dict(schedule.parameters),
+                parameters=dict(schedule.numbers),
                 start=schedule.start,
                 rounds=schedule.rounds,
                 during=schedule.during is not None,
@@ -200,10 +200,11 @@ def resolve(spec: MethodSpec) -> PruningMethod:
         method = replace(method, finetuning=mode, changed=spec.changed)
     found = method.spec
     if found != spec:
-        fields = (name for name in MethodSpec.model_fields if getattr(found, name) != getattr(spec, name))
+        fields = [name for name in MethodSpec.model_fields if getattr(found, name) != getattr(spec, name)]
+        axes = [name for name in fields if name not in ("base", "changed")] or fields  # not what it is called
         raise ShrinkbenchError(
-            f"the method '{spec.name}' is not what it was when the run was planned: its {next(fields)} "
-            "differs; give the sweep again, so that the run is planned anew"
+            f"the method '{spec.name}' is not what it was when the run was planned: its {' and '.join(axes)} "
+            f"{'differ' if len(axes) > 1 else 'differs'}; give the sweep again, so that the run is planned anew"
         )
     return method
 
@@ -307,5 +308,10 @@ def _entry_of(score: Score, entry: ScoreEntry, *, method: str, said: bool) -> Sc
         raise ShrinkbenchError(
             f"the score '{score.__name__}' of method '{method}' is said to be of kind '{entry.kind}', and was "
             f"'{known.kind}'; say its kind once"
+        )
+    if entry.version not in (1, known.version):
+        raise ShrinkbenchError(
+            f"the score '{score.__name__}' of method '{method}' is said to be of version {entry.version}, and "
+            f"was {known.version}; say its version in the lowest decorator"
         )
     return known

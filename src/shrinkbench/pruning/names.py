@@ -18,7 +18,7 @@ from typing import Any
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning.allocations.rules import ALLOCATIONS, given, global_, independent
-from shrinkbench.pruning.amounts import fraction_of_channels, fraction_of_layers
+from shrinkbench.pruning.amounts import fraction_of_layers
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.finetunings import FINETUNINGS
 from shrinkbench.pruning.masking import decide
@@ -27,6 +27,7 @@ from shrinkbench.pruning.schedules.before_training import at_initialisation, one
 from shrinkbench.pruning.schedules.schedule import SCHEDULES
 from shrinkbench.pruning.units import STRUCTURES, Units
 from shrinkbench.registry import Registry
+from shrinkbench.spec import ChannelFraction
 from shrinkbench.spec.axes import AXES
 
 _AXES: dict[str, Registry[Any]] = {
@@ -57,6 +58,8 @@ def variant_named(name: str) -> PruningMethod | None:
                 f"'{method.name}' decides its {axis} itself, so that {axis}={value} would change nothing; "
                 "choose a method of that score and another axis, or leave it out"
             )
+        if axis in changes:
+            raise ShrinkbenchError(f"method '{name}' names its {axis} twice; name it once")
         changes[axis] = _AXES[axis].get(value)
     changes = {axis: value for axis, value in changes.items() if value != getattr(method, axis)}
     if changes.get("allocation") is independent and method.kind != "random":
@@ -107,9 +110,10 @@ def same_proportions(score: str, method: PruningMethod) -> PruningMethod:
     as_much = (
         replace(global_, name=share) if method.structure.one_per_layer else given(share, _weights_of(method))
     )
+    name = f"{entry.function.__name__}@{method.name}"  # however it was spelt
     return PruningMethod(
-        name=f"{score}@{method.name}",
-        base=f"{score}@{method.name}",
+        name=name,
+        base=name,
         score=entry.function,
         kind=entry.kind,
         version=entry.version,
@@ -140,13 +144,29 @@ def _weights_of(method: PruningMethod) -> Callable[[Mapping[str, Units], PruneCo
 @METHODS.add_resolver
 def percent_named(name: str) -> PruningMethod | None:
     """The method that ``METHOD:PERCENT`` names, or ``None`` for other names."""
-    base, colon, percent = name.rpartition(":")
-    if not (colon and percent.isdecimal() and base in METHODS):
+    base, colon, percent = (part.strip() for part in name.rpartition(":"))
+    if not (colon and _is_number(percent) and (base in METHODS or base.endswith("]"))):
         return None
     method = METHODS.get(base)
-    if not 0 < int(percent) < 100:
-        raise ShrinkbenchError(f"'{name}' would remove {percent} % of the units; name 1 to 99")
+    if method.amount is not None:
+        raise ShrinkbenchError(
+            f"'{name}' says twice how much is pruned: '{base}' brings its amount; say it once"
+        )
+    if not (percent.isascii() and percent.isdecimal() and 0 < int(percent) < 100):
+        raise ShrinkbenchError(
+            f"'{percent}' in method '{name}' is no whole percentage of units to remove; name 1 to 99, or give "
+            "the amount apart from the name"
+        )
     fraction = int(percent) / 100
     if method.per_layer.percent == "channels":
-        return replace(method, amount=fraction_of_channels(method, fraction))
+        return replace(method, amount=ChannelFraction(fraction=fraction))
     return replace(method, amount=fraction_of_layers(method, fraction))
+
+
+def _is_number(text: str) -> bool:
+    """Whether ``text`` is meant as a number; other families have names there (``thinet:vgg-conv``)."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

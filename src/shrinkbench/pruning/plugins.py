@@ -16,7 +16,7 @@ _LOADED: dict[Path, tuple[str, ...]] = {}
 
 def digest_of_plugin(path: Path | str) -> str | None:
     """SHA-256 over the Python file ``path`` and the files beside it that it imports."""
-    return digest_of([origin_of_file(_existing(path))])
+    return digest_of([origin_of_file(_existing(path))], elsewhere=False)
 
 
 def load_plugin(path: Path | str, *, digest: str | None = None) -> tuple[str, ...]:
@@ -25,7 +25,8 @@ def load_plugin(path: Path | str, *, digest: str | None = None) -> tuple[str, ..
     Modules beside the file can be imported from it. A file that was loaded before is not run again. The file is
     code and runs with all rights of this process: load only files that you trust. Raises ``ShrinkbenchError``
     where it cannot be read, fails, registers nothing, has changed since it was loaded, or is not that of
-    ``digest``.
+    ``digest``. A run's key follows the file and what it imports; what it reads in another way (data, text given
+    to ``exec``) is not seen.
     """
     file = _existing(path)
     if digest is not None and digest_of_plugin(file) != digest:

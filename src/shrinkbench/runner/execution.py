@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from shrinkbench.datasets import EXTRAS
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import write_atomically
 from shrinkbench.metrics import layer_densities, measure_size
@@ -21,7 +22,7 @@ from shrinkbench.runner.pretraining import pretraining_cost
 from shrinkbench.runner.provenance import Stopwatch, provenance
 from shrinkbench.runner.retraining import Stage, prune_and_train
 from shrinkbench.runner.timing import latencies
-from shrinkbench.runner.workspace import BoundData, Workspace
+from shrinkbench.runner.workspace import BoundData, Workspace, check_source
 from shrinkbench.spec import RunSpec
 from shrinkbench.spec.measures import Budget, EpochRecord, WeightHistogram
 from shrinkbench.training import evaluate
@@ -102,6 +103,8 @@ def _read_control(path: Path) -> RunResult:
 
 def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path) -> RunResult:
     """Prune, fine-tune and measure."""
+    for extra in spec.extra:
+        check_source(EXTRAS, extra)
     stage = Stage.of(spec, workspace, folder)
     data, module, shape = stage.data, stage.module, stage.input_shape
     unpruned = {name: p.detach().clone() for name, p in module.named_parameters()}

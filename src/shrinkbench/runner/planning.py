@@ -10,11 +10,12 @@ from pathlib import Path
 from shrinkbench.datasets import DATASETS, EXTRAS, Dataset
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import MODELS, ModelCard, get_model, locate_weights
-from shrinkbench.pruning import METHODS, PruningMethod, fraction_of_channels, fraction_of_layers
+from shrinkbench.pruning import METHODS, PruningMethod, check_amount, fraction_of_layers
 from shrinkbench.runner.workspace import Workspace, normalisation_for
 from shrinkbench.spec import (
     UNPRUNED,
     Amount,
+    ChannelFraction,
     Compression,
     DataSpec,
     ExperimentSpec,
@@ -94,12 +95,13 @@ def _amounts(experiment: ExperimentSpec, method: PruningMethod) -> tuple[Amount,
     """The amounts of the grid; a method that brings its own takes it in their place, beside its control."""
     if method.amount is not None:
         controls = (UNPRUNED,) if 1 in experiment.compression else ()
-        return (*controls, method.amount)
-    return (
+        return (*controls, check_amount(method, method.amount))
+    asked: tuple[Amount, ...] = (
         *(Compression(ratio=ratio) for ratio in experiment.compression),
         *(fraction_of_layers(method, fraction) for fraction in experiment.fraction_per_layer),
-        *(fraction_of_channels(method, fraction) for fraction in experiment.channels),
+        *(ChannelFraction(fraction=fraction) for fraction in experiment.channels),
     )
+    return tuple(check_amount(method, amount) for amount in asked)
 
 
 def _refuse_idle_amounts(experiment: ExperimentSpec, methods: Sequence[PruningMethod]) -> None:
@@ -117,14 +119,18 @@ def _refuse_idle_amounts(experiment: ExperimentSpec, methods: Sequence[PruningMe
 
 
 def _refuse_twins(experiment: ExperimentSpec, methods: Sequence[tuple[PruningMethod, MethodSpec]]) -> None:
-    """Refuse two names of one grid for one method and amount."""
+    """Refuse two names of one grid for one method and amount: compared is what is done."""
     seen: dict[tuple[MethodSpec, Amount | None], str] = {}
     for name, (method, value) in zip(experiment.method, methods, strict=True):
-        twin = seen.setdefault((value.model_copy(update={"base": ""}), method.amount), name)
-        if twin != name:
-            raise ShrinkbenchError(
-                f"methods '{twin}' and '{name}' of experiment '{experiment.name}' are one method; name it once"
-            )
+        unnamed = value.model_copy(update={"base": "", "changed": ()})
+        amounts: list[Amount | None] = [amount for amount in _amounts(experiment, method) if amount != UNPRUNED]
+        for amount in amounts or [method.amount]:
+            twin = seen.setdefault((unnamed, amount), name)
+            if twin != name:
+                raise ShrinkbenchError(
+                    f"methods '{twin}' and '{name}' of experiment '{experiment.name}' are one method"
+                    f"{f' at {amount.label}' if amount is not None else ''}; name it once"
+                )
 
 
 def _recipe_of(method: PruningMethod, *, finetune: Recipe, pretrain: Recipe) -> Recipe:
@@ -162,7 +168,10 @@ def _extra(experiment: ExperimentSpec, dataset: Dataset, workspace: Workspace) -
                 "which is not in the grid"
             )
     own = [card.name for card in cards if card.dataset == dataset.card.name]
-    return tuple(ExtraSpec(name=name, revision=workspace.extra(name).revision) for name in own)
+    return tuple(
+        ExtraSpec(name=name, revision=workspace.extra(name).revision, source=EXTRAS.source(name))
+        for name in own
+    )
 
 
 def _recipe(name: str, overrides: dict[str, object]) -> Recipe:

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_target, sha256_of, write_atomically
-from shrinkbench.models import build, get_model, load_weights
+from shrinkbench.models import MODELS, build, get_model, load_weights
 from shrinkbench.pruning import Finetuning, save_tensors
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.provenance import Stopwatch, provenance
 from shrinkbench.runner.sealing import load_sealed, read_card, save_sealed, write_card
-from shrinkbench.runner.workspace import BoundData, Workspace
+from shrinkbench.runner.workspace import BoundData, Workspace, check_source
 from shrinkbench.seeds import stream
 from shrinkbench.spec import PretrainSpec, RunSpec
 from shrinkbench.spec.measures import EpochRecord, Spent
@@ -35,6 +35,7 @@ def untrained_network(model: str, data: BoundData, seed: int, *purpose: str) -> 
 
 def initial_network(spec: RunSpec, workspace: Workspace, data: BoundData) -> nn.Module:
     """The network before pruning: trained, read from a file, or with its initial weights."""
+    check_source(MODELS, spec.model)
     module = untrained_network(spec.model.name, data, spec.seed)
     if spec.method.start == "initialisation":
         return module
@@ -66,6 +67,7 @@ def ensure_pretrained(
             _ensure_epoch(spec, epoch, workspace, folder)
         return folder
     watch = Stopwatch()
+    check_source(MODELS, spec.model)
     data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
     module = untrained_network(spec.model.name, data, spec.seed)
     task = task_of(spec.objective)

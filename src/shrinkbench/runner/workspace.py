@@ -6,13 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from shrinkbench.datasets import Dataset, ExtraImages, ImageSource, load_dataset, load_extra
+from shrinkbench.datasets import DATASETS, Dataset, ExtraImages, ImageSource, load_dataset, load_extra
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.spec import DataSpec, Normalisation
+from shrinkbench.registry import Registry
+from shrinkbench.spec import DataSpec, ExtraSpec, ModelSpec, Normalisation
 
 EVALUATION_BATCH = 128
 
@@ -73,6 +75,15 @@ def _check_revision(what: str, found: str, planned: str) -> None:
         )
 
 
+def check_source(registry: Registry[Any], spec: DataSpec | ModelSpec | ExtraSpec) -> None:
+    """Refuse a name whose code from outside this package is not what the run's key says."""
+    if registry.source(spec.name) != spec.source:
+        raise ShrinkbenchError(
+            f"the code of the {registry.kind} '{spec.name}' is not what it was when the run was planned; give "
+            "the sweep again, so that the run is planned anew"
+        )
+
+
 @dataclass(frozen=True)
 class BoundData:
     """A dataset bound to subset, normalisation and device: what training and evaluation read.
@@ -85,6 +96,7 @@ class BoundData:
     device: str
 
     def __post_init__(self) -> None:
+        check_source(DATASETS, self.spec)
         _check_revision(f"the dataset '{self.spec.name}'", self.dataset.revision, self.spec.revision)
 
     @property

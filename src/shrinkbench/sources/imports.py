@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -88,6 +88,7 @@ def _imported_by(path: Path, name: str, home: Home) -> Iterator[str]:
     except (SyntaxError, ValueError):  # compiled, or broken: it imports nothing that can be read here
         return
     package = name if path.stem == "__init__" else name.rpartition(".")[0]
+    importers = _importers(tree)
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
@@ -96,16 +97,36 @@ def _imported_by(path: Path, name: str, home: Home) -> Iterator[str]:
             yield base
             for alias in node.names:
                 yield from _children(base, home) if alias.name == "*" else (f"{base}.{alias.name}",)
-        elif isinstance(node, ast.Call) and _is_import_by_name(node):
-            argument = node.args[0]
-            if isinstance(argument, ast.Constant) and isinstance(argument.value, str):
-                yield _absolute(argument.value, package)
+        elif isinstance(node, ast.Call) and _called(node) in importers:
+            named = (keyword.value for keyword in node.keywords if keyword.arg == "name")
+            for argument in (*node.args[:1], *named):
+                # A name that is put together or looked up: any text of the file may be it.
+                texts = [argument] if isinstance(argument, ast.Constant) else ast.walk(tree)
+                yield from (_absolute(text, package) for text in _names_among(texts))
 
 
-def _is_import_by_name(call: ast.Call) -> bool:
+def _importers(tree: ast.AST) -> set[str]:
+    """What the functions that import by name are called in a file."""
+    return {"import_module", "__import__"} | {
+        alias.asname
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name == "import_module" and alias.asname
+    }
+
+
+def _names_among(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """Constants that could be names of modules."""
+    for node in nodes:
+        text = node.value if isinstance(node, ast.Constant) else None
+        if isinstance(text, str) and all(part.isidentifier() for part in text.lstrip(".").split(".")):
+            yield text
+
+
+def _called(call: ast.Call) -> str:
     function = call.func
-    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
-    return name in ("import_module", "__import__") and bool(call.args)
+    return function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
 
 
 def _absolute(name: str, package: str) -> str:
@@ -167,3 +188,37 @@ def _is_found_elsewhere(name: str) -> bool:
     except (ImportError, ValueError):
         return name in sys.modules
     return spec is not None and spec.origin is not None
+
+
+def modules_elsewhere(modules: Mapping[str, Path]) -> dict[str, Path]:
+    """What ``modules`` import, directly or not, from other folders that are no libraries, such as PYTHONPATH.
+
+    Found as the interpreter would find it now: to be asked once the modules have run.
+    """
+    found: dict[str, Path] = {}
+    open_ = list(modules.items())
+    while open_:
+        name, path = open_.pop()
+        home = home_of(path)
+        for wanted in set(_imported_by(path, name, home)):
+            place = home if _files_of(wanted, home) else _home_elsewhere(wanted.partition(".")[0])
+            for module, file in {} if place is None else _files_of(wanted, place).items():
+                if module not in modules and module not in found:
+                    found[module] = file
+                    open_.append((module, file))
+    return found
+
+
+def _home_elsewhere(name: str) -> Home | None:
+    """The folder in which the top-level module ``name`` lies; ``None`` for Python's own and for libraries."""
+    if not name or name in sys.stdlib_module_names or name == PACKAGE:
+        return None
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError):
+        return None
+    origin = None if spec is None else spec.origin
+    if origin is None or not Path(origin).is_file():
+        return None
+    home = home_of(Path(origin))
+    return home if home.package is None else None

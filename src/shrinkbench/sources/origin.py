@@ -15,7 +15,13 @@ from types import CodeType, FrameType
 from typing import Any
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.sources.imports import PACKAGE, holds_libraries, home_of, modules_beside
+from shrinkbench.sources.imports import (
+    PACKAGE,
+    holds_libraries,
+    home_of,
+    modules_beside,
+    modules_elsewhere,
+)
 
 _STANDARD_LIBRARY = Path(os.__file__).resolve().parent
 _MODULES: dict[Path, dict[str, Path]] = {}  # file -> it and its neighbours, by module
@@ -130,6 +136,19 @@ def modules_of(file: Path) -> dict[str, Path]:
     return _MODULES[file]
 
 
+def modules_of_elsewhere(file: Path) -> dict[str, Path]:
+    """What ``file`` and its neighbours import from other folders that are no libraries, once they have run."""
+    return _elsewhere(file, tuple(sys.path))
+
+
+@lru_cache(maxsize=4096)
+def _elsewhere(file: Path, path: tuple[str, ...]) -> dict[str, Path]:
+    found = modules_elsewhere(modules_of(file))
+    for each in found.values():
+        _CONTENT.setdefault(each, _sha(each.read_bytes()))
+    return found
+
+
 def is_known(file: Path) -> bool:
     """Whether ``file`` belongs to an origin."""
     return file in _CONTENT
@@ -137,6 +156,7 @@ def is_known(file: Path) -> bool:
 
 def forget(file: Path) -> None:
     """Let ``file``, which could not be loaded, be mended and loaded again with its neighbours."""
+    _elsewhere.cache_clear()
     kept = {path for other, modules in _MODULES.items() if other != file for path in modules.values()}
     for path in _MODULES.pop(file, {}).values():
         if path not in kept:
@@ -156,10 +176,11 @@ def unchanged(file: Path) -> str:
     return now
 
 
-def digest_of(origins: Iterable[Origin | None]) -> str | None:
+def digest_of(origins: Iterable[Origin | None], *, elsewhere: bool = True) -> str | None:
     """SHA-256 over all code of ``origins``, whatever their order; ``None`` where there is none.
 
     Files count by content, byte for byte, and by their place relative to the plug-in: a folder can be moved.
+    ``elsewhere``: with what they import from other folders, which is known once they have been loaded.
     Raises ``ShrinkbenchError`` where a file has changed since it was loaded.
     """
     parts: set[tuple[str, str]] = set()
@@ -168,8 +189,14 @@ def digest_of(origins: Iterable[Origin | None]) -> str | None:
             parts |= {("", code) for code in origin.codes}
             for file in origin.files:
                 root = home_of(file).root
-                parts |= {(p.relative_to(root).as_posix(), unchanged(p)) for p in modules_of(file).values()}
+                parts |= {_part(path, root) for path in modules_of(file).values()}
+                others = modules_of_elsewhere(file).values() if elsewhere else ()
+                parts |= {_part(path, home_of(path).root) for path in others}
     return _sha(json.dumps(sorted(parts)).encode()) if parts else None
+
+
+def _part(file: Path, root: Path) -> tuple[str, str]:
+    return file.relative_to(root).as_posix(), unchanged(file)
 
 
 def _sha(content: bytes) -> str:

@@ -79,5 +79,5 @@ def ratio_of(amount: Amount) -> float:
         return amount.ratio
     raise ShrinkbenchError(
         f"this method prunes in several steps towards a compression, and the amount is stated as "
-        f"{amount.label}; give compression="
+        f"{amount.label}; give a compression, or choose a method or schedule of one step"
     )

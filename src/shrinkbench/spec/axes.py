@@ -16,6 +16,7 @@ from shrinkbench.spec.value import Digest, Value
 ScoreKind = Literal["random", "magnitude", "gradient", "activation", "curvature", "other"]
 Scope = Literal["global", "layerwise", "given", "free", "none"]
 AxisName = Literal["structure", "allocation", "schedule", "finetuning"]
+CHANNELS = ("channel", "filter")  # units of which a fraction of channels can be taken
 AXES: tuple[AxisName, ...] = ("structure", "allocation", "schedule", "finetuning")
 Version = Annotated[int, Field(ge=0)]
 Parameters = dict[str, bool | int | float | str | tuple[str, ...]]
@@ -61,7 +62,7 @@ class StructureSpec(AxisValue):
     @property
     def counts_channels(self) -> bool:
         """Whether a fraction of channels can be asked of it."""
-        return self.unit in ("channel", "filter")
+        return self.unit in CHANNELS
 
 
 class AllocationSpec(AxisValue):

@@ -19,8 +19,10 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
-Seed = Annotated[int, Field(ge=0)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
+# Strict: neither a truth value nor a text is a number here.
+Seed = Annotated[int, Field(ge=0, strict=True)]
+Ratio = Annotated[float, Field(strict=True)]
+Fraction = Annotated[float, Field(gt=0, lt=1, strict=True)]
 
 
 AxisOfText = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
@@ -46,7 +48,7 @@ class ExperimentSpec(Value):
     model: AxisOfText
     weights: AxisOfText = ("pretrain",)
     method: AxisOfText
-    compression: Annotated[tuple[float, ...], BeforeValidator(_as_tuple)] = ()
+    compression: Annotated[tuple[Ratio, ...], BeforeValidator(_as_tuple)] = ()
     fraction_per_layer: Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)] = ()
     channels: Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)] = ()
     seed: Annotated[tuple[Seed, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (0,)

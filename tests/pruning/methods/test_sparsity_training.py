@@ -150,7 +150,7 @@ def test_factors_are_folded_into_the_weights_at_the_end():
 def test_proximal_step_by_hand():
     # z = (0.5 - 0.1 * 2, 0.02 - 0); s = (0.3 - 0.05, 0); v' = (s - f) + 0.9 v; f' = max(s + 0.9 v', 0)
     factors, velocity = torch.tensor([0.5, 0.02]), torch.tensor([0.1, 0.0])
-    new, speed = proximal_step(factors, velocity, torch.tensor([2.0, 0.0]), rate=0.1, penalty=0.5)
+    new, speed = proximal_step(factors, velocity, torch.tensor([2.0, 0.0]), rate=0.1, penalty=0.5, momentum=0.9)
     torch.testing.assert_close(speed, torch.tensor([0.25 - 0.5 + 0.09, -0.02]))
     torch.testing.assert_close(new, torch.tensor([0.25 + 0.9 * (0.25 - 0.5 + 0.09), 0.0]))
 

@@ -7,10 +7,10 @@ zero goes, other factors are folded into the weights, and there is no fine-tunin
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -26,26 +26,26 @@ from shrinkbench.pruning.schedules.schedule import SCHEDULES, Schedule, once
 from shrinkbench.pruning.structures.channels import branches
 from shrinkbench.pruning.units import Scores
 
-MOMENTUM = 0.9
 PENALTY = 0.01  # of the released configuration for ResNet-50
 
 
 def proximal_step(
-    factors: Tensor, velocity: Tensor, gradient: Tensor, *, rate: float, penalty: float
+    factors: Tensor, velocity: Tensor, gradient: Tensor, *, rate: float, penalty: float, momentum: float
 ) -> tuple[Tensor, Tensor]:
     """One step of the modified accelerated proximal gradient; returns factors and velocity.
 
     ``z = f - rate * g``, ``s = sign(z) max(|z| - rate * penalty, 0)``, ``v' = s - f + momentum * v`` and
     ``f' = max(s + momentum * v', 0)`` (Huang and Wang 2018, equations 10 to 12; factors stay non-negative).
 
-    >>> f, v = proximal_step(torch.tensor([0.05]), torch.zeros(1), torch.ones(1), rate=0.1, penalty=0.01)
+    >>> old, still, slope = torch.tensor([0.05]), torch.zeros(1), torch.ones(1)
+    >>> f, v = proximal_step(old, still, slope, rate=0.1, penalty=0.01, momentum=0.9)
     >>> f.item()
     0.0
     """
     moved = factors - rate * gradient
     shrunk = moved.sign() * (moved.abs() - rate * penalty).clamp_min(0)
-    speed = shrunk - factors + MOMENTUM * velocity
-    return (shrunk + MOMENTUM * speed).clamp_min(0), speed
+    speed = shrunk - factors + momentum * velocity
+    return (shrunk + momentum * speed).clamp_min(0), speed
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,8 @@ class _Branch:
 
 class ScaledBranches(PruningHook):
     """Train with a factor on every residual branch; at the end, the branches of the smallest factors go."""
+
+    CONSTANTS: ClassVar[Mapping[str, float]] = {"momentum": 0.9}
 
     def __init__(self, setting: Setting, *, penalty: float) -> None:
         super().__init__(setting)
@@ -97,7 +99,12 @@ class ScaledBranches(PruningHook):
         if self.factors.grad is None:
             return
         new, self._velocity = proximal_step(
-            self.factors, self._velocity, self.factors.grad, rate=self._rate(), penalty=self._penalty
+            self.factors,
+            self._velocity,
+            self.factors.grad,
+            rate=self._rate(),
+            penalty=self._penalty,
+            momentum=self.CONSTANTS["momentum"],
         )
         self.factors.copy_(new)
         self.factors.grad = None
@@ -167,7 +174,7 @@ scaled_branches = SCHEDULES.add(
         start="initialisation",
         during=partial(ScaledBranches, penalty=PENALTY),
         decided_last=True,
-        parameters={"penalty": PENALTY, "momentum": MOMENTUM},
+        parameters={"penalty": PENALTY},
     ),
 )
 

@@ -143,9 +143,7 @@ def _register(
     rounds: int | None = 1,
 ) -> Schedule:
     start: Literal["trained", "initialisation"] = "initialisation" if from_scratch else "trained"
-    schedule = Schedule(
-        name, description, once, start=start, during=make, rounds=rounds, parameters=make.CONSTANTS
-    )
+    schedule = Schedule(name, description, once, start=start, during=make, rounds=rounds)
     return SCHEDULES.add(name, schedule)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from shrinkbench.pruning.schedules.hook import PruningHook, Setting
@@ -24,8 +25,9 @@ class Schedule:
     the network is trained if ``train_between``. ``during`` makes the hook of a schedule that prunes while it
     trains: the network is then trained once, with that hook, and fine-tuned afterwards if ``train_after``.
     With ``decided_last``, the hook asks for masks once, when its training is over. ``rounds`` is how many
-    steps there are (``None``: as many as the target takes). ``parameters`` are the numbers by which it works;
-    they are part of a run's key, and ``version`` is raised when anything else changes.
+    steps there are (``None``: as many as the target takes). ``parameters`` are the numbers by which it works,
+    beside the ``CONSTANTS`` of its hook; they are part of a run's key, and ``version`` is raised when anything
+    else changes.
     """
 
     name: str
@@ -39,6 +41,12 @@ class Schedule:
     rounds: int | None = 1
     parameters: Mapping[str, float] = field(default_factory=dict)
     version: int = 1
+
+    @property
+    def numbers(self) -> dict[str, float]:
+        """The numbers by which it works now: its ``parameters``, and the ``CONSTANTS`` of its hook."""
+        hook = self.during.func if isinstance(self.during, partial) else self.during
+        return {**getattr(hook, "CONSTANTS", {}), **self.parameters}
 
     def __call__(self, target: float) -> tuple[float, ...]:
         """The compressions on the way to ``target``."""

@@ -1,0 +1,84 @@
+"""A plan tells each mistake before anything runs, and its keys name the code that is used."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import pytest
+
+from shrinkbench.datasets import EXTRAS
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.models import MODELS
+from shrinkbench.runner import planning
+from shrinkbench.runner.execution import run
+from shrinkbench.runner.workspace import Workspace
+from shrinkbench.spec import ExperimentSpec
+
+
+def planned(tmp_path, **fields):
+    grid = {
+        "name": "planned",
+        "dataset": "digits",
+        "model": "digits-cnn",
+        "weights": "random",
+        "train_images": 20,
+        "test_images": 20,
+        "finetune": {"epochs": 0},
+        "compression": 1,
+        **fields,
+    }
+    return planning.plan(ExperimentSpec(**grid), Workspace(root=tmp_path)).runs
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"method": ["layerwise_magnitude", "global_magnitude[allocation=layerwise]"], "compression": 2},
+        {"method": ["layerwise_magnitude", "global_magnitude[allocation=layerwise]"], "compression": [1, 3]},
+        {"method": ["filter_l1:30", "filter_l1"], "fraction_per_layer": 0.3},
+        {"method": ["channel_l1", "global_channel_l1[allocation=layerwise]"], "compression": 2},
+    ],
+)
+def test_one_method_by_two_names_is_refused(tmp_path, fields):
+    with pytest.raises(ShrinkbenchError, match=r"are one method at .*; name it once"):
+        planned(tmp_path, **fields)
+
+
+@pytest.mark.parametrize(
+    ("method", "fields"),
+    [
+        ("iterative_magnitude", {"channels": 0.3}),
+        ("global_magnitude:30[schedule=iterative-20]", {}),
+        ("li2017:vgg16-a[schedule=iterative-20]", {}),
+        ("thinet", {"fraction_per_layer": 0.3}),
+        ("branch_l1:50", {}),
+    ],
+)
+def test_an_amount_that_a_method_does_not_take_is_told_before_anything_runs(tmp_path, method, fields):
+    with pytest.raises(ShrinkbenchError, match="compression"):
+        planned(tmp_path, method=method, **fields)
+
+
+@pytest.mark.parametrize("fields", [{"compression": True}, {"compression": "4"}, {"seed": True}])
+def test_a_truth_value_or_a_text_is_no_number(tmp_path, fields):
+    with pytest.raises(ValueError, match=r"valid (number|integer)"):
+        planned(tmp_path, method="random", **fields)
+
+
+def test_code_of_a_further_evaluation_is_part_of_the_key(tmp_path, monkeypatch):
+    for attribute in ("_entries", "_spellings", "_origins"):  # forget it afterwards
+        monkeypatch.setattr(EXTRAS, attribute, dict(getattr(EXTRAS, attribute)))
+    card = replace(EXTRAS.get("cifar10.1"), name="own-extra", dataset="digits")
+    EXTRAS.add("own-extra", card)
+    monkeypatch.setattr(Workspace, "extra", lambda self, name: SimpleNamespace(revision="as read"))
+    (spec,) = planned(tmp_path, method="random", extra="own-extra")
+    assert spec.extra[0].source == EXTRAS.source("own-extra") is not None
+
+
+def test_a_run_whose_network_or_further_evaluation_is_another_code_is_refused(tmp_path):
+    (spec,) = planned(tmp_path, method="random")
+    for registry, path in ((MODELS, "model"), (planning.DATASETS, "data")):
+        value = getattr(spec.task, path)
+        other = spec.task.model_copy(update={path: value.model_copy(update={"source": "0" * 64})})
+        result = run(spec.model_copy(update={"task": other}), Workspace(root=tmp_path))
+        assert result.status == "failed"
+        assert f"the code of the {registry.kind} '{value.name}' is not what it was" in result.error

@@ -12,6 +12,7 @@ from shrinkbench.report.result_tables import all_tables, latency_table, pairwise
 from shrinkbench.report.statistics.compare import (
     at_equal,
     at_equal_budget,
+    curve_areas,
     curves,
     default_levels,
     pairwise,
@@ -153,3 +154,18 @@ def test_who_falls_short_of_a_compression_is_not_compared_at_it(results):
     assert set(zip(pairs["first"], pairs["second"], strict=True)) == {("global_magnitude", "random")}
     assert "3 runs that fell short" in pairwise_table(observations).caption
     assert not (at_equal_budget(observations)["method"] == "masks of its own").any()
+
+
+def test_no_seed_is_lost_where_an_amount_comes_to_another_compression_by_seed(results):
+    """Seeds of slimming end at other compressions: all of them count, up to where the shortest ends."""
+    moved = [
+        r.model_copy(update={"size": r.size.model_copy(update={"compression": 2.5 + r.spec.seed / 5})})
+        if r.spec.amount == SIXTY
+        else r
+        for r in results
+    ]
+    assert curve_areas(observe(moved)).groupby("method")["seed"].nunique().to_dict() == {
+        "global_magnitude": 3,
+        "network_slimming": 3,
+        "random": 3,
+    }

@@ -286,11 +286,9 @@ def curve_summaries(observations: Observations, *, metric: str = "top1") -> pd.D
 def curve_areas(observations: Observations, *, metric: str = "top1") -> pd.DataFrame:
     """Area under each seed's curve over the compression range that the task's methods share."""
     found = list(curves(observations, "compression", metric))
-    ends = pd.DataFrame(
-        [(c.task, c.method, c.x[0], c.x[-1]) for c in found], columns=["task", "method", "low", "high"]
-    )
-    low = ends.groupby("task")["low"].max()
-    high = ends.groupby(["task", "method"])["high"].max().groupby("task").min()
+    starts = pd.DataFrame([(c.task, c.x[0]) for c in found], columns=["task", "low"])
+    low = starts.groupby("task")["low"].max()
+    high = _reach(observations, metric).groupby("task").min()
     rows = [
         (
             c.task,
@@ -301,6 +299,18 @@ def curve_areas(observations: Observations, *, metric: str = "top1") -> pd.DataF
         for c in found
     ]
     return pd.DataFrame(rows, columns=["task", "method", "seed", "area"]).dropna(subset=["area"])
+
+
+def _reach(observations: Observations, metric: str) -> pd.Series:
+    """How far each method's curve goes, by task and method: where all seeds of its last cell are.
+
+    What an amount comes to may differ by seed; a seed without that cell does not shorten the range of others.
+    """
+    known = observations.pruned.dropna(subset=["compression", metric])
+    cells = known.groupby(["task", "method", "amount"])["compression"].agg(["mean", "min"])
+    last = cells.groupby(["task", "method"])["mean"].idxmax()
+    reach: pd.Series = cells.loc[last, "min"].droplevel("amount")
+    return reach
 
 
 def ranking(observations: Observations, *, metric: str = "top1") -> tuple[tuple[str, ...], Ranking]:

@@ -129,7 +129,7 @@ def test_a_fraction_of_channels_is_taken_of_all_of_them(name):
     assert sum(int((u.scores > 0).sum()) for u in units.values()) == total - int(total * 0.3)
 
 
-def test_a_variant_of_a_control_is_made_of_the_control():
+def test_the_finetuning_of_a_control_varies_as_that_of_any_method():
     variant = METHODS.get("random@global_gradient[finetuning=none]")
     assert (variant.base, variant.changed) == ("random@global_gradient", ("finetuning",))
 

@@ -39,42 +39,6 @@ _AXES: dict[str, Registry[Any]] = {
 
 
 @METHODS.add_resolver
-def variant_named(name: str) -> PruningMethod | None:
-    """The method that ``METHOD[axis=value, ...]`` names, or ``None`` for other names."""
-    match = re.fullmatch(r"(.+)\[([^\[\]]*)\]", name)
-    if match is None:
-        return None
-    method = METHODS.get(match[1])
-    changes: dict[str, Any] = {}
-    for setting in match[2].split(","):
-        axis, equals, value = (part.strip() for part in setting.partition("="))
-        if not equals or axis not in _AXES:
-            raise ShrinkbenchError(
-                f"'{setting.strip()}' in method '{name}' is not understood; write axis=value with an axis of "
-                f"{', '.join(_AXES)}"
-            )
-        if axis in method.decides:
-            raise ShrinkbenchError(
-                f"'{method.name}' decides its {axis} itself, so that {axis}={value} would change nothing; "
-                "choose a method of that score and another axis, or leave it out"
-            )
-        if axis in changes:
-            raise ShrinkbenchError(f"method '{name}' names its {axis} twice; name it once")
-        changes[axis] = _AXES[axis].get(value)
-    changes = {axis: value for axis, value in changes.items() if value != getattr(method, axis)}
-    if changes.get("allocation") is independent and method.kind != "random":
-        raise ShrinkbenchError(
-            f"the allocation 'independent' draws by uniform scores, and '{method.name}' has others; choose "
-            f"another allocation: {', '.join(n for n in ALLOCATIONS if n != 'independent')}"
-        )
-    changed = tuple(axis for axis in AXES if axis in changes or axis in method.changed)
-    made = replace(method, imposed=(*method.imposed, *changes), changed=changed, **changes)
-    text = ",".join(f"{axis}={getattr(made, axis).name}" for axis in changed)
-    base = method.base or method.name
-    return replace(made, base=base, name=f"{base}[{text}]" if text else base)
-
-
-@METHODS.add_resolver
 def control_named(name: str) -> PruningMethod | None:
     """The method that ``SCORE@METHOD`` names, or ``None`` for other names."""
     score, at, method = name.partition("@")
@@ -110,10 +74,13 @@ def same_proportions(score: str, method: PruningMethod) -> PruningMethod:
     as_much = (
         replace(global_, name=share) if method.structure.one_per_layer else given(share, _weights_of(method))
     )
-    name = f"{entry.function.__name__}@{method.name}"  # however it was spelt
+    changed = tuple(axis for axis in method.changed if axis == "finetuning")
+    others = tuple(axis for axis in method.changed if axis != "finetuning")
+    base = f"{entry.function.__name__}@{replace(method, changed=others).spec.name}"  # however it was spelt
     return PruningMethod(
-        name=name,
-        base=name,
+        name=f"{base}[finetuning={method.finetuning.name}]" if changed else base,
+        base=base,
+        changed=changed,
         score=entry.function,
         kind=entry.kind,
         version=entry.version,
@@ -139,6 +106,42 @@ def _weights_of(method: PruningMethod) -> Callable[[Mapping[str, Units], PruneCo
         return {name: kept[name].weight_of(kept[name].scores > 0) for name in units}
 
     return weights
+
+
+@METHODS.add_resolver
+def variant_named(name: str) -> PruningMethod | None:
+    """The method that ``METHOD[axis=value, ...]`` names, or ``None`` for other names."""
+    match = re.fullmatch(r"(.+)\[([^\[\]]*)\]", name)
+    if match is None:
+        return None
+    method = METHODS.get(match[1])
+    changes: dict[str, Any] = {}
+    for setting in match[2].split(","):
+        axis, equals, value = (part.strip() for part in setting.partition("="))
+        if not equals or axis not in _AXES:
+            raise ShrinkbenchError(
+                f"'{setting.strip()}' in method '{name}' is not understood; write axis=value with an axis of "
+                f"{', '.join(_AXES)}"
+            )
+        if axis in method.decides:
+            raise ShrinkbenchError(
+                f"'{method.name}' decides its {axis} itself, so that {axis}={value} would change nothing; "
+                "choose a method of that score and another axis, or leave it out"
+            )
+        if axis in changes:
+            raise ShrinkbenchError(f"method '{name}' names its {axis} twice; name it once")
+        changes[axis] = _AXES[axis].get(value)
+    changes = {axis: value for axis, value in changes.items() if value != getattr(method, axis)}
+    if changes.get("allocation") is independent and method.kind != "random":
+        raise ShrinkbenchError(
+            f"the allocation 'independent' draws by uniform scores, and '{method.name}' has others; choose "
+            f"another allocation: {', '.join(n for n in ALLOCATIONS if n != 'independent')}"
+        )
+    changed = tuple(axis for axis in AXES if axis in changes or axis in method.changed)
+    made = replace(method, imposed=(*method.imposed, *changes), changed=changed, **changes)
+    text = ",".join(f"{axis}={getattr(made, axis).name}" for axis in changed)
+    base = method.base or method.name
+    return replace(made, base=base, name=f"{base}[{text}]" if text else base)
 
 
 @METHODS.add_resolver

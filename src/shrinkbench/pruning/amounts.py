@@ -80,15 +80,15 @@ def check_amount(method: PruningMethod, amount: Amount) -> Amount:
     steps_to(method, amount)
     if not isinstance(amount, FractionPerLayer | ChannelFraction):
         return amount
-    if isinstance(amount, ChannelFraction) and method.structure.unit not in CHANNELS:
-        raise ShrinkbenchError(
-            f"'{method.name}' removes units of structure '{method.structure.name}', which are no channels; "
-            "give compression or fraction_per_layer, or choose a method over channels or filters"
-        )
     if method.structure.one_per_layer:
         raise ShrinkbenchError(
             f"'{method.name}' has one unit in each layer, and one stays in each, so that {amount.label} would "
             "remove nothing; give a compression"
+        )
+    if isinstance(amount, ChannelFraction) and method.structure.unit not in CHANNELS:
+        raise ShrinkbenchError(
+            f"'{method.name}' removes units of structure '{method.structure.name}', which are no channels; "
+            "give compression or fraction_per_layer, or choose a method over channels or filters"
         )
     if method.like is not None:
         check_amount(method.like, amount)

@@ -111,7 +111,7 @@ def test_independent_chance_takes_uniform_scores(decided):
         decided("random[structure=2:4]")
 
 
-@pytest.mark.parametrize("name", ["global_magnitude", "head_magnitude", "branch_l1", "kernel_magnitude"])
+@pytest.mark.parametrize("name", ["global_magnitude", "head_magnitude", "kernel_magnitude"])
 def test_a_fraction_of_channels_is_refused_where_none_are_removed(name):
     with pytest.raises(ShrinkbenchError, match="which are no channels; give compression"):
         prune(seeded(ConvNet), name, channels=0.5, input_shape=(3, 8, 8))

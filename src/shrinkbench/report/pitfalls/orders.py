@@ -20,7 +20,8 @@ from shrinkbench.report.pitfalls.finding import (
     points,
 )
 from shrinkbench.report.statistics import tests as stats
-from shrinkbench.report.statistics.compare import at_equal, curves, groups, records
+from shrinkbench.report.statistics.compare import groups, records
+from shrinkbench.report.statistics.curves import at_equal, curves
 from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.report.tables import amount_text
 from shrinkbench.spec import DataSpec, ModelSpec, Objective
@@ -38,7 +39,7 @@ def paired_areas(observations: Observations, axis: str, metric: str = "top1") ->
     Keys are (task, first, second), the first before the second in the order of methods.
     """
     by_method: dict[tuple[str, str], dict[int, _Points]] = defaultdict(dict)
-    for task, method, seed, x, y in curves(observations, axis, metric):
+    for task, method, seed, x, y, _ in curves(observations, axis, metric):
         by_method[task, method][seed] = (x, y)
     known: dict[tuple[tuple[str, str, int], float, float], float] = {}
 

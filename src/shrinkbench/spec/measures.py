@@ -96,7 +96,7 @@ class Spent(Value):
     multiply_adds: NotNegative
 
 
-class Budget(Value):
+class Cost(Value):
     """What a run cost in all, by stage; what several runs share counts for each of them.
 
     ``pretraining`` is ``None`` where it is unknown: weights of a file tell nothing of their making.

@@ -1,4 +1,4 @@
-"""What a run's record says of its cost by stage, and measured latency."""
+"""What a run's record says of its cost by phase, and measured latency."""
 
 from __future__ import annotations
 

@@ -72,15 +72,15 @@ def test_the_small_network_spends_on_scratch_b_what_the_large_one_spent():
 
 
 def cost_of(retraining):
-    stage = {"images": 10, "multiply_adds": 100}
+    phase = {"images": 10, "multiply_adds": 100}
     return Cost(
-        pretraining=training_cost(epochs=10, **stage),
-        pruning=training_cost(epochs=0, **stage),
-        retraining=training_cost(epochs=retraining, **stage),
+        pretraining=training_cost(epochs=10, **phase),
+        pruning=training_cost(epochs=0, **phase),
+        retraining=training_cost(epochs=retraining, **phase),
     )
 
 
-def test_a_cost_adds_up_over_its_stages():
+def test_a_cost_adds_up_over_its_phases():
     assert total(cost_of(5)).epochs == 15
     assert total(cost_of(5)).multiply_adds == 3 * 150 * 100
 

@@ -141,7 +141,7 @@ def measured_speedup(result: RunResult) -> float | None:
 
 
 def _spent(cost: Cost | None) -> dict[str, float | None]:
-    """All stages together, pretraining included; unknown where that is."""
+    """All phases together, pretraining included; unknown where that is."""
     spent = total(cost) if cost and cost.pretraining is not None else None
     return {
         f"training_{name}": getattr(spent, name) if spent else None

@@ -86,17 +86,17 @@ def scoring_cost(*, images: int, multiply_adds: int, backward: bool) -> Spent:
     return Spent(epochs=0, images=images, multiply_adds=float(passes * images * multiply_adds))
 
 
-def together(*stages: Spent) -> Spent:
-    """Several stages as one."""
+def together(*phases: Spent) -> Spent:
+    """Several phases as one."""
     return Spent(
-        epochs=sum(s.epochs for s in stages),
-        images=sum(s.images for s in stages),
-        multiply_adds=sum(s.multiply_adds for s in stages),
+        epochs=sum(s.epochs for s in phases),
+        images=sum(s.images for s in phases),
+        multiply_adds=sum(s.multiply_adds for s in phases),
     )
 
 
 def total(cost: Cost) -> Spent:
-    """All stages together; an unknown pretraining counts as nothing."""
+    """All phases together; an unknown pretraining counts as nothing."""
     return together(cost.pretraining or NOTHING, cost.pruning, cost.retraining)
 
 

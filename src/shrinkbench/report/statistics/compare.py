@@ -141,7 +141,7 @@ def at_equal_training(
 ) -> pd.DataFrame:
     """Values at equal training: columns task, compression_target, level, method, seed, value.
 
-    ``by`` is ``epochs_allowed`` or ``training_multiply_adds`` (of all stages, with pretraining).
+    ``by`` is ``epochs_allowed`` or ``training_multiply_adds`` (of all phases, with pretraining).
     A method that was trained for several lengths, by one recipe or by several, has a curve over them, which is
     interpolated and never extended; one with a single length counts within 5 % of it. Levels are the lengths
     that at least two methods cover.

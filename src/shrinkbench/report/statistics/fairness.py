@@ -19,7 +19,7 @@ MEANING: dict[SetUp, str] = {
     "task": "data, network and amount of pruning",
     "weights": "also the weights to start from",
     "finetuning": "also the training after pruning",
-    "effort": "also the multiply-adds of all stages, up to 5 %",
+    "effort": "also the multiply-adds of all phases, up to 5 %",
 }
 
 
@@ -80,7 +80,7 @@ def common_set_up(
 
     ``task``: the same data, network and amount of pruning. ``weights``: and the same weights to start from.
     ``finetuning``: and the same epochs and learning rates after pruning. ``effort``: and, by their
-    ``costs``, the same multiply-adds in all stages together, up to ``tolerance``. ``none``: not even the
+    ``costs``, the same multiply-adds in all phases together, up to ``tolerance``. ``none``: not even the
     task.
     """
     if (a.data, a.model, a.amount) != (b.data, b.model, b.amount):

@@ -18,7 +18,7 @@ from shrinkbench.report.recommendation import (
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.blocks import LeftOut
 from shrinkbench.report.statistics.claims import Claims, TaskClaims, judge
-from shrinkbench.report.statistics.compare import at_equal_budget, ranking, records, references, winners
+from shrinkbench.report.statistics.compare import at_equal_training, ranking, records, references, winners
 from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.report.statistics.ranks import Ranking
 
@@ -179,7 +179,7 @@ def _warnings(observations: Observations, claims: Claims) -> Iterator[str]:
             f"{len(places)} pair{'s' if len(places) != 1 else ''} of dataset and network: the order of methods "
             "may differ on others."
         )
-    yield from _at_equal_budget(observations)
+    yield from _at_equal_training(observations)
 
 
 def _absent(observations: Observations) -> Iterator[str]:
@@ -194,9 +194,9 @@ def _absent(observations: Observations) -> Iterator[str]:
         )
 
 
-def _at_equal_budget(observations: Observations) -> Iterator[str]:
-    """Who is best at equal training budget, where methods were given several."""
-    table = at_equal_budget(observations)
+def _at_equal_training(observations: Observations) -> Iterator[str]:
+    """Who is best at equal training, where methods were given several lengths of it."""
+    table = at_equal_training(observations)
     if table["method"].nunique() < 2 or table["level"].nunique() < 2:
         return
     means = table.groupby(["task", "compression_target", "level", "method"])["value"].mean().reset_index()

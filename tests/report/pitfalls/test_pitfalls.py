@@ -122,7 +122,7 @@ def test_unequal_recipes_are_found():
     results = make_results(methods=["global_magnitude"], pairs=ONE_PAIR)
     results += make_results(methods=["layerwise_magnitude"], pairs=ONE_PAIR, recipe=longer)
     pitfalls = found(results)
-    assert [p.kind for p in pitfalls] == ["unequal-budgets"]
+    assert [p.kind for p in pitfalls] == ["unequal-training"]
     assert "30 epochs" in pitfalls[0].finding
     assert "60 epochs" in pitfalls[0].finding
 
@@ -150,7 +150,7 @@ def test_unequal_epochs_under_one_recipe(stopping, epochs, expected):
         r.model_copy(update={"epochs_run": epochs}) if r.spec.method.name == "global_magnitude" else r
         for r in make_results(methods=TWO, pairs=ONE_PAIR, recipe=recipe)
     ]
-    assert [p.kind for p in found(results)] == ["unequal-budgets"] * expected
+    assert [p.kind for p in found(results)] == ["unequal-training"] * expected
 
 
 def test_a_control_without_fine_tuning_is_found():
@@ -159,7 +159,7 @@ def test_a_control_without_fine_tuning_is_found():
         for r in make_results(methods=TWO, pairs=ONE_PAIR)
     ]
     pitfalls = found(results)
-    assert [p.kind for p in pitfalls] == ["unequal-budgets"]
+    assert [p.kind for p in pitfalls] == ["unequal-training"]
     assert "control" in pitfalls[0].title
 
 
@@ -224,7 +224,7 @@ def test_an_order_that_changes_is_found_under_noise():
     assert sum(len(p) == 1 and p[0].finding.startswith(methods[0]) for p in found_pitfalls) >= 9
 
 
-def test_budgets_of_two_tasks_are_not_compared():
+def test_training_of_two_tasks_are_not_compared():
     """On a subset every method was trained by another recipe: within either task all are equal."""
     longer = FINETUNE.model_copy(update={"name": "long", "epochs": 60})
     results = make_results(methods=TWO, pairs=ONE_PAIR)
@@ -232,7 +232,7 @@ def test_budgets_of_two_tasks_are_not_compared():
         data = r.spec.data.model_copy(update={"train_images": 100})
         spec = r.spec.model_copy(update={"task": r.spec.task.model_copy(update={"data": data})})
         results.append(make_result(spec))
-    assert "unequal-budgets" not in kinds(results)
+    assert "unequal-training" not in kinds(results)
 
 
 def test_the_control_of_other_runs_may_stay_untrained():

@@ -1,4 +1,4 @@
-"""The checklist of Appendix B and the recommendations of Section 6, decided from stored results.
+"""The checklist of Appendix B and the recommendations of Section 6, judged by stored results.
 
 The tenth recommendation of Section 6, that reviewers demand more rigor, is what this page is for, and is not
 a property of results.
@@ -12,22 +12,17 @@ from typing import Any
 
 from shrinkbench.report.checklist import comparison, description, measurement, recommendation
 from shrinkbench.report.checklist.evidence import Evidence, gather
-from shrinkbench.report.checklist.lines import Line, decided
+from shrinkbench.report.checklist.lines import Line, judge_from
 from shrinkbench.results.record import RunResult
 
-__all__ = ["Evidence", "Line", "as_json", "decide", "decide_from", "gather"]
+__all__ = ["Evidence", "Line", "as_json", "gather", "judge", "judge_from"]
 
 _PARTS = (description, measurement, comparison, recommendation)  # importing them registers their lines
 
 
-def decide(results: Sequence[RunResult], *, proposed: Sequence[str] = ()) -> list[Line]:
-    """Decide every line; ``proposed`` names the methods that are judged (see :func:`gather`)."""
-    return decide_from(gather(results, proposed=proposed))
-
-
-def decide_from(evidence: Evidence) -> list[Line]:
-    """Decide every line from evidence that is already gathered."""
-    return decided(evidence)
+def judge(results: Sequence[RunResult], *, proposed: Sequence[str] = ()) -> list[Line]:
+    """Judge every line; ``proposed`` names the methods that are judged (see :func:`gather`)."""
+    return judge_from(gather(results, proposed=proposed))
 
 
 def as_json(lines: Sequence[Line]) -> dict[str, Any]:

@@ -14,12 +14,12 @@ from shrinkbench.report.checklist.evidence import (
     is_random,
     is_uniform,
 )
-from shrinkbench.report.checklist.lines import Decision, listing, rule, satisfied, undecidable, violated
+from shrinkbench.report.checklist.lines import Judgement, listing, rule, satisfied, undecidable, violated
 from shrinkbench.report.checklist.measurement import SIZE_FIGURE
 from shrinkbench.spec import MethodSpec
 
 
-def _baseline(evidence: Evidence, wanted: Callable[[MethodSpec], bool], what: str, needed: str) -> Decision:
+def _baseline(evidence: Evidence, wanted: Callable[[MethodSpec], bool], what: str, needed: str) -> Judgement:
     """Whether a baseline was run wherever a proposed method was: same task, same amounts."""
     names = [name for name, method in evidence.methods.items() if wanted(method) and is_plain(method)]
     lacking = []
@@ -35,7 +35,7 @@ def _baseline(evidence: Evidence, wanted: Callable[[MethodSpec], bool], what: st
     return satisfied(f"Run at every point of every method: {listing(names)}.", figure=SIZE_FIGURE)
 
 
-def _same_proportions(evidence: Evidence, kind: str) -> Decision:
+def _same_proportions(evidence: Evidence, kind: str) -> Judgement:
     """Whether every point of a proposed method has a control that keeps as much of every layer."""
     lacking, examples = [], []
     for task, method in evidence.curves(evidence.proposed):
@@ -58,13 +58,13 @@ def _same_proportions(evidence: Evidence, kind: str) -> Decision:
 
 
 @rule("random")
-def random(evidence: Evidence) -> Decision:
+def random(evidence: Evidence) -> Judgement:
     """Any random pruning."""
     return _baseline(evidence, is_random, "random pruning", "Run the method random.")
 
 
 @rule("random-global")
-def random_global(evidence: Evidence) -> Decision:
+def random_global(evidence: Evidence) -> Judgement:
     """Random pruning that does not look at layers."""
     return _baseline(
         evidence, lambda m: is_random(m) and is_global(m), "global random pruning", "Run the method random."
@@ -72,19 +72,19 @@ def random_global(evidence: Evidence) -> Decision:
 
 
 @rule("random-same-proportions")
-def random_same_proportions(evidence: Evidence) -> Decision:
+def random_same_proportions(evidence: Evidence) -> Judgement:
     """Random pruning of the same shares of every layer."""
     return _same_proportions(evidence, "random")
 
 
 @rule("magnitude")
-def magnitude(evidence: Evidence) -> Decision:
+def magnitude(evidence: Evidence) -> Judgement:
     """Any magnitude pruning."""
     return _baseline(evidence, is_magnitude, "magnitude pruning", "Run the method global_magnitude.")
 
 
 @rule("magnitude-global-or-uniform")
-def magnitude_global_or_uniform(evidence: Evidence) -> Decision:
+def magnitude_global_or_uniform(evidence: Evidence) -> Judgement:
     """Magnitude pruning by one threshold, or of equal shares."""
     return _baseline(
         evidence,
@@ -95,13 +95,13 @@ def magnitude_global_or_uniform(evidence: Evidence) -> Decision:
 
 
 @rule("magnitude-same-proportions")
-def magnitude_same_proportions(evidence: Evidence) -> Decision:
+def magnitude_same_proportions(evidence: Evidence) -> Judgement:
     """Magnitude pruning of the same shares of every layer; a magnitude method is its own."""
     return _same_proportions(evidence, "magnitude")
 
 
 @rule("state-of-the-art")
-def state_of_the_art(evidence: Evidence) -> Decision:
+def state_of_the_art(evidence: Evidence) -> Judgement:
     """Which techniques are relevant is not in the results."""
     others = [n for n, m in evidence.methods.items() if not is_baseline(m) and not is_control(m)]
     return undecidable(
@@ -111,7 +111,7 @@ def state_of_the_art(evidence: Evidence) -> Decision:
 
 
 @rule("how-compared")
-def how_compared(evidence: Evidence) -> Decision:
+def how_compared(evidence: Evidence) -> Judgement:
     """Every number in a store comes from a run of the methods in this library."""
     if not evidence.results:
         return violated("No run is finished.", needed="Run the experiment.")

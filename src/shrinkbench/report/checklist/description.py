@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from shrinkbench.report.checklist.evidence import Evidence, is_magnitude
-from shrinkbench.report.checklist.lines import Decision, listing, rule, satisfied, undecidable, violated
+from shrinkbench.report.checklist.lines import Judgement, listing, rule, satisfied, undecidable, violated
 from shrinkbench.report.page.citations import THE_PAPER, cite
 
 OLD = 2010
 
 
 @rule("context")
-def context(evidence: Evidence) -> Decision:
+def context(evidence: Evidence) -> Judgement:
     """Magnitude must be among the methods; whether the others are recent is a matter of the text."""
     magnitude = [name for name, method in evidence.methods.items() if is_magnitude(method)]
     if not magnitude:
@@ -30,7 +30,7 @@ def context(evidence: Evidence) -> Decision:
 
 
 @rule("algorithm")
-def algorithm(evidence: Evidence) -> Decision:
+def algorithm(evidence: Evidence) -> Judgement:
     """Axes and recipes are stored in full; a plug-in's code is known by its digest only."""
     foreign = [name for name, method in evidence.methods.items() if method.sources]
     recipes = sorted({r.spec.recipe.name for r in evidence.results})
@@ -48,7 +48,7 @@ def algorithm(evidence: Evidence) -> Decision:
 
 
 @rule("claims")
-def claims(evidence: Evidence) -> Decision:
+def claims(evidence: Evidence) -> Judgement:
     """The results can only say what a claim may cover."""
     datasets = sorted({r.spec.data.name for r in evidence.results})
     networks = sorted({r.spec.model.name for r in evidence.results})
@@ -63,7 +63,7 @@ def claims(evidence: Evidence) -> Decision:
 
 
 @rule("code")
-def code(evidence: Evidence) -> Decision:
+def code(evidence: Evidence) -> Judgement:
     """A link is in no result."""
     commits = sorted({r.provenance.commit[:12] for r in evidence.results if r.provenance.commit})
     known = f"The runs record the commit {listing(commits)}." if commits else "The runs record no commit."
@@ -71,7 +71,7 @@ def code(evidence: Evidence) -> Decision:
 
 
 @rule("architecture")
-def architecture(evidence: Evidence) -> Decision:
+def architecture(evidence: Evidence) -> Judgement:
     """A network's name is one exact definition; its weights need a recipe or a digest."""
     vague = [r for r in evidence.results if r.spec.weights.kind == "file" and not r.spec.weights.digest]
     if vague:
@@ -93,7 +93,7 @@ def architecture(evidence: Evidence) -> Decision:
 
 
 @rule("architecture-citation")
-def architecture_citation(evidence: Evidence) -> Decision:
+def architecture_citation(evidence: Evidence) -> Judgement:
     """The network's card carries a reference; its namesakes are told apart there."""
     known = {c.key for c in cite(evidence.results) if c.entry}
     networks = sorted({r.spec.model.name for r in evidence.results})
@@ -110,7 +110,7 @@ def architecture_citation(evidence: Evidence) -> Decision:
 
 
 @rule("dataset")
-def dataset(evidence: Evidence) -> Decision:
+def dataset(evidence: Evidence) -> Judgement:
     """Every run stores the data's digest, subset, normalisation, batch size and augmentation."""
     facts = sorted(
         {
@@ -123,7 +123,7 @@ def dataset(evidence: Evidence) -> Decision:
 
 
 @rule("hardware")
-def hardware(evidence: Evidence) -> Decision:
+def hardware(evidence: Evidence) -> Judgement:
     """Versions and processor are part of a run's provenance."""
     bare = [r for r in evidence.results if not r.provenance.versions or not (r.provenance.processor)]
     if bare:

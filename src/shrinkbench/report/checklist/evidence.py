@@ -1,4 +1,4 @@
-"""Facts of a set of results that the checklist's lines are decided by."""
+"""Facts of a set of results that the checklist's lines are judged by."""
 
 from __future__ import annotations
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections import defaultdict
 
 from shrinkbench.report.checklist.evidence import COLLAPSE, FEWEST_SEEDS, Evidence
-from shrinkbench.report.checklist.lines import Decision, listing, rule, satisfied, undecidable, violated
+from shrinkbench.report.checklist.lines import Judgement, listing, rule, satisfied, undecidable, violated
 
 SIZE_FIGURE = "figures/top1-compression.svg"
 SPEED_FIGURE = "figures/top1-theoretical-speedup.svg"
 
 
 @rule("range")
-def compression_range(evidence: Evidence) -> Decision:
+def compression_range(evidence: Evidence) -> Judgement:
     """Every proposed method's curve must reach a point far below the control."""
     narrow, flat = [], []
     for task, method in evidence.curves(evidence.proposed):
@@ -39,7 +39,7 @@ def compression_range(evidence: Evidence) -> Decision:
 
 
 @rule("raw-accuracy")
-def raw_accuracy(evidence: Evidence) -> Decision:
+def raw_accuracy(evidence: Evidence) -> Judgement:
     """The metric itself, not its change, is stored for every run that is done."""
     return always_stored(evidence, f"state {metrics_of(evidence)} on the test split", SIZE_FIGURE)
 
@@ -51,7 +51,7 @@ def metrics_of(evidence: Evidence) -> str:
     return listing([name for name in named if all(name in metrics for metrics in stated)])
 
 
-def always_stored(evidence: Evidence, what: str, figure: str) -> Decision:
+def always_stored(evidence: Evidence, what: str, figure: str) -> Judgement:
     """A line that every finished run meets, because no result is stored without it."""
     if not evidence.results:
         return violated("No run is finished.", needed="Run the experiment.")
@@ -59,7 +59,7 @@ def always_stored(evidence: Evidence, what: str, figure: str) -> Decision:
 
 
 @rule("seeds")
-def seeds(evidence: Evidence) -> Decision:
+def seeds(evidence: Evidence) -> Judgement:
     """At least three seeds in every cell, the same ones for every method of a task."""
     of_task: dict[str, set[int]] = defaultdict(set)
     for (task, _, _), runs in evidence.cells.items():
@@ -93,7 +93,7 @@ def seeds(evidence: Evidence) -> Decision:
 
 
 @rule("error-bars")
-def error_bars(evidence: Evidence) -> Decision:
+def error_bars(evidence: Evidence) -> Judgement:
     """Two runs of a cell are the least that has a deviation."""
     single = [(cell, runs) for cell, runs in evidence.cells.items() if len(runs) < 2]
     if single:
@@ -110,6 +110,6 @@ def error_bars(evidence: Evidence) -> Decision:
 
 
 @rule("flops")
-def flops(evidence: Evidence) -> Decision:
+def flops(evidence: Evidence) -> Judgement:
     """Multiply-adds of every network, counted by one counter."""
     return always_stored(evidence, "state multiply-adds before and after pruning", SPEED_FIGURE)

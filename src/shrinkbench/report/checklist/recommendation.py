@@ -12,7 +12,7 @@ from shrinkbench.report.checklist.evidence import (
     TOY_DATASETS,
     Evidence,
 )
-from shrinkbench.report.checklist.lines import Decision, listing, rule, satisfied, violated
+from shrinkbench.report.checklist.lines import Judgement, listing, rule, satisfied, violated
 from shrinkbench.report.checklist.measurement import (
     SIZE_FIGURE,
     SPEED_FIGURE,
@@ -23,7 +23,7 @@ from shrinkbench.results.record import RunResult
 
 
 @rule("identify")
-def identify(evidence: Evidence) -> Decision:
+def identify(evidence: Evidence) -> Judgement:
     """Names with one definition, and digests of data and weights."""
     vague = [r.key for r in evidence.results if not r.spec.data.revision]
     if vague:
@@ -37,7 +37,7 @@ def identify(evidence: Evidence) -> Decision:
 
 
 @rule("pairs")
-def pairs(evidence: Evidence) -> Decision:
+def pairs(evidence: Evidence) -> Judgement:
     """Pairs that are neither toy nor outdated, one of them large."""
     every = sorted({(r.spec.data.name, r.spec.model.name) for r in evidence.results})
     modern = [(d, m) for d, m in every if counts(d, m)]
@@ -64,13 +64,13 @@ def is_large(dataset: str) -> bool:
 
 
 @rule("both-sizes")
-def both_sizes(evidence: Evidence) -> Decision:
+def both_sizes(evidence: Evidence) -> Judgement:
     """Both are stored for every run, by the definitions of the line."""
     return always_stored(evidence, "state compression and theoretical speedup", SPEED_FIGURE)
 
 
 @rule("both-accuracies")
-def both_accuracies(evidence: Evidence) -> Decision:
+def both_accuracies(evidence: Evidence) -> Judgement:
     """Both are stored for every run."""
     bare = [r.key for r in evidence.results if r.after and not {"top1", "top5"} <= r.after.metrics.keys()]
     if bare:
@@ -83,7 +83,7 @@ def both_accuracies(evidence: Evidence) -> Decision:
 
 
 @rule("control")
-def control(evidence: Evidence) -> Decision:
+def control(evidence: Evidence) -> Judgement:
     """The own control of every run: nothing pruned, trained alike, of the same seed."""
     lacking: dict[tuple[str, str], set[int]] = defaultdict(set)
     idle: dict[str, str] = {}
@@ -112,7 +112,7 @@ def control(evidence: Evidence) -> Decision:
 
 
 @rule("competing-curves")
-def competing_curves(evidence: Evidence) -> Decision:
+def competing_curves(evidence: Evidence) -> Judgement:
     """At least two methods on every task."""
     methods: dict[str, list[str]] = defaultdict(list)
     for task, method in evidence.curves():
@@ -128,7 +128,7 @@ def competing_curves(evidence: Evidence) -> Decision:
 
 
 @rule("operating-points")
-def operating_points(evidence: Evidence) -> Decision:
+def operating_points(evidence: Evidence) -> Judgement:
     """Five amounts for every curve."""
     few = [
         f"{method} on {task} ({', '.join(evidence.amounts(task, method))})"
@@ -149,13 +149,13 @@ def operating_points(evidence: Evidence) -> Decision:
 
 
 @rule("means-and-deviations")
-def means_and_deviations(evidence: Evidence) -> Decision:
+def means_and_deviations(evidence: Evidence) -> Judgement:
     """Decided as the error bars are."""
     return error_bars(evidence)
 
 
 @rule("same-code")
-def same_code(evidence: Evidence) -> Decision:
+def same_code(evidence: Evidence) -> Judgement:
     """Within a task: one version of every library, one commit, one kind of device."""
     settings: dict[str, dict[tuple[str, ...], list[str]]] = defaultdict(lambda: defaultdict(list))
     for (task, _, _), runs in evidence.cells.items():

@@ -208,7 +208,7 @@ def _judgement(
     results: Sequence[RunResult], compared: Sequence[RunResult], evidence: checklists.Evidence
 ) -> dict[str, Any]:
     """Checklist, pitfalls and what scripts draw; all ``results`` stand in the ledger."""
-    lines = checklists.decide_from(evidence)
+    lines = checklists.judge_from(evidence)
     pitfalls = find_pitfalls(compared, evidence.observations)
     counts = {s: sum(line.status == s for line in lines) for s in ("satisfied", "violated", "undecidable")}
     return {

@@ -16,7 +16,7 @@ from shrinkbench.report.pitfalls.orders import (
     order_varies_with_task,
     wide_seed_spread,
 )
-from shrinkbench.report.pitfalls.practice import best_of_epochs, selection_on_test, unequal_budgets
+from shrinkbench.report.pitfalls.practice import best_of_epochs, selection_on_test, unequal_training
 from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.results.record import RunResult
 
@@ -33,6 +33,6 @@ def find_pitfalls(results: Sequence[RunResult], observations: Observations) -> l
         *initial_model_confounds(observations),
         *wide_seed_spread(observations),
         *selection_on_test(done),
-        *unequal_budgets(done, observations),
+        *unequal_training(done, observations),
         *best_of_epochs(done),
     ]

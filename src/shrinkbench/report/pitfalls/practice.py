@@ -43,7 +43,7 @@ def selection_on_test(results: Sequence[RunResult]) -> Iterator[Pitfall]:
         )
 
 
-def unequal_budgets(results: Sequence[RunResult], observations: Observations) -> Iterator[Pitfall]:
+def unequal_training(results: Sequence[RunResult], observations: Observations) -> Iterator[Pitfall]:
     """Methods of one task were trained by different recipes or for much longer than others."""
     specs = {r.key: r.spec for r in results}
     rows = observations.pruned
@@ -60,14 +60,14 @@ def unequal_budgets(results: Sequence[RunResult], observations: Observations) ->
         a, b = differing[0]
         names = recipe_labels(recipes[a] | recipes[b])
         yield Pitfall(
-            kind="unequal-budgets",
-            title="Methods were trained on different budgets",
+            kind="unequal-training",
+            title="Methods had unequal training",
             where=task,
             finding=(
                 f"{a} was trained by {_named(recipes[a], names)}, {b} by "
                 f"{_named(recipes[b], names)}{and_more(len(differing), 'pair')}."
             ),
-            advice="Compare at equal training budget, or give every method each budget.",
+            advice="Compare at equal training, or train every method by each recipe.",
         )
     yield from _idle_control(observations)
 
@@ -87,11 +87,11 @@ def _unequal_epochs(rows: pd.DataFrame, task: str, recipes: Mapping[str, Recipe]
             times = cost.max() / cost.min() if cost.min() else float("inf")
             rule = " under one early-stopping rule" if stopping else ""
             yield Pitfall(
-                kind="unequal-budgets",
-                title="Methods were trained on different budgets",
+                kind="unequal-training",
+                title="Methods had unequal training",
                 where=f"{task}, {amount}",
                 finding=f"{cost.idxmax()} was trained {times:.1f} times as long as {cost.idxmin()}{rule}.",
-                advice="Compare at equal training budget, or say what each accuracy cost.",
+                advice="Compare at equal training, or say what each accuracy cost.",
                 runs=tuple(cell["key"]),
             )
             return
@@ -105,7 +105,7 @@ def _idle_control(observations: Observations) -> Iterator[Pitfall]:
     for task, rows in groups(trained, "task"):
         epochs = rows["epochs_run"].mean()
         yield Pitfall(
-            kind="unequal-budgets",
+            kind="unequal-training",
             title="The control was not fine-tuned",
             where=str(task),
             finding=f"Pruned networks had {epochs:.3g} epochs of fine-tuning, the control none.",

@@ -38,8 +38,19 @@ def forged(bundle, target, *, name="made", more=(), rename=None):
     return target
 
 
-OUTSIDE = ["../evil.txt", "/tmp/evil.txt", "runs/zzz/result.json", "evil.txt", "plugins/evil.py", "runs/../plan.json"]
-OUTSIDE += [f"runs/{'a' * 64}/checkpoint-0.pt", f"plugins/{'a' * 64}/../../evil.py", f"runs/{'A' * 64}/result.json"]
+OUTSIDE = [
+    "../evil.txt",
+    "/tmp/evil.txt",
+    "runs/zzz/result.json",
+    "evil.txt",
+    "plugins/evil.py",
+    "runs/../plan.json",
+]
+OUTSIDE += [
+    f"runs/{'a' * 64}/checkpoint-0.pt",
+    f"plugins/{'a' * 64}/../../evil.py",
+    f"runs/{'A' * 64}/result.json",
+]
 
 
 @pytest.mark.parametrize("member", OUTSIDE)
@@ -85,7 +96,9 @@ def test_a_result_in_the_folder_of_another_key_is_no_result(bundle, tmp_path):
 def test_what_unpacks_to_more_than_a_bundle_is_refused_unread(bundle, tmp_path):
     """The size that is announced decides: nothing is inflated, and no more than that would be."""
     key = read_source(bundle).results[0].key
-    bomb = forged(bundle, tmp_path / "bomb.zip", more=[(f"runs/{key}/conflicts/{'a' * 64}.json", bytes(9 << 20))])
+    bomb = forged(
+        bundle, tmp_path / "bomb.zip", more=[(f"runs/{key}/conflicts/{'a' * 64}.json", bytes(9 << 20))]
+    )
     with pytest.raises(ShrinkbenchError, match=r"is 9 MiB large, and a bundle's may be 8 MiB"):
         read_source(bomb)
     many = [(f"runs/{n:064x}/result.json", b"x") for n in range(200)]
@@ -113,7 +126,9 @@ def test_damage_anywhere_is_one_sentence(bundle, tmp_path):
 
 
 def test_names_of_folders_become_names_of_files(tmp_path):
-    store = write_store(tmp_path / "my results (1)", make_results(pairs=PAIR, methods=["random"], compressions=(1,)))
+    store = write_store(
+        tmp_path / "my results (1)", make_results(pairs=PAIR, methods=["random"], compressions=(1,))
+    )
     store.plan_path.unlink()
     write_bundle(store.root, tmp_path / "a.zip")
     assert read_source(tmp_path / "a.zip").name == "my-results-1"

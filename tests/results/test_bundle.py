@@ -265,7 +265,7 @@ def test_the_leaderboard_ranks_methods_and_links_to_the_evidence(tmp_path):
     assert len(links) == 6  # two reports, two bundles, two bibliographies
     assert all((index.parent / link).is_file() for link in links)
     bundles = [link for link in links if link.endswith("bundle.zip")]
-    assert {len(read_bundle(index.parent / b).results) for b in bundles} == {36 * 3, 18}
+    assert {len(read_bundle(index.parent / b).results) for b in bundles} == {36 * 3, 17}
 
 
 def test_other_data_is_another_task(tmp_path):

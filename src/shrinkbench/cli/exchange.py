@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from textwrap import fill
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from shrinkbench.results.bundle import Bundle
-    from shrinkbench.results.difference import Difference
+    from shrinkbench.results.difference import Cell, Difference
 
 app = typer.Typer()
 _SHOWN = 20  # lines of one kind
@@ -100,7 +101,13 @@ def _show_plugins(bundle: Bundle) -> None:
             typer.echo(f"# {lack}")
         for place, content in bundle.sources.get(code, {}).items():
             typer.echo(f"# ---- {place}")
-            typer.echo(content.decode("utf-8", errors="backslashreplace"))
+            typer.echo(_shown(content))
+
+
+def _shown(content: bytes) -> str:
+    """Text whose control characters cannot act on a terminal."""
+    text = content.decode("utf-8", errors="backslashreplace")
+    return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
 
 
 def _tell_conflicts(bundle: Bundle) -> None:
@@ -195,37 +202,38 @@ def _print_difference(found: Difference, first: Path, second: Path) -> None:
     if found.is_empty:
         typer.echo("the same runs with the same numbers")
         return
+    paired = {key for group in found.settings for pair in group.pairs for key in pair}
     for name, runs in (("A", found.only_first), ("B", found.only_second)):
-        _print_rows(
-            f"{len(runs)} runs only in {name}", ("run", "key"), [(label, key[:12]) for key, label in runs]
-        )
+        alone = [(label, key[:12]) for key, label in runs if key not in paired]
+        _print_rows(f"{len(alone)} runs only in {name}", ("run", "key"), alone)
     rows = [
-        (
-            run.label,
-            _number(run.first),
-            _number(run.second),
-            _number(run.difference, signed=True),
-            ", ".join(run.fields),
-        )
-        for run in found.unequal
+        (r.label, _number(r.first), _number(r.second), _signed(r.difference), ", ".join(r.fields))
+        for r in found.unequal
     ]
     title = f"{len(rows)} runs of one key with other numbers, largest difference first"
     _print_rows(title, ("run", "A", "B", "B - A", "differs in"), rows)
     for group in found.settings:
-        title = f"{group.runs} runs of one name differ in their settings, such as {group.example}"
-        fields = [(s.field, text(s.first), text(s.second)) for s in group.settings]
-        _print_rows(title, ("setting", "A", "B"), fields)
+        title = f"{len(group.pairs)} runs differ in their settings, such as\n{fill(group.example, 78)}"
+        _print_rows(
+            title, ("setting", "A", "B"), [(s.field, text(s.first), text(s.second)) for s in group.settings]
+        )
     means = [
-        (f"{c.label} ({c.metric})", _number(c.first), str(c.first_n), _number(c.second), str(c.second_n))
+        (c.label, _number(c.first), str(c.first_n), _number(c.second), str(c.second_n), _settings(c))
         for c in found.cells
     ]
-    _print_rows(f"{len(means)} cells with other means", ("cell", "A", "n", "B", "n"), means)
+    _print_rows(f"{len(means)} cells with other means", ("cell", "A", "n", "B", "n", "settings"), means)
 
 
-def _number(value: float | None, *, signed: bool = False) -> str:
-    if value is None:
-        return "failed" if not signed else "–"
-    return f"{value:+.4f}" if signed else f"{value:.4f}"
+def _settings(cell: Cell) -> str:
+    return "same" if cell.same_settings else "differ"
+
+
+def _number(value: float | None) -> str:
+    return "failed" if value is None else f"{value:.4f}"
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.4f}"
 
 
 def _print_rows(title: str, columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> None:

@@ -12,6 +12,7 @@ from shrinkbench.results.bundle import Bundle
 from shrinkbench.results.conflicts import numbers_of
 from shrinkbench.results.labels import RunLabel, distinct_runs, label_runs
 from shrinkbench.results.record import RunResult
+from shrinkbench.spec import RunSpec
 
 
 class Setting(NamedTuple):
@@ -40,16 +41,19 @@ class Unequal:
 
 @dataclass(frozen=True)
 class OtherSettings:
-    """Runs of one name, amount and seed, ``runs`` in each set, whose specifications differ in ``settings``."""
+    """Pairs of runs (their keys) of one name, amount and seed whose specifications differ in ``settings``."""
 
     settings: tuple[Setting, ...]
-    runs: int
+    pairs: tuple[tuple[str, str], ...]
     example: str
 
 
 @dataclass(frozen=True)
 class Cell:
-    """Task, method and amount with finished runs in both sets, and the means of the headline metric."""
+    """Task, method and amount with finished runs in both sets, and the means of the headline metric.
+
+    It is found by its name; ``same_settings`` tells whether the runs of both are alike but for the seed.
+    """
 
     label: str
     metric: str
@@ -57,6 +61,7 @@ class Cell:
     first_n: int
     second: float
     second_n: int
+    same_settings: bool
 
 
 @dataclass(frozen=True)
@@ -99,12 +104,12 @@ def difference_of(first: Bundle, second: Bundle) -> Difference:
         only_second=tuple((r.key, names[r.key]) for r in lonely[1]),
         unequal=tuple(unequal),
         settings=_other_settings(*lonely, names),
-        cells=tuple(_cells(first.results, second.results, both)),
+        cells=tuple(_cells(first.results, second.results)),
     )
 
 
 def _name(result: RunResult, label: RunLabel) -> str:
-    method = f"{label.method} {label.control}" if result.spec.is_control else label.method
+    method = f"{label.method_alone} {label.control}" if result.spec.is_control else label.method
     return f"{label.task}, {method}, {label.amount}, seed {result.spec.seed}"
 
 
@@ -124,17 +129,18 @@ def _other_settings(
     open_: dict[tuple[Any, ...], list[tuple[RunResult, dict[str, Any]]]] = defaultdict(list)
     for result in second:
         open_[_called(result)].append((result, dict(_leaves(result))))
-    groups: dict[str, list[tuple[tuple[Setting, ...], RunResult]]] = defaultdict(list)
+    groups: dict[str, list[tuple[tuple[Setting, ...], str, str]]] = defaultdict(list)
     for result in first:
         candidates = open_[_called(result)]
         if candidates:
             own = dict(_leaves(result))
             found = [(_settings(own, leaves), number) for number, (_, leaves) in enumerate(candidates)]
             settings, number = min(found, key=lambda item: len(item[0]))
-            del candidates[number]
-            groups[repr(settings)].append((settings, result))
+            groups[repr(settings)].append((settings, result.key, candidates.pop(number)[0].key))
     members = sorted(groups.values(), key=len, reverse=True)
-    return tuple(OtherSettings(m[0][0], len(m), names[m[0][1].key]) for m in members)
+    return tuple(
+        OtherSettings(group[0][0], tuple((a, b) for _, a, b in group), names[group[0][1]]) for group in members
+    )
 
 
 def _called(result: RunResult) -> tuple[Any, ...]:
@@ -162,37 +168,41 @@ def _walk(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _cells(first: Sequence[RunResult], second: Sequence[RunResult], both: Sequence[RunResult]) -> list[Cell]:
+def _cells(first: Sequence[RunResult], second: Sequence[RunResult]) -> list[Cell]:
     """Cells of both sets whose means differ, those that differ most first."""
-    labels = dict(zip((r.key for r in both), label_runs([r.spec for r in both]), strict=True))
-    means = [_values(results, labels) for results in (first, second)]
-    cells = [
-        Cell(
-            ", ".join(cell[:-1]),
-            cell[-1],
-            fmean(values),
-            len(values),
-            fmean(means[1][cell]),
-            len(means[1][cell]),
-        )
-        for cell, values in means[0].items()
-        if cell in means[1]
-    ]
-    differing = [cell for cell in cells if cell.first != cell.second]
-    return sorted(differing, key=lambda cell: (-abs(cell.second - cell.first), cell.label))
+    sets = [_runs_by_cell(results) for results in (first, second)]
+    cells = []
+    for cell in sets[0].keys() & sets[1].keys():
+        runs = sets[0][cell], sets[1][cell]
+        means = [fmean(run.headline or 0.0 for run in members) for members in runs]
+        settings = [{_without_seed(run) for run in members} for members in runs]
+        if means[0] != means[1]:
+            same = settings[0] == settings[1]
+            cells.append(
+                Cell(", ".join(cell[:-1]), cell[-1], means[0], len(runs[0]), means[1], len(runs[1]), same)
+            )
+    return sorted(cells, key=lambda cell: (-abs(cell.second - cell.first), cell.label))
 
 
-def _values(results: Sequence[RunResult], labels: Mapping[str, RunLabel]) -> dict[tuple[str, ...], list[float]]:
-    """The headline metric of finished runs by task, method, amount and metric; a shared control counts once."""
-    found: dict[tuple[str, ...], list[float]] = defaultdict(list)
-    seen: set[tuple[str, int, str]] = set()
-    for result, _ in distinct_runs(result for result in results if result.status == "done"):
-        label, spec = labels[result.key], result.spec
-        is_repeat = (label.control_group, spec.seed, label.task) in seen
-        if result.headline is None or (spec.is_control and is_repeat):
+def _without_seed(run: RunResult) -> RunSpec:
+    """What is alike for all runs of a cell; a control is the same whichever method refers to it."""
+    spec = run.spec.control if run.spec.is_control else run.spec
+    return spec.model_copy(update={"seed": 0, "migrated_from": None})
+
+
+def _runs_by_cell(results: Sequence[RunResult]) -> dict[tuple[str, ...], list[RunResult]]:
+    """Finished runs by task, method, amount and metric, as this set needs to tell them apart.
+
+    A control that methods share stands there once.
+    """
+    found: dict[tuple[str, ...], list[RunResult]] = defaultdict(list)
+    seen: set[str] = set()
+    for result, label in distinct_runs(result for result in results if result.status == "done"):
+        spec = result.spec
+        if spec.is_control and label.control_key in seen:
             continue
         if spec.is_control:
-            seen.add((label.control_group, spec.seed, label.task))
+            seen.add(label.control_key)
         method = label.control if spec.is_control else label.method
-        found[label.task, method, label.amount, spec.task.objective.headline].append(result.headline)
+        found[label.task, method, label.amount, spec.task.objective.headline].append(result)
     return found

@@ -7,7 +7,7 @@ import pytest
 from made_results import make_result, make_results, plain_accuracy, quality, write_store
 from test_cli_report import shrinkbench
 
-PAIR = [("cifar10", "resnet20")]
+PAIR = [("cifar10", "resnet56")]
 GRID = {"pairs": PAIR, "methods": ["random", "global_magnitude"], "compressions": (1, 4), "seeds": (0, 1)}
 
 

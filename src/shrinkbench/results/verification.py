@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from shrinkbench.results.bundle import Bundle
 from shrinkbench.results.consistency import SHARES
 from shrinkbench.results.record import Quality, RunResult
-from shrinkbench.spec import RunSpec
 
 FAR = 4.0
 """Standard errors of the difference between two splits beyond which it is no noise of drawing their images."""
@@ -74,16 +74,28 @@ def _gap(test: Quality, validation: Quality, name: str) -> tuple[float, float]:
 
 def _copied(results: Sequence[RunResult]) -> Iterator[str]:
     """Runs of different seeds that are equal to the last digit, though training or its start is random."""
-    alike: dict[tuple[RunSpec, str], RunResult] = {}
+    alike: dict[object, list[RunResult]] = defaultdict(list)
     for result in results:
         is_random = bool(result.epochs) or result.spec.weights.kind != "file"
-        if result.status != "done" or not is_random:
-            continue
-        numbers = (result.before, result.after, result.validation, result.further, result.epochs, result.layers)
-        run = result.spec.model_copy(update={"seed": 0, "migrated_from": None})
-        first = alike.setdefault((run, repr(numbers)), result)
-        if first.spec.seed != result.spec.seed:
-            yield (
-                f"run {result.key[:12]}: seed {result.spec.seed} has every number of seed {first.spec.seed} "
-                f"(run {first.key[:12]}), to the last digit"
-            )
+        if result.after is not None and is_random:
+            losses = tuple(epoch.train_loss for epoch in result.epochs)
+            alike[losses, tuple(result.after.metrics.items())].append(result)
+    for members in alike.values():
+        for number, result in enumerate(members):  # few: what is in common is looked at first
+            first = next((other for other in members[:number] if _is_copy(result, other)), None)
+            if first is not None:
+                yield (
+                    f"run {result.key[:12]}: seed {result.spec.seed} has all numbers of seed {first.spec.seed} "
+                    f"(run {first.key[:12]}), to the last digit"
+                )
+
+
+def _is_copy(result: RunResult, other: RunResult) -> bool:
+    """Whether all that was measured is the same in runs that differ in their seed alone."""
+    if result.spec.seed == other.spec.seed:
+        return False
+    same = {"seed": 0, "migrated_from": None}
+    measured = ("before", "after", "validation", "further", "epochs", "layers")
+    return all(getattr(result, name) == getattr(other, name) for name in measured) and (
+        result.spec.model_copy(update=same) == other.spec.model_copy(update=same)
+    )

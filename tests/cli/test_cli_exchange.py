@@ -124,6 +124,9 @@ def test_conflicts_are_named_by_merge(store, tmp_path):
     assert f"conflict: run {run.key[:12]} has top1" in done.stderr
     assert "1 runs differ between sources, by up to 0.01" in done.stderr
     assert len(list((tmp_path / "out").glob(f"runs/{run.key}/conflicts/*.json"))) == 1
+    assert (
+        "conflict: 1 run has other numbers in another source" in shrinkbench("status", tmp_path / "out").stderr
+    )
 
 
 PLUGIN = """

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shrinkbench.cli.options import AsJson, Source, Sources
-from shrinkbench.cli.tables import print_folded, tell_problems, text
+from shrinkbench.cli.tables import print_folded, tell_doubts, tell_problems, text
 from shrinkbench.errors import ShrinkbenchError
 
 if TYPE_CHECKING:
@@ -50,9 +50,8 @@ def bundle(
         return
     target = out or Path(f"{source.resolve().name}.zip")
     written = write_bundle(source, target)
-    tell_problems("left out", written.problems)
+    tell_doubts(written)
     _tell_code(written)
-    _tell_conflicts(written)
     typer.echo(f"{len(written.results)} runs -> {target}, content {written.digest}")
 
 
@@ -108,13 +107,6 @@ def _shown(content: bytes) -> str:
     """Text whose control characters cannot act on a terminal."""
     text = content.decode("utf-8", errors="backslashreplace")
     return "".join(c if c.isprintable() or c in "\n\t" else ascii(c)[1:-1] for c in text)
-
-
-def _tell_conflicts(bundle: Bundle) -> None:
-    from shrinkbench.results.conflicts import sentence_of
-
-    if bundle.conflicts:
-        typer.echo(sentence_of(bundle.conflicts), err=True)
 
 
 @app.command()
@@ -181,7 +173,7 @@ def diff(
 
     bundles = [read_source(first), read_source(second)]
     for each in bundles:
-        tell_problems("skipped", each.problems)
+        tell_doubts(each)
         require_results(each, "there is nothing to compare")
     found = difference_of(*bundles)
     if as_json:

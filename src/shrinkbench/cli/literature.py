@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shrinkbench.cli.options import AsJson, CorpusDir
-from shrinkbench.cli.tables import tell_problems
+from shrinkbench.cli.tables import tell_doubts
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import write_atomically
 
@@ -222,7 +222,7 @@ def _own_table(path: Path) -> pd.DataFrame:
 
     if (path / "runs").is_dir() or (path.is_file() and is_zipfile(path)):
         bundle = read_source(path)
-        tell_problems("skipped", bundle.problems)
+        tell_doubts(bundle)
         require_results(bundle, "run a sweep into it first")
         return to_frame(bundle.results)
     return read_own(path)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from shrinkbench.cli.options import AsJson, Plugins, load_plugins
-from shrinkbench.cli.tables import tell_problems
+from shrinkbench.cli.tables import tell_doubts
 from shrinkbench.errors import ShrinkbenchError
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ def _take_finished(directory: Path, **only: str | None) -> list[RunResult]:
 
     method, amount = _asked(only["method"])
     bundle = read_source(directory)
-    tell_problems("skipped", bundle.problems)
+    tell_doubts(bundle)
     found = selected(bundle.results, **{**only, "method": method}, amount=amount)
     if not any(map(is_pruned, found)):
         chosen = ", ".join(f"{key} {value}" for key, value in only.items() if value is not None)

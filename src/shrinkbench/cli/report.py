@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from shrinkbench.cli.options import AsJson, CorpusDir, Data, Device, Plugins, Source
-from shrinkbench.cli.tables import tell_problems
+from shrinkbench.cli.tables import tell_doubts
 from shrinkbench.errors import ShrinkbenchError
 
 if TYPE_CHECKING:
@@ -32,7 +32,9 @@ def status(directory: Source, as_json: AsJson = False) -> None:
     """Tell how many planned runs are done, failed and missing."""
     from shrinkbench.results.bundle import read_source
 
-    counts = read_source(directory).status.as_dict()
+    bundle = read_source(directory)
+    tell_doubts(bundle)
+    counts = bundle.status.as_dict()
     if as_json:
         typer.echo(json.dumps(counts))
     else:
@@ -75,7 +77,7 @@ def scratch(
     from shrinkbench.results.bundle import read_source
 
     bundle = read_source(directory)
-    tell_problems("skipped", bundle.problems)
+    tell_doubts(bundle)
     tables = scratch_tables(bundle.results)
     if not tables:
         raise ShrinkbenchError(
@@ -125,7 +127,7 @@ def checklist(
         )
     bundle = read_source(directory)
     require_results(bundle, "run a sweep into it first")
-    tell_problems("skipped", bundle.problems)
+    tell_doubts(bundle)
     lines = checklists.decide(bundle.results, proposed=proposed or ())
     if as_json:
         skipped = [{"path": str(p.path), "problem": p.sentence} for p in bundle.problems]

@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from shrinkbench.results.bundle import Bundle
     from shrinkbench.results.store import Problem
 
 
@@ -18,6 +19,15 @@ def tell_problems(what: str, problems: Iterable[Problem]) -> None:
     """Name the files of a source that could not be used."""
     for problem in problems:
         typer.echo(f"{what} {problem.path}: {problem.sentence}", err=True)
+
+
+def tell_doubts(bundle: Bundle) -> None:
+    """Name the files that were skipped, and say where another source has other numbers."""
+    from shrinkbench.results.conflicts import sentence_of
+
+    tell_problems("skipped", bundle.problems)
+    if bundle.conflicts:
+        typer.echo(f"conflict: {sentence_of(bundle.conflicts)}", err=True)
 
 
 def text(value: object) -> str:

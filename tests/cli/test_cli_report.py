@@ -56,7 +56,7 @@ def test_checklist(store):
 
 def test_bundle_merge_and_leaderboard(store, tmp_path):
     assert shrinkbench("bundle", store.root, "--out", tmp_path / "a.zip").returncode == 0
-    assert "all consistent" in shrinkbench("bundle", tmp_path / "a.zip", "--verify").stdout
+    assert "consistent with itself" in shrinkbench("bundle", tmp_path / "a.zip", "--verify").stdout
     merged = shrinkbench("merge", tmp_path / "a.zip", store.root, "--out", tmp_path / "merged")
     assert "34 runs ->" in merged.stdout
     board = shrinkbench("leaderboard", tmp_path / "a.zip", "--out", tmp_path / "board")
@@ -67,7 +67,7 @@ def test_bundle_merge_and_leaderboard(store, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["status", "nowhere"], "nowhere is not a folder"),
+        (["status", "nowhere"], "there is no bundle or results folder nowhere"),
         (["report", "."], "holds no results"),
         (["checklist", "."], "holds no results"),
         (["checklist", "{store}", "--method", "magic"], "no method 'magic'"),

@@ -226,7 +226,7 @@ def test_nothing_to_report_is_one_sentence(tmp_path):
     (tmp_path / "runs").mkdir()
     with pytest.raises(ShrinkbenchError, match="holds no results; run a sweep"):
         write_report(tmp_path, tmp_path / "out")
-    with pytest.raises(ShrinkbenchError, match="not a folder"):
+    with pytest.raises(ShrinkbenchError, match="there is no bundle or results folder"):
         write_report(tmp_path / "nowhere", tmp_path / "out")
 
 

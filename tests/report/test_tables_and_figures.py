@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import math
+from importlib.resources import files
 
 import numpy as np
 import pytest
@@ -82,7 +83,16 @@ def test_colours_stand_out_from_white():
 
 
 def test_styles_do_not_repeat_soon():
-    assert len({plotting.series_style(i) for i in range(440)}) == 440
+    assert len({plotting.series_style(i) for i in range(780)}) == 780
+
+
+def test_twelve_series_differ_by_colour_and_without_it():
+    styles = [plotting.series_style(index) for index in range(12)]
+    assert len({style.colour for style in styles}) == len({style.marker for style in styles}) == 12
+    chart = files("shrinkbench.report") / "templates" / "chart.js"
+    drawn = chart.read_text().split("const MARKERS = {")[1].split("};")[0]
+    for marker in plotting.MARKERS:
+        assert f"{marker}: " in drawn or f'"{marker}": ' in drawn
 
 
 def test_figures_repeat_byte_for_byte(observations, tmp_path):

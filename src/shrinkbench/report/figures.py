@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,13 +18,17 @@ from shrinkbench.plotting import (
     CONTROL_COLOUR,
     CONTROL_LINES,
     PAGE_WIDTH,
+    Mark,
+    draw_strip,
     figure_style,
     panel_grid,
     ratio_axis,
     save,
     series_styles,
-    shortened,
+    shortened_apart,
+    text_width,
 )
+from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.compare import references
 from shrinkbench.report.statistics.observations import AXES, METRICS, Observations, aggregate
 
@@ -37,11 +43,23 @@ FIGURES = tuple(itertools.product(ACCURACIES, SIZES))
 """The files of a report: accuracy, and what it is drawn against."""
 
 
-def write_tradeoffs(observations: Observations, folder: Path, *, metric: str) -> list[Path]:
-    """Draw the figures of ``metric`` among ``FIGURES``; SVG, PDF and PNG of each."""
+REACH = 3.0
+"""A panel shows this many times the drop that three quarters of the better methods' points stay within."""
+LEAST_REACH = 0.02
+"""A panel shows at least this drop of a fraction."""
+OFF_SCALE = "Grey strip: points below the axis, which lie between the two values at its left."
+
+
+def write_tradeoffs(
+    observations: Observations, folder: Path, *, metric: str, labels: Mapping[str, str] = MappingProxyType({})
+) -> list[Path]:
+    """Draw the figures of ``metric`` among ``FIGURES``; SVG, PDF and PNG of each.
+
+    ``labels`` are what methods are called, where that is another than their name.
+    """
     paths = []
     for axis in (axis for drawn, axis in FIGURES if drawn == metric):
-        figure = tradeoff_figure(observations, metric=metric, axis=axis)
+        figure = tradeoff_figure(observations, metric=metric, axis=axis, labels=labels)
         paths += save(figure, folder / figure_name(metric, axis))
     return paths
 
@@ -55,13 +73,16 @@ def figure_name(metric: str, axis: str) -> str:
     return f"{metric}-{axis.replace('_', '-')}"
 
 
-def tradeoff_figure(observations: Observations, *, metric: str, axis: str) -> Figure:
+def tradeoff_figure(
+    observations: Observations, *, metric: str, axis: str, labels: Mapping[str, str] = MappingProxyType({})
+) -> Figure:
     """One panel per task: mean over seeds with one sample standard deviation, against what was achieved.
 
-    Every control is a horizontal line (mean) with its band; a curve starts at the control of its method.
+    Every control is a horizontal line (mean) with its band; a curve starts at the control of its method. Where
+    a few networks collapsed, the axis ends at :func:`readable_floor`, and they are marked in a strip beneath.
     """
     tasks = [task for task in observations.tasks if _has(observations.pruned, task, axis)]
-    drawing = _Drawing(observations, metric, axis)
+    drawing = _Drawing(observations, metric, axis, labels)
     low, high = drawing.cells[axis].min(), drawing.cells[axis].max()
 
     def finish(panel: Axes, *, lowest: bool) -> None:
@@ -74,7 +95,9 @@ def tradeoff_figure(observations: Observations, *, metric: str, axis: str) -> Fi
     return _panels(drawing, tasks, finish)
 
 
-def efficiency_figure(observations: Observations, *, metric: str) -> Figure:
+def efficiency_figure(
+    observations: Observations, *, metric: str, labels: Mapping[str, str] = MappingProxyType({})
+) -> Figure:
     """One panel per task: mean over seeds with one sample standard deviation, against parameters kept.
 
     The parameter-efficiency curves of Liu et al. 2019 (Figures 3, 5 and 6); the control is the last point.
@@ -88,56 +111,152 @@ def efficiency_figure(observations: Observations, *, metric: str) -> Figure:
         panel.xaxis.set_minor_locator(NullLocator())
         panel.set_xlabel("parameters kept (log scale)")
 
-    return _panels(_Drawing(observations, metric, "parameters_kept"), observations.tasks, finish)
+    return _panels(_Drawing(observations, metric, "parameters_kept", labels), observations.tasks, finish)
+
+
+def readable_floor(curves: Iterable[stats.Floats], controls: Iterable[float] = ()) -> float | None:
+    """Where an accuracy axis ends so that the better methods can be told apart; ``None`` where all fits.
+
+    The better methods are those whose median is at least the median of all methods' medians. Down to the lower
+    quartile of their points is a drop d from the highest value; the axis shows 3 d, at least two points, and
+    every control. It is cut only where that saves half of it.
+    """
+    curves = [points for points in curves if len(points)]
+    if not curves:
+        return None
+    medians = [float(np.median(points)) for points in curves]
+    better = np.concatenate(
+        [c for c, median in zip(curves, medians, strict=True) if median >= np.median(medians)]
+    )
+    controls = list(controls)
+    top, bottom = max(*map(np.max, curves), *controls), min(map(np.min, curves))
+    floor = float(min(top - max(REACH * (top - np.quantile(better, 0.25)), LEAST_REACH), *controls, top))
+    return floor if bottom < floor and top - floor < (top - bottom) / 2 else None
 
 
 class _Drawing:
     """What the panels of one figure share: cells, controls, and the styles of both."""
 
-    def __init__(self, observations: Observations, metric: str, axis: str) -> None:
+    def __init__(self, observations: Observations, metric: str, axis: str, labels: Mapping[str, str]) -> None:
         self.metric, self.axis = metric, axis
-        self.cells = aggregate(observations.pruned, [metric, axis])
-        self.controls = aggregate(observations.control, [metric, axis])
+        cells = aggregate(observations.pruned, [metric, axis])
+        self.cells = cells[cells[axis].notna() & cells[metric].notna()]
+        self.controls = aggregate(observations.control, [metric, axis]).dropna(subset=[metric])
         self.starts = references(observations, metric)
         at = observations.control.groupby("task")[axis].mean().to_dict()
         self.unpruned = dict.fromkeys(at, 1.0) if axis in AXES else at
         self.styles = series_styles(observations.methods)
         names = sorted(self.controls["method"].unique())
         self.dashes = {name: CONTROL_LINES[index % len(CONTROL_LINES)] for index, name in enumerate(names)}
+        present = set(self.cells["method"])
+        methods = [method for method in self.styles if method in present]
+        self.names = {name: name for name in names} | {name: labels.get(name, name) for name in methods}
+        self.floors = self._floors() if METRICS[metric].percent else {}
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Entries of the legend, in order."""
-        return (*self.dashes, *self.styles)
+    def _floors(self) -> dict[str, float]:
+        """Where the vertical axis of a task ends, for tasks in which some points lie below."""
+        found = {}
+        for task, cells in self.cells.groupby("task"):
+            curves = [part[self.metric].to_numpy(dtype=float) for _, part in cells.groupby("method")]
+            floor = readable_floor(curves, self.controls.loc[self.controls["task"] == task, self.metric])
+            if floor is not None:
+                found[str(task)] = floor
+        return found
 
 
 def _panels(drawing: _Drawing, tasks: Sequence[str], finish: Callable[..., None]) -> Figure:
     """One panel for each of ``tasks`` under one legend; ``finish`` sets a panel's horizontal axis."""
-    columns = min(max(len(tasks), 1), 3)
-    width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
-    entries = _legend_columns(drawing.names, width)
+    count = max(len(tasks), 1)
+    columns = min(count, 3)
+    legend, width, panel_height = _lay_out(drawing.names, rows=-(-count // columns), alone=columns == 1)
+    strips = any(task in drawing.floors for task in tasks)
     with figure_style():
-        head = 0.08 + 0.15 * math.ceil(len(drawing.names) / entries)
-        figure, panels = panel_grid(max(len(tasks), 1), columns=columns, width=width, head=head)
+        figure, panels = panel_grid(
+            count, columns=columns, width=width, panel_height=panel_height, head=legend.height, strips=strips
+        )
         for index, (panel, task) in enumerate(zip(panels, tasks, strict=False)):
             _draw_controls(panel, drawing, task)
             _draw_curves(panel, drawing, task)
             finish(panel, lowest=index + columns >= len(tasks))
+            if task in drawing.floors:
+                _cut(panel, drawing, task)
             if index % columns == 0:
                 panel.set_ylabel(METRICS[drawing.metric].label)
-        _add_legend(figure, panels, drawing.names, entries)
+        if strips:
+            figure.text(0.02, 0.02 / figure.get_figheight(), OFF_SCALE, fontsize=5.5, va="bottom")
+        _add_legend(figure, panels, legend)
     return figure
 
 
-def _add_legend(figure: Figure, panels: Iterable[Axes], names: Iterable[str], columns: int) -> None:
+def _cut(panel: Axes, drawing: _Drawing, task: str) -> None:
+    """End the vertical axis at the floor of ``task``, and mark the points below in a strip beneath it."""
+    floor, (_, top) = drawing.floors[task], panel.get_ylim()
+    cells = drawing.cells[drawing.cells["task"] == task]
+    controls = drawing.controls.loc[drawing.controls["task"] == task, drawing.metric]
+    highest = np.nanmax([cells[drawing.metric].max(), controls.max()])
+    panel.set_ylim(floor, min(top, highest + 0.08 * (highest - floor)))
+    below = cells[cells[drawing.metric] < floor]
+    columns = zip(below["method"], below[drawing.axis], strict=True)
+    looks = ((drawing.styles[method], float(x)) for method, x in columns)
+    marks = [Mark(x, style.colour, style.marker) for style, x in looks]
+    low, high = math.floor(100 * below[drawing.metric].min()), math.ceil(100 * floor)
+    draw_strip(panel, marks, range_text=f"{low}–{high} %")
+
+
+@dataclass(frozen=True)
+class _Legend:
+    """Entries of a legend by name as they are shown, how many stand side by side, and its height in inches."""
+
+    entries: Mapping[str, str]
+    columns: int
+
+    @property
+    def height(self) -> float:
+        return 0.12 + 0.15 * -(-len(self.entries) // self.columns)
+
+
+def _lay_out(names: Mapping[str, str], *, rows: int, alone: bool) -> tuple[_Legend, float, float]:
+    """The legend, the figure's width and the height of a panel: a legend takes a fifth of the figure at most.
+
+    A panel that stands alone fills one column of a page or, where names would not fit in there, both.
+    """
+    small, large, several = (COLUMN_WIDTH, 1.7), (PAGE_WIDTH, 2.4), (PAGE_WIDTH, 1.45)
+    for width, height in (small, large) if alone else (several,):
+        body = rows * (height + 0.6)
+        legend = _fit_legend(names, width=width, most=max(1, int((body / 4 - 0.12) / 0.15)))
+        if legend.height <= body / 4 and legend.entries == names:
+            break
+    return legend, width, height
+
+
+def _fit_legend(names: Mapping[str, str], *, width: float, most: int) -> _Legend:
+    """As many entries side by side as fit, or as many as ``most`` rows ask for, with shorter labels."""
+    width, handle, least = width - 0.12, 0.42, 0.6  # inches; shorter labels tell nothing
+    longest = max(map(text_width, names.values()), default=0.0)
+    possible = max(1, int(width / (handle + least)))
+    columns = max(1, int(width / (handle + longest)), min(possible, -(-len(names) // most)))
+    tries = (shortened_apart(names.values(), length) for length in range(max(map(len, names.values())), 5, -1))
+    room = width / columns - handle
+    fitting = (short for short in tries if max(map(text_width, short.values())) <= room)
+    short = next(fitting, shortened_apart(names.values(), 6)) if longest > room else {}
+    return _Legend({name: short.get(label, label) for name, label in names.items()}, columns)
+
+
+def _add_legend(figure: Figure, panels: Iterable[Axes], legend: _Legend) -> None:
     handles = {
         label: handle for p in panels for handle, label in zip(*p.get_legend_handles_labels(), strict=True)
     }
-    order = [name for name in names if name in handles]
+    order = [name for name in legend.entries if name in handles]
     if order:
-        most = int((figure.get_figwidth() - 0.6) / 0.052)
-        labels = [shortened(name, most) for name in order]
-        figure.legend([handles[name] for name in order], labels, loc="upper center", ncols=columns)
+        labels = [legend.entries[name] for name in order]
+        figure.legend(
+            [handles[name] for name in order],
+            labels,
+            loc="upper center",
+            ncols=legend.columns,
+            columnspacing=1.0,
+            handletextpad=0.5,
+        )
 
 
 def _draw_controls(panel: Axes, drawing: _Drawing, task: str) -> None:
@@ -145,8 +264,6 @@ def _draw_controls(panel: Axes, drawing: _Drawing, task: str) -> None:
     here = drawing.controls[drawing.controls["task"] == task]
     columns = (here[c] for c in ("method", drawing.metric, f"{drawing.metric}_std"))
     for name, mean, spread in zip(*columns, strict=True):
-        if not math.isfinite(mean):
-            continue
         dash = drawing.dashes[name]
         panel.axhline(mean, color=CONTROL_COLOUR, linewidth=0.9, linestyle=dash, label=name, zorder=1)
         if math.isfinite(spread):
@@ -160,7 +277,7 @@ def _draw_curves(panel: Axes, drawing: _Drawing, task: str) -> None:
 
     panel.title.set_text(task)
     cells, axis, metric = drawing.cells, drawing.axis, drawing.metric
-    here = cells[(cells["task"] == task) & cells[axis].notna() & cells[metric].notna()]
+    here = cells[cells["task"] == task]
     curves = dict(iter(here.sort_values(axis).groupby("method")))
     unpruned = drawing.unpruned.get(task, math.nan)
     bars: list[tuple[tuple[float, float], tuple[float, float]]] = []
@@ -183,20 +300,15 @@ def _draw_curves(panel: Axes, drawing: _Drawing, task: str) -> None:
             color=style.colour,
             marker=style.marker,
             linestyle=style.line,
+            markersize=style.size,
             markeredgewidth=0.5,
             markeredgecolor="white",
         )
     panel.add_collection(LineCollection(bars, colors=colours, linewidths=0.9, zorder=2))
     if METRICS[metric].percent:
-        panel.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
+        panel.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
         panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
 
 
 def _has(rows: pd.DataFrame, task: str, axis: str) -> bool:
     return bool(rows.loc[rows["task"] == task, axis].notna().any())
-
-
-def _legend_columns(labels: Iterable[str], width: float) -> int:
-    """How many legend entries fit side by side; widths are of 7 pt text, in inches."""
-    longest = max((len(label) for label in labels), default=1)
-    return max(1, int((width - 0.1) / (0.5 + 0.048 * longest)))

@@ -5,29 +5,26 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from shrinkbench.plotting import (
-    COLUMN_WIDTH,
     CONTROL_COLOUR,
     CONTROL_LINES,
-    PAGE_WIDTH,
     Mark,
+    SeriesStyle,
     draw_strip,
     figure_style,
     panel_grid,
     ratio_axis,
     save,
     series_styles,
-    shortened_apart,
-    text_width,
 )
+from shrinkbench.report.legends import add_legend, lay_out
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.compare import references
 from shrinkbench.report.statistics.observations import AXES, METRICS, Observations, aggregate
@@ -102,16 +99,30 @@ def efficiency_figure(
 
     The parameter-efficiency curves of Liu et al. 2019 (Figures 3, 5 and 6); the control is the last point.
     """
-    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
     def finish(panel: Axes, **_: bool) -> None:
-        panel.set_xscale("log")
-        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
-        panel.xaxis.set_minor_locator(NullLocator())
+        count_axis(panel)
         panel.set_xlabel("parameters kept (log scale)")
 
     return _panels(_Drawing(observations, metric, "parameters_kept", labels), observations.tasks, finish)
+
+
+def count_axis(panel: Axes) -> None:
+    """A logarithmic x axis with ticks at 1, 2 and 5 of every power of ten."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+    panel.xaxis.set_minor_locator(NullLocator())
+
+
+def percent_axis(panel: Axes) -> None:
+    """A y axis of fractions, in percent."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    panel.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
 
 
 def readable_floor(curves: Iterable[stats.Floats], controls: Iterable[float] = ()) -> float | None:
@@ -168,7 +179,7 @@ def _panels(drawing: _Drawing, tasks: Sequence[str], finish: Callable[..., None]
     """One panel for each of ``tasks`` under one legend; ``finish`` sets a panel's horizontal axis."""
     count = max(len(tasks), 1)
     columns = min(count, 3)
-    legend, width, panel_height = _lay_out(drawing.names, rows=-(-count // columns), alone=columns == 1)
+    legend, width, panel_height = lay_out(drawing.names, rows=-(-count // columns), alone=columns == 1)
     strips = any(task in drawing.floors for task in tasks)
     with figure_style():
         figure, panels = panel_grid(
@@ -183,80 +194,44 @@ def _panels(drawing: _Drawing, tasks: Sequence[str], finish: Callable[..., None]
             if index % columns == 0:
                 panel.set_ylabel(METRICS[drawing.metric].label)
         if strips:
-            figure.text(0.02, 0.02 / figure.get_figheight(), OFF_SCALE, fontsize=5.5, va="bottom")
-        _add_legend(figure, panels, legend)
+            say_off_scale(figure)
+        add_legend(figure, panels, legend)
     return figure
 
 
 def _cut(panel: Axes, drawing: _Drawing, task: str) -> None:
-    """End the vertical axis at the floor of ``task``, and mark the points below in a strip beneath it."""
-    floor, (_, top) = drawing.floors[task], panel.get_ylim()
+    """End the vertical axis at the floor of ``task``."""
     cells = drawing.cells[drawing.cells["task"] == task]
+    columns = zip(cells["method"], cells[drawing.axis], cells[drawing.metric], strict=True)
+    points = [Point(float(x), float(y), drawing.styles[method]) for method, x, y in columns]
     controls = drawing.controls.loc[drawing.controls["task"] == task, drawing.metric]
-    highest = np.nanmax([cells[drawing.metric].max(), controls.max()])
-    panel.set_ylim(floor, min(top, highest + 0.08 * (highest - floor)))
-    below = cells[cells[drawing.metric] < floor]
-    columns = zip(below["method"], below[drawing.axis], strict=True)
-    looks = ((drawing.styles[method], float(x)) for method, x in columns)
-    marks = [Mark(x, style.colour, style.marker) for style, x in looks]
-    low, high = math.floor(100 * below[drawing.metric].min()), math.ceil(100 * floor)
+    cut_axis(panel, points, floor=drawing.floors[task], highest=controls.max())
+
+
+class Point(NamedTuple):
+    """One point of a panel, as it is drawn."""
+
+    x: float
+    y: float
+    style: SeriesStyle
+
+
+def cut_axis(panel: Axes, points: Sequence[Point], *, floor: float, highest: float = -math.inf) -> None:
+    """End the vertical axis at ``floor``, and mark the ``points`` below in a strip beneath it.
+
+    The axis reaches a little above the points and ``highest``. Call it once the horizontal axis is set.
+    """
+    top = max(highest, *(point.y for point in points))
+    panel.set_ylim(floor, min(panel.get_ylim()[1], top + 0.08 * (top - floor)))
+    below = [point for point in points if point.y < floor]
+    low, high = math.floor(100 * min(point.y for point in below)), math.ceil(100 * floor)
+    marks = [Mark(point.x, point.style.colour, point.style.marker) for point in below]
     draw_strip(panel, marks, range_text=f"{low}–{high} %")
 
 
-@dataclass(frozen=True)
-class _Legend:
-    """Entries of a legend by name as they are shown, how many stand side by side, and its height in inches."""
-
-    entries: Mapping[str, str]
-    columns: int
-
-    @property
-    def height(self) -> float:
-        return 0.12 + 0.15 * -(-len(self.entries) // self.columns)
-
-
-def _lay_out(names: Mapping[str, str], *, rows: int, alone: bool) -> tuple[_Legend, float, float]:
-    """The legend, the figure's width and the height of a panel: a legend takes a fifth of the figure at most.
-
-    A panel that stands alone fills one column of a page or, where names would not fit in there, both.
-    """
-    small, large, several = (COLUMN_WIDTH, 1.7), (PAGE_WIDTH, 2.4), (PAGE_WIDTH, 1.45)
-    for width, height in (small, large) if alone else (several,):
-        body = rows * (height + 0.6)
-        legend = _fit_legend(names, width=width, most=max(1, int((body / 4 - 0.12) / 0.15)))
-        if legend.height <= body / 4 and legend.entries == names:
-            break
-    return legend, width, height
-
-
-def _fit_legend(names: Mapping[str, str], *, width: float, most: int) -> _Legend:
-    """As many entries side by side as fit, or as many as ``most`` rows ask for, with shorter labels."""
-    width, handle, least = width - 0.12, 0.42, 0.6  # inches; shorter labels tell nothing
-    longest = max(map(text_width, names.values()), default=0.0)
-    possible = max(1, int(width / (handle + least)))
-    columns = max(1, int(width / (handle + longest)), min(possible, -(-len(names) // most)))
-    tries = (shortened_apart(names.values(), length) for length in range(max(map(len, names.values())), 5, -1))
-    room = width / columns - handle
-    fitting = (short for short in tries if max(map(text_width, short.values())) <= room)
-    short = next(fitting, shortened_apart(names.values(), 6)) if longest > room else {}
-    return _Legend({name: short.get(label, label) for name, label in names.items()}, columns)
-
-
-def _add_legend(figure: Figure, panels: Iterable[Axes], legend: _Legend) -> None:
-    handles = {
-        label: handle for p in panels for handle, label in zip(*p.get_legend_handles_labels(), strict=True)
-    }
-    order = [name for name in legend.entries if name in handles]
-    if order:
-        labels = [legend.entries[name] for name in order]
-        figure.legend(
-            [handles[name] for name in order],
-            labels,
-            loc="upper center",
-            ncols=legend.columns,
-            columnspacing=1.0,
-            handletextpad=0.5,
-        )
+def say_off_scale(figure: Figure) -> None:
+    """Say at the bottom of ``figure`` what strips are."""
+    figure.text(0.02, 0.02 / figure.get_figheight(), OFF_SCALE, fontsize=5.5, va="bottom")
 
 
 def _draw_controls(panel: Axes, drawing: _Drawing, task: str) -> None:
@@ -273,7 +248,6 @@ def _draw_controls(panel: Axes, drawing: _Drawing, task: str) -> None:
 def _draw_curves(panel: Axes, drawing: _Drawing, task: str) -> None:
     """The curves of one task, each with the control of its method, which lies where nothing is pruned."""
     from matplotlib.collections import LineCollection
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     panel.title.set_text(task)
     cells, axis, metric = drawing.cells, drawing.axis, drawing.metric
@@ -306,8 +280,7 @@ def _draw_curves(panel: Axes, drawing: _Drawing, task: str) -> None:
         )
     panel.add_collection(LineCollection(bars, colors=colours, linewidths=0.9, zorder=2))
     if METRICS[metric].percent:
-        panel.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 5, 10]))
-        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
+        percent_axis(panel)
 
 
 def _has(rows: pd.DataFrame, task: str, axis: str) -> bool:

@@ -7,8 +7,8 @@ import html
 import io
 import itertools
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
 from shrinkbench.report.statistics.compare import SAME
 
@@ -34,6 +34,14 @@ class Table:
     rows: tuple[tuple[Cell, ...], ...]
     stubs: int = 1
     group: str = ""
+
+    def relabelled(self, labels: Mapping[str, str]) -> Table:
+        """The same with ``labels`` in place of the row headings that have one."""
+        rows = tuple(
+            (*(Cell(labels.get(c.text, c.text), c.best) for c in row[: self.stubs]), *row[self.stubs :])
+            for row in self.rows
+        )
+        return replace(self, rows=rows)
 
     def as_html(self) -> str:
         """A table element with scoped headings; the caption is left to the page, which must not clip it."""

@@ -172,9 +172,9 @@ def test_a_weight_figure_shows_both_distributions():
 def test_a_table_reads_alike_in_every_format():
     table = Table("t", "50 % of_it", ("method", "2×"), ((Cell("a_b"), Cell("91.2 ± 0.1", best=True)),))
     assert table.as_markdown().splitlines() == ["| method | 2× |", "| --- | ---: |", "| a_b | **91.2 ± 0.1** |"]
-    assert "\\textbf{91.2 $\\pm$ 0.1}" in table.as_latex()
+    assert "\\textbf{\\boldmath 91.2 $\\pm$ 0.1}" in table.as_latex()
     assert "a\\_b &" in table.as_latex()
-    assert "50 \\% of\\_it" in table.as_latex()
+    assert "50 \\% of\\_\\allowbreak{}it" in table.as_latex()
     assert list(csv.reader(io.StringIO(table.as_csv()))) == [["method", "2×"], ["a_b", "91.2 ± 0.1"]]
     assert "<td><strong>91.2 ± 0.1</strong></td>" in table.as_html()
 

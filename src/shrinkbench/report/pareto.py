@@ -110,6 +110,8 @@ def drawn_costs(observations: Observations) -> list[Cost]:
 
 def front_tables(observations: Observations) -> list[Table]:
     """For every task the networks on some front, the largest first."""
+    if observations.pruned.empty:
+        return []
     points = find_points(observations)
     costs = drawn_costs(observations)
     tables = []

@@ -227,8 +227,9 @@ def draw_strip(axes: Axes, marks: Sequence[Mark], *, range_text: str) -> None:
     from matplotlib.patches import Rectangle
     from matplotlib.transforms import ScaledTranslation, blended_transform_factory
 
-    inches = axes.get_figure(root=True).dpi_scale_trans  # type: ignore[union-attr]
-    from_edge = inches + ScaledTranslation(0, 0, axes.transAxes)
+    inches: Any = axes.get_figure(root=True).dpi_scale_trans  # type: ignore[union-attr]
+    whole: Any = axes.transAxes
+    from_edge = inches + ScaledTranslation(0, 0, whole)
     across, along = (blended_transform_factory(x, from_edge) for x in (axes.transAxes, axes.transData))
     box = Rectangle((0, -STRIP), 1, STRIP, transform=across, clip_on=False, facecolor="#ECECEC", zorder=0)
     axes.add_artist(box)

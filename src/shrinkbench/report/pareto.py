@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -140,17 +140,17 @@ def front_tables(observations: Observations) -> list[Table]:
     return tables
 
 
-def _front_row(row: Mapping[str, object], costs: Sequence[Cost]) -> tuple[Cell, ...]:
-    target, compression = float(row["compression_target"]), float(row["compression"])  # type: ignore[arg-type]
+def _front_row(row: Mapping[Hashable, Any], costs: Sequence[Cost]) -> tuple[Cell, ...]:
+    target, compression = float(row["compression_target"]), float(row["compression"])
     amount = amount_text(str(row["amount"]), target) + achieved_text(target, compression)
     return (
         Cell(str(row["method"])),
         Cell("1×" if row["is_control"] else amount),
-        Cell(plus_minus(float(row["top1"]), float(row["top1_std"]), percent=True)),  # type: ignore[arg-type]
+        Cell(plus_minus(float(row["top1"]), float(row["top1_std"]), percent=True)),
         *(
             Cell(cost.text(value) if value == value else "–", best=bool(row[f"on_{cost.column}"]))
             for cost in costs
-            for value in (float(row[cost.column]),)  # type: ignore[arg-type]
+            for value in (float(row[cost.column]),)
         ),
         Cell(str(row["n"])),
     )
@@ -235,7 +235,7 @@ def _draw_front(
                 label=str(method) if on_front else DOMINATED,
                 color=style.colour,
                 marker=style.marker,
-                markersize=style.size + on_front,
+                markersize=style.size + (1.0 if on_front else 0.0),
                 markeredgecolor="white",
                 markeredgewidth=0.4,
                 linestyle="none",

@@ -46,7 +46,10 @@ def _fit_legend(names: Mapping[str, str], *, width: float, most: int) -> Legend:
     longest = max(map(text_width, names.values()), default=0.0)
     possible = max(1, int(width / (handle + least)))
     columns = max(1, int(width / (handle + longest)), min(possible, -(-len(names) // most)))
-    tries = (shortened_apart(names.values(), length) for length in range(max(map(len, names.values())), 5, -1))
+    tries = (
+        shortened_apart(names.values(), length)
+        for length in range(max(map(len, names.values()), default=0), 5, -1)
+    )
     room = width / columns - handle
     fitting = (short for short in tries if max(map(text_width, short.values())) <= room)
     short = next(fitting, shortened_apart(names.values(), 6)) if longest > room else {}

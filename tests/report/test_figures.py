@@ -50,6 +50,8 @@ def test_a_collapsed_method_leaves_the_others_readable():
     cells = aggregate(observations.pruned, ["top1"])["top1"]
     assert len(marks) == (cells < low).sum() >= 5
     assert all(-STRIP <= y < 0 for (_, y), _ in marks)  # none lies inside the panel
+    bars = [bar for found in panel.collections for bar in found.get_segments() if len(bar) == 2]
+    assert all(bar.mean(axis=0)[1] >= low for bar in bars)  # none stands without its point
     texts = [text.get_text() for text in panel.texts]
     assert texts == [f"10–{np.ceil(100 * low):.0f} %"]
     assert OFF_SCALE in [text.get_text() for text in figure.texts]

@@ -254,13 +254,16 @@ def _draw_curves(panel: Axes, drawing: _Drawing, task: str) -> None:
     here = cells[cells["task"] == task]
     curves = dict(iter(here.sort_values(axis).groupby("method")))
     unpruned = drawing.unpruned.get(task, math.nan)
+    floor = drawing.floors.get(task, -math.inf)
     bars: list[tuple[tuple[float, float], tuple[float, float]]] = []
     colours: list[str] = []
     for method, style in drawing.styles.items():
         if method not in curves:
             continue
         x, y, deviation = (curves[method][column].to_numpy() for column in (axis, metric, f"{metric}_std"))
-        bars += [((a, b - d), (a, b + d)) for a, b, d in zip(x, y, deviation, strict=True) if d > 0]
+        spread = (deviation > 0) & (y >= floor)
+        seen = zip(x[spread], y[spread], deviation[spread], strict=True)
+        bars += [((a, b - d), (a, b + d)) for a, b, d in seen]
         colours += [style.colour] * (len(bars) - len(colours))
         start = drawing.starts.get((task, method))
         if start is not None and math.isfinite(unpruned):

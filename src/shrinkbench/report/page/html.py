@@ -34,9 +34,11 @@ from shrinkbench.report.page.published import (
     read_published,
     write_published,
 )
+from shrinkbench.report.pareto import drawn_costs, front_tables, write_fronts
 from shrinkbench.report.pitfalls import find_pitfalls
 from shrinkbench.report.result_tables import FOLDED, all_tables, latency_table
 from shrinkbench.report.scratch import scratch_tables
+from shrinkbench.report.short_labels import labels_table, short_labels
 from shrinkbench.report.statistics.fairness import set_up_table
 from shrinkbench.report.statistics.observations import AXES, METRICS, Observations, aggregate
 from shrinkbench.report.tables import TEXTS, Table
@@ -84,16 +86,20 @@ def write_report(
         split = split_by_metric(results)
         evidence = checklists.gather(results, proposed=proposed, missing=bundle.missing)
         frame = to_frame(results)
+        labels = short_labels(evidence.observations, results, plan)
         for metric in ACCURACIES:
-            draw(partial(write_tradeoffs, evidence.observations, figures, metric=metric))
+            draw(partial(write_tradeoffs, evidence.observations, figures, metric=metric, labels=labels))
+        draw(partial(write_fronts, evidence.observations, figures, labels=labels))
         draw(partial(write_published, frame, corpus, beside))
         verdict = reach_verdict(evidence.observations)
         ranked = len(verdict.ranked) > 1
         if ranked:
-            draw(partial(write_ranking, verdict.ranked, verdict.ranking, figures))
+            names = [labels.get(method, method) for method in verdict.ranked]
+            draw(partial(write_ranking, names, verdict.ranking, figures))
         tables = [replace(table, group="Trained from scratch") for table in scratch_tables(split.compared)]
-        tables += all_tables(evidence.observations)
+        tables += [*all_tables(evidence.observations), *front_tables(evidence.observations)]
         tables += [table for table in (set_up_table(split.compared), latency_table(split.compared)) if table]
+        tables = [table.relabelled(labels) for table in tables] + [labels_table(labels)] * bool(labels)
         written = _write_data(frame, evidence.observations, tables, out_dir)
         citations = cite(results)
         written.append(out_dir / "references.bib")
@@ -113,7 +119,7 @@ def write_report(
     if with_figures:
         published = read_published(beside)
         written += files_of(published, beside)
-        stems = [figure_name(metric, axis) for metric, axis in FIGURES] + [RANKING] * ranked
+        stems = [stem for stem, _ in _figures(evidence.observations)] + [RANKING] * ranked
         written += [figures / f"{stem}.{extension}" for stem, extension in product(stems, FORMATS)]
     page = render_page("index.html.j2", **content, published=published, published_dir=beside)
     index = out_dir / "index.html"
@@ -172,15 +178,20 @@ def _facts(bundle: Bundle, observations: Observations) -> dict[str, Any]:
         "problems": [(p.path.relative_to(bundle.source), p.sentence) for p in bundle.problems],
         "tasks": observations.tasks,
         "methods": observations.methods,
-        "figures": [
-            {
-                "stem": f"figures/{figure_name(metric, axis)}",
-                "title": f"{METRICS[metric].label} against {AXES[axis]}",
-            }
-            for metric, axis in FIGURES
-        ],
+        "figures": [{"stem": f"figures/{stem}", "title": title} for stem, title in _figures(observations)],
         "selection": _selection_rule(results),
     }
+
+
+def _figures(observations: Observations) -> list[tuple[str, str]]:
+    """Name and title of every figure for papers but the ranking."""
+    return [
+        *(
+            (figure_name(metric, axis), f"{METRICS[metric].label} against {AXES[axis]}")
+            for metric, axis in FIGURES
+        ),
+        *((cost.figure, f"Pareto front of top-1 against {cost.label}") for cost in drawn_costs(observations)),
+    ]
 
 
 def _selection_rule(results: Sequence[RunResult]) -> str:

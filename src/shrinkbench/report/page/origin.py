@@ -134,10 +134,15 @@ def as_toml(experiment: ExperimentSpec) -> str:
         if isinstance(value, dict):
             if value:
                 tables.append(f"\n[{name}]")
-                tables += [f"{key} = {_toml(entry)}" for key, entry in value.items()]
+                tables += [f"{_toml_key(key)} = {_toml(entry)}" for key, entry in value.items()]
         elif value not in ("", []):
             plain.append(f"{name} = {_toml(value)}")
     return "\n".join(plain + tables)
+
+
+def _toml_key(key: str) -> str:
+    """A key, in quotes unless it may stand bare."""
+    return key if key.isascii() and key.replace("_", "").replace("-", "").isalnum() else json.dumps(key)
 
 
 def _toml(value: Any) -> str:

@@ -13,8 +13,8 @@ from shrinkbench.results.labels import how_trained, recipe_labels
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import TaskSpec
 
-CORE = ("shrinkbench", "torch", "torchvision", "numpy")
-"""Libraries that are named even where nobody recorded their version."""
+CORE = ("shrinkbench", "torch", "torchvision", "numpy", "Python", "commit", "device", "processor", "threads")
+"""What is named even where nobody recorded it."""
 
 
 @dataclass(frozen=True)

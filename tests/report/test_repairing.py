@@ -1,15 +1,48 @@
 """The loop of ``checklist --fix``: what it asks for, when it stops, and what it refuses."""
 
 import pytest
-from made_results import make_spec
+from made_results import FINETUNE, make_result, make_spec
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report import repairing
 from shrinkbench.report.gaps import Repair
+from shrinkbench.report.repairing import expect, expected_as_json, say_expected
 from shrinkbench.spec import ExperimentSpec
 
 RUN = make_spec()
 GRID = ExperimentSpec(name="grid", dataset="digits", model="digits-cnn", method="random", compression=2)
+
+
+def test_the_expected_time_is_that_of_finished_runs_of_the_task_and_recipe():
+    """Controls are left out of the mean: several methods store one that is trained once."""
+    long = FINETUNE.model_copy(update={"name": "long"})
+
+    def lasting(seconds, **spec):
+        result = make_result(make_spec(**spec))
+        provenance = result.provenance.model_copy(update={"seconds": seconds})
+        return result.model_copy(update={"provenance": provenance})
+
+    results = [lasting(10.0, seed=0), lasting(20.0, seed=1), lasting(1000.0, compression=1)]
+    results.append(lasting(1000.0, model="resnet56"))
+    missing = [make_spec(seed=seed) for seed in (2, 3, 4)] + [make_spec(recipe=long)]
+    known, unknown = expect(missing, results)
+    assert (len(known.points), known.seconds, known.finished) == (3, 45.0, 2)
+    assert (len(unknown.points), unknown.seconds, unknown.finished) == (1, None, 0)
+    told = say_expected((known, unknown))
+    where = "3 runs on cifar10 / resnet20, trained by cifar-finetune"
+    assert told[0].startswith(f"{where}: about 45 seconds by the mean")
+    assert "2 finished runs of this task and recipe" in told[0]
+    assert any("trained by long: time unknown" in line for line in told)
+    assert told[-1] == "In all about 45 seconds, one run after another; 1 run of unknown time."
+    found = expected_as_json((known, unknown))
+    assert [run["key"] for run in found["runs"]] == [spec.key for spec in missing]
+    assert [run["seconds"] for run in found["runs"]] == [15.0, 15.0, 15.0, None]
+    assert (found["seconds"], found["unknown"]) == (45.0, 1)
+
+
+def test_nothing_missing_takes_no_time():
+    assert expect((), [make_result(make_spec())]) == ()
+    assert say_expected(()) == []
 
 
 class Store:

@@ -129,12 +129,21 @@ def checklist(
     if plan_only and not fix:
         raise ShrinkbenchError("--plan tells what --fix would run; give --fix as well")
     if fix:
-        options = {"proposed": proposed or (), "pairs": [_pair(text) for text in pairs or ()]}
+        asked = [_pair(text) for text in pairs or ()]
         if plan_only:
-            _print_plan(directory, data=data, plugins=plugins, as_json=as_json, **options)
+            _print_plan(
+                directory, proposed=proposed or (), pairs=asked, data=data, plugins=plugins, as_json=as_json
+            )
             return
         sweeping = {"workers": workers, "device": device}
-        _fix(directory, sweep_options=sweeping, data=data, plugins=plugins, **options)
+        _fix(
+            directory,
+            proposed=proposed or (),
+            pairs=asked,
+            sweep_options=sweeping,
+            data=data,
+            plugins=plugins,
+        )
     results, problems = store.results()
     if not results:
         raise ShrinkbenchError(f"{directory} holds no results; run a sweep into it first")

@@ -178,13 +178,10 @@ def test_other_initial_weights_are_the_cause(clean):
 
 
 def skewed(result):
-    """The same total, of other layers."""
-    layers = dict(result.layers)
-    first, last = list(layers)[1], list(layers)[-1]
-    moved = layers[first].kept // 2
-    layers[first] = LayerDensity(kept=layers[first].kept - moved, total=layers[first].total)
-    layers[last] = LayerDensity(kept=layers[last].kept + moved, total=layers[last].total)
-    return result.model_copy(update={"layers": layers})
+    """Much less of one layer."""
+    name = list(result.layers)[1]
+    thin = LayerDensity(kept=result.layers[name].kept // 8, total=result.layers[name].total)
+    return result.model_copy(update={"layers": {**result.layers, name: thin}})
 
 
 @pytest.mark.parametrize("kind", ["random", "magnitude"])
@@ -194,13 +191,10 @@ def test_a_control_that_is_right_for_one_seed_only(clean, kind):
     absent = [r for r in clean if r.spec.method.name != name or r.spec.seed == 0]
     for results in (wrong, absent):
         told = violation(results, f"{kind}-same-proportions", proposed=["global_gradient"])
-        assert "2 of 3 seeds (1 and 2) everywhere" in told
+        assert f"seeds 1 and 2 of global_gradient at every amount on {TASK}" in told
     at_one_amount = [skewed(r) if r.spec.method.name == name and r.spec.target == 8 else r for r in clean]
     told = violation(at_one_amount, f"{kind}-same-proportions")
-    assert (
-        told
-        == f"No {kind} run of the same seed keeps as much of every layer as: global_gradient at 8x on {TASK}."
-    )
+    assert told.endswith(f"keeps as much of every layer as: global_gradient at 8x on {TASK}.")
 
 
 def test_draws_are_not_taken_for_other_proportions_by_chance():
@@ -300,9 +294,9 @@ def test_other_seeds_for_one_method_are_the_cause(clean):
     for r in clean:
         other = is_method("layerwise_gradient")(r.spec)
         results += respecified([r], lambda _, other=other: other, seed=r.spec.seed + 10 * other)
-    assert violation(results, "seeds") == (
-        f"Other seeds for layerwise_gradient at every amount on {TASK}: 10, 11 and 12, where others have 0, 1 and 2."
-    )
+    where = f"layerwise_gradient at every amount on {TASK}"
+    told = f"Other seeds for {where}: 10, 11 and 12, where others have 0, 1 and 2."
+    assert violation(results, "seeds") == told
 
 
 def test_copied_seeds_are_no_seeds(clean):
@@ -348,7 +342,7 @@ def test_a_structured_method_needs_its_networks_from_scratch(clean):
     assert "filter_gradient" in violation(runs, "from-scratch")
     assert line([*runs, *scratch_runs(pruner)], "from-scratch").status == "satisfied"
     told = violation([*runs, *scratch_runs(pruner, seeds=(0, 1))], "from-scratch")
-    assert "1 of 3 seeds (2) everywhere" in told
+    assert f"seed 2 of filter_gradient at 4x on {TASK}" in told
     assert "less computation" in violation([*runs, *scratch_runs(pruner, epochs=30)], "from-scratch")
     other = structured("filter_other", "other")
     assert violation([*runs, *scratch_runs(other)], "from-scratch")
@@ -378,7 +372,7 @@ def test_an_automatic_method_needs_equal_shares(clean):
     assert "global_gradient at every amount" in violation(automatic, "uniform")
     uniform = is_method("layerwise_magnitude", "layerwise_gradient")
     without_seed = [r for r in clean if not (uniform(r.spec) and r.spec.seed == 1)]
-    assert "1 of 3 seeds (1) everywhere" in violation(without_seed, "uniform")
+    assert "seed 1 of global_gradient at every amount" in violation(without_seed, "uniform")
     without_amount = [r for r in clean if not (uniform(r.spec) and r.spec.target == 4)]
     assert "global_gradient at 4x" in violation(without_amount, "uniform")
     only = line(clean, "uniform", proposed=["layerwise_gradient"])

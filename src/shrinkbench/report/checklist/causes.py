@@ -66,7 +66,8 @@ def find_clauses(
     """
     table = _Grid(dict.fromkeys([*grid, *lacking]))
     missing = table.table(lacking)
-    clauses, open_points = [], missing.copy()
+    clauses: list[Clause] = []
+    open_points = missing.copy()
     while open_points.any() and (limit is None or len(clauses) < limit):
         box = _largest_box(table.present, missing, open_points)
         clauses.append(table.clause(box))

@@ -63,44 +63,64 @@ def repair(
     return ()
 
 
+_Training = tuple[TaskSpec, Recipe, Recipe | None]
+"""What decides how long a run takes: the task, and the recipes of its last training and of its search."""
+
+
 @dataclass(frozen=True)
 class Expected:
     """Runs of one task and recipe that would be added: where they lie, and how long they are expected to take.
 
     ``seconds`` are those of all together, by the mean of ``finished`` runs of the same task and recipe;
-    ``None`` where there is none.
+    ``None`` where there is none. ``grid`` are the points of both.
     """
 
     task: str
     recipe: str
     points: tuple[Point, ...]
+    grid: tuple[Point, ...]
     keys: tuple[str, ...]
     finished: int
     seconds: float | None
 
 
 def expect(missing: Sequence[RunSpec], results: Iterable[RunResult]) -> tuple[Expected, ...]:
-    """What the runs ``missing`` would take, in groups of one task and recipe."""
-    took: dict[tuple[TaskSpec, Recipe], list[float]] = defaultdict(list)
-    for result in results:
-        if result.status == "done" and not result.spec.is_control:
-            # Controls are left out: one that several methods share is trained once and stored by each.
-            took[result.spec.task, result.spec.recipe].append(result.provenance.seconds)
-    groups: dict[tuple[TaskSpec, Recipe], list[tuple[RunSpec, Point]]] = defaultdict(list)
-    for spec, label in zip(missing, label_runs(missing), strict=True):
-        groups[spec.task, spec.recipe].append((spec, (label.task, label.method, label.amount, spec.seed)))
-    recipes = recipe_labels(recipe for _, recipe in groups)
+    """What the runs ``missing`` would take, in groups of one task and recipe.
+
+    Controls are left out of the mean: one that several methods share is trained once and stored by each.
+    """
+    new = {spec.key for spec in missing}
+    done = [r for r in results if r.status == "done" and r.key not in new]
+    labels = label_runs([*missing, *(result.spec for result in done)])
+    points = [
+        (label.task, label.method, label.amount, s.seed) for label, s in zip(labels, missing, strict=False)
+    ]
+    took: dict[_Training, list[float]] = defaultdict(list)
+    there: dict[_Training, list[Point]] = defaultdict(list)
+    for result, label in zip(done, labels[len(missing) :], strict=True):
+        there[_training(result.spec)].append((label.task, label.method, label.amount, result.spec.seed))
+        if not result.spec.is_control:
+            took[_training(result.spec)].append(result.provenance.seconds)
+    groups: dict[_Training, list[int]] = defaultdict(list)
+    for number, spec in enumerate(missing):
+        groups[_training(spec)].append(number)
+    recipes = recipe_labels(recipe for _, *pair in groups for recipe in pair if recipe is not None)
     return tuple(
         Expected(
-            task=members[0][1][0] or "",
-            recipe=recipes[key[1]],
-            points=tuple(point for _, point in members),
-            keys=tuple(spec.key for spec, _ in members),
+            task=points[numbers[0]][0] or "",
+            recipe=recipes[key[1]] + (f" after a search by {recipes[key[2]]}" if key[2] is not None else ""),
+            points=tuple(points[n] for n in numbers),
+            grid=tuple(dict.fromkeys([*(points[n] for n in numbers), *there[key]])),
+            keys=tuple(missing[n].key for n in numbers),
             finished=len(took[key]),
-            seconds=len(members) * statistics.mean(took[key]) if took[key] else None,
+            seconds=len(numbers) * statistics.mean(took[key]) if took[key] else None,
         )
-        for key, members in groups.items()
+        for key, numbers in groups.items()
     )
+
+
+def _training(spec: RunSpec) -> _Training:
+    return spec.task, spec.recipe, spec.search
 
 
 def say_expected(groups: Sequence[Expected]) -> list[str]:
@@ -112,7 +132,7 @@ def say_expected(groups: Sequence[Expected]) -> list[str]:
         lines.append(f"{_runs(len(group.points))} on {group.task}, trained by {group.recipe}: {time}")
         for method in dict.fromkeys(point[1] for point in group.points):
             own = [point for point in group.points if point[1] == method]
-            lines.append(f"  {_runs(len(own))}: {say(own, group.points, limit=None)}")
+            lines.append(f"  {_runs(len(own))}: {say(own, group.grid, limit=None)}")
     known = [group.seconds for group in groups if group.seconds is not None]
     unknown = sum(len(group.points) for group in groups if group.seconds is None)
     if known:

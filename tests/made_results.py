@@ -78,7 +78,7 @@ def method(
 ) -> MethodSpec:
     return MethodSpec(
         base=name,
-        structure=StructureSpec(name="weights"),
+        structure=StructureSpec(name="weights", unit="weight"),
         score=ScoreSpec(name=score, kind=score),
         allocation=allocation,
         schedule=ScheduleSpec(name="one-shot", **schedule),

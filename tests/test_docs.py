@@ -126,8 +126,8 @@ def test_the_checks_of_contributing_decide(monkeypatch):
         if "shrinkbench.report" in block:
             exec(compile(block, "CONTRIBUTING.md", "exec"), found)
     good, bad = (
-        SimpleNamespace(key="k", budget=budget, epochs_run=epochs, spec=SimpleNamespace(is_control=True))
-        for budget, epochs in (("known", 3), (None, 0))
+        SimpleNamespace(key="k", cost=cost, epochs_run=epochs, spec=SimpleNamespace(is_control=True))
+        for cost, epochs in (("known", 3), (None, 0))
     )
     told = [lines.RULES["example-line"](SimpleNamespace(results=[result])) for result in (good, bad)]
     assert [(d.status, d.runs) for d in told] == [("satisfied", ()), ("violated", ("k",))]

@@ -15,7 +15,7 @@ from shrinkbench.literature.curves import (
     most_common_pairs,
     tradeoff_curves,
 )
-from shrinkbench.literature.filters import select
+from shrinkbench.literature.filters import extract
 from shrinkbench.literature.normalise import normalise
 from shrinkbench.literature.rules import MethodMerge, Rules
 from shrinkbench.literature.standard import family_panels, standard_model, variability_curves
@@ -60,8 +60,8 @@ def test_the_legends_of_figure_5_are_the_papers(export: Corpus, paper_text: str)
 
 
 def test_every_exclusion_of_the_curves_is_counted(export: Corpus) -> None:
-    _, selection = fragmentation_panels(export)
-    assert {a.name: a.results for a in selection.excluded} == {
+    _, used = fragmentation_panels(export)
+    assert {a.name: a.results for a in used.excluded} == {
         "unidentified": 13,
         "weighted-densities": 19,
         "changed-architecture": 5,
@@ -70,12 +70,12 @@ def test_every_exclusion_of_the_curves_is_counted(export: Corpus) -> None:
         "collapsed": 3,
     }
     total = sum(not r.collection for r in export.results)
-    assert len(selection.results) == total - sum(a.results for a in selection.excluded)
+    assert len(used.results) == total - sum(a.results for a in used.excluded)
 
 
 def test_alexnet_and_caffenet_are_one_in_curves_and_two_in_counts(export: Corpus) -> None:
-    counted = {n.result.architecture for n in select(export, "counts").results}
-    drawn = {n.result.architecture for n in select(export, "curves").results}
+    counted = {n.result.architecture for n in extract(export, "counts").results}
+    drawn = {n.result.architecture for n in extract(export, "curves").results}
     assert {"AlexNet", "CaffeNet"} <= counted
     assert "Alex/CaffeNet" not in counted
     assert "Alex/CaffeNet" in drawn
@@ -87,8 +87,8 @@ def test_residual_networks_18_and_34_are_not_among_the_four_pairs(export: Corpus
 
 
 def test_methods_apart_without_a_shared_coordinate_are_named(export: Corpus) -> None:
-    _, selection = fragmentation_panels(export)
-    assert methods_without_shared_coordinate(export, selection.results) == ("apple-pfa", "uiuc-coreset-pruning")
+    _, used = fragmentation_panels(export)
+    assert methods_without_shared_coordinate(export, used.results) == ("apple-pfa", "uiuc-coreset-pruning")
 
 
 def _points(key: str, rows: list[tuple[str, str, str, str]]) -> list[object]:
@@ -150,7 +150,7 @@ def test_the_standard_initial_model_is_the_median_over_papers() -> None:
 
 
 def test_figure_1_scales_pruned_networks_to_their_standard_model(export: Corpus) -> None:
-    panels, selection, standards = family_panels(export)
+    panels, used, standards = family_panels(export)
     by_pair = {s.pair: s for s in standards}
     vgg = next(p for p in panels if (p.family.name, p.size, p.accuracy) == ("VGG", "parameters", "top1"))
     model = by_pair["ImageNet", "VGG-16"]
@@ -159,7 +159,7 @@ def test_figure_1_scales_pruned_networks_to_their_standard_model(export: Corpus)
             model.values["parameters"] / n.measures["compression"].value,
             model.values["top1"] + n.measures["top1_change"].value,
         )
-        for n in selection.results
+        for n in used.results
         if n.result.pair == ("ImageNet", "VGG-16") and {"compression", "top1_change"} <= n.measures.keys()
     )
     found = sorted((p.size, p.accuracy) for p in vgg.pruned if p.name == "VGG-16")

@@ -10,7 +10,7 @@ import pytest
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.literature import Corpus
-from shrinkbench.literature.filters import select
+from shrinkbench.literature.filters import extract
 from shrinkbench.literature.networks import PUBLISHED_AS
 from shrinkbench.literature.overlay import overlay, published_pairs, read_own
 from shrinkbench.literature.overlay_figure import draw_overlay, write_overlay
@@ -109,7 +109,7 @@ def test_metrics_that_one_side_lacks_get_no_panel(bundled: Corpus) -> None:
 def test_published_names_of_own_networks(
     export: Corpus, dataset: str, model: str, pairs: set[tuple[str, str]]
 ) -> None:
-    assert set(published_pairs(export, select(export, "curves"), dataset, model)) == pairs
+    assert set(published_pairs(export, extract(export, "curves"), dataset, model)) == pairs
 
 
 @pytest.mark.parametrize(
@@ -119,7 +119,7 @@ def test_published_names_of_own_networks(
 def test_networks_of_the_shipped_experiments_meet_their_published_rows(
     bundled: Corpus, model: str, architecture: str
 ) -> None:
-    assert published_pairs(bundled, select(bundled, "curves"), "imagenet", model) == (
+    assert published_pairs(bundled, extract(bundled, "curves"), "imagenet", model) == (
         ("ImageNet", architecture),
     )
 

@@ -11,7 +11,7 @@ from made_corpus import corpus, fact, paper
 
 from shrinkbench.errors import UnknownNameError
 from shrinkbench.literature import Corpus, summarise_corpus
-from shrinkbench.literature.filters import select
+from shrinkbench.literature.filters import extract
 from shrinkbench.literature.rules import Exclusion, Rules, Where
 
 TABLE1 = {
@@ -62,7 +62,7 @@ def test_both_exclusions_are_needed_and_counted(export: Corpus) -> None:
 
 def test_unknown_exclusion(export: Corpus) -> None:
     with pytest.raises(UnknownNameError, match="did you mean 'unidentified'"):
-        select(export, "counts", keep=["unidentifed"])
+        extract(export, "counts", keep=["unidentifed"])
 
 
 def test_what_the_export_does_not_reproduce_is_said_with_its_reason(export: Corpus) -> None:
@@ -113,8 +113,8 @@ def test_figure_4_is_about_the_four_pairs_of_the_paper(export: Corpus) -> None:
         ("CIFAR-10", "ResNet-56"),
     )
     papers = sum(n for side in found.figure4["pairs_per_paper"].values() for n in side.values())
-    only_toys = {n.result.paper for n in select(export, "counts").results} - {
-        n.result.paper for n in select(export, "counts").results if n.result.dataset != "MNIST"
+    only_toys = {n.result.paper for n in extract(export, "counts").results} - {
+        n.result.paper for n in extract(export, "counts").results if n.result.dataset != "MNIST"
     }
     assert papers == 79 - len(only_toys)  # two of 81 papers have nothing but excluded results
     curves = found.figure4["points_per_curve"]

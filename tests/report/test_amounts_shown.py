@@ -11,7 +11,7 @@ from shrinkbench.report.pitfalls.orders import wide_seed_spread
 from shrinkbench.report.result_tables import all_tables, latency_table, pairwise_table, result_tables
 from shrinkbench.report.statistics.compare import (
     at_equal,
-    at_equal_budget,
+    at_equal_training,
     curve_areas,
     curves,
     default_levels,
@@ -153,7 +153,7 @@ def test_who_falls_short_of_a_compression_is_not_compared_at_it(results):
     pairs = pairwise(observations)
     assert set(zip(pairs["first"], pairs["second"], strict=True)) == {("global_magnitude", "random")}
     assert "3 runs that fell short" in pairwise_table(observations).caption
-    assert not (at_equal_budget(observations)["method"] == "masks of its own").any()
+    assert not (at_equal_training(observations)["method"] == "masks of its own").any()
 
 
 def test_no_seed_is_lost_where_an_amount_comes_to_another_compression_by_seed(results):

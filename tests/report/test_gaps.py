@@ -19,7 +19,7 @@ from made_results import (
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning import METHODS as LIBRARY
 from shrinkbench.report import gaps
-from shrinkbench.report.checklist import decide
+from shrinkbench.report.checklist import judge
 from shrinkbench.report.gaps import Repair, plan_repair
 from shrinkbench.results.store import Plan, PlannedRun
 from shrinkbench.spec import UNPRUNED, ChannelFraction, Compression, ExperimentSpec
@@ -34,7 +34,7 @@ def define(name):
 
 
 def violated(store, **options):
-    return {line.id for line in decide(store.results()[0], **options) if line.status == "violated"}
+    return {line.id for line in judge(store.results()[0], **options) if line.status == "violated"}
 
 
 @dataclass

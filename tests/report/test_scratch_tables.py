@@ -29,7 +29,7 @@ from shrinkbench.spec import (
     TaskSpec,
     WeightsSpec,
 )
-from shrinkbench.spec.measures import Budget, Quality, Size
+from shrinkbench.spec.measures import Cost, Quality, Size
 from shrinkbench.spec.training_cost import NOTHING, training_cost
 
 TRAIN = Recipe(name="train", reference="r", optimizer="sgd", learning_rate=0.1, batch_size=8, epochs=160)
@@ -96,20 +96,20 @@ def result(
     return RunResult(key=spec.key, spec=spec, size=size(compression), **{**fields, **changes})
 
 
-def budget(pretraining, retraining, multiply_adds):
+def cost_of(pretraining, retraining, multiply_adds):
     large = training_cost(epochs=pretraining, images=10, multiply_adds=100) if pretraining else NOTHING
     small = training_cost(epochs=retraining, images=10, multiply_adds=multiply_adds)
-    return Budget(pretraining=large, pruning=NOTHING, retraining=small)
+    return Cost(pretraining=large, pruning=NOTHING, retraining=small)
 
 
 WIDTHS = PublishedWidths(target="li2017:net-a")
 RESULTS = [
     *(
-        result("m", CONTINUE, s, a, compression=1, before=b, budget=budget(160, 40, 100))
+        result("m", CONTINUE, s, a, compression=1, before=b, cost=cost_of(160, 40, 100))
         for s, a, b in ((0, 0.99, 0.9), (1, 0.98, 0.8))
     ),
-    *(result("m", CONTINUE, s, a, budget=budget(160, 40, 50)) for s, a in ((0, 0.7), (1, 0.72))),
-    *(result("m", SCRATCH_E, s, a, recipe=TRAIN, budget=budget(0, 160, 50)) for s, a in ((0, 0.75), (1, 0.78))),
+    *(result("m", CONTINUE, s, a, cost=cost_of(160, 40, 50)) for s, a in ((0, 0.7), (1, 0.72))),
+    *(result("m", SCRATCH_E, s, a, recipe=TRAIN, cost=cost_of(0, 160, 50)) for s, a in ((0, 0.75), (1, 0.78))),
     result("li2017:net-a", CONTINUE, 0, 0.6, compression=1.5, amount=WIDTHS),
     result("li2017:net-a", SCRATCH_B, 0, 0.61, compression=1.5, amount=WIDTHS, recipe=TRAIN),
 ]
@@ -138,12 +138,12 @@ def test_what_prunes_while_it_trains_is_pruned_and_finding_it_costs_scratch_noth
     def started(mode, **changes):
         return result("m", mode, 0, 0.8, recipe=TRAIN, start="initialisation", **changes)
 
-    searched = budget(0, 160, 50).model_copy(update={"pruning": budget(160, 0, 1).pretraining})
+    searched = cost_of(0, 160, 50).model_copy(update={"pruning": cost_of(160, 0, 1).pretraining})
     accuracy, cost = scratch_tables(
         [
-            started(CONTINUE, compression=1, budget=budget(0, 160, 100)),
-            started(CONTINUE, budget=budget(0, 160, 100)),
-            started(SCRATCH_E, budget=searched),
+            started(CONTINUE, compression=1, cost=cost_of(0, 160, 100)),
+            started(CONTINUE, cost=cost_of(0, 160, 100)),
+            started(SCRATCH_E, cost=searched),
         ]
     )
     assert accuracy.columns[2:] == ("Unpruned", "Pruned", "Scratch-E")
@@ -161,7 +161,7 @@ def test_rows_are_in_order_of_compression():
 def test_costs_are_relative_to_training_the_large_network():
     _, cost = scratch_tables(RESULTS)
     published, row = rows(cost)
-    assert published["Fine-tuned"] == "–"  # these runs carry no budgets
+    assert published["Fine-tuned"] == "–"  # these runs carry no costs
     assert row["Fine-tuned"] == f"{1 + 40 * 50 / (160 * 100):.2f} (40 epochs)"
     assert row["Scratch-E"] == "0.50 (160 epochs)"
     assert row["Scratch-B"] == "–"

@@ -18,7 +18,13 @@ from shrinkbench.report.layer_figures import weight_figure
 from shrinkbench.report.page.citations import bibtex, cite, parse_bibtex
 from shrinkbench.report.page.origin import as_toml, trace_origin
 from shrinkbench.report.result_tables import all_tables, result_tables
-from shrinkbench.report.statistics.compare import at_equal, at_equal_budget, curve_summaries, pairwise, winners
+from shrinkbench.report.statistics.compare import (
+    at_equal,
+    at_equal_training,
+    curve_summaries,
+    pairwise,
+    winners,
+)
 from shrinkbench.report.statistics.observations import aggregate, observe
 from shrinkbench.report.statistics.ranks import rank_methods
 from shrinkbench.report.tables import Cell, Table
@@ -239,7 +245,7 @@ def test_equal_latency_uses_measured_speedups():
     assert found.to_dict() == pytest.approx(at_four.to_dict())
 
 
-def test_equal_budget_compares_only_what_both_cover():
+def test_equal_training_compares_only_what_both_cover():
     from made_results import FINETUNE
 
     def runs(method, epochs):
@@ -249,7 +255,7 @@ def test_equal_budget_compares_only_what_both_cover():
     results = (
         runs("random", 10) + runs("random", 40) + runs("global_magnitude", 20) + runs("global_gradient", 90)
     )
-    table = at_equal_budget(observe(results))
+    table = at_equal_training(observe(results))
     assert set(table["level"]) == {20.0}
     assert set(table["method"]) == {"random", "global_magnitude"}
 

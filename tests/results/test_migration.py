@@ -45,6 +45,19 @@ def test_every_number_is_the_one_that_was_stored(store):
         ]
 
 
+def test_what_was_stored_as_budget_is_read_as_the_cost_and_written_so(store, tmp_path):
+    again = ResultStore(tmp_path / "again")
+    for result in store.results()[0]:
+        assert result.cost.model_dump() == raw(store)[result.key]["budget"]
+        again.write(result)
+        written = raw(again)[result.key]
+        assert written["schema_version"] == 2
+        assert "budget" not in written
+        written["budget"] = written.pop("cost")  # as schema 2 was written at first
+        (again.root / "runs" / result.key / "result.json").write_text(json.dumps(written))
+        assert again.read(result.key) == result
+
+
 def test_kinds_are_those_of_the_built_in_scores(store):
     kinds = {r.spec.method.name: r.spec.method.score.kind for r in store.results()[0]}
     assert kinds == {"global_magnitude": "magnitude", "random": "random"}

@@ -1,4 +1,4 @@
-"""What a run's record says of its cost: budget by stage, and measured latency."""
+"""What a run's record says of its cost by phase, and measured latency."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import math
 import pytest
 
 from shrinkbench.report.page.html import write_report
-from shrinkbench.report.statistics.compare import at_equal, at_equal_budget
+from shrinkbench.report.statistics.compare import at_equal, at_equal_training
 from shrinkbench.report.statistics.fairness import common_set_ups, set_up_table
 from shrinkbench.report.statistics.observations import observe
 from shrinkbench.results.frame import to_frame
@@ -54,14 +54,14 @@ def test_pretraining_costs_what_its_epochs_cost(runs):
     dense = runs["global_magnitude", 2].size.multiply_adds
     expected = training_cost(epochs=3, images=IMAGES, multiply_adds=dense)
     for key in (("global_magnitude", 1), ("global_magnitude", 2), ("lottery_ticket", 2)):
-        assert runs[key].budget.pretraining == expected
+        assert runs[key].cost.pretraining == expected
     for method in ("snip", "channel_l1[finetuning=scratch-e]"):  # nothing of that training is in the weights
-        assert runs[method, 2].budget.pretraining.multiply_adds == 0
+        assert runs[method, 2].cost.pretraining.multiply_adds == 0
 
 
 def test_retraining_costs_epochs_at_the_multiply_adds_that_are_left(runs):
     for (method, _), result in runs.items():
-        spent, size = result.budget.retraining, result.size
+        spent, size = result.cost.retraining, result.size
         assert spent.epochs == result.epochs_run
         assert spent.images == result.epochs_run * IMAGES
         per_image = size.multiply_adds if method == "gradual_magnitude" else size.multiply_adds_kept
@@ -69,11 +69,11 @@ def test_retraining_costs_epochs_at_the_multiply_adds_that_are_left(runs):
 
 
 def test_finding_masks_costs_what_was_looked_at(runs):
-    assert runs["global_magnitude", 2].budget.pruning.images == 0
+    assert runs["global_magnitude", 2].cost.pruning.images == 0
     dense = runs["global_gradient", 2].size.multiply_adds
-    gradient = runs["global_gradient", 2].budget.pruning
+    gradient = runs["global_gradient", 2].cost.pruning
     assert (gradient.epochs, gradient.images, gradient.multiply_adds) == (0, 64, 3 * 64 * dense)
-    rounds = runs["lottery_ticket", 2].budget
+    rounds = runs["lottery_ticket", 2].cost
     count = math.ceil(math.log(2) / -math.log(0.8))  # a fifth of the weights goes in each round
     assert rounds.pruning.epochs + rounds.retraining.epochs == 3 * count
     assert rounds.pruning.multiply_adds > (count - 1) * rounds.retraining.multiply_adds
@@ -82,17 +82,17 @@ def test_finding_masks_costs_what_was_looked_at(runs):
 def test_the_table_sums_all_stages(runs):
     frame = to_frame(runs.values()).set_index("key")
     for result in runs.values():
-        spent, row = total(result.budget), frame.loc[result.key]
+        spent, row = total(result.cost), frame.loc[result.key]
         assert (row.training_epochs, row.training_images) == (spent.epochs, spent.images)
         assert row.training_multiply_adds == spent.multiply_adds
 
 
-def test_methods_compare_at_equal_budget_in_epochs_and_in_multiply_adds(runs):
+def test_methods_compare_at_equal_training_in_epochs_and_in_multiply_adds(runs):
     observed = observe(runs.values())
-    epochs = at_equal_budget(observed)
+    epochs = at_equal_training(observed)
     assert {"global_magnitude", "global_gradient"} <= set(epochs["method"])
     assert "lottery_ticket" not in set(epochs.loc[epochs["level"] == 2, "method"])
-    computed = at_equal_budget(observed, budget="training_multiply_adds")
+    computed = at_equal_training(observed, by="training_multiply_adds")
     for _, cell in computed.groupby("level"):
         spent = observed.pruned.set_index("method").loc[cell["method"], "training_multiply_adds"]
         assert spent.max() <= 1.06 * spent.min() * 1.06

@@ -89,7 +89,7 @@ def swept(root):
 
 
 def test_scratch_b_spends_what_pretraining_spent_up_to_an_epoch(swept):
-    tuned, equal, longer = (swept[method, 2].budget for method in METHODS)
+    tuned, equal, longer = (swept[method, 2].cost for method in METHODS)
     assert equal.pretraining.multiply_adds == longer.pretraining.multiply_adds == 0
     per_epoch = longer.retraining.multiply_adds / longer.retraining.epochs
     assert 0 <= tuned.pretraining.multiply_adds - longer.retraining.multiply_adds < per_epoch

@@ -1,4 +1,4 @@
-"""Equal budgets: the epochs of Liu et al. 2019, and what two runs have in common."""
+"""Equal cost: the epochs of Liu et al. 2019, and what two runs have in common."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from shrinkbench.models import get_model
 from shrinkbench.pruning import METHODS
 from shrinkbench.report.statistics.fairness import common_set_up
 from shrinkbench.spec import Compression, DataSpec, ModelSpec, Normalisation, RunSpec, TaskSpec, WeightsSpec
-from shrinkbench.spec.measures import Budget
+from shrinkbench.spec.measures import Cost
 from shrinkbench.spec.training_cost import (
     epochs_within,
     scratch_b,
@@ -71,18 +71,18 @@ def test_the_small_network_spends_on_scratch_b_what_the_large_one_spent():
     assert int(epochs_within(large, images=50_000, multiply_adds=206_279_680)) == epochs
 
 
-def budget(retraining):
-    stage = {"images": 10, "multiply_adds": 100}
-    return Budget(
-        pretraining=training_cost(epochs=10, **stage),
-        pruning=training_cost(epochs=0, **stage),
-        retraining=training_cost(epochs=retraining, **stage),
+def cost_of(retraining):
+    phase = {"images": 10, "multiply_adds": 100}
+    return Cost(
+        pretraining=training_cost(epochs=10, **phase),
+        pruning=training_cost(epochs=0, **phase),
+        retraining=training_cost(epochs=retraining, **phase),
     )
 
 
-def test_a_budget_adds_up_over_its_stages():
-    assert total(budget(5)).epochs == 15
-    assert total(budget(5)).multiply_adds == 3 * 150 * 100
+def test_a_cost_adds_up_over_its_phases():
+    assert total(cost_of(5)).epochs == 15
+    assert total(cost_of(5)).multiply_adds == 3 * 150 * 100
 
 
 def run_spec(**changes):
@@ -109,5 +109,5 @@ def test_the_four_set_ups_are_told_apart():
     assert common_set_up(one, run_spec(weights=file)) == "task"
     assert common_set_up(one, run_spec(recipe=RECIPES.get("cifar-finetune-liu-80"))) == "weights"
     assert common_set_up(one, run_spec(method=other)) == "finetuning"
-    assert common_set_up(one, run_spec(method=other), (budget(5), budget(9))) == "finetuning"
-    assert common_set_up(one, run_spec(method=other), (budget(5), budget(5))) == "effort"
+    assert common_set_up(one, run_spec(method=other), (cost_of(5), cost_of(9))) == "finetuning"
+    assert common_set_up(one, run_spec(method=other), (cost_of(5), cost_of(5))) == "effort"

@@ -136,7 +136,7 @@ def checklist(
     if not results:
         raise ShrinkbenchError(f"{directory} holds no results; run a sweep into it first")
     _tell("skipped", problems)
-    lines = checklists.decide(results, proposed=proposed or ())
+    lines = checklists.judge(results, proposed=proposed or ())
     if as_json:
         skipped = [{"path": str(p.path), "problem": p.sentence} for p in problems]
         typer.echo(json.dumps(checklists.as_json(lines) | {"skipped": skipped}, indent=1))

@@ -150,7 +150,7 @@ class InMemoryImages:
         self.augmentation = augmentation
         self.pad = pad
         pixels = images.permute(0, 2, 3, 1).contiguous()
-        # Shared with every selection: the pixels reach an accelerator once, not once per split.
+        # Shared with every subset: the pixels reach an accelerator once, not once per split.
         self._copies = {torch.device("cpu"): (pixels, labels)}
         self._rows: Tensor | None = None
 

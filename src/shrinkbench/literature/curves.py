@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from statistics import fmean, stdev
 
 from shrinkbench.literature.corpus import Corpus
-from shrinkbench.literature.filters import Selection, select
+from shrinkbench.literature.filters import Extract, extract
 from shrinkbench.literature.normalise import Normalised
 
 Pair = tuple[str, str]
@@ -63,7 +63,7 @@ def most_common_pairs(corpus: Corpus, *, keep: Collection[str] = (), count: int 
     into = {name: merge.name for merge in corpus.rules.merges for name in merge.architectures}
     papers: dict[Pair, set[str]] = {}
     plottable: Counter[Pair] = Counter()
-    for n in select(corpus, "counts", keep=keep).results:
+    for n in extract(corpus, "counts", keep=keep).results:
         pair = (n.result.dataset, into.get(n.result.architecture, n.result.architecture))
         if pair[0] not in corpus.rules.toy_datasets:
             papers.setdefault(pair, set()).add(n.result.paper)
@@ -74,17 +74,17 @@ def most_common_pairs(corpus: Corpus, *, keep: Collection[str] = (), count: int 
 
 def fragmentation_panels(
     corpus: Corpus, *, keep: Collection[str] = (), pairs: Sequence[Pair] | None = None
-) -> tuple[tuple[PublishedPanel, ...], Selection]:
-    """Every panel of Figure 3, columns before rows, and the selection behind it."""
-    selection = select(corpus, "curves", keep=keep)
+) -> tuple[tuple[PublishedPanel, ...], Extract]:
+    """Every panel of Figure 3, columns before rows, and the extract behind it."""
+    used = extract(corpus, "curves", keep=keep)
     chosen = most_common_pairs(corpus, keep=keep) if pairs is None else tuple(pairs)
     panels = tuple(
-        PublishedPanel(pair, x, y, tradeoff_curves(corpus, selection.results, pair=pair, x=x, y=y))
+        PublishedPanel(pair, x, y, tradeoff_curves(corpus, used.results, pair=pair, x=x, y=y))
         for pair in chosen
         for x in EFFICIENCIES
         for y in CHANGES
     )
-    return panels, selection
+    return panels, used
 
 
 def tradeoff_curves(

@@ -18,7 +18,7 @@ from shrinkbench.literature.curves import (
     is_plottable,
     methods_without_shared_coordinate,
 )
-from shrinkbench.literature.filters import Selection
+from shrinkbench.literature.filters import Extract
 from shrinkbench.literature.graph import comparison_graph
 from shrinkbench.literature.histograms import draw_breadth, draw_comparisons, draw_graph
 from shrinkbench.literature.standard import StandardModel, family_panels, variability_curves
@@ -79,7 +79,7 @@ def write_figures(
 
 
 def _families(corpus: Corpus, keep: Collection[str]) -> Plate:
-    panels, selection, standards = family_panels(corpus, keep=keep)
+    panels, used, standards = family_panels(corpus, keep=keep)
     if not any(panel.unpruned or panel.pruned for panel in panels):
         return Plate("figure1", "Not drawn: the corpus holds no list of unpruned networks.", None)
     rows = [
@@ -101,7 +101,7 @@ def _families(corpus: Corpus, keep: Collection[str]) -> Plate:
         "(stars). Pruned networks are scaled as if every one of a name had begun the same: "
         f"{_standards(standards)}. Operations of unknown convention count as the fraction that the paper "
         "gives. "
-        f"{_exclusions(selection)}"
+        f"{_exclusions(used)}"
     )
     return Plate("figure1", caption, draw_families(panels), tuple(rows))
 
@@ -118,12 +118,12 @@ def _comparisons(summary: CorpusSummary) -> Plate:
 
 
 def _fragmentation(corpus: Corpus, keep: Collection[str]) -> Plate:
-    panels, selection = fragmentation_panels(corpus, keep=keep)
+    panels, used = fragmentation_panels(corpus, keep=keep)
     drawn = [curve for panel in panels for curve in panel.curves]
     if not drawn:
         return Plate("figure3", "Not drawn: no result has both an efficiency and a change in accuracy.", None)
     pairs = {panel.pair for panel in panels}
-    on_pairs = [n for n in selection.results if n.result.pair in pairs]
+    on_pairs = [n for n in used.results if n.result.pair in pairs]
     without = [n for n in on_pairs if not is_plottable(n)]
     merged = methods_without_shared_coordinate(corpus, on_pairs)
     footnote = (
@@ -139,7 +139,7 @@ def _fragmentation(corpus: Corpus, keep: Collection[str]) -> Plate:
         "right is better; bars are standard deviations where a paper gives any. Results without an "
         "efficiency or "
         f"a change in accuracy: {len(without)} of {len({n.result.paper for n in without})} papers. "
-        f"{_exclusions(selection)}{footnote}"
+        f"{_exclusions(used)}{footnote}"
     )
     rows = [row for panel in panels for row in _curve_rows(panel.curves, panel.pair, panel.x, panel.y)]
     return Plate("figure3", caption, draw_fragmentation(panels), tuple(rows))
@@ -156,7 +156,7 @@ def _breadth(summary: CorpusSummary) -> Plate:
 
 
 def _variability(corpus: Corpus, keep: Collection[str]) -> Plate:
-    magnitude, other, selection, standard = variability_curves(corpus, keep=keep)
+    magnitude, other, used, standard = variability_curves(corpus, keep=keep)
     if standard is None or not (magnitude or other):
         return Plate("figure5", "Not drawn: the corpus names no network whose variability to show.", None)
     caption = (
@@ -165,7 +165,7 @@ def _variability(corpus: Corpus, keep: Collection[str]) -> Plate:
         "and differ in implementation, schedule and fine-tuning; below are all others. Points that share a "
         "size are "
         f"averaged, with their standard deviation as a bar. Scaled to one standard initial model: "
-        f"{_standards((standard,))}. {_exclusions(selection)}"
+        f"{_standards((standard,))}. {_exclusions(used)}"
     )
     rows = [
         *_curve_rows(magnitude, standard.pair, "parameters", "top1"),
@@ -201,8 +201,8 @@ def _standards(standards: Iterable[StandardModel]) -> str:
     return "; ".join(texts) if texts else "none"
 
 
-def _exclusions(selection: Selection) -> str:
-    named = [str(applied) for applied in (*selection.excluded, *selection.merged)]
+def _exclusions(used: Extract) -> str:
+    named = [str(applied) for applied in (*used.excluded, *used.merged)]
     return f"Left out or merged: {'; '.join(named)}." if named else "Nothing is left out."
 
 

@@ -29,7 +29,7 @@ class Applied:
 
 
 @dataclass(frozen=True)
-class Selection:
+class Extract:
     """Results in use, in common metrics, and what was left out, merged or kept by request."""
 
     results: tuple[Normalised, ...]
@@ -38,14 +38,14 @@ class Selection:
     kept: tuple[str, ...] = ()
 
 
-def select(
+def extract(
     corpus: Corpus,
     scope: Scope,
     *,
     keep: Collection[str] = (),
     supplements: bool = False,
     pair: tuple[str, str] | None = None,
-) -> Selection:
+) -> Extract:
     """The results of ``corpus`` that ``scope`` uses.
 
     Each named exclusion of that scope applies unless ``keep`` names it; a result that several exclusions cover
@@ -74,7 +74,7 @@ def select(
     merged: tuple[Applied, ...] = ()
     if scope != "counts":
         left, merged = _merge(corpus, left)
-    return Selection(tuple(left), tuple(excluded), merged, tuple(keep))
+    return Extract(tuple(left), tuple(excluded), merged, tuple(keep))
 
 
 def fits(where: Where, result: Normalised) -> bool:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from shrinkbench.errors import UnknownNameError
 from shrinkbench.literature.corpus import Corpus, nearest
-from shrinkbench.literature.filters import select
+from shrinkbench.literature.filters import extract
 from shrinkbench.literature.schema import Paper
 
 
@@ -79,7 +79,7 @@ def must_compare_to(
     hidden = {shown: name for name, shown in corpus.rules.display.items()}
     merged = {merge.name: merge.architectures for merge in corpus.rules.merges}
     wanted = merged.get(architecture, (hidden.get(architecture, architecture),))
-    used = select(corpus, "counts", keep=keep).results
+    used = extract(corpus, "counts", keep=keep).results
     found = [n for n in used if n.result.dataset == dataset and n.result.architecture in wanted]
     if not found:
         pairs = {f"{n.result.dataset} / {corpus.rules.shown(n.result.architecture)}": n for n in used}

@@ -24,7 +24,7 @@ from shrinkbench.literature.curves import (
     is_plottable,
     tradeoff_curves,
 )
-from shrinkbench.literature.filters import Selection, select
+from shrinkbench.literature.filters import Extract, extract
 from shrinkbench.literature.networks import published_names
 from shrinkbench.literature.normalise import Normalised
 from shrinkbench.literature.own_results import OwnTask, own_tasks, read_own
@@ -90,11 +90,11 @@ def overlay(own: pd.DataFrame, corpus: Corpus | None = None, *, keep: Collection
     finished runs.
     """
     corpus = load_corpus() if corpus is None else corpus
-    selection = select(corpus, "curves", keep=keep)
+    used = extract(corpus, "curves", keep=keep)
     found: list[Overlay] = []
     unmatched = []
     for task in own_tasks(own):
-        pairs = published_pairs(corpus, selection, task.dataset, task.model)
+        pairs = published_pairs(corpus, used, task.dataset, task.model)
         if not pairs:
             unmatched.append(f"{task.name}: the corpus has no curve for this dataset and network")
             continue
@@ -108,12 +108,12 @@ def overlay(own: pd.DataFrame, corpus: Corpus | None = None, *, keep: Collection
             panel
             for x in EFFICIENCIES
             for y in CHANGES
-            if (panel := _panel(corpus, selection.results, pairs, task, x, y)).own and panel.published
+            if (panel := _panel(corpus, used.results, pairs, task, x, y)).own and panel.published
         )
         if not panels:
             unmatched.append(f"{task.name}: no published result here gives a metric that the own results have")
             continue
-        published = [n for n in selection.results if n.result.pair in pairs and is_plottable(n)]
+        published = [n for n in used.results if n.result.pair in pairs and is_plottable(n)]
         notes = _notes(_Sides(task, pairs, published, panels))
         stem = _file_name(task.name, {earlier.stem for earlier in found})
         found.append(Overlay(task.name, stem, pairs, panels, notes))
@@ -126,7 +126,7 @@ def _file_name(task: str, taken: Collection[str]) -> str:
     return next(name for n in count(1) if (name := stem if n == 1 else f"{stem}-{n}") not in taken)
 
 
-def published_pairs(corpus: Corpus, selection: Selection, dataset: str, model: str) -> tuple[Pair, ...]:
+def published_pairs(corpus: Corpus, used: Extract, dataset: str, model: str) -> tuple[Pair, ...]:
     """The published pairs that an own task goes by; case and punctuation of names do not matter."""
     names = {_plain(name) for name in published_names(model)}
     names |= {
@@ -134,7 +134,7 @@ def published_pairs(corpus: Corpus, selection: Selection, dataset: str, model: s
         for merge in corpus.rules.merges
         if names & {_plain(name) for name in merge.architectures}
     }
-    pairs = dict.fromkeys(n.result.pair for n in selection.results)
+    pairs = dict.fromkeys(n.result.pair for n in used.results)
     return tuple(p for p in pairs if _plain(p[0]) == _plain(dataset) and _plain(p[1]) in names)
 
 

@@ -13,7 +13,7 @@ from statistics import median
 
 from shrinkbench.literature.corpus import Corpus
 from shrinkbench.literature.curves import Pair, PlacedResult, PublishedCurve, group_curves
-from shrinkbench.literature.filters import Selection, fits, select
+from shrinkbench.literature.filters import Extract, extract, fits
 from shrinkbench.literature.normalise import Normalised
 from shrinkbench.literature.rules import Family
 
@@ -94,27 +94,27 @@ def scale_to_standard(
 
 def family_panels(
     corpus: Corpus, *, keep: Collection[str] = ()
-) -> tuple[tuple[FamilyPanel, ...], Selection, tuple[StandardModel, ...]]:
+) -> tuple[tuple[FamilyPanel, ...], Extract, tuple[StandardModel, ...]]:
     """Figure 1: every family against parameters and multiply-adds, with the standard models used."""
-    selection = select(corpus, "curves", keep=keep)
+    used = extract(corpus, "curves", keep=keep)
     standards: dict[Pair, StandardModel] = {}
     panels = []
     for accuracy in ("top1", "top5"):
         for size in ("parameters", "multiply_adds"):
             for family in corpus.rules.families:
                 pruned = []
-                for n in selection.results:
+                for n in used.results:
                     if n.result.architecture in family.architectures and n.result.dataset == _dataset(
                         corpus, family
                     ):
                         if n.result.pair not in standards:
-                            standards[n.result.pair] = standard_model(corpus, selection.results, n.result.pair)
+                            standards[n.result.pair] = standard_model(corpus, used.results, n.result.pair)
                         place = scale_to_standard(n, standards[n.result.pair], size, accuracy)
                         if place is not None:
                             pruned.append(ScaledPoint(n.result.architecture, place.x, place.y))
                 unpruned = _find_unpruned(corpus, family, size, accuracy)
                 panels.append(FamilyPanel(family, size, accuracy, unpruned, tuple(pruned)))
-    return tuple(panels), selection, tuple(standards.values())
+    return tuple(panels), used, tuple(standards.values())
 
 
 def _dataset(corpus: Corpus, family: Family) -> str:
@@ -137,23 +137,23 @@ def _find_unpruned(corpus: Corpus, family: Family, size: str, accuracy: str) -> 
 
 def variability_curves(
     corpus: Corpus, *, keep: Collection[str] = ()
-) -> tuple[tuple[PublishedCurve, ...], tuple[PublishedCurve, ...], Selection, StandardModel | None]:
+) -> tuple[tuple[PublishedCurve, ...], tuple[PublishedCurve, ...], Extract, StandardModel | None]:
     """Figure 5: one network pruned by magnitude in different ways, and by all other methods.
 
     x is the number of parameters, y top-1 accuracy, both scaled to the standard initial model. The corpus names
     the dataset and network; where it names none there are no curves.
     """
     pair = corpus.rules.variability_pair
-    selection = select(corpus, "variability", keep=keep, supplements=True, pair=pair)
+    used = extract(corpus, "variability", keep=keep, supplements=True, pair=pair)
     if pair is None:
-        return (), (), selection, None
-    main = [n for n in selection.results if not n.result.collection]
+        return (), (), used, None
+    main = [n for n in used.results if not n.result.collection]
     standard = standard_model(corpus, main, pair)
     magnitude: list[PlacedResult] = []
     other: list[PlacedResult] = []
-    for n in selection.results:
+    for n in used.results:
         place = scale_to_standard(n, standard, "parameters", "top1")
         if place is not None:
             is_magnitude = any(fits(where, n) for where in corpus.rules.magnitude)
             (magnitude if is_magnitude else other).append(place)
-    return group_curves(corpus, magnitude), group_curves(corpus, other), selection, standard
+    return group_curves(corpus, magnitude), group_curves(corpus, other), used, standard

@@ -9,7 +9,7 @@ from typing import Any
 
 from shrinkbench.literature.corpus import Corpus
 from shrinkbench.literature.curves import Pair, is_plottable, most_common_pairs, points_per_curve
-from shrinkbench.literature.filters import Applied, Selection, select
+from shrinkbench.literature.filters import Applied, Extract, extract
 from shrinkbench.literature.graph import comparison_graph
 from shrinkbench.literature.normalise import Normalised, derivation_counts
 
@@ -84,7 +84,7 @@ class CorpusSummary:
 
 def summarise_corpus(corpus: Corpus, *, keep: Collection[str] = ()) -> CorpusSummary:
     """Count ``corpus``; ``keep`` names exclusions that are not to apply."""
-    counted, drawn = select(corpus, "counts", keep=keep), select(corpus, "curves", keep=keep)
+    counted, drawn = extract(corpus, "counts", keep=keep), extract(corpus, "curves", keep=keep)
     four = most_common_pairs(corpus, keep=keep)
     numbers = _numbers(corpus, counted, four)
     table1 = tuple(use for use in _uses(corpus, counted.results) if use.papers >= TABLE1_MINIMUM)
@@ -115,7 +115,7 @@ def summarise_corpus(corpus: Corpus, *, keep: Collection[str] = ()) -> CorpusSum
     )
 
 
-def _numbers(corpus: Corpus, counted: Selection, four: tuple[Pair, ...]) -> dict[str, int]:
+def _numbers(corpus: Corpus, counted: Extract, four: tuple[Pair, ...]) -> dict[str, int]:
     """Every plain count, by the name of its field."""
     surveyed, results = corpus.surveyed, counted.results
     graph = comparison_graph(corpus)
@@ -164,17 +164,17 @@ def _split_by_review(corpus: Corpus, values: Iterable[tuple[str, int]]) -> Histo
     return {side: dict(sorted(counts.items())) for side, counts in histogram.items()}
 
 
-def _on_pairs(corpus: Corpus, selection: Selection, pairs: tuple[Pair, ...]) -> set[str]:
+def _on_pairs(corpus: Corpus, used: Extract, pairs: tuple[Pair, ...]) -> set[str]:
     into = {name: merge.name for merge in corpus.rules.merges for name in merge.architectures}
     return {
         n.result.paper
-        for n in selection.results
+        for n in used.results
         if (n.result.dataset, into.get(n.result.architecture, n.result.architecture)) in pairs
     }
 
 
-def _list_plotted(selection: Selection, pairs: tuple[Pair, ...]) -> set[str]:
-    return {n.result.paper for n in selection.results if n.result.pair in pairs and is_plottable(n)}
+def _list_plotted(used: Extract, pairs: tuple[Pair, ...]) -> set[str]:
+    return {n.result.paper for n in used.results if n.result.pair in pairs and is_plottable(n)}
 
 
 def _against_print(
@@ -207,8 +207,8 @@ class _Reasons:
     corpus: Corpus
     keep: Collection[str]
     four: tuple[Pair, ...]
-    counted: Selection
-    drawn: Selection
+    counted: Extract
+    drawn: Extract
 
     def why(self, name: str, printed: int) -> str:
         if name.endswith("2010"):
@@ -226,7 +226,7 @@ class _Reasons:
         enough = [
             name
             for name in names
-            if len(_list_plotted(select(self.corpus, "curves", keep=[*self.keep, name]), self.four)) == printed
+            if len(_list_plotted(extract(self.corpus, "curves", keep=[*self.keep, name]), self.four)) == printed
         ]
         hint = f"; without the exclusion {' or '.join(enough)} it would be {printed}" if enough else ""
         return (

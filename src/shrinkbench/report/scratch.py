@@ -156,7 +156,7 @@ def _find_unpruned(results: Sequence[RunResult]) -> dict[TaskSpec, _Large]:
     costs: dict[TaskSpec, float] = defaultdict(float)
     found: dict[TaskSpec, dict[tuple[int, str], dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
     for result in results:
-        spec, spent = result.spec, result.budget
+        spec, spent = result.spec, result.cost
         kept = spec.method.finetuning.weights == "kept"
         itself = kept and (spec.method.start == "trained" or spec.search is not None)
         quality = result.before if itself else result.after
@@ -244,13 +244,13 @@ def _cost(
 def _spent(results: Sequence[RunResult], large: float) -> str:
     """From scratch an architecture is trained as if it were given: finding it is not counted (Liu et al.)."""
     spent = [
-        (r.budget.retraining if r.spec.method.from_scratch else total(r.budget)).multiply_adds
+        (r.cost.retraining if r.spec.method.from_scratch else total(r.cost)).multiply_adds
         for r in results
-        if r.budget
+        if r.cost
     ]
     if not spent:
         return "–"
-    epochs = statistics.mean(r.budget.retraining.epochs for r in results if r.budget)
+    epochs = statistics.mean(r.cost.retraining.epochs for r in results if r.cost)
     return f"{statistics.mean(spent) / large:.2f} ({epochs:.0f} epochs)"
 
 

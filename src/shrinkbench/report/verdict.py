@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from shrinkbench.report.statistics import tests as stats
-from shrinkbench.report.statistics.compare import at_equal, at_equal_budget, ranking, records, winners
+from shrinkbench.report.statistics.compare import at_equal, at_equal_training, ranking, records, winners
 from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.report.statistics.ranks import Ranking
 
@@ -64,11 +64,11 @@ class Verdict:
     ranked: tuple[str, ...]
     warnings: tuple[str, ...]
     tasks: tuple[TaskVerdict, ...]
-    budget: str
+    training: str
 
 
 def reach_verdict(observations: Observations) -> Verdict:
-    """Compare all methods by top-1 at equal size, at equal speedups and at equal training budget."""
+    """Compare all methods by top-1 at equal size, at equal speedups and at equal training."""
     tables = {axis: winners(at_equal(observations, axis)) for axis in BASES}
     ranked, order = ranking(observations)
     tasks = tuple(
@@ -88,7 +88,7 @@ def reach_verdict(observations: Observations) -> Verdict:
         ranked=ranked,
         warnings=tuple(_warnings(observations, order)),
         tasks=tasks,
-        budget=_budget(observations),
+        training=_training(observations),
     )
 
 
@@ -170,20 +170,20 @@ def _warnings(observations: Observations, order: Ranking) -> list[str]:
     return found
 
 
-def _budget(observations: Observations) -> str:
-    """Whether methods can be compared at equal training budget, and what that gives."""
-    spent = observations.pruned["training_budget"].dropna()
-    if len(spent) and spent.max() <= spent.min() * 1.05:
-        return "All pruned networks had one training budget: every comparison is at equal budget."
-    table = at_equal_budget(observations)
+def _training(observations: Observations) -> str:
+    """Whether methods can be compared at equal training, and what that gives."""
+    allowed = observations.pruned["epochs_allowed"].dropna()
+    if len(allowed) and allowed.max() <= allowed.min() * 1.05:
+        return "All pruned networks were allowed equally many epochs: every comparison is at equal training."
+    table = at_equal_training(observations)
     if table["method"].nunique() < 2:
         return (
-            "No two methods had training budgets within 5 % of each other: none are compared at equal budget."
+            "No two methods were allowed epochs within 5 % of each other: none are compared at equal training."
         )
     means = table.groupby(["task", "compression_target", "level", "method"])["value"].mean().reset_index()
     best = means.loc[means.groupby(["task", "compression_target", "level"])["value"].idxmax(), "method"]
     tally = ", ".join(f"{method} {count}" for method, count in Counter(best).most_common())
     return (
-        f"At equal training budget (interpolated between the budgets that each method was given), the best "
+        f"At equal training (interpolated between the epochs that each method was allowed), the best "
         f"method in {len(best)} comparisons: {tally}."
     )

@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 
 from shrinkbench.results.labels import RunLabel, digest_once, label_runs
-from shrinkbench.results.record import Budget, Quality, RunResult
+from shrinkbench.results.record import Cost, Quality, RunResult
 from shrinkbench.spec import CLASSIFICATION
 from shrinkbench.spec.training_cost import total
 
@@ -123,7 +123,7 @@ def _row(result: RunResult, label: RunLabel, metrics: tuple[str, ...]) -> dict[s
         **_values("", "_before_finetuning", result.before, metrics),
         "epochs_run": result.epochs_run,
         "measured_speedup": measured_speedup(result),
-        **_spent(result.budget),
+        **_spent(result.cost),
         "seconds": result.provenance.seconds,
         "error": result.error,
         **{
@@ -140,9 +140,9 @@ def measured_speedup(result: RunResult) -> float | None:
     return timed[-1].dense_seconds / timed[-1].seconds if timed else None
 
 
-def _spent(budget: Budget | None) -> dict[str, float | None]:
-    """All stages together, pretraining included; unknown where that is."""
-    spent = total(budget) if budget and budget.pretraining is not None else None
+def _spent(cost: Cost | None) -> dict[str, float | None]:
+    """All phases together, pretraining included; unknown where that is."""
+    spent = total(cost) if cost and cost.pretraining is not None else None
     return {
         f"training_{name}": getattr(spent, name) if spent else None
         for name in ("epochs", "images", "multiply_adds")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AliasChoices, Field, model_validator
 
 from shrinkbench.spec import RunSpec, Value
 from shrinkbench.spec.measures import (
-    Budget,
+    Cost,
     Count,
     EpochRecord,
     Latency,
@@ -22,7 +22,7 @@ from shrinkbench.spec.value import Digest
 
 __all__ = [
     "SCHEMA_VERSION",
-    "Budget",
+    "Cost",
     "EpochRecord",
     "Latency",
     "LayerDensity",
@@ -63,7 +63,8 @@ class RunResult(Value):
     ``before`` and ``after`` fine-tuning are measured on the test split; ``selected_epoch`` is the epoch whose
     weights ``after`` belongs to, chosen on the validation split alone (0: no epoch was run). ``further``
     holds the quality after fine-tuning on extra evaluation splits, by name. ``references`` maps ``method``,
-    ``model`` and ``dataset`` to keys of references.bib. ``migrated_spec`` is the specification as schema 1
+    ``model`` and ``dataset`` to keys of references.bib. ``cost`` was stored as
+    ``budget`` once. ``migrated_spec`` is the specification as schema 1
     stored it, from which the key of a migrated run follows.
     """
 
@@ -83,7 +84,7 @@ class RunResult(Value):
     layers: dict[str, LayerDensity] = Field(default_factory=dict)
     weight_histogram: WeightHistogram | None = None
     references: dict[str, str] = Field(default_factory=dict)
-    budget: Budget | None = None
+    cost: Cost | None = Field(default=None, validation_alias=AliasChoices("cost", "budget"))
     provenance: Provenance
     migrated_spec: dict[str, Any] | None = None
 

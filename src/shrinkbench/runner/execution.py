@@ -20,11 +20,11 @@ from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import Problem, ResultStore, read_result
 from shrinkbench.runner.pretraining import pretraining_cost
 from shrinkbench.runner.provenance import Stopwatch, provenance
-from shrinkbench.runner.retraining import Stage, prune_and_train
+from shrinkbench.runner.retraining import Trial, prune_and_train
 from shrinkbench.runner.timing import latencies
 from shrinkbench.runner.workspace import BoundData, Workspace, check_source
 from shrinkbench.spec import RunSpec
-from shrinkbench.spec.measures import Budget, EpochRecord, WeightHistogram
+from shrinkbench.spec.measures import Cost, EpochRecord, WeightHistogram
 from shrinkbench.training import evaluate
 
 OnEpoch = Callable[[EpochRecord], None]
@@ -105,14 +105,14 @@ def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path
     """Prune, fine-tune and measure."""
     for extra in spec.extra:
         check_source(EXTRAS, extra)
-    stage = Stage.of(spec, workspace, folder)
-    data, module, shape = stage.data, stage.module, stage.input_shape
+    trial = Trial.of(spec, workspace, folder)
+    data, module, shape = trial.data, trial.module, trial.input_shape
     unpruned = {name: p.detach().clone() for name, p in module.named_parameters()}
-    outcome = prune_and_train(stage)
+    outcome = prune_and_train(trial)
     masks, training = outcome.masks, outcome.training
     size = measure_size(module, shape, masks)
     images = len(data.train_source)
-    budget = Budget(
+    cost = Cost(
         pretraining=pretraining_cost(spec, workspace, images=images, multiply_adds=size.multiply_adds),
         pruning=outcome.pruning,
         retraining=outcome.retraining,
@@ -123,14 +123,14 @@ def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path
         status="done",
         size=size,
         before=outcome.before,
-        after=evaluate(module, data.test(), precision=spec.recipe.precision, task=stage.task),
+        after=evaluate(module, data.test(), precision=spec.recipe.precision, task=trial.task),
         validation=training.validation,
         further={
             extra.name: evaluate(
                 module,
                 data.extra(workspace.extra(extra.name, revision=extra.revision)),
                 precision=spec.recipe.precision,
-                task=stage.task,
+                task=trial.task,
             )
             for extra in spec.extra
         },
@@ -140,7 +140,7 @@ def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path
         layers=layer_densities(module, masks),
         weight_histogram=_histogram(unpruned, module, masks),
         references=_references(spec, data),
-        budget=budget,
+        cost=cost,
         provenance=provenance(watch, workspace.device).model_copy(
             update={"latency": latencies(spec, workspace, module, masks, shape)}
         ),

@@ -51,7 +51,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Stage:
+class Trial:
     """One run's network on its way, with what every step of it needs, resolved once.
 
     ``method`` is ``None`` for a control, where nothing is pruned.
@@ -69,8 +69,8 @@ class Stage:
     scored: Counter[str] = field(default_factory=Counter)
 
     @classmethod
-    def of(cls, spec: RunSpec, workspace: Workspace, folder: Path) -> Stage:
-        """The stage of ``spec`` before anything is pruned; its files go to ``folder``."""
+    def of(cls, spec: RunSpec, workspace: Workspace, folder: Path) -> Trial:
+        """The trial of ``spec`` before anything is pruned; its files go to ``folder``."""
         method = None if spec.is_control else resolve(spec.method)
         data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
         module = initial_network(spec, workspace, data)
@@ -81,77 +81,77 @@ class Stage:
         return cls(spec, method, finetuning, module, workspace, data, shape, folder, task)
 
 
-def prune_and_train(stage: Stage) -> Outcome:
-    """Carry the method out on ``stage.module``, in place."""
-    spec = stage.spec
-    schedule = stage.method.schedule if stage.method is not None else None
+def prune_and_train(trial: Trial) -> Outcome:
+    """Carry the method out on ``trial.module``, in place."""
+    spec = trial.spec
+    schedule = trial.method.schedule if trial.method is not None else None
     if schedule is not None and schedule.during is not None:
         if spec.searching is None:
-            return _with_scoring(stage, _train_with_hook(stage))
-        outcome = _found(spec.searching, stage)
-        _train(stage, outcome, iteration=1)
+            return _with_scoring(trial, _train_with_hook(trial))
+        outcome = _found(spec.searching, trial)
+        _train(trial, outcome, iteration=1)
         return outcome
     outcome = Outcome()
-    steps = (UNPRUNED,) if stage.method is None else steps_to(stage.method, spec.amount)
+    steps = (UNPRUNED,) if trial.method is None else steps_to(trial.method, spec.amount)
     for iteration, amount in enumerate(steps):
         last = iteration == len(steps) - 1
         if amount != UNPRUNED:
-            outcome.masks = _prune(stage, amount, outcome.masks, iteration)
+            outcome.masks = _prune(trial, amount, outcome.masks, iteration)
         if last or schedule is None or schedule.train_between:
-            _train(stage, outcome, iteration, last=last)
+            _train(trial, outcome, iteration, last=last)
         else:
-            outcome.masks.apply(stage.module)
-    return _with_scoring(stage, outcome)
+            outcome.masks.apply(trial.module)
+    return _with_scoring(trial, outcome)
 
 
-def _train(stage: Stage, outcome: Outcome, iteration: int, *, last: bool = True) -> None:
+def _train(trial: Trial, outcome: Outcome, iteration: int, *, last: bool = True) -> None:
     """Go on from the weights that the fine-tuning mode names, with the masks upheld."""
-    spec, module = stage.spec, stage.module
-    mode = stage.finetuning if last else stage.finetuning.between
-    source = weights_to_restart_from(spec, mode, stage.workspace, stage.data, iteration)
+    spec, module = trial.spec, trial.module
+    mode = trial.finetuning if last else trial.finetuning.between
+    source = weights_to_restart_from(spec, mode, trial.workspace, trial.data, iteration)
     restart(mode, module, outcome.masks, source)
     outcome.pruning = together(outcome.pruning, outcome.retraining)  # what came before has found the masks
-    outcome.before = evaluate(module, stage.data.test(), precision=spec.recipe.precision, task=stage.task)
+    outcome.before = evaluate(module, trial.data.test(), precision=spec.recipe.precision, task=trial.task)
     outcome.training = train(
         module,
-        _recipe_of(mode, stage, outcome.masks),
-        stage.data,
+        _recipe_of(mode, trial, outcome.masks),
+        trial.data,
         seed=stream(spec.seed, "finetune", iteration),
         hooks=[Upholder(module, outcome.masks)],
         first_epoch=mode.epoch + 1,
-        checkpoint=stage.folder / f"checkpoint-{iteration}.pt",
-        task=stage.task,
+        checkpoint=trial.folder / f"checkpoint-{iteration}.pt",
+        task=trial.task,
     )
-    outcome.retraining = _cost(stage, outcome.training, outcome.masks)
+    outcome.retraining = _cost(trial, outcome.training, outcome.masks)
 
 
-def _cost(stage: Stage, training: Training, masks: Masks) -> Spent:
+def _cost(trial: Trial, training: Training, masks: Masks) -> Spent:
     """The epochs that were run, at the multiply-adds that ``masks`` leave."""
     return training_cost(
         epochs=len(training.epochs),
-        images=len(stage.data.train_source),
-        multiply_adds=measure_size(stage.module, stage.input_shape, masks).multiply_adds_kept,
+        images=len(trial.data.train_source),
+        multiply_adds=measure_size(trial.module, trial.input_shape, masks).multiply_adds_kept,
     )
 
 
-def _with_scoring(stage: Stage, outcome: Outcome) -> Outcome:
+def _with_scoring(trial: Trial, outcome: Outcome) -> Outcome:
     """Add what scoring cost, on the whole network."""
-    if images := stage.scored["images"]:
+    if images := trial.scored["images"]:
         scoring = scoring_cost(
             images=images,
-            multiply_adds=measure_size(stage.module, stage.input_shape, Masks({})).multiply_adds,
-            backward="gradients" in stage.spec.method.score.needs,
+            multiply_adds=measure_size(trial.module, trial.input_shape, Masks({})).multiply_adds,
+            backward="gradients" in trial.spec.method.score.needs,
         )
         outcome.pruning = together(outcome.pruning, scoring)
     return outcome
 
 
-def _recipe_of(mode: Finetuning, stage: Stage, masks: Masks) -> Recipe:
+def _recipe_of(mode: Finetuning, trial: Trial, masks: Masks) -> Recipe:
     """The run's recipe or, for equal computation, as much more of it as the masks have saved."""
-    recipe = stage.spec.recipe
+    recipe = trial.spec.recipe
     if mode.equal == "epochs":
         return recipe
-    size = measure_size(stage.module, stage.input_shape, masks)
+    size = measure_size(trial.module, trial.input_shape, masks)
     return scratch_b(recipe, large=size.multiply_adds, small=size.multiply_adds_kept)
 
 
@@ -161,10 +161,10 @@ def ensure_search(spec: RunSpec, workspace: Workspace) -> Path:
     folder = store.shared_dir("search", spec.key)
     if (folder / "card.json").exists():
         return folder
-    stage = Stage.of(spec, workspace, folder)
-    outcome = _with_scoring(stage, _train_with_hook(stage))
+    trial = Trial.of(spec, workspace, folder)
+    outcome = _with_scoring(trial, _train_with_hook(trial))
     save_sealed(outcome.masks, folder / "masks.safetensors", key=spec.key)
-    save_sealed(stage.module.state_dict(), folder / "weights.safetensors", key=spec.key)
+    save_sealed(trial.module.state_dict(), folder / "weights.safetensors", key=spec.key)
     card = {
         "spec": spec.model_dump(mode="json"),
         "spent": together(outcome.pruning, outcome.retraining).model_dump(),
@@ -175,30 +175,30 @@ def ensure_search(spec: RunSpec, workspace: Workspace) -> Path:
     return folder
 
 
-def _found(spec: RunSpec, stage: Stage) -> Outcome:
-    """Bring ``stage`` to where the training ``spec`` ended."""
-    folder = ensure_search(spec, stage.workspace)
-    stage.module.load_state_dict(load_sealed(folder / "weights.safetensors", key=spec.key))
+def _found(spec: RunSpec, trial: Trial) -> Outcome:
+    """Bring ``trial`` to where the training ``spec`` ended."""
+    folder = ensure_search(spec, trial.workspace)
+    trial.module.load_state_dict(load_sealed(folder / "weights.safetensors", key=spec.key))
     card = read_card(folder / "card.json", key=spec.key)
     masks = load_sealed(folder / "masks.safetensors", key=spec.key)
-    on_device = {name: mask.to(stage.workspace.device) for name, mask in masks.items()}
+    on_device = {name: mask.to(trial.workspace.device) for name, mask in masks.items()}
     return Outcome(Masks(on_device), retraining=Spent(**card["spent"]))
 
 
-def _train_with_hook(stage: Stage) -> Outcome:
+def _train_with_hook(trial: Trial) -> Outcome:
     """Prune while training."""
-    spec, module, data = stage.spec, stage.module, stage.data
+    spec, module, data = trial.spec, trial.module, trial.data
     recipe = spec.recipe
-    before = evaluate(module, data.test(), precision=recipe.precision, task=stage.task)
+    before = evaluate(module, data.test(), precision=recipe.precision, task=trial.task)
     hook = hook_for(
         module,
-        resolve(spec.method) if stage.method is None else stage.method,
+        resolve(spec.method) if trial.method is None else trial.method,
         amount=spec.amount,
         epochs=recipe.epochs,
         steps_per_epoch=math.ceil(len(data.train_source) / recipe.batch_size),
         seed=stream(spec.seed, "pruning"),
-        input_shape=stage.input_shape,
-        batches=lambda generator: _scoring_batches(stage, generator),
+        input_shape=trial.input_shape,
+        batches=lambda generator: _scoring_batches(trial, generator),
         prune_classifier=spec.prune_classifier,
         prune_biases=spec.prune_biases,
     )
@@ -208,22 +208,22 @@ def _train_with_hook(stage: Stage) -> Outcome:
         data,
         seed=stream(spec.seed, "finetune", 0),
         hooks=[hook],
-        checkpoint=stage.folder / "checkpoint-0.pt",
-        task=stage.task,
+        checkpoint=trial.folder / "checkpoint-0.pt",
+        task=trial.task,
     )
     # Masks change on the way, and the network is whole at first: counted as dense throughout.
-    return Outcome(hook.masks, before, training, retraining=_cost(stage, training, Masks({})))
+    return Outcome(hook.masks, before, training, retraining=_cost(trial, training, Masks({})))
 
 
-def _prune(stage: Stage, amount: Amount, masks: Masks, iteration: int) -> Masks:
-    spec = stage.spec
+def _prune(trial: Trial, amount: Amount, masks: Masks, iteration: int) -> Masks:
+    spec = trial.spec
     order = torch.Generator().manual_seed(stream(spec.seed, "scoring-batch", iteration))
     return prune_once(
-        stage.module,
-        resolve(spec.method) if stage.method is None else stage.method,
+        trial.module,
+        resolve(spec.method) if trial.method is None else trial.method,
         amount=amount,
-        batches=_scoring_batches(stage, order),
-        input_shape=stage.input_shape,
+        batches=_scoring_batches(trial, order),
+        input_shape=trial.input_shape,
         masks=masks,
         generator=torch.Generator().manual_seed(stream(spec.seed, "scoring", iteration)),
         iteration=iteration,
@@ -232,8 +232,8 @@ def _prune(stage: Stage, amount: Amount, masks: Masks, iteration: int) -> Masks:
     )
 
 
-def _scoring_batches(stage: Stage, generator: torch.Generator) -> Batches:
+def _scoring_batches(trial: Trial, generator: torch.Generator) -> Batches:
     """Batches to score on, not augmented, and not drawn before somebody asks for the first; counted."""
-    for inputs, labels in stage.data.train(stage.spec.recipe.batch_size, generator=generator, augment=False):
-        stage.scored["images"] += len(inputs)
+    for inputs, labels in trial.data.train(trial.spec.recipe.batch_size, generator=generator, augment=False):
+        trial.scored["images"] += len(inputs)
         yield inputs, labels

@@ -86,7 +86,7 @@ class WeightHistogram(Value):
 
 
 class Spent(Value):
-    """Effort of one stage: epochs of training, images seen, multiply-adds of forward and backward passes.
+    """Effort of one phase: epochs of training, images seen, multiply-adds of forward and backward passes.
 
     Images that were only scored on count as seen, not as epochs. Weights that masks hold at zero cost nothing.
     """
@@ -96,8 +96,8 @@ class Spent(Value):
     multiply_adds: NotNegative
 
 
-class Budget(Value):
-    """What a run cost in all, by stage; what several runs share counts for each of them.
+class Cost(Value):
+    """What a run cost in all, by phase; what several runs share counts for each of them.
 
     ``pretraining`` is ``None`` where it is unknown: weights of a file tell nothing of their making.
     ``pruning`` is finding the masks, earlier rounds of an iterative method included; ``retraining`` is the

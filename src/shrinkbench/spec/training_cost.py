@@ -1,4 +1,4 @@
-"""Equal budgets as arithmetic: what training costs, and how long a smaller network may train for the same.
+"""The arithmetic of equal cost: what training costs, and how long a smaller network may train for the same.
 
 Scratch-E trains the pruned architecture from random weights for as many epochs as the large network,
 Scratch-B for as much computation (Liu et al. 2019). A multiply-add count stands for computation; a training
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.spec import Recipe
-from shrinkbench.spec.measures import Budget, Spent
+from shrinkbench.spec.measures import Cost, Spent
 
 PASSES_PER_STEP = 3  # forward once, backward twice: gradients of inputs and of weights
 NOTHING = Spent(epochs=0, images=0, multiply_adds=0)
@@ -86,18 +86,18 @@ def scoring_cost(*, images: int, multiply_adds: int, backward: bool) -> Spent:
     return Spent(epochs=0, images=images, multiply_adds=float(passes * images * multiply_adds))
 
 
-def together(*stages: Spent) -> Spent:
-    """Several stages as one."""
+def together(*phases: Spent) -> Spent:
+    """Several phases as one."""
     return Spent(
-        epochs=sum(s.epochs for s in stages),
-        images=sum(s.images for s in stages),
-        multiply_adds=sum(s.multiply_adds for s in stages),
+        epochs=sum(s.epochs for s in phases),
+        images=sum(s.images for s in phases),
+        multiply_adds=sum(s.multiply_adds for s in phases),
     )
 
 
-def total(budget: Budget) -> Spent:
-    """All stages together; an unknown pretraining counts as nothing."""
-    return together(budget.pretraining or NOTHING, budget.pruning, budget.retraining)
+def total(cost: Cost) -> Spent:
+    """All phases together; an unknown pretraining counts as nothing."""
+    return together(cost.pretraining or NOTHING, cost.pruning, cost.retraining)
 
 
 def epochs_within(spent: Spent, *, images: int, multiply_adds: int) -> float:

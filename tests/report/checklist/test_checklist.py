@@ -18,7 +18,7 @@ from places import SHARED
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report import checklist
-from shrinkbench.report.checklist import decide, gather
+from shrinkbench.report.checklist import gather, judge
 from shrinkbench.report.checklist.lines import RULES
 from shrinkbench.spec import AllocationSpec, FinetuningSpec, ScoreSpec
 
@@ -27,7 +27,7 @@ AUTHOR = {"context", "claims", "code", "architecture-citation", "state-of-the-ar
 
 
 def by_status(results, status="violated", **options):
-    return {line.id for line in decide(results, **options) if line.status == status}
+    return {line.id for line in judge(results, **options) if line.status == status}
 
 
 def without(results, drop):
@@ -91,7 +91,7 @@ def test_accuracy_that_never_collapses():
     def accuracy(spec):
         return plain_accuracy(spec) + (0.12 if spec.target > 16 else 0.0)
 
-    lines = {line.id: line for line in decide(make_results(accuracy=accuracy))}
+    lines = {line.id: line for line in judge(make_results(accuracy=accuracy))}
     assert {name for name, line in lines.items() if line.status == "violated"} == {"range"}
     assert "larger compression" in lines["range"].needed
 
@@ -145,7 +145,7 @@ def test_no_control(clean):
 def test_a_control_that_was_not_fine_tuned(clean):
     idle = [r.model_copy(update={"epochs_run": 0}) if r.spec.is_control else r for r in clean]
     assert by_status(idle) == {"control"}
-    (line,) = (line for line in decide(idle) if line.id == "control")
+    (line,) = (line for line in judge(idle) if line.id == "control")
     assert set(line.runs) <= {r.key for r in idle if r.spec.is_control}
     assert line.runs
 
@@ -165,7 +165,7 @@ def test_different_versions_within_a_task(clean):
     first = clean[3].provenance
     other = first.model_copy(update={"versions": first.versions | {"torch": "2.12.0"}})
     results = [*clean[:3], clean[3].model_copy(update={"provenance": other}), *clean[4:]]
-    lines = {line.id: line for line in decide(results)}
+    lines = {line.id: line for line in judge(results)}
     assert {n for n, line in lines.items() if line.status == "violated"} == {"same-code"}
     assert lines["same-code"].runs == (clean[3].key,)
     assert "torch 2.12.0" in " ".join(lines["same-code"].evidence)
@@ -221,18 +221,18 @@ def test_only_the_proposed_method_is_judged(clean):
     assert by_status(results, proposed=["global_gradient"]) == both
     assert gather(results, proposed=["global_gradient"]).proposed == ("global_gradient",)
     with pytest.raises(ShrinkbenchError, match="no method 'magic'"):
-        decide(results, proposed=["magic"])
+        judge(results, proposed=["magic"])
 
 
-def test_every_decision_carries_its_reason(clean):
+def test_every_judgement_carries_its_reason(clean):
     for results in (clean, make_results(seeds=(0,), compressions=(1, 4), methods=["global_gradient"])):
-        for line in decide(results):
+        for line in judge(results):
             assert line.evidence
             assert bool(line.needed) == (line.status != "satisfied"), line.id
 
 
 def test_json_counts_lines(clean):
-    found = checklist.as_json(decide(clean))
+    found = checklist.as_json(judge(clean))
     assert found["satisfied"] + found["violated"] + found["undecidable"] == len(found["lines"]) == 30
 
 
@@ -293,7 +293,7 @@ def test_every_run_needs_its_own_control():
     controls = [make_result(make_spec(method=m, compression=1.0)) for m in (METHODS["random"], SNIP)]
     assert "control" not in by_status(runs + controls)
     for kept, lacking in ((controls[:1], "snip"), (controls[1:], "random")):
-        (line,) = (line for line in decide(runs + kept) if line.id == "control")
+        (line,) = (line for line in judge(runs + kept) if line.id == "control")
         assert line.status == "violated"
         assert f"{lacking} on" in line.evidence[0]
     other_seed = make_result(make_spec(method=SNIP, compression=1.0, seed=1))

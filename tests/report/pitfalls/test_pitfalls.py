@@ -120,7 +120,7 @@ def test_unequal_recipes_are_found():
     results = make_results(methods=["global_magnitude"], pairs=ONE_PAIR)
     results += make_results(methods=["layerwise_magnitude"], pairs=ONE_PAIR, recipe=longer)
     pitfalls = found(results)
-    assert [p.kind for p in pitfalls] == ["unequal-budgets"]
+    assert [p.kind for p in pitfalls] == ["unequal-training"]
     assert "layerwise_magnitude has epochs 60 (1 of 2 methods: 30)" in pitfalls[0].finding
 
 
@@ -147,7 +147,7 @@ def test_unequal_epochs_under_one_recipe(stopping, epochs, expected):
         for r in make_results(methods=TWO, pairs=ONE_PAIR, recipe=recipe)
     ]
     titles = [p.title for p in found(results) if "control" not in p.title]
-    assert titles == ["Methods were trained on different budgets"] * expected
+    assert titles == ["Methods had unequal training"] * expected
 
 
 def test_a_control_without_fine_tuning_is_found():
@@ -156,7 +156,7 @@ def test_a_control_without_fine_tuning_is_found():
         for r in make_results(methods=TWO, pairs=ONE_PAIR)
     ]
     pitfalls = found(results)
-    assert [p.kind for p in pitfalls] == ["unequal-budgets"]
+    assert [p.kind for p in pitfalls] == ["unequal-training"]
     assert "control" in pitfalls[0].title
 
 
@@ -204,7 +204,7 @@ def test_many_pairs_looked_at_need_clearer_differences():
     assert clear_signs({0: clear} | noise)[0] == {("a", "b"): 0}
 
 
-def test_budgets_of_two_tasks_are_not_compared():
+def test_training_of_two_tasks_is_not_compared():
     """On a subset every method was trained by another recipe: within either task all are equal."""
     longer = FINETUNE.model_copy(update={"name": "long", "epochs": 60})
     results = make_results(methods=TWO, pairs=ONE_PAIR)
@@ -212,7 +212,7 @@ def test_budgets_of_two_tasks_are_not_compared():
         data = r.spec.data.model_copy(update={"train_images": 100})
         spec = r.spec.model_copy(update={"task": r.spec.task.model_copy(update={"data": data})})
         results.append(make_result(spec))
-    assert "unequal-budgets" not in kinds(results)
+    assert "unequal-training" not in kinds(results)
 
 
 def test_the_control_of_other_runs_may_stay_untrained():

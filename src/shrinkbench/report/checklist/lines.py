@@ -1,4 +1,4 @@
-"""The lines of Appendix B and Section 6 (lines.toml), and what deciding one of them gives."""
+"""The lines of Appendix B and Section 6, and of Liu et al. (lines.toml), and what judging one of them gives."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from typing import Literal
 
 from shrinkbench.report.checklist.evidence import Evidence
 
-LineStatus = Literal["satisfied", "violated", "undecidable"]
+LineStatus = Literal["satisfied", "violated", "undecidable", "inapplicable"]
 
 
 @dataclass(frozen=True)
-class Decision:
+class Judgement:
     """How a line stands.
 
-    ``evidence`` says what in the results decides it, ``runs`` are keys of the runs at fault (or, for a
+    ``evidence`` says what in the results it rests on, ``runs`` are keys of the runs at fault (or, for a
     satisfied line, of examples), ``figure`` a file of the report that shows it. ``needed`` is what would
     satisfy the line: runs to add where it is violated, the author's sentence where it is not decidable.
     """
@@ -31,7 +31,7 @@ class Decision:
 
 @dataclass(frozen=True)
 class Line:
-    """One line of the checklist, decided."""
+    """One line of the checklist, judged."""
 
     id: str
     source: str
@@ -44,22 +44,22 @@ class Line:
     needed: str
 
 
-Rule = Callable[[Evidence], Decision]
+Rule = Callable[[Evidence], Judgement]
 RULES: dict[str, Rule] = {}
 
 
 def rule(name: str) -> Callable[[Rule], Rule]:
-    """Register the decorated function as what decides the line ``name`` of lines.toml."""
+    """Register the decorated function as what judges the line ``name`` of lines.toml."""
 
-    def register(decide: Rule) -> Rule:
-        RULES[name] = decide
-        return decide
+    def register(judge: Rule) -> Rule:
+        RULES[name] = judge
+        return judge
 
     return register
 
 
-def decided(evidence: Evidence) -> list[Line]:
-    """Every line of lines.toml, in its order, decided."""
+def judge_from(evidence: Evidence) -> list[Line]:
+    """Every line of lines.toml, in its order, judged."""
     stored = Path(__file__).with_name("lines.toml").read_text(encoding="utf-8")
     lines = []
     for text in tomllib.loads(stored)["line"]:
@@ -68,19 +68,24 @@ def decided(evidence: Evidence) -> list[Line]:
     return lines
 
 
-def satisfied(*evidence: str, figure: str = "", runs: tuple[str, ...] = ()) -> Decision:
+def satisfied(*evidence: str, figure: str = "", runs: tuple[str, ...] = ()) -> Judgement:
     """The results meet the line."""
-    return Decision("satisfied", evidence, runs, figure)
+    return Judgement("satisfied", evidence, runs, figure)
 
 
-def violated(*evidence: str, needed: str, runs: tuple[str, ...] = (), figure: str = "") -> Decision:
+def violated(*evidence: str, needed: str, runs: tuple[str, ...] = (), figure: str = "") -> Judgement:
     """The results contradict the line; ``needed`` would mend it."""
-    return Decision("violated", evidence, runs, figure, needed)
+    return Judgement("violated", evidence, runs, figure, needed)
 
 
-def undecidable(*evidence: str, needed: str) -> Decision:
+def undecidable(*evidence: str, needed: str) -> Judgement:
     """Results alone cannot tell; ``needed`` is the sentence that the author must supply."""
-    return Decision("undecidable", evidence, needed=needed)
+    return Judgement("undecidable", evidence, needed=needed)
+
+
+def inapplicable(*evidence: str) -> Judgement:
+    """The line is about nothing that was run."""
+    return Judgement("inapplicable", evidence)
 
 
 def listing(items: list[str], *, limit: int = 6) -> str:

@@ -206,7 +206,7 @@ def _judgement(
     results: Sequence[RunResult], compared: Sequence[RunResult], evidence: checklists.Evidence
 ) -> dict[str, Any]:
     """Checklist, pitfalls and what scripts draw; all ``results`` stand in the ledger."""
-    lines = checklists.decide_from(evidence)
+    lines = checklists.judge_from(evidence)
     pitfalls = find_pitfalls(compared, evidence.observations)
     counts = {s: sum(line.status == s for line in lines) for s in ("satisfied", "violated", "undecidable")}
     return {
@@ -241,7 +241,7 @@ def _verdict(verdict: Verdict, observations: Observations) -> dict[str, Any]:
     return {
         "verdict": verdict,
         "bases": bases,
-        "budget": len(observations.methods) > 1,
+        "several_methods": len(observations.methods) > 1,
         "ranking_svg": critical_difference_svg(verdict.ranked, verdict.ranking) if drawn else "",
         "friedman": p_value(verdict.ranking.p_friedman),
     }

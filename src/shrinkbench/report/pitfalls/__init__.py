@@ -17,7 +17,7 @@ from shrinkbench.report.pitfalls.orders import (
     order_varies_with_amount,
     order_varies_with_task,
 )
-from shrinkbench.report.pitfalls.practice import best_of_epochs, selection_on_test, unequal_budgets
+from shrinkbench.report.pitfalls.practice import best_of_epochs, selection_on_test, unequal_training
 from shrinkbench.report.pitfalls.runs import copied_seeds, failed_runs, missed_targets, twin_methods
 from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.results.record import RunResult
@@ -35,7 +35,7 @@ def find_pitfalls(results: Sequence[RunResult], observations: Observations) -> l
         *initial_model_confounds(observations),
         *wide_seed_spread(observations),
         *selection_on_test(done),
-        *unequal_budgets(done, observations),
+        *unequal_training(done, observations),
         *unequal_conditions(done),
         *best_of_epochs(done),
         *missed_targets(observations),

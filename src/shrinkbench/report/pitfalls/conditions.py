@@ -107,9 +107,9 @@ def _seed(run: RunResult) -> Facts:
 
 _AGAIN = "Run the methods that differ again under the condition of the others."
 RECIPE = Aspect(
-    "unequal-budgets",
+    "unequal-training",
     "Methods were trained by different recipes",
-    "Compare at equal training budget, or give every method each budget.",
+    "Compare at equal training, or train every method by each recipe.",
     _recipe,
 )
 _UNEQUAL = functools.partial(Aspect, "unequal-conditions")

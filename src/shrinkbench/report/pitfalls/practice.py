@@ -19,7 +19,7 @@ from shrinkbench.spec import Recipe, TaskSpec
 
 BEST_OF_EPOCHS_GAIN = 0.01
 LONGER = 1.1
-"""Budgets that differ by no more than this factor count as equal."""
+"""Costs that differ by no more than this factor count as equal."""
 
 
 def selection_on_test(results: Sequence[RunResult]) -> Iterator[Pitfall]:
@@ -50,28 +50,28 @@ def selection_on_test(results: Sequence[RunResult]) -> Iterator[Pitfall]:
         )
 
 
-def unequal_budgets(results: Sequence[RunResult], observations: Observations) -> Iterator[Pitfall]:
+def unequal_training(results: Sequence[RunResult], observations: Observations) -> Iterator[Pitfall]:
     """Methods of one task were trained by different recipes or for much longer, or the control for less."""
-    yield from _unequal_training(results, observations)
+    yield from _differences_in_training(results, observations)
     yield from _short_control(results, observations)
 
 
-def budgets_are_equal(results: Sequence[RunResult], observations: Observations) -> tuple[bool, str]:
+def training_is_equal(results: Sequence[RunResult], observations: Observations) -> tuple[bool, str]:
     """Whether methods of every task and amount were trained alike, and a sentence that says how or who was not.
 
     Compared are the values of their recipes, and the epochs that were allowed and spent; they are alike exactly
-    where :func:`unequal_budgets` finds no two methods that differ. Multiply-adds are told beside.
+    where :func:`unequal_training` finds no two methods that differ. Multiply-adds are told beside.
     """
     done = [result for result in results if result.status == "done"]
-    found = list(_unequal_training(done, observations))
+    found = list(_differences_in_training(done, observations))
     if found:
         return False, (
-            f"Not all comparisons are at equal budget ({found[0].where}): "
+            f"Not all comparisons are at equal training ({found[0].where}): "
             f"{found[0].finding.rstrip('.')}{and_more(len(found), 'case')}."
         )
     cells = [cell for _, cell in groups(observations.pruned, "task", "amount") if cell["method"].nunique() > 1]
     if not cells:
-        return True, "No two methods were run at one amount of pruning: there are no budgets to compare."
+        return True, "No two methods were run at one amount of pruning: there is no training to compare."
     keys = {key for cell in cells for key in cell["key"]}
     stopping = any(r.spec.recipe.early_stopping for r in done if r.key in keys)
     epochs, computation = (
@@ -93,7 +93,7 @@ def _recipes_of(results: Sequence[RunResult], keys: Collection[str]) -> str:
     return "one recipe" if alike else "recipes of equal length, alike where they play one part"
 
 
-def _unequal_training(results: Sequence[RunResult], observations: Observations) -> Iterator[Pitfall]:
+def _differences_in_training(results: Sequence[RunResult], observations: Observations) -> Iterator[Pitfall]:
     """Recipes that differ in value and, where they do not, epochs that do."""
     named: set[str] = set()
     for pitfall in unequal_conditions(results, (RECIPE,)):
@@ -111,7 +111,7 @@ _OF_TRAINING = (
     "method_alone",
     "key",
     "training_cost",
-    "training_budget",
+    "epochs_allowed",
     "training_multiply_adds",
 )
 
@@ -128,21 +128,21 @@ def _unequal_epochs(rows: pd.DataFrame, task: str, recipes: Mapping[str, Recipe]
         stopping = any(recipes[key].early_stopping for key in cell["key"])
         for column, words, limit in (
             ("training_cost", "was trained", 2.0 if stopping else LONGER),
-            ("training_budget", "was allowed to train", LONGER),
+            ("epochs_allowed", "was allowed to train", LONGER),
         ):
             most, least = _furthest(cell, column)
             if _ratio(most[0], least[0]) <= limit:
                 continue
             rule = " under early stopping" if stopping else ""
             yield Pitfall(
-                kind="unequal-budgets",
-                title="Methods were trained on different budgets",
+                kind="unequal-training",
+                title="Methods had unequal training",
                 where=f"{task}, {amount}",
                 finding=(
                     f"{most[1]} {words} {_ratio(most[0], least[0]):.1f} times as long as {least[1]} "
                     f"({most[0]:.3g} epochs against {least[0]:.3g}){rule}."
                 ),
-                advice="Compare at equal training budget, or say what each accuracy cost.",
+                advice="Compare at equal training, or say what each accuracy cost.",
                 runs=tuple(cell["key"]),
             )
             return
@@ -151,7 +151,7 @@ def _unequal_epochs(rows: pd.DataFrame, task: str, recipes: Mapping[str, Recipe]
 def _furthest(cell: pd.DataFrame, column: str) -> tuple[tuple[float, str], tuple[float, str]]:
     """The largest and the smallest value, with their methods, of the two methods that have least in common.
 
-    A method that ran with several budgets is compared at the one nearest to another's.
+    A method that was trained in several ways is compared at the one nearest to another's.
     """
     levels: dict[str, list[float]] = defaultdict(list)
     for (method, _), values in cell.groupby(["method_alone", "method"])[column]:
@@ -201,7 +201,7 @@ def _short_control(results: Sequence[RunResult], observations: Observations) -> 
     for (task, own), cases in short.items():
         seeds = sorted({control.spec.seed for control, _ in cases})
         yield Pitfall(
-            kind="unequal-budgets",
+            kind="unequal-training",
             title=f"The control was {'trained for less than the pruned networks' if own else 'not fine-tuned'}",
             where=task,
             finding=(

@@ -17,8 +17,8 @@ from shrinkbench.report.statistics.ranks import Ranking, rank_methods
 
 SAME = 0.01
 """Points whose ratio differs by less than this share count as one operating point."""
-SAME_BUDGET = 0.05
-"""Budgets within this share of each other count as equal."""
+SAME_TRAINING = 0.05
+"""Training that differs by less than this share counts as equal."""
 SHORT = 0.05
 """Networks compressed less by more than this share did not reach the compression asked for."""
 MARGIN = 0.01
@@ -136,38 +136,38 @@ def default_levels(observations: Observations, axis: str) -> list[float]:
     return [2.0**k for k in range(1, 12) if math.isfinite(highest) and 2.0**k <= highest * (1 + SAME)]
 
 
-def at_equal_budget(
-    observations: Observations, *, metric: str = "top1", budget: str = "training_budget"
+def at_equal_training(
+    observations: Observations, *, metric: str = "top1", by: str = "epochs_allowed"
 ) -> pd.DataFrame:
-    """Values at equal training budget: columns task, compression_target, level, method, seed, value.
+    """Values at equal training: columns task, compression_target, level, method, seed, value.
 
-    ``budget`` is ``training_budget`` (epochs) or ``training_multiply_adds`` (of all stages, with pretraining).
-    A method that was run with several budgets, by one recipe or by several, has a curve over budget, which is
-    interpolated and never extended; one with a single budget counts at budgets within 5 % of its own. Levels
-    are the budgets that at least two methods cover.
+    ``by`` is ``epochs_allowed`` or ``training_multiply_adds`` (of all phases, with pretraining).
+    A method that was trained for several lengths, by one recipe or by several, has a curve over them, which is
+    interpolated and never extended; one with a single length counts within 5 % of it. Levels are the lengths
+    that at least two methods cover.
     """
     rows = []
-    known = observations.pruned[on_target(observations.pruned)].dropna(subset=[budget, metric])
+    known = observations.pruned[on_target(observations.pruned)].dropna(subset=[by, metric])
     known = known.assign(method=known["method_alone"])
     for (task, target), cell in groups(known, "task", "compression_target"):
-        spans = cell.groupby("method")[budget].agg(["min", "max"])
-        low, high = spans["min"] * (1 - SAME_BUDGET), spans["max"] * (1 + SAME_BUDGET)
-        for level in _distinct(cell[budget].to_numpy(dtype=float)):
+        spans = cell.groupby("method")[by].agg(["min", "max"])
+        low, high = spans["min"] * (1 - SAME_TRAINING), spans["max"] * (1 + SAME_TRAINING)
+        for level in _distinct(cell[by].to_numpy(dtype=float)):
             covering = spans.index[(low <= level) & (level <= high)]
             if len(covering) < 2:
                 continue
             for (method, seed), run in groups(cell[cell["method"].isin(covering)], "method", "seed"):
-                value = stats.interpolate(run[budget], run[metric], [level], tolerance=SAME_BUDGET)[0]
+                value = stats.interpolate(run[by], run[metric], [level], tolerance=SAME_TRAINING)[0]
                 rows.append((task, target, level, method, seed, value))
     columns = ["task", "compression_target", "level", "method", "seed", "value"]
     return pd.DataFrame(rows, columns=columns).dropna(subset=["value"]).reset_index(drop=True)
 
 
 def _distinct(values: stats.Floats) -> list[float]:
-    """Values that differ by more than 5 %, from the smallest up; zero budgets are left out."""
+    """Values that differ by more than 5 %, from the smallest up; zeros are left out."""
     kept: list[float] = []
     for value in np.unique(values[values > 0]):
-        if not kept or value > kept[-1] * (1 + SAME_BUDGET):
+        if not kept or value > kept[-1] * (1 + SAME_TRAINING):
             kept.append(float(value))
     return kept
 

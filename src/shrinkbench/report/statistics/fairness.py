@@ -11,7 +11,7 @@ from shrinkbench.report.tables import Cell, Table
 from shrinkbench.results.labels import label_runs
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import Recipe, RunSpec
-from shrinkbench.spec.measures import Budget
+from shrinkbench.spec.measures import Cost
 from shrinkbench.spec.training_cost import total
 
 MEANING: dict[SetUp, str] = {
@@ -19,7 +19,7 @@ MEANING: dict[SetUp, str] = {
     "task": "data, network and amount of pruning",
     "weights": "also the weights to start from",
     "finetuning": "also the training after pruning",
-    "effort": "also the multiply-adds of all stages, up to 5 %",
+    "effort": "also the multiply-adds of all phases, up to 5 %",
 }
 
 
@@ -44,8 +44,8 @@ def common_set_ups(results: Iterable[RunResult]) -> dict[tuple[str, str], SetUp]
 
 
 def _shared(a: RunResult, b: RunResult) -> SetUp:
-    budgets = (a.budget, b.budget) if a.budget and b.budget else None
-    return common_set_up(a.spec, b.spec, budgets)
+    costs = (a.cost, b.cost) if a.cost and b.cost else None
+    return common_set_up(a.spec, b.spec, costs)
 
 
 def set_up_table(results: Iterable[RunResult]) -> Table | None:
@@ -74,13 +74,13 @@ SET_UPS: tuple[SetUp, ...] = ("none", "task", "weights", "finetuning", "effort")
 
 
 def common_set_up(
-    a: RunSpec, b: RunSpec, budgets: tuple[Budget, Budget] | None = None, *, tolerance: float = 0.05
+    a: RunSpec, b: RunSpec, costs: tuple[Cost, Cost] | None = None, *, tolerance: float = 0.05
 ) -> SetUp:
     """The strictest of four ever fairer set-ups in which two runs can be compared (after Wang et al. 2023).
 
     ``task``: the same data, network and amount of pruning. ``weights``: and the same weights to start from.
     ``finetuning``: and the same epochs and learning rates after pruning. ``effort``: and, by their
-    ``budgets``, the same multiply-adds in all stages together, up to ``tolerance``. ``none``: not even the
+    ``costs``, the same multiply-adds in all phases together, up to ``tolerance``. ``none``: not even the
     task.
     """
     if (a.data, a.model, a.amount) != (b.data, b.model, b.amount):
@@ -89,9 +89,9 @@ def common_set_up(
         return "task"
     if a.recipe != b.recipe and _training(a.recipe) != _training(b.recipe):
         return "weights"
-    if budgets is None:
+    if costs is None:
         return "finetuning"
-    first, second = (total(budget).multiply_adds for budget in budgets)
+    first, second = (total(cost).multiply_adds for cost in costs)
     alike = abs(first - second) <= tolerance * max(first, second)
     return "effort" if alike else "finetuning"
 

@@ -48,7 +48,7 @@ class Observations:
     ``pruned`` has one row per finished run that prunes, ``control`` one per control and seed, whatever number
     of methods share it; there, ``method`` is the control's name, which tells several controls of a task apart.
     Both carry the columns of the result table, ``top1_change`` (from the run's own control, that of its
-    ``control_key``), ``training_cost`` and ``training_budget`` (epochs spent and allowed after pretraining).
+    ``control_key``), ``training_cost`` and ``epochs_allowed`` (epochs spent and allowed after pretraining).
     ``methods`` and ``tasks`` give the order of every table and legend; ``chance`` names the methods that score
     at random; ``metrics`` are those of :data:`METRICS` and top-1 on extra evaluation splits; ``task_specs``
     tells what each task is.
@@ -78,7 +78,7 @@ def observe(results: Iterable[RunResult], *, methods: Sequence[str] = ()) -> Obs
     done = sorted(by_key.values(), key=lambda r: (-len(r.further), r.key))  # of two alike, one measured most
     frame = to_frame(done).set_index("key").loc[[r.key for r in done]].reset_index()
     frame["training_cost"] = _training_costs(done)
-    frame["training_budget"] = _training_budgets(done)
+    frame["epochs_allowed"] = _epochs_allowed(done)
     frame["is_control"] = np.array([r.spec.is_control for r in done], dtype=bool)
     frame["chance"] = np.array([r.spec.method.score.kind == "random" for r in done], dtype=bool)
     control = frame[frame["is_control"]].drop_duplicates("control_key").assign(method=lambda f: f["control"])
@@ -113,8 +113,8 @@ def _further_metrics(results: Iterable[RunResult]) -> dict[str, Metric]:
 def _training_costs(results: Sequence[RunResult]) -> list[float]:
     """Epochs of training to find the masks and after, where recorded, else those of the last training."""
     return [
-        r.budget.pruning.epochs + r.budget.retraining.epochs
-        if r.budget
+        r.cost.pruning.epochs + r.cost.retraining.epochs
+        if r.cost
         else np.nan
         if r.epochs_run is None
         else float(r.epochs_run)
@@ -122,10 +122,10 @@ def _training_costs(results: Sequence[RunResult]) -> list[float]:
     ]
 
 
-def _training_budgets(results: Sequence[RunResult]) -> list[float]:
+def _epochs_allowed(results: Sequence[RunResult]) -> list[float]:
     """Epochs that a run was allowed: those of its recipe or, over several rounds, as they were run."""
     return [
-        cost if r.budget and not r.spec.recipe.early_stopping else max(float(r.spec.recipe.epochs), cost)
+        cost if r.cost and not r.spec.recipe.early_stopping else max(float(r.spec.recipe.epochs), cost)
         for r, cost in zip(results, _training_costs(results), strict=True)
     ]
 

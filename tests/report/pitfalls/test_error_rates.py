@@ -61,12 +61,12 @@ NULLS = {
 
 @pytest.mark.parametrize("name", NULLS)
 def test_equal_methods_seldom_show_a_pitfall(name):
-    found = rates(25, **NULLS[name])
-    assert all(rate <= most(25) for rate in found.values()), found
+    found = rates(12, **NULLS[name])
+    assert all(rate <= most(12) for rate in found.values()), found
 
 
 def test_a_single_seed_never_shows_an_order():
-    found = rates(20, seeds=1, methods=7, tasks=2, weights=2, noise=0.05, tilt=0.05)
+    found = rates(8, seeds=1, methods=5, tasks=2, weights=2, noise=0.05, tilt=0.05)
     assert set(found.values()) == {0.0}
 
 
@@ -110,6 +110,6 @@ def test_a_cell_that_varies_is_found_and_what_all_cells_of_a_seed_share_is_not()
         return 0.15 if (method, level) == (1, 16.0) else 0.008
 
     found = [list(wide_seed_spread(make_observations(s, seeds=4, noise=wild))) for s in range(15)]
-    assert sum(bool(p) and p[0].finding.startswith("method1 at 16x") for p in found) >= 13
+    assert sum(bool(p) and p[0].finding.startswith("method1 at 16×") for p in found) >= 13
     shared = [make_observations(s, seeds=5, seed_effect=0.2) for s in range(15)]
     assert not any(list(wide_seed_spread(o)) for o in shared)

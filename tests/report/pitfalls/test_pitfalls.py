@@ -121,7 +121,7 @@ def test_unequal_recipes_are_found():
     results += make_results(methods=["layerwise_magnitude"], pairs=ONE_PAIR, recipe=longer)
     pitfalls = found(results)
     assert [p.kind for p in pitfalls] == ["unequal-training"]
-    assert "layerwise_magnitude has epochs 60 (1 of 2 methods: 30)" in pitfalls[0].finding
+    assert "layerwise_magnitude has epochs 60; 1 of 2 methods has epochs 30." in pitfalls[0].finding
 
 
 def test_unequal_recipes_of_one_name_are_told_apart():
@@ -129,7 +129,7 @@ def test_unequal_recipes_of_one_name_are_told_apart():
     results = make_results(methods=["global_magnitude"], pairs=ONE_PAIR)
     results += make_results(methods=["layerwise_magnitude"], pairs=ONE_PAIR, recipe=faster)
     (pitfall,) = found(results)
-    assert "has learning rate 0.00030000001 (1 of 2 methods: 0.0003)" in pitfall.finding
+    assert "has learning rate 0.00030000001; 1 of 2 methods has learning rate 0.0003." in pitfall.finding
 
 
 def test_every_method_under_every_recipe_is_equal():

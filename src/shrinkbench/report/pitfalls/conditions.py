@@ -36,18 +36,24 @@ class Aspect:
     by_seed: bool = True
 
 
+_WORDS = {"augment": "augmentation", "train images": "training images"}
+_TOLD: Mapping[object, str] = {True: "on", False: "off"}
+
+
 @functools.lru_cache(maxsize=1024)
 def _fields_of(value: Value, prefix: str = "", left_out: frozenset[str] = frozenset({"name"})) -> Facts:
     """Every field of a value in words, those ``left_out`` aside; a digest by its first digits."""
     found = []
     for field in type(value).model_fields:
-        content = getattr(value, field)
+        content, words = getattr(value, field), field.replace("_", " ")
         if field in left_out:
             continue
-        text = value_text(content)
-        if field in ("revision", "source", "digest"):
+        text = _TOLD[content] if isinstance(content, bool) else value_text(content)
+        if content is None:
+            text = "all" if field.endswith("images") else "none"
+        elif field in ("revision", "source", "digest"):
             text = text[:_DIGITS]
-        found.append((f"{prefix}{field.replace('_', ' ')}", text))
+        found.append((prefix + _WORDS.get(words, words), text))
     return tuple(found)
 
 
@@ -81,10 +87,9 @@ def _search(run: RunResult) -> Facts:
 
 
 def _pruned_parts(run: RunResult) -> Facts:
-    yes = {True: "yes", False: "no"}
     return (
-        ("pruning of the classifier", yes[run.spec.prune_classifier]),
-        ("pruning of biases", yes[run.spec.prune_biases]),
+        ("pruning of the classifier", _TOLD[run.spec.prune_classifier]),
+        ("pruning of biases", _TOLD[run.spec.prune_biases]),
     )
 
 
@@ -102,7 +107,7 @@ def _machine(run: RunResult) -> Facts:
 
 
 def _seed(run: RunResult) -> Facts:
-    return (("seed", str(run.spec.seed)),)
+    return (("seeds", str(run.spec.seed)),)
 
 
 _AGAIN = "Run the methods that differ again under the condition of the others."
@@ -207,11 +212,11 @@ def _compare(
         if own - usual and usual - own:
             odd[own].append(unit)
     for own, units in odd.items():
-        differing = [
-            f"{field} {mine} ({others}: {theirs})" for field, mine, theirs in _differing_fields(own, usual)
-        ]
+        differing = list(_differing_fields(own, usual))
+        mine, theirs = (joined(f"{field} {values[side]}" for field, *values in differing) for side in (0, 1))
         verb = "has" if len(units) == 1 else "have"
-        yield f"{joined(units)} {verb} {joined(differing)}.", tuple(units)
+        most = "has" if counts[usual] == 1 else "have"
+        yield f"{joined(units)} {verb} {mine}; {others} {most} {theirs}.", tuple(units)
 
 
 def _differing_fields(own: frozenset[Facts], usual: frozenset[Facts]) -> Iterator[tuple[str, str, str]]:

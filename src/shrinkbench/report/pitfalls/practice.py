@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
@@ -15,7 +15,7 @@ from shrinkbench.report.statistics.compare import groups, records
 from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.results.labels import distinct_runs
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import Recipe, TaskSpec
+from shrinkbench.spec import MethodSpec, Recipe, TaskSpec
 
 BEST_OF_EPOCHS_GAIN = 0.01
 LONGER = 1.1
@@ -73,24 +73,32 @@ def training_is_equal(results: Sequence[RunResult], observations: Observations) 
     if not cells:
         return True, "No two methods were run at one amount of pruning: there is no training to compare."
     keys = {key for cell in cells for key in cell["key"]}
-    stopping = any(r.spec.recipe.early_stopping for r in done if r.key in keys)
     epochs, computation = (
         max(_apart(cell, column) for cell in cells) for column in ("training_cost", "training_multiply_adds")
     )
-    spent = f"; early stopping let the epochs spent differ by up to {epochs:.2g} times" if stopping else ""
-    adds = f"; multiply-adds of training differ by up to {computation:.2g} times"
-    adds = adds if computation > LONGER else ""
-    return True, f"At every task and amount, methods had {_recipes_of(done, keys)}{spent}{adds}."
+    facts = [_recipes_of([run for run in done if run.key in keys])]
+    unknown = sum(int(cell["training_cost"].isna().sum()) for cell in cells)
+    if unknown:
+        facts.append(f"{unknown} runs do not record their epochs")
+    if epochs <= LONGER:
+        facts.append("epochs were equal, up to 10 %")
+    else:
+        facts.append(f"epochs differed by up to {epochs:.2g} times (early stopping or equal computation)")
+    if computation > LONGER:
+        facts.append(f"multiply-adds of training differed by up to {computation:.2g} times")
+    return True, f"Within every task, methods were trained by {'; '.join(facts)}."
 
 
-def _recipes_of(results: Sequence[RunResult], keys: Collection[str]) -> str:
-    """What the recipes of a task have in common, in words."""
-    recipes: dict[TaskSpec, set[Facts]] = defaultdict(set)
+def _recipes_of(results: Sequence[RunResult]) -> str:
+    """What the recipes of a task's methods have in common, in words."""
+    recipes: dict[TaskSpec, dict[MethodSpec, set[Facts]]] = defaultdict(lambda: defaultdict(set))
     for run in results:
-        if run.key in keys:
-            recipes[run.spec.task].add(recipe_facts(run.spec.recipe))
-    alike = all(len(found) == 1 for found in recipes.values())
-    return "one recipe" if alike else "recipes of equal length, alike where they play one part"
+        recipes[run.spec.task][run.spec.method].add(recipe_facts(run.spec.recipe))
+    if all(len(set().union(*by_method.values())) == 1 for by_method in recipes.values()):
+        return "one recipe"
+    if all(len(set(map(frozenset, by_method.values()))) == 1 for by_method in recipes.values()):
+        return "the same recipes"
+    return "recipes that are alike where they play the same part"
 
 
 def _differences_in_training(results: Sequence[RunResult], observations: Observations) -> Iterator[Pitfall]:
@@ -188,16 +196,17 @@ def _short_control(results: Sequence[RunResult], observations: Observations) -> 
     spent: dict[tuple[str, str], list[int]] = defaultdict(list)
     for row in records(observations.pruned[["task", "control_key", "key"]]):
         run, control = by_key[row.key], controls.get(row.control_key)
-        longer = run.spec.method.finetuning.equal == "computation"  # as the pruned networks are smaller
-        if control is None or control.spec.recipe != run.spec.recipe or not run.epochs_run or longer:
+        if control is None or control.spec.recipe != run.spec.recipe or control.epochs_run is None:
             continue
-        if control.epochs_run == 0 or not run.spec.recipe.early_stopping:
+        if run.spec.method.finetuning.equal == "computation":  # longer, as the networks are smaller
+            continue
+        stopped = run.spec.recipe.early_stopping and control.epochs_run
+        if run.epochs_run and run.epochs_run > LONGER * control.epochs_run and not stopped:
             spent[row.task, row.control_key].append(run.epochs_run)
     short: dict[tuple[str, int], list[tuple[RunResult, float]]] = defaultdict(list)
     for (task, key), epochs in spent.items():
         control = controls[key]
-        if control.epochs_run is not None and mean(epochs) > LONGER * control.epochs_run:
-            short[task, control.epochs_run].append((control, mean(epochs)))
+        short[task, control.epochs_run or 0].append((control, mean(epochs)))
     for (task, own), cases in short.items():
         seeds = sorted({control.spec.seed for control, _ in cases})
         yield Pitfall(

@@ -245,8 +245,13 @@ def _reversal(
     """
     values = at_equal(observations, "compression", metric=metric)
     values = values[values["task"].isin(tasks)]
-    wide = values.pivot_table(index=["level", "seed"], columns=["task", "method"], values="value")
-    columns = {column: wide[column].unstack("seed").to_numpy() for column in wide.columns}
+    levels, seeds = (sorted(values[column].unique()) for column in ("level", "seed"))
+    columns: dict[tuple[str, str], stats.Floats] = {
+        pair: part.pivot_table(index="level", columns="seed", values="value")
+        .reindex(index=levels, columns=seeds)
+        .to_numpy(dtype=float)
+        for pair, part in groups(values, "task", "method")
+    }
     gaps: dict[tuple[str, str], dict[Pair, list[float]]] = defaultdict(dict)
     for good, bad in itertools.product(tasks, repeat=2):
         pairs = itertools.permutations if good != bad else itertools.combinations

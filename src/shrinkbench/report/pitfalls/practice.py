@@ -162,9 +162,10 @@ def _furthest(cell: pd.DataFrame, column: str) -> tuple[tuple[float, str], tuple
     A method that was trained in several ways is compared at the one nearest to another's.
     """
     levels: dict[str, list[float]] = defaultdict(list)
-    for (method, _), values in cell.groupby(["method_alone", "method"])[column]:
-        if math.isfinite(values.mean()):
-            levels[method].append(float(values.mean()))
+    for (method, _), part in groups(cell, "method_alone", "method"):
+        value = float(part[column].mean())
+        if math.isfinite(value):
+            levels[method].append(value)
     furthest = ((1.0, ""), (1.0, ""))
     for a, b in itertools.combinations(sorted(levels), 2):
         nearest = min(itertools.product(levels[a], levels[b]), key=lambda pair: _ratio(*pair))

@@ -70,7 +70,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "pruning.surgery": ("surgery.shrinking",),
     "report.bundle": ("results.bundle",),
     "report.citations": ("report.page.citations",),
-    "report.compare": ("report.statistics.compare",),
+    "report.compare": ("report.statistics.compare", "report.statistics.curves"),
     "report.fairness": ("report.statistics.fairness",),
     "report.html": ("report.page.html",),
     "report.observations": ("report.statistics.observations", "results.labels", "spec.axes"),

@@ -22,10 +22,21 @@ from shrinkbench.pruning.units import STRUCTURES
 
 NAMES = [name for name in METHODS if not name.startswith("doctest")]
 NETWORKS = {"convolutional": ConvNet, "transformer": ViT}
+FOR_TRANSFORMERS = {"heads", "neurons", "chained-channels"}
 SHAPE = (3, 8, 8)
 # Structures that leave much of a network whole.
 SPANNING = {"heads", "neurons", "branches", "chained-channels", "scaled-channels"}
 SPANNING |= {"convolution-weights"}
+# Every method on the network that it is for in every run of the tests, on the other one in the slow ones.
+OWN_FIRST = [
+    pytest.param(
+        *pair,
+        marks=()
+        if (pair[1] == "transformer") == (METHODS.get(pair[0]).structure.name in FOR_TRANSFORMERS)
+        else pytest.mark.slow,
+    )
+    for pair in itertools.product(NAMES, NETWORKS)
+]
 BIB = ROOT / "docs" / "references.bib"
 
 
@@ -77,8 +88,7 @@ def test_the_budget_is_met(name, kind):
         assert target - largest_unit(method, module) < kept(module, masks) <= target + 0.5
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "kind"), OWN_FIRST)
 def test_masks_are_nested_over_an_iterative_schedule(name, kind):
     """The network changes in between, and what was removed does not come back."""
     method, module = METHODS.get(name), seeded(NETWORKS[kind])
@@ -149,8 +159,7 @@ def is_random(method):
     return method.score.__name__ in ("random", "obd_hutchinson")
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "kind"), OWN_FIRST)
 def test_masks_depend_on_the_seed_only_where_the_method_is_random(name, kind):
     method, module = METHODS.get(name), seeded(NETWORKS[kind])
     compression = target_for(method)
@@ -272,7 +281,7 @@ def test_every_method_is_documented(name):
 def test_needs_are_true(name):
     """A method that says it needs no data runs without; one that needs labels says so."""
     method, module = METHODS.get(name), seeded(ConvNet)
-    if method.structure.name in ("heads", "neurons", "chained-channels"):
+    if method.structure.name in FOR_TRANSFORMERS:
         module = seeded(ViT)
     compression = target_for(method)
     if "data" not in method.needs:

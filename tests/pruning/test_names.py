@@ -46,12 +46,14 @@ def equal(one, other):
     return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
-@pytest.mark.parametrize("axis", ["allocation", "structure"])
 @pytest.mark.parametrize(
-    "score",
+    ("score", "axis"),
     [
-        pytest.param(s, marks=() if s == "magnitude" or METHODS.get(n).decides else pytest.mark.slow)
+        pytest.param(
+            s, axis, marks=() if s == "magnitude" or axis in METHODS.get(n).decides else pytest.mark.slow
+        )
         for s, n in FIRST.items()
+        for axis in ("allocation", "structure")
     ],
 )
 def test_an_axis_that_is_changed_changes_the_masks_or_is_refused(decided, score, axis):

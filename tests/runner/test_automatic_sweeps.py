@@ -59,9 +59,9 @@ def run(root, model, method, **amount):
         "model": model,
         "method": [method, *(f"{method}[finetuning={mode}]" for mode in MODES)],
         **amount,
-        "train_images": 128,
-        "validation_images": 50,
-        "test_images": 50,
+        "train_images": 64,
+        "validation_images": 20,
+        "test_images": 20,
         "pretrain": {"epochs": 2},
         "finetune": {"epochs": 1},
     }
@@ -104,13 +104,19 @@ def test_sparse_structure_selection_takes_whole_branches(tmp_path):
     assert 0 in convolutions.values()
 
 
-@pytest.mark.parametrize("method", ["soft_filter_pruning", "soft_filter_pruning_pretrained"])
-def test_soft_filter_pruning_from_10_to_40_percent_of_filters(method, tmp_path):
-    results = run(tmp_path, "tiny-resnet", method, fraction_per_layer=[0.1, 0.4])
+@pytest.mark.parametrize(
+    ("method", "percents"),
+    [
+        ("soft_filter_pruning", (40,)),
+        pytest.param("soft_filter_pruning_pretrained", (10, 40), marks=pytest.mark.slow),
+    ],
+)
+def test_soft_filter_pruning_takes_its_share_of_filters(method, percents, tmp_path):
+    results = run(tmp_path, "tiny-resnet", method, fraction_per_layer=[p / 100 for p in percents])
     module = NETWORKS["tiny-resnet"](10)
     filters = {f"{n}.weight": m.out_channels for n, m in module.named_modules() if isinstance(m, nn.Conv2d)}
     projections = {name for name in filters if "downsample" in name}
-    for percent in (10, 40):
+    for percent in percents:
         found = check_scratch(results, f"{percent}% per layer", epochs=2)
         for name, number in filters.items():
             removed = 0 if name in projections else int(number * percent / 100 + 1e-9)

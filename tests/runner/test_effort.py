@@ -16,7 +16,7 @@ from shrinkbench.runner import sweep
 from shrinkbench.spec import ExperimentSpec, parse_value
 from shrinkbench.spec.training_cost import total, training_cost
 
-IMAGES = 256
+IMAGES = 128
 BASE = {
     "name": "effort",
     "dataset": "digits",
@@ -119,9 +119,10 @@ def test_conditions_of_a_comparison_are_told_from_the_record(runs):
 
 def test_networks_are_timed_where_the_experiment_asks(tmp_path):
     methods = ["global_magnitude", "channel_l1"]
-    plain = run(tmp_path, method=methods)
+    short = {"method": methods, "train_images": 64, "pretrain": {"epochs": 1}, "finetune": {"epochs": 1}}
+    plain = run(tmp_path, **short)
     assert not any(r.provenance.latency for r in plain.values())
-    timed = run(tmp_path, method=methods, latency=[1, 8])
+    timed = run(tmp_path, **short, latency=[1, 8])
     assert plain.keys() == timed.keys()
     for key, result in timed.items():
         assert result.key == plain[key].key
@@ -131,7 +132,7 @@ def test_networks_are_timed_where_the_experiment_asks(tmp_path):
     assert {t.form for t in timed["global_magnitude", 2].provenance.latency} == {"masked"}
     assert {t.form for t in timed["channel_l1", 2].provenance.latency} == {"small"}
     first = (tmp_path / "runs" / timed["channel_l1", 2].key / "result.json").read_bytes()
-    again = run(tmp_path, method=methods, latency=[8])
+    again = run(tmp_path, **short, latency=[8])
     assert again["channel_l1", 2].provenance.started == timed["channel_l1", 2].provenance.started
     assert (tmp_path / "runs" / timed["channel_l1", 2].key / "result.json").read_bytes() == first
 

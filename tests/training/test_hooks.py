@@ -138,8 +138,18 @@ class KilledError(Exception):
     pass
 
 
-@pytest.mark.parametrize("optimizer", [{"optimizer": "adam"}, {"optimizer": "sgd", "momentum": 0.9}])
-@pytest.mark.parametrize("method", DURING)
+ADAM, MOMENTUM = {"optimizer": "adam"}, {"optimizer": "sgd", "momentum": 0.9}
+OTHERS = [name for name in DURING if name != "gradual_magnitude"]
+
+
+@pytest.mark.parametrize(
+    ("method", "optimizer"),
+    [
+        *((name, ADAM) for name in DURING),
+        ("gradual_magnitude", MOMENTUM),
+        *(pytest.param(name, MOMENTUM, marks=pytest.mark.slow) for name in OTHERS),
+    ],
+)
 def test_interrupted_and_resumed_is_uninterrupted(method, optimizer, tmp_path):
     def go(checkpoint, on_epoch=None):
         module = network()
@@ -169,8 +179,14 @@ def test_interrupted_and_resumed_is_uninterrupted(method, optimizer, tmp_path):
         assert torch.equal(a, b), name
 
 
-@pytest.mark.parametrize("selection", ["last", "best-validation"])
-@pytest.mark.parametrize("method", DURING)
+@pytest.mark.parametrize(
+    ("method", "selection"),
+    [
+        *((name, "best-validation") for name in DURING),
+        ("gradual_magnitude", "last"),
+        *(pytest.param(name, "last", marks=pytest.mark.slow) for name in OTHERS),
+    ],
+)
 def test_the_outcome_meets_the_budget_with_its_own_masks(method, selection):
     """Also where an earlier epoch is selected: never one from before the target was reached."""
     module = network()

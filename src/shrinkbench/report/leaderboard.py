@@ -20,7 +20,8 @@ from shrinkbench.report.compared import split_by_metric
 from shrinkbench.report.page.html import render_page, write_report
 from shrinkbench.report.result_tables import amounts_of
 from shrinkbench.report.statistics import tests as stats
-from shrinkbench.report.statistics.compare import Curve, curve_summaries, curves, records
+from shrinkbench.report.statistics.compare import curve_summaries, records
+from shrinkbench.report.statistics.curves import Curve, curves
 from shrinkbench.report.statistics.observations import Observations, aggregate, observe
 from shrinkbench.report.tables import achieved_text, amount_text, plus_minus
 from shrinkbench.results.bundle import Bundle, read_source, verify, write_bundle

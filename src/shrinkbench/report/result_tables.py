@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from shrinkbench.report.statistics import tests as stats
-from shrinkbench.report.statistics.compare import curve_summaries, on_target, pairwise, records, references
+from shrinkbench.report.statistics.claims import judge
+from shrinkbench.report.statistics.compare import curve_summaries, pairwise, records, references
 from shrinkbench.report.statistics.observations import METRICS, Metric, Observations, aggregate
 from shrinkbench.report.tables import (
     Cell,
@@ -21,6 +22,7 @@ from shrinkbench.report.tables import (
     interval,
     p_value,
     plus_minus,
+    ratio_text,
     slug,
     slugs,
 )
@@ -38,18 +40,39 @@ def amounts_of(cells: pd.DataFrame) -> dict[str, float]:
 def result_tables(observations: Observations, metric: str) -> list[Table]:
     """One table per task: controls and methods by amount, mean ± sample standard deviation, best in bold.
 
-    Where what was achieved does not follow from the amount, it stands beside. The best of a column is among
-    those that reached the compression it is about.
+    Where what was achieved does not follow from the amount, it stands beside. The best of a column is of those
+    that can be compared there: the same seeds, and the compression reached.
     """
     kind = observations.metrics[metric]
     pruned, controls = aggregate(observations.pruned, [metric]), aggregate(observations.control, [metric])
     own = references(observations, metric)
+    best = _best_by_level(observations, metric)
     return [
         _result_table(
-            observations, kind, task, pruned[pruned["task"] == task], controls[controls["task"] == task], own
+            observations,
+            kind,
+            task,
+            pruned[pruned["task"] == task],
+            controls[controls["task"] == task],
+            own,
+            best,
         )
         for task in observations.tasks
     ]
+
+
+def _best_by_level(observations: Observations, metric: str) -> dict[tuple[str, float], frozenset[str]]:
+    """The methods with the highest mean at each level of a task, of those that can be compared there."""
+    return {
+        (task.task, level.level): frozenset(
+            method
+            for method, mean in zip(level.block.methods, level.block.means, strict=True)
+            if mean == level.block.means.max()
+        )
+        for task in judge(observations, metric=metric).tasks
+        for level in task.levels
+        if level.leads
+    }
 
 
 def _result_table(
@@ -59,19 +82,18 @@ def _result_table(
     here: pd.DataFrame,
     controls: pd.DataFrame,
     own: Mapping[tuple[str, str], stats.Summary],
+    best: Mapping[tuple[str, float], frozenset[str]],
 ) -> Table:
     amounts = amounts_of(here)
     columns = {"mean": here[kind.column], "spread": here[f"{kind.column}_std"]}
     here = here.assign(**columns)
-    fair = here[on_target(here)]
-    best = fair.groupby("compression_target")["mean"].agg("max" if kind.higher_is_better else "min").to_dict()
     entries = {
         (r.method, r.amount): Cell(
             plus_minus(r.mean, r.spread, percent=kind.percent)
             + achieved_text(r.compression_target, r.compression),
-            best=bool(reached and r.mean == best.get(r.compression_target)),
+            best=r.method in best.get((task, r.compression_target), ()),
         )
-        for r, reached in zip(records(here), on_target(here), strict=True)
+        for r in records(here)
     }
     rows: list[tuple[Cell, ...]] = []
     for name, mean, spread in zip(
@@ -141,39 +163,33 @@ def summary_table(observations: Observations) -> Table:
 
 
 def pairwise_table(observations: Observations, *, task: str | None = None) -> Table:
-    """Every pair of methods: difference, interval, effect, superiority and corrected p-values."""
-    rows = tuple(_pair(r) for r in records(pairwise(observations, task=task)))
+    """Every pair of methods: difference, interval, corrected p, n, effect; over tasks without ``task``."""
+    claims = judge(observations)
     where = task or "all tasks"
-    asked = observations.pruned.dropna(subset=["compression_target"])
-    beside = len(asked) < len(observations.pruned)
-    short = len(asked) - int(on_target(asked).sum())
+    unit = "task" if task is None and len(claims.tasks) > 1 else "seed"
+    over = "each over its own common range" if unit == "task" else "over the range in the table"
     return Table(
         name=f"pairs-{slug(where)}",
-        caption=f"Pairs of methods on {where}, paired by dataset, network, weights, compression and seed: "
-        "first minus second in points of top-1 with 95 % interval, effect size d_z, probability of "
-        "superiority, p after Holm's correction (paired t-test, Wilcoxon's signed-rank test), n independent "
-        "units (cells)."
-        + (" Amounts that are no compressions make no pairs." if beside else "")
-        + (f" {short} runs that fell short of the compression asked for make no pairs." if short else ""),
-        columns=("first", "second", "points", "95 % interval", "d_z", "superiority", "p (t)", "p (rank)", "n"),
-        rows=rows,
+        caption=f"Pairs of methods on {where}: mean top-1 over log compression, {over}, first minus second in "
+        "points with the 95 % interval of one comparison; p corrected for all "
+        f"{claims.comparisons} comparisons of the report (bold: p < 0.05); n {unit}s, paired; effect size d_z.",
+        columns=("first", "second", "points", "95 % interval", "p", "n", "range", "d_z"),
+        rows=tuple(_pair(r) for r in records(pairwise(observations, task=task))),
         stubs=2,
         group="Pairs of methods",
     )
 
 
 def _pair(r: Any) -> tuple[Cell, ...]:
-    superior = interval(100 * r.superiority_low, 100 * r.superiority_high, 0)
     return (
         Cell(r.first),
         Cell(r.second),
-        Cell(f"{100 * r.difference:+.2f}".replace("-", "−"), best=bool(r.p_t_holm < stats.ALPHA)),
+        Cell(f"{100 * r.difference:+.2f}".replace("-", "−"), best=bool(r.decided)),
         Cell(interval(100 * r.low, 100 * r.high)),
+        Cell(p_value(r.p)),
+        Cell(str(r.n)),
+        Cell(f"{r.start:.3g}–{ratio_text(r.end)}" if math.isfinite(r.end) else "each task’s"),
         Cell(effect(r.effect, r.effect_low, r.effect_high)),
-        Cell(f"{100 * r.superiority:.0f} % {superior}"),
-        Cell(p_value(r.p_t_holm)),
-        Cell(p_value(r.p_wilcoxon_holm)),
-        Cell(f"{r.n} ({r.pairs})"),
     )
 
 
@@ -226,4 +242,7 @@ def all_tables(observations: Observations) -> list[Table]:
     """Every table of the report: top-1, top-5 and top-1 on extra splits, summaries, pairs."""
     metrics = ["top1", "top5", *(name for name in observations.metrics if name not in METRICS)]
     tables = [table for metric in metrics for table in result_tables(observations, metric)]
-    return [*tables, summary_table(observations), pairwise_table(observations)]
+    pairs = [pairwise_table(observations)]
+    if len(observations.tasks) > 1:
+        pairs += [pairwise_table(observations, task=task) for task in observations.tasks]
+    return [*tables, summary_table(observations), *(table for table in pairs if table.rows)]

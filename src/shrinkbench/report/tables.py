@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from shrinkbench.report.statistics.compare import SAME
+from shrinkbench.report.statistics.curves import SAME
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,15 @@ def amount_text(amount: str, target: float | None) -> str:
     ('4×', '60% of channels')
     """
     return f"{target:g}×" if target is not None and amount == f"{target:g}x" else amount
+
+
+def ratio_text(ratio: float) -> str:
+    """A compression or speedup.
+
+    >>> ratio_text(31.623), ratio_text(8.0)
+    ('31.6×', '8×')
+    """
+    return f"{ratio:.3g}×"
 
 
 def achieved_text(target: float | None, achieved: float) -> str:

@@ -1,16 +1,24 @@
-"""The answer first: who wins where, by how much, and how sure that is."""
+"""The answer first: what to use, by how much it is better, over which range, and how sure that is."""
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
+from shrinkbench.report.recommendation import (
+    listed,
+    over_tasks_text,
+    range_text,
+    recommend,
+    segments_text,
+)
 from shrinkbench.report.statistics import tests as stats
-from shrinkbench.report.statistics.compare import at_equal, at_equal_training, ranking, records, winners
+from shrinkbench.report.statistics.blocks import LeftOut
+from shrinkbench.report.statistics.claims import Claims, TaskClaims, judge
+from shrinkbench.report.statistics.compare import at_equal_training, ranking, records, references, winners
 from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.report.statistics.ranks import Ranking
 
@@ -23,9 +31,14 @@ BASES = {
 
 @dataclass(frozen=True)
 class Win:
-    """The best method at one level of one task; ``decided`` if it is told apart from the runner-up."""
+    """The best method at one level of one task; ``decided`` if it is told apart from the runner-up.
+
+    ``at`` is where methods were compared, which may lie a little below ``level``; ``left_out`` counts methods
+    that took no part there.
+    """
 
     level: float
+    at: float
     best: str
     value: float
     runner_up: str
@@ -35,6 +48,8 @@ class Win:
     p: float
     n: int
     decided: bool
+    methods: int
+    left_out: int
 
 
 @dataclass(frozen=True)
@@ -44,14 +59,14 @@ class Basis:
     axis: str
     label: str
     wins: tuple[Win, ...]
-    sentence: str
 
 
 @dataclass(frozen=True)
 class TaskVerdict:
-    """What can be said about one task."""
+    """What can be said about one task: a recommendation, who was left out, and winners level by level."""
 
     task: str
+    sentences: tuple[str, ...]
     bases: tuple[Basis, ...]
 
 
@@ -64,16 +79,18 @@ class Verdict:
     ranked: tuple[str, ...]
     warnings: tuple[str, ...]
     tasks: tuple[TaskVerdict, ...]
-    training: str
+    comparisons: int
 
 
 def reach_verdict(observations: Observations) -> Verdict:
-    """Compare all methods by top-1 at equal size, at equal speedups and at equal training."""
-    tables = {axis: winners(at_equal(observations, axis)) for axis in BASES}
+    """Compare all methods by top-1: over ranges and at levels of size, and at levels of speed."""
+    claims = judge(observations)
+    tables = {axis: winners(observations, axis=axis) for axis in BASES}
     ranked, order = ranking(observations)
     tasks = tuple(
         TaskVerdict(
             task,
+            tuple(_about_task(observations, claims.of(task))),
             tuple(
                 _basis(axis, table[table["task"] == task])
                 for axis, table in tables.items()
@@ -83,107 +100,109 @@ def reach_verdict(observations: Observations) -> Verdict:
         for task in observations.tasks
     )
     return Verdict(
-        headline=_headline(observations, ranked, order),
+        headline=_headline(observations, claims, tasks),
         ranking=order,
         ranked=ranked,
-        warnings=tuple(_warnings(observations, order)),
+        warnings=tuple(_warnings(observations, claims)),
         tasks=tasks,
-        training=_training(observations),
+        comparisons=claims.comparisons,
     )
 
 
 def _basis(axis: str, table: pd.DataFrame) -> Basis:
+    """Winners along one axis; only those at equal size are tested."""
     wins = tuple(
-        Win(r.level, r.best, r.value, r.runner_up, r.difference, r.low, r.high, r.p, r.n, bool(r.decided))
-        for r in records(table)
+        Win(
+            **{name: getattr(row, name) for name in Win.__dataclass_fields__ if name != "decided"},
+            decided=bool(row.decided) and axis == "compression",
+        )
+        for row in records(table)
     )
-    return Basis(axis, BASES[axis], wins, _tally(wins))
+    return Basis(axis, BASES[axis], wins)
 
 
-def _tally(wins: Sequence[Win]) -> str:
-    """How often each method is ahead, and how often that is decided."""
-    ahead = Counter(win.best for win in wins)
-    sure = Counter(win.best for win in wins if win.decided)
-    parts = [
-        f"{method} is ahead at {count} of {len(wins)} levels (told apart from the runner-up at {sure[method]})"
-        for method, count in ahead.most_common()
-    ]
-    return "; ".join(parts) + "." if parts else ""
-
-
-def _headline(observations: Observations, ranked: Sequence[str], order: Ranking) -> str:
+def _headline(observations: Observations, claims: Claims, tasks: Sequence[TaskVerdict]) -> str:
     if len(observations.methods) < 2:
         return "Fewer than two methods were run: there is nothing to compare."
-    if not order.blocks or len(ranked) < 2:
-        return "No two methods share a range of compressions and a seed: there is nothing to rank."
-    places = sorted(range(len(ranked)), key=lambda i: order.mean_ranks[i])
-    best, second = places[0], places[1]
-    tied = [
-        ranked[i]
-        for i in places[1:]
-        if order.mean_ranks[i] - order.mean_ranks[best] < order.critical_difference
-    ]
-    where = f"{len(observations.tasks)} task{'s' if len(observations.tasks) > 1 else ''}"
-    start = (
-        f"{ranked[best]} ranks first by area under its curve (mean rank {order.mean_ranks[best]:.2f} of "
-        f"{len(ranked)}, over {order.blocks} pairs of task and seed from {where})"
-    )
-    if order.mean_ranks[second] == order.mean_ranks[best]:
-        start = start.replace("ranks first", "shares the first rank")
-    if not tied:
-        return f"{start}, and is told apart from every other method."
-    return f"{start}; it is not told apart from {_and(tied)}."
+    if len(tasks) == 1:
+        return " ".join(tasks[0].sentences)
+    block = claims.over_tasks
+    if block is None or len(block.methods) < 2:
+        return "No two methods can be compared over several tasks: each task has its own answer below."
+    ordered = [block.methods[i] for i in (-block.means).argsort(kind="stable")]
+    text = over_tasks_text(block.units, ordered[0], claims.pairs_over_tasks, ordered)
+    aside = f" Not part of it: {listed(block.units_left_out)}." if block.units_left_out else ""
+    return f"{text}{_left_out_text(block.left_out)}{aside}"
 
 
-def _and(names: Sequence[str]) -> str:
-    """Names as a phrase.
+def _about_task(observations: Observations, claims: TaskClaims | None) -> Iterator[str]:
+    """The recommendation for a task, its evidence, and what was left out of that."""
+    if claims is None:
+        yield "No run that prunes is finished."
+        return
+    segments = recommend(claims)
+    if segments:
+        yield f"{segments_text(segments)}."
+    if len(claims.block.methods) > 1:
+        yield range_text(claims, _control_text(observations, claims))
+    else:
+        yield "No two methods can be compared over one range of compressions and the same seeds."
+    left_out = _left_out_text(claims.block.left_out).strip()
+    if left_out:
+        yield left_out
+    if claims.block.units_left_out:
+        yield f"Seeds that half of the methods lack were left out: {listed(claims.block.units_left_out)}."
 
-    >>> _and(["a", "b", "c"])
-    'a, b and c'
-    """
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+def _control_text(observations: Observations, claims: TaskClaims) -> str:
+    """The control of the best method, in brackets."""
+    block = claims.block
+    own = references(observations, "top1").get((claims.task, block.methods[int(block.means.argmax())]))
+    return f" (its control {100 * own.mean:.1f} %)" if own and own.n else " (no control was run)"
 
 
-def _warnings(observations: Observations, order: Ranking) -> list[str]:
-    """What limits the claim: few seeds, few tasks."""
-    found = []
-    seeds = observations.pruned.groupby("task")["seed"].nunique()
-    if len(seeds) and stats.too_few(int(seeds.min())):
-        n = int(seeds.min())
-        found.append(f"Within a task, {stats.too_few(n)}.")
-        effect = stats.detectable_effect(n)
-        if math.isfinite(effect):
-            found.append(
-                f"With {n} seeds, a paired t-test finds a difference with 80 % probability only where it is at "
-                f"least {effect:.1f} times the standard deviation of the differences."
-            )
+def _left_out_text(left_out: Iterable[LeftOut]) -> str:
+    """Who took no part, and why."""
+    found = [f"{one.method} ({one.why})" for one in left_out]
+    return f" Not compared: {'; '.join(found)}." if found else ""
+
+
+def _warnings(observations: Observations, claims: Claims) -> Iterator[str]:
+    """What limits the claim: failed and missing runs, few seeds, few tasks."""
+    yield from _absent(observations)
+    seeds = [len(task.block.units) for task in claims.tasks if len(task.block.methods) > 1]
+    if seeds and stats.too_few(min(seeds)):
+        yield f"Within a task, {stats.too_few(min(seeds))}."
     places = observations.pruned[["dataset", "model"]].drop_duplicates()
     if len(places) < 3:
-        found.append(
+        yield (
             f"{len(places)} pair{'s' if len(places) != 1 else ''} of dataset and network: the order of methods "
             "may differ on others."
         )
-    if order.blocks and math.isfinite(order.p_friedman) and order.p_friedman >= stats.ALPHA:
-        found.append(
-            f"Friedman's test does not reject that all methods rank alike (p = {order.p_friedman:.2f})."
+    yield from _at_equal_training(observations)
+
+
+def _absent(observations: Observations) -> Iterator[str]:
+    """Runs that failed or are missing, by method; they forbid every claim over a range that they lie in."""
+    for kind, rows in observations.gaps.groupby("kind"):
+        counts = rows["method"].value_counts(sort=True)
+        named = [f"{method} {count}" for method, count in counts.items()]
+        what = "failed" if kind == "failed" else "of the plan are missing"
+        yield (
+            f"{len(rows)} run{'s' if len(rows) > 1 else ''} {what} ({listed(named)}): no claim is made for or "
+            "against a method over a range in which it lacks one."
         )
-    return found
 
 
-def _training(observations: Observations) -> str:
-    """Whether methods can be compared at equal training, and what that gives."""
-    allowed = observations.pruned["epochs_allowed"].dropna()
-    if len(allowed) and allowed.max() <= allowed.min() * 1.05:
-        return "All pruned networks were allowed equally many epochs: every comparison is at equal training."
+def _at_equal_training(observations: Observations) -> Iterator[str]:
+    """Who is best at equal training, where methods were given several lengths of it."""
     table = at_equal_training(observations)
-    if table["method"].nunique() < 2:
-        return (
-            "No two methods were allowed epochs within 5 % of each other: none are compared at equal training."
-        )
+    if table["method"].nunique() < 2 or table["level"].nunique() < 2:
+        return
     means = table.groupby(["task", "compression_target", "level", "method"])["value"].mean().reset_index()
     best = means.loc[means.groupby(["task", "compression_target", "level"])["value"].idxmax(), "method"]
     tally = ", ".join(f"{method} {count}" for method, count in Counter(best).most_common())
-    return (
-        f"At equal training (interpolated between the epochs that each method was allowed), the best "
-        f"method in {len(best)} comparisons: {tally}."
+    yield (
+        f"At equal numbers of epochs (interpolated between those that each method was given), the highest mean "
+        f"in {len(best)} comparisons: {tally}."
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
@@ -63,15 +63,17 @@ key of the run's own control.
 """
 
 
-def to_frame(results: Iterable[RunResult]) -> pd.DataFrame:
+def to_frame(results: Iterable[RunResult], *, labels: Sequence[RunLabel] = ()) -> pd.DataFrame:
     """One row per run, in order of task, method, compression and seed.
+
+    ``labels`` are what the runs are called, by default as they themselves need to be told apart.
 
     The control has one row per method and seed (``compression_target`` 1) whose numbers come from one shared
     run: rows of one ``control_key`` are one measurement. Metrics of the tasks are columns by their names;
     extra evaluation splits follow as further columns ``<split>_<metric>``.
     """
     results = list(results)
-    labels = label_runs([result.spec for result in results])
+    labels = labels or label_runs([result.spec for result in results])
     metrics = metric_names(results)
     splits = sorted({split for result in results for split in result.further})
     rows = [_row(result, label, metrics) for result, label in zip(results, labels, strict=True)]

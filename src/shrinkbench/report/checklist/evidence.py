@@ -16,7 +16,7 @@ from shrinkbench.report.compared import split_by_metric
 from shrinkbench.report.statistics.observations import Observations, observe
 from shrinkbench.results.labels import label_runs
 from shrinkbench.results.record import LayerDensity, RunResult
-from shrinkbench.spec import MethodSpec, TaskSpec
+from shrinkbench.spec import MethodSpec, RunSpec, TaskSpec
 
 OPERATING_POINTS = (2.0, 4.0, 8.0, 16.0, 32.0)
 FEWEST_POINTS = 5
@@ -214,14 +214,16 @@ def keep_alike(
     return True
 
 
-def gather(results: Sequence[RunResult], *, proposed: Sequence[str] = ()) -> Evidence:
+def gather(
+    results: Sequence[RunResult], *, proposed: Sequence[str] = (), missing: Sequence[RunSpec] = ()
+) -> Evidence:
     """Collect the evidence; ``proposed`` are names or labels of methods, by default those of :func:`judged`.
 
     Runs of tasks that lead with another metric than top-1 take no part (:func:`split_by_metric`). Raises
     ``ShrinkbenchError`` where the results hold no method of a name.
     """
     results = split_by_metric(results).compared
-    observations = observe(results)
+    observations = observe(results, missing=missing)
     evidence = Evidence(tuple(r for r in results if r.status == "done"), observations, ())
     methods = evidence.methods
     default = judged(methods.values())

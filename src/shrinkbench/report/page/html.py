@@ -40,7 +40,7 @@ from shrinkbench.report.result_tables import FOLDED, all_tables, latency_table
 from shrinkbench.report.scratch import scratch_tables
 from shrinkbench.report.statistics.fairness import set_up_table
 from shrinkbench.report.statistics.observations import AXES, METRICS, Observations, aggregate
-from shrinkbench.report.tables import TEXTS, Table, p_value
+from shrinkbench.report.tables import TEXTS, Table
 from shrinkbench.report.verdict import BASES, Verdict, Win, reach_verdict
 from shrinkbench.results.frame import to_frame
 from shrinkbench.results.record import RunResult
@@ -83,14 +83,16 @@ def write_report(
         if corpus is not None:
             check_corpus(corpus)  # told before anything is drawn
         split = split_by_metric(results)
-        evidence = checklists.gather(results, proposed=proposed)
+        plan = store.find_plan()
+        if isinstance(plan, Problem):
+            problems, plan = [plan, *problems], None
+        stored = {result.key for result in results}
+        missing = [run.spec for run in plan.runs if run.key not in stored] if plan else []
+        evidence = checklists.gather(results, proposed=proposed, missing=missing)
         frame = to_frame(results)
         for metric in ACCURACIES:
             draw(partial(write_tradeoffs, evidence.observations, figures, metric=metric))
         draw(partial(write_published, frame, corpus, beside))
-        plan = store.find_plan()
-        if isinstance(plan, Problem):
-            problems, plan = [plan, *problems], None
         verdict = reach_verdict(evidence.observations)
         ranked = len(verdict.ranked) > 1
         if ranked:
@@ -241,9 +243,8 @@ def _verdict(verdict: Verdict, observations: Observations) -> dict[str, Any]:
     return {
         "verdict": verdict,
         "bases": bases,
-        "several_methods": len(observations.methods) > 1,
         "ranking_svg": critical_difference_svg(verdict.ranked, verdict.ranking) if drawn else "",
-        "friedman": p_value(verdict.ranking.p_friedman),
+        "ranked_over": "tasks" if len(observations.tasks) > 1 else "seeds",
     }
 
 

@@ -13,7 +13,8 @@ import pandas as pd
 from shrinkbench.plotting import series_styles
 from shrinkbench.report.pitfalls import Pitfall
 from shrinkbench.report.result_tables import amounts_of
-from shrinkbench.report.statistics.compare import groups, own_controls, records, references
+from shrinkbench.report.statistics.compare import groups, records, references
+from shrinkbench.report.statistics.curves import own_controls
 from shrinkbench.report.statistics.observations import AXES, Observations, aggregate
 from shrinkbench.report.tables import achieved_text, amount_text
 from shrinkbench.results.labels import RunLabel, label_runs

@@ -12,7 +12,8 @@ import numpy as np
 from shrinkbench.report.pitfalls.finding import Panel, Pitfall, and_more, mean, points
 from shrinkbench.report.pitfalls.noise import Pair, clear_signs
 from shrinkbench.report.statistics import tests as stats
-from shrinkbench.report.statistics.compare import at_equal, curves, groups, records
+from shrinkbench.report.statistics.compare import groups, records
+from shrinkbench.report.statistics.curves import at_equal, curves
 from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.spec import DataSpec, ModelSpec, Objective
 
@@ -27,7 +28,7 @@ def paired_areas(
     Keys are the task, then the pair in the order of methods.
     """
     by_method: dict[tuple[str, str], dict[int, _Points]] = defaultdict(dict)
-    for task, method, seed, x, y in curves(observations, axis, metric):
+    for task, method, seed, x, y, _ in curves(observations, axis, metric):
         by_method[task, method][seed] = (x, y)
     known: dict[tuple[tuple[str, str, int], float, float], float] = {}
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
 from shrinkbench.report.statistics.tests import half_width
 from shrinkbench.results.frame import to_frame
+from shrinkbench.results.labels import RunLabel, label_runs
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import RunSpec, TaskSpec
 
@@ -51,7 +53,8 @@ class Observations:
     ``control_key``), ``training_cost`` and ``epochs_allowed`` (epochs spent and allowed after pretraining).
     ``methods`` and ``tasks`` give the order of every table and legend; ``chance`` names the methods that score
     at random; ``metrics`` are those of :data:`METRICS` and top-1 on extra evaluation splits; ``task_specs``
-    tells what each task is.
+    tells what each task is. ``gaps`` has one row per run that prunes and is planned but not there: columns
+    task, method, amount, seed, compression_target, kind (``failed`` or ``missing``) and key.
     """
 
     pruned: pd.DataFrame
@@ -61,6 +64,7 @@ class Observations:
     chance: frozenset[str]
     metrics: Mapping[str, Metric]
     task_specs: Mapping[str, TaskSpec]
+    gaps: pd.DataFrame
 
     def controls_of(self, task: str) -> tuple[str, ...]:
         """Names of the controls of ``task``."""
@@ -68,15 +72,21 @@ class Observations:
         return tuple(sorted(rows.loc[rows["task"] == task, "method"].unique()))
 
 
-def observe(results: Iterable[RunResult], *, methods: Sequence[str] = ()) -> Observations:
+def observe(
+    results: Iterable[RunResult], *, methods: Sequence[str] = (), missing: Iterable[RunSpec] = ()
+) -> Observations:
     """Sort finished runs into tasks; ``methods`` comes first in the order of methods.
 
     A task is one dataset (subset and normalisation included), network and initial weights. What is compared
     on it are methods with their recipes. A run counts once, though it be stored twice or measured further.
+    Failed runs and ``missing`` ones, which are planned and have no result, are its gaps.
     """
-    by_key = {r.key: r for r in reversed([*results]) if r.status == "done"}
+    results = [*results]
+    by_key = {r.key: r for r in reversed(results) if r.status == "done"}
     done = sorted(by_key.values(), key=lambda r: (-len(r.further), r.key))  # of two alike, one measured most
-    frame = to_frame(done).set_index("key").loc[[r.key for r in done]].reset_index()
+    absent = _absent_runs(results, missing)
+    labels = label_runs([*(r.spec for r in done), *(spec for spec, _ in absent)])
+    frame = to_frame(done, labels=labels[: len(done)]).set_index("key").loc[[r.key for r in done]].reset_index()
     frame["training_cost"] = _training_costs(done)
     frame["epochs_allowed"] = _epochs_allowed(done)
     frame["is_control"] = np.array([r.spec.is_control for r in done], dtype=bool)
@@ -96,7 +106,38 @@ def observe(results: Iterable[RunResult], *, methods: Sequence[str] = ()) -> Obs
         chance=frozenset(frame.loc[frame["chance"] & ~frame["is_control"], "method"]),
         metrics=METRICS | _further_metrics(done),
         task_specs={task: r.spec.task for task, r in zip(frame["task"], done, strict=True)},
+        gaps=_gaps(absent, labels[len(done) :], pruned),
     )
+
+
+def _absent_runs(
+    results: Sequence[RunResult], missing: Iterable[RunSpec]
+) -> list[tuple[RunSpec, Literal["failed", "missing"]]]:
+    """Runs that prune and have no outcome, each once."""
+    done = {r.key for r in results if r.status == "done"}
+    failed = {r.key: r.spec for r in results if r.status == "failed" and r.key not in done}
+    return [
+        *((spec, "failed") for spec in failed.values() if not spec.is_control),
+        *((spec, "missing") for spec in missing if not spec.is_control),
+    ]
+
+
+def _gaps(
+    absent: Sequence[tuple[RunSpec, str]], labels: Sequence[RunLabel], pruned: pd.DataFrame
+) -> pd.DataFrame:
+    """The gaps' table; one run measured in two ways is no gap where one of them is there."""
+    columns = ["task", "method", "amount", "seed", "compression_target", "kind", "key"]
+    rows = [
+        (label.task, label.method, label.amount, spec.seed, spec.target, kind, spec.migrated_from or spec.key)
+        for (spec, kind), label in zip(absent, labels, strict=True)
+    ]
+    table = pd.DataFrame(rows, columns=columns).astype({"compression_target": "float64"})
+    if table.empty:
+        return table
+    cell = ["task", "method", "amount", "seed"]
+    there = pd.MultiIndex.from_frame(pruned[cell])
+    absent_only = ~pd.MultiIndex.from_frame(table[cell]).isin(there)
+    return table[absent_only].drop_duplicates(cell, ignore_index=True)
 
 
 def _is_reference(spec: RunSpec) -> bool:

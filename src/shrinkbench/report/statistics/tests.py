@@ -57,11 +57,12 @@ def summarise(values: ArrayLike, *, confidence: float = CONFIDENCE) -> Summary:
 
 def half_width(n: int, *, confidence: float = CONFIDENCE) -> float:
     """Half the t interval of a mean of ``n`` values, in standard deviations; undefined below two values."""
-    return _t_quantile((1 + confidence) / 2, n - 1) / math.sqrt(n) if n > 1 else math.nan
+    return t_quantile((1 + confidence) / 2, n - 1) / math.sqrt(n) if n > 1 else math.nan
 
 
 @functools.lru_cache(maxsize=256)
-def _t_quantile(probability: float, freedom: int) -> float:
+def t_quantile(probability: float, freedom: int) -> float:
+    """Quantile of Student's t distribution."""
     return float(scipy.special.stdtrit(freedom, probability))
 
 
@@ -237,18 +238,24 @@ def signed_rank(differences: ArrayLike) -> float:
     return float(scipy.stats.wilcoxon(d).pvalue)
 
 
-def holm(p_values: ArrayLike) -> Floats:
-    """Holm's step-down correction: adjusted p-values in the order given; undefined ones stay out.
+def holm(p_values: ArrayLike, *, weights: ArrayLike | None = None) -> Floats:
+    """Holm's step-down correction (1979): adjusted p-values in the order given; undefined ones stay out.
+
+    With ``weights`` (alike by default) a hypothesis is held to its share of the level among those that are not
+    yet rejected: adjusted p = max over smaller p / weight of p times the weights left over its own.
 
     >>> holm([0.01, 0.04, 0.03]).round(3).tolist()
     [0.03, 0.06, 0.06]
+    >>> holm([0.02, 0.02], weights=[3, 1]).round(3).tolist()
+    [0.027, 0.027]
     """
     p = np.asarray(p_values, dtype=float)
+    share = np.ones_like(p) if weights is None else np.asarray(weights, dtype=float)
     adjusted = np.full(p.shape, np.nan)
     known = np.flatnonzero(np.isfinite(p))
-    order = known[np.argsort(p[known], kind="stable")]
-    factors = np.arange(len(order), 0, -1)
-    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1.0)
+    order = known[np.argsort(p[known] / share[known], kind="stable")]
+    left = np.cumsum(share[order][::-1])[::-1]
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * left / share[order]), 1.0)
     return adjusted
 
 
@@ -287,14 +294,18 @@ def detectable_effect(n: int, *, alpha: float = ALPHA, power: float = 0.8) -> fl
     """
     if n < 2:
         return math.inf
-    threshold = _t_quantile(1 - alpha / 2, n - 1)
 
     def missing(effect: float) -> float:
-        centre = effect * math.sqrt(n)
-        above = 1 - _noncentral_t_below(threshold, n - 1, centre)
-        return above + _noncentral_t_below(-threshold, n - 1, centre) - power
+        return power_of_t(effect * math.sqrt(n), n - 1, alpha=alpha) - power
 
     return float(scipy.optimize.brentq(missing, 1e-6, 100.0))
+
+
+def power_of_t(centre: float, freedom: int, *, alpha: float = ALPHA) -> float:
+    """Probability that a two-sided t-test rejects where its statistic has noncentrality ``centre``."""
+    threshold = t_quantile(1 - alpha / 2, freedom)
+    above = 1 - _noncentral_t_below(threshold, freedom, centre)
+    return above + _noncentral_t_below(-threshold, freedom, centre)
 
 
 def largest_within(

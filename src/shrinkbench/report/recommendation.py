@@ -1,0 +1,148 @@
+"""What to use up to where, read from the claims: which method, how good, by how much, over which range."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from shrinkbench.report.statistics.claims import Claim, TaskClaims, more_units
+from shrinkbench.report.statistics.tests import ALPHA
+from shrinkbench.report.tables import ratio_text
+
+CLOSE = 0.005
+"""A method is not recommended in place of another for a lead of less than half a point."""
+FEW = 3
+"""Names and segments that a sentence holds; of more, it gives the number."""
+MARGIN = 0.01
+"""The difference that seeds are counted for where nothing is decided: one point."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """The method to use up to level ``to``, and its mean there."""
+
+    method: str
+    to: float
+    value: float
+
+
+def recommend(claims: TaskClaims) -> tuple[Segment, ...]:
+    """Which method to use up to where: the best over the common range wherever no other is better at a level.
+
+    Better is one that leads by half a point or more and is told apart from it, corrected for as many
+    comparisons as are made to see it (levels x other methods).
+    """
+    block = claims.block
+    if len(block.methods) < 2 or len(block.units) < 2:
+        return ()
+    overall = block.methods[int(block.means.argmax())]
+    looks = sum(len(level.leads) for level in claims.levels)
+    chosen: list[Segment] = []
+    for level in claims.levels:
+        lead = next((c for c in level.leads if c.second == overall), None)
+        better = lead is not None and lead.difference >= CLOSE and lead.p_raw * looks < ALPHA
+        absent = overall not in level.block.methods
+        best = level.leads[0].first if level.leads else level.block.methods[0]
+        method = best if better or absent else overall
+        if chosen and chosen[-1].method == method:
+            chosen.pop()
+        value = float(level.block.means[level.block.methods.index(method)])
+        chosen.append(Segment(method, level.block.high, value))
+    return tuple(chosen)
+
+
+def segments_text(segments: Sequence[Segment]) -> str:
+    """The recommendation as a phrase.
+
+    >>> segments_text([Segment("A", 8.0, 0.98), Segment("C", 31.6, 0.9)])
+    'Up to 8× use A (98.0 % there); beyond, up to 31.6×, C (90.0 %)'
+    """
+    if len(segments) > FEW:
+        return f"Which method to use changes {len(segments) - 1} times along the curve (table below)"
+    first, *others = segments
+    text = f"Up to {ratio_text(first.to)} use {first.method} ({100 * first.value:.1f} % there)"
+    return text + "".join(
+        f"; beyond, up to {ratio_text(s.to)}, {s.method} ({100 * s.value:.1f} %)" for s in others
+    )
+
+
+def range_text(claims: TaskClaims, control: str) -> str:
+    """Who is best over the common range, by how much, and against whom that is decided."""
+    block = claims.block
+    place = int(block.means.argmax())
+    best = block.methods[place]
+    ordered = sorted(range(len(block.methods)), key=lambda i: -block.means[i])
+    second = block.methods[ordered[1]]
+    lead = between(claims.pairs, best, second)
+    units = (
+        f"seed {block.units[0]} alone" if len(block.units) == 1 else f"all {len(block.units)} compared seeds"
+    )
+    text = (
+        f"Over {block.low:.3g} to {ratio_text(block.high)} {best} averages {100 * block.means[place]:.1f} %"
+        f"{control}, {lead_text(lead)} {second}, the next of {len(block.methods)} ({units})"
+    )
+    return f"{text}{_standing(best, claims.pairs, [block.methods[i] for i in ordered[1:]])}"
+
+
+def lead_text(claim: Claim) -> str:
+    """A lead in points with its 95 % interval, that of one comparison by itself."""
+    lead = f"{100 * claim.difference:.2f} points"
+    if not math.isfinite(claim.low):
+        return f"{lead} above"
+    interval = f"{100 * claim.low:.2f} to {100 * claim.high:.2f}".replace("-", "−")
+    return f"{lead} (95 % interval {interval}) above"
+
+
+def between(pairs: Iterable[Claim], best: str, other: str) -> Claim:
+    """The comparison of two methods, seen from ``best``."""
+    return next(c if c.first == best else c.reversed for c in pairs if c.involves(best) and c.involves(other))
+
+
+def _standing(best: str, pairs: Sequence[Claim], others: Sequence[str]) -> str:
+    """From whom the best is told apart, and how many more units would settle the rest."""
+    claims = [between(pairs, best, other) for other in others]
+    open_ = [c for c in claims if not c.decided]
+    if not open_:
+        return ", and is told apart from every one of them."
+    apart = [c.second for c in claims if c.decided]
+    text = f"; told apart from {listed(apart)}" if apart else ""
+    return f"{text}; undecided against {listed([c.second for c in open_])}{_seeds_needed(open_)}."
+
+
+def _seeds_needed(claims: Sequence[Claim]) -> str:
+    """How many more seeds would decide a difference of one point."""
+    if claims[0].n < 2:
+        return " (one seed decides nothing)"
+    needed = [more_units(claim, margin=MARGIN) for claim in claims]
+    known = [n for n in needed if n is not None]
+    unit = "task" if claims[0].question == "tasks" else "seed"
+    if len(known) < len(needed):
+        return f" (more than 1,000 further {unit}s would be needed to decide a difference of 1 point)"
+    if not max(known):
+        return f" (a difference of 1 point would be found with these {unit}s)"
+    return (
+        f" (about {max(known)} more {unit}{'s' if max(known) > 1 else ''} would decide a difference of 1 point)"
+    )
+
+
+def over_tasks_text(names: Sequence[str], best: str, pairs: Sequence[Claim], ordered: Sequence[str]) -> str:
+    """The claim over tasks, whose units are the tasks."""
+    lead = between(pairs, best, ordered[1])
+    return (
+        f"Over {len(names)} tasks, each over its own range, {best} is best on average, {lead_text(lead)} "
+        f"{ordered[1]} ({len(names)} tasks){_standing(best, pairs, ordered[1:])}"
+    )
+
+
+def listed(names: Sequence[str]) -> str:
+    """Names as a phrase; of many, how many.
+
+    >>> listed(["a", "b", "c"]), listed(["a", "b", "c", "d", "e"])
+    ('a, b and c', 'a, b, c and 2 others')
+    """
+    shown, more = list(names[:FEW]), len(names) - FEW
+    if more > 0:
+        return f"{', '.join(shown)} and {more} other{'s' if more > 1 else ''}"
+    *start, last = list(dict.fromkeys(names))
+    return f"{', '.join(start)} and {last}" if start else last

@@ -1,0 +1,142 @@
+"""What may be compared: the same seeds over the same range, and by name what was left out of it.
+
+One rule, wherever methods are compared on a task. Seeds are those that more than half of the methods have. The
+range goes from where the curves of more than half of the methods begin to where those of more than half end;
+what begins or ends up to :data:`TOLERANCE` inside shortens it, what ends earlier is left out. A method without
+one of the seeds, or with a failed or missing run inside the range, is left out as well: a gap is never bridged,
+so that failing cannot pay.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from shrinkbench.report.statistics.curves import TOLERANCE, Curve, Hole
+from shrinkbench.report.statistics.tests import Floats
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A method that takes no part in a comparison, and why."""
+
+    method: str
+    why: str
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Methods on common seeds over ``low`` to ``high``, one and the same number for a single level.
+
+    ``values`` (methods x units) are means over log x from ``low`` to ``high``. A unit is a seed; of a
+    comparison over tasks, a task. ``units_left_out`` are those that not all compared methods were run on.
+    """
+
+    low: float
+    high: float
+    methods: tuple[str, ...]
+    units: tuple[str, ...]
+    values: Floats
+    left_out: tuple[LeftOut, ...] = ()
+    units_left_out: tuple[str, ...] = ()
+
+    @property
+    def means(self) -> Floats:
+        """Mean of every method over the units."""
+        means: Floats = self.values.mean(axis=1)
+        return means
+
+
+def common_block(curves: Sequence[Curve], *, level: float | None = None) -> Block:
+    """Methods of ``curves`` (of one task) that can be compared at ``level``, or over their common range."""
+    by_method: dict[str, dict[int, Curve]] = {}
+    for curve in curves:
+        by_method.setdefault(curve.method, {})[curve.seed] = curve
+    seeds, others = _common(Counter(curve.seed for curve in curves), len(by_method))
+    left_out: list[LeftOut] = []
+    chosen: dict[str, list[Curve]] = {}
+    for method, found in by_method.items():
+        absent = [seed for seed in seeds if seed not in found]
+        if absent:
+            left_out.append(LeftOut(method, f"no finished run of seed {', '.join(map(str, absent))}"))
+        else:
+            chosen[method] = [found[seed] for seed in seeds]
+    low, high = (level, level) if level is not None else _common_range(list(chosen.values()))
+    compared: dict[str, list[Curve]] = {}
+    for method, members in chosen.items():
+        why = _obstacle(members, low, high)
+        if why:
+            left_out.append(LeftOut(method, why))
+        else:
+            compared[method] = members
+    low, high = _shortened([c for members in compared.values() for c in members], low, high)
+    values = [[c.at(high) if level is not None else c.mean(low, high) for c in m] for m in compared.values()]
+    return Block(
+        low,
+        high,
+        tuple(compared),
+        tuple(map(str, seeds)),
+        np.array(values, dtype=float).reshape(len(compared), len(seeds)),
+        tuple(left_out),
+        tuple(map(str, others)),
+    )
+
+
+def _common(counts: Mapping[int, int], methods: int) -> tuple[list[int], list[int]]:
+    """Units that more than half of the methods have, and the others."""
+    kept = sorted(unit for unit, count in counts.items() if 2 * count > methods)
+    return kept, sorted(counts.keys() - set(kept))
+
+
+def _common_range(members: Sequence[Sequence[Curve]]) -> tuple[float, float]:
+    """Where the curves of more than half of the methods begin and end; a method's seeds all have to be there.
+
+    A curve that fails at its end goes as far as it was to go: it is left out for it, not the range shortened.
+    """
+    if not members:
+        return 1.0, 1.0
+    starts = sorted(max(c.x[0] for c in curves) for curves in members)
+    ends = sorted((min(c.planned_end for c in curves) for curves in members), reverse=True)
+    return float(starts[len(members) // 2]), float(ends[len(members) // 2])
+
+
+def _obstacle(members: Sequence[Curve], low: float, high: float) -> str:
+    """Why a method takes no part; empty where it does."""
+    holes = [(hole, curve.seed) for curve in members for hole in curve.holes_in(low, high)]
+    if holes:
+        return _describe(holes)
+    start, end = max(c.x[0] for c in members), min(c.x[-1] for c in members)
+    if start > low * (1 + TOLERANCE):
+        return f"begins at {start:.3g}×"
+    if end < high * (1 - TOLERANCE):
+        return f"ends at {end:.3g}×"
+    return ""
+
+
+def _describe(holes: Sequence[tuple[Hole, int]]) -> str:
+    """Absent runs in words.
+
+    >>> _describe([(Hole(4, 16, 8, "failed", "8x"), 1), (Hole(8, 32, 16, "failed", "16x"), 1)])
+    '2 failed runs (8x, 16x; seed 1)'
+    """
+    found = []
+    for kind in dict.fromkeys(hole.kind for hole, _ in holes):
+        here = [(hole, seed) for hole, seed in holes if hole.kind == kind]
+        amounts = ", ".join(dict.fromkeys(hole.amount for hole, _ in here))
+        seeds = ", ".join(str(s) for s in sorted({seed for _, seed in here}))
+        found.append(f"{len(here)} {kind} run{'s' if len(here) > 1 else ''} ({amounts}; seed {seeds})")
+    return " and ".join(found)
+
+
+def _shortened(curves: Sequence[Curve], low: float, high: float) -> tuple[float, float]:
+    """The part of the range, or the nearest point to the level, that all ``curves`` were measured around."""
+    if not curves:
+        return low, high
+    start, end = float(max(c.x[0] for c in curves)), float(min(c.x[-1] for c in curves))
+    if low == high:
+        level = max(start, min(low, end))
+        return level, level
+    return max(low, start), min(high, end)

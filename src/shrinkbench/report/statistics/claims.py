@@ -1,0 +1,348 @@
+"""Is A better than B? One answer to each question that the report is asked, corrected for all of them.
+
+Questions are: over the common range of a task (every pair of methods), at one level of a task (the best method
+against the runner-up), and over tasks (every pair, where there are several). Units are the seeds of a task, or
+the tasks; see docs/statistics.md for the choices and their error rates.
+"""
+
+from __future__ import annotations
+
+import bisect
+import functools
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import scipy
+
+from shrinkbench.report.statistics import tests as stats
+from shrinkbench.report.statistics.blocks import Block, LeftOut, common_block
+from shrinkbench.report.statistics.curves import Curve, curves, default_levels
+from shrinkbench.report.statistics.observations import Observations
+
+NOISIER = 1.5
+"""A pair whose variance is more than this many times that of all pairs is tested with its own."""
+SHARES = {"range": 0.25, "tasks": 0.25, "level": 0.5}
+"""How the 5 % are shared among the questions; one that is not asked gives its share to the levels."""
+
+Pair = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """``first`` minus ``second`` in the metric, with its 95 % interval and p before and after correction.
+
+    Both stand for what is better: a positive ``difference`` speaks for ``first``, whatever the metric's
+    direction. ``n`` counts seeds or, over tasks, tasks; ``deviation`` is of one unit's difference, as tested.
+    """
+
+    question: str
+    task: str
+    first: str
+    second: str
+    reach: tuple[float, float]
+    difference: float
+    low: float
+    high: float
+    deviation: float
+    freedom: int
+    n: int
+    effect: stats.Effect
+    p_raw: float
+    p: float = math.nan
+
+    @property
+    def decided(self) -> bool:
+        """Whether the two are told apart."""
+        return self.p < stats.ALPHA
+
+    @property
+    def reversed(self) -> Claim:
+        """The same claim, seen from the second method."""
+        return replace(
+            self,
+            first=self.second,
+            second=self.first,
+            difference=-self.difference,
+            low=-self.high,
+            high=-self.low,
+            effect=replace(self.effect, value=-self.effect.value, low=-self.effect.high, high=-self.effect.low),
+        )
+
+    def involves(self, method: str) -> bool:
+        """Whether ``method`` is one of the two."""
+        return method in (self.first, self.second)
+
+
+@dataclass(frozen=True, eq=False)
+class Level:
+    """What can be said at one level of a task; ``claim`` is missing where one method alone can be compared.
+
+    ``leads`` are those of the best method over each other one, by themselves: they are not shown.
+    """
+
+    level: float
+    block: Block
+    claim: Claim | None
+    leads: tuple[Claim, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class TaskClaims:
+    """A task's comparison over its common range, its pairs, and its levels one by one."""
+
+    task: str
+    block: Block
+    pairs: tuple[Claim, ...]
+    levels: tuple[Level, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Claims:
+    """All answers. ``over_tasks`` has tasks as units, ``comparisons`` is what p-values are corrected for."""
+
+    tasks: tuple[TaskClaims, ...]
+    over_tasks: Block | None
+    pairs_over_tasks: tuple[Claim, ...]
+    comparisons: int
+
+    def of(self, task: str) -> TaskClaims | None:
+        """The answers about one task."""
+        return next((found for found in self.tasks if found.task == task), None)
+
+
+@functools.lru_cache(maxsize=16)
+def judge(observations: Observations, *, metric: str = "top1", axis: str = "compression") -> Claims:
+    """Answer all questions about ``observations``; decisions of the report are those along compression."""
+    return judge_curves(
+        curves(observations, axis, metric),
+        default_levels(observations, axis),
+        places={t: (spec.objective, spec.data, spec.model) for t, spec in observations.task_specs.items()},
+        order=observations.methods,
+        higher_is_better=observations.metrics[metric].higher_is_better,
+    )
+
+
+def judge_curves(
+    found: Iterable[Curve],
+    levels: Sequence[float],
+    *,
+    places: Mapping[str, object],
+    order: Sequence[str] = (),
+    higher_is_better: bool = True,
+) -> Claims:
+    """Answer all questions about curves at ``levels``.
+
+    Tasks of equal ``places`` (data and network, from other initial weights) are one unit over tasks.
+    """
+    by_task: dict[str, list[Curve]] = defaultdict(list)
+    rank = {method: place for place, method in enumerate(order)}
+    for curve in sorted(found, key=lambda c: (c.task, rank.get(c.method, len(rank)), c.method, c.seed)):
+        by_task[curve.task].append(curve if higher_is_better else curve._replace(y=-curve.y))
+    tasks = [_judge_task(task, members, levels) for task, members in by_task.items()]
+    over = _over_tasks(tasks, places)
+    pairs = _pairs("tasks", "", over, {}) if over else ()
+    return _corrected(tasks, over, pairs)
+
+
+def _judge_task(task: str, members: Sequence[Curve], levels: Sequence[float]) -> TaskClaims:
+    block = common_block(members)
+    at = [(level, common_block(members, level=level)) for level in levels]
+    at = [(level, found) for level, found in at if found.methods]
+    noise = _relative_noise([found for _, found in at])
+    pairs = [*_pairs("range", task, block, noise)]
+    for left_out in block.left_out:  # with each other method over what the two share
+        for other in dict.fromkeys(c.method for c in members):
+            pair = common_block([c for c in members if c.method in (left_out.method, other)])
+            if other != left_out.method and not any(
+                c.involves(other) and c.involves(left_out.method) for c in pairs
+            ):
+                pairs += _pairs("range", task, pair, noise)
+    return TaskClaims(
+        task, block, tuple(pairs), tuple(_judge_level(task, level, here, noise) for level, here in at)
+    )
+
+
+def _relative_noise(blocks: Iterable[Block]) -> dict[Pair, float]:
+    """How many times as variable a pair's differences are as those of all pairs, on average over levels.
+
+    With few seeds one level alone tells little of it; a method's noise grows and falls with that of the others.
+    """
+    found: dict[Pair, list[float]] = defaultdict(list)
+    for block in blocks:
+        variances = _variances(block)
+        pooled = _mean(variances.values())
+        if math.isfinite(pooled) and pooled > 0:
+            for pair, variance in variances.items():
+                found[pair].append(variance / pooled)
+    return {pair: _mean(ratios) for pair, ratios in found.items()}
+
+
+def _variances(block: Block) -> dict[Pair, float]:
+    """Sample variance over units of each pair's difference."""
+    if len(block.units) < 2:
+        return {}
+    return {
+        (block.methods[i], block.methods[j]): float((block.values[i] - block.values[j]).var(ddof=1))
+        for i, j in itertools.combinations(range(len(block.methods)), 2)
+    }
+
+
+def _pairs(question: str, task: str, block: Block, noise: Mapping[Pair, float]) -> list[Claim]:
+    """Every pair of the block's methods, in their order."""
+    variances = _variances(block)
+    return [
+        _claim(question, task, block, pair, variances, noise)
+        for pair in itertools.combinations(block.methods, 2)
+    ]
+
+
+def _judge_level(task: str, level: float, block: Block, noise: Mapping[Pair, float]) -> Level:
+    """The best method against the runner-up, which tells it apart from all others (Hung and Fithian 2019)."""
+    best, *others = (block.methods[i] for i in np.argsort(-block.means, kind="stable"))
+    variances = _variances(block)
+    leads = tuple(_claim("level", task, block, (best, other), variances, noise) for other in others)
+    return Level(level, block, leads[0] if leads else None, leads)
+
+
+def _claim(
+    question: str,
+    task: str,
+    block: Block,
+    pair: Pair,
+    variances: Mapping[Pair, float],
+    noise: Mapping[Pair, float],
+) -> Claim:
+    """Compare a pair on the block's units: the t-test of a two-way layout, with a noisy pair's own variance.
+
+    variance = mean over all pairs, times the pair's relative noise where that is above :data:`NOISIER`;
+    freedom = (methods - 1) (units - 1).
+    """
+    n = len(block.units)
+    values = dict(zip(block.methods, block.values, strict=True))
+    differences = values[pair[0]] - values[pair[1]]
+    pooled = _mean(variances.values())
+    own = variances.get(pair, variances.get(pair[::-1], math.nan))
+    ratio = noise.get(pair, noise.get(pair[::-1], own / pooled if pooled else 1.0))
+    variance = pooled * (ratio if ratio > NOISIER else 1.0)
+    freedom = (len(block.methods) - 1) * (n - 1)
+    mean = float(differences.mean())
+    error = math.sqrt(variance / n) if n > 1 else math.nan
+    half = stats.t_quantile((1 + stats.CONFIDENCE) / 2, freedom) * error if n > 1 else math.nan
+    return Claim(
+        question=question,
+        task=task,
+        first=pair[0],
+        second=pair[1],
+        reach=(block.low, block.high),
+        difference=mean,
+        low=mean - half,
+        high=mean + half,
+        deviation=math.sqrt(variance),
+        freedom=freedom,
+        n=n,
+        effect=stats.effect_size(differences),
+        p_raw=_p_value(mean, error, freedom),
+    )
+
+
+def _p_value(difference: float, error: float, freedom: int) -> float:
+    """Two-sided p of the t-test; undefined without variation, unless nothing differs."""
+    if not math.isfinite(error) or error <= 1e-12:
+        return 1.0 if difference == 0 else math.nan
+    return float(2 * scipy.special.stdtr(freedom, -abs(difference / error)))
+
+
+def _over_tasks(tasks: Sequence[TaskClaims], places: Mapping[str, object]) -> Block | None:
+    """Methods x places, seeds averaged, each task over its own range; missing below two places.
+
+    Places are those where more than half of the methods are compared; a method that is not on one of them is
+    left out, as a method without one of the seeds is within a task.
+    """
+    by_place: dict[object, list[TaskClaims]] = defaultdict(list)
+    for task in tasks:
+        by_place[places.get(task.task, task.task)].append(task)
+    methods = list(dict.fromkeys(method for task in tasks for method in task.block.methods))
+    known = [_means_at(members) for members in by_place.values()]
+    names = [" and ".join(task.task for task in members) for members in by_place.values()]
+    kept = [place for place, means in enumerate(known) if 2 * len(means) > len(methods) and len(means) > 1]
+    if len(kept) < 2:
+        return None
+    absent = {method: [names[place] for place in kept if method not in known[place]] for method in methods}
+    complete = [method for method in methods if not absent[method]]
+    return Block(
+        math.nan,
+        math.nan,
+        tuple(complete),
+        tuple(names[place] for place in kept),
+        np.array([[known[place][method] for place in kept] for method in complete]).reshape(
+            len(complete), len(kept)
+        ),
+        tuple(LeftOut(m, f"not compared on {', '.join(where)}") for m, where in absent.items() if where),
+        tuple(name for place, name in enumerate(names) if place not in kept),
+    )
+
+
+def _means_at(members: Sequence[TaskClaims]) -> dict[str, float]:
+    """Mean of every method over the tasks of one place; of those compared on all of them."""
+    means = [dict(zip(task.block.methods, task.block.means, strict=True)) for task in members]
+    return {method: _mean(m[method] for m in means) for method in means[0] if all(method in m for m in means)}
+
+
+def _corrected(tasks: Sequence[TaskClaims], over: Block | None, pairs: Sequence[Claim]) -> Claims:
+    """All claims with p corrected by weighted Holm: each question's share of the 5 % in equal parts."""
+    everything = [*pairs]
+    for task in tasks:
+        everything += [*task.pairs, *(level.claim for level in task.levels if level.claim)]
+    counts = {question: sum(c.question == question for c in everything) for question in SHARES}
+    shares = {question: share if counts[question] else 0.0 for question, share in SHARES.items()}
+    weights = [shares[c.question] / counts[c.question] for c in everything]
+    if counts["level"]:
+        spare = 1.0 - sum(shares.values())
+        weights = [
+            w + spare / counts["level"] * (c.question == "level")
+            for w, c in zip(weights, everything, strict=True)
+        ]
+    adjusted = stats.holm([c.p_raw for c in everything], weights=weights)
+    told = {id(c): replace(c, p=float(p)) for c, p in zip(everything, adjusted, strict=True)}
+    return Claims(
+        tuple(
+            replace(
+                task,
+                pairs=tuple(told[id(c)] for c in task.pairs),
+                levels=tuple(replace(lv, claim=told[id(lv.claim)] if lv.claim else None) for lv in task.levels),
+            )
+            for task in tasks
+        ),
+        over,
+        tuple(told[id(c)] for c in pairs),
+        len(everything),
+    )
+
+
+def more_units(claim: Claim, *, margin: float, power: float = 0.8, most: int = 1000) -> int | None:
+    """How many more seeds (or tasks) would find a difference of ``margin`` with probability ``power``.
+
+    At the level that the correction left for this claim, if its deviation is what was seen. ``None`` where it
+    would be more than ``most``, or nothing is known of the deviation.
+    """
+    if not claim.n > 1 or not claim.deviation > 0 or not math.isfinite(claim.p):
+        return None
+    alpha = stats.ALPHA * (claim.p_raw / claim.p if claim.p < 1 else 1.0)
+    others = claim.freedom // (claim.n - 1)
+
+    def found(n: int) -> bool:
+        centre = margin / claim.deviation * math.sqrt(n)
+        return stats.power_of_t(centre, others * (n - 1), alpha=alpha) >= power
+
+    enough = bisect.bisect_left(range(claim.n, claim.n + most + 1), True, key=found)
+    return enough if enough <= most else None
+
+
+def _mean(values: Iterable[float]) -> float:
+    """Arithmetic mean; undefined of nothing."""
+    found = list(values)
+    return sum(found) / len(found) if found else math.nan

@@ -1,0 +1,163 @@
+"""Each seed's curve of quality against size or speed; what failed or is missing is a gap, never bridged."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from shrinkbench.report.statistics import tests as stats
+from shrinkbench.report.statistics.observations import Observations
+
+SAME = 0.01
+"""Ratios that differ by less than this share are one operating point: the measured value counts there."""
+TOLERANCE = 0.10
+"""A curve that ends up to this share short of a level or range counts; all are compared where it ends."""
+
+
+class Hole(NamedTuple):
+    """What one absent run leaves unknown: strictly between two measured points, or beyond the last.
+
+    ``place`` is where it would lie, as far as that is known.
+    """
+
+    low: float
+    high: float
+    place: float
+    kind: str
+    amount: str
+
+
+class Curve(NamedTuple):
+    """One seed's measured points in order of ``x``; the method's own control of that seed is the first."""
+
+    task: str
+    method: str
+    seed: int
+    x: stats.Floats
+    y: stats.Floats
+    holes: tuple[Hole, ...] = ()
+
+    def holes_in(self, low: float, high: float) -> list[Hole]:
+        """Gaps that a statement about ``low`` to ``high`` would bridge; of one level, those it lies in."""
+        inner = [(h.low * (1 + TOLERANCE), h.high / (1 + TOLERANCE)) for h in self.holes]
+        return [h for h, (start, end) in zip(self.holes, inner, strict=True) if start < high and low < end]
+
+    @property
+    def planned_end(self) -> float:
+        """Where the curve was to end: what failed or is missing beyond the last point would lie there."""
+        return max([float(self.x[-1]), *(h.place for h in self.holes if np.isfinite(h.place))])
+
+    def at(self, level: float) -> float:
+        """The value at ``level``: measured where a point lies within 1 %, else between points; never beyond."""
+        nearest = int(np.abs(np.log(self.x / level)).argmin())
+        if abs(self.x[nearest] / level - 1) < SAME:
+            return float(self.y[nearest])
+        return float(stats.interpolate(self.x, self.y, [level])[0])
+
+    def mean(self, low: float, high: float) -> float:
+        """Mean over the logarithm of ``x`` from ``low`` to ``high``, inside what was measured."""
+        return stats.area_under_log_curve(self.x, self.y, low=low, high=high)
+
+
+def own_controls(observations: Observations, metric: str) -> pd.Series:
+    """For every pruned run the value of its own control, that of its ``control_key``; missing without one."""
+    values = observations.control.set_index("control_key")[metric]
+    return observations.pruned["control_key"].map(values).astype(float)
+
+
+@functools.lru_cache(maxsize=32)
+def curves(observations: Observations, axis: str, metric: str) -> tuple[Curve, ...]:
+    """One curve per task, method and seed; incomplete points are left out."""
+    return tuple(_curves(observations, axis, metric))
+
+
+def _curves(observations: Observations, axis: str, metric: str) -> Iterator[Curve]:
+    starts = own_controls(observations, metric).to_numpy()
+    xs, ys = (observations.pruned[column].to_numpy(dtype=float, na_value=math.nan) for column in (axis, metric))
+    known = np.isfinite(xs) & np.isfinite(ys)
+    rows: dict[Any, Any] = observations.pruned.groupby(["task", "method", "seed"]).indices
+    gaps = _places_of_gaps(observations, axis)
+    for (task, method, seed), places in sorted(rows.items()):
+        places = places[known[places]]
+        if not len(places):
+            continue
+        x, y = xs[places], ys[places]
+        start = starts[places[np.argmin(x)]]  # of the least pruned run, where the runs of a curve have several
+        if math.isfinite(start):
+            x, y = np.r_[1.0, x], np.r_[start, y]
+        order = np.argsort(x, kind="stable")
+        x, y = x[order], y[order]
+        holes = tuple(_hole(x, *gap) for gap in gaps[task, method, seed])
+        yield Curve(task, method, seed, x, y, holes)
+
+
+def _places_of_gaps(
+    observations: Observations, axis: str
+) -> dict[tuple[str, str, int], list[tuple[float, str, str]]]:
+    """Where on ``axis`` each absent run would lie: where its cell lies for other seeds, else for other methods.
+
+    On the axis of compression it is the compression asked for where nothing of the kind was measured.
+    """
+    found: dict[tuple[str, str, int], list[tuple[float, str, str]]] = defaultdict(list)
+    if observations.gaps.empty:
+        return found
+    cells = observations.pruned.groupby(["task", "method", "amount"])[axis].mean()
+    amounts = observations.pruned.groupby(["task", "amount"])[axis].mean()
+    columns = ("task", "method", "amount", "seed", "compression_target", "kind")
+    for task, method, amount, seed, target, kind in zip(*(observations.gaps[c] for c in columns), strict=True):
+        place = cells.get((task, method, amount), math.nan)
+        if axis == "compression" and not math.isfinite(place):
+            place = target
+        if not math.isfinite(place):
+            place = amounts.get((task, amount), math.nan)
+        found[task, method, seed].append((float(place), kind, amount))
+    return found
+
+
+def _hole(x: stats.Floats, place: float, kind: str, amount: str) -> Hole:
+    """What an absent run at ``place`` leaves unknown; everything, where nobody knows where it would lie."""
+    if not math.isfinite(place):
+        return Hole(0.0, math.inf, math.nan, kind, amount)
+    below, above = x[x < place * (1 - SAME)], x[x > place * (1 + SAME)]
+    low = float(below.max()) if len(below) else 0.0
+    high = float(above.min()) if len(above) else math.inf
+    return Hole(low, high, place, kind, amount)
+
+
+def default_levels(observations: Observations, axis: str) -> list[float]:
+    """Compressions that were asked for; powers of two inside the measured range for speedups.
+
+    Where no amount is a compression, powers of two serve for size too.
+    """
+    targets = observations.pruned["compression_target"].dropna().unique()
+    if axis == "compression" and len(targets):
+        return sorted(float(t) for t in targets)
+    highest = observations.pruned[axis].max()
+    return [2.0**k for k in range(1, 12) if math.isfinite(highest) and 2.0**k <= highest * (1 + SAME)]
+
+
+@functools.lru_cache(maxsize=16)
+def at_equal(
+    observations: Observations, axis: str, *, metric: str = "top1", levels: tuple[float, ...] = ()
+) -> pd.DataFrame:
+    """Every method's value at the same level of ``axis``: columns task, level, method, seed, value.
+
+    Values between measured points are interpolated on the seed's own curve (linear in the logarithm of the
+    axis); none is given outside the measured range, nor across a run that failed or is missing. ``levels``
+    default to :func:`default_levels`.
+    """
+    chosen: Sequence[float] = levels or default_levels(observations, axis)
+    rows = [
+        (curve.task, level, curve.method, curve.seed, curve.at(level))
+        for curve in curves(observations, axis, metric)
+        for level in chosen
+        if not curve.holes_in(level, level)
+    ]
+    table = pd.DataFrame(rows, columns=["task", "level", "method", "seed", "value"])
+    return table.dropna(subset=["value"]).reset_index(drop=True)

@@ -55,6 +55,7 @@ def make_observations(
     return Observations(
         pruned=pd.DataFrame(pruned),
         control=reference,
+        gaps=pd.DataFrame(),
         tasks=tuple(specs),
         methods=tuple(names),
         chance=frozenset(),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -12,47 +11,43 @@ import numpy as np
 from shrinkbench.report.pitfalls.finding import Panel, Pitfall, and_more, mean, points
 from shrinkbench.report.pitfalls.noise import Pair, clear_signs
 from shrinkbench.report.statistics import tests as stats
-from shrinkbench.report.statistics.compare import groups, records
-from shrinkbench.report.statistics.curves import at_equal, curves
+from shrinkbench.report.statistics.blocks import Block, common_block
+from shrinkbench.report.statistics.compare import groups
+from shrinkbench.report.statistics.curves import Curve, at_equal, curves, default_levels
 from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.spec import DataSpec, ModelSpec, Objective
 
-_Points = tuple[stats.Floats, stats.Floats]
 
-
-def paired_areas(
-    observations: Observations, axis: str, metric: str = "top1"
-) -> dict[str, dict[Pair, list[float]]]:
+def paired_areas(observations: Observations, axis: str) -> dict[str, dict[Pair, list[float]]]:
     """Difference in mean accuracy over the range of ``axis`` that two methods share, by seed.
 
-    Keys are the task, then the pair in the order of methods.
+    Keys are the task, then the pair in the order of methods; pairs without a common range are left out.
     """
-    by_method: dict[tuple[str, str], dict[int, _Points]] = defaultdict(dict)
-    for task, method, seed, x, y, _ in curves(observations, axis, metric):
-        by_method[task, method][seed] = (x, y)
-    known: dict[tuple[tuple[str, str, int], float, float], float] = {}
-
-    def area(curve: tuple[str, str, int], low: float, high: float, points_of_it: _Points) -> float:
-        key = (curve, low, high)  # most pairs of a task share one range
-        if key not in known:
-            known[key] = stats.area_under_log_curve(*points_of_it, low=low, high=high, tolerance=0.02)
-        return known[key]
-
     differences: dict[str, dict[Pair, list[float]]] = defaultdict(dict)
-    for task, (first, second) in itertools.product(
-        observations.tasks, itertools.combinations(observations.methods, 2)
-    ):
-        a, b = by_method.get((task, first), {}), by_method.get((task, second), {})
-        seeds = sorted(a.keys() & b.keys())
-        if not seeds:
-            continue
-        low = max(c[s][0][0] for c in (a, b) for s in seeds)
-        high = min(max(c[s][0][-1] for s in seeds) for c in (a, b))
-        areas = [[area((task, m, s), low, high, c[s]) for s in seeds] for m, c in ((first, a), (second, b))]
-        gaps = [one - other for one, other in zip(*areas, strict=True) if math.isfinite(one - other)]
-        if gaps:
-            differences[task][first, second] = gaps
+    for task, by_method in _curves_by_method(observations, axis).items():
+        for pair in itertools.combinations(by_method, 2):
+            first, second = (by_method[method] for method in pair)
+            if {curve.seed for curve in first}.isdisjoint(curve.seed for curve in second):
+                continue
+            block = common_block([*first, *second])
+            if block.low < block.high:
+                differences[task] |= _gaps_of(block)
     return differences
+
+
+def _curves_by_method(observations: Observations, axis: str) -> dict[str, dict[str, list[Curve]]]:
+    """Curves by task and method, in the order of methods."""
+    place = {method: n for n, method in enumerate(observations.methods)}
+    found: dict[str, dict[str, list[Curve]]] = defaultdict(lambda: defaultdict(list))
+    for curve in sorted(curves(observations, axis, "top1"), key=lambda c: (c.task, place[c.method], c.seed)):
+        found[curve.task][curve.method].append(curve)
+    return found
+
+
+def _gaps_of(block: Block) -> dict[Pair, list[float]]:
+    """Differences of every pair of a block's methods, one per seed."""
+    rows = zip(block.methods, block.values, strict=True) if block.units else ()
+    return {(a, b): (x - y).tolist() for (a, x), (b, y) in itertools.combinations(rows, 2)}
 
 
 def _tells_more(observations: Observations, *methods: str) -> bool:
@@ -122,19 +117,13 @@ def order_varies_with_amount(observations: Observations) -> Iterator[Pitfall]:
 
 
 def _gaps_by_level(observations: Observations) -> dict[tuple[str, float], dict[Pair, list[float]]]:
-    """Differences of every pair of methods at every task and compression, one per seed that both have."""
-    families: dict[tuple[str, float], dict[Pair, list[float]]] = {}
-    for (task, level), part in groups(at_equal(observations, "compression"), "task", "level"):
-        by_method: dict[str, dict[int, float]] = defaultdict(dict)
-        for row in records(part):
-            by_method[row.method][row.seed] = row.value
-        methods = [m for m in observations.methods if m in by_method]
-        family = families[task, float(level)] = {}
-        for first, second in itertools.combinations(methods, 2):
-            a, b = by_method[first], by_method[second]
-            if seeds := sorted(a.keys() & b.keys()):
-                family[first, second] = [a[seed] - b[seed] for seed in seeds]
-    return families
+    """Differences of every pair of methods at every task and compression, one per seed."""
+    found = {}
+    for task, by_method in _curves_by_method(observations, "compression").items():
+        members = [curve for curves_of_it in by_method.values() for curve in curves_of_it]
+        for level in default_levels(observations, "compression"):
+            found[task, level] = _gaps_of(common_block(members, level=level))
+    return found
 
 
 Crossing = tuple[float, str, str, float, float, float, float]

@@ -15,7 +15,9 @@ from made_results import (
 
 from shrinkbench.report.pitfalls import find_pitfalls
 from shrinkbench.report.pitfalls.noise import clear_signs
+from shrinkbench.report.pitfalls.practice import training_is_equal
 from shrinkbench.report.statistics.observations import observe
+from shrinkbench.results.record import Cost, Spent
 from shrinkbench.spec import EarlyStopping, FinetuningSpec
 
 ONE_PAIR = [("cifar10", "resnet20")]
@@ -241,3 +243,81 @@ def test_the_best_of_epochs_is_told_by_task():
     both = results + [on_a_subset(r) for r in results]
     (pitfall,) = (p for p in found(both) if p.kind == "best-of-epochs")
     assert "100 training images" in pitfall.where
+
+
+def told(results):
+    return training_is_equal(results, observe(results))
+
+
+def with_cost(result, adds):
+    spent = Spent(epochs=5, images=100, multiply_adds=adds)
+    nothing = Spent(epochs=0, images=0, multiply_adds=0)
+    return result.model_copy(update={"cost": Cost(pretraining=nothing, pruning=nothing, retraining=spent)})
+
+
+def test_training_that_is_equal_is_told_with_what_was_looked_at():
+    results = make_results(methods=TWO, pairs=ONE_PAIR)
+    assert told(results) == (
+        True,
+        "Within every task, methods were trained by one recipe; epochs were equal, up to 10 %.",
+    )
+    adds = {"global_magnitude": 150.0, "layerwise_magnitude": 100.0}
+    equal, sentence = told([with_cost(r, adds[r.spec.method.name]) for r in results])
+    assert equal
+    assert "multiply-adds of training differed by up to 1.5 times" in sentence
+    longer = FINETUNE.model_copy(update={"name": "long", "epochs": 60})
+    both = told(results + make_results(methods=TWO, pairs=ONE_PAIR, recipe=longer))
+    assert both[0]
+    assert "the same recipes" in both[1]
+
+
+def test_training_that_is_not_equal_is_told_as_the_pitfall_tells_it():
+    for change in ({"optimizer": "sgd"}, {"learning_rate": 1e-3}, {"batch_size": 32}, {"augment": False}):
+        other = FINETUNE.model_copy(update=change)
+        results = make_results(methods=TWO[:1], pairs=ONE_PAIR)
+        results += make_results(methods=TWO[1:], pairs=ONE_PAIR, recipe=other)
+        equal, sentence = told(results)
+        (pitfall,) = (p for p in found(results) if p.kind == "unequal-training")
+        assert not equal
+        assert pitfall.finding.rstrip(".") in sentence
+
+
+def test_epochs_that_differ_at_equal_computation_are_equal_training():
+    results = [
+        with_cost(r, 100.0).model_copy(update={"epochs_run": 10})
+        for r in make_results(methods=TWO, pairs=ONE_PAIR)
+    ]
+    longer = Spent(epochs=20, images=100, multiply_adds=100.0)
+    results = [
+        r.model_copy(update={"cost": r.cost.model_copy(update={"retraining": longer})})
+        if r.spec.method.name == TWO[0]
+        else r
+        for r in results
+    ]
+    equal, sentence = told(results)
+    assert equal
+    assert "epochs differed by up to 4 times" in sentence
+
+
+def test_early_stopping_may_double_what_is_spent_and_is_told():
+    recipe = FINETUNE.model_copy(update={"early_stopping": EarlyStopping(patience=3)})
+    results = [
+        r.model_copy(update={"epochs_run": 8}) if r.spec.method.name == TWO[0] else r
+        for r in make_results(methods=TWO, pairs=ONE_PAIR, recipe=recipe)
+    ]
+    equal, sentence = told(results)
+    assert equal
+    assert "epochs differed by up to 1.6 times" in sentence
+
+
+def test_methods_that_have_more_conditions_than_others_share_some_with_them():
+    """A variant of one method, and tasks that not every method has, are no unequal condition."""
+    results = make_results(methods=TWO, pairs=ONE_PAIR)
+    more = [
+        make_result(r.spec.model_copy(update={"prune_classifier": True}))
+        for r in results
+        if r.spec.method.name == TWO[0] and not r.spec.is_control
+    ]
+    assert "unequal-conditions" not in kinds(results + more)
+    wider = make_results(methods=TWO[:1], pairs=ONE_PAIR, seeds=(3, 4))
+    assert "unequal-conditions" not in kinds(results + wider)

@@ -69,15 +69,14 @@ def training_is_equal(results: Sequence[RunResult], observations: Observations) 
             f"Not all comparisons are at equal training ({found[0].where}): "
             f"{found[0].finding.rstrip('.')}{and_more(len(found), 'case')}."
         )
-    cells = [cell for _, cell in groups(observations.pruned, "task", "amount") if cell["method"].nunique() > 1]
+    cells = [cell for _, cell in _lengths(observations.pruned) if cell["method"].nunique() > 1]
     if not cells:
         return True, "No two methods were run at one amount of pruning: there is no training to compare."
-    keys = {key for cell in cells for key in cell["key"]}
     epochs, computation = (
         max(_apart(cell, column) for cell in cells) for column in ("training_cost", "training_multiply_adds")
     )
-    facts = [_recipes_of([run for run in done if run.key in keys])]
-    unknown = sum(int(cell["training_cost"].isna().sum()) for cell in cells)
+    facts = [_recipes_of([run for run in done if not run.spec.is_control])]
+    unknown = int(observations.pruned["training_cost"].isna().sum())
     if unknown:
         facts.append(f"{unknown} runs do not record their epochs")
     if epochs <= LONGER:
@@ -108,32 +107,32 @@ def _differences_in_training(results: Sequence[RunResult], observations: Observa
         named |= set(pitfall.runs)
         yield pitfall
     recipes = {r.key: r.spec.recipe for r in results}
-    for task, rows in groups(observations.pruned, "task", only=_OF_TRAINING):
+    columns = ("amount", "method", "method_alone", "key", *_MEASURES)
+    for _, rows in groups(observations.pruned, "task", only=columns):
         if not named.intersection(rows["key"]):
-            yield from _unequal_epochs(rows, str(task), recipes)
+            yield from _unequal_epochs(rows, recipes)
 
 
-_OF_TRAINING = (
-    "amount",
-    "method",
-    "method_alone",
-    "key",
-    "training_cost",
-    "epochs_allowed",
-    "training_multiply_adds",
-)
+_MEASURES = ["training_cost", "epochs_allowed", "training_multiply_adds"]
 
 
-def _unequal_epochs(rows: pd.DataFrame, task: str, recipes: Mapping[str, Recipe]) -> Iterator[Pitfall]:
-    """What was spent or allowed differs by more than 10 %: early stopping may double what is spent, no more.
+def _lengths(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """By task and amount: the mean of every measure of training, for each method under each of its recipes."""
+    means = rows.groupby(["task", "amount", "method_alone", "method"])[_MEASURES].mean().reset_index()
+    for (task, amount), cell in groups(means, "task", "amount"):
+        yield f"{task}, {amount}", cell
 
-    Where epochs differ and all multiply-adds do not, methods were trained at equal computation on purpose.
+
+def _unequal_epochs(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Iterator[Pitfall]:
+    """Of one task: what was spent or allowed differs by more than 10 %, what early stopping spent by twice.
+
+    Where epochs differ and multiply-adds do not, methods were trained at equal computation on purpose.
     """
-    for amount, cell in groups(rows, "amount"):
+    stopping = any(recipes[key].early_stopping for key in rows["key"])
+    for where, cell in _lengths(rows):
         known = cell["training_multiply_adds"].notna().all()
         if known and _apart(cell, "training_multiply_adds") <= LONGER:
             continue
-        stopping = any(recipes[key].early_stopping for key in cell["key"])
         for column, words, limit in (
             ("training_cost", "was trained", 2.0 if stopping else LONGER),
             ("epochs_allowed", "was allowed to train", LONGER),
@@ -145,13 +144,13 @@ def _unequal_epochs(rows: pd.DataFrame, task: str, recipes: Mapping[str, Recipe]
             yield Pitfall(
                 kind="unequal-training",
                 title="Methods had unequal training",
-                where=f"{task}, {amount}",
+                where=where,
                 finding=(
                     f"{most[1]} {words} {_ratio(most[0], least[0]):.1f} times as long as {least[1]} "
                     f"({most[0]:.3g} epochs against {least[0]:.3g}){rule}."
                 ),
                 advice="Compare at equal training, or say what each accuracy cost.",
-                runs=tuple(cell["key"]),
+                runs=tuple(rows.loc[rows["amount"] == cell["amount"].iloc[0], "key"]),
             )
             return
 
@@ -162,8 +161,7 @@ def _furthest(cell: pd.DataFrame, column: str) -> tuple[tuple[float, str], tuple
     A method that was trained in several ways is compared at the one nearest to another's.
     """
     levels: dict[str, list[float]] = defaultdict(list)
-    for (method, _), part in groups(cell, "method_alone", "method"):
-        value = float(part[column].mean())
+    for method, value in zip(cell["method_alone"], cell[column].to_numpy(dtype=float), strict=True):
         if math.isfinite(value):
             levels[method].append(value)
     furthest = ((1.0, ""), (1.0, ""))

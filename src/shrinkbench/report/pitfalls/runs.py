@@ -98,11 +98,10 @@ def _are_one(first: MethodSpec, second: MethodSpec) -> bool:
 def missed_targets(observations: Observations) -> Iterator[Pitfall]:
     """Networks that stayed larger than asked: they stand beside smaller ones, and look better for it."""
     rows = observations.pruned.dropna(subset=["compression_target"])
-    for (task, method), part in groups(rows, "task", "method"):
-        means = part.groupby(["amount", "compression_target"])["compression"].mean().reset_index()
-        missed = means[means["compression"] < (1 - MISSED) * means["compression_target"]]
-        if missed.empty:
-            continue
+    means = rows.groupby(["task", "method", "amount", "compression_target"])["compression"].mean().reset_index()
+    short = means[means["compression"] < (1 - MISSED) * means["compression_target"]]
+    for (task, method), missed in groups(short, "task", "method"):
+        part = rows[(rows["task"] == task) & (rows["method"] == method)]
         worst = min(records(missed), key=lambda row: row.compression / row.compression_target)
         yield Pitfall(
             kind="target-missed",

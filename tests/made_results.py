@@ -224,7 +224,7 @@ def make_result(
         python="3.11.9",
         platform="Linux-x86_64",
         processor="Made CPU",
-        versions={"torch": "2.13.0", "shrinkbench": "0.1.0", "torchvision": "0.28.0"},
+        versions={"torch": "2.13.0", "shrinkbench": "0.1.0", "torchvision": "0.28.0", "numpy": "2.3.0"},
         commit="0123456789abcdef0123456789abcdef01234567",
         command="shrinkbench sweep made",
     )

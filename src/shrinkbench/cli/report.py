@@ -111,24 +111,36 @@ def checklist(
         list[str] | None,
         typer.Option("--pair", metavar="DATASET:NETWORK", help="With --fix: a further pair to add."),
     ] = None,
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="With --fix: tell the runs and their expected time; train nothing.")
+    ] = False,
     workers: Annotated[int, typer.Option(help="With --fix: processes.")] = 1,
     device: Device = "auto",
     data: Data = None,
     plugins: Plugins = None,
 ) -> None:
-    """Decide every line of Appendix B and Section 6 of Blalock et al. (2020) from the stored results."""
+    """Judge every line of Appendix B and Section 6 of Blalock et al. (2020), and two of Liu et al. (2019)."""
     from shrinkbench.report import checklist as checklists
     from shrinkbench.results.store import existing_store
 
     store = existing_store(directory)
     if pairs and not fix:
         raise ShrinkbenchError("--pair names what --fix adds; give --fix as well, or leave --pair out")
+    if plan_only and not fix:
+        raise ShrinkbenchError("--plan tells what --fix would run; give --fix as well")
     if fix:
+        asked = [_pair(text) for text in pairs or ()]
+        if plan_only:
+            _print_plan(
+                directory, proposed=proposed or (), pairs=asked, data=data, plugins=plugins, as_json=as_json
+            )
+            return
+        sweeping = {"workers": workers, "device": device}
         _fix(
             directory,
             proposed=proposed or (),
-            pairs=[_pair(text) for text in pairs or ()],
-            sweep_options={"workers": workers, "device": device},
+            pairs=asked,
+            sweep_options=sweeping,
             data=data,
             plugins=plugins,
         )
@@ -193,6 +205,51 @@ def _fix(
         typer.echo(f"note: {note}", err=True)
 
 
+def _print_plan(
+    directory: Path,
+    *,
+    proposed: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+    data: list[str] | None,
+    plugins: list[Path] | None,
+    as_json: bool,
+) -> None:
+    """Tell which runs --fix would add at once, how long they take, and why; train nothing."""
+    from shrinkbench.cli.options import load_plugins, parse_data
+    from shrinkbench.report.gaps import plan_repair
+    from shrinkbench.report.repairing import expect, expected_as_json, say_expected
+    from shrinkbench.results.store import existing_store
+
+    store = existing_store(directory)
+    planned = store.read_plan()
+    load_plugins(plugins)
+    from shrinkbench.runner import Workspace, plan
+
+    workspace = Workspace(root=directory, data=parse_data(data))
+    results, problems = store.results()
+    _tell("skipped", problems)
+    repair = plan_repair(
+        planned,
+        results,
+        resolve=lambda experiment: plan(experiment, workspace).runs,
+        define=_definition,
+        proposed=proposed,
+        pairs=pairs,
+    )
+    groups = expect(repair.missing, results)
+    if as_json:
+        found = expected_as_json(groups) | {"reasons": repair.reasons, "notes": repair.notes}
+        typer.echo(json.dumps(found, indent=1))
+        return
+    typer.echo(f"{repair.runs} runs are missing" + (":" if repair.runs else "."))
+    for line in [*say_expected(groups), *(f"for {reason}" for reason in repair.reasons)]:
+        typer.echo(f"  {line}")
+    for note in repair.notes:
+        typer.echo(f"note: {note}")
+    if repair.runs:
+        typer.echo("Nothing was trained. Larger compressions may follow until accuracy collapses.")
+
+
 def _print_missing(missing: Repair) -> None:
     typer.echo(f"{missing.runs} runs are missing:", err=True)
     for reason in missing.reasons:
@@ -210,7 +267,12 @@ def _definition(name: str) -> Definition | None:
     return method.spec, method.amount
 
 
-_MARKS = {"satisfied": ("✓", "green"), "violated": ("✗", "red"), "undecidable": ("?", "yellow")}
+_MARKS = {
+    "satisfied": ("✓", "green"),
+    "violated": ("✗", "red"),
+    "undecidable": ("?", "yellow"),
+    "inapplicable": ("–", "white"),
+}
 
 
 def _print_lines(lines: Sequence[Line]) -> None:

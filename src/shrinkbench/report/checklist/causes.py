@@ -66,7 +66,8 @@ def find_clauses(
     """
     table = _Grid(dict.fromkeys([*grid, *lacking]))
     missing = table.table(lacking)
-    clauses, open_points = [], missing.copy()
+    clauses: list[Clause] = []
+    open_points = missing.copy()
     while open_points.any() and (limit is None or len(clauses) < limit):
         box = _largest_box(table.present, missing, open_points)
         clauses.append(table.clause(box))
@@ -92,7 +93,7 @@ def _largest_box(present: np.ndarray, missing: np.ndarray, open_points: np.ndarr
     return best
 
 
-def say(lacking: Collection[Point], grid: Iterable[Point], *, limit: int = 6) -> str:
+def say(lacking: Collection[Point], grid: Iterable[Point], *, limit: int | None = 6) -> str:
     """Where the points ``lacking`` from ``grid`` lie, in words; nothing where none is.
 
     >>> grid = [("digits", m, a, s) for m in ("A", "B") for a in ("2x", "4x") for s in (0, 1, 2)]
@@ -117,9 +118,7 @@ def _is_whole(grid: Sequence[Point]) -> bool:
 
 def _say_clause(clause: Clause, values: Sequence[Sequence[_Value]], *, whole: bool) -> str:
     tasks, methods, amounts, seeds = clause.axes
-    if tasks is None and methods is None and amounts is None:
-        if seeds is None:
-            return "everything"
+    if tasks is methods is amounts is None and seeds is not None and len(values[1]) > 1:
         if whole:
             return f"{len(seeds)} of {len(values[3])} seeds ({joined(seeds)}) everywhere"
         return f"{_seeds(seeds)} everywhere"

@@ -13,8 +13,8 @@ from shrinkbench.results.labels import how_trained, recipe_labels
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import TaskSpec
 
-CORE = ("shrinkbench", "torch", "torchvision", "numpy")
-"""Libraries that are named even where nobody recorded their version."""
+CORE = ("shrinkbench", "torch", "torchvision", "numpy", "Python", "commit", "device", "processor", "threads")
+"""What is named even where nobody recorded it."""
 
 
 @dataclass(frozen=True)
@@ -96,10 +96,10 @@ def find_unlike_treatment(evidence: Evidence) -> list[Difference]:
     for (task, _, _), runs in evidence.cells.items():
         for run in runs:
             groups[task, how_trained(run.spec)].append(run)
-    for (task, trained), runs in groups.items():
-        for name, settings in _treatments(runs).items():
+    for (task, trained), members in groups.items():
+        for name, settings in _treatments(members).items():
             by_method: dict[str, set[str]] = defaultdict(set)
-            for run, setting in zip(runs, settings, strict=True):
+            for run, setting in zip(members, settings, strict=True):
                 by_method[run.spec.method.name].add(setting)
             if len(set(map(frozenset, by_method.values()))) > 1:
                 users: dict[str, list[str]] = defaultdict(list)
@@ -107,7 +107,7 @@ def find_unlike_treatment(evidence: Evidence) -> list[Difference]:
                     users[" and ".join(sorted(used))].append(method)
                 told = ", ".join(f"{setting} for {joined(who)}" for setting, who in users.items())
                 fewest = min(users.values(), key=len)
-                keys = tuple(r.key for r in runs if r.spec.method.name in fewest)
+                keys = tuple(r.key for r in members if r.spec.method.name in fewest)
                 found.append(Difference(f"{name} of networks {_adverb(trained)} on {task}: {told}.", keys))
     return found
 
@@ -146,23 +146,22 @@ class Apart:
 
 def find_apart(evidence: Evidence) -> list[Apart]:
     """Pairs of tasks of one dataset and network that each have points which the other lacks."""
-    points: dict[str, set[Point]] = defaultdict(set)
+    points: dict[str, dict[Point, None]] = defaultdict(dict)
     for point in evidence.grid:
-        points[point[0] or ""].add((None, *point[1:]))
+        points[point[0] or ""][None, point[1], point[2], point[3]] = None
     found = []
     for pair in combinations(evidence.tasks, 2):
         first, second = sorted(pair, key=lambda task: -len(points[task]))
         one, other = evidence.tasks[first], evidence.tasks[second]
         named_alike = (one.data.name, one.model.name) == (other.data.name, other.model.name)
-        if not named_alike or points[second] <= points[first]:
+        if not named_alike or points[second].keys() <= points[first].keys():
             continue
         differing = list(_differing(one, other))
         if differing:
-            alone = points[second] - points[first]
+            alone = [point for point in points[second] if point not in points[first]]
             where = say(alone, points[first] | points[second], limit=3)
-            sentence = (
-                f"Run apart from all others on {first}: {where}, with {'; '.join(t for t, _ in differing)}."
-            )
+            causes = "; ".join(text for text, _ in differing)
+            sentence = f"Run with {causes}, so on another task than the others: {where}."
             cells = ((p[1], p[2]) for p in alone)
             keys = {r.key for m, a in cells for r in evidence.cells.get((second, m or "", a or ""), ())}
             of_data = any(is_data for _, is_data in differing)

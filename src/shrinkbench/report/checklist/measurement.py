@@ -78,8 +78,8 @@ def seeds(evidence: Evidence) -> Judgement:
     facts, runs = [], []
     few = [task for task, common in usual.items() if len(common) < FEWEST_SEEDS]
     if few:
-        counts = sorted({len(usual[task]) for task in few})
-        facts.append(f"Fewer than {FEWEST_SEEDS} seeds ({joined(counts)}) on {listing(few)}.")
+        numbers = sorted({len(usual[task]) for task in few})
+        facts.append(f"Fewer than {FEWEST_SEEDS} seeds ({joined(numbers)}) on {listing(few)}.")
     other = {
         cell: tuple(sorted({r.spec.seed for r in members}))
         for cell, members in evidence.cells.items()
@@ -145,7 +145,7 @@ def _say_other_seeds(
 
 def _copies(evidence: Evidence) -> list[RunResult]:
     """Runs whose every measured number is that of a run of the same cell with an earlier seed."""
-    found = []
+    found: list[RunResult] = []
     for runs in evidence.cells.values():
         first: list[RunResult] = []
         for run in sorted(runs, key=lambda r: r.spec.seed):

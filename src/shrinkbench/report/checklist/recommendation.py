@@ -148,6 +148,7 @@ def same_code(evidence: Evidence) -> Judgement:
     unlike = find_unlike_treatment(evidence)
     apart = [a for a in find_apart(evidence) if a.of_data]
     differing = [*conditions.differing, *unlike]
+    faulty = [*(d.runs for d in differing), *(a.runs for a in apart)]
     unknown = listing(list(conditions.unrecorded))
     unrecorded = [f"Not recorded by every run, so unknown: {unknown}."] if unknown else []
     if differing or apart:
@@ -160,7 +161,7 @@ def same_code(evidence: Evidence) -> Judgement:
             *(a.sentence for a in apart),
             *unrecorded,
             needed="Run the smaller part again as the larger was run.",
-            runs=tuple(dict.fromkeys(key for d in (*differing, *apart) for key in d.runs)),
+            runs=tuple(dict.fromkeys(key for runs in faulty for key in runs)),
         )
     return satisfied(
         f"All runs of a task have the same {joined(conditions.shared)} (as their provenance records).",

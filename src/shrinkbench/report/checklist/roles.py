@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from shrinkbench.spec import Amount, ChannelFraction, Compression, FractionPerLayer, MethodSpec
+from shrinkbench.spec import Amount, ChannelFraction, Compression, FractionPerLayer, MethodSpec, StructureSpec
 
 
 def is_random(method: MethodSpec) -> bool:
@@ -51,8 +51,8 @@ def is_control(method: MethodSpec) -> bool:
 
 
 def is_structured(method: MethodSpec) -> bool:
-    """Whether more than single weights are removed together, so that a smaller dense network is left."""
-    return method.structure.unit != "weight"
+    """Whether more than single weights are removed together; not so where nobody said what a unit is."""
+    return method.structure.unit not in ("weight", StructureSpec.model_fields["unit"].default)
 
 
 def is_automatic(method: MethodSpec, amount: Amount | None = None) -> bool:

@@ -1,5 +1,6 @@
 """What was not asked for as a compression is shown by what was asked and lies where it was achieved."""
 
+import numpy as np
 import pytest
 from made_results import METHODS, make_result, make_results, make_spec, method, write_store
 
@@ -8,15 +9,10 @@ from shrinkbench.report.layer_figures import weight_figure
 from shrinkbench.report.leaderboard import write_leaderboard
 from shrinkbench.report.page.payload import build_payload
 from shrinkbench.report.pitfalls.orders import wide_seed_spread
-from shrinkbench.report.result_tables import all_tables, latency_table, pairwise_table, result_tables
-from shrinkbench.report.statistics.compare import (
-    at_equal,
-    at_equal_training,
-    curve_areas,
-    curves,
-    default_levels,
-    pairwise,
-)
+from shrinkbench.report.result_tables import all_tables, latency_table, result_tables
+from shrinkbench.report.statistics.claims import judge
+from shrinkbench.report.statistics.compare import at_equal_training, pairwise
+from shrinkbench.report.statistics.curves import at_equal, curves, default_levels
 from shrinkbench.report.statistics.fairness import common_set_ups
 from shrinkbench.report.statistics.observations import observe
 from shrinkbench.spec import ChannelFraction, Compression, FractionPerLayer, PublishedWidths
@@ -85,10 +81,14 @@ def test_where_no_compression_was_asked_for_levels_are_powers_of_two():
         assert {len(row) for row in table.rows} <= {len(table.columns)}
 
 
-def test_pairs_are_of_compressions_that_were_asked_for(observations):
-    assert pairwise(observations).empty
-    tables = {table.group: table for table in all_tables(observations)}
-    assert tables["Pairs of methods"].caption.endswith("Amounts that are no compressions make no pairs.")
+def test_pairs_are_compared_where_they_are_not_where_they_were_to_be(observations):
+    """Each amount is of one method; what they share is the range of compressions that they came to."""
+    ends = {(r.first, r.second): r.end for r in pairwise(observations).itertuples()}
+    shortest = observations.pruned.groupby(["method", "seed"])["compression"].max().groupby("method").min()
+    assert ends
+    for (first, second), end in ends.items():
+        assert end == pytest.approx(min(shortest[first], shortest[second]), rel=0.3)
+        assert end <= min(shortest[first], shortest[second]) * (1 + 1e-9)
 
 
 def test_the_page_has_amounts_for_targets(results, observations):
@@ -150,22 +150,26 @@ def test_who_falls_short_of_a_compression_is_not_compared_at_it(results):
     cells = {row[0].text: row[column] for row in table.rows}
     assert cells["masks of its own"].text == "99.00 ± 0.00 (2.5×)"
     assert [name for name, cell in cells.items() if cell.best] == ["global_magnitude"]
-    pairs = pairwise(observations)
-    assert set(zip(pairs["first"], pairs["second"], strict=True)) == {("global_magnitude", "random")}
-    assert "3 runs that fell short" in pairwise_table(observations).caption
+    (task,) = judge(observations).tasks
+    at_4 = next(level for level in task.levels if level.level == 4)
+    assert [(o.method, o.why) for o in at_4.block.left_out if o.method == "masks of its own"] == [
+        ("masks of its own", "ends at 2.5×")
+    ]
+    pairs = pairwise(observations).set_index(["first", "second"])["end"]
+    assert pairs["global_magnitude", "masks of its own"] == pytest.approx(2.5)
     assert not (at_equal_training(observations)["method"] == "masks of its own").any()
 
 
 def test_no_seed_is_lost_where_an_amount_comes_to_another_compression_by_seed(results):
     """Seeds of slimming end at other compressions: all of them count, up to where the shortest ends."""
     moved = [
-        r.model_copy(update={"size": r.size.model_copy(update={"compression": 2.5 + r.spec.seed / 5})})
+        r.model_copy(update={"size": r.size.model_copy(update={"compression": 2.8 + r.spec.seed / 10})})
         if r.spec.amount == SIXTY
         else r
         for r in results
     ]
-    assert curve_areas(observe(moved)).groupby("method")["seed"].nunique().to_dict() == {
-        "global_magnitude": 3,
-        "network_slimming": 3,
-        "random": 3,
-    }
+    (task,) = judge(observe(moved)).tasks
+    assert task.block.methods == ("global_magnitude", "network_slimming", "random")
+    assert task.block.units == ("0", "1", "2")
+    assert task.block.high == pytest.approx(2.8)
+    assert np.isfinite(task.block.values).all()

@@ -10,7 +10,8 @@ from shrinkbench.report.figures import tradeoff_figure
 from shrinkbench.report.leaderboard import write_leaderboard
 from shrinkbench.report.page.payload import build_payload
 from shrinkbench.report.result_tables import result_tables, summary_table
-from shrinkbench.report.statistics.compare import at_equal, curve_areas, curve_summaries, curves, references
+from shrinkbench.report.statistics.compare import curve_summaries, references
+from shrinkbench.report.statistics.curves import at_equal, curves
 from shrinkbench.report.statistics.observations import aggregate, observe
 from shrinkbench.spec import FinetuningSpec
 
@@ -72,7 +73,7 @@ def test_within_one_point_is_of_the_own_control(observations):
 def test_curves_and_areas_start_at_the_own_control(observations):
     for curve in curves(observations, "compression", "top1"):
         assert (curve.x[0], curve.y[0]) == (1, pytest.approx({"snip": 0.167}.get(curve.method, 0.833)))
-    areas = curve_areas(observations).groupby("method")["area"].mean()
+    areas = curve_summaries(observations).set_index("method")["area"]
     for method, y in (("global_magnitude", (0.833, 0.826, 0.759)), ("snip", (0.167, 0.160, 0.093))):
         by_hand = (y[0] + 2 * y[1] + y[2]) / 4  # trapezoids over log 1, log 2, log 4
         assert areas[method] == pytest.approx(by_hand, abs=1e-4)

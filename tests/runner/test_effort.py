@@ -7,7 +7,8 @@ import math
 import pytest
 
 from shrinkbench.report.page.html import write_report
-from shrinkbench.report.statistics.compare import at_equal, at_equal_training
+from shrinkbench.report.statistics.compare import at_equal_training
+from shrinkbench.report.statistics.curves import at_equal
 from shrinkbench.report.statistics.fairness import common_set_ups, set_up_table
 from shrinkbench.report.statistics.observations import observe
 from shrinkbench.results.frame import to_frame

@@ -60,7 +60,9 @@ def common_block(curves: Sequence[Curve], *, level: float | None = None) -> Bloc
     chosen: dict[str, list[Curve]] = {}
     for method, found in by_method.items():
         absent = [seed for seed in seeds if seed not in found]
-        if absent:
+        if not seeds:
+            left_out.append(LeftOut(method, "shares no seed with more than half of the methods"))
+        elif absent:
             left_out.append(LeftOut(method, f"no finished run of seed {', '.join(map(str, absent))}"))
         else:
             chosen[method] = [found[seed] for seed in seeds]

@@ -211,12 +211,12 @@ def _with_fields(named: Mapping[str, Sequence[ItemT]]) -> dict[ItemT, str]:
             if len({repr(getattr(item, field)) for item in members}) > 1
         ]
         for item in members:
-            text = ", ".join(f"{field} {_text(getattr(item, field))}" for field in fields)
+            text = ", ".join(f"{field} {value_text(getattr(item, field))}" for field in fields)
             labels[item] = f"{name} ({text})" if text else name
     return labels
 
 
-def _text(value: object) -> str:
+def value_text(value: object) -> str:
     """A number with as few digits as tell it, anything else as it prints."""
     short = f"{value:g}" if isinstance(value, float) else str(value)
     return short if not isinstance(value, float) or float(short) == value else repr(value)

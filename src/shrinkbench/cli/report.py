@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from shrinkbench.cli.options import AsJson, CorpusDir, Data, Device, Plugins, Source
-from shrinkbench.cli.tables import tell_doubts
+from shrinkbench.cli.tables import tell_doubts, tell_problems
 from shrinkbench.errors import ShrinkbenchError
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ def _print_plan(
 
     workspace = Workspace(root=directory, data=parse_data(data))
     results, problems = store.results()
-    _tell("skipped", problems)
+    tell_problems("skipped", problems)
     repair = plan_repair(
         planned,
         results,

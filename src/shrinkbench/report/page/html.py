@@ -36,6 +36,7 @@ from shrinkbench.report.page.published import (
 )
 from shrinkbench.report.pareto import drawn_costs, front_tables, write_fronts
 from shrinkbench.report.pitfalls import find_pitfalls
+from shrinkbench.report.pitfalls.practice import training_is_equal
 from shrinkbench.report.result_tables import FOLDED, all_tables, latency_table
 from shrinkbench.report.scratch import scratch_tables
 from shrinkbench.report.short_labels import labels_table, short_labels
@@ -110,6 +111,7 @@ def write_report(
             **_judgement(results, split.compared, evidence),
             "not_compared": split.sentence,
             **_verdict(verdict, evidence.observations),
+            "training": training_is_equal(split.compared, evidence.observations)[1],
             "tables_by_group": _group_tables(tables),
             "origin": trace_origin(results, plan),
             "citations": citations,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from shrinkbench import plotting
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.report.diagram import critical_difference_figure
+from shrinkbench.report.diagram import mean_ranks_figure
 from shrinkbench.report.figures import efficiency_figure, tradeoff_figure
 from shrinkbench.report.layer_figures import weight_figure
 from shrinkbench.report.page.citations import bibtex, cite, parse_bibtex
@@ -135,7 +135,7 @@ def lies_on_its_page(figure):
 def test_a_ranking_lies_on_its_page(methods, name):
     scores = np.random.default_rng(0).normal(size=(9, methods)) + np.arange(methods) / 2
     names = [f"{name}{index}" for index in range(methods)]
-    assert lies_on_its_page(critical_difference_figure(names, rank_methods(scores)))
+    assert lies_on_its_page(mean_ranks_figure(names, rank_methods(scores)))
 
 
 @pytest.mark.parametrize("datasets", [("cifar10",), ("cifar10", "cifar100", "imagenet", "digits")])

@@ -22,7 +22,7 @@ from shrinkbench.plotting import FORMATS
 from shrinkbench.report import checklist as checklists
 from shrinkbench.report.beside import Drawing, drawing_beside
 from shrinkbench.report.compared import split_by_metric
-from shrinkbench.report.diagram import RANKING, critical_difference_svg, write_ranking
+from shrinkbench.report.diagram import RANKING, mean_ranks_svg, write_ranking
 from shrinkbench.report.figures import ACCURACIES, FIGURES, figure_name, write_tradeoffs
 from shrinkbench.report.page.citations import bibtex, cite
 from shrinkbench.report.page.origin import trace_origin
@@ -246,7 +246,7 @@ def _verdict(verdict: Verdict, observations: Observations) -> dict[str, Any]:
     return {
         "verdict": verdict,
         "bases": bases,
-        "ranking_svg": critical_difference_svg(verdict.ranked, verdict.ranking) if drawn else "",
+        "ranking_svg": mean_ranks_svg(verdict.ranked, verdict.ranking) if drawn else "",
         "ranked_over": "tasks" if len(observations.tasks) > 1 else "seeds",
     }
 

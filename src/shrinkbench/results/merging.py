@@ -84,5 +84,5 @@ def _unite_plans(bundles: Sequence[Bundle]) -> Iterator[tuple[ExperimentSpec, li
             runs = [run.spec for run in bundle.plan.runs if run.experiment == experiment.name]
             identity = digest(experiment)
             if seen.setdefault(experiment.name, identity) != identity:
-                experiment = experiment.model_copy(update={"name": f"{experiment.name}-{identity[:6]}"})
+                experiment = experiment.model_copy(update={"name": f"{experiment.name[:90]}-{identity[:6]}"})
             yield experiment, runs

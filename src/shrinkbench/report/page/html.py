@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -107,7 +108,8 @@ def write_report(
             **_judgement(results, split.compared, evidence),
             "not_compared": split.sentence,
             **_verdict(verdict, evidence.observations),
-            "tables_by_group": _group_tables(tables),
+            "tables_by_group": _group_tables(tables, evidence.observations.tasks),
+            "open_rows": OPEN_ROWS,
             "origin": trace_origin(results, plan),
             "citations": citations,
             "bibtex": bibtex(citations),
@@ -262,12 +264,39 @@ def _lead(win: Win) -> str:
     return f"{lead} [{100 * win.low:.2f}, {100 * win.high:.2f}]".replace("-", "−")
 
 
-def _group_tables(tables: Sequence[Table]) -> list[tuple[str, list[Table], bool]]:
-    """Tables under their headings; long groups and top-5 are folded."""
-    groups: dict[str, list[Table]] = {}
+@dataclass(frozen=True)
+class Shown:
+    """A table of the page: what it is about, whether it is folded, and the task where it is of one."""
+
+    table: Table
+    title: str
+    folded: bool
+    task: str
+
+
+def _group_tables(tables: Sequence[Table], tasks: Sequence[str]) -> list[tuple[str, list[Shown]]]:
+    """Tables under their headings: of each group as many open as make ``OPEN_ROWS`` rows, top-5 folded."""
+    groups: dict[str, list[Shown]] = {}
+    rows: Counter[str] = Counter()
     for table in tables:
-        groups.setdefault(table.group, []).append(table)
-    return [(t, members, t == FOLDED or len(members) > 3) for t, members in groups.items()]
+        title = table.caption.split(": ")[0]
+        rows[table.group] += len(table.rows)
+        members = groups.setdefault(table.group, [])
+        folded = table.group == FOLDED or (bool(members) and rows[table.group] > OPEN_ROWS)
+        members.append(Shown(_put_last(table), title, folded, title if title in tasks else ""))
+    return list(groups.items())
+
+
+OPEN_ROWS = 20
+"""Rows of a group of tables, and of one table, that stand open."""
+_LAST = ("d_z", "superiority")
+
+
+def _put_last(table: Table) -> Table:
+    """The table with effect sizes behind all else: interval, p and n stay in view on a narrow screen."""
+    order = sorted(range(len(table.columns)), key=lambda i: table.columns[i] in _LAST)
+    rows = tuple(tuple(row[i] for i in order) for row in table.rows)
+    return replace(table, columns=tuple(table.columns[i] for i in order), rows=rows)
 
 
 def _write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
@@ -295,10 +324,11 @@ def render_page(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     assets = files("shrinkbench.report") / "templates"
-    texts = {"style": "style.css", "chart_script": "chart.js", "page_script": "page.js"}
+    scripts = ("chart.js", "tables.js", "runs.js", "page.js")
     return environment.get_template(template).render(
         **values,
-        **{name: (assets / file).read_text(encoding="utf-8") for name, file in texts.items()},
+        style=(assets / "style.css").read_text(encoding="utf-8"),
+        script="".join((assets / name).read_text(encoding="utf-8") for name in scripts),
         lead=_lead,
         breakable=_make_breakable,
         formats=_formats,

@@ -44,6 +44,7 @@ from shrinkbench.report.statistics.observations import AXES, METRICS, Observatio
 from shrinkbench.report.tables import TEXTS, Table, p_value
 from shrinkbench.report.verdict import BASES, Verdict, Win, reach_verdict
 from shrinkbench.results.frame import to_frame
+from shrinkbench.results.labels import share_values
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import Plan, Problem, existing_store
 
@@ -83,6 +84,7 @@ def write_report(
             raise ShrinkbenchError(f"{store_dir} holds no results; run a sweep into it first{hint}")
         if corpus is not None:
             check_corpus(corpus)  # told before anything is drawn
+        results = share_values(results)
         split = split_by_metric(results)
         evidence = checklists.gather(results, proposed=proposed)
         frame = to_frame(results)

@@ -14,7 +14,7 @@ from shrinkbench.report.tables import amount_text
 from shrinkbench.results.frame import metric_names
 from shrinkbench.results.labels import RunLabel, digest_once, label_runs
 from shrinkbench.results.record import Provenance, RunResult
-from shrinkbench.spec import Value
+from shrinkbench.spec import MethodSpec, Value
 from shrinkbench.spec.measures import EpochRecord
 
 POINTS = 30
@@ -121,7 +121,7 @@ class _Settings:
             "search": spec.search,
         }
         places = [self._part(name, value) for name, value in named.items() if value is not None]
-        rest = {"prune_classifier": spec.prune_classifier, "prune_biases": spec.prune_biases}
+        rest: dict[str, Any] = {"prune_classifier": spec.prune_classifier, "prune_biases": spec.prune_biases}
         rest |= {f"extra.{extra.name}": digest_once(extra)[:12] for extra in spec.extra}
         places += [self._plain("", rest), self._plain("machine", _machine(run.provenance))]
         return self.sets.place(tuple(places), places)
@@ -131,11 +131,20 @@ class _Settings:
         known = len(self.parts.values)
         place = self.parts.place(key, None)
         if place == known:  # flattened only where it is new
-            self.parts.values[place] = dict(_flatten(name, value.model_dump(mode="json")))
+            self.parts.values[place] = dict(_flatten(name, _dump(value)))
         return place
 
     def _plain(self, name: str, values: Mapping[str, Any]) -> int:
         return self.parts.place((name, *values.items()), dict(_flatten(name, values)))
+
+
+def _dump(value: Value) -> dict[str, Any]:
+    """All fields; a method whose proportions another one takes over is named with its digest."""
+    fields = value.model_dump(mode="json")
+    if isinstance(value, MethodSpec) and value.allocation.like is not None:
+        like = value.allocation.like
+        fields["allocation"]["like"] = f"{like.name} ({digest_once(like)[:12]})"
+    return fields
 
 
 def _machine(where: Provenance) -> dict[str, Any]:

@@ -12,6 +12,7 @@ function fill(select, entries, wanted) {
 /* Tables: sort by any column, show the rows of one task or method, fold the rest, tell that they scroll. */
 
 const OPEN_ROWS = 20;
+const ASIDE = ["d_z", "superiority"];  // never wrapped: they may lie off the screen
 
 /* A number where the text begins with one, so that "+0.43", "−2.1", "98.3 ± 0.2", "4×" and "< 0.001" sort as such. */
 function sortKey(text) {
@@ -54,6 +55,8 @@ function setUpTable(holder) {
   let sorting = null, wanted = { task: "", method: "" }, all = false;
   holder.querySelector(".scroll").after(more);
   rows.forEach((row) => row.querySelectorAll("th").forEach((th) => th.setAttribute("title", th.textContent)));
+  body.querySelectorAll("td").forEach((td) => { if (!td.children.length) td.textContent = td.textContent.replace(/([<>]) /g, "$1\u00a0"); });
+  names.forEach((name, at) => { if (ASIDE.includes(name)) rows.forEach((row) => row.cells[at].classList.add("aside")); });
   function isWanted(i) {
     const task = holder.dataset.task || (taskAt < 0 ? "" : texts[i][taskAt]), methods = methodsAt.map((at) => texts[i][at]);
     return (!wanted.task || !task || task === wanted.task) && (!wanted.method || !methods.length || methods.some((m) => isOf(m, wanted.method) || controls.has(m)));

@@ -99,12 +99,12 @@ function drawTraining(host, chosen, controls, column) {
   return lines;
 }
 
-function captionOf(lines) {
+function captionOf(lines, column) {
   const { points, longest } = data.training, own = lines.some((line) => !line.control), control = lines.some((line) => line.control);
   if (!lines.length) return "";
   return [`${own ? "Solid: the runs, one line a seed. " : ""}${control ? "Dashed: their controls. " : ""}Ring: the epoch whose weights were measured.`,
     longest > points ? `Drawn are about ${points} epochs of each curve, the longest has ${longest}; every epoch is in the result files.` : "",
-    data.training.columns.length ? "Validation is on the validation split, not on the one that is reported." : ""].filter(Boolean).join(" ");
+    data.training.columns[column].key.startsWith("validation_") ? "Measured on the validation split." : ""].filter(Boolean).join(" ");
 }
 
 function trainingTable(host, lines, column) {
@@ -149,7 +149,7 @@ function setUpTraining() {
   function draw() {
     const chosen = here().filter((i) => runs.method[i] === method.value && runs.amount[i] === amount.value);
     const lines = drawTraining(host, chosen, controlsAmong(chosen), Number(measure.value));
-    one("#training-caption").textContent = captionOf(lines);
+    one("#training-caption").textContent = captionOf(lines, Number(measure.value));
     trainingTable(one("#training-table"), lines, Number(measure.value));
   }
   fillMeasures(measure);
@@ -220,7 +220,7 @@ function showRun(i) {
 function drawRun() {
   const i = shownRun, beside = neighbours(i), differences = one("#run-differences"), kind = one("#run-beside").value;
   const lines = drawTraining(one("#run-chart"), [i], beside["its control"] || [], Number(one("#run-measure").value));
-  one("#run-caption").textContent = captionOf(lines);
+  one("#run-caption").textContent = captionOf(lines, Number(one("#run-measure").value));
   settingsTable(i, beside[kind] || [], differences.checked && kind !== "");
 }
 

@@ -55,7 +55,10 @@ function setUpTable(holder) {
   let sorting = null, wanted = { task: "", method: "" }, all = false;
   holder.querySelector(".scroll").after(more);
   rows.forEach((row) => row.querySelectorAll("th").forEach((th) => th.setAttribute("title", th.textContent)));
-  body.querySelectorAll("td").forEach((td) => { if (!td.children.length) td.textContent = td.textContent.replace(/([<>]) /g, "$1\u00a0"); });
+  body.querySelectorAll("td").forEach((td) => {  // signs stay with their numbers where a cell wraps
+    const inner = td.firstElementChild || td;
+    inner.textContent = inner.textContent.replace(/([<>±]) /g, "$1\u00a0");
+  });
   names.forEach((name, at) => { if (ASIDE.includes(name)) rows.forEach((row) => row.cells[at].classList.add("aside")); });
   function isWanted(i) {
     const task = holder.dataset.task || (taskAt < 0 ? "" : texts[i][taskAt]), methods = methodsAt.map((at) => texts[i][at]);

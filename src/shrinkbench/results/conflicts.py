@@ -68,6 +68,13 @@ def conflicts_among(sources: Iterable[Iterable[RunResult]]) -> tuple[Conflict, .
     return tuple((first[key], other) for key, others in seen.items() for other in others.values())
 
 
+def describe(pair: Conflict) -> tuple[str, str]:
+    """The run of a conflict, and its two numbers."""
+    first, other = pair
+    metric = first.spec.task.objective.headline
+    return first.key[:12], f"{metric} {first.headline:.6g} is used, another source has {other.headline:.6g}"
+
+
 def sentence_of(conflicts: Iterable[Conflict]) -> str:
     """What a reader has to know of them, nothing where there are none.
 

@@ -80,6 +80,19 @@ def distinct_runs(results: Iterable[RunResult]) -> list[tuple[RunResult, RunLabe
     return list(found.values())
 
 
+def share_values(results: Iterable[RunResult]) -> list[RunResult]:
+    """The same results, with one object for equal parts of their specifications, as labels want them.
+
+    Thousands of runs read from files have a few tasks, methods and recipes, which take long to compare.
+    """
+    same = _Canonical()
+    shared = []
+    for result in results:
+        parts = {name: same(getattr(result.spec, name)) for name in ("task", "method", "amount", "recipe")}
+        shared.append(result.model_copy(update={"spec": result.spec.model_copy(update=parts)}))
+    return shared
+
+
 class _Canonical:
     """Gives one object for all equal values, so that thousands of runs are told apart by identity."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from statistics import NormalDist
@@ -215,7 +215,11 @@ def keep_alike(
 
 
 def gather(
-    results: Sequence[RunResult], *, proposed: Sequence[str] = (), missing: Sequence[RunSpec] = ()
+    results: Sequence[RunResult],
+    *,
+    proposed: Sequence[str] = (),
+    missing: Sequence[RunSpec] = (),
+    disputed: Collection[str] = (),
 ) -> Evidence:
     """Collect the evidence; ``proposed`` are names or labels of methods, by default those of :func:`judged`.
 
@@ -223,7 +227,7 @@ def gather(
     ``ShrinkbenchError`` where the results hold no method of a name.
     """
     results = split_by_metric(results).compared
-    observations = observe(results, missing=missing)
+    observations = observe(results, missing=missing, disputed=disputed)
     evidence = Evidence(tuple(r for r in results if r.status == "done"), observations, ())
     methods = evidence.methods
     default = judged(methods.values())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -45,8 +46,9 @@ from shrinkbench.report.statistics.observations import AXES, METRICS, Observatio
 from shrinkbench.report.tables import TEXTS, Table
 from shrinkbench.report.verdict import BASES, Verdict, Win, reach_verdict
 from shrinkbench.results.bundle import Bundle, read_source, require_results
-from shrinkbench.results.conflicts import sentence_of
+from shrinkbench.results.conflicts import describe, sentence_of
 from shrinkbench.results.frame import to_frame
+from shrinkbench.results.labels import share_values
 from shrinkbench.results.record import RunResult
 
 
@@ -84,8 +86,10 @@ def write_report(
         results, plan, problems = bundle.results, bundle.plan, bundle.problems
         if corpus is not None:
             check_corpus(corpus)  # told before anything is drawn
+        results = tuple(share_values(results))
         split = split_by_metric(results)
-        evidence = checklists.gather(results, proposed=proposed, missing=bundle.missing)
+        disputed = {first.key for first, _ in bundle.conflicts}
+        evidence = checklists.gather(results, proposed=proposed, missing=bundle.missing, disputed=disputed)
         frame = to_frame(results)
         labels = short_labels(evidence.observations, results, plan)
         for metric in ACCURACIES:
@@ -107,12 +111,14 @@ def write_report(
         write_atomically(written[-1], bibtex(citations).encode(), durable=False)
         content = {
             **_facts(bundle, evidence.observations),
-            "conflicts": sentence_of(bundle.conflicts),
+            "conflict": sentence_of(bundle.conflicts),
+            "conflicts": [describe(conflict) for conflict in bundle.conflicts],
             **_judgement(results, split.compared, evidence),
             "not_compared": split.sentence,
             **_verdict(verdict, evidence.observations),
             "training": training_is_equal(split.compared, evidence.observations)[1],
-            "tables_by_group": _group_tables(tables),
+            "tables_by_group": _group_tables(tables, evidence.observations.tasks),
+            "open_rows": OPEN_ROWS,
             "origin": trace_origin(results, plan),
             "citations": citations,
             "bibtex": bibtex(citations),
@@ -266,12 +272,39 @@ def _lead(win: Win) -> str:
     return f"{lead} [{100 * win.low:.2f}, {100 * win.high:.2f}]".replace("-", "−")
 
 
-def _group_tables(tables: Sequence[Table]) -> list[tuple[str, list[Table], bool]]:
-    """Tables under their headings; long groups and top-5 are folded."""
-    groups: dict[str, list[Table]] = {}
+@dataclass(frozen=True)
+class Shown:
+    """A table of the page: what it is about, whether it is folded, and the task where it is of one."""
+
+    table: Table
+    title: str
+    folded: bool
+    task: str
+
+
+def _group_tables(tables: Sequence[Table], tasks: Sequence[str]) -> list[tuple[str, list[Shown]]]:
+    """Tables under their headings: of each group as many open as make ``OPEN_ROWS`` rows, top-5 folded."""
+    groups: dict[str, list[Shown]] = {}
+    rows: Counter[str] = Counter()
     for table in tables:
-        groups.setdefault(table.group, []).append(table)
-    return [(t, members, t == FOLDED or len(members) > 3) for t, members in groups.items()]
+        title = table.caption.split(": ")[0]
+        rows[table.group] += len(table.rows)
+        members = groups.setdefault(table.group, [])
+        folded = table.group == FOLDED or (bool(members) and rows[table.group] > OPEN_ROWS)
+        members.append(Shown(_put_last(table), title, folded, title if title in tasks else ""))
+    return list(groups.items())
+
+
+OPEN_ROWS = 20
+"""Rows of a group of tables, and of one table, that stand open."""
+_LAST = ("d_z", "superiority")
+
+
+def _put_last(table: Table) -> Table:
+    """The table with effect sizes behind all else: interval, p and n stay in view on a narrow screen."""
+    order = sorted(range(len(table.columns)), key=lambda i: table.columns[i] in _LAST)
+    rows = tuple(tuple(row[i] for i in order) for row in table.rows)
+    return replace(table, columns=tuple(table.columns[i] for i in order), rows=rows)
 
 
 def _write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
@@ -299,10 +332,11 @@ def render_page(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     assets = files("shrinkbench.report") / "templates"
-    texts = {"style": "style.css", "chart_script": "chart.js", "page_script": "page.js"}
+    scripts = ("chart.js", "tables.js", "runs.js", "page.js")
     return environment.get_template(template).render(
         **values,
-        **{name: (assets / file).read_text(encoding="utf-8") for name, file in texts.items()},
+        style=(assets / "style.css").read_text(encoding="utf-8"),
+        script="".join((assets / name).read_text(encoding="utf-8") for name in scripts),
         lead=_lead,
         breakable=_make_breakable,
         formats=_formats,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from shrinkbench.cli.notes import notes_of
 from shrinkbench.cli.options import AsJson, Data, Device, Model, Plugins, load_plugins, parse_data, parse_shape
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_target
@@ -127,19 +129,23 @@ def prune(
         raise ShrinkbenchError(f"method '{method}' scores weights on data; name it with --dataset (and --data)")
     module, file = _network(model, weights, loaded, seed)
     shape = (loaded.card.image_shape if loaded else None) or card.input_shape
-    masks = find_masks(
-        module,
-        chosen,
-        compression=compression,
-        fraction_per_layer=fraction_per_layer,
-        channels=channels,
-        batches=None if loaded is None else _scoring_batches(loaded, file, batch_size, seed),
-        input_shape=shape,
-        generator=torch.Generator().manual_seed(stream(seed, "scoring", 0)),
-        prune_classifier=prune_classifier,
-        prune_biases=prune_biases,
-        one_shot=one_shot,
-    )
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        masks = find_masks(
+            module,
+            chosen,
+            compression=compression,
+            fraction_per_layer=fraction_per_layer,
+            channels=channels,
+            batches=None if loaded is None else _scoring_batches(loaded, file, batch_size, seed),
+            input_shape=shape,
+            generator=torch.Generator().manual_seed(stream(seed, "scoring", 0)),
+            prune_classifier=prune_classifier,
+            prune_biases=prune_biases,
+            one_shot=one_shot,
+        )
+    for sentence in notes_of(caught):
+        typer.echo(f"note: {sentence}", err=True)
     masks.apply(module)
     size = measure_size(module, shape, masks)
     if out is not None:

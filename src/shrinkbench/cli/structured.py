@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from shrinkbench.cli.notes import notes_of
 from shrinkbench.cli.options import AsJson, Device, Model, parse_shape
 from shrinkbench.errors import ShrinkbenchError
 
@@ -83,12 +84,12 @@ def shrink(
 
 def _cut(module: nn.Module, masks: Masks, shape: Sequence[int]) -> tuple[nn.Module, Surgery, list[str]]:
     """The smaller network, what was done, and a sentence for each group of channels that had to stay."""
-    from shrinkbench.surgery.shrinking import LeftWholeWarning, plan_and_shrink
+    from shrinkbench.surgery.shrinking import plan_and_shrink
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         small, surgery = plan_and_shrink(module, masks, shape)
-    return small, surgery, [str(w.message) for w in caught if issubclass(w.category, LeftWholeWarning)]
+    return small, surgery, notes_of(caught)
 
 
 @app.command()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, cast
 
 import torch
@@ -92,13 +92,24 @@ class CountedProduct:
 class Trace:
     """What one forward pass of a single input computes.
 
-    ``logits`` are the parameters whose product reaches the output with no other weighted product in between:
-    the classifier layer.
+    ``outputs`` holds, for every floating tensor that is returned, the logits first, its shape and the
+    parameters whose product reaches it with no other weighted product in between. ``read`` are the parameters
+    that any operation reads: the others take no part in an evaluation.
     """
 
     products: tuple[CountedProduct, ...]
-    output_shape: tuple[int, ...]
-    logits: frozenset[str]
+    outputs: tuple[tuple[tuple[int, ...], frozenset[str]], ...]
+    read: frozenset[str]
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the logits."""
+        return self.outputs[0][0]
+
+    @property
+    def logits(self) -> frozenset[str]:
+        """The parameters that make the outputs: the classifier layer, or one of each head."""
+        return frozenset[str]().union(*(makers for _, makers in self.outputs))
 
     @property
     def multiply_adds(self) -> int:
@@ -156,6 +167,7 @@ class Follower(TorchDispatchMode):
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]  # torch's own
         self.products: list[CountedProduct] = []
+        self.read: set[str] = set()
         self._visit = visit
         # Storages of constants are kept alive: a freed one could hand its address to data. What is known of
         # data is written anew with every output, so the address of a freed one may be used again.
@@ -188,6 +200,7 @@ class Follower(TorchDispatchMode):
         inputs = tuple(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
         outputs = tuple(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
         owners = tuple(self._owner.get(storage_id(tensor), "") for tensor in inputs)
+        self.read.update(name for name in owners if name)
         owner = max((name for name in owners if name), key=lambda name: self._sizes[name], default=None)
         name = func._overloadpacket.__name__
         if name in _MAKERS or (inputs and "" not in owners):
@@ -216,13 +229,23 @@ def storage_id(tensor: Tensor) -> int:
     return cast(int, tensor.untyped_storage()._cdata)
 
 
+def floating_leaves(output: Any) -> list[Tensor]:
+    """Every floating tensor in what a network returns: in lists, tuples, mappings and dataclasses."""
+    if isinstance(output, Tensor):
+        return [output] if output.is_floating_point() else []
+    if isinstance(output, Mapping):
+        inside: Sequence[Any] = tuple(output.values())
+    elif is_dataclass(output) and not isinstance(output, type):
+        inside = [getattr(output, item.name) for item in fields(output)]
+    else:
+        inside = output if isinstance(output, Sequence) and not isinstance(output, str) else ()
+    return [leaf for part in inside for leaf in floating_leaves(part)]
+
+
 def first_tensor(output: Any) -> Tensor:
     """The logits of a forward pass: the tensor itself, ``.logits``, or the first floating tensor inside."""
-    candidate = getattr(output, "logits", output)
-    leaves = [candidate] if isinstance(candidate, Tensor) else tree_leaves(candidate)
-    for leaf in leaves:
-        if isinstance(leaf, Tensor) and leaf.is_floating_point():
-            return leaf
+    for leaf in floating_leaves(getattr(output, "logits", output)):
+        return leaf
     raise ShrinkbenchError(
         f"the network returned {type(output).__name__} with no floating-point tensor in it; "
         "wrap it in a module that returns the logits"
@@ -292,7 +315,9 @@ def _trace_on(
     with sdpa_kernel(SDPBackend.MATH):
         output = follow(module, inputs, {**parameters, **buffers}, follower)
     logits = first_tensor(output)
-    return Trace(tuple(follower.products), tuple(logits.shape), follower.last(logits))
+    leaves = (logits, *(leaf for leaf in floating_leaves(output) if leaf is not logits))
+    outputs = tuple((tuple(leaf.shape), follower.last(leaf)) for leaf in leaves)
+    return Trace(tuple(follower.products), outputs, frozenset(follower.read))
 
 
 def follow(module: nn.Module, inputs: Tensor, tensors: Mapping[str, Tensor], follower: Follower) -> Any:
@@ -311,7 +336,7 @@ def follow(module: nn.Module, inputs: Tensor, tensors: Mapping[str, Tensor], fol
 
 
 def classifier_weights(module: nn.Module, input_shape: Sequence[int]) -> frozenset[str]:
-    """Names of the weights (and their biases) of the layer that produces the logits.
+    """Names of the weights (and their biases) of the layer that produces the logits, or of one for each output.
 
     It is found by following the data, not by attribute names, and so holds for any network: the weighted
     product whose result reaches the output with no other in between, and whose size is that of the output.
@@ -324,11 +349,14 @@ def classifier_weights(module: nn.Module, input_shape: Sequence[int]) -> frozens
 
 
 def classifier_of(module: nn.Module, traced: Trace) -> frozenset[str]:
-    """The weights among ``traced.logits`` that have one output per logit."""
+    """The weights that make an output and have one row per logit of it."""
     weights = weight_parameters(module)
-    names = {name for name in traced.logits if name in weights}
-    classes = traced.output_shape[1] if len(traced.output_shape) > 1 else None
-    return frozenset(name for name in names if weights[name].shape[0] == classes)
+    return frozenset(
+        name
+        for shape, makers in traced.outputs
+        for name in makers & weights.keys()
+        if len(shape) > 1 and weights[name].shape[0] == shape[1]
+    )
 
 
 def layer_parameters(module: nn.Module, weights: frozenset[str]) -> frozenset[str]:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.attention import is_attention, widths
+from shrinkbench.network.probe import floating_leaves
 from shrinkbench.network.watching import watching
 
 
@@ -60,8 +61,8 @@ class Entrance(nn.Module):
         self.body = body
 
     def forward(self, x: Tensor) -> Any:
-        """What the network returns."""
-        return self.body(self.mix(x))
+        """Every floating tensor that the network returns."""
+        return floating_leaves(self.body(self.mix(x)))
 
 
 def skeleton_of(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[nn.Module, frozenset[str]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
@@ -18,8 +19,10 @@ from torch.nn import functional as F
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError, line_in
 from shrinkbench.network.probe import (
     bias_parameters,
-    classifier_weights,
+    classifier_of,
+    layer_parameters,
     require_materialised,
+    trace,
     weight_parameters,
 )
 from shrinkbench.network.view import Batches, Loss
@@ -44,20 +47,42 @@ def prunable_names(
 
     Weights of convolutions, linear layers and attention projections; the layer that produces the logits is
     left out unless ``prune_classifier``, biases unless ``prune_biases``. Batch-norm and other parameters never
-    take part. ``input_shape`` (without batch dimension) is needed to find the classifier.
+    take part. ``input_shape`` (without batch dimension) is needed to find the classifier. Those that no
+    operation of an evaluation reads are named in an ``UnreadWarning``.
     """
     require_materialised(module)
     names = set(weight_parameters(module)) | (set(bias_parameters(module)) if prune_biases else set())
-    if not prune_classifier:
-        if input_shape is None:
+    if input_shape is None:
+        if not prune_classifier:
             raise ShrinkbenchError(
                 "the classifier layer is kept, and finding it takes a forward pass; pass batches= or "
                 "input_shape=(channels, height, width), or prune_classifier=True"
             )
-        names -= classifier_weights(module, input_shape)
+    else:
+        traced = trace(module, input_shape)
+        _name_unread(module, names - traced.read)
+        if not prune_classifier:
+            names -= layer_parameters(module, classifier_of(module, traced))
     if not names:
         raise ShrinkbenchError("the network has no prunable weights: no convolution or linear layer")
     return tuple(name for name, _ in module.named_parameters() if name in names)
+
+
+class UnreadWarning(UserWarning):
+    """Prunable parameters that an evaluation never reads: removing them costs and saves nothing there."""
+
+
+def _name_unread(module: nn.Module, unread: Set[str]) -> None:
+    sizes = {name: p.numel() for name, p in module.named_parameters() if name in unread}
+    if sizes:
+        several = f" and {len(sizes) - 3} more tensors" if len(sizes) > 3 else ""
+        named = ", ".join(f"'{name}'" for name in list(sizes)[:3])
+        warnings.warn(
+            f"an evaluation of the network never reads {named}{several} ({sum(sizes.values()):,} parameters): "
+            "they count towards compression but not towards speedup, and whole channels of theirs cannot leave",
+            UnreadWarning,
+            stacklevel=3,
+        )
 
 
 def prune(

@@ -50,7 +50,7 @@ def _as_deployed(
 ) -> tuple[nn.Module, Literal["masked", "small"]]:
     """The physically smaller network where surgery takes something out, else the masked one."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # channels left whole were told of where they were pruned
+        warnings.simplefilter("ignore")  # channels left whole are told of where they are pruned
         try:
             small = shrink(module, masks, input_shape)
         except ShrinkbenchError:  # a network that cannot be followed is timed with its masks

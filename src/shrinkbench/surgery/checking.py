@@ -9,21 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.network.probe import evaluation_mode, first_tensor
+from shrinkbench.network.probe import evaluation_mode, floating_leaves
 from shrinkbench.pruning.masks import Masks
 
 
 def revealing_copy(masked: nn.Module, masks: Masks) -> nn.Module:
-    """A copy in which no matrix is zero throughout and no layer scale tiny: either would hide a difference.
+    """A copy in which no matrix and no scale is zero throughout or tiny: either would hide a difference.
 
-    Freshly built transformers start with a classifier of zeros, ConvNeXt with scales of 1e-6.
+    Freshly built transformers start with a classifier of zeros, ConvNeXt with scales of 1e-6, gated branches
+    with a gate of zero. Shifts (biases) stay: without one, a channel that lost its filter is gone.
     """
     revealing = copy.deepcopy(masked)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in revealing.named_parameters():
-            hides = parameter.dim() > 1 and bool((parameter == parameter.flatten()[0]).all())
-            if hides and float(parameter.abs().max()) < 1e-3 and (name not in masks or bool(masks[name].any())):
+            if name.endswith("bias") or not parameter.numel() or not parameter.is_floating_point():
+                continue
+            hides = bool((parameter == parameter.flatten()[0]).all()) and float(parameter.abs().max()) < 1e-3
+            if hides and (name not in masks or bool(masks[name].any())):
                 parameter.copy_(torch.randn(parameter.shape, generator=generator))
     masks.apply(revealing)
     return revealing
@@ -40,13 +43,13 @@ def probe_inputs(module: nn.Module, input_shape: Sequence[int]) -> Tensor:
     return inputs.to(device=like.device, dtype=like.dtype)
 
 
-def forward(module: nn.Module, inputs: Tensor) -> Tensor:
-    """Outputs in evaluation mode, without gradients."""
+def forward(module: nn.Module, inputs: Tensor) -> list[Tensor]:
+    """Every floating output in evaluation mode, without gradients."""
     with evaluation_mode(module), torch.no_grad():
-        return first_tensor(module(inputs))
+        return floating_leaves(module(inputs))
 
 
-def outputs_of(module: nn.Module, input_shape: Sequence[int]) -> Tensor:
+def outputs_of(module: nn.Module, input_shape: Sequence[int]) -> list[Tensor]:
     """Outputs for two random inputs in double precision, where the device has it."""
     inputs = probe_inputs(module, input_shape)
     try:
@@ -55,21 +58,30 @@ def outputs_of(module: nn.Module, input_shape: Sequence[int]) -> Tensor:
         return forward(module, inputs)
 
 
-def equal_up_to_rounding(expected: Tensor, found: Tensor) -> bool:
-    """Equal up to rounding, relative to the largest output."""
-    if expected.shape != found.shape:
+def equal_up_to_rounding(expected: Sequence[Tensor], found: Sequence[Tensor]) -> bool:
+    """Equal up to rounding, each output relative to its largest value."""
+    if [leaf.shape for leaf in expected] != [leaf.shape for leaf in found]:
         return False
-    tolerance = 1e-9 if expected.dtype == torch.float64 else 1e-3 if expected.dtype != torch.float32 else 1e-4
-    scale = float(expected.abs().max().clamp_min(1e-12))
-    return float((expected - found).abs().max()) <= tolerance * scale
+    tolerances = {torch.float64: 1e-9, torch.float32: 1e-4}
+    return all(
+        difference(one, other) <= tolerances.get(one.dtype, 1e-3)
+        for one, other in zip(expected, found, strict=True)
+    )
+
+
+def difference(expected: Tensor, found: Tensor) -> float:
+    """Largest difference, relative to the largest expected value."""
+    if not expected.numel():
+        return 0.0
+    return float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-12))
 
 
 def largest_difference(module: nn.Module, other: nn.Module, input_shape: Sequence[int]) -> float:
-    """Largest difference of two networks' outputs for random inputs, relative to the largest output."""
+    """Largest difference of two networks' outputs for random inputs, relative to the largest value of each."""
     expected, found = outputs_of(module, input_shape), outputs_of(other, input_shape)
-    if expected.shape != found.shape:
+    if [leaf.shape for leaf in expected] != [leaf.shape for leaf in found]:
+        shapes = " and ".join(str([tuple(leaf.shape) for leaf in leaves]) for leaves in (expected, found))
         raise ShrinkbenchError(
-            f"the networks' outputs have shapes {tuple(expected.shape)} and {tuple(found.shape)}; "
-            "compare networks with the same classes"
+            f"the networks' outputs have shapes {shapes}; compare networks with the same classes"
         )
-    return float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-12))
+    return max((difference(one, two) for one, two in zip(expected, found, strict=True)), default=0.0)

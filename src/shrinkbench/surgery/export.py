@@ -16,16 +16,16 @@ from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_target, write_atomically
-from shrinkbench.network.probe import evaluation_mode, first_tensor
+from shrinkbench.network.probe import evaluation_mode, floating_leaves
 from shrinkbench.pruning.masks import save_tensors
-from shrinkbench.surgery.checking import probe_inputs
+from shrinkbench.surgery.checking import difference, probe_inputs
 from shrinkbench.surgery.operation import Surgery, operate
 
 WEIGHTS, DESCRIPTION = "weights.safetensors", "network.json"
@@ -92,7 +92,7 @@ def load_small(folder: Path, build: Callable[[str, int], nn.Module]) -> nn.Modul
 
 # --- programs ----------------------------------------------------------------------------------------------
 
-Program = Callable[[Tensor], Tensor]
+Program = Callable[[Tensor], Any]
 
 
 def export_program(module: nn.Module, path: Path, input_shape: Sequence[int]) -> None:
@@ -120,13 +120,12 @@ def export_program(module: nn.Module, path: Path, input_shape: Sequence[int]) ->
         with evaluation_mode(frozen), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = _write(writer, frozen, inputs, draft)
-            expected, found = first_tensor(frozen(more)), program(more)
-        scale = float(expected.abs().max().clamp_min(1e-12))
-        difference = float((expected - found).abs().max()) / scale
-        if not difference <= 1e-4:
+            expected, found = floating_leaves(frozen(more)), floating_leaves(program(more))
+        worst = max((difference(*pair) for pair in zip(expected, found, strict=False)), default=0.0)
+        if len(expected) != len(found) or not worst <= 1e-4:
             raise ShrinkbenchError(
                 f"the program for {path.name} computes something else than the network (largest relative "
-                f"difference {difference:.1e}) and is not written; choose another ending"
+                f"difference {worst:.1e}) and is not written; choose another ending"
             )
         write_atomically(path, partial(shutil.copyfile, draft))
 
@@ -150,13 +149,13 @@ def _torch_export(module: nn.Module, inputs: Tensor, path: Path) -> Program:
     program = torch.export.export(module, (inputs,), dynamic_shapes=({0: torch.export.Dim("batch")},))
     torch.export.save(program, path)
     loaded = torch.export.load(path).module()
-    return lambda x: first_tensor(loaded(x))
+    return cast(Program, loaded)
 
 
 def _torchscript(module: nn.Module, inputs: Tensor, path: Path) -> Program:
     torch.jit.trace(module, inputs, check_trace=False).save(str(path))
     loaded = torch.jit.load(str(path))
-    return lambda x: first_tensor(loaded(x))
+    return cast(Program, loaded)
 
 
 def _onnx(module: nn.Module, inputs: Tensor, path: Path) -> Program:
@@ -174,9 +173,9 @@ def _onnx(module: nn.Module, inputs: Tensor, path: Path) -> Program:
         dynamo=True,
         dynamic_shapes=({0: torch.export.Dim("batch")},),
         input_names=["input"],
-        output_names=["logits"],
+        output_names=["logits"] if len(floating_leaves(module(inputs))) == 1 else None,
         external_data=False,
         verbose=False,
     )
     session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda x: torch.from_numpy(session.run(None, {"input": x.numpy()})[0])
+    return lambda x: [torch.from_numpy(y) for y in session.run(None, {"input": x.numpy()})]

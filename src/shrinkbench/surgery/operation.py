@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.network.attention import with_heads
+from shrinkbench.network.cutting import child_at, cut, put
 from shrinkbench.surgery.stand_ins import ChannelSelect, ConstantLayer, Zeros
-
-_Conv = nn.modules.conv._ConvNd
-_BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 @dataclass(frozen=True)
@@ -65,85 +62,16 @@ class Surgery:
 def operate(module: nn.Module, surgery: Surgery) -> nn.Module:
     """Carry out ``surgery`` on ``module`` in place and return it."""
     for path, (channels, keep_bias) in surgery.constant.items():
-        put(module, path, ConstantLayer(_child(module, path), channels, keep_bias=keep_bias))
+        put(module, path, ConstantLayer(child_at(module, path), channels, keep_bias=keep_bias))
     for path in surgery.zero:
-        put(module, path, Zeros(pair=isinstance(_child(module, path), nn.MultiheadAttention)))
+        put(module, path, Zeros(pair=isinstance(child_at(module, path), nn.MultiheadAttention)))
     for path in surgery.identity:
         put(module, path, nn.Identity())
-    touched: dict[str, dict[str, int]] = {}
-    for name, dims in surgery.kept.items():
-        path, _, tensor = name.rpartition(".")
-        holder = _child(module, path)
-        old = getattr(holder, tensor, None)
-        if not isinstance(old, Tensor):
-            raise ShrinkbenchError(f"the network has no tensor '{name}'; this surgery is for another network")
-        touched.setdefault(path, {}).setdefault("outputs", int(getattr(holder, "out_channels", 0)))
-        _set_tensor(holder, tensor, _narrow(name, old, dims))
-    for path, heads in surgery.heads.items():
-        put(module, path, with_heads(_child(module, path), heads))
-    for path, before in touched.items():
-        _describe(_child(module, path), before["outputs"])
+    cut(module, surgery.kept, surgery.heads)
     for path, index in surgery.selected.items():
-        layer = _child(module, path)
+        layer = child_at(module, path)
         dim = -1 if isinstance(layer, nn.Linear | nn.BatchNorm1d) else 1
         device = next(layer.parameters()).device
         select = ChannelSelect(torch.tensor(index, dtype=torch.int64, device=device), dim=dim)
         put(module, path, nn.Sequential(select, layer))
     return module
-
-
-def put(root: nn.Module, path: str, new: nn.Module) -> None:
-    """Put ``new`` in the place of the submodule at ``path``, in the mode of the one that was there."""
-    if not path:
-        raise ShrinkbenchError("a network that is a single layer cannot be replaced; wrap it in nn.Sequential")
-    parent, _, name = path.rpartition(".")
-    new.training = root.get_submodule(path).training
-    setattr(root.get_submodule(parent), name, new)
-
-
-def _child(module: nn.Module, path: str) -> nn.Module:
-    try:
-        return module.get_submodule(path)
-    except AttributeError:
-        raise ShrinkbenchError(
-            f"the network has no layer '{path}'; this surgery is for another network"
-        ) from None
-
-
-def _narrow(name: str, old: Tensor, dims: Mapping[int, Iterable[int]]) -> Tensor:
-    new = old.detach()
-    for dim, positions in dims.items():
-        index = torch.tensor(tuple(positions), dtype=torch.int64, device=old.device)
-        if dim >= old.dim() or (len(index) and int(index.max()) >= old.shape[dim]):
-            raise ShrinkbenchError(
-                f"'{name}' has shape {tuple(old.shape)}; this surgery is for another network"
-            )
-        new = new.index_select(dim, index)
-    return new.clone(memory_format=torch.contiguous_format) if new is old else new
-
-
-def _set_tensor(holder: nn.Module, name: str, new: Tensor) -> None:
-    old = getattr(holder, name)
-    if isinstance(old, nn.Parameter):
-        setattr(holder, name, nn.Parameter(new, requires_grad=old.requires_grad))
-    else:
-        holder._buffers[name] = new  # keeps it persistent or not, as it was
-
-
-def _describe(layer: nn.Module, outputs: int) -> None:
-    """Bring a layer's own account of its shape in line with its tensors."""
-    described = cast(Any, layer)
-    if isinstance(layer, _Conv):
-        transposed = layer.transposed
-        first, second = layer.weight.shape[:2]
-        if layer.groups > 1 and not transposed:
-            described.groups = layer.groups * first // outputs
-        described.out_channels = second * layer.groups if transposed else first
-        described.in_channels = first if transposed else second * layer.groups
-    elif isinstance(layer, nn.Linear):
-        described.out_features, described.in_features = layer.weight.shape
-    elif isinstance(layer, _BatchNorm | nn.modules.instancenorm._InstanceNorm):
-        sized = layer.weight if layer.weight is not None else layer.running_mean
-        described.num_features = len(sized) if sized is not None else described.num_features
-    elif isinstance(layer, nn.PReLU):
-        described.num_parameters = len(layer.weight)

@@ -9,7 +9,7 @@ inside what stays remain zeros.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,9 +43,9 @@ def shrink(
 
     ``input_shape`` is one input's, without the batch dimension. With ``select_inputs``, a layer that ignores
     channels which others still read gets an index selection in front. Outputs are compared in double
-    precision and evaluation mode; a group of channels for which they differ is left whole and named in a
-    ``LeftWholeWarning``, as are channels whose filters are gone but which still carry a constant. ``module``
-    is left untouched. Raises ``ShrinkbenchError`` where the network cannot be followed.
+    precision and evaluation mode, every one. A group of channels that is not proven safe to cut is left whole
+    and named in a ``LeftWholeWarning``, as are channels whose filters are gone but which still carry a
+    constant. ``module`` is left untouched. Raises ``ShrinkbenchError`` where the network cannot be followed.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 2, 1))
     >>> keep = torch.tensor([True, False, True, False]).view(1, 4, 1, 1).expand(2, 4, 1, 1)
@@ -63,33 +63,19 @@ def plan_and_shrink(
     masked = copy.deepcopy(module)
     as_masks = masks if isinstance(masks, Masks) else Masks(masks)
     as_masks.apply(masked)
-    coupling = couple(masked, input_shape)
-    dead = dead_units(masked, as_masks, coupling, input_shape)
+    coupling = couple(module, input_shape)
     revealing = revealing_copy(masked, as_masks)
-    reference = outputs_of(revealing, input_shape)
-
-    def attempt(chosen: Iterable[str]) -> Surgery | None:
-        chosen = set(chosen)
-        left = {layer: units for layer, units in dead.items() if layer in chosen}
-        surgery = _plan(masked, as_masks, coupling, left, input_shape, select_inputs=select_inputs)
-        try:
-            found = outputs_of(operate(copy.deepcopy(revealing), surgery), input_shape)
-            return surgery if equal_up_to_rounding(reference, found) else None
-        except (RuntimeError, ValueError, IndexError):  # shapes that no longer fit together
-            return None
-
-    surgery = attempt(dead)
-    if surgery is None:
-        sound = _sound(tuple(dead), lambda some: attempt(some) is not None)
-        surgery = attempt(sound)
-        bad = [layer for layer in dead if layer not in sound]
-        if surgery is None or not bad:
-            raise ShrinkbenchError(
-                "the smaller network does not compute what the masked one does, whichever channels are left "
-                "whole; this network cannot be made smaller"
-            )
-        warn_left(
-            f"removing channels of {_list(bad)} changes the output: torch-pruning misreads this network there"
+    dead = dead_units(revealing, as_masks, coupling, input_shape)
+    surgery = _plan(revealing, as_masks, coupling, dead, input_shape, select_inputs=select_inputs)
+    try:
+        found = outputs_of(operate(copy.deepcopy(revealing), surgery), input_shape)
+        same = equal_up_to_rounding(outputs_of(revealing, input_shape), found)
+    except (RuntimeError, ValueError, IndexError):  # shapes that do not fit together
+        same = False
+    if not same:
+        raise ShrinkbenchError(
+            "the smaller network does not compute what the masked one does, and is not given out; this network "
+            "cannot be made smaller with these masks"
         )
     return operate(masked, surgery), surgery
 
@@ -277,18 +263,3 @@ def _identities(masked: nn.Module, masks: Masks, plan: _Plan, input_shape: Seque
         with watching({path: masked.get_submodule(path) for path in candidates}, note):
             forward(masked, probe_inputs(masked, input_shape))
     return [path for path in candidates if same.get(path)]
-
-
-def _sound(layers: tuple[str, ...], agrees: Callable[[tuple[str, ...]], bool]) -> tuple[str, ...]:
-    """The groups that can be operated on without a change of the outputs, by halving."""
-    if not layers or agrees(layers):
-        return layers
-    if len(layers) == 1:
-        return ()
-    middle = len(layers) // 2
-    return _sound(layers[:middle], agrees) + _sound(layers[middle:], agrees)
-
-
-def _list(layers: Sequence[str]) -> str:
-    shown = ", ".join(f"'{layer}'" for layer in layers[:4])
-    return shown if len(layers) <= 4 else f"{shown} and {len(layers) - 4} more layers"

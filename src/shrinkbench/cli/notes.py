@@ -1,0 +1,20 @@
+"""What was left whole, or left unread, as sentences of a command's output."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable
+
+
+def notes_of(caught: Iterable[warnings.WarningMessage]) -> list[str]:
+    """Each of this library's own sentences once; other warnings are shown as they would have been."""
+    from shrinkbench.network.coupling import LeftWholeWarning
+    from shrinkbench.pruning.masking import UnreadWarning
+
+    notes: list[str] = []
+    for warning in caught:
+        if issubclass(warning.category, LeftWholeWarning | UnreadWarning):
+            notes.append(str(warning.message))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
+    return list(dict.fromkeys(notes))

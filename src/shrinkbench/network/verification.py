@@ -1,0 +1,287 @@
+"""The proof of each group of coupled channels: a network without some computes what zeroing them gives.
+
+torch-pruning's graph is a guess about networks whose code it does not read. Here every group is cut on a copy
+of the network whose parameters, constants and statistics are drawn at random, in double precision: a zero or a
+saturated output of the network itself hides nothing. All groups are cut at once; where an output differs,
+halves of them are. What no output shows is not proven either.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from shrinkbench.network.cutting import cut
+from shrinkbench.network.groups import Group
+from shrinkbench.network.probe import floating_leaves
+
+UNSEEN = "no output shows what they do, so a wrong cut would not be noticed"
+OUTPUT = "they are part of an output"
+CHANGED = "removing some changes the outputs: what mixes or counts them is no layer that torch-pruning knows"
+IN_TRAINING = "a part that runs in training alone reads them"
+
+_GAINS = (1.0, 0.5, 2.0)  # of the random weights, in turn until every group's influence has been seen
+_MANY_INPUTS = 20_000  # numbers in one input, above which two of them are shown, else four
+
+
+def find_unsound(module: nn.Module, groups: Iterable[Group], input_shape: Sequence[int]) -> dict[str, str]:
+    """Layer -> why the units of its group have to stay, for those whose removal is not proven right."""
+    reasons: dict[str, str] = {}
+    tested = [group for group in groups if group.units > 1]
+    unseen = {group.layer: _matrices(module, group) for group in tested}
+    for seed, gain in enumerate(_GAINS):
+        if not any(names for layer, names in unseen.items() if layer not in reasons):
+            break
+        halves = _halve(tested, seed)
+        drawn = _randomised(module, seed, gain)
+        for half in (0, 1):
+            while left := [g for g in tested if g.layer not in reasons and (seed == 0 or unseen[g.layer])]:
+                gone = {group.layer: halves[group.layer][half] for group in left}
+                try:
+                    bench = _Bench(copy.deepcopy(drawn), left, gone, input_shape, seed=seed)
+                except Exception as error:  # whatever a network's own code raises
+                    reason = f"the network cannot be run on random values ({_first_line(error)})"
+                    return reasons | {group.layer: reason for group in left}
+                if not bench.finite:
+                    break
+                found = bench.unsound(left)
+                reasons |= found
+                if not found:
+                    for group in left:
+                        unseen[group.layer] -= bench.seen(group)
+                    break
+    return reasons | {layer: UNSEEN for layer, names in unseen.items() if names and layer not in reasons}
+
+
+def _matrices(module: nn.Module, group: Group) -> set[str]:
+    """The weights whose influence has to be seen; that of a bias may be cancelled by a norm behind it."""
+    parameters = dict(module.named_parameters())
+    return {
+        s.tensor
+        for s in group.slices
+        if s.role != "carries" and s.tensor in parameters and parameters[s.tensor].dim() > 1
+    }
+
+
+def _halve(groups: Sequence[Group], seed: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """A random half of every group's units, and the other one."""
+    generator = torch.Generator().manual_seed(seed)
+    found = {}
+    for group in groups:
+        first = torch.zeros(group.units, dtype=torch.bool)
+        first[torch.randperm(group.units, generator=generator)[: group.units // 2]] = True
+        found[group.layer] = (first, ~first)
+    return found
+
+
+class _Bench:
+    """A random network in which, from now on, the units ``gone`` of every group are zero."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        groups: Sequence[Group],
+        gone: Mapping[str, Tensor],
+        input_shape: Sequence[int],
+        *,
+        seed: int,
+    ) -> None:
+        self._gone = gone
+        self._module = module
+        tensors = {**dict(self._module.named_parameters()), **dict(self._module.named_buffers())}
+        with torch.no_grad():
+            for group in groups:
+                for piece in group.slices:
+                    at = gone[group.layer][piece.unit] & (piece.unit >= 0)
+                    tensors[piece.tensor].index_fill_(piece.dim, at.nonzero().flatten().to(_device(tensors)), 0)
+        rows = 2 if math.prod(input_shape) > _MANY_INPUTS else 4
+        generator = torch.Generator().manual_seed(seed)
+        inputs = torch.randn((rows, *input_shape), generator=generator, dtype=torch.float64)
+        inputs[1::2] *= 3
+        self._inputs = inputs.to(_device(tensors))
+        self._in_training = False
+        self._read_outputs()
+
+    def _read_outputs(self) -> None:
+        """What the network computes, how precisely, and how much of it each weight has a say in."""
+        precision = _Precision()
+        try:
+            with precision:
+                outputs = _outputs(self._module, self._inputs, gradients=True)
+        except (RuntimeError, TypeError):  # no doubles on this device, or a cast inside the network
+            self._module.float()
+            self._inputs = self._inputs.float()
+            outputs = _outputs(self._module, self._inputs, gradients=True)
+            precision.low = True
+        self._tolerance = 1e-4 if precision.low else 1e-9
+        self.finite = all(bool(leaf.isfinite().all()) for leaf in outputs)
+        parameters = {n: p for n, p in self._module.named_parameters() if p.requires_grad}
+        loss = sum((_spread(leaf) for leaf in outputs if leaf.requires_grad), torch.zeros(()))
+        gradients: Sequence[Tensor | None] = [None] * len(parameters)
+        if loss.requires_grad:
+            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+        of = dict(zip(parameters, gradients, strict=True))
+        self._influence = {n: g.mul_(parameters[n].detach()).abs_() for n, g in of.items() if g is not None}
+        self._expected = [leaf.detach() for leaf in outputs]
+        self._expected_in_training: list[Tensor] = []
+        if any(gradient is None for gradient in gradients):
+            try:
+                self._expected_in_training = _outputs(self._module, self._inputs, training=True)
+                self._in_training = all(bool(leaf.isfinite().all()) for leaf in self._expected_in_training)
+            except Exception:  # the whole network cannot be trained on this input either
+                self._in_training = False
+
+    def seen(self, group: Group) -> set[str]:
+        """The weights of the group that, at the units which stay, have a say in some output."""
+        found = set()
+        for piece in group.slices:
+            if piece.tensor in self._influence:
+                influence = self._influence[piece.tensor].movedim(piece.dim, 0)
+                here = influence.reshape(len(influence), -1).sum(1).cpu()[piece.unit >= 0]
+                if len(here) and float(here.max()) > 10 * self._tolerance:
+                    found.add(piece.tensor)
+        return found
+
+    def unsound(self, groups: Sequence[Group]) -> dict[str, str]:
+        """Why the groups that cannot be cut cannot be; all at once, then by halving."""
+        reason = self._try(groups)
+        if reason is None:
+            return {}
+        if len(groups) == 1:
+            return {groups[0].layer: reason}
+        middle = len(groups) // 2
+        found = self.unsound(groups[:middle]) | self.unsound(groups[middle:])
+        return found or {group.layer: reason for group in groups}  # right one by one, and not together
+
+    def _try(self, groups: Sequence[Group]) -> str | None:
+        """Cut units of ``groups``, and say what is wrong with it."""
+        kept: dict[str, dict[int, Tensor]] = {}
+        heads = {}
+        for group in groups:
+            gone = self._gone[group.layer]
+            if group.kind == "heads":
+                heads[group.layer] = int((~gone).sum())
+            for piece in group.slices:
+                stays = ~gone[piece.unit] | (piece.unit < 0)
+                dims = kept.setdefault(piece.tensor, {})
+                dims[piece.dim] = dims[piece.dim] & stays if piece.dim in dims else stays
+        positions = {
+            tensor: {dim: stays.nonzero().flatten().tolist() for dim, stays in dims.items()}
+            for tensor, dims in kept.items()
+        }
+        try:
+            small = cut(_sharing_copy(self._module), positions, heads)
+            found = _outputs(small, self._inputs)
+        except Exception as error:  # shapes that no longer fit together, in the network's own code
+            return f"the network does not run without some ({_first_line(error)})"
+        reason = self._compare(self._expected, found)
+        if reason is None and self._in_training:
+            try:
+                found = _outputs(small, self._inputs, training=True)
+            except Exception:
+                return IN_TRAINING
+            reason = self._compare(self._expected_in_training, found) and IN_TRAINING
+        return reason
+
+    def _compare(self, expected: Sequence[Tensor], found: Sequence[Tensor]) -> str | None:
+        if [leaf.shape for leaf in expected] != [leaf.shape for leaf in found]:
+            return OUTPUT
+        for one, other in zip(expected, found, strict=True):
+            if one.numel() and not float((one - other).abs().max()) <= self._tolerance * _scale(one):
+                return CHANGED
+        return None
+
+
+class _Precision(TorchDispatchMode):
+    """Whether values in double precision are cast to fewer digits."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own
+        self.low = False
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func._overloadpacket.__name__ == "_to_copy" and args[0].dtype == torch.float64:
+            self.low = self.low or (output.is_floating_point() and output.dtype != torch.float64)
+        return output
+
+
+def _randomised(module: nn.Module, seed: int, gain: float) -> nn.Module:
+    """A copy in double precision with nothing of the network's own values; nothing random happens in it."""
+    generator = torch.Generator().manual_seed(seed)
+    revealing = copy.deepcopy(module).double()
+    with torch.no_grad():
+        for name, parameter in revealing.named_parameters():
+            if parameter.is_floating_point():
+                parameter.requires_grad_()
+                parameter.copy_(_draw(name, parameter, generator, gain))
+        for name, buffer in revealing.named_buffers():
+            constant = (
+                buffer.is_floating_point() and buffer.numel() and bool((buffer == buffer.flatten()[0]).all())
+            )
+            if constant or name.endswith(("running_mean", "running_var")):
+                as_mean = "bias" if name.endswith("running_mean") else name
+                buffer.copy_(_draw(as_mean, buffer.flatten(), generator, gain).view_as(buffer))
+    for child in revealing.modules():
+        if isinstance(child, nn.modules.dropout._DropoutNd):
+            child.p = 0.0
+        elif isinstance(child, nn.modules.batchnorm._NormBase):
+            child.momentum = 0.0  # a pass in training leaves the statistics
+    return revealing
+
+
+def _draw(name: str, like: Tensor, generator: torch.Generator, gain: float) -> Tensor:
+    """Values for a parameter: matrices by fan-in (He et al. 2015), scales around one, shifts around zero."""
+    values = torch.empty(like.shape, dtype=torch.float64)
+    if like.dim() > 1:
+        bound = gain * math.sqrt(6 / max(like[0].numel(), 1))
+        return values.uniform_(-bound, bound, generator=generator)
+    if name.endswith("bias"):
+        return values.normal_(0, 0.3, generator=generator)
+    return values.uniform_(0.5, 1.5, generator=generator)
+
+
+def _sharing_copy(module: nn.Module) -> nn.Module:
+    """A copy with modules of its own and the same tensors."""
+    return copy.deepcopy(module, {id(t): t for t in (*module.parameters(), *module.buffers())})
+
+
+def _outputs(
+    module: nn.Module, inputs: Tensor, *, training: bool = False, gradients: bool = False
+) -> list[Tensor]:
+    """Every floating tensor that the network returns; the same random numbers each time, should it draw any."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(gradients):
+            torch.manual_seed(0)
+            return floating_leaves(module.train(training)(inputs))
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+def _spread(leaf: Tensor) -> Tensor:
+    """One number to which every element of the output contributes about equally."""
+    generator = torch.Generator().manual_seed(0)
+    signs = torch.randn(leaf.shape, generator=generator, dtype=torch.float64).to(leaf)
+    return ((leaf * signs).sum() / (_scale(leaf) * math.sqrt(max(leaf.numel(), 1)))).cpu()
+
+
+def _scale(leaf: Tensor) -> float:
+    return max(float(leaf.detach().abs().max()), 1e-12) if leaf.numel() else 1.0
+
+
+def _device(tensors: Mapping[str, Tensor]) -> torch.device:
+    return next((t.device for t in tensors.values()), torch.device("cpu"))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:80]

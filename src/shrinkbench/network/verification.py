@@ -122,8 +122,9 @@ class _Bench:
         self._tolerance = 1e-4 if precision.low else 1e-9
         self.finite = all(bool(leaf.isfinite().all()) for leaf in outputs)
         parameters = {n: p for n, p in self._module.named_parameters() if p.requires_grad}
-        loss = sum((_spread(leaf) for leaf in outputs if leaf.requires_grad), torch.zeros(()))
         gradients: Sequence[Tensor | None] = [None] * len(parameters)
+        with torch.enable_grad():
+            loss = sum((_spread(leaf) for leaf in outputs if leaf.requires_grad), torch.zeros(()))
         if loss.requires_grad:
             gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
         of = dict(zip(parameters, gradients, strict=True))

@@ -150,10 +150,13 @@ def test_a_group_that_is_misread_is_left_whole_and_named():
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = Cut()
-    masks = prune(module, "channel_l1", compression=1.5, input_shape=(3, 12, 12))
-    with pytest.warns(UserWarning, match="removing channels of 'first' changes the output"):
+    with pytest.warns(LeftWholeWarning, match="channels of 'first' are left whole: removing some changes the out"):
+        masks = prune(module, "channel_l1", compression=1.5, input_shape=(3, 12, 12))
+    assert all(bool(masks[name].flatten(1).any(1).all()) for name in ("first.weight",))
+    with pytest.warns(LeftWholeWarning, match="channels of 'first' are left whole"):
         small = shrink(module, masks, (3, 12, 12))
     assert small.first.out_channels == 8
+    assert count_parameters(small) == masks.kept + count_parameters(module) - masks.total
 
 
 def test_masks_of_another_network(refused, half, tmp_path):

@@ -50,11 +50,13 @@ def couple(module: nn.Module, input_shape: Sequence[int]) -> Coupling:
 
 
 def _couple(module: nn.Module, input_shape: tuple[int, ...]) -> Coupling:
-    trace(module, input_shape)  # an input that does not fit is told here, in our own words
+    traced = trace(module, input_shape)  # an input that does not fit is told here, in our own words
+    unread = any(name not in traced.read for name, _ in module.named_parameters())
     graph = read_groups(module, input_shape)
     heads = (_head_group(path, child) for path, child in module.named_modules() if is_attention(child))
     groups = (*graph.groups, *(g for g in heads if g is not None))
-    unsound = find_unsound(module, [g for g in groups if g.refused_because is None], input_shape)
+    free = [g for g in groups if g.refused_because is None]
+    unsound = find_unsound(module, free, input_shape, in_training=unread)
     proven = tuple(
         replace(g, refused_because=unsound[g.layer]) if g.layer in unsound and not g.refused_because else g
         for g in groups

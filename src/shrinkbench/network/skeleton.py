@@ -67,7 +67,13 @@ class Entrance(nn.Module):
 
 def skeleton_of(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[nn.Module, frozenset[str]]:
     """The copy and the paths of its stand-ins."""
-    skeleton = copy.deepcopy(module).to("meta").float().eval()
+    try:
+        skeleton = copy.deepcopy(module).to("meta").float().eval()
+    except RuntimeError:  # of tensors with a history of gradients
+        raise ShrinkbenchError(
+            "the network holds a tensor that is computed from others, as torch.nn.utils.weight_norm makes them, "
+            "and cannot be copied; remove it first (torch.nn.utils.remove_weight_norm)"
+        ) from None
     for parameter in skeleton.parameters():
         parameter.requires_grad_()
     replaced: set[str] = set()

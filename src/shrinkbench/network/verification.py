@@ -30,21 +30,27 @@ _GAINS = (1.0, 0.5, 2.0)  # of the random weights, in turn until every group's i
 _MANY_INPUTS = 20_000  # numbers in one input, above which two of them are shown, else four
 
 
-def find_unsound(module: nn.Module, groups: Iterable[Group], input_shape: Sequence[int]) -> dict[str, str]:
-    """Layer -> why the units of its group have to stay, for those whose removal is not proven right."""
+def find_unsound(
+    module: nn.Module, groups: Iterable[Group], input_shape: Sequence[int], *, in_training: bool
+) -> dict[str, str]:
+    """Layer -> why the units of its group have to stay, for those whose removal is not proven right.
+
+    ``in_training`` adds a pass as in training to the evaluation, for networks of which parts run there alone.
+    """
     reasons: dict[str, str] = {}
     tested = [group for group in groups if group.units > 1]
     unseen = {group.layer: _matrices(module, group) for group in tested}
     for seed, gain in enumerate(_GAINS):
         if not any(names for layer, names in unseen.items() if layer not in reasons):
             break
-        halves = _halve(tested, seed)
+        choices = _choose(tested, seed)
         drawn = _randomised(module, seed, gain)
-        for half in (0, 1):
+        for choice in choices:
             while left := [g for g in tested if g.layer not in reasons and (seed == 0 or unseen[g.layer])]:
-                gone = {group.layer: halves[group.layer][half] for group in left}
+                look = any(unseen[group.layer] for group in left)
                 try:
-                    bench = _Bench(copy.deepcopy(drawn), left, gone, input_shape, seed=seed)
+                    bench = _Bench(copy.deepcopy(drawn), left, choice)
+                    bench.run(_inputs(bench.module, input_shape, seed), in_training=in_training, look=look)
                 except Exception as error:  # whatever a network's own code raises
                     reason = f"the network cannot be run on random values ({_first_line(error)})"
                     return reasons | {group.layer: reason for group in left}
@@ -69,74 +75,78 @@ def _matrices(module: nn.Module, group: Group) -> set[str]:
     }
 
 
-def _halve(groups: Sequence[Group], seed: int) -> dict[str, tuple[Tensor, Tensor]]:
-    """A random half of every group's units, and the other one."""
+def _choose(groups: Sequence[Group], seed: int) -> list[dict[str, Tensor]]:
+    """Three random choices of units to remove: one of each group, and twice about half.
+
+    Of the halves one has an odd number: what swaps channels in pairs (a flip, a roll by half) may map an even
+    number of them to itself, and one channel too few of a gate's two halves does not go unnoticed.
+    """
     generator = torch.Generator().manual_seed(seed)
-    found = {}
+    choices: list[dict[str, Tensor]] = [{}, {}, {}]
     for group in groups:
-        first = torch.zeros(group.units, dtype=torch.bool)
-        first[torch.randperm(group.units, generator=generator)[: group.units // 2]] = True
-        found[group.layer] = (first, ~first)
-    return found
+        half = group.units // 2
+        for choice, count in zip(choices, (1, half - (half % 2 == 0 and half > 1), half), strict=True):
+            choice[group.layer] = torch.zeros(group.units, dtype=torch.bool)
+            choice[group.layer][torch.randperm(group.units, generator=generator)[:count]] = True
+    return choices
 
 
 class _Bench:
     """A random network in which, from now on, the units ``gone`` of every group are zero."""
 
-    def __init__(
-        self,
-        module: nn.Module,
-        groups: Sequence[Group],
-        gone: Mapping[str, Tensor],
-        input_shape: Sequence[int],
-        *,
-        seed: int,
-    ) -> None:
+    def __init__(self, module: nn.Module, groups: Sequence[Group], gone: Mapping[str, Tensor]) -> None:
         self._gone = gone
-        self._module = module
-        tensors = {**dict(self._module.named_parameters()), **dict(self._module.named_buffers())}
+        self.module = module
+        tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
         with torch.no_grad():
             for group in groups:
                 for piece in group.slices:
                     at = gone[group.layer][piece.unit] & (piece.unit >= 0)
-                    tensors[piece.tensor].index_fill_(piece.dim, at.nonzero().flatten().to(_device(tensors)), 0)
-        rows = 2 if math.prod(input_shape) > _MANY_INPUTS else 4
-        generator = torch.Generator().manual_seed(seed)
-        inputs = torch.randn((rows, *input_shape), generator=generator, dtype=torch.float64)
-        inputs[1::2] *= 3
-        self._inputs = inputs.to(_device(tensors))
-        self._in_training = False
-        self._read_outputs()
+                    tensor = tensors[piece.tensor]
+                    tensor.index_fill_(piece.dim, at.nonzero().flatten().to(tensor.device), 0)
+        self._influence: dict[str, Tensor] = {}
 
-    def _read_outputs(self) -> None:
-        """What the network computes, how precisely, and how much of it each weight has a say in."""
+    def run(self, inputs: Tensor, *, in_training: bool, look: bool) -> None:
+        """Compute what is to be reached and, with ``look``, what the outputs show of each weight."""
+        self._inputs = inputs
+        self._read_outputs(gradients=look, in_training=in_training)
+        if look:
+            self._read_influence()
+        self._expected = [leaf.detach() for leaf in self._expected]
+
+    def _read_outputs(self, *, gradients: bool, in_training: bool) -> None:
+        """What the network computes, in evaluation and in training, and how precisely."""
         precision = _Precision()
         try:
             with precision:
-                outputs = _outputs(self._module, self._inputs, gradients=True)
+                self._expected = _outputs(self.module, self._inputs, gradients=gradients)
         except (RuntimeError, TypeError):  # no doubles on this device, or a cast inside the network
-            self._module.float()
+            self.module.float()
             self._inputs = self._inputs.float()
-            outputs = _outputs(self._module, self._inputs, gradients=True)
+            self._expected = _outputs(self.module, self._inputs, gradients=gradients)
             precision.low = True
         self._tolerance = 1e-4 if precision.low else 1e-9
-        self.finite = all(bool(leaf.isfinite().all()) for leaf in outputs)
-        parameters = {n: p for n, p in self._module.named_parameters() if p.requires_grad}
-        gradients: Sequence[Tensor | None] = [None] * len(parameters)
-        with torch.enable_grad():
-            loss = sum((_spread(leaf) for leaf in outputs if leaf.requires_grad), torch.zeros(()))
-        if loss.requires_grad:
-            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-        of = dict(zip(parameters, gradients, strict=True))
-        self._influence = {n: g.mul_(parameters[n].detach()).abs_() for n, g in of.items() if g is not None}
-        self._expected = [leaf.detach() for leaf in outputs]
+        self.finite = all(bool(leaf.isfinite().all()) for leaf in self._expected)
         self._expected_in_training: list[Tensor] = []
-        if any(gradient is None for gradient in gradients):
-            try:
-                self._expected_in_training = _outputs(self._module, self._inputs, training=True)
-                self._in_training = all(bool(leaf.isfinite().all()) for leaf in self._expected_in_training)
-            except Exception:  # the whole network cannot be trained on this input either
-                self._in_training = False
+        if not in_training:
+            return
+        try:
+            self._expected_in_training = _outputs(self.module, self._inputs, training=True)
+        except Exception:  # the whole network does not run in training on such an input either
+            return
+        if not all(bool(leaf.isfinite().all()) for leaf in self._expected_in_training):
+            self._expected_in_training = []
+
+    def _read_influence(self) -> None:
+        """How much of the outputs each weight has a say in."""
+        parameters = {n: p for n, p in self.module.named_parameters() if p.requires_grad}
+        with torch.enable_grad():
+            loss = sum((_spread(leaf) for leaf in self._expected if leaf.requires_grad), torch.zeros(()))
+        if loss.requires_grad:
+            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
+            for (name, parameter), gradient in zip(parameters.items(), found, strict=True):
+                if gradient is not None:
+                    self._influence[name] = gradient.mul_(parameter.detach()).abs_()
 
     def seen(self, group: Group) -> set[str]:
         """The weights of the group that, at the units which stay, have a say in some output."""
@@ -177,12 +187,12 @@ class _Bench:
             for tensor, dims in kept.items()
         }
         try:
-            small = cut(_sharing_copy(self._module), positions, heads)
+            small = cut(_sharing_copy(self.module), positions, heads)
             found = _outputs(small, self._inputs)
         except Exception as error:  # shapes that no longer fit together, in the network's own code
             return f"the network does not run without some ({_first_line(error)})"
         reason = self._compare(self._expected, found)
-        if reason is None and self._in_training:
+        if reason is None and self._expected_in_training:
             try:
                 found = _outputs(small, self._inputs, training=True)
             except Exception:
@@ -280,8 +290,14 @@ def _scale(leaf: Tensor) -> float:
     return max(float(leaf.detach().abs().max()), 1e-12) if leaf.numel() else 1.0
 
 
-def _device(tensors: Mapping[str, Tensor]) -> torch.device:
-    return next((t.device for t in tensors.values()), torch.device("cpu"))
+def _inputs(module: nn.Module, input_shape: Sequence[int], seed: int) -> Tensor:
+    """A few random inputs of two sizes: what rectifiers cut off for some of them shows for others."""
+    like = next(module.parameters(), torch.empty(0))
+    rows = 2 if math.prod(input_shape) > _MANY_INPUTS else 4
+    generator = torch.Generator().manual_seed(seed)
+    inputs = torch.randn((rows, *input_shape), generator=generator, dtype=torch.float64)
+    inputs[1::2] *= 3
+    return inputs.to(like.device)
 
 
 def _first_line(error: Exception) -> str:

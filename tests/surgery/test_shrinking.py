@@ -210,7 +210,7 @@ def test_channels_that_the_graph_misreads_are_left_whole_and_named(seed):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module, shape = as_trained(ChannelSoftmax()), (3, 8, 8)
-    with pytest.warns(LeftWholeWarning, match="channels of 'first' are left whole: removing some changes the out"):
+    with pytest.warns(LeftWholeWarning, match="channels of 'first' are left whole: removing some changes"):
         coupling = couple(module, shape)
     masks = masks_of_units(module, coupling, keep_some(coupling, 0.5))
     assert "first" not in {group.layer for group in coupling.free}
@@ -342,3 +342,13 @@ def test_random_networks(steps, removed, seed):
         return
     # Behind a layer without a weight left, more is idle than was masked.
     assert counted <= kept if surgery.constant else counted == kept
+
+
+def test_channels_last_stays_the_memory_layout():
+    module, shape = make("resnet56")
+    module = module.to(memory_format=torch.channels_last)
+    coupling = couple(module, shape)
+    small = shrink(module, masks_of_units(module, coupling, keep_some(coupling, 0.5)), shape)
+    kernels = [p for p in small.parameters() if p.dim() == 4]
+    assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
+    assert not small.layer1[0].conv1.weight.is_contiguous()

@@ -328,10 +328,10 @@ def _name_groups(merged: _Merged, shared: frozenset[str], order: Mapping[str, in
                 role = "consumes" if item.side == "in" else "produces"
             for tensor, dim, size in item.tensors:
                 positions = units.setdefault((tensor, dim), torch.full((size,), -1))
-                new = torch.tensor([unit[c] for c in item.channels])
-                if bool(((positions[item.at] >= 0) & (positions[item.at] != new)).any()):
+                here, before = torch.tensor([unit[c] for c in item.channels]), positions[item.at]
+                if bool(((before >= 0) & (before != here)).any()):
                     reason = reason or f"several of them meet in one place of '{tensor}'"
-                positions[item.at] = new
+                positions[item.at] = here
                 roles[tensor, dim] = role
                 if tensor in shared:
                     reason = reason or f"'{tensor}' is shared by several layers"

@@ -61,7 +61,7 @@ def _couple(module: nn.Module, input_shape: tuple[int, ...]) -> Coupling:
         replace(g, refused_because=unsound[g.layer]) if g.layer in unsound and not g.refused_because else g
         for g in groups
     )
-    return Coupling(proven, graph.feeding_norms, _name(graph.unreadable | unsound))
+    return Coupling(proven, graph.feeding_norms, _name({**graph.unreadable, **unsound}))
 
 
 def _head_group(path: str, attention: nn.Module) -> Group | None:

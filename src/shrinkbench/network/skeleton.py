@@ -71,7 +71,7 @@ def skeleton_of(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[nn.Mod
         skeleton = copy.deepcopy(module).to("meta").float().eval()
     except RuntimeError:  # of tensors with a history of gradients
         raise ShrinkbenchError(
-            "the network holds a tensor that is computed from others, as torch.nn.utils.weight_norm makes them, "
+            "the network holds a tensor that is computed from others, as torch.nn.utils.weight_norm makes it, "
             "and cannot be copied; remove it first (torch.nn.utils.remove_weight_norm)"
         ) from None
     for parameter in skeleton.parameters():

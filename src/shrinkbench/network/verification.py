@@ -23,6 +23,7 @@ from shrinkbench.network.probe import floating_leaves
 
 UNSEEN = "no output shows what they do, so a wrong cut would not be noticed"
 OUTPUT = "they are part of an output"
+STUCK = "the network does not run without some of them"
 CHANGED = "removing some changes the outputs: what mixes or counts them is no layer that torch-pruning knows"
 IN_TRAINING = "a part that runs in training alone reads them"
 
@@ -78,16 +79,20 @@ def _matrices(module: nn.Module, group: Group) -> set[str]:
 def _choose(groups: Sequence[Group], seed: int) -> list[dict[str, Tensor]]:
     """Three random choices of units to remove: one of each group, and twice about half.
 
-    Of the halves one has an odd number: what swaps channels in pairs (a flip, a roll by half) may map an even
-    number of them to itself, and one channel too few of a gate's two halves does not go unnoticed.
+    Of the halves one has an odd number: what swaps channels in pairs (a flip, the two halves of a gate) may map
+    an even number of them to itself. No tensor loses all of its channels.
     """
     generator = torch.Generator().manual_seed(seed)
     choices: list[dict[str, Tensor]] = [{}, {}, {}]
     for group in groups:
         half = group.units // 2
         for choice, count in zip(choices, (1, half - (half % 2 == 0 and half > 1), half), strict=True):
-            choice[group.layer] = torch.zeros(group.units, dtype=torch.bool)
-            choice[group.layer][torch.randperm(group.units, generator=generator)[:count]] = True
+            gone = torch.zeros(group.units, dtype=torch.bool)
+            gone[torch.randperm(group.units, generator=generator)[:count]] = True
+            for units in (piece.unit[piece.unit >= 0] for piece in group.slices):
+                if len(units) and bool(gone[units].all()):
+                    gone[units[0]] = False
+            choice[group.layer] = gone
     return choices
 
 
@@ -105,6 +110,8 @@ class _Bench:
                     tensor = tensors[piece.tensor]
                     tensor.index_fill_(piece.dim, at.nonzero().flatten().to(tensor.device), 0)
         self._influence: dict[str, Tensor] = {}
+        self._expected: list[Tensor] = []
+        self._expected_in_training: list[Tensor] = []
 
     def run(self, inputs: Tensor, *, in_training: bool, look: bool) -> None:
         """Compute what is to be reached and, with ``look``, what the outputs show of each weight."""
@@ -127,7 +134,6 @@ class _Bench:
             precision.low = True
         self._tolerance = 1e-4 if precision.low else 1e-9
         self.finite = all(bool(leaf.isfinite().all()) for leaf in self._expected)
-        self._expected_in_training: list[Tensor] = []
         if not in_training:
             return
         try:
@@ -189,8 +195,8 @@ class _Bench:
         try:
             small = cut(_sharing_copy(self.module), positions, heads)
             found = _outputs(small, self._inputs)
-        except Exception as error:  # shapes that no longer fit together, in the network's own code
-            return f"the network does not run without some ({_first_line(error)})"
+        except Exception:  # shapes that no longer fit together, in the network's own code
+            return STUCK
         reason = self._compare(self._expected, found)
         if reason is None and self._expected_in_training:
             try:

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.attention import is_attention, reads_its_weights_itself
-from shrinkbench.network.coupling import Coupling, Group, couple
+from shrinkbench.network.coupling import Coupling, Group, LeftWholeWarning, couple
 from shrinkbench.network.probe import require_materialised
 from shrinkbench.network.watching import watching
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.surgery.checking import equal_up_to_rounding, forward, outputs_of, probe_inputs, revealing_copy
-from shrinkbench.surgery.dead_units import LeftWholeWarning, dead_units, warn_left
+from shrinkbench.surgery.dead_units import dead_units, warn_left
 from shrinkbench.surgery.operation import Surgery, operate
 
 __all__ = ["LeftWholeWarning", "plan_and_shrink", "shrink"]

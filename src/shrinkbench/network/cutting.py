@@ -68,7 +68,7 @@ def _narrow(name: str, old: Tensor, dims: Mapping[int, Iterable[int]]) -> Tensor
         new = new.index_select(dim, index)
     for layout in {4: [torch.channels_last], 5: [torch.channels_last_3d]}.get(old.dim(), []):
         if old.is_contiguous(memory_format=layout) and not old.is_contiguous():
-            return new.contiguous(memory_format=layout)
+            return new.clone(memory_format=layout)
     return new.clone(memory_format=torch.contiguous_format) if new is old else new
 
 

@@ -146,6 +146,7 @@ scaled = STRUCTURES.add(
         _group,
         overlapping=True,
         unit="channel",
+        version=2,
     ),
 )
 

@@ -103,6 +103,7 @@ channels = STRUCTURES.add(
         _channels,
         overlapping=True,
         unit="channel",
+        version=2,
     ),
 )
 
@@ -162,6 +163,7 @@ chained_channels = STRUCTURES.add(
         _chain,
         overlapping=True,
         unit="channel",
+        version=2,
     ),
 )
 

@@ -9,7 +9,7 @@ from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import build
-from shrinkbench.network.coupling import couple
+from shrinkbench.network.coupling import LeftWholeWarning, couple
 
 
 def slices(group, role):
@@ -140,3 +140,27 @@ def test_the_network_is_left_untouched():
     assert module.training
     assert not frozen.requires_grad
     assert all(p.device.type == "cpu" for p in module.parameters())
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_the_callers_mode_has_no_say(mode):
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    with mode():
+        inside = couple(net, (4,))
+    assert inside.group_of("0").refused_because is None
+    assert inside is couple(net, (4,))
+
+
+def test_a_layer_that_is_exchanged_is_looked_at_anew():
+    net = nn.Sequential(nn.Linear(4, 6), nn.ReLU(), nn.Linear(6, 2))
+    assert couple(net, (4,)).group_of("0").refused_because is None
+    net[1] = nn.Softmax(1)
+    with pytest.warns(LeftWholeWarning, match="channels of '0' are left whole"):
+        assert couple(net, (4,)).group_of("0").refused_because is not None
+
+
+def test_weights_have_no_say():
+    net = nn.Sequential(nn.Linear(4, 6), nn.Softmax(1), nn.Linear(6, 2))
+    nn.init.zeros_(net[2].weight)
+    with pytest.warns(LeftWholeWarning, match="removing some changes the outputs"):
+        couple(net, (4,))

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
+import torch
 from torch import nn
 
 from shrinkbench.network.attention import head_slices, is_attention
@@ -43,7 +44,8 @@ def couple(module: nn.Module, input_shape: Sequence[int]) -> Coupling:
     key = (tuple(input_shape), _structure(module))
     known = _KNOWN.setdefault(module, {})
     if key not in known:
-        known[key] = _couple(module, tuple(input_shape))
+        with torch.inference_mode(mode=False):  # the graph is read off the gradients' own
+            known[key] = _couple(module, tuple(input_shape))
     for note in known[key].notes:
         warnings.warn(note, LeftWholeWarning, stacklevel=2)
     return known[key]

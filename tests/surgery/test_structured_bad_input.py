@@ -227,3 +227,38 @@ def test_a_description_that_does_not_fit_its_weights(half, tmp_path, monkeypatch
     edit(surgery={})
     with pytest.raises(ShrinkbenchError, match=r"not a description|cannot read"):
         load()
+
+
+FLIPPING = """
+from torch import nn
+
+from shrinkbench.models.card import NO_PUBLIC_WEIGHTS, ModelCard, register
+
+
+class Flipping(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.third = nn.Conv2d(1, 8, 3), nn.Conv2d(8, 8, 3), nn.Conv2d(8, 8, 3)
+        self.fc = nn.Linear(8, 10)
+
+    def forward(self, x):
+        y = self.second(self.first(x).relu().flip(1)).relu()
+        return self.fc(self.third(y).relu().mean((2, 3)))
+"""
+
+
+def test_prune_names_what_it_left_whole(tmp_path, monkeypatch, capsys):
+    plugin = tmp_path / "flipping.py"
+    registration = PLUGIN[PLUGIN.index("register(") :]
+    registration = registration.replace("Branching", "Flipping").replace(
+        "branching-for-a-test", "flipping-for-a-test"
+    )
+    plugin.write_text(FLIPPING + "\n\n" + registration)
+    asked = ["prune", "--plugin", plugin, "--model", "flipping-for-a-test", "--method", "channel_l1"]
+    monkeypatch.setattr("sys.argv", ["shrinkbench", *map(str, asked), "--compression", "1.5"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert not ended.value.code
+    assert (
+        "note: channels of 'first' are left whole: removing some changes the outputs" in capsys.readouterr().err
+    )

@@ -239,7 +239,7 @@ def make_result(
         EpochRecord(
             epoch=e,
             learning_rate=spec.recipe.learning_rate,
-            train_loss=0.5 / e,
+            train_loss=0.5 / e + 1e-5 * spec.seed,  # no two seeds train alike
             validation={"top1": max(0.0, validation["top1"] - 0.004 * (5 - e) / 5), "loss": validation["loss"]},
         )
         for e in range(1, 6)

@@ -60,6 +60,7 @@ def sweep(
     workspace = replace(workspace, weights=weights, latency=tuple(sorted(timed)))
     for each, planned in plans:
         store.write_plan(each, planned.runs)
+        store.keep_sources(planned.runs)
     runs = {spec.key: spec for _, planned in plans for spec in planned.runs}
     todo = [spec for spec in runs.values() if _is_open(store, spec, timed, retry_failed=retry_failed)]
     if on_plan is not None:

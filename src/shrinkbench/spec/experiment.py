@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.spec.value import Value, parse_value
+from shrinkbench.spec.value import SafeName, Value, parse_value
 
 
 def _as_tuple(value: object) -> object:
@@ -41,7 +41,7 @@ class ExperimentSpec(Value):
     them or several; a method whose name brings its amount along takes that in their place.
     """
 
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: SafeName
     description: str = ""
     reference: str = ""
     dataset: AxisOfText

@@ -17,7 +17,6 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import write_atomically
 from shrinkbench.plotting import FORMATS
 from shrinkbench.report import checklist as checklists
@@ -42,9 +41,10 @@ from shrinkbench.report.statistics.fairness import set_up_table
 from shrinkbench.report.statistics.observations import AXES, METRICS, Observations, aggregate
 from shrinkbench.report.tables import TEXTS, Table
 from shrinkbench.report.verdict import BASES, Verdict, Win, reach_verdict
+from shrinkbench.results.bundle import Bundle, read_source, require_results
+from shrinkbench.results.conflicts import sentence_of
 from shrinkbench.results.frame import to_frame
 from shrinkbench.results.record import RunResult
-from shrinkbench.results.store import Plan, Problem, existing_store
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class WrittenReport:
 
 
 def write_report(
-    store_dir: Path,
+    source: Path | Bundle,
     out_dir: Path,
     *,
     proposed: Sequence[str] = (),
@@ -67,25 +67,21 @@ def write_report(
 ) -> WrittenReport:
     """Write ``index.html``, figures (SVG, PDF, PNG), tables, ``results.csv`` and ``results.parquet``.
 
+    ``source`` is a store's folder, a bundle's file, or what was read of either.
     Needs no network and no torch. ``proposed`` names the methods that the checklist judges. ``corpus`` is the
     literature that results are laid beside, the bundled tables of Liu et al. 2019 where it is ``None``.
     ``with_figures`` leaves out that and the figures for papers, most of the work. Files of the store that
     cannot be read are named in the page; files of an earlier report in ``out_dir`` are replaced, others left
     alone. Raises ``ShrinkbenchError`` where the folder holds no results or ``out_dir`` cannot be written.
     """
-    store = existing_store(store_dir)
     figures, beside = out_dir / "figures", out_dir / "published"
     with drawing_beside() if with_figures else nullcontext(_leave_out) as draw:
-        results, problems = store.results()
-        if not results:
-            hint = f" ({problems[0].path} {problems[0].sentence})" if problems else ""
-            raise ShrinkbenchError(f"{store_dir} holds no results; run a sweep into it first{hint}")
+        bundle = read_source(source) if isinstance(source, Path) else source
+        require_results(bundle, "run a sweep into it first")
+        results, plan, problems = bundle.results, bundle.plan, bundle.problems
         if corpus is not None:
             check_corpus(corpus)  # told before anything is drawn
         split = split_by_metric(results)
-        plan = store.find_plan()
-        if isinstance(plan, Problem):
-            problems, plan = [plan, *problems], None
         stored = {result.key for result in results}
         missing = [run.spec for run in plan.runs if run.key not in stored] if plan else []
         evidence = checklists.gather(results, proposed=proposed, missing=missing)
@@ -105,7 +101,8 @@ def write_report(
         written.append(out_dir / "references.bib")
         write_atomically(written[-1], bibtex(citations).encode(), durable=False)
         content = {
-            **_facts(store_dir, results, problems, plan, evidence.observations),
+            **_facts(bundle, evidence.observations),
+            "conflicts": sentence_of(bundle.conflicts),
             **_judgement(results, split.compared, evidence),
             "not_compared": split.sentence,
             **_verdict(verdict, evidence.observations),
@@ -160,26 +157,21 @@ def _write_data(
     return written + _write_tables(tables, out_dir / "tables")
 
 
-def _facts(
-    store_dir: Path,
-    results: Sequence[RunResult],
-    problems: Sequence[Problem],
-    plan: Plan | None,
-    observations: Observations,
-) -> dict[str, Any]:
+def _facts(bundle: Bundle, observations: Observations) -> dict[str, Any]:
     """What the head of the page says."""
+    results, plan = bundle.results, bundle.plan
     stored = {r.key for r in results}
     return {
-        "name": plan.name if plan else store_dir.resolve().name,
+        "name": bundle.name,
         "description": plan.description if plan else "",
-        "directory": store_dir,
+        "directory": bundle.source,
         "counts": {
             "done": sum(r.status == "done" for r in results),
             "failed": sum(r.status == "failed" for r in results),
             "missing": sum(run.key not in stored for run in plan.runs) if plan else None,
             "unplanned": len(stored - {run.key for run in plan.runs}) if plan else 0,
         },
-        "problems": [(p.path.relative_to(store_dir), p.sentence) for p in problems],
+        "problems": [(p.path.relative_to(bundle.source), p.sentence) for p in bundle.problems],
         "tasks": observations.tasks,
         "methods": observations.methods,
         "figures": [

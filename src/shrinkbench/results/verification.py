@@ -64,11 +64,12 @@ def _above_validation(results: Sequence[RunResult]) -> Iterator[str]:
 
 
 def _gap(test: Quality, validation: Quality, name: str) -> tuple[float, float]:
-    """The difference of two shares, and its standard error by the pooled binomial."""
-    counts = (test.examples, validation.examples)
-    pooled = (test[name] * counts[0] + validation[name] * counts[1]) / sum(counts)
-    variance = max(pooled * (1 - pooled), 1 / sum(counts)) * (1 / counts[0] + 1 / counts[1])
-    return test[name] - validation[name], math.sqrt(variance)
+    """The difference of two shares and its binomial standard error, pooled or not, whichever is larger."""
+    splits = [(quality[name], quality.examples) for quality in (test, validation)]
+    total = sum(n for _, n in splits)
+    pooled = max(sum(share * n for share, n in splits) / total, 1 / total)
+    variances = (sum(p * (1 - p) / n for p, n in splits), pooled * (1 - pooled) * sum(1 / n for _, n in splits))
+    return test[name] - validation[name], math.sqrt(max(*variances, 1 / total**2))
 
 
 def _copied(results: Sequence[RunResult]) -> Iterator[str]:

@@ -62,6 +62,8 @@ def common_block(curves: Sequence[Curve], *, level: float | None = None) -> Bloc
         absent = [seed for seed in seeds if seed not in found]
         if absent:
             left_out.append(LeftOut(method, f"no finished run of seed {', '.join(map(str, absent))}"))
+        elif not seeds:
+            left_out.append(LeftOut(method, "no seed that more than half of the methods have"))
         else:
             chosen[method] = [found[seed] for seed in seeds]
     low, high = (level, level) if level is not None else _common_range(list(chosen.values()))

@@ -56,26 +56,38 @@ pruning_method("own_unregistered", finetuning=Finetuning("unnamed", "own", epoch
 """
 
 ASK = """
-import json, sys
+import json, os, sys
+from pathlib import Path
 from shrinkbench.pruning import METHODS, load_plugin
 from shrinkbench.pruning.code import outside_sources
 from shrinkbench.datasets import DATASETS
 from shrinkbench.models import MODELS
 from shrinkbench.training.recipe import RECIPES
-load_plugin(sys.argv[1])
-found = {}
-for name in json.loads(sys.argv[2]):
-    method = METHODS.get(name)
-    spec = method.spec
-    own = {"whole": list(spec.sources) or None, "key": spec.model_dump_json()}
-    found[name] = {**outside_sources(method), **own}
-for registry, names in (
-    (MODELS, ("my-net", "mine/net", "digits-cnn")),
-    (DATASETS, ("my-data", "digits")),
-    (RECIPES, ("my-recipe", "digits-train")),
-):
-    found |= {name: registry.source(name) for name in names}
-print(json.dumps(found))
+
+
+def answer(folder):
+    load_plugin(folder / 'plug.py')
+    found = {}
+    for name in json.loads(sys.argv[1]):
+        method = METHODS.get(name)
+        spec = method.spec
+        own = {"whole": list(spec.sources) or None, "key": spec.model_dump_json()}
+        found[name] = {**outside_sources(method), **own}
+    for registry, names in (
+        (MODELS, ("my-net", "mine/net", "digits-cnn")),
+        (DATASETS, ("my-data", "digits")),
+        (RECIPES, ("my-recipe", "digits-train")),
+    ):
+        found |= {name: registry.source(name) for name in names}
+    (folder / "answer.json").write_text(json.dumps(found))
+
+
+for folder in map(Path, sys.argv[2:]):  # each in a process that has loaded no other
+    child = os.fork()
+    if child == 0:
+        answer(folder)
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
 """
 
 METHODS = {
@@ -96,26 +108,27 @@ METHODS = {
 }
 
 
-def asked(folder, plugin=PLUGIN, helper="FACTOR = 1\n"):
+def write(folder, plugin=PLUGIN, helper="FACTOR = 1\n"):
     folder.mkdir(parents=True)
     (folder / "plug.py").write_text(plugin, encoding="utf-8")
     (folder / "helper.py").write_text(helper, encoding="utf-8")
-    command = [sys.executable, "-c", ASK, str(folder / "plug.py"), json.dumps(list(METHODS))]
-    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return folder
 
 
 @pytest.fixture(scope="module")
 def answers(tmp_path_factory):
     """What the plug-in says as written, from another folder, edited, and with its helper edited."""
     root = tmp_path_factory.mktemp("plugins")
-    return (
-        asked(root / "as_written"),
-        asked(root / "moved" / "elsewhere"),
-        asked(root / "edited", PLUGIN.replace("SETTING = 1", "SETTING = 2")),
-        asked(root / "helper_edited", helper="FACTOR = 2\n"),
+    folders = (
+        write(root / "as_written"),
+        write(root / "moved" / "elsewhere"),
+        write(root / "edited", PLUGIN.replace("SETTING = 1", "SETTING = 2")),
+        write(root / "helper_edited", helper="FACTOR = 2\n"),
     )
+    command = [sys.executable, "-c", ASK, json.dumps(list(METHODS)), *map(str, folders)]
+    done = subprocess.run(command, capture_output=True, text=True, env=dict(os.environ), check=False)
+    assert done.returncode == 0, done.stderr
+    return tuple(json.loads((folder / "answer.json").read_text()) for folder in folders)
 
 
 def test_a_plug_in_that_is_moved_keeps_every_digest(answers):

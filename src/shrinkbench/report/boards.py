@@ -20,11 +20,11 @@ from shrinkbench.report.statistics.observations import METRICS, Observations, ag
 from shrinkbench.report.tables import achieved_text, amount_text, plus_minus, ratio_text
 from shrinkbench.report.verdict import describe_task
 from shrinkbench.results.bundle import Bundle
-from shrinkbench.results.labels import RunLabel, label_runs, recipe_labels
+from shrinkbench.results.labels import CONTROL, RunLabel, label_runs, recipe_labels
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import CLASSIFICATION, Recipe, RunSpec, TaskSpec
 
-DISPUTED = "a run of it, or of its control, has other numbers in another source"
+DISPUTED = "sources have other numbers for a run of it or of its control"
 ABSENT = "no finished run that prunes"
 
 
@@ -276,7 +276,7 @@ def _observe_source(
     controls = [by_key[key] for key in found.control["key"]]
     control = found.control.assign(
         source=[run.source for run in controls],
-        task=[titles.get(run.place) for run in controls],
+        task=[titles.get(run.place, "") for run in controls],
         method=[run.label.control for run in controls],
         control_key=_own_control(found.control["control_key"], values),
     )
@@ -374,14 +374,15 @@ def _controls(rows: pd.DataFrame, sources: Mapping[str, str]) -> dict[str, Any]:
     """The controls of a board; by source, with a sentence, where sources have other numbers of the same one."""
     found: list[ControlRow] = []
     apart = 0.0
-    for name, part in groups(rows, "method"):
+    for label, part in groups(rows, "method"):
+        name = label if rows["method"].nunique() > 1 else CONTROL
         distinct = part.drop_duplicates(["seed", "top1"])
         spread = distinct.groupby("seed")["top1"].agg(lambda values: values.max() - values.min()).max()
         if distinct["seed"].is_unique:
             found.append(ControlRow(name, stats.summarise(distinct["top1"])))
             continue
         apart = max(apart, spread)
-        for source, own in groups(part, "source"):
-            found.append(ControlRow(f"{name} ({sources[source]})", stats.summarise(own["top1"])))
+        for source, own in groups(part.assign(source=part["source"].map(sources)), "source"):
+            found.append(ControlRow(f"{name} ({source})", stats.summarise(own["top1"])))
     note = f"Sources have other numbers of the same control, by up to {100 * apart:.2f} points"
     return {"controls": tuple(found), "note": note if apart else ""}

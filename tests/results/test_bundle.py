@@ -258,7 +258,8 @@ def test_the_leaderboard_ranks_methods_and_links_to_the_evidence(tmp_path):
         title: [re.sub("<wbr>", "", m) for m in re.findall(r'<th scope="row">(.*?)</th>', body)]
         for title, body in tables
     }
-    assert order["cifar10 / resnet20"] == ["global_gradient", "global_magnitude", "random", "control"]
+    assert order["cifar10 / resnet20"] == ["global_magnitude", "random", "global_gradient", "control"]
+    assert "1 missing run (8x; seed " in text  # no whole number of images: it is no result
     assert order["imagenet / resnet18"] == ["global_magnitude", "random", "control"]
     assert text.count('aria-label="has problems, see below"') == 1
     links = set(re.findall(r'href="(evidence/[^"#]+)', text))

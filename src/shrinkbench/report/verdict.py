@@ -90,7 +90,7 @@ def reach_verdict(observations: Observations) -> Verdict:
     tasks = tuple(
         TaskVerdict(
             task,
-            tuple(_about_task(observations, claims.of(task))),
+            tuple(describe_task(observations, claims.of(task))),
             tuple(
                 _basis(axis, table[table["task"] == task])
                 for axis, table in tables.items()
@@ -135,7 +135,7 @@ def _headline(observations: Observations, claims: Claims, tasks: Sequence[TaskVe
     return f"{text}{_left_out_text(block.left_out)}{aside}"
 
 
-def _about_task(observations: Observations, claims: TaskClaims | None) -> Iterator[str]:
+def describe_task(observations: Observations, claims: TaskClaims | None) -> Iterator[str]:
     """The recommendation for a task, its evidence, and what was left out of that."""
     if claims is None:
         yield "No run that prunes is finished."

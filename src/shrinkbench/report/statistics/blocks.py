@@ -46,7 +46,7 @@ class Block:
     @property
     def means(self) -> Floats:
         """Mean of every method over the units."""
-        means: Floats = self.values.mean(axis=1)
+        means: Floats = self.values.mean(axis=1) if self.methods else np.empty(0)
         return means
 
 

@@ -153,7 +153,8 @@ def _judge_task(task: str, members: Sequence[Curve], levels: Sequence[float]) ->
     at = [(level, common_block(members, level=level)) for level in levels]
     at = [(level, found) for level, found in at if found.methods]
     noise = _relative_noise([found for _, found in at])
-    pairs = [*_pairs("range", task, block, noise)]
+    compared = [found.of(block.methods) for _, found in at]  # who is not compared tells nothing of who is
+    pairs = [*_pairs("range", task, block, _relative_noise(compared))]
     for left_out in block.left_out:  # with each other method over what the two share
         for other in dict.fromkeys(c.method for c in members):
             pair = common_block([c for c in members if c.method in (left_out.method, other)])
@@ -273,6 +274,9 @@ def _over_tasks(tasks: Sequence[TaskClaims], places: Mapping[str, object]) -> Bl
         return None
     absent = {method: [names[place] for place in kept if method not in known[place]] for method in methods}
     complete = [method for method in methods if not absent[method]]
+    nowhere = dict.fromkeys(
+        one.method for task in tasks for one in task.block.left_out if one.method not in absent
+    )
     return Block(
         math.nan,
         math.nan,
@@ -281,7 +285,10 @@ def _over_tasks(tasks: Sequence[TaskClaims], places: Mapping[str, object]) -> Bl
         np.array([[known[place][method] for place in kept] for method in complete]).reshape(
             len(complete), len(kept)
         ),
-        tuple(LeftOut(m, f"not compared on {', '.join(where)}") for m, where in absent.items() if where),
+        (
+            *(LeftOut(m, f"not compared on {', '.join(where)}") for m, where in absent.items() if where),
+            *(LeftOut(method, "compared on no task") for method in nowhere),
+        ),
         tuple(name for place, name in enumerate(names) if place not in kept),
     )
 

@@ -3,22 +3,23 @@
     .venv/bin/python benchmarks/error_rates.py [--stores 200] [--quick] [--only null]
 
 Every store is judged as the report judges it (``judge_curves``). Curves have five levels from 2x to 32x by
-default, a noise of 0.8 points in every cell, and an effect of 0.5 points of every seed that methods share. "Lead"
-is that of one method over all others at every level, in standard deviations of a cell (0.8 points).
+default, a noise of 0.8 points in every cell, and an effect of 0.5 points of every seed that methods share. A
+lead is that of one method over all others at every level, in standard deviations of a cell (0.8 points).
 
 null       nobody leads: how often a method is told apart from all others in the headline, a level is shaded, a
            pair is decided, any of these; how often 95 % intervals hold the truth
-effects    the same where every task prefers methods of its own (1 point) and only claims over tasks can be wrong
-noise      the same where noise differs: by compression (to three times), by method (one to three), and where one
-           method's seed falls to chance in every fifth store
-power      one method leads: how often the headline names it as better than all others, the share of levels that
-           are shaded for it, how often any of its pairs is decided
-aggregates how often 95 % bootstrap intervals over tasks hold the mean that more tasks would show
+effects    the same where every task prefers methods of its own (by 1 point): only claims over tasks can err
+noise      the same where noise differs, by compression or by method (one to three times), and where one seed
+           of one method falls to chance in every fifth store
+power      one method leads: how often the headline names it as better than all others, the share of levels
+           that are shaded for it, how often any of its pairs is decided
+bootstrap  how often the intervals of the table "Over tasks" hold what all tasks would show
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import time
 from collections import Counter
@@ -30,6 +31,7 @@ import numpy as np
 
 from shrinkbench.report.recommendation import recommend
 from shrinkbench.report.statistics import tests as stats
+from shrinkbench.report.statistics.aggregates import Scores, aggregate_scores
 from shrinkbench.report.statistics.claims import Claim, Claims, _pairs, _relative_noise, judge_curves
 from shrinkbench.report.statistics.curves import Curve
 
@@ -107,8 +109,8 @@ class Rates:
     counts: Counter[str] = field(default_factory=Counter)
     asked: Counter[str] = field(default_factory=Counter)
 
-    def add(self, name: str, yes: bool) -> None:
-        self.counts[name] += bool(yes)
+    def add(self, name: str, *, yes: bool) -> None:
+        self.counts[name] += yes
         self.asked[name] += 1
 
     def __getitem__(self, name: str) -> float:
@@ -129,7 +131,7 @@ def simulate(design: Design, *, stores: int, seed: int = 0) -> Rates:
     """Judge made stores and compare every answer with the truth."""
     rates, random = Rates(), np.random.default_rng(seed)
     effect = stats.Effect(math.nan, math.nan, math.nan, "")
-    with mock.patch.object(stats, "effect_size", lambda _: effect):  # decides nothing, takes most of the time
+    with mock.patch.object(stats, "effect_size", return_value=effect):  # they decide nothing
         for _ in range(stores):
             curves, truth = make_curves(design, random)
             _count(rates, design, judge_curves(curves, design.levels, places={}), truth)
@@ -150,11 +152,11 @@ def _count(rates: Rates, design: Design, claims: Claims, truth: Offsets) -> None
         answers["switch"] = any(len(recommend(task)) > 1 for task in claims.tasks)
     answers["any"] = any(answers.values())
     for name, yes in answers.items():
-        rates.add(name, yes)
+        rates.add(name, yes=yes)
     for claim in within:
-        rates.add("cells", claim.decided and claim.first == LEADER)
+        rates.add("cells", yes=claim.decided and claim.first == LEADER)
     for question, low, value, high in _intervals(claims, truth, design):
-        rates.add(f"cover {question}", low <= value <= high)
+        rates.add(f"cover {question}", yes=low <= value <= high)
 
 
 def _leads(claim: Claim) -> bool:
@@ -162,7 +164,7 @@ def _leads(claim: Claim) -> bool:
 
 
 def _intervals(claims: Claims, truth: Offsets, design: Design) -> Iterator[tuple[str, float, float, float]]:
-    """Question, interval and true difference of every interval that is shown, and of a fixed pair at a level."""
+    """Question, interval and truth of every interval that is shown, and of a fixed pair at a level."""
     share = 1 - 0.5 * math.log(design.levels[0]) / math.log(design.levels[-1])  # all begin at one control
     lead = {LEADER: design.lead * CELL * share}
     for claim in claims.pairs_over_tasks:
@@ -212,12 +214,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stores", type=int, default=200)
     parser.add_argument("--quick", action="store_true", help="few designs, 20 stores each")
-    parser.add_argument("--only", choices=("null", "effects", "noise", "power"))
+    parser.add_argument("--only", choices=("null", "effects", "noise", "power", "bootstrap"))
     options = parser.parse_args()
     stores = 20 if options.quick else options.stores
     for part, (title, designs, columns) in tables(quick=options.quick).items():
         if options.only in (None, part):
             show(title, designs, columns, stores)
+    if options.only in (None, "bootstrap"):
+        print(f"\nCoverage of bootstrap intervals over tasks, {stores} stores each, in %")
+        for tasks, seeds in itertools.product((3, 6) if options.quick else (2, 3, 6, 10, 20), (3, 10)):
+            shares = cover_by_bootstrap(tasks, seeds, stores=stores)
+            text = ", ".join(f"{name} {100 * share:.0f}" for name, share in shares.items())
+            print(f"{tasks:2d} tasks {seeds:2d} seeds: {text}", flush=True)
+
+
+def cover_by_bootstrap(tasks: int, seeds: int, *, stores: int, seed: int = 0) -> dict[str, float]:
+    """How often a method's aggregates are held: tasks differ by 3 % of the score, runs of one by 1 %."""
+    random, held = np.random.default_rng(seed), Counter()
+    runs = tuple(range(i * seeds, (i + 1) * seeds) for i in range(tasks))
+    for _ in range(stores):
+        levels = 0.95 + 0.03 * random.standard_normal((2, tasks))
+        values = np.repeat(levels, seeds, axis=1) + 0.01 * random.standard_normal((2, tasks * seeds))
+        scores = Scores(("a", "b"), tuple(map(str, runs)), values, runs)
+        for row in aggregate_scores(scores, resamples=500):
+            for name in ("interquartile_mean", "median", "mean"):
+                found = getattr(row, name)
+                held[name.replace("_", " ")] += found.low <= 0.95 <= found.high
+    return {name: count / (2 * stores) for name, count in held.items()}
 
 
 def tables(*, quick: bool) -> dict[str, tuple[str, list[Design], dict[str, str]]]:

@@ -186,7 +186,7 @@ def test_names_change_nothing(store, names):
     curves, levels = store
     renamed = [c._replace(method=names[int(c.method[1:])]) for c in curves]
     before, after = (
-        {key[:2] + (frozenset(by(m) for m in key[2]),): value for key, value in values_of(claims).items()}
+        {(*key[:2], frozenset(by(m) for m in key[2])): value for key, value in values_of(claims).items()}
         for claims, by in (
             (judged(store), lambda m: names[int(m[1:])]),
             (judged((renamed, levels)), lambda m: m),

@@ -36,8 +36,10 @@ from shrinkbench.report.page.published import (
     write_published,
 )
 from shrinkbench.report.pitfalls import find_pitfalls
+from shrinkbench.report.profiles import PROFILES, write_profiles
 from shrinkbench.report.result_tables import FOLDED, all_tables, latency_table
 from shrinkbench.report.scratch import scratch_tables
+from shrinkbench.report.statistics.aggregates import normalised_scores
 from shrinkbench.report.statistics.fairness import set_up_table
 from shrinkbench.report.statistics.observations import AXES, METRICS, Observations, aggregate
 from shrinkbench.report.tables import TEXTS, Table
@@ -97,6 +99,9 @@ def write_report(
         ranked = len(verdict.ranked) > 1
         if ranked:
             draw(partial(write_ranking, verdict.ranked, verdict.ranking, figures))
+        scores = normalised_scores(evidence.observations)
+        if scores:
+            draw(partial(write_profiles, scores, figures))
         tables = [replace(table, group="Trained from scratch") for table in scratch_tables(split.compared)]
         tables += all_tables(evidence.observations)
         tables += [table for table in (set_up_table(split.compared), latency_table(split.compared)) if table]
@@ -118,7 +123,8 @@ def write_report(
     if with_figures:
         published = read_published(beside)
         written += files_of(published, beside)
-        stems = [figure_name(metric, axis) for metric, axis in FIGURES] + [RANKING] * ranked
+        stems = [figure_name(metric, axis) for metric, axis in FIGURES]
+        stems += [RANKING] * ranked + [PROFILES] * (scores is not None)
         written += [figures / f"{stem}.{extension}" for stem, extension in product(stems, FORMATS)]
     page = render_page("index.html.j2", **content, published=published, published_dir=beside)
     index = out_dir / "index.html"
@@ -188,7 +194,9 @@ def _facts(
                 "title": f"{METRICS[metric].label} against {AXES[axis]}",
             }
             for metric, axis in FIGURES
-        ],
+        ]
+        + [{"stem": f"figures/{PROFILES}", "title": "Performance profiles over tasks"}]
+        * (normalised_scores(observations) is not None),
         "selection": _selection_rule(results),
     }
 

@@ -117,7 +117,7 @@ def _common_range(members: Sequence[Sequence[Curve]]) -> tuple[float, float]:
 def _obstacle(members: Sequence[Curve], low: float, high: float, latest: float) -> str:
     """Why a method takes no part; empty where it does.
 
-    At a level, a curve counts that ends a little short of it, unless another begins only ``latest``, beyond that.
+    A curve counts that ends a little short of a level, unless another begins later than that (``latest``).
     """
     holes = [(hole, curve.seed) for curve in members for hole in curve.holes_in(low, high)]
     if holes:

@@ -7,7 +7,8 @@ default, a noise of 0.8 points in every cell, and an effect of 0.5 points of eve
 lead is that of one method over all others at every level, in standard deviations of a cell (0.8 points).
 
 null       nobody leads: how often a method is told apart from all others in the headline, a level is shaded, a
-           pair is decided, any of these; how often 95 % intervals hold the truth
+           pair is decided, any of these; how often another method is recommended from some compression on;
+           how often 95 % intervals hold the truth
 effects    the same where every task prefers methods of its own (by 1 point): only claims over tasks can err
 noise      the same where noise differs, by compression or by method (one to three times), and where one seed
            of one method falls to chance in every fifth store
@@ -149,8 +150,9 @@ def _count(rates: Rates, design: Design, claims: Claims, truth: Offsets) -> None
     }
     if not design.task_effect:
         answers["level"] = any(claim.decided for claim in within)
-        answers["switch"] = any(len(recommend(task)) > 1 for task in claims.tasks)
     answers["any"] = any(answers.values())
+    if not design.task_effect:
+        answers["switch"] = any(len(recommend(task)) > 1 for task in claims.tasks)
     for name, yes in answers.items():
         rates.add(name, yes=yes)
     for claim in within:
@@ -199,7 +201,7 @@ def show(title: str, designs: Sequence[Design], columns: dict[str, str], stores:
         print(f"{design!s:{width}s}{''.join(cells)}   ({time.perf_counter() - start:.0f} s)", flush=True)
 
 
-ERRORS = {"headline": "headline", "level": "level", "pair": "pair", "switch": "switch", "any": "any"}
+ERRORS = {"headline": "headline", "level": "level", "pair": "pair", "any": "any", "switch": "switch"}
 COVERAGE = {
     "c.range": "cover range",
     "c.level": "cover level",

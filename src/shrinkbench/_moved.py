@@ -68,7 +68,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "pruning.structured.slimming": ("pruning.methods.network_slimming",),
     "pruning.structured.structures": ("pruning.structures.channels",),
     "pruning.surgery": ("surgery.shrinking",),
-    "report.bundle": ("results.bundle",),
+    "report.bundle": ("results.bundle", "results.merging", "results.verification"),
     "report.citations": ("report.page.citations",),
     "report.compare": ("report.statistics.compare", "report.statistics.curves"),
     "report.fairness": ("report.statistics.fairness",),

@@ -6,7 +6,8 @@ of at least 3 : 1 on white), by marker and by line style, so figures stay readab
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
@@ -25,12 +26,17 @@ COLUMN_WIDTH = 3.25
 PAGE_WIDTH = 6.75
 """Width of both columns, inches."""
 
-COLOURS = ("#0072B2", "#D55E00", "#005F3C", "#7733CC", "#E7298A", "#6B4E16", "#332288", "#222222")
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "*", "h", "<")
+COLOURS = (
+    *("#0072B2", "#D55E00", "#005F3C", "#7733CC", "#E7298A", "#6B4E16"),
+    *("#332288", "#222222", "#A89060", "#3C0048", "#2424FC", "#A878FC"),
+)
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "p", "*", "h", "<", ">", "d")
 LINES = ("solid", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)), (0, (8, 2)))
 CONTROL_COLOUR = "#333333"
 CONTROL_LINES = ((0, (2, 1.5)), (0, (6, 2)), (0, (6, 1.5, 1, 1.5)), (0, (1, 2.5)))
 """Line styles of the controls of a figure, all of one colour."""
+STRIP = 0.13
+"""Height of the strip beneath a panel in which points off the scale are marked, inches."""
 FORMATS = ("svg", "pdf", "png")
 PIXELS_PER_INCH = 200
 """Of the PNG."""
@@ -55,7 +61,7 @@ _RC: dict[Any, Any] = {
     "xtick.bottom": False,  # the grid marks the values
     "ytick.left": False,
     "lines.linewidth": 1.2,
-    "lines.markersize": 3.6,
+    "lines.markersize": 3.8,
     "figure.dpi": 100,
     "pdf.fonttype": 42,  # editable text; journals refuse Type 3 fonts
     "svg.hashsalt": "shrinkbench",
@@ -71,9 +77,14 @@ class SeriesStyle:
     marker: str
     line: str | tuple[float, tuple[float, ...]]
 
+    @property
+    def size(self) -> float:
+        """Of the marker, in points, so that all look about as large."""
+        return {"o": 3.8, "s": 3.6, "D": 3.6, "*": 6.5, "P": 5.0, "X": 5.0}.get(self.marker, 4.8)
+
 
 def series_style(index: int) -> SeriesStyle:
-    """The style of the ``index``-th series; the first 440 differ, eight neighbours by colour alone."""
+    """The style of the ``index``-th series; the first 780 differ, twelve neighbours by colour and by marker."""
     return SeriesStyle(
         colour=COLOURS[index % len(COLOURS)],
         marker=MARKERS[index % len(MARKERS)],
@@ -97,6 +108,28 @@ def shortened(name: str, most: int) -> str:
     'uniform_ch…rn:a.json]'
     """
     return name if len(name) <= most else f"{name[: most // 2]}…{name[len(name) - (most - 1 - most // 2) :]}"
+
+
+def shortened_apart(names: Iterable[str], most: int) -> dict[str, str]:
+    """Each of ``names`` in at most ``most`` characters, or in as many more as tell all of them apart.
+
+    >>> shortened_apart(["layerwise_magnitude", "layerwise_gradient"], 5)
+    {'layerwise_magnitude': 'lay…ude', 'layerwise_gradient': 'lay…ent'}
+    """
+    names = dict.fromkeys(names)
+    lengths = itertools.count(max(most, 1))
+    tries = ({name: shortened(name, length) for name in names} for length in lengths)
+    return next(short for short in tries if len(set(short.values())) == len(names))
+
+
+def text_width(text: str, *, size: float = 7.0) -> float:
+    """How wide ``text`` is drawn, in inches; ``size`` is that of the font, in points."""
+    from matplotlib.font_manager import findfont, get_font
+
+    font = get_font(findfont(_RC["font.family"]))
+    font.set_size(size, 72)
+    font.set_text(text)
+    return float(font.get_width_height()[0]) / 64 / 72
 
 
 @contextmanager
@@ -126,16 +159,26 @@ def fixed_figure(*, width: float, height: float) -> Figure:
 
 
 def panel_grid(
-    panels: int, *, columns: int, width: float = PAGE_WIDTH, panel_height: float = 1.45, head: float = 0.2
+    panels: int,
+    *,
+    columns: int,
+    width: float = PAGE_WIDTH,
+    panel_height: float = 1.45,
+    head: float = 0.2,
+    strips: bool = False,
 ) -> tuple[Figure, list[Axes]]:
     """A figure with ``panels`` axes in rows of ``columns``, and ``head`` inches above for a legend.
+
+    ``strips`` leaves room for one beneath each panel (see :func:`draw_strip`) and for a line at the bottom.
 
     Margins are fixed lengths, so nothing is solved for: a page of panels draws several times faster than
     under a layout engine.
     """
     rows = -(-panels // columns)
-    left, right, below, title, gap = 0.52, 0.1, 0.36, 0.2, 0.44
-    height = rows * (panel_height + below + title) + head
+    left, right, title, gap = 0.52, 0.1, 0.2, 0.44
+    strip, foot = (STRIP, 0.12) if strips else (0.0, 0.0)
+    below = 0.4 + strip
+    height = rows * (panel_height + below + title) + head + foot
     figure = fixed_figure(width=width, height=height)
     panel_width = (width - left - right - (columns - 1) * gap) / columns
     axes = []
@@ -145,7 +188,7 @@ def panel_grid(
         corner = ((left + column * (panel_width + gap)) / width, bottom / height)
         panel = figure.add_axes((*corner, panel_width / width, panel_height / height))
         panel.set_title("", y=1 + 0.05 / panel_height)
-        panel.xaxis.set_label_coords(0.5, -0.22 / panel_height)
+        panel.xaxis.set_label_coords(0.5, -(0.22 + strip) / panel_height)
         panel.yaxis.set_label_coords(-0.36 / panel_width, 0.5)
         axes.append(panel)
     return figure, axes
@@ -164,6 +207,81 @@ def ratio_axis(axes: Axes, *, low: float = 1.0, high: float) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_xlim(low / 1.12, max(high, 2.0) * 1.12)
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A point that lies off a panel's scale: where it lies along the other axis, and its series' look."""
+
+    x: float
+    colour: str
+    marker: str
+
+
+def draw_strip(axes: Axes, marks: Sequence[Mark], *, range_text: str) -> None:
+    """A grey strip outside ``axes``, beneath its lower edge, with hollow ``marks`` of points that lie below.
+
+    ``range_text`` at the left says between which values they lie. Marks at one place stand side by side. Call
+    it once limits and scales of both axes are set.
+    """
+    from matplotlib.patches import Rectangle
+    from matplotlib.transforms import ScaledTranslation, blended_transform_factory
+
+    inches: Any = axes.get_figure(root=True).dpi_scale_trans  # type: ignore[union-attr]
+    whole: Any = axes.transAxes
+    from_edge = inches + ScaledTranslation(0, 0, whole)
+    across, along = (blended_transform_factory(x, from_edge) for x in (axes.transAxes, axes.transData))
+    box = Rectangle((0, -STRIP), 1, STRIP, transform=across, clip_on=False, facecolor="#ECECEC", zorder=0)
+    axes.add_artist(box)
+    axes.text(
+        0,
+        -STRIP / 2,
+        range_text,
+        transform=across + ScaledTranslation(-3 / 72, 0, inches),
+        ha="right",
+        va="center",
+        fontsize=5.5,
+    )
+    for mark, aside in zip(marks, _stand_aside(axes, [mark.x for mark in marks]), strict=True):
+        axes.plot(
+            mark.x,
+            -STRIP / 2,
+            marker=mark.marker,
+            markersize=3.2,
+            color=mark.colour,
+            markerfacecolor="white",
+            markeredgewidth=0.8,
+            transform=along + ScaledTranslation(aside / 72, 0, inches),
+            clip_on=False,
+            scalex=False,
+            scaley=False,
+        )
+    axes.tick_params(axis="x", pad=72 * STRIP + 2)
+    (low, high), height = axes.get_ylim(), axes.bbox.height * 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
+    ticks = [tick for tick in axes.get_yticks() if (tick - low) / (high - low) * height > 7 and tick <= high]
+    axes.set_yticks(ticks)  # without one that the text at the left would touch
+
+
+def _stand_aside(axes: Axes, xs: Sequence[float]) -> list[float]:
+    """How far each mark moves to the right, in points, so that those of about one x do not cover each other."""
+    scale = 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
+    left, right = axes.bbox.x0 * scale + 2.5, axes.bbox.x1 * scale - 2.5
+    places = [float(axes.transData.transform((x, 1))[0]) * scale for x in xs]
+    order = sorted(range(len(xs)), key=lambda i: places[i])
+    together: list[list[int]] = []
+    for index in order:
+        if together and places[index] - places[together[-1][-1]] < 4.0:
+            together[-1].append(index)
+        else:
+            together.append([index])
+    aside = [0.0] * len(xs)
+    for group in together:
+        step = min(4.4, 30 / len(group))
+        half, mean = (len(group) - 1) / 2 * step, sum(places[i] for i in group) / len(group)
+        middle = max(min(mean, right - half), left + half)
+        for rank, index in enumerate(group):
+            aside[index] = middle + (rank - (len(group) - 1) / 2) * step - places[index]
+    return aside
 
 
 def load_backends() -> None:

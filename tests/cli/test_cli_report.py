@@ -47,7 +47,9 @@ def test_checklist(store):
     done = shrinkbench("checklist", store.root, "--json")
     assert done.returncode == 0
     found = json.loads(done.stdout)
-    assert len(found["lines"]) == found["satisfied"] + found["violated"] + found["undecidable"]
+    assert len(found["lines"]) == sum(
+        found[status] for status in ("satisfied", "violated", "undecidable", "inapplicable")
+    )
     assert len(found["skipped"]) == 1
     assert {"id", "status", "evidence", "needed", "runs", "figure"} <= found["lines"][0].keys()
     text = shrinkbench("checklist", store.root).stdout
@@ -56,7 +58,7 @@ def test_checklist(store):
 
 def test_bundle_merge_and_leaderboard(store, tmp_path):
     assert shrinkbench("bundle", store.root, "--out", tmp_path / "a.zip").returncode == 0
-    assert "all consistent" in shrinkbench("bundle", tmp_path / "a.zip", "--verify").stdout
+    assert "consistent with itself" in shrinkbench("bundle", tmp_path / "a.zip", "--verify").stdout
     merged = shrinkbench("merge", tmp_path / "a.zip", store.root, "--out", tmp_path / "merged")
     assert "34 runs ->" in merged.stdout
     board = shrinkbench("leaderboard", tmp_path / "a.zip", "--out", tmp_path / "board")
@@ -67,11 +69,12 @@ def test_bundle_merge_and_leaderboard(store, tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["status", "nowhere"], "nowhere is not a folder"),
+        (["status", "nowhere"], "there is no bundle or results folder nowhere"),
         (["report", "."], "holds no results"),
         (["checklist", "."], "holds no results"),
         (["checklist", "{store}", "--method", "magic"], "no method 'magic'"),
         (["checklist", "{store}", "--fix", "--pair", "cifar10"], "write DATASET:NETWORK"),
+        (["checklist", "{store}", "--plan"], "give --fix as well"),
         (["bundle", "nowhere.zip", "--verify"], "there is no bundle"),
         (["merge", "{store}"], "at least two"),
         (["leaderboard", "nowhere.zip"], "there is no bundle"),
@@ -107,11 +110,17 @@ def test_fix_runs_exactly_what_is_missing(tmp_path):
     assert shrinkbench("sweep", tmp_path / "tiny.toml", "--out", tmp_path / "tiny").returncode == 0
     before = {p.parent.name: p.read_bytes() for p in tmp_path.glob("tiny/runs/*/result.json")}
     assert len(before) == 4 * 5
+    told = shrinkbench("checklist", tmp_path / "tiny", "--fix", "--plan", "--json")
+    assert told.returncode == 0, told.stderr
+    asked = {run["key"] for run in json.loads(told.stdout)["runs"]}
+    assert {p.parent.name for p in tmp_path.glob("tiny/runs/*/result.json")} == before.keys()
+    assert "Nothing was trained" in shrinkbench("checklist", tmp_path / "tiny", "--fix", "--plan").stdout
     done = shrinkbench("checklist", tmp_path / "tiny", "--fix", "--json")
     assert done.returncode == 0, done.stderr
     after = {p.parent.name: p.read_bytes() for p in tmp_path.glob("tiny/runs/*/result.json")}
     assert len(after) == 6 * 6 * 3  # two controls, one operating point, two seeds more
     assert {key: after[key] for key in before} == before
+    assert asked == after.keys() - before.keys()
     status = {line["id"]: line["status"] for line in json.loads(done.stdout)["lines"]}
     assert {name for name, state in status.items() if state == "violated"} == {"pairs"}
     again = shrinkbench("checklist", tmp_path / "tiny", "--fix", "--json")

@@ -5,16 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import stdev
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.literature import Corpus
+from shrinkbench.literature.curves import PublishedCurve, PublishedPoint
 from shrinkbench.literature.filters import extract
 from shrinkbench.literature.networks import PUBLISHED_AS
-from shrinkbench.literature.overlay import overlay, published_pairs, read_own
-from shrinkbench.literature.overlay_figure import draw_overlay, write_overlay
+from shrinkbench.literature.overlay import Overlay, OverlayPanel, overlay, published_pairs, read_own
+from shrinkbench.literature.overlay_figure import OFF_SCALE, View, draw_overlay, views_of, write_overlay
 from shrinkbench.models import MODELS, get_model
+from shrinkbench.plotting import STRIP
 
 CONTROL = {0: 0.930, 1: 0.934}
 PRUNED = {0: 0.920, 1: 0.930}
@@ -279,7 +282,7 @@ def test_files_that_are_no_table(tmp_path: Path) -> None:
 def test_the_figure_shows_both_sides_and_names_both(bundled: Corpus, tmp_path: Path) -> None:
     (found,) = overlay(_own(), bundled).found
     figure = draw_overlay(found)
-    assert len(figure.axes) == 2
+    assert len(figure.axes) == sum(len(views_of(panel)) for panel in found.panels)
     (legend,) = figure.legends
     labels = [text.get_text() for text in legend.get_texts()]
     assert labels[:2] == ["global_weight (own)", "random (own)"]
@@ -296,15 +299,52 @@ def test_collapsed_points_do_not_flatten_the_published_curves(bundled: Corpus) -
     top1 = [panel for panel in found.panels if panel.y == "top1_change"]
     assert top1
     assert all(len(panel.beyond) == 2 for panel in top1)
-    assert any("only points there" in note for note in found.notes)
+    assert any("only marks them" in note for note in found.notes)
     drawn = draw_overlay(found)
-    for axes, panel in zip(drawn.axes, found.panels, strict=True):
+    for axes, view in zip(drawn.axes, _views(found), strict=True):
+        panel = view.panel
         low, high = axes.get_ylim()
         ys = [100 * point.y for curve in panel.published for point in curve.points]
         assert low <= min(ys)
         assert high - low < 30 + 4 * (max(ys) - min(ys))
+        drawn.draw_without_rendering()
+        marks = [line for line in axes.get_lines() if not line.get_clip_on()]
+        assert len(marks) == len(view.beyond)
+        for mark in marks:  # outside the axes, between their lower edge and the numbers of the ratio axis
+            at = mark.get_transform().transform(np.column_stack(mark.get_data()))[0]
+            assert axes.bbox.y0 - STRIP * drawn.dpi < at[1] < axes.bbox.y0
+            assert axes.bbox.x0 < at[0] < axes.bbox.x1
+    (legend,) = drawn.legends
+    assert legend.get_title().get_text() == OFF_SCALE
     (usual,) = overlay(_own(), bundled).found
     assert not any(panel.beyond for panel in usual.panels)
+    assert not draw_overlay(usual).legends[0].get_title().get_text()
+
+
+def _views(found: Overlay) -> list[View]:
+    """In the order in which they are drawn."""
+    seen = sorted((views_of(panel) for panel in found.panels), key=len, reverse=True)
+    return [view for of_panel in seen for view in of_panel]
+
+
+def test_published_points_that_would_be_crushed_have_a_close_up() -> None:
+    def curve(label: str, *points: tuple[float, float]) -> PublishedCurve:
+        return PublishedCurve(label, "", 0, tuple(PublishedPoint(x, y, None, 1) for x, y in points))
+
+    own = curve("own", (1.0, 0.0), (2.0, -0.01), (32.0, -0.5))
+    crushed = OverlayPanel("compression", "top1_change", (own,), (curve("a", (1.1, -0.01), (1.4, -0.03)),))
+    close, whole = views_of(crushed)
+    assert (close.low, close.high, close.floor) == (1.0, 1.4, pytest.approx(-0.036))
+    assert (whole.low, whole.high, whole.floor) == (1.0, 32.0, crushed.floor)
+    assert not close.beyond
+    assert [point.x for _, point in whole.beyond] == [32.0]
+    wide = OverlayPanel("compression", "top1_change", (own,), (curve("a", (1.1, -0.01), (8.0, -0.03)),))
+    assert [(view.low, view.high) for view in views_of(wide)] == [(1.0, 32.0)]
+    drawn = draw_overlay(Overlay("t", "overlay-t", (), (crushed, wide), ()))
+    assert [axes.get_title() for axes in drawn.axes] == [close.title, whole.title, ""]
+    ratios = [axes.get_xlim()[1] for axes in drawn.axes]
+    assert ratios[0] < 1.5
+    assert min(ratios[1:]) > 32
 
 
 def test_values_that_are_no_numbers_are_named_with_their_row(bundled: Corpus, tmp_path: Path) -> None:

@@ -367,6 +367,33 @@ def test_the_whole_library_is_repaired_in_one_round(small_grids):
     assert simulation.repair().experiments == ()
 
 
+def planned_names(*methods, compression=(1, 32)):
+    return set().union(*(e.method for e in InMemory(methods, compression).repair().experiments))
+
+
+def test_a_structured_method_gets_its_networks_from_scratch_and_equal_shares(small_grids):
+    asked = planned_names("filter_taylor_2019")
+    assert {"filter_taylor_2019[finetuning=scratch-b]", "layerwise_magnitude[structure=filters]"} <= asked
+    assert not any("scratch-b" in name for name in planned_names("global_gradient"))
+    assert not any("structure=" in name for name in planned_names("apoz"))  # of equal shares by itself
+    assert not any("structure=" in name for name in planned_names("filter_taylor_2019", "filter_l1"))
+    assert not any("structure=" in name for name in planned_names("residual_block_taylor"))  # whole layers
+
+
+def test_the_equal_shares_of_a_fraction_of_channels_are_that_of_every_layer(small_grids):
+    asked = planned_names("network_slimming:60", compression=(1,))
+    assert "layerwise_magnitude[structure=scaled-channels]:60" in asked
+    assert "network_slimming:60[finetuning=scratch-b]" in asked
+
+
+def test_from_scratch_at_another_amount_is_not_enough(small_grids):
+    own = ("network_slimming:60", "network_slimming:60[finetuning=scratch-b]", "network_slimming:70")
+    asked = planned_names(*own)
+    assert "network_slimming:70[finetuning=scratch-b]" in asked
+    assert "network_slimming:60[finetuning=scratch-b]" in asked  # as planned before, and not once more
+    assert not any(name.count("scratch-b") > 1 for name in asked)
+
+
 def test_no_control_of_a_control_is_planned(small_grids):
     """The schedule and fine-tuning of these controls are not plain, and still they are controls."""
     simulation = InMemory(("lottery_ticket", "random@lottery_ticket", "magnitude@lottery_ticket"))

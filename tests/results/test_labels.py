@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from made_results import FINETUNE, METHODS, PRETRAIN, make_result, make_spec, method
+from made_results import FINETUNE, METHODS, PRETRAIN, make_result, make_results, make_spec, method
 
 from shrinkbench.report.patterns import series_of_runs, with_weights
 from shrinkbench.report.result_tables import latency_table, result_tables, summary_table
 from shrinkbench.report.statistics.observations import aggregate, observe
-from shrinkbench.results.labels import distinct_runs, label_runs
+from shrinkbench.results.labels import distinct_runs, label_runs, share_values
 from shrinkbench.results.record import Latency
 from shrinkbench.spec import (
     ChannelFraction,
@@ -171,3 +171,15 @@ def test_tables_of_networks_that_differ_in_case_are_files_of_their_own():
 def test_methods_are_the_same_on_every_task():
     specs = [make_spec(dataset=d, method=m) for d in ("cifar10", "cifar100") for m in METHODS]
     assert {label.method for label in label_runs(specs)} == set(METHODS)
+
+
+def test_shared_values_are_equal_and_one_object():
+    results = [
+        r.model_validate_json(r.model_dump_json()) for r in make_results(methods=["random"], seeds=(0, 1))
+    ]
+    shared = share_values(results)
+    assert shared == results
+    assert len({id(r.spec.task) for r in results}) == len(results)
+    assert len({id(r.spec.task) for r in shared}) == len({r.spec.task for r in results})
+    assert len({id(r.spec.method) for r in shared}) == 1
+    assert label_runs([r.spec for r in shared]) == label_runs([r.spec for r in results])

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.results.bundle import merge
 from shrinkbench.results.frame import to_frame
+from shrinkbench.results.merging import merge
 from shrinkbench.results.store import ResultStore
 from shrinkbench.spec import UNPRUNED, Compression, RunSpec
 from shrinkbench.spec.value import digest_of_fields

@@ -9,7 +9,17 @@ from pathlib import Path
 
 import typer
 
-from shrinkbench.cli import detect, literature, networks, patterns, pretrain, report, structured, sweeps
+from shrinkbench.cli import (
+    detect,
+    exchange,
+    literature,
+    networks,
+    patterns,
+    pretrain,
+    report,
+    structured,
+    sweeps,
+)
 from shrinkbench.errors import ShrinkbenchError
 
 app = typer.Typer(
@@ -20,7 +30,16 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for part in (sweeps.app, pretrain.app, report.app, networks.app, structured.app, patterns.app, detect.app):
+for part in (
+    sweeps.app,
+    pretrain.app,
+    report.app,
+    exchange.app,
+    networks.app,
+    structured.app,
+    patterns.app,
+    detect.app,
+):
     app.registered_commands += part.registered_commands
 app.add_typer(literature.app, name="literature", help="The published results, as data.")
 

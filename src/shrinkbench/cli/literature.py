@@ -10,10 +10,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from shrinkbench.cli.options import AsJson, CorpusDir
+from shrinkbench.cli.tables import tell_doubts
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import write_atomically
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from shrinkbench.literature.corpus import Corpus
     from shrinkbench.literature.graph import ComparisonGraph
     from shrinkbench.literature.summary import CorpusSummary
@@ -166,7 +169,7 @@ def overlay(
     results: Annotated[
         Path,
         typer.Argument(
-            help="results.csv or results.parquet as `shrinkbench report` writes it, or its folder.",
+            help="Output folder of a sweep, a bundle (.zip), or results.csv or .parquet of a report.",
             show_default=False,
         ),
     ],
@@ -179,11 +182,10 @@ def overlay(
 ) -> None:
     """Lay your own results over published curves: figure, points and notes on what differs."""
     from shrinkbench.literature.overlay import overlay as lay_over
-    from shrinkbench.literature.overlay import read_own
     from shrinkbench.literature.overlay_figure import write_overlay
     from shrinkbench.literature.store import load_corpus
 
-    laid = lay_over(read_own(results), load_corpus(corpus), keep=keep or ())
+    laid = lay_over(_own_table(results), load_corpus(corpus), keep=keep or ())
     if not laid.found:
         raise ShrinkbenchError(
             f"nothing to lay over: {'; '.join(laid.unmatched)}; give another corpus with --corpus"
@@ -208,6 +210,22 @@ def overlay(
             typer.echo(f"  {note}")
     for reason in laid.unmatched:
         typer.echo(f"not laid over: {reason}")
+
+
+def _own_table(path: Path) -> pd.DataFrame:
+    """The result table of a sweep's folder or a bundle, or as a report has written it."""
+    from zipfile import is_zipfile
+
+    from shrinkbench.literature.overlay import read_own
+    from shrinkbench.results.bundle import read_source, require_results
+    from shrinkbench.results.frame import to_frame
+
+    if (path / "runs").is_dir() or (path.is_file() and is_zipfile(path)):
+        bundle = read_source(path)
+        tell_doubts(bundle)
+        require_results(bundle, "run a sweep into it first")
+        return to_frame(bundle.results)
+    return read_own(path)
 
 
 @app.command()

@@ -10,6 +10,14 @@ import typer
 
 from shrinkbench.errors import ShrinkbenchError
 
+Source = Annotated[
+    Path,
+    typer.Argument(metavar="DIR", help="Output folder of a sweep, or a bundle (.zip).", show_default=False),
+]
+Sources = Annotated[
+    list[Path],
+    typer.Argument(metavar="A B ...", help="Output folders of sweeps, or bundles (.zip).", show_default=False),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Model = Annotated[str, typer.Option("--model", help="Network, as `shrinkbench list models` names it.")]
 Data = Annotated[

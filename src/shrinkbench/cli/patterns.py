@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from shrinkbench.cli.options import AsJson, Plugins, load_plugins
+from shrinkbench.cli.tables import tell_doubts
 from shrinkbench.errors import ShrinkbenchError
 
 if TYPE_CHECKING:
@@ -27,7 +28,8 @@ Of = Literal["filters", "scales", "kernels"]
 @app.command()
 def patterns(
     directory: Annotated[
-        Path | None, typer.Argument(metavar="DIR", help="Output folder of a sweep; or --model and --masks.")
+        Path | None,
+        typer.Argument(metavar="DIR", help="Output folder of a sweep, or a bundle; or --model and --masks."),
     ] = None,
     model: Annotated[str | None, typer.Option(help="Network; with DIR, only its runs.")] = None,
     masks: Annotated[
@@ -115,11 +117,12 @@ def _from_masks(model: str | None, paths: Sequence[Path]) -> Series:
 def _take_finished(directory: Path, **only: str | None) -> list[RunResult]:
     """Finished runs of what was chosen, controls included; at least one of a pruned network."""
     from shrinkbench.report.patterns import is_pruned, selected
-    from shrinkbench.results.store import existing_store
+    from shrinkbench.results.bundle import read_source
 
     method, amount = _asked(only["method"])
-    results = existing_store(directory).results()[0]
-    found = selected(results, **{**only, "method": method}, amount=amount)
+    bundle = read_source(directory)
+    tell_doubts(bundle)
+    found = selected(bundle.results, **{**only, "method": method}, amount=amount)
     if not any(map(is_pruned, found)):
         chosen = ", ".join(f"{key} {value}" for key, value in only.items() if value is not None)
         raise ShrinkbenchError(

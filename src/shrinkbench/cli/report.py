@@ -8,24 +8,19 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from shrinkbench.cli.options import AsJson, CorpusDir, Data, Device, Plugins
+from shrinkbench.cli.options import AsJson, CorpusDir, Data, Device, Plugins, Source
+from shrinkbench.cli.tables import tell_doubts, tell_problems
 from shrinkbench.errors import ShrinkbenchError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from shrinkbench.report.checklist import Line
     from shrinkbench.report.gaps import Repair
     from shrinkbench.report.grids import Definition
-    from shrinkbench.results.store import Problem
 
 app = typer.Typer()
 
-StoreDir = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a sweep.", show_default=False)]
-Sources = Annotated[
-    list[Path],
-    typer.Argument(metavar="A B ...", help="Output folders of sweeps, or bundles.", show_default=False),
-]
 Proposed = Annotated[
     list[str] | None,
     typer.Option("--method", help="Method that the checklist judges; by default all but the baselines."),
@@ -33,11 +28,13 @@ Proposed = Annotated[
 
 
 @app.command()
-def status(directory: StoreDir, as_json: AsJson = False) -> None:
+def status(directory: Source, as_json: AsJson = False) -> None:
     """Tell how many planned runs are done, failed and missing."""
-    from shrinkbench.results.store import existing_store
+    from shrinkbench.results.bundle import read_source
 
-    counts = existing_store(directory).status().as_dict()
+    bundle = read_source(directory)
+    tell_doubts(bundle)
+    counts = bundle.status.as_dict()
     if as_json:
         typer.echo(json.dumps(counts))
     else:
@@ -46,8 +43,10 @@ def status(directory: StoreDir, as_json: AsJson = False) -> None:
 
 @app.command()
 def report(
-    directory: StoreDir,
-    out: Annotated[Path | None, typer.Option(help="Folder for the report; by default DIR/report.")] = None,
+    directory: Source,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the report; by default DIR/report, of NAME.zip NAME-report.")
+    ] = None,
     proposed: Proposed = None,
     figures: Annotated[bool, typer.Option(help="Draw the figures for papers too.")] = True,
     corpus: CorpusDir = None,
@@ -55,23 +54,18 @@ def report(
     """Write the report: one offline page, figures (SVG, PDF, PNG), tables, results.csv, results.parquet."""
     from shrinkbench.report.page.html import write_report
 
+    beside = directory / "report" if directory.is_dir() else directory.with_name(f"{directory.stem}-report")
     written = write_report(
-        directory, out or directory / "report", proposed=proposed or (), with_figures=figures, corpus=corpus
+        directory, out or beside, proposed=proposed or (), with_figures=figures, corpus=corpus
     )
     for problem in written.problems:
         typer.echo(f"skipped {problem}", err=True)
     typer.echo(f"{written.runs} runs, {len(written.problems)} files skipped -> {written.index}")
 
 
-def _tell(what: str, problems: Iterable[Problem]) -> None:
-    """Name the files of a store that could not be used."""
-    for problem in problems:
-        typer.echo(f"{what} {problem.path}: {problem.sentence}", err=True)
-
-
 @app.command()
 def scratch(
-    directory: StoreDir,
+    directory: Source,
     form: Annotated[
         Literal["md", "tex", "csv"], typer.Option("--format", help="Markdown, LaTeX or comma-separated.")
     ] = "md",
@@ -80,11 +74,11 @@ def scratch(
     """Print pruned networks beside the same networks trained from scratch (Liu et al. 2019)."""
     from shrinkbench.report.scratch import scratch_tables
     from shrinkbench.report.tables import TEXTS
-    from shrinkbench.results.store import existing_store
+    from shrinkbench.results.bundle import read_source
 
-    results, problems = existing_store(directory).results()
-    _tell("skipped", problems)
-    tables = scratch_tables(results)
+    bundle = read_source(directory)
+    tell_doubts(bundle)
+    tables = scratch_tables(bundle.results)
     if not tables:
         raise ShrinkbenchError(
             f"{directory} holds no pruned network that was trained from scratch; sweep a method with "
@@ -103,7 +97,7 @@ def scratch(
 
 @app.command()
 def checklist(
-    directory: StoreDir,
+    directory: Source,
     as_json: AsJson = False,
     fix: Annotated[bool, typer.Option("--fix", help="Plan and run exactly the missing runs.")] = False,
     proposed: Proposed = None,
@@ -111,34 +105,44 @@ def checklist(
         list[str] | None,
         typer.Option("--pair", metavar="DATASET:NETWORK", help="With --fix: a further pair to add."),
     ] = None,
+    plan_only: Annotated[
+        bool, typer.Option("--plan", help="With --fix: tell the runs and their expected time; train nothing.")
+    ] = False,
     workers: Annotated[int, typer.Option(help="With --fix: processes.")] = 1,
     device: Device = "auto",
     data: Data = None,
     plugins: Plugins = None,
 ) -> None:
-    """Decide every line of Appendix B and Section 6 of Blalock et al. (2020) from the stored results."""
+    """Judge every line of Appendix B and Section 6 of Blalock et al. (2020), and two of Liu et al. (2019)."""
     from shrinkbench.report import checklist as checklists
-    from shrinkbench.results.store import existing_store
+    from shrinkbench.results.bundle import read_source, require_results
 
-    store = existing_store(directory)
     if pairs and not fix:
         raise ShrinkbenchError("--pair names what --fix adds; give --fix as well, or leave --pair out")
+    if plan_only and not fix:
+        raise ShrinkbenchError("--plan tells what --fix would run; give --fix as well")
     if fix:
+        asked = [_pair(text) for text in pairs or ()]
+        if plan_only:
+            _print_plan(
+                directory, proposed=proposed or (), pairs=asked, data=data, plugins=plugins, as_json=as_json
+            )
+            return
+        sweeping = {"workers": workers, "device": device}
         _fix(
             directory,
             proposed=proposed or (),
-            pairs=[_pair(text) for text in pairs or ()],
-            sweep_options={"workers": workers, "device": device},
+            pairs=asked,
+            sweep_options=sweeping,
             data=data,
             plugins=plugins,
         )
-    results, problems = store.results()
-    if not results:
-        raise ShrinkbenchError(f"{directory} holds no results; run a sweep into it first")
-    _tell("skipped", problems)
-    lines = checklists.judge(results, proposed=proposed or ())
+    bundle = read_source(directory)
+    require_results(bundle, "run a sweep into it first")
+    tell_doubts(bundle)
+    lines = checklists.judge(bundle.results, proposed=proposed or ())
     if as_json:
-        skipped = [{"path": str(p.path), "problem": p.sentence} for p in problems]
+        skipped = [{"path": str(p.path), "problem": p.sentence} for p in bundle.problems]
         typer.echo(json.dumps(checklists.as_json(lines) | {"skipped": skipped}, indent=1))
     else:
         _print_lines(lines)
@@ -165,6 +169,11 @@ def _fix(
     from shrinkbench.report.repairing import repair
     from shrinkbench.results.store import existing_store
 
+    if directory.is_file():
+        raise ShrinkbenchError(
+            f"--fix runs what is missing in a folder, and {directory} is a file; unpack a bundle with "
+            f"`shrinkbench merge {directory} --out DIR`"
+        )
     store = existing_store(directory)
     store.read_plan()  # told before anything heavy starts
     load_plugins(plugins)
@@ -193,6 +202,51 @@ def _fix(
         typer.echo(f"note: {note}", err=True)
 
 
+def _print_plan(
+    directory: Path,
+    *,
+    proposed: Sequence[str],
+    pairs: Sequence[tuple[str, str]],
+    data: list[str] | None,
+    plugins: list[Path] | None,
+    as_json: bool,
+) -> None:
+    """Tell which runs --fix would add at once, how long they take, and why; train nothing."""
+    from shrinkbench.cli.options import load_plugins, parse_data
+    from shrinkbench.report.gaps import plan_repair
+    from shrinkbench.report.repairing import expect, expected_as_json, say_expected
+    from shrinkbench.results.store import existing_store
+
+    store = existing_store(directory)
+    planned = store.read_plan()
+    load_plugins(plugins)
+    from shrinkbench.runner import Workspace, plan
+
+    workspace = Workspace(root=directory, data=parse_data(data))
+    results, problems = store.results()
+    tell_problems("skipped", problems)
+    repair = plan_repair(
+        planned,
+        results,
+        resolve=lambda experiment: plan(experiment, workspace).runs,
+        define=_definition,
+        proposed=proposed,
+        pairs=pairs,
+    )
+    groups = expect(repair.missing, results)
+    if as_json:
+        found = expected_as_json(groups) | {"reasons": repair.reasons, "notes": repair.notes}
+        typer.echo(json.dumps(found, indent=1))
+        return
+    typer.echo(f"{repair.runs} runs are missing" + (":" if repair.runs else "."))
+    for line in [*say_expected(groups), *(f"for {reason}" for reason in repair.reasons)]:
+        typer.echo(f"  {line}")
+    for note in repair.notes:
+        typer.echo(f"note: {note}")
+    if repair.runs:
+        typer.echo("Nothing was trained. Larger compressions may follow until accuracy collapses.")
+
+
 def _print_missing(missing: Repair) -> None:
     typer.echo(f"{missing.runs} runs are missing:", err=True)
     for reason in missing.reasons:
@@ -210,7 +264,12 @@ def _definition(name: str) -> Definition | None:
     return method.spec, method.amount
 
 
-_MARKS = {"satisfied": ("✓", "green"), "violated": ("✗", "red"), "undecidable": ("?", "yellow")}
+_MARKS = {
+    "satisfied": ("✓", "green"),
+    "violated": ("✗", "red"),
+    "undecidable": ("?", "yellow"),
+    "inapplicable": ("–", "white"),
+}
 
 
 def _print_lines(lines: Sequence[Line]) -> None:
@@ -227,68 +286,3 @@ def _print_lines(lines: Sequence[Line]) -> None:
             typer.echo(f"     {'to supply' if line.status == 'undecidable' else 'missing'}: {line.needed}")
     counts = {status: sum(line.status == status for line in lines) for status in _MARKS}
     typer.echo(f"\n{', '.join(f'{count} {status}' for status, count in counts.items())}")
-
-
-@app.command()
-def bundle(
-    source: Annotated[
-        Path,
-        typer.Argument(
-            metavar="DIR", help="Output folder of a sweep; with --verify a bundle.", show_default=False
-        ),
-    ],
-    out: Annotated[Path | None, typer.Option(help="File to write; by default NAME.zip.")] = None,
-    verify: Annotated[bool, typer.Option("--verify", help="Check instead of writing.")] = False,
-) -> None:
-    """Pack results into one file that others can check, merge and compare."""
-    from shrinkbench.results import bundle as bundles
-
-    if verify:
-        found = bundles.read_source(source)
-        contradictions = bundles.verify(found)
-        for sentence in contradictions[:20]:
-            typer.echo(sentence, err=True)
-        if contradictions:
-            raise ShrinkbenchError(f"{source} contradicts itself in {len(contradictions)} places")
-        typer.echo(f"{source}: {len(found.results)} runs, all consistent, content {found.digest}")
-        return
-    target = out or Path(f"{source.resolve().name}.zip")
-    written = bundles.write_bundle(source, target)
-    _tell("left out", written.problems)
-    typer.echo(f"{len(written.results)} runs -> {target}, content {written.digest}")
-
-
-@app.command()
-def merge(
-    sources: Sources,
-    out: Annotated[Path, typer.Option(help="Folder for the united results.")] = Path("results/merged"),
-) -> None:
-    """Unite the results of several folders or bundles."""
-    from shrinkbench.results.bundle import merge as unite
-
-    if len(sources) < 2:
-        raise ShrinkbenchError("merge needs at least two folders or bundles")
-    merged = unite(sources, out)
-    _tell("left out", merged.problems)
-    for source, count in merged.taken:
-        typer.echo(f"{count} runs from {source}")
-    if merged.differing:
-        points = f"{100 * merged.largest_difference:.2f} points of top-1"
-        typer.echo(
-            f"{merged.differing} runs differ between sources, by up to {points}; the first source's are kept",
-            err=True,
-        )
-    typer.echo(f"{merged.runs} runs -> {merged.out}")
-
-
-@app.command()
-def leaderboard(
-    sources: Sources,
-    out: Annotated[Path, typer.Option(help="Folder for the site.")] = Path("leaderboard"),
-) -> None:
-    """Write a static site that ranks methods per task, every entry linked to its evidence."""
-    from shrinkbench.report.leaderboard import write_leaderboard
-
-    written = write_leaderboard(sources, out)
-    _tell("left out", written.problems)
-    typer.echo(f"leaderboard -> {written.index}")

@@ -2,11 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
+import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from shrinkbench.results.bundle import Bundle
+    from shrinkbench.results.store import Problem
+
+
+def tell_problems(what: str, problems: Iterable[Problem]) -> None:
+    """Name the files of a source that could not be used."""
+    for problem in problems:
+        typer.echo(f"{what} {problem.path}: {problem.sentence}", err=True)
+
+
+def tell_doubts(bundle: Bundle) -> None:
+    """Name the files that were skipped, and say where another source has other numbers."""
+    from shrinkbench.results.conflicts import sentence_of
+
+    tell_problems("skipped", bundle.problems)
+    if bundle.conflicts:
+        typer.echo(f"conflict: {sentence_of(bundle.conflicts)}", err=True)
 
 
 def text(value: object) -> str:
@@ -51,6 +72,18 @@ def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
     if shown < len(columns):
         hidden = ", ".join(columns[shown:]).replace("_", " ")
         console.print(f"not shown for want of width: {hidden} (--json has all)", style="dim", highlight=False)
+
+
+def print_folded(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table of texts whole: in a narrow terminal the first column and the last fold."""
+    console = Console(highlight=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for i, column in enumerate(columns):
+        folds = i == 0 or (i == len(columns) - 1 and i > 1)
+        table.add_column(column, justify="left" if folds else "right", overflow="fold", no_wrap=not folds)
+    for row in rows:
+        table.add_row(*map(escape, row))
+    console.print(table)
 
 
 def print_description(description: dict[str, Any]) -> None:

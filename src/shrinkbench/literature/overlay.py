@@ -178,7 +178,7 @@ def _notes(sides: _Sides) -> tuple[str, ...]:
     if lost:
         notes.append(
             f"{len(lost)} own point{'s lie' if len(lost) > 1 else ' lies'} so far below every published one "
-            "that the drawing only points there, from its lower edge; the table has the values."
+            "that the drawing only marks them, in a strip beneath its axis; the table has the values."
         )
     if sides.task.failed:
         notes.append(f"Own runs of this task that failed and have no point: {sides.task.failed}.")

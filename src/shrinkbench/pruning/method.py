@@ -83,8 +83,8 @@ class PruningMethod:
     takes; ``reference`` is a key of docs/references.bib. ``amount`` is how much the method prunes where that is
     part of it, and ``per_layer`` how a fraction of every layer is meant. ``like`` is the method whose layerwise
     proportions a control has; ``imposed`` are the axes that were changed from what the score was registered
-    with. ``base`` and ``changed`` are those of :class:`shrinkbench.spec.MethodSpec`. ``origin`` is the
-    outside code that made the method, if any.
+    with. ``label`` is a short name for figures and tables. ``base`` and ``changed`` are those of
+    :class:`shrinkbench.spec.MethodSpec`. ``origin`` is the outside code that made the method, if any.
     """
 
     name: str
@@ -103,6 +103,7 @@ class PruningMethod:
     per_layer: PerLayer = PerLayer()
     like: PruningMethod | None = None
     imposed: tuple[str, ...] = ()
+    label: str = ""
     base: str = ""
     changed: tuple[AxisName, ...] = ()
     origin: Origin | None = field(default=None, repr=False, compare=False)
@@ -249,11 +250,13 @@ def pruning_method(
     batch_count: int = 1,
     reference: str = "",
     per_layer: PerLayer = PerLayer(),
+    label: str = "",
 ) -> Callable[[Score], Score]:
     """Register the decorated score as the method ``name``; decorators may be stacked.
 
     A score that returns ``Masks`` is marked with :func:`decides` below them. ``kind`` says what the score looks
     at; it is said once for each score, in the lowest decorator, and is ``other`` where nobody says.
+    ``label`` is a short name for figures and tables, which an experiment file may replace.
 
     >>> @pruning_method("doctest_smallest_square", kind="magnitude")
     ... def doctest_square(ctx):
@@ -286,6 +289,7 @@ def pruning_method(
             batch_count=batch_count,
             reference=reference,
             per_layer=per_layer,
+            label=label,
             origin=origin,
         )
         METHODS.add(name, method)

@@ -1,4 +1,4 @@
-"""The critical-difference diagram (Demsar 2006) as a drawing for the page and for papers."""
+"""Mean ranks (Demsar 2006) as a drawing for the page and for papers: a picture of the order, not a test."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ if TYPE_CHECKING:  # matplotlib is loaded where something is drawn
     from matplotlib.figure import Figure
 
 AXIS_WIDTH, ROW, CHARACTER = 330.0, 22.0, 6.9
-RANKING = "critical-difference"
+RANKING = "mean-ranks"
 """Name of the files of the figure for papers."""
 
 
-def critical_difference_svg(methods: Sequence[str], ranking: Ranking) -> str:
+def mean_ranks_svg(methods: Sequence[str], ranking: Ranking) -> str:
     """An SVG element: methods at their mean rank, bars over those that are not told apart."""
     count = len(methods)
     order = sorted(range(count), key=lambda i: ranking.mean_ranks[i])
@@ -36,12 +36,6 @@ def critical_difference_svg(methods: Sequence[str], ranking: Ranking) -> str:
     parts = [_line(x(1), 44, x(count), 44)]
     for rank in range(1, count + 1):
         parts += [_line(x(rank), 38, x(rank), 44), _text(x(rank), 32, str(rank), "middle")]
-    length = x(1 + ranking.critical_difference) - x(1)
-    if length <= x(count) - x(1):
-        parts += [
-            _line(x(1), 14, x(1) + length, 14, 2),
-            _text(x(1) + length + 6, 18, f"critical difference {ranking.critical_difference:.2f}", "start"),
-        ]
     for place, index in enumerate(order):
         rank = ranking.mean_ranks[index]
         left = place < half
@@ -70,7 +64,7 @@ def describe_ranking(methods: Sequence[str], ranking: Ranking) -> str:
     return f"Mean ranks: {ranks}. Not told apart: {together or 'none'}."
 
 
-def critical_difference_figure(methods: Sequence[str], ranking: Ranking) -> Figure:
+def mean_ranks_figure(methods: Sequence[str], ranking: Ranking) -> Figure:
     """The same for papers: one row per method in order of rank, bars at the right over tied groups."""
     from matplotlib.ticker import MaxNLocator
 
@@ -91,14 +85,14 @@ def critical_difference_figure(methods: Sequence[str], ranking: Ranking) -> Figu
         axes.set_xlim(0.7, len(methods) + 0.5 + 0.18 * len(ranking.cliques))
         axes.set_ylim(-0.5, len(methods) - 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
-        label = f"mean rank (1 is best), critical difference {ranking.critical_difference:.2f}"
+        label = "mean rank (1 is best); bars: not told apart"
         axes.set_xlabel(label, loc="right")  # it may be wider than the axes, not than the figure
     return figure
 
 
 def write_ranking(methods: Sequence[str], ranking: Ranking, folder: Path) -> list[Path]:
     """Draw it into ``folder`` as SVG, PDF and PNG."""
-    return save(critical_difference_figure(methods, ranking), folder / RANKING)
+    return save(mean_ranks_figure(methods, ranking), folder / RANKING)
 
 
 def _line(x1: float, y1: float, x2: float, y2: float, width: float = 1) -> str:

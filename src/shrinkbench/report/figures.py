@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import MappingProxyType
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from shrinkbench.plotting import (
-    COLUMN_WIDTH,
     CONTROL_COLOUR,
     CONTROL_LINES,
-    PAGE_WIDTH,
+    Mark,
+    SeriesStyle,
+    draw_strip,
     figure_style,
     panel_grid,
     ratio_axis,
     save,
     series_styles,
-    shortened,
 )
+from shrinkbench.report.legends import add_legend, lay_out
+from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.compare import references
 from shrinkbench.report.statistics.observations import AXES, METRICS, Observations, aggregate
 
@@ -37,11 +40,23 @@ FIGURES = tuple(itertools.product(ACCURACIES, SIZES))
 """The files of a report: accuracy, and what it is drawn against."""
 
 
-def write_tradeoffs(observations: Observations, folder: Path, *, metric: str) -> list[Path]:
-    """Draw the figures of ``metric`` among ``FIGURES``; SVG, PDF and PNG of each."""
+REACH = 3.0
+"""A panel shows this many times the drop that three quarters of the better methods' points stay within."""
+LEAST_REACH = 0.02
+"""A panel shows at least this drop of a fraction."""
+OFF_SCALE = "Grey strip: points below the axis, which lie between the two values at its left."
+
+
+def write_tradeoffs(
+    observations: Observations, folder: Path, *, metric: str, labels: Mapping[str, str] = MappingProxyType({})
+) -> list[Path]:
+    """Draw the figures of ``metric`` among ``FIGURES``; SVG, PDF and PNG of each.
+
+    ``labels`` are what methods are called, where that is another than their name.
+    """
     paths = []
     for axis in (axis for drawn, axis in FIGURES if drawn == metric):
-        figure = tradeoff_figure(observations, metric=metric, axis=axis)
+        figure = tradeoff_figure(observations, metric=metric, axis=axis, labels=labels)
         paths += save(figure, folder / figure_name(metric, axis))
     return paths
 
@@ -55,13 +70,16 @@ def figure_name(metric: str, axis: str) -> str:
     return f"{metric}-{axis.replace('_', '-')}"
 
 
-def tradeoff_figure(observations: Observations, *, metric: str, axis: str) -> Figure:
+def tradeoff_figure(
+    observations: Observations, *, metric: str, axis: str, labels: Mapping[str, str] = MappingProxyType({})
+) -> Figure:
     """One panel per task: mean over seeds with one sample standard deviation, against what was achieved.
 
-    Every control is a horizontal line (mean) with its band; a curve starts at the control of its method.
+    Every control is a horizontal line (mean) with its band; a curve starts at the control of its method. Where
+    a few networks collapsed, the axis ends at :func:`readable_floor`, and they are marked in a strip beneath.
     """
     tasks = [task for task in observations.tasks if _has(observations.pruned, task, axis)]
-    drawing = _Drawing(observations, metric, axis)
+    drawing = _Drawing(observations, metric, axis, labels)
     low, high = drawing.cells[axis].min(), drawing.cells[axis].max()
 
     def finish(panel: Axes, *, lowest: bool) -> None:
@@ -74,70 +92,146 @@ def tradeoff_figure(observations: Observations, *, metric: str, axis: str) -> Fi
     return _panels(drawing, tasks, finish)
 
 
-def efficiency_figure(observations: Observations, *, metric: str) -> Figure:
+def efficiency_figure(
+    observations: Observations, *, metric: str, labels: Mapping[str, str] = MappingProxyType({})
+) -> Figure:
     """One panel per task: mean over seeds with one sample standard deviation, against parameters kept.
 
     The parameter-efficiency curves of Liu et al. 2019 (Figures 3, 5 and 6); the control is the last point.
     """
-    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
     def finish(panel: Axes, **_: bool) -> None:
-        panel.set_xscale("log")
-        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
-        panel.xaxis.set_minor_locator(NullLocator())
+        count_axis(panel)
         panel.set_xlabel("parameters kept (log scale)")
 
-    return _panels(_Drawing(observations, metric, "parameters_kept"), observations.tasks, finish)
+    return _panels(_Drawing(observations, metric, "parameters_kept", labels), observations.tasks, finish)
+
+
+def count_axis(panel: Axes) -> None:
+    """A logarithmic x axis with ticks at 1, 2 and 5 of every power of ten."""
+    from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+
+    panel.set_xscale("log")
+    panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+    panel.xaxis.set_minor_locator(NullLocator())
+
+
+def percent_axis(panel: Axes) -> None:
+    """A y axis of fractions, in percent."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    panel.yaxis.set_major_locator(MaxNLocator(nbins=5, steps=[1, 2, 5, 10]))
+    panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
+
+
+def readable_floor(curves: Iterable[stats.Floats], controls: Iterable[float] = ()) -> float | None:
+    """Where an accuracy axis ends so that the better methods can be told apart; ``None`` where all fits.
+
+    The better methods are those whose median is at least the median of all methods' medians. Down to the lower
+    quartile of their points is a drop d from the highest value; the axis shows 3 d, at least two points, and
+    every control. It is cut only where that saves half of it.
+    """
+    curves = [points for points in curves if len(points)]
+    if not curves:
+        return None
+    medians = [float(np.median(points)) for points in curves]
+    better = np.concatenate(
+        [c for c, median in zip(curves, medians, strict=True) if median >= np.median(medians)]
+    )
+    controls = list(controls)
+    top, bottom = max(*map(np.max, curves), *controls), min(map(np.min, curves))
+    floor = float(min(top - max(REACH * (top - np.quantile(better, 0.25)), LEAST_REACH), *controls, top))
+    return floor if bottom < floor and top - floor < (top - bottom) / 2 else None
 
 
 class _Drawing:
     """What the panels of one figure share: cells, controls, and the styles of both."""
 
-    def __init__(self, observations: Observations, metric: str, axis: str) -> None:
+    def __init__(self, observations: Observations, metric: str, axis: str, labels: Mapping[str, str]) -> None:
         self.metric, self.axis = metric, axis
-        self.cells = aggregate(observations.pruned, [metric, axis])
-        self.controls = aggregate(observations.control, [metric, axis])
+        cells = aggregate(observations.pruned, [metric, axis])
+        self.cells = cells[cells[axis].notna() & cells[metric].notna()]
+        self.controls = aggregate(observations.control, [metric, axis]).dropna(subset=[metric])
         self.starts = references(observations, metric)
         at = observations.control.groupby("task")[axis].mean().to_dict()
         self.unpruned = dict.fromkeys(at, 1.0) if axis in AXES else at
         self.styles = series_styles(observations.methods)
         names = sorted(self.controls["method"].unique())
         self.dashes = {name: CONTROL_LINES[index % len(CONTROL_LINES)] for index, name in enumerate(names)}
+        present = set(self.cells["method"])
+        methods = [method for method in self.styles if method in present]
+        self.names = {name: name for name in names} | {name: labels.get(name, name) for name in methods}
+        self.floors = self._floors() if METRICS[metric].percent else {}
 
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Entries of the legend, in order."""
-        return (*self.dashes, *self.styles)
+    def _floors(self) -> dict[str, float]:
+        """Where the vertical axis of a task ends, for tasks in which some points lie below."""
+        found = {}
+        for task, cells in self.cells.groupby("task"):
+            curves = [part[self.metric].to_numpy(dtype=float) for _, part in cells.groupby("method")]
+            floor = readable_floor(curves, self.controls.loc[self.controls["task"] == task, self.metric])
+            if floor is not None:
+                found[str(task)] = floor
+        return found
 
 
 def _panels(drawing: _Drawing, tasks: Sequence[str], finish: Callable[..., None]) -> Figure:
     """One panel for each of ``tasks`` under one legend; ``finish`` sets a panel's horizontal axis."""
-    columns = min(max(len(tasks), 1), 3)
-    width = COLUMN_WIDTH if columns == 1 else PAGE_WIDTH
-    entries = _legend_columns(drawing.names, width)
+    count = max(len(tasks), 1)
+    columns = min(count, 3)
+    legend, width, panel_height = lay_out(drawing.names, rows=-(-count // columns), alone=columns == 1)
+    strips = any(task in drawing.floors for task in tasks)
     with figure_style():
-        head = 0.08 + 0.15 * math.ceil(len(drawing.names) / entries)
-        figure, panels = panel_grid(max(len(tasks), 1), columns=columns, width=width, head=head)
+        figure, panels = panel_grid(
+            count, columns=columns, width=width, panel_height=panel_height, head=legend.height, strips=strips
+        )
         for index, (panel, task) in enumerate(zip(panels, tasks, strict=False)):
             _draw_controls(panel, drawing, task)
             _draw_curves(panel, drawing, task)
             finish(panel, lowest=index + columns >= len(tasks))
+            if task in drawing.floors:
+                _cut(panel, drawing, task)
             if index % columns == 0:
                 panel.set_ylabel(METRICS[drawing.metric].label)
-        _add_legend(figure, panels, drawing.names, entries)
+        if strips:
+            say_off_scale(figure)
+        add_legend(figure, panels, legend)
     return figure
 
 
-def _add_legend(figure: Figure, panels: Iterable[Axes], names: Iterable[str], columns: int) -> None:
-    handles = {
-        label: handle for p in panels for handle, label in zip(*p.get_legend_handles_labels(), strict=True)
-    }
-    order = [name for name in names if name in handles]
-    if order:
-        most = int((figure.get_figwidth() - 0.6) / 0.052)
-        labels = [shortened(name, most) for name in order]
-        figure.legend([handles[name] for name in order], labels, loc="upper center", ncols=columns)
+def _cut(panel: Axes, drawing: _Drawing, task: str) -> None:
+    """End the vertical axis at the floor of ``task``."""
+    cells = drawing.cells[drawing.cells["task"] == task]
+    columns = zip(cells["method"], cells[drawing.axis], cells[drawing.metric], strict=True)
+    points = [Point(float(x), float(y), drawing.styles[method]) for method, x, y in columns]
+    controls = drawing.controls.loc[drawing.controls["task"] == task, drawing.metric]
+    cut_axis(panel, points, floor=drawing.floors[task], highest=controls.max())
+
+
+class Point(NamedTuple):
+    """One point of a panel, as it is drawn."""
+
+    x: float
+    y: float
+    style: SeriesStyle
+
+
+def cut_axis(panel: Axes, points: Sequence[Point], *, floor: float, highest: float = -math.inf) -> None:
+    """End the vertical axis at ``floor``, and mark the ``points`` below in a strip beneath it.
+
+    The axis reaches a little above the points and ``highest``. Call it once the horizontal axis is set.
+    """
+    top = max(highest, *(point.y for point in points))
+    panel.set_ylim(floor, min(panel.get_ylim()[1], top + 0.08 * (top - floor)))
+    below = [point for point in points if point.y < floor]
+    low, high = math.floor(100 * min(point.y for point in below)), math.ceil(100 * floor)
+    marks = [Mark(point.x, point.style.colour, point.style.marker) for point in below]
+    draw_strip(panel, marks, range_text=f"{low}–{high} %")
+
+
+def say_off_scale(figure: Figure) -> None:
+    """Say at the bottom of ``figure`` what strips are."""
+    figure.text(0.02, 0.02 / figure.get_figheight(), OFF_SCALE, fontsize=5.5, va="bottom")
 
 
 def _draw_controls(panel: Axes, drawing: _Drawing, task: str) -> None:
@@ -145,8 +239,6 @@ def _draw_controls(panel: Axes, drawing: _Drawing, task: str) -> None:
     here = drawing.controls[drawing.controls["task"] == task]
     columns = (here[c] for c in ("method", drawing.metric, f"{drawing.metric}_std"))
     for name, mean, spread in zip(*columns, strict=True):
-        if not math.isfinite(mean):
-            continue
         dash = drawing.dashes[name]
         panel.axhline(mean, color=CONTROL_COLOUR, linewidth=0.9, linestyle=dash, label=name, zorder=1)
         if math.isfinite(spread):
@@ -156,20 +248,22 @@ def _draw_controls(panel: Axes, drawing: _Drawing, task: str) -> None:
 def _draw_curves(panel: Axes, drawing: _Drawing, task: str) -> None:
     """The curves of one task, each with the control of its method, which lies where nothing is pruned."""
     from matplotlib.collections import LineCollection
-    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
     panel.title.set_text(task)
     cells, axis, metric = drawing.cells, drawing.axis, drawing.metric
-    here = cells[(cells["task"] == task) & cells[axis].notna() & cells[metric].notna()]
+    here = cells[cells["task"] == task]
     curves = dict(iter(here.sort_values(axis).groupby("method")))
     unpruned = drawing.unpruned.get(task, math.nan)
+    floor = drawing.floors.get(task, -math.inf)
     bars: list[tuple[tuple[float, float], tuple[float, float]]] = []
     colours: list[str] = []
     for method, style in drawing.styles.items():
         if method not in curves:
             continue
         x, y, deviation = (curves[method][column].to_numpy() for column in (axis, metric, f"{metric}_std"))
-        bars += [((a, b - d), (a, b + d)) for a, b, d in zip(x, y, deviation, strict=True) if d > 0]
+        spread = (deviation > 0) & (y >= floor)
+        seen = zip(x[spread], y[spread], deviation[spread], strict=True)
+        bars += [((a, b - d), (a, b + d)) for a, b, d in seen]
         colours += [style.colour] * (len(bars) - len(colours))
         start = drawing.starts.get((task, method))
         if start is not None and math.isfinite(unpruned):
@@ -183,20 +277,14 @@ def _draw_curves(panel: Axes, drawing: _Drawing, task: str) -> None:
             color=style.colour,
             marker=style.marker,
             linestyle=style.line,
+            markersize=style.size,
             markeredgewidth=0.5,
             markeredgecolor="white",
         )
     panel.add_collection(LineCollection(bars, colors=colours, linewidths=0.9, zorder=2))
     if METRICS[metric].percent:
-        panel.yaxis.set_major_locator(MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10]))
-        panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
+        percent_axis(panel)
 
 
 def _has(rows: pd.DataFrame, task: str, axis: str) -> bool:
     return bool(rows.loc[rows["task"] == task, axis].notna().any())
-
-
-def _legend_columns(labels: Iterable[str], width: float) -> int:
-    """How many legend entries fit side by side; widths are of 7 pt text, in inches."""
-    longest = max((len(label) for label in labels), default=1)
-    return max(1, int((width - 0.1) / (0.5 + 0.048 * longest)))

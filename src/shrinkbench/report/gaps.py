@@ -16,21 +16,30 @@ from shrinkbench.report.checklist.evidence import (
     OPERATING_POINTS,
     Evidence,
     gather,
+)
+from shrinkbench.report.checklist.recommendation import counts, is_large
+from shrinkbench.report.checklist.roles import (
+    is_automatic,
     is_global,
     is_magnitude,
     is_plain,
     is_random,
+    is_scratch_of,
+    is_structured,
     is_uniform,
+    is_uniform_counterpart,
     judged,
+    same_method,
 )
-from shrinkbench.report.checklist.recommendation import counts, is_large
 from shrinkbench.report.grids import Define, Grid, Pair, plan_grids
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import Plan
-from shrinkbench.spec import Compression, ExperimentSpec, MethodSpec, RunSpec
+from shrinkbench.spec import Amount, ChannelFraction, Compression, ExperimentSpec, MethodSpec, RunSpec
 
 Resolve = Callable[[ExperimentSpec], Iterable[RunSpec]]
 
+GIVEN = Compression(ratio=2)
+"""Stands for whatever compressions a grid asks for."""
 RANDOM, UNIFORM_RANDOM = "random", "layerwise_random"
 GLOBAL_MAGNITUDE, UNIFORM_MAGNITUDE = "global_magnitude", "layerwise_magnitude"
 
@@ -42,17 +51,22 @@ def same_proportions_name(score: str, method: str) -> str:
 
 @dataclass(frozen=True)
 class Repair:
-    """What is missing: grids to sweep in order, how many runs that is, and what no run can mend.
+    """What is missing: grids to sweep in order, the runs of them that are new, and what no run can mend.
 
     ``incomplete`` are keys of finished runs that were not measured before fine-tuning; they must be run again.
     ``reasons`` says, line by line, what the runs are for.
     """
 
     experiments: tuple[ExperimentSpec, ...]
-    runs: int
+    missing: tuple[RunSpec, ...]
     reasons: tuple[str, ...]
     incomplete: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @property
+    def runs(self) -> int:
+        """How many runs are missing."""
+        return len(self.missing)
 
 
 def plan_repair(
@@ -79,14 +93,14 @@ def plan_repair(
     for grid in grids:
         _add_seeds(grid)
     for grid in grids:
-        _add_controls(grid, chosen or _judged(grids), evidence, notes, define)
+        _add_controls(grid, lambda: chosen or _judged(grids), evidence, notes, define)
         _add_points(grid, evidence, notes)
     done = {r.key for r in results if r.status == "done" and r.before}
-    experiments, missing = [], set[str]()
+    experiments, missing = [], dict[str, RunSpec]()
     for experiment, members in _as_experiments(grids):
         planned = all(grid.is_planned for grid in members)
         specs = [s for g in members for s in g.specs if s.target is None or s.target in g.compressions]
-        lacking = {spec.key for spec in (specs if planned else resolve(experiment))} - done - missing
+        lacking = _by_key(specs if planned else resolve(experiment), without=done | missing.keys())
         if lacking:
             experiments.append(experiment)
             missing |= lacking
@@ -94,14 +108,19 @@ def plan_repair(
     for experiment in _new_pairs(grids, evidence, pairs, notes):
         experiments.append(experiment)
         reasons[f"pairs: {experiment.dataset[0]} / {experiment.model[0]}"] = None
-        missing |= {spec.key for spec in resolve(experiment)} - done
+        missing |= _by_key(resolve(experiment), without=done | missing.keys())
     unfinished = sum(1 for r in plan.runs if r.key not in {x.key for x in results if x.status == "done"})
     if unfinished:
         reasons[f"planned runs that are not finished: {unfinished}"] = None
     incomplete = tuple(r.key for r in results if r.status == "done" and r.key not in done)
     if incomplete:
         reasons[f"{len(incomplete)} finished runs were not measured before fine-tuning"] = None
-    return Repair(tuple(experiments), len(missing), tuple(reasons), incomplete, tuple(notes))
+    return Repair(tuple(experiments), tuple(missing.values()), tuple(reasons), incomplete, tuple(notes))
+
+
+def _by_key(specs: Iterable[RunSpec], *, without: Collection[str]) -> dict[str, RunSpec]:
+    """The runs by their keys, but for some."""
+    return {key: spec for key, spec in ((spec.key, spec) for spec in specs) if key not in without}
 
 
 def _add_seeds(grid: Grid) -> None:
@@ -153,7 +172,7 @@ def _add_method(grid: Grid, name: str, why: str, notes: dict[str, None], define:
         notes[f"the library has no method '{name}' ({why}); that line stays as it is"] = None
         return
     method, amount = definition
-    if any(s.method == method and (amount is None or s.amount == amount) for s in grid.compared):
+    if any(same_method(s.method, method) and (amount is None or s.amount == amount) for s in grid.compared):
         return
     if amount is None and grid.experiment.channels and not method.structure.counts_channels:
         notes[f"'{name}' ({why}) removes no channels, which experiment '{grid.experiment.name}' counts"] = None
@@ -164,27 +183,67 @@ def _add_method(grid: Grid, name: str, why: str, notes: dict[str, None], define:
 
 
 def _add_controls(
-    grid: Grid, chosen: Collection[MethodSpec], evidence: Evidence, notes: dict[str, None], define: Define
+    grid: Grid,
+    chosen: Callable[[], Collection[MethodSpec]],
+    evidence: Evidence,
+    notes: dict[str, None],
+    define: Define,
 ) -> None:
-    """Random and magnitude pruning with the proportions of each judged method."""
-    for name, definition in list(grid.methods.items()):
-        if definition is None or definition[0] not in chosen:
-            continue
-        for score, has_kind in (("random", is_random), ("magnitude", is_magnitude)):
-            if not has_kind(definition[0]) and not _has_own_control(grid, evidence, definition[0], score):
-                why = f"{score} with the proportions of {name}"
-                _add_method(grid, same_proportions_name(score, name), why, notes, define)
+    """What each judged method is measured against, until methods that come so are measured in turn.
+
+    That is random and magnitude pruning with its layerwise proportions, its architecture trained from scratch
+    where it is structured, and equal shares where it settles the shares itself.
+    """
+    settled: set[str] = set()
+    while open_names := [n for n, d in grid.methods.items() if n not in settled and d and d[0] in chosen()]:
+        for name in open_names:
+            settled.add(name)
+            definition = grid.methods[name]
+            if definition is None:
+                continue
+            method, amount = definition
+            for score, has_kind in (("random", is_random), ("magnitude", is_magnitude)):
+                if not has_kind(method) and not _has_own_control(grid, evidence, method, score):
+                    why = f"{score} with the proportions of {name}"
+                    _add_method(grid, same_proportions_name(score, name), why, notes, define)
+            pairs = [other for other, its in _with_amounts(grid) if its == (amount or GIVEN)]
+            if is_structured(method) and not any(is_scratch_of(other, method) for other in pairs):
+                why = f"{name} from scratch at equal computation"
+                _add_method(grid, f"{name}[finetuning=scratch-b]", why, notes, define)
+            _add_uniform(grid, method, amount, notes, define)
+
+
+def _with_amounts(grid: Grid) -> set[tuple[MethodSpec, Amount]]:
+    """The methods that are compared on a grid, each with its amounts, of which compressions count as one."""
+    named = {(d[0], d[1] or GIVEN) for d in grid.methods.values() if d is not None}
+    return named | {(s.method, GIVEN if s.target is not None else s.amount) for s in grid.compared}
+
+
+def _add_uniform(
+    grid: Grid, method: MethodSpec, own: Amount | None, notes: dict[str, None], define: Define
+) -> None:
+    """Equal shares of the method's structure, at each amount where it settles the shares itself."""
+    asked: list[Amount] = [own or GIVEN]
+    if own is None:
+        asked += [ChannelFraction(fraction=fraction) for fraction in grid.experiment.channels]
+    for amount in asked:
+        planned = _with_amounts(grid)
+        found = any(is_uniform_counterpart(other, its, method, amount) for other, its in planned)
+        if not found and is_automatic(method, amount):
+            name = f"{UNIFORM_MAGNITUDE}[structure={method.structure.name}]"
+            percent = f":{100 * amount.fraction:g}" if isinstance(amount, ChannelFraction) else ""
+            _add_method(grid, name + percent, f"equal shares beside {method.name}", notes, define)
 
 
 def _has_own_control(grid: Grid, evidence: Evidence, method: MethodSpec, score: str) -> bool:
     """Whether the results already show ``score`` pruning with the proportions of ``method``."""
     labels = [label for label, definition in evidence.methods.items() if definition == method]
     found = [
-        evidence.same_proportions(task, label, score)
+        evidence.own_controls(task, label, score)
         for task, label in evidence.curves(labels)
         if evidence.tasks[task] in grid.tasks
     ]
-    return bool(found) and all(all(by_amount.values()) for by_amount in found)
+    return bool(found) and all(found)
 
 
 def _add_points(grid: Grid, evidence: Evidence, notes: dict[str, None]) -> None:

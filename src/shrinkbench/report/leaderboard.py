@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import shutil
-import tempfile
-import zipfile
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +12,6 @@ from typing import NamedTuple
 
 import pandas as pd
 
-from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import write_atomically
 from shrinkbench.report.compared import split_by_metric
 from shrinkbench.report.page.html import render_page, write_report
@@ -24,17 +21,22 @@ from shrinkbench.report.statistics.compare import curve_summaries, records
 from shrinkbench.report.statistics.curves import Curve, curves
 from shrinkbench.report.statistics.observations import Observations, aggregate, observe
 from shrinkbench.report.tables import achieved_text, amount_text, plus_minus
-from shrinkbench.results.bundle import Bundle, read_source, verify, write_bundle
+from shrinkbench.results.bundle import Bundle, read_source, require_results, write_bundle
+from shrinkbench.results.conflicts import conflicts_among
 from shrinkbench.results.labels import digest_once, label_runs, recipe_labels, task_variants
 from shrinkbench.results.store import Problem
+from shrinkbench.results.verification import find_implausible, verify
 from shrinkbench.spec import CLASSIFICATION, RunSpec
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One method of one bundle on one task; ``weights`` also tell subsets of the data apart."""
+    """One method of one bundle on one task; ``weights`` also tell subsets of the data apart.
 
-    rank: int
+    ``rank`` is ``None`` where a run of the entry has other numbers under its key in some source.
+    """
+
+    rank: int | None
     method: str
     bundle: str
     link: str
@@ -82,6 +84,7 @@ class _Candidate:
     curves: tuple[Curve, ...]
     cells: pd.DataFrame
     within: float
+    disputed: bool
 
 
 @dataclass(frozen=True)
@@ -96,19 +99,28 @@ def write_leaderboard(sources: Sequence[Path], out: Path) -> WrittenLeaderboard:
     """Write ``index.html`` with one ranking per task, and a report and a bundle for every source.
 
     A rank is by mean top-1 over log compression on the range that all entries of the task share. Sources that
-    contradict themselves are marked; what is wrong stands beside their report.
+    contradict themselves are marked; what is wrong stands beside their report. Entries with a run that has
+    other numbers in another source, or in their own, have no rank.
     """
     bundles = [read_source(source) for source in sources]
     for bundle in bundles:
-        if not bundle.results:
-            raise ShrinkbenchError(f"{bundle.source} holds no results; leave it out")
+        require_results(bundle, "leave it out")
     unique = {bundle.digest: bundle for bundle in bundles}
-    problems = {name: verify(bundle) for name, bundle in unique.items()}
+    conflicts = conflicts_among(part for bundle in unique.values() for part in (bundle.results, bundle.others))
+    disputed = frozenset(first.key for first, _ in conflicts)
+    problems = {
+        name: [
+            *verify(bundle),
+            *_disputes(bundle, disputed),
+            *map("implausible: {}".format, find_implausible(bundle)),
+        ]
+        for name, bundle in unique.items()
+    }
     for bundle in unique.values():
         _write_evidence(bundle, out)
     candidates: dict[Place, list[_Candidate]] = defaultdict(list)
     for bundle in unique.values():
-        for place, candidate in _candidates(bundle):
+        for place, candidate in _candidates(bundle, disputed):
             candidates[place].append(candidate)
     boards = [_board(place, found, problems) for place, found in sorted(candidates.items())]
     page = render_page(
@@ -129,17 +141,22 @@ def _write_evidence(bundle: Bundle, out: Path) -> None:
     """The report of one bundle, and the bundle itself for others to download."""
     folder = out / _folder(bundle)
     shutil.rmtree(folder, ignore_errors=True)
-    with tempfile.TemporaryDirectory() as scratch:
-        store = bundle.source
-        if not store.is_dir():
-            store = Path(scratch) / bundle.name
-            zipfile.ZipFile(bundle.source).extractall(store)  # its layout is that of a store
-        write_report(store, folder)
-    write_bundle(bundle.source, folder / "bundle.zip")
+    write_report(bundle, folder)
+    write_bundle(bundle, folder / "bundle.zip")
 
 
-def _candidates(bundle: Bundle) -> list[tuple[Place, _Candidate]]:
-    observations = observe(split_by_metric(bundle.results).compared)
+def _disputes(bundle: Bundle, disputed: frozenset[str]) -> list[str]:
+    """One sentence about the runs of ``bundle`` that some source has other numbers for."""
+    own = sorted(result.key for result in bundle.results if result.key in disputed)
+    if not own:
+        return []
+    runs = f"{len(own)} run has" if len(own) == 1 else f"{len(own)} runs have"
+    return [f"{runs} other numbers under the same key in another source, first {own[0][:12]}: no rank for them"]
+
+
+def _candidates(bundle: Bundle, disputed: frozenset[str]) -> list[tuple[Place, _Candidate]]:
+    compared = split_by_metric(bundle.results).compared
+    observations = observe(compared, missing=bundle.missing)
     specs = {r.key: r.spec for r in bundle.results}
     by_entry: dict[tuple[str, str], list[Curve]] = defaultdict(list)
     for curve in curves(observations, "compression", "top1"):
@@ -148,6 +165,8 @@ def _candidates(bundle: Bundle) -> list[tuple[Place, _Candidate]]:
     rows = observations.pruned.drop_duplicates(names).set_index(names)["key"].to_dict()
     within = curve_summaries(observations).set_index(names)["largest_within"].to_dict()
     cells = aggregate(observations.pruned, ["top1"])
+    labels = zip(compared, label_runs([r.spec for r in compared]), strict=True)
+    withheld = {(label.task, label.method) for result, label in labels if result.key in disputed}
     found = []
     for (task, method), members in by_entry.items():
         spec = specs[rows[task, method]]
@@ -158,7 +177,15 @@ def _candidates(bundle: Bundle) -> list[tuple[Place, _Candidate]]:
         place = Place(spec.data.name, spec.data.revision, images, *network, *learned)
         own = cells[(cells["task"] == task) & (cells["method"] == method)]
         candidate = _Candidate(
-            bundle, observations, task, spec, method, tuple(members), own, within[task, method]
+            bundle=bundle,
+            observations=observations,
+            task=task,
+            spec=spec,
+            method=method,
+            curves=tuple(members),
+            cells=own,
+            within=within[task, method],
+            disputed=(task, method) in withheld,
         )
         found.append((place, candidate))
     return found
@@ -168,14 +195,21 @@ def _board(place: Place, candidates: Sequence[_Candidate], problems: Mapping[str
     low = max(curve.x[0] for c in candidates for curve in c.curves)
     high = min(max(curve.x[-1] for curve in c.curves) for c in candidates)
     scored = [(_area(c, low, high), c) for c in candidates]
-    scored.sort(key=lambda s: (-s[0].mean if s[0].n else math.inf, s[1].method, s[1].bundle.digest))
+    scored.sort(
+        key=lambda s: (s[1].disputed, -s[0].mean if s[0].n else math.inf, s[1].method, s[1].bundle.digest)
+    )
     amounts = amounts_of(pd.concat([c.cells for c in candidates]))
     specs = [c.spec for _, c in scored]
     variants = task_variants(spec.task for spec in specs)
     recipes = recipe_labels(spec.recipe for spec in specs)
     entries = tuple(
         _entry(
-            (rank, label.method, ", ".join(variants[c.spec.task]), recipes[c.spec.recipe]),
+            (
+                None if c.disputed else rank,
+                label.method,
+                ", ".join(variants[c.spec.task]),
+                recipes[c.spec.recipe],
+            ),
             area,
             c,
             tuple(amounts),
@@ -207,7 +241,7 @@ def _area(candidate: _Candidate, low: float, high: float) -> stats.Summary:
 
 
 def _entry(
-    head: tuple[int, str, str, str],
+    head: tuple[int | None, str, str, str],
     area: stats.Summary,
     candidate: _Candidate,
     amounts: Sequence[str],

@@ -7,9 +7,10 @@ import html
 import io
 import itertools
 import math
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
 
+from shrinkbench.report.latex import latex_table
 from shrinkbench.report.statistics.curves import SAME
 
 
@@ -35,6 +36,14 @@ class Table:
     stubs: int = 1
     group: str = ""
 
+    def relabelled(self, labels: Mapping[str, str]) -> Table:
+        """The same with ``labels`` in place of the row headings that have one."""
+        rows = tuple(
+            (*(Cell(labels.get(c.text, c.text), c.best) for c in row[: self.stubs]), *row[self.stubs :])
+            for row in self.rows
+        )
+        return replace(self, rows=rows)
+
     def as_html(self) -> str:
         """A table element with scoped headings; the caption is left to the page, which must not clip it."""
         kinds = (' class="text"' if i < self.stubs else "" for i in range(len(self.columns)))
@@ -57,26 +66,8 @@ class Table:
         return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
 
     def as_latex(self) -> str:
-        """A booktabs table; the best entries are bold."""
-        alignment = "l" * self.stubs + "r" * (len(self.columns) - self.stubs)
-        rows = [
-            " & ".join(f"\\textbf{{{latex(c.text)}}}" if c.best else latex(c.text) for c in row)
-            for row in self.rows
-        ]
-        return "\n".join(
-            [
-                "\\begin{table}",
-                f"\\caption{{{latex(self.caption)}}}",
-                f"\\begin{{tabular}}{{{alignment}}}",
-                "\\toprule",
-                " & ".join(latex(c) for c in self.columns) + " \\\\",
-                "\\midrule",
-                *(f"{row} \\\\" for row in rows),
-                "\\bottomrule",
-                "\\end{tabular}",
-                "\\end{table}",
-            ]
-        )
+        """A booktabs table with caption and label; the best entries are bold. See :func:`latex_table`."""
+        return latex_table(self)
 
     def as_csv(self) -> str:
         """Comma-separated values, as shown."""
@@ -92,33 +83,6 @@ TEXTS: dict[str, Callable[[Table], str]] = {
     "md": Table.as_markdown,
     "csv": Table.as_csv,
 }
-_LATEX = {
-    "\\": "\\textbackslash{}",
-    "&": "\\&",
-    "%": "\\%",
-    "$": "\\$",
-    "#": "\\#",
-    "_": "\\_",
-    "{": "\\{",
-    "}": "\\}",
-    "~": "\\textasciitilde{}",
-    "^": "\\textasciicircum{}",
-    "±": "$\\pm$",
-    "×": "$\\times$",
-    "–": "--",
-    "−": "$-$",
-    "<": "$<$",
-    ">": "$>$",
-}
-
-
-def latex(text: str) -> str:
-    """Text with LaTeX's special characters escaped.
-
-    >>> latex("50 % of w_1")
-    '50 \\\\% of w\\\\_1'
-    """
-    return "".join(_LATEX.get(character, character) for character in text)
 
 
 def plus_minus(mean: float, std: float, *, percent: bool) -> str:

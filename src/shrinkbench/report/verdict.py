@@ -182,12 +182,19 @@ def _warnings(observations: Observations, claims: Claims) -> Iterator[str]:
     yield from _at_equal_training(observations)
 
 
+_WHAT = {
+    "failed": "failed",
+    "missing": "of the plan are missing",
+    "disputed": "have other numbers in another source",
+}
+
+
 def _absent(observations: Observations) -> Iterator[str]:
     """Runs that failed or are missing, by method; they forbid every claim over a range that they lie in."""
     for kind, rows in observations.gaps.groupby("kind"):
         counts = rows["method"].value_counts(sort=True)
         named = [f"{method} {count}" for method, count in counts.items()]
-        what = "failed" if kind == "failed" else "of the plan are missing"
+        what = _WHAT[str(kind)]
         yield (
             f"{len(rows)} run{'s' if len(rows) > 1 else ''} {what} ({listed(named)}): no claim is made for or "
             "against a method over a range in which it lacks one."

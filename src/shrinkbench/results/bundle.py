@@ -1,49 +1,49 @@
-"""Result bundles: one file that others can check, merge and compare."""
+"""Result bundles: one file that others can check, merge and compare, and one way to open it or a folder."""
 
 from __future__ import annotations
 
 import hashlib
-import io
-import math
-import zipfile
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import check_target, write_atomically
-from shrinkbench.results.record import Quality, RunResult
-from shrinkbench.results.store import (
+from shrinkbench.files import check_target
+from shrinkbench.results.archive import read_archive, write_archive
+from shrinkbench.results.conflicts import Conflict, conflicts_among, numbers_of
+from shrinkbench.results.layout import (
+    CONFLICTS,
     PLAN_NAME,
-    RESULT_NAME,
+    PLUGIN_FILE,
+    conflict_file,
+    plugin_file,
+    result_file,
+)
+from shrinkbench.results.record import RunResult
+from shrinkbench.results.store import (
     Plan,
     Problem,
-    ResultStore,
+    Status,
     existing_store,
     parse_plan,
     parse_result,
+    status_of,
 )
-from shrinkbench.spec import ExperimentSpec, RunSpec, Value, digest
+from shrinkbench.sources import digest_of_parts
+from shrinkbench.spec import RunSpec, digest
 
-FORMAT = "shrinkbench-bundle"
-MANIFEST = "manifest.json"
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip needs a date; a fixed one keeps equal results equal files
-
-
-class Manifest(Value):
-    """What a bundle holds: SHA-256 of every file in it."""
-
-    format: str
-    version: int
-    name: str
-    files: dict[str, str]
+Sources = Mapping[str, Mapping[str, bytes]]
+"""Files of outside code: place relative to the plug-in -> content, for each digest that keys name."""
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """Results read from a store or a bundle; ``digest`` identifies the content, whatever the file's name."""
+    """Results read from a store or a bundle; ``digest`` identifies the content, whatever the file's name.
+
+    ``others`` are results of the same keys as ``results`` with other numbers. ``sources`` is code that is shown
+    and never run.
+    """
 
     name: str
     source: Path
@@ -51,217 +51,124 @@ class Bundle:
     plan: Plan | None
     results: tuple[RunResult, ...]
     problems: tuple[Problem, ...]
+    others: tuple[RunResult, ...] = ()
+    sources: Sources = field(default_factory=dict)
+
+    @property
+    def conflicts(self) -> tuple[Conflict, ...]:
+        """Pairs of results of one key with other numbers, the one that is used first."""
+        return conflicts_among([self.results, self.others])
+
+    @property
+    def missing(self) -> tuple[RunSpec, ...]:
+        """Planned runs without a result."""
+        stored = {result.key for result in self.results}
+        return tuple(run.spec for run in self.plan.runs if run.key not in stored) if self.plan else ()
+
+    @property
+    def status(self) -> Status:
+        """How many runs of the plan are done, failed and missing."""
+        return status_of(self.results, self.plan)
+
+    def runs_by_code(self) -> dict[str, list[RunResult]]:
+        """The runs that rest on outside code, by its digest."""
+        found: dict[str, list[RunResult]] = {}
+        for result in self.results:
+            for code in result.spec.sources:
+                found.setdefault(code, []).append(result)
+        return found
+
+    def lacks_source(self, code: str) -> str:
+        """Why the code of digest ``code`` cannot be read here; nothing where it can."""
+        files = self.sources.get(code)
+        if not files:
+            return "its source is not here: the results were made where it was not kept"
+        sums = ((place, hashlib.sha256(content).hexdigest()) for place, content in files.items())
+        return "" if digest_of_parts(sums) == code else "its source is not whole, or was edited"
 
 
-def write_bundle(store_dir: Path, out: Path) -> Bundle:
-    """Pack plan and results of ``store_dir`` into the zip file ``out``; equal results give equal bytes."""
+def write_bundle(source: Path | Bundle, out: Path) -> Bundle:
+    """Pack all that ``source`` holds into the zip file ``out``; equal results give equal bytes."""
     check_target(out)
-    bundle = read_source(store_dir)
-    if not bundle.results:
-        raise ShrinkbenchError(f"{store_dir} holds no results to bundle; run a sweep into it first")
-    files = _contents(bundle)
-    manifest = _manifest(bundle.name, files)
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in {MANIFEST: manifest, **files}.items():
-            archive.writestr(zipfile.ZipInfo(name, _EPOCH), content, zipfile.ZIP_DEFLATED, 9)
-    write_atomically(out, buffer.getvalue())
+    bundle = read_source(source) if isinstance(source, Path) else source
+    require_results(bundle, "run a sweep into it first")
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", bundle.name)[:100].strip("._-")
+    write_archive(out, name or "results", _contents(bundle))
     return bundle
+
+
+def require_results(bundle: Bundle, remedy: str) -> None:
+    """Refuse a source without any result, with the first reason why."""
+    if not bundle.results:
+        first = bundle.problems[0] if bundle.problems else None
+        hint = f" ({first.path.relative_to(bundle.source)} {first.sentence})" if first else ""
+        raise ShrinkbenchError(f"{bundle.source} holds no results; {remedy}{hint}")
 
 
 def _contents(bundle: Bundle) -> dict[str, bytes]:
     files = {PLAN_NAME: bundle.plan.model_dump_json(indent=1).encode()} if bundle.plan else {}
     for result in sorted(bundle.results, key=lambda r: r.key):
-        files[f"runs/{result.key}/{RESULT_NAME}"] = result.model_dump_json(indent=1).encode()
+        files[result_file(result.key)] = result.model_dump_json(indent=1).encode()
+    others = {conflict_file(result.key, numbers_of(result)): result for result in bundle.others}
+    for name, result in sorted(others.items()):
+        files[name] = result.model_dump_json(indent=1).encode()
+    used = bundle.runs_by_code()
+    for code, texts in sorted(bundle.sources.items()):
+        if code in used:
+            files |= {plugin_file(code, place): content for place, content in sorted(texts.items())}
     return files
 
 
-def _manifest(name: str, files: Mapping[str, bytes]) -> bytes:
-    sums = {path: hashlib.sha256(content).hexdigest() for path, content in sorted(files.items())}
-    return Manifest(format=FORMAT, version=1, name=name, files=sums).model_dump_json(indent=1).encode()
-
-
 def read_source(source: Path) -> Bundle:
-    """Read a store's folder or a bundle's file."""
-    if source.is_dir():
-        store = existing_store(source)
-        results, problems = store.results()
-        plan = store.find_plan()
-        if isinstance(plan, Problem):
-            problems, plan = [plan, *problems], None
-        name = plan.name if plan else source.resolve().name
-        return _bundle(name, source, plan, results, problems)
-    return read_bundle(source)
+    """Read a store's folder or a bundle's file; what is wrong with single files becomes problems."""
+    if not source.is_dir():
+        return read_bundle(source)
+    store = existing_store(source)
+    results, problems = store.results()
+    others, further = store.conflicts(results)
+    plan = store.find_plan()
+    if isinstance(plan, Problem):
+        problems, plan = [plan, *problems], None
+    name = plan.name if plan else source.resolve().name
+    return _bundle(name, source, plan, results, [*problems, *further], others, store.sources())
 
 
 def read_bundle(path: Path) -> Bundle:
     """Read a bundle; files whose content is not what the manifest says are an error that names them."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            files = {info.filename: archive.read(info) for info in archive.infolist()}
-    except FileNotFoundError:
-        raise ShrinkbenchError(f"there is no bundle or results folder {path}; check the path") from None
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
-        raise ShrinkbenchError(
-            f"{path} is not a whole bundle ({error}); make it again with `shrinkbench bundle`"
-        ) from None
-    try:
-        manifest = Manifest.model_validate_json(files.pop(MANIFEST, b""))
-    except ValidationError:
-        raise ShrinkbenchError(
-            f"{path} has no manifest of a shrinkbench bundle; make it with `shrinkbench bundle`"
-        ) from None
-    if manifest.format != FORMAT or manifest.version != 1:
-        raise ShrinkbenchError(
-            f"{path} is a {manifest.format} of version {manifest.version}; this shrinkbench reads version 1"
-        )
-    sums = {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    names = sums.keys() | manifest.files.keys()
-    altered = sorted(name for name in names if sums.get(name) != manifest.files.get(name))
-    if altered:
-        raise ShrinkbenchError(
-            f"{path}: {len(altered)} file{'s' if len(altered) > 1 else ''} differ from the manifest, first "
-            f"{altered[0]}; the bundle was altered or damaged, ask its author for the original"
-        )
-    return _parse(path, manifest, files)
-
-
-def _parse(path: Path, manifest: Manifest, files: Mapping[str, bytes]) -> Bundle:
     plan: Plan | None = None
     results: list[RunResult] = []
+    others: list[RunResult] = []
     problems: list[Problem] = []
-    for name, content in files.items():
+    sources: dict[str, dict[str, bytes]] = {}
+    bundle_name, files = read_archive(path)
+    for name, content in files:
+        plugin = PLUGIN_FILE.fullmatch(name)
         if name == PLAN_NAME:
             try:
                 plan = parse_plan(path / name, content)
             except ShrinkbenchError as error:
                 problems.append(Problem(path / name, str(error).removeprefix(f"{path / name} ")))
-            continue
-        outcome = parse_result(path / name, content)
-        if isinstance(outcome, Problem):
-            problems.append(outcome)
+        elif plugin is not None:
+            sources.setdefault(plugin["digest"], {})[plugin["file"]] = content
         else:
-            results.append(outcome)
-    return _bundle(manifest.name, path, plan, results, problems)
+            outcome = parse_result(path / name, content)
+            if isinstance(outcome, Problem):
+                problems.append(outcome)
+            else:
+                (others if (path / name).parent.name == CONFLICTS else results).append(outcome)
+    return _bundle(bundle_name, path, plan, results, problems, others, sources)
 
 
 def _bundle(
-    name: str, source: Path, plan: Plan | None, results: Sequence[RunResult], problems: Sequence[Problem]
+    name: str,
+    source: Path,
+    plan: Plan | None,
+    results: Sequence[RunResult],
+    problems: Sequence[Problem],
+    others: Sequence[RunResult],
+    sources: Sources,
 ) -> Bundle:
-    sums = "".join(digest(result) for result in sorted(results, key=lambda r: r.key))
-    identity = hashlib.sha256(sums.encode()).hexdigest()
-    return Bundle(name, source, identity, plan, tuple(results), tuple(problems))
-
-
-# Verification
-
-
-def verify(bundle: Bundle) -> list[str]:
-    """What in the results contradicts itself; nothing where all is consistent.
-
-    Every file must be a valid result whose key follows from its specification, every ratio from its counts,
-    every count from the layers, every accuracy from a whole number of images, and a control must read alike for
-    every method that has it.
-    """
-    found = [f"{p.path.relative_to(bundle.source)}: {p.sentence}" for p in bundle.problems]
-    for result in bundle.results:
-        found += [f"run {result.key[:12]}: {sentence}" for sentence in _contradictions(result)]
-    return found + list(_find_differing_controls(bundle.results))
-
-
-def _contradictions(result: RunResult) -> Iterator[str]:
-    size = result.size
-    if size is not None:
-        if not math.isclose(size.compression, size.parameters / max(1, size.parameters_kept), rel_tol=1e-9):
-            yield "compression is not parameters / parameters kept"
-        speedup = size.multiply_adds / max(1, size.multiply_adds_kept)
-        if not math.isclose(size.theoretical_speedup, speedup, rel_tol=1e-9):
-            yield "theoretical speedup is not multiply-adds / multiply-adds kept"
-        pruned = sum(layer.total - layer.kept for layer in result.layers.values())
-        if result.layers and size.parameters - size.parameters_kept != pruned:
-            yield "the layers do not add up to the parameters kept"
-    splits = {"before fine-tuning": result.before, "after": result.after, "on validation": result.validation}
-    for split, quality in splits.items():
-        if quality is not None and not _is_countable(quality):
-            yield f"accuracy {split} is not a count of {quality.examples} images"
-
-
-def _is_countable(quality: Quality) -> bool:
-    """Whether top-1 and top-5 are shares of whole images, top-5 not below top-1."""
-    shares = [quality.metrics[name] for name in ("top1", "top5") if name in quality.metrics]
-    counts = [share * quality.examples for share in shares]
-    return all(abs(count - round(count)) < 1e-3 for count in counts) and shares == sorted(shares)
-
-
-def _find_differing_controls(results: Sequence[RunResult]) -> Iterator[str]:
-    controls: dict[str, RunResult] = {}
-    for result in results:
-        if result.spec.is_control and result.status == "done":
-            first = controls.setdefault(result.spec.control.key, result)
-            if first.after != result.after:
-                yield f"run {result.key[:12]}: its control differs from that of run {first.key[:12]}"
-
-
-# Merging
-
-
-@dataclass(frozen=True)
-class Merged:
-    """What a merge gave: runs in all, taken over from each source, and runs that sources disagree on.
-
-    ``problems`` are files of the sources that could not be used.
-    """
-
-    out: Path
-    runs: int
-    taken: tuple[tuple[str, int], ...]
-    differing: int
-    largest_difference: float
-    problems: tuple[Problem, ...]
-
-
-def merge(sources: Sequence[Path], out: Path) -> Merged:
-    """Unite stores or bundles in the store ``out``; of one run, a finished result wins over a failed one.
-
-    Where two sources finished the same run with different numbers (another machine), the first is kept and
-    the difference is counted. A store that ``out`` already holds is the first source. Raises
-    ``ShrinkbenchError`` for a folder ``out`` of anything else.
-    """
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        existing_store(out)
-        sources = [out, *(source for source in sources if source.resolve() != out.resolve())]
-    bundles = [read_source(source) for source in sources]
-    store = ResultStore(out)
-    kept: dict[str, tuple[int, RunResult]] = {}
-    differing, largest = 0, 0.0
-    stored = (*enumerate(bundles),)
-    for number, bundle in stored:
-        for result in bundle.results:
-            earlier = kept.get(result.key, (0, None))[1]
-            if earlier is None or (earlier.status == "failed" and result.status == "done"):
-                kept[result.key] = (number, result)
-            elif earlier.after and result.after and earlier.after != result.after:
-                differing += 1
-                largest = max(largest, abs((earlier.headline or 0.0) - (result.headline or 0.0)))
-    for experiment, runs in _unite_plans(bundles):
-        store.write_plan(experiment, runs)
-    for number, result in kept.values():
-        if bundles[number].source != out:
-            store.write(result)
-    taken = tuple((str(b.source), sum(n == number for n, _ in kept.values())) for number, b in stored)
-    problems = tuple(problem for bundle in bundles for problem in bundle.problems)
-    return Merged(out, len(kept), taken, differing, largest, problems)
-
-
-def _unite_plans(bundles: Sequence[Bundle]) -> Iterator[tuple[ExperimentSpec, list[RunSpec]]]:
-    """Every experiment of every plan; another grid under a name that is taken gets a digest."""
-    seen: dict[str, str] = {}
-    for bundle in bundles:
-        if bundle.plan is None:
-            continue
-        for experiment in bundle.plan.experiments:
-            runs = [run.spec for run in bundle.plan.runs if run.experiment == experiment.name]
-            identity = digest(experiment)
-            if seen.setdefault(experiment.name, identity) != identity:
-                experiment = experiment.model_copy(update={"name": f"{experiment.name}-{identity[:6]}"})
-            yield experiment, runs
+    parts = [digest(result) for result in sorted(results, key=lambda r: r.key)]
+    parts += sorted(digest(result) for result in others)
+    identity = hashlib.sha256("".join(parts).encode()).hexdigest()
+    return Bundle(name, source, identity, plan, tuple(results), tuple(problems), tuple(others), sources)

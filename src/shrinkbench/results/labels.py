@@ -9,6 +9,7 @@ import functools
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import NamedTuple, TypeVar
 
 from shrinkbench.results.record import RunResult
@@ -39,17 +40,18 @@ class RunLabel:
     control_group: str
 
 
-def label_runs(specs: Sequence[RunSpec]) -> list[RunLabel]:
+def label_runs(specs: Sequence[RunSpec], *, names: Mapping[str, str] = MappingProxyType({})) -> list[RunLabel]:
     """One label for each run, as all of ``specs`` need to be told apart.
 
-    Runs of one task, method, amount and seed differ in nothing but what else was measured.
+    Runs of one task, method, amount and seed differ in nothing but what else was measured. ``names`` are short
+    names of methods, which stand in place of their own.
     """
     same = _Canonical()
     kinds = [_kind(spec, same) for spec in specs]
     firsts: dict[_Kind, RunSpec] = {}
     for kind, spec in zip(kinds, specs, strict=True):
         firsts.setdefault(kind, spec)
-    labelled = dict(zip(firsts, _label_kinds(list(firsts.values())), strict=True))
+    labelled = dict(zip(firsts, _label_kinds(list(firsts.values()), names), strict=True))
     amounts = _amount_labels(
         {
             (labelled[kind][0].task, labelled[kind][0].method, spec.amount)
@@ -76,6 +78,19 @@ def distinct_runs(results: Iterable[RunResult]) -> list[tuple[RunResult, RunLabe
         cell = (label.task, label.method, label.amount, str(result.spec.seed), own)
         found.setdefault(cell, (result, label))
     return list(found.values())
+
+
+def share_values(results: Iterable[RunResult]) -> list[RunResult]:
+    """The same results, with one object for equal parts of their specifications, as labels want them.
+
+    Thousands of runs read from files have a few tasks, methods and recipes, which take long to compare.
+    """
+    same = _Canonical()
+    shared = []
+    for result in results:
+        parts = {name: same(getattr(result.spec, name)) for name in ("task", "method", "amount", "recipe")}
+        shared.append(result.model_copy(update={"spec": result.spec.model_copy(update=parts)}))
+    return shared
 
 
 class _Canonical:
@@ -118,20 +133,20 @@ def _kind(spec: RunSpec, same: _Canonical) -> _Kind:
     )
 
 
-def _label_kinds(specs: Sequence[RunSpec]) -> list[tuple[RunLabel, RunSpec]]:
+def _label_kinds(specs: Sequence[RunSpec], names: Mapping[str, str]) -> list[tuple[RunLabel, RunSpec]]:
     """For one run of each kind its label and its control, seed aside."""
     tasks = task_labels(dict.fromkeys(spec.task for spec in specs))
-    methods = _method_labels(specs)
+    methods = _method_labels(specs, names)
     controls = [_control_of(spec) for spec in specs]
-    names = _control_labels({(spec.task, control) for spec, control in zip(specs, controls, strict=True)})
-    methods = _unlike_controls(specs, methods, set(names.values()))
+    called = _control_labels({(spec.task, control) for spec, control in zip(specs, controls, strict=True)})
+    methods = _unlike_controls(specs, methods, set(called.values()))
     labels = [
         RunLabel(
             task=tasks[spec.task],
             method=method,
             method_alone=alone,
             amount="",
-            control=names[spec.task, control],
+            control=called[spec.task, control],
             control_key="",
             control_group=digest_once(control),
         )
@@ -209,12 +224,12 @@ def _with_fields(named: Mapping[str, Sequence[ItemT]]) -> dict[ItemT, str]:
             if len({repr(getattr(item, field)) for item in members}) > 1
         ]
         for item in members:
-            text = ", ".join(f"{field} {_text(getattr(item, field))}" for field in fields)
+            text = ", ".join(f"{field} {value_text(getattr(item, field))}" for field in fields)
             labels[item] = f"{name} ({text})" if text else name
     return labels
 
 
-def _text(value: object) -> str:
+def value_text(value: object) -> str:
     """A number with as few digits as tell it, anything else as it prints."""
     short = f"{value:g}" if isinstance(value, float) else str(value)
     return short if not isinstance(value, float) or float(short) == value else repr(value)
@@ -229,7 +244,7 @@ def _unlike(labels: Mapping[ItemT, str], separator: str) -> dict[ItemT, str]:
     }
 
 
-def _method_labels(specs: Sequence[RunSpec]) -> list[tuple[str, str]]:
+def _method_labels(specs: Sequence[RunSpec], names: Mapping[str, str]) -> list[tuple[str, str]]:
     """The method's name, what else was pruned, its recipes where it had several, and a digest at need.
 
     Beside it the same without the recipes.
@@ -246,8 +261,8 @@ def _method_labels(specs: Sequence[RunSpec]) -> list[tuple[str, str]]:
     several_searches = {method for (_, method), found in searched.items() if len(found) > 1}
     labels = []
     for spec in specs:
-        label = spec.method.name
-        if len(definitions[label]) > 1:
+        label = names.get(spec.method.name, spec.method.name)
+        if len(definitions[spec.method.name]) > 1:
             label += f" {digest_once(spec.method)[:6]}"
         if not spec.is_control:
             label += " + classifier" if spec.prune_classifier else ""

@@ -13,6 +13,7 @@ from shrinkbench.spec.measures import (
     EpochRecord,
     Latency,
     LayerDensity,
+    NotNegative,
     Quality,
     Size,
     Spent,
@@ -41,10 +42,10 @@ class Provenance(Value):
     """Where and when a run happened: the only part in which two runs of one key may differ."""
 
     started: str
-    seconds: float
+    seconds: NotNegative
     host: str
     device: str
-    threads: int
+    threads: Count
     python: str
     platform: str
     processor: str

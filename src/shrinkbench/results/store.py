@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,12 +12,23 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import write_atomically
+from shrinkbench.results.conflicts import differ, numbers_of
+from shrinkbench.results.consistency import contradictions
+from shrinkbench.results.layout import (
+    CONFLICTS,
+    PLAN_NAME,
+    PLUGIN_FILE,
+    RESULT_NAME,
+    conflict_file,
+    plugin_file,
+    result_file,
+)
 from shrinkbench.results.migration import migrate_plan, migrate_result, migrate_run
 from shrinkbench.results.record import SCHEMA_VERSION, RunResult
+from shrinkbench.sources import texts_behind
 from shrinkbench.spec import ExperimentSpec, RunSpec, Value
+from shrinkbench.spec.value import SafeName
 
-PLAN_NAME = "plan.json"
-RESULT_NAME = "result.json"
 _READ = (1, SCHEMA_VERSION)
 
 
@@ -43,7 +54,7 @@ class Plan(Value):
     """
 
     schema_version: Literal[2] = 2
-    name: str
+    name: SafeName
     description: str
     experiments: tuple[ExperimentSpec, ...] = Field(min_length=1)
     runs: tuple[PlannedRun, ...]
@@ -105,7 +116,7 @@ class ResultStore:
 
     def result_path(self, key: str) -> Path:
         """The file that says that the run is finished, and how."""
-        return self.run_dir(key) / RESULT_NAME
+        return self.root / result_file(key)
 
     def shared_dir(self, kind: str, key: str) -> Path:
         """The folder of something that several runs share: a pretrained network, a control."""
@@ -194,20 +205,67 @@ class ResultStore:
                 results.append(outcome)
         return results, problems
 
+    def write_conflict(self, result: RunResult) -> None:
+        """Store another result of a run beside the first; equal numbers are stored once."""
+        path = self.root / conflict_file(result.key, numbers_of(result))
+        if not path.exists():
+            write_atomically(path, result.model_dump_json(indent=1).encode())
+
+    def conflicts(self, results: Iterable[RunResult]) -> tuple[list[RunResult], list[Problem]]:
+        """Finished results with other numbers than those of ``results`` under the same keys, and problems."""
+        used = {result.key: result for result in results}
+        found: list[RunResult] = []
+        problems: list[Problem] = []
+        for path in sorted(self.root.glob(f"runs/*/{CONFLICTS}/*.json")):
+            outcome = read_result(path)
+            if isinstance(outcome, Problem):
+                problems.append(outcome)
+            elif outcome.key not in used or differ(used[outcome.key], outcome):
+                found.append(outcome)
+        return found, problems
+
+    # Code from outside
+
+    def keep_sources(self, runs: Iterable[RunSpec]) -> None:
+        """Store the files of the outside code that ``runs`` rest on, as far as this process has loaded it."""
+        for digest in sorted({digest for run in runs for digest in run.sources}):
+            self.write_source(digest, texts_behind(digest))
+
+    def write_source(self, digest: str, files: Mapping[str, bytes]) -> None:
+        """Store the files behind ``digest``, by place; what has no plain name is left out."""
+        for place, content in files.items():
+            name = plugin_file(digest, place)
+            if PLUGIN_FILE.fullmatch(name):
+                write_atomically(self.root / name, content)
+
+    def sources(self) -> dict[str, dict[str, bytes]]:
+        """The stored files of outside code: place -> content for each digest. Nothing of them is run."""
+        found: dict[str, dict[str, bytes]] = {}
+        for path in sorted(self.root.glob("plugins/*/**/*.py")):
+            name = PLUGIN_FILE.fullmatch(path.relative_to(self.root).as_posix())
+            if name is not None and path.is_file():
+                found.setdefault(name["digest"], {})[name["file"]] = path.read_bytes()
+        return found
+
     def status(self) -> Status:
         """Counts over the planned runs; a file that cannot be read counts as missing.
 
         Without a plan the stored results themselves are the total.
         """
-        outcomes = {result.key: result.status for result in self.results()[0]}
-        planned = {run.key for run in self.read_plan().runs} if self.plan_path.exists() else set(outcomes)
-        states = [outcomes.get(key) for key in planned]
-        return Status(
-            total=len(planned),
-            done=states.count("done"),
-            failed=states.count("failed"),
-            missing=states.count(None),
-        )
+        return status_of(self.results()[0], self.read_plan() if self.plan_path.exists() else None)
+
+
+def status_of(results: Iterable[RunResult], plan: Plan | None) -> Status:
+    """Counts over the runs of ``plan``; of ``results`` themselves where there is none."""
+    outcomes = {result.key: result.status for result in results}
+    planned = {run.key for run in plan.runs} if plan else set(outcomes)
+    states = [outcomes.get(key) for key in planned]
+    return Status(
+        total=len(planned),
+        done=states.count("done"),
+        failed=states.count("failed"),
+        missing=states.count(None),
+    )
 
 
 def existing_store(root: Path) -> ResultStore:
@@ -242,7 +300,10 @@ def parse_plan(path: Path, content: bytes) -> Plan:
 
 
 def parse_result(path: Path, content: bytes) -> RunResult | Problem:
-    """The result in ``content`` of ``path``, whose folder is named by its key, or what is wrong with it."""
+    """The result in ``content`` of ``path``, whose folder is named by its key, or what is wrong with it.
+
+    A result that contradicts itself is none.
+    """
     try:
         version = _Header.model_validate_json(content).schema_version
         result = _as_result(content, version)
@@ -250,11 +311,15 @@ def parse_result(path: Path, content: bytes) -> RunResult | Problem:
         return Problem(path, _why_unreadable(content, error))
     except _NOT_OF_SCHEMA_1 as error:
         return Problem(path, f"is not a valid result of schema version 1: {_why_not_of_schema_1(error)}")
-    if result.key != path.parent.name:
+    is_conflict = path.parent.name == CONFLICTS
+    if result.key != (path.parent.parent if is_conflict else path.parent).name:
         return Problem(path, f"lies in a folder of another key; it says {result.key[:12]}")
     if not _follows(result):
         return Problem(path, "does not agree with its key: its specification was edited")
-    return result
+    first = next(contradictions(result), None)
+    if first is None and is_conflict and (result.status == "failed" or path.stem != numbers_of(result)):
+        first = "it is named by other numbers than it holds"
+    return result if first is None else Problem(path, f"contradicts itself: {first}")
 
 
 def _as_result(content: bytes, version: int) -> RunResult:

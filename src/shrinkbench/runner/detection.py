@@ -177,6 +177,7 @@ def detect(run: DetectionRun, *, on_epoch: OnEpoch | None = None) -> RunResult:
     if stored is not None:
         return stored
     require_metric()
+    run.store.keep_sources([run.spec])
     start = _start(run, on_epoch)
     watch = Stopwatch()
     try:

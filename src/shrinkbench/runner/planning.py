@@ -27,6 +27,7 @@ from shrinkbench.spec import (
     RunSpec,
     TaskSpec,
     WeightsSpec,
+    parse_value,
 )
 from shrinkbench.training import RECIPES, with_overrides
 
@@ -89,6 +90,25 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
                     # Methods that train by the pretraining recipe are alike for all others.
                     runs[spec.key] = spec
     return Plan(tuple(runs.values()), files)
+
+
+def label_methods(experiment: ExperimentSpec) -> ExperimentSpec:
+    """``experiment`` with a label by the full name of each method that it, or the method itself, gives one."""
+    labels: dict[str, str] = {}
+    for name in experiment.method:
+        method = METHODS.get(name)
+        value = method.spec
+        given = experiment.labels.get(name) or experiment.labels.get(value.name)
+        label = given or ("" if value.changed else method.label)
+        if label and labels.setdefault(value.name, label) != label:
+            raise ShrinkbenchError(
+                f"method '{value.name}' of experiment '{experiment.name}' is labelled '{labels[value.name]}' "
+                f"and '{label}'; give it one label"
+            )
+    if labels == experiment.labels:
+        return experiment
+    fields = {**experiment.model_dump(), "labels": labels}
+    return parse_value(ExperimentSpec, fields, where=f"experiment '{experiment.name}'")
 
 
 def _amounts(experiment: ExperimentSpec, method: PruningMethod) -> tuple[Amount, ...]:

@@ -14,7 +14,7 @@ from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, Status
 from shrinkbench.runner.execution import ensure_control, record_failure, run, sentence_of
 from shrinkbench.runner.executors import Executor
-from shrinkbench.runner.planning import plan
+from shrinkbench.runner.planning import label_methods, plan
 from shrinkbench.runner.pretraining import ensure_pretrained
 from shrinkbench.runner.retraining import ensure_search
 from shrinkbench.runner.workspace import Workspace, resolve_device
@@ -53,13 +53,15 @@ def sweep(
     """
     store = ResultStore(out)
     workspace = Workspace(root=out, data=data or {}, device=resolve_device(device))
-    experiments = (experiment,) if isinstance(experiment, ExperimentSpec) else tuple(experiment)
+    given = (experiment,) if isinstance(experiment, ExperimentSpec) else tuple(experiment)
+    experiments = tuple(map(label_methods, given))
     plans = [(each, plan(each, workspace)) for each in experiments]
     weights = {digest: path for _, planned in plans for digest, path in planned.weights.items()}
     timed = frozenset(size for each in experiments for size in each.latency)
     workspace = replace(workspace, weights=weights, latency=tuple(sorted(timed)))
     for each, planned in plans:
         store.write_plan(each, planned.runs)
+        store.keep_sources(planned.runs)
     runs = {spec.key: spec for _, planned in plans for spec in planned.runs}
     todo = [spec for spec in runs.values() if _is_open(store, spec, timed, retry_failed=retry_failed)]
     if on_plan is not None:

@@ -6,16 +6,26 @@ result of an older version is never taken for that of the present one.
 
 from shrinkbench.sources.callables import origins_in, same_value
 from shrinkbench.sources.loading import load_file, unload_file
-from shrinkbench.sources.origin import Origin, digest_of, origin_of_caller, origin_of_file, origin_of_maker
+from shrinkbench.sources.origin import (
+    Origin,
+    digest_of,
+    digest_of_parts,
+    origin_of_caller,
+    origin_of_file,
+    origin_of_maker,
+    texts_behind,
+)
 
 __all__ = [
     "Origin",
     "digest_of",
+    "digest_of_parts",
     "load_file",
     "origin_of_caller",
     "origin_of_file",
     "origin_of_maker",
     "origins_in",
     "same_value",
+    "texts_behind",
     "unload_file",
 ]

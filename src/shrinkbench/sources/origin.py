@@ -26,6 +26,7 @@ from shrinkbench.sources.imports import (
 _STANDARD_LIBRARY = Path(os.__file__).resolve().parent
 _MODULES: dict[Path, dict[str, Path]] = {}  # file -> it and its neighbours, by module
 _CONTENT: dict[Path, str] = {}  # file -> SHA-256 of what it held when it was first seen
+_DIGESTED: dict[str, tuple[tuple[str, Path], ...]] = {}  # digest -> its files, by place relative to the plug-in
 
 
 @dataclass(frozen=True)
@@ -183,20 +184,38 @@ def digest_of(origins: Iterable[Origin | None], *, elsewhere: bool = True) -> st
     ``elsewhere``: with what they import from other folders, which is known once they have been loaded.
     Raises ``ShrinkbenchError`` where a file has changed since it was loaded.
     """
-    parts: set[tuple[str, str]] = set()
+    codes: set[str] = set()
+    files: set[tuple[str, Path]] = set()
     for origin in origins:
         if origin is not None:
-            parts |= {("", code) for code in origin.codes}
+            codes |= origin.codes
             for file in origin.files:
                 root = home_of(file).root
-                parts |= {_part(path, root) for path in modules_of(file).values()}
+                files |= {(path.relative_to(root).as_posix(), path) for path in modules_of(file).values()}
                 others = modules_of_elsewhere(file).values() if elsewhere else ()
-                parts |= {_part(path, home_of(path).root) for path in others}
-    return _sha(json.dumps(sorted(parts)).encode()) if parts else None
+                files |= {(path.relative_to(home_of(path).root).as_posix(), path) for path in others}
+    if not codes and not files:
+        return None
+    digest = digest_of_parts({*(("", code) for code in codes), *((place, unchanged(p)) for place, p in files)})
+    _DIGESTED[digest] = tuple(sorted(files))
+    return digest
 
 
-def _part(file: Path, root: Path) -> tuple[str, str]:
-    return file.relative_to(root).as_posix(), unchanged(file)
+def digest_of_parts(parts: Iterable[tuple[str, str]]) -> str:
+    """SHA-256 over files, each by its place relative to the plug-in and the SHA-256 of its content."""
+    return _sha(json.dumps(sorted(set(parts))).encode())
+
+
+def texts_behind(digest: str) -> dict[str, bytes]:
+    """The files, by place, over which :func:`digest_of` came to ``digest`` in this process; none: it did not.
+
+    Raises ``ShrinkbenchError`` where one has changed since.
+    """
+    found = {}
+    for place, file in _DIGESTED.get(digest, ()):
+        unchanged(file)
+        found[place] = file.read_bytes()
+    return found
 
 
 def _sha(content: bytes) -> str:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import copy
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.spec.value import Value, parse_value
+from shrinkbench.spec.value import SafeName, Value, parse_value
 
 
 def _as_tuple(value: object) -> object:
@@ -25,6 +25,7 @@ Ratio = Annotated[float, Field(strict=True)]
 Fraction = Annotated[float, Field(gt=0, lt=1, strict=True)]
 
 
+Label = Annotated[str, Field(min_length=1, max_length=24, pattern=r"^\S(.*\S)?$")]
 AxisOfText = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 
 
@@ -39,9 +40,12 @@ class ExperimentSpec(Value):
     How much is pruned stands in ``compression`` (original / kept parameters; 1 is the control),
     ``fraction_per_layer`` (removed of every layer's units) and ``channels`` (removed of all channels), one of
     them or several; a method whose name brings its amount along takes that in their place.
+
+    ``labels`` are short names of methods for figures and tables; they decide no number, so no run's key knows
+    them.
     """
 
-    name: str = Field(min_length=1, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: SafeName
     description: str = ""
     reference: str = ""
     dataset: AxisOfText
@@ -63,6 +67,19 @@ class ExperimentSpec(Value):
     test_images: int | None = Field(default=None, ge=1)
     extra: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
     latency: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = ()
+    labels: dict[str, Label] = Field(default_factory=dict)
+
+    @field_validator("labels")
+    @classmethod
+    def _no_label_twice(cls, value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+        owners: dict[str, str] = {name: name for name in info.data.get("method", ())}
+        for method, label in value.items():
+            owner = owners.setdefault(label, method)
+            if owner != method:
+                raise ValueError(
+                    f"methods '{owner}' and '{method}' are both called '{label}'; label them apart"
+                )
+        return value
 
     @model_validator(mode="after")
     def _some_amount(self) -> ExperimentSpec:
@@ -115,6 +132,7 @@ def read_experiments(path: Path, overrides: Mapping[str, Any] | None = None) -> 
     names = [part.get("name") for part in parts]
     if len(parts) > 1 and len({str(name) for name in names} - {"None"}) < len(parts):
         raise ShrinkbenchError(f"{path}: each part needs a name of its own; its runs are stored under it")
+    _give_out_labels(grids, path)
     base = (overrides or {}).get("name", data.get("name"))
     for grid, name in zip(grids, names, strict=True):
         if name is not None:
@@ -123,6 +141,22 @@ def read_experiments(path: Path, overrides: Mapping[str, Any] | None = None) -> 
         parse_value(ExperimentSpec, grid, where=str(path) if name is None else f"{path}, part '{name}'")
         for grid, name in zip(grids, names, strict=True)
     )
+
+
+def _give_out_labels(grids: Sequence[dict[str, Any]], path: Path) -> None:
+    """Leave each grid the labels of its own methods; one of a method that no grid names is a mistake."""
+    methods = [[m] if isinstance(m := grid.get("method"), str) else [*(m or ())] for grid in grids]
+    known = {name for names in methods for name in names}
+    for grid, names in zip(grids, methods, strict=True):
+        labels = grid.get("labels")
+        if isinstance(labels, dict):
+            unknown = sorted(set(labels) - known)
+            if unknown:
+                raise ShrinkbenchError(
+                    f"{path}: labels names '{unknown[0]}', which is none of the methods of this file; write it "
+                    "as it stands under method"
+                )
+            grid["labels"] = {name: label for name, label in labels.items() if name in names}
 
 
 def _overridden(data: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

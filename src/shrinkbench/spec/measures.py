@@ -62,6 +62,8 @@ class LayerDensity(Value):
     def _is_a_part(self) -> LayerDensity:
         if self.kept > self.total:
             raise ValueError("more is kept than there was")
+        if self.positions and sum(self.positions) != self.kept:
+            raise ValueError("the positions do not add up to the weights kept")
         return self
 
 
@@ -83,6 +85,12 @@ class WeightHistogram(Value):
     edges: tuple[Finite, ...]
     before: tuple[Count, ...]
     after: tuple[Count, ...]
+
+    @model_validator(mode="after")
+    def _has_a_count_for_every_bin(self) -> WeightHistogram:
+        if not len(self.edges) - 1 == len(self.before) == len(self.after):
+            raise ValueError("the counts are not one for every bin")
+        return self
 
 
 class Spent(Value):

@@ -51,6 +51,13 @@ class RunSpec(Value):
         return self.task.weights
 
     @property
+    def sources(self) -> tuple[str, ...]:
+        """Digests of the code from outside this package on which the run rests."""
+        task = self.task
+        parts = (task.objective.source, task.data.source, task.model.source, *(e.source for e in self.extra))
+        return tuple(dict.fromkeys([*(source for source in parts if source is not None), *self.method.sources]))
+
+    @property
     def is_control(self) -> bool:
         """Whether nothing is pruned."""
         return self.amount == UNPRUNED

@@ -14,6 +14,7 @@ from made_results import FIGURE_6, make_result, make_results, make_spec, plain_a
 from places import SHARED
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.report.page import html
 from shrinkbench.report.page.html import write_report
 from shrinkbench.spec import ExtraSpec
 
@@ -222,11 +223,20 @@ def test_damaged_files_are_named_and_counted_and_nothing_else_is_lost(tmp_path):
     assert len(pd.read_csv(tmp_path / "out" / "results.csv")) == len(paths) - 3
 
 
+def test_conflicts_of_results_are_listed(tmp_path, monkeypatch):
+    facts = html._facts
+    monkeypatch.setattr(html, "_facts", lambda *a: facts(*a) | {"conflicts": [("ab12", "top-1 <b> 0.9")]})
+    store = write_store(tmp_path / "store", make_results(pairs=ONE_PAIR, methods=["random"], seeds=(0,)))
+    text = write_report(store.root, tmp_path / "out", with_figures=False).index.read_text(encoding="utf-8")
+    assert "<b>1</b> conflict</a>" in text
+    assert "<code>ab12</code> top-1 &lt;b&gt; 0.9" in text
+
+
 def test_nothing_to_report_is_one_sentence(tmp_path):
     (tmp_path / "runs").mkdir()
     with pytest.raises(ShrinkbenchError, match="holds no results; run a sweep"):
         write_report(tmp_path, tmp_path / "out")
-    with pytest.raises(ShrinkbenchError, match="not a folder"):
+    with pytest.raises(ShrinkbenchError, match="there is no bundle or results folder"):
         write_report(tmp_path / "nowhere", tmp_path / "out")
 
 
@@ -313,4 +323,4 @@ def test_two_thousand_runs_take_seconds_and_megabytes(tmp_path):
     start = time.perf_counter()
     subprocess.run([sys.executable, "-c", program, store.root, tmp_path / "out"], check=True)
     assert time.perf_counter() - start < 10
-    assert (tmp_path / "out" / "index.html").stat().st_size < 8e6
+    assert (tmp_path / "out" / "index.html").stat().st_size < 4e6

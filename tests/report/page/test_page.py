@@ -1,11 +1,26 @@
 """The page in a browser: no error, no request, and its controls do what they say, wide and narrow."""
 
+import itertools
+import re
+
 import pytest
 from chromium import act, needs_chromium
-from made_results import FIGURE_6, make_result, make_results, plain_accuracy, write_store
+from made_results import (
+    FIGURE_6,
+    LAYERWISE,
+    METHODS,
+    make_result,
+    make_results,
+    make_spec,
+    method,
+    plain_accuracy,
+    write_store,
+)
+from test_html import contrast
 
 from shrinkbench.report.leaderboard import write_leaderboard
 from shrinkbench.report.page.html import write_report
+from shrinkbench.spec.axes import FinetuningSpec
 
 pytestmark = needs_chromium
 
@@ -14,7 +29,10 @@ HELPERS = """
   const choose = (s, v) => { $(s).value = v; $(s).dispatchEvent(new Event("change")); };
   const shown = () => all("#curve g[data-method]").map((g) => g.dataset.method);
   const key = (k) => $("#curve svg").dispatchEvent(new KeyboardEvent("keydown", { key: k }));
-  const tip = () => $("#curve .tip");
+  const tip = () => $("#curve .tip"), texts = (row) => [...row.cells].map((c) => c.textContent);
+  const headings = (h) => texts(h.querySelector("thead tr"));
+  const holder = (word) => all("#tables .tabular").find((h) => headings(h).join().includes(word));
+  const rows = (h) => [...h.querySelectorAll("tbody tr")];
 """
 
 
@@ -70,9 +88,9 @@ def test_metric_and_axis_change_the_chart(page, tmp_path):
         page,
         tmp_path,
         """
-        const texts = () => all("#curve text").map((t) => t.textContent);
-        choose("#curve-metric", "loss"); const loss = texts();
-        choose("#curve-axis", "theoretical_speedup"); return [loss, texts()];
+        const words = () => all("#curve text").map((t) => t.textContent);
+        choose("#curve-metric", "loss"); const loss = words();
+        choose("#curve-axis", "theoretical_speedup"); return [loss, words()];
         """,
     )
     assert "test loss (nats)" in value[0]
@@ -149,8 +167,8 @@ def test_every_seed_can_be_shown_and_values_read_as_a_table(page, tmp_path):
         """
         const dots = () => all("#curve g[data-method] circle").length, before = dots();
         $("#curve-seeds").click();
-        const rows = all("#curve-table tbody tr");
-        return [before, dots(), rows.length, rows[0].children[3].textContent];
+        const values = rows($("#curve-table"));
+        return [before, dots(), values.length, values[0].children[3].textContent];
         """,
     )
     assert value[:3] == [0, 7 * 5 * 3 - 1, 7 * 5]  # one run failed
@@ -179,13 +197,13 @@ def test_the_ledger_filters_and_pages(page, tmp_path):
         page,
         tmp_path,
         """
-        const rows = () => all("#ledger-body tr"), count = () => $("#ledger-count").textContent;
-        const seen = [[rows().length, count()]];
+        const ledger = () => all("#ledger-body tr"), count = () => $("#ledger-count").textContent;
+        const seen = [[ledger().length, count()]];
         $("#ledger-next").click(); seen.push([count()]);
         const enter = (s, v) => { $(s).value = v; $(s).dispatchEvent(new Event("input")); };
         enter("#ledger-search", "resnet18 RANDOM@"); seen.push([count()]);
         enter("#ledger-search", ""); enter("#ledger-status", "failed");
-        seen.push([count(), rows().map((r) => r.innerText).join(" ")]);
+        seen.push([count(), ledger().map((r) => r.innerText).join(" ")]);
         return seen;
         """,
     )
@@ -218,3 +236,192 @@ def test_meagre_pages_run_without_error(tmp_path, kind):
 
     store = write_store(tmp_path / "store", MEAGRE[kind]())
     drive(write_report(store.root, tmp_path / "out", with_figures=False).index, tmp_path, "return 1")
+
+
+def test_training_curves_show_every_seed_beside_its_control(page, tmp_path):
+    value = drive(
+        page,
+        tmp_path,
+        """
+        const chart = () => all("#training-chart g[data-run]");
+        const label = () => $("#training-chart svg").getAttribute("aria-label");
+        choose("#training-method", "random"); choose("#training-amount", "4×");
+        const first = [chart().length, label(), chart().map((g) => g.querySelector("title").textContent)];
+        choose("#training-measure", "0"); const loss = label();
+        const table = all("#training-table tbody tr").map(texts);
+        return [...first, loss, table, $("#training-caption").textContent];
+        """,
+    )
+    assert value[0] == 6
+    assert value[1] == "validation top-1 over epochs of 3 runs and 3 controls"
+    assert [title.endswith("(control)") for title in value[2]] == [True] * 3 + [False] * 3
+    assert value[3].startswith("training loss")
+    assert value[4][-1][1:] == ["0.5", "0.1", "0.5", "0.1", "0.1", "5"]  # 0.5 / epoch, five epochs
+    assert "Drawn are about" not in value[5]
+
+
+def test_a_run_opens_with_what_sets_it_apart(page, tmp_path):
+    value = drive(
+        page,
+        tmp_path,
+        """
+        $("#ledger-search").value = "resnet18 layerwise_magnitude 8×";
+        $("#ledger-search").dispatchEvent(new Event("input"));
+        $("#ledger-body a.run").click();
+        const settings = () => rows($("#run-settings")).map(texts);
+        const told = () => Object.fromEntries(settings().map((r) => [r[0], r.slice(1)]));
+        const seen = [$("#run").open, $("#run-title").textContent, location.hash];
+        seen.push($("#run-beside").value, told());
+        choose("#run-beside", "other seeds"); seen.push(told());
+        choose("#run-beside", "other methods"); seen.push(told());
+        $("#run-differences").click(); seen.push(Object.keys(told()).length, $("#run-told").textContent);
+        const box = $("#run").getBoundingClientRect(); seen.push(box.left >= 0 && box.right <= innerWidth);
+        $("#run-close").click(); seen.push($("#run").open);
+        return seen;
+        """,
+        390,
+    )
+    assert value[0] is True
+    assert value[1] == "layerwise_magnitude at 8×, seed 0, on imagenet / resnet18"
+    assert value[2].startswith("#run-")
+    assert value[3] == "its control"
+    assert value[4]["amount.ratio"] == ["8.0", "1.0"]
+    assert value[4].keys() - {"top-1", "compression", "epochs"} == {"amount.ratio"}
+    assert value[5]["seed"] == ["0", "1", "2"]
+    assert value[5].keys() - {"top-1", "compression", "epochs"} == {"seed"}
+    assert value[6]["method.base"][:2] == ["layerwise_magnitude", "global_gradient"]
+    assert "data.name" not in value[6]
+    assert value[7] > 80
+    assert value[8].endswith("settings differ.")
+    assert value[9:] == [True, False]
+
+
+def test_a_failed_run_opens_with_its_error_as_text(page, tmp_path):
+    value = drive(
+        page,
+        tmp_path,
+        """
+        $("#ledger-body a.run").click();
+        const scripts = all("#run script").length;
+        return [$("#run-error").textContent, scripts, $("#run-key").textContent];
+        """,
+    )
+    assert value[0] == "OutOfMemory: <script>alert(1)</script>"
+    assert value[1] == 0
+    assert value[2].endswith("failed")
+
+
+def test_runs_named_elsewhere_and_in_the_address_open(page, tmp_path):
+    value = drive(
+        page,
+        tmp_path,
+        """
+        const link = all("#pitfalls a.run, #checklist a.run")[0]; link.click();
+        const first = [$("#run").open, $("#run-key code").textContent === link.textContent.trim()];
+        $("#run").close();
+        return [...first, openRunOf(link.hash), openRunOf("#tables")];
+        """,
+    )
+    assert value == [True, True, True, False]
+
+
+def test_tables_sort_by_numbers_and_give_their_order_back(page, tmp_path):
+    value = drive(
+        page,
+        tmp_path,
+        """
+        const pairs = holder("d_z"), names = headings(pairs), at = names.indexOf("points");
+        const column = () => rows(pairs).map((r) => Number(r.cells[at].textContent.replace("−", "-")));
+        const heading = pairs.querySelectorAll("thead th")[at], seen = [column()];
+        for (let k = 0; k < 3; k++) {
+          heading.querySelector("button").click();
+          seen.push(heading.getAttribute("aria-sort"), column());
+        }
+        return [names, ...seen];
+        """,
+    )
+    names, plain, up, rising, down, falling, none, again = value
+    assert names.index("95 % interval") < names.index("n") < names.index("d_z")
+    assert (up, down, none) == ("ascending", "descending", "none")
+    assert min(plain) < 0 < max(plain)
+    assert rising == sorted(rising)
+    assert falling[0] == max(falling)
+    assert falling == sorted(falling, reverse=True)
+    assert again == plain
+
+
+def test_tables_show_one_task_or_method_and_fold_by_rows(page, tmp_path):
+    value = drive(
+        page,
+        tmp_path,
+        """
+        const pairs = holder("d_z"), summary = holder("log compression");
+        const more = pairs.querySelector("button.all");
+        const folded = [rows(pairs).length, more.textContent];
+        more.click(); folded.push(rows(pairs).length);
+        choose("#tables-method", "random");
+        const random = [rows(pairs).length, rows(summary).length, $("#tables-count").textContent];
+        choose("#tables-method", ""); choose("#tables-task", "imagenet / resnet18");
+        const left = all("#tables .tabular[data-task]").filter((h) => !h.hidden);
+        const task = [rows(summary).length, left.map((h) => h.dataset.task)];
+        return [folded, random, task, all("#tables .tabular details[data-print]").length];
+        """,
+    )
+    assert value[0] == [20, "Show all 21 rows", 21]
+    assert value[1][:2] == [6, 3]
+    assert " rows" in value[1][2]
+    assert value[2][0] == 7
+    assert set(value[2][1]) == {"imagenet / resnet18"}
+    assert value[3] >= 2
+
+
+LONG = method("layerwise_magnitude_with_a_name_as_long_as_plugins_have", "magnitude", LAYERWISE)
+REINITIALISED = FinetuningSpec(name="reinitialised", weights="reinitialised")
+
+
+@pytest.fixture(scope="module")
+def long_page(tmp_path_factory):
+    root = tmp_path_factory.mktemp("long")
+    methods = [*METHODS.values(), LONG, *(m.finetuned_by(REINITIALISED) for m in [*METHODS.values()][:4])]
+    results = [
+        make_result(make_spec(method=m, compression=c, seed=s))
+        for m, c, s in itertools.product(methods, (1.0, 4.0, 16.0), (0, 1))
+    ]
+    store = write_store(root / "store", results)
+    path = sorted(store.root.glob("runs/*/result.json"))[0]
+    path.write_text("{")
+    return write_report(store.root, root / "out", with_figures=False).index
+
+
+def test_a_phone_holds_twelve_methods_of_long_names(long_page, tmp_path):
+    value = drive(
+        long_page,
+        tmp_path,
+        """
+        const wide = all(".scroll").filter((s) => s.scrollWidth > s.clientWidth + 2);
+        const told = wide.every((s) => !s.previousElementSibling.hidden && s.hasAttribute("data-more"));
+        const size = (e) => e.getBoundingClientRect();
+        const targets = all("button, select, input, summary, nav a, a.run").filter((e) => size(e).width);
+        const small = targets.filter((e) => size(e).height < 24 || size(e).width < 24).map((e) => e.outerHTML);
+        const reached = all("nav a").every((a) => size(a).left >= 0 && size(a).right <= innerWidth);
+        return [document.documentElement.scrollWidth, innerWidth, wide.length > 0, told, small, reached];
+        """,
+        390,
+    )
+    assert value[0] <= value[1] == 390
+    assert value[2:] == [True, True, [], True]
+
+
+def test_every_cell_of_the_heat_map_can_be_read(page, tmp_path):
+    shades = drive(page, tmp_path, "return [...Array(201).keys()].map((k) => shadeOf(k / 200))")
+    for shade in shades:
+        back, ink = re.fullmatch(r"background:rgb\((.*)\);color:(.*)", shade).groups()
+        colour = "#" + "".join(f"{int(c):02x}" for c in back.split(","))
+        assert contrast(colour, {"#000": "#000000", "#fff": "#ffffff"}[ink]) >= 4.5, shade
+
+
+def test_skipped_files_and_computing_time_stand_at_the_head(long_page, tmp_path):
+    text = drive(long_page, tmp_path, "return [$('.facts').innerText, $('#runs details').innerText]")
+    assert "1 file skipped" in text[0]
+    assert re.search(r"\d\.\d minutes of computing", text[0])
+    assert "result.json" in text[1]

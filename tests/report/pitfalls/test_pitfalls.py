@@ -5,7 +5,6 @@ import pytest
 from made_results import (
     FIGURE_6,
     FINETUNE,
-    METHODS,
     PRETRAIN,
     make_result,
     make_results,
@@ -15,9 +14,10 @@ from made_results import (
 )
 
 from shrinkbench.report.pitfalls import find_pitfalls
-from shrinkbench.report.pitfalls.finding import clear_sign
-from shrinkbench.report.pitfalls.orders import order_varies_with_amount
+from shrinkbench.report.pitfalls.noise import clear_signs
+from shrinkbench.report.pitfalls.practice import training_is_equal
 from shrinkbench.report.statistics.observations import observe
+from shrinkbench.results.record import Cost, Spent
 from shrinkbench.spec import EarlyStopping, FinetuningSpec
 
 ONE_PAIR = [("cifar10", "resnet20")]
@@ -123,8 +123,7 @@ def test_unequal_recipes_are_found():
     results += make_results(methods=["layerwise_magnitude"], pairs=ONE_PAIR, recipe=longer)
     pitfalls = found(results)
     assert [p.kind for p in pitfalls] == ["unequal-training"]
-    assert "30 epochs" in pitfalls[0].finding
-    assert "60 epochs" in pitfalls[0].finding
+    assert "layerwise_magnitude has epochs 60; 1 of 2 methods has epochs 30." in pitfalls[0].finding
 
 
 def test_unequal_recipes_of_one_name_are_told_apart():
@@ -132,8 +131,7 @@ def test_unequal_recipes_of_one_name_are_told_apart():
     results = make_results(methods=["global_magnitude"], pairs=ONE_PAIR)
     results += make_results(methods=["layerwise_magnitude"], pairs=ONE_PAIR, recipe=faster)
     (pitfall,) = found(results)
-    assert "learning_rate 0.0003)" in pitfall.finding
-    assert "learning_rate 0.00030000001)" in pitfall.finding
+    assert "has learning rate 0.00030000001; 1 of 2 methods has learning rate 0.0003." in pitfall.finding
 
 
 def test_every_method_under_every_recipe_is_equal():
@@ -150,7 +148,8 @@ def test_unequal_epochs_under_one_recipe(stopping, epochs, expected):
         r.model_copy(update={"epochs_run": epochs}) if r.spec.method.name == "global_magnitude" else r
         for r in make_results(methods=TWO, pairs=ONE_PAIR, recipe=recipe)
     ]
-    assert [p.kind for p in found(results)] == ["unequal-training"] * expected
+    titles = [p.title for p in found(results) if "control" not in p.title]
+    assert titles == ["Methods had unequal training"] * expected
 
 
 def test_a_control_without_fine_tuning_is_found():
@@ -184,47 +183,30 @@ def test_pure_noise_shows_no_order():
     assert found(make_results(accuracy=accuracy)) == []
 
 
-def test_failed_runs_do_not_disturb():
+def test_failed_runs_are_found_and_do_not_disturb():
     results = make_results(methods=TWO)
-    results[5] = make_result(results[5].spec, failed="out of memory")
-    assert found(results) == []
+    results[5] = make_result(results[5].spec, failed="the loss is not finite")
+    (pitfall,) = found(results)
+    assert pitfall.finding == ("global_magnitude failed in 1 of 3 runs at 2x (seed 2): the loss is not finite.")
+
+
+def signs_of(*differences):
+    return [clear_signs({"task": {("a", "b"): list(d)}})["task"]["a", "b"] for d in differences]
 
 
 def test_a_difference_counts_only_out_of_the_noise():
-    assert clear_sign([0.004, 0.004, 0.004]) == 0
-    assert clear_sign([0.02, 0.021, 0.022]) == 1
-    assert clear_sign([0.05, -0.05, 0.06]) == 0
-    assert clear_sign([0.009]) == 0
-    assert clear_sign([-0.011]) == -1
-    assert clear_sign([]) == 0
+    assert signs_of([0.004, 0.0041, 0.004], [0.02, 0.021, 0.022], [-0.02, -0.021, -0.022]) == [0, 1, -1]
+    assert signs_of([0.05, -0.05, 0.06], [0.009], [-0.5]) == [0, 0, 0]
 
 
-def noisy(methods, seed, *, crossing=0.0, noise=0.008):
-    """Results of methods with one true curve, but for the first, which loses ``crossing`` beyond 8 times."""
-    generator = np.random.default_rng(seed)
-
-    def accuracy(spec):
-        lost = crossing if spec.method.name == methods[0] and spec.target > 8 else -crossing
-        shift = generator.normal(0, noise) - (lost if spec.method.name == methods[0] else 0.0)
-        return 0.92 - 0.02 * np.log2(spec.target) + (shift if spec.target > 1 else 0.0)
-
-    return make_results(methods=methods, pairs=ONE_PAIR, accuracy=accuracy, tilts={})
+def test_many_pairs_looked_at_need_clearer_differences():
+    clear = {("a", "b"): [0.020, 0.025, 0.015]}
+    assert clear_signs({0: clear})[0] == {("a", "b"): 1}
+    noise = {k: {("a", "b"): [0.01, -0.012, 0.003]} for k in range(1, 30)}
+    assert clear_signs({0: clear} | noise)[0] == {("a", "b"): 0}
 
 
-def test_equal_methods_with_noisy_seeds_do_not_change_their_order():
-    methods = list(METHODS)
-    observed = [observe(noisy(methods, seed)) for seed in range(30)]
-    assert sum(bool(list(order_varies_with_amount(o))) for o in observed) <= 1
-
-
-def test_an_order_that_changes_is_found_under_noise():
-    methods = list(METHODS)
-    observed = [observe(noisy(methods, seed, crossing=0.05)) for seed in range(10)]
-    found_pitfalls = [list(order_varies_with_amount(o)) for o in observed]
-    assert sum(len(p) == 1 and p[0].finding.startswith(methods[0]) for p in found_pitfalls) >= 9
-
-
-def test_training_of_two_tasks_are_not_compared():
+def test_training_of_two_tasks_is_not_compared():
     """On a subset every method was trained by another recipe: within either task all are equal."""
     longer = FINETUNE.model_copy(update={"name": "long", "epochs": 60})
     results = make_results(methods=TWO, pairs=ONE_PAIR)
@@ -261,3 +243,81 @@ def test_the_best_of_epochs_is_told_by_task():
     both = results + [on_a_subset(r) for r in results]
     (pitfall,) = (p for p in found(both) if p.kind == "best-of-epochs")
     assert "100 training images" in pitfall.where
+
+
+def told(results):
+    return training_is_equal(results, observe(results))
+
+
+def with_cost(result, adds):
+    spent = Spent(epochs=5, images=100, multiply_adds=adds)
+    nothing = Spent(epochs=0, images=0, multiply_adds=0)
+    return result.model_copy(update={"cost": Cost(pretraining=nothing, pruning=nothing, retraining=spent)})
+
+
+def test_training_that_is_equal_is_told_with_what_was_looked_at():
+    results = make_results(methods=TWO, pairs=ONE_PAIR)
+    assert told(results) == (
+        True,
+        "Within every task, methods were trained by one recipe; epochs were equal, up to 10 %.",
+    )
+    adds = {"global_magnitude": 150.0, "layerwise_magnitude": 100.0}
+    equal, sentence = told([with_cost(r, adds[r.spec.method.name]) for r in results])
+    assert equal
+    assert "multiply-adds of training differed by up to 1.5 times" in sentence
+    longer = FINETUNE.model_copy(update={"name": "long", "epochs": 60})
+    both = told(results + make_results(methods=TWO, pairs=ONE_PAIR, recipe=longer))
+    assert both[0]
+    assert "the same recipes" in both[1]
+
+
+def test_training_that_is_not_equal_is_told_as_the_pitfall_tells_it():
+    for change in ({"optimizer": "sgd"}, {"learning_rate": 1e-3}, {"batch_size": 32}, {"augment": False}):
+        other = FINETUNE.model_copy(update=change)
+        results = make_results(methods=TWO[:1], pairs=ONE_PAIR)
+        results += make_results(methods=TWO[1:], pairs=ONE_PAIR, recipe=other)
+        equal, sentence = told(results)
+        (pitfall,) = (p for p in found(results) if p.kind == "unequal-training")
+        assert not equal
+        assert pitfall.finding.rstrip(".") in sentence
+
+
+def test_epochs_that_differ_at_equal_computation_are_equal_training():
+    results = [
+        with_cost(r, 100.0).model_copy(update={"epochs_run": 10})
+        for r in make_results(methods=TWO, pairs=ONE_PAIR)
+    ]
+    longer = Spent(epochs=20, images=100, multiply_adds=100.0)
+    results = [
+        r.model_copy(update={"cost": r.cost.model_copy(update={"retraining": longer})})
+        if r.spec.method.name == TWO[0]
+        else r
+        for r in results
+    ]
+    equal, sentence = told(results)
+    assert equal
+    assert "epochs differed by up to 4 times" in sentence
+
+
+def test_early_stopping_may_double_what_is_spent_and_is_told():
+    recipe = FINETUNE.model_copy(update={"early_stopping": EarlyStopping(patience=3)})
+    results = [
+        r.model_copy(update={"epochs_run": 8}) if r.spec.method.name == TWO[0] else r
+        for r in make_results(methods=TWO, pairs=ONE_PAIR, recipe=recipe)
+    ]
+    equal, sentence = told(results)
+    assert equal
+    assert "epochs differed by up to 1.6 times" in sentence
+
+
+def test_methods_that_have_more_conditions_than_others_share_some_with_them():
+    """A variant of one method, and tasks that not every method has, are no unequal condition."""
+    results = make_results(methods=TWO, pairs=ONE_PAIR)
+    more = [
+        make_result(r.spec.model_copy(update={"prune_classifier": True}))
+        for r in results
+        if r.spec.method.name == TWO[0] and not r.spec.is_control
+    ]
+    assert "unequal-conditions" not in kinds(results + more)
+    wider = make_results(methods=TWO[:1], pairs=ONE_PAIR, seeds=(3, 4))
+    assert "unequal-conditions" not in kinds(results + wider)

@@ -111,6 +111,15 @@ def test_planned_runs_that_are_missing_are_gaps_as_well():
     assert why(task_of(results, missing=[lost]).block, "global_magnitude") == "1 missing run (4x; seed 0)"
 
 
+def test_a_run_that_another_source_disputes_forbids_a_claim():
+    disputed = [r.key for r in store() if is_run(r, "global_magnitude", seed=0, targets=(4,))]
+    task = task_of(store(), disputed=disputed)
+    assert why(task.block, "global_magnitude") == "1 disputed run (4x; seed 0)"
+    at = {level.level: level.block for level in task.levels}
+    assert "global_magnitude" not in at[4].methods
+    assert "global_magnitude" in at[8].methods
+
+
 @pytest.mark.parametrize("changes", [{"compressions": (1, 2)}, {"seeds": (10, 11, 12)}, {"seeds": (0,)}])
 def test_a_method_that_was_run_otherwise_changes_nothing_for_the_others(changes):
     alone = store(methods=METHODS[1:])

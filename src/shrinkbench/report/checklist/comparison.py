@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from shrinkbench.report.checklist.evidence import (
-    Evidence,
+from shrinkbench.report.checklist.causes import Point, joined, say
+from shrinkbench.report.checklist.conditions import explain_apart
+from shrinkbench.report.checklist.evidence import Evidence
+from shrinkbench.report.checklist.lines import Judgement, listing, rule, satisfied, undecidable, violated
+from shrinkbench.report.checklist.measurement import SIZE_FIGURE
+from shrinkbench.report.checklist.roles import (
     is_baseline,
     is_control,
     is_global,
@@ -14,60 +18,77 @@ from shrinkbench.report.checklist.evidence import (
     is_random,
     is_uniform,
 )
-from shrinkbench.report.checklist.lines import Judgement, listing, rule, satisfied, undecidable, violated
-from shrinkbench.report.checklist.measurement import SIZE_FIGURE
-from shrinkbench.spec import MethodSpec
+from shrinkbench.results.record import RunResult
+from shrinkbench.spec import Amount, MethodSpec
 
 
-def _baseline(evidence: Evidence, wanted: Callable[[MethodSpec], bool], what: str, needed: str) -> Judgement:
-    """Whether a baseline was run wherever a proposed method was: same task, same amounts."""
-    names = [name for name, method in evidence.methods.items() if wanted(method) and is_plain(method)]
-    lacking = []
-    for task, method in evidence.curves(evidence.proposed):
-        covered = {amount for name in names for amount in evidence.amounts(task, name)}
-        absent = [amount for amount in evidence.amounts(task, method) if amount not in covered]
-        if absent:
-            lacking.append(f"{method} on {task} at {', '.join(absent)}")
+def _baseline(
+    evidence: Evidence, wanted: Callable[[MethodSpec, Amount], bool], what: str, needed: str
+) -> Judgement:
+    """Whether a baseline was run wherever a judged method was: same task, amounts and seeds."""
+    names: dict[str, None] = {}
+    covered = set()
+    for (task, name, amount), runs in evidence.cells.items():
+        for run in runs:
+            if is_plain(run.spec.method) and wanted(run.spec.method, run.spec.amount):
+                names[name] = None
+                covered.add((task, amount, run.spec.seed))
+    lacking = [p for p in evidence.judged_points if (p[0], p[2], p[3]) not in covered]
     if lacking or not names:
         return violated(
-            f"No {what} beside {listing(lacking) or 'any method'}.", needed=needed, figure=SIZE_FIGURE
+            f"No {what} beside {say(lacking, evidence.judged_points) or 'any method'}.",
+            *explain_apart(evidence, lacking),
+            needed=needed,
+            figure=SIZE_FIGURE,
         )
-    return satisfied(f"Run at every point of every method: {listing(names)}.", figure=SIZE_FIGURE)
+    return satisfied(
+        f"Run on the task of every judged method, at its every amount and with its every seed: "
+        f"{listing(list(names))}.",
+        figure=SIZE_FIGURE,
+    )
 
 
 def _same_proportions(evidence: Evidence, kind: str) -> Judgement:
-    """Whether every point of a proposed method has a control that keeps as much of every layer."""
-    lacking, examples = [], []
+    """Whether every run of a judged method has a control of its seed that keeps as much of every layer."""
+    lacking: list[Point] = []
+    examples: list[str] = []
     for task, method in evidence.curves(evidence.proposed):
-        for amount, keys in evidence.same_proportions(task, method, kind).items():
+        for (amount, seed), keys in evidence.same_proportions(task, method, kind).items():
             if keys:
                 examples += keys[:1]
             else:
-                lacking.append(f"{method} at {amount} on {task}")
+                lacking.append((task, method, amount, seed))
     if lacking or not examples:
+        where = say(lacking, evidence.judged_points) or "any method"
         return violated(
-            f"No {kind} run keeps as much of every layer as {listing(lacking) or 'any method'}.",
-            needed=f"Run {kind} pruning with the layerwise proportions of each method.",
+            f"No {kind} run of the same seed keeps as much of every layer as: {where}.",
+            *explain_apart(evidence, lacking),
+            needed=f"Run {kind} pruning with the layerwise proportions of each method, for every seed.",
             figure="index.html#layers",
         )
+    drawn = any(not evidence.by_key[key].spec.method.allocation.exact for key in examples)
     return satisfied(
-        f"At every point a {kind} run of the same seed keeps as much of every layer (compared layer by layer).",
+        f"Beside every run of a judged method, a {kind} run of the same seed keeps as many weights of every "
+        f"layer (compared layer by layer{', weights drawn one by one up to chance' if drawn else ''}).",
         figure="index.html#layers",
-        runs=tuple(examples[:12]),
+        runs=tuple(dict.fromkeys(examples))[:12],
     )
 
 
 @rule("random")
 def random(evidence: Evidence) -> Judgement:
     """Any random pruning."""
-    return _baseline(evidence, is_random, "random pruning", "Run the method random.")
+    return _baseline(evidence, lambda m, _: is_random(m), "random pruning", "Run the method random.")
 
 
 @rule("random-global")
 def random_global(evidence: Evidence) -> Judgement:
     """Random pruning that does not look at layers."""
     return _baseline(
-        evidence, lambda m: is_random(m) and is_global(m), "global random pruning", "Run the method random."
+        evidence,
+        lambda m, amount: is_random(m) and is_global(m, amount),
+        "global random pruning",
+        "Run the method random to the same compressions.",
     )
 
 
@@ -80,7 +101,9 @@ def random_same_proportions(evidence: Evidence) -> Judgement:
 @rule("magnitude")
 def magnitude(evidence: Evidence) -> Judgement:
     """Any magnitude pruning."""
-    return _baseline(evidence, is_magnitude, "magnitude pruning", "Run the method global_magnitude.")
+    return _baseline(
+        evidence, lambda m, _: is_magnitude(m), "magnitude pruning", "Run the method global_magnitude."
+    )
 
 
 @rule("magnitude-global-or-uniform")
@@ -88,7 +111,7 @@ def magnitude_global_or_uniform(evidence: Evidence) -> Judgement:
     """Magnitude pruning by one threshold, or of equal shares."""
     return _baseline(
         evidence,
-        lambda m: is_magnitude(m) and (is_global(m) or is_uniform(m)),
+        lambda m, amount: is_magnitude(m) and (is_global(m, amount) or is_uniform(m, amount)),
         "global or uniform magnitude pruning",
         "Run the method global_magnitude or layerwise_magnitude.",
     )
@@ -105,17 +128,26 @@ def state_of_the_art(evidence: Evidence) -> Judgement:
     """Which techniques are relevant is not in the results."""
     others = [n for n, m in evidence.methods.items() if not is_baseline(m) and not is_control(m)]
     return undecidable(
-        f"Run beside the magnitude and random baselines: {listing(others) or 'nothing'}.",
+        f"Run besides plain magnitude and random pruning and controls: {listing(others) or 'nothing'}.",
         needed="“We compare to <techniques>, which are the relevant ones because <reason>.”",
     )
 
 
 @rule("how-compared")
 def how_compared(evidence: Evidence) -> Judgement:
-    """Every number in a store comes from a run of the methods in this library."""
+    """Every number in a store comes from a run that shrinkbench carried out."""
     if not evidence.results:
         return violated("No run is finished.", needed="Run the experiment.")
-    return satisfied(
-        f"All {len(evidence.results)} results are runs of implementations inside one library under one "
-        "protocol; none is copied from a paper."
-    )
+    versions = sorted({_version(run) for run in evidence.results})
+    foreign = [name for name, method in evidence.methods.items() if method.sources]
+    facts = [
+        f"All {len(evidence.results)} results are runs that shrinkbench ({joined(versions)}) carried out; "
+        "none is copied from a paper."
+    ]
+    if foreign:
+        facts.append(f"Code of plug-ins took part in {listing(foreign)}.")
+    return satisfied(*facts)
+
+
+def _version(run: RunResult) -> str:
+    return run.provenance.versions.get("shrinkbench", "of unknown version")

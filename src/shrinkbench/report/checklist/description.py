@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from shrinkbench.report.checklist.evidence import Evidence, is_magnitude
+from shrinkbench.report.checklist.evidence import Evidence
 from shrinkbench.report.checklist.lines import Judgement, listing, rule, satisfied, undecidable, violated
+from shrinkbench.report.checklist.roles import is_magnitude
 from shrinkbench.report.page.citations import THE_PAPER, cite
+from shrinkbench.results.record import RunResult
 
 OLD = 2010
 
@@ -66,18 +68,20 @@ def claims(evidence: Evidence) -> Judgement:
 def code(evidence: Evidence) -> Judgement:
     """A link is in no result."""
     commits = sorted({r.provenance.commit[:12] for r in evidence.results if r.provenance.commit})
-    known = f"The runs record the commit {listing(commits)}." if commits else "The runs record no commit."
+    recording = sum(bool(r.provenance.commit) for r in evidence.results)
+    of_all = f"{recording} of {len(evidence.results)} runs record the commit {listing(commits)}."
+    known = of_all if commits else "The runs record no commit."
     return undecidable(known, needed="“The source code is available at <link>.”")
 
 
 @rule("architecture")
 def architecture(evidence: Evidence) -> Judgement:
     """A network's name is one exact definition; its weights need a recipe or a digest."""
-    vague = [r for r in evidence.results if r.spec.weights.kind == "file" and not r.spec.weights.digest]
+    vague = [r for r in evidence.results if _is_vague(r)]
     if vague:
         names = sorted({r.spec.weights.name for r in vague})
         return violated(
-            f"Initial weights without a digest: {listing(names)}.",
+            f"Initial weights without a digest or a recipe of their training: {listing(names)}.",
             needed="Give the weights as a file, so that its SHA-256 is recorded.",
             runs=tuple(r.key for r in vague),
         )
@@ -88,8 +92,14 @@ def architecture(evidence: Evidence) -> Judgement:
     }
     return satisfied(
         f"Exact definitions, printed by `shrinkbench describe`: {listing(sorted(figures))}.",
-        "Initial weights are known by their pretraining recipe or by SHA-256 (under Provenance).",
+        "Initial weights are drawn, or known by their pretraining recipe or by SHA-256 (under Provenance).",
     )
+
+
+def _is_vague(run: RunResult) -> bool:
+    """Whether nobody can tell which initial weights a run had: none that were drawn, trained here or hashed."""
+    weights = run.spec.weights
+    return weights.digest is None and weights.recipe is None and weights.kind != "random"
 
 
 @rule("architecture-citation")
@@ -105,13 +115,16 @@ def architecture_citation(evidence: Evidence) -> Judgement:
             needed=f"“{listing(missing)} was introduced in <citation>; it differs here in <differences>.”",
         )
     return satisfied(
-        f"References of {listing(networks)} are in references.bib; differences are in their cards."
+        f"References of {listing(networks)} are in references.bib; `shrinkbench describe` prints each network."
     )
 
 
 @rule("dataset")
 def dataset(evidence: Evidence) -> Judgement:
     """Every run stores the data's digest, subset, normalisation, batch size and augmentation."""
+    vague = undescribed_data(evidence)
+    if vague:
+        return vague
     facts = sorted(
         {
             f"{r.spec.data.name} (digest {r.spec.data.revision[:12]}, batch size {r.spec.recipe.batch_size}, "
@@ -120,6 +133,16 @@ def dataset(evidence: Evidence) -> Judgement:
         }
     )
     return satisfied(f"Recorded with every run: {listing(facts)}; normalisation and subsets under Provenance.")
+
+
+def undescribed_data(evidence: Evidence) -> Judgement | None:
+    """The judgement where runs do not tell their data, else nothing."""
+    vague = tuple(r.key for r in evidence.results if not r.spec.data.revision)
+    if not vague:
+        return None
+    return violated(
+        f"{len(vague)} runs do not record which data they used.", needed="Run them again.", runs=vague
+    )
 
 
 @rule("hardware")

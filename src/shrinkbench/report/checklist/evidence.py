@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from statistics import NormalDist
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.report.checklist.causes import Point
+from shrinkbench.report.checklist.roles import is_magnitude, is_random, judged
 from shrinkbench.report.compared import split_by_metric
 from shrinkbench.report.statistics.observations import Observations, observe
+from shrinkbench.results.labels import label_runs
 from shrinkbench.results.record import LayerDensity, RunResult
 from shrinkbench.spec import MethodSpec, RunSpec, TaskSpec
 
@@ -20,6 +24,8 @@ FEWEST_SEEDS = 3
 FEWEST_PAIRS = 3
 COLLAPSE = 0.10
 """A point counts as extreme where mean accuracy lies this far below the control."""
+ERROR = 0.01
+"""Chance that any draw at random on a page is taken for one of other proportions."""
 TOY_DATASETS = frozenset({"mnist", "fashion-mnist", "digits"})
 OLD_NETWORKS = frozenset(
     {
@@ -31,54 +37,6 @@ LARGE_DATASETS = frozenset({"imagenet", "places365"})
 
 GridCell = tuple[str, str, str]
 """Task, method and amount."""
-
-
-def is_random(method: MethodSpec) -> bool:
-    """Whether the score is chance."""
-    return method.score.kind == "random"
-
-
-def is_magnitude(method: MethodSpec) -> bool:
-    """Whether the score is the size of weights."""
-    return method.score.kind == "magnitude"
-
-
-def is_plain(method: MethodSpec) -> bool:
-    """Whether a method prunes trained weights once and then fine-tunes what is left, as a baseline does."""
-    schedule, after = method.schedule, method.finetuning
-    once = schedule.start == "trained" and schedule.rounds == 1 and not schedule.during
-    return once and after.weights == "kept" and after.recipe == "finetuning"
-
-
-def is_global(method: MethodSpec) -> bool:
-    """Whether all layers compete, or chance does not look at layers."""
-    return method.allocation.scope == "global"
-
-
-def is_uniform(method: MethodSpec) -> bool:
-    """Whether every layer keeps the same share."""
-    return method.allocation.uniform
-
-
-def is_control(method: MethodSpec) -> bool:
-    """Whether a method takes the layerwise proportions of another, to show what its own score adds."""
-    return method.allocation.like is not None
-
-
-def is_baseline(method: MethodSpec) -> bool:
-    """Whether a method is one of the checklist's own: plain chance or magnitude, global or uniform."""
-    simple = is_global(method) or is_uniform(method)
-    return (is_random(method) or is_magnitude(method)) and is_plain(method) and simple
-
-
-def judged(methods: Iterable[MethodSpec]) -> frozenset[MethodSpec]:
-    """The methods that are judged unless the author names others: neither baselines nor controls.
-
-    Where there are baselines only, all that are not random are judged.
-    """
-    others = [m for m in methods if not is_control(m)]
-    proposed = [m for m in others if not is_baseline(m)]
-    return frozenset(proposed or [m for m in others if not is_random(m)])
 
 
 @dataclass(frozen=True)
@@ -111,21 +69,45 @@ class Evidence:
         return {cell: tuple(runs) for cell, runs in found.items()}
 
     @cached_property
-    def _controls(self) -> Mapping[str, RunResult]:
-        """Every finished control by the key under which runs name it."""
-        rows = self.observations.control
-        keys = zip(rows["control_key"], rows["key"], strict=True)
-        return {control: self.by_key[key] for control, key in keys}
+    def grid(self) -> tuple[Point, ...]:
+        """Task, method, amount and seed of every finished run that prunes."""
+        return tuple((*cell, run.spec.seed) for cell, runs in self.cells.items() for run in runs)
 
     @cached_property
-    def _control_keys(self) -> Mapping[str, str]:
-        """The key of each pruned run's control by the run's own key."""
-        rows = self.observations.pruned
-        return dict(zip(rows["key"], rows["control_key"], strict=True))
+    def judged_points(self) -> tuple[Point, ...]:
+        """Those of the judged methods."""
+        return tuple(point for point in self.grid if point[1] in self.proposed)
+
+    @cached_property
+    def _labelled(self) -> Mapping[str, tuple[Point, str]]:
+        """Where each finished run stands, controls included, and the key of its control; by its own key."""
+        labels = label_runs([run.spec for run in self.results])
+        return {
+            run.key: ((label.task, label.method, label.amount, run.spec.seed), label.control_key)
+            for run, label in zip(self.results, labels, strict=True)
+        }
+
+    def point_of(self, run: RunResult) -> Point:
+        """Task, method, amount and seed of a finished run."""
+        return self._labelled[run.key][0]
+
+    @cached_property
+    def controls(self) -> Mapping[str, tuple[RunResult, ...]]:
+        """Finished controls by the key under which runs name them: methods may have stored one each."""
+        found: dict[str, list[RunResult]] = defaultdict(list)
+        for run in self.results:
+            if run.spec.is_control:
+                found[self._labelled[run.key][1]].append(run)
+        return {key: tuple(copies) for key, copies in found.items()}
+
+    def controls_of(self, run: RunResult) -> tuple[RunResult, ...]:
+        """The run's own control, in all its copies: nothing pruned, trained alike, of the same seed."""
+        return self.controls.get(self._labelled[run.key][1], ())
 
     def control_of(self, run: RunResult) -> RunResult | None:
-        """The run's own control: nothing pruned, trained alike, of the same seed; if it is finished."""
-        return self._controls.get(self._control_keys[run.key])
+        """The run's own control, if it is finished; the copy of its own method where there are several."""
+        copies = self.controls_of(run)
+        return next((c for c in copies if c.spec.method == run.spec.method), copies[0] if copies else None)
 
     @cached_property
     def tasks(self) -> Mapping[str, TaskSpec]:
@@ -161,26 +143,46 @@ class Evidence:
                 return True
         return False if known else None
 
-    def same_proportions(self, task: str, method: str, kind: str) -> dict[str, list[str]]:
-        """For every amount of ``method``: keys of ``kind`` runs that keep as much of every layer.
+    def same_proportions(self, task: str, method: str, kind: str) -> dict[tuple[str, int], tuple[str, ...]]:
+        """For every amount and seed of ``method``: keys of ``kind`` runs that keep as much of every layer.
 
         ``kind`` is ``random`` or ``magnitude``. What counts is what the runs of one seed kept, not what they
         are called.
         """
-        wanted = is_random if kind == "random" else is_magnitude
-        others = [name for name, definition in self.methods.items() if wanted(definition)]
-        found = {}
+        found: dict[tuple[str, int], tuple[str, ...]] = {}
         for amount in self.amounts(task, method):
-            own = {run.spec.seed: run.layers for run in self.cells[task, method, amount]}
-            found[amount] = [
-                run.key
-                for other in others
-                for run in self.cells.get((task, other, amount), ())
-                if keep_alike(
-                    own.get(run.spec.seed, {}), run.layers, drawn=not run.spec.method.allocation.exact
-                )
-            ]
+            for run in self.cells[task, method, amount]:
+                others = self._of_kind(task, amount, kind)
+                found[amount, run.spec.seed] = tuple(r.key for r in others if self._keeps_as_much(r, run))
         return found
+
+    def own_controls(self, task: str, method: str, kind: str) -> list[str]:
+        """Methods whose every ``kind`` run keeps as much of every layer as that of ``method`` beside it."""
+        runs = {
+            (a, run.spec.seed): run for a in self.amounts(task, method) for run in self.cells[task, method, a]
+        }
+        matches: dict[str, list[bool]] = defaultdict(list)
+        for (amount, seed), run in runs.items():
+            for other in self._of_kind(task, amount, kind):
+                if other.spec.seed == seed:
+                    matches[self.point_of(other)[1] or ""].append(self._keeps_as_much(other, run))
+        return [name for name, found in matches.items() if all(found)]
+
+    def _of_kind(self, task: str, amount: str, kind: str) -> list[RunResult]:
+        wanted = is_random if kind == "random" else is_magnitude
+        names = [name for name, definition in self.methods.items() if wanted(definition)]
+        return [run for name in names for run in self.cells.get((task, name, amount), ())]
+
+    @cached_property
+    def _deviations(self) -> float:
+        """Standard deviations beyond which a layer's share is another, however many layers are looked at."""
+        layers = sum(len(run.layers) for runs in self.cells.values() for run in runs)
+        return NormalDist().inv_cdf(1 - ERROR / max(2 * layers, 2))
+
+    def _keeps_as_much(self, other: RunResult, run: RunResult) -> bool:
+        drawn = not other.spec.method.allocation.exact
+        deviations = self._deviations if drawn else 0.0
+        return other.spec.seed == run.spec.seed and keep_alike(run.layers, other.layers, deviations=deviations)
 
 
 def _loss(run: RunResult, control: RunResult) -> float:
@@ -193,26 +195,31 @@ def _loss(run: RunResult, control: RunResult) -> float:
 
 
 def keep_alike(
-    first: Mapping[str, LayerDensity], second: Mapping[str, LayerDensity], *, drawn: bool = False
+    first: Mapping[str, LayerDensity], second: Mapping[str, LayerDensity], *, deviations: float = 0.0
 ) -> bool:
-    """Whether two runs keep equally much of every layer, to the weight or (``drawn``) up to chance.
+    """Whether two runs keep equally much of every layer: to the weight or, of weights drawn, up to chance.
 
     >>> one, two = {"a": LayerDensity(kept=50, total=100)}, {"a": LayerDensity(kept=52, total=100)}
-    >>> keep_alike(one, two), keep_alike(one, two, drawn=True)
+    >>> keep_alike(one, two), keep_alike(one, two, deviations=3)
     (False, True)
     """
     if not first or first.keys() != second.keys():
         return False
     for name, one in first.items():
         share = one.kept / one.total if one.total else 1.0
-        chance = 3 * math.sqrt(one.total * share * (1 - share)) if drawn else 0.0
+        # The second term is that of skewness, which counts where few weights stay.
+        chance = deviations * math.sqrt(one.total * share * (1 - share)) + deviations**2 / 6
         if abs(one.kept - second[name].kept) > 1 + chance:
             return False
     return True
 
 
 def gather(
-    results: Sequence[RunResult], *, proposed: Sequence[str] = (), missing: Sequence[RunSpec] = ()
+    results: Sequence[RunResult],
+    *,
+    proposed: Sequence[str] = (),
+    missing: Sequence[RunSpec] = (),
+    disputed: Collection[str] = (),
 ) -> Evidence:
     """Collect the evidence; ``proposed`` are names or labels of methods, by default those of :func:`judged`.
 
@@ -220,7 +227,7 @@ def gather(
     ``ShrinkbenchError`` where the results hold no method of a name.
     """
     results = split_by_metric(results).compared
-    observations = observe(results, missing=missing)
+    observations = observe(results, missing=missing, disputed=disputed)
     evidence = Evidence(tuple(r for r in results if r.status == "done"), observations, ())
     methods = evidence.methods
     default = judged(methods.values())

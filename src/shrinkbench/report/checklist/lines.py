@@ -1,4 +1,4 @@
-"""The lines of Appendix B and Section 6 (lines.toml), and what judging one of them gives."""
+"""The lines of Appendix B and Section 6, and of Liu et al. (lines.toml), and what judging one of them gives."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Literal
 
 from shrinkbench.report.checklist.evidence import Evidence
 
-LineStatus = Literal["satisfied", "violated", "undecidable"]
+LineStatus = Literal["satisfied", "violated", "undecidable", "inapplicable"]
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,11 @@ def violated(*evidence: str, needed: str, runs: tuple[str, ...] = (), figure: st
 def undecidable(*evidence: str, needed: str) -> Judgement:
     """Results alone cannot tell; ``needed`` is the sentence that the author must supply."""
     return Judgement("undecidable", evidence, needed=needed)
+
+
+def inapplicable(*evidence: str) -> Judgement:
+    """The line is about nothing that was run."""
+    return Judgement("inapplicable", evidence)
 
 
 def listing(items: list[str], *, limit: int = 6) -> str:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 
-from shrinkbench.report.checklist.evidence import COLLAPSE, FEWEST_SEEDS, Evidence
+from shrinkbench.report.checklist.causes import Point, joined, say
+from shrinkbench.report.checklist.conditions import explain_apart
+from shrinkbench.report.checklist.evidence import COLLAPSE, FEWEST_SEEDS, Evidence, GridCell
 from shrinkbench.report.checklist.lines import Judgement, listing, rule, satisfied, undecidable, violated
+from shrinkbench.results.record import RunResult
 
 SIZE_FIGURE = "figures/top1-compression.svg"
 SPEED_FIGURE = "figures/top1-theoretical-speedup.svg"
@@ -13,29 +17,38 @@ SPEED_FIGURE = "figures/top1-theoretical-speedup.svg"
 
 @rule("range")
 def compression_range(evidence: Evidence) -> Judgement:
-    """Every proposed method's curve must reach a point far below the control."""
-    narrow, flat = [], []
+    """Every judged method's curve must reach a point far below the control."""
+    grid = _curves(evidence, evidence.proposed)
+    found: dict[str, list[Point]] = {"narrow": [], "unknown": [], "flat": []}
     for task, method in evidence.curves(evidence.proposed):
-        amounts = evidence.amounts(task, method)
-        if len(amounts) < 2:
-            narrow.append(f"{method} on {task} (only {amounts[0]})")
-        elif not evidence.collapsed(task, method):
-            flat.append(f"{method} on {task} (up to {amounts[-1]})")
-    if narrow or flat:
-        facts = [f"One operating point is no range: {listing(narrow)}."] if narrow else []
-        if flat:
-            facts.append(f"Never {100 * COLLAPSE:.0f} points below the control: {listing(flat)}.")
+        state = evidence.collapsed(task, method)
+        if len(evidence.amounts(task, method)) < 2:
+            found["narrow"].append((task, method, None, None))
+        elif not state:
+            found["flat" if state is False else "unknown"].append((task, method, None, None))
+    if any(found.values()):
+        facts = {
+            "narrow": "One operating point is no range",
+            "unknown": "Without a control, nobody can tell how far accuracy falls",
+            "flat": f"Mean accuracy never falls {100 * COLLAPSE:.0f} points below the runs' own controls",
+        }
         return violated(
-            *facts,
-            needed="Add larger compression ratios until accuracy collapses.",
+            *(f"{facts[name]}: {say(places, grid)}." for name, places in found.items() if places),
+            needed="Add larger compression ratios until accuracy collapses, and the control.",
             figure=SIZE_FIGURE,
         )
-    if not evidence.cells:
+    if not grid:
         return violated("No pruned network was run.", needed="Run compression ratios above 1.")
     return satisfied(
-        f"Every curve spans several amounts and falls at least {100 * COLLAPSE:.0f} points below the control.",
+        f"The curve of every judged method spans several amounts; at one of them mean accuracy lies at least "
+        f"{100 * COLLAPSE:.0f} points below that of the runs' own controls.",
         figure=SIZE_FIGURE,
     )
+
+
+def _curves(evidence: Evidence, methods: Sequence[str] | None = None) -> list[Point]:
+    """Every pair of task and method that was run, as points of a grid."""
+    return [(task, method, None, None) for task, method in evidence.curves(methods)]
 
 
 @rule("raw-accuracy")
@@ -60,48 +73,97 @@ def always_stored(evidence: Evidence, what: str, figure: str) -> Judgement:
 
 @rule("seeds")
 def seeds(evidence: Evidence) -> Judgement:
-    """At least three seeds in every cell, the same ones for every method of a task."""
-    of_task: dict[str, set[int]] = defaultdict(set)
-    for (task, _, _), runs in evidence.cells.items():
-        of_task[task] |= {r.spec.seed for r in runs}
-    short = [
-        f"{method} at {amount} on {task} (seeds {', '.join(str(r.spec.seed) for r in runs)})"
-        for (task, method, amount), runs in evidence.cells.items()
-        if len({r.spec.seed for r in runs}) < max(FEWEST_SEEDS, len(of_task[task]))
+    """At least three seeds in every cell, the same ones for every method of a task, and no copies."""
+    usual = _usual_seeds(evidence)
+    facts, runs = [], []
+    few = [task for task, common in usual.items() if len(common) < FEWEST_SEEDS]
+    if few:
+        numbers = sorted({len(usual[task]) for task in few})
+        facts.append(f"Fewer than {FEWEST_SEEDS} seeds ({joined(numbers)}) on {listing(few)}.")
+    other = {
+        cell: tuple(sorted({r.spec.seed for r in members}))
+        for cell, members in evidence.cells.items()
+        if not {r.spec.seed for r in members} <= set(usual[cell[0]])
+    }
+    lacking = [
+        (*cell, seed)
+        for cell, members in evidence.cells.items()
+        for seed in usual[cell[0]]
+        if cell not in other and seed not in {r.spec.seed for r in members}
     ]
-    if short or not evidence.cells:
-        return violated(
-            f"Cells with fewer seeds than the others, or than {FEWEST_SEEDS}: {listing(short)}.",
-            needed="Run the missing seeds.",
-            runs=tuple(
-                r.key
-                for (task, _, _), runs in evidence.cells.items()
-                if len(runs) < max(FEWEST_SEEDS, len(of_task[task]))
-                for r in runs
-            ),
+    if lacking:
+        own = [point for point in evidence.grid if point[:3] not in other]
+        facts.append(f"Missing: {say(lacking, [*own, *lacking])}.")
+        facts += explain_apart(evidence, lacking)
+    facts += _say_other_seeds(other, usual, evidence)
+    runs += [r.key for cell in other for r in evidence.cells[cell]]
+    copies = _copies(evidence)
+    if copies:
+        runs += [r.key for r in copies]
+        where = say([evidence.point_of(r) for r in copies], evidence.grid)
+        facts.append(
+            f"Runs that agree with one of another seed in every number of every epoch, copies: {where}."
         )
-    counts = sorted({len(s) for s in of_task.values()})
+    if facts or not usual:
+        fewer = {p[:3] for p in lacking} | {cell for cell in evidence.cells if cell[0] in few}
+        runs += [r.key for cell in fewer for r in evidence.cells.get(cell, ())]
+        facts = facts or ["No pruned network was run."]
+        return violated(*facts, needed="Run the missing seeds.", runs=tuple(dict.fromkeys(runs)))
+    counts = [str(count) for count in sorted({len(s) for s in usual.values()})]
     given = sorted({r.spec.weights.name for r in evidence.results if r.spec.weights.kind == "file"})
-    facts = f"Every cell holds {listing([str(c) for c in counts])} seeds, the same for every method."
+    told = f"Every cell holds {joined(counts)} seeds, the same for every method and amount of a task."
     if given:
         return undecidable(
-            f"{facts} Yet all runs from {listing(given)} share one initial network.",
+            f"{told} Yet all runs from {listing(given)} share one initial network.",
             needed=f"“All runs start from the published weights {listing(given)}; the deviations do not "
             "include variation over initial networks.”",
         )
-    return satisfied(f"{facts} Each seed has its own initial network.", figure=SIZE_FIGURE)
+    return satisfied(f"{told} Each seed has its own initial network.", figure=SIZE_FIGURE)
+
+
+def _usual_seeds(evidence: Evidence) -> dict[str, tuple[int, ...]]:
+    """The seeds that most cells of a task have; of equally frequent ones, the most seeds."""
+    sets: dict[str, Counter[tuple[int, ...]]] = defaultdict(Counter)
+    for (task, _, _), runs in evidence.cells.items():
+        sets[task][tuple(sorted({r.spec.seed for r in runs}))] += 1
+    return {task: max(found, key=lambda s: (found[s], len(s), s)) for task, found in sets.items()}
+
+
+def _say_other_seeds(
+    other: Mapping[GridCell, tuple[int, ...]], usual: Mapping[str, tuple[int, ...]], evidence: Evidence
+) -> list[str]:
+    """Which cells have seeds that others of their task do not have."""
+    pairs: dict[tuple[tuple[int, ...], tuple[int, ...]], list[Point]] = defaultdict(list)
+    for cell, own in other.items():
+        pairs[own, usual[cell[0]]].append((*cell, None))
+    grid: list[Point] = [(*cell, None) for cell in evidence.cells]
+    return [
+        f"Other seeds for {say(cells, grid)}: {joined(own)}, where others have {joined(common)}."
+        for (own, common), cells in pairs.items()
+    ]
+
+
+def _copies(evidence: Evidence) -> list[RunResult]:
+    """Runs whose every measured number is that of a run of the same cell with an earlier seed."""
+    found: list[RunResult] = []
+    for runs in evidence.cells.values():
+        first: list[RunResult] = []
+        for run in sorted(runs, key=lambda r: r.spec.seed):
+            same = [o for o in first if run.epochs and (o.epochs, o.after) == (run.epochs, run.after)]
+            (found if same else first).append(run)
+    return found
 
 
 @rule("error-bars")
 def error_bars(evidence: Evidence) -> Judgement:
     """Two runs of a cell are the least that has a deviation."""
-    single = [(cell, runs) for cell, runs in evidence.cells.items() if len(runs) < 2]
+    single = [cell for cell, runs in evidence.cells.items() if len(runs) < 2]
     if single:
-        cases = [f"{method} at {amount} on {task}" for (task, method, amount), _ in single]
+        grid: list[Point] = [(*cell, None) for cell in evidence.cells]
         return violated(
-            f"Cells with a single run: {listing(cases)}.",
+            f"A single run, which has no deviation: {say([(*cell, None) for cell in single], grid)}.",
             needed="Run more seeds.",
-            runs=tuple(r.key for _, runs in single for r in runs),
+            runs=tuple(r.key for cell in single for r in evidence.cells[cell]),
         )
     return satisfied(
         "Figures show the mean and one sample standard deviation over seeds; tables add n and 95 % intervals.",
@@ -112,4 +174,11 @@ def error_bars(evidence: Evidence) -> Judgement:
 @rule("flops")
 def flops(evidence: Evidence) -> Judgement:
     """Multiply-adds of every network, counted by one counter."""
+    uncounted = tuple(r.key for r in evidence.results if r.size is None or not r.size.multiply_adds)
+    if uncounted:
+        return violated(
+            f"{len(uncounted)} runs count no multiply-adds.",
+            needed="Run them again with a network whose operations can be counted.",
+            runs=uncounted,
+        )
     return always_stored(evidence, "state multiply-adds before and after pruning", SPEED_FIGURE)

@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from shrinkbench.report.checklist.causes import Point, joined, say
+from shrinkbench.report.checklist.conditions import (
+    explain_apart,
+    find_apart,
+    find_conditions,
+    find_unlike_treatment,
+)
+from shrinkbench.report.checklist.description import undescribed_data
 from shrinkbench.report.checklist.evidence import (
     FEWEST_PAIRS,
     FEWEST_POINTS,
@@ -19,19 +27,18 @@ from shrinkbench.report.checklist.measurement import (
     always_stored,
     error_bars,
 )
-from shrinkbench.results.record import RunResult
+from shrinkbench.report.checklist.roles import is_control
+
+MOST_TOLD = 6
+"""Conditions that are told of, where more differ."""
 
 
 @rule("identify")
 def identify(evidence: Evidence) -> Judgement:
     """Names with one definition, and digests of data and weights."""
-    vague = [r.key for r in evidence.results if not r.spec.data.revision]
+    vague = undescribed_data(evidence)
     if vague:
-        return violated(
-            f"{len(vague)} runs do not record which data they used.",
-            needed="Run them again.",
-            runs=tuple(vague),
-        )
+        return vague
     pairs = sorted({f"{r.spec.data.name} / {r.spec.model.name}" for r in evidence.results})
     return satisfied(f"Listed in one place under Provenance: {listing(pairs)}; metrics in docs/metrics.md.")
 
@@ -48,7 +55,7 @@ def pairs(evidence: Evidence) -> Judgement:
         facts.append(f"Toy data or outdated networks, which do not count: {listing(left_out)}.")
     if len(modern) < FEWEST_PAIRS or not large:
         if not large:
-            facts.append("No pair is large-scale (ImageNet, Places365).")
+            facts.append("No pair that counts is large-scale (ImageNet, Places365).")
         return violated(*facts, needed="Add pairs of a dataset and a network, one of them large-scale.")
     return satisfied(*facts)
 
@@ -82,68 +89,48 @@ def both_accuracies(evidence: Evidence) -> Judgement:
     return always_stored(evidence, "state top-1 and top-5", "figures/top5-compression.svg")
 
 
-@rule("control")
-def control(evidence: Evidence) -> Judgement:
-    """The own control of every run: nothing pruned, trained alike, of the same seed."""
-    lacking: dict[tuple[str, str], set[int]] = defaultdict(set)
-    idle: dict[str, str] = {}
-    for (task, method, _), runs in evidence.cells.items():
-        for run in runs:
-            own = evidence.control_of(run)
-            if own is None:
-                lacking[task, method].add(run.spec.seed)
-            elif run.epochs_run and own.epochs_run == 0:
-                idle[own.key] = task
-    if lacking:
-        cases = [f"{m} on {t} (seeds {', '.join(map(str, sorted(s)))})" for (t, m), s in lacking.items()]
-        return violated(
-            f"Without a control that was trained alike: {listing(cases)}.",
-            needed="Add compression 1 to the grid.",
-            figure=SIZE_FIGURE,
-        )
-    if idle:
-        return violated(
-            f"The control was not fine-tuned, the pruned networks were: {listing(sorted(set(idle.values())))}.",
-            needed="Fine-tune the control by the recipe of the pruned networks.",
-            runs=tuple(idle),
-            figure=SIZE_FIGURE,
-        )
-    return satisfied("Every pruned run has a control of its seed that was trained alike.", figure=SIZE_FIGURE)
-
-
 @rule("competing-curves")
 def competing_curves(evidence: Evidence) -> Judgement:
-    """At least two methods on every task."""
+    """At least two methods on every task; controls of a method do not compete with it."""
     methods: dict[str, list[str]] = defaultdict(list)
     for task, method in evidence.curves():
-        methods[task].append(method)
-    alone = [f"{names[0]} on {task}" for task, names in methods.items() if len(names) < 2]
+        if not is_control(evidence.methods[method]):
+            methods[task].append(method)
+    alone = [task for task in evidence.tasks if len(methods[task]) < 2]
     if alone or not methods:
+        named = [f"{joined(methods[task]) if methods[task] else 'controls'} on {task}" for task in alone]
+        lacking: list[Point] = [(task, None, None, None) for task in alone]
         return violated(
-            f"Without a competitor: {listing(alone) or 'everything'}.",
+            f"Without a competitor: {listing(named) or 'everything'}.",
+            *explain_apart(evidence, lacking),
             needed="Run at least one more method there.",
             figure=SIZE_FIGURE,
         )
-    return satisfied("Every task is drawn with all its methods.", figure=SIZE_FIGURE)
+    fewest = min(len(names) for names in methods.values())
+    return satisfied(f"Every task has at least {fewest} methods beside controls.", figure=SIZE_FIGURE)
 
 
 @rule("operating-points")
 def operating_points(evidence: Evidence) -> Judgement:
     """Five amounts for every curve."""
-    few = [
-        f"{method} on {task} ({', '.join(evidence.amounts(task, method))})"
-        for task, method in evidence.curves()
-        if len(evidence.amounts(task, method)) < FEWEST_POINTS
-    ]
-    if few or not evidence.cells:
+    few: dict[tuple[str, ...], list[Point]] = defaultdict(list)
+    grid: list[Point] = []
+    for task, method in evidence.curves():
+        amounts = tuple(evidence.amounts(task, method))
+        grid.append((task, method, None, None))
+        if len(amounts) < FEWEST_POINTS:
+            few[amounts].append(grid[-1])
+    if few or not grid:
+        places = [f"only {joined(amounts)} for {say(curves, grid)}" for amounts, curves in few.items()]
         return violated(
-            f"Fewer than {FEWEST_POINTS} points: {listing(few) or 'no pruned network'}.",
+            f"Fewer than {FEWEST_POINTS} points: {listing(places) or 'no pruned network'}.",
             needed="Run the missing ratios of {2, 4, 8, 16, 32}.",
             figure=SIZE_FIGURE,
         )
-    amounts = dict.fromkeys(amount for _, _, amount in evidence.cells)
+    fewest = min(len(evidence.amounts(task, method)) for task, method in evidence.curves())
+    amounts_of_all = list(dict.fromkeys(amount for _, _, amount in evidence.cells))
     return satisfied(
-        f"Every curve has at least {FEWEST_POINTS} points: {listing(list(amounts), limit=12)}.",
+        f"Every curve has at least {fewest} points; run were {listing(amounts_of_all, limit=12)}.",
         figure=SIZE_FIGURE,
     )
 
@@ -156,28 +143,29 @@ def means_and_deviations(evidence: Evidence) -> Judgement:
 
 @rule("same-code")
 def same_code(evidence: Evidence) -> Judgement:
-    """Within a task: one version of every library, one commit, one kind of device."""
-    settings: dict[str, dict[tuple[str, ...], list[str]]] = defaultdict(lambda: defaultdict(list))
-    for (task, _, _), runs in evidence.cells.items():
-        for run in runs:
-            settings[task][_setting(run)].append(run.key)
-    mixed = {task: found for task, found in settings.items() if len(found) > 1}
-    if mixed:
-        task, found = next(iter(mixed.items()))
-        kinds = [set(column) for column in zip(*found, strict=True)]
-        differing = [" against ".join(sorted(kind)) for kind in kinds if len(kind) > 1]
-        most = max(map(len, found.values()))
+    """Within a task: one version of every library, one commit, machine and way of loading the data."""
+    conditions = find_conditions(evidence)
+    unlike = find_unlike_treatment(evidence)
+    apart = [a for a in find_apart(evidence) if a.of_data]
+    differing = [*conditions.differing, *unlike]
+    faulty = [*(d.runs for d in differing), *(a.runs for a in apart)]
+    unknown = listing(list(conditions.unrecorded))
+    unrecorded = [f"Not recorded by every run, so unknown: {unknown}."] if unknown else []
+    if differing or apart:
+        told = [d.sentence for d in differing]
+        more = [f"{len(told) - MOST_TOLD} more conditions differ."] if len(told) > MOST_TOLD else []
         return violated(
-            f"Runs of one task differ in code or device on {listing(list(mixed))}.",
-            f"On {task}: {listing(differing)}.",
-            needed="Run the smaller part again with the versions of the larger.",
-            runs=tuple(key for keys in found.values() for key in keys if len(keys) < most),
+            "Runs that are compared differ in their conditions:",
+            *told[:MOST_TOLD],
+            *more,
+            *(a.sentence for a in apart),
+            *unrecorded,
+            needed="Run the smaller part again as the larger was run.",
+            runs=tuple(dict.fromkeys(key for runs in faulty for key in runs)),
         )
-    return satisfied("All runs of a task share library versions, commit, device and data loading.")
-
-
-def _setting(run: RunResult) -> tuple[str, ...]:
-    p = run.provenance
-    names = ("shrinkbench", "torch", "torchvision")
-    versions = tuple(f"{name} {p.versions.get(name, 'unknown')}" for name in names)
-    return (*versions, f"commit {(p.commit or 'unknown')[:12]}", f"device {p.device}")
+    return satisfied(
+        f"All runs of a task have the same {joined(conditions.shared)} (as their provenance records).",
+        "They read the same data (by digest), images and normalisation; methods that are trained alike have "
+        "the same augmentation, batch size and precision, and prune or spare classifier and biases alike.",
+        *unrecorded,
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -17,13 +18,12 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import write_atomically
 from shrinkbench.plotting import FORMATS
 from shrinkbench.report import checklist as checklists
 from shrinkbench.report.beside import Drawing, drawing_beside
 from shrinkbench.report.compared import split_by_metric
-from shrinkbench.report.diagram import RANKING, critical_difference_svg, write_ranking
+from shrinkbench.report.diagram import RANKING, mean_ranks_svg, write_ranking
 from shrinkbench.report.figures import ACCURACIES, FIGURES, figure_name, write_tradeoffs
 from shrinkbench.report.page.citations import bibtex, cite
 from shrinkbench.report.page.origin import trace_origin
@@ -35,18 +35,23 @@ from shrinkbench.report.page.published import (
     read_published,
     write_published,
 )
+from shrinkbench.report.pareto import drawn_costs, front_tables, write_fronts
 from shrinkbench.report.pitfalls import find_pitfalls
+from shrinkbench.report.pitfalls.practice import training_is_equal
 from shrinkbench.report.profiles import PROFILES, write_profiles
 from shrinkbench.report.result_tables import FOLDED, all_tables, latency_table
 from shrinkbench.report.scratch import scratch_tables
+from shrinkbench.report.short_labels import labels_table, short_labels
 from shrinkbench.report.statistics.aggregates import normalised_scores
 from shrinkbench.report.statistics.fairness import set_up_table
 from shrinkbench.report.statistics.observations import AXES, METRICS, Observations, aggregate
 from shrinkbench.report.tables import TEXTS, Table
 from shrinkbench.report.verdict import BASES, Verdict, Win, reach_verdict
+from shrinkbench.results.bundle import Bundle, read_source, require_results
+from shrinkbench.results.conflicts import describe, sentence_of
 from shrinkbench.results.frame import to_frame
+from shrinkbench.results.labels import share_values
 from shrinkbench.results.record import RunResult
-from shrinkbench.results.store import Plan, Problem, existing_store
 
 
 @dataclass(frozen=True)
@@ -60,7 +65,7 @@ class WrittenReport:
 
 
 def write_report(
-    store_dir: Path,
+    source: Path | Bundle,
     out_dir: Path,
     *,
     proposed: Sequence[str] = (),
@@ -69,52 +74,56 @@ def write_report(
 ) -> WrittenReport:
     """Write ``index.html``, figures (SVG, PDF, PNG), tables, ``results.csv`` and ``results.parquet``.
 
+    ``source`` is a store's folder, a bundle's file, or what was read of either.
     Needs no network and no torch. ``proposed`` names the methods that the checklist judges. ``corpus`` is the
     literature that results are laid beside, the bundled tables of Liu et al. 2019 where it is ``None``.
     ``with_figures`` leaves out that and the figures for papers, most of the work. Files of the store that
     cannot be read are named in the page; files of an earlier report in ``out_dir`` are replaced, others left
     alone. Raises ``ShrinkbenchError`` where the folder holds no results or ``out_dir`` cannot be written.
     """
-    store = existing_store(store_dir)
     figures, beside = out_dir / "figures", out_dir / "published"
     with drawing_beside() if with_figures else nullcontext(_leave_out) as draw:
-        results, problems = store.results()
-        if not results:
-            hint = f" ({problems[0].path} {problems[0].sentence})" if problems else ""
-            raise ShrinkbenchError(f"{store_dir} holds no results; run a sweep into it first{hint}")
+        bundle = read_source(source) if isinstance(source, Path) else source
+        require_results(bundle, "run a sweep into it first")
+        results, plan, problems = bundle.results, bundle.plan, bundle.problems
         if corpus is not None:
             check_corpus(corpus)  # told before anything is drawn
+        results = tuple(share_values(results))
         split = split_by_metric(results)
-        plan = store.find_plan()
-        if isinstance(plan, Problem):
-            problems, plan = [plan, *problems], None
-        stored = {result.key for result in results}
-        missing = [run.spec for run in plan.runs if run.key not in stored] if plan else []
-        evidence = checklists.gather(results, proposed=proposed, missing=missing)
+        disputed = {first.key for first, _ in bundle.conflicts}
+        evidence = checklists.gather(results, proposed=proposed, missing=bundle.missing, disputed=disputed)
         frame = to_frame(results)
+        labels = short_labels(evidence.observations, results, plan)
         for metric in ACCURACIES:
-            draw(partial(write_tradeoffs, evidence.observations, figures, metric=metric))
+            draw(partial(write_tradeoffs, evidence.observations, figures, metric=metric, labels=labels))
+        draw(partial(write_fronts, evidence.observations, figures, labels=labels))
         draw(partial(write_published, frame, corpus, beside))
         verdict = reach_verdict(evidence.observations)
         ranked = len(verdict.ranked) > 1
         if ranked:
-            draw(partial(write_ranking, verdict.ranked, verdict.ranking, figures))
+            names = [labels.get(method, method) for method in verdict.ranked]
+            draw(partial(write_ranking, names, verdict.ranking, figures))
         scores = normalised_scores(evidence.observations)
         if scores:
-            draw(partial(write_profiles, scores, figures))
+            draw(partial(write_profiles, scores, figures, labels=labels))
         tables = [replace(table, group="Trained from scratch") for table in scratch_tables(split.compared)]
-        tables += all_tables(evidence.observations)
+        tables += [*all_tables(evidence.observations), *front_tables(evidence.observations)]
         tables += [table for table in (set_up_table(split.compared), latency_table(split.compared)) if table]
+        tables = [table.relabelled(labels) for table in tables] + [labels_table(labels)] * bool(labels)
         written = _write_data(frame, evidence.observations, tables, out_dir)
         citations = cite(results)
         written.append(out_dir / "references.bib")
         write_atomically(written[-1], bibtex(citations).encode(), durable=False)
         content = {
-            **_facts(store_dir, results, problems, plan, evidence.observations),
+            **_facts(bundle, evidence.observations),
+            "conflict": sentence_of(bundle.conflicts),
+            "conflicts": [describe(conflict) for conflict in bundle.conflicts],
             **_judgement(results, split.compared, evidence),
             "not_compared": split.sentence,
             **_verdict(verdict, evidence.observations),
-            "tables_by_group": _group_tables(tables),
+            "training": training_is_equal(split.compared, evidence.observations)[1],
+            "tables_by_group": _group_tables(tables, evidence.observations.tasks),
+            "open_rows": OPEN_ROWS,
             "origin": trace_origin(results, plan),
             "citations": citations,
             "bibtex": bibtex(citations),
@@ -123,8 +132,7 @@ def write_report(
     if with_figures:
         published = read_published(beside)
         written += files_of(published, beside)
-        stems = [figure_name(metric, axis) for metric, axis in FIGURES]
-        stems += [RANKING] * ranked + [PROFILES] * (scores is not None)
+        stems = [stem for stem, _ in _figures(evidence.observations)] + [RANKING] * ranked
         written += [figures / f"{stem}.{extension}" for stem, extension in product(stems, FORMATS)]
     page = render_page("index.html.j2", **content, published=published, published_dir=beside)
     index = out_dir / "index.html"
@@ -166,39 +174,38 @@ def _write_data(
     return written + _write_tables(tables, out_dir / "tables")
 
 
-def _facts(
-    store_dir: Path,
-    results: Sequence[RunResult],
-    problems: Sequence[Problem],
-    plan: Plan | None,
-    observations: Observations,
-) -> dict[str, Any]:
+def _facts(bundle: Bundle, observations: Observations) -> dict[str, Any]:
     """What the head of the page says."""
+    results, plan = bundle.results, bundle.plan
     stored = {r.key for r in results}
     return {
-        "name": plan.name if plan else store_dir.resolve().name,
+        "name": bundle.name,
         "description": plan.description if plan else "",
-        "directory": store_dir,
+        "directory": bundle.source,
         "counts": {
             "done": sum(r.status == "done" for r in results),
             "failed": sum(r.status == "failed" for r in results),
             "missing": sum(run.key not in stored for run in plan.runs) if plan else None,
             "unplanned": len(stored - {run.key for run in plan.runs}) if plan else 0,
         },
-        "problems": [(p.path.relative_to(store_dir), p.sentence) for p in problems],
+        "problems": [(p.path.relative_to(bundle.source), p.sentence) for p in bundle.problems],
         "tasks": observations.tasks,
         "methods": observations.methods,
-        "figures": [
-            {
-                "stem": f"figures/{figure_name(metric, axis)}",
-                "title": f"{METRICS[metric].label} against {AXES[axis]}",
-            }
-            for metric, axis in FIGURES
-        ]
-        + [{"stem": f"figures/{PROFILES}", "title": "Performance profiles over tasks"}]
-        * (normalised_scores(observations) is not None),
+        "figures": [{"stem": f"figures/{stem}", "title": title} for stem, title in _figures(observations)],
         "selection": _selection_rule(results),
     }
+
+
+def _figures(observations: Observations) -> list[tuple[str, str]]:
+    """Name and title of every figure for papers but the ranking."""
+    return [
+        *(
+            (figure_name(metric, axis), f"{METRICS[metric].label} against {AXES[axis]}")
+            for metric, axis in FIGURES
+        ),
+        *((cost.figure, f"Pareto front of top-1 against {cost.label}") for cost in drawn_costs(observations)),
+        *([(PROFILES, "performance profiles over tasks")] if normalised_scores(observations) else []),
+    ]
 
 
 def _selection_rule(results: Sequence[RunResult]) -> str:
@@ -251,7 +258,7 @@ def _verdict(verdict: Verdict, observations: Observations) -> dict[str, Any]:
     return {
         "verdict": verdict,
         "bases": bases,
-        "ranking_svg": critical_difference_svg(verdict.ranked, verdict.ranking) if drawn else "",
+        "ranking_svg": mean_ranks_svg(verdict.ranked, verdict.ranking) if drawn else "",
         "ranked_over": "tasks" if len(observations.tasks) > 1 else "seeds",
     }
 
@@ -271,12 +278,39 @@ def _lead(win: Win) -> str:
     return f"{lead} [{100 * win.low:.2f}, {100 * win.high:.2f}]".replace("-", "−")
 
 
-def _group_tables(tables: Sequence[Table]) -> list[tuple[str, list[Table], bool]]:
-    """Tables under their headings; long groups and top-5 are folded."""
-    groups: dict[str, list[Table]] = {}
+@dataclass(frozen=True)
+class Shown:
+    """A table of the page: what it is about, whether it is folded, and the task where it is of one."""
+
+    table: Table
+    title: str
+    folded: bool
+    task: str
+
+
+def _group_tables(tables: Sequence[Table], tasks: Sequence[str]) -> list[tuple[str, list[Shown]]]:
+    """Tables under their headings: of each group as many open as make ``OPEN_ROWS`` rows, top-5 folded."""
+    groups: dict[str, list[Shown]] = {}
+    rows: Counter[str] = Counter()
     for table in tables:
-        groups.setdefault(table.group, []).append(table)
-    return [(t, members, t == FOLDED or len(members) > 3) for t, members in groups.items()]
+        title = table.caption.split(": ")[0]
+        rows[table.group] += len(table.rows)
+        members = groups.setdefault(table.group, [])
+        folded = table.group == FOLDED or (bool(members) and rows[table.group] > OPEN_ROWS)
+        members.append(Shown(_put_last(table), title, folded, title if title in tasks else ""))
+    return list(groups.items())
+
+
+OPEN_ROWS = 20
+"""Rows of a group of tables, and of one table, that stand open."""
+_LAST = ("d_z", "superiority")
+
+
+def _put_last(table: Table) -> Table:
+    """The table with effect sizes behind all else: interval, p and n stay in view on a narrow screen."""
+    order = sorted(range(len(table.columns)), key=lambda i: table.columns[i] in _LAST)
+    rows = tuple(tuple(row[i] for i in order) for row in table.rows)
+    return replace(table, columns=tuple(table.columns[i] for i in order), rows=rows)
 
 
 def _write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
@@ -304,10 +338,11 @@ def render_page(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     assets = files("shrinkbench.report") / "templates"
-    texts = {"style": "style.css", "chart_script": "chart.js", "page_script": "page.js"}
+    scripts = ("chart.js", "tables.js", "runs.js", "page.js")
     return environment.get_template(template).render(
         **values,
-        **{name: (assets / file).read_text(encoding="utf-8") for name, file in texts.items()},
+        style=(assets / "style.css").read_text(encoding="utf-8"),
+        script="".join((assets / name).read_text(encoding="utf-8") for name in scripts),
         lead=_lead,
         breakable=_make_breakable,
         formats=_formats,

@@ -44,7 +44,7 @@ class Origin:
 
     started: str
     ended: str
-    hours: float
+    computing: str
     machines: tuple[Machine, ...]
     recipes: tuple[Definition, ...]
     datasets: tuple[Definition, ...]
@@ -62,7 +62,7 @@ def trace_origin(results: Sequence[RunResult], plan: Plan | None) -> Origin:
     return Origin(
         started=started[0] if started else "",
         ended=started[-1] if started else "",
-        hours=sum(r.provenance.seconds for r in results) / 3600,
+        computing=duration(sum(r.provenance.seconds for r in results)),
         machines=_machines(results),
         recipes=_definitions(recipes),
         datasets=_definitions(r.spec.data for r in results),
@@ -71,6 +71,18 @@ def trace_origin(results: Sequence[RunResult], plan: Plan | None) -> Origin:
         commands=tuple(Counter(r.provenance.command for r in results if r.provenance.command).most_common()),
         experiments=tuple((e.name, as_toml(e)) for e in plan.experiments) if plan else (),
     )
+
+
+def duration(seconds: float) -> str:
+    """A time in the unit that suits it.
+
+    >>> duration(42), duration(90), duration(5400), duration(400_000)
+    ('42.0 seconds', '1.5 minutes', '1.5 hours', '4.6 days')
+    """
+    for unit, size in (("days", 86_400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.1f} seconds"
 
 
 def _machines(results: Sequence[RunResult]) -> tuple[Machine, ...]:
@@ -134,10 +146,15 @@ def as_toml(experiment: ExperimentSpec) -> str:
         if isinstance(value, dict):
             if value:
                 tables.append(f"\n[{name}]")
-                tables += [f"{key} = {_toml(entry)}" for key, entry in value.items()]
+                tables += [f"{_toml_key(key)} = {_toml(entry)}" for key, entry in value.items()]
         elif value not in ("", []):
             plain.append(f"{name} = {_toml(value)}")
     return "\n".join(plain + tables)
+
+
+def _toml_key(key: str) -> str:
+    """A key, in quotes unless it may stand bare."""
+    return key if key.isascii() and key.replace("_", "").replace("-", "").isalnum() else json.dumps(key)
 
 
 def _toml(value: Any) -> str:

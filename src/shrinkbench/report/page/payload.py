@@ -1,23 +1,22 @@
-"""What the page draws, as compact JSON: curves, layer densities, weight histograms, the ledger of runs."""
+"""What the page draws, as compact JSON: curves, layer densities, weight histograms, single runs."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from shrinkbench.plotting import series_styles
+from shrinkbench.report.page.runs import describe_runs, number, rounded
 from shrinkbench.report.pitfalls import Pitfall
 from shrinkbench.report.result_tables import amounts_of
 from shrinkbench.report.statistics.compare import groups, records, references
 from shrinkbench.report.statistics.curves import own_controls
 from shrinkbench.report.statistics.observations import AXES, Observations, aggregate
 from shrinkbench.report.tables import achieved_text, amount_text
-from shrinkbench.results.labels import RunLabel, label_runs
 from shrinkbench.results.record import RunResult
 
 _DASHES = ("", "6 2", "1.5 2", "6 2 1.5 2", "9 3")
@@ -47,7 +46,7 @@ def build_payload(
         "controls": _controls(observations, metrics),
         "layers": _layers(finished, observations),
         "histograms": _histograms(finished, observations),
-        "ledger": _ledger(results),
+        **describe_runs(results),
         "pitfalls": [
             [{"task": p.task, "axis": p.axis, "metric": p.metric, "methods": p.methods} for p in pitfall.panels]
             for pitfall in pitfalls
@@ -177,47 +176,3 @@ def _histograms(finished: Mapping[str, RunResult], observations: Observations) -
             "achieved": _achieved([run]),
         }
     return found
-
-
-def _ledger(results: Sequence[RunResult]) -> dict[str, list[Any]]:
-    """Every run, failed ones first, as columns."""
-    labelled = zip(results, label_runs([result.spec for result in results]), strict=True)
-    ordered = sorted(labelled, key=lambda pair: _place(*pair))
-    runs = [run for run, _ in ordered]
-    return {
-        "key": [r.key[:12] for r in runs],
-        "status": [r.status for r in runs],
-        "task": [label.task for _, label in ordered],
-        "method": [label.method for _, label in ordered],
-        "amount": [amount_text(label.amount, run.spec.target) for run, label in ordered],
-        "seed": [r.spec.seed for r in runs],
-        "top1": rounded(r.after.metrics.get("top1") if r.after else None for r in runs),
-        "compression": rounded((r.size.compression if r.size else None for r in runs), 5),
-        "speedup": rounded((r.size.theoretical_speedup if r.size else None for r in runs), 5),
-        "epochs": [r.epochs_run for r in runs],
-        "seconds": rounded(r.provenance.seconds for r in runs),
-        "error": [r.error for r in runs],
-    }
-
-
-def _place(result: RunResult, label: RunLabel) -> tuple[Any, ...]:
-    target = result.spec.target
-    amount = (target is None, target or 0.0, label.amount)
-    return (result.status != "failed", label.task, label.method, amount, result.spec.seed, result.key)
-
-
-def rounded(values: Iterable[float | None], digits: int = 6) -> list[float | None]:
-    """Values to ``digits`` significant digits; undefined ones become null."""
-    return [number(value, digits) for value in values]
-
-
-def number(value: float | None, digits: int = 6) -> float | None:
-    """A value to ``digits`` significant digits, whole where it is; null where undefined.
-
-    >>> number(0.123456789), number(4.0), number(float("nan"))
-    (0.123457, 4, None)
-    """
-    if value is None or not math.isfinite(value):
-        return None
-    short = float(f"{value:.{digits}g}")
-    return int(short) if short.is_integer() and abs(short) < 1e15 else short

@@ -1,22 +1,24 @@
-"""Pitfalls of Section 7.3 of the paper, and of its practice, found in the results themselves.
+"""Pitfalls of Section 7.3 of the paper, of its practice and of its records, found in the results themselves.
 
-A difference counts only where it is at least half a point of accuracy and its 95 % interval over seeds leaves
-out zero (a single seed must differ by a whole point), so a clean set of results shows no pitfall.
+An order counts only where the difference is at least half a point of accuracy and is told apart from none
+after Holm's correction over all that was looked at; a single seed shows no order.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+from shrinkbench.report.pitfalls.conditions import unequal_conditions
 from shrinkbench.report.pitfalls.finding import Panel, Pitfall
+from shrinkbench.report.pitfalls.noise import wide_seed_spread
 from shrinkbench.report.pitfalls.orders import (
     initial_model_confounds,
     metrics_not_interchangeable,
     order_varies_with_amount,
     order_varies_with_task,
-    wide_seed_spread,
 )
 from shrinkbench.report.pitfalls.practice import best_of_epochs, selection_on_test, unequal_training
+from shrinkbench.report.pitfalls.runs import copied_seeds, failed_runs, missed_targets, twin_methods
 from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.results.record import RunResult
 
@@ -24,7 +26,7 @@ __all__ = ["Panel", "Pitfall", "find_pitfalls"]
 
 
 def find_pitfalls(results: Sequence[RunResult], observations: Observations) -> list[Pitfall]:
-    """Every pitfall in the results, in the order of the paper."""
+    """Every pitfall in the results: those of the paper in its order, then those of practice and of records."""
     done = [result for result in results if result.status == "done"]
     return [
         *metrics_not_interchangeable(observations),
@@ -34,5 +36,10 @@ def find_pitfalls(results: Sequence[RunResult], observations: Observations) -> l
         *wide_seed_spread(observations),
         *selection_on_test(done),
         *unequal_training(done, observations),
+        *unequal_conditions(done),
         *best_of_epochs(done),
+        *missed_targets(observations),
+        *failed_runs(results),
+        *copied_seeds(done),
+        *twin_methods(done),
     ]

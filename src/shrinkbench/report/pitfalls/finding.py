@@ -1,14 +1,12 @@
-"""What a pitfall is, when a difference counts, and the words for it."""
+"""What a pitfall is, which difference matters, and the words for it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from shrinkbench.report.statistics import tests as stats
-
 SMALLEST = 0.005
-SMALLEST_OF_ONE_SEED = 0.01
+"""Differences below half a point of accuracy do not matter, however sure they are."""
 
 
 @dataclass(frozen=True)
@@ -34,20 +32,6 @@ class Pitfall:
     panels: tuple[Panel, ...] = field(default=())
 
 
-def clear_sign(differences: Iterable[float]) -> int:
-    """Sign of the mean difference where it stands out of the noise, else 0.
-
-    >>> clear_sign([0.02, 0.021, 0.019]), clear_sign([0.02, -0.02, 0.03]), clear_sign([-0.02])
-    (1, 0, -1)
-    """
-    s = stats.summarise(list(differences))
-    if s.n == 0 or abs(s.mean) < (SMALLEST if s.n > 1 else SMALLEST_OF_ONE_SEED):
-        return 0
-    if s.n > 1 and s.low <= 0 <= s.high:
-        return 0
-    return 1 if s.mean > 0 else -1
-
-
 def mean(values: Sequence[float]) -> float:
     """Arithmetic mean."""
     return sum(values) / len(values)
@@ -66,3 +50,13 @@ def percent(share: float) -> str:
 def and_more(count: int, noun: str) -> str:
     """How many further cases a sentence about one of ``count`` stands for."""
     return f" (and {count - 1} more {noun}{'s' if count > 2 else ''})" if count > 1 else ""
+
+
+def joined(items: Iterable[object]) -> str:
+    """Items as a phrase.
+
+    >>> joined([0, 1, 2])
+    '0, 1 and 2'
+    """
+    texts = [str(item) for item in items]
+    return " and ".join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else "".join(texts)

@@ -3,66 +3,51 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
-import pandas as pd
+import numpy as np
 
-from shrinkbench.report.pitfalls.finding import (
-    SMALLEST,
-    Panel,
-    Pitfall,
-    and_more,
-    clear_sign,
-    mean,
-    percent,
-    points,
-)
+from shrinkbench.report.pitfalls.finding import Panel, Pitfall, and_more, mean, points
+from shrinkbench.report.pitfalls.noise import Pair, clear_signs
 from shrinkbench.report.statistics import tests as stats
-from shrinkbench.report.statistics.compare import groups, records
-from shrinkbench.report.statistics.curves import at_equal, curves
+from shrinkbench.report.statistics.blocks import Block, common_block
+from shrinkbench.report.statistics.compare import groups
+from shrinkbench.report.statistics.curves import Curve, at_equal, curves, default_levels
 from shrinkbench.report.statistics.observations import Observations
-from shrinkbench.report.tables import amount_text
 from shrinkbench.spec import DataSpec, ModelSpec, Objective
 
-WIDE_SPREAD = 0.02
 
-_Points = tuple[stats.Floats, stats.Floats]
-_Pair = tuple[str, str]
-Areas = Mapping[tuple[str, str, str], list[float]]
-
-
-def paired_areas(observations: Observations, axis: str, metric: str = "top1") -> Areas:
+def paired_areas(observations: Observations, axis: str) -> dict[str, dict[Pair, list[float]]]:
     """Difference in mean accuracy over the range of ``axis`` that two methods share, by seed.
 
-    Keys are (task, first, second), the first before the second in the order of methods.
+    Keys are the task, then the pair in the order of methods; pairs without a common range are left out.
     """
-    by_method: dict[tuple[str, str], dict[int, _Points]] = defaultdict(dict)
-    for task, method, seed, x, y, _ in curves(observations, axis, metric):
-        by_method[task, method][seed] = (x, y)
-    known: dict[tuple[tuple[str, str, int], float, float], float] = {}
-
-    def area(curve: tuple[str, str, int], low: float, high: float, points_of_it: _Points) -> float:
-        key = (curve, low, high)  # most pairs of a task share one range
-        if key not in known:
-            known[key] = stats.area_under_log_curve(*points_of_it, low=low, high=high, tolerance=0.02)
-        return known[key]
-
-    differences: dict[tuple[str, str, str], list[float]] = {}
-    for task, (first, second) in itertools.product(
-        observations.tasks, itertools.combinations(observations.methods, 2)
-    ):
-        a, b = by_method.get((task, first), {}), by_method.get((task, second), {})
-        seeds = sorted(a.keys() & b.keys())
-        if not seeds:
-            continue
-        low = max(c[s][0][0] for c in (a, b) for s in seeds)
-        high = min(max(c[s][0][-1] for s in seeds) for c in (a, b))
-        areas = [[area((task, m, s), low, high, c[s]) for s in seeds] for m, c in ((first, a), (second, b))]
-        gaps = (one - other for one, other in zip(*areas, strict=True))
-        differences[task, first, second] = [gap for gap in gaps if math.isfinite(gap)]
+    differences: dict[str, dict[Pair, list[float]]] = defaultdict(dict)
+    for task, by_method in _curves_by_method(observations, axis).items():
+        for pair in itertools.combinations(by_method, 2):
+            first, second = (by_method[method] for method in pair)
+            if {curve.seed for curve in first}.isdisjoint(curve.seed for curve in second):
+                continue
+            block = common_block([*first, *second])
+            if block.low < block.high:
+                differences[task] |= _gaps_of(block)
     return differences
+
+
+def _curves_by_method(observations: Observations, axis: str) -> dict[str, dict[str, list[Curve]]]:
+    """Curves by task and method, in the order of methods."""
+    place = {method: n for n, method in enumerate(observations.methods)}
+    found: dict[str, dict[str, list[Curve]]] = defaultdict(lambda: defaultdict(list))
+    for curve in sorted(curves(observations, axis, "top1"), key=lambda c: (c.task, place[c.method], c.seed)):
+        found[curve.task][curve.method].append(curve)
+    return found
+
+
+def _gaps_of(block: Block) -> dict[Pair, list[float]]:
+    """Differences of every pair of a block's methods, one per seed."""
+    rows = zip(block.methods, block.values, strict=True) if block.units else ()
+    return {(a, b): (x - y).tolist() for (a, x), (b, y) in itertools.combinations(rows, 2)}
 
 
 def _tells_more(observations: Observations, *methods: str) -> bool:
@@ -72,19 +57,20 @@ def _tells_more(observations: Observations, *methods: str) -> bool:
 
 def metrics_not_interchangeable(observations: Observations) -> Iterator[Pitfall]:
     """One method is better at equal size, the other at equal theoretical speedup (Figure 6)."""
-    by_size = paired_areas(observations, "compression")
-    by_speed = paired_areas(observations, "theoretical_speedup")
-    flips: dict[str, list[tuple[bool, float, str, str, float, float]]] = defaultdict(list)
-    for (task, first, second), at_size in by_size.items():
-        at_speed = by_speed.get((task, first, second), [])
-        sign = clear_sign(at_size)
-        if sign and clear_sign(at_speed) == -sign:
-            better, worse = (first, second) if sign > 0 else (second, first)
-            size, speed = abs(mean(at_size)), abs(mean(at_speed))
-            flips[task].append(
-                (_tells_more(observations, better, worse), min(size, speed), better, worse, size, speed)
-            )
-    for task, found in flips.items():
+    axes = ("compression", "theoretical_speedup")
+    families = {(axis, task): gaps for axis in axes for task, gaps in paired_areas(observations, axis).items()}
+    signs = clear_signs(families)
+    for task in observations.tasks:
+        by_size, by_speed = (families.get((axis, task), {}) for axis in axes)
+        found = []
+        for pair in by_size:
+            sign = signs["compression", task][pair]
+            if sign and signs.get(("theoretical_speedup", task), {}).get(pair, 0) == -sign:
+                better, worse = pair if sign > 0 else pair[::-1]
+                size, speed = abs(mean(by_size[pair])), abs(mean(by_speed[pair]))
+                found.append((_tells_more(observations, *pair), min(size, speed), better, worse, size, speed))
+        if not found:
+            continue
         *_, better, worse, size, speed = max(found)
         yield Pitfall(
             kind="metrics-not-interchangeable",
@@ -95,24 +81,23 @@ def metrics_not_interchangeable(observations: Observations) -> Iterator[Pitfall]
                 f"{points(speed)} less accurate at equal theoretical speedup{and_more(len(found), 'pair')}."
             ),
             advice="Report both compression ratio and theoretical speedup, and claim only what holds for each.",
-            panels=tuple(
-                Panel(task, axis, "top1", (better, worse)) for axis in ("compression", "theoretical_speedup")
-            ),
+            panels=tuple(Panel(task, axis, "top1", (better, worse)) for axis in axes),
         )
 
 
 def order_varies_with_amount(observations: Observations) -> Iterator[Pitfall]:
     """One method is better at small, the other at large compression (Figure 7, left)."""
-    values = at_equal(observations, "compression")
-    for task, part in groups(values, "task"):
-        by_method: dict[str, dict[tuple[float, int], float]] = defaultdict(dict)
-        for row in records(part):
-            by_method[row.method][row.level, row.seed] = row.value
-        methods = [m for m in observations.methods if m in by_method]
-        pairs = list(itertools.combinations(methods, 2))
-        gaps = {pair: _gaps(*(by_method[m] for m in pair)) for pair in pairs}
-        signs = _clear_signs(gaps)
-        crossings = [c for pair in pairs if (c := _find_crossing(*pair, gaps[pair], signs[pair])) is not None]
+    families = _gaps_by_level(observations)
+    signs = clear_signs(families)
+    for task in observations.tasks:
+        levels = sorted(level for other, level in families if other == task)
+        pairs = list(dict.fromkeys(pair for level in levels for pair in families[task, level]))
+        crossings = []
+        for pair in pairs:
+            of_pair = {level: families[task, level][pair] for level in levels if pair in families[task, level]}
+            crossing = _find_crossing(*pair, of_pair, {level: signs[task, level][pair] for level in of_pair})
+            if crossing is not None:
+                crossings.append(crossing)
         if not crossings:
             continue
         _, better, worse, low, low_gap, high, high_gap = max(
@@ -131,45 +116,14 @@ def order_varies_with_amount(observations: Observations) -> Iterator[Pitfall]:
         )
 
 
-def _gaps(
-    first: Mapping[tuple[float, int], float], second: Mapping[tuple[float, int], float]
-) -> dict[float, list[float]]:
-    """Differences of two methods by level, one per seed that both have; keys are (level, seed)."""
-    gaps: dict[float, list[float]] = defaultdict(list)
-    for level, seed in sorted(first.keys() & second.keys()):
-        gaps[level].append(first[level, seed] - second[level, seed])
-    return gaps
-
-
-def _clear_signs(gaps: Mapping[_Pair, Mapping[float, list[float]]]) -> Mapping[_Pair, Mapping[float, int]]:
-    """Which method of each pair is clearly better at each level: 1 the first, -1 the second, 0 neither.
-
-    Every pair is compared at every level, so p-values are corrected by Holm over all of them: the order of
-    many equal methods would else change somewhere by chance alone.
-    """
-    cells: list[tuple[_Pair, float]] = []
-    p_values: list[float] = []
-    for level in sorted({level for by_level in gaps.values() for level in by_level}):
-        here = {pair: by_level[level] for pair, by_level in gaps.items() if level in by_level}
-        methods = {method for pair in here for method in pair}
-        blocks = max(map(len, here.values()))
-        cells += [(pair, level) for pair in here]
-        p_values += list(
-            stats.paired_t_in_blocks(list(here.values()), freedom=(len(methods) - 1) * (blocks - 1))
-        )
-    signs: dict[_Pair, dict[float, int]] = {pair: {} for pair in gaps}
-    for (pair, level), p in zip(cells, stats.holm(p_values), strict=True):
-        sign = clear_sign(gaps[pair][level]) if len(gaps[pair][level]) == 1 else _sign(gaps[pair][level], p)
-        signs[pair][level] = sign
-    return signs
-
-
-def _sign(differences: Sequence[float], p: float) -> int:
-    """The sign of a difference that is large enough to matter and told apart from none."""
-    gap = mean(differences)
-    if abs(gap) < SMALLEST or not p < stats.ALPHA:
-        return 0
-    return 1 if gap > 0 else -1
+def _gaps_by_level(observations: Observations) -> dict[tuple[str, float], dict[Pair, list[float]]]:
+    """Differences of every pair of methods at every task and compression, one per seed."""
+    found = {}
+    for task, by_method in _curves_by_method(observations, "compression").items():
+        members = [curve for curves_of_it in by_method.values() for curve in curves_of_it]
+        for level in default_levels(observations, "compression"):
+            found[task, level] = _gaps_of(common_block(members, level=level))
+    return found
 
 
 Crossing = tuple[float, str, str, float, float, float, float]
@@ -194,11 +148,13 @@ def _find_crossing(
 
 def order_varies_with_task(observations: Observations) -> Iterator[Pitfall]:
     """One method is better on one dataset or network, the other on another (Figure 7)."""
-    signs: dict[tuple[str, str], dict[str, float]] = defaultdict(dict)
-    for (task, first, second), gaps in paired_areas(observations, "compression").items():
-        sign = clear_sign(gaps)
-        if sign:
-            signs[first, second][task] = mean(gaps)
+    areas = paired_areas(observations, "compression")
+    decided = clear_signs(areas)
+    signs: dict[Pair, dict[str, float]] = defaultdict(dict)
+    for task, by_pair in areas.items():
+        for pair, gaps in by_pair.items():
+            if decided[task][pair]:
+                signs[pair][task] = mean(gaps)
     places = _places(observations)
     found = []
     for (first, second), by_task in signs.items():
@@ -272,54 +228,60 @@ def initial_model_confounds(observations: Observations) -> Iterator[Pitfall]:
 def _reversal(
     observations: Observations, tasks: Sequence[str], metric: str
 ) -> tuple[str, str, str, str, float] | None:
-    """The largest reversal: (better, worse, weights that favour the worse, the other weights, gap)."""
+    """The largest reversal: (better, worse, weights that favour the worse, the other weights, gap).
+
+    Within a task methods share their blocks; across weights they do not, so there each difference has the
+    variance of its own seeds alone.
+    """
     values = at_equal(observations, "compression", metric=metric)
     values = values[values["task"].isin(tasks)]
-    table = values.pivot_table(index=["level", "seed"], columns=["task", "method"], values="value")
-    found = []
-    for better, worse in itertools.permutations(observations.methods, 2):
-        within = [(t, better) in table and (t, worse) in table for t in tasks]
-        if not all(within) or any(
-            clear_sign(_by_seed(table, (t, worse), (t, better))) > 0
-            or clear_sign(_by_seed(table, (t, better), (t, worse))) < 0
-            for t in tasks
-        ):
+    levels, seeds = (sorted(values[column].unique()) for column in ("level", "seed"))
+    columns: dict[tuple[str, str], stats.Floats] = {
+        pair: part.pivot_table(index="level", columns="seed", values="value")
+        .reindex(index=levels, columns=seeds)
+        .to_numpy(dtype=float)
+        for pair, part in groups(values, "task", "method")
+    }
+    gaps: dict[tuple[str, str], dict[Pair, list[float]]] = defaultdict(dict)
+    for good, bad in itertools.product(tasks, repeat=2):
+        pairs = itertools.permutations if good != bad else itertools.combinations
+        for first, second in pairs(observations.methods, 2):
+            if (good, first) in columns and (bad, second) in columns:
+                found = _by_seed(columns[good, first] - columns[bad, second])
+                if found:
+                    gaps[good, bad][first, second] = found
+    signs = clear_signs(gaps, alone=[key for key in gaps if key[0] != key[1]])
+    return max(
+        _reversals(observations.methods, tasks, gaps, signs),
+        key=lambda f: (_tells_more(observations, f[0], f[1]), f[4]),
+        default=None,
+    )
+
+
+def _reversals(
+    methods: Sequence[str],
+    tasks: Sequence[str],
+    gaps: Mapping[tuple[str, str], Mapping[Pair, Sequence[float]]],
+    signs: Mapping[tuple[str, str], Mapping[Pair, int]],
+) -> Iterator[tuple[str, str, str, str, float]]:
+    for first, second in itertools.combinations(methods, 2):
+        within = [gaps.get((t, t), {}).get((first, second)) for t in tasks]
+        decided = {signs[t, t][first, second] for t, gap in zip(tasks, within, strict=True) if gap} - {0}
+        if not all(within) or len(decided) != 1:
             continue
-        if not any(clear_sign(_by_seed(table, (t, better), (t, worse))) > 0 for t in tasks):
+        sign = decided.pop()
+        if any(sign * mean(gap) < 0 for gap in within if gap):
             continue
+        better, worse = (first, second) if sign > 0 else (second, first)
         for good, bad in itertools.permutations(tasks, 2):
-            across = _by_seed(table, (good, worse), (bad, better))
-            if clear_sign(across) > 0:
-                found.append((better, worse, good, bad, mean(across)))
-    return max(found, key=lambda f: (_tells_more(observations, f[0], f[1]), f[4])) if found else None
+            if signs.get((good, bad), {}).get((worse, better), 0) > 0:
+                yield better, worse, good, bad, mean(gaps[good, bad][worse, better])
 
 
-def _by_seed(table: pd.DataFrame, first: tuple[str, str], second: tuple[str, str]) -> list[float]:
-    """Difference of two columns, averaged over levels for every seed."""
-    return (table[first] - table[second]).dropna().groupby("seed").mean().tolist()
-
-
-_OF_A_CELL = ("method", "amount", "compression_target", "top1", "key")
-
-
-def wide_seed_spread(observations: Observations) -> Iterator[Pitfall]:
-    """Seeds of one cell differ by so much that a single run says little."""
-    for task, part in groups(observations.pruned, "task", only=_OF_A_CELL):
-        spreads = part.groupby(["method", "amount"])["top1"].std(ddof=1)
-        found = spreads[spreads >= WIDE_SPREAD].reset_index()
-        for method, amount, spread in records(found.nlargest(1, "top1")):
-            cell = part[(part["method"] == method) & (part["amount"] == amount)]
-            where = amount_text(amount, cell["compression_target"].iloc[0])
-            yield Pitfall(
-                kind="wide-seed-spread",
-                title="Seeds disagree near the drop-off",
-                where=task,
-                finding=(
-                    f"{method} at {where} gives between {percent(cell['top1'].min())} and "
-                    f"{percent(cell['top1'].max())} over {len(cell)} seeds (standard deviation "
-                    f"{points(spread)}){and_more(len(found), 'cell')}."
-                ),
-                advice="Give mean and deviation over several seeds here; one run would be luck.",
-                runs=tuple(cell["key"]),
-                panels=(Panel(task, "compression", "top1", (method,)),),
-            )
+def _by_seed(differences: stats.Floats) -> list[float]:
+    """Differences by level and seed, averaged over the levels that both have, for every seed with some."""
+    known = np.isfinite(differences)
+    counts = known.sum(axis=0)
+    sums = np.where(known, differences, 0.0).sum(axis=0)
+    means: list[float] = (sums[counts > 0] / counts[counts > 0]).tolist()
+    return means

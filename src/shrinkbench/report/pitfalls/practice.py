@@ -3,24 +3,28 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from shrinkbench.report.pitfalls.finding import Pitfall, and_more, mean, points
-from shrinkbench.report.statistics.compare import groups
+from shrinkbench.report.pitfalls.conditions import RECIPE, Facts, recipe_facts, unequal_conditions
+from shrinkbench.report.pitfalls.finding import Pitfall, and_more, joined, mean, points
+from shrinkbench.report.statistics.compare import groups, records
 from shrinkbench.report.statistics.observations import Observations
-from shrinkbench.results.labels import distinct_runs, recipe_labels
+from shrinkbench.results.labels import distinct_runs
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import Recipe
+from shrinkbench.spec import MethodSpec, Recipe, TaskSpec
 
 BEST_OF_EPOCHS_GAIN = 0.01
+LONGER = 1.1
+"""Costs that differ by no more than this factor count as equal."""
 
 
 def selection_on_test(results: Sequence[RunResult]) -> Iterator[Pitfall]:
     """Something was chosen on the split that is reported."""
-    chosen: dict[str, list[str]] = defaultdict(list)
+    chosen: dict[str, list[RunResult]] = defaultdict(list)
     for result in results:
         spec, recipes = result.spec, [result.spec.recipe]
         if spec.weights.recipe is not None:
@@ -28,88 +32,192 @@ def selection_on_test(results: Sequence[RunResult]) -> Iterator[Pitfall]:
         for recipe in recipes:
             if recipe.selection == "best-test":
                 chosen[f"recipe {recipe.name} takes the epoch with the best accuracy on the test split"].append(
-                    result.key
+                    result
                 )
         if result.validation is not None and result.validation == result.after and result.epochs:
-            chosen["validation and test figures are identical, so they are one split"].append(result.key)
+            chosen["validation and test figures are identical, so they are one split"].append(result)
+    methods = {result.spec.method.name for result in results if not result.spec.is_control}
     for reason, runs in chosen.items():
+        own = sorted({run.spec.method.name for run in runs if not run.spec.is_control})
+        whose = f" of {joined(own)}" if own and len(own) < len(methods) else ""
         yield Pitfall(
             kind="selection-on-test",
             title="The reported split decided something",
             where=f"{len(runs)} of {len(results)} runs",
-            finding=f"In {len(runs)} runs, {reason}: their accuracy is an upper bound, not an estimate.",
+            finding=f"In {len(runs)} runs{whose}, {reason}: their accuracy is an upper bound, not an estimate.",
             advice="Choose epochs and settings on a validation split cut from the training data.",
-            runs=tuple(runs),
+            runs=tuple(run.key for run in runs),
         )
 
 
 def unequal_training(results: Sequence[RunResult], observations: Observations) -> Iterator[Pitfall]:
-    """Methods of one task were trained by different recipes or for much longer than others."""
-    specs = {r.key: r.spec for r in results}
-    rows = observations.pruned
-    for task in observations.tasks:
-        here = rows[rows["task"] == task]
-        recipes: dict[str, set[Recipe]] = defaultdict(set)
-        for key, method in zip(here["key"], here["method_alone"], strict=True):
-            recipes[method].add(specs[key].recipe)
-        pairs = itertools.combinations(sorted(recipes), 2)
-        differing = [(a, b) for a, b in pairs if not recipes[a] & recipes[b]]
-        if not differing:
-            yield from _unequal_epochs(here, task, {key: specs[key].recipe for key in here["key"]})
-            continue
-        a, b = differing[0]
-        names = recipe_labels(recipes[a] | recipes[b])
-        yield Pitfall(
-            kind="unequal-training",
-            title="Methods had unequal training",
-            where=task,
-            finding=(
-                f"{a} was trained by {_named(recipes[a], names)}, {b} by "
-                f"{_named(recipes[b], names)}{and_more(len(differing), 'pair')}."
-            ),
-            advice="Compare at equal training, or train every method by each recipe.",
+    """Methods of one task were trained by different recipes or for much longer, or the control for less."""
+    yield from _differences_in_training(results, observations)
+    yield from _short_control(results, observations)
+
+
+def training_is_equal(results: Sequence[RunResult], observations: Observations) -> tuple[bool, str]:
+    """Whether methods of every task and amount were trained alike, and a sentence that says how or who was not.
+
+    Compared are the values of their recipes, and the epochs that were allowed and spent; they are alike exactly
+    where :func:`unequal_training` finds no two methods that differ. Multiply-adds are told beside.
+    """
+    done = [result for result in results if result.status == "done"]
+    found = list(_differences_in_training(done, observations))
+    if found:
+        return False, (
+            f"Not all comparisons are at equal training ({found[0].where}): "
+            f"{found[0].finding.rstrip('.')}{and_more(len(found), 'case')}."
         )
-    yield from _idle_control(observations)
+    cells = [cell for _, cell in _lengths(observations.pruned) if cell["method"].nunique() > 1]
+    if not cells:
+        return True, "No two methods were run at one amount of pruning: there is no training to compare."
+    epochs, computation = (
+        max(_apart(cell, column) for cell in cells) for column in ("training_cost", "training_multiply_adds")
+    )
+    facts = [_recipes_of([run for run in done if not run.spec.is_control])]
+    unknown = int(observations.pruned["training_cost"].isna().sum())
+    if unknown:
+        facts.append(f"{unknown} runs do not record their epochs")
+    if epochs <= LONGER:
+        facts.append("epochs were equal, up to 10 %")
+    else:
+        facts.append(f"epochs differed by up to {epochs:.2g} times (early stopping or equal computation)")
+    if computation > LONGER:
+        facts.append(f"multiply-adds of training differed by up to {computation:.2g} times")
+    return True, f"Within every task, methods were trained by {'; '.join(facts)}."
 
 
-def _named(recipes: Iterable[Recipe], names: Mapping[Recipe, str]) -> str:
-    return " and ".join(sorted(f"{names[r]} ({r.epochs} epochs, batch {r.batch_size})" for r in recipes))
+def _recipes_of(results: Sequence[RunResult]) -> str:
+    """What the recipes of a task's methods have in common, in words."""
+    recipes: dict[TaskSpec, dict[MethodSpec, set[Facts]]] = defaultdict(lambda: defaultdict(set))
+    for run in results:
+        recipes[run.spec.task][run.spec.method].add(recipe_facts(run.spec.recipe))
+    if all(len(set().union(*by_method.values())) == 1 for by_method in recipes.values()):
+        return "one recipe"
+    if all(len(set(map(frozenset, by_method.values()))) == 1 for by_method in recipes.values()):
+        return "the same recipes"
+    return "recipes that are alike where they play the same part"
 
 
-def _unequal_epochs(rows: pd.DataFrame, task: str, recipes: Mapping[str, Recipe]) -> Iterator[Pitfall]:
-    """One recipe, but what was spent differs: early stopping may halve it, nothing else may change it."""
-    columns = ["amount", "method", "training_cost", "key"]
-    for amount, cell in groups(rows[columns].dropna(), "amount"):
-        cost = cell.groupby("method")["training_cost"].mean()
-        stopping = any(recipes[key].early_stopping for key in cell["key"])
-        allowed = 2.0 if stopping else 1.1
-        if len(cost) > 1 and cost.max() > allowed * cost.min():
-            times = cost.max() / cost.min() if cost.min() else float("inf")
-            rule = " under one early-stopping rule" if stopping else ""
+def _differences_in_training(results: Sequence[RunResult], observations: Observations) -> Iterator[Pitfall]:
+    """Recipes that differ in value and, where they do not, epochs that do."""
+    named: set[str] = set()
+    for pitfall in unequal_conditions(results, (RECIPE,)):
+        named |= set(pitfall.runs)
+        yield pitfall
+    recipes = {r.key: r.spec.recipe for r in results}
+    columns = ("amount", "method", "method_alone", "key", *_MEASURES)
+    for _, rows in groups(observations.pruned, "task", only=columns):
+        if not named.intersection(rows["key"]):
+            yield from _unequal_epochs(rows, recipes)
+
+
+_MEASURES = ["training_cost", "epochs_allowed", "training_multiply_adds"]
+
+
+def _lengths(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """By task and amount: the mean of every measure of training, for each method under each of its recipes."""
+    means = rows.groupby(["task", "amount", "method_alone", "method"])[_MEASURES].mean().reset_index()
+    for (task, amount), cell in groups(means, "task", "amount"):
+        yield f"{task}, {amount}", cell
+
+
+def _unequal_epochs(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Iterator[Pitfall]:
+    """Of one task: what was spent or allowed differs by more than 10 %, what early stopping spent by twice.
+
+    Where epochs differ and multiply-adds do not, methods were trained at equal computation on purpose.
+    """
+    stopping = any(recipes[key].early_stopping for key in rows["key"])
+    for where, cell in _lengths(rows):
+        known = cell["training_multiply_adds"].notna().all()
+        if known and _apart(cell, "training_multiply_adds") <= LONGER:
+            continue
+        for column, words, limit in (
+            ("training_cost", "was trained", 2.0 if stopping else LONGER),
+            ("epochs_allowed", "was allowed to train", LONGER),
+        ):
+            most, least = _furthest(cell, column)
+            if _ratio(most[0], least[0]) <= limit:
+                continue
+            rule = " under early stopping" if stopping else ""
             yield Pitfall(
                 kind="unequal-training",
                 title="Methods had unequal training",
-                where=f"{task}, {amount}",
-                finding=f"{cost.idxmax()} was trained {times:.1f} times as long as {cost.idxmin()}{rule}.",
+                where=where,
+                finding=(
+                    f"{most[1]} {words} {_ratio(most[0], least[0]):.1f} times as long as {least[1]} "
+                    f"({most[0]:.3g} epochs against {least[0]:.3g}){rule}."
+                ),
                 advice="Compare at equal training, or say what each accuracy cost.",
-                runs=tuple(cell["key"]),
+                runs=tuple(rows.loc[rows["amount"] == cell["amount"].iloc[0], "key"]),
             )
             return
 
 
-def _idle_control(observations: Observations) -> Iterator[Pitfall]:
-    """Pruned networks were trained, and the control of these very runs was not."""
-    idle = observations.control[observations.control["epochs_run"] == 0]
-    pruned = observations.pruned
-    trained = pruned[pruned["control_key"].isin(idle["control_key"]) & (pruned["epochs_run"] > 0)]
-    for task, rows in groups(trained, "task"):
-        epochs = rows["epochs_run"].mean()
+def _furthest(cell: pd.DataFrame, column: str) -> tuple[tuple[float, str], tuple[float, str]]:
+    """The largest and the smallest value, with their methods, of the two methods that have least in common.
+
+    A method that was trained in several ways is compared at the one nearest to another's.
+    """
+    levels: dict[str, list[float]] = defaultdict(list)
+    for method, value in zip(cell["method_alone"], cell[column].to_numpy(dtype=float), strict=True):
+        if math.isfinite(value):
+            levels[method].append(value)
+    furthest = ((1.0, ""), (1.0, ""))
+    for a, b in itertools.combinations(sorted(levels), 2):
+        nearest = min(itertools.product(levels[a], levels[b]), key=lambda pair: _ratio(*pair))
+        if _ratio(*nearest) > _ratio(furthest[0][0], furthest[1][0]):
+            low, high = sorted(zip(nearest, (a, b), strict=True))
+            furthest = (high, low)
+    return furthest
+
+
+def _apart(cell: pd.DataFrame, column: str) -> float:
+    """How many times as much as another a method of the cell had, where they are furthest apart."""
+    most, least = _furthest(cell, column)
+    return _ratio(most[0], least[0])
+
+
+def _ratio(a: float, b: float) -> float:
+    """How many times the larger is the smaller."""
+    low, high = min(a, b), max(a, b)
+    return 1.0 if low == high else high / low if low else math.inf
+
+
+def _short_control(results: Sequence[RunResult], observations: Observations) -> Iterator[Pitfall]:
+    """Controls that trained for fewer epochs than the pruned networks of the same recipe that name them.
+
+    Early stopping may end any training soon, yet not before it began.
+    """
+    by_key = {run.key: run for run in results}
+    controls = {r.control_key: by_key[r.key] for r in records(observations.control[["control_key", "key"]])}
+    spent: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for row in records(observations.pruned[["task", "control_key", "key"]]):
+        run, control = by_key[row.key], controls.get(row.control_key)
+        if control is None or control.spec.recipe != run.spec.recipe or control.epochs_run is None:
+            continue
+        if run.spec.method.finetuning.equal == "computation":  # longer, as the networks are smaller
+            continue
+        stopped = run.spec.recipe.early_stopping and control.epochs_run
+        if run.epochs_run and run.epochs_run > LONGER * control.epochs_run and not stopped:
+            spent[row.task, row.control_key].append(run.epochs_run)
+    short: dict[tuple[str, int], list[tuple[RunResult, float]]] = defaultdict(list)
+    for (task, key), epochs in spent.items():
+        control = controls[key]
+        short[task, control.epochs_run or 0].append((control, mean(epochs)))
+    for (task, own), cases in short.items():
+        seeds = sorted({control.spec.seed for control, _ in cases})
         yield Pitfall(
             kind="unequal-training",
-            title="The control was not fine-tuned",
-            where=str(task),
-            finding=f"Pruned networks had {epochs:.3g} epochs of fine-tuning, the control none.",
-            advice="Fine-tune the control like every pruned network.",
+            title=f"The control was {'trained for less than the pruned networks' if own else 'not fine-tuned'}",
+            where=task,
+            finding=(
+                f"Pruned networks had {mean([epochs for _, epochs in cases]):.3g} epochs of training, their "
+                f"control {own or 'none'} (seed{'s' if len(seeds) > 1 else ''} {joined(seeds)})."
+            ),
+            advice="Train the control like every pruned network.",
+            runs=tuple(control.key for control, _ in cases),
         )
 
 

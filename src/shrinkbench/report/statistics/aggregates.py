@@ -8,6 +8,7 @@ docs/statistics.md; it decides nothing here.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -59,6 +60,7 @@ class Aggregate:
     beaten: Estimate | None
 
 
+@functools.lru_cache(maxsize=8)
 def normalised_scores(observations: Observations) -> Scores | None:
     """Scores of the methods that are compared over tasks; ``None`` without two tasks and two methods."""
     claims = judge(observations)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.claims import judge
 from shrinkbench.report.statistics.curves import TOLERANCE, own_controls
 from shrinkbench.report.statistics.observations import Observations
-from shrinkbench.report.statistics.ranks import Ranking, rank_methods
+from shrinkbench.report.statistics.ranks import Ranking, join_undecided, rank_methods
 
 SAME_TRAINING = 0.05
 """Training that differs by less than this share counts as equal."""
@@ -197,9 +198,20 @@ def curve_summaries(observations: Observations, *, metric: str = "top1") -> pd.D
 
 
 def ranking(observations: Observations, *, metric: str = "top1") -> tuple[tuple[str, ...], Ranking]:
-    """Ranks of the compared methods by mean over log compression: over tasks or, of one, over its seeds."""
+    """Ranks of the compared methods by mean over log compression: over tasks or, of one, over its seeds.
+
+    Joined are those that the pairs (:func:`pairwise`) do not tell apart.
+    """
     claims = judge(observations, metric=metric)
     block = claims.over_tasks or next((t.block for t in claims.tasks if len(claims.tasks) == 1), None)
     if block is None or len(block.methods) < 2:
         return (), rank_methods(np.empty((0, 0)))
-    return block.methods, rank_methods(block.values.T)
+    claims_shown = claims.pairs_over_tasks or claims.tasks[0].pairs
+    place = {method: index for index, method in enumerate(block.methods)}
+    decided = frozenset(
+        (place[c.first], place[c.second])
+        for c in claims_shown
+        if c.decided and c.first in place and c.second in place
+    )
+    ranked = rank_methods(block.values.T)
+    return block.methods, replace(ranked, cliques=join_undecided(ranked.mean_ranks, decided))

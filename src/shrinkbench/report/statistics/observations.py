@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -54,7 +54,7 @@ class Observations:
     ``methods`` and ``tasks`` give the order of every table and legend; ``chance`` names the methods that score
     at random; ``metrics`` are those of :data:`METRICS` and top-1 on extra evaluation splits; ``task_specs``
     tells what each task is. ``gaps`` has one row per run that prunes and is planned but not there: columns
-    task, method, amount, seed, compression_target, kind (``failed`` or ``missing``) and key.
+    task, method, amount, seed, compression_target, kind (``failed``, ``missing`` or ``disputed``) and key.
     """
 
     pruned: pd.DataFrame
@@ -73,13 +73,18 @@ class Observations:
 
 
 def observe(
-    results: Iterable[RunResult], *, methods: Sequence[str] = (), missing: Iterable[RunSpec] = ()
+    results: Iterable[RunResult],
+    *,
+    methods: Sequence[str] = (),
+    missing: Iterable[RunSpec] = (),
+    disputed: Collection[str] = (),
 ) -> Observations:
     """Sort finished runs into tasks; ``methods`` comes first in the order of methods.
 
     A task is one dataset (subset and normalisation included), network and initial weights. What is compared
     on it are methods with their recipes. A run counts once, though it be stored twice or measured further.
-    Failed runs and ``missing`` ones, which are planned and have no result, are its gaps.
+    Failed runs and ``missing`` ones, which are planned and have no result, are its gaps; so are those with
+    ``disputed`` keys, for which another source has other numbers.
     """
     results = [*results]
     by_key = {r.key: r for r in reversed(results) if r.status == "done"}
@@ -106,7 +111,7 @@ def observe(
         chance=frozenset(frame.loc[frame["chance"] & ~frame["is_control"], "method"]),
         metrics=METRICS | _further_metrics(done),
         task_specs={task: r.spec.task for task, r in zip(frame["task"], done, strict=True)},
-        gaps=_gaps(absent, labels[len(done) :], pruned),
+        gaps=_gaps(absent, labels[len(done) :], pruned, disputed),
     )
 
 
@@ -123,7 +128,10 @@ def _absent_runs(
 
 
 def _gaps(
-    absent: Sequence[tuple[RunSpec, str]], labels: Sequence[RunLabel], pruned: pd.DataFrame
+    absent: Sequence[tuple[RunSpec, str]],
+    labels: Sequence[RunLabel],
+    pruned: pd.DataFrame,
+    disputed: Collection[str],
 ) -> pd.DataFrame:
     """The gaps' table; one run measured in two ways is no gap where one of them is there."""
     columns = ["task", "method", "amount", "seed", "compression_target", "kind", "key"]
@@ -131,13 +139,12 @@ def _gaps(
         (label.task, label.method, label.amount, spec.seed, spec.target, kind, spec.migrated_from or spec.key)
         for (spec, kind), label in zip(absent, labels, strict=True)
     ]
+    cell = columns[:4]
+    there = {tuple(row) for row in pruned[cell].itertuples(index=False)}
+    told = pruned[pruned["key"].isin(list(disputed))].assign(kind="disputed")[columns]
+    rows = [*(row for row in rows if row[:4] not in there), *told.itertuples(index=False, name=None)]
     table = pd.DataFrame(rows, columns=columns).astype({"compression_target": "float64"})
-    if table.empty:
-        return table
-    cell = ["task", "method", "amount", "seed"]
-    there = pd.MultiIndex.from_frame(pruned[cell])
-    absent_only = ~pd.MultiIndex.from_frame(table[cell]).isin(there)
-    return table[absent_only].drop_duplicates(cell, ignore_index=True)
+    return table.drop_duplicates(cell, ignore_index=True)
 
 
 def _is_reference(spec: RunSpec) -> bool:

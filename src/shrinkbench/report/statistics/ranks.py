@@ -55,6 +55,26 @@ def critical_difference(methods: int, blocks: int, *, alpha: float = ALPHA) -> f
     return q * math.sqrt(methods * (methods + 1) / (6 * blocks))
 
 
+def join_undecided(mean_ranks: ArrayLike, decided: frozenset[tuple[int, int]]) -> tuple[tuple[int, ...], ...]:
+    """Largest runs of methods, in order of rank, of which no two are told apart; ``decided`` are index pairs.
+
+    >>> join_undecided([1.0, 1.5, 3.0], frozenset({(0, 2)}))
+    ((0, 1), (1, 2))
+    """
+    order = np.argsort(np.asarray(mean_ranks, dtype=float), kind="stable")
+    apart = {frozenset(pair) for pair in decided}
+    found: list[tuple[int, ...]] = []
+    reached = 0
+    for start in range(len(order)):
+        stop = start + 1
+        while stop < len(order) and not any(frozenset((i, order[stop])) in apart for i in order[start:stop]):
+            stop += 1
+        if stop - start > 1 and stop > reached:
+            found.append(tuple(int(i) for i in order[start:stop]))
+            reached = stop
+    return tuple(found)
+
+
 def cliques(mean_ranks: ArrayLike, difference: float) -> tuple[tuple[int, ...], ...]:
     """Largest runs of methods, in order of rank, that lie within ``difference`` of each other.
 

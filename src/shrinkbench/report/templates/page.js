@@ -1,15 +1,5 @@
-"use strict";
+
 /* The page's controls: what is chosen, and what is drawn again when a choice changes. */
-
-const data = JSON.parse(document.getElementById("data").textContent);
-const one = (selector) => document.querySelector(selector);
-const unique = (values) => [...new Set(values)];
-
-function fill(select, entries, wanted) {
-  const kept = wanted !== undefined ? wanted : select.value;
-  select.replaceChildren(...entries.map(([value, text]) => make("option", { value }, null, text)));
-  if (entries.some(([value]) => value === kept)) select.value = kept;
-}
 
 /* Dataset, network and variant choose a task; variants are other weights, recipes or data of the same pair. */
 function taskPicker(prefix, changed) {
@@ -87,6 +77,14 @@ function curveTable(options) {
   one("#curve-table").replaceChildren(table);
 }
 
+/* From white to dark blue; of black and white letters the one with more contrast, always above 4.5. */
+function shadeOf(share) {
+  const back = [11, 92, 173].map((dark) => Math.round(255 + share * (dark - 255)));
+  const [r, g, b] = back.map((c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4));
+  const light = 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  return `background:rgb(${back});color:${(light + 0.05) / 0.05 > 1.05 / (light + 0.05) ? "#000" : "#fff"}`;
+}
+
 /* Layer densities: a table whose cells are shaded, so it reads without colour too. */
 
 function setUpLayers() {
@@ -108,15 +106,14 @@ function setUpLayers() {
     const head = make("tr", {}, make("thead", {}, table)), body = make("tbody", {}, table);
     make("th", { scope: "col", class: "text" }, head, "layer");
     make("th", { scope: "col" }, head, "weights");
-    methods.forEach((m) => make("th", { scope: "col" }, head, `${m.name} ${entry.densities[m.name][target.value].achieved}`));
+    methods.forEach((m) => addName(make("th", { scope: "col" }, head), `${m.name} ${entry.densities[m.name][target.value].achieved}`));
     entry.names.forEach((name, i) => {
       const row = make("tr", {}, body);
-      make("th", { scope: "row" }, row, name);
+      addName(make("th", { scope: "row" }, row), name);
       make("td", {}, row, entry.totals[i].toLocaleString("en"));
       for (const m of methods) {
         const share = entry.densities[m.name][target.value].shares[i];
-        const shade = Math.round(255 - 205 * share);
-        make("td", { style: `background:rgb(${shade},${Math.round(255 - 130 * share)},255);color:${share > 0.62 ? "#fff" : "#1b1f24"}` }, row, (100 * share).toFixed(share < 0.0995 ? 1 : 0));
+        make("td", { style: shadeOf(share) }, row, (100 * share).toFixed(share < 0.0995 ? 1 : 0));
       }
     });
   }
@@ -179,60 +176,23 @@ function drawPitfalls() {
   });
 }
 
-/* Ledger: filter and pages over columns of plain values */
-
-function setUpLedger() {
-  const ledger = data.ledger, status = one("#ledger-status"), words = one("#ledger-search"), body = one("#ledger-body"), size = 50;
-  const columns = ["key", "status", "task", "method", "amount", "seed", "top1", "compression", "speedup", "epochs", "seconds", "error"];
-  const texts = ledger.key.map((_, i) => columns.map((c) => ledger[c][i]).join(" ").toLowerCase());
-  let page = 0;
-  function draw() {
-    const wanted = words.value.toLowerCase().split(/\s+/).filter(Boolean);
-    const rows = texts.map((_, i) => i).filter((i) => (!status.value || ledger.status[i] === status.value) && wanted.every((w) => texts[i].includes(w)));
-    const pages = Math.max(1, Math.ceil(rows.length / size));
-    page = Math.min(Math.max(0, page), pages - 1);
-    body.replaceChildren(...rows.slice(page * size, (page + 1) * size).flatMap((i) => {
-      const row = make("tr");
-      make("th", { scope: "row" }, row).append(make("code", {}, null, ledger.key[i]));
-      make("span", { class: `badge ${ledger.status[i]}` }, make("td", { class: "text" }, row), ledger.status[i]);
-      make("td", { class: "text" }, row, ledger.task[i]);
-      make("td", { class: "text" }, row, ledger.method[i]);
-      make("td", {}, row, ledger.amount[i]);
-      make("td", {}, row, ledger.seed[i]);
-      make("td", {}, row, ledger.top1[i] === null ? "–" : `${(100 * ledger.top1[i]).toFixed(2)} %`);
-      make("td", {}, row, ledger.compression[i] === null ? "–" : `${ledger.compression[i]}×`);
-      make("td", {}, row, ledger.speedup[i] === null ? "–" : `${ledger.speedup[i]}×`);
-      make("td", {}, row, ledger.epochs[i] === null ? "–" : ledger.epochs[i]);
-      make("td", {}, row, ledger.seconds[i] === null ? "–" : `${ledger.seconds[i].toFixed(1)} s`);
-      if (!ledger.error[i]) return [row];
-      const reason = make("tr");
-      make("td", { class: "long", colspan: 11 }, reason, ledger.error[i]);
-      return [row, reason];
-    }));
-    one("#ledger-count").textContent = `${rows.length} of ${texts.length} runs, page ${page + 1} of ${pages}`;
-    one("#ledger-back").disabled = page === 0;
-    one("#ledger-next").disabled = page >= pages - 1;
-  }
-  for (const control of [status, words]) control.addEventListener("input", () => { page = 0; draw(); });
-  one("#ledger-back").addEventListener("click", () => { page -= 1; draw(); });
-  one("#ledger-next").addEventListener("click", () => { page += 1; draw(); });
-  draw();
-}
-
 function start() {
-  if (!data.axes.length) return setUpLedger();  // nothing was pruned, so there is nothing to draw
-  const drawCurves = setUpCurves();
-  setUpLayers();
-  const drawWeights = setUpWeights();
-  drawPitfalls();
+  setUpTables();
   setUpLedger();
+  setUpRun();
+  const drawings = [setUpTraining()];
+  if (data.axes.length) {  // otherwise nothing was pruned
+    drawings.push(setUpCurves(), setUpWeights(), drawPitfalls);
+    setUpLayers();
+    drawPitfalls();
+  }
   document.querySelectorAll("details.more").forEach((d) => d.addEventListener("toggle", drawPitfalls));  // unseen charts have no width
-  if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();  // drawing moved it
+  if (location.hash && !openRunOf(location.hash)) document.getElementById(location.hash.slice(1))?.scrollIntoView();  // drawing moved it
   let width = window.innerWidth;
   window.addEventListener("resize", () => {
     if (window.innerWidth === width) return;  // a phone's address bar changes the height only
     width = window.innerWidth;
-    drawCurves(); drawWeights(); drawPitfalls();
+    drawings.forEach((draw) => draw());
   });
   window.addEventListener("beforeprint", () => document.querySelectorAll("details[data-print]").forEach((d) => { d.open = true; }));
 }

@@ -1,0 +1,249 @@
+"""The Pareto front: which networks are worth having, by accuracy and what they cost."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from shrinkbench.plotting import CONTROL_COLOUR, SeriesStyle, figure_style, panel_grid, save, series_styles
+from shrinkbench.report.figures import Point, count_axis, cut_axis, percent_axis, readable_floor, say_off_scale
+from shrinkbench.report.legends import add_legend, lay_out
+from shrinkbench.report.statistics.observations import METRICS, Observations, aggregate
+from shrinkbench.report.tables import Cell, Table, achieved_text, amount_text, plus_minus, slugs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a network costs: a column of :func:`find_points`, what it is called, and its unit."""
+
+    column: str
+    label: str
+    heading: str
+
+    @property
+    def figure(self) -> str:
+        """Name of the files of its figure."""
+        return f"pareto-{self.column.replace('_kept', '').replace('_', '-')}"
+
+    def text(self, value: float) -> str:
+        """A value to print.
+
+        >>> COSTS[0].text(12_345), COSTS[1].text(4.1e9), COSTS[2].text(0.523)
+        ('12,345', '4,100 M', '0.52')
+        """
+        if self.column == "latency":
+            return f"{value:.2f}"
+        return f"{value:,.0f}" if value < 1e6 else f"{value / 1e6:,.4g} M"
+
+
+COSTS = (
+    Cost("parameters_kept", "parameters kept", "parameters"),
+    Cost("multiply_adds_kept", "multiply-adds", "multiply-adds"),
+    Cost("latency", "measured latency, unpruned network = 1", "latency"),
+)
+DOMINATED = "dominated"
+CONTROL, OTHER = SeriesStyle(CONTROL_COLOUR, "o", "solid"), SeriesStyle("#B5B5B5", ".", "solid")
+
+
+def find_front(points: Iterable[tuple[float, float]]) -> list[bool]:
+    """Which of ``points`` (cost, quality) are on the Pareto front: no other dominates them.
+
+    A point dominates another if it costs no more and is no worse, and one of the two is strict. Equal points do
+    not dominate each other: both are on the front, or neither.
+
+    >>> find_front([(1, 0.7), (2, 0.9), (2, 0.8), (3, 0.9), (1, 0.7)])
+    [True, True, False, False, True]
+    """
+    points = list(points)
+    on_front = [False] * len(points)
+    best, best_cost = float("-inf"), float("nan")
+    for index in sorted(range(len(points)), key=lambda i: (points[i][0], -points[i][1])):
+        cost, quality = points[index]
+        if quality > best or (quality == best and cost == best_cost):
+            on_front[index], best, best_cost = True, quality, cost
+    return on_front
+
+
+def find_points(observations: Observations, *, metric: str = "top1") -> pd.DataFrame:
+    """Every cell and every control as a point: means over seeds, and on which fronts of its task it lies.
+
+    Columns are those of :func:`aggregate`, ``latency`` (measured, as a share of the unpruned network's) and
+    ``on_<cost>`` for each of ``COSTS``. Cells that lack a cost are on no front of it.
+    """
+    costs = [cost.column for cost in COSTS]
+    pruned = observations.pruned.assign(latency=1 / observations.pruned["measured_speedup"])
+    control = observations.control.assign(latency=1.0)
+    parts = [
+        aggregate(rows, [metric, *costs]).assign(is_control=rows is control)
+        for rows in (pruned, control)
+        if len(rows)
+    ]
+    points = pd.concat(parts, ignore_index=True).dropna(subset=[metric])
+    timed = points.loc[~points["is_control"]].groupby("task")["latency"].count()
+    untimed = ~points["task"].map(timed > 0).fillna(value=False).astype(bool)
+    points.loc[untimed, "latency"] = float("nan")
+    sign = 1 if observations.metrics[metric].higher_is_better else -1
+    for cost in costs:
+        points[f"on_{cost}"] = False
+        known = points.dropna(subset=[cost])
+        for _, here in known.groupby("task"):
+            pairs = zip(here[cost].astype(float), sign * here[metric].astype(float), strict=True)
+            points.loc[here.index, f"on_{cost}"] = find_front(pairs)
+    return points
+
+
+def drawn_costs(observations: Observations) -> list[Cost]:
+    """The costs that some pruned network has, each of which has a figure."""
+    rows = observations.pruned
+    columns = {"latency": "measured_speedup"}
+    return [cost for cost in COSTS if rows[columns.get(cost.column, cost.column)].notna().any()]
+
+
+def front_tables(observations: Observations) -> list[Table]:
+    """For every task the networks on some front, the largest first."""
+    if observations.pruned.empty:
+        return []
+    points = find_points(observations)
+    costs = drawn_costs(observations)
+    tables = []
+    for task in observations.tasks:
+        here = points[(points["task"] == task) & points[[f"on_{c.column}" for c in COSTS]].any(axis=1)]
+        if here.empty:
+            continue
+        tables.append(
+            Table(
+                name=f"pareto-{slugs(observations.tasks)[task]}",
+                caption=f"{task}: networks on a Pareto front, by mean top-1 in % (± sample standard deviation "
+                "over n seeds). In bold: none is both at least as accurate and at most as costly by this "
+                "column, and better in one of the two. Means are compared, whatever their spread."
+                + (" Latency: measured, as a share of the unpruned network's." if len(costs) > 2 else ""),
+                columns=("method", "amount", "top-1", *(cost.heading for cost in costs), "n"),
+                rows=tuple(
+                    _front_row(row, costs)
+                    for row in here.sort_values(
+                        ["parameters_kept", "top1", "method"], ascending=[False, False, True]
+                    ).to_dict("records")
+                ),
+                stubs=2,
+                group="Pareto fronts",
+            )
+        )
+    return tables
+
+
+def _front_row(row: Mapping[Hashable, Any], costs: Sequence[Cost]) -> tuple[Cell, ...]:
+    target, compression = float(row["compression_target"]), float(row["compression"])
+    amount = amount_text(str(row["amount"]), target) + achieved_text(target, compression)
+    return (
+        Cell(str(row["method"])),
+        Cell("1×" if row["is_control"] else amount),
+        Cell(plus_minus(float(row["top1"]), float(row["top1_std"]), percent=True)),
+        *(
+            Cell(cost.text(value) if value == value else "–", best=bool(row[f"on_{cost.column}"]))
+            for cost in costs
+            for value in (float(row[cost.column]),)
+        ),
+        Cell(str(row["n"])),
+    )
+
+
+def write_fronts(
+    observations: Observations, folder: Path, *, labels: Mapping[str, str] = MappingProxyType({})
+) -> list[Path]:
+    """Draw the front against every cost that was measured; SVG, PDF and PNG of each."""
+    return [
+        path
+        for cost in drawn_costs(observations)
+        for path in save(front_figure(observations, cost, labels=labels), folder / cost.figure)
+    ]
+
+
+def front_figure(
+    observations: Observations,
+    cost: Cost,
+    *,
+    metric: str = "top1",
+    labels: Mapping[str, str] = MappingProxyType({}),
+) -> Figure:
+    """One panel per task: the Pareto front as a step line, its networks by method, all others in grey.
+
+    The line is the best mean that a network of at most this cost has. Where a few networks collapsed, the axis
+    ends at :func:`readable_floor`, and they are marked in a strip beneath.
+    """
+    points = find_points(observations, metric=metric).dropna(subset=[cost.column])
+    on_front = points[points[f"on_{cost.column}"]]
+    tasks = [task for task in observations.tasks if (points["task"] == task).any()]
+    styles = series_styles(observations.methods)
+    controls = dict.fromkeys(on_front.loc[on_front["is_control"], "method"], CONTROL)
+    found = set(on_front["method"])
+    looks = controls | {name: style for name, style in styles.items() if name in found}
+    names = {name: labels.get(name, name) for name in looks} | {DOMINATED: DOMINATED}
+    count = max(len(tasks), 1)
+    columns = min(count, 3)
+    legend, width, height = lay_out(names, rows=-(-count // columns), alone=columns == 1)
+    of_task = {task: points[points["task"] == task] for task in tasks}
+    floors = {task: _floor(here, metric) for task, here in of_task.items()}
+    strips = any(floor is not None for floor in floors.values())
+    with figure_style():
+        figure, panels = panel_grid(
+            count, columns=columns, width=width, panel_height=height, head=legend.height, strips=strips
+        )
+        for index, (panel, (task, here)) in enumerate(zip(panels, of_task.items(), strict=False)):
+            drawn = _draw_front(panel, here, cost, metric, looks)
+            panel.title.set_text(task)
+            panel.set_xlabel(f"{cost.label} (log scale)")
+            floor = floors[task]
+            if floor is not None:
+                cut_axis(panel, drawn, floor=floor)
+            if index % columns == 0:
+                panel.set_ylabel(METRICS[metric].label)
+        if strips:
+            say_off_scale(figure)
+        add_legend(figure, panels, legend)
+    return figure
+
+
+def _floor(points: pd.DataFrame, metric: str) -> float | None:
+    """Where the vertical axis of one task ends."""
+    pruned, controls = (points.loc[points["is_control"] == kind, ["method", metric]] for kind in (False, True))
+    curves = [part[metric].to_numpy(dtype=float) for _, part in pruned.groupby("method")]
+    return readable_floor(curves, controls[metric])
+
+
+def _draw_front(
+    panel: Axes, points: pd.DataFrame, cost: Cost, metric: str, looks: Mapping[str, SeriesStyle]
+) -> list[Point]:
+    """The points of one task and the line over those on the front; returns how each was drawn."""
+    count_axis(panel)
+    drawn = []
+    for on_front, rows in points.groupby(f"on_{cost.column}"):
+        for method, part in rows.groupby("method"):
+            x, y = part[cost.column].to_numpy(dtype=float), part[metric].to_numpy(dtype=float)
+            style = looks[str(method)] if on_front else OTHER
+            panel.plot(
+                x,
+                y,
+                label=str(method) if on_front else DOMINATED,
+                color=style.colour,
+                marker=style.marker,
+                markersize=style.size + (1.0 if on_front else 0.0),
+                markeredgecolor="white",
+                markeredgewidth=0.4,
+                linestyle="none",
+                zorder=4 if on_front else 2,
+            )
+            drawn += [Point(a, b, style) for a, b in zip(x, y, strict=True)]
+    front = points[points[f"on_{cost.column}"]].sort_values([cost.column, metric])
+    x, y = front[cost.column].to_numpy(dtype=float), front[metric].to_numpy(dtype=float)
+    panel.step(x, y, where="post", color=CONTROL_COLOUR, linewidth=0.9, zorder=3)
+    percent_axis(panel)
+    return drawn

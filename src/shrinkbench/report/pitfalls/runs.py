@@ -1,0 +1,147 @@
+"""Pitfalls of the stored runs themselves: copies, one method twice, targets that were missed, failures."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator, Sequence
+
+from shrinkbench.report.pitfalls.finding import Pitfall, and_more, joined
+from shrinkbench.report.statistics.compare import groups, records
+from shrinkbench.report.statistics.observations import Observations
+from shrinkbench.results.labels import distinct_runs, label_runs
+from shrinkbench.results.record import RunResult
+from shrinkbench.spec import MethodSpec
+
+MISSED = 0.1
+"""Networks compressed less by more than this share missed the compression asked for."""
+
+
+def _content(run: RunResult) -> Hashable:
+    """All that was measured while and after a run was trained, nothing where it was not trained.
+
+    Two trainings agree in a loss to its last digit only where they are one: equal accuracies do not count.
+    """
+    if not run.epochs or run.before is None or run.after is None:
+        return None
+    epochs = tuple((e.train_loss, *sorted(e.validation.items())) for e in run.epochs)
+    return epochs, *(tuple(sorted(quality.metrics.items())) for quality in (run.before, run.after))
+
+
+def copied_seeds(results: Sequence[RunResult]) -> Iterator[Pitfall]:
+    """Runs of one cell with different seeds whose results are equal to the last digit."""
+    cells: dict[tuple[str, str, str, Hashable], list[RunResult]] = defaultdict(list)
+    for run, label in distinct_runs(results):
+        content = _content(run)
+        if content is not None:
+            name = label.control if run.spec.is_control else label.method
+            cells[label.task, name, label.amount, content].append(run)
+    found: dict[tuple[str, str, tuple[int, ...]], list[RunResult]] = defaultdict(list)
+    amounts: dict[tuple[str, str, tuple[int, ...]], list[str]] = defaultdict(list)
+    for (task, name, amount, _), runs in cells.items():
+        seeds = tuple(sorted({run.spec.seed for run in runs}))
+        if len(seeds) > 1:
+            found[task, name, seeds] += runs
+            amounts[task, name, seeds].append(amount)
+    for (task, name, seeds), runs in found.items():
+        at = amounts[task, name, seeds]
+        yield Pitfall(
+            kind="copied-seeds",
+            title="Runs of different seeds are copies of one another",
+            where=task,
+            finding=(
+                f"{name}: seeds {joined(seeds)} have the same losses and accuracies to the last digit at "
+                f"{joined(at[:3])}{and_more(len(at) - 2, 'amount') if len(at) > 3 else ''}."
+            ),
+            advice="Run every seed; copies count as one run, and their deviation says nothing.",
+            runs=tuple(run.key for run in runs),
+        )
+
+
+def twin_methods(results: Sequence[RunResult]) -> Iterator[Pitfall]:
+    """One method under two names: equal in every axis, or in every number where both were run."""
+    contents: dict[tuple[str, str], dict[tuple[str, int], Hashable]] = defaultdict(dict)
+    keys: dict[tuple[str, str], list[str]] = defaultdict(list)
+    definitions: dict[str, MethodSpec] = {}
+    for run, label in distinct_runs(run for run in results if not run.spec.is_control):
+        contents[label.task, label.method][label.amount, run.spec.seed] = _content(run)
+        keys[label.task, label.method].append(run.key)
+        definitions[label.method] = run.spec.method
+    for (task, first), (other_task, second) in itertools.combinations(sorted(contents), 2):
+        if task != other_task:
+            continue
+        a, b = contents[task, first], contents[task, second]
+        shared = [cell for cell in a if cell in b]
+        copied = bool(shared) and all(a[cell] is not None and a[cell] == b[cell] for cell in shared)
+        if copied:
+            reason = f"agree in loss and accuracy to the last digit in all {len(shared)} runs they share"
+        elif _are_one(definitions[first], definitions[second]):
+            reason = "are equal in structure, score, allocation, schedule and fine-tuning"
+        else:
+            continue
+        yield Pitfall(
+            kind="twin-methods",
+            title="One method stands under two names",
+            where=task,
+            finding=f"{first} and {second} {reason}.",
+            advice="Keep one of them: a method that is counted twice tells nothing about the other's rank.",
+            runs=(*keys[task, first], *keys[task, second]),
+        )
+
+
+def _are_one(first: MethodSpec, second: MethodSpec) -> bool:
+    """Whether two methods differ in nothing but their name."""
+    unnamed = {"base": "", "changed": ()}
+    return first.name != second.name and first.model_copy(update=unnamed) == second.model_copy(update=unnamed)
+
+
+def missed_targets(observations: Observations) -> Iterator[Pitfall]:
+    """Networks that stayed larger than asked: they stand beside smaller ones, and look better for it."""
+    rows = observations.pruned.dropna(subset=["compression_target"])
+    means = rows.groupby(["task", "method", "amount", "compression_target"])["compression"].mean().reset_index()
+    short = means[means["compression"] < (1 - MISSED) * means["compression_target"]]
+    for (task, method), missed in groups(short, "task", "method"):
+        part = rows[(rows["task"] == task) & (rows["method"] == method)]
+        worst = min(records(missed), key=lambda row: row.compression / row.compression_target)
+        yield Pitfall(
+            kind="target-missed",
+            title="A method missed the compression asked for",
+            where=task,
+            finding=(
+                f"{method} reached compression {worst.compression:.3g} where {worst.compression_target:g} was "
+                f"asked{and_more(len(missed), 'amount')}."
+            ),
+            advice="Compare it at the compression that it reached, not at the one asked for.",
+            runs=tuple(part.loc[part["amount"].isin(missed["amount"]), "key"]),
+        )
+
+
+def failed_runs(results: Sequence[RunResult]) -> Iterator[Pitfall]:
+    """Runs that failed: what is left of their method is not all of it."""
+    totals: Counter[tuple[str, str, str]] = Counter()
+    failed: dict[tuple[str, str], dict[str, list[RunResult]]] = defaultdict(lambda: defaultdict(list))
+    labels = label_runs([run.spec for run in results])
+    for run, label in zip(results, labels, strict=True):
+        name = label.control if run.spec.is_control else label.method
+        totals[label.task, name, label.amount] += 1
+        if run.status == "failed":
+            failed[label.task, name][label.amount].append(run)
+    for (task, name), by_amount in failed.items():
+        runs = [run for group in by_amount.values() for run in group]
+        counts = [
+            f"{len(group)} of {totals[task, name, amount]} runs at {amount}"
+            for amount, group in sorted(by_amount.items(), key=lambda item: item[1][0].spec.target or 0.0)
+        ]
+        seeds = sorted({run.spec.seed for run in runs})
+        reason = next(iter((runs[0].error or "").splitlines()), "").strip()[:120] or "no reason recorded"
+        yield Pitfall(
+            kind="failed-runs",
+            title="Runs of a method failed",
+            where=task,
+            finding=(
+                f"{name} failed in {joined(counts)} (seed{'s' if len(seeds) > 1 else ''} {joined(seeds)}): "
+                f"{reason.rstrip('.')}."
+            ),
+            advice="Count failures against their method: its mean over the other runs is not the whole of it.",
+            runs=tuple(run.key for run in runs),
+        )

@@ -1,0 +1,164 @@
+"""Zip files of strangers: only members that a bundle has, of bounded size, and nothing is ever unpacked."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pydantic import BaseModel, Field, ValidationError
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
+from shrinkbench.results.layout import PLAN_NAME, PLUGIN_FILE, RESULT_FILE
+from shrinkbench.spec.value import SafeName, Value
+
+FORMAT = "shrinkbench-bundle"
+MANIFEST = "manifest.json"
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip needs a date; a fixed one keeps equal results equal files
+_MIB = 1 << 20
+_MEMBERS = (  # what a bundle may hold, and how large the largest of a kind may be
+    (re.compile(re.escape(MANIFEST)), 64 * _MIB),
+    (re.compile(re.escape(PLAN_NAME)), 256 * _MIB),
+    (RESULT_FILE, 8 * _MIB),
+    (PLUGIN_FILE, 4 * _MIB),
+)
+_LARGEST = 1024 * _MIB
+_UNREADABLE = (OSError, zipfile.BadZipFile, RuntimeError, zlib.error, EOFError, ValueError, struct.error)
+
+
+class _Header(BaseModel):
+    """What tells a bundle from other files, of whatever version."""
+
+    format: str
+    version: int
+
+
+class Manifest(Value):
+    """What a bundle holds: SHA-256 of every file in it."""
+
+    format: str
+    version: int
+    name: SafeName
+    files: dict[str, str] = Field(default_factory=dict)
+
+
+def write_archive(path: Path, name: str, files: Mapping[str, bytes]) -> None:
+    """Write ``files`` with their manifest; equal contents give equal bytes."""
+    sums = {member: _sha(content) for member, content in sorted(files.items())}
+    manifest = Manifest(format=FORMAT, version=1, name=name, files=sums).model_dump_json(indent=1).encode()
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for member, content in {MANIFEST: manifest, **files}.items():
+            archive.writestr(zipfile.ZipInfo(member, _EPOCH), content, zipfile.ZIP_DEFLATED, 9)
+    write_atomically(path, buffer.getvalue())
+
+
+def read_archive(path: Path) -> tuple[str, Iterator[tuple[str, bytes]]]:
+    """The bundle's name, and its files one after the other, each as the manifest says.
+
+    Raises ``ShrinkbenchError`` for what is no bundle, for a member of another name, size or content than a
+    bundle has (before anything of it is read), and for one that stands there twice.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            infos = archive.infolist()
+            _check_members(path, infos)
+            manifest = _parse_manifest(path, archive.read(MANIFEST) if MANIFEST in archive.namelist() else b"")
+    except FileNotFoundError:
+        raise ShrinkbenchError(f"there is no bundle or results folder {path}; check the path") from None
+    except _UNREADABLE as error:
+        raise _not_whole(path, error) from None
+    names = {info.filename for info in infos} - {MANIFEST}
+    _refuse_altered(path, sorted(names ^ manifest.files.keys()))
+    return manifest.name, _contents(path, manifest)
+
+
+def _check_members(path: Path, infos: list[zipfile.ZipInfo]) -> None:
+    """Refuse by name and announced size; :mod:`zipfile` reads no byte beyond that."""
+    seen: set[str] = set()
+    for info in infos:
+        limit = next((size for pattern, size in _MEMBERS if pattern.fullmatch(info.filename)), None)
+        if limit is None:
+            raise ShrinkbenchError(
+                f"{path} holds {info.filename[:100]!r}, which is no file of a bundle; it was not made by "
+                "`shrinkbench bundle`, and nothing of it is read"
+            )
+        if info.filename in seen:
+            raise ShrinkbenchError(
+                f"{path} holds {info.filename} twice; it was not made by `shrinkbench bundle`, and "
+                "nothing of it is read"
+            )
+        if info.file_size > limit:
+            raise ShrinkbenchError(
+                f"{path}: {info.filename} is {info.file_size / _MIB:,.0f} MiB large, and a bundle's may be "
+                f"{limit // _MIB} MiB; nothing is read"
+            )
+        seen.add(info.filename)
+    total = sum(info.file_size for info in infos)
+    if total > _LARGEST:
+        raise ShrinkbenchError(
+            f"{path} unpacks to {total / _MIB:,.0f} MiB, and bundles up to {_LARGEST // _MIB:,} MiB are read; "
+            "ask its author for several smaller ones"
+        )
+
+
+def _parse_manifest(path: Path, content: bytes) -> Manifest:
+    try:
+        header = _Header.model_validate_json(content)
+        if header.format != FORMAT or header.version != 1:
+            raise ShrinkbenchError(
+                f"{path} is a {header.format[:60]} of version {header.version}; this shrinkbench reads "
+                f"{FORMAT} of version 1"
+            )
+        return Manifest.model_validate_json(content)
+    except ValidationError as error:
+        wrong = {complaint["loc"]: complaint for complaint in error.errors()}
+        if ("name",) in wrong and wrong["name",]["type"] != "missing":
+            raise ShrinkbenchError(
+                f"{path} says that its name is {str(wrong['name',]['input'])[:60]!r}; a name is letters, "
+                "digits, '.', '_' and '-', and begins with a letter or digit"
+            ) from None
+        raise ShrinkbenchError(
+            f"{path} has no manifest of a shrinkbench bundle; make it with `shrinkbench bundle`"
+        ) from None
+
+
+def _contents(path: Path, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
+    altered = []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for info in archive.infolist():
+                if info.filename == MANIFEST:
+                    continue
+                content = archive.read(info)
+                if _sha(content) == manifest.files[info.filename]:
+                    yield info.filename, content
+                else:
+                    altered.append(info.filename)
+    except _UNREADABLE as error:
+        raise _not_whole(path, error) from None
+    _refuse_altered(path, sorted(altered))
+
+
+def _refuse_altered(path: Path, altered: list[str]) -> None:
+    if altered:
+        raise ShrinkbenchError(
+            f"{path}: {len(altered)} file{'s' if len(altered) > 1 else ''} differ from the manifest, first "
+            f"{altered[0][:100]}; the bundle was altered or damaged, ask its author for the original"
+        )
+
+
+def _not_whole(path: Path, error: BaseException) -> ShrinkbenchError:
+    return ShrinkbenchError(
+        f"{path} is not a whole bundle ({str(error)[:100]}); make it again with `shrinkbench bundle`"
+    )
+
+
+def _sha(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

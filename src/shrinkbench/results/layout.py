@@ -1,0 +1,29 @@
+"""Where everything lies in a results folder, and in a bundle, which is laid out alike."""
+
+from __future__ import annotations
+
+import re
+
+PLAN_NAME = "plan.json"
+RESULT_NAME = "result.json"
+CONFLICTS = "conflicts"
+PLUGINS = "plugins"
+RESULT_FILE = re.compile(rf"runs/(?P<key>[0-9a-f]{{64}})/({RESULT_NAME}|{CONFLICTS}/[0-9a-f]{{64}}\.json)")
+PLUGIN_FILE = re.compile(
+    rf"{PLUGINS}/(?P<digest>[0-9a-f]{{64}})/(?P<file>([A-Za-z0-9_][A-Za-z0-9_.-]{{0,99}}/){{0,8}}[A-Za-z0-9_][A-Za-z0-9_.-]{{0,99}}\.py)"
+)
+
+
+def result_file(key: str) -> str:
+    """The file of a run's result."""
+    return f"runs/{key}/{RESULT_NAME}"
+
+
+def conflict_file(key: str, numbers: str) -> str:
+    """The file of another result of a run, by the digest of its numbers."""
+    return f"runs/{key}/{CONFLICTS}/{numbers}.json"
+
+
+def plugin_file(digest: str, file: str) -> str:
+    """The file of a plug-in's source, by the digest that keys name and its place relative to the plug-in."""
+    return f"{PLUGINS}/{digest}/{file}"

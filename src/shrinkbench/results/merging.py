@@ -1,0 +1,88 @@
+"""Results of several sources in one store, where nothing is lost and nothing replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from shrinkbench.results.bundle import Bundle, read_source
+from shrinkbench.results.conflicts import Conflict, conflicts_among, difference
+from shrinkbench.results.record import RunResult
+from shrinkbench.results.store import Problem, ResultStore, existing_store
+from shrinkbench.spec import ExperimentSpec, RunSpec, digest
+
+
+@dataclass(frozen=True)
+class Merged:
+    """What a merge gave: runs in all, taken over from each source, and results that sources disagree on.
+
+    ``problems`` are files of the sources that could not be used.
+    """
+
+    out: Path
+    runs: int
+    taken: tuple[tuple[str, int], ...]
+    conflicts: tuple[Conflict, ...]
+    problems: tuple[Problem, ...]
+
+    @property
+    def differing(self) -> int:
+        """How many runs have other numbers in another source."""
+        return len({first.key for first, _ in self.conflicts})
+
+    @property
+    def largest_difference(self) -> float:
+        """By how much headline metrics of one run differ at most."""
+        return max((abs(difference(pair)) for pair in self.conflicts), default=0.0)
+
+
+def merge(sources: Sequence[Path], out: Path) -> Merged:
+    """Unite stores or bundles in the store ``out``; of one run, a finished result wins over a failed one.
+
+    Where two sources finished the same run with other numbers, the first is used and the other stored beside it
+    as a conflict: whatever the order of the sources, and however often they are merged, the same results are
+    kept. A store that ``out`` already holds is the first source. Raises ``ShrinkbenchError`` for a folder
+    ``out`` of anything else.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        existing_store(out)
+        sources = [out, *(source for source in sources if source.resolve() != out.resolve())]
+    bundles = [read_source(source) for source in sources]
+    store = ResultStore(out)
+    kept: dict[str, tuple[int, RunResult]] = {}
+    stored = (*enumerate(bundles),)
+    for number, bundle in stored:
+        for result in (*bundle.results, *bundle.others):
+            earlier = kept.get(result.key)
+            if earlier is None or (earlier[1].status == "failed" and result.status == "done"):
+                kept[result.key] = (number, result)
+    conflicts = conflicts_among(part for bundle in bundles for part in (bundle.results, bundle.others))
+    for experiment, runs in _unite_plans(bundles):
+        store.write_plan(experiment, runs)
+    for number, result in kept.values():
+        if bundles[number].source != out:
+            store.write(result)
+    for _, other in conflicts:
+        store.write_conflict(other)
+    for bundle in bundles:
+        for code, texts in bundle.sources.items():
+            if bundle.source != out:
+                store.write_source(code, texts)
+    taken = tuple((str(b.source), sum(n == number for n, _ in kept.values())) for number, b in stored)
+    problems = tuple(problem for bundle in bundles for problem in bundle.problems)
+    return Merged(out, len(kept), taken, conflicts, problems)
+
+
+def _unite_plans(bundles: Sequence[Bundle]) -> Iterator[tuple[ExperimentSpec, list[RunSpec]]]:
+    """Every experiment of every plan; another grid under a name that is taken gets a digest."""
+    seen: dict[str, str] = {}
+    for bundle in bundles:
+        if bundle.plan is None:
+            continue
+        for experiment in bundle.plan.experiments:
+            runs = [run.spec for run in bundle.plan.runs if run.experiment == experiment.name]
+            identity = digest(experiment)
+            if seen.setdefault(experiment.name, identity) != identity:
+                experiment = experiment.model_copy(update={"name": f"{experiment.name[:90]}-{identity[:6]}"})
+            yield experiment, runs

@@ -1,0 +1,101 @@
+"""What in the results of a store or a bundle contradicts itself, and what is hard to believe."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from shrinkbench.results.bundle import Bundle
+from shrinkbench.results.consistency import SHARES
+from shrinkbench.results.record import Quality, RunResult
+
+FAR = 4.0
+"""Standard errors of the difference between two splits beyond which it is no noise of drawing their images."""
+
+
+def verify(bundle: Bundle) -> list[str]:
+    """What in the results contradicts itself; nothing where all is consistent.
+
+    Every file must be a valid result whose key follows from its specification, every ratio from its counts,
+    every count from the layers, every accuracy from a whole number of images; a control must read alike for
+    every method that has it, and a run for every source of it.
+    """
+    found = [f"{p.path.relative_to(bundle.source)}: {p.sentence}" for p in bundle.problems]
+    found += [
+        f"run {first.key[:12]}: another source has other numbers, {_headline(other)} and not {_headline(first)}"
+        for first, other in bundle.conflicts
+    ]
+    return found + list(_find_differing_controls(bundle.results))
+
+
+def _headline(result: RunResult) -> str:
+    return f"{result.spec.task.objective.headline} {result.headline:.6g}"
+
+
+def _find_differing_controls(results: Sequence[RunResult]) -> Iterator[str]:
+    controls: dict[str, RunResult] = {}
+    for result in results:
+        if result.spec.is_control and result.status == "done":
+            first = controls.setdefault(result.spec.control.key, result)
+            if first.after != result.after:
+                yield f"run {result.key[:12]}: its control differs from that of run {first.key[:12]}"
+
+
+def find_implausible(bundle: Bundle) -> list[str]:
+    """What agrees with itself and is hard to believe all the same; each has to be explained by its author."""
+    return [*_above_validation(bundle.results), *_copied(bundle.results)]
+
+
+def _above_validation(results: Sequence[RunResult]) -> Iterator[str]:
+    """Test accuracy that the validation accuracy of the same weights does not account for."""
+    counted = {metric.name for metric in SHARES}
+    for result in results:
+        name = result.spec.task.objective.headline
+        if name not in counted or result.after is None or result.validation is None:
+            continue
+        if name in result.validation.metrics:
+            ahead, error = _gap(result.after, result.validation, name)
+            if ahead > FAR * error:
+                yield (
+                    f"run {result.key[:12]}: test {name} {result.after[name]:.4f} is {ahead / error:.1f} "
+                    f"standard errors above its own on validation, {result.validation[name]:.4f}"
+                )
+
+
+def _gap(test: Quality, validation: Quality, name: str) -> tuple[float, float]:
+    """The difference of two shares and its binomial standard error, pooled or not, whichever is larger."""
+    splits = [(quality[name], quality.examples) for quality in (test, validation)]
+    total = sum(n for _, n in splits)
+    pooled = max(sum(share * n for share, n in splits) / total, 1 / total)
+    variances = (sum(p * (1 - p) / n for p, n in splits), pooled * (1 - pooled) * sum(1 / n for _, n in splits))
+    return test[name] - validation[name], math.sqrt(max(*variances, 1 / total**2))
+
+
+def _copied(results: Sequence[RunResult]) -> Iterator[str]:
+    """Runs of different seeds that are equal to the last digit, though training or its start is random."""
+    alike: dict[object, list[RunResult]] = defaultdict(list)
+    for result in results:
+        is_random = bool(result.epochs) or result.spec.weights.kind != "file"
+        if result.after is not None and is_random:
+            losses = tuple(epoch.train_loss for epoch in result.epochs)
+            alike[losses, tuple(result.after.metrics.items())].append(result)
+    for members in alike.values():
+        for number, result in enumerate(members):  # few: what is in common is looked at first
+            first = next((other for other in members[:number] if _is_copy(result, other)), None)
+            if first is not None:
+                yield (
+                    f"run {result.key[:12]}: seed {result.spec.seed} has all numbers of seed {first.spec.seed} "
+                    f"(run {first.key[:12]}), to the last digit"
+                )
+
+
+def _is_copy(result: RunResult, other: RunResult) -> bool:
+    """Whether all that was measured is the same in runs that differ in their seed alone."""
+    if result.spec.seed == other.spec.seed:
+        return False
+    same = {"seed": 0, "migrated_from": None}
+    measured = ("before", "after", "validation", "further", "epochs", "layers")
+    return all(getattr(result, name) == getattr(other, name) for name in measured) and (
+        result.spec.model_copy(update=same) == other.spec.model_copy(update=same)
+    )

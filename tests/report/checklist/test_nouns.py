@@ -1,0 +1,448 @@
+"""Every noun of every sentence of the checklist: what breaks it, and what does not."""
+
+import numpy as np
+import pytest
+from made_results import (
+    FINETUNE,
+    GLOBAL,
+    LAYERWISE,
+    METHODS,
+    MULTIPLY_ADDS,
+    PAIRS,
+    make_result,
+    make_results,
+    make_spec,
+    method,
+)
+
+from shrinkbench.report.checklist import gather, judge
+from shrinkbench.results.record import LayerDensity
+from shrinkbench.spec import (
+    AllocationSpec,
+    ChannelFraction,
+    EarlyStopping,
+    FinetuningSpec,
+    FractionPerLayer,
+    StructureSpec,
+)
+from shrinkbench.spec.training_cost import scratch_b_epochs
+
+ONE = PAIRS[:1]
+TASK = "cifar10 / resnet20"
+
+
+@pytest.fixture(scope="module")
+def clean():
+    return make_results(pairs=ONE)
+
+
+def line(results, name, **options):
+    (found,) = (found for found in judge(results, **options) if found.id == name)
+    return found
+
+
+def violation(results, name, **options):
+    """What a line says that has to be violated."""
+    found = line(results, name, **options)
+    assert found.status == "violated", found.evidence
+    return " ".join(found.evidence)
+
+
+def respecified(results, wanted, **update):
+    """The results with another specification, and its key, where ``wanted``."""
+    changed = []
+    for r in results:
+        spec = r.spec.model_copy(update=update) if wanted(r.spec) else r.spec
+        changed.append(r.model_copy(update={"spec": spec, "key": spec.key}))
+    return changed
+
+
+def is_method(*names):
+    return lambda spec: spec.method.name in names
+
+
+@pytest.mark.parametrize("tasks", [1, 2, 3])
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_no_false_alarm_on_clean_stores(tasks, seeds):
+    results = make_results(pairs=PAIRS[-tasks:], seeds=range(seeds))
+    found = {x.id for x in judge(results) if x.status == "violated"}
+    assert found == ({"pairs"} if tasks < 3 else set())
+
+
+# --- same libraries, data loading and other code -----------------------------------------------------------
+
+SETTINGS = {
+    "shrinkbench": {"versions": {"shrinkbench": "0.2.0"}},
+    "torch": {"versions": {"torch": "9.9"}},
+    "torchvision": {"versions": {"torchvision": "9.9"}},
+    "numpy": {"versions": {"numpy": "9.9"}},
+    "Python": {"python": "9.9"},
+    "commit": {"commit": "9.9"},
+    "device": {"device": "9.9"},
+    "processor": {"processor": "9.9"},
+    "threads": {"threads": 99},
+}
+
+
+def elsewhere(result, update):
+    p = result.provenance
+    update = {k: p.versions | v if k == "versions" else v for k, v in update.items()}
+    return result.model_copy(update={"provenance": p.model_copy(update=update)})
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_each_setting_is_compared_and_named(clean, name):
+    results = [elsewhere(r, SETTINGS[name]) if r.spec.seed == 2 else r for r in clean]
+    found = line(results, "same-code")
+    assert found.status == "violated"
+    (sentence,) = (fact for fact in found.evidence if fact.startswith(f"{name}:"))
+    assert "in 42 runs (1 of 3 seeds (2) everywhere)" in sentence
+    assert "in 84 runs." in sentence
+    assert set(found.runs) == {r.key for r in results if r.spec.seed == 2}
+    assert name in line(clean, "same-code").evidence[0]
+
+
+def test_what_is_not_recorded_is_not_claimed(clean):
+    results = [elsewhere(r, {"commit": None}) for r in clean]
+    found = line(results, "same-code")
+    assert found.status == "satisfied"
+    assert "commit" not in found.evidence[0]
+    assert found.evidence[-1] == "Not recorded by every run, so unknown: commit."
+
+
+TREATMENTS = {
+    "augmentation": {"augment": False},
+    "batch size": {"batch_size": 32},
+    "precision": {"precision": "bf16-mixed"},
+}
+
+
+@pytest.mark.parametrize("name", TREATMENTS)
+def test_each_way_of_loading_is_compared_between_methods(clean, name):
+    recipe = FINETUNE.model_copy(update=TREATMENTS[name])
+    told = violation(respecified(clean, is_method("random"), recipe=recipe), "same-code")
+    assert f"{name} of networks" in told
+    assert "for random" in told
+    everyone = [*clean, *respecified(clean, lambda _: True, recipe=recipe)]
+    assert line(everyone, "same-code").status == "satisfied"
+
+
+def test_a_classifier_pruned_for_one_method_only(clean):
+    results = respecified(clean, is_method("global_gradient"), prune_classifier=True)
+    assert "pruning of the classifier" in violation(results, "same-code")
+    assert "pruning of biases" in violation(
+        respecified(clean, is_method("global_gradient"), prune_biases=True), "same-code"
+    )
+
+
+def of_other_data(results, wanted, **update):
+    task = results[0].spec.task
+    task = task.model_copy(update={"data": task.data.model_copy(update=update)})
+    return respecified(results, wanted, task=task)
+
+
+@pytest.mark.parametrize(
+    ("update", "told"),
+    [
+        ({"train_images": 40000}, "40000 against all training images"),
+        ({"validation_images": 10}, "10 against all validation images"),
+        ({"test_images": 10}, "10 against all test images"),
+        ({"revision": "cd" * 32}, "digest cdcdcdcdcdcd against abababababab"),
+    ],
+)
+def test_other_data_of_one_method_is_the_cause(clean, update, told):
+    results = of_other_data(clean, is_method("layerwise_gradient"), **update)
+    for name in ("same-code", "random", "competing-curves"):
+        sentence = violation(results, name)
+        assert told in sentence
+        assert "layerwise_gradient at every amount" in sentence
+
+
+def test_two_subsets_with_every_method_are_no_fault(clean):
+    both = [*clean, *of_other_data(clean, lambda _: True, train_images=100)]
+    assert line(both, "same-code").status == "satisfied"
+
+
+def test_other_initial_weights_are_the_cause(clean):
+    task = clean[0].spec.task
+    weights = task.weights.model_copy(update={"kind": "file", "recipe": None, "digest": "12" * 32})
+    other = task.model_copy(update={"weights": weights})
+    results = respecified(clean, is_method("global_gradient", "layerwise_gradient"), task=other)
+    told = violation(results, "random")
+    assert "other initial weights: " in told
+    assert "digest 121212121212" in told
+    assert "global_gradient and layerwise_gradient" in told
+
+
+# --- proportions -------------------------------------------------------------------------------------------
+
+
+def skewed(result):
+    """Much less of one layer."""
+    name = list(result.layers)[1]
+    thin = LayerDensity(kept=result.layers[name].kept // 8, total=result.layers[name].total)
+    return result.model_copy(update={"layers": {**result.layers, name: thin}})
+
+
+@pytest.mark.parametrize("kind", ["random", "magnitude"])
+def test_a_control_that_is_right_for_one_seed_only(clean, kind):
+    name = f"{kind}@global_gradient"
+    wrong = [skewed(r) if r.spec.method.name == name and r.spec.seed > 0 else r for r in clean]
+    absent = [r for r in clean if r.spec.method.name != name or r.spec.seed == 0]
+    for results in (wrong, absent):
+        told = violation(results, f"{kind}-same-proportions", proposed=["global_gradient"])
+        assert f"seeds 1 and 2 of global_gradient at every amount on {TASK}" in told
+    at_one_amount = [skewed(r) if r.spec.method.name == name and r.spec.target == 8 else r for r in clean]
+    told = violation(at_one_amount, f"{kind}-same-proportions")
+    assert told.endswith(f"keeps as much of every layer as: global_gradient at 8x on {TASK}.")
+
+
+def test_draws_are_not_taken_for_other_proportions_by_chance():
+    """However many layers are looked at: of 40 pages with draws at random none or one alarms."""
+    rng = np.random.default_rng(0)
+    uniform = method("layerwise_gradient", "gradient", LAYERWISE)
+    drawn = method("random", "random", AllocationSpec(name="independent", scope="global", exact=False))
+    specs = [
+        make_spec(method=m, compression=c, seed=s)
+        for m in (uniform, drawn)
+        for c in (2, 4, 8, 16, 32)
+        for s in range(3)
+    ]
+    results = [make_result(spec) for spec in specs]
+    alarms = 0
+    for _ in range(40):
+        page = []
+        for r in results:
+            total, share = 2000, 1 / r.spec.target
+            kept = rng.binomial(total, share, 20) if r.spec.method == drawn else [round(total * share)] * 20
+            layers = {f"l{n}": LayerDensity(kept=int(k), total=total) for n, k in enumerate(kept)}
+            page.append(r.model_copy(update={"layers": layers}))
+        evidence = gather(page)
+        (task,) = evidence.tasks
+        found = evidence.same_proportions(task, "layerwise_gradient", "random")
+        alarms += not all(found.values())
+    assert alarms <= 1
+    shifted = [r if r.spec.method == uniform else skewed(r) for r in page]
+    evidence = gather(shifted)
+    assert not any(evidence.same_proportions(task, "layerwise_gradient", "random").values())
+
+
+# --- baselines ---------------------------------------------------------------------------------------------
+
+
+def test_a_baseline_needs_every_seed_and_amount(clean):
+    without_seed = [r for r in clean if r.spec.method.score.kind != "random" or r.spec.seed != 1]
+    assert violation(without_seed, "random").startswith("No random pruning beside 1 of 3 seeds (1) everywhere.")
+    without_amount = [r for r in clean if r.spec.method.score.kind != "magnitude" or r.spec.target != 4]
+    assert "every method at 4x" in violation(without_amount, "magnitude")
+
+
+def test_a_fraction_of_every_layer_is_no_global_baseline(clean):
+    amount = FractionPerLayer(fraction=0.5)
+    results = respecified(clean, lambda spec: spec.target == 2, amount=amount)
+    told = violation(results, "random-global")
+    assert "at 50% per layer" in told
+    assert "at 4x" not in told
+    assert line(results, "random").status == "satisfied"
+    assert line(results, "magnitude-global-or-uniform").status == "satisfied"  # there, shares are equal
+
+
+# --- control -----------------------------------------------------------------------------------------------
+
+
+def test_a_control_that_was_trained_shorter(clean):
+    results = [
+        r.model_copy(update={"epochs_run": 1}) if r.spec.is_control and r.spec.seed == 1 else r for r in clean
+    ]
+    told = violation(results, "control")
+    assert "trained for 1 epochs, the pruned networks for 5: 1 of 3 seeds (1) everywhere" in told
+
+
+def test_early_stopping_excuses_other_lengths_up_to_its_patience():
+    recipe = FINETUNE.model_copy(update={"early_stopping": EarlyStopping(patience=3)})
+    for epochs, status in ((4, "satisfied"), (2, "violated")):
+        results = [
+            r.model_copy(update={"epochs_run": epochs}) if r.spec.is_control else r
+            for r in make_results(pairs=ONE, recipe=recipe)
+        ]
+        assert line(results, "control").status == status
+    assert "stopped by one rule" not in line(make_results(pairs=ONE), "control").evidence[0]
+
+
+def test_unknown_lengths_are_told(clean):
+    results = [r.model_copy(update={"epochs_run": None}) for r in clean]
+    assert "105 runs do not record for how many epochs" in " ".join(line(results, "control").evidence)
+
+
+def test_controls_that_differ_between_methods(clean):
+    results = [
+        r.model_copy(update={"after": make_result(r.spec, accuracy=lambda _: 0.5).after})
+        if r.spec.is_control and r.spec.method.name == "random"
+        else r
+        for r in clean
+    ]
+    told = violation(results, "control")
+    assert "differ" in told
+    assert "random at" in told
+
+
+# --- seeds -------------------------------------------------------------------------------------------------
+
+
+def test_other_seeds_for_one_method_are_the_cause(clean):
+    results = []
+    for r in clean:
+        other = is_method("layerwise_gradient")(r.spec)
+        results += respecified([r], lambda _, other=other: other, seed=r.spec.seed + 10 * other)
+    where = f"layerwise_gradient at every amount on {TASK}"
+    told = f"Other seeds for {where}: 10, 11 and 12, where others have 0, 1 and 2."
+    assert violation(results, "seeds") == told
+
+
+def test_copied_seeds_are_no_seeds(clean):
+    results = []
+    for r in clean:
+        if r.spec.method.name == "random" and r.spec.seed == 2:
+            (source,) = (o for o in clean if o.spec == r.spec.model_copy(update={"seed": 0}))
+            r = source.model_copy(update={"spec": r.spec, "key": r.key})
+        results.append(r)
+    assert f"copies: seed 2 of random at every amount on {TASK}" in violation(results, "seeds")
+
+
+def test_missing_seeds_are_said_by_what_they_share(clean):
+    results = [r for r in clean if not (r.spec.method.name == "random" and r.spec.seed == 2)]
+    assert violation(results, "seeds") == f"Missing: seed 2 of random at every amount on {TASK}."
+
+
+# --- Liu et al. --------------------------------------------------------------------------------------------
+
+FILTERS = StructureSpec(name="filters", unit="filter")
+SCRATCH_B = FinetuningSpec(name="scratch-b", weights="scratch", recipe="pretraining", equal="computation")
+
+
+def structured(name, kind, allocation=GLOBAL, **fields):
+    return method(name, kind, allocation).model_copy(update={"structure": FILTERS, **fields})
+
+
+def scratch_runs(definition, seeds=(0, 1, 2), epochs=None):
+    for seed in seeds:
+        result = make_result(make_spec(method=definition.finetuned_by(SCRATCH_B), seed=seed))
+        whole = scratch_b_epochs(FINETUNE.epochs, large=MULTIPLY_ADDS, small=result.size.multiply_adds_kept)
+        yield result.model_copy(update={"epochs_run": epochs or whole})
+
+
+def filter_runs(*definitions, **fields):
+    return [make_result(make_spec(method=d, seed=s, **fields)) for d in definitions for s in range(3)]
+
+
+def test_a_structured_method_needs_its_networks_from_scratch(clean):
+    pruner = structured("filter_gradient", "gradient")
+    runs = filter_runs(pruner)
+    assert line(clean, "from-scratch").status == "inapplicable"
+    assert "filter_gradient" in violation(runs, "from-scratch")
+    assert line([*runs, *scratch_runs(pruner)], "from-scratch").status == "satisfied"
+    told = violation([*runs, *scratch_runs(pruner, seeds=(0, 1))], "from-scratch")
+    assert f"seed 2 of filter_gradient at 4x on {TASK}" in told
+    assert "less computation" in violation([*runs, *scratch_runs(pruner, epochs=30)], "from-scratch")
+    other = structured("filter_other", "other")
+    assert violation([*runs, *scratch_runs(other)], "from-scratch")
+
+
+def test_equal_epochs_are_not_equal_computation():
+    pruner = structured("filter_gradient", "gradient")
+    equal_epochs = SCRATCH_B.model_copy(update={"equal": "epochs"})
+    runs = [*filter_runs(pruner), *filter_runs(pruner.finetuned_by(equal_epochs))]
+    assert violation(runs, "from-scratch")
+
+
+def test_the_control_of_a_longer_training_from_scratch_is_of_equal_computation():
+    pruner = structured("filter_gradient", "gradient")
+    controls = [
+        make_result(make_spec(method=pruner.finetuned_by(SCRATCH_B), compression=1, seed=s)) for s in range(3)
+    ]
+    whole = [r.model_copy(update={"epochs_run": FINETUNE.epochs}) for r in controls]
+    assert line([*scratch_runs(pruner), *whole], "control").status == "satisfied"
+    assert "30" not in line([*scratch_runs(pruner), *whole], "control").evidence[0]
+    assert line([*scratch_runs(pruner), *controls], "control").status == "violated"
+
+
+def test_an_automatic_method_needs_equal_shares(clean):
+    assert line(clean, "uniform").status == "satisfied"
+    automatic = [r for r in clean if not r.spec.method.allocation.uniform]
+    assert "global_gradient at every amount" in violation(automatic, "uniform")
+    uniform = is_method("layerwise_magnitude", "layerwise_gradient")
+    without_seed = [r for r in clean if not (uniform(r.spec) and r.spec.seed == 1)]
+    assert "seed 1 of global_gradient at every amount" in violation(without_seed, "uniform")
+    without_amount = [r for r in clean if not (uniform(r.spec) and r.spec.target == 4)]
+    assert "global_gradient at 4x" in violation(without_amount, "uniform")
+    only = line(clean, "uniform", proposed=["layerwise_gradient"])
+    assert only.status == "inapplicable"
+
+
+def test_equal_shares_are_of_the_same_structure():
+    pruner = structured("filter_gradient", "gradient")
+    single = filter_runs(pruner, METHODS["layerwise_magnitude"])
+    assert violation(single, "uniform")
+    alike = filter_runs(pruner, structured("filter_l1", "magnitude", LAYERWISE))
+    assert line(alike, "uniform").status == "satisfied"
+
+
+def test_the_counterpart_of_a_fraction_of_all_channels_is_that_of_every_layer():
+    channels = structured("slimming", "gradient", structure=StructureSpec(name="channels", unit="channel"))
+    shares = structured("channel_l1", "magnitude", LAYERWISE, structure=channels.structure)
+    runs = filter_runs(channels, amount=ChannelFraction(fraction=0.6))
+    assert violation([*runs, *filter_runs(shares, amount=FractionPerLayer(fraction=0.5))], "uniform")
+    beside = filter_runs(shares, amount=FractionPerLayer(fraction=0.6))
+    assert line([*runs, *beside], "uniform").status == "satisfied"
+    predefined = filter_runs(channels, amount=FractionPerLayer(fraction=0.6))
+    assert line(predefined, "uniform").status == "inapplicable"
+
+
+def test_a_network_from_scratch_is_a_control_and_not_judged():
+    pruner = structured("filter_gradient", "gradient")
+    results = [*filter_runs(pruner), *scratch_runs(pruner)]
+    assert gather(results).proposed == ("filter_gradient",)
+    assert "filter_gradient on" in violation(results, "competing-curves")
+
+
+# --- the rest ----------------------------------------------------------------------------------------------
+
+
+def test_controls_do_not_compete(clean):
+    kept = is_method("global_gradient", "random@global_gradient", "magnitude@global_gradient")
+    told = violation([r for r in clean if kept(r.spec)], "competing-curves")
+    assert told == f"Without a competitor: global_gradient on {TASK}."
+
+
+def test_operating_points_are_said_by_what_is_there(clean):
+    few = [r for r in clean if r.spec.method.name != "random" or r.spec.target in (1, 4)]
+    assert violation(few, "operating-points") == f"Fewer than 5 points: only 4x for random on {TASK}."
+
+
+def test_uncounted_multiply_adds_are_none(clean):
+    size = clean[5].size.model_copy(update={"multiply_adds": 0, "multiply_adds_kept": 0})
+    results = [*clean[:5], clean[5].model_copy(update={"size": size}), *clean[6:]]
+    assert violation(results, "flops") == "1 runs count no multiply-adds."
+
+
+def test_commits_are_counted(clean):
+    results = [elsewhere(r, {"commit": None}) if r.spec.seed else r for r in clean]
+    assert line(results, "code").evidence == ("42 of 126 runs record the commit 0123456789ab.",)
+
+
+def test_weights_trained_by_nobody_are_vague(clean):
+    task = clean[0].spec.task
+    weights = task.weights.model_copy(update={"recipe": None})
+    results = respecified(clean, lambda _: True, task=task.model_copy(update={"weights": weights}))
+    assert "without a digest or a recipe" in violation(results, "architecture")
+
+
+def test_data_without_a_digest_is_not_described(clean):
+    results = of_other_data(clean, lambda _: True, revision="")
+    for name in ("dataset", "identify"):
+        assert "126 runs do not record which data they used" in violation(results, name)
+
+
+def test_without_controls_nobody_says_how_far_accuracy_falls(clean):
+    told = violation([r for r in clean if not r.spec.is_control], "range")
+    assert told.startswith("Without a control, nobody can tell how far accuracy falls: ")

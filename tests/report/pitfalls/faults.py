@@ -1,0 +1,370 @@
+"""Faults to plant in a clean set of made results, one at a time, and what must name each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from made_results import FIGURE_6, PRETRAIN, make_result, make_results, plain_accuracy
+
+from shrinkbench.results.record import RunResult
+
+PAIR = [("cifar10", "resnet20")]
+ONE = "layerwise_gradient"
+"""The method that goes wrong where one does."""
+Results = list[RunResult]
+
+
+@dataclass(frozen=True)
+class Fault:
+    """``plant`` spoils clean results; a pitfall of ``kind`` or a line of that id says all of ``words``."""
+
+    name: str
+    plant: Callable[[Results], Results]
+    kind: str
+    words: tuple[str, ...]
+
+
+FAULTS: list[Fault] = []
+
+
+def fault(kind: str, *words: str):
+    """Register the decorated function as what plants a fault."""
+
+    def register(plant):
+        FAULTS.append(Fault(plant.__name__, plant, kind, words))
+        return plant
+
+    return register
+
+
+def clean() -> Results:
+    return make_results(pairs=PAIR)
+
+
+def of(name: str):
+    return lambda r: r.spec.method.name == name
+
+
+def edit(results: Results, when, change) -> Results:
+    """The results with ``change`` in place of each that ``when`` holds of."""
+    return [change(r) if when(r) else r for r in results]
+
+
+def respecified(**update):
+    """Change fields of the specification, and make the result anew."""
+    return lambda r: make_result(r.spec.model_copy(update=update))
+
+
+def retasked(**update):
+    return lambda r: make_result(r.spec.model_copy(update={"task": r.spec.task.model_copy(update=update)}))
+
+
+def with_data(**update):
+    return lambda r: retasked(data=r.spec.data.model_copy(update=update))(r)
+
+
+def with_recipe(**update):
+    return lambda r: respecified(recipe=r.spec.recipe.model_copy(update=update))(r)
+
+
+def with_provenance(**update):
+    return lambda r: r.model_copy(update={"provenance": r.provenance.model_copy(update=update)})
+
+
+def with_weights(name: str):
+    def change(r: RunResult) -> RunResult:
+        weights = r.spec.weights.model_copy(
+            update={"name": name, "recipe": PRETRAIN.model_copy(update={"name": name, "epochs": 80})}
+        )
+        return retasked(weights=weights)(r)
+
+    return change
+
+
+def with_accuracy(change):
+    return lambda r: make_result(r.spec, accuracy=lambda spec: plain_accuracy(spec) + change(spec))
+
+
+def failed(r: RunResult) -> RunResult:
+    return make_result(r.spec, failed="the loss is not finite")
+
+
+def renamed(r: RunResult, base: str) -> RunResult:
+    spec = r.spec.model_copy(update={"method": r.spec.method.model_copy(update={"base": base})})
+    return r.model_copy(update={"spec": spec, "key": spec.key})
+
+
+def with_layers(r: RunResult) -> RunResult:
+    """Keep other shares of layers; the whole stays."""
+    layers = dict(r.layers)
+    moved = layers["layer2.weight"].kept // 4
+    for name, sign in (("layer2.weight", -1), ("layer3.weight", 1)):
+        layers[name] = layers[name].model_copy(update={"kept": layers[name].kept + sign * moved})
+    return r.model_copy(update={"layers": layers})
+
+
+# What the results consist of
+
+
+@fault("seeds", "Fewer than 3 seeds (1)")
+def single_seed(results):
+    return [r for r in results if r.spec.seed == 0]
+
+
+@fault("operating-points", "8x")
+def single_operating_point(results):
+    return [r for r in results if r.spec.is_control or r.spec.target == 8]
+
+
+@fault("random", "random pruning")
+def no_random(results):
+    return [r for r in results if not r.spec.method.name.startswith("random")]
+
+
+@fault("random-same-proportions", "random", "layer")
+def no_controls_of_same_proportions(results):
+    return [r for r in results if "@" not in r.spec.method.name]
+
+
+@fault("random-same-proportions", "global_gradient", "seeds 1 and 2")
+def controls_of_one_seed_only(results):
+    return [r for r in results if r.spec.method.name != "random@global_gradient" or r.spec.seed == 0]
+
+
+@fault("random-same-proportions", "global_gradient", "seeds 1 and 2")
+def controls_right_for_one_seed_only(results):
+    return edit(
+        results,
+        lambda r: of("random@global_gradient")(r) and not r.spec.is_control and r.spec.seed > 0,
+        with_layers,
+    )
+
+
+@fault("control", "control")
+def no_control(results):
+    return [r for r in results if not r.spec.is_control]
+
+
+@fault("control", "1 of 3 seeds (1)")
+def control_missing_for_a_seed(results):
+    return [r for r in results if not (r.spec.is_control and r.spec.seed == 1)]
+
+
+@fault("seeds", ONE, "4x", "seed 1")
+def runs_removed(results):
+    return [r for r in results if not (of(ONE)(r) and r.spec.target == 4 and r.spec.seed == 1)]
+
+
+@fault("failed-runs", ONE, "1 of 3 runs at 4x", "seed 1", "the loss is not finite")
+def one_failed_run(results):
+    return edit(results, lambda r: of(ONE)(r) and r.spec.target == 4 and r.spec.seed == 1, failed)
+
+
+@fault("failed-runs", ONE, "3 of 3 runs at 16x", "3 of 3 runs at 32x")
+def failures_at_high_compression(results):
+    return edit(results, lambda r: of(ONE)(r) and (r.spec.target or 0) >= 16, failed)
+
+
+@fault("target-missed", ONE, "reached compression 19.6 where 32 was asked")
+def target_missed(results):
+    def missed(r):
+        ratio = 1 + 0.6 * (r.spec.target - 1)
+        size = r.size.model_copy(update={"compression": ratio})
+        return r.model_copy(update={"size": size})
+
+    return edit(results, lambda r: of(ONE)(r) and not r.spec.is_control, missed)
+
+
+# Training
+
+
+@fault("unequal-training", ONE, "epochs 60", "epochs 30")
+def other_epochs_under_one_name(results):
+    return edit(results, of(ONE), with_recipe(epochs=60))
+
+
+@fault("unequal-training", ONE, "learning rate 0.003", "0.0003")
+def other_learning_rate_under_one_name(results):
+    return edit(results, of(ONE), with_recipe(learning_rate=3e-3))
+
+
+@fault("unequal-training", ONE, "optimizer sgd", "optimizer adam")
+def other_optimizer_under_one_name(results):
+    return edit(results, of(ONE), with_recipe(optimizer="sgd"))
+
+
+@fault("unequal-training", ONE, "weight decay 0.01", "weight decay 0.")
+def other_weight_decay_under_one_name(results):
+    return edit(results, of(ONE), with_recipe(weight_decay=0.01))
+
+
+@fault("unequal-training", ONE, "augmentation off", "augmentation on")
+def no_augmentation_under_one_name(results):
+    return edit(results, of(ONE), with_recipe(augment=False))
+
+
+@fault("unequal-training", "With seed 1", ONE, "learning rate 0.003", "0.0003")
+def other_learning_rate_for_one_seed(results):
+    return edit(results, lambda r: of(ONE)(r) and r.spec.seed == 1, with_recipe(learning_rate=3e-3))
+
+
+@fault("unequal-training", ONE, "20 epochs against 5")
+def more_epochs_spent(results):
+    def longer(r):
+        return r.model_copy(update={"epochs_run": 20})
+
+    return edit(results, lambda r: of(ONE)(r) and not r.spec.is_control, longer)
+
+
+@fault("unequal-training", "5 epochs", "control none", "seeds 0, 1 and 2")
+def control_not_fine_tuned(results):
+    return edit(results, lambda r: r.spec.is_control, lambda r: r.model_copy(update={"epochs_run": 0}))
+
+
+@fault("unequal-training", "5 epochs", "control none", "seed 1)")
+def control_not_fine_tuned_for_one_seed(results):
+    return edit(
+        results,
+        lambda r: r.spec.is_control and r.spec.seed == 1,
+        lambda r: r.model_copy(update={"epochs_run": 0}),
+    )
+
+
+@fault("unequal-training", "5 epochs", "control 1 ", "seeds 0, 1 and 2")
+def control_trained_too_little(results):
+    return edit(results, lambda r: r.spec.is_control, lambda r: r.model_copy(update={"epochs_run": 1}))
+
+
+@fault("selection-on-test", "best accuracy on the test split")
+def selected_on_test(results):
+    return edit(results, lambda r: True, with_recipe(selection="best-test"))
+
+
+@fault("selection-on-test", ONE, "best accuracy on the test split")
+def one_method_selected_on_test(results):
+    return edit(results, of(ONE), with_recipe(selection="best-test"))
+
+
+@fault("best-of-epochs", "3.0 points higher")
+def best_of_epochs(results):
+    def spiky(r):
+        epochs = list(r.epochs)
+        better = {"top1": epochs[-1].validation["top1"] + 0.03}
+        epochs[2] = epochs[2].model_copy(update={"validation": better})
+        return r.model_copy(update={"epochs": tuple(epochs), "selected_epoch": 3})
+
+    return edit(results, lambda r: True, spiky)
+
+
+# Conditions
+
+
+@fault("unequal-conditions", ONE, "random", "weights B", "pretrain")
+def other_weights_for_two_methods(results):
+    return edit(results, lambda r: r.spec.method.name in (ONE, "random"), with_weights("B"))
+
+
+@fault("unequal-conditions", "By seed", "seed 0 has weights pretrain", "weights B")
+def pretraining_differs_by_seed(results):
+    return edit(results, lambda r: r.spec.seed > 0, with_weights("B"))
+
+
+@fault("unequal-conditions", ONE, "training images 40000", "training images all")
+def other_training_split(results):
+    return edit(results, of(ONE), with_data(train_images=40_000))
+
+
+@fault("unequal-conditions", ONE, "test images 5000", "test images all")
+def other_test_images(results):
+    return edit(results, of(ONE), with_data(test_images=5_000))
+
+
+@fault("unequal-conditions", ONE, "revision deb20edeb20e", "abababababab")
+def other_data(results):
+    return edit(results, of(ONE), with_data(revision="deb20e" * 10 + "dead"))
+
+
+@fault("unequal-conditions", ONE, "seeds 10, 11, 12", "seeds 0, 1, 2")
+def other_seeds_for_one_method(results):
+    return edit(results, of(ONE), lambda r: respecified(seed=r.spec.seed + 10)(r))
+
+
+@fault("unequal-conditions", ONE, "pruning of the classifier on", "pruning of the classifier off")
+def classifier_pruned_for_one_method(results):
+    return edit(results, lambda r: of(ONE)(r) and not r.spec.is_control, respecified(prune_classifier=True))
+
+
+@fault("unequal-conditions", ONE, "torch 2.0.0", "torch 2.13.0", "device cuda")
+def other_torch_and_device(results):
+    versions = {"torch": "2.0.0", "shrinkbench": "0.1.0", "torchvision": "0.28.0"}
+    return edit(results, of(ONE), with_provenance(versions=versions, device="cuda"))
+
+
+@fault("unequal-conditions", ONE, "processor Other CPU", "threads 8", "Python 3.12.1", "numpy 1.26")
+def other_processor_threads_and_python(results):
+    versions = {"torch": "2.13.0", "shrinkbench": "0.1.0", "torchvision": "0.28.0", "numpy": "1.26"}
+    change = with_provenance(processor="Other CPU", threads=8, python="3.12.1", versions=versions)
+    return edit(results, of(ONE), change)
+
+
+# Records
+
+
+@fault("twin-methods", ONE, "twin", "to the last digit in all 15 runs")
+def one_method_stored_under_two_names(results):
+    return results + [renamed(r, "twin") for r in results if of(ONE)(r)]
+
+
+@fault("twin-methods", ONE, "twin", "equal in structure")
+def one_method_run_under_two_names(results):
+    def again(r):
+        return make_result(renamed(r, "twin").spec, accuracy=lambda spec: plain_accuracy(spec) - 0.001)
+
+    return results + [again(r) for r in results if of(ONE)(r)]
+
+
+@fault("copied-seeds", ONE, "seeds 0, 1 and 2")
+def seeds_copied(results):
+    first = {r.spec.amount: r for r in results if of(ONE)(r) and r.spec.seed == 0}
+
+    def copied(r):
+        spec = r.spec
+        return first[spec.amount].model_copy(update={"spec": spec, "key": spec.key})
+
+    return edit(results, of(ONE), copied)
+
+
+# Orders and spread
+
+
+@fault("metrics-not-interchangeable", "global_", "equal size", "equal theoretical speedup")
+def size_and_speed_disagree(results):
+    return make_results(pairs=PAIR, tilts=FIGURE_6)
+
+
+@fault("order-varies-with-task", "global_magnitude", "cifar10 / resnet56")
+def the_network_turns_the_order(results):
+    def swapped(spec):
+        late = spec.model.name == "resnet56" and spec.method.name == "global_magnitude" and spec.target > 1
+        return -0.05 if late else 0.0
+
+    pairs = [("cifar10", "resnet20"), ("cifar10", "resnet56")]
+    return make_results(pairs=pairs, accuracy=lambda spec: plain_accuracy(spec) + swapped(spec))
+
+
+@fault("order-varies-with-amount", "global_magnitude", "at compression")
+def the_amount_turns_the_order(results):
+    def late(spec):
+        return -0.05 if spec.target > 8 and spec.method.name == "global_magnitude" else 0.0
+
+    return edit(results, of("global_magnitude"), with_accuracy(late))
+
+
+@fault("wide-seed-spread", ONE, "3 seeds")
+def a_seed_collapses(results):
+    return edit(
+        results,
+        lambda r: of(ONE)(r) and r.spec.target == 16 and r.spec.seed == 1,
+        with_accuracy(lambda spec: -0.4),
+    )

@@ -1,0 +1,137 @@
+"""Zip files of strangers: what is no file of a bundle is refused by name and size, and nothing is unpacked."""
+
+import hashlib
+import json
+import struct
+import zipfile
+
+import pytest
+from made_results import make_results, write_store
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.report.leaderboard import write_leaderboard
+from shrinkbench.results.bundle import read_source, write_bundle
+from shrinkbench.results.merging import merge
+
+PAIR = [("cifar10", "resnet20")]
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory):
+    root = tmp_path_factory.mktemp("archive")
+    results = make_results(pairs=PAIR, methods=["random"], compressions=(1, 4))
+    write_bundle(write_store(root / "store", results).root, root / "a.zip")
+    return root / "a.zip"
+
+
+def forged(bundle, target, *, name="made", more=(), rename=None):
+    """The bundle under another manifest name, with ``more`` members, all of them in the manifest."""
+    with zipfile.ZipFile(bundle) as old:
+        members = [(n, old.read(n)) for n in old.namelist() if n != "manifest.json"]
+    members = [(rename(n) if rename else n, content) for n, content in members] + list(more)
+    sums = {n: hashlib.sha256(content).hexdigest() for n, content in members}
+    manifest = {"format": "shrinkbench-bundle", "version": 1, "name": name, "files": sums}
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as new:
+        new.writestr("manifest.json", json.dumps(manifest))
+        for n, content in members:
+            new.writestr(n, content)
+    return target
+
+
+OUTSIDE = [
+    "../evil.txt",
+    "/tmp/evil.txt",
+    "runs/zzz/result.json",
+    "evil.txt",
+    "plugins/evil.py",
+    "runs/../plan.json",
+]
+OUTSIDE += [
+    f"runs/{'a' * 64}/checkpoint-0.pt",
+    f"plugins/{'a' * 64}/../../evil.py",
+    f"runs/{'A' * 64}/result.json",
+]
+
+
+@pytest.mark.parametrize("member", OUTSIDE)
+def test_a_member_that_no_bundle_has_is_refused_by_name(bundle, tmp_path, member):
+    evil = forged(bundle, tmp_path / "evil.zip", more=[(member, b"owned")])
+    for read in (read_source, lambda path: merge([path, bundle], tmp_path / "out")):
+        with pytest.raises(ShrinkbenchError, match="no file of a bundle") as told:
+            read(evil)
+        assert repr(member) in str(told.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["evil.zip"]
+
+
+@pytest.mark.parametrize("name", ["../../outside", "/tmp/x", "a/b", "", ".hidden", "a\nb"])
+def test_a_name_that_is_no_file_name_is_refused(bundle, tmp_path, name):
+    evil = forged(bundle, tmp_path / "evil.zip", name=name)
+    with pytest.raises(ShrinkbenchError, match="its name is"):
+        write_leaderboard([evil], tmp_path / "deep" / "board")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["evil.zip"]
+
+
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+def test_a_member_that_stands_there_twice_is_refused(bundle, tmp_path):
+    with zipfile.ZipFile(bundle) as archive:
+        member = next(n for n in archive.namelist() if n.startswith("runs/"))
+        content = archive.read(member)
+    evil = forged(bundle, tmp_path / "evil.zip", more=[(member, content)])
+    with pytest.raises(ShrinkbenchError, match=f"{member} twice"):
+        read_source(evil)
+
+
+def test_a_result_in_the_folder_of_another_key_is_no_result(bundle, tmp_path):
+    def swap(name):
+        return f"runs/{'0' * 64}/result.json" if name == swap.victim else name
+
+    with zipfile.ZipFile(bundle) as archive:
+        swap.victim = next(n for n in archive.namelist() if n.startswith("runs/"))
+    found = read_source(forged(bundle, tmp_path / "evil.zip", rename=swap))
+    assert len(found.results) == 5
+    assert [p.path.parent.name for p in found.problems] == ["0" * 64]
+    assert "another key" in found.problems[0].sentence
+
+
+def test_what_unpacks_to_more_than_a_bundle_is_refused_unread(bundle, tmp_path):
+    """The size that is announced decides: nothing is inflated, and no more than that would be."""
+    key = read_source(bundle).results[0].key
+    bomb = forged(
+        bundle, tmp_path / "bomb.zip", more=[(f"runs/{key}/conflicts/{'a' * 64}.json", bytes(9 << 20))]
+    )
+    with pytest.raises(ShrinkbenchError, match=r"is 9 MiB large, and a bundle's may be 8 MiB"):
+        read_source(bomb)
+    many = [(f"runs/{n:064x}/result.json", b"x") for n in range(200)]
+    content = bytearray(forged(bundle, tmp_path / "many.zip", more=many).read_bytes())
+    start = content.find(b"PK\x01\x02")
+    while start >= 0:  # the central directory announces 7 MiB for every result
+        if b"runs/" in content[start + 46 : start + 60]:
+            content[start + 24 : start + 28] = struct.pack("<I", 7 << 20)
+        start = content.find(b"PK\x01\x02", start + 4)
+    (tmp_path / "many.zip").write_bytes(content)
+    with pytest.raises(ShrinkbenchError, match=r"unpacks to 1,\d+ MiB, and bundles up to 1,024 MiB are read"):
+        read_source(tmp_path / "many.zip")
+
+
+def test_damage_anywhere_is_one_sentence_or_harmless(bundle, tmp_path):
+    whole = bundle.read_bytes()
+    told = []
+    for place in range(0, len(whole), 211):
+        damaged = bytearray(whole)
+        damaged[place] ^= 0xFF
+        (tmp_path / "damaged.zip").write_bytes(damaged)
+        try:
+            assert read_source(tmp_path / "damaged.zip").digest == read_source(bundle).digest
+        except ShrinkbenchError as error:
+            told.append(str(error))
+    assert len(told) > 10
+    assert all("damaged.zip" in sentence and "\n" not in sentence for sentence in told)
+
+
+def test_names_of_folders_become_names_of_files(tmp_path):
+    store = write_store(
+        tmp_path / "my results (1)", make_results(pairs=PAIR, methods=["random"], compressions=(1,))
+    )
+    store.plan_path.unlink()
+    write_bundle(store.root, tmp_path / "a.zip")
+    assert read_source(tmp_path / "a.zip").name == "my-results-1"

@@ -1,0 +1,131 @@
+"""Other numbers under one key are kept, told, carried and ranked by nobody."""
+
+import itertools
+import json
+import re
+
+import pytest
+from made_results import changed, make_result, make_results, make_spec, plain_accuracy, write_store
+
+from shrinkbench.report.leaderboard import write_leaderboard
+from shrinkbench.report.page.html import write_report
+from shrinkbench.results.bundle import read_source, write_bundle
+from shrinkbench.results.conflicts import numbers_of
+from shrinkbench.results.merging import merge
+from shrinkbench.results.store import ResultStore
+from shrinkbench.results.verification import verify
+
+PAIR = [("cifar10", "resnet20")]
+
+
+def shifted(by):
+    return lambda spec: plain_accuracy(spec) + (0.0 if spec.is_control or spec.seed else by)
+
+
+@pytest.fixture(scope="module")
+def stores(tmp_path_factory):
+    """Three labs with the same runs: those of seed 0 come to other numbers in each."""
+    root = tmp_path_factory.mktemp("labs")
+    found = []
+    for name, by in (("one", 0.0), ("two", 0.01), ("three", -0.02)):
+        results = make_results(
+            pairs=PAIR, methods=["random"], compressions=(1, 2, 4), seeds=(0, 1), accuracy=shifted(by)
+        )
+        found.append(write_store(root / name, results, name=name).root)
+    return found
+
+
+def kept(root):
+    """Every set of numbers that a source holds, by key."""
+    bundle = read_source(root)
+    return {(result.key, numbers_of(result)) for result in (*bundle.results, *bundle.others)}
+
+
+def test_every_order_and_any_repetition_of_merging_keeps_the_same_results(stores, tmp_path):
+    found = []
+    for number, order in enumerate(itertools.permutations(stores)):
+        out = tmp_path / str(number)
+        merge(order, out)
+        first = read_source(order[0])
+        used = {r.key: r.after for r in read_source(out).results}
+        assert used == {r.key: r.after for r in first.results}  # the first is never replaced
+        before = {p.relative_to(out): p.read_bytes() for p in out.glob("runs/**/*.json")}
+        merge([out, *reversed(order)], out)
+        assert {p.relative_to(out): p.read_bytes() for p in out.glob("runs/**/*.json")} == before
+        found.append(kept(out))
+    assert all(each == found[0] for each in found)
+    assert len(found[0]) == 6 + 2 * 2  # two runs of seed 0, each with two other outcomes
+
+
+def test_step_by_step_is_as_all_at_once_and_bundles_carry_it(stores, tmp_path):
+    merge(stores, tmp_path / "at-once")
+    merge(stores[1:], tmp_path / "two")
+    write_bundle(tmp_path / "two", tmp_path / "two.zip")
+    assert kept(tmp_path / "two.zip") == kept(tmp_path / "two")
+    merge([stores[0], tmp_path / "two.zip"], tmp_path / "step")
+    assert kept(tmp_path / "step") == kept(tmp_path / "at-once")
+
+
+def test_a_merge_tells_them_and_verification_finds_them(stores, tmp_path):
+    merged = merge(stores[:2], tmp_path / "out")
+    assert merged.differing == len(merged.conflicts) == 2
+    assert merged.largest_difference == pytest.approx(0.01)
+    told = verify(read_source(tmp_path / "out"))
+    assert len(told) == 2
+    assert all("another source has other numbers" in sentence for sentence in told)
+
+
+def test_noise_of_floating_point_is_no_conflict_and_one_image_is():
+    result = make_result(make_spec())
+    near = result.model_copy(update={"after": changed(result.after, loss=result.after["loss"] * (1 + 1e-8))})
+    image = result.model_copy(update={"after": changed(result.after, top1=result.after["top1"] + 1e-4)})
+    elsewhere = {"provenance": result.provenance.model_copy(update={"host": "elsewhere", "seconds": 1.0})}
+    assert numbers_of(near) == numbers_of(result.model_copy(update=elsewhere)) == numbers_of(result)
+    assert numbers_of(image) != numbers_of(result)
+
+
+def test_a_conflict_that_is_not_what_its_name_says_is_a_problem(stores, tmp_path):
+    merge(stores[:2], tmp_path / "out")
+    first, second = sorted((tmp_path / "out").glob("runs/*/conflicts/*.json"))
+    fields = json.loads(first.read_text())
+    fields["after"]["metrics"]["top1"] -= 1e-4
+    first.write_text(json.dumps(fields))
+    second.write_text("{")
+    found = read_source(tmp_path / "out")
+    assert found.others == ()
+    assert ["named by other numbers" in p.sentence or "whole JSON" in p.sentence for p in found.problems] == [
+        True
+    ] * 2
+
+
+def test_a_finished_run_beside_a_failed_one_is_no_conflict(tmp_path):
+    spec = make_spec()
+    ResultStore(tmp_path / "one").write(make_result(spec, failed="killed"))
+    ResultStore(tmp_path / "two").write(make_result(spec))
+    assert merge([tmp_path / "one", tmp_path / "two"], tmp_path / "out").conflicts == ()
+    assert not list((tmp_path / "out").glob("runs/*/conflicts"))
+
+
+def test_the_first_screen_of_the_report_says_so(stores, tmp_path):
+    merge(stores[:2], tmp_path / "out")
+    for source, count in ((tmp_path / "out", 1), (stores[0], 0)):
+        text = write_report(source, tmp_path / "report", with_figures=False).index.read_text(encoding="utf-8")
+        verdict = text[text.index('id="verdict"') : text.index("</ul>", text.index('id="verdict"'))]
+        assert (
+            verdict.count("2 runs have other numbers in another source under the same key, by up to 0.01")
+            == count
+        )
+    write_bundle(tmp_path / "out", tmp_path / "a.zip")
+    assert "2 runs have other numbers" in write_report(
+        tmp_path / "a.zip", tmp_path / "report", with_figures=False
+    ).index.read_text(encoding="utf-8")
+
+
+def test_entries_of_disputed_runs_have_no_rank(stores, tmp_path):
+    undisputed = make_results(pairs=PAIR, methods=["global_magnitude"], compressions=(1, 2, 4), seeds=(0, 1))
+    three = write_store(tmp_path / "three", undisputed, name="third").root
+    page = write_leaderboard([*stores[:2], three], tmp_path / "board").index.read_text(encoding="utf-8")
+    rows = re.findall(r"<tr><td>(.*?)</td><th scope=\"row\">(.*?)</th>", page)
+    ranks = [(re.sub("<[^>]*>", "", rank), re.sub("<wbr>", "", name)) for rank, name in rows]
+    assert ranks == [("1", "global_magnitude"), ("no rank", "random"), ("no rank", "random")]
+    assert page.count("2 runs have other numbers under the same key in another source") == 2

@@ -1,0 +1,89 @@
+"""Two sets of results: which runs, numbers, settings and means tell them apart."""
+
+import pytest
+from made_results import FINETUNE, make_result, make_results, make_spec, plain_accuracy, write_store
+
+from shrinkbench.results.bundle import read_source, write_bundle
+from shrinkbench.results.difference import Setting, difference_of
+
+PAIR = [("cifar10", "resnet20")]
+GRID = {"pairs": PAIR, "methods": ["random", "global_magnitude"], "compressions": (1, 4), "seeds": (0, 1)}
+
+
+@pytest.fixture(scope="module")
+def results():
+    return make_results(**GRID)
+
+
+def compared(tmp_path, first, second):
+    paths = [write_store(tmp_path / n, list(r), name=n).root for n, r in (("a", first), ("b", second))]
+    return difference_of(*map(read_source, paths))
+
+
+def test_a_store_and_its_bundle_are_the_same(results, tmp_path):
+    store = write_store(tmp_path / "a", results)
+    write_bundle(store.root, tmp_path / "a.zip")
+    found = difference_of(read_source(store.root), read_source(tmp_path / "a.zip"))
+    assert found.is_empty
+    assert (found.runs, found.cells, found.settings) == ((8, 8), (), ())
+
+
+def test_another_machine_is_no_difference(results, tmp_path):
+    elsewhere = [
+        r.model_copy(update={"provenance": r.provenance.model_copy(update={"host": "elsewhere"})})
+        for r in results
+    ]
+    assert compared(tmp_path, results, elsewhere).is_empty
+
+
+def test_runs_of_one_set_only_are_named(results, tmp_path):
+    missing = next(r for r in results if r.spec.target == 4 and r.spec.method.name == "random")
+    found = compared(tmp_path, results, [r for r in results if r is not missing])
+    assert found.only_first == ((missing.key, "cifar10 / resnet20, random, 4x, seed 0"),)
+    assert (found.only_second, found.unequal, found.settings) == ((), (), ())
+    (cell,) = found.cells
+    assert (cell.label, cell.first_n, cell.second_n) == ("cifar10 / resnet20, random, 4x", 2, 1)
+    both = [r.headline for r in results if r.spec.target == 4 and r.spec.method.name == "random"]
+    assert cell.first == pytest.approx(sum(both) / 2)
+    assert cell.second == pytest.approx(both[1])
+
+
+def test_other_numbers_stand_with_the_largest_difference_first(results, tmp_path):
+    def shift(spec):
+        by = {(4.0, "random", 0): 0.01, (4.0, "global_magnitude", 1): -0.02}
+        return plain_accuracy(spec) + by.get((spec.target, spec.method.name, spec.seed), 0.0)
+
+    other = make_results(**GRID, accuracy=shift)
+    found = compared(tmp_path, results, other)
+    assert [round(u.difference, 4) for u in found.unequal] == [-0.02, 0.01]
+    assert found.unequal[0].fields == ("before", "after", "validation")
+    assert (found.only_first, found.only_second) == ((), ())
+    assert [(c.first_n, c.second_n, c.same_settings) for c in found.cells] == [(2, 2, True)] * 2
+    assert [round(c.second - c.first, 4) for c in found.cells] == [-0.01, 0.005]
+    failed = [make_result(r.spec, failed="killed") if r is results[0] else r for r in results]
+    (lost,) = compared(tmp_path / "failed", results, failed).unequal
+    assert (lost.second, lost.difference, lost.fields[0]) == (None, None, "status")
+
+
+def test_the_settings_that_differ_are_named_with_both_values(results, tmp_path):
+    longer = FINETUNE.model_copy(update={"epochs": 40, "learning_rate": 1e-3})
+    other = [
+        make_result(r.spec.model_copy(update={"recipe": longer})) if r.spec.method.name == "random" else r
+        for r in results
+    ]
+    found = compared(tmp_path, results, other)
+    (group,) = found.settings
+    assert group.settings == (
+        Setting("recipe.learning_rate", 3e-4, 1e-3),
+        Setting("recipe.epochs", 30, 40),
+    )
+    assert len(group.pairs) == len(found.only_first) == len(found.only_second) == 4
+    assert {a for a, _ in group.pairs} == {key for key, _ in found.only_first}
+    assert not any(cell.same_settings for cell in found.cells)
+
+
+def test_runs_of_another_seed_or_amount_are_no_settings(tmp_path):
+    first = [make_result(make_spec(seed=0))]
+    second = [make_result(make_spec(seed=1)), make_result(make_spec(seed=0, compression=8.0))]
+    found = compared(tmp_path, first, second)
+    assert (len(found.only_first), len(found.only_second), found.settings) == (1, 2, ())

@@ -1,0 +1,67 @@
+"""What agrees with itself may be hard to believe all the same, and clean results are not suspected."""
+
+import pytest
+from made_results import changed, make_result, make_results, make_spec, quality, write_store
+
+from shrinkbench.results.bundle import read_source
+from shrinkbench.results.verification import find_implausible, verify
+from shrinkbench.spec import WeightsSpec
+
+PAIR = [("cifar10", "resnet20")]
+
+
+def doubts(tmp_path, results):
+    bundle = read_source(write_store(tmp_path / "store", results).root)
+    assert verify(bundle) == []
+    return find_implausible(bundle)
+
+
+def test_clean_results_are_not_suspected(tmp_path):
+    assert doubts(tmp_path, make_results(methods=["random", "global_magnitude"])) == []
+
+
+def test_a_test_accuracy_far_above_validation_is_told(tmp_path):
+    """0.93 of 10,000 and 0.9 of 5,000 images; the standard error by hand, not pooled, is 0.00495."""
+    result = make_result(make_spec())
+    raised = result.model_copy(update={"after": quality(0.93), "validation": quality(0.90, 5000)})
+    (told,) = doubts(tmp_path, [raised])
+    assert told == (
+        f"run {result.key[:12]}: test top1 0.9300 is 6.1 standard errors above its own on validation, 0.9000"
+    )
+
+
+@pytest.mark.parametrize(
+    ("test", "validation", "images"),
+    [(0.912, 0.90, 5000), (0.90, 0.95, 5000), (0.99, 0.90, 50), (1.0, 1.0, 5000), (0.0, 0.0, 100)],
+    ids=["noise", "below", "few images", "all right", "all wrong"],
+)
+def test_what_noise_or_a_fall_explains_is_not(tmp_path, test, validation, images):
+    result = make_result(make_spec())
+    pair = {"after": quality(test), "validation": quality(validation, images)}
+    assert doubts(tmp_path, [result.model_copy(update=pair)]) == []
+
+
+def copied(result, seed):
+    spec = result.spec.model_copy(update={"seed": seed})
+    return result.model_copy(update={"spec": spec, "key": spec.key})
+
+
+def test_a_seed_that_was_copied_is_told(tmp_path):
+    results = make_results(pairs=PAIR, methods=["random"], compressions=(1, 4), seeds=(0, 1))
+    victim = next(r for r in results if r.spec.target == 4)
+    told = doubts(tmp_path, [*results, copied(victim, 7)])
+    assert len(told) == 1
+    assert "seed 0" in told[0]
+    assert "seed 7" in told[0]
+    other = copied(victim, 8)
+    other = other.model_copy(update={"after": changed(other.after, loss=other.after["loss"] + 1e-9)})
+    assert len(doubts(tmp_path / "again", [*results, other])) == 0
+
+
+def test_seeds_that_have_no_say_may_be_equal(tmp_path):
+    """Nothing is random where weights are of a file and nothing is trained afterwards."""
+    weights = WeightsSpec(kind="file", name="published", digest="a" * 64)
+    spec = make_spec()
+    spec = spec.model_copy(update={"task": spec.task.model_copy(update={"weights": weights})})
+    result = make_result(spec).model_copy(update={"epochs": ()})
+    assert doubts(tmp_path, [result, copied(result, 1)]) == []

@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
 from shrinkbench.report.statistics.claims import TaskClaims, judge
 from shrinkbench.report.statistics.curves import SAME, curves
@@ -84,8 +84,8 @@ def normalised_scores(observations: Observations) -> Scores | None:
             parts += found
             sizes.append(sum(part.shape[1] for part in found))
     values = np.concatenate(parts, axis=1)
-    known: NDArray[np.bool_] = np.isfinite(values).all(axis=1)
-    if known.sum() < 2:
+    known = [bool(np.isfinite(row).all()) for row in values]
+    if sum(known) < 2:
         return None
     ends = np.cumsum(sizes)
     return Scores(

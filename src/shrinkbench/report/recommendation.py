@@ -30,18 +30,21 @@ class Segment:
 def recommend(claims: TaskClaims) -> tuple[Segment, ...]:
     """Which method to use up to where: the best over the common range wherever no other is better at a level.
 
-    Better is one that leads by half a point or more and is told apart from it, corrected for as many
-    comparisons as are made to see it (levels x other methods).
+    Better is one that leads by half a point or more and is told apart from it: as the best of its level, or
+    corrected for all leads that are looked at (levels of all tasks x other methods).
     """
     block = claims.block
     if len(block.methods) < 2 or len(block.units) < 2:
         return ()
     overall = block.methods[int(block.means.argmax())]
-    looks = sum(len(level.leads) for level in claims.levels)
     chosen: list[Segment] = []
     for level in claims.levels:
-        lead = next((c for c in level.leads if c.second == overall), None)
-        better = lead is not None and lead.difference >= CLOSE and lead.p_raw * looks < ALPHA
+        decided = level.claim is not None and level.claim.decided
+        better = any(
+            lead.difference >= CLOSE and (decided or lead.p_raw * claims.looks < ALPHA)
+            for lead in level.leads
+            if lead.second == overall
+        )
         absent = overall not in level.block.methods
         best = level.leads[0].first if level.leads else level.block.methods[0]
         method = best if better or absent else overall

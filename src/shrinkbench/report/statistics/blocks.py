@@ -10,13 +10,15 @@ so that failing cannot pay.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from shrinkbench.report.statistics.curves import TOLERANCE, Curve, Hole
+from shrinkbench.report.statistics.curves import SAME, TOLERANCE, Curve, Hole
 from shrinkbench.report.statistics.tests import Floats
+
+NO_RANGE = "shares no range with more than half of the methods"
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,11 @@ class Block:
         means: Floats = self.values.mean(axis=1) if self.methods else np.empty(0)
         return means
 
+    def of(self, methods: Container[str]) -> Block:
+        """The same of these methods alone."""
+        rows = [row for row, method in enumerate(self.methods) if method in methods]
+        return replace(self, methods=tuple(self.methods[row] for row in rows), values=self.values[rows])
+
 
 def common_block(curves: Sequence[Curve], *, level: float | None = None) -> Block:
     """Methods of ``curves`` (of one task) that can be compared at ``level``, or over their common range."""
@@ -67,9 +74,11 @@ def common_block(curves: Sequence[Curve], *, level: float | None = None) -> Bloc
         else:
             chosen[method] = [found[seed] for seed in seeds]
     low, high = (level, level) if level is not None else _common_range(list(chosen.values()))
+    nothing = level is None and high * (1 - TOLERANCE) <= low * (1 + TOLERANCE)
+    latest = max((c.x[0] for members in chosen.values() for c in members if c.x[0] <= low), default=low)
     compared: dict[str, list[Curve]] = {}
     for method, members in chosen.items():
-        why = _obstacle(members, low, high)
+        why = NO_RANGE if nothing else _obstacle(members, low, high, latest)
         if why:
             left_out.append(LeftOut(method, why))
         else:
@@ -105,15 +114,18 @@ def _common_range(members: Sequence[Sequence[Curve]]) -> tuple[float, float]:
     return float(starts[len(members) // 2]), float(ends[len(members) // 2])
 
 
-def _obstacle(members: Sequence[Curve], low: float, high: float) -> str:
-    """Why a method takes no part; empty where it does."""
+def _obstacle(members: Sequence[Curve], low: float, high: float, latest: float) -> str:
+    """Why a method takes no part; empty where it does.
+
+    A curve counts that ends a little short of a level, unless another begins later than that (``latest``).
+    """
     holes = [(hole, curve.seed) for curve in members for hole in curve.holes_in(low, high)]
     if holes:
         return _describe(holes)
     start, end = max(c.x[0] for c in members), min(c.x[-1] for c in members)
-    if start > low * (1 + TOLERANCE):
+    if start > low * (1 + (SAME if low == high else TOLERANCE)):
         return f"begins at {start:.3g}×"
-    if end < high * (1 - TOLERANCE):
+    if end < high * (1 - TOLERANCE) or (low == high and end < latest * (1 - SAME)):
         return f"ends at {end:.3g}×"
     return ""
 

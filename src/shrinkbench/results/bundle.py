@@ -130,7 +130,8 @@ def read_source(source: Path) -> Bundle:
     if isinstance(plan, Problem):
         problems, plan = [plan, *problems], None
     name = plan.name if plan else source.resolve().name
-    return _bundle(name, source, plan, results, [*problems, *further], others, store.sources())
+    ordered = sorted(results, key=lambda result: result.key)  # as a bundle has them
+    return _bundle(name, source, plan, ordered, [*problems, *further], others, store.sources())
 
 
 def read_bundle(path: Path) -> Bundle:

@@ -203,6 +203,8 @@ def _absent(observations: Observations) -> Iterator[str]:
 
 def _at_equal_training(observations: Observations) -> Iterator[str]:
     """Who is best at equal training, where methods were given several lengths of it."""
+    if observations.pruned["epochs_allowed"].nunique() < 2:
+        return
     table = at_equal_training(observations)
     if table["method"].nunique() < 2 or table["level"].nunique() < 2:
         return

@@ -195,10 +195,9 @@ def _variances(block: Block) -> dict[Pair, float]:
     """Sample variance over units of each pair's difference."""
     if len(block.units) < 2:
         return {}
-    return {
-        (block.methods[i], block.methods[j]): float((block.values[i] - block.values[j]).var(ddof=1))
-        for i, j in itertools.combinations(range(len(block.methods)), 2)
-    }
+    first, second = np.triu_indices(len(block.methods), 1)
+    found = (block.values[first] - block.values[second]).var(axis=1, ddof=1).tolist()
+    return dict(zip(itertools.combinations(block.methods, 2), found, strict=True))
 
 
 def _pairs(question: str, task: str, block: Block, noise: Mapping[Pair, float]) -> list[Claim]:

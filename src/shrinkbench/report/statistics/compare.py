@@ -214,4 +214,4 @@ def ranking(observations: Observations, *, metric: str = "top1") -> tuple[tuple[
         if c.decided and c.first in place and c.second in place
     )
     ranked = rank_methods(block.values.T)
-    return block.methods, replace(ranked, cliques=join_undecided(ranked.mean_ranks, decided))
+    return block.methods, replace(ranked, joined=join_undecided(ranked.mean_ranks, decided))

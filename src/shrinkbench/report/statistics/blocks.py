@@ -4,13 +4,13 @@ One rule, wherever methods are compared on a task. Seeds are those that more tha
 range goes from where the curves of more than half of the methods begin to where those of more than half end;
 what begins or ends up to :data:`TOLERANCE` inside shortens it, what ends earlier is left out. A method without
 one of the seeds, or with a failed or missing run inside the range, is left out as well: a gap is never bridged,
-so that failing cannot pay.
+so that failing cannot pay. A seed of which all runs failed counts as one that the method has.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -62,12 +62,15 @@ def common_block(curves: Sequence[Curve], *, level: float | None = None) -> Bloc
     by_method: dict[str, dict[int, Curve]] = {}
     for curve in curves:
         by_method.setdefault(curve.method, {})[curve.seed] = curve
-    seeds, others = _common(Counter(curve.seed for curve in curves), len(by_method))
+    seeds, others = _common(curves)
     left_out: list[LeftOut] = []
     chosen: dict[str, list[Curve]] = {}
     for method, found in by_method.items():
         absent = [seed for seed in seeds if seed not in found]
-        if not seeds:
+        empty = [c for c in found.values() if not len(c.x) and (c.seed in seeds or _is_empty(found.values()))]
+        if empty:
+            left_out.append(LeftOut(method, _describe([(hole, c.seed) for c in empty for hole in c.holes])))
+        elif not seeds:
             left_out.append(LeftOut(method, "shares no seed with more than half of the methods"))
         elif absent:
             left_out.append(LeftOut(method, f"no finished run of seed {', '.join(map(str, absent))}"))
@@ -96,9 +99,20 @@ def common_block(curves: Sequence[Curve], *, level: float | None = None) -> Bloc
     )
 
 
-def _common(counts: Mapping[int, int], methods: int) -> tuple[list[int], list[int]]:
-    """Units that more than half of the methods have, and the others."""
-    kept = sorted(unit for unit, count in counts.items() if 2 * count > methods)
+def _is_empty(curves: Iterable[Curve]) -> bool:
+    """Whether no run of any curve is finished."""
+    return not any(len(curve.x) for curve in curves)
+
+
+def _common(curves: Sequence[Curve]) -> tuple[list[int], list[int]]:
+    """Seeds that some method has finished and more than half of the methods have, and the others.
+
+    A method counts that has finished a run.
+    """
+    finished = {curve.method for curve in curves if len(curve.x)}
+    counts = Counter(curve.seed for curve in curves if curve.method in finished)
+    some = {curve.seed for curve in curves if len(curve.x)}
+    kept = sorted(seed for seed, count in counts.items() if 2 * count > len(finished) and seed in some)
     return kept, sorted(counts.keys() - set(kept))
 
 

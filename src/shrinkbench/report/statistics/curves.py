@@ -34,7 +34,10 @@ class Hole(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """One seed's measured points in order of ``x``; the method's own control of that seed is the first."""
+    """One seed's measured points in order of ``x``; the method's own control of that seed is the first.
+
+    A seed of which every run failed has no point, and gaps everywhere.
+    """
 
     task: str
     method: str
@@ -73,7 +76,7 @@ def own_controls(observations: Observations, metric: str) -> pd.Series:
 
 @functools.lru_cache(maxsize=32)
 def curves(observations: Observations, axis: str, metric: str) -> tuple[Curve, ...]:
-    """One curve per task, method and seed; incomplete points are left out."""
+    """One curve per task, method and seed; a finished run without the metric is a gap."""
     return tuple(_curves(observations, axis, metric))
 
 
@@ -83,18 +86,24 @@ def _curves(observations: Observations, axis: str, metric: str) -> Iterator[Curv
     known = np.isfinite(xs) & np.isfinite(ys)
     rows: dict[Any, Any] = observations.pruned.groupby(["task", "method", "seed"]).indices
     gaps = _places_of_gaps(observations, axis)
-    for (task, method, seed), places in sorted(rows.items()):
+    failed = {cell for cell, found in gaps.items() if any(kind == "failed" for _, kind, _ in found)}
+    failed = {cell for cell in failed - rows.keys() if cell[0] in observations.tasks}
+    for cell in sorted({*rows, *failed}):
+        places = rows.get(cell, np.empty(0, dtype=int))
+        unmeasured = places[np.isfinite(xs[places]) & ~known[places]]
         places = places[known[places]]
-        if not len(places):
+        if not len(places) and cell not in failed:
             continue
         x, y = xs[places], ys[places]
-        start = starts[places[np.argmin(x)]]  # of the least pruned run, where the runs of a curve have several
+        # its control is that of the least pruned run, where the runs of a curve have several
+        start = starts[places[np.argmin(x)]] if len(places) else math.nan
         if math.isfinite(start):
             x, y = np.r_[1.0, x], np.r_[start, y]
         order = np.argsort(x, kind="stable")
         x, y = x[order], y[order]
-        holes = tuple(_hole(x, *gap) for gap in gaps[task, method, seed])
-        yield Curve(task, method, seed, x, y, holes)
+        absent = [(xs[p], "unmeasured", observations.pruned["amount"].iloc[p]) for p in unmeasured]
+        task, method, seed = cell
+        yield Curve(task, method, seed, x, y, tuple(_hole(x, *gap) for gap in [*gaps.get(cell, ()), *absent]))
 
 
 def _places_of_gaps(

@@ -6,7 +6,8 @@ import math
 
 import numpy as np
 import pytest
-from made_results import changed, make_result, make_results
+from made_results import METHODS as METHODS_BY_NAME
+from made_results import changed, make_result, make_results, make_spec
 
 from shrinkbench.report.result_tables import result_tables
 from shrinkbench.report.statistics.claims import judge
@@ -141,3 +142,22 @@ def test_over_tasks_a_method_is_not_said_to_be_absent_where_it_is_compared():
         )
     ]
     assert "(not compared on imagenet / resnet18 / other)" in reach_verdict(observe(results)).headline
+
+
+def test_other_seeds_of_the_same_methods_by_others_take_nobodys_answer_away():
+    """As many methods on seeds 0 to 2 as on 3 to 6: the larger study is compared, the other is named."""
+    copies = [METHODS_BY_NAME[m].model_copy(update={"base": f"their_{m}"}) for m in METHODS]
+    theirs = [
+        make_result(make_spec(method=copy, compression=c, seed=seed))
+        for copy in copies
+        for c in (1, 2, 4, 8, 16, 32)
+        for seed in (3, 4)
+    ]
+    before, after = (judge(observe(r)).tasks[0].block for r in (store(), [*store(), *theirs]))
+    assert np.array_equal(before.values, after.values)
+    assert {one.why for one in after.left_out} == {"no finished run of seed 0, 1, 2"}
+
+
+def test_methods_of_which_no_two_share_a_seed_are_not_compared():
+    results = [r for n, m in enumerate(METHODS) for r in store(methods=(m,), seeds=(n,))]
+    assert set(reasons(results).values()) == {"shares no seed with another method"}

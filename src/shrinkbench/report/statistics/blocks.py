@@ -1,15 +1,15 @@
 """What may be compared: the same seeds over the same range, and by name what was left out of it.
 
-One rule, wherever methods are compared on a task. Seeds are those that more than half of the methods have. The
-range goes from where the curves of more than half of the methods begin to where those of more than half end;
-what begins or ends up to :data:`TOLERANCE` inside shortens it, what ends earlier is left out. A method without
+One rule, wherever methods are compared on a task. Seeds are those that more than half of the methods have (or,
+without any, the largest group of methods). The range goes from where the curves of more than half of the methods
+begin to where those of more than half end; what begins or ends up to :data:`TOLERANCE` inside shortens it, what ends earlier is left out. A method without
 one of the seeds, or with a failed or missing run inside the range, is left out as well: a gap is never bridged,
 so that failing cannot pay. A seed of which all runs failed counts as one that the method has.
 """
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 
@@ -71,7 +71,7 @@ def common_block(curves: Sequence[Curve], *, level: float | None = None) -> Bloc
         if empty:
             left_out.append(LeftOut(method, _describe([(hole, c.seed) for c in empty for hole in c.holes])))
         elif not seeds:
-            left_out.append(LeftOut(method, "shares no seed with more than half of the methods"))
+            left_out.append(LeftOut(method, "shares no seed with another method"))
         elif absent:
             left_out.append(LeftOut(method, f"no finished run of seed {', '.join(map(str, absent))}"))
         else:
@@ -107,12 +107,20 @@ def _is_empty(curves: Iterable[Curve]) -> bool:
 def _common(curves: Sequence[Curve]) -> tuple[list[int], list[int]]:
     """Seeds that some method has finished and more than half of the methods have, and the others.
 
-    A method counts that has finished a run.
+    A method counts that has finished a run. Where no seed is that common, seeds are those that one group of
+    methods has, the largest one (then with most seeds, then with the lowest): studies on other seeds do not take
+    each other's answers away.
     """
     finished = {curve.method for curve in curves if len(curve.x)}
     counts = Counter(curve.seed for curve in curves if curve.method in finished)
     some = {curve.seed for curve in curves if len(curve.x)}
     kept = sorted(seed for seed, count in counts.items() if 2 * count > len(finished) and seed in some)
+    if not kept:
+        groups: dict[frozenset[str], list[int]] = defaultdict(list)
+        for seed in sorted(some):
+            groups[frozenset(c.method for c in curves if c.seed == seed and c.method in finished)].append(seed)
+        shared = [group for group in groups if len(group) > 1]
+        kept = groups[min(shared, key=lambda g: (-len(g), -len(groups[g]), groups[g]))] if shared else []
     return kept, sorted(counts.keys() - set(kept))
 
 

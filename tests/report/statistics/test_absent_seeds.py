@@ -161,3 +161,22 @@ def test_other_seeds_of_the_same_methods_by_others_take_nobodys_answer_away():
 def test_methods_of_which_no_two_share_a_seed_are_not_compared():
     results = [r for n, m in enumerate(METHODS) for r in store(methods=(m,), seeds=(n,))]
     assert set(reasons(results).values()) == {"shares no seed with another method"}
+
+
+def test_leaving_out_the_amounts_at_which_a_method_collapses_wins_nothing():
+    """Run at 2x and 32x only, a straight line between them would be best at 4x, 8x and 16x."""
+    results = change(
+        store(accuracy=lambda s: 0.9 if s.is_control or s.method.name == BEST else 0.6),
+        lambda r: None,
+        targets=(4, 8, 16),
+    )
+    observed = observe([r for r in results if r])
+    (task,) = judge(observed).tasks
+    assert {one.method: one.why for one in task.block.left_out} == {BEST: "no run between 2× and 32×"}
+    at = {level.level: level.block.methods for level in task.levels}
+    assert {level for level, methods in at.items() if BEST in methods} == {2.0, 32.0}
+
+
+def test_a_method_on_other_amounts_about_as_close_is_compared():
+    results = [r for r in store() if r.spec.method.name != BEST or r.spec.target in (1, 2, 8, 32)]
+    assert reasons(results) == {}

@@ -51,6 +51,14 @@ class Curve(NamedTuple):
         inner = [(h.low * (1 + TOLERANCE), h.high / (1 + TOLERANCE)) for h in self.holes]
         return [h for h, (start, end) in zip(self.holes, inner, strict=True) if start < high and low < end]
 
+    def widest_step(self, low: float = 0.0, high: float = math.inf) -> tuple[float, float]:
+        """The neighbouring points furthest apart, of those that what ``low`` to ``high`` needs lies between."""
+        around = np.flatnonzero((self.x[1:] > low * (1 + SAME)) & (self.x[:-1] < high * (1 - SAME)))
+        if not len(around):
+            return 1.0, 1.0
+        place = around[int((self.x[around + 1] / self.x[around]).argmax())]
+        return float(self.x[place]), float(self.x[place + 1])
+
     @property
     def planned_end(self) -> float:
         """Where the curve was to end: what failed or is missing beyond the last point would lie there."""

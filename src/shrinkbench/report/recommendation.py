@@ -34,6 +34,7 @@ def recommend(claims: TaskClaims) -> tuple[Segment, ...]:
 
     Better is one that leads by half a point or more and is told apart from it: as the best of its level, or
     corrected for all leads that are looked at (levels of all tasks x other methods).
+    One that takes no part in the range was never second to it there, and needs no half point.
     """
     block = claims.block
     if len(block.methods) < 2 or len(block.units) < 2:
@@ -44,13 +45,14 @@ def recommend(claims: TaskClaims) -> tuple[Segment, ...]:
     chosen: list[Segment] = []
     for level in claims.levels:
         decided = level.claim is not None and level.claim.decided
+        best = level.leads[0].first if level.leads else level.block.methods[0]
+        margin = CLOSE if best in block.methods else 0.0
         better = any(
-            lead.difference >= CLOSE and (decided or lead.p_raw * claims.looks < ALPHA)
+            lead.difference >= margin and (decided or lead.p_raw * claims.looks < ALPHA)
             for lead in level.leads
             if lead.second == overall
         )
         absent = overall not in level.block.methods
-        best = level.leads[0].first if level.leads else level.block.methods[0]
         method = best if better or absent else overall
         if chosen and chosen[-1].method == method:
             chosen.pop()

@@ -110,9 +110,9 @@ def _is_empty(curves: Iterable[Curve]) -> bool:
 def _common(curves: Sequence[Curve]) -> tuple[list[int], list[int]]:
     """Seeds that some method has finished and more than half of the methods have, and the others.
 
-    A method counts that has finished a run. Where no seed is that common, seeds are those of one group of methods,
-    the largest one (then with most seeds, then with the lowest): studies on other seeds do not take each other's
-    answers away.
+    A method counts that has finished a run. Where no seed is that common, seeds are those of one group of
+    methods, the largest (then with most seeds, then with the lowest): studies on other seeds do not take each
+    other's answers away.
     """
     finished = {curve.method for curve in curves if len(curve.x)}
     counts = Counter(curve.seed for curve in curves if curve.method in finished)

@@ -188,7 +188,7 @@ def _warnings(observations: Observations, claims: Claims) -> Iterator[str]:
         where = [task for task, n in seeds.items() if n == fewest]
         yield f"Within {'a task' if len(where) == len(seeds) else listed(where)}, {stats.too_few(fewest)}."
     places = observations.pruned[["dataset", "model"]].drop_duplicates()
-    if len(places) < 3:
+    if 0 < len(places) < 3:
         yield (
             f"{len(places)} pair{'s' if len(places) != 1 else ''} of dataset and network: the order of methods "
             "may differ on others."

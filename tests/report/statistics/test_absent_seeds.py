@@ -198,3 +198,7 @@ def test_a_method_left_out_of_the_range_is_recommended_where_it_is_told_apart():
     assert decided == {2.0, 4.0, 8.0, 16.0}
     first, *_ = recommend(task)
     assert (first.method, first.to) == (BEST, pytest.approx(16, rel=0.01))
+
+
+def test_without_a_finished_run_nothing_is_warned_of_the_pairs():
+    assert not any("0 pairs" in warning for warning in reach_verdict(observe([])).warnings)

@@ -136,7 +136,10 @@ def test_the_report_and_the_leaderboard_say_the_same(results):
         (made(("random",), seeds=(5, 6, 7)), "no finished run of seed 0, 1, 2"),
         (made(("random",), compressions=(1, 2)), "ends at 2×"),
         (failing(made(("random",)), "random", 4.0, 1), "1 failed run (4x; seed 1)"),
-        ([make_result(r.spec, failed="no") for r in made(("random",))], "no finished run that prunes"),
+        (
+            [make_result(r.spec, failed="no") for r in made(("random",))],
+            "9 failed runs (2x, 4x, 8x; seed 0, 1, 2)",
+        ),
     ],
 )
 def test_who_is_left_out_has_no_rank_and_changes_nobody_elses(intruder, why):

@@ -51,6 +51,10 @@ def result_tables(observations: Observations, metric: str) -> list[Table]:
     """
     kind = observations.metrics[metric]
     pruned, controls = aggregate(observations.pruned, [metric]), aggregate(observations.control, [metric])
+    counts = observations.pruned.groupby(["task", "method", "amount"])[metric].count()
+    pruned["n"] = [
+        counts[cell] for cell in zip(pruned["task"], pruned["method"], pruned["amount"], strict=True)
+    ]
     own = references(observations, metric)
     best = _best_by_level(observations, metric)
     return [
@@ -128,7 +132,7 @@ _GROUPS = {"top1": "Top-1 accuracy", "top5": FOLDED}
 
 
 def _result_caption(task: str, kind: Metric, cells: pd.DataFrame, *, several: bool) -> str:
-    counts = sorted(cells["n"].unique())
+    counts = sorted(cells.loc[cells["n"] > 0, "n"].unique())
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "0"
     unit = " in %" if kind.percent else ""
     text = f"{task}: {kind.label}{unit}, mean ± sample standard deviation over {seeds} seeds."
@@ -159,8 +163,8 @@ def summary_table(observations: Observations) -> Table:
     return Table(
         name="curve-summary",
         caption="Curves in two numbers: the largest measured compression within one point of the top-1 of the "
-        "method's own control, and mean top-1 in % over log compression on the range that all methods of the "
-        "task share.",
+        "method's own control, before the first failed or missing run, and mean top-1 in % over log "
+        "compression on the range and seeds (n) that are compared on the task; – where a method takes no part.",
         columns=("task", "method", "within 1 point", "mean over log compression", "n"),
         rows=rows,
         stubs=2,

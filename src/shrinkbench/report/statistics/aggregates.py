@@ -70,7 +70,7 @@ def normalised_scores(observations: Observations) -> Scores | None:
     controls = {
         (c.task, c.method, str(c.seed)): float(c.y[0])
         for c in curves(observations, "compression", "top1")
-        if abs(c.x[0] - 1) < SAME
+        if len(c.x) and abs(c.x[0] - 1) < SAME
     }
     specs = observations.task_specs
     by_place: dict[object, list[TaskClaims]] = defaultdict(list)

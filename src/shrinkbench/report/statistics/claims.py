@@ -240,7 +240,8 @@ def _claim(
     freedom = (len(block.methods) - 1) * (n - 1)
     mean = float(differences.mean())
     error = math.sqrt(variance / n) if n > 1 else math.nan
-    half = stats.t_quantile((1 + stats.CONFIDENCE) / 2, freedom) * error if n > 1 else math.nan
+    spread = n > 1 and error > 1e-12  # units that agree to the last digit tell nothing of others
+    half = stats.t_quantile((1 + stats.CONFIDENCE) / 2, freedom) * error if spread else math.nan
     return Claim(
         question=question,
         task=task,
@@ -280,7 +281,8 @@ def _over_tasks(tasks: Sequence[TaskClaims], places: Mapping[str, object]) -> Bl
     kept = [place for place, means in enumerate(known) if 2 * len(means) > len(methods) and len(means) > 1]
     if len(kept) < 2:
         return None
-    absent = {method: [names[place] for place in kept if method not in known[place]] for method in methods}
+    chosen = [task for place, members in enumerate(by_place.values()) if place in kept for task in members]
+    absent = {m: [task.task for task in chosen if m not in task.block.methods] for m in methods}
     complete = [method for method in methods if not absent[method]]
     nowhere = dict.fromkeys(
         one.method for task in tasks for one in task.block.left_out if one.method not in absent

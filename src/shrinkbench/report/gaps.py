@@ -94,7 +94,7 @@ def plan_repair(
         _add_seeds(grid)
     for grid in grids:
         _add_controls(grid, lambda: chosen or _judged(grids), evidence, notes, define)
-        _add_points(grid, evidence, notes)
+        _add_points(grid, evidence, results, notes)
     done = {r.key for r in results if r.status == "done" and r.before}
     experiments, missing = [], dict[str, RunSpec]()
     for experiment, members in _as_experiments(grids):
@@ -109,10 +109,10 @@ def plan_repair(
         experiments.append(experiment)
         reasons[f"pairs: {experiment.dataset[0]} / {experiment.model[0]}"] = None
         missing |= _by_key(resolve(experiment), without=done | missing.keys())
-    unfinished = sum(1 for r in plan.runs if r.key not in {x.key for x in results if x.status == "done"})
+    incomplete = tuple(r.key for r in results if r.status == "done" and r.key not in done)
+    unfinished = sum(run.key in missing and run.key not in incomplete for run in plan.runs)
     if unfinished:
         reasons[f"planned runs that are not finished: {unfinished}"] = None
-    incomplete = tuple(r.key for r in results if r.status == "done" and r.key not in done)
     if incomplete:
         reasons[f"{len(incomplete)} finished runs were not measured before fine-tuning"] = None
     return Repair(tuple(experiments), tuple(missing.values()), tuple(reasons), incomplete, tuple(notes))
@@ -246,13 +246,15 @@ def _has_own_control(grid: Grid, evidence: Evidence, method: MethodSpec, score: 
     return bool(found) and all(found)
 
 
-def _add_points(grid: Grid, evidence: Evidence, notes: dict[str, None]) -> None:
+def _add_points(grid: Grid, evidence: Evidence, results: Sequence[RunResult], notes: dict[str, None]) -> None:
     """The control, five operating points, and a ratio at which accuracy collapses."""
-    where, limit = grid.where, _largest_compression(grid, evidence)
+    where, limit = grid.where, _largest_compression(grid, results)
     out_of_reach = {c for c in grid.compressions if c > limit}
     if out_of_reach:
         grid.compressions -= out_of_reach
-        notes[f"{where} cannot be compressed beyond {limit:.4g}; larger targets are left out"] = None
+        notes[
+            f"{where} cannot be compressed beyond {limit:.4g} by every method; larger targets are left out"
+        ] = None
     before = set(grid.compressions)
     grid.compressions.add(1.0)
     if not grid.by_compression:
@@ -292,15 +294,16 @@ def _just_below(limit: float) -> float:
     return math.floor(limit * 0.99 / scale) * scale
 
 
-def _largest_compression(grid: Grid, evidence: Evidence) -> float:
-    """All parameters over those that cannot be pruned, as the finished runs of the pair show them."""
+def _largest_compression(grid: Grid, results: Sequence[RunResult]) -> float:
+    """All parameters over those that cannot be pruned, and what failed runs could have met, if that is less."""
     tasks = grid.tasks
+    reachable = [r.reachable for r in results if r.spec.task in tasks and r.reachable is not None]
     limits = [
         r.size.parameters / max(1, r.size.parameters - sum(d.total for d in r.layers.values()))
-        for r in evidence.results
+        for r in results
         if r.spec.task in tasks and r.size and r.layers and not r.spec.is_control
     ]
-    return min(limits, default=math.inf)
+    return min([*limits, *reachable], default=math.inf)
 
 
 def _collapse_is_shown(grid: Grid, evidence: Evidence) -> bool:

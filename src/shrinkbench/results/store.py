@@ -64,7 +64,9 @@ class Plan(Value):
         names = [experiment.name for experiment in self.experiments]
         stray = next((run for run in self.runs if run.experiment not in names), None)
         if stray is not None:
-            raise ValueError(f"run {stray.key[:12]} belongs to experiment '{stray.experiment[:60]}', which is none")
+            raise ValueError(
+                f"run {stray.key[:12]} belongs to experiment '{stray.experiment[:60]}', which is none"
+            )
         if len(set(names)) < len(names) or len({run.key for run in self.runs}) < len(self.runs):
             raise ValueError("an experiment or a run stands in it twice")
         return self

@@ -149,8 +149,8 @@ def _contents(path: Path, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
 def _refuse_altered(path: Path, altered: list[str]) -> None:
     if altered:
         raise ShrinkbenchError(
-            f"{path}: {len(altered)} file{'s differ' if len(altered) > 1 else ' differs'} from the manifest, first "
-            f"{altered[0][:100]}; the bundle was altered or damaged, ask its author for the original"
+            f"{path}: {len(altered)} file{'s differ' if len(altered) > 1 else ' differs'} from the manifest, "
+            f"first {altered[0][:100]}; the bundle was altered or damaged, ask its author for the original"
         )
 
 

@@ -21,9 +21,8 @@ def contradictions(result: RunResult) -> Iterator[str]:
         yield from _of_ratios(result.size)
         yield from _of_layers(result, result.size)
         if result.spec.is_control and result.size.parameters_kept != result.size.parameters:
-            yield (
-                f"it is a control and keeps {result.size.parameters_kept} of {result.size.parameters} parameters"
-            )
+            kept, whole = result.size.parameters_kept, result.size.parameters
+            yield f"it is a control and keeps {kept} of {whole} parameters"
     yield from _of_epochs(result)
     qualities = {"before": result.before, "after": result.after, "validation": result.validation}
     qualities |= {f"further.{name}": quality for name, quality in result.further.items()}

@@ -189,7 +189,7 @@ def test_damaged_files_are_named_by_merge_and_leaderboard(store, tmp_path):
     assert [p.path for p in written.problems] == [path]
     assert f"runs/{damaged}/result.json: is not whole JSON" in written.index.read_text(encoding="utf-8")
     (evidence,) = (tmp_path / "board" / "evidence").iterdir()
-    assert "<b>1</b> files skipped" in (evidence / "index.html").read_text(encoding="utf-8")
+    assert "<b>1</b> file skipped" in (evidence / "index.html").read_text(encoding="utf-8")
 
 
 def as_schema_1(result):

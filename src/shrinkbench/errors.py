@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -19,14 +20,22 @@ class UnknownNameError(ShrinkbenchError):
 
 
 class CannotMeetTargetError(ShrinkbenchError):
-    """A compression target that no mask of the prunable parameters can reach."""
+    """A compression target that no mask of the prunable parameters can reach; ``largest`` can be reached."""
+
+    def __init__(self, sentence: str, *, largest: float) -> None:
+        super().__init__(sentence)
+        self.largest = largest
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(type(self), largest=self.largest), self.args
 
     @classmethod
     def because(cls, reason: str, *, compression: float, total: int, least: int) -> Self:
         """Name the largest target that can be met when ``least`` of ``total`` parameters have to stay."""
         largest = math.floor(total / least * 1e4) / 1e4
         return cls(
-            f"compression {compression:g} cannot be met: {reason}; the largest possible target is {largest:g}"
+            f"compression {compression:g} cannot be met: {reason}; the largest possible target is {largest:g}",
+            largest=largest,
         )
 
 

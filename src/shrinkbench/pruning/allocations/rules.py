@@ -223,10 +223,11 @@ def uniform_plus(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> 
     least = sum(low for low, _ in limits.values())
     if least > budget:
         fixed = ctx.total - sum(u.total for u in units.values())
-        raise CannotMeetTargetError(
-            f"compression {ctx.target:g} cannot be met: uniform-plus keeps {least:,.0f} weights, the first "
-            "layer whole and a fifth of the last; the largest possible target is "
-            f"{ctx.total / (fixed + least):.4g}"
+        raise CannotMeetTargetError.because(
+            f"uniform-plus keeps {least:,.0f} weights, the first layer whole and a fifth of the last",
+            compression=ctx.target,
+            total=ctx.total,
+            least=math.ceil(fixed + least),
         )
     return fill({name: u.total for name, u in units.items()}, limits, budget)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from pathlib import Path
 
@@ -50,7 +49,6 @@ def ranked(*labs, names=()):
         Bundle(
             name=names[n] if names else f"lab-{n}",
             source=Path(f"{n}.zip"),
-            digest=hashlib.sha256(bytes([n])).hexdigest(),
             plan=None,
             results=tuple(lab),
             problems=(),

@@ -19,15 +19,24 @@ class UnknownNameError(ShrinkbenchError):
 
 
 class CannotMeetTargetError(ShrinkbenchError):
-    """A compression target that no mask of the prunable parameters can reach."""
+    """A compression target that no mask of the prunable parameters can reach.
+
+    ``reason`` says why, and ``least`` of ``total`` parameters have to stay, where that is known.
+    """
+
+    reason: str = ""
+    total: int = 0
+    least: int = 0
 
     @classmethod
     def because(cls, reason: str, *, compression: float, total: int, least: int) -> Self:
         """Name the largest target that can be met when ``least`` of ``total`` parameters have to stay."""
         largest = math.floor(total / least * 1e4) / 1e4
-        return cls(
+        error = cls(
             f"compression {compression:g} cannot be met: {reason}; the largest possible target is {largest:g}"
         )
+        error.reason, error.total, error.least = reason, total, least
+        return error
 
 
 def line_in(file: Path, error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Rounds: shares of what is prunable, targets told beforehand, controls that keep what their method ends with."""
+"""Rounds: shares of what is prunable, targets told beforehand, and controls that end as their method."""
 
 import itertools
 import math

@@ -2,7 +2,7 @@
 
 from shrinkbench.pruning.allocations.rules import ALLOCATIONS
 from shrinkbench.pruning.amounts import amount_of, budget, check_amount, fraction_of_layers
-from shrinkbench.pruning.collapse import LayerCollapseWarning, emptied_layers
+from shrinkbench.pruning.collapse import LayerCollapseWarning, collapse_in_words
 from shrinkbench.pruning.context import Proportions, PruneContext
 from shrinkbench.pruning.during_training import hook_for, training_hook
 from shrinkbench.pruning.finetunings import FINETUNINGS, Finetuning, restart
@@ -43,8 +43,8 @@ __all__ = [
     "amount_of",
     "budget",
     "check_amount",
+    "collapse_in_words",
     "decides",
-    "emptied_layers",
     "fraction_of_layers",
     "hook_for",
     "load_entry_points",

@@ -19,14 +19,20 @@ def emptied_layers(module: nn.Module, masks: Mapping[str, Tensor]) -> tuple[str,
     return tuple(name for name in weight_parameters(module) if name in masks and not bool(masks[name].any()))
 
 
-def warn_of_collapse(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Name the layers that ``masks`` empty, if any."""
+def collapse_in_words(module: nn.Module, masks: Mapping[str, Tensor]) -> str:
+    """One sentence that names the layers that ``masks`` empty; nothing where there are none."""
     names = emptied_layers(module, masks)
-    if names:
-        listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
-        warnings.warn(
-            f"layer collapse: no weight stays in {listed}; where no shortcut leads around it, the output no "
-            "longer depends on the input",
-            LayerCollapseWarning,
-            stacklevel=3,
-        )
+    if not names:
+        return ""
+    listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+    return (
+        f"layer collapse: no weight stays in {listed}; where no shortcut leads around it, the output no longer "
+        "depends on the input"
+    )
+
+
+def warn_of_collapse(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Warn of the layers that ``masks`` empty, if any."""
+    sentence = collapse_in_words(module, masks)
+    if sentence:
+        warnings.warn(sentence, LayerCollapseWarning, stacklevel=3)

@@ -69,7 +69,7 @@ def same_proportions(score: str, method: PruningMethod) -> PruningMethod:
         )
     schedule = method.schedule
     if schedule.during is not None and not schedule.decided_last:
-        if method.allocation.name in ("global", "independent"):
+        if method.allocation.by_values or method.allocation.scope not in ("layerwise", "given"):
             raise ShrinkbenchError(
                 f"the layerwise proportions of '{method.name}' are known only after its training; there is no "
                 f"control {score}@{method.name}, choose a method that prunes before training or by layer"

@@ -255,7 +255,7 @@ def proportions_of(
 
 
 def progressed(proportions: Proportions | None, amount: Amount, last: Amount) -> Proportions | None:
-    """``proportions`` in the round of ``amount``: each layer has lost one share of what goes by the ``last``."""
+    """``proportions`` in the round of ``amount``: each layer has lost one share of what goes in all."""
     if proportions is None or amount == last:
         return proportions
     return replace(proportions, progress=(1 - 1 / ratio_of(amount)) / (1 - 1 / ratio_of(last)))

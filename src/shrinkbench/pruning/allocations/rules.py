@@ -30,7 +30,8 @@ class Allocation:
     """A named rule ``(units, budget in weights, context) -> units that stay``; ``exact``: to the budget.
 
     ``scope`` and ``uniform`` are those of :class:`shrinkbench.spec.AllocationSpec`; ``fixed``: what stays does
-    not depend on the budget. ``version`` is raised when the rule changes.
+    not depend on the budget; ``by_values``: how much of a layer stays depends on its weights. ``version`` is
+    raised when the rule changes.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Allocation:
     decide: Allocate
     exact: bool = True
     fixed: bool = False
+    by_values: bool = False
     scope: Scope = "free"
     uniform: bool = False
     version: int = 1
@@ -63,7 +65,9 @@ def allocation(
     return register
 
 
-def by_layer(name: str, *, uniform: bool = False, version: int = 1) -> Callable[[Shares], Allocation]:
+def by_layer(
+    name: str, *, uniform: bool = False, by_values: bool = False, version: int = 1
+) -> Callable[[Shares], Allocation]:
     """Register a rule ``(units, budget, context) -> weights per layer`` as the allocation ``name``.
 
     Within a layer, the highest scores stay. Of single weights every layer keeps one at least, as by rounding
@@ -78,7 +82,15 @@ def by_layer(name: str, *, uniform: bool = False, version: int = 1) -> Callable[
             return keep_counts(units, whole_units(units, shares(units, budget, ctx), budget))
 
         description = (shares.__doc__ or "").strip().splitlines()[0]
-        found = Allocation(name, description, decide, scope="layerwise", uniform=uniform, version=version)
+        found = Allocation(
+            name,
+            description,
+            decide,
+            by_values=by_values,
+            scope="layerwise",
+            uniform=uniform,
+            version=version,
+        )
         return ALLOCATIONS.add(name, found)
 
     return register
@@ -257,7 +269,7 @@ def erdos_renyi_kernel(units: Mapping[str, Units], budget: int, ctx: PruneContex
     return fill(weights, limits_of(units), budget)
 
 
-@by_layer("lamp")
+@by_layer("lamp", by_values=True)
 def lamp_shares(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Mapping[str, float]:
     """Give each layer as many weights as global pruning by LAMP scores of |w| would (Lee et al. 2021)."""
     scores = {}

@@ -118,7 +118,10 @@ def _wanda_layer(
 )
 @decides("allocation")
 def wanda(ctx: PruneContext) -> Masks:
-    """``|w|`` times the L2 norm of the inputs that it multiplies, compared within each row; no new values."""
+    """``|w|`` times the L2 norm of the inputs that it multiplies, compared within each row; no new values.
+
+    Each row keeps a weight at least, as by the authors' rounding of how many go.
+    """
     return layer_by_layer(ctx, _wanda_layer, rowwise_counts)
 
 
@@ -254,5 +257,9 @@ def _make_up(weights: Tensor, masks: Tensor, roots: Tensor, piece: slice) -> Non
 )
 @decides("allocation")
 def sparsegpt(ctx: PruneContext) -> Masks:
-    """``w^2 / [H^-1]_ww`` of each layer's squared error, column by column; the columns to the right make up."""
+    """``w^2 / [H^-1]_ww`` of each layer's squared error, column by column; the columns to the right make up.
+
+    Columns of a convolution go by kernel position, then input channel; the authors' code goes channel by
+    channel, and the order changes the result.
+    """
     return layer_by_layer(ctx, _sparsegpt_layer, _one_per_layer)

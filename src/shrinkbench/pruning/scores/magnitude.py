@@ -73,8 +73,9 @@ from shrinkbench.pruning.units import Scores
 def magnitude(ctx: PruneContext) -> Scores:
     """Absolute value ``|w|``; of a filter, its L1 norm per weight.
 
-    ``lottery_ticket`` compares all layers and leaves the classifier; Frankle and Carbin 2019 prune every layer by
-    its own rate, the output layer by half. ``iterative_magnitude`` has no thresholds by layer (Han et al. 2015).
+    ``lottery_ticket`` compares all layers and leaves the classifier; Frankle and Carbin 2019 prune every layer
+    by a rate, the output layer by half of it. ``iterative_magnitude`` has no thresholds by layer, as Han et al.
+    2015 have.
     """
     return {name: w.abs() for name, w in ctx.weights.items()}
 

@@ -28,8 +28,8 @@ _TEMPERATURE = 200.0
 def snip(ctx: PruneContext) -> Scores:
     """Connection sensitivity ``|dL/dm| = |w * dL/dw|`` over its sum, on one minibatch of an untrained network.
 
-    Batch norm works on the statistics of the batch, as it does in the training to come. The authors draw weights
-    by variance scaling and prune biases too; here weights are the network's own, and biases an option.
+    Batch norm works on the statistics of the batch, as it does in the training to come. The authors draw
+    weights by variance scaling and prune biases too; here weights are the network's own, and biases an option.
     """
     gradients = ctx.mean_gradients(batch_statistics=True)
     sensitivities = {name: (w * gradients[name]).abs() for name, w in ctx.weights.items()}

@@ -3,6 +3,7 @@
 import pytest
 
 from shrinkbench.pruning import METHODS
+from shrinkbench.report.checklist import judge
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner import sweep
 from shrinkbench.spec import ExperimentSpec, parse_value
@@ -50,6 +51,13 @@ def test_controls_keep_of_every_layer_what_their_method_ends_with(swept):
     for method in trained_between():
         for score in ("random", "magnitude"):
             assert found[f"{score}@{method}"] == found[method], (score, method)
+
+
+def test_the_checklist_finds_all_controls_at_once(swept):
+    results, _ = ResultStore(swept).results()
+    lines = {line.id: line for line in judge(results)}
+    for kind in ("random", "magnitude"):
+        assert lines[f"{kind}-same-proportions"].status == "satisfied"
 
 
 @pytest.mark.slow

@@ -139,8 +139,8 @@ def emptied_layers(results: Sequence[RunResult]) -> Iterator[Pitfall]:
             where=task,
             finding=f"{method} keeps no weight of {', '.join(said[:4])}{rest}.",
             advice=(
-                "Where no shortcut leads around such a layer, the output no longer depends on the input, and no "
-                "training mends it: compare methods at amounts that leave every layer something."
+                "Where no shortcut leads around such a layer, the output no longer depends on the input, and "
+                "no training mends it: compare methods at amounts that leave every layer something."
             ),
             runs=tuple(keys[task, method]),
         )

@@ -20,23 +20,32 @@ class UnknownNameError(ShrinkbenchError):
 
 
 class CannotMeetTargetError(ShrinkbenchError):
-    """A compression target that no mask of the prunable parameters can reach; ``largest`` can be reached."""
+    """A compression target that no mask of the prunable parameters can reach; ``largest`` can be reached.
+
+    ``reason`` says why, and ``least`` of ``total`` parameters have to stay, where that is known.
+    """
+
+    reason: str = ""
+    total: int = 0
+    least: int = 0
 
     def __init__(self, sentence: str, *, largest: float) -> None:
         super().__init__(sentence)
         self.largest = largest
 
     def __reduce__(self) -> tuple[object, ...]:
-        return partial(type(self), largest=self.largest), self.args
+        return partial(type(self), largest=self.largest), self.args, self.__dict__
 
     @classmethod
     def because(cls, reason: str, *, compression: float, total: int, least: int) -> Self:
         """Name the largest target that can be met when ``least`` of ``total`` parameters have to stay."""
         largest = math.floor(total / least * 1e4) / 1e4
-        return cls(
+        error = cls(
             f"compression {compression:g} cannot be met: {reason}; the largest possible target is {largest:g}",
             largest=largest,
         )
+        error.reason, error.total, error.least = reason, total, least
+        return error
 
 
 def line_in(file: Path, error: BaseException) -> str:

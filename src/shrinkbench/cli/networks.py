@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -108,7 +109,7 @@ def prune(
 
     from shrinkbench.metrics import layer_densities, measure_size
     from shrinkbench.models import get_model
-    from shrinkbench.pruning import METHODS, amount_of, save_tensors
+    from shrinkbench.pruning import METHODS, LayerCollapseWarning, amount_of, collapse_in_words, save_tensors
     from shrinkbench.pruning import prune as find_masks
     from shrinkbench.seeds import stream
 
@@ -127,19 +128,24 @@ def prune(
         raise ShrinkbenchError(f"method '{method}' scores weights on data; name it with --dataset (and --data)")
     module, file = _network(model, weights, loaded, seed)
     shape = (loaded.card.image_shape if loaded else None) or card.input_shape
-    masks = find_masks(
-        module,
-        chosen,
-        compression=compression,
-        fraction_per_layer=fraction_per_layer,
-        channels=channels,
-        batches=None if loaded is None else _scoring_batches(loaded, file, batch_size, seed),
-        input_shape=shape,
-        generator=torch.Generator().manual_seed(stream(seed, "scoring", 0)),
-        prune_classifier=prune_classifier,
-        prune_biases=prune_biases,
-        one_shot=one_shot,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LayerCollapseWarning)  # said below, in one line
+        masks = find_masks(
+            module,
+            chosen,
+            compression=compression,
+            fraction_per_layer=fraction_per_layer,
+            channels=channels,
+            batches=None if loaded is None else _scoring_batches(loaded, file, batch_size, seed),
+            input_shape=shape,
+            generator=torch.Generator().manual_seed(stream(seed, "scoring", 0)),
+            prune_classifier=prune_classifier,
+            prune_biases=prune_biases,
+            one_shot=one_shot,
+        )
+    sentence = "" if chosen.structure.one_per_layer else collapse_in_words(module, masks)
+    if sentence:
+        typer.echo(f"note: {sentence}", err=True)
     masks.apply(module)
     size = measure_size(module, shape, masks)
     if out is not None:

@@ -7,9 +7,9 @@ import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -25,10 +25,10 @@ from shrinkbench.network.probe import (
 from shrinkbench.network.view import Batches, Loss
 from shrinkbench.pruning.allocations.per_layer import counts_per_layer, keep_of_all
 from shrinkbench.pruning.allocations.rules import keep_counts
-from shrinkbench.pruning.amounts import amount_of, budget_for, steps_to, takes_no_share
-from shrinkbench.pruning.context import PruneContext
+from shrinkbench.pruning.amounts import budget_for, takes_no_share
+from shrinkbench.pruning.context import Proportions, PruneContext, stream_beside
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.pruning.method import METHODS, PruningMethod
+from shrinkbench.pruning.method import PruningMethod
 from shrinkbench.pruning.units import Grouping, Keep, Scores, UnitScores
 from shrinkbench.spec import UNPRUNED, Amount, ChannelFraction, FractionPerLayer
 
@@ -60,74 +60,6 @@ def prunable_names(
     return tuple(name for name, _ in module.named_parameters() if name in names)
 
 
-def prune(
-    module: nn.Module,
-    method: str | PruningMethod,
-    *,
-    compression: float | None = None,
-    fraction_per_layer: float | None = None,
-    channels: float | None = None,
-    batches: Batches | None = None,
-    input_shape: Sequence[int] | None = None,
-    masks: Masks | None = None,
-    generator: torch.Generator | None = None,
-    iteration: int = 0,
-    prune_classifier: bool = False,
-    prune_biases: bool = False,
-    loss: Loss = F.cross_entropy,
-    one_shot: bool = False,
-) -> Masks:
-    """Decide which weights of ``module`` to keep; the module itself is left untouched.
-
-    How much goes is said once: ``compression`` = original / kept parameters of the whole network,
-    ``fraction_per_layer`` of the units of every layer, or ``channels``, a fraction of all of them; methods such
-    as ``network_slimming:70`` bring their amount along. ``batches`` is any iterable of (inputs, labels), needed
-    by methods that score on data; ``masks`` are those of an earlier round, within which the new ones stay.
-    Apply the result with ``masks.apply(module)``. Randomness comes from ``generator`` alone.
-
-    A method of several rounds without training between them is carried out whole, unless ``masks`` say that the
-    caller carries its rounds out. One that prunes while it
-    trains, or trains between its rounds, is refused, since nothing is trained here, unless ``one_shot`` asks
-    for its score, structure and allocation alone.
-
-    >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
-    >>> masks = prune(net, "global_magnitude", compression=2, input_shape=(8,))
-    >>> masks.kept + 8 + 18  # kept weights, biases and the classifier: half of 90 parameters
-    45
-    """
-    chosen = METHODS.get(method) if isinstance(method, str) else method
-    amount = amount_of(
-        chosen, compression=compression, fraction_per_layer=fraction_per_layer, channels=channels
-    )
-    if not (chosen.in_one_step or one_shot):
-        raise ShrinkbenchError(
-            f"'{chosen.name}' prunes over a training (schedule {chosen.schedule.name}), and prune() trains "
-            "nothing; a sweep carries it out, or ask with one_shot=True (--one-shot) for masks by its score "
-            "and allocation alone"
-        )
-    settings: dict[str, Any] = {
-        "input_shape": input_shape,
-        "prune_classifier": prune_classifier,
-        "prune_biases": prune_biases,
-        "loss": loss,
-        "generator": generator,
-    }
-    steps = (amount,) if one_shot else steps_to(chosen, amount)
-    if len(steps) == 1 or masks is not None:  # the caller carries the rounds out
-        return prune_once(
-            module, chosen, amount=amount, batches=batches, masks=masks, iteration=iteration, **settings
-        )
-    network = copy.deepcopy(module)
-    if batches is not None and iter(batches) is batches:
-        batches = list(islice(batches, chosen.batch_count))
-    for number, step in enumerate(steps):
-        masks = prune_once(
-            network, chosen, amount=step, batches=batches, masks=masks, iteration=number, **settings
-        )
-        masks.apply(network)
-    return masks or Masks({})
-
-
 def prune_once(
     module: nn.Module,
     method: PruningMethod,
@@ -142,13 +74,15 @@ def prune_once(
     prune_biases: bool = False,
     loss: Loss = F.cross_entropy,
     scores: Scores | None = None,
+    proportions: Proportions | None = None,
 ) -> Masks:
     """One round of ``method``: its score, structure and allocation, whatever its schedule.
 
-    ``scores`` take the place of the method's own; a control (``random@METHOD``) keeps to its own.
+    ``scores`` take the place of the method's own; a control (``random@METHOD``) keeps to its own, and
+    to the ``proportions`` of its method where that has several rounds.
     """
     if input_shape is None and batches is not None:
-        batches, input_shape = _look_ahead(batches)
+        batches, input_shape = look_ahead(batches)
     names = prunable_names(
         module, input_shape=input_shape, prune_classifier=prune_classifier, prune_biases=prune_biases
     )
@@ -164,13 +98,14 @@ def prune_once(
         budget=budget_for(method, module, names, amount),
         iteration=iteration,
         loss=loss,
+        proportions=proportions,
     )
     if amount == UNPRUNED:
         return Masks({name: torch.ones_like(w, dtype=torch.bool) for name, w in ctx.weights.items()})
     return decide(method, ctx, scores=scores)
 
 
-def _look_ahead(batches: Batches) -> tuple[Batches, tuple[int, ...]]:
+def look_ahead(batches: Batches) -> tuple[Batches, tuple[int, ...]]:
     """The shape of one input, and batches of which none is lost."""
     with torch.random.fork_rng(devices=[]):  # a data loader draws from the global random state
         iterator = iter(batches)
@@ -186,7 +121,13 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
     ctx = copy.copy(ctx)
     ctx.structure = method.structure
     # What a schedule has learned are the scores of the method that trained; its controls have their own.
-    found = scored(method, ctx) if scores is None or method.like is not None else scores
+    if method.like is not None:  # its draws, and those of the method whose proportions it has, are two streams
+        generator = ctx.generator
+        ctx.generator = stream_beside(generator, "control")
+        found = scored(method, ctx)
+        ctx.generator = generator
+    else:
+        found = scored(method, ctx) if scores is None else scores
     if isinstance(found, Masks):
         ignored = {"structure", "allocation"}.intersection(method.imposed)
         if method.like is None and isinstance(ctx.amount, FractionPerLayer | ChannelFraction):
@@ -198,7 +139,7 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
             )
         masks = _checked_masks(found, ctx)
     else:
-        masks = _allocate(method, _grouped(method, ctx, found), ctx)
+        masks = allocate(method, _grouped(method, ctx, found), ctx)
     del found  # an update needs memory of its own
     if len(ctx.masks):
         masks = masks.intersect(ctx.masks)
@@ -266,7 +207,7 @@ def _grouped(method: PruningMethod, ctx: PruneContext, scores: Scores | UnitScor
     return Grouping(units, grouping.expand)
 
 
-def _allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> Masks:
+def allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> Masks:
     """Spend the budget on units; where they overlap, find by bisection what comes closest from below."""
     if isinstance(ctx.amount, FractionPerLayer) and method.like is None:
         skip = frozenset() if ctx.amount.projections else ctx.flow.projections
@@ -301,6 +242,13 @@ def _allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> M
         else:
             high = middle - 1
     return masks_for(low)
+
+
+def kept_by_group(method: PruningMethod, ctx: PruneContext, masks: Masks) -> dict[str, int]:
+    """How many weights of each group of ``method``'s units ``masks`` keep."""
+    alive = {n: masks[n].to(w).float() if n in masks else torch.ones_like(w) for n, w in ctx.weights.items()}
+    units = method.structure.group(ctx, alive).units
+    return {name: u.weight_of(u.scores > 0) for name, u in units.items()}
 
 
 def _structure_out_of_reach(method: PruningMethod, ctx: PruneContext, least: int) -> CannotMeetTargetError:

@@ -79,7 +79,11 @@ class Dynamic(PruningHook):
 
 
 class SparseEvolution(Dynamic):
-    """After every epoch but the last, exchange 30 % for random ones (SET, Mocanu et al. 2018)."""
+    """After every epoch but the last, exchange 30 % for random ones (SET, Mocanu et al. 2018).
+
+    The paper removes of positive and negative weights apart and draws values for new ones; here the smallest
+    go, whatever their sign, and new ones are zero.
+    """
 
     CONSTANTS: ClassVar[Mapping[str, float]] = {"fraction": 0.3}  # zeta in the paper
 

@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from shrinkbench.network.probe import Call, storage_id, trace
+from shrinkbench.network.following import Call
+from shrinkbench.network.probe import trace
+from shrinkbench.network.zeros import storage_id
 
 _BATCH_NORMS = frozenset(
     {

@@ -19,7 +19,8 @@ from torch.nn import functional as F
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.dataflow import Geometry
 from shrinkbench.network.derivatives import random_state_kept
-from shrinkbench.network.probe import Call, Follower, follow
+from shrinkbench.network.following import Call, Follower
+from shrinkbench.network.probe import follow
 from shrinkbench.network.view import Batches, NetworkView
 
 _UNFOLDED = 1 << 24  # numbers in one piece of unfolded input: 64 MB

@@ -50,6 +50,8 @@ _ACTIVATIONS = frozenset(
     }
 )
 
+_MATRIX_PRODUCTS = frozenset({"mm", "addmm", "bmm", "baddbmm"})
+
 
 @dataclass(frozen=True)
 class Product:
@@ -236,10 +238,12 @@ def _product(call: Call, weight: Tensor, geometry: Geometry) -> Product:
         options = (stride, padding, dilation, transposed, output_padding, groups)
         return Product(name, inputs, call.outputs[0], weight, geometry, options)
     operands = [(t, owner) for t, owner in zip(call.inputs, call.owners, strict=True) if t.ndim >= 2][-2:]
-    (left, left_owner), (right, _) = operands
-    inputs = left if left_owner == "" else right.transpose(-1, -2)
-    outputs = call.outputs[0] if left_owner == "" else call.outputs[0].transpose(-1, -2)
-    if inputs.shape[-1] != weight.shape[-1] and weight.ndim == 2:
+    usual = call.function.rstrip("_") in _MATRIX_PRODUCTS and len(operands) == 2
+    if usual:
+        (left, left_owner), (right, _) = operands
+        inputs = left if left_owner == "" else right.transpose(-1, -2)
+        outputs = call.outputs[0] if left_owner == "" else call.outputs[0].transpose(-1, -2)
+    if not usual or (inputs.shape[-1] != weight.shape[-1] and weight.ndim == 2):
         raise ShrinkbenchError(
             f"the inputs of '{name}' do not fit its columns: it is used in an unusual way; choose a method "
             "that does not look at activations"

@@ -20,51 +20,9 @@ from torch.utils._pytree import tree_leaves
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.following import Call, CountedProduct, Follower
+from shrinkbench.network.watching import fused_layers_off
+from shrinkbench.network.weights import bias_parameters, layer_of, weight_parameters
 from shrinkbench.network.zeros import Zeros
-
-_WEIGHTS = {
-    nn.modules.conv._ConvNd: ("weight",),
-    nn.Linear: ("weight",),
-    nn.Bilinear: ("weight",),
-    nn.MultiheadAttention: ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"),
-}
-_BIASES = {
-    nn.modules.conv._ConvNd: ("bias",),
-    nn.Linear: ("bias",),
-    nn.Bilinear: ("bias",),
-    nn.MultiheadAttention: ("in_proj_bias", "bias_k", "bias_v"),
-}
-
-
-def _parameters_of(
-    module: nn.Module, kinds: Mapping[type[nn.Module], Sequence[str]]
-) -> dict[str, nn.Parameter]:
-    found: dict[str, nn.Parameter] = {}
-    seen: set[int] = set()
-    for path, child in module.named_modules():
-        for kind, names in kinds.items():
-            if not isinstance(child, kind):
-                continue
-            for name in names:
-                parameter = getattr(child, name, None)
-                if isinstance(parameter, nn.Parameter) and id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    found[f"{path}.{name}" if path else name] = parameter
-    return found
-
-
-def weight_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Weights of convolutions, linear layers and attention projections, by name; a tied weight once.
-
-    >>> list(weight_parameters(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))))
-    ['0.weight']
-    """
-    return _parameters_of(module, _WEIGHTS)
-
-
-def bias_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Biases of the layers that :func:`weight_parameters` covers."""
-    return _parameters_of(module, _BIASES)
 
 
 @contextmanager
@@ -226,13 +184,14 @@ def follow(module: nn.Module, inputs: Tensor, tensors: Mapping[str, Tensor], fol
     The pass is one of evaluation: no gradients, modes restored; fused attention layers, which show no
     products, are switched off.
     """
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.inference_mode(mode=False), evaluation_mode(module), torch.no_grad(), follower:
-            return torch.func.functional_call(module, dict(tensors), (inputs,))
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+    with (
+        fused_layers_off(),
+        torch.inference_mode(mode=False),
+        evaluation_mode(module),
+        torch.no_grad(),
+        follower,
+    ):
+        return torch.func.functional_call(module, dict(tensors), (inputs,))
 
 
 def classifier_weights(module: nn.Module, input_shape: Sequence[int]) -> frozenset[str]:
@@ -244,8 +203,7 @@ def classifier_weights(module: nn.Module, input_shape: Sequence[int]) -> frozens
     >>> sorted(classifier_weights(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), (4,)))
     ['2.bias', '2.weight']
     """
-    traced = trace(module, input_shape)
-    return layer_parameters(module, classifier_of(module, traced))
+    return layer_parameters(module, classifier_of(module, trace(module, input_shape)))
 
 
 def classifier_of(module: nn.Module, traced: Trace) -> frozenset[str]:
@@ -259,5 +217,5 @@ def classifier_of(module: nn.Module, traced: Trace) -> frozenset[str]:
 def layer_parameters(module: nn.Module, weights: frozenset[str]) -> frozenset[str]:
     """``weights`` together with the biases of the same layers."""
     biases = bias_parameters(module)
-    paths = {name.rpartition(".")[0] for name in weights}
-    return weights | {name for name in biases if name.rpartition(".")[0] in paths}
+    paths = {layer_of(name) for name in weights}
+    return weights | {name for name in biases if layer_of(name) in paths}

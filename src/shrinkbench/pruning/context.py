@@ -140,7 +140,7 @@ class PruneContext:
                 self._source = list(islice(self._source, self._batch_count))
             for inputs, labels in islice(self._source, self._batch_count):
                 empty = False
-                inputs = _usable(inputs.to(self.device))
+                inputs, labels = _usable(inputs.to(self.device)), _plain(labels)
                 yield inputs.to(dtype) if inputs.is_floating_point() else inputs, labels.to(self.device)
         if empty:
             raise ShrinkbenchError("batches= is empty; this method needs at least one batch of data")
@@ -256,12 +256,17 @@ class PruneContext:
 
 
 def _usable(inputs: Tensor) -> Tensor:
-    """Finite inputs, which autograd may keep: those of inference mode it does not."""
+    """The inputs, which have to be finite."""
     if inputs.is_floating_point() and not all(bool(end.isfinite()) for end in inputs.aminmax()):
         raise ShrinkbenchError(
             "batches= contain NaN or infinite inputs, which no score can be computed from; clean the data"
         )
-    return inputs.clone() if inputs.is_inference() else inputs
+    return _plain(inputs)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """A tensor that autograd takes: those of inference mode it does not."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _readable(parameter: Tensor) -> Tensor:

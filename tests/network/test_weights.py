@@ -10,7 +10,9 @@ from torch.nn.utils import prune as torch_prune
 
 from shrinkbench import measure_size, prune
 from shrinkbench.errors import LeftWholeWarning, ShrinkbenchError
+from shrinkbench.network.coupling import couple
 from shrinkbench.network.weights import copy_of, weight_parameters, weights_without_parameter
+from shrinkbench.surgery.shrinking import shrink
 
 
 class Symmetric(nn.Module):
@@ -137,3 +139,44 @@ def test_ordinary_networks_warn_of_nothing():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         prune(net(lambda layer: layer), "global_magnitude", compression=2, input_shape=(16,))
+
+
+class Standardised(nn.Linear):
+    def forward(self, x):
+        return nn.functional.linear(x, self.weight - self.weight.mean(1, keepdim=True), self.bias)
+
+
+@pytest.mark.parametrize("layer", [parametrizations.weight_norm(nn.Linear(8, 8)), Standardised(8, 8)])
+def test_new_values_are_not_fitted_to_a_computed_weight(layer):
+    module = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), layer, nn.ReLU(), nn.Linear(8, 2))
+    data = {"batches": [(torch.randn(16, 8), torch.arange(16) % 2)]}
+    with pytest.raises(ShrinkbenchError, match="a weight that is computed from it"):
+        prune(module, "sparsegpt", compression=1.3, **data)
+    assert len(prune(module, "wanda", compression=1.3, **data)) == 2
+    assert len(prune(module, "obs", compression=1.3, **data)) == 2
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize(
+    "wrap", [parametrizations.weight_norm, nn.utils.weight_norm, parametrizations.orthogonal]
+)
+def test_channels_that_meet_a_computed_weight_are_left_whole_and_named(wrap):
+    module = nn.Sequential(
+        nn.Linear(8, 12),
+        nn.ReLU(),
+        nn.Linear(12, 8),
+        nn.ReLU(),
+        wrap(nn.Linear(8, 8)),
+        nn.ReLU(),
+        nn.Linear(8, 2),
+    )
+    groups = {group.layer: group.refused_because for group in couple(module, (8,)).groups}
+    assert groups["0"] is None
+    assert groups["2"] == "the weight of '4' is computed from other parameters"
+    x = torch.randn(3, 8)
+    expected = module(x)
+    masks = prune(module, "channel_l1", compression=1.2, input_shape=(8,))
+    small = shrink(module, masks, (8,))
+    assert torch.equal(module(x), expected)
+    masks.apply(module)
+    torch.testing.assert_close(small.eval()(x), module.eval()(x))

@@ -144,20 +144,11 @@ def _parameter_behind(layer: nn.Module, name: str) -> str | None:
     return found
 
 
-def require_values(module: nn.Module, masks: Mapping[str, Tensor], *, new: Mapping[str, Tensor]) -> None:
-    """Refuse what a computed weight cannot take.
-
-    ``masks`` that leave an output nothing divide by a norm of zero; ``new`` values are those of the weight
-    itself, of which the parameter behind it makes others.
-    """
+def require_values(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Refuse ``masks`` that leave a computed weight without values: a norm of nothing divides by zero."""
     for weight in _each(module, _WEIGHTS):
         if not weight.computed or weight.parameter not in masks:
             continue
-        if weight.parameter in new:
-            raise ShrinkbenchError(
-                f"this method gives new values to the {weight.attribute} of '{weight.path}', which the layer "
-                "computes from other parameters; remove_parametrizations (or remove_weight_norm) first"
-            )
         trial = copy_of(weight.layer).eval()
         inside = weight.parameter.removeprefix(f"{weight.path}.")
         with torch.inference_mode(mode=False), torch.no_grad():

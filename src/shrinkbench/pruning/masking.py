@@ -240,7 +240,7 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
         masks = masks.intersect(ctx.masks)
     if method.update is not None:
         masks = Masks(dict(masks), new_weights=method.update(ctx, masks))
-    require_values(ctx.module, masks, new=masks.new_weights)
+    require_values(ctx.module, masks)
     for name, value in masks.new_weights.items():
         if not bool(torch.isfinite(value).all()):
             raise ShrinkbenchError(

@@ -148,6 +148,7 @@ class Columns:
         sums: list[Tensor] = []
 
         def visit(product: Product) -> None:
+            product.require_own_weight()
             for columns in product.columns():
                 gram = columns.transpose(1, 2) @ columns
                 if sums:

@@ -12,9 +12,8 @@ from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
-from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.metrics.size import count_kept, count_parameters
-from shrinkbench.network.probe import Trace, trace
+from shrinkbench.network.probe import trace
 from shrinkbench.spec.measures import Size
 
 
@@ -26,16 +25,7 @@ def count_multiply_adds(module: nn.Module, input_shape: Sequence[int]) -> int:
     >>> count_multiply_adds(nn.Conv2d(3, 8, 3, padding=1), (3, 4, 4))
     3456
     """
-    return _counted(trace(module, input_shape)).multiply_adds
-
-
-def _counted(traced: Trace) -> Trace:
-    if traced.uncounted:
-        raise ShrinkbenchError(
-            f"the multiply-adds of '{traced.uncounted[0]}' are not known, so that this network's cannot be "
-            "counted; register its formula with torch.utils.flop_counter.register_flop_formula"
-        )
-    return traced
+    return trace(module, input_shape).multiply_adds
 
 
 def measure_size(module: nn.Module, input_shape: Sequence[int], masks: Mapping[str, Tensor]) -> Size:
@@ -46,7 +36,7 @@ def measure_size(module: nn.Module, input_shape: Sequence[int], masks: Mapping[s
     parameter or is computed from it: of a weight that is standardised after masking, none. Raises as
     :func:`count_multiply_adds` does.
     """
-    traced = _counted(trace(module, input_shape, masks=masks))
+    traced = trace(module, input_shape, masks=masks)
     parameters, parameters_kept = count_parameters(module), count_kept(module, masks)
     multiply_adds, multiply_adds_kept = traced.multiply_adds, traced.kept
     return Size(

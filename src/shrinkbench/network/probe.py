@@ -54,7 +54,12 @@ class Trace:
 
     @property
     def multiply_adds(self) -> int:
-        """All multiply-adds of one input."""
+        """All multiply-adds of one input; raises ``ShrinkbenchError`` where some are not known."""
+        if self.uncounted:
+            raise ShrinkbenchError(
+                f"the multiply-adds of '{self.uncounted[0]}' are not known, so that this network's cannot be "
+                "counted; register its formula with torch.utils.flop_counter.register_flop_formula"
+            )
         return sum(product.multiply_adds for product in self.products)
 
     @property

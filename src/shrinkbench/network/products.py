@@ -132,7 +132,8 @@ def multiplications_of(
     if formula is not None:
         counted = formula(*args, **kwargs, out_val=output) // 2
     else:
-        counted = _products(name, *operands, output)
+        left, right = operands
+        counted = _products(name, left, right, output)
     return (Multiplication(name, counted, operands),)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -99,12 +100,12 @@ def weights_without_parameter(module: nn.Module) -> tuple[str, ...]:
 
 def layers_that_compute(module: nn.Module) -> frozenset[str]:
     """Paths of the layers whose weight is no parameter."""
-    return frozenset(
-        path
-        for path, layer in module.named_modules()
-        for kind, names in _WEIGHTS.items()
-        if isinstance(layer, kind) and any(_is_computed(layer, name) for name in names)
-    )
+    found = set()
+    for path, layer in module.named_modules():
+        for kind, names in _WEIGHTS.items():
+            if isinstance(layer, kind) and any(_is_computed(layer, name) for name in names):
+                found.add(path)
+    return frozenset(found)
 
 
 def layer_of(parameter: str) -> str:
@@ -147,7 +148,7 @@ def _parameter_behind(layer: nn.Module, name: str) -> str | None:
 def require_values(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Refuse ``masks`` that leave a computed weight without values: a norm of nothing divides by zero."""
     for weight in _each(module, _WEIGHTS):
-        if not weight.computed or weight.parameter not in masks:
+        if not weight.computed or weight.parameter is None or weight.parameter not in masks:
             continue
         trial = copy_of(weight.layer).eval()
         inside = weight.parameter.removeprefix(f"{weight.path}.")
@@ -175,7 +176,8 @@ def _compute(layer: nn.Module, name: str) -> Tensor:
 def with_parameters(module: nn.Module) -> nn.Module:
     """``module`` after its parametrisations have become parameters, in place: for what cannot read them."""
     for layer in [child for child in module.modules() if is_parametrized(child)]:
-        values = {name: getattr(layer, name).detach() for name in layer.parametrizations}
+        lists = cast(nn.ModuleDict, layer.parametrizations)
+        values = {name: getattr(layer, name).detach() for name in lists}
         # torch's own removal takes the weight from the class, and so from every copy of the layer.
         layer.__class__ = type(layer).__bases__[0]
         del layer.parametrizations

@@ -49,8 +49,7 @@ def prunable_names(
     Weights of convolutions, linear layers and attention projections; the layer that produces the logits is
     left out unless ``prune_classifier``, biases unless ``prune_biases``. Batch-norm and other parameters never
     take part. ``input_shape`` (without batch dimension) is needed to find the classifier, and weights that
-    multiply nothing; these, and weights that are computed without keeping zeros, are named in a
-    ``LeftWholeWarning``.
+    multiply nothing; these, and weights computed without keeping zeros, a ``LeftWholeWarning`` names.
     """
     require_materialised(module)
     weights = frozenset(weight_parameters(module))
@@ -175,7 +174,8 @@ def prune_once(
 
     ``scores`` take the place of the method's own; a control (``random@METHOD``) keeps to its own.
     """
-    if any(p.is_inference() for p in module.parameters()):  # autograd does not take them
+    require_materialised(module)
+    if any(p.is_inference() for p in module.parameters()):  # autograd refuses them
         module = copy_of(module)
     if input_shape is None and batches is not None:
         batches, input_shape = _look_ahead(batches)
@@ -255,7 +255,7 @@ def scored(method: PruningMethod, ctx: PruneContext) -> Scores | UnitScores | Ma
     if method.score.__module__.startswith("shrinkbench."):
         try:
             return method.score(ctx)
-        except torch.linalg.LinAlgError as error:
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
             raise ShrinkbenchError(
                 f"'{method.name}' cannot solve for its scores ({str(error).split(':')[0]}): the activations or "
                 "gradients are not finite, or too much alike; give other data or check the network's weights"

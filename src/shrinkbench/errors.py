@@ -19,6 +19,10 @@ class UnknownNameError(ShrinkbenchError):
     """A name that no registry entry carries."""
 
 
+class LeftWholeWarning(UserWarning):
+    """What cannot be pruned or removed and had to stay whole, with the reason."""
+
+
 class CannotMeetTargetError(ShrinkbenchError):
     """A compression target that no mask of the prunable parameters can reach; ``largest`` can be reached.
 

@@ -22,6 +22,7 @@ from shrinkbench.libraries import torchvision
 from shrinkbench.network.attention import Role, head_slices, is_attention
 from shrinkbench.network.probe import require_materialised, trace
 from shrinkbench.network.skeleton import Entrance, skeleton_of
+from shrinkbench.network.weights import layers_that_compute
 
 Side = Literal["out", "in", "both"]
 _Conv = nn.modules.conv._ConvNd
@@ -97,7 +98,7 @@ def couple(module: nn.Module, input_shape: Sequence[int]) -> Coupling:
     require_materialised(module)
     trace(module, input_shape)  # an input that does not fit is told here, in our own words
     skeleton, stand_ins = skeleton_of(module, tuple(input_shape))
-    reader = _GraphReader(skeleton, tuple(input_shape), stand_ins)
+    reader = _GraphReader(skeleton, tuple(input_shape), stand_ins, layers_that_compute(module))
     shared = _find_shared_tensors(module)
     tensors = (*dict(module.named_parameters(remove_duplicate=False)), *dict(module.named_buffers()))
     order = {name: number for number, name in enumerate(tensors)}
@@ -151,7 +152,13 @@ class _Raw:
 class _GraphReader:
     """torch-pruning's graph of one network; everything that knows its objects is in this class."""
 
-    def __init__(self, skeleton: nn.Module, input_shape: tuple[int, ...], stand_ins: frozenset[str]) -> None:
+    def __init__(
+        self,
+        skeleton: nn.Module,
+        input_shape: tuple[int, ...],
+        stand_ins: frozenset[str],
+        computed: frozenset[str],
+    ) -> None:
         torchvision()  # torch-pruning imports it
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -171,6 +178,7 @@ class _GraphReader:
         self._paths = {child: path for path, child in skeleton.named_modules()}
         self._entrance = whole.mix
         self._stand_ins = stand_ins
+        self._computed = computed
 
     def raw_groups(self) -> list[_Raw]:
         return [self._raw(group) for group in self._graph.get_all_groups()]
@@ -189,6 +197,9 @@ class _GraphReader:
                 continue  # an operation without parameters, or one parameter for all channels
             if path.removesuffix(".mix") in self._stand_ins:
                 raw.refuse(f"they pass '{path.removesuffix('.mix')}', which mixes or rearranges channels")
+                continue
+            if path in self._computed:
+                raw.refuse(f"the weight of '{path}' is computed from other parameters")
                 continue
             if isinstance(target, nn.Parameter):
                 tensors: tuple[tuple[str, int], ...] = ((path, dep.target.pruning_dim),)

@@ -94,6 +94,7 @@ class PruneContext:
         self._input_shape = None if input_shape is None else tuple(input_shape)
         self._source = batches
         self._batch_count = batch_count
+        self._geometries = read_geometry(module)  # now: while a pass is observed, parameters are replaced
         if gradients is not None:  # a training step has computed them already
             self.__dict__["gradients"] = dict(gradients)
 
@@ -118,10 +119,6 @@ class PruneContext:
     def flow(self) -> Flow:
         """How data flows between the weighted layers."""
         return read_flow(self.module, self.input_shape)
-
-    @cached_property
-    def _geometries(self) -> dict[str, Geometry]:
-        return read_geometry(self.module)
 
     def geometry(self, name: str) -> Geometry:
         """How the tensor of weight ``name`` is laid out."""
@@ -171,7 +168,7 @@ class PruneContext:
                 self._source = list(islice(self._source, self._batch_count))
             for inputs, labels in islice(self._source, self._batch_count):
                 empty = False
-                inputs = inputs.to(self.device)
+                inputs, labels = _usable(inputs.to(self.device)), _plain(labels)
                 yield inputs.to(dtype) if inputs.is_floating_point() else inputs, labels.to(self.device)
         if empty:
             raise ShrinkbenchError("batches= is empty; this method needs at least one batch of data")
@@ -284,6 +281,20 @@ class PruneContext:
     def observe_maps(self, visit: Callable[[Maps], None]) -> int:
         """Call ``visit`` with the maps that every layer produces, after the activation function behind it."""
         return observe_maps(self, visit, batches=self.each_batch())
+
+
+def _usable(inputs: Tensor) -> Tensor:
+    """The inputs, which have to be finite."""
+    if inputs.is_floating_point() and not all(bool(end.isfinite()) for end in inputs.aminmax()):
+        raise ShrinkbenchError(
+            "batches= contain NaN or infinite inputs, which no score can be computed from; clean the data"
+        )
+    return _plain(inputs)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """A tensor that autograd takes: those of inference mode it does not."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _readable(parameter: Tensor) -> Tensor:

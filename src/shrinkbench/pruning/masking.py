@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import chain
@@ -15,20 +16,23 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError, line_in
-from shrinkbench.network.probe import (
-    bias_parameters,
-    classifier_weights,
-    require_materialised,
-    weight_parameters,
-)
+from shrinkbench.errors import CannotMeetTargetError, LeftWholeWarning, ShrinkbenchError, line_in
+from shrinkbench.network.probe import classifier_of, layer_parameters, require_materialised, trace
 from shrinkbench.network.view import Batches, Loss
+from shrinkbench.network.weights import (
+    bias_parameters,
+    copy_of,
+    require_values,
+    weight_parameters,
+    weights_without_parameter,
+)
 from shrinkbench.pruning.allocations.per_layer import counts_per_layer, keep_of_all
 from shrinkbench.pruning.allocations.rules import keep_counts
 from shrinkbench.pruning.amounts import budget_for, takes_no_share
 from shrinkbench.pruning.context import Proportions, PruneContext, stream_beside
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import PruningMethod
+from shrinkbench.pruning.top_k import require_numbers
 from shrinkbench.pruning.units import Grouping, Keep, Scores, UnitScores
 from shrinkbench.spec import UNPRUNED, Amount, ChannelFraction, FractionPerLayer
 
@@ -44,22 +48,44 @@ def prunable_names(
 
     Weights of convolutions, linear layers and attention projections; the layer that produces the logits is
     left out unless ``prune_classifier``, biases unless ``prune_biases``. Batch-norm and other parameters never
-    take part. ``input_shape`` (without batch dimension) is needed to find the classifier.
+    take part. ``input_shape`` (without batch dimension) is needed to find the classifier, and weights that
+    multiply nothing; these, and weights computed without keeping zeros, a ``LeftWholeWarning`` names.
     """
     require_materialised(module)
-    names = set(weight_parameters(module)) | (set(bias_parameters(module)) if prune_biases else set())
-    if not prune_classifier:
-        if input_shape is None:
-            raise ShrinkbenchError(
-                "the classifier layer is kept, and finding it takes a forward pass; pass batches= or "
-                "input_shape=(channels, height, width), or prune_classifier=True"
-            )
-        names -= classifier_weights(module, input_shape)
+    weights = frozenset(weight_parameters(module))
+    names = set(weights) | (set(bias_parameters(module)) if prune_biases else set())
+    left = _named(
+        weights_without_parameter(module),
+        "computed by the layer in a way that keeps no zeros (torch's remove_parametrizations makes parameters)",
+    )
+    if input_shape is not None:
+        traced = trace(module, input_shape)
+        idle = weights - traced.multiplied
+        left += _named(sorted(idle), "used by no product of a pass in evaluation mode")
+        kept = idle if prune_classifier else idle | classifier_of(module, traced)
+        names -= layer_parameters(module, kept)
+    elif not prune_classifier:
+        raise ShrinkbenchError(
+            "the classifier layer is kept, and finding it takes a forward pass; pass batches= or "
+            "input_shape=(channels, height, width), or prune_classifier=True"
+        )
     if not names:
-        raise ShrinkbenchError("the network has no prunable weights: no convolution or linear layer")
+        reason = "; ".join(left) or "no convolution or linear layer"
+        raise ShrinkbenchError(f"the network has no prunable weights: {reason}")
+    if left:
+        warnings.warn(f"left whole: {'; '.join(left)}", LeftWholeWarning, stacklevel=2)
     return tuple(name for name, _ in module.named_parameters() if name in names)
 
 
+def _named(names: Sequence[str], reason: str) -> list[str]:
+    """The first of ``names``, how many more there are, and why; nothing where there is none."""
+    if not names:
+        return []
+    others = f" and {len(names) - 1} more are" if len(names) > 1 else " is"
+    return [f"'{names[0]}'{others} {reason}"]
+
+
+@torch.inference_mode(mode=False)
 def prune_once(
     module: nn.Module,
     method: PruningMethod,
@@ -81,6 +107,9 @@ def prune_once(
     ``scores`` take the place of the method's own; a control (``random@METHOD``) keeps to its own, and
     to the ``proportions`` of its method where that has several rounds.
     """
+    require_materialised(module)
+    if any(p.is_inference() for p in module.parameters()):  # autograd refuses them
+        module = copy_of(module)
     if input_shape is None and batches is not None:
         batches, input_shape = look_ahead(batches)
     names = prunable_names(
@@ -120,6 +149,12 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
     """The masks of one round, which keep ``ctx.budget`` of the prunable weights."""
     ctx = copy.copy(ctx)
     ctx.structure = method.structure
+    for name, weight in ctx.weights.items():
+        if weight.numel() and not all(bool(end.isfinite()) for end in weight.aminmax()):
+            raise ShrinkbenchError(
+                f"the weights of '{name}' contain NaN or infinity, so that nothing can be told of them; the "
+                "network has diverged: give weights of an earlier epoch"
+            )
     # What a schedule has learned are the scores of the method that trained; its controls have their own.
     if method.like is not None:  # its draws, and those of the method whose proportions it has, are two streams
         generator = ctx.generator
@@ -145,6 +180,7 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
         masks = masks.intersect(ctx.masks)
     if method.update is not None:
         masks = Masks(dict(masks), new_weights=method.update(ctx, masks))
+    require_values(ctx.module, masks)
     for name, value in masks.new_weights.items():
         if not bool(torch.isfinite(value).all()):
             raise ShrinkbenchError(
@@ -157,7 +193,13 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
 def scored(method: PruningMethod, ctx: PruneContext) -> Scores | UnitScores | Masks:
     """What the score returns; a mistake in code from outside this package is told in one sentence."""
     if method.score.__module__.startswith("shrinkbench."):
-        return method.score(ctx)
+        try:
+            return method.score(ctx)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise ShrinkbenchError(
+                f"'{method.name}' cannot solve for its scores ({str(error).split(':')[0]}): the activations or "
+                "gradients are not finite, or too much alike; give other data or check the network's weights"
+            ) from None
     file = Path(inspect.getfile(method.score))
     weights = dict(ctx.module.named_parameters())
     before = {name: w._version for name, w in weights.items()}
@@ -200,6 +242,8 @@ def _grouped(method: PruningMethod, ctx: PruneContext, scores: Scores | UnitScor
         return method.structure.group(ctx, _checked_scores(scores, ctx))
     present = {name: torch.ones_like(w) for name, w in ctx.weights.items()}
     grouping = method.structure.group(ctx, _checked_scores(present, ctx))
+    for name in grouping.units:
+        require_numbers(name, scores.scores[name])
     units = {
         name: replace(u, scores=scores.scores[name].masked_fill(u.scores == -math.inf, -math.inf))
         for name, u in grouping.units.items()
@@ -285,6 +329,7 @@ def _checked_scores(scores: Scores, ctx: PruneContext) -> Scores:
                 f"the score of '{name}' has shape {tuple(scores[name].shape)}, its weight {tuple(w.shape)}; "
                 "return weight-shaped scores, or some that broadcast to that shape"
             ) from None
+        require_numbers(name, score)
         checked[name] = score.masked_fill(ctx.removed(name), -math.inf) if name in ctx.masks else score
     return checked
 

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.network.view import Batches, Loss
+from shrinkbench.network.weights import copy_of
 from shrinkbench.pruning.amounts import amount_of, budget_for, steps_to
 from shrinkbench.pruning.collapse import warn_of_collapse
 from shrinkbench.pruning.context import Proportions, PruneContext
@@ -26,6 +27,7 @@ from shrinkbench.spec import UNPRUNED, Amount, Compression
 from shrinkbench.spec.amount import ratio_of
 
 
+@torch.inference_mode(mode=False)
 def prune(
     module: nn.Module,
     method: str | PruningMethod,
@@ -125,7 +127,7 @@ def _in_rounds(
         same.set_state(generator.get_state())
         ended = _in_rounds(module, method.like, steps, same, settings)
         proportions = proportions_of(method.like, module, ended, **_where(settings))
-    network, masks = copy.deepcopy(module), Masks({})
+    network, masks = copy_of(module), Masks({})
     for number, step in enumerate(steps):
         masks = prune_once(
             network,

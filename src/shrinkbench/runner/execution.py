@@ -14,7 +14,7 @@ from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.files import write_atomically
 from shrinkbench.metrics import layer_densities, measure_size
 from shrinkbench.models import get_model
-from shrinkbench.network.probe import weight_parameters
+from shrinkbench.network.weights import weight_parameters
 from shrinkbench.pruning import Masks, resolve
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import Problem, ResultStore, read_result

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shrinkbench.errors import LeftWholeWarning
 from shrinkbench.network.coupling import Coupling, Group, Slice
 from shrinkbench.network.watching import watching
 from shrinkbench.pruning.masks import Masks
@@ -21,10 +22,6 @@ from shrinkbench.pruning.structures.channel_masks import (
 from shrinkbench.surgery.checking import forward, probe_inputs
 
 _Conv = nn.modules.conv._ConvNd
-
-
-class LeftWholeWarning(UserWarning):
-    """Channels that the masks remove but that surgery had to leave in place, with the reason."""
 
 
 def warn_left(message: str) -> None:

@@ -67,7 +67,9 @@ def operate(module: nn.Module, surgery: Surgery) -> nn.Module:
     for path, (channels, keep_bias) in surgery.constant.items():
         put(module, path, ConstantLayer(_child(module, path), channels, keep_bias=keep_bias))
     for path in surgery.zero:
-        put(module, path, Zeros(pair=isinstance(_child(module, path), nn.MultiheadAttention)))
+        gone = _child(module, path)
+        attention = isinstance(gone, nn.MultiheadAttention)
+        put(module, path, Zeros(pair=attention, batch_first=attention and bool(gone.batch_first)))
     for path in surgery.identity:
         put(module, path, nn.Identity())
     touched: dict[str, dict[str, int]] = {}

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.pruning.context import PruneContext
-from shrinkbench.pruning.top_k import keep_highest
+from shrinkbench.pruning.top_k import keep_highest, require_numbers
 from shrinkbench.pruning.units import Keep, Units
 from shrinkbench.registry import Registry
 from shrinkbench.spec.axes import Scope
@@ -334,6 +334,7 @@ def keep_in_rows(name: str, units: Units, count: int, ctx: PruneContext) -> Tens
     """The best ``count`` weights of a layer, equally many in each row; the first rows get what is left over."""
     if units.size != 1 or units.scores.shape != _shape_of(name, ctx, "rowwise"):
         raise ShrinkbenchError("allocation 'rowwise' ranks single weights; use it with structure 'weights'")
+    require_numbers(name, units.scores)
     geometry = ctx.geometry(name)
     rows = geometry.rows(units.scores)
     flat = rows.reshape(len(rows), -1) if rows.ndim > 1 else rows.reshape(1, -1)

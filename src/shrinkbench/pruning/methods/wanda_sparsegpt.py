@@ -31,6 +31,7 @@ from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import decides, pruning_method
 from shrinkbench.pruning.structures.single import four_of_eight, two_of_four
+from shrinkbench.pruning.top_k import require_numbers
 from shrinkbench.pruning.units import Units
 
 PruneLayer = Callable[[PruneContext, str, int, Mapping[str, Tensor]], tuple[Tensor, Tensor | None]]
@@ -77,6 +78,7 @@ def _one_per_layer(units: Mapping[str, Units], budget: int, ctx: PruneContext) -
 
 def _units(ctx: PruneContext, name: str, score: Tensor) -> Units:
     """The units of one layer in the method's structure, with what earlier rounds removed at -inf."""
+    require_numbers(name, score)
     score = score.masked_fill(ctx.removed(name), -torch.inf)
     return ctx.structure.group(ctx.only(name), {name: score}).units[name]
 
@@ -153,6 +155,7 @@ class Columns:
         sums: list[Tensor] = []
 
         def visit(product: Product) -> None:
+            product.require_own_weight()
             for columns in product.columns():
                 gram = columns.transpose(1, 2) @ columns
                 if sums:
@@ -202,6 +205,7 @@ def _sparsegpt_layer(
     counts = _counts(masks, pieces, count)
     for piece, kept in zip(pieces, counts, strict=True):
         score = (weights[:, :, piece] / roots.diagonal(dim1=1, dim2=2)[:, None, piece]).square()
+        require_numbers(name, score)
         masks[:, :, piece] = _best(score.masked_fill(~masks[:, :, piece], -torch.inf), kept, pattern)
         _make_up(weights, masks, roots, piece)
     return columns.restore(masks), columns.restore(weights)

@@ -17,7 +17,7 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from shrinkbench.errors import ShrinkbenchError
 
-_WEIGHTS = {
+_WEIGHTS: Mapping[type[nn.Module], Sequence[str]] = {
     nn.modules.conv._ConvNd: ("weight",),
     nn.Linear: ("weight",),
     nn.Bilinear: ("weight",),

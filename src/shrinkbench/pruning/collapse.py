@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from shrinkbench.network.probe import weight_parameters
+from shrinkbench.network.weights import weight_parameters
 
 
 class LayerCollapseWarning(UserWarning):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Self
 
@@ -18,16 +19,37 @@ class UnknownNameError(ShrinkbenchError):
     """A name that no registry entry carries."""
 
 
+class LeftWholeWarning(UserWarning):
+    """What cannot be pruned or removed and had to stay whole, with the reason."""
+
+
 class CannotMeetTargetError(ShrinkbenchError):
-    """A compression target that no mask of the prunable parameters can reach."""
+    """A compression target that no mask of the prunable parameters can reach; ``largest`` can be reached.
+
+    ``reason`` says why, and ``least`` of ``total`` parameters have to stay, where that is known.
+    """
+
+    reason: str = ""
+    total: int = 0
+    least: int = 0
+
+    def __init__(self, sentence: str, *, largest: float) -> None:
+        super().__init__(sentence)
+        self.largest = largest
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return partial(type(self), largest=self.largest), self.args, self.__dict__
 
     @classmethod
     def because(cls, reason: str, *, compression: float, total: int, least: int) -> Self:
         """Name the largest target that can be met when ``least`` of ``total`` parameters have to stay."""
         largest = math.floor(total / least * 1e4) / 1e4
-        return cls(
-            f"compression {compression:g} cannot be met: {reason}; the largest possible target is {largest:g}"
+        error = cls(
+            f"compression {compression:g} cannot be met: {reason}; the largest possible target is {largest:g}",
+            largest=largest,
         )
+        error.reason, error.total, error.least = reason, total, least
+        return error
 
 
 def line_in(file: Path, error: BaseException) -> str:

@@ -73,6 +73,15 @@ def test_prune_meets_the_target_to_one_weight(run, method, compression):
     assert not any(name.startswith("linear") for name in report["layers"])
 
 
+def test_prune_names_the_layers_that_it_empties(run):
+    options = ("--prune-classifier", "--prune-biases", "--model", "lenet-300-100", "--compression", 1000)
+    code, _, said = run("prune", "--method", "global_magnitude", *options)
+    assert code == 0
+    assert said.count("note: layer collapse: no weight stays in fc1.weight") == 1
+    code, _, said = run("prune", "--method", "layerwise_magnitude", *options)
+    assert (code, said) == (0, "")
+
+
 def test_prune_writes_weights_and_masks_that_agree(run, small, tmp_path):
     out, masks = tmp_path / "pruned.safetensors", tmp_path / "masks.safetensors"
     code, _, _ = run(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from made_voc import OBJECT, write_voc
+from PIL import Image
 
 from shrinkbench.datasets.voc2007 import CLASSES
 from shrinkbench.datasets.voc_detection import DetectionData, parse_objects, read_voc
@@ -113,3 +115,12 @@ def test_files_that_changed_since_they_were_hashed_are_refused(tmp_path):
     annotation.write_text(annotation.read_text().replace("person", "car"))
     with pytest.raises(ShrinkbenchError, match=r"000003\.xml has changed since it was hashed"):
         images[3]
+
+
+def test_grey_images_of_16_bits_are_refused(tmp_path):
+    folder = write_voc(tmp_path)
+    images = read_voc(folder, "trainval")
+    path = images.root / images._contents.names[0]
+    Image.fromarray(np.full((96, 128), 30_000, dtype=np.uint16)).save(path, format="png")
+    with pytest.raises(ShrinkbenchError, match="more than 8 bits per pixel"):
+        read_voc(folder, "trainval")[0]

@@ -8,7 +8,7 @@ from shrinkbench.report.figures import tradeoff_figure
 from shrinkbench.report.layer_figures import weight_figure
 from shrinkbench.report.leaderboard import write_leaderboard
 from shrinkbench.report.page.payload import build_payload
-from shrinkbench.report.pitfalls.orders import wide_seed_spread
+from shrinkbench.report.pitfalls.noise import wide_seed_spread
 from shrinkbench.report.result_tables import all_tables, latency_table, result_tables
 from shrinkbench.report.statistics.claims import judge
 from shrinkbench.report.statistics.compare import at_equal_training, pairwise
@@ -99,7 +99,7 @@ def test_the_page_has_amounts_for_targets(results, observations):
     assert data["layers"][TASK]["densities"]["network_slimming"]["60% of channels"]["achieved"] == "(2.5×)"
     assert data["layers"][TASK]["densities"]["global_magnitude"]["4×"]["achieved"] == ""
     assert data["histograms"][TASK]["random"]["as published"]["achieved"] == "(3×)"
-    assert set(data["ledger"]["amount"]) == {"1×", *data["amounts"]}
+    assert set(data["ledger"]["amount"]["of"]) == {"1×", *data["amounts"]}
 
 
 def test_figures_of_weights_say_what_was_achieved(results):

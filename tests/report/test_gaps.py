@@ -181,6 +181,24 @@ def test_targets_beyond_the_network_are_replaced(tmp_path):
     assert any("cannot be compressed beyond 167.1" in note for note in repair.notes)
 
 
+def test_targets_beyond_the_structure_of_a_method_get_further_points_within_it(tmp_path):
+    """What a failed run could have met bounds further points, and it is not tried again; another failure is."""
+    results = make_results(pairs=PAIRS[:1])
+    far = [r for r in results if r.spec.target == 32 and r.spec.method.name == "layerwise_gradient"]
+    failures = [make_result(r.spec, failed="32x cannot be met") for r in far]
+    bounded = [r.model_copy(update={"reachable": 29.9927}) for r in failures]
+    kept = [r for r in results if r not in far]
+    simulation = Simulation(write_store(tmp_path, [*kept, *bounded]))
+    repair = simulation.repair()
+    assert repair.experiments[0].compression == (1, 2, 4, 8, 16, 29.6, 32)
+    assert {spec.target for spec in repair.missing} == {29.6}
+    assert any("a method cannot go beyond 29.99; its runs there stay failed" in note for note in repair.notes)
+    assert not any("not finished" in reason for reason in repair.reasons)
+    for failure in failures:
+        simulation.store.write(failure)
+    assert {spec.key for spec in simulation.repair().missing} == {r.key for r in far}
+
+
 def test_pairs_that_need_the_same_stay_one_experiment(tmp_path):
     results = make_results(pairs=[("cifar10", "resnet20")], seeds=(0, 1, 2))
     results += make_results(pairs=[("cifar10", "resnet56")], seeds=(0, 1))
@@ -339,14 +357,20 @@ def built_in():
 
 
 def alone():
-    """One method of each kind that the checklist tells apart, and those that bring their amount along."""
+    """One method of each kind that the checklist tells apart, all of several rounds, some with their amount."""
     kinds = {}
     for name in built_in():
         m = LIBRARY.get(name).spec
         allocation, after = m.allocation, (m.finetuning.weights, m.finetuning.recipe)
         schedule = (m.schedule.start, m.schedule.rounds, m.schedule.during)
         kinds[m.score.kind, allocation.scope, allocation.uniform, allocation.exact, schedule, after] = name
-    return [*kinds.values(), "network_slimming:60", "li2017:resnet56-a", "soft_filter_pruning:30"]
+    several = [name for name in built_in() if LIBRARY.get(name).schedule.rounds != 1]
+    return [
+        *dict.fromkeys([*kinds.values(), *several]),
+        "network_slimming:60",
+        "li2017:resnet56-a",
+        "soft_filter_pruning:30",
+    ]
 
 
 def test_every_kind_of_method_is_repaired_in_one_round(small_grids):

@@ -48,15 +48,18 @@ def slimmed(fraction, seed, *, compression=None, images=None, recipe=FINETUNE):
     module = network(seed)
     masks = slimming_masks(module, SHAPE, fraction)
     reached = compression or 1 / (1 - fraction)
+    layers = layer_densities(module, masks)
+    pruned = sum(layer.total - layer.kept for layer in layers.values())
+    parameters = round(pruned * reached / (reached - 1))
     size = Size(
-        parameters=1000,
-        parameters_kept=round(1000 / reached),
-        compression=reached,
+        parameters=parameters,
+        parameters_kept=parameters - pruned,
+        compression=parameters / (parameters - pruned),
         multiply_adds=1,
         multiply_adds_kept=1,
         theoretical_speedup=1,
     )
-    return make_result(spec).model_copy(update={"layers": layer_densities(module, masks), "size": size})
+    return make_result(spec).model_copy(update={"layers": layers, "size": size})
 
 
 def patterns(folder, *arguments):

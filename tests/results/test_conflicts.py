@@ -127,5 +127,5 @@ def test_entries_of_disputed_runs_have_no_rank(stores, tmp_path):
     page = write_leaderboard([*stores[:2], three], tmp_path / "board").index.read_text(encoding="utf-8")
     rows = re.findall(r"<tr><td>(.*?)</td><th scope=\"row\">(.*?)</th>", page)
     ranks = [(re.sub("<[^>]*>", "", rank), re.sub("<wbr>", "", name)) for rank, name in rows]
-    assert ranks == [("1", "global_magnitude"), ("no rank", "random"), ("no rank", "random")]
+    assert ranks == [("1", "global_magnitude"), ("no rank", "random (one)"), ("no rank", "random (two)")]
     assert page.count("2 runs have other numbers under the same key in another source") == 2

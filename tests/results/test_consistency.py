@@ -22,7 +22,7 @@ def put(path, value):
         table = fields
         for parent in parents:
             table = table[int(parent)] if isinstance(table, list) else table[parent]
-        table[last] = value
+        table[int(last) if isinstance(table, list) else last] = value
 
     return change
 
@@ -49,6 +49,11 @@ WRONG = {
     ),
     "half an image before": (put("before/metrics/top5", 0.99995), "before.top5 = 0.99995 is not a count of"),
     "top5 below top1": (put("after/metrics/top5", 0.1), "after.top5 = 0.1 is below top1"),
+    "images beyond counting": (put("after/examples", 10**400), "after.examples: input should be less than"),
+    "parameters beyond counting": (put("size/parameters", 10**400), "size.parameters: input should be less"),
+    "bins beyond counting": (put("weight_histogram/before/0", 10**400), "weight_histogram.before.0"),
+    "epoch that was not run": (put("selected_epoch", 9), "epoch 9 is selected of 5 that were run"),
+    "epoch that stands there twice": (put("epochs/1/epoch", 1), "its 5 epochs are not numbered from 1 on"),
     "no images": (put("after/examples", 0), "after.examples"),
     "key": (put("key", "../../../etc/passwd"), "key: string should match pattern"),
     "key of capitals": (put("key", "A" * 64), "key: string should match pattern"),
@@ -108,3 +113,47 @@ def test_further_splits_are_shares_of_images_too(clean):
     result = clean[0]
     odd = result.model_copy(update={"further": {"cifar10.1": changed(result.after, top1=0.50005)}})
     assert list(contradictions(odd)) == ["further.cifar10.1.top1 = 0.50005 is not a count of 10000 images"]
+
+
+def test_a_control_that_lacks_weights_contradicts_itself(clean):
+    control = next(r for r in clean if r.spec.is_control)
+    half = {"parameters_kept": control.size.parameters // 2, "compression": 2.0}
+    layer = control.layers["layer3.weight"]
+    fewer = layer.model_copy(update={"kept": layer.kept - control.size.parameters // 2})
+    cut = control.model_copy(
+        update={
+            "size": control.size.model_copy(update=half),
+            "layers": {**control.layers, "layer3.weight": fewer},
+        }
+    )
+    assert list(contradictions(cut)) == ["it is a control and keeps 131000 of 262000 parameters"]
+
+
+@pytest.mark.parametrize("place", ["key", "schema_version", "spec/amount/kind", "layers/conv1.weight/total"])
+def test_a_sentence_about_a_value_without_end_stays_short(clean, tmp_path, place):
+    store = write_store(tmp_path, clean[:1])
+    path = store.result_path(clean[0].key)
+    fields = json.loads(path.read_text())
+    put(place, 10**2000)(fields)
+    path.write_text(json.dumps(fields))
+    results, problems = store.results()
+    assert not results
+    assert len(problems[0].sentence) < 300
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        (put("runs/0/experiment", "nobody"), "belongs to experiment 'nobody', which is none"),
+        (lambda plan: plan["runs"].append(plan["runs"][0]), "stands in it twice"),
+        (lambda plan: plan["experiments"].append(plan["experiments"][0]), "stands in it twice"),
+    ],
+)
+def test_a_plan_whose_runs_no_experiment_asks_for_once_is_a_problem(clean, tmp_path, change, sentence):
+    store = write_store(tmp_path, clean)
+    fields = json.loads(store.plan_path.read_text())
+    change(fields)
+    store.plan_path.write_text(json.dumps(fields))
+    found = read_source(tmp_path)
+    assert found.plan is None
+    assert sentence in found.problems[0].sentence

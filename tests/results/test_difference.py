@@ -5,6 +5,7 @@ from made_results import FINETUNE, make_result, make_results, make_spec, plain_a
 
 from shrinkbench.results.bundle import read_source, write_bundle
 from shrinkbench.results.difference import Setting, difference_of
+from shrinkbench.results.merging import merge
 
 PAIR = [("cifar10", "resnet20")]
 GRID = {"pairs": PAIR, "methods": ["random", "global_magnitude"], "compressions": (1, 4), "seeds": (0, 1)}
@@ -87,3 +88,17 @@ def test_runs_of_another_seed_or_amount_are_no_settings(tmp_path):
     second = [make_result(make_spec(seed=1)), make_result(make_spec(seed=0, compression=8.0))]
     found = compared(tmp_path, first, second)
     assert (len(found.only_first), len(found.only_second), found.settings) == (1, 2, ())
+
+
+def test_a_conflict_that_one_set_lacks_is_a_difference(results, tmp_path):
+    """Merged in one order or another, equal numbers are used on some of the runs; the others count too."""
+    plain = read_source(write_store(tmp_path / "plain", results).root)
+    victim = next(r for r in results if not r.spec.is_control)
+    other = make_result(victim.spec, accuracy=lambda spec: plain_accuracy(spec) + 0.01)
+    write_store(tmp_path / "other", [other])
+    merge([tmp_path / "plain", tmp_path / "other"], tmp_path / "both")
+    both = read_source(tmp_path / "both")
+    for pair in ((plain, both), (both, plain)):
+        found = difference_of(*pair)
+        assert (found.unequal, found.disputed, found.is_empty) == ((), (victim.key,), False)
+    assert difference_of(both, both).is_empty

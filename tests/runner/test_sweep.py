@@ -146,6 +146,7 @@ def test_a_target_that_cannot_be_met_names_the_largest(tmp_path):
     assert sweep(experiment(compression=[1e9], seed=[0], method=["random"]), tmp_path, device="cpu").failed == 1
     (result,), _ = ResultStore(tmp_path).results()
     assert "the largest possible target is 63" in result.error
+    assert result.reachable == pytest.approx(63.7, abs=0.1)
 
 
 def test_a_pretraining_that_fails_fails_its_runs_once(tmp_path):

@@ -17,6 +17,7 @@ from shrinkbench.metrics import count_multiply_adds, count_parameters, measure_s
 from shrinkbench.models import build
 from shrinkbench.network.coupling import couple
 from shrinkbench.network.probe import trace
+from shrinkbench.pruning import prune
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.structures.channel_masks import complete_masks, masks_of_units
 from shrinkbench.surgery.shrinking import LeftWholeWarning, plan_and_shrink, shrink
@@ -342,6 +343,47 @@ def test_random_networks(steps, removed, seed):
         return
     # Behind a layer without a weight left, more is idle than was masked.
     assert counted <= kept if surgery.constant else counted == kept
+
+
+class Encoder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        layer = nn.TransformerEncoderLayer(8, 4, 16, batch_first=True)
+        self.encoder, self.head = nn.TransformerEncoder(layer, 2), nn.Linear(8, 4)
+
+    def forward(self, x):
+        return self.head(self.encoder(x).mean(1))
+
+
+@pytest.mark.parametrize("method", ["channel_l1", "head_magnitude"])
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+def test_torchs_transformer_encoder_becomes_smaller(method):
+    torch.manual_seed(0)
+    module, x = Encoder().eval(), torch.randn(3, 5, 8)
+    masks = prune(module, method, compression=1.2, input_shape=(5, 8))
+    small = shrink(module, masks, (5, 8))
+    masks.apply(module)
+    with torch.no_grad():  # where torch takes its fused layers
+        torch.testing.assert_close(small(x), module(x))
+    assert count_parameters(small) < 0.9 * count_parameters(module)
+    small.train()(x).sum().backward()
+
+
+@pytest.mark.parametrize("heads", [1, 2, 3])
+@pytest.mark.filterwarnings("ignore:enable_nested_tensor")
+def test_an_even_number_of_heads_does_not_wake_the_fused_layer(heads):
+    module, x = Encoder().eval(), torch.randn(3, 5, 8)
+    kept = torch.arange(8) < 2 * heads
+    masks = {}
+    for path in ("encoder.layers.0.self_attn", "encoder.layers.1.self_attn"):
+        masks[f"{path}.in_proj_weight"] = kept.repeat(3)[:, None].expand(24, 8).clone()
+        masks[f"{path}.in_proj_bias"] = kept.repeat(3)
+        masks[f"{path}.out_proj.weight"] = kept.expand(8, 8).clone()
+    small = shrink(module, masks, (5, 8))
+    Masks(masks).apply(module)
+    with torch.no_grad():
+        torch.testing.assert_close(small(x), module(x))
+    assert [layer.self_attn.num_heads for layer in small.encoder.layers] == [heads, heads]
 
 
 def test_channels_last_stays_the_memory_layout():

@@ -209,6 +209,10 @@ def _print_difference(found: Difference, first: Path, second: Path) -> None:
         _print_rows(
             title, ("setting", "A", "B"), [(s.field, text(s.first), text(s.second)) for s in group.settings]
         )
+    if found.disputed:
+        keys = ", ".join(key[:12] for key in found.disputed[:3])
+        more = " and others" if len(found.disputed) > 3 else ""
+        typer.echo(f"\n{len(found.disputed)} runs have conflicts that are not the same in both: {keys}{more}")
     means = [
         (c.label, _number(c.first), str(c.first_n), _number(c.second), str(c.second_n), _settings(c))
         for c in found.cells

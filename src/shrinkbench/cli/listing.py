@@ -114,6 +114,7 @@ def describe_model(name: str, input_shape: Sequence[int] | None) -> Row:
     from shrinkbench.metrics import count_parameters
     from shrinkbench.models import build, get_model
     from shrinkbench.network.probe import classifier_of, trace
+    from shrinkbench.network.weights import layer_of
 
     card = get_model(name)
     module = build(name)
@@ -124,7 +125,7 @@ def describe_model(name: str, input_shape: Sequence[int] | None) -> Row:
     sizes = {n: p.numel() for n, p in module.named_parameters()}
     layers = [
         {
-            "name": parameter.rpartition(".")[0] or parameter,
+            "name": layer_of(parameter) or parameter,
             "parameter": parameter,
             "shape": list(dict(module.named_parameters())[parameter].shape),
             "parameters": sizes[parameter],

@@ -5,15 +5,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 
+from shrinkbench.errors import LeftWholeWarning
+
 
 def notes_of(caught: Iterable[warnings.WarningMessage]) -> list[str]:
     """Each of this library's own sentences once; other warnings are shown as they would have been."""
-    from shrinkbench.network.coupling import LeftWholeWarning
+    from shrinkbench.pruning.collapse import LayerCollapseWarning
     from shrinkbench.pruning.masking import UnreadWarning
 
     notes: list[str] = []
     for warning in caught:
-        if issubclass(warning.category, LeftWholeWarning | UnreadWarning):
+        if issubclass(warning.category, LeftWholeWarning | UnreadWarning | LayerCollapseWarning):
             notes.append(str(warning.message))
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

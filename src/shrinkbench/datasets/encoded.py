@@ -82,17 +82,24 @@ def decode(encoded: EncodedImages, row: int, *, channels: int) -> Image.Image:
     try:
         image: Image.Image = Image.open(io.BytesIO(content))
         image.load()
-        if image.mode not in _DEEP:
-            return image if image.mode == mode else image.convert(mode)
+        refuse_deep(image, encoded.where(row))
+        return image if image.mode == mode else image.convert(mode)
+    except ShrinkbenchError:
+        raise
     except Exception as error:  # a damaged file makes Pillow's parsers raise whatever they stumble over
         reason = "unknown or damaged format" if isinstance(error, UnidentifiedImageError) else error
         raise ShrinkbenchError(
             f"the image {encoded.where(row)} does not decode ({reason}); replace or remove it"
         ) from None
-    raise ShrinkbenchError(
-        f"the image {encoded.where(row)} has more than 8 bits per pixel (mode {image.mode}), and which values "
-        "are black and white is not known; scale all images to 8 bits and save them again"
-    )
+
+
+def refuse_deep(image: Image.Image, where: str) -> None:
+    """Refuse grey images of more than 8 bits."""
+    if image.mode in _DEEP:
+        raise ShrinkbenchError(
+            f"the image {where} has more than 8 bits per pixel (mode {image.mode}), and which values are black "
+            "and white is not known; scale all images to 8 bits and save them again"
+        )
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:

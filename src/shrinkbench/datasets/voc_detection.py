@@ -21,6 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from shrinkbench.datasets.content import Contents, contents_of
+from shrinkbench.datasets.encoded import refuse_deep
 from shrinkbench.datasets.voc2007 import CLASSES
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.spec import IMAGENET_NORMALISATION, DataSpec
@@ -61,6 +62,7 @@ class DetectionImages:
         path, annotation = (self.root / self._contents.names[index + part] for part in (0, len(self.names)))
         try:
             with Image.open(io.BytesIO(self._contents.read(index))) as opened:
+                refuse_deep(opened, str(path))
                 pixels = np.asarray(opened.convert("RGB"))
         except (OSError, UnidentifiedImageError) as error:
             raise ShrinkbenchError(f"the image {path} cannot be read ({error}); unpack VOC2007 again") from None

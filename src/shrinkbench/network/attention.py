@@ -52,7 +52,8 @@ def head_slices(attention: nn.Module) -> tuple[int, HeadSlices] | None:
 
 
 def _multihead(attention: nn.MultiheadAttention) -> tuple[int, HeadSlices] | None:
-    if not attention._qkv_same_embed_dim or attention.bias_k is not None or attention.add_zero_attn:
+    packed = attention._qkv_same_embed_dim or isinstance(attention, NarrowMultiheadAttention)
+    if not packed or attention.bias_k is not None or attention.add_zero_attn:
         return None
     heads, inner = attention.num_heads, attention.out_proj.in_features
     of_inner = torch.arange(inner) // (inner // heads)
@@ -96,7 +97,7 @@ class NarrowMultiheadAttention(nn.MultiheadAttention):
         self.num_heads, self.batch_first = heads, wide.batch_first
         self.head_dim = wide.out_proj.in_features // wide.num_heads
         self.dropout, self.add_zero_attn = wide.dropout, False
-        self._qkv_same_embed_dim = True
+        self._qkv_same_embed_dim = False  # keeps torch's fused encoder layer, which would misread it, away
         self.in_proj_weight, self.in_proj_bias = wide.in_proj_weight, wide.in_proj_bias
         self.bias_k = self.bias_v = None
         self.out_proj = wide.out_proj

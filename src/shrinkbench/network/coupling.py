@@ -16,13 +16,14 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from shrinkbench.errors import LeftWholeWarning
 from shrinkbench.network.attention import head_slices, is_attention
 from shrinkbench.network.channel_graph import read_groups
-from shrinkbench.network.groups import Coupling, Group, LeftWholeWarning, Slice
+from shrinkbench.network.groups import Coupling, Group, Slice
 from shrinkbench.network.probe import require_materialised, trace
 from shrinkbench.network.verification import find_unsound
 
-__all__ = ["Coupling", "Group", "LeftWholeWarning", "Slice", "couple"]
+__all__ = ["Coupling", "Group", "Slice", "couple"]
 
 _KNOWN: WeakKeyDictionary[nn.Module, dict[object, Coupling]] = WeakKeyDictionary()
 

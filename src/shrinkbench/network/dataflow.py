@@ -12,7 +12,10 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from shrinkbench.network.probe import Call, storage_id, trace
+from shrinkbench.network.following import Call
+from shrinkbench.network.probe import trace
+from shrinkbench.network.weights import layer_of, weight_parameters
+from shrinkbench.network.zeros import storage_id
 
 _BATCH_NORMS = frozenset(
     {
@@ -164,8 +167,9 @@ class Geometry:
 
 def read_geometry(module: nn.Module) -> dict[str, Geometry]:
     """Geometry of the weights of convolutions; all others are plain matrices."""
+    layers = {name: module.get_submodule(layer_of(name)) for name in weight_parameters(module)}
     return {
-        f"{path}.weight" if path else "weight": Geometry(layer.groups, layer.transposed)
-        for path, layer in module.named_modules()
+        name: Geometry(layer.groups, layer.transposed)
+        for name, layer in layers.items()
         if isinstance(layer, nn.modules.conv._ConvNd)
     }

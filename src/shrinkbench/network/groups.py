@@ -12,10 +12,6 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.attention import Role
 
 
-class LeftWholeWarning(UserWarning):
-    """Channels that had to be left in place, with the reason."""
-
-
 @dataclass(frozen=True)
 class Slice:
     """Positions along dimension ``dim`` of a parameter or buffer, by the unit that they belong to.

@@ -19,8 +19,10 @@ from torch.nn import functional as F
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.dataflow import Geometry
 from shrinkbench.network.derivatives import random_state_kept
-from shrinkbench.network.probe import Call, Follower, follow
+from shrinkbench.network.following import Call, Follower
+from shrinkbench.network.probe import follow
 from shrinkbench.network.view import Batches, NetworkView
+from shrinkbench.network.zeros import storage_id
 
 _UNFOLDED = 1 << 24  # numbers in one piece of unfolded input: 64 MB
 
@@ -49,6 +51,8 @@ _ACTIVATIONS = frozenset(
     }
 )
 
+_MATRIX_PRODUCTS = frozenset({"mm", "addmm", "bmm", "baddbmm"})
+
 
 @dataclass(frozen=True)
 class Product:
@@ -63,7 +67,16 @@ class Product:
     output: Tensor
     weight: Tensor
     geometry: Geometry
+    computed: bool = False  # what multiplies is not the parameter, but made from it
     convolution: tuple[Any, ...] | None = None  # stride, padding, dilation, transposed, output padding, groups
+
+    def require_own_weight(self) -> None:
+        """Refuse products for which no new values can be fitted: the parameter itself does not multiply."""
+        if self.computed:
+            raise ShrinkbenchError(
+                f"what multiplies is not '{self.parameter}' but a weight that is computed from it, to which no "
+                "new values can be fitted; choose a method without, or remove the normalisation first"
+            )
 
     def column_sums(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """Sum of ``function(input)`` over all that each weight multiplies: (groups, inputs per group, *kernel).
@@ -230,19 +243,27 @@ def _biases(ctx: NetworkView) -> set[str]:
 
 def _product(call: Call, weight: Tensor, geometry: Geometry) -> Product:
     name = call.parameter or ""
+    computed = all(storage_id(tensor) != storage_id(weight) for tensor in call.inputs)
     if call.function == "convolution":
         inputs, _, _, stride, padding, dilation, transposed, output_padding, groups = call.args
         options = (stride, padding, dilation, transposed, output_padding, groups)
-        return Product(name, inputs, call.outputs[0], weight, geometry, options)
+        return Product(name, inputs, call.outputs[0], weight, geometry, computed, options)
     operands = [(t, owner) for t, owner in zip(call.inputs, call.owners, strict=True) if t.ndim >= 2][-2:]
-    (left, left_owner), (right, _) = operands
-    inputs = left if left_owner == "" else right.transpose(-1, -2)
-    outputs = call.outputs[0] if left_owner == "" else call.outputs[0].transpose(-1, -2)
-    if inputs.shape[-1] != weight.shape[-1] and weight.ndim == 2:
+    usual = call.function.rstrip("_") in _MATRIX_PRODUCTS and len(operands) == 2
+    if usual:
+        (left, left_owner), (right, _) = operands
+        inputs = left if left_owner == "" else right.transpose(-1, -2)
+        outputs = call.outputs[0] if left_owner == "" else call.outputs[0].transpose(-1, -2)
+    if not usual or (inputs.shape[-1] != weight.shape[-1] and weight.ndim == 2):
         raise ShrinkbenchError(
             f"the inputs of '{name}' do not fit its columns: it is used in an unusual way; choose a method "
             "that does not look at activations"
         )
     return Product(
-        name, inputs.reshape(-1, inputs.shape[-1]), outputs.reshape(-1, outputs.shape[-1]), weight, geometry
+        name,
+        inputs.reshape(-1, inputs.shape[-1]),
+        outputs.reshape(-1, outputs.shape[-1]),
+        weight,
+        geometry,
+        computed,
     )

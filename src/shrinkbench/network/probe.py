@@ -10,61 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, is_dataclass
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import is_lazy
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import flop_registry
 
 from shrinkbench.errors import ShrinkbenchError
-
-_WEIGHTS = {
-    nn.modules.conv._ConvNd: ("weight",),
-    nn.Linear: ("weight",),
-    nn.Bilinear: ("weight",),
-    nn.MultiheadAttention: ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"),
-}
-_BIASES = {
-    nn.modules.conv._ConvNd: ("bias",),
-    nn.Linear: ("bias",),
-    nn.Bilinear: ("bias",),
-    nn.MultiheadAttention: ("in_proj_bias", "bias_k", "bias_v"),
-}
-
-
-def _parameters_of(
-    module: nn.Module, kinds: Mapping[type[nn.Module], Sequence[str]]
-) -> dict[str, nn.Parameter]:
-    found: dict[str, nn.Parameter] = {}
-    seen: set[int] = set()
-    for path, child in module.named_modules():
-        for kind, names in kinds.items():
-            if not isinstance(child, kind):
-                continue
-            for name in names:
-                parameter = getattr(child, name, None)
-                if isinstance(parameter, nn.Parameter) and id(parameter) not in seen:
-                    seen.add(id(parameter))
-                    found[f"{path}.{name}" if path else name] = parameter
-    return found
-
-
-def weight_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Weights of convolutions, linear layers and attention projections, by name; a tied weight once.
-
-    >>> list(weight_parameters(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))))
-    ['0.weight']
-    """
-    return _parameters_of(module, _WEIGHTS)
-
-
-def bias_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
-    """Biases of the layers that :func:`weight_parameters` covers."""
-    return _parameters_of(module, _BIASES)
+from shrinkbench.network.following import Call, CountedProduct, Follower
+from shrinkbench.network.watching import fused_layers_off
+from shrinkbench.network.weights import bias_parameters, layer_of, weight_parameters
+from shrinkbench.network.zeros import Zeros
 
 
 @contextmanager
@@ -80,26 +37,21 @@ def evaluation_mode(module: nn.Module) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class CountedProduct:
-    """One convolution or matrix product: the parameter that it reads, if any, and its multiply-adds."""
-
-    parameter: str | None
-    multiply_adds: int
-    output_shape: tuple[int, ...]
-
-
-@dataclass(frozen=True)
 class Trace:
     """What one forward pass of a single input computes.
 
     ``outputs`` holds, for every floating tensor that is returned, the logits first, its shape and the
     parameters whose product reaches it with no other weighted product in between. ``read`` are the parameters
-    that any operation reads: the others take no part in an evaluation.
+    that any operation reads: the others take no part in an evaluation. ``multiplied`` are those that take part
+    in a product, be it through a weight that is computed from them. ``uncounted`` are operations that may
+    multiply, in a way that is not known.
     """
 
     products: tuple[CountedProduct, ...]
     outputs: tuple[tuple[tuple[int, ...], frozenset[str]], ...]
     read: frozenset[str]
+    multiplied: frozenset[str] = frozenset()
+    uncounted: tuple[str, ...] = ()
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -113,120 +65,27 @@ class Trace:
 
     @property
     def multiply_adds(self) -> int:
-        """All multiply-adds of one input."""
+        """All multiply-adds of one input; raises ``ShrinkbenchError`` where some are not known."""
+        if self.uncounted:
+            raise ShrinkbenchError(
+                f"the multiply-adds of '{self.uncounted[0]}' are not known, so that this network's cannot be "
+                "counted; register its formula with torch.utils.flop_counter.register_flop_formula"
+            )
         return sum(product.multiply_adds for product in self.products)
 
     @property
+    def kept(self) -> int:
+        """Those that are left under the masks."""
+        return sum(product.kept for product in self.products)
+
+    @property
     def by_parameter(self) -> dict[str, int]:
-        """Multiply-adds per parameter; those of attention products belong to none."""
+        """Multiply-adds per parameter; those of attention and of computed weights belong to none."""
         counts: dict[str, int] = {}
         for product in self.products:
             if product.parameter is not None:
                 counts[product.parameter] = counts.get(product.parameter, 0) + product.multiply_adds
         return counts
-
-
-@dataclass(frozen=True)
-class Call:
-    """One operation on data, as it happens.
-
-    ``parameter`` is what it multiplies by, if it is a weighted product, and ``sources`` are the weighted
-    products whose results it reads with no other in between. ``owners`` goes with ``inputs``: the name of
-    the parameter that a tensor is (or is made from), ``None`` for other constants, ``""`` for data.
-    """
-
-    function: str
-    args: tuple[Any, ...]
-    inputs: tuple[Tensor, ...]
-    owners: tuple[str | None, ...]
-    outputs: tuple[Tensor, ...]
-    parameter: str | None
-    sources: frozenset[str]
-
-
-# Operations whose results have the shape and type of a tensor, and none of its values.
-_MAKERS = frozenset(
-    {
-        *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
-        *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"),
-    }
-)
-
-
-class Follower(TorchDispatchMode):
-    """Counts products and follows, per storage, the owning parameter and the last weighted products.
-
-    ``visit`` is told of every operation on data (not of those on constants alone).
-    """
-
-    def __init__(
-        self,
-        parameters: Mapping[str, Tensor],
-        constants: Sequence[Tensor],
-        visit: Callable[[Call], None] | None = None,
-    ) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]  # torch's own
-        self.products: list[CountedProduct] = []
-        self.read: set[str] = set()
-        self._visit = visit
-        # Storages of constants are kept alive: a freed one could hand its address to data. What is known of
-        # data is written anew with every output, so the address of a freed one may be used again.
-        self._alive: list[torch.UntypedStorage] = []
-        self._owner: dict[int, str | None] = {}
-        self._last: dict[int, frozenset[str]] = {}
-        self._sizes = {name: tensor.numel() for name, tensor in parameters.items()}
-        for tensor in constants:
-            self._own(tensor, None)
-        for name, tensor in parameters.items():
-            self._own(tensor, name)
-        self._of_parameters = {storage_id(tensor) for tensor in parameters.values()}
-
-    def _own(self, tensor: Tensor, owner: str | None) -> None:
-        storage = tensor.untyped_storage()
-        if storage._cdata not in self._owner or owner is not None:
-            self._alive.append(storage)
-            self._owner[storage._cdata] = owner
-            self._last.pop(storage._cdata, None)  # of data that had the address before
-
-    def last(self, tensor: Tensor) -> frozenset[str]:
-        """The weighted products whose results reach ``tensor`` with no other in between."""
-        return self._last.get(storage_id(tensor), frozenset())
-
-    def __torch_dispatch__(
-        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        output = func(*args, **kwargs)
-        inputs = tuple(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
-        outputs = tuple(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
-        owners = tuple(self._owner.get(storage_id(tensor), "") for tensor in inputs)
-        self.read.update(name for name in owners if name)
-        owner = max((name for name in owners if name), key=lambda name: self._sizes[name], default=None)
-        name = func._overloadpacket.__name__
-        if name in _MAKERS or (inputs and "" not in owners):
-            for tensor in outputs:
-                if storage_id(tensor) not in self._owner:
-                    self._own(tensor, None if name in _MAKERS else owner)
-            return output
-        sources = frozenset[str]().union(*(self.last(tensor) for tensor in inputs))
-        formula = flop_registry.get(func._overloadpacket)
-        parameter = owner if formula is not None else None
-        if formula is not None:
-            multiply_adds = formula(*args, **kwargs, out_val=output) // 2
-            self.products.append(CountedProduct(parameter, multiply_adds, tuple(outputs[0].shape)))
-        for tensor in outputs:
-            at = storage_id(tensor)
-            self._last[at] = sources if parameter is None else frozenset({parameter})
-            if at not in self._of_parameters:  # data was written into a constant
-                self._owner.pop(at, None)
-        if self._visit is not None:
-            self._visit(Call(name, args, inputs, owners, outputs, parameter, sources))
-        return output
-
-
-def storage_id(tensor: Tensor) -> int:
-    """What tensors that share memory have in common."""
-    return cast(int, tensor.untyped_storage()._cdata)
 
 
 def floating_leaves(output: Any) -> list[Tensor]:
@@ -261,13 +120,21 @@ def require_materialised(module: nn.Module) -> None:
             )
 
 
+Watch = Callable[[], Callable[[Call], None]]
+
+
 def trace(
-    module: nn.Module, input_shape: Sequence[int], *, watch: Callable[[], Callable[[Call], None]] | None = None
+    module: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    watch: Watch | None = None,
+    masks: Mapping[str, Tensor] | None = None,
 ) -> Trace:
     """Run one input of ``input_shape`` (without batch dimension) through ``module`` in evaluation mode.
 
     The module is left as it was: parameters and buffers are replaced for the pass, modes are restored.
     ``watch`` makes a visitor that is told of every operation; a pass that has to start again makes another.
+    Under ``masks`` the multiply-adds that are left are counted too.
 
     >>> t = trace(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), (4,))
     >>> t.multiply_adds, sorted(t.logits)
@@ -276,14 +143,15 @@ def trace(
     require_materialised(module)
     parameters = dict(module.named_parameters())
     dtype = next((p.dtype for p in parameters.values() if p.is_floating_point()), torch.float32)
+    seen = (watch, masks or {})
     try:
-        return _trace_on(module, tuple(input_shape), dtype, torch.device("meta"), watch)
+        return _trace_on(module, tuple(input_shape), dtype, torch.device("meta"), *seen)
     except Exception as on_meta:
         # Data-dependent control flow has no meaning without data; a real pass of zeros has. What a network
         # may raise for an input that it was not made for is unbounded: RuntimeError, AssertionError, ...
         try:
             device = next((p.device for p in parameters.values()), torch.device("cpu"))
-            return _trace_on(module, tuple(input_shape), dtype, device, watch)
+            return _trace_on(module, tuple(input_shape), dtype, device, *seen)
         except Exception as error:
             shape = "x".join(str(n) for n in input_shape)
             raise ShrinkbenchError(
@@ -301,23 +169,40 @@ def _trace_on(
     shape: tuple[int, ...],
     dtype: torch.dtype,
     device: torch.device,
-    watch: Callable[[], Callable[[Call], None]] | None,
+    watch: Watch | None,
+    masks: Mapping[str, Tensor],
+    *,
+    compute: bool = False,
 ) -> Trace:
     def moved(tensor: Tensor) -> Tensor:
         if device.type == "meta":
             return torch.empty_like(tensor, device=device)
         return tensor.detach().clone()
 
-    parameters = {name: moved(p) for name, p in module.named_parameters()}
-    buffers = {name: moved(b) for name, b in module.named_buffers()}
-    inputs = torch.zeros((1, *shape), dtype=dtype, device=device)
-    follower = Follower(parameters, list(buffers.values()), watch() if watch else None)
+    with torch.inference_mode(mode=False):
+        parameters = {name: moved(p) for name, p in module.named_parameters()}
+        buffers = {name: moved(b) for name, b in module.named_buffers()}
+        inputs = torch.zeros((1, *shape), dtype=dtype, device=device)
+        zeros = Zeros(masks, compute=compute)
+        for name, tensor in parameters.items():
+            zeros.add_parameter(name, tensor)
+        for name, values in module.named_buffers():
+            zeros.add_buffer(buffers[name], values)
+    follower = Follower(parameters, list(buffers.values()), watch() if watch else None, zeros)
+    # Fused attention would hide its products.
     with sdpa_kernel(SDPBackend.MATH):
         output = follow(module, inputs, {**parameters, **buffers}, follower)
+    if follower.computes_weights and not compute:  # what is left of them takes values to tell
+        return _trace_on(module, shape, dtype, device, watch, masks, compute=True)
     logits = first_tensor(output)
     leaves = (logits, *(leaf for leaf in floating_leaves(output) if leaf is not logits))
-    outputs = tuple((tuple(leaf.shape), follower.last(leaf)) for leaf in leaves)
-    return Trace(tuple(follower.products), outputs, frozenset(follower.read))
+    return Trace(
+        tuple(follower.products),
+        tuple((tuple(leaf.shape), follower.last(leaf)) for leaf in leaves),
+        frozenset(follower.read),
+        frozenset(follower.multiplied),
+        tuple(follower.uncounted),
+    )
 
 
 def follow(module: nn.Module, inputs: Tensor, tensors: Mapping[str, Tensor], follower: Follower) -> Any:
@@ -326,13 +211,14 @@ def follow(module: nn.Module, inputs: Tensor, tensors: Mapping[str, Tensor], fol
     The pass is one of evaluation: no gradients, modes restored; fused attention layers, which show no
     products, are switched off.
     """
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with evaluation_mode(module), torch.no_grad(), follower:
-            return torch.func.functional_call(module, dict(tensors), (inputs,))
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
+    with (
+        fused_layers_off(),
+        torch.inference_mode(mode=False),
+        evaluation_mode(module),
+        torch.no_grad(),
+        follower,
+    ):
+        return torch.func.functional_call(module, dict(tensors), (inputs,))
 
 
 def classifier_weights(module: nn.Module, input_shape: Sequence[int]) -> frozenset[str]:
@@ -344,8 +230,7 @@ def classifier_weights(module: nn.Module, input_shape: Sequence[int]) -> frozens
     >>> sorted(classifier_weights(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), (4,)))
     ['2.bias', '2.weight']
     """
-    traced = trace(module, input_shape)
-    return layer_parameters(module, classifier_of(module, traced))
+    return layer_parameters(module, classifier_of(module, trace(module, input_shape)))
 
 
 def classifier_of(module: nn.Module, traced: Trace) -> frozenset[str]:
@@ -362,5 +247,5 @@ def classifier_of(module: nn.Module, traced: Trace) -> frozenset[str]:
 def layer_parameters(module: nn.Module, weights: frozenset[str]) -> frozenset[str]:
     """``weights`` together with the biases of the same layers."""
     biases = bias_parameters(module)
-    paths = {name.rpartition(".")[0] for name in weights}
-    return weights | {name for name in biases if name.rpartition(".")[0] in paths}
+    paths = {layer_of(name) for name in weights}
+    return weights | {name for name in biases if layer_of(name) in paths}

@@ -8,7 +8,6 @@ same shape, which the graph knows to mix channels.
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 import torch
@@ -17,16 +16,28 @@ from torch import Tensor, nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.attention import is_attention, widths
 from shrinkbench.network.probe import floating_leaves
-from shrinkbench.network.watching import watching
+from shrinkbench.network.watching import fused_layers_off, watching
+from shrinkbench.network.weights import copy_of, with_parameters
 
 
 class MixingStandIn(nn.Module):
-    """In place of attention: every output depends on every input channel."""
+    """In place of attention: every output depends on every input channel.
 
-    def __init__(self, inputs: int, outputs: int, *, returns_pair: bool) -> None:
+    What else is asked of it is asked of the ``original``, whose parameters are no part of it.
+    """
+
+    def __init__(self, original: nn.Module) -> None:
         super().__init__()
+        inputs, outputs = widths(original)
         self.mix = nn.Linear(inputs, outputs, bias=False, device="meta")
-        self.returns_pair = returns_pair
+        self.returns_pair = isinstance(original, nn.MultiheadAttention)
+        self.__dict__["_original"] = original
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(self.__dict__["_original"], name)
 
     def forward(self, x: Tensor, *_: Any, **__: Any) -> Any:
         """Map tokens (..., inputs) to (..., outputs)."""
@@ -67,20 +78,13 @@ class Entrance(nn.Module):
 
 def skeleton_of(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[nn.Module, frozenset[str]]:
     """The copy and the paths of its stand-ins."""
-    try:
-        skeleton = copy.deepcopy(module).to("meta").float().eval()
-    except RuntimeError:  # of tensors with a history of gradients
-        raise ShrinkbenchError(
-            "the network holds a tensor that is computed from others, as torch.nn.utils.weight_norm makes it, "
-            "and cannot be copied; remove it first (torch.nn.utils.remove_weight_norm)"
-        ) from None
+    skeleton = with_parameters(copy_of(module).eval()).to("meta").float()
     for parameter in skeleton.parameters():
         parameter.requires_grad_()
     replaced: set[str] = set()
     for path, child in list(skeleton.named_modules()):
         if path and is_attention(child):
-            pair = isinstance(child, nn.MultiheadAttention)
-            _replace(skeleton, path, MixingStandIn(*widths(child), returns_pair=pair))
+            _replace(skeleton, path, MixingStandIn(child))
             replaced.add(path)
     for path, (inputs, output) in _rearrangements(skeleton, input_shape).items():
         _replace(skeleton, path, RearrangingStandIn(inputs, output))
@@ -106,7 +110,7 @@ def _rearrangements(skeleton: nn.Module, shape: tuple[int, ...]) -> dict[str, tu
 
     bare = {p: m for p, m in skeleton.named_modules() if p and next(m.parameters(), None) is None}
     try:
-        with watching(bare, note), torch.no_grad():
+        with watching(bare, note), torch.no_grad(), fused_layers_off():
             skeleton(torch.empty((1, *shape), device="meta"))
     except Exception as error:  # whatever a network's own code raises where there are no values
         raise ShrinkbenchError(

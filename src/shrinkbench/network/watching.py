@@ -7,7 +7,19 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any
 
+import torch
 from torch import nn
+
+
+@contextmanager
+def fused_layers_off() -> Iterator[None]:
+    """Inside, transformer layers call their parts; torch's fused layers would pass these by."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
 
 
 @contextmanager

@@ -1,11 +1,12 @@
 """Pruning methods: structure x scoring x allocation x scheduling x fine-tuning."""
 
 from shrinkbench.pruning.allocations.rules import ALLOCATIONS
-from shrinkbench.pruning.amounts import amount_of, budget, check_amount, fraction_of_layers, steps_to
-from shrinkbench.pruning.context import PruneContext
+from shrinkbench.pruning.amounts import amount_of, budget, check_amount, fraction_of_layers
+from shrinkbench.pruning.collapse import LayerCollapseWarning, collapse_in_words
+from shrinkbench.pruning.context import Proportions, PruneContext
 from shrinkbench.pruning.during_training import hook_for, training_hook
 from shrinkbench.pruning.finetunings import FINETUNINGS, Finetuning, restart
-from shrinkbench.pruning.masking import prunable_names, prune, prune_once
+from shrinkbench.pruning.masking import prunable_names, prune_once
 from shrinkbench.pruning.masks import Masks, Upholder, save_tensors
 from shrinkbench.pruning.method import (
     METHODS,
@@ -16,6 +17,7 @@ from shrinkbench.pruning.method import (
     resolve_finetuning,
 )
 from shrinkbench.pruning.plugins import load_entry_points, load_plugin
+from shrinkbench.pruning.rounds import progressed, proportions_of, prune, rounds_of
 from shrinkbench.pruning.schedules.schedule import SCHEDULES
 from shrinkbench.pruning.units import STRUCTURES, Scores
 
@@ -31,7 +33,9 @@ __all__ = [
     "SCHEDULES",
     "STRUCTURES",
     "Finetuning",
+    "LayerCollapseWarning",
     "Masks",
+    "Proportions",
     "PruneContext",
     "PruningMethod",
     "Scores",
@@ -39,11 +43,14 @@ __all__ = [
     "amount_of",
     "budget",
     "check_amount",
+    "collapse_in_words",
     "decides",
     "fraction_of_layers",
     "hook_for",
     "load_entry_points",
     "load_plugin",
+    "progressed",
+    "proportions_of",
     "prunable_names",
     "prune",
     "prune_once",
@@ -51,7 +58,7 @@ __all__ = [
     "resolve",
     "resolve_finetuning",
     "restart",
+    "rounds_of",
     "save_tensors",
-    "steps_to",
     "training_hook",
 ]

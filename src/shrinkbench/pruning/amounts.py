@@ -77,7 +77,8 @@ def fraction_of_layers(method: PruningMethod, fraction: float) -> FractionPerLay
 
 def check_amount(method: PruningMethod, amount: Amount) -> Amount:
     """``amount``, or an error where ``method`` cannot prune by an amount of its kind."""
-    steps_to(method, amount)
+    if method.schedule.rounds != 1:
+        ratio_of(amount)  # several rounds need a compression
     if not isinstance(amount, FractionPerLayer | ChannelFraction):
         return amount
     if method.structure.one_per_layer:
@@ -110,13 +111,25 @@ def takes_no_share(method: PruningMethod, amount: Amount) -> ShrinkbenchError:
     )
 
 
-def steps_to(method: PruningMethod, amount: Amount) -> tuple[Amount, ...]:
-    """The amounts on the way to ``amount``, which is the last."""
-    if not isinstance(amount, Compression):
-        if method.schedule.rounds != 1:
-            ratio_of(amount)  # says that several rounds need a compression
+def steps_to(method: PruningMethod, amount: Amount, *, total: int, prunable: int) -> tuple[Amount, ...]:
+    """The amounts on the way to ``amount``, which is the last.
+
+    The schedule counts the ``prunable`` of ``total`` parameters alone: with F the others, its target is
+    ``prunable / (total / compression - F)``, and its ratio r the compression ``total / (F + prunable / r)``.
+    """
+    if not isinstance(amount, Compression) or amount == UNPRUNED:
         return (amount,)
-    return tuple(Compression(ratio=ratio) for ratio in method.schedule(amount.ratio))
+    fixed = total - prunable
+    left = total / amount.ratio - fixed
+    if left <= 0:
+        raise CannotMeetTargetError.because(
+            f"{fixed:,} of {total:,} parameters are not prunable here",
+            compression=amount.ratio,
+            total=total,
+            least=fixed + 1,
+        )
+    *ratios, _ = method.schedule(prunable / left)
+    return (*(Compression(ratio=max(total / (fixed + prunable / r), 1.0)) for r in ratios), amount)
 
 
 def budget(module: nn.Module, names: Sequence[str], compression: float) -> int:

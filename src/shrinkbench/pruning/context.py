@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
 
@@ -18,7 +19,31 @@ from shrinkbench.network.observation import Maps, Product, observe_maps, observe
 from shrinkbench.network.view import Batches, Loss
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.units import SINGLE_WEIGHTS, Structure
+from shrinkbench.seeds import stream
 from shrinkbench.spec.amount import UNPRUNED, Amount, ratio_of
+
+
+@dataclass(frozen=True)
+class Proportions:
+    """How many weights of each group another method keeps when it is done: what its controls end with.
+
+    ``progress`` in (0, 1] is the share of all its removals that are made by the end of this round.
+    """
+
+    kept: Mapping[str, int]
+    progress: float = 1.0
+
+    def share(self, name: str, total: int) -> float:
+        """Weights of the group ``name``, of ``total``, that stay in this round."""
+        return total - self.progress * (total - self.kept[name])
+
+
+def stream_beside(generator: torch.Generator, purpose: str) -> torch.Generator:
+    """A stream for ``purpose`` that follows from the state of ``generator``, which stays as it is."""
+    twin = torch.Generator(device=generator.device)
+    twin.set_state(generator.get_state())
+    drawn = int(torch.randint(2**62, (1,), generator=twin, device=generator.device))
+    return torch.Generator(device=generator.device).manual_seed(stream(drawn, purpose))
 
 
 class PruneContext:
@@ -27,7 +52,8 @@ class PruneContext:
     ``weights`` are the prunable parameters (detached; half precision as float32, else in shared storage: do
     not write to them), ``masks`` what earlier rounds left, ``amount`` how much is to go, ``budget`` how
     many of the prunable weights stay, ``structure`` what is removed together, and ``iteration`` the round,
-    from 0. ``module`` is the network itself: look, but do not touch.
+    from 0. ``proportions`` are those of the method that a control goes with, where it has several rounds.
+    ``module`` is the network itself: look, but do not touch.
 
     Everything that needs data is computed when first asked for, from at most ``batch_count`` batches, in
     evaluation mode as the network will be used. It leaves weights, ``.grad``, buffers, modes,
@@ -50,6 +76,7 @@ class PruneContext:
         loss: Loss = F.cross_entropy,
         structure: Structure = SINGLE_WEIGHTS,
         gradients: Mapping[str, Tensor] | None = None,
+        proportions: Proportions | None = None,
     ) -> None:
         self.module = module
         parameters = dict(module.named_parameters())
@@ -63,9 +90,11 @@ class PruneContext:
         self.generator = generator or torch.Generator().manual_seed(0)
         self.loss = loss
         self.structure = structure
+        self.proportions = proportions
         self._input_shape = None if input_shape is None else tuple(input_shape)
         self._source = batches
         self._batch_count = batch_count
+        self._geometries = read_geometry(module)  # now: while a pass is observed, parameters are replaced
         if gradients is not None:  # a training step has computed them already
             self.__dict__["gradients"] = dict(gradients)
 
@@ -90,10 +119,6 @@ class PruneContext:
     def flow(self) -> Flow:
         """How data flows between the weighted layers."""
         return read_flow(self.module, self.input_shape)
-
-    @cached_property
-    def _geometries(self) -> dict[str, Geometry]:
-        return read_geometry(self.module)
 
     def geometry(self, name: str) -> Geometry:
         """How the tensor of weight ``name`` is laid out."""
@@ -143,7 +168,7 @@ class PruneContext:
                 self._source = list(islice(self._source, self._batch_count))
             for inputs, labels in islice(self._source, self._batch_count):
                 empty = False
-                inputs = inputs.to(self.device)
+                inputs, labels = _usable(inputs.to(self.device)), _plain(labels)
                 yield inputs.to(dtype) if inputs.is_floating_point() else inputs, labels.to(self.device)
         if empty:
             raise ShrinkbenchError("batches= is empty; this method needs at least one batch of data")
@@ -256,6 +281,20 @@ class PruneContext:
     def observe_maps(self, visit: Callable[[Maps], None]) -> int:
         """Call ``visit`` with the maps that every layer produces, after the activation function behind it."""
         return observe_maps(self, visit, batches=self.each_batch())
+
+
+def _usable(inputs: Tensor) -> Tensor:
+    """The inputs, which have to be finite."""
+    if inputs.is_floating_point() and not all(bool(end.isfinite()) for end in inputs.aminmax()):
+        raise ShrinkbenchError(
+            "batches= contain NaN or infinite inputs, which no score can be computed from; clean the data"
+        )
+    return _plain(inputs)
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    """A tensor that autograd takes: those of inference mode it does not."""
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def _readable(parameter: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masking import prunable_names, prune_once, scored
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import METHODS, PruningMethod
+from shrinkbench.pruning.rounds import rounds_of
 from shrinkbench.pruning.schedules.hook import PruningHook, Setting
 from shrinkbench.pruning.units import Scores, UnitScores
 from shrinkbench.seeds import stream
@@ -89,6 +90,15 @@ def hook_for(
         )
     names = prunable_names(
         module, input_shape=input_shape, prune_classifier=prune_classifier, prune_biases=prune_biases
+    )
+
+    rounds_of(  # a target out of reach is told before the training
+        module,
+        chosen,
+        amount,
+        input_shape=input_shape,
+        prune_classifier=prune_classifier,
+        prune_biases=prune_biases,
     )
 
     def decide_now(

@@ -8,30 +8,31 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError, line_in
-from shrinkbench.network.probe import (
-    bias_parameters,
-    classifier_of,
-    layer_parameters,
-    require_materialised,
-    trace,
-    weight_parameters,
-)
+from shrinkbench.errors import CannotMeetTargetError, LeftWholeWarning, ShrinkbenchError, line_in
+from shrinkbench.network.probe import classifier_of, layer_parameters, require_materialised, trace
 from shrinkbench.network.view import Batches, Loss
+from shrinkbench.network.weights import (
+    bias_parameters,
+    copy_of,
+    require_values,
+    weight_parameters,
+    weights_without_parameter,
+)
 from shrinkbench.pruning.allocations.per_layer import counts_per_layer, keep_of_all
 from shrinkbench.pruning.allocations.rules import keep_counts
-from shrinkbench.pruning.amounts import amount_of, budget_for, steps_to, takes_no_share
-from shrinkbench.pruning.context import PruneContext
+from shrinkbench.pruning.amounts import budget_for, takes_no_share
+from shrinkbench.pruning.context import Proportions, PruneContext, stream_beside
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.pruning.method import METHODS, PruningMethod
+from shrinkbench.pruning.method import PruningMethod
+from shrinkbench.pruning.top_k import require_numbers
 from shrinkbench.pruning.units import Grouping, Keep, Scores, UnitScores
 from shrinkbench.spec import UNPRUNED, Amount, ChannelFraction, FractionPerLayer
 
@@ -47,25 +48,42 @@ def prunable_names(
 
     Weights of convolutions, linear layers and attention projections; the layer that produces the logits is
     left out unless ``prune_classifier``, biases unless ``prune_biases``. Batch-norm and other parameters never
-    take part. ``input_shape`` (without batch dimension) is needed to find the classifier. Those that no
-    operation of an evaluation reads are named in an ``UnreadWarning``.
+    take part. ``input_shape`` (without batch dimension) is needed to find the classifier, and weights that
+    multiply nothing; these, and weights computed without keeping zeros, a ``LeftWholeWarning`` names.
     """
     require_materialised(module)
-    names = set(weight_parameters(module)) | (set(bias_parameters(module)) if prune_biases else set())
-    if input_shape is None:
-        if not prune_classifier:
-            raise ShrinkbenchError(
-                "the classifier layer is kept, and finding it takes a forward pass; pass batches= or "
-                "input_shape=(channels, height, width), or prune_classifier=True"
-            )
-    else:
+    weights = frozenset(weight_parameters(module))
+    names = set(weights) | (set(bias_parameters(module)) if prune_biases else set())
+    left = _named(
+        weights_without_parameter(module),
+        "computed by the layer in a way that keeps no zeros (torch's remove_parametrizations makes parameters)",
+    )
+    if input_shape is not None:
         traced = trace(module, input_shape)
         _name_unread(module, names - traced.read)
-        if not prune_classifier:
-            names -= layer_parameters(module, classifier_of(module, traced))
+        idle = (weights - traced.multiplied) & traced.read
+        left += _named(sorted(idle), "used by no product of a pass in evaluation mode")
+        kept = idle if prune_classifier else idle | classifier_of(module, traced)
+        names -= layer_parameters(module, kept)
+    elif not prune_classifier:
+        raise ShrinkbenchError(
+            "the classifier layer is kept, and finding it takes a forward pass; pass batches= or "
+            "input_shape=(channels, height, width), or prune_classifier=True"
+        )
     if not names:
-        raise ShrinkbenchError("the network has no prunable weights: no convolution or linear layer")
+        reason = "; ".join(left) or "no convolution or linear layer"
+        raise ShrinkbenchError(f"the network has no prunable weights: {reason}")
+    if left:
+        warnings.warn(f"left whole: {'; '.join(left)}", LeftWholeWarning, stacklevel=2)
     return tuple(name for name, _ in module.named_parameters() if name in names)
+
+
+def _named(names: Sequence[str], reason: str) -> list[str]:
+    """The first of ``names``, how many more there are, and why; nothing where there is none."""
+    if not names:
+        return []
+    others = f" and {len(names) - 1} more are" if len(names) > 1 else " is"
+    return [f"'{names[0]}'{others} {reason}"]
 
 
 class UnreadWarning(UserWarning):
@@ -85,74 +103,7 @@ def _name_unread(module: nn.Module, unread: Set[str]) -> None:
         )
 
 
-def prune(
-    module: nn.Module,
-    method: str | PruningMethod,
-    *,
-    compression: float | None = None,
-    fraction_per_layer: float | None = None,
-    channels: float | None = None,
-    batches: Batches | None = None,
-    input_shape: Sequence[int] | None = None,
-    masks: Masks | None = None,
-    generator: torch.Generator | None = None,
-    iteration: int = 0,
-    prune_classifier: bool = False,
-    prune_biases: bool = False,
-    loss: Loss = F.cross_entropy,
-    one_shot: bool = False,
-) -> Masks:
-    """Decide which weights of ``module`` to keep; the module itself is left untouched.
-
-    How much goes is said once: ``compression`` = original / kept parameters of the whole network,
-    ``fraction_per_layer`` of the units of every layer, or ``channels``, a fraction of all of them; methods such
-    as ``network_slimming:70`` bring their amount along. ``batches`` is any iterable of (inputs, labels), needed
-    by methods that score on data; ``masks`` are those of an earlier round, within which the new ones stay.
-    Apply the result with ``masks.apply(module)``. Randomness comes from ``generator`` alone.
-
-    A method of several rounds without training between them is carried out whole, unless ``masks`` say that the
-    caller carries its rounds out. One that prunes while it
-    trains, or trains between its rounds, is refused, since nothing is trained here, unless ``one_shot`` asks
-    for its score, structure and allocation alone.
-
-    >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
-    >>> masks = prune(net, "global_magnitude", compression=2, input_shape=(8,))
-    >>> masks.kept + 8 + 18  # kept weights, biases and the classifier: half of 90 parameters
-    45
-    """
-    chosen = METHODS.get(method) if isinstance(method, str) else method
-    amount = amount_of(
-        chosen, compression=compression, fraction_per_layer=fraction_per_layer, channels=channels
-    )
-    if not (chosen.in_one_step or one_shot):
-        raise ShrinkbenchError(
-            f"'{chosen.name}' prunes over a training (schedule {chosen.schedule.name}), and prune() trains "
-            "nothing; a sweep carries it out, or ask with one_shot=True (--one-shot) for masks by its score "
-            "and allocation alone"
-        )
-    settings: dict[str, Any] = {
-        "input_shape": input_shape,
-        "prune_classifier": prune_classifier,
-        "prune_biases": prune_biases,
-        "loss": loss,
-        "generator": generator,
-    }
-    steps = (amount,) if one_shot else steps_to(chosen, amount)
-    if len(steps) == 1 or masks is not None:  # the caller carries the rounds out
-        return prune_once(
-            module, chosen, amount=amount, batches=batches, masks=masks, iteration=iteration, **settings
-        )
-    network = copy.deepcopy(module)
-    if batches is not None and iter(batches) is batches:
-        batches = list(islice(batches, chosen.batch_count))
-    for number, step in enumerate(steps):
-        masks = prune_once(
-            network, chosen, amount=step, batches=batches, masks=masks, iteration=number, **settings
-        )
-        masks.apply(network)
-    return masks or Masks({})
-
-
+@torch.inference_mode(mode=False)
 def prune_once(
     module: nn.Module,
     method: PruningMethod,
@@ -167,13 +118,18 @@ def prune_once(
     prune_biases: bool = False,
     loss: Loss = F.cross_entropy,
     scores: Scores | None = None,
+    proportions: Proportions | None = None,
 ) -> Masks:
     """One round of ``method``: its score, structure and allocation, whatever its schedule.
 
-    ``scores`` take the place of the method's own; a control (``random@METHOD``) keeps to its own.
+    ``scores`` take the place of the method's own; a control (``random@METHOD``) keeps to its own, and
+    to the ``proportions`` of its method where that has several rounds.
     """
+    require_materialised(module)
+    if any(p.is_inference() for p in module.parameters()):  # autograd refuses them
+        module = copy_of(module)
     if input_shape is None and batches is not None:
-        batches, input_shape = _look_ahead(batches)
+        batches, input_shape = look_ahead(batches)
     names = prunable_names(
         module, input_shape=input_shape, prune_classifier=prune_classifier, prune_biases=prune_biases
     )
@@ -189,13 +145,14 @@ def prune_once(
         budget=budget_for(method, module, names, amount),
         iteration=iteration,
         loss=loss,
+        proportions=proportions,
     )
     if amount == UNPRUNED:
         return Masks({name: torch.ones_like(w, dtype=torch.bool) for name, w in ctx.weights.items()})
     return decide(method, ctx, scores=scores)
 
 
-def _look_ahead(batches: Batches) -> tuple[Batches, tuple[int, ...]]:
+def look_ahead(batches: Batches) -> tuple[Batches, tuple[int, ...]]:
     """The shape of one input, and batches of which none is lost."""
     with torch.random.fork_rng(devices=[]):  # a data loader draws from the global random state
         iterator = iter(batches)
@@ -210,8 +167,20 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
     """The masks of one round, which keep ``ctx.budget`` of the prunable weights."""
     ctx = copy.copy(ctx)
     ctx.structure = method.structure
+    for name, weight in ctx.weights.items():
+        if weight.numel() and not all(bool(end.isfinite()) for end in weight.aminmax()):
+            raise ShrinkbenchError(
+                f"the weights of '{name}' contain NaN or infinity, so that nothing can be told of them; the "
+                "network has diverged: give weights of an earlier epoch"
+            )
     # What a schedule has learned are the scores of the method that trained; its controls have their own.
-    found = scored(method, ctx) if scores is None or method.like is not None else scores
+    if method.like is not None:  # its draws, and those of the method whose proportions it has, are two streams
+        generator = ctx.generator
+        ctx.generator = stream_beside(generator, "control")
+        found = scored(method, ctx)
+        ctx.generator = generator
+    else:
+        found = scored(method, ctx) if scores is None else scores
     if isinstance(found, Masks):
         ignored = {"structure", "allocation"}.intersection(method.imposed)
         if method.like is None and isinstance(ctx.amount, FractionPerLayer | ChannelFraction):
@@ -223,12 +192,13 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
             )
         masks = _checked_masks(found, ctx)
     else:
-        masks = _allocate(method, _grouped(method, ctx, found), ctx)
+        masks = allocate(method, _grouped(method, ctx, found), ctx)
     del found  # an update needs memory of its own
     if len(ctx.masks):
         masks = masks.intersect(ctx.masks)
     if method.update is not None:
         masks = Masks(dict(masks), new_weights=method.update(ctx, masks))
+    require_values(ctx.module, masks)
     for name, value in masks.new_weights.items():
         if not bool(torch.isfinite(value).all()):
             raise ShrinkbenchError(
@@ -241,7 +211,13 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
 def scored(method: PruningMethod, ctx: PruneContext) -> Scores | UnitScores | Masks:
     """What the score returns; a mistake in code from outside this package is told in one sentence."""
     if method.score.__module__.startswith("shrinkbench."):
-        return method.score(ctx)
+        try:
+            return method.score(ctx)
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]
+            raise ShrinkbenchError(
+                f"'{method.name}' cannot solve for its scores ({str(error).split(':')[0]}): the activations or "
+                "gradients are not finite, or too much alike; give other data or check the network's weights"
+            ) from None
     file = Path(inspect.getfile(method.score))
     weights = dict(ctx.module.named_parameters())
     before = {name: w._version for name, w in weights.items()}
@@ -284,6 +260,8 @@ def _grouped(method: PruningMethod, ctx: PruneContext, scores: Scores | UnitScor
         return method.structure.group(ctx, _checked_scores(scores, ctx))
     present = {name: torch.ones_like(w) for name, w in ctx.weights.items()}
     grouping = method.structure.group(ctx, _checked_scores(present, ctx))
+    for name in grouping.units:
+        require_numbers(name, scores.scores[name])
     units = {
         name: replace(u, scores=scores.scores[name].masked_fill(u.scores == -math.inf, -math.inf))
         for name, u in grouping.units.items()
@@ -291,7 +269,7 @@ def _grouped(method: PruningMethod, ctx: PruneContext, scores: Scores | UnitScor
     return Grouping(units, grouping.expand)
 
 
-def _allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> Masks:
+def allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> Masks:
     """Spend the budget on units; where they overlap, find by bisection what comes closest from below."""
     if isinstance(ctx.amount, FractionPerLayer) and method.like is None:
         skip = frozenset() if ctx.amount.projections else ctx.flow.projections
@@ -328,6 +306,13 @@ def _allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> M
     return masks_for(low)
 
 
+def kept_by_group(method: PruningMethod, ctx: PruneContext, masks: Masks) -> dict[str, int]:
+    """How many weights of each group of ``method``'s units ``masks`` keep."""
+    alive = {n: masks[n].to(w).float() if n in masks else torch.ones_like(w) for n, w in ctx.weights.items()}
+    units = method.structure.group(ctx, alive).units
+    return {name: u.weight_of(u.scores > 0) for name, u in units.items()}
+
+
 def _structure_out_of_reach(method: PruningMethod, ctx: PruneContext, least: int) -> CannotMeetTargetError:
     prunable = sum(w.numel() for w in ctx.weights.values())
     reason = (
@@ -362,6 +347,7 @@ def _checked_scores(scores: Scores, ctx: PruneContext) -> Scores:
                 f"the score of '{name}' has shape {tuple(scores[name].shape)}, its weight {tuple(w.shape)}; "
                 "return weight-shaped scores, or some that broadcast to that shape"
             ) from None
+        require_numbers(name, score)
         checked[name] = score.masked_fill(ctx.removed(name), -math.inf) if name in ctx.masks else score
     return checked
 

@@ -21,7 +21,7 @@ from shrinkbench.pruning.allocations.rules import ALLOCATIONS, given, global_, i
 from shrinkbench.pruning.amounts import fraction_of_layers
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.finetunings import FINETUNINGS
-from shrinkbench.pruning.masking import decide
+from shrinkbench.pruning.masking import decide, kept_by_group
 from shrinkbench.pruning.method import METHODS, SCORES, PruningMethod, decided_by
 from shrinkbench.pruning.schedules.before_training import at_initialisation, one_shot
 from shrinkbench.pruning.schedules.schedule import SCHEDULES
@@ -48,7 +48,7 @@ def control_named(name: str) -> PruningMethod | None:
 
 
 def same_proportions(score: str, method: PruningMethod) -> PruningMethod:
-    """Prune by ``score``, keeping as many units in each layer as ``method`` does at the same moment.
+    """Prune by ``score``, keeping as many units in each layer as ``method`` ends with.
 
     Where units are whole layers, that would leave nothing to choose: as much is kept in the whole network.
     Structure, schedule and fine-tuning are those of ``method``. Where it decides at the end of a training of
@@ -56,6 +56,11 @@ def same_proportions(score: str, method: PruningMethod) -> PruningMethod:
     beforehand, which they are if it allocates by layer; the control is then pruned once.
     """
     entry = SCORES.get(score)
+    if method.like is not None:
+        raise ShrinkbenchError(
+            f"'{method.name}' has the proportions of '{method.like.name}' already; its controls are those of "
+            f"that method: write {score}@{method.like.name}"
+        )
     settled = decided_by(entry.function)
     if "allocation" in settled or ("structure" in settled and method.structure != entry.structure):
         raise ShrinkbenchError(
@@ -64,7 +69,7 @@ def same_proportions(score: str, method: PruningMethod) -> PruningMethod:
         )
     schedule = method.schedule
     if schedule.during is not None and not schedule.decided_last:
-        if method.allocation.name in ("global", "independent"):
+        if method.allocation.by_values or method.allocation.scope not in ("layerwise", "given"):
             raise ShrinkbenchError(
                 f"the layerwise proportions of '{method.name}' are known only after its training; there is no "
                 f"control {score}@{method.name}, choose a method that prunes before training or by layer"
@@ -98,12 +103,12 @@ def same_proportions(score: str, method: PruningMethod) -> PruningMethod:
     )
 
 
-def _weights_of(method: PruningMethod) -> Callable[[Mapping[str, Units], PruneContext], Mapping[str, int]]:
-    def weights(units: Mapping[str, Units], ctx: PruneContext) -> Mapping[str, int]:
-        masks = decide(method, ctx)
-        alive = {n: (masks[n].float() if n in masks else 1.0 + 0 * w) for n, w in ctx.weights.items()}
-        kept = method.structure.group(ctx, alive).units
-        return {name: kept[name].weight_of(kept[name].scores > 0) for name in units}
+def _weights_of(method: PruningMethod) -> Callable[[Mapping[str, Units], PruneContext], Mapping[str, float]]:
+    def weights(units: Mapping[str, Units], ctx: PruneContext) -> Mapping[str, float]:
+        if ctx.proportions is not None:
+            return {name: ctx.proportions.share(name, u.total) for name, u in units.items()}
+        kept = kept_by_group(method, ctx, decide(method, ctx))
+        return {name: kept[name] for name in units}
 
     return weights
 

@@ -30,10 +30,7 @@ def keep_highest(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
     """
     flat = {name: _flat(tensor) for name, tensor in scores.items()}
     for name, values in flat.items():
-        if len(values) and math.isnan(values.max()):  # the maximum is NaN if any score is
-            raise ShrinkbenchError(
-                f"the scores of '{name}' contain NaN; the weights or gradients behind them have diverged"
-            )
+        require_numbers(name, values)
     if len({values.dtype for values in flat.values()}) > 1:  # one threshold, one precision
         flat = {name: _flat(tensor.double()) for name, tensor in scores.items()}
     total = sum(len(values) for values in flat.values())
@@ -41,6 +38,16 @@ def keep_highest(scores: Mapping[str, Tensor], k: int) -> dict[str, Tensor]:
         return {name: torch.full_like(t, k > 0, dtype=torch.bool) for name, t in scores.items()}
     keep = _settle(flat, k, total)
     return {name: torch.as_tensor(keep[name]).view(tensor.shape) for name, tensor in scores.items()}
+
+
+def require_numbers(name: str, scores: Values) -> None:
+    """Refuse scores that are not numbers: whatever ranks scores asks this first."""
+    size = scores.numel() if isinstance(scores, Tensor) else scores.size
+    if size and math.isnan(scores.max()):  # the maximum is NaN if any score is
+        raise ShrinkbenchError(
+            f"the scores of '{name}' contain NaN; the weights, gradients or activations behind them have "
+            "diverged"
+        )
 
 
 def _flat(tensor: Tensor) -> Values:

@@ -140,7 +140,7 @@ def readable_floor(curves: Iterable[stats.Floats], controls: Iterable[float] = (
         [c for c, median in zip(curves, medians, strict=True) if median >= np.median(medians)]
     )
     controls = list(controls)
-    top, bottom = max(*map(np.max, curves), *controls), min(map(np.min, curves))
+    top, bottom = max([*map(np.max, curves), *controls]), min(map(np.min, curves))
     floor = float(min(top - max(REACH * (top - np.quantile(better, 0.25)), LEAST_REACH), *controls, top))
     return floor if bottom < floor and top - floor < (top - bottom) / 2 else None
 

@@ -94,13 +94,14 @@ def plan_repair(
         _add_seeds(grid)
     for grid in grids:
         _add_controls(grid, lambda: chosen or _judged(grids), evidence, notes, define)
-        _add_points(grid, evidence, notes)
+        _add_points(grid, evidence, results, notes)
     done = {r.key for r in results if r.status == "done" and r.before}
+    settled = done | {r.key for r in results if r.reachable is not None}  # nothing to gain from another try
     experiments, missing = [], dict[str, RunSpec]()
     for experiment, members in _as_experiments(grids):
         planned = all(grid.is_planned for grid in members)
         specs = [s for g in members for s in g.specs if s.target is None or s.target in g.compressions]
-        lacking = _by_key(specs if planned else resolve(experiment), without=done | missing.keys())
+        lacking = _by_key(specs if planned else resolve(experiment), without=settled | missing.keys())
         if lacking:
             experiments.append(experiment)
             missing |= lacking
@@ -108,11 +109,11 @@ def plan_repair(
     for experiment in _new_pairs(grids, evidence, pairs, notes):
         experiments.append(experiment)
         reasons[f"pairs: {experiment.dataset[0]} / {experiment.model[0]}"] = None
-        missing |= _by_key(resolve(experiment), without=done | missing.keys())
-    unfinished = sum(1 for r in plan.runs if r.key not in {x.key for x in results if x.status == "done"})
+        missing |= _by_key(resolve(experiment), without=settled | missing.keys())
+    incomplete = tuple(r.key for r in results if r.status == "done" and r.key not in done)
+    unfinished = sum(run.key in missing and run.key not in incomplete for run in plan.runs)
     if unfinished:
         reasons[f"planned runs that are not finished: {unfinished}"] = None
-    incomplete = tuple(r.key for r in results if r.status == "done" and r.key not in done)
     if incomplete:
         reasons[f"{len(incomplete)} finished runs were not measured before fine-tuning"] = None
     return Repair(tuple(experiments), tuple(missing.values()), tuple(reasons), incomplete, tuple(notes))
@@ -246,20 +247,24 @@ def _has_own_control(grid: Grid, evidence: Evidence, method: MethodSpec, score: 
     return bool(found) and all(found)
 
 
-def _add_points(grid: Grid, evidence: Evidence, notes: dict[str, None]) -> None:
+def _add_points(grid: Grid, evidence: Evidence, results: Sequence[RunResult], notes: dict[str, None]) -> None:
     """The control, five operating points, and a ratio at which accuracy collapses."""
-    where, limit = grid.where, _largest_compression(grid, evidence)
-    out_of_reach = {c for c in grid.compressions if c > limit}
-    if out_of_reach:
-        grid.compressions -= out_of_reach
-        notes[f"{where} cannot be compressed beyond {limit:.4g}; larger targets are left out"] = None
+    where, network = grid.where, _largest_compression(grid, results)
+    reachable = [r.reachable for r in results if r.spec.task in grid.tasks and r.reachable is not None]
+    limit = min([network, *reachable])
+    beyond = {c for c in grid.compressions if c > network}
+    if beyond:
+        grid.compressions -= beyond
+        notes[f"{where} cannot be compressed beyond {network:.4g}; larger targets are left out"] = None
+    if limit < max(grid.compressions, default=1.0):
+        notes[f"{where}: a method cannot go beyond {limit:.4g}; its runs there stay failed"] = None
     before = set(grid.compressions)
     grid.compressions.add(1.0)
     if not grid.by_compression:
         notes[f"{where}: no method is given a compression, so that operating points are yours to add"] = None
-    elif sum(c > 1 for c in grid.compressions) < FEWEST_POINTS:
+    elif sum(1 < c <= limit for c in grid.compressions) < FEWEST_POINTS:
         grid.compressions |= {point for point in OPERATING_POINTS if point <= limit}
-        grid.compressions |= set(_between(grid.compressions, limit))
+        grid.compressions |= set(_between({c for c in grid.compressions if c <= limit}, limit))
     elif not _collapse_is_shown(grid, evidence):
         largest = max(grid.compressions)
         following = 2 * largest if 2 * largest <= limit else _just_below(limit)
@@ -292,12 +297,12 @@ def _just_below(limit: float) -> float:
     return math.floor(limit * 0.99 / scale) * scale
 
 
-def _largest_compression(grid: Grid, evidence: Evidence) -> float:
+def _largest_compression(grid: Grid, results: Sequence[RunResult]) -> float:
     """All parameters over those that cannot be pruned, as the finished runs of the pair show them."""
     tasks = grid.tasks
     limits = [
         r.size.parameters / max(1, r.size.parameters - sum(d.total for d in r.layers.values()))
-        for r in evidence.results
+        for r in results
         if r.spec.task in tasks and r.size and r.layers and not r.spec.is_control
     ]
     return min(limits, default=math.inf)

@@ -12,6 +12,8 @@ from shrinkbench.report.tables import ratio_text
 
 CLOSE = 0.005
 """A method is not recommended in place of another for a lead of less than half a point."""
+SAME = 1e-12
+"""Means that differ by no more are equal: rounding orders nothing."""
 FEW = 3
 """Names and segments that a sentence holds; of more, it gives the number."""
 MARGIN = 0.01
@@ -30,20 +32,27 @@ class Segment:
 def recommend(claims: TaskClaims) -> tuple[Segment, ...]:
     """Which method to use up to where: the best over the common range wherever no other is better at a level.
 
-    Better is one that leads by half a point or more and is told apart from it, corrected for as many
-    comparisons as are made to see it (levels x other methods).
+    Better is one that leads by half a point or more and is told apart from it: as the best of its level, or
+    corrected for all leads that are looked at (levels of all tasks x other methods).
+    One that takes no part in the range was never second to it there, and needs no half point.
     """
     block = claims.block
     if len(block.methods) < 2 or len(block.units) < 2:
         return ()
     overall = block.methods[int(block.means.argmax())]
-    looks = sum(len(level.leads) for level in claims.levels)
+    if sum(block.means >= block.means.max() - SAME) > 1:  # names would decide
+        return ()
     chosen: list[Segment] = []
     for level in claims.levels:
-        lead = next((c for c in level.leads if c.second == overall), None)
-        better = lead is not None and lead.difference >= CLOSE and lead.p_raw * looks < ALPHA
-        absent = overall not in level.block.methods
+        decided = level.claim is not None and level.claim.decided
         best = level.leads[0].first if level.leads else level.block.methods[0]
+        margin = CLOSE if best in block.methods else 0.0
+        better = any(
+            lead.difference >= margin and (decided or lead.p_raw * claims.looks < ALPHA)
+            for lead in level.leads
+            if lead.second == overall
+        )
+        absent = overall not in level.block.methods
         method = best if better or absent else overall
         if chosen and chosen[-1].method == method:
             chosen.pop()
@@ -87,6 +96,8 @@ def range_text(claims: TaskClaims, control: str) -> str:
 
 def lead_text(claim: Claim) -> str:
     """A lead in points with its 95 % interval, that of one comparison by itself."""
+    if abs(claim.difference) <= SAME:
+        return "level with"
     lead = f"{100 * claim.difference:.2f} points"
     if not math.isfinite(claim.low):
         return f"{lead} above"
@@ -114,9 +125,11 @@ def _seeds_needed(claims: Sequence[Claim]) -> str:
     """How many more seeds would decide a difference of one point."""
     if claims[0].n < 2:
         return " (one seed decides nothing)"
+    unit = "task" if claims[0].question == "tasks" else "seed"
+    if not any(claim.deviation > SAME for claim in claims):
+        return f" (differences are the same on every {unit}: there is no spread to test them against)"
     needed = [more_units(claim, margin=MARGIN) for claim in claims]
     known = [n for n in needed if n is not None]
-    unit = "task" if claims[0].question == "tasks" else "seed"
     if len(known) < len(needed):
         return f" (more than 1,000 further {unit}s would be needed to decide a difference of 1 point)"
     if not max(known):
@@ -130,8 +143,8 @@ def over_tasks_text(names: Sequence[str], best: str, pairs: Sequence[Claim], ord
     """The claim over tasks, whose units are the tasks."""
     lead = between(pairs, best, ordered[1])
     return (
-        f"Over {len(names)} tasks, each over its own range, {best} is best on average, {lead_text(lead)} "
-        f"{ordered[1]} ({len(names)} tasks){_standing(best, pairs, ordered[1:])}"
+        f"Over {len(names)} tasks, each over its own range, {best} has the highest average of {len(ordered)} "
+        f"methods, {lead_text(lead)} {ordered[1]}{_standing(best, pairs, ordered[1:])}"
     )
 
 

@@ -10,6 +10,12 @@ from typing import Any
 import pandas as pd
 
 from shrinkbench.report.statistics import tests as stats
+from shrinkbench.report.statistics.aggregates import (
+    ENOUGH,
+    Estimate,
+    aggregate_scores,
+    normalised_scores,
+)
 from shrinkbench.report.statistics.claims import judge
 from shrinkbench.report.statistics.compare import curve_summaries, pairwise, records, references
 from shrinkbench.report.statistics.observations import METRICS, Metric, Observations, aggregate
@@ -45,6 +51,10 @@ def result_tables(observations: Observations, metric: str) -> list[Table]:
     """
     kind = observations.metrics[metric]
     pruned, controls = aggregate(observations.pruned, [metric]), aggregate(observations.control, [metric])
+    counts = observations.pruned.groupby(["task", "method", "amount"])[metric].count()
+    pruned["n"] = [
+        counts[cell] for cell in zip(pruned["task"], pruned["method"], pruned["amount"], strict=True)
+    ]
     own = references(observations, metric)
     best = _best_by_level(observations, metric)
     return [
@@ -122,7 +132,7 @@ _GROUPS = {"top1": "Top-1 accuracy", "top5": FOLDED}
 
 
 def _result_caption(task: str, kind: Metric, cells: pd.DataFrame, *, several: bool) -> str:
-    counts = sorted(cells["n"].unique())
+    counts = sorted(cells.loc[cells["n"] > 0, "n"].unique())
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "0"
     unit = " in %" if kind.percent else ""
     text = f"{task}: {kind.label}{unit}, mean ± sample standard deviation over {seeds} seeds."
@@ -153,8 +163,8 @@ def summary_table(observations: Observations) -> Table:
     return Table(
         name="curve-summary",
         caption="Curves in two numbers: the largest measured compression within one point of the top-1 of the "
-        "method's own control, and mean top-1 in % over log compression on the range that all methods of the "
-        "task share.",
+        "method's own control, before the first failed or missing run, and mean top-1 in % over log "
+        "compression on the range and seeds (n) that are compared on the task; – where a method takes no part.",
         columns=("task", "method", "within 1 point", "mean over log compression", "n"),
         rows=rows,
         stubs=2,
@@ -191,6 +201,45 @@ def _pair(r: Any) -> tuple[Cell, ...]:
         Cell(f"{r.start:.3g}–{ratio_text(r.end)}" if math.isfinite(r.end) else "each task’s"),
         Cell(effect(r.effect, r.effect_low, r.effect_high)),
     )
+
+
+def over_tasks_table(observations: Observations) -> Table | None:
+    """Aggregates of normalised scores over tasks; ``None`` where they cannot be compared over two tasks."""
+    scores = normalised_scores(observations)
+    if scores is None:
+        return None
+    tasks = len(scores.tasks)
+    caution = (
+        f" With {tasks} tasks (fewer than {ENOUGH}) these intervals are too narrow: 95 % is not what they hold."
+        if tasks < ENOUGH
+        else ""
+    )
+    without = f" No own control: {', '.join(scores.without_control)}." if scores.without_control else ""
+    rows = aggregate_scores(scores)
+    return Table(
+        name="over-tasks",
+        caption=f"Over {tasks} tasks and {scores.values.shape[1]} runs of each method: mean top-1 over log "
+        "compression divided by the run’s own control, in % (100: as if not pruned), with 95 % intervals of a "
+        "bootstrap that draws tasks, then seeds; and the probability that, on one task, a run of "
+        f"{rows[0].method} scores more. Whether methods differ the table of pairs decides, not this."
+        f"{caution}{without}",
+        columns=("method", "interquartile mean", "median of tasks", "mean", f"P({rows[0].method} is better)"),
+        rows=tuple(
+            (
+                Cell(row.method),
+                *(Cell(_estimate(e, 2)) for e in (row.interquartile_mean, row.median, row.mean)),
+                Cell(_estimate(row.beaten, 0) if row.beaten else "–"),
+            )
+            for row in rows
+        ),
+        group="Over tasks",
+    )
+
+
+def _estimate(estimate: Estimate, digits: int) -> str:
+    """A share in percent with its interval."""
+    bounds = interval(100 * estimate.low, 100 * estimate.high, digits)
+    return f"{100 * estimate.value:.{digits}f} {bounds}".strip()
 
 
 def latency_table(results: Iterable[RunResult]) -> Table | None:
@@ -239,10 +288,16 @@ def _timed_row(
 
 
 def all_tables(observations: Observations) -> list[Table]:
-    """Every table of the report: top-1, top-5 and top-1 on extra splits, summaries, pairs."""
+    """Every table of the report: top-1, top-5, top-1 on extra splits, summaries, over tasks, pairs."""
     metrics = ["top1", "top5", *(name for name in observations.metrics if name not in METRICS)]
     tables = [table for metric in metrics for table in result_tables(observations, metric)]
     pairs = [pairwise_table(observations)]
     if len(observations.tasks) > 1:
         pairs += [pairwise_table(observations, task=task) for task in observations.tasks]
-    return [*tables, summary_table(observations), *(table for table in pairs if table.rows)]
+    over = over_tasks_table(observations)
+    return [
+        *tables,
+        summary_table(observations),
+        *filter(None, [over]),
+        *(table for table in pairs if table.rows),
+    ]

@@ -18,7 +18,8 @@ from shrinkbench.report.recommendation import (
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.blocks import LeftOut
 from shrinkbench.report.statistics.claims import Claims, TaskClaims, judge
-from shrinkbench.report.statistics.compare import at_equal_training, ranking, records, references, winners
+from shrinkbench.report.statistics.compare import at_equal_training, ranking, records, winners
+from shrinkbench.report.statistics.curves import own_controls
 from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.report.statistics.ranks import Ranking
 
@@ -90,7 +91,7 @@ def reach_verdict(observations: Observations) -> Verdict:
     tasks = tuple(
         TaskVerdict(
             task,
-            tuple(_about_task(observations, claims.of(task))),
+            tuple(describe_task(observations, claims.of(task))),
             tuple(
                 _basis(axis, table[table["task"] == task])
                 for axis, table in tables.items()
@@ -123,7 +124,7 @@ def _basis(axis: str, table: pd.DataFrame) -> Basis:
 
 def _headline(observations: Observations, claims: Claims, tasks: Sequence[TaskVerdict]) -> str:
     if len(observations.methods) < 2:
-        return "Fewer than two methods were run: there is nothing to compare."
+        return "Fewer than two methods have finished runs: there is nothing to compare."
     if len(tasks) == 1:
         return " ".join(tasks[0].sentences)
     block = claims.over_tasks
@@ -131,11 +132,12 @@ def _headline(observations: Observations, claims: Claims, tasks: Sequence[TaskVe
         return "No two methods can be compared over several tasks: each task has its own answer below."
     ordered = [block.methods[i] for i in (-block.means).argsort(kind="stable")]
     text = over_tasks_text(block.units, ordered[0], claims.pairs_over_tasks, ordered)
-    aside = f" Not part of it: {listed(block.units_left_out)}." if block.units_left_out else ""
-    return f"{text}{_left_out_text(block.left_out)}{aside}"
+    planned = dict.fromkeys([*observations.tasks, *observations.gaps["task"]])
+    aside = [*block.units_left_out, *(task for task in planned if claims.of(task) is None)]
+    return f"{text}{_left_out_text(block.left_out)}" + (f" Not part of it: {listed(aside)}." if aside else "")
 
 
-def _about_task(observations: Observations, claims: TaskClaims | None) -> Iterator[str]:
+def describe_task(observations: Observations, claims: TaskClaims | None) -> Iterator[str]:
     """The recommendation for a task, its evidence, and what was left out of that."""
     if claims is None:
         yield "No run that prunes is finished."
@@ -155,10 +157,20 @@ def _about_task(observations: Observations, claims: TaskClaims | None) -> Iterat
 
 
 def _control_text(observations: Observations, claims: TaskClaims) -> str:
-    """The control of the best method, in brackets."""
+    """The control of the best method on the compared seeds, in brackets."""
     block = claims.block
-    own = references(observations, "top1").get((claims.task, block.methods[int(block.means.argmax())]))
-    return f" (its control {100 * own.mean:.1f} %)" if own and own.n else " (no control was run)"
+    pruned = observations.pruned
+    rows = pruned[
+        (pruned["task"] == claims.task)
+        & (pruned["method"] == block.methods[int(block.means.argmax())])
+        & pruned["seed"].astype(str).isin(block.units)
+    ]
+    known = rows.assign(value=own_controls(observations, "top1")).dropna(subset=["value"])
+    if known.empty:
+        return " (it has no finished control)"
+    count = known["seed"].nunique()
+    aside = f" on {count} of {len(block.units)} seeds" if count < len(block.units) else ""
+    return f" (its control {100 * known.drop_duplicates('control_key')['value'].mean():.1f} %{aside})"
 
 
 def _left_out_text(left_out: Iterable[LeftOut]) -> str:
@@ -170,11 +182,13 @@ def _left_out_text(left_out: Iterable[LeftOut]) -> str:
 def _warnings(observations: Observations, claims: Claims) -> Iterator[str]:
     """What limits the claim: failed and missing runs, few seeds, few tasks."""
     yield from _absent(observations)
-    seeds = [len(task.block.units) for task in claims.tasks if len(task.block.methods) > 1]
-    if seeds and stats.too_few(min(seeds)):
-        yield f"Within a task, {stats.too_few(min(seeds))}."
+    seeds = {task.task: len(task.block.units) for task in claims.tasks if len(task.block.methods) > 1}
+    fewest = min(seeds.values(), default=0)
+    if seeds and stats.too_few(fewest):
+        where = [task for task, n in seeds.items() if n == fewest]
+        yield f"Within {'a task' if len(where) == len(seeds) else listed(where)}, {stats.too_few(fewest)}."
     places = observations.pruned[["dataset", "model"]].drop_duplicates()
-    if len(places) < 3:
+    if 0 < len(places) < 3:
         yield (
             f"{len(places)} pair{'s' if len(places) != 1 else ''} of dataset and network: the order of methods "
             "may differ on others."
@@ -197,12 +211,14 @@ def _absent(observations: Observations) -> Iterator[str]:
         what = _WHAT[str(kind)]
         yield (
             f"{len(rows)} run{'s' if len(rows) > 1 else ''} {what} ({listed(named)}): no claim is made for or "
-            "against a method over a range in which it lacks one."
+            "against a method over a range in which it lacks one of a compared seed."
         )
 
 
 def _at_equal_training(observations: Observations) -> Iterator[str]:
     """Who is best at equal training, where methods were given several lengths of it."""
+    if observations.pruned["epochs_allowed"].nunique() < 2:
+        return
     table = at_equal_training(observations)
     if table["method"].nunique() < 2 or table["level"].nunique() < 2:
         return

@@ -121,8 +121,8 @@ def _parse_manifest(path: Path, content: bytes) -> Manifest:
         wrong = {complaint["loc"]: complaint for complaint in error.errors()}
         if ("name",) in wrong and wrong["name",]["type"] != "missing":
             raise ShrinkbenchError(
-                f"{path} says that its name is {str(wrong['name',]['input'])[:60]!r}; a name is letters, "
-                "digits, '.', '_' and '-', and begins with a letter or digit"
+                f"{path} says that its name is {str(wrong['name',]['input'])[:60]!r}; a name is at most "
+                "100 letters, digits, '.', '_' and '-', and begins with a letter or digit"
             ) from None
         raise ShrinkbenchError(
             f"{path} has no manifest of a shrinkbench bundle; make it with `shrinkbench bundle`"
@@ -149,8 +149,8 @@ def _contents(path: Path, manifest: Manifest) -> Iterator[tuple[str, bytes]]:
 def _refuse_altered(path: Path, altered: list[str]) -> None:
     if altered:
         raise ShrinkbenchError(
-            f"{path}: {len(altered)} file{'s' if len(altered) > 1 else ''} differ from the manifest, first "
-            f"{altered[0][:100]}; the bundle was altered or damaged, ask its author for the original"
+            f"{path}: {len(altered)} file{'s differ' if len(altered) > 1 else ' differs'} from the manifest, "
+            f"first {altered[0][:100]}; the bundle was altered or damaged, ask its author for the original"
         )
 
 

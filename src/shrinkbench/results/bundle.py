@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
@@ -47,12 +48,18 @@ class Bundle:
 
     name: str
     source: Path
-    digest: str
     plan: Plan | None
     results: tuple[RunResult, ...]
     problems: tuple[Problem, ...]
     others: tuple[RunResult, ...] = ()
     sources: Sources = field(default_factory=dict)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """What identifies the content, whatever the file's name; slow for thousands of results."""
+        parts = [digest(result) for result in sorted(self.results, key=lambda r: r.key)]
+        parts += sorted(digest(result) for result in self.others)
+        return hashlib.sha256("".join(parts).encode()).hexdigest()
 
     @property
     def conflicts(self) -> tuple[Conflict, ...]:
@@ -130,7 +137,8 @@ def read_source(source: Path) -> Bundle:
     if isinstance(plan, Problem):
         problems, plan = [plan, *problems], None
     name = plan.name if plan else source.resolve().name
-    return _bundle(name, source, plan, results, [*problems, *further], others, store.sources())
+    ordered = sorted(results, key=lambda result: result.key)  # as a bundle has them
+    return _bundle(name, source, plan, ordered, [*problems, *further], others, store.sources())
 
 
 def read_bundle(path: Path) -> Bundle:
@@ -168,7 +176,4 @@ def _bundle(
     others: Sequence[RunResult],
     sources: Sources,
 ) -> Bundle:
-    parts = [digest(result) for result in sorted(results, key=lambda r: r.key)]
-    parts += sorted(digest(result) for result in others)
-    identity = hashlib.sha256("".join(parts).encode()).hexdigest()
-    return Bundle(name, source, identity, plan, tuple(results), tuple(problems), tuple(others), sources)
+    return Bundle(name, source, plan, tuple(results), tuple(problems), tuple(others), sources)

@@ -20,6 +20,10 @@ def contradictions(result: RunResult) -> Iterator[str]:
     if result.size is not None:
         yield from _of_ratios(result.size)
         yield from _of_layers(result, result.size)
+        if result.spec.is_control and result.size.parameters_kept != result.size.parameters:
+            kept, whole = result.size.parameters_kept, result.size.parameters
+            yield f"it is a control and keeps {kept} of {whole} parameters"
+    yield from _of_epochs(result)
     qualities = {"before": result.before, "after": result.after, "validation": result.validation}
     qualities |= {f"further.{name}": quality for name, quality in result.further.items()}
     names = [metric.name for metric in SHARES if metric in result.spec.task.objective.metrics]
@@ -53,6 +57,15 @@ def _of_layers(result: RunResult, size: Size) -> Iterator[str]:
     is_cut = result.spec.task.objective.headline == DETECTION.headline
     if pruned > gone or (pruned < gone and not is_cut):
         yield f"the layers lack {pruned} weights and the network {gone}: the layers do not add up"
+
+
+def _of_epochs(result: RunResult) -> Iterator[str]:
+    run, selected = result.epochs_run, result.selected_epoch
+    if run is not None and selected is not None and selected > run:
+        yield f"epoch {selected} is selected of {run} that were run"
+    listed = [epoch.epoch for epoch in result.epochs]
+    if listed != [*range(1, len(listed) + 1)]:
+        yield f"its {len(listed)} epochs are not numbered from 1 on, each once"
 
 
 def _of_shares(place: str, quality: Quality, names: list[str]) -> Iterator[str]:

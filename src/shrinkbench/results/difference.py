@@ -66,7 +66,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Difference:
-    """What tells two sets apart; labels are of both together; ``only_*`` hold the runs of ``settings``."""
+    """What tells two sets apart; labels are of both together; ``only_*`` hold the runs of ``settings``.
+
+    ``disputed`` are the keys of runs whose conflicts are not the same in both.
+    """
 
     runs: tuple[int, int]
     only_first: tuple[tuple[str, str], ...]
@@ -74,11 +77,12 @@ class Difference:
     unequal: tuple[Unequal, ...]
     settings: tuple[OtherSettings, ...]
     cells: tuple[Cell, ...]
+    disputed: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
         """Whether both sets hold the same runs with the same numbers."""
-        return not (self.only_first or self.only_second or self.unequal)
+        return not (self.only_first or self.only_second or self.unequal or self.disputed)
 
 
 def difference_of(first: Bundle, second: Bundle) -> Difference:
@@ -105,7 +109,14 @@ def difference_of(first: Bundle, second: Bundle) -> Difference:
         unequal=tuple(unequal),
         settings=_other_settings(*lonely, names),
         cells=tuple(_cells(first.results, second.results)),
+        disputed=_disputed(first, second),
     )
+
+
+def _disputed(first: Bundle, second: Bundle) -> tuple[str, ...]:
+    """Runs on which one set holds numbers in conflict that the other set does not."""
+    known = [{(r.key, numbers_of(r)) for pair in b.conflicts for r in pair} for b in (first, second)]
+    return tuple(sorted({key for key, _ in known[0] ^ known[1]}))
 
 
 def _name(result: RunResult, label: RunLabel) -> str:

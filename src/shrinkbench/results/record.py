@@ -15,6 +15,7 @@ from shrinkbench.spec.measures import (
     LayerDensity,
     NotNegative,
     Quality,
+    Ratio,
     Size,
     Spent,
     WeightHistogram,
@@ -61,6 +62,8 @@ class RunResult(Value):
     Qualities hold the metrics of the run's task by name, each within its bounds; a run that is done has one
     ``after`` fine-tuning, and its size.
 
+    ``reachable`` is the largest compression that could be met, where a run failed since its own could not.
+
     ``before`` and ``after`` fine-tuning are measured on the test split; ``selected_epoch`` is the epoch whose
     weights ``after`` belongs to, chosen on the validation split alone (0: no epoch was run). ``further``
     holds the quality after fine-tuning on extra evaluation splits, by name. ``references`` maps ``method``,
@@ -74,6 +77,7 @@ class RunResult(Value):
     spec: RunSpec
     status: Literal["done", "failed"]
     error: str | None = None
+    reachable: Ratio | None = None
     size: Size | None = None
     before: Quality | None = None
     after: Quality | None = None
@@ -98,6 +102,8 @@ class RunResult(Value):
     def _is_whole(self) -> RunResult:
         if (self.status == "failed") != (self.error is not None):
             raise ValueError("a result has an error exactly when it failed")
+        if self.status == "done" and self.reachable is not None:
+            raise ValueError("a run that is done has met its compression, and names none that it could meet")
         if self.status == "done" and (self.after is None or self.size is None):
             raise ValueError("a run that is done has a size and a quality after fine-tuning")
         if self.status == "failed" and self.after is not None:

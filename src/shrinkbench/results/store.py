@@ -59,6 +59,18 @@ class Plan(Value):
     experiments: tuple[ExperimentSpec, ...] = Field(min_length=1)
     runs: tuple[PlannedRun, ...]
 
+    @model_validator(mode="after")
+    def _asks_for_each_run_once(self) -> Plan:
+        names = [experiment.name for experiment in self.experiments]
+        stray = next((run for run in self.runs if run.experiment not in names), None)
+        if stray is not None:
+            raise ValueError(
+                f"run {stray.key[:12]} belongs to experiment '{stray.experiment[:60]}', which is none"
+            )
+        if len(set(names)) < len(names) or len({run.key for run in self.runs}) < len(self.runs):
+            raise ValueError("an experiment or a run stands in it twice")
+        return self
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -89,7 +101,7 @@ class Status:
 class _Header(BaseModel):
     """The part of any schema's file that tells which schema it is."""
 
-    schema_version: int = Field(ge=0)
+    schema_version: int = Field(ge=0, le=10**6)
 
 
 class ResultStore:
@@ -368,4 +380,4 @@ def _first(error: ValidationError) -> str:
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")
-    return f"{place}{': ' if place else ''}{message[:1].lower()}{message[1:]}"
+    return f"{place[:80]}{': ' if place else ''}{message[:1].lower()}{message[1:140]}"

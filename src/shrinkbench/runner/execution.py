@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.datasets import EXTRAS
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.files import write_atomically
 from shrinkbench.metrics import layer_densities, measure_size
 from shrinkbench.models import get_model
-from shrinkbench.network.probe import weight_parameters
+from shrinkbench.network.weights import weight_parameters
 from shrinkbench.pruning import Masks, resolve
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import Problem, ResultStore, read_result
@@ -43,14 +43,20 @@ def run(spec: RunSpec, workspace: Workspace) -> RunResult:
         in_code = not isinstance(error, ShrinkbenchError) or error.__cause__ is not None
         if in_code:  # someone's mistake, which its sentence alone does not let them find
             write_atomically(store.run_dir(spec.key) / "traceback.txt", traceback.format_exc().encode())
-        return record_failure(spec, workspace, sentence_of(error), watch)
+        reachable = error.largest if isinstance(error, CannotMeetTargetError) else None
+        return record_failure(spec, workspace, sentence_of(error), watch, reachable=reachable)
     store.write(result)
     _remove_checkpoints(store.run_dir(spec.key))
     return result
 
 
 def record_failure(
-    spec: RunSpec, workspace: Workspace, sentence: str, watch: Stopwatch | None = None
+    spec: RunSpec,
+    workspace: Workspace,
+    sentence: str,
+    watch: Stopwatch | None = None,
+    *,
+    reachable: float | None = None,
 ) -> RunResult:
     """Store that ``spec`` failed, and why."""
     result = RunResult(
@@ -58,6 +64,7 @@ def record_failure(
         spec=spec,
         status="failed",
         error=sentence,
+        reachable=reachable,
         provenance=provenance(watch or Stopwatch(), workspace.device),
     )
     store = ResultStore(workspace.root)

@@ -12,23 +12,26 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.metrics import measure_size
-from shrinkbench.models import get_model
+from shrinkbench.models import MODELS, get_model
 from shrinkbench.pruning import (
     Finetuning,
     Masks,
+    Proportions,
     PruningMethod,
     Upholder,
     hook_for,
+    progressed,
+    proportions_of,
     prune_once,
     resolve,
     resolve_finetuning,
     restart,
-    steps_to,
+    rounds_of,
 )
 from shrinkbench.results.store import ResultStore
-from shrinkbench.runner.pretraining import initial_network, weights_to_restart_from
+from shrinkbench.runner.pretraining import initial_network, untrained_network, weights_to_restart_from
 from shrinkbench.runner.sealing import load_sealed, read_card, save_sealed, write_card
-from shrinkbench.runner.workspace import BoundData, Workspace
+from shrinkbench.runner.workspace import BoundData, Workspace, check_source
 from shrinkbench.seeds import stream
 from shrinkbench.spec import UNPRUNED, Amount, Recipe, RunSpec
 from shrinkbench.spec.measures import Quality, Spent
@@ -54,7 +57,7 @@ class Outcome:
 class Trial:
     """One run's network on its way, with what every step of it needs, resolved once.
 
-    ``method`` is ``None`` for a control, where nothing is pruned.
+    ``method`` is ``None`` for a control, where nothing is pruned; ``rounds`` are the amounts of its rounds.
     """
 
     spec: RunSpec
@@ -66,19 +69,38 @@ class Trial:
     input_shape: tuple[int, ...]
     folder: Path
     task: Task
+    rounds: tuple[Amount, ...]
     scored: Counter[str] = field(default_factory=Counter)
 
     @classmethod
     def of(cls, spec: RunSpec, workspace: Workspace, folder: Path) -> Trial:
-        """The trial of ``spec`` before anything is pruned; its files go to ``folder``."""
+        """The trial of ``spec`` before anything is pruned; its files go to ``folder``.
+
+        A target out of reach is told before anything is trained.
+        """
         method = None if spec.is_control else resolve(spec.method)
         data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
-        module = initial_network(spec, workspace, data)
         shape = data.dataset.card.image_shape or get_model(spec.model.name).input_shape
+        rounds = (UNPRUNED,) if method is None else check_in_reach(spec, method, workspace)
+        module = initial_network(spec, workspace, data)
         folder.mkdir(parents=True, exist_ok=True)
         finetuning = resolve_finetuning(spec.method.finetuning) if method is None else method.finetuning
         task = task_of(spec.task.objective)
-        return cls(spec, method, finetuning, module, workspace, data, shape, folder, task)
+        return cls(spec, method, finetuning, module, workspace, data, shape, folder, task, rounds)
+
+
+def check_in_reach(spec: RunSpec, method: PruningMethod, workspace: Workspace) -> tuple[Amount, ...]:
+    """How much each round of ``spec`` prunes; raises ``CannotMeetTargetError`` where that cannot be."""
+    data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
+    check_source(MODELS, spec.model)
+    return rounds_of(
+        untrained_network(spec.model.name, data, spec.seed),
+        method,
+        spec.amount,
+        input_shape=data.dataset.card.image_shape or get_model(spec.model.name).input_shape,
+        prune_classifier=spec.prune_classifier,
+        prune_biases=spec.prune_biases,
+    )
 
 
 def prune_and_train(trial: Trial) -> Outcome:
@@ -91,17 +113,65 @@ def prune_and_train(trial: Trial) -> Outcome:
         outcome = _found(spec.searching, trial)
         _train(trial, outcome, iteration=1)
         return outcome
+    outcome = _find_in_rounds(trial)
+    _train(trial, outcome, iteration=len(trial.rounds) - 1)
+    return _with_scoring(trial, outcome)
+
+
+def _find_in_rounds(trial: Trial) -> Outcome:
+    """Prune round after round, and train in between where the schedule says so."""
     outcome = Outcome()
-    steps = (UNPRUNED,) if trial.method is None else steps_to(trial.method, spec.amount)
-    for iteration, amount in enumerate(steps):
-        last = iteration == len(steps) - 1
+    proportions = _proportions_for(trial)
+    for iteration, amount in enumerate(trial.rounds):
         if amount != UNPRUNED:
-            outcome.masks = _prune(trial, amount, outcome.masks, iteration)
-        if last or schedule is None or schedule.train_between:
-            _train(trial, outcome, iteration, last=last)
+            share = progressed(proportions, amount, trial.rounds[-1])
+            outcome.masks = _prune(trial, amount, outcome.masks, iteration, share)
+        if iteration == len(trial.rounds) - 1:
+            break
+        if trial.method is not None and trial.method.schedule.train_between:
+            _train(trial, outcome, iteration, last=False)
         else:
             outcome.masks.apply(trial.module)
-    return _with_scoring(trial, outcome)
+    if trial.method is not None and trial.method.like is None and trial.spec.rounds is not None:
+        _keep_proportions(trial, trial.method, trial.spec.rounds, outcome.masks)
+    return outcome
+
+
+def _proportions_for(trial: Trial) -> Proportions | None:
+    """What a control of a method of several rounds ends with: as that method does, of this seed."""
+    rounds = trial.spec.rounds
+    if rounds is None or trial.method is None or trial.method.like is None:
+        return None
+    card = read_card(ensure_rounds(rounds, trial.workspace), key=rounds.key)
+    return Proportions(kept=card["kept"])
+
+
+def ensure_rounds(spec: RunSpec, workspace: Workspace) -> Path:
+    """The file of how much of every layer the rounds of ``spec`` end with; they are carried out if need be."""
+    path = _rounds_card(spec, workspace)
+    if not path.exists():
+        _find_in_rounds(Trial.of(spec, workspace, path.parent))
+        for checkpoint in path.parent.glob("checkpoint*.pt"):
+            checkpoint.unlink(missing_ok=True)
+    return path
+
+
+def _rounds_card(spec: RunSpec, workspace: Workspace) -> Path:
+    return ResultStore(workspace.root).shared_dir("rounds", spec.key) / "card.json"
+
+
+def _keep_proportions(trial: Trial, method: PruningMethod, spec: RunSpec, masks: Masks) -> None:
+    kept = proportions_of(
+        method,
+        trial.module,
+        masks,
+        input_shape=trial.input_shape,
+        prune_classifier=spec.prune_classifier,
+        prune_biases=spec.prune_biases,
+    ).kept
+    path = _rounds_card(spec, trial.workspace)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_card(path, {"spec": spec.model_dump(mode="json"), "kept": dict(kept)}, key=spec.key)
 
 
 def _train(trial: Trial, outcome: Outcome, iteration: int, *, last: bool = True) -> None:
@@ -215,7 +285,9 @@ def _train_with_hook(trial: Trial) -> Outcome:
     return Outcome(hook.masks, before, training, retraining=_cost(trial, training, Masks({})))
 
 
-def _prune(trial: Trial, amount: Amount, masks: Masks, iteration: int) -> Masks:
+def _prune(
+    trial: Trial, amount: Amount, masks: Masks, iteration: int, proportions: Proportions | None
+) -> Masks:
     spec = trial.spec
     order = torch.Generator().manual_seed(stream(spec.seed, "scoring-batch", iteration))
     return prune_once(
@@ -229,6 +301,7 @@ def _prune(trial: Trial, amount: Amount, masks: Masks, iteration: int) -> Masks:
         iteration=iteration,
         prune_classifier=spec.prune_classifier,
         prune_biases=spec.prune_biases,
+        proportions=proportions,
     )
 
 

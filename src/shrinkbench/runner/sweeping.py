@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.pruning import load_entry_points, load_plugin
+from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
+from shrinkbench.pruning import load_entry_points, load_plugin, resolve
 from shrinkbench.pruning.plugins import digest_of_plugin
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, Status
@@ -16,7 +16,7 @@ from shrinkbench.runner.execution import ensure_control, record_failure, run, se
 from shrinkbench.runner.executors import Executor
 from shrinkbench.runner.planning import label_methods, plan
 from shrinkbench.runner.pretraining import ensure_pretrained
-from shrinkbench.runner.retraining import ensure_search
+from shrinkbench.runner.retraining import check_in_reach, ensure_rounds, ensure_search
 from shrinkbench.runner.workspace import Workspace, resolve_device
 from shrinkbench.spec import ExperimentSpec, PretrainSpec, RunSpec
 
@@ -25,7 +25,7 @@ from shrinkbench.spec import ExperimentSpec, PretrainSpec, RunSpec
 class Progress:
     """One task of a sweep has ended: ``done`` of ``total`` so far. ``result`` is set for runs."""
 
-    kind: str  # "pretraining", "control", "search" or "run"
+    kind: str  # "pretraining", "control", "search", "rounds" or "run"
     done: int
     total: int
     label: str
@@ -47,7 +47,8 @@ def sweep(
     """Run what ``out`` lacks of ``experiment``, one or several, and return the status of the whole.
 
     All are planned before anything runs. What runs share is computed first and once: each pretrained network,
-    each control, each training that only finds masks. ``on_plan`` is told (runs in all, runs to do). A sweep
+    each control, each training that only finds masks. Targets that methods of several rounds, or that prune
+    while they train, cannot reach fail before that. ``on_plan`` is told (runs in all, runs to do). A sweep
     that was killed goes on where it stopped: finished runs are stored whole, and a run that was under way
     resumes from its last epoch.
     """
@@ -104,6 +105,14 @@ def _carry_out(
     on_progress: Callable[[Progress], None],
 ) -> None:
     store = ResultStore(workspace.root)
+    beyond = _out_of_reach(todo, workspace)
+    total, done = len(todo), 0
+    for spec in todo:
+        if spec.key in beyond:
+            done += 1
+            failed = record_failure(spec, workspace, beyond[spec.key])
+            on_progress(Progress("run", done, total, _label(spec), failed))
+    todo = [spec for spec in todo if spec.key not in beyond]
     pretrained = {
         p.key: p
         for p in (_of_control(spec).pretraining for spec in todo)
@@ -121,13 +130,19 @@ def _carry_out(
         for s in (spec.searching for spec in todo)
         if s is not None and not (store.shared_dir("search", s.key) / "card.json").exists()
     }
-    total = len(pretrained) + len(controls) + len(searches) + len(todo)
-    done = 0
+    own = {spec.rounds.key for spec in todo if spec.rounds is not None and spec.method.allocation.like is None}
+    rounds = {
+        s.key: s
+        for s in (spec.rounds for spec in todo)
+        if s is not None and s.key not in own and not (store.shared_dir("rounds", s.key) / "card.json").exists()
+    }
+    total += len(pretrained) + len(controls) + len(searches) + len(rounds)
     failures: dict[str, str] = {}
     for kind, function, tasks in (
         ("pretraining", partial(_pretrain, keep), list(pretrained.values())),
         ("control", _control, list(controls.values())),
         ("search", _search, list(searches.values())),
+        ("rounds", _rounds, list(rounds.values())),
     ):
         for key, label, failure in executor.map(partial(function, workspace), tasks):
             done += 1
@@ -139,9 +154,39 @@ def _carry_out(
         if failure is not None:
             done += 1
             on_progress(Progress("run", done, total, _label(spec), record_failure(spec, workspace, failure)))
-    for result in executor.map(partial(_run, workspace), [spec for spec in todo if lost[spec.key] is None]):
-        done += 1
-        on_progress(Progress("run", done, total, _label(result.spec), result))
+    left = [spec for spec in todo if lost[spec.key] is None]
+    late = {spec.key for spec in left if spec.rounds is not None and spec.method.allocation.like is not None}
+    # The rounds of a method tell its controls how much of every layer to keep.
+    for group in ([s for s in left if s.key not in late], [s for s in left if s.key in late]):
+        for result in executor.map(partial(_run, workspace), group):
+            done += 1
+            on_progress(Progress("run", done, total, _label(result.spec), result))
+
+
+def _out_of_reach(todo: Sequence[RunSpec], workspace: Workspace) -> dict[str, str]:
+    """Runs whose training would be in vain, by key, and why; equal for all seeds."""
+    found: dict[str, str] = {}
+    known: dict[str, str | None] = {}
+    for spec in todo:
+        if spec.is_control or (spec.method.schedule.rounds == 1 and not spec.method.schedule.during):
+            continue
+        alike = spec.model_copy(update={"seed": 0})
+        if alike.key not in known:
+            known[alike.key] = _why_out_of_reach(alike, workspace)
+        reason = known[alike.key]
+        if reason is not None:
+            found[spec.key] = reason
+    return found
+
+
+def _why_out_of_reach(spec: RunSpec, workspace: Workspace) -> str | None:
+    try:
+        check_in_reach(spec, resolve(spec.method), workspace)
+    except CannotMeetTargetError as error:
+        return sentence_of(error)
+    except ShrinkbenchError:  # told by the run itself, in its place
+        return None
+    return None
 
 
 def _of_control(spec: RunSpec) -> RunSpec:
@@ -162,6 +207,9 @@ def _lost(spec: RunSpec, failures: Mapping[str, str]) -> str | None:
     searching = spec.searching
     if searching is not None and searching.key in failures:
         return f"the training that prunes failed: {failures[searching.key]}"
+    rounds = spec.rounds
+    if rounds is not None and rounds.key in failures:
+        return f"the method whose proportions this control has failed: {failures[rounds.key]}"
     return None
 
 
@@ -184,6 +232,14 @@ def _control(workspace: Workspace, spec: RunSpec) -> Shared:
 def _search(workspace: Workspace, spec: RunSpec) -> Shared:
     try:
         ensure_search(spec, workspace)
+    except Exception as error:
+        return spec.key, _label(spec), sentence_of(error)
+    return spec.key, _label(spec), None
+
+
+def _rounds(workspace: Workspace, spec: RunSpec) -> Shared:
+    try:
+        ensure_rounds(spec, workspace)
     except Exception as error:
         return spec.key, _label(spec), sentence_of(error)
     return spec.key, _label(spec), None

@@ -96,6 +96,17 @@ class RunSpec(Value):
         )
 
     @property
+    def rounds(self) -> RunSpec | None:
+        """The run whose rounds end with the layerwise proportions of this one, shared by all that have them.
+
+        Of a method of several rounds it is the run itself, of its controls (``random@METHOD``) that of METHOD.
+        """
+        method = self.method.allocation.like or self.method
+        if self.is_control or method.schedule.rounds == 1 or method.schedule.during:
+            return None
+        return self.model_copy(update={"method": method, "extra": (), "migrated_from": None})
+
+    @property
     def control(self) -> RunSpec:
         """The unpruned network under the same fine-tuning: equal for every method that has the same."""
         finetuning, start = self.method.finetuning, self.method.start

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shrinkbench.network.coupling import Coupling, Group, LeftWholeWarning, Slice
+from shrinkbench.errors import LeftWholeWarning
+from shrinkbench.network.coupling import Coupling, Group, Slice
 from shrinkbench.network.watching import watching
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.structures.channel_masks import (

@@ -64,7 +64,9 @@ def operate(module: nn.Module, surgery: Surgery) -> nn.Module:
     for path, (channels, keep_bias) in surgery.constant.items():
         put(module, path, ConstantLayer(child_at(module, path), channels, keep_bias=keep_bias))
     for path in surgery.zero:
-        put(module, path, Zeros(pair=isinstance(child_at(module, path), nn.MultiheadAttention)))
+        gone = child_at(module, path)
+        attention = isinstance(gone, nn.MultiheadAttention)
+        put(module, path, Zeros(pair=attention, batch_first=attention and bool(gone.batch_first)))
     for path in surgery.identity:
         put(module, path, nn.Identity())
     cut(module, surgery.kept, surgery.heads)

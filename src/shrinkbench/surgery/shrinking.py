@@ -16,11 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import LeftWholeWarning, ShrinkbenchError
 from shrinkbench.network.attention import is_attention, reads_its_weights_itself
-from shrinkbench.network.coupling import Coupling, Group, LeftWholeWarning, couple
+from shrinkbench.network.coupling import Coupling, Group, couple
 from shrinkbench.network.probe import require_materialised
 from shrinkbench.network.watching import watching
+from shrinkbench.network.weights import copy_of
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.surgery.checking import equal_up_to_rounding, forward, outputs_of, probe_inputs, revealing_copy
 from shrinkbench.surgery.dead_units import dead_units, warn_left
@@ -60,7 +61,7 @@ def plan_and_shrink(
 ) -> tuple[nn.Module, Surgery]:
     """As :func:`shrink`, with the description of what was done, which ``operate`` can repeat."""
     require_materialised(module)
-    masked = copy.deepcopy(module)
+    masked = copy_of(module)
     as_masks = masks if isinstance(masks, Masks) else Masks(masks)
     as_masks.apply(masked)
     coupling = couple(module, input_shape)

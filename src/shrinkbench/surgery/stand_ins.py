@@ -65,9 +65,12 @@ class Zeros(nn.Module):
     With ``pair``, beside ``None`` in the place of attention weights, as torch's attention returns them.
     """
 
-    def __init__(self, *, pair: bool = False) -> None:
+    # What torch's encoder layer asks of its attention; without a bias it leaves its fused form alone.
+    in_proj_bias = None
+
+    def __init__(self, *, pair: bool = False, batch_first: bool = False) -> None:
         super().__init__()
-        self.pair = pair
+        self.pair, self.batch_first = pair, batch_first
 
     def forward(self, x: Tensor, *_: Any, **__: Any) -> Any:
         """Map any tensor to zeros of its shape."""

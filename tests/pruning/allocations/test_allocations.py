@@ -1,6 +1,8 @@
 """How many where: budgets, proportions, published formulas."""
 
 import math
+import pickle
+import warnings
 
 import pytest
 import torch
@@ -11,7 +13,7 @@ from torch import nn
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError, UnknownNameError
 from shrinkbench.models import build
-from shrinkbench.pruning import METHODS, PruneContext, PruningMethod, prune
+from shrinkbench.pruning import METHODS, LayerCollapseWarning, PruneContext, PruningMethod, prune
 from shrinkbench.pruning.allocations.rules import ALLOCATIONS, fill, lamp_score, whole_units
 from shrinkbench.pruning.units import STRUCTURES, Units
 
@@ -75,7 +77,55 @@ def test_uniform_plus_keeps_the_first_layer_and_a_fifth_of_the_last():
     assert max(rest) < densities["fc.weight"] + 0.02
     with pytest.raises(CannotMeetTargetError, match="largest possible target is") as caught:
         masks_of("uniform-plus", module, 4.0, prune_classifier=True)
-    masks_of("uniform-plus", module, float(str(caught.value).rpartition(" ")[2]) - 0.001, prune_classifier=True)
+    masks_of("uniform-plus", module, float(str(caught.value).rpartition(" ")[2]), prune_classifier=True)
+    sent = pickle.loads(pickle.dumps(caught.value))  # as from a worker
+    assert (str(sent), sent.largest) == (str(caught.value), caught.value.largest)
+
+
+def test_uniform_plus_knows_of_no_first_convolution_in_a_perceptron():
+    module = nn.Sequential(nn.Flatten(), nn.Linear(192, 40), nn.ReLU(), nn.Linear(40, 20), nn.ReLU())
+    module.append(nn.Linear(20, 3))
+    densities = density(masks_of("uniform-plus", module, 8.0))
+    assert max(densities.values()) - min(densities.values()) < 0.01
+    convolutions = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 3))
+    with pytest.raises(CannotMeetTargetError, match="layer and the first convolution whole"):
+        masks_of("uniform-plus", convolutions, 2.0)
+
+
+@pytest.mark.parametrize("allocation", ["layerwise", "uniform-plus", "erdos-renyi-kernel"])
+def test_rounding_empties_no_layer(allocation):
+    module = nn.Sequential(nn.Flatten(), nn.Linear(192, 300, bias=False), nn.Linear(300, 2, bias=False))
+    module.append(nn.Linear(2, 3, bias=False))
+    masks = masks_of(allocation, module, 4000.0)
+    assert min(int(mask.sum()) for mask in masks.values()) >= 1
+    assert masks.kept == round(sum(p.numel() for p in module.parameters()) / 4000) - 6
+    with pytest.raises(CannotMeetTargetError, match="keeps a unit of every layer") as caught:
+        masks_of(allocation, module, 8000.0)
+    largest = float(str(caught.value).rpartition(" ")[2])
+    assert masks_of(allocation, module, largest).kept == 2
+
+
+def test_wanda_keeps_a_weight_of_every_row():
+    module = build("resnet20", num_classes=10, seed=0)
+    generator = torch.Generator().manual_seed(0)
+    data = [(torch.randn(4, 3, 32, 32, generator=generator), torch.zeros(4, dtype=torch.long))] * 2
+    masks = prune(module, "wanda", compression=95, batches=data)
+    assert all(bool(mask.flatten(1).any(1).all()) for mask in masks.values())
+    with pytest.raises(CannotMeetTargetError, match="one weight of every row stays") as caught:
+        prune(module, "wanda", compression=120, batches=data)
+    largest = float(str(caught.value).rpartition(" ")[2])
+    masks = prune(module, "wanda", compression=largest, batches=data)
+    assert {int(count) for mask in masks.values() for count in mask.flatten(1).sum(1)} == {1}
+
+
+def test_an_emptied_layer_is_named():
+    module = seeded(ConvNet)
+    with torch.no_grad():
+        module.stem.weight.mul_(1e-6)
+    with pytest.warns(LayerCollapseWarning, match=r"no weight stays in stem\.weight; "):
+        prune(module, "global_magnitude", compression=3, input_shape=SHAPE)
+    with warnings.catch_warnings(action="error"):
+        prune(module, "layerwise_magnitude", compression=3, input_shape=SHAPE)
 
 
 def test_erdos_renyi_kernel_follows_its_formula():
@@ -222,6 +272,8 @@ def test_names_that_make_no_control_are_told():
     METHODS.add("late", late)
     with pytest.raises(ShrinkbenchError, match="known only after its training"):
         METHODS.get("random@late")
+    with pytest.raises(ShrinkbenchError, match="known only after its training"):
+        METHODS.get("random@gradual_magnitude[allocation=lamp]")  # by the weights that training makes
 
 
 def test_variants_change_single_axes():

@@ -14,8 +14,8 @@ from made_results import FIGURE_6, make_result, make_results, make_spec, plain_a
 from places import SHARED
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.report.page import html
 from shrinkbench.report.page.html import write_report
+from shrinkbench.results.merging import merge
 from shrinkbench.spec import ExtraSpec
 
 ONE_PAIR = [("cifar10", "resnet20")]
@@ -223,13 +223,16 @@ def test_damaged_files_are_named_and_counted_and_nothing_else_is_lost(tmp_path):
     assert len(pd.read_csv(tmp_path / "out" / "results.csv")) == len(paths) - 3
 
 
-def test_conflicts_of_results_are_listed(tmp_path, monkeypatch):
-    facts = html._facts
-    monkeypatch.setattr(html, "_facts", lambda *a: facts(*a) | {"conflicts": [("ab12", "top-1 <b> 0.9")]})
-    store = write_store(tmp_path / "store", make_results(pairs=ONE_PAIR, methods=["random"], seeds=(0,)))
-    text = write_report(store.root, tmp_path / "out", with_figures=False).index.read_text(encoding="utf-8")
+def test_conflicts_of_results_are_listed(tmp_path):
+    made = make_results(pairs=ONE_PAIR, methods=["random"], seeds=(0,))
+    other = [*made[:-1], make_result(made[-1].spec, accuracy=lambda _: 0.42)]
+    sources = [write_store(tmp_path / name, runs).root for name, runs in (("a", made), ("b", other))]
+    merge(sources, tmp_path / "both")
+    text = write_report(tmp_path / "both", tmp_path / "out", with_figures=False).index.read_text(
+        encoding="utf-8"
+    )
     assert "<b>1</b> conflict</a>" in text
-    assert "<code>ab12</code> top-1 &lt;b&gt; 0.9" in text
+    assert "another source has 0.42" in text
 
 
 def test_nothing_to_report_is_one_sentence(tmp_path):

@@ -176,6 +176,16 @@ def target_missed(results):
     return edit(results, lambda r: of(ONE)(r) and not r.spec.is_control, missed)
 
 
+@fault("layer-collapse", ONE, "no weight of", "at 32x (seeds 0 and 2)")
+def layer_emptied(results):
+    def emptied(r):
+        name = next(iter(r.layers))
+        gone = r.layers[name].model_copy(update={"kept": 0, "outputs": 0})
+        return r.model_copy(update={"layers": {**r.layers, name: gone}})
+
+    return edit(results, lambda r: of(ONE)(r) and r.spec.target == 32 and r.spec.seed != 1, emptied)
+
+
 # Training
 
 

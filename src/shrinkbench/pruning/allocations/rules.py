@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.pruning.context import PruneContext
-from shrinkbench.pruning.top_k import keep_highest
+from shrinkbench.pruning.top_k import keep_highest, require_numbers
 from shrinkbench.pruning.units import Keep, Units
 from shrinkbench.registry import Registry
 from shrinkbench.spec.axes import Scope
 
 Allocate = Callable[[Mapping[str, Units], int, PruneContext], Keep]
 Shares = Callable[[Mapping[str, Units], int, PruneContext], Mapping[str, float]]
+Limits = dict[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,8 @@ class Allocation:
     """A named rule ``(units, budget in weights, context) -> units that stay``; ``exact``: to the budget.
 
     ``scope`` and ``uniform`` are those of :class:`shrinkbench.spec.AllocationSpec`; ``fixed``: what stays does
-    not depend on the budget. ``version`` is raised when the rule changes.
+    not depend on the budget; ``by_values``: how much of a layer stays depends on its weights. ``version`` is
+    raised when the rule changes.
     """
 
     name: str
@@ -37,6 +39,7 @@ class Allocation:
     decide: Allocate
     exact: bool = True
     fixed: bool = False
+    by_values: bool = False
     scope: Scope = "free"
     uniform: bool = False
     version: int = 1
@@ -49,32 +52,63 @@ class Allocation:
 ALLOCATIONS: Registry[Allocation] = Registry("allocation")
 
 
-def allocation(name: str, *, scope: Scope = "free", exact: bool = True) -> Callable[[Allocate], Allocation]:
+def allocation(
+    name: str, *, scope: Scope = "free", exact: bool = True, version: int = 1
+) -> Callable[[Allocate], Allocation]:
     """Register a function as the allocation ``name``; its first docstring line describes it."""
 
     def register(decide: Allocate) -> Allocation:
         description = (decide.__doc__ or "").strip().splitlines()[0]
-        return ALLOCATIONS.add(name, Allocation(name, description, decide, exact, scope=scope))
+        found = Allocation(name, description, decide, exact, scope=scope, version=version)
+        return ALLOCATIONS.add(name, found)
 
     return register
 
 
-def by_layer(name: str, *, uniform: bool = False) -> Callable[[Shares], Allocation]:
+def by_layer(
+    name: str, *, uniform: bool = False, by_values: bool = False, version: int = 1
+) -> Callable[[Shares], Allocation]:
     """Register a rule ``(units, budget, context) -> weights per layer`` as the allocation ``name``.
 
-    Within a layer, the highest scores stay. ``uniform``: the rule keeps the same fraction of every layer, up
-    to exceptions that it names.
+    Within a layer, the highest scores stay. Of single weights every layer keeps one at least, as by rounding
+    down what is removed. ``uniform``: the rule keeps the same fraction of every layer, up to exceptions that it
+    names.
     """
 
     def register(shares: Shares) -> Allocation:
         def decide(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Keep:
+            units = {n: keep_at_least(u, 1) if u.size == 1 else u for n, u in units.items()}
+            require_budget(limits_of(units), budget, ctx, f"{name} keeps a unit of every layer")
             return keep_counts(units, whole_units(units, shares(units, budget, ctx), budget))
 
         description = (shares.__doc__ or "").strip().splitlines()[0]
-        found = Allocation(name, description, decide, scope="layerwise", uniform=uniform)
+        found = Allocation(
+            name,
+            description,
+            decide,
+            by_values=by_values,
+            scope="layerwise",
+            uniform=uniform,
+            version=version,
+        )
         return ALLOCATIONS.add(name, found)
 
     return register
+
+
+def keep_at_least(units: Units, least: int) -> Units:
+    """``units`` of which ``least`` have to stay, or all that earlier rounds have left."""
+    return replace(units, least=max(units.least, min(least, int((units.scores > -math.inf).sum()))))
+
+
+def require_budget(limits: Limits, budget: int, ctx: PruneContext, reason: str) -> None:
+    """Raise ``CannotMeetTargetError`` where layers have to keep more than ``budget`` weights in all."""
+    least = math.ceil(sum(low for low, _ in limits.values()) - 1e-6)
+    if least > budget:
+        kept = ctx.total - sum(w.numel() for w in ctx.weights.values()) + least
+        raise CannotMeetTargetError.because(
+            f"{reason}, {least:,} weights in all", compression=ctx.target, total=ctx.total, least=kept
+        )
 
 
 def fill(
@@ -106,7 +140,7 @@ def fill(
     return parts
 
 
-def whole_units(units: Mapping[str, Units], shares: Mapping[str, float], budget: int) -> dict[str, int]:
+def whole_units(units: Mapping[str, Units], shares: Mapping[str, float], budget: float) -> dict[str, int]:
     """Units per layer that come to its share of weights; what rounding leaves goes where it is missed most."""
     ladders = {name: _Ladder(u) for name, u in units.items()}
     counts = {
@@ -200,45 +234,42 @@ def _with_least_first(units: Mapping[str, Units]) -> dict[str, Units]:
     }
 
 
-def limits_of(units: Mapping[str, Units]) -> dict[str, tuple[float, float]]:
+def limits_of(units: Mapping[str, Units]) -> Limits:
     """Least and most weights that a layer can keep: what an earlier round removed does not come back."""
     return {name: (u.least_weight, u.weight_of(u.scores > -math.inf)) for name, u in units.items()}
 
 
-@by_layer("layerwise", uniform=True)
+@by_layer("layerwise", uniform=True, version=2)
 def layerwise(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Mapping[str, float]:
     """Keep the same fraction of every layer's weights."""
     return fill({name: u.total for name, u in units.items()}, limits_of(units), budget)
 
 
-@by_layer("uniform-plus", uniform=True)
+@by_layer("uniform-plus", uniform=True, version=2)
 def uniform_plus(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Mapping[str, float]:
-    """Layerwise, but the first layer stays whole and the last keeps a fifth at least (Gale et al. 2019)."""
+    """Layerwise; the first convolution stays whole and the last layer keeps a fifth (Gale et al. 2019)."""
     limits = limits_of(units)
-    first = next((name for name in ctx.flow.order if name in units), None)
+    apart = []
+    order = [name for name in ctx.flow.order if name in units]
+    first = next((name for name in order if name in ctx.weights and ctx.weights[name].dim() > 2), None)
     if first is not None:
         limits[first] = (units[first].total, units[first].total)
-    for name in ctx.flow.logits & units.keys():
+        apart.append("the first convolution whole")
+    for name in sorted(ctx.flow.logits & units.keys() - {first}):
         limits[name] = (0.2 * units[name].total, units[name].total)
-    least = sum(low for low, _ in limits.values())
-    if least > budget:
-        fixed = ctx.total - sum(u.total for u in units.values())
-        raise CannotMeetTargetError(
-            f"compression {ctx.target:g} cannot be met: uniform-plus keeps {least:,.0f} weights, the first "
-            "layer whole and a fifth of the last; the largest possible target is "
-            f"{ctx.total / (fixed + least):.4g}"
-        )
+        apart.append("a fifth of the last layer")
+    require_budget(limits, budget, ctx, " and ".join(["uniform-plus keeps a unit of every layer", *apart]))
     return fill({name: u.total for name, u in units.items()}, limits, budget)
 
 
-@by_layer("erdos-renyi-kernel")
+@by_layer("erdos-renyi-kernel", version=2)
 def erdos_renyi_kernel(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Mapping[str, float]:
     """Density of a layer in proportion to (sum of its dimensions) / (their product) (Evci et al. 2020)."""
     weights = {name: sum(_shape_of(name, ctx, "erdos-renyi-kernel")) for name in units}
     return fill(weights, limits_of(units), budget)
 
 
-@by_layer("lamp")
+@by_layer("lamp", by_values=True)
 def lamp_shares(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Mapping[str, float]:
     """Give each layer as many weights as global pruning by LAMP scores of |w| would (Lee et al. 2021)."""
     scores = {}
@@ -273,22 +304,37 @@ def _shape_of(name: str, ctx: PruneContext, rule: str) -> torch.Size:
     return ctx.weights[name].shape
 
 
-@allocation("rowwise", scope="layerwise")
+@allocation("rowwise", scope="layerwise", version=2)
 def rowwise(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Keep:
-    """Keep the same fraction of every layer, and of every row (output) in it."""
-    counts = whole_units(units, layerwise_shares(units, budget), budget)
+    """Keep the same fraction of every layer, and of every row (output) in it, one weight at least."""
+    counts = rowwise_counts(units, budget, ctx)
     return {name: keep_in_rows(name, u, counts[name], ctx) for name, u in units.items()}
 
 
-def layerwise_shares(units: Mapping[str, Units], budget: int) -> dict[str, float]:
-    """Weights per layer when every layer keeps the same fraction."""
-    return fill({name: u.total for name, u in units.items()}, limits_of(units), budget)
+def rowwise_counts(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> dict[str, int]:
+    """Weights per layer: the same fraction, and one for each row, as Sun et al. 2024 round."""
+    units = {name: keep_at_least(u, _rows(name, u, ctx)) for name, u in units.items()}
+    return layerwise_counts(units, budget, ctx, "one weight of every row stays")
+
+
+def _rows(name: str, units: Units, ctx: PruneContext) -> int:
+    single = units.size == 1 and units.scores.dim() > 1 and units.scores.shape == ctx.weights[name].shape
+    return len(ctx.geometry(name).rows(units.scores)) if single else 1
+
+
+def layerwise_counts(units: Mapping[str, Units], budget: int, ctx: PruneContext, reason: str) -> dict[str, int]:
+    """Weights per layer when every layer keeps the same fraction; ``reason`` says why each has to keep some."""
+    limits = limits_of(units)
+    require_budget(limits, budget, ctx, reason)
+    shares = fill({name: u.total for name, u in units.items()}, limits, budget)
+    return whole_units(units, shares, budget)
 
 
 def keep_in_rows(name: str, units: Units, count: int, ctx: PruneContext) -> Tensor:
     """The best ``count`` weights of a layer, equally many in each row; the first rows get what is left over."""
     if units.size != 1 or units.scores.shape != _shape_of(name, ctx, "rowwise"):
         raise ShrinkbenchError("allocation 'rowwise' ranks single weights; use it with structure 'weights'")
+    require_numbers(name, units.scores)
     geometry = ctx.geometry(name)
     rows = geometry.rows(units.scores)
     flat = rows.reshape(len(rows), -1) if rows.ndim > 1 else rows.reshape(1, -1)
@@ -314,7 +360,7 @@ def independent(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> K
     return {name: u.scores >= 1 - probability for name, u in units.items()}
 
 
-def given(name: str, weights: Callable[[Mapping[str, Units], PruneContext], Mapping[str, int]]) -> Allocation:
+def given(name: str, weights: Callable[[Mapping[str, Units], PruneContext], Mapping[str, float]]) -> Allocation:
     """The allocation ``name`` that keeps ``weights(units, context)`` weights in each layer.
 
     Used for controls: prune with one score and another method's layerwise proportions.
@@ -324,4 +370,5 @@ def given(name: str, weights: Callable[[Mapping[str, Units], PruneContext], Mapp
         shares = weights(units, ctx)
         return keep_counts(units, whole_units(units, shares, sum(shares.values())))
 
-    return Allocation(name, "the layerwise proportions of another method", decide, fixed=True, scope="given")
+    description = "the layerwise proportions of another method"
+    return Allocation(name, description, decide, fixed=True, scope="given", version=2)

@@ -24,7 +24,7 @@ def greedy_removal(gram: Tensor, keep: int) -> Tensor:
     tensor([2])
     """
     channels = len(gram)
-    _check(channels, keep)
+    _check(gram, keep)
     gram = gram.double()
     removed = torch.zeros(channels, dtype=torch.bool, device=gram.device)
     with_removed = torch.zeros(channels, dtype=torch.float64, device=gram.device)
@@ -66,8 +66,7 @@ def lasso_selection(gram: Tensor, with_target: Tensor, keep: int) -> Tensor:
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import lars_path_gram
 
-    channels = len(gram)
-    _check(channels, keep)
+    _check(gram, keep)
     # Channels of unit contribution: a gate then does not profit from a large kernel (||W_i|| goes into b).
     norms = gram.double().diagonal().clamp_min(1e-30).sqrt()
     scaled = (gram.double() / norms / norms[:, None]).cpu()
@@ -90,6 +89,12 @@ def lasso_selection(gram: Tensor, with_target: Tensor, keep: int) -> Tensor:
     return rank.argsort(descending=True, stable=True)[:keep].sort().values.to(gram.device)
 
 
-def _check(channels: int, keep: int) -> None:
+def _check(gram: Tensor, keep: int) -> None:
+    channels = len(gram)
+    if not bool(gram.isfinite().all()):
+        raise ShrinkbenchError(
+            "what the channels of a layer contribute is not finite; the network's weights or activations have "
+            "diverged"
+        )
     if not 1 <= keep <= channels:
         raise ShrinkbenchError(f"cannot keep {keep} of {channels} channels; keep at least one and at most all")

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.coupling import couple
 from shrinkbench.network.view import NetworkView
+from shrinkbench.network.weights import layer_of, weight_parameters
 from shrinkbench.pruning.allocations.rules import layerwise
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.method import PerLayer, decides, pruning_method
@@ -55,11 +56,10 @@ def channel_taylor(ctx: PruneContext) -> UnitScores:
 
 
 def _convolutions(ctx: NetworkView, scores: Scores) -> Grouping:
-    layers = {name: ctx.module.get_submodule(name.rpartition(".")[0]) for name in ctx.weights}
+    weights = weight_parameters(ctx.module)
+    layers = {name: ctx.module.get_submodule(layer_of(name)) for name in ctx.weights}
     names = [
-        name
-        for name, layer in layers.items()
-        if isinstance(layer, nn.modules.conv._ConvNd) and name.endswith("weight")
+        name for name, layer in layers.items() if isinstance(layer, nn.modules.conv._ConvNd) and name in weights
     ]
     if not names:
         raise ShrinkbenchError(

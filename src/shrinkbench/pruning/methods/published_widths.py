@@ -21,6 +21,7 @@ from shrinkbench.pruning.method import METHODS, PruningMethod, decides
 from shrinkbench.pruning.methods import thinet_and_regression as reconstruction
 from shrinkbench.pruning.structures.channel_masks import masks_of_units
 from shrinkbench.pruning.structures.channels import channels, readers, unit_scores
+from shrinkbench.pruning.top_k import require_numbers
 from shrinkbench.spec import PublishedWidths
 from shrinkbench.spec.targets import TARGETS, Target
 
@@ -105,7 +106,9 @@ def masks_of_counts(
     keep: dict[str, Tensor] = {}
     for layer, count in counts.items():
         group = coupling.group_of(layer)
-        ranked = unit_scores(group, scores).argsort(descending=True, stable=True)
+        means = unit_scores(group, scores)
+        require_numbers(layer, means)
+        ranked = means.argsort(descending=True, stable=True)
         keep[layer] = torch.zeros(group.units, dtype=torch.bool)
         keep[layer][ranked[:count]] = True
     return masks_of_units(module, coupling, keep)

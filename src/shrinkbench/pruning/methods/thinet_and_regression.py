@@ -89,6 +89,7 @@ class _Samples:
         found: list[Tensor] = []
 
         def visit(product: Product) -> None:
+            product.require_own_weight()
             pieces = [piece[0] for piece in product.columns()]
             total = sum(len(piece) for piece in pieces)
             generator = torch.Generator().manual_seed(total + len(found))

@@ -17,28 +17,32 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.observation import Product
 from shrinkbench.pruning.allocations.rules import (
     fill,
+    keep_at_least,
     keep_best,
     keep_counts,
     keep_in_rows,
     layerwise,
-    layerwise_shares,
+    layerwise_counts,
     rowwise,
+    rowwise_counts,
     whole_units,
 )
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import decides, pruning_method
 from shrinkbench.pruning.structures.single import four_of_eight, two_of_four
+from shrinkbench.pruning.top_k import require_numbers
 from shrinkbench.pruning.units import Units
 
 PruneLayer = Callable[[PruneContext, str, int, Mapping[str, Tensor]], tuple[Tensor, Tensor | None]]
+Counts = Callable[[Mapping[str, Units], int, PruneContext], dict[str, int]]
 
 _COLUMNS = 128  # columns whose mask SparseGPT chooses together
 _DAMPING = 0.01  # of the mean diagonal of the Hessian
 
 
-def layer_by_layer(ctx: PruneContext, prune_layer: PruneLayer) -> Masks:
-    """Every layer keeps the same fraction; ``prune_layer`` returns its mask and, if it wants, new values.
+def layer_by_layer(ctx: PruneContext, prune_layer: PruneLayer, counts_of: Counts) -> Masks:
+    """Layer after layer keeps its count; ``prune_layer`` returns its mask and, if it wants, new values.
 
     It is given the layer's name, the number of weights to keep, and the values of the layers before it.
     Weights that no data reaches through a product (biases) keep their largest.
@@ -49,7 +53,8 @@ def layer_by_layer(ctx: PruneContext, prune_layer: PruneLayer) -> Masks:
             f"this method goes through single weights, column by column, not '{structure.name}'; choose "
             "the structure weights or a pattern such as 2:4"
         )
-    counts = _counts_of_layers(ctx)
+    units = {n: Units(w.masked_fill(ctx.removed(n), -torch.inf)) for n, w in ctx.weights.items()}
+    counts = counts_of(units, ctx.budget, ctx)
     masks: dict[str, Tensor] = {}
     values: dict[str, Tensor] = {}
     updated: dict[str, Tensor] = {}
@@ -66,14 +71,14 @@ def layer_by_layer(ctx: PruneContext, prune_layer: PruneLayer) -> Masks:
     return Masks({name: masks[name] for name in ctx.weights}, new_weights=updated)
 
 
-def _counts_of_layers(ctx: PruneContext) -> dict[str, int]:
-    weights = {n: w.masked_fill(ctx.removed(n), -torch.inf) for n, w in ctx.weights.items()}
-    units = {name: Units(w) for name, w in weights.items()}
-    return whole_units(units, layerwise_shares(units, ctx.budget), ctx.budget)
+def _one_per_layer(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> dict[str, int]:
+    units = {name: keep_at_least(u, 1) for name, u in units.items()}
+    return layerwise_counts(units, budget, ctx, "one weight of every layer stays")
 
 
 def _units(ctx: PruneContext, name: str, score: Tensor) -> Units:
     """The units of one layer in the method's structure, with what earlier rounds removed at -inf."""
+    require_numbers(name, score)
     score = score.masked_fill(ctx.removed(name), -torch.inf)
     return ctx.structure.group(ctx.only(name), {name: score}).units[name]
 
@@ -107,6 +112,7 @@ def _wanda_layer(
 @pruning_method(
     "wanda",
     kind="activation",
+    version=2,
     allocation=rowwise,
     needs=("data",),
     batch_count=2,
@@ -114,8 +120,11 @@ def _wanda_layer(
 )
 @decides("allocation")
 def wanda(ctx: PruneContext) -> Masks:
-    """``|w|`` times the L2 norm of the inputs that it multiplies, compared within each row; no new values."""
-    return layer_by_layer(ctx, _wanda_layer)
+    """``|w|`` times the L2 norm of the inputs that it multiplies, compared within each row; no new values.
+
+    Each row keeps a weight at least, as by the authors' rounding of how many go.
+    """
+    return layer_by_layer(ctx, _wanda_layer, rowwise_counts)
 
 
 @dataclass(frozen=True)
@@ -146,6 +155,7 @@ class Columns:
         sums: list[Tensor] = []
 
         def visit(product: Product) -> None:
+            product.require_own_weight()
             for columns in product.columns():
                 gram = columns.transpose(1, 2) @ columns
                 if sums:
@@ -195,6 +205,7 @@ def _sparsegpt_layer(
     counts = _counts(masks, pieces, count)
     for piece, kept in zip(pieces, counts, strict=True):
         score = (weights[:, :, piece] / roots.diagonal(dim1=1, dim2=2)[:, None, piece]).square()
+        require_numbers(name, score)
         masks[:, :, piece] = _best(score.masked_fill(~masks[:, :, piece], -torch.inf), kept, pattern)
         _make_up(weights, masks, roots, piece)
     return columns.restore(masks), columns.restore(weights)
@@ -242,6 +253,7 @@ def _make_up(weights: Tensor, masks: Tensor, roots: Tensor, piece: slice) -> Non
 @pruning_method(
     "sparsegpt",
     kind="curvature",
+    version=2,
     allocation=layerwise,
     needs=("data",),
     batch_count=2,
@@ -249,5 +261,9 @@ def _make_up(weights: Tensor, masks: Tensor, roots: Tensor, piece: slice) -> Non
 )
 @decides("allocation")
 def sparsegpt(ctx: PruneContext) -> Masks:
-    """``w^2 / [H^-1]_ww`` of each layer's squared error, column by column; the columns to the right make up."""
-    return layer_by_layer(ctx, _sparsegpt_layer)
+    """``w^2 / [H^-1]_ww`` of each layer's squared error, column by column; the columns to the right make up.
+
+    Columns of a convolution go by kernel position, then input channel; the authors' code goes channel by
+    channel, and the order changes the result.
+    """
+    return layer_by_layer(ctx, _sparsegpt_layer, _one_per_layer)

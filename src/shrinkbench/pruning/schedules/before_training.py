@@ -1,15 +1,11 @@
-"""When pruning happens: at which compressions, from which weights, and before or during training."""
+"""Schedules that prune before training, or between trainings: once, or by shares of what is prunable."""
 
 from __future__ import annotations
 
 import math
 import re
-from typing import TYPE_CHECKING
 
 from shrinkbench.pruning.schedules.schedule import SCHEDULES, Schedule, Steps, once
-
-if TYPE_CHECKING:
-    pass
 
 
 @SCHEDULES.add_resolver
@@ -20,7 +16,7 @@ def _from_name(name: str) -> Schedule | None:
 
 
 def iterative(percent: int) -> Schedule:
-    """Remove ``percent`` % of what is left per round, until the target; the last round removes the rest.
+    """Remove ``percent`` % of the prunable weights left per round; the last round removes the rest.
 
     >>> [round(c, 4) for c in iterative(20)(2)]
     [1.25, 1.5625, 1.9531, 2]
@@ -33,15 +29,16 @@ def iterative(percent: int) -> Schedule:
 
     return Schedule(
         f"iterative-{percent}",
-        f"remove {percent} % of the weights that are left per round, train after each",
+        f"remove {percent} % of the prunable weights that are left per round, train after each",
         steps,
         rounds=None,
         parameters={"percent": percent},
+        version=2,
     )
 
 
 def exponential(rounds: int) -> Steps:
-    """Density falls by the same factor in each of ``rounds`` rounds (Tanaka et al. 2020).
+    """The density of prunable weights falls by one factor in all of ``rounds`` rounds (Tanaka et al. 2020).
 
     >>> [round(c, 4) for c in exponential(3)(8)]
     [2.0, 4.0, 8]
@@ -71,5 +68,6 @@ at_initialisation_100 = SCHEDULES.add(
         start="initialisation",
         train_between=False,
         rounds=100,
+        version=2,
     ),
 )

@@ -18,6 +18,7 @@ from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.schedules.gradual import Gradual, Soft, StraightThrough
 from shrinkbench.pruning.schedules.hook import PruningHook, Setting
 from shrinkbench.pruning.schedules.schedule import SCHEDULES, Schedule, once
+from shrinkbench.pruning.top_k import require_numbers
 
 
 class Dynamic(PruningHook):
@@ -64,10 +65,12 @@ class Dynamic(PruningHook):
         if count == 0:
             return mask
         magnitude = parameter.detach().abs().masked_fill(~mask, math.inf).reshape(-1)
+        require_numbers(name, magnitude)
         new = mask.clone().reshape(-1)
         new[magnitude.argsort(stable=True)[:count]] = False
         # What has just been dropped may grow again at once, as in both papers.
         grow = self.growth(name, parameter, step).reshape(-1).masked_fill(new, -math.inf)
+        require_numbers(name, grow)
         new[grow.argsort(descending=True, stable=True)[:count]] = True
         return new.reshape(mask.shape)
 
@@ -79,7 +82,11 @@ class Dynamic(PruningHook):
 
 
 class SparseEvolution(Dynamic):
-    """After every epoch but the last, exchange 30 % for random ones (SET, Mocanu et al. 2018)."""
+    """After every epoch but the last, exchange 30 % for random ones (SET, Mocanu et al. 2018).
+
+    The paper removes of positive and negative weights apart and draws values for new ones; here the smallest
+    go, whatever their sign, and new ones are zero.
+    """
 
     CONSTANTS: ClassVar[Mapping[str, float]] = {"fraction": 0.3}  # zeta in the paper
 

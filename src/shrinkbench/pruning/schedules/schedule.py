@@ -18,10 +18,10 @@ MakeHook = Callable[[Setting], PruningHook]
 
 @dataclass(frozen=True)
 class Schedule:
-    """A named rule ``target compression -> compressions``, rising, the target last.
+    """A named rule ``target -> ratios``, rising, the target last, of prunable weights: all / those kept.
 
     ``start`` tells from which weights pruning starts: ``trained`` ones, or those at ``initialisation``, which
-    are then trained with the pretraining recipe in place of the fine-tuning one. Between the compressions
+    are then trained with the pretraining recipe in place of the fine-tuning one. Between the rounds
     the network is trained if ``train_between``. ``during`` makes the hook of a schedule that prunes while it
     trains: the network is then trained once, with that hook, and fine-tuned afterwards if ``train_after``.
     With ``decided_last``, the hook asks for masks once, when its training is over. ``rounds`` is how many
@@ -49,7 +49,7 @@ class Schedule:
         return {**getattr(hook, "CONSTANTS", {}), **self.parameters}
 
     def __call__(self, target: float) -> tuple[float, ...]:
-        """The compressions on the way to ``target``."""
+        """The ratios of all prunable weights to those kept, on the way to ``target``."""
         return self.steps(target)
 
 

@@ -98,5 +98,8 @@ def _effects(ctx: PruneContext, gradients: Mapping[str, Tensor]) -> dict[str, Te
     reference="sanh2020movement",
 )
 def movement(ctx: PruneContext) -> Scores:
-    """``- w * dL/dw``, added up over training: high for weights that move away from zero."""
+    """``- w * dL/dw``, added up over training: high for weights that move away from zero.
+
+    Masks are fixed after the first half of training; Sanh et al. 2020 decide anew in every step to the end.
+    """
     return {name: -w * ctx.gradients[name] for name, w in ctx.weights.items()}

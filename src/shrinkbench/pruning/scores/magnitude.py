@@ -62,7 +62,7 @@ from shrinkbench.pruning.units import Scores
 @pruning_method("input_channel_l1", structure=input_channels, allocation=layerwise, reference="he2017channel")
 @pruning_method("global_filter_l1", structure=filters, reference="li2017pruning")
 @pruning_method("filter_l1", structure=filters, allocation=layerwise, reference="li2017pruning")
-@pruning_method("magnitude_4_8", structure=four_of_eight, reference="zhou2021learning")
+@pruning_method("magnitude_4_8", structure=four_of_eight, reference="mishra2021accelerating")
 @pruning_method("magnitude_2_4", structure=two_of_four, reference="mishra2021accelerating")
 @pruning_method("kernel_magnitude", structure=kernels, reference="mao2017exploring")
 @pruning_method("block_magnitude", structure=blocks_4x4, reference="narang2017block")
@@ -71,7 +71,12 @@ from shrinkbench.pruning.units import Scores
 @pruning_method("layerwise_magnitude", allocation=layerwise, reference="blalock2020state")
 @pruning_method("global_magnitude", kind="magnitude", reference="blalock2020state")
 def magnitude(ctx: PruneContext) -> Scores:
-    """Absolute value ``|w|``; of a filter, its L1 norm per weight."""
+    """Absolute value ``|w|``; of a filter, its L1 norm per weight.
+
+    ``lottery_ticket`` compares all layers and leaves the classifier; Frankle and Carbin 2019 prune every layer
+    by a rate, the output layer by half of it. ``iterative_magnitude`` has no thresholds by layer, as Han et al.
+    2015 have.
+    """
     return {name: w.abs() for name, w in ctx.weights.items()}
 
 

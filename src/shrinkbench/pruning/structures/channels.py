@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.coupling import Coupling, Group, couple
 from shrinkbench.network.view import NetworkView
+from shrinkbench.network.weights import layer_of
 from shrinkbench.pruning.structures.channel_masks import masks_of_units
 from shrinkbench.pruning.units import STRUCTURES, Grouping, Scores, Structure, Units
 
@@ -180,11 +181,11 @@ def branch_parameters(ctx: NetworkView) -> dict[str, tuple[str, ...]]:
     for branch in ctx.flow.branches:
         if not branch <= ctx.weights.keys():
             continue
-        layers = {name.rpartition(".")[0] for name in branch}
+        layers = {layer_of(name) for name in branch}
         norms = (ctx.flow.batch_norms[name] for name in branch & ctx.flow.batch_norms.keys())
-        layers |= {name.rpartition(".")[0] for name in norms}
+        layers |= {layer_of(name) for name in norms}
         layers |= {feeding[layer] for layer in layers & feeding.keys()}
-        members = tuple(name for name in parameters if name.rpartition(".")[0] in layers)
+        members = tuple(name for name in parameters if layer_of(name) in layers)
         found[next(name for name in members if name in branch)] = members
     return found
 

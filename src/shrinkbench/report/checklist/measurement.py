@@ -106,7 +106,7 @@ def seeds(evidence: Evidence) -> Judgement:
         )
     if facts or not usual:
         fewer = {p[:3] for p in lacking} | {cell for cell in evidence.cells if cell[0] in few}
-        runs += [r.key for cell in fewer for r in evidence.cells.get(cell, ())]
+        runs += [r.key for cell in sorted(fewer) for r in evidence.cells.get(cell, ())]
         facts = facts or ["No pruned network was run."]
         return violated(*facts, needed="Run the missing seeds.", runs=tuple(dict.fromkeys(runs)))
     counts = [str(count) for count in sorted({len(s) for s in usual.values()})]

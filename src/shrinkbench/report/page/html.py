@@ -38,9 +38,11 @@ from shrinkbench.report.page.published import (
 from shrinkbench.report.pareto import drawn_costs, front_tables, write_fronts
 from shrinkbench.report.pitfalls import find_pitfalls
 from shrinkbench.report.pitfalls.practice import training_is_equal
+from shrinkbench.report.profiles import PROFILES, write_profiles
 from shrinkbench.report.result_tables import FOLDED, all_tables, latency_table
 from shrinkbench.report.scratch import scratch_tables
 from shrinkbench.report.short_labels import labels_table, short_labels
+from shrinkbench.report.statistics.aggregates import normalised_scores
 from shrinkbench.report.statistics.fairness import set_up_table
 from shrinkbench.report.statistics.observations import AXES, METRICS, Observations, aggregate
 from shrinkbench.report.tables import TEXTS, Table
@@ -101,6 +103,9 @@ def write_report(
         if ranked:
             names = [labels.get(method, method) for method in verdict.ranked]
             draw(partial(write_ranking, names, verdict.ranking, figures))
+        scores = normalised_scores(evidence.observations)
+        if scores:
+            draw(partial(write_profiles, scores, figures, labels=labels))
         tables = [replace(table, group="Trained from scratch") for table in scratch_tables(split.compared)]
         tables += [*all_tables(evidence.observations), *front_tables(evidence.observations)]
         tables += [table for table in (set_up_table(split.compared), latency_table(split.compared)) if table]
@@ -199,6 +204,7 @@ def _figures(observations: Observations) -> list[tuple[str, str]]:
             for metric, axis in FIGURES
         ),
         *((cost.figure, f"Pareto front of top-1 against {cost.label}") for cost in drawn_costs(observations)),
+        *([(PROFILES, "performance profiles over tasks")] if normalised_scores(observations) else []),
     ]
 
 

@@ -19,7 +19,7 @@ from shrinkbench.spec.measures import EpochRecord
 
 POINTS = 30
 """Epochs that a training curve shows at most, as a screen can."""
-_VALUES = 400_000
+_VALUES = 200_000
 _FEWEST = 5
 _NAMES = {"top1": "top-1", "top5": "top-5"}
 

@@ -18,7 +18,13 @@ from shrinkbench.report.pitfalls.orders import (
     order_varies_with_task,
 )
 from shrinkbench.report.pitfalls.practice import best_of_epochs, selection_on_test, unequal_training
-from shrinkbench.report.pitfalls.runs import copied_seeds, failed_runs, missed_targets, twin_methods
+from shrinkbench.report.pitfalls.runs import (
+    copied_seeds,
+    emptied_layers,
+    failed_runs,
+    missed_targets,
+    twin_methods,
+)
 from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.results.record import RunResult
 
@@ -39,6 +45,7 @@ def find_pitfalls(results: Sequence[RunResult], observations: Observations) -> l
         *unequal_conditions(done),
         *best_of_epochs(done),
         *missed_targets(observations),
+        *emptied_layers(done),
         *failed_runs(results),
         *copied_seeds(done),
         *twin_methods(done),

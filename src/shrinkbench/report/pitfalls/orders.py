@@ -39,7 +39,8 @@ def _curves_by_method(observations: Observations, axis: str) -> dict[str, dict[s
     """Curves by task and method, in the order of methods."""
     place = {method: n for n, method in enumerate(observations.methods)}
     found: dict[str, dict[str, list[Curve]]] = defaultdict(lambda: defaultdict(list))
-    for curve in sorted(curves(observations, axis, "top1"), key=lambda c: (c.task, place[c.method], c.seed)):
+    known = [curve for curve in curves(observations, axis, "top1") if curve.method in place]
+    for curve in sorted(known, key=lambda c: (c.task, place[c.method], c.seed)):
         found[curve.task][curve.method].append(curve)
     return found
 

@@ -116,6 +116,36 @@ def missed_targets(observations: Observations) -> Iterator[Pitfall]:
         )
 
 
+def emptied_layers(results: Sequence[RunResult]) -> Iterator[Pitfall]:
+    """Layers of which no weight was kept: where no shortcut leads around one, the output is a constant."""
+    found: dict[tuple[str, str], dict[str, dict[str, set[int]]]] = defaultdict(lambda: defaultdict(dict))
+    keys: dict[tuple[str, str], list[str]] = defaultdict(list)
+    pruned = (run for run in results if not (run.spec.is_control or run.spec.method.structure.one_per_layer))
+    for run, label in distinct_runs(pruned):
+        empty = [n for n, layer in run.layers.items() if n.endswith("weight") and layer.total > layer.kept == 0]
+        for name in empty:
+            found[label.task, label.method][label.amount].setdefault(name, set()).add(run.spec.seed)
+        keys[label.task, label.method] += [run.key] * bool(empty)
+    for (task, method), amounts in found.items():
+        said = []
+        for amount, layers in amounts.items():
+            for name, seeds in list(layers.items())[:2]:
+                said.append(f"{name} at {amount} (seed{'s' * (len(seeds) > 1)} {joined(sorted(seeds))})")
+        count = sum(map(len, amounts.values()))
+        rest = f" and {count - len(said[:4])} more" if count > len(said[:4]) else ""
+        yield Pitfall(
+            kind="layer-collapse",
+            title="Pruning has emptied whole layers",
+            where=task,
+            finding=f"{method} keeps no weight of {', '.join(said[:4])}{rest}.",
+            advice=(
+                "Where no shortcut leads around such a layer, the output no longer depends on the input, and "
+                "no training mends it: compare methods at amounts that leave every layer something."
+            ),
+            runs=tuple(keys[task, method]),
+        )
+
+
 def failed_runs(results: Sequence[RunResult]) -> Iterator[Pitfall]:
     """Runs that failed: what is left of their method is not all of it."""
     totals: Counter[tuple[str, str, str]] = Counter()

@@ -50,7 +50,7 @@ class Claim:
     deviation: float
     freedom: int
     n: int
-    effect: stats.Effect
+    differences: tuple[float, ...]
     p_raw: float
     p: float = math.nan
 
@@ -69,8 +69,13 @@ class Claim:
             difference=-self.difference,
             low=-self.high,
             high=-self.low,
-            effect=replace(self.effect, value=-self.effect.value, low=-self.effect.high, high=-self.effect.low),
+            differences=tuple(-d for d in self.differences),
         )
+
+    @functools.cached_property
+    def effect(self) -> stats.Effect:
+        """The standardised difference over the units; slow to make, and few are looked at."""
+        return stats.effect_size(self.differences)
 
     def involves(self, method: str) -> bool:
         """Whether ``method`` is one of the two."""
@@ -92,12 +97,16 @@ class Level:
 
 @dataclass(frozen=True, eq=False)
 class TaskClaims:
-    """A task's comparison over its common range, its pairs, and its levels one by one."""
+    """A task's comparison over its common range, its pairs, and its levels one by one.
+
+    ``looks`` counts the leads of best methods over others at all levels of all tasks.
+    """
 
     task: str
     block: Block
     pairs: tuple[Claim, ...]
     levels: tuple[Level, ...]
+    looks: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,7 +162,8 @@ def _judge_task(task: str, members: Sequence[Curve], levels: Sequence[float]) ->
     at = [(level, common_block(members, level=level)) for level in levels]
     at = [(level, found) for level, found in at if found.methods]
     noise = _relative_noise([found for _, found in at])
-    pairs = [*_pairs("range", task, block, noise)]
+    compared = [found.of(block.methods) for _, found in at]  # who is not compared tells nothing of who is
+    pairs = [*_pairs("range", task, block, _relative_noise(compared))]
     for left_out in block.left_out:  # with each other method over what the two share
         for other in dict.fromkeys(c.method for c in members):
             pair = common_block([c for c in members if c.method in (left_out.method, other)])
@@ -185,10 +195,9 @@ def _variances(block: Block) -> dict[Pair, float]:
     """Sample variance over units of each pair's difference."""
     if len(block.units) < 2:
         return {}
-    return {
-        (block.methods[i], block.methods[j]): float((block.values[i] - block.values[j]).var(ddof=1))
-        for i, j in itertools.combinations(range(len(block.methods)), 2)
-    }
+    first, second = np.triu_indices(len(block.methods), 1)
+    found = (block.values[first] - block.values[second]).var(axis=1, ddof=1).tolist()
+    return dict(zip(itertools.combinations(block.methods, 2), found, strict=True))
 
 
 def _pairs(question: str, task: str, block: Block, noise: Mapping[Pair, float]) -> list[Claim]:
@@ -231,7 +240,8 @@ def _claim(
     freedom = (len(block.methods) - 1) * (n - 1)
     mean = float(differences.mean())
     error = math.sqrt(variance / n) if n > 1 else math.nan
-    half = stats.t_quantile((1 + stats.CONFIDENCE) / 2, freedom) * error if n > 1 else math.nan
+    spread = n > 1 and error > 1e-12  # units that agree to the last digit tell nothing of others
+    half = stats.t_quantile((1 + stats.CONFIDENCE) / 2, freedom) * error if spread else math.nan
     return Claim(
         question=question,
         task=task,
@@ -244,7 +254,7 @@ def _claim(
         deviation=math.sqrt(variance),
         freedom=freedom,
         n=n,
-        effect=stats.effect_size(differences),
+        differences=tuple(differences.tolist()),
         p_raw=_p_value(mean, error, freedom),
     )
 
@@ -271,8 +281,12 @@ def _over_tasks(tasks: Sequence[TaskClaims], places: Mapping[str, object]) -> Bl
     kept = [place for place, means in enumerate(known) if 2 * len(means) > len(methods) and len(means) > 1]
     if len(kept) < 2:
         return None
-    absent = {method: [names[place] for place in kept if method not in known[place]] for method in methods}
+    chosen = [task for place, members in enumerate(by_place.values()) if place in kept for task in members]
+    absent = {m: [task.task for task in chosen if m not in task.block.methods] for m in methods}
     complete = [method for method in methods if not absent[method]]
+    nowhere = dict.fromkeys(
+        one.method for task in tasks for one in task.block.left_out if one.method not in absent
+    )
     return Block(
         math.nan,
         math.nan,
@@ -281,7 +295,10 @@ def _over_tasks(tasks: Sequence[TaskClaims], places: Mapping[str, object]) -> Bl
         np.array([[known[place][method] for place in kept] for method in complete]).reshape(
             len(complete), len(kept)
         ),
-        tuple(LeftOut(m, f"not compared on {', '.join(where)}") for m, where in absent.items() if where),
+        (
+            *(LeftOut(m, f"not compared on {', '.join(where)}") for m, where in absent.items() if where),
+            *(LeftOut(method, "compared on no task") for method in nowhere),
+        ),
         tuple(name for place, name in enumerate(names) if place not in kept),
     )
 
@@ -307,11 +324,13 @@ def _corrected(tasks: Sequence[TaskClaims], over: Block | None, pairs: Sequence[
             for w, c in zip(weights, everything, strict=True)
         ]
     adjusted = stats.holm([c.p_raw for c in everything], weights=weights)
+    looks = sum(len(level.leads) for task in tasks for level in task.levels)
     told = {id(c): replace(c, p=float(p)) for c, p in zip(everything, adjusted, strict=True)}
     return Claims(
         tuple(
             replace(
                 task,
+                looks=looks,
                 pairs=tuple(told[id(c)] for c in task.pairs),
                 levels=tuple(replace(lv, claim=told[id(lv.claim)] if lv.claim else None) for lv in task.levels),
             )

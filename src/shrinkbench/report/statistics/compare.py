@@ -12,7 +12,7 @@ import pandas as pd
 
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.claims import judge
-from shrinkbench.report.statistics.curves import TOLERANCE, own_controls
+from shrinkbench.report.statistics.curves import SAME, TOLERANCE, curves, own_controls
 from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.report.statistics.ranks import Ranking, join_undecided, rank_methods
 
@@ -171,7 +171,8 @@ def pairwise(observations: Observations, *, metric: str = "top1", task: str | No
 def curve_summaries(observations: Observations, *, metric: str = "top1") -> pd.DataFrame:
     """Each method's curve in two numbers: the largest compression within 1 % of its own control, and its area.
 
-    Runs are compared with the control of their seed. ``area`` is the mean accuracy over log compression on the
+    Runs are compared with the control of their seed; an amount that failed, or is missing, for one seed is not
+    within. ``area`` is the mean accuracy over log compression on the
     task's common range, mean and sample standard deviation over the common seeds; missing for a method that
     does not cover them.
     """
@@ -180,21 +181,37 @@ def curve_summaries(observations: Observations, *, metric: str = "top1") -> pd.D
     runs = runs.assign(
         change=runs[metric].to_numpy(dtype=float, na_value=math.nan) - own_controls(observations, metric)
     )
-    means = runs.groupby(["task", "method", "amount"])[["compression", "change"]].mean().reset_index()
     sign = 1 if observations.metrics[metric].higher_is_better else -1
+    runs["change"] *= sign
+    means = runs.groupby(["task", "method", "amount"])[["compression", "change"]].mean().reset_index()
+    ends = _first_gaps(observations)
     areas = {
         (task.task, method): sign * values
         for task in judge(observations, metric=metric).tasks
         for method, values in zip(task.block.methods, task.block.values, strict=True)
     }
     for (task, method), curve in groups(means, "task", "method"):
-        kept = stats.largest_within(curve["compression"], curve["change"], 0.0, tolerance=MARGIN)
+        whole = curve[curve["compression"] < ends.get((task, method), math.inf)]
+        kept = stats.largest_within(whole["compression"], whole["change"], 0.0, tolerance=MARGIN)
         if curve["change"].isna().all():  # no control was run
             kept = math.nan
         area = stats.summarise(areas.get((task, method), ()))
         rows.append((task, method, kept, area.mean, area.std, area.n))
     columns = ["task", "method", "largest_within", "area", "area_std", "n"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _first_gaps(observations: Observations) -> dict[tuple[str, str], float]:
+    """Where the first run of each task and method lies that failed or is missing; nothing is known from there.
+
+    A little below the cell, so that what its other seeds achieved is not before it.
+    """
+    found: dict[tuple[str, str], float] = {}
+    for curve in curves(observations, "compression", "top1"):
+        for hole in curve.holes:
+            place = hole.place * (1 - SAME) if math.isfinite(hole.place) else 0.0
+            found[curve.task, curve.method] = min(place, found.get((curve.task, curve.method), math.inf))
+    return found
 
 
 def ranking(observations: Observations, *, metric: str = "top1") -> tuple[tuple[str, ...], Ranking]:
@@ -214,4 +231,4 @@ def ranking(observations: Observations, *, metric: str = "top1") -> tuple[tuple[
         if c.decided and c.first in place and c.second in place
     )
     ranked = rank_methods(block.values.T)
-    return block.methods, replace(ranked, cliques=join_undecided(ranked.mean_ranks, decided))
+    return block.methods, replace(ranked, joined=join_undecided(ranked.mean_ranks, decided))

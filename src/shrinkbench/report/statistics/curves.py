@@ -34,7 +34,10 @@ class Hole(NamedTuple):
 
 
 class Curve(NamedTuple):
-    """One seed's measured points in order of ``x``; the method's own control of that seed is the first."""
+    """One seed's measured points in order of ``x``; the method's own control of that seed is the first.
+
+    A seed of which every run failed has no point, and gaps everywhere.
+    """
 
     task: str
     method: str
@@ -47,6 +50,14 @@ class Curve(NamedTuple):
         """Gaps that a statement about ``low`` to ``high`` would bridge; of one level, those it lies in."""
         inner = [(h.low * (1 + TOLERANCE), h.high / (1 + TOLERANCE)) for h in self.holes]
         return [h for h, (start, end) in zip(self.holes, inner, strict=True) if start < high and low < end]
+
+    def widest_step(self, low: float = 0.0, high: float = math.inf) -> tuple[float, float]:
+        """The neighbouring points furthest apart, of those that what ``low`` to ``high`` needs lies between."""
+        around = np.flatnonzero((self.x[1:] > low * (1 + SAME)) & (self.x[:-1] < high * (1 - SAME)))
+        if not len(around):
+            return 1.0, 1.0
+        place = around[int((self.x[around + 1] / self.x[around]).argmax())]
+        return float(self.x[place]), float(self.x[place + 1])
 
     @property
     def planned_end(self) -> float:
@@ -73,7 +84,7 @@ def own_controls(observations: Observations, metric: str) -> pd.Series:
 
 @functools.lru_cache(maxsize=32)
 def curves(observations: Observations, axis: str, metric: str) -> tuple[Curve, ...]:
-    """One curve per task, method and seed; incomplete points are left out."""
+    """One curve per task, method and seed; a finished run without the metric is a gap."""
     return tuple(_curves(observations, axis, metric))
 
 
@@ -83,18 +94,24 @@ def _curves(observations: Observations, axis: str, metric: str) -> Iterator[Curv
     known = np.isfinite(xs) & np.isfinite(ys)
     rows: dict[Any, Any] = observations.pruned.groupby(["task", "method", "seed"]).indices
     gaps = _places_of_gaps(observations, axis)
-    for (task, method, seed), places in sorted(rows.items()):
+    failed = {cell for cell, found in gaps.items() if any(kind == "failed" for _, kind, _ in found)}
+    failed = {cell for cell in failed - rows.keys() if cell[0] in observations.tasks}
+    for cell in sorted({*rows, *failed}):
+        places = rows.get(cell, np.empty(0, dtype=int))
+        unmeasured = places[np.isfinite(xs[places]) & ~known[places]]
         places = places[known[places]]
-        if not len(places):
+        if not len(places) and cell not in failed:
             continue
         x, y = xs[places], ys[places]
-        start = starts[places[np.argmin(x)]]  # of the least pruned run, where the runs of a curve have several
+        # its control is that of the least pruned run, where the runs of a curve have several
+        start = starts[places[np.argmin(x)]] if len(places) else math.nan
         if math.isfinite(start):
             x, y = np.r_[1.0, x], np.r_[start, y]
         order = np.argsort(x, kind="stable")
         x, y = x[order], y[order]
-        holes = tuple(_hole(x, *gap) for gap in gaps[task, method, seed])
-        yield Curve(task, method, seed, x, y, holes)
+        absent = [(xs[p], "unmeasured", observations.pruned["amount"].iloc[p]) for p in unmeasured]
+        task, method, seed = cell
+        yield Curve(task, method, seed, x, y, tuple(_hole(x, *gap) for gap in [*gaps.get(cell, ()), *absent]))
 
 
 def _places_of_gaps(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -12,35 +13,57 @@ from numpy.typing import ArrayLike
 from shrinkbench.report.statistics.tests import ALPHA, Floats
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Ranking:
-    """Mean rank of every method over blocks (1 is best), Friedman's test and Nemenyi's critical difference.
+    """Ranks of methods (columns) within blocks (rows), 1 is best; what follows is made when asked for.
 
-    Methods whose mean ranks differ by less than ``critical_difference`` are not told apart; ``cliques`` are
-    the largest such groups, as index tuples in order of rank.
+    ``joined`` are groups of methods that are not told apart, as index tuples in order of rank; by Nemenyi's
+    critical difference where nothing else was given.
     """
 
-    mean_ranks: Floats
-    blocks: int
-    p_friedman: float
-    critical_difference: float
-    cliques: tuple[tuple[int, ...], ...]
+    ranks: Floats
+    joined: tuple[tuple[int, ...], ...] | None = None
+    alpha: float = ALPHA
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return len(self.ranks)
+
+    @functools.cached_property
+    def mean_ranks(self) -> Floats:
+        """Mean rank of every method; undefined without blocks."""
+        means: Floats = self.ranks.mean(axis=0) if self.blocks else np.full(self.ranks.shape[1], np.nan)
+        return means
+
+    @functools.cached_property
+    def p_friedman(self) -> float:
+        """Friedman's test that all methods rank alike; of three methods and two blocks on."""
+        if self.blocks < 2 or self.ranks.shape[1] < 3:
+            return math.nan
+        if np.ptp(self.ranks, axis=1).max() == 0:
+            return 1.0
+        return float(scipy.stats.friedmanchisquare(*self.ranks.T).pvalue)
+
+    @functools.cached_property
+    def critical_difference(self) -> float:
+        """Nemenyi's critical difference of mean ranks."""
+        return critical_difference(self.ranks.shape[1], self.blocks, alpha=self.alpha)
+
+    @property
+    def cliques(self) -> tuple[tuple[int, ...], ...]:
+        """The groups that are joined."""
+        if self.joined is not None or not self.blocks:
+            return self.joined or ()
+        return cliques(self.mean_ranks, self.critical_difference)
 
 
 def rank_methods(values: ArrayLike, *, alpha: float = ALPHA, higher_is_better: bool = True) -> Ranking:
     """Rank methods (columns) within blocks (rows); rows with a gap are left out."""
     table = np.asarray(values, dtype=float)
     table = table[np.isfinite(table).all(axis=1)]
-    blocks, methods = table.shape
-    if not blocks:
-        return Ranking(np.full(methods, np.nan), 0, math.nan, math.nan, ())
-    ranks = scipy.stats.rankdata(-table if higher_is_better else table, axis=1)
-    mean_ranks = ranks.mean(axis=0)
-    p = math.nan
-    if blocks > 1 and methods > 2:
-        p = 1.0 if np.ptp(ranks, axis=1).max() == 0 else float(scipy.stats.friedmanchisquare(*table.T).pvalue)
-    difference = critical_difference(methods, blocks, alpha=alpha)
-    return Ranking(mean_ranks, blocks, p, difference, cliques(mean_ranks, difference))
+    ranks = scipy.stats.rankdata(-table if higher_is_better else table, axis=1) if len(table) else table
+    return Ranking(ranks, alpha=alpha)
 
 
 def critical_difference(methods: int, blocks: int, *, alpha: float = ALPHA) -> float:

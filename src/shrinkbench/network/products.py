@@ -1,0 +1,163 @@
+"""Operations that multiply and add up: what they multiply, how often, and how many of these are by no zero."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._library.custom_ops import OPDEFS
+from torch.utils.flop_counter import flop_registry
+
+Pattern = Tensor | None
+"""Which entries of an operand are multiplied; ``None``: all of them."""
+
+
+@dataclass(frozen=True)
+class Multiplication:
+    """``multiply_adds`` of ``operands`` (matrices, or what the operation takes) by one another."""
+
+    operation: str
+    multiply_adds: int
+    operands: tuple[Tensor, ...]
+
+    def kept(self, patterns: Sequence[Pattern]) -> int:
+        """Multiply-adds that are left when entries outside the ``patterns`` of the operands are skipped."""
+        found = [(i, pattern) for i, pattern in enumerate(patterns) if pattern is not None]
+        if not found or self.operation not in _OPERANDS:
+            return self.multiply_adds
+        if len(found) == 2 and self.operation in _MATRICES:
+            left, right = (pattern.long() for _, pattern in found)
+            left = left if left.ndim > 1 else left.unsqueeze(0)
+            right = right if right.ndim > 1 else right.unsqueeze(-1)
+            return int((left.sum(-2) * right.sum(-1)).sum())
+        # Every entry of an operand takes part in equally many products. The weights of a convolution are its
+        # second operand; the zeros of its input are not followed.
+        index, pattern = found[-1]
+        if self.operation not in _MATRICES and index != 1:
+            return self.multiply_adds
+        return self.multiply_adds * int(pattern.sum()) // max(pattern.numel(), 1)
+
+
+# Where the operands lie among the arguments; what is added on top is no operand.
+_OPERANDS = {
+    **dict.fromkeys(("mm", "bmm", "mv", "dot", "vdot", "_int_mm", "_scaled_mm", "_trilinear", "conv_tbc"), 0),
+    "mkldnn_rnn_layer": 0,
+    **dict.fromkeys(("addmm", "baddbmm", "addbmm", "addmv", "addr", "_addmm_activation"), 1),
+    **dict.fromkeys(("convolution", "_convolution", "cudnn_convolution", "_slow_conv2d_forward"), 0),
+}
+_MATRICES = frozenset(
+    {"mm", "bmm", "mv", "dot", "vdot", "addmm", "baddbmm", "addbmm", "addmv", "_addmm_activation"}
+)
+# Of torch's own operations those that multiply and add up in ways that no formula here counts.
+_UNCOUNTED = frozenset({
+    "_cdist_forward", "_euclidean_dist", "_fft_r2c", "_fft_c2r", "_fft_c2c", "cholesky",
+    "cholesky_inverse", "cholesky_solve", "triangular_solve", "lu_unpack", "ormqr", "geqrf",
+    "linalg_matrix_exp", "matrix_exp", "linalg_inv_ex", "linalg_cholesky_ex",
+    "linalg_householder_product", "linalg_qr", "linalg_lu", "linalg_lu_factor_ex", "linalg_lu_solve",
+    "linalg_solve_triangular", "linalg_lstsq", "linalg_eig", "linalg_ldl_factor_ex", "linalg_ldl_solve",
+    "_linalg_svd", "_linalg_eigh", "_linalg_solve_ex", "_linalg_det", "_linalg_slogdet", "_cudnn_rnn",
+    "miopen_rnn", "_grouped_mm", "_sparse_addmm", "_sparse_mm_reduce_impl", "_weight_int4pack_mm",
+    "_weight_int8pack_mm",
+})  # fmt: skip
+_OWN = frozenset({"aten", "prim", "prims", "profiler"})
+# What is picked or interpolated is not counted, as little as torch's own pooling and resizing.
+_PICKING = frozenset({"nms", "roi_align", "roi_pool", "ps_roi_align", "ps_roi_pool"})
+
+
+def name_of(func: Any) -> str:
+    """The operation's name, without overload and without the underscore of one that works in place."""
+    packet = getattr(func, "_overloadpacket", func)
+    name = str(getattr(packet, "__name__", packet))
+    return name[:-1] if name.endswith("_") and not name.endswith("__") else name
+
+
+def parts_of(func: Any) -> Callable[..., Any] | None:
+    """What ``func`` consists of, as a function of the same arguments; ``None`` where it is one operation.
+
+    A custom operation that is written in Python is its code.
+    """
+    if has_formula(func):
+        return None
+    if func.namespace not in _OWN:
+        written = OPDEFS.get(func.name())
+        return None if written is None else written._init_fn
+    composite = torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+    return func.decompose if composite else None
+
+
+def has_formula(func: Any) -> bool:
+    """Whether the multiply-adds of ``func`` are known."""
+    return name_of(func) in _OPERANDS or _registered(func) is not None
+
+
+def _registered(func: Any) -> Callable[..., int] | None:
+    """torch's own formula, or one that was registered with ``torch.utils.flop_counter``."""
+    packet = getattr(func, "_overloadpacket", func)
+    found = flop_registry.get(packet)
+    if found is None and getattr(func, "namespace", "") == "aten":
+        found = flop_registry.get(getattr(torch.ops.aten, name_of(func), None))
+    return found
+
+
+def is_uncounted(func: Any) -> bool:
+    """Whether ``func`` may multiply and add up in a way that is not known."""
+    if has_formula(func):
+        return False
+    namespace = getattr(func, "namespace", "")
+    if namespace == "torchvision" and name_of(func) in _PICKING:
+        return False
+    return namespace not in _OWN or name_of(func) in _UNCOUNTED
+
+
+def multiplications_of(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
+) -> tuple[Multiplication, ...]:
+    """What one call of ``func`` multiplies, the product with weights first; nothing for other operations."""
+    if not has_formula(func):
+        return ()
+    name = name_of(func)
+    first = _OPERANDS.get(name)
+    if name == "_trilinear":
+        return _trilinear(args)
+    if name == "mkldnn_rnn_layer":  # of (steps, inputs, features): both weights at every step
+        data, *weights = args[:3]
+        steps = data.shape[0] * data.shape[1]
+        return tuple(Multiplication(name, steps * w.numel(), (data, w)) for w in weights)
+    operands = tuple(a for a in (args if first is None else args[first : first + 2]) if isinstance(a, Tensor))
+    formula = _registered(func)
+    if formula is not None:
+        counted = formula(*args, **kwargs, out_val=output) // 2
+    else:
+        left, right = operands
+        counted = _products(name, left, right, output)
+    return (Multiplication(name, counted, operands),)
+
+
+def _products(name: str, left: Tensor, right: Tensor, output: Tensor) -> int:
+    """Multiply-adds of an operation that torch's registry lacks."""
+    if name == "addr":
+        return left.numel() * right.numel()
+    if name == "conv_tbc":  # weights of (kernel, inputs, outputs)
+        return output.shape[0] * output.shape[1] * right.numel()
+    return left.numel() * (right.shape[-1] if right.ndim > 1 else 1)
+
+
+def _trilinear(args: tuple[Any, ...]) -> tuple[Multiplication, ...]:
+    """``sum of a * w * b``: every weight once by the last tensor, then the sums by the first."""
+    tensors, expands, summed = args[:3], args[3:6], args[6]
+    shapes = []
+    for tensor, dims in zip(tensors, expands, strict=True):
+        shape = list(tensor.shape)
+        for dim in sorted(dims):
+            shape.insert(dim, 1)
+        shapes.append(shape)
+    whole = torch.broadcast_shapes(*shapes)
+    inner = max(summed)
+    return (
+        Multiplication("_trilinear", math.prod(whole), (tensors[0], tensors[1], tensors[2])),
+        Multiplication("_trilinear", math.prod(whole) // max(whole[inner], 1), ()),
+    )

@@ -1,0 +1,197 @@
+"""The weights of a network by name, those included that a layer computes from other parameters.
+
+A weight that is normalised, or was pruned with torch's own tools, is no parameter. Its layer is pruned through
+the parameter behind it where masking that makes the same entries zero.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from shrinkbench.errors import ShrinkbenchError
+
+_WEIGHTS: Mapping[type[nn.Module], Sequence[str]] = {
+    nn.modules.conv._ConvNd: ("weight",),
+    nn.Linear: ("weight",),
+    nn.Bilinear: ("weight",),
+    nn.MultiheadAttention: ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"),
+}
+_BIASES = {
+    nn.modules.conv._ConvNd: ("bias",),
+    nn.Linear: ("bias",),
+    nn.Bilinear: ("bias",),
+    nn.MultiheadAttention: ("in_proj_bias", "bias_k", "bias_v"),
+}
+
+
+@dataclass(frozen=True)
+class Weight:
+    """The tensor ``attribute`` of the layer at ``path``, and the ``parameter`` that stands for it, by its name.
+
+    ``parameter`` is ``None`` where the tensor is computed in a way that does not keep zeros.
+    """
+
+    path: str
+    attribute: str
+    layer: nn.Module
+    parameter: str | None
+
+    @property
+    def computed(self) -> bool:
+        """Whether the tensor is no parameter itself."""
+        return _is_computed(self.layer, self.attribute)
+
+
+def _each(module: nn.Module, kinds: Mapping[type[nn.Module], Sequence[str]]) -> Iterator[Weight]:
+    for path, layer in module.named_modules():
+        prefix = f"{path}." if path else ""
+        for name in next((names for kind, names in kinds.items() if isinstance(layer, kind)), ()):
+            if _is_computed(layer, name):
+                behind = _parameter_behind(layer, name)
+                yield Weight(path, name, layer, None if behind is None else prefix + behind)
+            elif isinstance(getattr(layer, name, None), nn.Parameter):
+                yield Weight(path, name, layer, prefix + name)
+
+
+def _is_computed(layer: nn.Module, name: str) -> bool:
+    return is_parametrized(layer, name) or isinstance(layer.__dict__.get(name), Tensor)
+
+
+def _parameters_of(
+    module: nn.Module, kinds: Mapping[type[nn.Module], Sequence[str]]
+) -> dict[str, nn.Parameter]:
+    found: dict[int, tuple[str, nn.Parameter]] = {}
+    for weight in _each(module, kinds):
+        if weight.parameter is not None:
+            parameter = module.get_parameter(weight.parameter)
+            found.setdefault(id(parameter), (weight.parameter, parameter))
+    return dict(found.values())
+
+
+def weight_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Weights of convolutions, linear layers and attention projections, by name; a tied weight once.
+
+    >>> list(weight_parameters(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))))
+    ['0.weight']
+    """
+    return _parameters_of(module, _WEIGHTS)
+
+
+def bias_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Biases of the layers that :func:`weight_parameters` covers."""
+    return _parameters_of(module, _BIASES)
+
+
+def weights_without_parameter(module: nn.Module) -> tuple[str, ...]:
+    """Weights that are computed in a way that does not keep zeros, which no mask can prune."""
+    return tuple(
+        f"{w.path}.{w.attribute}" if w.path else w.attribute
+        for w in _each(module, _WEIGHTS)
+        if w.parameter is None
+    )
+
+
+def layers_that_compute(module: nn.Module) -> frozenset[str]:
+    """Paths of the layers whose weight is no parameter."""
+    found = set()
+    for path, layer in module.named_modules():
+        for kind, names in _WEIGHTS.items():
+            if isinstance(layer, kind) and any(_is_computed(layer, name) for name in names):
+                found.add(path)
+    return frozenset(found)
+
+
+def layer_of(parameter: str) -> str:
+    """The path of the layer that holds ``parameter``, be it behind a parametrisation.
+
+    >>> layer_of("features.0.weight"), layer_of("0.parametrizations.weight.original1")
+    ('features.0', '0')
+    """
+    path, found, _ = f".{parameter}".partition(".parametrizations.")
+    return path[1:] if found else parameter.rpartition(".")[0]
+
+
+def _parameter_behind(layer: nn.Module, name: str) -> str | None:
+    """The parameter whose masked entries are the zeros of ``layer.name``, entry by entry.
+
+    It is found by trying: weight and spectral normalisation and ``torch.nn.utils.prune`` have one, a weight
+    that is made symmetric or orthogonal has none.
+    """
+    trial = copy_of(layer).eval()
+    generator = torch.Generator().manual_seed(0)
+    found = None
+    with torch.inference_mode(mode=False), torch.no_grad():
+        for parameter in trial.parameters():
+            parameter.copy_(torch.rand(parameter.shape, generator=generator) + 1)
+        whole = _compute(trial, name)
+        for candidate, parameter in trial.named_parameters():
+            named = candidate.startswith((f"{name}_", f"parametrizations.{name}."))
+            if not named or parameter.shape != whole.shape:
+                continue
+            mask = (torch.rand(parameter.shape, generator=generator) < 0.5).to(parameter.device)
+            values = parameter.clone()
+            parameter.masked_fill_(~mask, 0)
+            masked = _compute(trial, name).nan_to_num()
+            parameter.copy_(values)
+            if torch.equal(masked != 0, (whole != 0) & mask):
+                found = candidate
+    return found
+
+
+def require_values(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Refuse ``masks`` that leave a computed weight without values: a norm of nothing divides by zero."""
+    for weight in _each(module, _WEIGHTS):
+        if not weight.computed or weight.parameter is None or weight.parameter not in masks:
+            continue
+        trial = copy_of(weight.layer).eval()
+        inside = weight.parameter.removeprefix(f"{weight.path}.")
+        with torch.inference_mode(mode=False), torch.no_grad():
+            parameter = trial.get_parameter(inside)
+            parameter.masked_fill_(~masks[weight.parameter].to(parameter.device), 0)
+            finite = bool(_compute(trial, weight.attribute).isfinite().all())
+        if not finite:
+            raise ShrinkbenchError(
+                f"the masks leave nothing of an output of '{weight.path}', by whose norm its "
+                f"{weight.attribute} is divided; remove_parametrizations (or remove_weight_norm) first"
+            )
+
+
+def _compute(layer: nn.Module, name: str) -> Tensor:
+    """``layer.name`` of the layer's present parameters."""
+    if not is_parametrized(layer, name):
+        for hook in layer._forward_pre_hooks.values():  # those of torch's own tools set the attribute
+            if type(hook).__module__.startswith("torch.nn.utils."):
+                hook(layer, ())
+    weight: Tensor = getattr(layer, name)
+    return weight.detach()
+
+
+def with_parameters(module: nn.Module) -> nn.Module:
+    """``module`` after its parametrisations have become parameters, in place: for what cannot read them."""
+    for layer in [child for child in module.modules() if is_parametrized(child)]:
+        lists = cast(nn.ModuleDict, layer.parametrizations)
+        values = {name: getattr(layer, name).detach() for name in lists}
+        # torch's own removal takes the weight from the class, and so from every copy of the layer.
+        layer.__class__ = type(layer).__bases__[0]
+        del layer.parametrizations
+        for name, value in values.items():
+            layer.register_parameter(name, nn.Parameter(value.clone()))
+    return module
+
+
+def copy_of(module: nn.Module) -> nn.Module:
+    """A deep copy, also where layers hold a weight that they have computed, which torch refuses to copy."""
+    computed = [
+        value
+        for child in module.modules()
+        for value in vars(child).values()
+        if isinstance(value, Tensor) and not value.is_leaf
+    ]
+    return copy.deepcopy(module, {id(value): value.detach().clone() for value in computed})

@@ -1,0 +1,191 @@
+"""What a reader of rliable looks for (Agarwal et al. 2021): aggregates over tasks with bootstrap intervals.
+
+A run's score is its mean over log compression, over its task's range, divided by the control of its own seed:
+1 is what an unpruned network has. Intervals are of a hierarchical bootstrap: tasks are drawn with
+replacement, then seeds within each. Of fewer than :data:`ENOUGH` tasks it covers too rarely, see
+docs/statistics.md; it decides nothing here.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from shrinkbench.report.statistics.claims import TaskClaims, judge
+from shrinkbench.report.statistics.curves import SAME, curves
+from shrinkbench.report.statistics.observations import Observations
+from shrinkbench.report.statistics.tests import BOOTSTRAP_RESAMPLES, CONFIDENCE, Floats
+
+ENOUGH = 10
+"""From this number of tasks on the bootstrap's intervals hold what they promise, about."""
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Normalised scores, methods x runs; the runs of ``tasks[i]`` are the columns ``runs[i]``.
+
+    ``without_control`` are methods that lack the control of some run, and with it scores.
+    """
+
+    methods: tuple[str, ...]
+    tasks: tuple[str, ...]
+    values: Floats
+    runs: tuple[range, ...]
+    without_control: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % bootstrap interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Aggregate:
+    """One method over all tasks; ``beaten``: the probability that the best by interquartile mean is better."""
+
+    method: str
+    interquartile_mean: Estimate
+    median: Estimate
+    mean: Estimate
+    beaten: Estimate | None
+
+
+@functools.lru_cache(maxsize=8)
+def normalised_scores(observations: Observations) -> Scores | None:
+    """Scores of the methods that are compared over tasks; ``None`` without two tasks and two methods."""
+    claims = judge(observations)
+    over = claims.over_tasks
+    if over is None or len(over.methods) < 2:
+        return None
+    controls = {
+        (c.task, c.method, str(c.seed)): float(c.y[0])
+        for c in curves(observations, "compression", "top1")
+        if len(c.x) and abs(c.x[0] - 1) < SAME
+    }
+    specs = observations.task_specs
+    by_place: dict[object, list[TaskClaims]] = defaultdict(list)
+    for task in claims.tasks:
+        spec = specs[task.task]
+        by_place[spec.objective, spec.data, spec.model].append(task)
+    parts, sizes = [], []
+    for members in by_place.values():
+        if " and ".join(task.task for task in members) in over.units:
+            found = [_scores_of(task, over.methods, controls) for task in members]
+            parts += found
+            sizes.append(sum(part.shape[1] for part in found))
+    values = np.concatenate(parts, axis=1)
+    known = [bool(np.isfinite(row).all()) for row in values]
+    if sum(known) < 2:
+        return None
+    ends = np.cumsum(sizes)
+    return Scores(
+        tuple(m for m, k in zip(over.methods, known, strict=True) if k),
+        over.units,
+        values[known],
+        tuple(range(int(end) - size, int(end)) for end, size in zip(ends, sizes, strict=True)),
+        tuple(m for m, k in zip(over.methods, known, strict=True) if not k),
+    )
+
+
+def _scores_of(task: TaskClaims, methods: Sequence[str], controls: dict[tuple[str, str, str], float]) -> Floats:
+    """Methods x seeds of one task; missing without a control."""
+    means = dict(zip(task.block.methods, task.block.values, strict=True))
+    return np.array(
+        [
+            means[m] / np.array([controls.get((task.task, m, seed)) or math.nan for seed in task.block.units])
+            for m in methods
+        ]
+    )
+
+
+def interquartile_mean(values: ArrayLike) -> Floats:
+    """Mean of the middle half along the last axis, a quarter (rounded down) left out at either end.
+
+    >>> float(interquartile_mean([1.0, 2.0, 3.0, 100.0]))
+    2.5
+    """
+    x = np.sort(np.asarray(values, dtype=float), axis=-1)
+    cut = int(0.25 * x.shape[-1])
+    middle: Floats = x[..., cut : x.shape[-1] - cut].mean(axis=-1)
+    return middle
+
+
+def probability_of_improvement(first: Sequence[ArrayLike], second: Sequence[ArrayLike]) -> float:
+    """P(first > second), ties half, over all pairs of runs of a task, averaged over tasks (one array each).
+
+    >>> probability_of_improvement([[1.0, 2.0], [3.0]], [[1.0, 0.0], [4.0]])
+    0.4375
+    """
+    shares = []
+    for x, y in zip(first, second, strict=True):
+        gap = np.subtract.outer(np.asarray(x, dtype=float), np.asarray(y, dtype=float))
+        shares.append(float((np.sign(gap) + 1).mean() / 2))
+    return sum(shares) / len(shares)
+
+
+def performance_profile(values: ArrayLike, levels: ArrayLike) -> Floats:
+    """Share of runs (last axis) that score more than each of ``levels``.
+
+    >>> performance_profile([0.9, 0.95, 1.0], [0.9, 0.97]).round(2).tolist()
+    [0.67, 0.33]
+    """
+    x = np.asarray(values, dtype=float)
+    shares: Floats = (x[..., None, :] > np.asarray(levels, dtype=float)[:, None]).mean(axis=-1)
+    return shares
+
+
+Draw = tuple[np.ndarray, tuple[slice, ...]]
+"""Columns of the runs that were drawn, and which of them are of one task."""
+
+
+def draw_runs(runs: Sequence[range], *, resamples: int = BOOTSTRAP_RESAMPLES, seed: int = 0) -> list[Draw]:
+    """Hierarchical resamples: as many tasks as there are, with replacement, then seeds within each."""
+    random = np.random.default_rng(seed)
+    draws = []
+    for chosen in random.integers(len(runs), size=(resamples, len(runs))):
+        parts = [runs[task].start + random.integers(len(runs[task]), size=len(runs[task])) for task in chosen]
+        ends = np.cumsum([len(part) for part in parts])
+        places = tuple(slice(int(end) - len(p), int(end)) for end, p in zip(ends, parts, strict=True))
+        draws.append((np.concatenate(parts), places))
+    return draws
+
+
+def aggregate_scores(scores: Scores, *, resamples: int = BOOTSTRAP_RESAMPLES) -> tuple[Aggregate, ...]:
+    """Every method's aggregates, best interquartile mean first."""
+    whole: Draw = (
+        np.arange(scores.values.shape[1]),
+        tuple(slice(part.start, part.stop) for part in scores.runs),
+    )
+    draws = draw_runs(scores.runs, resamples=resamples)
+    order = np.argsort(-interquartile_mean(scores.values), kind="stable")
+    best = int(order[0])
+
+    def estimates(of: Callable[[Floats, tuple[slice, ...]], Floats]) -> list[Estimate]:
+        value = of(scores.values[:, whole[0]], whole[1])
+        drawn = np.array([of(scores.values[:, columns], places) for columns, places in draws])
+        low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+        return [Estimate(float(v), float(a), float(b)) for v, a, b in zip(value, low, high, strict=True)]
+
+    def improvement(x: Floats, places: tuple[slice, ...]) -> Floats:
+        gaps = [np.sign(x[best, p][None, :, None] - x[:, None, p]) for p in places]
+        shares: Floats = np.mean([(gap.mean(axis=(-2, -1)) + 1) / 2 for gap in gaps], axis=0)
+        return shares
+
+    middle = estimates(lambda x, _: interquartile_mean(x))
+    median = estimates(lambda x, places: np.median([x[:, p].mean(axis=1) for p in places], axis=0))
+    mean = estimates(lambda x, places: np.mean([x[:, p].mean(axis=1) for p in places], axis=0))
+    beaten = estimates(improvement)
+    return tuple(
+        Aggregate(scores.methods[i], middle[i], median[i], mean[i], beaten[i] if i != best else None)
+        for i in order
+    )

@@ -1,0 +1,102 @@
+"""What has diverged is refused in a sentence by every method that looks at it."""
+
+import pytest
+import torch
+from torch import nn
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.pruning import METHODS, prune
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.ReLU(),
+        nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+    ).eval()  # fmt: skip
+
+
+def batches():
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn(8, 3, 6, 6, generator=generator)
+    return [(inputs, torch.arange(8) % 4)]
+
+
+def plain_methods():
+    """One method a score: those that state their own amount, or train first, are others' business."""
+    for name in METHODS:
+        method = METHODS.get(name)
+        if method.amount is None and method.like is None:
+            yield name
+
+
+def spoil_weight(module, data):
+    with torch.no_grad():
+        module[3].weight[0, 0, 0, 0] = float("nan")
+
+
+def spoil_weight_infinitely(module, data):
+    with torch.no_grad():
+        module[3].weight[0, 0, 0, 0] = float("inf")
+
+
+def spoil_statistics(module, data):
+    module[1].running_mean.fill_(float("nan"))
+
+
+def spoil_data(module, data):
+    data[0][0][0, 0, 0, 0] = float("nan")
+
+
+def spoil_data_infinitely(module, data):
+    data[0][0][0, 0, 0, 0] = float("inf")
+
+
+SPOILS = [spoil_weight, spoil_weight_infinitely, spoil_statistics, spoil_data, spoil_data_infinitely]
+
+
+def masks_or_sentence(name, spoil=None):
+    module, data = network(), batches()
+    if spoil is not None:
+        spoil(module, data)
+    try:
+        return prune(module, name, compression=1.3, batches=data, input_shape=(3, 6, 6), one_shot=True)
+    except ShrinkbenchError as error:
+        return str(error)
+
+
+@pytest.mark.parametrize("name", plain_methods())
+def test_what_is_not_finite_is_refused_or_not_looked_at(name):
+    clean = masks_or_sentence(name)
+    if isinstance(clean, str):
+        pytest.skip(clean)
+    for spoil in (spoil_weight, spoil_statistics, spoil_data_infinitely):
+        found = masks_or_sentence(name, spoil)
+        if isinstance(found, str):
+            assert len(found) < 300
+        else:
+            assert spoil is not spoil_weight
+            assert found.equal(clean), spoil.__name__
+
+
+@pytest.mark.parametrize("name", ["wanda", "wanda_2_4", "sparsegpt", "global_activation", "thinet"])
+@pytest.mark.parametrize("spoil", SPOILS)
+def test_methods_on_data_refuse_it_all(name, spoil):
+    assert isinstance(masks_or_sentence(name), str) is False
+    assert isinstance(masks_or_sentence(name, spoil), str)
+
+
+def test_the_reason_names_what_is_wrong():
+    assert "the weights of '3.weight' contain NaN or infinity" in masks_or_sentence("wanda", spoil_weight)
+    assert "NaN or infinite inputs" in masks_or_sentence("sparsegpt", spoil_data)
+    assert "'3.weight' contain NaN" in masks_or_sentence("wanda", spoil_statistics)
+    assert "'sparsegpt' cannot solve for its scores" in masks_or_sentence("sparsegpt", spoil_statistics)
+
+
+def test_inside_inference_mode_masks_are_the_same():
+    for name in ("global_magnitude", "snip", "wanda", "synflow", "channel_l1"):
+        outside = masks_or_sentence(name)
+        with torch.inference_mode():
+            inside = masks_or_sentence(name)
+        assert inside.equal(outside), name

@@ -365,12 +365,8 @@ def alone():
         schedule = (m.schedule.start, m.schedule.rounds, m.schedule.during)
         kinds[m.score.kind, allocation.scope, allocation.uniform, allocation.exact, schedule, after] = name
     several = [name for name in built_in() if LIBRARY.get(name).schedule.rounds != 1]
-    return [
-        *dict.fromkeys([*kinds.values(), *several]),
-        "network_slimming:60",
-        "li2017:resnet56-a",
-        "soft_filter_pruning:30",
-    ]
+    with_amounts = ["network_slimming:60", "li2017:resnet56-a", "soft_filter_pruning:30"]
+    return [*dict.fromkeys([*kinds.values(), *several]), *with_amounts]
 
 
 def test_every_kind_of_method_is_repaired_in_one_round(small_grids):

@@ -17,13 +17,13 @@ from torch.nn.utils.parametrize import is_parametrized
 
 from shrinkbench.errors import ShrinkbenchError
 
-_WEIGHTS: Mapping[type[nn.Module], Sequence[str]] = {
+_WEIGHTS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.modules.conv._ConvNd: ("weight",),
     nn.Linear: ("weight",),
     nn.Bilinear: ("weight",),
     nn.MultiheadAttention: ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"),
 }
-_BIASES = {
+_BIASES: dict[type[nn.Module], tuple[str, ...]] = {
     nn.modules.conv._ConvNd: ("bias",),
     nn.Linear: ("bias",),
     nn.Bilinear: ("bias",),

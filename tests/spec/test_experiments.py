@@ -144,3 +144,9 @@ def test_weights_of_a_file_cannot_be_rewound(axes, tmp_path):
     )
     with pytest.raises(ShrinkbenchError, match="have no earlier epochs; use weights = 'pretrain'"):
         runs_of(file)
+
+
+def test_a_byte_order_mark_is_no_part_of_an_experiment(tmp_path):
+    text = 'name = "a"\ndataset = "digits"\nmodel = "digits-cnn"\nmethod = "random"\ncompression = 2\n'
+    (tmp_path / "e.toml").write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert read_experiments(tmp_path / "e.toml")[0].name == "a"

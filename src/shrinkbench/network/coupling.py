@@ -21,7 +21,7 @@ from shrinkbench.network.attention import head_slices, is_attention
 from shrinkbench.network.channel_graph import read_groups
 from shrinkbench.network.groups import Coupling, Group, Slice
 from shrinkbench.network.probe import require_materialised, trace
-from shrinkbench.network.verification import find_unsound
+from shrinkbench.network.verification import OUTPUT, find_unsound
 
 __all__ = ["Coupling", "Group", "Slice", "couple"]
 
@@ -60,11 +60,13 @@ def _couple(module: nn.Module, input_shape: tuple[int, ...]) -> Coupling:
     groups = (*graph.groups, *(g for g in heads if g is not None))
     free = [g for g in groups if g.refused_because is None]
     unsound = find_unsound(module, free, input_shape, in_training=unread)
+    # What is part of an output stays without a word, as a classifier does.
+    told = {layer: reason for layer, reason in unsound.items() if reason != OUTPUT}
     proven = tuple(
         replace(g, refused_because=unsound[g.layer]) if g.layer in unsound and not g.refused_because else g
         for g in groups
     )
-    return Coupling(proven, graph.feeding_norms, _name({**graph.unreadable, **unsound}))
+    return Coupling(proven, graph.feeding_norms, _name({**graph.unreadable, **told}))
 
 
 def _head_group(path: str, attention: nn.Module) -> Group | None:

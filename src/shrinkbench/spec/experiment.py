@@ -120,7 +120,7 @@ def read_experiments(path: Path, overrides: Mapping[str, Any] | None = None) -> 
     to values and wins over both.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8"))
+        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a mark
     except (OSError, UnicodeDecodeError) as error:
         raise ShrinkbenchError(f"cannot read the experiment file {path}: {error}") from None
     except tomllib.TOMLDecodeError as error:

@@ -114,7 +114,7 @@ def shortened_apart(names: Iterable[str], most: int) -> dict[str, str]:
     """Each of ``names`` in at most ``most`` characters, or in as many more as tell all of them apart.
 
     >>> shortened_apart(["layerwise_magnitude", "layerwise_gradient"], 5)
-    {'layerwise_magnitude': 'lay…ude', 'layerwise_gradient': 'lay…ent'}
+    {'layerwise_magnitude': 'la…de', 'layerwise_gradient': 'la…nt'}
     """
     names = dict.fromkeys(names)
     lengths = itertools.count(max(most, 1))

@@ -31,8 +31,6 @@ MISREAD = {
     "branch-that-is-switched-off": "b",
     "saturated": "net.a",
     "two-heads": "hidden",
-    "logits-and-features": "b",
-    "every-stage-is-an-output": "a",
     "auxiliary-head": "a",
 }
 # Networks of which other layers are cut all the same.

@@ -20,6 +20,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from shrinkbench.network.cutting import cut
 from shrinkbench.network.groups import Group
 from shrinkbench.network.probe import floating_leaves
+from shrinkbench.network.weights import copy_of
 
 UNSEEN = "no output shows what they do, so a wrong cut would not be noticed"
 OUTPUT = "they are part of an output"
@@ -50,7 +51,7 @@ def find_unsound(
             while left := [g for g in tested if g.layer not in reasons and (seed == 0 or unseen[g.layer])]:
                 look = any(unseen[group.layer] for group in left)
                 try:
-                    bench = _Bench(copy.deepcopy(drawn), left, choice)
+                    bench = _Bench(copy_of(drawn), left, choice)
                     bench.run(_inputs(bench.module, input_shape, seed), in_training=in_training, look=look)
                 except Exception as error:  # whatever a network's own code raises
                     reason = f"the network cannot be run on random values ({_first_line(error)})"
@@ -234,7 +235,7 @@ class _Precision(TorchDispatchMode):
 def _randomised(module: nn.Module, seed: int, gain: float) -> nn.Module:
     """A copy in double precision with nothing of the network's own values; nothing random happens in it."""
     generator = torch.Generator().manual_seed(seed)
-    revealing = copy.deepcopy(module).double()
+    revealing = copy_of(module).double()
     with torch.no_grad():
         for name, parameter in revealing.named_parameters():
             if parameter.is_floating_point():
@@ -267,8 +268,9 @@ def _draw(name: str, like: Tensor, generator: torch.Generator, gain: float) -> T
 
 
 def _sharing_copy(module: nn.Module) -> nn.Module:
-    """A copy with modules of its own and the same tensors."""
-    return copy.deepcopy(module, {id(t): t for t in (*module.parameters(), *module.buffers())})
+    """A copy with modules of its own and the same tensors, those that layers have computed among them."""
+    computed = (v for child in module.modules() for v in vars(child).values() if isinstance(v, Tensor))
+    return copy.deepcopy(module, {id(t): t for t in (*module.parameters(), *module.buffers(), *computed)})
 
 
 def _outputs(

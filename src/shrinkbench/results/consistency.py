@@ -60,12 +60,14 @@ def _of_layers(result: RunResult, size: Size) -> Iterator[str]:
 
 
 def _of_epochs(result: RunResult) -> Iterator[str]:
+    """Epochs are numbered one after the other; rewound training goes on from a later one than the first."""
     run, selected = result.epochs_run, result.selected_epoch
-    if run is not None and selected is not None and selected > run:
-        yield f"epoch {selected} is selected of {run} that were run"
     listed = [epoch.epoch for epoch in result.epochs]
-    if listed != [*range(1, len(listed) + 1)]:
-        yield f"its {len(listed)} epochs are not numbered from 1 on, each once"
+    first = listed[0] if listed else 1
+    if listed != [*range(first, first + len(listed))]:
+        yield f"its {len(listed)} epochs are not numbered one after the other, each once"
+    if run is not None and selected is not None and selected >= first + run and selected > 0:
+        yield f"epoch {selected} is selected of {run} that were run, from epoch {first} on"
 
 
 def _of_shares(place: str, quality: Quality, names: list[str]) -> Iterator[str]:

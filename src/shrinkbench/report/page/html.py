@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -273,6 +274,8 @@ def _lead(win: Win) -> str:
     if win.n == 0:
         return "no shared seed"
     lead = f"+{100 * win.difference:.2f}" if win.difference >= 0 else f"−{100 * -win.difference:.2f}"
+    if win.n > 1 and not math.isfinite(win.low):
+        return f"{lead} (no spread)"
     if win.n < 2:
         return f"{lead} (one seed)"
     return f"{lead} [{100 * win.low:.2f}, {100 * win.high:.2f}]".replace("-", "−")

@@ -12,6 +12,7 @@ from shrinkbench import measure_size, prune
 from shrinkbench.errors import LeftWholeWarning, ShrinkbenchError
 from shrinkbench.network.coupling import couple
 from shrinkbench.network.weights import copy_of, weight_parameters, weights_without_parameter
+from shrinkbench.pruning.masking import UnreadWarning
 from shrinkbench.surgery.shrinking import shrink
 
 
@@ -116,12 +117,20 @@ def test_a_normalised_classifier_is_kept_with_its_bias():
     assert set(masks) == {"0.weight", "0.bias"}
 
 
-def test_weights_that_multiply_nothing_are_left_whole_and_named():
+def test_weights_that_multiply_nothing_are_named():
     class Auxiliary(nn.Sequential):
         def forward(self, x):
             return self[2](self[0](x).relu())
 
     module = Auxiliary(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 2))
+    with pytest.warns(UnreadWarning, match=r"never reads '1\.weight', '1\.bias' \(72 parameters\)"):
+        prune(module, "global_magnitude", compression=1.2, input_shape=(8,), prune_biases=True)
+
+    class Added(Auxiliary):
+        def forward(self, x):
+            return super().forward(x) + self[1].weight.sum()
+
+    module = Added(nn.Linear(8, 8), nn.Linear(8, 8), nn.Linear(8, 2))
     with pytest.warns(LeftWholeWarning, match=r"'1\.weight' is used by no product"):
         masks = prune(module, "global_magnitude", compression=1.2, input_shape=(8,), prune_biases=True)
     assert set(masks) == {"0.weight", "0.bias"}
@@ -172,7 +181,7 @@ def test_channels_that_meet_a_computed_weight_are_left_whole_and_named(wrap):
     )
     groups = {group.layer: group.refused_because for group in couple(module, (8,)).groups}
     assert groups["0"] is None
-    assert groups["2"] == "the weight of '4' is computed from other parameters"
+    assert groups["2"] == "a weight of '4' is computed from other tensors"
     x = torch.randn(3, 8)
     expected = module(x)
     masks = prune(module, "channel_l1", compression=1.2, input_shape=(8,))

@@ -219,6 +219,7 @@ def test_a_method_with_an_amount_of_its_own_is_asked_for_none(run):
     assert json.loads(out)["compression"] > 1.5
 
 
+@pytest.mark.slow
 def test_several_rounds_without_training_are_those_of_the_library(run, small, tmp_path):
     masks = tmp_path / "masks.safetensors"
     data = ("--dataset", "digits", "--masks-out", masks)

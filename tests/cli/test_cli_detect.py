@@ -83,6 +83,7 @@ def results_of(out):
     return {result.key: result for result in results}
 
 
+@pytest.mark.slow
 def test_a_classifier_pruned_before_the_transfer(folder, tmp_path):
     common = (folder, "--model", MODEL, "--method", "channel_l1", "--compression", 3, "--out", tmp_path)
     report = json.loads(call(*common, *QUICK))

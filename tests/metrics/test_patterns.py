@@ -52,6 +52,7 @@ def cost(module, method, parameters):
     return count_multiply_adds(small, SHAPE)
 
 
+@pytest.mark.slow
 def test_guided_and_uniform_pruning_have_the_counted_costs():
     """Same parameters, other computation: VGG-16 at 60 %, and its pattern on VGG-19 with 100 classes."""
     guided = "uniform_channels[allocation=pattern:liu2019-vgg16]"

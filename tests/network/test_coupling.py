@@ -74,7 +74,10 @@ def test_depthwise_convolution_carries_channels():
     assert group.units == 6
 
 
-@pytest.mark.parametrize(("name", "heads"), [("torchvision/vit_b_16", 12), ("torchvision/swin_t", 3)])
+@pytest.mark.parametrize(
+    ("name", "heads"),
+    [pytest.param("torchvision/vit_b_16", 12, marks=pytest.mark.slow), ("torchvision/swin_t", 3)],
+)
 def test_heads_are_units_of_their_own(name, heads):
     module, shape = make(name)
     group = next(g for g in couple(module, shape).groups if g.kind == "heads")

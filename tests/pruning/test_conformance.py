@@ -68,8 +68,7 @@ def kept(module, masks):
     return total - (masks.total - masks.kept)
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "kind"), OWN_FIRST)
 def test_the_budget_is_met(name, kind):
     method, module = METHODS.get(name), seeded(NETWORKS[kind])
     compression = target_for(method)
@@ -141,8 +140,7 @@ class Loader:
         return iter(batches(2, 4))
 
 
-@pytest.mark.parametrize("kind", NETWORKS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(("name", "kind"), OWN_FIRST)
 def test_the_network_is_left_untouched(name, kind):
     module = seeded(NETWORKS[kind])
     module.train()

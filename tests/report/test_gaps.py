@@ -223,6 +223,7 @@ def test_pairs_that_need_different_ratios_are_repaired_apart(tmp_path):
     assert simulation.repair().runs == 0
 
 
+@pytest.mark.slow
 def test_a_third_pair_is_added_when_named(tmp_path):
     results = make_results(pairs=PAIRS[1:])
     simulation = Simulation(write_store(tmp_path, results))

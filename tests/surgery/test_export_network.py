@@ -29,7 +29,7 @@ def rebuild(name, num_classes):
     return build(name, num_classes=num_classes, seed=3)
 
 
-@pytest.mark.parametrize("name", ["densenet40", "torchvision/swin_t"])
+@pytest.mark.parametrize("name", ["densenet40", pytest.param("torchvision/swin_t", marks=pytest.mark.slow)])
 def test_a_small_network_is_read_again_from_its_description(name, tmp_path):
     small, surgery, shape = halved(name)
     classes = 10 if name == "densenet40" else 1000
@@ -121,7 +121,14 @@ def test_programs_compute_the_same_for_any_batch(ending, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("name", ["torchvision/vit_b_16", "torchvision/swin_t", "torchvision/regnet_y_400mf"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("torchvision/vit_b_16", marks=pytest.mark.slow),
+        "torchvision/swin_t",
+        "torchvision/regnet_y_400mf",
+    ],
+)
 def test_programs_of_library_networks(name, ending, tmp_path):
     small, _, shape = halved(name)
     export_program(small, tmp_path / f"small{ending}", shape)

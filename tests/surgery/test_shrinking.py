@@ -47,7 +47,7 @@ def assert_same_outputs(module, masks, small, shape):
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
-LARGE = ("resnet50", "efficientnet_b0", "convnext_tiny", "vit_b_16")
+LARGE = ("resnet50", "efficientnet_b0", "convnext_tiny", "vit_b_16", "swin_t")
 
 
 @pytest.mark.parametrize(
@@ -123,7 +123,7 @@ def test_an_emptied_residual_block_becomes_the_identity():
     assert count_parameters(small) == measure_size(module, shape, masks).parameters_kept
 
 
-@pytest.mark.parametrize("name", ["torchvision/resnet50", "preresnet56"])
+@pytest.mark.parametrize("name", [pytest.param("torchvision/resnet50", marks=pytest.mark.slow), "preresnet56"])
 def test_an_emptied_branch_beside_a_projection_costs_nothing(name):
     module, shape = make(name)
     masks = {

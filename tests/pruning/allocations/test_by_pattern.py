@@ -54,6 +54,7 @@ def test_a_published_pattern_gives_its_own_networks():
             assert share == pytest.approx(expected, abs=0.025)
 
 
+@pytest.mark.slow
 def test_a_pattern_is_transferred_to_a_deeper_network_and_scaled_to_the_target():
     module = build("cifar-vgg19", num_classes=100)
     method = "channel_l1[allocation=pattern:liu2019-vgg16]"

@@ -66,7 +66,10 @@ def masks_or_sentence(name, spoil=None):
         return str(error)
 
 
-@pytest.mark.parametrize("name", plain_methods())
+@pytest.mark.parametrize(
+    "name",
+    [m if n % 4 == 0 else pytest.param(m, marks=pytest.mark.slow) for n, m in enumerate(plain_methods())],
+)
 def test_what_is_not_finite_is_refused_or_not_looked_at(name):
     clean = masks_or_sentence(name)
     if isinstance(clean, str):

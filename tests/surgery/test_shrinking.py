@@ -327,16 +327,34 @@ step = st.tuples(
     removed=0.878,
     seed=10,
 )
+@example(  # some channels cannot be proven to leave, and stay
+    steps=[
+        ("concat", 7, True),
+        ("grouped", 6, True),
+        ("residual", 4, False),
+        ("grouped", 3, True),
+        ("grouped", 7, False),
+        ("plain", 5, False),
+        ("plain", 5, False),
+    ],
+    removed=0.8352274302944205,
+    seed=29,
+)
 def test_random_networks(steps, removed, seed):
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = as_trained(Made(steps))
     shape = (3, 6, 6)
-    coupling = couple(module, shape)
-    masks = masks_of_units(module, coupling, keep_some(coupling, removed, seed))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        small, surgery = plan_and_shrink(module, masks, shape)
+        warnings.filterwarnings("ignore", "channels of .* are left whole: the network does not run without")
+        coupling = couple(module, shape)
+        masks = masks_of_units(module, coupling, keep_some(coupling, removed, seed))
+        try:
+            small, surgery = plan_and_shrink(module, masks, shape)
+        except ShrinkbenchError as error:  # rare: a wrong cut is refused, never given out
+            assert "does not compute what the masked one does" in str(error)
+            return
     assert_same_outputs(module, masks, small, shape)
     counted, kept = count_parameters(small), measure_size(module, shape, masks).parameters_kept
     if surgery.selected.get("fc") == ():  # nothing reaches the classifier: what is left is idle, and has no law

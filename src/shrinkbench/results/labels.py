@@ -10,7 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, TypeAlias, TypeVar
 
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import UNPRUNED, Amount, ExtraSpec, MethodSpec, Recipe, RunSpec, TaskSpec, Value, digest
@@ -46,6 +46,22 @@ def label_runs(specs: Sequence[RunSpec], *, names: Mapping[str, str] = MappingPr
     Runs of one task, method, amount and seed differ in nothing but what else was measured. ``names`` are short
     names of methods, which stand in place of their own.
     """
+    same_specs = (tuple(map(id, specs)), tuple(names.items()))
+    if same_specs not in _LABELLED:
+        while len(_LABELLED) >= _REMEMBERED:
+            del _LABELLED[next(iter(_LABELLED))]
+        _LABELLED[same_specs] = tuple(specs), _label(specs, names)
+    return list(_LABELLED[same_specs][1])
+
+
+# A report asks a dozen times for the labels of the same thousands of objects, which are kept with the answer:
+# an address says nothing of an object that is gone.
+_REMEMBERED = 6
+_Asked: TypeAlias = tuple[tuple[int, ...], tuple[tuple[str, str], ...]]
+_LABELLED: dict[_Asked, tuple[tuple[RunSpec, ...], list[RunLabel]]] = {}
+
+
+def _label(specs: Sequence[RunSpec], names: Mapping[str, str]) -> list[RunLabel]:
     same = _Canonical()
     kinds = [_kind(spec, same) for spec in specs]
     firsts: dict[_Kind, RunSpec] = {}

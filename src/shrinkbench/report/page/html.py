@@ -22,7 +22,7 @@ from markupsafe import Markup
 from shrinkbench.files import write_atomically
 from shrinkbench.plotting import FORMATS
 from shrinkbench.report import checklist as checklists
-from shrinkbench.report.beside import Drawing, drawing_beside
+from shrinkbench.report.beside import Drawing, collection_paused, drawing_beside
 from shrinkbench.report.compared import split_by_metric
 from shrinkbench.report.diagram import RANKING, mean_ranks_svg, write_ranking
 from shrinkbench.report.figures import ACCURACIES, FIGURES, figure_name, write_tradeoffs
@@ -83,7 +83,7 @@ def write_report(
     alone. Raises ``ShrinkbenchError`` where the folder holds no results or ``out_dir`` cannot be written.
     """
     figures, beside = out_dir / "figures", out_dir / "published"
-    with drawing_beside() if with_figures else nullcontext(_leave_out) as draw:
+    with collection_paused(), drawing_beside() if with_figures else nullcontext(_leave_out) as draw:
         bundle = read_source(source) if isinstance(source, Path) else source
         require_results(bundle, "run a sweep into it first")
         results, plan, problems = bundle.results, bundle.plan, bundle.problems

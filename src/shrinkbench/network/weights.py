@@ -98,16 +98,6 @@ def weights_without_parameter(module: nn.Module) -> tuple[str, ...]:
     )
 
 
-def layers_that_compute(module: nn.Module) -> frozenset[str]:
-    """Paths of the layers whose weight is no parameter."""
-    found = set()
-    for path, layer in module.named_modules():
-        for kind, names in _WEIGHTS.items():
-            if isinstance(layer, kind) and any(_is_computed(layer, name) for name in names):
-                found.add(path)
-    return frozenset(found)
-
-
 def layer_of(parameter: str) -> str:
     """The path of the layer that holds ``parameter``, be it behind a parametrisation.
 

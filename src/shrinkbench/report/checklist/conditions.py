@@ -37,9 +37,10 @@ class Conditions:
 def _recorded(run: RunResult) -> dict[str, str]:
     """What a run's provenance tells of its setting, by name; what it does not tell is absent."""
     p = run.provenance
+    commit, edited, _ = (p.commit or "").partition("+")  # marks a working tree that was edited
     stated = {
         "Python": p.python,
-        "commit": (p.commit or "")[:12] + ("+" if (p.commit or "").endswith("+") else ""),
+        "commit": f"{commit[:12]}{edited}",
         "device": p.device,
         "processor": p.processor,
         "threads": str(p.threads) if p.threads else "",

@@ -37,6 +37,7 @@ class Aspect:
 
 
 _WORDS = {"augment": "augmentation", "train images": "training images"}
+_ABSENT = dict.fromkeys(("train_images", "validation_images", "test_images"), "all")
 _TOLD: Mapping[object, str] = {True: "on", False: "off"}
 
 
@@ -50,7 +51,7 @@ def _fields_of(value: Value, prefix: str = "", left_out: frozenset[str] = frozen
             continue
         text = _TOLD[content] if isinstance(content, bool) else value_text(content)
         if content is None:
-            text = "all" if field.endswith("images") else "none"
+            text = _ABSENT.get(field, "none")
         elif field in ("revision", "source", "digest"):
             text = text[:_DIGITS]
         found.append((prefix + _WORDS.get(words, words), text))

@@ -122,7 +122,7 @@ def emptied_layers(results: Sequence[RunResult]) -> Iterator[Pitfall]:
     keys: dict[tuple[str, str], list[str]] = defaultdict(list)
     pruned = (run for run in results if not (run.spec.is_control or run.spec.method.structure.one_per_layer))
     for run, label in distinct_runs(pruned):
-        empty = [n for n, layer in run.layers.items() if n.endswith("weight") and layer.total > layer.kept == 0]
+        empty = _emptied(run)
         for name in empty:
             found[label.task, label.method][label.amount].setdefault(name, set()).add(run.spec.seed)
         keys[label.task, label.method] += [run.key] * bool(empty)
@@ -144,6 +144,19 @@ def emptied_layers(results: Sequence[RunResult]) -> Iterator[Pitfall]:
             ),
             runs=tuple(keys[task, method]),
         )
+
+
+def _emptied(run: RunResult) -> list[str]:
+    """The largest tensors of layers, which are their weights where biases are pruned too, that keep nothing."""
+    largest: dict[str, int] = defaultdict(int)
+    for name, layer in run.layers.items():
+        path = name.rpartition(".")[0]
+        largest[path] = max(largest[path], layer.total)
+    return [
+        name
+        for name, layer in run.layers.items()
+        if layer.total > layer.kept == 0 and layer.total == largest[name.rpartition(".")[0]]
+    ]
 
 
 def failed_runs(results: Sequence[RunResult]) -> Iterator[Pitfall]:

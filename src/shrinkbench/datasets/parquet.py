@@ -46,6 +46,11 @@ class ParquetImages:
         return ends
 
     @cached_property
+    def _firsts(self) -> np.ndarray:
+        firsts: np.ndarray = np.load(self._folder / "firsts.npy")
+        return firsts
+
+    @cached_property
     def labels(self) -> Tensor:
         """Labels, int64 of shape (N,)."""
         return torch.from_numpy(np.load(self._folder / "labels.npy"))
@@ -59,9 +64,8 @@ class ParquetImages:
 
     def where(self, row: int) -> str:
         """The file and the row in it, counted from 0."""
-        firsts = np.load(self._folder / "firsts.npy")
-        number = int(np.searchsorted(firsts, row, side="right")) - 1
-        return place(self.files[number], row - int(firsts[number]))
+        number = int(np.searchsorted(self._firsts, row, side="right")) - 1
+        return place(self.files[number], row - int(self._firsts[number]))
 
     def _unpack(self, folder: Path) -> None:
         labels: list[int] = []

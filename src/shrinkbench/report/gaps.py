@@ -250,7 +250,8 @@ def _has_own_control(grid: Grid, evidence: Evidence, method: MethodSpec, score: 
 def _add_points(grid: Grid, evidence: Evidence, results: Sequence[RunResult], notes: dict[str, None]) -> None:
     """The control, five operating points, and a ratio at which accuracy collapses."""
     where, network = grid.where, _largest_compression(grid, results)
-    reachable = [r.reachable for r in results if r.spec.task in grid.tasks and r.reachable is not None]
+    tasks = grid.tasks
+    reachable = [r.reachable for r in results if r.reachable is not None and r.spec.task in tasks]
     limit = min([network, *reachable])
     beyond = {c for c in grid.compressions if c > network}
     if beyond:

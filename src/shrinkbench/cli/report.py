@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -31,15 +32,18 @@ Proposed = Annotated[
 def status(directory: Source, as_json: AsJson = False) -> None:
     """Tell how many planned runs are done, failed and missing, and how much room a folder takes."""
     from shrinkbench.results.bundle import read_source
-    from shrinkbench.results.store import Plan, ResultStore, status_of
+    from shrinkbench.results.store import ResultStore, status_of
     from shrinkbench.results.upkeep import disk_use, say_bytes
 
     store, is_folder = ResultStore(directory), directory.is_dir()
-    plan = store.find_plan() if is_folder and not any(directory.glob("runs/*/conflicts")) else None
-    if isinstance(plan, Plan):
+    outline = None
+    if is_folder and not any(directory.glob("runs/*/conflicts")):
+        with contextlib.suppress(ShrinkbenchError):  # told below, where all is read
+            outline = store.outline()
+    if outline is not None:
         entries, problems = store.entries()  # what the index knows is not read
         tell_problems("skipped", problems)
-        counts = status_of(entries, plan).as_dict()
+        counts = status_of(entries, outline).as_dict()
     else:
         bundle = read_source(directory)
         tell_doubts(bundle)

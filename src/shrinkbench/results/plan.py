@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from shrinkbench.results.index import Entry
 from shrinkbench.results.record import RunResult
@@ -54,6 +54,22 @@ class Plan(Value):
         return self
 
 
+class _Name(BaseModel):
+    name: SafeName
+
+
+class _Key(BaseModel):
+    key: str
+
+
+class PlanOutline(BaseModel):
+    """Keys and names of a plan; what the runs are is passed over."""
+
+    schema_version: Literal[2]
+    experiments: tuple[_Name, ...] = Field(min_length=1)
+    runs: tuple[_Key, ...]
+
+
 def merge_plans(earlier: Plan | None, experiment: ExperimentSpec, runs: Sequence[RunSpec]) -> Plan:
     """``earlier`` with the grid of ``experiment`` instead of that of the same name."""
     grids = {e.name: e for e in earlier.experiments} if earlier else {}
@@ -61,7 +77,8 @@ def merge_plans(earlier: Plan | None, experiment: ExperimentSpec, runs: Sequence
     planned = {run.key: run for run in earlier.runs if run.experiment != experiment.name} if earlier else {}
     for run in runs:
         key = run.migrated_from or run.key
-        planned.setdefault(key, PlannedRun(key=key, spec=run, experiment=experiment.name))
+        # The key was computed from the specification right here: once is enough for ten thousand runs.
+        planned.setdefault(key, PlannedRun.model_construct(key=key, spec=run, experiment=experiment.name))
     first = next(iter(grids.values()))
     return Plan(
         name=first.name,
@@ -89,7 +106,7 @@ class Status:
         return asdict(self)
 
 
-def status_of(results: Iterable[RunResult | Entry], plan: Plan | None) -> Status:
+def status_of(results: Iterable[RunResult | Entry], plan: Plan | PlanOutline | None) -> Status:
     """Counts over the runs of ``plan``; of ``results`` themselves where there is none."""
     outcomes = {result.key: result.status for result in results}
     planned = {run.key for run in plan.runs} if plan else set(outcomes)

@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field, ValidationError
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import unique_suffix, write_atomically
+from shrinkbench.files import write_atomically
 from shrinkbench.results.conflicts import differ, numbers_of
 from shrinkbench.results.consistency import contradictions
 from shrinkbench.results.index import Entry, append_index, read_index
@@ -24,10 +24,11 @@ from shrinkbench.results.layout import (
     conflict_file,
     plugin_file,
     result_file,
+    set_aside,
 )
 from shrinkbench.results.locking import hold_lock
 from shrinkbench.results.migration import migrate_plan, migrate_result, migrate_run
-from shrinkbench.results.plan import Plan, PlannedRun, Status, merge_plans, status_of
+from shrinkbench.results.plan import Plan, PlannedRun, PlanOutline, Status, merge_plans, status_of
 from shrinkbench.results.record import SCHEMA_VERSION, RunResult
 from shrinkbench.sources import texts_behind
 from shrinkbench.spec import ExperimentSpec, RunSpec
@@ -42,7 +43,6 @@ __all__ = [
     "parse_plan",
     "parse_result",
     "read_result",
-    "set_aside",
     "status_of",
 ]
 
@@ -104,10 +104,10 @@ class ResultStore:
         ``ShrinkbenchError`` where there is a plan that cannot be read: what it asked for would be lost.
         """
         with hold_lock(self.root):
-            earlier = self.read_plan() if self.plan_path.exists() else None
-            plan = merge_plans(earlier, experiment, runs)
-            if plan != earlier:
-                write_atomically(self.plan_path, plan.model_dump_json(indent=1).encode())
+            outline = self.outline()
+            others = outline is not None and any(e.name != experiment.name for e in outline.experiments)
+            plan = merge_plans(self.read_plan() if others else None, experiment, runs)
+            write_atomically(self.plan_path, plan.model_dump_json(indent=1).encode())
         return plan
 
     def find_plan(self) -> Plan | Problem | None:
@@ -118,6 +118,16 @@ class ResultStore:
             return self.read_plan()
         except ShrinkbenchError as error:
             return Problem(self.plan_path, str(error).removeprefix(f"{self.plan_path} "))
+
+    def outline(self) -> PlanOutline | None:
+        """Keys and names of the stored plan, many times as fast as all of it; nothing where there is none."""
+        if not self.plan_path.exists():
+            return None
+        try:
+            return PlanOutline.model_validate_json(self.plan_path.read_bytes())
+        except (OSError, ValidationError):
+            plan = self.read_plan()  # of schema 1, or its error says what is wrong
+            return PlanOutline.model_validate(plan, from_attributes=True)
 
     def read_plan(self) -> Plan:
         """The stored plan; an error names the file where it is absent or not a plan."""
@@ -278,19 +288,7 @@ class ResultStore:
 
         Without a plan the stored results themselves are the total.
         """
-        return status_of(self.entries()[0], self.read_plan() if self.plan_path.exists() else None)
-
-
-def set_aside(path: Path) -> Path:
-    """Rename a damaged file, so that it neither counts nor is lost; returns its new place."""
-    aside = path.with_name(f"{path.name}.damaged-{unique_suffix()}")
-    try:
-        path.replace(aside)
-    except FileNotFoundError:  # another process was quicker
-        pass
-    except OSError as error:
-        raise ShrinkbenchError(f"cannot rename {path}: {error.strerror}; rename it by hand") from None
-    return aside
+        return status_of(self.entries()[0], self.outline())
 
 
 def existing_store(root: Path) -> ResultStore:

@@ -13,11 +13,11 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import sha256_of, unique_suffix, write_atomically
 from shrinkbench.results.claims import CLAIMS, Claims
 from shrinkbench.results.index import INDEX_NAME, read_index, text_of_index
-from shrinkbench.results.layout import CONFLICTS, PLAN_NAME, PLUGINS, RESULT_NAME
+from shrinkbench.results.layout import CONFLICTS, PLAN_NAME, PLUGINS, RESULT_NAME, set_aside
 from shrinkbench.results.locking import hold_lock
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.seals import check_card, check_tensors
-from shrinkbench.results.store import Problem, ResultStore, read_result, set_aside
+from shrinkbench.results.store import Problem, ResultStore, read_result
 
 _TEMPORARY = re.compile(r"\..+-[0-9]+-[0-9a-f]{8}\.tmp")
 _EPOCH = re.compile(r"epoch-([0-9]+)\.safetensors")

@@ -117,6 +117,7 @@ def test_a_removed_run_alone_is_run_again(tmp_path):
 def test_a_failed_run_is_missing(tmp_path):
     simulation = simulate(tmp_path, methods=list(METHODS))
     victim = next(r for r in simulation.store.results()[0] if r.spec.target == 8)
+    simulation.store.result_path(victim.key).unlink()
     simulation.store.write(make_result(victim.spec, failed="out of memory"))
     assert simulation.repair().runs == 1
 

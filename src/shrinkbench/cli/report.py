@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -29,16 +30,30 @@ Proposed = Annotated[
 
 @app.command()
 def status(directory: Source, as_json: AsJson = False) -> None:
-    """Tell how many planned runs are done, failed and missing."""
+    """Tell how many planned runs are done, failed and missing, and how much room a folder takes."""
     from shrinkbench.results.bundle import read_source
+    from shrinkbench.results.store import ResultStore, status_of
+    from shrinkbench.results.upkeep import disk_use, say_bytes
 
-    bundle = read_source(directory)
-    tell_doubts(bundle)
-    counts = bundle.status.as_dict()
+    store, is_folder = ResultStore(directory), directory.is_dir()
+    outline = None
+    if is_folder and not any(directory.glob("runs/*/conflicts")):
+        with contextlib.suppress(ShrinkbenchError):  # told below, where all is read
+            outline = store.outline()
+    if outline is not None:
+        entries, problems = store.entries()  # what the index knows is not read
+        tell_problems("skipped", problems)
+        counts = status_of(entries, outline).as_dict()
+    else:
+        bundle = read_source(directory)
+        tell_doubts(bundle)
+        counts = bundle.status.as_dict()
     if as_json:
         typer.echo(json.dumps(counts))
-    else:
-        typer.echo(", ".join(f"{count} {name}" for name, count in counts.items()))
+        return
+    typer.echo(", ".join(f"{count} {name}" for name, count in counts.items()))
+    if is_folder:
+        typer.echo(f"disk: {say_bytes(disk_use(directory))}")
 
 
 @app.command()

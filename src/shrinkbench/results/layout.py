@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import unique_suffix
 
 PLAN_NAME = "plan.json"
 RESULT_NAME = "result.json"
+FAILURE_NAME = "failure.json"  # of a later attempt at a run that is done
+AGAIN = "again"  # empty: the run is asked for once more, and its result stands until then
 CONFLICTS = "conflicts"
 PLUGINS = "plugins"
 RESULT_FILE = re.compile(rf"runs/(?P<key>[0-9a-f]{{64}})/({RESULT_NAME}|{CONFLICTS}/[0-9a-f]{{64}}\.json)")
@@ -27,3 +33,15 @@ def conflict_file(key: str, numbers: str) -> str:
 def plugin_file(digest: str, file: str) -> str:
     """The file of a plug-in's source, by the digest that keys name and its place relative to the plug-in."""
     return f"{PLUGINS}/{digest}/{file}"
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file, so that it neither counts nor is lost; returns its new place."""
+    aside = path.with_name(f"{path.name}.damaged-{unique_suffix()}")
+    try:
+        path.replace(aside)
+    except FileNotFoundError:  # another process was quicker
+        pass
+    except OSError as error:
+        raise ShrinkbenchError(f"cannot rename {path}: {error.strerror}; rename it by hand") from None
+    return aside

@@ -78,17 +78,10 @@ def sweep(
 
 def _is_open(store: ResultStore, spec: RunSpec, timed: frozenset[int], *, retry_failed: bool) -> bool:
     """Whether a run has to be carried out: it is not stored, or not with what is asked for now."""
-    if not store.has(spec.key):
-        return True
-    if not (retry_failed or timed):
-        return False
-    try:
-        stored = store.read(spec.key)
-        if stored.status == "failed":
-            return retry_failed
-        return not spec.is_control and not timed <= {t.batch_size for t in stored.provenance.latency}
-    except ShrinkbenchError:  # a damaged file is not a result
-        return True
+    stored = store.entry(spec.key)
+    if stored is None or stored.status == "failed":
+        return stored is None or retry_failed
+    return not spec.is_control and not timed <= set(stored.timed)
 
 
 def _prepare(plugins: Mapping[Path, str | None]) -> None:

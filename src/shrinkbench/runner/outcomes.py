@@ -1,0 +1,83 @@
+"""What ended a run: a finding about the method, a failure of the machine, or somebody's wish."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import re
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from concurrent.futures.process import BrokenProcessPool
+from typing import Literal
+
+import torch
+
+from shrinkbench.errors import ShrinkbenchError
+
+Ending = Literal["scientific", "environment", "interruption"]
+
+_OF_THE_MACHINE = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM", "ENODEV", "ENXIO"),  # disk
+        *("EMFILE", "ENFILE", "ENOMEM", "EAGAIN", "ENOLCK", "EBUSY"),  # limits
+        *(
+            "ESTALE",
+            "ETIMEDOUT",
+            "ENOTCONN",
+            "ECONNRESET",
+            "EHOSTDOWN",
+            "ENETDOWN",
+            "EREMOTEIO",
+        ),  # network disks
+    )
+    if hasattr(errno, name)
+)
+# Libraries that are not Python's own tell these in words only.
+_WORDS = re.compile(
+    r"can't allocate memory|not enough memory|out of memory|std::bad_alloc|CUDNN_STATUS_ALLOC_FAILED"
+    r"|CUDNN_STATUS_NOT_INITIALIZED|CUBLAS_STATUS_ALLOC_FAILED|PytorchStreamWriter failed"
+    r"|unable to (open|mmap|write) .*(file|bytes)|CUDA driver"
+    r"|CUDA error: (uncorrectable ECC|device.*(unavailable|busy)|unknown error|no CUDA-capable)"
+    r"|can't start new thread|Too many open files|No space left on device",
+    re.IGNORECASE,
+)
+_OS_ERROR = re.compile(r"\(os error (\d+)\)")  # as Rust says it, in which safetensors is written
+
+
+def classify(error: BaseException) -> Ending:
+    """Whether ``error`` says something about the run, or about where it ran.
+
+    ``scientific``: the run as it is specified cannot be done (a method raises, training diverges, a target is
+    out of reach); it is stored as failed. ``environment``: disk, memory, device or worker process failed; the
+    run is stored as nothing, and done by the same command again. ``interruption``: somebody stopped it.
+    """
+    for cause in _causes(error):
+        if isinstance(cause, (KeyboardInterrupt, GeneratorExit, CancelledError, asyncio.CancelledError)):
+            return "interruption"
+        if _is_of_the_machine(cause):
+            return "environment"
+    return "scientific"
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and what it was raised from; our own sentences are translations of what they arose in."""
+    seen: set[int] = set()
+    cause: BaseException | None = error
+    while cause is not None and id(cause) not in seen:
+        seen.add(id(cause))
+        yield cause
+        cause = cause.__cause__ or (cause.__context__ if isinstance(cause, ShrinkbenchError) else None)
+
+
+def _is_of_the_machine(error: BaseException) -> bool:
+    if isinstance(error, (MemoryError, BrokenProcessPool, torch.OutOfMemoryError)):
+        return True
+    if isinstance(error, OSError):
+        return error.errno in _OF_THE_MACHINE
+    if isinstance(error, ShrinkbenchError):
+        return False
+    told = _OS_ERROR.search(str(error)[:2000])
+    if told is not None:
+        return int(told[1]) in _OF_THE_MACHINE
+    return isinstance(error, RuntimeError) and _WORDS.search(str(error)[:2000]) is not None

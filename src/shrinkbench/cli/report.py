@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -28,17 +29,26 @@ Proposed = Annotated[
 
 
 @app.command()
-def status(directory: Source, as_json: AsJson = False) -> None:
+def status(
+    directory: Source,
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Tell again until no run is missing.")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="With --watch: seconds in between.")] = 10.0,
+) -> None:
     """Tell how many planned runs are done, failed and missing."""
     from shrinkbench.results.bundle import read_source
 
-    bundle = read_source(directory)
-    tell_doubts(bundle)
-    counts = bundle.status.as_dict()
-    if as_json:
-        typer.echo(json.dumps(counts))
-    else:
-        typer.echo(", ".join(f"{count} {name}" for name, count in counts.items()))
+    while True:
+        bundle = read_source(directory)
+        tell_doubts(bundle)
+        counts = bundle.status.as_dict()
+        if as_json:
+            typer.echo(json.dumps(counts))
+        else:
+            typer.echo(", ".join(f"{count} {name}" for name, count in counts.items()))
+        if not watch or not bundle.status.missing:
+            return
+        time.sleep(interval)
 
 
 @app.command()

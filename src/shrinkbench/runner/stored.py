@@ -75,10 +75,10 @@ def _find(keys: Sequence[str], store: ResultStore) -> list[RunSpec]:
             spec for each, spec in planned.items() if len(key) >= _SHORTEST and each[: len(key)] == key
         ]
         if len(matches) != 1:
+            count = f"{len(matches)} runs" if matches else "no run"
             raise ShrinkbenchError(
-                f"{len(matches) or 'no'} run{'s' * (len(matches) != 1)} of the plan in {store.root} "
-                f"{'begin' if matches else 'begins'} with '{key[:64]}'; give a key of plan.json, or at least "
-                f"its first {_SHORTEST} digits"
+                f"'{key[:64]}' is the beginning of {count} of the plan in {store.root}; give a key of "
+                f"plan.json, or at least its first {_SHORTEST} digits"
             )
         if matches[0].migrated_from is not None:
             raise ShrinkbenchError(

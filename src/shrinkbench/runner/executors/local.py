@@ -20,6 +20,8 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Literal
 
+import torch
+
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.runner.executors.performing import perform, stop_after_this_epoch, told_to_stop
 from shrinkbench.runner.executors.protocol import Ending, Setting, Task
@@ -41,7 +43,9 @@ class LocalProcesses:
             raise ShrinkbenchError(f"--workers {workers} is not a number of at least 1")
         if time_limit is not None and not time_limit > 0:
             raise ShrinkbenchError(f"a time limit of {time_limit:g} s ends every run; give more than 0 minutes")
-        self._shares = assign_shares(workers, cores=available_cores(), gpus=gpus)
+        # One process computes as this one would: the order of sums follows from the number of threads.
+        cores = torch.get_num_threads() if workers == 1 else available_cores()
+        self._shares = assign_shares(workers, cores=cores, gpus=gpus)
         self._time_limit = time_limit
         self._queue: deque[Task] = deque()
         self._workers: dict[int, _Worker] = {}
@@ -58,9 +62,8 @@ class LocalProcesses:
 
     def completed(self, seconds: float) -> Sequence[tuple[Task, Ending]]:
         """Wait for messages and deaths; processes that are overdue are ended."""
-        ended = list(self._collect(seconds))
         self._hand_out()
-        return ended
+        return list(self._collect(seconds))
 
     def drain(self) -> Sequence[Task]:
         """Give back what no process has begun."""
@@ -186,8 +189,6 @@ def _serve(connection: Connection, setting: Setting, share: Share, head: int) ->
     signal.signal(signal.SIGTERM, lambda number, frame: stop_after_this_epoch())
     if share.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = share.gpu  # before CUDA is first used
-    import torch
-
     torch.set_num_threads(share.threads)
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:

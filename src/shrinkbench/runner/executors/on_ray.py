@@ -57,12 +57,11 @@ class RayCluster:
 
     def completed(self, seconds: float) -> Sequence[tuple[Task, Ending]]:
         """Ask Ray what is ready."""
+        self._hand_out()
         if not self._running:
             return ()
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
-        ended = [(self._running.pop(each), self._ending_of(each)) for each in ready]
-        self._hand_out()
-        return ended
+        return [(self._running.pop(each), self._ending_of(each)) for each in ready]
 
     def drain(self) -> Sequence[Task]:
         """Give back what Ray was not told of."""

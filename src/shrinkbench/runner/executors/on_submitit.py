@@ -77,15 +77,14 @@ class SubmititJobs:
 
     def completed(self, seconds: float) -> Sequence[tuple[Task, Ending]]:
         """Look at the jobs, several times a second."""
+        self._hand_out()
         until = time.monotonic() + seconds
         while True:
             ended = [job for job in self._jobs if job.done()]
             if ended or not self._jobs or time.monotonic() > until:
                 break
             time.sleep(_POLL)
-        endings = [(self._jobs.pop(job), self._ending_of(job)) for job in ended]
-        self._hand_out()
-        return endings
+        return [(self._jobs.pop(job), self._ending_of(job)) for job in ended]
 
     def drain(self) -> Sequence[Task]:
         """Give back what was not submitted, and cancel jobs that wait in the scheduler's queue."""

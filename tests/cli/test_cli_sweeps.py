@@ -72,16 +72,10 @@ def test_options_are_looked_at_before_anything_is_written(grid, tmp_path, option
 
 
 def test_a_scheduler_starts_single_runs(grid, tmp_path):
-    from shrinkbench.runner import prepare_sweep
-    from shrinkbench.runner.beside_plan import write_beside
-    from shrinkbench.spec import read_experiments
-
     out = tmp_path / "out"
-    prepared = prepare_sweep(read_experiments(grid, {}), out, device="cpu")
-    for experiment, planned in prepared.plans:
-        ResultStore(out).write_plan(experiment, planned.runs)
-    write_beside(prepared.setting, device="cpu")
-    first, second = prepared.runs
+    planned = call("sweep", grid, "--out", out, "--device", "cpu", "--write-plan")
+    first, second = planned.stdout.split()
+    assert ResultStore(out).status().missing == 2
     done = call("run", first[:8], "--store", out)
     assert (done.exit_code, done.stdout) == (0, f"{first[:12]} done\n")
     assert ResultStore(out).status().missing == 1

@@ -1,6 +1,6 @@
 """Workers and heads are killed at random, results and networks are damaged, two heads share one folder.
 
-In the end every run has one outcome, none was carried out to its end twice, and the table is that of the calm run.
+In the end every run has one outcome, none was carried out to its end twice, and the table is the calm run's.
 SHRINKBENCH_CHAOS sets the number of runs, which is 12 otherwise.
 """
 

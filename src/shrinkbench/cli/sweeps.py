@@ -65,6 +65,10 @@ def sweep(
         list[str] | None, typer.Option("--part", help="Only this part of an experiment that has several.")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Tell runs, epochs and time; train nothing.")] = False,
+    write_plan: Annotated[
+        bool,
+        typer.Option(help="Store the plan for `shrinkbench run`, and print the keys to do; train nothing."),
+    ] = False,
     executor: Annotated[
         Literal["local", "ray", "submitit"], typer.Option(help="Where runs are carried out (docs/clusters.md).")
     ] = "local",
@@ -98,6 +102,13 @@ def sweep(
     }
     if plan:
         _print_plan(specs, target, common)
+        return
+    if write_plan:
+        from shrinkbench.runner import prepare_sweep, store_plan
+
+        prepared = prepare_sweep(specs, target, **common)
+        store_plan(prepared, device=device)
+        typer.echo("\n".join(spec.key for spec in prepared.todo))
         return
     with Stopping() as stopping, Display() as display:
 

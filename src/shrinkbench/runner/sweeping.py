@@ -106,11 +106,7 @@ def sweep(
     prepared = prepare_sweep(
         experiment, out, device=device, data=data, plugins=plugins, retry_failed=retry_failed
     )
-    store = ResultStore(out)
-    for each, planned in prepared.plans:
-        store.write_plan(each, planned.runs)
-        store.keep_sources(planned.runs)
-    write_beside(prepared.setting, device=device)
+    store_plan(prepared, device=device)
     if on_plan is not None:
         on_plan(len(prepared.runs), len(prepared.todo))
     carry_out(
@@ -122,7 +118,16 @@ def sweep(
         on_note=on_note,
         stopping=stopping,
     )
-    return store.status()
+    return ResultStore(out).status()
+
+
+def store_plan(prepared: Prepared, *, device: str) -> None:
+    """Write what any process needs to carry one of the runs out: plan, code from outside, places."""
+    store = ResultStore(prepared.setting.workspace.root)
+    for each, planned in prepared.plans:
+        store.write_plan(each, planned.runs)
+        store.keep_sources(planned.runs)
+    write_beside(prepared.setting, device=device)
 
 
 def check_retries(max_retries: int) -> None:

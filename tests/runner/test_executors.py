@@ -62,6 +62,21 @@ def greedy(ctx):
     raise MemoryError("too much")
 '''
 
+MOVED = '''
+import os, signal
+from pathlib import Path
+from shrinkbench import pruning_method
+
+@pruning_method("moved")
+def moved(ctx):
+    """Magnitude; the first time, the scheduler wants its machine back."""
+    place = Path(__file__).with_name("moved")
+    if not place.exists():
+        place.touch()
+        os.kill(os.getpid(), signal.SIGUSR2)
+    return {name: w.abs() for name, w in ctx.weights.items()}
+'''
+
 
 def experiment(**fields):
     base = {
@@ -138,6 +153,27 @@ def test_jobs_give_the_table_of_this_process(one_thread, tmp_path):
     assert sweep(one, tmp_path / "here", device="cpu", executor=InProcess()).done == 1
     assert sweep(one, tmp_path / "jobs", device="cpu", executor=SubmititJobs("local")).done == 1
     assert results(tmp_path / "jobs") == results(tmp_path / "here")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")
+def test_a_job_that_is_told_to_make_room_goes_on_later(one_thread, tmp_path):
+    path = tmp_path / "moved.py"
+    path.write_text(MOVED)
+    from shrinkbench.pruning import load_plugin
+
+    load_plugin(path)
+    (tmp_path / "moved").touch()  # no signal in the calm run
+    one = experiment(method="moved", compression=[4], weights="random", finetune={"epochs": 2})
+    assert sweep(one, tmp_path / "here", device="cpu", plugins=[path]).done == 1
+    (tmp_path / "moved").unlink()
+    executor = SubmititJobs("local")
+    assert (
+        sweep(one, tmp_path / "jobs", device="cpu", plugins=[path], executor=executor, max_retries=0).done == 1
+    )
+    assert results(tmp_path / "jobs") == results(tmp_path / "here")
+    (log,) = (tmp_path / "jobs").glob("runs/*/log.txt")
+    assert log.read_text().count(" start: ") == 2
 
 
 @pytest.mark.slow

@@ -32,7 +32,8 @@ class Dispatcher:
 
     An attempt that died, or that its environment failed, is made again up to ``retries`` times. ``on_end`` is
     told of each task once, with how it ended: of one that lacks what it needs, too. ``on_note`` is told what a
-    person should know meanwhile, ``stopping`` is asked whether to go on.
+    person should know meanwhile, ``stopping`` is asked whether to go on, and ``is_free`` whether a task that
+    another process held is worth another attempt.
     """
 
     graph: Graph
@@ -41,6 +42,7 @@ class Dispatcher:
     on_end: Callable[[Task, Ending], None]
     on_note: Callable[[str], None]
     stopping: Callable[[], Stop]
+    is_free: Callable[[Task], bool] = lambda task: True
     _ended: dict[Task, Ending] = field(default_factory=dict)
     _tries: dict[Task, list[str]] = field(default_factory=lambda: defaultdict(list))
     _held: dict[Task, str] = field(default_factory=dict)
@@ -75,7 +77,10 @@ class Dispatcher:
         self._submit([task for task in ready if task not in self._ended])
         if self._held and time.monotonic() > self._looked + _LOOK_AGAIN:
             self._tell_of_held()
-            again, self._held, self._looked = list(self._held), {}, time.monotonic()
+            again = [task for task in self._held if self.is_free(task)]
+            for task in again:
+                del self._held[task]
+            self._looked = time.monotonic()
             self._submit(again)
 
     def _submit(self, tasks: Sequence[Task]) -> None:

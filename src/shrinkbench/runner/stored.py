@@ -13,7 +13,7 @@ from shrinkbench.runner.beside_plan import Beside, read_beside
 from shrinkbench.runner.dispatching import Stop
 from shrinkbench.runner.executors import InProcess, Setting
 from shrinkbench.runner.sweeping import Progress, carry_out, check_retries, open_runs
-from shrinkbench.runner.workspace import Workspace, resolve_device
+from shrinkbench.runner.workspace import Workspace, select_device
 from shrinkbench.spec import RunSpec
 
 _SHORTEST = 6  # digits of a key
@@ -48,7 +48,7 @@ def run_stored(
         root=out,
         data={**beside.data, **(data or {})},
         weights=beside.weights,
-        device=resolve_device(device or beside.device),
+        device=select_device(device or beside.device),
         latency=beside.latency,
     )
     todo = open_runs(specs, workspace, retry_failed=retry_failed)

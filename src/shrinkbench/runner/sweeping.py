@@ -6,8 +6,6 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
-
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.pruning import resolve
 from shrinkbench.pruning.plugins import digest_of_plugin
@@ -18,10 +16,11 @@ from shrinkbench.runner.dependencies import graph_of, task_of_run
 from shrinkbench.runner.dispatching import Dispatcher, Stop
 from shrinkbench.runner.execution import record_failure, sentence_of
 from shrinkbench.runner.executors import Ending, Executor, InProcess, LocalProcesses, Setting, Task
+from shrinkbench.runner.executors.performing import is_free
 from shrinkbench.runner.planning import Plan, label_methods, plan
 from shrinkbench.runner.retraining import check_in_reach
 from shrinkbench.runner.shared import is_there
-from shrinkbench.runner.workspace import Workspace, gpus_of, resolve_device
+from shrinkbench.runner.workspace import Workspace, gpus_of, resolve_device, select_device
 from shrinkbench.spec import ExperimentSpec, RunSpec
 
 GRACE = 20.0
@@ -137,12 +136,10 @@ def check_retries(max_retries: int) -> None:
 
 
 def _default_executor(workers: int, device: str) -> Executor:
-    gpus = gpus_of(device)
     if workers == 1:
-        if gpus and resolve_device(device) == "cuda":
-            torch.cuda.set_device(int(gpus[0]) if len(gpus) == 1 and ":" in device else 0)
+        select_device(device)
         return InProcess()
-    return LocalProcesses(workers, gpus=gpus)
+    return LocalProcesses(workers, gpus=gpus_of(device))
 
 
 def carry_out(
@@ -169,7 +166,15 @@ def carry_out(
     try:
         if graph:
             executor.start(setting)
-            Dispatcher(graph, executor, max_retries, keeper.keep, keeper.note, wish).carry_out()
+            Dispatcher(
+                graph,
+                executor,
+                retries=max_retries,
+                on_end=keeper.keep,
+                on_note=keeper.note,
+                stopping=wish,
+                is_free=lambda task: is_free(task, workspace.root),
+            ).carry_out()
     finally:
         executor.close(grace=GRACE if wish() == "checkpoint" else 0)
 

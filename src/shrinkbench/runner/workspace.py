@@ -76,6 +76,15 @@ def resolve_device(name: str) -> str:
     return "cpu" if name == "cpu" else "cuda"
 
 
+def select_device(name: str) -> str:
+    """:func:`resolve_device`, for a task in this process: of ``cuda:N`` that GPU is the one it uses."""
+    device, single = resolve_device(name), _GPU.fullmatch(name)
+    if single is not None:
+        gpus_of(name)  # told where there is no such GPU
+        torch.cuda.set_device(int(single["index"]))
+    return device
+
+
 def gpus_of(device: str) -> tuple[str, ...]:
     """The GPUs of this machine that ``device`` means, by the names that CUDA_VISIBLE_DEVICES takes."""
     if resolve_device(device) == "cpu":

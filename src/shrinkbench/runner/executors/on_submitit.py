@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.libraries import optional
-from shrinkbench.runner.executors.performing import perform
+from shrinkbench.runner.executors.performing import leave, perform
 from shrinkbench.runner.executors.protocol import Ending, Setting, Task
 
 _POLL = 0.2
+_AGAIN = 20  # times that a job is put in the queue again
 
 
 class SubmititJobs:
@@ -22,7 +23,7 @@ class SubmititJobs:
 
     ``cluster`` is ``slurm``, ``local`` (processes of this machine) or ``None`` (Slurm where there is one).
     ``time_limit`` is in seconds. submitit catches Slurm's signal before the time limit and before a preemption
-    and puts the job in the queue again, where it goes on from its last whole epoch, up to three times.
+    and puts the job in the queue again, where it goes on from its last whole epoch, up to 20 times.
     ``parameters`` are submitit's own, such as ``slurm_partition``.
     """
 
@@ -55,7 +56,12 @@ class SubmititJobs:
         """Make submitit ready; its files lie in ``jobs`` of the output folder."""
         folder = Path(setting.workspace.root).resolve() / "jobs"
         try:
-            self._executor = self._submitit.AutoExecutor(folder=folder, cluster=self._cluster)
+            self._executor = self._submitit.AutoExecutor(
+                folder=folder,
+                cluster=self._cluster,
+                slurm_max_num_timeout=_AGAIN + 1,
+                local_max_num_timeout=_AGAIN + 1,
+            )
             self._executor.update_parameters(
                 name="shrinkbench",
                 timeout_min=self._minutes,
@@ -120,19 +126,23 @@ class SubmititJobs:
 
 @dataclass(frozen=True)
 class _Work:
-    """What a job calls, and what it leaves in the queue when it is told to make room."""
+    """What a job calls, and what it leaves in the queue when it is told to make room, at most ``again`` times."""
 
     setting: Setting
     threads: int
+    again: int = _AGAIN
 
     def __call__(self, task: Task) -> Ending:
         import torch
 
+        if self.again < 0:
+            return Ending("died", f"was told to make room {_AGAIN + 1} times")
         torch.set_num_threads(self.threads)
         return perform(task, self.setting, own_process=True)
 
     def checkpoint(self, task: Task) -> Any:
-        """Go on later: the state after the last whole epoch is on disk."""
+        """Go on later: the state after the last whole epoch is on disk. submitit ends the process next."""
         from submitit.helpers import DelayedSubmission
 
-        return DelayedSubmission(self, task)
+        leave()
+        return DelayedSubmission(replace(self, again=self.again - 1), task)

@@ -32,6 +32,7 @@ _FILES = {
     "run": "result.json",
 }
 _stop = threading.Event()
+_leaving = threading.Event()
 
 
 class Interrupted(BaseException):
@@ -41,6 +42,11 @@ class Interrupted(BaseException):
 def stop_after_this_epoch() -> None:
     """End the task of this process as soon as its state is on disk."""
     _stop.set()
+
+
+def leave() -> None:
+    """Somebody else ends this process next, by ``SystemExit``; that is not the doing of its task."""
+    _leaving.set()
 
 
 def told_to_stop() -> bool:
@@ -101,6 +107,16 @@ def prepare(setting: Setting) -> None:
         load_plugin(path, digest=digest)
 
 
+def is_free(task: Task, root: Path) -> bool:
+    """Whether another attempt at a task that was held is worth it: it is done, or its claim is given up."""
+    if find_done(task, root) is not None:
+        return True
+    claim = _claims_in(root).take(f"{task.kind}-{task.key}")
+    if claim is not None:
+        claim.release()
+    return claim is not None
+
+
 @cache
 def _claims_in(root: Path) -> Claims:
     return Claims(root)
@@ -131,6 +147,8 @@ def _ending_of(task: Task, workspace: Workspace, *, own_process: bool) -> Ending
     except Interrupted:
         return Ending("interrupted", "was told to stop; it goes on from its last whole epoch")
     except SystemExit as error:
+        if _leaving.is_set():
+            raise
         return Ending("died", f"called sys.exit({'' if error.code is None else error.code})")
     except KeyboardInterrupt:
         if not own_process:

@@ -4,7 +4,6 @@ In the end every run has one outcome, none was carried out to its end twice, and
 SHRINKBENCH_CHAOS sets the number of runs, which is 12 otherwise.
 """
 
-import json
 import os
 import random
 import re
@@ -72,14 +71,10 @@ def kill(pid):
 
 
 def table(root):
-    """Every result but for when and where it was made, and ends of runs that are written as done in logs."""
-    found = {}
-    for path in root.glob("runs/*/result.json"):
-        fields = json.loads(path.read_text())
-        if fields["spec"]["method"]["name"] != "poison":
-            del fields["provenance"]
-            found[path.parent.name] = fields
-    return found
+    """Every result but for when and where it was made; the poison has none worth comparing."""
+    results, _ = ResultStore(root).results()
+    good = [result for result in results if result.spec.method.name != "poison"]
+    return {result.key: result.model_dump(mode="json", exclude={"provenance"}) for result in good}
 
 
 def ends_of(root):

@@ -126,7 +126,7 @@ class SubmititJobs:
 
 @dataclass(frozen=True)
 class _Work:
-    """What a job calls, and what it leaves in the queue when it is told to make room, at most ``again`` times."""
+    """What a job calls, and leaves in the queue when it is told to make room, at most ``again`` times."""
 
     setting: Setting
     threads: int

@@ -223,7 +223,7 @@ def test_missing_runs_of_the_plan_are_gaps_until_another_lab_has_them(tmp_path):
     cell = ("global_gradient", 4.0, 1)
     lost = [r for r in results if (r.spec.method.name, r.spec.target, r.spec.seed) == cell]
     store = write_store(tmp_path / "one", results)
-    store.discard(lost[0].key)
+    store.result_path(lost[0].key).unlink()
     bundles = [read_source(store.root), read_source(write_store(tmp_path / "two", lost, name="two").root)]
     (alone,) = rank_entries(bundles[:1], frozenset()).boards
     assert alone.entries[-1].why == "1 missing run (4x; seed 1)"

@@ -112,7 +112,8 @@ FORGERIES = {
 def test_a_result_that_contradicts_itself_is_found(store, forgery):
     change, sentence = FORGERIES[forgery]
     victim = next(r for r in store.results()[0] if r.spec.target == 8)
-    store.write(victim.model_copy(update=change(victim)))
+    forged = victim.model_copy(update=change(victim))
+    store.result_path(victim.key).write_text(forged.model_dump_json())
     found = verify(read_source(store.root))
     assert len(found) == 1
     assert sentence in found[0]
@@ -215,7 +216,7 @@ def as_schema_1(result):
 def test_results_of_the_first_schema_are_read_from_stores_and_bundles(store, tmp_path):
     result = store.results()[0][0]
     fields = as_schema_1(result)
-    store.discard(result.key)
+    store.result_path(result.key).unlink()
     path = store.result_path(fields["key"])
     path.parent.mkdir()
     path.write_text(json.dumps(fields))

@@ -112,7 +112,7 @@ def test_shared_files_that_were_touched_are_set_aside_and_made_again(finished, t
     notes = []
     assert sweep(_experiment(), root, device="cpu", on_note=notes.append).failed == 0
     assert any(str(path) in note and "not what was written there" in note for note in notes)
-    assert path.with_name(f"{path.name}.damaged").exists()
+    assert list(path.parent.glob(f"{path.name}.damaged-*"))
     fresh = {r.key: (r.after, r.size) for r in ResultStore(root).results()[0]}
     assert sweep(_experiment(), tmp_path / "calm", device="cpu").failed == 0
     assert fresh == {r.key: (r.after, r.size) for r in ResultStore(tmp_path / "calm").results()[0]}
@@ -127,6 +127,6 @@ def test_a_control_that_is_another_is_set_aside_and_trained_again(tmp_path, chan
     fields = json.loads(path.read_text())
     path.write_text(json.dumps({**fields, **({"spec": {**fields["spec"], "seed": 7}} | change)}))
     assert sweep(experiment, tmp_path, device="cpu").done == 1
-    assert path.with_name("result.json.damaged").exists()
+    assert list(path.parent.glob("result.json.damaged-*"))
     (result,) = ResultStore(tmp_path).results()[0]
     assert RunResult.model_validate_json(path.read_bytes()).after == result.after

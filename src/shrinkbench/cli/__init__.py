@@ -17,6 +17,7 @@ from shrinkbench.cli import (
     patterns,
     pretrain,
     report,
+    stores,
     structured,
     sweeps,
 )
@@ -41,6 +42,7 @@ for part in (
     detect.app,
 ):
     app.registered_commands += part.registered_commands
+app.add_typer(stores.app, name="store", help="Look after a results folder.")
 app.add_typer(literature.app, name="literature", help="The published results, as data.")
 
 

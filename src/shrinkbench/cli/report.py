@@ -35,20 +35,33 @@ def status(
     watch: Annotated[bool, typer.Option("--watch", help="Tell again until no run is missing.")] = False,
     interval: Annotated[float, typer.Option(min=0.1, help="With --watch: seconds in between.")] = 10.0,
 ) -> None:
-    """Tell how many planned runs are done, failed and missing."""
-    from shrinkbench.results.bundle import read_source
+    """Tell how many planned runs are done, failed and missing, and how much room a folder takes."""
+    from shrinkbench.results.upkeep import disk_use, say_bytes
 
     while True:
-        bundle = read_source(directory)
-        tell_doubts(bundle)
-        counts = bundle.status.as_dict()
-        if as_json:
-            typer.echo(json.dumps(counts))
-        else:
-            typer.echo(", ".join(f"{count} {name}" for name, count in counts.items()))
-        if not watch or not bundle.status.missing:
-            return
+        counts = _count(directory)
+        typer.echo(json.dumps(counts) if as_json else ", ".join(f"{n} {name}" for name, n in counts.items()))
+        if not watch or not counts["missing"]:
+            break
         time.sleep(interval)
+    if directory.is_dir() and not as_json:
+        typer.echo(f"disk: {say_bytes(disk_use(directory))}")
+
+
+def _count(directory: Path) -> dict[str, int]:
+    from shrinkbench.results.bundle import read_source
+    from shrinkbench.results.store import Plan, ResultStore, status_of
+
+    store = ResultStore(directory)
+    has_conflicts = not directory.is_dir() or any(directory.glob("runs/*/conflicts"))
+    plan = None if has_conflicts else store.find_plan()
+    if isinstance(plan, Plan):
+        entries, problems = store.entries()  # what the index knows is not read
+        tell_problems("skipped", problems)
+        return status_of(entries, plan).as_dict()
+    bundle = read_source(directory)
+    tell_doubts(bundle)
+    return bundle.status.as_dict()
 
 
 @app.command()

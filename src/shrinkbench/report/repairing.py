@@ -56,7 +56,7 @@ def repair(
             )
         on_round(missing)
         for key in missing.incomplete:
-            store.discard(key)
+            store.ask_again(key)
         for experiment in missing.experiments:
             sweep(experiment)
         earlier = missing

@@ -1,15 +1,16 @@
 """Who works on what: one file per claim, so that many processes on many hosts share one results folder.
 
-A claim on ``KEY`` is the file ``claims/KEY.N.json`` with the highest ``N``. It is made with ``O_EXCL``, which is
-atomic on network file systems too; no hard links, renames or advisory locks are needed. Its owner writes a
+A claim on ``KEY`` is the file ``claims/KEY.N.json`` with the highest ``N``. It is made with ``O_EXCL``, which
+is atomic on network file systems too; no hard links, renames or advisory locks are needed. Its owner writes a
 counter into it every few seconds, through the handle it was made with, so that a heartbeat never reaches
-somebody else's file. Whoever has seen the same bytes for as long as the claim lasts, or sees on the same machine
-that the owner's process is gone, takes over by making number ``N + 1``: of several who try, one succeeds.
+somebody else's file. Whoever has seen the same bytes for as long as the claim lasts, or sees on the same
+machine that the owner's process is gone, takes over by making number ``N + 1``: of several who try, one
+succeeds.
 
-Why no two take it: who makes ``N + 1`` looks again, and steps back unless its number is the highest and the file
-``N`` that it saw expire is still there, unchanged. Contents carry a random token, so a number that was removed
-and made anew is no "unchanged" file. An owner that was suspended beyond its time finds a higher number at its
-next heartbeat and is ``lost``.
+Why no two take it: who makes ``N + 1`` looks again, and steps back unless its number is the highest and the
+file ``N`` that it saw expire is still there, unchanged. Contents carry a random token, so a number that was
+removed and made anew is no "unchanged" file. An owner that was suspended beyond its time finds a higher number
+at its next heartbeat and is ``lost``.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ class Claim:
 
     @property
     def lost(self) -> bool:
-        """Whether another has taken this claim over, as of the last heartbeat; what is done now is done twice."""
+        """Whether another has taken this claim over, as of the last heartbeat: work is done twice then."""
         return self._lost
 
     def beat(self) -> bool:

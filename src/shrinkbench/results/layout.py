@@ -6,6 +6,8 @@ import re
 
 PLAN_NAME = "plan.json"
 RESULT_NAME = "result.json"
+FAILURE_NAME = "failure.json"  # of a later attempt at a run that is done
+AGAIN = "again"  # empty: the run is asked for once more, and its result stands until then
 CONFLICTS = "conflicts"
 PLUGINS = "plugins"
 RESULT_FILE = re.compile(rf"runs/(?P<key>[0-9a-f]{{64}})/({RESULT_NAME}|{CONFLICTS}/[0-9a-f]{{64}}\.json)")

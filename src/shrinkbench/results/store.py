@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import write_atomically
+from shrinkbench.files import unique_suffix, write_atomically
 from shrinkbench.results.conflicts import differ, numbers_of
 from shrinkbench.results.consistency import contradictions
+from shrinkbench.results.index import Entry, append_index, read_index
 from shrinkbench.results.layout import (
+    AGAIN,
     CONFLICTS,
+    FAILURE_NAME,
     PLAN_NAME,
     PLUGIN_FILE,
     RESULT_NAME,
@@ -23,53 +25,28 @@ from shrinkbench.results.layout import (
     plugin_file,
     result_file,
 )
+from shrinkbench.results.locking import hold_lock
 from shrinkbench.results.migration import migrate_plan, migrate_result, migrate_run
+from shrinkbench.results.plan import Plan, PlannedRun, Status, merge_plans, status_of
 from shrinkbench.results.record import SCHEMA_VERSION, RunResult
 from shrinkbench.sources import texts_behind
-from shrinkbench.spec import ExperimentSpec, RunSpec, Value
-from shrinkbench.spec.value import SafeName
+from shrinkbench.spec import ExperimentSpec, RunSpec
+
+__all__ = [
+    "Plan",
+    "PlannedRun",
+    "Problem",
+    "ResultStore",
+    "Status",
+    "existing_store",
+    "parse_plan",
+    "parse_result",
+    "read_result",
+    "set_aside",
+    "status_of",
+]
 
 _READ = (1, SCHEMA_VERSION)
-
-
-class PlannedRun(Value):
-    """One run of a plan under its key; ``experiment`` names the grid that asks for it."""
-
-    key: str
-    spec: RunSpec
-    experiment: str
-
-    @model_validator(mode="after")
-    def _follows(self) -> PlannedRun:
-        if self.key != (self.spec.migrated_from or self.spec.key):
-            raise ValueError("the key does not follow from the specification")
-        return self
-
-
-class Plan(Value):
-    """What a store is to hold: the experiments as a person wrote them and every run that follows from them.
-
-    ``name`` and ``description`` are of the first experiment. A run that several experiments ask for stands
-    under the first of them.
-    """
-
-    schema_version: Literal[2] = 2
-    name: SafeName
-    description: str
-    experiments: tuple[ExperimentSpec, ...] = Field(min_length=1)
-    runs: tuple[PlannedRun, ...]
-
-    @model_validator(mode="after")
-    def _asks_for_each_run_once(self) -> Plan:
-        names = [experiment.name for experiment in self.experiments]
-        stray = next((run for run in self.runs if run.experiment not in names), None)
-        if stray is not None:
-            raise ValueError(
-                f"run {stray.key[:12]} belongs to experiment '{stray.experiment[:60]}', which is none"
-            )
-        if len(set(names)) < len(names) or len({run.key for run in self.runs}) < len(self.runs):
-            raise ValueError("an experiment or a run stands in it twice")
-        return self
 
 
 @dataclass(frozen=True)
@@ -78,24 +55,6 @@ class Problem:
 
     path: Path
     sentence: str
-
-
-@dataclass(frozen=True)
-class Status:
-    """How far a store is: ``total`` = ``done`` + ``failed`` + ``missing``."""
-
-    total: int
-    done: int
-    failed: int
-    missing: int
-
-    def as_dict(self) -> dict[str, int]:
-        """The four counts by name.
-
-        >>> Status(total=3, done=1, failed=1, missing=1).as_dict()
-        {'total': 3, 'done': 1, 'failed': 1, 'missing': 1}
-        """
-        return asdict(self)
 
 
 class _Header(BaseModel):
@@ -108,12 +67,14 @@ class ResultStore:
     """Results of one experiment in the folder ``root``.
 
     ``plan.json`` lists the runs; ``runs/<key>/result.json`` holds one outcome each. Files appear whole or not
-    at all: they are written beside their place, flushed to the disk and renamed, so any number of processes
-    may write at once and a kill at any moment leaves only finished results behind.
+    at all: they are written beside their place, flushed to the disk and renamed, so a kill at any moment leaves
+    only finished results behind. Any number of processes may write at once: what is read and then replaced is
+    so under a lock. A run that is done is never replaced by one that failed.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
+        self._index: dict[str, Entry] | None = None  # as of the first look
 
     # Places
 
@@ -139,24 +100,14 @@ class ResultStore:
     def write_plan(self, experiment: ExperimentSpec, runs: Sequence[RunSpec]) -> Plan:
         """Store the plan of ``experiment``, in place of an earlier one of the same name.
 
-        Plans of other experiments in this folder are kept, and so is every stored result.
+        Plans of other experiments in this folder are kept, and so is every stored result. Raises
+        ``ShrinkbenchError`` where there is a plan that cannot be read: what it asked for would be lost.
         """
-        found = self.find_plan()
-        earlier = found if isinstance(found, Plan) else None  # one that cannot be read is replaced
-        grids = {e.name: e for e in earlier.experiments} if earlier else {}
-        grids[experiment.name] = experiment
-        planned = {run.key: run for run in earlier.runs if run.experiment != experiment.name} if earlier else {}
-        for run in runs:
-            key = run.migrated_from or run.key
-            planned.setdefault(key, PlannedRun(key=key, spec=run, experiment=experiment.name))
-        first = next(iter(grids.values()))
-        plan = Plan(
-            name=first.name,
-            description=first.description,
-            experiments=tuple(grids.values()),
-            runs=tuple(planned.values()),
-        )
-        write_atomically(self.plan_path, plan.model_dump_json(indent=1).encode())
+        with hold_lock(self.root):
+            earlier = self.read_plan() if self.plan_path.exists() else None
+            plan = merge_plans(earlier, experiment, runs)
+            if plan != earlier:
+                write_atomically(self.plan_path, plan.model_dump_json(indent=1).encode())
         return plan
 
     def find_plan(self) -> Plan | Problem | None:
@@ -182,8 +133,55 @@ class ResultStore:
     # Results
 
     def has(self, key: str) -> bool:
-        """Whether the run is finished (done or failed) and its file can be read."""
-        return isinstance(read_result(self.result_path(key)), RunResult)
+        """Whether the run is finished (done or failed), its file can be read, and nobody asks for it again."""
+        return self.entry(key) is not None
+
+    def entry(self, key: str) -> Entry | None:
+        """What is known of a finished run; ``None`` where it has to be carried out (again)."""
+        if (self.run_dir(key) / AGAIN).exists():
+            return None
+        found = self._look(key)
+        return found if isinstance(found, Entry) else None
+
+    def damaged(self, keys: Iterable[str]) -> list[Problem]:
+        """The files of the runs ``keys`` that are no results of them; their runs count as missing."""
+        found = map(self._look, keys)
+        return [problem for problem in found if isinstance(problem, Problem)]
+
+    def entries(self) -> tuple[list[Entry], list[Problem]]:
+        """Every readable result in order of key, and problems; what the index describes is not read."""
+        entries: list[Entry] = []
+        problems: list[Problem] = []
+        for path in sorted(self.root.glob(f"runs/*/{RESULT_NAME}")):
+            found = self._look(path.parent.name)
+            if isinstance(found, Entry):
+                entries.append(found)
+            elif found is not None:
+                problems.append(found)
+        return entries, problems
+
+    def _look(self, key: str) -> Entry | Problem | None:
+        """What lies at the place of a run: its entry in the index where that is up to date, else by reading."""
+        path = self.result_path(key)
+        if self._index is None:
+            self._index = read_index(self.root)
+        known = self._index.get(key)
+        try:
+            stat = path.stat()  # before the reading: a file that is replaced meanwhile is looked at again
+            if known is not None and known.describes(stat):
+                return known
+            content = path.read_bytes()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            return Problem(path, f"cannot be read ({error.strerror or error})")
+        result = parse_result(path, content)
+        if isinstance(result, Problem):
+            return result
+        entry = Entry.of(result, content, stat)
+        self._index[key] = entry
+        append_index(self.root, [entry])
+        return entry
 
     def read(self, key: str) -> RunResult:
         """The stored result; an error says what is wrong with the file."""
@@ -193,17 +191,33 @@ class ResultStore:
         return result
 
     def write(self, result: RunResult) -> Path:
-        """Store a result under its key, replacing an earlier one."""
-        path = self.result_path(result.key)
-        write_atomically(path, result.model_dump_json(indent=1).encode())
+        """Store a result under its key, replacing an earlier one, and return its place.
+
+        A failure does not replace a run that is done: it is stored beside it, as ``failure.json``. A file that
+        is no result of the run is renamed to ``result.json.damaged-...``, so that nothing is lost.
+        """
+        path, content = self.result_path(result.key), result.model_dump_json(indent=1).encode()
+        beside = self.run_dir(result.key) / FAILURE_NAME
+        with hold_lock(self.root):
+            standing = read_result(path) if path.exists() else None
+            if isinstance(standing, Problem):
+                set_aside(path)
+            if result.status == "failed" and isinstance(standing, RunResult) and standing.status == "done":
+                write_atomically(beside, content)
+                path = beside
+            else:
+                write_atomically(path, content)
+                entry = Entry.of(result, content, path.stat())
+                append_index(self.root, [entry])
+                if self._index is not None:
+                    self._index[result.key] = entry
+                beside.unlink(missing_ok=True)
+            (self.run_dir(result.key) / AGAIN).unlink(missing_ok=True)
         return path
 
-    def discard(self, key: str) -> None:
-        """Remove a stored result, so that its run is missing again."""
-        try:
-            self.result_path(key).unlink(missing_ok=True)
-        except OSError as error:
-            raise ShrinkbenchError(f"cannot remove {self.result_path(key)}: {error.strerror}") from None
+    def ask_again(self, key: str) -> None:
+        """Have a run carried out once more; its result stands until the new one takes its place."""
+        write_atomically(self.run_dir(key) / AGAIN, b"")
 
     def results(self) -> tuple[list[RunResult], list[Problem]]:
         """Every readable result in order of key, and a problem for every file that is not one."""
@@ -264,20 +278,19 @@ class ResultStore:
 
         Without a plan the stored results themselves are the total.
         """
-        return status_of(self.results()[0], self.read_plan() if self.plan_path.exists() else None)
+        return status_of(self.entries()[0], self.read_plan() if self.plan_path.exists() else None)
 
 
-def status_of(results: Iterable[RunResult], plan: Plan | None) -> Status:
-    """Counts over the runs of ``plan``; of ``results`` themselves where there is none."""
-    outcomes = {result.key: result.status for result in results}
-    planned = {run.key for run in plan.runs} if plan else set(outcomes)
-    states = [outcomes.get(key) for key in planned]
-    return Status(
-        total=len(planned),
-        done=states.count("done"),
-        failed=states.count("failed"),
-        missing=states.count(None),
-    )
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file, so that it neither counts nor is lost; returns its new place."""
+    aside = path.with_name(f"{path.name}.damaged-{unique_suffix()}")
+    try:
+        path.replace(aside)
+    except FileNotFoundError:  # another process was quicker
+        pass
+    except OSError as error:
+        raise ShrinkbenchError(f"cannot rename {path}: {error.strerror}; rename it by hand") from None
+    return aside
 
 
 def existing_store(root: Path) -> ResultStore:
@@ -307,7 +320,8 @@ def parse_plan(path: Path, content: bytes) -> Plan:
     except _NOT_OF_SCHEMA_1 as error:
         why = _first(error) if isinstance(error, ValidationError) else _why_not_of_schema_1(error)
         raise ShrinkbenchError(
-            f"{path} is not a plan of this version of shrinkbench ({why}); run the sweep again to rewrite it"
+            f"{path} is not a plan of this version of shrinkbench ({why}); move it away to plan anew, or "
+            "read it with the version that wrote it"
         ) from None
 
 

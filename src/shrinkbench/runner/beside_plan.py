@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from filelock import FileLock
 from pydantic import Field, ValidationError
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import write_atomically
+from shrinkbench.results.locking import hold_lock
 from shrinkbench.runner.executors.protocol import Setting
 from shrinkbench.spec.value import Value
 
@@ -37,8 +37,7 @@ def write_beside(setting: Setting, *, device: str) -> None:
     """Store what ``setting`` says, with what earlier sweeps into the folder have said."""
     workspace = setting.workspace
     path = workspace.root / NAME
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{NAME}.lock")):
+    with hold_lock(workspace.root):
         try:
             earlier = read_beside(workspace.root)
         except ShrinkbenchError:  # one that cannot be read is replaced

@@ -278,7 +278,7 @@ def _ensure_transferred(run: DetectionRun, on_epoch: OnEpoch | None) -> dict[str
     """The weights of the trained whole detector; trained again where only its result is left."""
     path = run.trained_weights
     if not path.exists():
-        run.store.discard(run.spec.key)
+        run.store.ask_again(run.spec.key)
     detect(run, on_epoch=on_epoch)
     return read_state_dict(path)
 

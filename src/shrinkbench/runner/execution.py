@@ -72,7 +72,8 @@ def record_failure(
         provenance=provenance(watch or Stopwatch(), workspace.device),
     )
     store = ResultStore(workspace.root)
-    store.write(result)
+    if store.write(result) != store.result_path(spec.key):
+        result = result.model_copy(update={"error": f"{sentence}; the earlier result, which is done, stays"})
     _remove_checkpoints(store.run_dir(spec.key))
     return result
 

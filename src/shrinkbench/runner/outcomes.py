@@ -35,9 +35,10 @@ _OF_THE_MACHINE = frozenset(
 )
 # Libraries that are not Python's own tell these in words only.
 _WORDS = re.compile(
-    r"can't allocate memory|not enough memory|out of memory|std::bad_alloc|CUDNN_STATUS_(ALLOC_FAILED|NOT_INITIALIZED)"
-    r"|CUBLAS_STATUS_ALLOC_FAILED|PytorchStreamWriter failed|unable to (open|mmap|write) .*(file|bytes)"
-    r"|CUDA (driver|error: (uncorrectable ECC|device.*(unavailable|busy)|unknown error|no CUDA-capable))"
+    r"can't allocate memory|not enough memory|out of memory|std::bad_alloc|CUDNN_STATUS_ALLOC_FAILED"
+    r"|CUDNN_STATUS_NOT_INITIALIZED|CUBLAS_STATUS_ALLOC_FAILED|PytorchStreamWriter failed"
+    r"|unable to (open|mmap|write) .*(file|bytes)|CUDA driver"
+    r"|CUDA error: (uncorrectable ECC|device.*(unavailable|busy)|unknown error|no CUDA-capable)"
     r"|can't start new thread|Too many open files|No space left on device",
     re.IGNORECASE,
 )

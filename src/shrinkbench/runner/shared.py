@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.results.store import set_aside
 from shrinkbench.runner.execution import read_control
 from shrinkbench.runner.executors.performing import file_of
 from shrinkbench.runner.executors.protocol import Task
@@ -19,7 +19,7 @@ Check = tuple[Path, Callable[[], object]]
 
 
 def is_there(task: Task, root: Path, on_note: Callable[[str], None]) -> bool:
-    """Whether what ``task`` makes lies in ``root``, unharmed; damaged files are renamed to ``NAME.damaged``.
+    """Whether what ``task`` makes lies in ``root``, unharmed; damaged files are renamed to ``NAME.damaged-...``.
 
     Kept weights of single epochs are no reason to train anew: who needs one makes it.
     """
@@ -29,11 +29,11 @@ def is_there(task: Task, root: Path, on_note: Callable[[str], None]) -> bool:
     broken = [path for path, read in _parts_of(task, root) if not _is_whole(read)]
     for path in broken:
         on_note(f"{path} is not what was written there; it is set aside, and made again")
-        _set_aside(path)
+        set_aside(path)
     epochs = {epoch_file(mark.parent, epoch) for epoch in task.keep}
     if set(broken) <= epochs:
         return True
-    _set_aside(mark)
+    set_aside(mark)
     return False
 
 
@@ -60,8 +60,3 @@ def _is_whole(read: Callable[[], object]) -> bool:
     except ShrinkbenchError:
         return False
     return True
-
-
-def _set_aside(path: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        path.replace(path.with_name(f"{path.name}.damaged"))

@@ -208,15 +208,10 @@ def open_runs(runs: Iterable[RunSpec], workspace: Workspace, *, retry_failed: bo
 
 
 def _is_open(store: ResultStore, spec: RunSpec, timed: frozenset[int], *, retry_failed: bool) -> bool:
-    if not (retry_failed or timed):
-        return not store.has(spec.key)
-    try:
-        stored = store.read(spec.key)
-    except ShrinkbenchError:  # a damaged file is not a result
-        return True
-    if stored.status == "failed":
-        return retry_failed
-    return not spec.is_control and not timed <= {t.batch_size for t in stored.provenance.latency}
+    stored = store.entry(spec.key)
+    if stored is None or stored.status == "failed":
+        return stored is None or retry_failed
+    return not spec.is_control and not timed <= set(stored.timed)
 
 
 def _out_of_reach(todo: Sequence[RunSpec], workspace: Workspace) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -54,7 +55,7 @@ class Classification:
 
         Sums run over examples, so a short last batch weighs what it holds. With fewer than five classes, top-5
         is the fraction among all of them, which is 1. Raises ``ShrinkbenchError`` where outputs are no scores
-        of classes, or labels no classes.
+        of classes, labels no classes, or the loss is not finite.
         """
         sums: Tensor | None = None
         images = 0
@@ -73,6 +74,11 @@ class Classification:
         if sums is None:
             raise ShrinkbenchError("there are no images to evaluate on; give a split with at least one image")
         top1, top5, loss = (sums / images).tolist()
+        if not math.isfinite(loss):
+            raise ShrinkbenchError(
+                f"the network has diverged: its mean loss over {images} images is {loss}; lower the learning "
+                "rate"
+            )
         return Quality(metrics={"top1": top1, "top5": top5, "loss": loss}, examples=images)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +17,10 @@ from shrinkbench.files import write_atomically
 from shrinkbench.training.hook import Hook
 
 
+class DamagedCheckpointWarning(UserWarning):
+    """A checkpoint could not be read, and its training begins anew."""
+
+
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` (tensors and plain values) to ``path`` in one step."""
     try:
@@ -25,15 +31,25 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The state at ``path``, or ``None`` where there is none. Only tensors and plain values are read."""
-    if not path.exists():
-        return None
+    """The state at ``path``, or ``None`` where there is none. Only tensors and plain values are read.
+
+    A damaged checkpoint is none: it is renamed, with a ``DamagedCheckpointWarning``, and training begins anew.
+    """
     try:
         return cast(dict[str, Any], torch.load(path, map_location="cpu", weights_only=True))
+    except FileNotFoundError:  # it may have gone since somebody saw it: its run is done then
+        return None
+    except OSError as error:
+        raise ShrinkbenchError(f"cannot read {path}: {error.strerror or error}; run again") from None
     except Exception as error:  # torch names a dozen kinds of damage
-        raise ShrinkbenchError(
-            f"the checkpoint {path} is damaged ({type(error).__name__}); delete it and run again"
-        ) from None
+        with contextlib.suppress(OSError):
+            path.replace(path.with_name(f"{path.name}.damaged"))
+        warnings.warn(
+            f"the checkpoint {path} was damaged ({type(error).__name__}); its training begins anew",
+            DamagedCheckpointWarning,
+            stacklevel=2,
+        )
+        return None
 
 
 class KeepEpochs(Hook):

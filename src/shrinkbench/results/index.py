@@ -1,0 +1,86 @@
+"""What is known of each stored result without reading it: ``index.jsonl``, one line for every result written.
+
+A line is believed only while its file has the size and the time of change that it names; a file that no line
+describes is read in full. So the index may lag behind, be cut short or be lost: it saves time, and its
+checksums tell bytes that have changed by themselves from those that were written.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Literal
+
+from shrinkbench.results.record import RunResult
+
+INDEX_NAME = "index.jsonl"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A readable result: size and time of change of its file, its checksum, and what decides on running again.
+
+    ``timed`` are the batch sizes at which the network was timed.
+    """
+
+    key: str
+    size: int
+    mtime_ns: int
+    sha256: str
+    status: Literal["done", "failed"]
+    timed: tuple[int, ...] = ()
+
+    @classmethod
+    def of(cls, result: RunResult, content: bytes, stat: os.stat_result) -> Entry:
+        """The entry of ``result``, which lies on disk as ``content``."""
+        timed = tuple(sorted({latency.batch_size for latency in result.provenance.latency}))
+        digest = hashlib.sha256(content).hexdigest()
+        return cls(result.key, stat.st_size, stat.st_mtime_ns, digest, result.status, timed)
+
+    def describes(self, stat: os.stat_result) -> bool:
+        """Whether the file is still the one that this was written for."""
+        return (self.size, self.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+
+
+def read_index(root: Path) -> dict[str, Entry]:
+    """The last entry of every key; lines that are none are passed over."""
+    entries: dict[str, Entry] = {}
+    try:
+        lines = (root / INDEX_NAME).read_bytes().splitlines()
+    except OSError:
+        return entries
+    for line in lines:
+        with contextlib.suppress(
+            ValueError, KeyError, TypeError, RecursionError
+        ):  # cut short, or of another version
+            fields = json.loads(line)
+            entry = Entry(**{**fields, "timed": tuple(fields["timed"])})
+            if entry.status in ("done", "failed"):
+                entries[entry.key] = entry
+    return entries
+
+
+def append_index(root: Path, entries: Iterable[Entry]) -> None:
+    """Add ``entries``; a folder that cannot be written goes without."""
+    text = "".join(f"{_line(entry)}\n" for entry in entries)
+    if text:
+        with contextlib.suppress(OSError):
+            handle = os.open(root / INDEX_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            try:
+                os.write(handle, text.encode())
+            finally:
+                os.close(handle)
+
+
+def text_of_index(entries: Iterable[Entry]) -> bytes:
+    """A whole index of ``entries``."""
+    return "".join(f"{_line(entry)}\n" for entry in entries).encode()
+
+
+def _line(entry: Entry) -> str:
+    return json.dumps(asdict(entry), separators=(",", ":"))

@@ -1,0 +1,210 @@
+"""Looking after a results folder: what is damaged, what is left over, and what takes up its room."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import sha256_of, unique_suffix, write_atomically
+from shrinkbench.results.claims import CLAIMS, Claims
+from shrinkbench.results.index import INDEX_NAME, read_index, text_of_index
+from shrinkbench.results.layout import CONFLICTS, PLAN_NAME, PLUGINS, RESULT_NAME
+from shrinkbench.results.locking import hold_lock
+from shrinkbench.results.record import RunResult
+from shrinkbench.results.seals import check_card, check_tensors
+from shrinkbench.results.store import Problem, ResultStore, read_result, set_aside
+
+_TEMPORARY = re.compile(r"\..+-[0-9]+-[0-9a-f]{8}\.tmp")
+_EPOCH = re.compile(r"epoch-([0-9]+)\.safetensors")
+_OLD = 3600.0  # seconds; nothing that is being written takes longer
+_MARKS = {"pretrained": "weights.safetensors", "control": RESULT_NAME}  # what is made last; else card.json
+_MARK = "card.json"
+
+
+def verify_store(store: ResultStore) -> list[Problem]:
+    """Everything in the folder that is not what was written there; results are read and checked in full.
+
+    A result has to agree with its key, with itself and with the checksum noted when it was written; what runs
+    share, with the seal that it carries and the key of its folder.
+    """
+    plan = store.find_plan()
+    found = [plan] if isinstance(plan, Problem) else []
+    index = read_index(store.root)
+    for path in sorted(store.root.glob(f"runs/*/{RESULT_NAME}")):
+        outcome = read_result(path)
+        if isinstance(outcome, Problem):
+            found.append(outcome)
+            continue
+        known = index.get(outcome.key)
+        is_described = known is not None and known.describes(path.stat())
+        if known is not None and is_described and sha256_of(path) != known.sha256:
+            found.append(Problem(path, "has other bytes than were written, and the same time of change"))
+    found += store.conflicts(())[1]
+    shared = ((path, _check(path)) for path in sorted(store.root.glob("shared/*/*/*")))
+    return found + [Problem(path, sentence) for path, sentence in shared if sentence]
+
+
+def _check(path: Path) -> str:
+    """What is wrong with a shared file; nothing where it is whole, or of no kind that is sealed."""
+    key = path.parent.name
+    epoch = _EPOCH.fullmatch(path.name)
+    if epoch is not None:
+        return check_tensors(path, key=f"{key} epoch {epoch[1]}")
+    if path.suffix == ".safetensors":
+        return check_tensors(path, key=key)
+    if path.name == _MARK:
+        return check_card(path, key=key)
+    if path.name == RESULT_NAME:
+        outcome = read_result(path)
+        if isinstance(outcome, RunResult):
+            return "" if outcome.status == "done" else "is of a control that failed"
+        return outcome.sentence
+    return ""
+
+
+def repair_store(store: ResultStore, *, wait: float = 0.0) -> Iterator[str]:
+    """Set aside what is damaged and remove what is left over; yields a sentence for each thing done.
+
+    Damaged files are renamed to ``NAME.damaged-...`` and made again by the next sweep; a plan is only told,
+    since nothing makes it again. Claims whose owner is gone are removed: those of other hosts after ``wait``
+    seconds without a heartbeat. What the claims of living processes name is left alone.
+    """
+    for problem in verify_store(store):
+        if problem.path == store.plan_path:
+            yield f"{problem.path} {problem.sentence}; left as it is: move it away to plan anew"
+        else:
+            yield f"{problem.path} {problem.sentence}; set aside as {set_aside(problem.path).name}"
+    claims = Claims(store.root)
+    for holder in claims.remove_stale(wait=wait):
+        yield f"removed the claim on {holder.key[:24]} of process {holder.pid} on {holder.host}, which is gone"
+    for path in _temporaries(store.root):
+        yield from _remove(path, "left by a process that ended while it wrote")
+    yield from _remove_checkpoints(store, claims)
+
+
+def compact_store(store: ResultStore) -> Iterator[str]:
+    """Remove checkpoints of what is finished and empty folders, and give the index one line for each run.
+
+    Raises ``ShrinkbenchError`` while a process works in the folder.
+    """
+    claims = Claims(store.root)
+    claims.remove_stale()
+    held = claims.holders()
+    if held:
+        raise ShrinkbenchError(
+            f"{len(held)} claims of working processes are in {store.root}, the first of process {held[0].pid} "
+            f"on {held[0].host}; compact it when they have ended, or repair it first if they are gone"
+        )
+    yield from _remove_checkpoints(store, claims)
+    for folder in sorted(store.root.glob("*/**/"), reverse=True):
+        if folder.parts[len(store.root.parts)] in ("runs", "shared", CLAIMS):
+            with contextlib.suppress(OSError):  # it is not empty
+                folder.rmdir()
+                yield f"removed the empty folder {folder}"
+    entries, _ = store.entries()
+    with hold_lock(store.root):
+        before = read_index(store.root)
+        whole = text_of_index(sorted((before | {e.key: e for e in entries}).values(), key=lambda e: e.key))
+        path = store.root / INDEX_NAME
+        saved = (path.stat().st_size if path.exists() else 0) - len(whole)
+        if saved > 0:
+            write_atomically(path, whole)
+            yield f"rewrote {path}: {saved} bytes less"
+
+
+def _remove_checkpoints(store: ResultStore, claims: Claims) -> Iterator[str]:
+    """Checkpoints of runs and shared trainings that are finished, or that no plan asks for."""
+    held = [holder.key for holder in claims.holders()]
+    plan = store.find_plan()
+    if isinstance(plan, Problem):
+        return
+    planned = {run.key for run in plan.runs} if plan is not None else None
+    for path in sorted(store.root.glob("runs/*/checkpoint*.pt*")):
+        key = path.parent.name
+        unwanted = planned is not None and key not in planned
+        if (unwanted or store.has(key)) and not any(name.endswith(key) for name in held):
+            yield from _remove(path, "no plan asks for its run" if unwanted else "its run is finished")
+    for path in sorted(store.root.glob("shared/*/*/checkpoint*.pt*")):
+        mark = path.with_name(_MARKS.get(path.parent.parent.name, _MARK))
+        if mark.exists() and not any(name.endswith(path.parent.name) for name in held):
+            yield from _remove(path, "its training is finished")
+
+
+def _temporaries(root: Path) -> Iterator[Path]:
+    """Files under a writer's temporary name that are too old to be still written, by the disk's own clock."""
+    probe = root / f".now.{unique_suffix()}"
+    try:
+        probe.touch()
+        now = probe.stat().st_mtime
+        probe.unlink()
+    except OSError:
+        now = time.time()
+    for folder, _, names in os.walk(root):
+        for name in filter(_TEMPORARY.fullmatch, names):
+            with contextlib.suppress(OSError):
+                if now - (Path(folder) / name).stat().st_mtime > _OLD:
+                    yield Path(folder) / name
+
+
+def _remove(path: Path, why: str) -> Iterator[str]:
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        yield f"cannot remove {path}: {error.strerror}"
+        return
+    yield f"removed {path}: {why}"
+
+
+def disk_use(root: Path) -> dict[str, int]:
+    """Bytes in the folder by kind, the largest first; what disappears meanwhile is not counted."""
+    total: dict[str, int] = {}
+    for folder, _, names in os.walk(root):
+        for name in names:
+            path = Path(folder) / name
+            with contextlib.suppress(OSError):
+                kind = _kind_of(path.relative_to(root).parts)
+                total[kind] = total.get(kind, 0) + path.lstat().st_size
+    return dict(sorted(total.items(), key=lambda item: -item[1]))
+
+
+def _kind_of(parts: tuple[str, ...]) -> str:
+    name = parts[-1]
+    if ".damaged" in name:
+        return "damaged"
+    if name.startswith("checkpoint"):
+        return "checkpoints"
+    if parts[0] == "shared" and len(parts) > 1:
+        return f"shared {parts[1]}"
+    if parts[0] == "runs":
+        return "conflicts" if CONFLICTS in parts else "results" if name == RESULT_NAME else "logs"
+    named = {PLAN_NAME: "plan", INDEX_NAME: "index", PLUGINS: PLUGINS, CLAIMS: CLAIMS, "report": "report"}
+    return named.get(parts[0], "other")
+
+
+def say_bytes(kinds: dict[str, int]) -> str:
+    """Disk use in one line.
+
+    >>> say_bytes({"results": 1_500_000, "plan": 300, "claims": 0})
+    '1.5 MB (results 1.5 MB, plan 300 B)'
+    """
+    listed = ", ".join(f"{kind} {_size(count)}" for kind, count in kinds.items() if count)
+    return _size(sum(kinds.values())) + (f" ({listed})" if listed else "")
+
+
+def _size(count: int) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.3g} {unit}"
+    return f"{count} B"
+
+
+def sentences_of(problems: Iterable[Problem], root: Path) -> list[str]:
+    """Each problem with its place in the folder."""
+    return [f"{problem.path.relative_to(root)} {problem.sentence}" for problem in problems]

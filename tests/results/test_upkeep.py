@@ -1,0 +1,161 @@
+"""Damage is named and set aside, left-overs go, and nothing of a working process is touched."""
+
+import multiprocessing
+import os
+
+import pytest
+import torch
+from made_results import make_result, make_spec, write_store
+from typer.testing import CliRunner
+
+from shrinkbench.cli import app
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.results.claims import Claims
+from shrinkbench.results.index import INDEX_NAME
+from shrinkbench.results.store import ResultStore
+from shrinkbench.results.upkeep import compact_store, disk_use, repair_store, verify_store
+from shrinkbench.runner.sealing import save_sealed, write_card
+
+SHARED = "ab" * 32
+
+
+@pytest.fixture
+def store(tmp_path):
+    store = write_store(tmp_path / "made", [make_result(make_spec(seed=n)) for n in range(3)])
+    pretrained = store.shared_dir("pretrained", SHARED)
+    tensors = {"w": torch.randn(3, 2), "n": torch.tensor(3), "m": torch.ones(2, 2, dtype=torch.bool)}
+    tensors["h"] = torch.ones(5, dtype=torch.bfloat16)
+    save_sealed(tensors, pretrained / "weights.safetensors", key=SHARED)
+    save_sealed(tensors, pretrained / "epoch-2.safetensors", key=f"{SHARED} epoch 2")
+    write_card(pretrained / "card.json", {"a": [1, 2.5, None]}, key=SHARED)
+    control = make_spec(compression=1.0).control
+    folder = store.shared_dir("control", control.key)
+    folder.mkdir(parents=True)
+    (folder / "result.json").write_text(make_result(control).model_dump_json())
+    return store
+
+
+def shrinkbench(*arguments):
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_a_whole_store_has_nothing_to_verify_or_repair(store):
+    assert verify_store(store) == []
+    assert list(repair_store(store)) == []
+    assert shrinkbench("store", "verify", store.root).exit_code == 0
+
+
+FILES = [
+    "runs/*/result.json",
+    "shared/pretrained/*/weights.safetensors",
+    "shared/pretrained/*/epoch-2.safetensors",
+    "shared/pretrained/*/card.json",
+    "shared/control/*/result.json",
+]
+
+
+def _flip(content):
+    middle = len(content) - 3  # in the last tensor, or digit
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("file", FILES)
+@pytest.mark.parametrize(
+    "damage", [lambda c: c[: len(c) // 2], lambda c: b"", _flip], ids=["cut", "empty", "flip"]
+)
+def test_damage_is_named_and_set_aside(store, file, damage):
+    victim = sorted(store.root.glob(file))[0]
+    victim.write_bytes(damage(victim.read_bytes()))
+    assert [problem.path for problem in verify_store(store)] == [victim]
+    told = shrinkbench("store", "verify", store.root)
+    assert told.exit_code == 1
+    assert str(victim.relative_to(store.root)) in told.stdout
+    (sentence,) = repair_store(store)
+    assert "set aside as" in sentence
+    assert not victim.exists()
+    assert len(list(victim.parent.glob(f"{victim.name}.damaged-*"))) == 1
+    assert verify_store(store) == []
+
+
+def test_a_shared_file_of_another_key_is_damage(store):
+    folder = store.shared_dir("pretrained", SHARED)
+    folder.rename(folder.with_name("cd" * 32))
+    assert len(verify_store(store)) == 3
+
+
+def test_a_bit_that_changed_by_itself_is_found_by_the_checksum(store):
+    path = store.result_path(make_spec(seed=1).key)
+    stat, text = path.stat(), path.read_text()
+    path.write_text(text.replace('"seconds": 12.5', '"seconds": 12.6'))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    (problem,) = verify_store(store)
+    assert "other bytes than were written" in problem.sentence
+
+
+def test_a_plan_that_cannot_be_read_is_told_and_left(store):
+    store.plan_path.write_text("{")
+    told = list(repair_store(store))
+    assert len(told) == 1
+    assert "left as it is" in told[0]
+    assert store.plan_path.read_text() == "{"
+
+
+def _die_with_a_claim(root, key):
+    Claims(root).take(key)
+    os._exit(9)
+
+
+def test_leftovers_go_and_the_living_stay(store):
+    done, other = make_spec(seed=0), make_spec(seed=1)
+    store.result_path(other.key).unlink()
+    orphans = [
+        store.run_dir(done.key),
+        store.run_dir(make_spec(seed=99).key),
+        store.shared_dir("pretrained", SHARED),
+    ]
+    kept = [store.run_dir(other.key), store.run_dir(make_spec(seed=2).key)]
+    for folder in orphans + kept:
+        folder.mkdir(exist_ok=True)
+        (folder / "checkpoint-0.pt").write_bytes(b"x")
+    old, new = (store.root / f".plan.json.host-{pid}-0123abcd.tmp" for pid in (1, 2))
+    for path in (old, new):
+        path.touch()
+    os.utime(old, (1, 1))
+    process = multiprocessing.get_context("fork").Process(
+        target=_die_with_a_claim, args=(store.root, f"run-{done.key}")
+    )
+    process.start()
+    process.join()
+    claims = Claims(store.root)
+    with claims.take(f"run-{make_spec(seed=2).key}"):
+        told = list(repair_store(store))
+        assert len(told) == 5
+        with pytest.raises(ShrinkbenchError, match="claims of working processes"):
+            list(compact_store(store))
+    assert not any((folder / "checkpoint-0.pt").exists() for folder in orphans)
+    assert all((folder / "checkpoint-0.pt").exists() for folder in kept)
+    assert new.exists()
+    assert not old.exists()
+
+
+def test_compact_frees_room_and_changes_no_result(store):
+    for _ in range(3):
+        store.write(make_result(make_spec(seed=0)))
+    (store.run_dir(make_spec(seed=0).key) / "checkpoint-0.pt").write_bytes(b"x" * 5000)
+    store.run_dir("0" * 64).mkdir()
+    before, size = store.results(), sum(disk_use(store.root).values())
+    told = shrinkbench("store", "compact", store.root)
+    assert told.exit_code == 0
+    assert f"{size} bytes before" in told.stdout
+    assert ResultStore(store.root).results() == before
+    assert len((store.root / INDEX_NAME).read_text().splitlines()) == 3
+    assert not store.run_dir("0" * 64).exists()
+    assert sum(disk_use(store.root).values()) < size - 5000
+    assert verify_store(store) == []
+
+
+def test_disk_use_counts_every_file_once(store):
+    files = [path for path in store.root.rglob("*") if path.is_file()]
+    used = disk_use(store.root)
+    assert sum(used.values()) == sum(path.stat().st_size for path in files)
+    assert {"results", "plan", "index", "shared pretrained", "shared control"} <= used.keys()

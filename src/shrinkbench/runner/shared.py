@@ -19,7 +19,7 @@ Check = tuple[Path, Callable[[], object]]
 
 
 def is_there(task: Task, root: Path, on_note: Callable[[str], None]) -> bool:
-    """Whether what ``task`` makes lies in ``root``, unharmed; damaged files are renamed to ``NAME.damaged-...``.
+    """Whether what ``task`` makes lies in ``root``, unharmed; damaged files become ``NAME.damaged-...``.
 
     Kept weights of single epochs are no reason to train anew: who needs one makes it.
     """

@@ -138,6 +138,24 @@ def test_what_another_holds_is_waited_for_without_counting(monkeypatch):
     assert notes == ["waiting for 1 task that process 7 on elsewhere carries out"]
 
 
+def test_a_task_that_stays_held_is_not_given_out_again(monkeypatch):
+    monkeypatch.setattr("shrinkbench.runner.dispatching._LOOK_AGAIN", 0.0)
+    monkeypatch.setattr("shrinkbench.runner.dispatching._POLL", 0.0)
+    looks = iter([False, False, True])
+    executor, ended = Scripted({"o": [Ending("held", "process 7 on elsewhere")]}), {}
+    Dispatcher(
+        {OTHER: ()},
+        executor,
+        0,
+        ended.__setitem__,
+        lambda note: None,
+        lambda: "go on",
+        lambda each: next(looks),
+    ).carry_out()
+    assert executor.begun == ["o", "o"]
+    assert ended[OTHER].kind == "done"
+
+
 def test_a_request_to_finish_begins_nothing_more():
     wishes = itertools.chain(["go on", "go on"], itertools.repeat("finish"))
     executor = Scripted(at_once=1)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.pruning import resolve
 from shrinkbench.pruning.plugins import digest_of_plugin
+from shrinkbench.results.claims import Claims
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, Status
 from shrinkbench.runner.beside_plan import write_beside
@@ -177,6 +179,8 @@ def carry_out(
             ).carry_out()
     finally:
         executor.close(grace=GRACE if wish() == "checkpoint" else 0)
+        with suppress(ShrinkbenchError):  # of processes that were killed; what is left bothers nobody
+            Claims(workspace.root).remove_stale()
 
 
 @dataclass

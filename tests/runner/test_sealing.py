@@ -1,4 +1,4 @@
-"""What runs share is refused where it is not what was put there."""
+"""What runs share is refused, and made again, where it is not what was put there."""
 
 import json
 import os
@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner import sweep
 from shrinkbench.runner.sealing import load_sealed, read_card, save_sealed, write_card
@@ -104,24 +105,28 @@ def _experiment():
         ("search/*/card.json", _edit),
     ],
 )
-def test_no_run_goes_on_from_shared_files_that_were_touched(finished, tmp_path, file, damage):
+def test_shared_files_that_were_touched_are_set_aside_and_made_again(finished, tmp_path, file, damage):
     root = shutil.copytree(finished, tmp_path / "store")
     (path,) = root.glob(f"shared/{file}")
     damage(path)
-    assert sweep(_experiment(), root, device="cpu").failed > 0
-    failures = [r.error for r in ResultStore(root).results()[0] if r.status == "failed"]
-    assert all(str(path) in error and "not what was written there" in error for error in failures)
+    notes = []
+    assert sweep(_experiment(), root, device="cpu", on_note=notes.append).failed == 0
+    assert any(str(path) in note and "not what was written there" in note for note in notes)
+    assert list(path.parent.glob(f"{path.name}.damaged-*"))
+    fresh = {r.key: (r.after, r.size) for r in ResultStore(root).results()[0]}
+    assert sweep(_experiment(), tmp_path / "calm", device="cpu").failed == 0
+    assert fresh == {r.key: (r.after, r.size) for r in ResultStore(tmp_path / "calm").results()[0]}
 
 
 @pytest.mark.parametrize("change", [{"key": "0" * 64}, {"schema_version": 3}, {}])
-def test_no_run_takes_the_place_of_a_control_that_is_another(tmp_path, change):
+def test_a_control_that_is_another_is_set_aside_and_trained_again(tmp_path, change):
     experiment = _experiment().model_copy(update={"compression": (1.0,), "method": ("random",)})
     assert sweep(experiment, tmp_path, device="cpu").done == 1
     (path,) = tmp_path.glob("shared/control/*/result.json")
     shutil.rmtree(tmp_path / "runs")
     fields = json.loads(path.read_text())
     path.write_text(json.dumps({**fields, **({"spec": {**fields["spec"], "seed": 7}} | change)}))
-    assert sweep(experiment, tmp_path, device="cpu").failed == 1
+    assert sweep(experiment, tmp_path, device="cpu").done == 1
+    assert list(path.parent.glob("result.json.damaged-*"))
     (result,) = ResultStore(tmp_path).results()[0]
-    assert str(path) in result.error
-    assert "ValidationError" not in result.error
+    assert RunResult.model_validate_json(path.read_bytes()).after == result.after

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -29,31 +30,40 @@ Proposed = Annotated[
 
 
 @app.command()
-def status(directory: Source, as_json: AsJson = False) -> None:
+def status(
+    directory: Source,
+    as_json: AsJson = False,
+    watch: Annotated[bool, typer.Option("--watch", help="Tell again until no run is missing.")] = False,
+    interval: Annotated[float, typer.Option(min=0.1, help="With --watch: seconds in between.")] = 10.0,
+) -> None:
     """Tell how many planned runs are done, failed and missing, and how much room a folder takes."""
-    from shrinkbench.results.bundle import read_source
-    from shrinkbench.results.store import ResultStore, status_of
     from shrinkbench.results.upkeep import disk_use, say_bytes
 
-    store, is_folder = ResultStore(directory), directory.is_dir()
-    outline = None
-    if is_folder and not any(directory.glob("runs/*/conflicts")):
+    while True:
+        counts = _count(directory)
+        typer.echo(json.dumps(counts) if as_json else ", ".join(f"{n} {name}" for name, n in counts.items()))
+        if not watch or not counts["missing"]:
+            break
+        time.sleep(interval)
+    if directory.is_dir() and not as_json:
+        typer.echo(f"disk: {say_bytes(disk_use(directory))}")
+
+
+def _count(directory: Path) -> dict[str, int]:
+    from shrinkbench.results.bundle import read_source
+    from shrinkbench.results.store import ResultStore, status_of
+
+    store, outline = ResultStore(directory), None
+    if directory.is_dir() and not any(directory.glob("runs/*/conflicts")):
         with contextlib.suppress(ShrinkbenchError):  # told below, where all is read
             outline = store.outline()
     if outline is not None:
         entries, problems = store.entries()  # what the index knows is not read
         tell_problems("skipped", problems)
-        counts = status_of(entries, outline).as_dict()
-    else:
-        bundle = read_source(directory)
-        tell_doubts(bundle)
-        counts = bundle.status.as_dict()
-    if as_json:
-        typer.echo(json.dumps(counts))
-        return
-    typer.echo(", ".join(f"{count} {name}" for name, count in counts.items()))
-    if is_folder:
-        typer.echo(f"disk: {say_bytes(disk_use(directory))}")
+        return status_of(entries, outline).as_dict()
+    bundle = read_source(directory)
+    tell_doubts(bundle)
+    return bundle.status.as_dict()
 
 
 @app.command()

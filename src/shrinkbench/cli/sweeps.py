@@ -1,22 +1,29 @@
-"""``shrinkbench sweep``: a grid of runs with a progress display."""
+"""``shrinkbench sweep`` and ``run``: a grid of runs with a progress display, and single ones of it."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from shrinkbench.cli.options import Data, Device, Plugins, load_plugins, parse_data, parse_settings
+from shrinkbench.cli.placing import Place, executor_of
+from shrinkbench.cli.progress import Display, say_duration
+from shrinkbench.cli.stopping import Stopping
 from shrinkbench.errors import ShrinkbenchError
 
 if TYPE_CHECKING:
     from shrinkbench.results.store import Status
-    from shrinkbench.runner import Progress
     from shrinkbench.spec import ExperimentSpec
 
 app = typer.Typer()
+
+RetryFailed = Annotated[bool, typer.Option(help="Run failed runs again.")]
+MaxRetries = Annotated[
+    int,
+    typer.Option(min=0, help="Further attempts where a process died, or disk or memory failed."),
+]
 
 
 def experiment_folder() -> Path:
@@ -42,7 +49,10 @@ def find_experiment(name: str) -> Path:
 def sweep(
     experiment: Annotated[str, typer.Argument(metavar="NAME_OR_FILE", help="Experiment name or TOML file.")],
     out: Annotated[Path | None, typer.Option(help="Output folder; by default results/NAME.")] = None,
-    workers: Annotated[int, typer.Option(help="Processes; each gets its share of the threads.")] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(help="Processes; each gets its share of the cores. By default one, or one per GPU."),
+    ] = None,
     device: Device = "auto",
     data: Data = None,
     settings: Annotated[
@@ -50,10 +60,30 @@ def sweep(
         typer.Option("--set", metavar="KEY=VALUE", help="Override a key: seed=[0,1], finetune.epochs=2."),
     ] = None,
     plugins: Plugins = None,
-    retry_failed: Annotated[bool, typer.Option(help="Run failed runs again.")] = False,
+    retry_failed: RetryFailed = False,
     parts: Annotated[
         list[str] | None, typer.Option("--part", help="Only this part of an experiment that has several.")
     ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Tell runs, epochs and time; train nothing.")] = False,
+    write_plan: Annotated[
+        bool,
+        typer.Option(help="Store the plan for `shrinkbench run`, and print the keys to do; train nothing."),
+    ] = False,
+    executor: Annotated[
+        Literal["local", "ray", "submitit"], typer.Option(help="Where runs are carried out (docs/clusters.md).")
+    ] = "local",
+    address: Annotated[str | None, typer.Option(help="Ray: address of a cluster, or auto.")] = None,
+    cluster: Annotated[
+        Literal["slurm", "local"] | None, typer.Option(help="submitit: by default Slurm where there is one.")
+    ] = None,
+    partition: Annotated[str | None, typer.Option("--slurm-partition", help="submitit: partition.")] = None,
+    cpus: Annotated[int, typer.Option("--cpus-per-run", min=1, help="Ray and submitit: cores of a run.")] = 1,
+    gpus: Annotated[int, typer.Option("--gpus-per-run", min=0, help="Ray and submitit: GPUs of a run.")] = 0,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(metavar="MINUTES", help="Local and submitit: the longest for a run."),
+    ] = None,
+    max_retries: MaxRetries = 1,
 ) -> None:
     """Run every cell of a grid that is not done yet; finished runs are skipped."""
     specs, name = _choose(experiment, parse_settings(settings), parts or [])
@@ -61,26 +91,112 @@ def sweep(
     load_plugins(plugins)
     from shrinkbench.runner import sweep as run_sweep
 
-    with _Display() as display:
-        try:
-            status = run_sweep(
-                specs,
-                target,
-                workers=workers,
-                device=device,
-                data=parse_data(data),
-                plugins=plugins or (),
-                retry_failed=retry_failed,
-                on_plan=display.start,
-                on_progress=display.advance,
-            )
-        except KeyboardInterrupt:
-            display.stop()
-            typer.echo("\ninterrupted; finished runs are stored, the same command goes on", err=True)
-            sys.exit(130)
+    places = parse_data(data)
+    place = Place(executor, workers, device, time_limit, address, cluster, partition, cpus, gpus)
+    chosen = executor_of(place)
+    common: dict[str, Any] = {
+        "device": device,
+        "data": places,
+        "plugins": plugins or (),
+        "retry_failed": retry_failed,
+    }
+    if plan:
+        _print_plan(specs, target, common)
+        return
+    if write_plan:
+        from shrinkbench.runner import prepare_sweep, store_plan
+
+        prepared = prepare_sweep(specs, target, **common)
+        store_plan(prepared, device=device)
+        typer.echo("\n".join(spec.key for spec in prepared.todo))
+        return
+    with Stopping() as stopping, Display() as display:
+
+        def start(total: int, todo: int) -> None:
+            stopping.begin()
+            display.start(total, todo)
+
+        status = run_sweep(
+            specs,
+            target,
+            executor=chosen,
+            max_retries=max_retries,
+            on_plan=start,
+            on_progress=display.advance,
+            on_note=display.note,
+            stopping=stopping,
+            **common,
+        )
     _tell(status, target)
-    if status.failed:
+    if stopping.code:
+        typer.echo("interrupted; finished runs are stored, the same command goes on", err=True)
+        raise typer.Exit(stopping.code)
+    if status.failed or status.missing:
         raise typer.Exit(1)
+
+
+@app.command(name="run")
+def run_planned(
+    keys: Annotated[
+        list[str], typer.Argument(metavar="KEY ...", help="Keys of planned runs, or how they begin.")
+    ],
+    store: Annotated[Path, typer.Option("--store", help="Output folder of the sweep that planned them.")],
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda; by default that of the sweep.")] = None,
+    data: Data = None,
+    plugins: Plugins = None,
+    retry_failed: RetryFailed = False,
+    max_retries: MaxRetries = 1,
+) -> None:
+    """Carry out single planned runs, in this process: what any scheduler can start, in any number at once."""
+    places = parse_data(data)
+    load_plugins(plugins)
+    from shrinkbench.runner import run_stored, stop_after_this_epoch
+
+    with Stopping(in_process=stop_after_this_epoch) as stopping, Display() as display:
+        stopping.begin()
+        states = run_stored(
+            keys,
+            store,
+            device=device,
+            data=places,
+            plugins=plugins or (),
+            retry_failed=retry_failed,
+            max_retries=max_retries,
+            on_progress=display.advance,
+            on_note=display.note,
+            stopping=stopping,
+        )
+    for key, state in states.items():
+        typer.echo(f"{key[:12]} {state}")
+    if stopping.code:
+        raise typer.Exit(stopping.code)
+    if set(states.values()) != {"done"}:
+        raise typer.Exit(1)
+
+
+def _print_plan(specs: tuple[ExperimentSpec, ...], target: Path, options: dict[str, Any]) -> None:
+    """Tell what a sweep would do, and how long that takes by what is stored."""
+    from shrinkbench.report.repairing import expect
+    from shrinkbench.results.store import ResultStore
+    from shrinkbench.runner import prepare_sweep
+    from shrinkbench.runner.forecast import forecast
+
+    prepared = prepare_sweep(specs, target, **options)
+    found = forecast(prepared)
+    tasks = ", ".join(f"{count} of kind {kind}" for kind, count in found.tasks.items() if kind != "run")
+    typer.echo(f"{found.planned} runs planned, {len(prepared.todo)} to do{f'; first {tasks}' if tasks else ''}")
+    typer.echo(f"{found.epochs} epochs, {found.images} training images, by the recipes")
+    groups = expect(prepared.todo, ResultStore(target).results()[0])
+    known = [group.seconds for group in groups if group.seconds is not None]
+    unknown = sum(len(group.keys) for group in groups if group.seconds is None)
+    finished = sum(group.finished for group in groups)
+    if known:
+        typer.echo(
+            f"about {say_duration(sum(known))} for {len(prepared.todo) - unknown} runs one after another, by "
+            f"the mean of {finished} finished ones{f'; unknown for {unknown}' if unknown else ''}"
+        )
+    elif unknown:
+        typer.echo("time unknown: no run of the same task and recipe is finished here")
 
 
 def _choose(
@@ -103,70 +219,8 @@ def _choose(
 
 
 def _tell(status: Status, target: Path) -> None:
-    typer.echo(f"{status.done} of {status.total} runs done, {status.failed} failed -> {target}")
+    missing = f", {status.missing} missing" if status.missing else ""
+    typer.echo(f"{status.done} of {status.total} runs done, {status.failed} failed{missing} -> {target}")
     if status.failed:
         typer.echo("failed runs are listed in the report; run them again with --retry-failed", err=True)
     typer.echo(f"next: shrinkbench report {target}")
-
-
-class _Display:
-    """A progress bar with time left on a terminal, one line per finished task elsewhere."""
-
-    def __init__(self) -> None:
-        from rich.console import Console
-        from rich.progress import (
-            BarColumn,
-            MofNCompleteColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-        from rich.progress import Progress as Bar
-
-        self._console = Console(stderr=True)
-        self._bar = Bar(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(elapsed_when_finished=False),
-            console=self._console,
-            disable=not self._console.is_terminal,
-        )
-        self._task = self._bar.add_task("planning", total=None)
-
-    def __enter__(self) -> _Display:
-        self._bar.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.stop()
-
-    def stop(self) -> None:
-        """Leave the terminal as it was."""
-        self._bar.stop()
-
-    def start(self, total: int, todo: int) -> None:
-        """The plan is made."""
-        self._console.print(f"{total} runs planned, {todo} to do", highlight=False)
-
-    def advance(self, progress: Progress) -> None:
-        """One task has ended."""
-        text = _line(progress)
-        failed = progress.result is not None and progress.result.status == "failed"
-        if failed or not self._console.is_terminal:
-            self._console.print(text, highlight=False, markup=False, soft_wrap=True)
-        self._bar.update(self._task, completed=progress.done, total=progress.total, description=progress.label)
-
-
-def _line(progress: Progress) -> str:
-    text = f"[{progress.done}/{progress.total}] {progress.kind} {progress.label}"
-    result = progress.result
-    if result is not None and result.after is not None:
-        text += (
-            f": {result.spec.task.objective.headline} {result.headline:.4f}, {result.provenance.seconds:.1f} s"
-        )
-    elif result is not None and result.error:
-        text += f": failed: {result.error}"
-    return text

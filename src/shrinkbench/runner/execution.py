@@ -18,6 +18,7 @@ from shrinkbench.network.weights import weight_parameters
 from shrinkbench.pruning import Masks, resolve
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import Problem, ResultStore, read_result
+from shrinkbench.runner.outcomes import classify
 from shrinkbench.runner.pretraining import pretraining_cost
 from shrinkbench.runner.provenance import Stopwatch, provenance
 from shrinkbench.runner.retraining import Trial, prune_and_train
@@ -33,13 +34,16 @@ OnEpoch = Callable[[EpochRecord], None]
 def run(spec: RunSpec, workspace: Workspace) -> RunResult:
     """Carry ``spec`` out, store its result and return it.
 
-    Whatever goes wrong becomes a stored result with status ``failed``.
+    Whatever goes wrong becomes a stored result with status ``failed``, but for failures of disk, memory or
+    device: they say nothing about the run, and are raised.
     """
     store = ResultStore(workspace.root)
     watch = Stopwatch()
     try:
         result = _run(spec, workspace, watch)
     except Exception as error:
+        if classify(error) != "scientific":
+            raise
         in_code = not isinstance(error, ShrinkbenchError) or error.__cause__ is not None
         if in_code:  # someone's mistake, which its sentence alone does not let them find
             write_atomically(store.run_dir(spec.key) / "traceback.txt", traceback.format_exc().encode())
@@ -93,14 +97,14 @@ def ensure_control(spec: RunSpec, workspace: Workspace) -> RunResult:
     folder = ResultStore(workspace.root).shared_dir("control", control.key)
     stored = folder / "result.json"
     if stored.exists():
-        return _read_control(stored)
+        return read_control(stored)
     result = _execute(control, workspace, Stopwatch(), folder)
     write_atomically(stored, result.model_dump_json(indent=1).encode())
     _remove_checkpoints(folder)
     return result
 
 
-def _read_control(path: Path) -> RunResult:
+def read_control(path: Path) -> RunResult:
     """The control at ``path``; what is not one of the key that its folder names is refused."""
     outcome = read_result(path)
     if isinstance(outcome, RunResult) and outcome.status == "done":

@@ -79,7 +79,7 @@ def ensure_pretrained(
         seed=stream(spec.seed, "pretrain"),
         hooks=[_keeper(spec, module, keep, folder)],
         checkpoint=folder / "checkpoint.pt",
-        on_epoch=on_epoch,
+        on_epoch=on_epoch or workspace.on_epoch,
         task=task,
     )
     card = {
@@ -139,22 +139,24 @@ def pretrain(
 
 def _keeper(spec: PretrainSpec, module: nn.Module, epochs: Collection[int], folder: Path) -> KeepEpochs:
     def save(epoch: int, state: dict[str, Tensor]) -> None:
-        save_sealed(state, _epoch_file(folder, epoch), key=_epoch_key(spec, epoch))
+        save_sealed(state, epoch_file(folder, epoch), key=epoch_key(spec, epoch))
 
     return KeepEpochs(module, epochs, save)
 
 
-def _epoch_key(spec: PretrainSpec, epoch: int) -> str:
+def epoch_key(spec: PretrainSpec, epoch: int) -> str:
+    """What the weights after ``epoch`` are sealed for."""
     return f"{spec.key} epoch {epoch}"
 
 
-def _epoch_file(folder: Path, epoch: int) -> Path:
+def epoch_file(folder: Path, epoch: int) -> Path:
+    """Where the weights after ``epoch`` lie."""
     return folder / f"epoch-{epoch}.safetensors"
 
 
 def _ensure_epoch(spec: PretrainSpec, epoch: int, workspace: Workspace, folder: Path) -> Path:
     """The weights after ``epoch``: where pretraining did not keep them, its beginning is repeated."""
-    path = _epoch_file(folder, epoch)
+    path = epoch_file(folder, epoch)
     if epoch > spec.recipe.epochs:
         raise ShrinkbenchError(
             f"cannot rewind to epoch {epoch}: recipe '{spec.recipe.name}' trains for {spec.recipe.epochs} "
@@ -192,4 +194,4 @@ def weights_to_restart_from(
             "use weights = 'pretrain'"
         )
     folder = ensure_pretrained(spec.pretraining, workspace, keep=(mode.epoch,))
-    return load_sealed(_epoch_file(folder, mode.epoch), key=_epoch_key(spec.pretraining, mode.epoch))
+    return load_sealed(epoch_file(folder, mode.epoch), key=epoch_key(spec.pretraining, mode.epoch))

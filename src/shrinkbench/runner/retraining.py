@@ -190,6 +190,7 @@ def _train(trial: Trial, outcome: Outcome, iteration: int, *, last: bool = True)
         hooks=[Upholder(module, outcome.masks)],
         first_epoch=mode.epoch + 1,
         checkpoint=trial.folder / f"checkpoint-{iteration}.pt",
+        on_epoch=trial.workspace.on_epoch,
         task=trial.task,
     )
     outcome.retraining = _cost(trial, outcome.training, outcome.masks)
@@ -279,6 +280,7 @@ def _train_with_hook(trial: Trial) -> Outcome:
         seed=stream(spec.seed, "finetune", 0),
         hooks=[hook],
         checkpoint=trial.folder / "checkpoint-0.pt",
+        on_epoch=trial.workspace.on_epoch,
         task=trial.task,
     )
     # Masks change on the way, and the network is whole at first: counted as dense throughout.

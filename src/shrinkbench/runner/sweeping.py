@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
-from shrinkbench.pruning import load_entry_points, load_plugin, resolve
+from shrinkbench.pruning import resolve
 from shrinkbench.pruning.plugins import digest_of_plugin
+from shrinkbench.results.claims import Claims
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, Status
-from shrinkbench.runner.execution import ensure_control, record_failure, run, sentence_of
-from shrinkbench.runner.executors import Executor
-from shrinkbench.runner.planning import label_methods, plan
-from shrinkbench.runner.pretraining import ensure_pretrained
-from shrinkbench.runner.retraining import check_in_reach, ensure_rounds, ensure_search
-from shrinkbench.runner.workspace import Workspace, resolve_device
-from shrinkbench.spec import ExperimentSpec, PretrainSpec, RunSpec
+from shrinkbench.runner.beside_plan import write_beside
+from shrinkbench.runner.dependencies import graph_of, task_of_run
+from shrinkbench.runner.dispatching import Dispatcher, Stop
+from shrinkbench.runner.execution import record_failure, sentence_of
+from shrinkbench.runner.executors import Ending, Executor, InProcess, LocalProcesses, Setting, Task
+from shrinkbench.runner.executors.performing import is_free
+from shrinkbench.runner.planning import Plan, label_methods, plan
+from shrinkbench.runner.retraining import check_in_reach
+from shrinkbench.runner.shared import is_there
+from shrinkbench.runner.workspace import Workspace, gpus_of, resolve_device, select_device
+from shrinkbench.spec import ExperimentSpec, RunSpec
+
+GRACE = 20.0
+"""Seconds in which runs may end their epoch, where they are asked to stop with their state stored."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +40,37 @@ class Progress:
     result: RunResult | None = None
 
 
+@dataclass(frozen=True)
+class Prepared:
+    """A sweep before anything is written: every planned run by key, and those to do."""
+
+    plans: tuple[tuple[ExperimentSpec, Plan], ...]
+    runs: Mapping[str, RunSpec]
+    todo: tuple[RunSpec, ...]
+    setting: Setting
+
+
+def prepare_sweep(
+    experiment: ExperimentSpec | Sequence[ExperimentSpec],
+    out: Path,
+    *,
+    device: str = "auto",
+    data: dict[str, Path] | None = None,
+    plugins: Sequence[Path] = (),
+    retry_failed: bool = False,
+) -> Prepared:
+    """Plan all experiments; every mistake in them is told, and nothing is written."""
+    workspace = Workspace(root=out, data=data or {}, device=resolve_device(device))
+    given = (experiment,) if isinstance(experiment, ExperimentSpec) else tuple(experiment)
+    plans = tuple((each, plan(each, workspace)) for each in map(label_methods, given))
+    weights = {digest: path for _, planned in plans for digest, path in planned.weights.items()}
+    timed = frozenset(size for each, _ in plans for size in each.latency)
+    workspace = replace(workspace, weights=weights, latency=tuple(sorted(timed)))
+    setting = Setting(workspace, {path: digest_of_plugin(path) for path in plugins})
+    runs = {spec.key: spec for _, planned in plans for spec in planned.runs}
+    return Prepared(plans, runs, open_runs(runs.values(), workspace, retry_failed=retry_failed), setting)
+
+
 def sweep(
     experiment: ExperimentSpec | Sequence[ExperimentSpec],
     out: Path,
@@ -41,119 +80,142 @@ def sweep(
     data: dict[str, Path] | None = None,
     plugins: Sequence[Path] = (),
     retry_failed: bool = False,
+    executor: Executor | None = None,
+    max_retries: int = 1,
     on_plan: Callable[[int, int], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+    stopping: Callable[[], Stop] | None = None,
 ) -> Status:
-    """Run what ``out`` lacks of ``experiment``, one or several, and return the status of the whole.
+    """Run what ``out`` lacks of ``experiment``, one or several, and return the status of these runs.
 
-    All are planned before anything runs. What runs share is computed first and once: each pretrained network,
-    each control, each training that only finds masks. Targets that methods of several rounds, or that prune
-    while they train, cannot reach fail before that. ``on_plan`` is told (runs in all, runs to do). A sweep
-    that was killed goes on where it stopped: finished runs are stored whole, and a run that was under way
-    resumes from its last epoch.
+    All are planned before anything runs. What runs share is computed once: each pretrained network, each
+    control, each training that only finds masks; a run starts when what it needs is there. Targets that
+    methods of several rounds, or that prune while they train, cannot reach fail before that.
+
+    Tasks run in this process, with ``workers`` > 1 in as many of this machine, or where ``executor`` says. One
+    whose process dies, or that disk or memory fail, is tried again ``max_retries`` times; a failure of the
+    first kind is stored then, one of the second is told by ``on_note`` and its runs stay missing. Several
+    sweeps into one folder share the work.
+
+    ``on_plan`` is told (runs in all, runs to do); ``stopping`` says whether to go on, to finish what runs, or
+    to stop at once. A sweep that was killed goes on where it stopped: finished runs are stored whole, and a
+    run that was under way resumes from its last epoch.
     """
-    store = ResultStore(out)
-    workspace = Workspace(root=out, data=data or {}, device=resolve_device(device))
-    given = (experiment,) if isinstance(experiment, ExperimentSpec) else tuple(experiment)
-    experiments = tuple(map(label_methods, given))
-    plans = [(each, plan(each, workspace)) for each in experiments]
-    weights = {digest: path for _, planned in plans for digest, path in planned.weights.items()}
-    timed = frozenset(size for each in experiments for size in each.latency)
-    workspace = replace(workspace, weights=weights, latency=tuple(sorted(timed)))
-    for each, planned in plans:
+    chosen = executor or _default_executor(workers, device)
+    check_retries(max_retries)
+    prepared = prepare_sweep(
+        experiment, out, device=device, data=data, plugins=plugins, retry_failed=retry_failed
+    )
+    store_plan(prepared, device=device)
+    if on_plan is not None:
+        on_plan(len(prepared.runs), len(prepared.todo))
+    carry_out(
+        prepared.todo,
+        prepared.setting,
+        chosen,
+        max_retries=max_retries,
+        on_progress=on_progress,
+        on_note=on_note,
+        stopping=stopping,
+    )
+    return ResultStore(out).status()
+
+
+def store_plan(prepared: Prepared, *, device: str) -> None:
+    """Write what any process needs to carry one of the runs out: plan, code from outside, places."""
+    store = ResultStore(prepared.setting.workspace.root)
+    for each, planned in prepared.plans:
         store.write_plan(each, planned.runs)
         store.keep_sources(planned.runs)
-    runs = {spec.key: spec for _, planned in plans for spec in planned.runs}
-    todo = [spec for spec in runs.values() if _is_open(store, spec, timed, retry_failed=retry_failed)]
-    if on_plan is not None:
-        on_plan(len(runs), len(todo))
-    digests = {path: digest_of_plugin(path) for path in plugins}
-    executor = Executor(workers, partial(_prepare, digests))
+    write_beside(prepared.setting, device=device)
+
+
+def check_retries(max_retries: int) -> None:
+    """Refuse a number of retries that is none."""
+    if max_retries < 0:
+        raise ShrinkbenchError(f"--max-retries {max_retries} is not a number of at least 0")
+
+
+def _default_executor(workers: int, device: str) -> Executor:
+    if workers == 1:
+        select_device(device)
+        return InProcess()
+    return LocalProcesses(workers, gpus=gpus_of(device))
+
+
+def carry_out(
+    todo: Sequence[RunSpec],
+    setting: Setting,
+    executor: Executor,
+    *,
+    max_retries: int = 1,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+    stopping: Callable[[], Stop] | None = None,
+) -> None:
+    """Carry planned runs out by ``executor``, with what they need; the executor is closed at the end."""
+    workspace = setting.workspace
+    wish = stopping or (lambda: "go on")
+    beyond = _out_of_reach(todo, workspace)
+    tell = on_note or (lambda note: None)
+    within = [spec for spec in todo if spec.key not in beyond]
+    graph = graph_of(within, lambda task: is_there(task, workspace.root, tell), workspace.root)
+    keeper = _Keeper(workspace, len(beyond) + len(graph), on_progress, tell)
+    for spec in todo:
+        if spec.key in beyond:
+            keeper.keep(task_of_run(spec, workspace.root), Ending("failed", beyond[spec.key]))
     try:
-        _carry_out(todo, workspace, executor, on_progress or (lambda progress: None))
+        if graph:
+            executor.start(setting)
+            Dispatcher(
+                graph,
+                executor,
+                retries=max_retries,
+                on_end=keeper.keep,
+                on_note=keeper.note,
+                stopping=wish,
+                is_free=lambda task: is_free(task, workspace.root),
+            ).carry_out()
     finally:
-        executor.close()
-    return store.status()
+        executor.close(grace=GRACE if wish() == "checkpoint" else 0)
+        with suppress(ShrinkbenchError):  # of processes that were killed; what is left bothers nobody
+            Claims(workspace.root).remove_stale()
+
+
+@dataclass
+class _Keeper:
+    """Stores failures that no process has stored, and counts and tells what has ended."""
+
+    workspace: Workspace
+    total: int
+    on_progress: Callable[[Progress], None] | None
+    note: Callable[[str], None]
+    done: int = 0
+
+    def keep(self, task: Task, ending: Ending) -> None:
+        self.done += 1
+        result = ending.result
+        if ending.kind == "environment":
+            self.note(f"{task.kind} {task.label} could not be carried out, and is missing: {ending.sentence}")
+            return
+        if ending.kind == "failed" and isinstance(task.spec, RunSpec) and task.kind == "run" and result is None:
+            result = record_failure(task.spec, self.workspace, ending.sentence)
+        if self.on_progress is not None:
+            self.on_progress(Progress(task.kind, self.done, self.total, task.label, result))
+
+
+def open_runs(runs: Iterable[RunSpec], workspace: Workspace, *, retry_failed: bool) -> tuple[RunSpec, ...]:
+    """Those of ``runs`` that are to be carried out: not stored, or not with what is asked for now."""
+    store, timed = ResultStore(workspace.root), frozenset(workspace.latency)
+    return tuple(spec for spec in runs if _is_open(store, spec, timed, retry_failed=retry_failed))
 
 
 def _is_open(store: ResultStore, spec: RunSpec, timed: frozenset[int], *, retry_failed: bool) -> bool:
-    """Whether a run has to be carried out: it is not stored, or not with what is asked for now."""
     stored = store.entry(spec.key)
     if stored is None or stored.status == "failed":
         return stored is None or retry_failed
     return not spec.is_control and not timed <= set(stored.timed)
-
-
-def _prepare(plugins: Mapping[Path, str | None]) -> None:
-    """Load in a worker what was planned with, or nothing."""
-    load_entry_points()
-    for path, digest in plugins.items():
-        load_plugin(path, digest=digest)
-
-
-def _carry_out(
-    todo: Sequence[RunSpec],
-    workspace: Workspace,
-    executor: Executor,
-    on_progress: Callable[[Progress], None],
-) -> None:
-    store = ResultStore(workspace.root)
-    beyond = _out_of_reach(todo, workspace)
-    total, done = len(todo), 0
-    for spec in todo:
-        if spec.key in beyond:
-            done += 1
-            failed = record_failure(spec, workspace, beyond[spec.key])
-            on_progress(Progress("run", done, total, _label(spec), failed))
-    todo = [spec for spec in todo if spec.key not in beyond]
-    pretrained = {
-        p.key: p
-        for p in (_of_control(spec).pretraining for spec in todo)
-        if p is not None and not (store.shared_dir("pretrained", p.key) / "weights.safetensors").exists()
-    }
-    modes = [spec.method.finetuning for spec in todo]
-    keep = tuple(sorted({mode.epoch for mode in modes if mode.weights == "rewound" and mode.epoch > 0}))
-    controls = {
-        spec.control.key: spec
-        for spec in todo
-        if spec.is_control and not (store.shared_dir("control", spec.control.key) / "result.json").exists()
-    }
-    searches = {
-        s.key: s
-        for s in (spec.searching for spec in todo)
-        if s is not None and not (store.shared_dir("search", s.key) / "card.json").exists()
-    }
-    own = {spec.rounds.key for spec in todo if spec.rounds is not None and spec.method.allocation.like is None}
-    rounds = {
-        s.key: s
-        for s in (spec.rounds for spec in todo)
-        if s is not None and s.key not in own and not (store.shared_dir("rounds", s.key) / "card.json").exists()
-    }
-    total += len(pretrained) + len(controls) + len(searches) + len(rounds)
-    failures: dict[str, str] = {}
-    for kind, function, tasks in (
-        ("pretraining", partial(_pretrain, keep), list(pretrained.values())),
-        ("control", _control, list(controls.values())),
-        ("search", _search, list(searches.values())),
-        ("rounds", _rounds, list(rounds.values())),
-    ):
-        for key, label, failure in executor.map(partial(function, workspace), tasks):
-            done += 1
-            failures |= {key: failure} if failure else {}
-            on_progress(Progress(kind, done, total, label))
-    lost = {spec.key: _lost(spec, failures) for spec in todo}
-    for spec in todo:
-        failure = lost[spec.key]
-        if failure is not None:
-            done += 1
-            on_progress(Progress("run", done, total, _label(spec), record_failure(spec, workspace, failure)))
-    left = [spec for spec in todo if lost[spec.key] is None]
-    late = {spec.key for spec in left if spec.rounds is not None and spec.method.allocation.like is not None}
-    # The rounds of a method tell its controls how much of every layer to keep.
-    for group in ([s for s in left if s.key not in late], [s for s in left if s.key in late]):
-        for result in executor.map(partial(_run, workspace), group):
-            done += 1
-            on_progress(Progress("run", done, total, _label(result.spec), result))
 
 
 def _out_of_reach(todo: Sequence[RunSpec], workspace: Workspace) -> dict[str, str]:
@@ -180,70 +242,3 @@ def _why_out_of_reach(spec: RunSpec, workspace: Workspace) -> str | None:
     except ShrinkbenchError:  # told by the run itself, in its place
         return None
     return None
-
-
-def _of_control(spec: RunSpec) -> RunSpec:
-    """What is carried out for ``spec``: its control, where nothing is pruned."""
-    return spec.control if spec.is_control else spec
-
-
-Shared = tuple[str, str, str | None]  # key, label, what went wrong
-
-
-def _lost(spec: RunSpec, failures: Mapping[str, str]) -> str | None:
-    """Why ``spec`` cannot run: something that it shares with others has failed."""
-    pretraining = _of_control(spec).pretraining
-    if pretraining is not None and pretraining.key in failures:
-        return f"pretraining failed: {failures[pretraining.key]}"
-    if spec.is_control and spec.control.key in failures:
-        return f"the control failed: {failures[spec.control.key]}"
-    searching = spec.searching
-    if searching is not None and searching.key in failures:
-        return f"the training that prunes failed: {failures[searching.key]}"
-    rounds = spec.rounds
-    if rounds is not None and rounds.key in failures:
-        return f"the method whose proportions this control has failed: {failures[rounds.key]}"
-    return None
-
-
-def _pretrain(keep: tuple[int, ...], workspace: Workspace, spec: PretrainSpec) -> Shared:
-    try:
-        ensure_pretrained(spec, workspace, keep=keep)
-    except Exception as error:
-        return spec.key, _label(spec), sentence_of(error)
-    return spec.key, _label(spec), None
-
-
-def _control(workspace: Workspace, spec: RunSpec) -> Shared:
-    try:
-        ensure_control(spec, workspace)
-    except Exception as error:
-        return spec.control.key, _label(spec), sentence_of(error)
-    return spec.control.key, _label(spec), None
-
-
-def _search(workspace: Workspace, spec: RunSpec) -> Shared:
-    try:
-        ensure_search(spec, workspace)
-    except Exception as error:
-        return spec.key, _label(spec), sentence_of(error)
-    return spec.key, _label(spec), None
-
-
-def _rounds(workspace: Workspace, spec: RunSpec) -> Shared:
-    try:
-        ensure_rounds(spec, workspace)
-    except Exception as error:
-        return spec.key, _label(spec), sentence_of(error)
-    return spec.key, _label(spec), None
-
-
-def _run(workspace: Workspace, spec: RunSpec) -> RunResult:
-    return run(spec, workspace)
-
-
-def _label(spec: RunSpec | PretrainSpec) -> str:
-    name = f"{spec.data.name} {spec.model.name}"
-    if isinstance(spec, RunSpec):
-        name += " control" if spec.is_control else f" {spec.method.name} {spec.amount.label}"
-    return f"{name} seed {spec.seed}"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -14,22 +16,27 @@ from torch import Tensor
 from shrinkbench.datasets import DATASETS, Dataset, ExtraImages, ImageSource, load_dataset, load_extra
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.registry import Registry
+from shrinkbench.runner.shares import visible_gpus
 from shrinkbench.spec import DataSpec, ExtraSpec, ModelSpec, Normalisation
+from shrinkbench.spec.measures import EpochRecord
 
 EVALUATION_BATCH = 128
+_GPU = re.compile(r"cuda:(?P<index>[0-9]{1,3})")
 
 
 @dataclass(frozen=True)
 class Workspace:
     """Places and device. ``data`` maps dataset names to folders, ``""`` to the one for all others;
     ``weights`` maps the SHA-256 of a weights file to its path. ``latency`` names the batch sizes at which
-    pruned networks are timed."""
+    pruned networks are timed. ``on_epoch`` is told of every epoch of a run's trainings once its state is on
+    disk."""
 
     root: Path
     data: Mapping[str, Path] = field(default_factory=dict)
     weights: Mapping[str, Path] = field(default_factory=dict)
     device: str = "cpu"
     latency: tuple[int, ...] = ()
+    on_epoch: Callable[[EpochRecord], None] | None = None
 
     def dataset(self, name: str) -> Dataset:
         """The dataset, loaded once per process."""
@@ -56,14 +63,35 @@ def _load(name: str, path: Path | None) -> Dataset:
 
 
 def resolve_device(name: str) -> str:
-    """``auto`` takes CUDA where there is any; asking for what is absent is an error."""
+    """``cpu`` or ``cuda``: ``auto`` takes CUDA where there is any; asking for what is absent is an error.
+
+    ``cuda:N`` is ``cuda`` too: which GPU a process sees is decided where it starts (:func:`gpus_of`).
+    """
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
-    if name not in ("cpu", "cuda"):
-        raise ShrinkbenchError(f"unknown device '{name}'; choose auto, cpu or cuda")
-    if name == "cuda" and not torch.cuda.is_available():
+    if name not in ("cpu", "cuda") and not _GPU.fullmatch(name):
+        raise ShrinkbenchError(f"unknown device '{name}'; choose auto, cpu, cuda or one GPU as cuda:0")
+    if name != "cpu" and not torch.cuda.is_available():
         raise ShrinkbenchError("there is no CUDA device on this machine; use --device cpu or auto")
-    return name
+    return "cpu" if name == "cpu" else "cuda"
+
+
+def select_device(name: str) -> str:
+    """:func:`resolve_device`, for a task in this process: of ``cuda:N`` that GPU is the one it uses."""
+    device, single = resolve_device(name), _GPU.fullmatch(name)
+    if single is not None:
+        gpus_of(name)  # told where there is no such GPU
+        torch.cuda.set_device(int(single["index"]))
+    return device
+
+
+def gpus_of(device: str) -> tuple[str, ...]:
+    """The GPUs of this machine that ``device`` means, by the names that CUDA_VISIBLE_DEVICES takes."""
+    if resolve_device(device) == "cpu":
+        return ()
+    single = _GPU.fullmatch(device)
+    index = int(single["index"]) if single else None
+    return visible_gpus(torch.cuda.device_count(), visible=os.environ.get("CUDA_VISIBLE_DEVICES"), index=index)
 
 
 def _check_revision(what: str, found: str, planned: str) -> None:

@@ -1,0 +1,61 @@
+"""From options to the executor that they name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from shrinkbench.errors import ShrinkbenchError
+
+if TYPE_CHECKING:
+    from shrinkbench.runner.executors import Executor
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where runs are to be carried out, as options say it; ``time_limit`` in minutes."""
+
+    executor: Literal["local", "ray", "submitit"] = "local"
+    workers: int | None = None
+    device: str = "auto"
+    time_limit: float | None = None
+    address: str | None = None
+    cluster: Literal["slurm", "local"] | None = None
+    partition: str | None = None
+    cpus: int = 1
+    gpus: int = 0
+
+
+_OPTIONS = {
+    "workers": ("--workers", ("local",)),
+    "time_limit": ("--time-limit", ("local", "submitit")),
+    "address": ("--address", ("ray",)),
+    "cluster": ("--cluster", ("submitit",)),
+    "partition": ("--slurm-partition", ("submitit",)),
+    "cpus": ("--cpus-per-run", ("ray", "submitit")),
+    "gpus": ("--gpus-per-run", ("ray", "submitit")),
+}
+
+
+def executor_of(place: Place) -> Executor:
+    """The executor of ``place``; options that have no say there, and numbers that are none, are refused."""
+    for name, (option, executors) in _OPTIONS.items():
+        if getattr(place, name) != getattr(Place(), name) and place.executor not in executors:
+            raise ShrinkbenchError(
+                f"{option} has no say with --executor {place.executor}; leave it out, or give --executor "
+                f"{' or '.join(executors)}"
+            )
+    from shrinkbench.runner.executors import LocalProcesses, RayCluster, SubmititJobs
+    from shrinkbench.runner.workspace import gpus_of
+
+    seconds = place.time_limit * 60 if place.time_limit is not None else None
+    if place.executor == "ray":
+        return RayCluster(place.address, cpus=place.cpus, gpus=place.gpus)
+    if place.executor == "submitit":
+        own = {"slurm_partition": place.partition} if place.partition is not None else {}
+        return SubmititJobs(
+            place.cluster, time_limit=seconds, cpus=place.cpus, gpus=place.gpus, parameters=dict(own)
+        )
+    gpus = gpus_of(place.device)
+    workers = max(1, len(gpus)) if place.workers is None else place.workers
+    return LocalProcesses(workers, time_limit=seconds, gpus=gpus)

@@ -1,0 +1,105 @@
+"""How far a sweep is: a bar on a terminal, a line for every finished task elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from shrinkbench.runner import Progress
+
+_MINUTE, _HOUR = 60.0, 3600.0
+
+
+class Display:
+    """A progress bar with time left on a terminal, plain lines elsewhere."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            MofNCompleteColumn,
+            TextColumn,
+            TimeElapsedColumn,
+            TimeRemainingColumn,
+        )
+        from rich.progress import Progress as Bar
+
+        self._console = Console(stderr=True)
+        self._begun = time.monotonic()
+        self._bar = Bar(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            console=self._console,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task("planning", total=None)
+
+    def __enter__(self) -> Display:
+        self._bar.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Leave the terminal as it was."""
+        self._bar.stop()
+
+    def start(self, total: int, todo: int) -> None:
+        """The plan is made."""
+        self._begun = time.monotonic()
+        self.note(f"{total} runs planned, {todo} to do")
+
+    def note(self, text: str) -> None:
+        """Something that a person should know meanwhile."""
+        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def advance(self, progress: Progress) -> None:
+        """One task has ended."""
+        text = describe(progress)
+        failed = progress.result is not None and progress.result.status == "failed"
+        if not self._console.is_terminal:
+            self.note(text + say_left(progress.done, progress.total, time.monotonic() - self._begun))
+        elif failed:
+            self.note(text)
+        self._bar.update(self._task, completed=progress.done, total=progress.total, description=progress.label)
+
+
+def describe(progress: Progress) -> str:
+    """One line about a task that has ended."""
+    text = f"[{progress.done}/{progress.total}] {progress.kind} {progress.label}"
+    result = progress.result
+    if result is not None and result.after is not None:
+        text += (
+            f": {result.spec.task.objective.headline} {result.headline:.4f}, {result.provenance.seconds:.1f} s"
+        )
+    elif result is not None and result.error:
+        text += f": failed: {result.error}"
+    return text
+
+
+def say_left(done: int, total: int, seconds: float) -> str:
+    """How long the rest takes, if the tasks to come take as long as those of the last ``seconds``.
+
+    >>> say_left(2, 6, 100.0), say_left(6, 6, 100.0)
+    ('; about 3 min left', '')
+    """
+    if not 0 < done < total:
+        return ""
+    return f"; about {say_duration(seconds / done * (total - done))} left"
+
+
+def say_duration(seconds: float) -> str:
+    """Seconds below two minutes, minutes below two hours, then hours.
+
+    >>> say_duration(61), say_duration(200), say_duration(9000)
+    ('61 s', '3 min', '2.5 h')
+    """
+    if seconds < 2 * _MINUTE:
+        return f"{seconds:.0f} s"
+    return f"{seconds / _MINUTE:.0f} min" if seconds < 2 * _HOUR else f"{seconds / _HOUR:.1f} h"

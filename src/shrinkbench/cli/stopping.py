@@ -1,0 +1,76 @@
+"""Signals while runs are carried out: what was asked for, and with which exit code it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from types import FrameType
+from typing import Any, Literal
+
+import typer
+
+Stop = Literal["go on", "finish", "checkpoint", "stop"]
+_GRACE = 20.0  # seconds after SIGTERM or SIGUSR1 in which a run may end its epoch
+
+
+class Stopping:
+    """Ctrl-C once: what runs is finished; twice: all stops. SIGTERM, SIGUSR1: runs stop after their epoch.
+
+    Signals before ``begin`` end the command at once, as nothing runs yet. With ``in_process``, the function
+    that makes the run of this process stop after its epoch, the process ends itself after the grace time.
+    """
+
+    def __init__(self, in_process: Callable[[], None] | None = None) -> None:
+        self.code = 0
+        self._wish: Stop = "go on"
+        self._begun = False
+        self._in_process = in_process
+        self._before: dict[signal.Signals, Any] = {}
+
+    def __call__(self) -> Stop:
+        """What has been asked for by now."""
+        return self._wish
+
+    def __enter__(self) -> Stopping:
+        handlers: dict[signal.Signals, Any] = {
+            signal.SIGINT: self._on_interrupt,
+            signal.SIGTERM: self._on_request,
+        }
+        if hasattr(signal, "SIGUSR1"):
+            handlers[signal.SIGUSR1] = self._on_request
+        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def begin(self) -> None:
+        """From now on there is something to finish."""
+        self._begun = True
+
+    def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        again = self._wish == "finish"
+        self.code = 130
+        if not self._begun or (again and self._in_process is not None) or self._wish == "stop":
+            raise KeyboardInterrupt
+        self._wish = "stop" if again else "finish"
+        typer.echo(
+            "stopping; runs go on from their last whole epoch"
+            if again
+            else "finishing the runs that are under way; Ctrl-C once more stops them",
+            err=True,
+        )
+
+    def _on_request(self, number: int, frame: FrameType | None) -> None:
+        self.code = 128 + number
+        if not self._begun:
+            raise SystemExit(self.code)
+        self._wish = "checkpoint"
+        if self._in_process is not None:
+            self._in_process()
+            timer = threading.Timer(_GRACE, os._exit, (self.code,))
+            timer.daemon = True
+            timer.start()

@@ -1,0 +1,68 @@
+"""What runs need besides their plan, so that any process can carry one out: ``workspace.json``."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import Field, ValidationError
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import write_atomically
+from shrinkbench.results.locking import hold_lock
+from shrinkbench.runner.executors.protocol import Setting
+from shrinkbench.spec.value import Value
+
+NAME = "workspace.json"
+Key = TypeVar("Key")
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class Beside(Value):
+    """Folders of data by dataset, weights files by digest, plug-ins with theirs, batch sizes to time, device.
+
+    Paths are absolute. ``device`` is as it was asked for: each machine resolves ``auto`` for itself.
+    """
+
+    schema_version: Literal[1] = 1
+    data: dict[str, Path] = Field(default_factory=dict)
+    weights: dict[Digest, Path] = Field(default_factory=dict)
+    plugins: dict[Path, Digest | None] = Field(default_factory=dict)
+    device: str = "auto"
+    latency: tuple[int, ...] = ()
+
+
+def write_beside(setting: Setting, *, device: str) -> None:
+    """Store what ``setting`` says, with what earlier sweeps into the folder have said."""
+    workspace = setting.workspace
+    path = workspace.root / NAME
+    with hold_lock(workspace.root):
+        try:
+            earlier = read_beside(workspace.root)
+        except ShrinkbenchError:  # one that cannot be read is replaced
+            earlier = Beside()
+        fresh = Beside(
+            data={**earlier.data, **_absolute(workspace.data)},
+            weights={**earlier.weights, **_absolute(workspace.weights)},
+            plugins={**earlier.plugins, **{path.resolve(): digest for path, digest in setting.plugins.items()}},
+            device=device,
+            latency=workspace.latency,
+        )
+        if fresh != earlier or not path.exists():
+            write_atomically(path, fresh.model_dump_json(indent=1).encode())
+
+
+def read_beside(root: Path) -> Beside:
+    """What was stored beside the plan in ``root``; nothing where no sweep has stored it."""
+    path = root / NAME
+    try:
+        return Beside.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return Beside()
+    except (OSError, ValidationError):
+        raise ShrinkbenchError(f"{path} cannot be read; give the sweep again to rewrite it") from None
+
+
+def _absolute(places: Mapping[Key, Path]) -> dict[Key, Path]:
+    return {key: Path(path).resolve() for key, path in places.items()}

@@ -1,0 +1,42 @@
+"""Tasks one after another, in this process."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+
+from shrinkbench.runner.executors.performing import perform
+from shrinkbench.runner.executors.protocol import Ending, Setting, Task
+
+
+class InProcess:
+    """Carries tasks out here: methods defined in a notebook work, but a crash of one is that of the sweep."""
+
+    def __init__(self) -> None:
+        self._queue: deque[Task] = deque()
+        self._setting: Setting | None = None
+
+    def start(self, setting: Setting) -> None:
+        """Keep the setting."""
+        self._setting = setting
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Queue the tasks."""
+        self._queue.extend(tasks)
+
+    def completed(self, seconds: float) -> Sequence[tuple[Task, Ending]]:
+        """Carry out the next task, however long that takes."""
+        if not self._queue or self._setting is None:
+            return ()
+        task = self._queue.popleft()
+        return ((task, perform(task, self._setting)),)
+
+    def drain(self) -> Sequence[Task]:
+        """Give back what waits."""
+        left = tuple(self._queue)
+        self._queue.clear()
+        return left
+
+    def close(self, grace: float = 0) -> None:
+        """Forget what waits."""
+        self._queue.clear()

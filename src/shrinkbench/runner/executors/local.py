@@ -1,0 +1,226 @@
+"""Tasks in processes of this machine, each with its slice of the cores, or its GPU.
+
+Processes stay alive from task to task. One that dies takes only its own task with it, and is replaced.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
+from typing import Literal
+
+import torch
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.runner.executors.performing import perform, stop_after_this_epoch, told_to_stop
+from shrinkbench.runner.executors.protocol import Ending, Setting, Task
+from shrinkbench.runner.shares import Share, assign_shares, available_cores
+
+_GRACE = 5.0  # seconds between the request to end and the kill
+_PR_SET_PDEATHSIG = 1
+
+
+class LocalProcesses:
+    """``workers`` processes, which share the cores, and ``gpus`` as CUDA_VISIBLE_DEVICES names them.
+
+    A task may take ``time_limit`` seconds (``None``: any time). Raises ``ShrinkbenchError`` for numbers
+    that are none.
+    """
+
+    def __init__(self, workers: int = 1, *, time_limit: float | None = None, gpus: Sequence[str] = ()) -> None:
+        if workers < 1:
+            raise ShrinkbenchError(f"--workers {workers} is not a number of at least 1")
+        if time_limit is not None and not time_limit > 0:
+            raise ShrinkbenchError(f"a time limit of {time_limit:g} s ends every run; give more than 0 minutes")
+        # One process computes as this one would: the order of sums follows from the number of threads.
+        cores = torch.get_num_threads() if workers == 1 else available_cores()
+        self._shares = assign_shares(workers, cores=cores, gpus=gpus)
+        self._time_limit = time_limit
+        self._queue: deque[Task] = deque()
+        self._workers: dict[int, _Worker] = {}
+        self._setting: Setting | None = None
+
+    def start(self, setting: Setting) -> None:
+        """Keep the setting; processes start with their first task."""
+        self._setting = setting
+
+    def submit(self, tasks: Sequence[Task]) -> None:
+        """Queue the tasks, and hand out what idle processes can take."""
+        self._queue.extend(tasks)
+        self._hand_out()
+
+    def completed(self, seconds: float) -> Sequence[tuple[Task, Ending]]:
+        """Wait for messages and deaths; processes that are overdue are ended."""
+        self._hand_out()
+        return list(self._collect(seconds))
+
+    def drain(self) -> Sequence[Task]:
+        """Give back what no process has begun."""
+        left = tuple(self._queue)
+        self._queue.clear()
+        return left
+
+    def close(self, grace: float = 0) -> None:
+        """Ask every process to stop after its epoch, and kill those that have not after ``grace`` seconds."""
+        self._queue.clear()
+        busy = [worker for worker in self._workers.values() if worker.task is not None and grace > 0]
+        for worker in busy:
+            worker.process.terminate()
+        until = time.monotonic() + grace
+        for worker in self._workers.values():
+            worker.end(until - time.monotonic() if worker in busy else 0)
+        self._workers.clear()
+
+    def _hand_out(self) -> None:
+        if self._setting is None:
+            return
+        for place, share in enumerate(self._shares):
+            if not self._queue:
+                return
+            worker = self._workers.get(place)
+            if worker is None or not (worker.task or worker.process.is_alive()):
+                worker = self._workers[place] = _Worker.begin(self._setting, share)
+            if worker.task is None:
+                worker.give(self._queue.popleft())
+
+    def _collect(self, seconds: float) -> Iterator[tuple[Task, Ending]]:
+        busy = {place: worker for place, worker in self._workers.items() if worker.task is not None}
+        if not busy:
+            return
+        wait([each for w in busy.values() for each in (w.connection, w.process.sentinel)], timeout=seconds)
+        for place, worker in busy.items():
+            task, ending = worker.task, worker.hear(self._time_limit)
+            if ending is None or task is None:
+                continue
+            worker.task = None
+            if not worker.process.is_alive() or worker.overdue is not None:
+                worker.end(0)
+                del self._workers[place]
+            yield task, ending
+
+
+@dataclass
+class _Worker:
+    """One process, its pipe, and what it does now."""
+
+    process: BaseProcess
+    connection: Connection
+    task: Task | None = None
+    begun: float | None = None
+    overdue: float | None = None  # when it was asked to end
+
+    @classmethod
+    def begin(cls, setting: Setting, share: Share) -> _Worker:
+        here, there = multiprocessing.Pipe()
+        context = multiprocessing.get_context("spawn")
+        process = context.Process(target=_serve, args=(there, setting, share, os.getpid()))
+        with _without_interrupts():
+            process.start()
+        there.close()
+        return cls(process, here)
+
+    def give(self, task: Task) -> None:
+        """Hand ``task`` to the process; its time begins when the process does."""
+        self.task, self.begun = task, None
+        with contextlib.suppress(OSError):  # a process that is dead already is found by its sentinel
+            self.connection.send(task)
+
+    def hear(self, time_limit: float | None) -> Ending | None:
+        """How the task has ended, or nothing as long as it goes on."""
+        message = self._receive()
+        if message == "begun":
+            self.begun = time.monotonic()
+            message = self._receive()
+        if isinstance(message, Ending):
+            return _late(time_limit) if self.overdue is not None and message.kind != "done" else message
+        if not self.process.is_alive():
+            return _late(time_limit) if self.overdue is not None else Ending("died", self._cause())
+        self._watch_time(time_limit)
+        return None
+
+    def end(self, seconds: float) -> None:
+        """Wait up to ``seconds``, then kill."""
+        self.process.join(max(seconds, 0))
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
+        self.connection.close()
+
+    def _receive(self) -> Ending | Literal["begun"] | None:
+        try:
+            return self.connection.recv() if self.connection.poll() else None
+        except (EOFError, OSError):
+            self.process.join(1)  # the pipe closes a moment before the process is gone
+            return None
+
+    def _watch_time(self, time_limit: float | None) -> None:
+        now = time.monotonic()
+        if self.overdue is not None:
+            if now > self.overdue + _GRACE:
+                self.process.kill()
+        elif time_limit is not None and self.begun is not None and now > self.begun + time_limit:
+            self.overdue = now
+            self.process.terminate()
+
+    def _cause(self) -> str:
+        code = self.process.exitcode or 0
+        return f"died by {signal.Signals(-code).name}" if code < 0 else f"ended itself with exit code {code}"
+
+
+def _late(time_limit: float | None) -> Ending:
+    return Ending("died", f"was stopped at the time limit of {(time_limit or 0) / 60:g} minutes")
+
+
+def _serve(connection: Connection, setting: Setting, share: Share, head: int) -> None:
+    """The life of a worker: a task comes in, how it ended goes out."""
+    _end_with(head)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the head's to handle
+    signal.signal(signal.SIGTERM, lambda number, frame: stop_after_this_epoch())
+    if share.gpu is not None:
+        os.environ["CUDA_VISIBLE_DEVICES"] = share.gpu  # before CUDA is first used
+    torch.set_num_threads(share.threads)
+    with contextlib.suppress(EOFError, BrokenPipeError):
+        while True:
+            task = connection.recv()
+            connection.send("begun")
+            connection.send(perform(task, setting, own_process=True))
+            if told_to_stop():
+                return
+
+
+def _end_with(head: int) -> None:
+    """End this process when its head is gone: by the kernel where it can, else by looking."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    threading.Thread(target=_follow, args=(head,), daemon=True).start()
+
+
+def _follow(head: int) -> None:
+    while os.getppid() == head:
+        time.sleep(0.5)
+    os._exit(1)
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Processes that start here are not sent Ctrl-C, from their first moment on."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

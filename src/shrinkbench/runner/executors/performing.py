@@ -1,0 +1,170 @@
+"""One attempt at one task, in whatever process it is made: claimed, carried out, logged, its ending told."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.pruning import load_entry_points, load_plugin
+from shrinkbench.results.claims import Claims
+from shrinkbench.results.record import RunResult
+from shrinkbench.results.store import ResultStore, read_result
+from shrinkbench.runner.execution import ensure_control, run, sentence_of
+from shrinkbench.runner.executors.protocol import Ending, Setting, Task
+from shrinkbench.runner.logs import RunLog
+from shrinkbench.runner.outcomes import classify
+from shrinkbench.runner.pretraining import ensure_pretrained
+from shrinkbench.runner.retraining import ensure_rounds, ensure_search
+from shrinkbench.runner.workspace import Workspace
+from shrinkbench.spec import PretrainSpec
+from shrinkbench.spec.measures import EpochRecord
+
+_SHARED = {"pretraining": "pretrained", "control": "control", "search": "search", "rounds": "rounds"}
+_FILES = {
+    "pretraining": "weights.safetensors",
+    "control": "result.json",
+    "search": "card.json",
+    "rounds": "card.json",
+    "run": "result.json",
+}
+_stop = threading.Event()
+_leaving = threading.Event()
+
+
+class Interrupted(BaseException):
+    """Raised after a whole epoch in a process that was told to stop; no failure of the run."""
+
+
+def stop_after_this_epoch() -> None:
+    """End the task of this process as soon as its state is on disk."""
+    _stop.set()
+
+
+def leave() -> None:
+    """Somebody else ends this process next, by ``SystemExit``; that is not the doing of its task."""
+    _leaving.set()
+
+
+def told_to_stop() -> bool:
+    """Whether this process was told to stop."""
+    return _stop.is_set()
+
+
+def file_of(task: Task, root: Path) -> Path:
+    """The file whose being there means that ``task`` is done."""
+    store = ResultStore(root)
+    folder = store.run_dir(task.key) if task.kind == "run" else store.shared_dir(_SHARED[task.kind], task.key)
+    return folder / _FILES[task.kind]
+
+
+def digest_at(path: Path) -> str | None:
+    """SHA-256 of a file as it is now; nothing where there is none."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return None
+
+
+def find_done(task: Task, root: Path) -> Ending | None:
+    """The ending of a task that somebody else has brought about since it was planned."""
+    path = file_of(task, root)
+    if task.kind != "run":
+        return Ending("done") if path.exists() else None
+    if digest_at(path) == task.before:
+        return None
+    result = read_result(path)
+    return Ending("done", result=result) if isinstance(result, RunResult) else None
+
+
+def perform(task: Task, setting: Setting, *, own_process: bool = False) -> Ending:
+    """Carry ``task`` out unless somebody else does or has; whatever goes wrong becomes an ending.
+
+    In a process of its own (``own_process``) nobody types Ctrl-C, and a ``KeyboardInterrupt`` is the code's.
+    """
+    try:
+        prepare(setting)
+    except ShrinkbenchError as error:
+        return Ending("unprepared", str(error))
+    root = setting.workspace.root
+    try:
+        claim = _claims_in(root).take(f"{task.kind}-{task.key}")
+    except ShrinkbenchError as error:
+        return Ending("environment", str(error))
+    if claim is None:
+        return Ending("held", _holder_of(task, root))
+    with claim:
+        return find_done(task, root) or _attempt(task, setting.workspace, own_process=own_process)
+
+
+def prepare(setting: Setting) -> None:
+    """Load in this process what was planned with, or nothing."""
+    load_entry_points()
+    for path, digest in setting.plugins.items():
+        load_plugin(path, digest=digest)
+
+
+def is_free(task: Task, root: Path) -> bool:
+    """Whether another attempt at a task that was held is worth it: it is done, or its claim is given up."""
+    if find_done(task, root) is not None:
+        return True
+    claim = _claims_in(root).take(f"{task.kind}-{task.key}")
+    if claim is not None:
+        claim.release()
+    return claim is not None
+
+
+@cache
+def _claims_in(root: Path) -> Claims:
+    return Claims(root)
+
+
+def _holder_of(task: Task, root: Path) -> str:
+    holder = _claims_in(root).holder(f"{task.kind}-{task.key}")
+    return f"process {holder.pid} on {holder.host}" if holder is not None else "another process"
+
+
+def _attempt(task: Task, workspace: Workspace, *, own_process: bool) -> Ending:
+    log = RunLog(file_of(task, workspace.root).with_name("log.txt"))
+    log.start(task.label)
+
+    def after_epoch(record: EpochRecord) -> None:
+        log.epoch(record)
+        if _stop.is_set():
+            raise Interrupted
+
+    ending = _ending_of(task, replace(workspace, on_epoch=after_epoch), own_process=own_process)
+    log.end(ending.kind, ending.sentence)
+    return ending
+
+
+def _ending_of(task: Task, workspace: Workspace, *, own_process: bool) -> Ending:
+    try:
+        return _carry_out(task, workspace)
+    except Interrupted:
+        return Ending("interrupted", "was told to stop; it goes on from its last whole epoch")
+    except SystemExit as error:
+        if _leaving.is_set():
+            raise
+        return Ending("died", f"called sys.exit({'' if error.code is None else error.code})")
+    except KeyboardInterrupt:
+        if not own_process:
+            raise
+        return Ending("died", "raised KeyboardInterrupt")
+    except Exception as error:
+        return Ending("environment" if classify(error) == "environment" else "failed", sentence_of(error))
+
+
+def _carry_out(task: Task, workspace: Workspace) -> Ending:
+    spec = task.spec
+    if isinstance(spec, PretrainSpec):
+        ensure_pretrained(spec, workspace, keep=task.keep)
+        return Ending("done")
+    if task.kind == "run":
+        result = run(spec, workspace)
+        return Ending("done" if result.status == "done" else "failed", result.error or "", result)
+    {"control": ensure_control, "search": ensure_search, "rounds": ensure_rounds}[task.kind](spec, workspace)
+    return Ending("done")

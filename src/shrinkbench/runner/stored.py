@@ -1,0 +1,105 @@
+"""Single runs of a stored plan: the unit that any scheduler can start."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.pruning import load_entry_points, load_plugin
+from shrinkbench.pruning.plugins import digest_of_plugin
+from shrinkbench.results.store import ResultStore
+from shrinkbench.runner.beside_plan import Beside, read_beside
+from shrinkbench.runner.dispatching import Stop
+from shrinkbench.runner.executors import InProcess, Setting
+from shrinkbench.runner.sweeping import Progress, carry_out, check_retries, open_runs
+from shrinkbench.runner.workspace import Workspace, select_device
+from shrinkbench.spec import RunSpec
+
+_SHORTEST = 6  # digits of a key
+
+
+def run_stored(
+    keys: Sequence[str],
+    out: Path,
+    *,
+    device: str | None = None,
+    data: dict[str, Path] | None = None,
+    plugins: Sequence[Path] = (),
+    retry_failed: bool = False,
+    max_retries: int = 1,
+    on_progress: Callable[[Progress], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
+    stopping: Callable[[], Stop] | None = None,
+) -> dict[str, str]:
+    """Carry out the runs ``keys`` of the plan in ``out`` in this process, with what they need.
+
+    Folders of data, weights files, batch sizes to time and the device are those that the sweep has stored
+    beside the plan, unless given here. Plug-ins are code and have to be given. Returns ``done``, ``failed`` or
+    ``missing`` for each key. Raises ``ShrinkbenchError`` where a key or what a run needs is not there.
+    """
+    check_retries(max_retries)
+    store = ResultStore(out)
+    specs = _find(keys, store)
+    beside = read_beside(out)
+    load_entry_points()
+    digests = _check_plugins(plugins, beside)
+    workspace = Workspace(
+        root=out,
+        data={**beside.data, **(data or {})},
+        weights=beside.weights,
+        device=select_device(device or beside.device),
+        latency=beside.latency,
+    )
+    todo = open_runs(specs, workspace, retry_failed=retry_failed)
+    setting = Setting(workspace, digests)
+    carry_out(
+        todo,
+        setting,
+        InProcess(),
+        max_retries=max_retries,
+        on_progress=on_progress,
+        on_note=on_note,
+        stopping=stopping,
+    )
+    return {spec.key: store.read(spec.key).status if store.has(spec.key) else "missing" for spec in specs}
+
+
+def _find(keys: Sequence[str], store: ResultStore) -> list[RunSpec]:
+    """The planned runs of whose keys ``keys`` are the beginnings."""
+    planned = {run.key: run.spec for run in store.read_plan().runs}
+    found = []
+    for key in keys:
+        exact = [planned[key]] if key in planned else []
+        matches = exact or [
+            spec for each, spec in planned.items() if len(key) >= _SHORTEST and each[: len(key)] == key
+        ]
+        if len(matches) != 1:
+            count = f"{len(matches)} runs" if matches else "no run"
+            raise ShrinkbenchError(
+                f"'{key[:64]}' is the beginning of {count} of the plan in {store.root}; give a key of "
+                f"plan.json, or at least its first {_SHORTEST} digits"
+            )
+        if matches[0].migrated_from is not None:
+            raise ShrinkbenchError(
+                f"run {key[:12]} was planned by an earlier version of shrinkbench; give the sweep again"
+            )
+        found.append(matches[0])
+    return found
+
+
+def _check_plugins(plugins: Sequence[Path], beside: Beside) -> dict[Path, str | None]:
+    """Plug-ins that were given, as they were when the runs were planned; one that is lacking is named.
+
+    What a file in the folder names is not loaded by itself: code runs only where a person has asked for it.
+    """
+    given = {path: digest_of_plugin(path) for path in plugins}
+    lacking = [path for path, digest in beside.plugins.items() if digest not in given.values()]
+    if lacking:
+        raise ShrinkbenchError(
+            f"the plan was made with the plug-in {lacking[0]}, which is not given or was edited since; it is "
+            "code: give --plugin FILE if you trust it"
+        )
+    for path, digest in given.items():
+        load_plugin(path, digest=digest)
+    return given

@@ -1,0 +1,142 @@
+"""Commands that carry runs out: what they refuse, tell, and leave when they are stopped."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from shrinkbench.cli import app
+from shrinkbench.results.store import ResultStore
+
+COMMAND = [sys.executable, "-c", "from shrinkbench.cli import main; main()"]
+PLUGIN = '''
+import os, signal
+from pathlib import Path
+from shrinkbench import pruning_method
+
+def once(send):
+    place = Path(__file__).with_name("sent")
+    if not place.exists():
+        place.touch()
+        send()
+
+@pruning_method("NAME")
+def NAME(ctx):
+    """Magnitude, and a signal the first time."""
+    once(lambda: os.kill(WHOM, signal.SIGNAL))
+    return {name: w.abs() for name, w in ctx.weights.items()}
+'''
+
+
+@pytest.fixture
+def grid(tmp_path):
+    path = tmp_path / "grid.toml"
+    path.write_text(
+        'name = "grid"\ndataset = "digits"\nmodel = "digits-cnn"\nmethod = ["random"]\ncompression = [1, 2]\n'
+        "train_images = 100\n[pretrain]\nepochs = 1\n[finetune]\nepochs = 2\n"
+    )
+    return path
+
+
+def call(*words):
+    return CliRunner().invoke(app, [str(word) for word in words])
+
+
+def test_a_plan_is_told_and_nothing_is_written(grid, tmp_path):
+    told = call("sweep", grid, "--out", tmp_path / "out", "--device", "cpu", "--plan")
+    assert told.exit_code == 0
+    assert "2 runs planned, 2 to do; first 1 of kind pretraining, 1 of kind control" in told.output
+    assert "5 epochs, 500 training images" in told.output  # 1 + 2 + 2
+    assert "time unknown" in told.output
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["--workers", "0"], "--workers 0 is not a number of at least 1"),
+        (["--time-limit", "0"], "a time limit of 0 s"),
+        (["--address", "auto"], "--address has no say with --executor local"),
+        (["--slurm-partition", "gpu"], "--slurm-partition has no say with --executor local"),
+        (["--executor", "submitit", "--workers", "3"], "--workers has no say with --executor submitit"),
+        (["--device", "tpu"], "unknown device 'tpu'"),
+    ],
+)
+def test_options_are_looked_at_before_anything_is_written(grid, tmp_path, options, sentence):
+    refused = call("sweep", grid, "--out", tmp_path / "out", *options)
+    assert refused.exit_code != 0
+    assert sentence in str(refused.exception)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_scheduler_starts_single_runs(grid, tmp_path):
+    out = tmp_path / "out"
+    planned = call("sweep", grid, "--out", out, "--device", "cpu", "--write-plan")
+    first, second = planned.stdout.split()
+    assert ResultStore(out).status().missing == 2
+    done = call("run", first[:8], "--store", out)
+    assert (done.exit_code, done.stdout) == (0, f"{first[:12]} done\n")
+    assert ResultStore(out).status().missing == 1
+    before = ResultStore(out).result_path(first).stat().st_mtime_ns
+    assert call("run", first, second, "--store", out).exit_code == 0
+    assert ResultStore(out).result_path(first).stat().st_mtime_ns == before
+    assert ResultStore(out).status().done == 2
+    for key in ("ffffffffff", first[:3], "../../x"):
+        assert "is the beginning of no run of the plan in" in str(call("run", key, "--store", out).exception)
+    watched = call("status", out, "--watch", "--interval", "1000")  # returns, as nothing is missing
+    assert watched.output.splitlines()[0] == "2 total, 2 done, 0 failed, 0 missing"
+
+
+def _sends(grid, folder, *, whom, signal):
+    plugin, name = folder / "mine.py", f"sends_{signal.lower()}"
+    plugin.write_text(PLUGIN.replace("WHOM", whom).replace("SIGNAL", signal).replace("NAME", name))
+    text = grid.read_text().replace("random", name).replace("[1, 2]", "[2, 3]")
+    grid.write_text(text.replace("train_images", 'weights = "random"\ntrain_images'))
+    return plugin
+
+
+def _sweep(grid, plugin, out):
+    return call("sweep", grid, "--plugin", plugin, "--out", out, "--device", "cpu")
+
+
+def test_interrupted_once_a_sweep_finishes_what_runs(grid, tmp_path):
+    plugin, out = _sends(grid, tmp_path, whom="os.getppid()", signal="SIGINT"), tmp_path / "out"
+    stopped = _sweep(grid, plugin, out)
+    assert stopped.exit_code == 130
+    assert "1 of 2 runs done, 0 failed, 1 missing" in stopped.output
+
+
+def test_told_to_end_a_sweep_stops_after_an_epoch_and_goes_on_from_there(grid, tmp_path):
+    plugin, out = _sends(grid, tmp_path, whom="os.getppid()", signal="SIGTERM"), tmp_path / "out"
+    stopped = _sweep(grid, plugin, out)
+    assert stopped.exit_code == 143
+    assert "0 of 2 runs done, 0 failed, 2 missing" in stopped.output
+    (log,) = out.glob("runs/*/log.txt")
+    assert "end: interrupted" in log.read_text()
+    assert list(log.parent.glob("checkpoint*.pt"))
+    assert _sweep(grid, plugin, out).exit_code == 0
+    result = json.loads((log.parent / "result.json").read_text())
+    assert len(result["epochs"]) == 2
+    assert log.read_text().count("epoch 1:") == 1  # not done again
+
+
+@pytest.mark.slow
+def test_a_single_run_is_stopped_after_its_epoch_too(grid, tmp_path):
+    plugin, out = _sends(grid, tmp_path, whom="os.getpid()", signal="SIGUSR1"), tmp_path / "out"
+    (tmp_path / "sent").touch()
+    assert _sweep(grid, plugin, out).exit_code == 0
+    results, _ = ResultStore(out).results()
+    key, calm = results[0].key, results[0].after
+    ResultStore(out).discard(key)
+    (tmp_path / "sent").unlink()
+    words = ["run", key, "--store", str(out)]
+    lacking = subprocess.run(COMMAND + words, capture_output=True, text=True)
+    assert lacking.returncode == 2
+    assert f"the plan was made with the plug-in {plugin}" in lacking.stderr
+    words += ["--plugin", str(plugin)]
+    stopped = subprocess.run(COMMAND + words, capture_output=True, text=True)
+    assert (stopped.returncode, stopped.stdout) == (128 + 10, f"{key[:12]} missing\n")
+    assert subprocess.run(COMMAND + words, capture_output=True, text=True).returncode == 0
+    assert ResultStore(out).read(key).after == calm

@@ -1,0 +1,262 @@
+"""The same runs by every executor, and what becomes of runs that end their process."""
+
+import importlib.util
+import json
+
+import pytest
+import torch
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.results.store import ResultStore
+from shrinkbench.runner import sweep
+from shrinkbench.runner.executors import InProcess, LocalProcesses, RayCluster, SubmititJobs
+from shrinkbench.runner.shares import Share, assign_shares, visible_gpus
+from shrinkbench.spec import ExperimentSpec, parse_value
+
+POISON = '''
+import ctypes, os, signal, sys
+from shrinkbench import pruning_method
+
+def magnitude(ctx):
+    return {name: w.abs() for name, w in ctx.weights.items()}
+
+@pruning_method("good")
+def good(ctx):
+    """Magnitude."""
+    return magnitude(ctx)
+
+@pruning_method("segfault")
+def segfault(ctx):
+    """Reads where nothing is."""
+    ctypes.string_at(0)
+
+@pruning_method("killed")
+def killed(ctx):
+    """As by the kernel, out of memory."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+@pruning_method("exits")
+def exits(ctx):
+    """Asks Python to end."""
+    sys.exit(0)
+
+@pruning_method("leaves")
+def leaves(ctx):
+    """Ends the process."""
+    os._exit(0)
+
+@pruning_method("interrupts")
+def interrupts(ctx):
+    """Claims that somebody has typed Ctrl-C."""
+    raise KeyboardInterrupt
+
+@pruning_method("hangs")
+def hangs(ctx):
+    """Never returns."""
+    while True:
+        pass
+
+@pruning_method("greedy")
+def greedy(ctx):
+    """Asks for more memory than there is."""
+    raise MemoryError("too much")
+'''
+
+MOVED = '''
+import os, signal
+from pathlib import Path
+from shrinkbench import pruning_method
+
+@pruning_method("moved")
+def moved(ctx):
+    """Magnitude; the first time, the scheduler wants its machine back."""
+    place = Path(__file__).with_name("moved")
+    if not place.exists():
+        place.touch()
+        os.kill(os.getpid(), signal.SIGUSR2)
+    return {name: w.abs() for name, w in ctx.weights.items()}
+'''
+
+
+def experiment(**fields):
+    base = {
+        "name": "test",
+        "dataset": "digits",
+        "model": "digits-cnn",
+        "method": ["global_magnitude", "random"],
+        "compression": [1, 4],
+        "seed": [0],
+        "pretrain": {"epochs": 1},
+        "finetune": {"epochs": 1},
+        "train_images": 100,
+    }
+    return parse_value(ExperimentSpec, {**base, **fields}, where="test")
+
+
+def poisoned(*methods):
+    return experiment(method=list(methods), weights="random", compression=[2], finetune={"epochs": 0})
+
+
+def results(root):
+    found = {p.parent.name: json.loads(p.read_text()) for p in root.glob("runs/*/result.json")}
+    for fields in found.values():
+        del fields["provenance"]
+    return found
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """The order of sums follows from the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="module")
+def calm(one_thread, tmp_path_factory):
+    root = tmp_path_factory.mktemp("calm")
+    assert sweep(experiment(), root, device="cpu", executor=InProcess()).done == 4
+    return results(root)
+
+
+@pytest.fixture(scope="module")
+def plugin(tmp_path_factory):
+    path = tmp_path_factory.mktemp("plugin") / "poison.py"
+    path.write_text(POISON)
+    return path
+
+
+def sweep_poison(plugin, out, *methods, **options):
+    from shrinkbench.pruning import load_plugin
+
+    load_plugin(plugin)
+    notes = []
+    status = sweep(poisoned(*methods), out, device="cpu", plugins=[plugin], on_note=notes.append, **options)
+    return status, {r.spec.method.name: r.error for r in ResultStore(out).results()[0]}, notes
+
+
+def test_processes_give_the_table_of_this_process(calm, tmp_path, monkeypatch):
+    monkeypatch.setattr("shrinkbench.runner.executors.local.available_cores", lambda: 2)
+    assert sweep(experiment(), tmp_path, device="cpu", executor=LocalProcesses(2)).done == 4
+    assert results(tmp_path) == calm
+    assert not list(tmp_path.glob("claims/*"))
+    for log in tmp_path.glob("runs/*/log.txt"):
+        lines = [line.split(" ", 1)[1] for line in log.read_text().splitlines()]
+        assert lines[0].startswith("start: digits digits-cnn")
+        assert lines[-1] == "end: done"
+
+
+@pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")
+def test_jobs_give_the_table_of_this_process(one_thread, tmp_path):
+    one = experiment(method="random", compression=[4], weights="random")
+    assert sweep(one, tmp_path / "here", device="cpu", executor=InProcess()).done == 1
+    assert sweep(one, tmp_path / "jobs", device="cpu", executor=SubmititJobs("local")).done == 1
+    assert results(tmp_path / "jobs") == results(tmp_path / "here")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")
+def test_a_job_that_is_told_to_make_room_goes_on_later(one_thread, tmp_path):
+    path = tmp_path / "moved.py"
+    path.write_text(MOVED)
+    from shrinkbench.pruning import load_plugin
+
+    load_plugin(path)
+    (tmp_path / "moved").touch()  # no signal in the calm run
+    one = experiment(method="moved", compression=[4], weights="random", finetune={"epochs": 2})
+    assert sweep(one, tmp_path / "here", device="cpu", plugins=[path]).done == 1
+    (tmp_path / "moved").unlink()
+    executor = SubmititJobs("local")
+    assert (
+        sweep(one, tmp_path / "jobs", device="cpu", plugins=[path], executor=executor, max_retries=0).done == 1
+    )
+    assert results(tmp_path / "jobs") == results(tmp_path / "here")
+    (log,) = (tmp_path / "jobs").glob("runs/*/log.txt")
+    assert log.read_text().count(" start: ") == 2
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+def test_ray_gives_the_table_of_this_process(calm, tmp_path):
+    assert sweep(experiment(), tmp_path, device="cpu", executor=RayCluster()).done == 4
+    assert results(tmp_path) == calm
+
+
+def test_a_run_that_ends_its_process_loses_only_itself(plugin, tmp_path):
+    status, errors, notes = sweep_poison(
+        plugin, tmp_path / "out", "segfault", "good", "exits", executor=LocalProcesses(2)
+    )
+    assert (status.total, status.done, status.failed) == (3, 1, 2)
+    assert errors == {
+        "segfault": "worker died by SIGSEGV twice", "good": None, "exits": "worker called sys.exit(0) twice",
+    }  # fmt: skip
+    assert len(notes) == 2
+
+
+@pytest.mark.slow
+def test_every_way_to_end_a_process_is_named(plugin, tmp_path):
+    executor = LocalProcesses(1, time_limit=9)
+    methods = ("killed", "leaves", "interrupts", "hangs", "good")
+    status, errors, _ = sweep_poison(plugin, tmp_path / "out", *methods, executor=executor, max_retries=0)
+    assert status.done == 1
+    assert errors == {
+        "killed": "worker died by SIGKILL",
+        "leaves": "worker ended itself with exit code 0",
+        "interrupts": "worker raised KeyboardInterrupt",
+        "hangs": "worker was stopped at the time limit of 0.15 minutes",
+        "good": None,
+    }
+
+
+def test_what_memory_fails_stays_missing(plugin, tmp_path):
+    status, errors, notes = sweep_poison(plugin, tmp_path / "out", "greedy", "good", "exits", max_retries=0)
+    assert (status.done, status.failed, status.missing) == (1, 1, 1)
+    assert "greedy" not in errors
+    assert [note for note in notes if "greedy" in note and "is missing" in note]
+
+
+def test_a_plug_in_that_fails_in_the_worker_says_so(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "import multiprocessing\nfrom shrinkbench import pruning_method\n"
+        "if multiprocessing.parent_process() is not None:\n    raise OSError('no licence here')\n"
+        "@pruning_method('licensed')\ndef licensed(ctx):\n    'Magnitude.'\n    return dict(ctx.weights)\n"
+    )
+    from shrinkbench.pruning import load_plugin
+
+    load_plugin(path)
+    with pytest.raises(
+        ShrinkbenchError, match=r"the plug-in .*mine.py fails in line 4: OSError: no licence here"
+    ):
+        sweep(poisoned("licensed"), tmp_path / "out", device="cpu", plugins=[path], executor=LocalProcesses())
+
+
+def test_gpus_go_round():
+    assert [share.gpu for share in assign_shares(4, cores=8, gpus=["0", "1", "2"])] == ["0", "1", "2", "0"]
+    assert assign_shares(2, cores=8) == (Share(4), Share(4))
+    assert visible_gpus(4, visible="GPU-a,GPU-b,GPU-c,GPU-d", index=2) == ("GPU-c",)
+    assert visible_gpus(3) == ("0", "1", "2")
+    with pytest.raises(ShrinkbenchError, match=r"--device cuda:3: this machine shows 2 CUDA devices"):
+        visible_gpus(2, index=3)
+
+
+@pytest.mark.parametrize(
+    ("make", "sentence"),
+    [
+        (lambda: LocalProcesses(0), "--workers 0"),
+        (lambda: LocalProcesses(time_limit=0), "a time limit of 0 s"),
+        (lambda: SubmititJobs("local", time_limit=-60), "a time limit of -60 s"),
+        (lambda: SubmititJobs("local", cpus=0), "of 0 cores"),
+    ],
+)
+def test_numbers_that_are_none_are_refused_at_once(make, sentence):
+    with pytest.raises(ShrinkbenchError, match=sentence):
+        make()
+
+
+def test_a_refused_sweep_leaves_nothing_behind(tmp_path):
+    for options in ({"workers": 0}, {"max_retries": -1}):
+        with pytest.raises(ShrinkbenchError):
+            sweep(experiment(), tmp_path / "out", device="cpu", **options)
+        assert not (tmp_path / "out").exists()

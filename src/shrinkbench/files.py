@@ -25,7 +25,7 @@ from shrinkbench.errors import ShrinkbenchError, one_line
 _CHUNK = 1 << 20
 _TIMEOUT = 30.0  # seconds without an answer
 _OPEN_FILES = (Path("/dev/fd"), Path("/proc/self/fd"))
-_OUTPUTS = (Path("/dev/stdout"), Path("/dev/stderr"))
+_OUTPUTS = {Path("/dev/stdout"): 1, Path("/dev/stderr"): 2}
 
 
 def cache_folder() -> Path:
@@ -152,6 +152,9 @@ def _check_parent(path: Path) -> None:
         above = next(parent for parent in Path(os.path.abspath(path)).parents if parent.exists())  # noqa: PTH100
     except OSError as error:
         raise _unwritable(path, error) from None
+    longest = os.pathconf(above, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
+    if any(len(os.fsencode(part)) > longest for part in path.parts):
+        raise _unwritable(path, OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)))
     if not above.is_dir():
         raise _unwritable(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
 
@@ -165,9 +168,8 @@ def check_folder(path: Path) -> None:
 
 def _takes_a_stream(path: Path) -> bool:
     """Whether bytes are written into what lies there, in place of putting a file there."""
-    place = Path(os.path.abspath(path))  # noqa: PTH100 - links of /dev lead to what they stand for
-    if place.parent in _OPEN_FILES or place in _OUTPUTS:
-        return place.exists()
+    if _open_file(path) is not None:
+        return path.exists()
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -181,10 +183,22 @@ def _write_to_stream(path: Path, content: bytes | Callable[[Path], object]) -> N
             draft = Path(scratch) / "draft"
             content(draft)
             content = draft.read_bytes()
-    handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)  # a pipe that nobody reads is an error
-    with os.fdopen(handle, "wb") as stream:
+    number = _open_file(path)
+    if number is not None:  # opened anew it would have a position of its own
+        handle = os.dup(number)
+    else:
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)  # fails where nobody reads a pipe
         os.set_blocking(handle, True)
+    with os.fdopen(handle, "wb") as stream:
         stream.write(content)
+
+
+def _open_file(path: Path) -> int | None:
+    """The number of the open file that ``/dev/stdout``, ``/dev/fd/3`` and the like stand for."""
+    place = Path(os.path.abspath(path))  # noqa: PTH100 - their links lead to what they stand for
+    if place.parent in _OPEN_FILES and place.name.isdecimal():
+        return int(place.name)
+    return _OUTPUTS.get(place)
 
 
 def check_links(folder: Path, *, within: Path | None = None) -> None:

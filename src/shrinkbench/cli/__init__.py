@@ -10,6 +10,7 @@ from pathlib import Path
 import typer
 
 from shrinkbench.cli import (
+    check,
     detect,
     exchange,
     literature,
@@ -36,6 +37,7 @@ for part in (
     report.app,
     exchange.app,
     networks.app,
+    check.app,
     structured.app,
     patterns.app,
     detect.app,

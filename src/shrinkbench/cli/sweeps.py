@@ -37,8 +37,8 @@ def find_experiment(name: str) -> Path:
         return shipped
     if exists(path):
         raise ShrinkbenchError(f"the experiment {name} is no plain file; give a TOML file")
-    shipped = (p.stem for p in experiment_folder().glob("*.toml"))
-    known = some_of(shipped, name, more="`shrinkbench list experiments`")
+    names = (p.stem for p in experiment_folder().glob("*.toml"))
+    known = some_of(names, name, more="`shrinkbench list experiments`")
     raise ShrinkbenchError(f"there is no experiment file or name '{one_line(name, 80)}'; known names: {known}")
 
 

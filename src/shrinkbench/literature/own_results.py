@@ -86,7 +86,7 @@ def read_own(path: Path) -> pd.DataFrame:
             return pd.read_parquet(path)
         # A name that ends in .zip makes no zip, and a key of digits alone is no number.
         own = pd.read_csv(path, compression=None, dtype=dict.fromkeys(KEYS, str))
-        texts = [name for name in own if pd.api.types.is_string_dtype(own[name])]
+        texts = [str(name) for name in own if pd.api.types.is_string_dtype(own[name])]
         return own.assign(**{name: own[name].map(from_text, na_action="ignore") for name in texts})
     except FileNotFoundError:
         raise ShrinkbenchError(

@@ -161,7 +161,7 @@ def _values(
 
 def as_csv(frame: pd.DataFrame) -> str:
     """``frame`` as comma-separated values; no text in it is a formula to a spreadsheet."""
-    texts = [name for name in frame if pd.api.types.is_string_dtype(frame[name])]
+    texts = [str(name) for name in frame if pd.api.types.is_string_dtype(frame[name])]
     return frame.assign(**{name: frame[name].map(as_text, na_action="ignore") for name in texts}).to_csv(
         index=False
     )

@@ -8,13 +8,17 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable
+from importlib import import_module
+from typing import Any
 
-import click
 import typer
 
 from shrinkbench.errors import ShrinkbenchError, one_line
 
 REFUSED, INTERRUPTED, FAULT = 2, 130, 70
+# typer carries its own copy of click, or uses the installed one.
+_WRONG_USE: Any = typer.BadParameter.__mro__[2]
+_NO_ARGUMENTS: Any = getattr(import_module(typer.BadParameter.__module__), "NoArgsIsHelpError", ())
 _CLOSED = 141  # as of a program that SIGPIPE ends
 
 
@@ -27,10 +31,10 @@ def run_guarded(command: Callable[[], int | None]) -> None:
     try:
         code = command()
         sys.stdout.flush()
-    except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
-        sys.exit(REFUSED)
-    except click.ClickException as error:
+    except _WRONG_USE as error:
+        if isinstance(error, _NO_ARGUMENTS):
+            error.show()  # the help
+            sys.exit(REFUSED)
         _leave(REFUSED, _usage(error))
     except SystemExit:
         _flush_or_leave()
@@ -46,7 +50,7 @@ def run_guarded(command: Callable[[], int | None]) -> None:
             sys.exit(code)
 
 
-def _usage(error: click.ClickException) -> str:
+def _usage(error: Any) -> str:
     """What is wrong with the command line, and where its options are told."""
     context = getattr(error, "ctx", None)
     asked = f"; `{context.command_path} --help` tells what can be given" if context is not None else ""

@@ -315,8 +315,13 @@ def _find(method: PruningMethod, law: str, keeps: Law) -> Finding:
         except Exception as error:
             reason = one_line(f"{kind} network: it raises {type(error).__name__}: {error}")
             return Finding(method=method.name, law=law, outcome="failed", reason=reason)
-    reason = "" if passed else one_line("; ".join(refusals))
-    return Finding(method=method.name, law=law, outcome="passed" if passed else "not applicable", reason=reason)
+    if passed:
+        return Finding(method=method.name, law=law, outcome="passed")
+    # A method without a network is none; that is said once.
+    outcome: Outcome = "failed" if keeps is leave_a_network and method.amount is None else "not applicable"
+    each = 290 // len(refusals)
+    reason = "; ".join(one_line(refusal, each) for refusal in refusals)
+    return Finding(method=method.name, law=law, outcome=outcome, reason=reason)
 
 
 def _keep_at_some_target(method: PruningMethod, make: Callable[[], nn.Module], keeps: Law) -> None:

@@ -46,7 +46,7 @@ from shrinkbench.spec import RunSpec, read_experiments
 LONGEST_SENTENCE, LONGEST_SECONDS = 300, 10
 
 
-class Refused(ShrinkbenchError):
+class RefusedFilesError(ShrinkbenchError):
     """Files of a folder were named as unreadable, in sentences."""
 
 
@@ -114,7 +114,7 @@ def _read_store(source):
     if bundle.problems:
         for problem in bundle.problems:
             _check_sentence(problem.sentence)
-        raise Refused(bundle.problems[0].sentence)
+        raise RefusedFilesError(bundle.problems[0].sentence)
 
 
 def _write(folder, files):
@@ -266,7 +266,7 @@ def corpus(rng, folder):
     return read
 
 
-class _Ended(Exception):
+class _EndedError(Exception):
     """A command that ended with a code of its own."""
 
 
@@ -285,10 +285,10 @@ def command(*arguments):
     if code == 2 and len(arguments) > 1:
         sentences = [line for line in err.getvalue().splitlines() if line.startswith("error: ")]
         if len(sentences) != 1 or len(sentences[0]) >= LONGEST_SENTENCE + len("error: "):
-            raise _Ended(f"{str(arguments)[:200]} said {err.getvalue()[:500]!r}")
-        raise Refused(sentences[0].removeprefix("error: "))
+            raise _EndedError(f"{str(arguments)[:200]} said {err.getvalue()[:500]!r}")
+        raise RefusedFilesError(sentences[0].removeprefix("error: "))
     if code not in (0, 1, 2):
-        raise _Ended(f"{str(arguments)[:200]} ended with {code}: {err.getvalue()[:500]}")
+        raise _EndedError(f"{str(arguments)[:200]} ended with {code}: {err.getvalue()[:500]}")
 
 
 _COMMANDS = ("status", "report", "checklist", "scratch", "bundle", "merge", "leaderboard", "diff", "describe")

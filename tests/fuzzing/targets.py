@@ -210,7 +210,7 @@ def weights(rng, folder):
         state = _tensors(rng, state)
     suffix = rng.choice((".pt", ".safetensors"))
     if suffix == ".pt":
-        dense = next(name for name, tensor in state.items() if tensor.dim() == 2)
+        dense = next((name for name, tensor in state.items() if tensor.dim() == 2), next(iter(state)))
         odd = rng.choice(
             (None, None, lambda t: t.to_sparse(), lambda t: t.to("meta"), lambda t: str, lambda t: [t])
         )

@@ -100,7 +100,11 @@ def seeded(make: Callable[[], nn.Module], seed: int = 0) -> nn.Module:
         torch.manual_seed(seed)
         module = make()
         for layer in module.modules():
-            if isinstance(layer, nn.BatchNorm2d):
+            if (
+                isinstance(layer, nn.BatchNorm2d)
+                and layer.running_mean is not None
+                and layer.running_var is not None
+            ):
                 nn.init.uniform_(layer.running_mean, -0.3, 0.3)
                 nn.init.uniform_(layer.running_var, 0.5, 1.5)
     return module

@@ -148,9 +148,14 @@ def read_experiments(path: Path, overrides: Mapping[str, Any] | None = None) -> 
     )
 
 
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def _give_out_labels(grids: Sequence[dict[str, Any]], path: Path) -> None:
     """Leave each grid the labels of its own methods; one of a method that no grid names is a mistake."""
-    methods = [[m] if isinstance(m := grid.get("method"), str) else [*(m or ())] for grid in grids]
+    # What is no text is refused when the grid is read.
+    methods = [[name for name in _listed(grid.get("method")) if isinstance(name, str)] for grid in grids]
     known = {name for names in methods for name in names}
     for grid, names in zip(grids, methods, strict=True):
         labels = grid.get("labels")

@@ -60,7 +60,8 @@ def test_a_closed_pipe_is_no_error(tmp_path):
     code = "import sys; sys.argv = ['shrinkbench', 'list', 'recipes']; from shrinkbench.cli import main; main()"
     ended = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
-    assert (ended.returncode, ended.stderr) == (141, b"")
+    assert ended.returncode in (1, 141)  # typer or the boundary saw it first
+    assert ended.stderr == b""
 
 
 LONG = "x" * 5000

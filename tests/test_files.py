@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import check_target, write_atomically
+from shrinkbench.files import check_links, check_target, is_file, read_file, sha256_of, write_atomically
 from shrinkbench.pruning import Masks
 from shrinkbench.training.checkpoint import save_checkpoint
 
@@ -66,18 +69,86 @@ def test_a_function_that_fails_leaves_nothing(tmp_path):
 
 @each_writer
 def test_what_is_not_a_file_is_refused_and_stays(tmp_path, write):
-    os.mkfifo(tmp_path / "pipe")
     (tmp_path / "folder").mkdir()
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(tmp_path / "socket"))
-        (tmp_path / "link").symlink_to("/dev/null")
-        for name in ("pipe", "folder", "socket", "link"):
+        for name in ("folder", "socket"):
             with pytest.raises(ShrinkbenchError, match="not a file that can be replaced"):
                 write(tmp_path / name)
-    assert (tmp_path / "pipe").is_fifo()
-    assert (tmp_path / "link").is_symlink()
-    assert Path("/dev/null").is_char_device()
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "link", "pipe", "socket"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "socket"]
+
+
+@each_writer
+def test_a_pipe_gets_what_a_file_would(tmp_path, write):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ShrinkbenchError, match=r"cannot write .*pipe"):  # nobody reads
+        write(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    write(pipe)
+    piped = os.read(reader, 1 << 16)
+    os.close(reader)
+    write(tmp_path / "file")
+    assert piped[:2] == (tmp_path / "file").read_bytes()[:2]
+    assert pipe.is_fifo()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "pipe"]
+
+
+def test_a_device_is_written_to_and_stays(tmp_path):
+    device = tmp_path / "null"
+    try:
+        os.mknod(device, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    except PermissionError:
+        pytest.skip("making a device needs the right to")
+    with contextlib.suppress(ShrinkbenchError):  # devices do nothing on some disks
+        write_atomically(device, b"gone")
+    assert device.is_char_device()
+
+
+def test_an_open_output_is_written_to_whatever_it_is(tmp_path):
+    script = (
+        "from pathlib import Path; from shrinkbench.files import write_atomically\n"
+        "print('before', flush=True); write_atomically(Path('/dev/stdout'), b'new\\n'); print('after')"
+    )
+    with (tmp_path / "out").open("w") as out:
+        subprocess.run([sys.executable, "-c", script], stdout=out, check=True)
+    assert (tmp_path / "out").read_text().splitlines() == ["before", "new", "after"]
+
+
+def test_what_is_no_plain_file_is_not_read(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_bytes(b"123")
+    for path in (Path("/dev/zero"), tmp_path / "pipe", tmp_path, tmp_path / "absent", tmp_path / "large"):
+        with pytest.raises(OSError):  # noqa: PT011
+            read_file(path, most=2)
+    assert read_file(tmp_path / "large", most=3) == b"123"
+    with pytest.raises(ShrinkbenchError, match="cannot read"):
+        sha256_of(Path("/dev/zero"))
+
+
+def test_a_link_that_leads_out_is_not_written_through(tmp_path):
+    mine, theirs = tmp_path / "mine", tmp_path / "theirs"
+    mine.mkdir()
+    (theirs / "report").mkdir(parents=True)
+    check_links(theirs / "report")
+    (theirs / "report" / "inside").symlink_to("files")
+    check_links(theirs / "report", within=theirs)
+    (theirs / "report" / "figures").symlink_to(mine)
+    with pytest.raises(ShrinkbenchError, match="outside"):
+        check_links(theirs / "report")
+    (theirs / "other").symlink_to(mine)
+    with pytest.raises(ShrinkbenchError, match="outside"):
+        check_links(theirs / "other", within=theirs)
+    check_links(theirs / "other")  # the reader's own link
+
+
+@pytest.mark.parametrize("name", ["", ".", "a" * 300, "a/" + "b" * 300, "\0"])
+def test_places_without_a_possible_name_are_refused(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ShrinkbenchError):
+        check_target(Path(name))
+    assert not is_file(Path(name))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_link_is_followed(tmp_path):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         prune,
         pruning_method,
     )
+    from shrinkbench.pruning.conformance import check
     from shrinkbench.runner import sweep
     from shrinkbench.spec import ExperimentSpec, Recipe
     from shrinkbench.surgery.shrinking import shrink
@@ -54,6 +55,7 @@ __all__ = [
     "Upholder",
     "__version__",
     "build_model",
+    "check",
     "count_multiply_adds",
     "count_parameters",
     "decides",
@@ -85,6 +87,7 @@ _HOMES = {
     "ShrinkbenchError": "errors",
     "Upholder": "pruning",
     "build_model": "models",
+    "check": "pruning.conformance",
     "count_multiply_adds": "metrics",
     "count_parameters": "metrics",
     "decides": "pruning",

@@ -2,17 +2,52 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 from typing import Self
+
+LONGEST = 299
+"""Characters of a sentence; what is echoed in its middle gives way."""
+
+
+def one_line(text: str, most: int = LONGEST) -> str:
+    """``text`` as a single printable line of at most ``most`` characters, its middle left out.
+
+    >>> one_line("a\\nb"), one_line("x" * 50, 9)
+    ('a b', 'xxxx…xxxx')
+    """
+    if len(text) > 4 * most:  # what is echoed may be a whole file
+        text = f"{text[: 2 * most]}…{text[-2 * most :]}"
+    line = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in " ".join(text.split()))
+    return line if len(line) <= most else f"{line[: most // 2]}…{line[len(line) - (most - 1 - most // 2) :]}"
+
+
+def some_of(names: Iterable[str], near: str, *, more: str, most: int = 6) -> str:
+    """The few of ``names`` that are nearest to ``near``; ``more`` says where all of them are shown.
+
+    >>> some_of("abcdefghij", "b", more="the file")
+    'b, a, c, d, e, f, ... (the file shows all 10)'
+    """
+    known = sorted(names)
+    if len(known) <= most:
+        return ", ".join(known) or "none"
+    close = difflib.get_close_matches(near[:100], known, n=most, cutoff=0.5)
+    chosen = [*close, *(name for name in known if name not in close)][:most]
+    return f"{', '.join(one_line(name, 40) for name in chosen)}, ... ({more} shows all {len(known)})"
 
 
 class ShrinkbenchError(Exception):
     """Bad input, told in one sentence: what is wrong, which value, what to do.
 
-    The command line prints the sentence and exits with code 2; it never shows a traceback for it.
+    The command line prints the sentence and exits with code 2; it never shows a traceback for it. It is one
+    line of less than 300 characters, whatever it echoes.
     """
+
+    def __init__(self, sentence: str) -> None:
+        super().__init__(one_line(sentence))
 
 
 class UnknownNameError(ShrinkbenchError):

@@ -1,4 +1,4 @@
-"""Files: written in one step, known by their digest, fetched from the network into one cache folder.
+"""Files: read with a limit, written in one step, known by their digest, fetched into one cache folder.
 
 What only downloads need is imported by them: it takes longer to load than everything that reads results.
 """
@@ -6,30 +6,84 @@ What only downloads need is imported by them: it takes longer to load than every
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
+import json
 import os
 import platform
 import re
 import secrets
 import stat
+import tempfile
 from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
+from typing import Any
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, one_line
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30.0  # seconds without an answer
+_OPEN_FILES = (Path("/dev/fd"), Path("/proc/self/fd"))
+_OUTPUTS = {Path("/dev/stdout"): 1, Path("/dev/stderr"): 2}
 
 
 def cache_folder() -> Path:
     """``$SHRINKBENCH_CACHE``, by default ``~/.cache/shrinkbench``."""
-    return Path(os.environ.get("SHRINKBENCH_CACHE") or Path.home() / ".cache" / "shrinkbench").expanduser()
+    return in_home(os.environ.get("SHRINKBENCH_CACHE") or Path.home() / ".cache" / "shrinkbench")
+
+
+def is_file(path: Path) -> bool:
+    """Whether ``path`` is a file; a name that the system refuses to look at is none."""
+    return os.path.isfile(path)  # noqa: PTH113 - pathlib raises for names that are too long
+
+
+def is_folder(path: Path) -> bool:
+    """Whether ``path`` is a folder; a name that the system refuses to look at is none."""
+    return os.path.isdir(path)  # noqa: PTH112
+
+
+def exists(path: Path) -> bool:
+    """Whether there is anything at ``path``; a name that the system refuses to look at is nothing."""
+    return os.path.exists(path)  # noqa: PTH110
+
+
+def in_home(path: Path | str) -> Path:
+    """``path`` with a leading ``~`` resolved; that of a person who is not known here stays."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib raises
+
+
+def require_regular(path: Path) -> None:
+    """Raise ``OSError`` for what is no plain file: a device may be read for ever, a pipe waited for."""
+    mode = path.stat().st_mode
+    if stat.S_ISDIR(mode):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    if not stat.S_ISREG(mode):
+        raise OSError(errno.EINVAL, "it is a device, pipe or socket; give a plain file", str(path))
+
+
+def read_file(path: Path, *, most: int) -> bytes:
+    """The content of a plain file of at most ``most`` bytes; raises ``OSError`` for any other."""
+    require_regular(path)
+    with path.open("rb") as file:
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise OSError(errno.EFBIG, f"it is larger than {most:,} bytes", str(path))
+    return content
+
+
+def parse_json(content: bytes | str) -> Any:
+    """What JSON text of a stranger says; ``ValueError`` for whatever is wrong with it."""
+    try:
+        return json.loads(content)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def sha256_of(path: Path) -> str:
     """SHA-256 (hex) of a file."""
     try:
+        require_regular(path)
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
@@ -42,11 +96,15 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], object], *, d
     ``content`` is the bytes, or a function that writes them to the path that it is given. They are written
     beside ``path`` under a name that no other process or host uses, and renamed; a symbolic link is followed.
     The file's mode is the one that the umask gives. ``durable`` waits until the disk holds file and name; what
-    can be made again at any time need not wait. Raises ``ShrinkbenchError`` where ``path`` is a device, pipe,
-    socket or folder, or the disk refuses; nothing is left behind then.
+    can be made again at any time need not wait. What takes a stream (``/dev/null``, ``/dev/stdout``, a pipe
+    that somebody reads) is written to and stays what it is. Raises ``ShrinkbenchError`` where ``path`` is
+    anything else than a file, or the disk refuses; nothing is left behind then.
     """
     check_target(path)
     try:
+        if _takes_a_stream(path):
+            _write_to_stream(path, content)
+            return
         place = Path(os.path.realpath(path))  # a link stays one
         place.parent.mkdir(parents=True, exist_ok=True)
         # Not the umask's own call: it would change that of every thread for a moment.
@@ -73,21 +131,98 @@ def check_target(path: Path) -> None:
 
     A rename would put a file in the place of a device, and fails on a folder only after the writing.
     """
+    if not path.name:  # "" is the folder that one is in
+        raise ShrinkbenchError(f"'{path}' names a folder, not a file that can be written; name a file to write")
     try:
         mode = path.stat().st_mode
+        streamed = _takes_a_stream(path)
     except FileNotFoundError:
+        _check_parent(path)
         return
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise _unwritable(path, error) from None
-    if not stat.S_ISREG(mode):
-        kind = "a folder" if stat.S_ISDIR(mode) else "a device, pipe or socket"
+    if not stat.S_ISREG(mode) and not streamed:
+        kind = "a folder" if stat.S_ISDIR(mode) else "a device or socket"
         raise ShrinkbenchError(f"{path} is {kind}, not a file that can be replaced; name a file to write")
 
 
-def _unwritable(path: Path, error: OSError) -> ShrinkbenchError:
-    return ShrinkbenchError(
-        f"cannot write {path}: {error.strerror or error}; choose a folder that can be written"
-    )
+def _check_parent(path: Path) -> None:
+    """Refuse a file below what is no folder, or a name that is too long."""
+    try:
+        above = next(parent for parent in Path(os.path.abspath(path)).parents if parent.exists())  # noqa: PTH100
+    except OSError as error:
+        raise _unwritable(path, error) from None
+    longest = os.pathconf(above, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
+    if any(len(os.fsencode(part)) > longest for part in path.parts):
+        raise _unwritable(path, OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG)))
+    if not above.is_dir():
+        raise _unwritable(path, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+
+
+def check_folder(path: Path) -> None:
+    """Refuse a place where no folder can be, before there is anything to write into it."""
+    if not path.name and not path.is_absolute():
+        raise ShrinkbenchError("'' names no folder; write . for the one that you are in")
+    check_target(path / "file")
+
+
+def _takes_a_stream(path: Path) -> bool:
+    """Whether bytes are written into what lies there, in place of putting a file there."""
+    if _open_file(path) is not None:
+        return path.exists()
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    return stat.S_ISCHR(mode) or stat.S_ISFIFO(mode)
+
+
+def _write_to_stream(path: Path, content: bytes | Callable[[Path], object]) -> None:
+    if callable(content):
+        with tempfile.TemporaryDirectory(prefix="shrinkbench-") as scratch:
+            draft = Path(scratch) / "draft"
+            content(draft)
+            content = draft.read_bytes()
+    number = _open_file(path)
+    if number is not None:  # opened anew it would have a position of its own
+        handle = os.dup(number)
+    else:
+        handle = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK)  # fails where nobody reads a pipe
+        os.set_blocking(handle, True)
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(content)
+
+
+def _open_file(path: Path) -> int | None:
+    """The number of the open file that ``/dev/stdout``, ``/dev/fd/3`` and the like stand for."""
+    place = Path(os.path.abspath(path))  # noqa: PTH100 - their links lead to what they stand for
+    if place.parent in _OPEN_FILES and place.name.isdecimal():
+        return int(place.name)
+    return _OUTPUTS.get(place)
+
+
+def check_links(folder: Path, *, within: Path | None = None) -> None:
+    """Refuse to write into ``folder`` where it, or a link in it, leads out of ``within`` (by default itself).
+
+    Who made a folder must not decide which files of the reader are overwritten.
+    """
+    home = os.path.realpath(within or folder)
+    if not os.path.lexists(folder):
+        return
+    below = (Path(top) / name for top, folders, files in os.walk(folder) for name in (*folders, *files))
+    for place in (folder, *below):
+        if place == folder or place.is_symlink():
+            real = os.path.realpath(place)
+            if not Path(real).is_relative_to(home):
+                raise ShrinkbenchError(
+                    f"{place} leads to {one_line(real, 80)}, which is outside {one_line(home, 80)}; nothing is "
+                    "written through it, name another folder with --out"
+                )
+
+
+def _unwritable(path: Path, error: OSError | ValueError) -> ShrinkbenchError:
+    reason = getattr(error, "strerror", None) or error
+    return ShrinkbenchError(f"cannot write {path}: {reason}; choose a folder that can be written")
 
 
 def unique_suffix() -> str:

@@ -42,6 +42,7 @@ PIXELS_PER_INCH = 200
 """Of the PNG."""
 
 _RC: dict[Any, Any] = {
+    "text.parse_math": False,  # a dollar sign in a name is one
     "font.family": "DejaVu Sans",
     "font.size": 7.5,
     "axes.titlesize": 8,

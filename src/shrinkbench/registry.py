@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from shrinkbench.errors import ShrinkbenchError, UnknownNameError
+from shrinkbench.errors import ShrinkbenchError, UnknownNameError, one_line, some_of
 from shrinkbench.sources import Origin, digest_of, origin_of_caller, origins_in
 
 T = TypeVar("T")
@@ -31,17 +31,17 @@ def registered_from_outside() -> tuple[Registration, ...]:
     return tuple(_FROM_OUTSIDE)
 
 
+def _where(kind: str) -> str:
+    """What shows all names: the command line lists four registries, Python all."""
+    return f"`shrinkbench list {_LISTED[kind]}`" if kind in _LISTED else "the registry"
+
+
+_LISTED = {"pruning method": "methods", "network": "models", "dataset": "datasets", "recipe": "recipes"}
+
+
 def _canonical(name: str) -> str:
     """Spelling without case, hyphens, underscores and blanks: ``ResNet-20`` and ``resnet20`` are one name."""
     return re.sub(r"[-_\s]", "", name.lower())
-
-
-def _listed(names: list[str], *, room: int = 180) -> str:
-    """As many names as have room, and how many there are in all."""
-    text = ", ".join(names)
-    if len(text) <= room:
-        return text
-    return f"{text[:room].rpartition(', ')[0]}, ... ({len(names)} in all)"
 
 
 class Registry(Generic[T]):
@@ -114,13 +114,13 @@ class Registry(Generic[T]):
             resolved = resolve(name)
             if resolved is not None:
                 return resolved, origin
-        near = difflib.get_close_matches(name, self._entries, n=3, cutoff=0.6)
+        near = difflib.get_close_matches(name[:100], self._entries, n=3, cutoff=0.6)
         hint = (
             "did you mean " + " or ".join(f"'{n}'" for n in near) + "?"
             if near
-            else f"known {self.kind}s: {_listed(sorted(self._entries))}"
+            else f"known {self.kind}s: {some_of(self._entries, name, more=_where(self.kind))}"
         )
-        raise UnknownNameError(f"unknown {self.kind} '{name}'; {hint}")
+        raise UnknownNameError(f"unknown {self.kind} '{one_line(name, 80)}'; {hint}")
 
     def names(self) -> tuple[str, ...]:
         """Registered names, in order of registration."""

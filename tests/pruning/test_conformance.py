@@ -15,25 +15,31 @@ from sample_networks import ConvNet, Odd, ViT, batches, largest_unit, seeded
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import build
-from shrinkbench.pruning import FINETUNINGS, METHODS, PruningMethod, prunable_names, prune, resolve
+from shrinkbench.pruning import FINETUNINGS, METHODS, PruningMethod, prune, resolve
 from shrinkbench.pruning.allocations.rules import ALLOCATIONS
+from shrinkbench.pruning.conformance import LAWS, NETWORKS, NotApplicableError, check
+from shrinkbench.pruning.conformance import kept_parameters as kept
 from shrinkbench.pruning.schedules.schedule import SCHEDULES
 from shrinkbench.pruning.units import STRUCTURES
 
 NAMES = [name for name in METHODS if not name.startswith("doctest")]
-NETWORKS = {"convolutional": ConvNet, "transformer": ViT}
 FOR_TRANSFORMERS = {"heads", "neurons", "chained-channels"}
 SHAPE = (3, 8, 8)
 # Structures that leave much of a network whole.
 SPANNING = {"heads", "neurons", "branches", "chained-channels", "scaled-channels"}
 SPANNING |= {"convolution-weights"}
+
+
+def own_kind(method):
+    """The network that the method is for."""
+    return "transformer" if method.structure.name in FOR_TRANSFORMERS else "convolutional"
+
+
 # Every method on the network that it is for in every run of the tests, on the other one in the slow ones.
 OWN_FIRST = [
     pytest.param(
         *pair,
-        marks=()
-        if (pair[1] == "transformer") == (METHODS.get(pair[0]).structure.name in FOR_TRANSFORMERS)
-        else pytest.mark.slow,
+        marks=() if pair[1] == own_kind(METHODS.get(pair[0])) else pytest.mark.slow,
     )
     for pair in itertools.product(NAMES, NETWORKS)
 ]
@@ -65,94 +71,18 @@ def decide(name, module, compression, *, data=None, seed=0, **options):
     return None
 
 
-def kept(module, masks):
-    total = sum(p.numel() for p in module.parameters())
-    return total - (masks.total - masks.kept)
-
-
+@pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize(("name", "kind"), OWN_FIRST)
-def test_the_budget_is_met(name, kind):
-    method, module = METHODS.get(name), seeded(NETWORKS[kind])
+def test_the_laws_that_ship_with_the_package(name, kind, law):
+    method = METHODS.get(name)
     compression = target_for(method)
-    masks = decide(name, module, compression)
-    if masks is None:
-        other = next(make for other, make in NETWORKS.items() if other != kind)
-        assert decide(name, seeded(other), compression) is not None
-        return
-    target = sum(p.numel() for p in module.parameters()) / compression
-    assert masks.keys() >= set(prunable_names(module, input_shape=SHAPE))
-    if not method.allocation.exact:
-        assert abs(kept(module, masks) - target) < 5 * (masks.total / 4) ** 0.5
-    elif method.structure.name == "weights" or method.structure.pattern:
-        assert abs(kept(module, masks) - target) <= 0.5
-    else:
-        assert target - largest_unit(method, module) < kept(module, masks) <= target + 0.5
-
-
-@pytest.mark.parametrize(("name", "kind"), OWN_FIRST)
-def test_masks_are_nested_over_an_iterative_schedule(name, kind):
-    """The network changes in between, and what was removed does not come back."""
-    method, module = METHODS.get(name), seeded(NETWORKS[kind])
-    last = target_for(method, 2.4)
-    masks = None
-    for iteration, compression in enumerate((1 + (last - 1) / 2, last)):
-        new = decide(name, module, compression, seed=iteration, masks=masks, iteration=iteration)
-        if new is None:
-            return
-        assert masks is None or new.within(masks)
-        if method.allocation.exact and (method.structure.name == "weights" or method.structure.pattern):
-            target = sum(p.numel() for p in module.parameters()) / compression
-            assert abs(kept(module, new) - target) <= 0.5
-        masks = new
-        masks.apply(module)
-        with torch.no_grad():
-            for parameter_name, parameter in module.named_parameters():
-                noise = torch.randn(parameter.shape, generator=torch.Generator().manual_seed(iteration))
-                parameter.add_(0.02 * noise * masks.get(parameter_name, True))
-
-
-def photograph(module):
-    return {
-        "tensors": {n: t.clone() for n, t in module.state_dict().items()},
-        "modes": [child.training for child in module.modules()],
-        "hooks": [
-            len(c._forward_hooks) + len(c._forward_pre_hooks) + len(c._backward_hooks) for c in module.modules()
-        ],
-        "gradients": {n: None if p.grad is None else p.grad.clone() for n, p in module.named_parameters()},
-        "trainable": [p.requires_grad for p in module.parameters()],
-        "identity": [(id(p), p.data_ptr(), p._version) for p in module.parameters()],
-        "random": torch.get_rng_state(),
-        "switches": (torch.is_grad_enabled(), torch.backends.mha.get_fastpath_enabled()),
-    }
-
-
-def same(a, b):
-    if isinstance(a, torch.Tensor):
-        return isinstance(b, torch.Tensor) and torch.equal(a, b)
-    if isinstance(a, dict):
-        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
-    return a == b
-
-
-class Loader:
-    """Draws from the global random state when it is read, as torch's own loader does."""
-
-    def __iter__(self):
-        torch.rand(3)
-        return iter(batches(2, 4))
-
-
-@pytest.mark.parametrize(("name", "kind"), OWN_FIRST)
-def test_the_network_is_left_untouched(name, kind):
-    module = seeded(NETWORKS[kind])
-    module.train()
-    next(module.children()).eval()
-    module(batches(1)[0][0]).sum().backward()
-    before = photograph(module)
-    decide(name, module, target_for(METHODS.get(name)), data=Loader())
-    after = photograph(module)
-    for aspect in before:
-        assert same(before[aspect], after[aspect]), aspect
+    try:
+        LAWS[law](method, NETWORKS[kind], compression)
+    except NotApplicableError as error:
+        sentence = str(error)
+        assert re.search(r"; (choose|use|pass|the largest possible target) ", sentence), sentence
+        if kind == own_kind(method):
+            raise
 
 
 def is_random(method):
@@ -278,22 +208,57 @@ def test_every_method_is_documented(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_needs_are_true(name):
-    """A method that says it needs no data runs without; one that needs labels says so."""
-    method, module = METHODS.get(name), seeded(ConvNet)
-    if method.structure.name in FOR_TRANSFORMERS:
-        module = seeded(ViT)
-    compression = target_for(method)
+def test_a_method_that_needs_data_says_so(name):
+    method = METHODS.get(name)
     if "data" not in method.needs:
-        prune(module, name, compression=compression, input_shape=SHAPE, one_shot=True)
         return
+    module, compression = seeded(NETWORKS[own_kind(method)]), target_for(method)
     with pytest.raises(ShrinkbenchError, match="scores weights on data, and none was given"):
         prune(module, name, compression=compression, input_shape=SHAPE, one_shot=True)
-    if "labels" not in method.needs:
-        data = batches(2, 4)
-        changed = [(x, torch.zeros_like(y)) for x, y in data]
-        by_one, by_other = (decide(name, module, compression, data=d) for d in (data, changed))
-        assert by_one.equal(by_other)
+
+
+PLUGIN = """
+import torch
+from shrinkbench import Masks, decides, pruning_method
+
+@pruning_method("check_keeps_the_laws")
+def check_keeps_the_laws(ctx):
+    "Magnitude."
+    return {name: w.abs() for name, w in ctx.weights.items()}
+
+@pruning_method("check_breaks_the_laws")
+def check_breaks_the_laws(ctx):
+    "Draws from the global state, and looks at what it does not say."
+    ctx.inputs
+    return {name: torch.rand_like(w) for name, w in ctx.weights.items()}
+
+@pruning_method("check_spends_too_much")
+@decides("structure", "allocation")
+def check_spends_too_much(ctx):
+    "Keeps everything."
+    return Masks({name: torch.ones_like(w, dtype=torch.bool) for name, w in ctx.weights.items()})
+
+@pruning_method("check_falls")
+def check_falls(ctx):
+    "Falls."
+    return ctx.nothing
+"""
+
+
+def test_a_plug_in_is_checked(tmp_path):
+    (tmp_path / "mine.py").write_text(PLUGIN)
+    failed = {}
+    for finding in check(tmp_path / "mine.py"):
+        assert len(finding.reason) < 300
+        assert bool(finding.reason) == (finding.outcome != "passed")
+        failed.setdefault(finding.method, set())
+        if finding.outcome == "failed":
+            failed[finding.method].add(finding.law)
+    assert failed["check_keeps_the_laws"] == set()
+    breaks = {"the network is left untouched", "one seed gives one outcome", "needs are true"}
+    assert failed["check_breaks_the_laws"] == breaks
+    assert failed["check_spends_too_much"] == {"the budget is met"}
+    assert failed["check_falls"] == {"there is a network for it, which works"}
 
 
 def magnitude(ctx):

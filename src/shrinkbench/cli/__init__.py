@@ -10,6 +10,7 @@ from pathlib import Path
 import typer
 
 from shrinkbench.cli import (
+    check,
     detect,
     exchange,
     literature,
@@ -21,7 +22,7 @@ from shrinkbench.cli import (
     structured,
     sweeps,
 )
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.cli.boundary import run_guarded
 
 app = typer.Typer(
     name="shrinkbench",
@@ -37,6 +38,7 @@ for part in (
     report.app,
     exchange.app,
     networks.app,
+    check.app,
     structured.app,
     patterns.app,
     detect.app,
@@ -49,13 +51,4 @@ app.add_typer(literature.app, name="literature", help="The published results, as
 def main() -> None:
     """Run the command line; bad input ends with one sentence and exit code 2."""
     os.environ["SHRINKBENCH_COMMAND"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    try:
-        app()
-    except ShrinkbenchError as error:
-        typer.echo(f"error: {error}", err=True)
-        sys.exit(2)
-    except OSError as error:  # a path that the system refuses to look at, such as one that is too long
-        if error.filename is None:
-            raise
-        typer.echo(f"error: cannot use {error.filename}: {error.strerror}; choose another path", err=True)
-        sys.exit(2)
+    run_guarded(lambda: app(standalone_mode=False))

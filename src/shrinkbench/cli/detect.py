@@ -50,7 +50,7 @@ def detect(
     test_split: Annotated[str, typer.Option(help="Images to evaluate on.")] = "test",
     min_size: Annotated[int, typer.Option(min=32, help="Shorter side of an image, pixels.")] = 600,
     max_size: Annotated[int, typer.Option(min=32, help="Longer side at most, pixels.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
     device: Device = "auto",
     plugins: Plugins = None,
     as_json: AsJson = False,

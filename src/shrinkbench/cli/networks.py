@@ -96,7 +96,7 @@ def prune(
     dataset: DatasetName = None,
     data: Data = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images that scoring looks at.")] = 64,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
     prune_classifier: Annotated[bool, typer.Option(help="Prune the layer that makes the logits too.")] = False,
     prune_biases: Annotated[bool, typer.Option(help="Prune biases too.")] = False,
     out: Annotated[Path | None, typer.Option(help="Pruned weights (.safetensors).")] = None,
@@ -186,7 +186,7 @@ def evaluate(
         typer.Option(help="auto: the weights' own where it is known, else the dataset's."),
     ] = "auto",
     device: Device = "auto",
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
     as_json: AsJson = False,
 ) -> None:
     """Measure top-1, top-5 and loss of a network on a split."""

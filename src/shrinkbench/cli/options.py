@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import exists
 
 Source = Annotated[
     Path,
@@ -35,12 +36,12 @@ def parse_data(texts: list[str] | None) -> dict[str, Path]:
     places: dict[str, Path] = {}
     for text in texts or []:
         name, separator, folder = text.partition("=")
-        if separator and not Path(text).exists():
+        if separator and not exists(Path(text)):
             places[name] = Path(folder)
         else:
             places[""] = Path(text)
     for path in places.values():
-        if not path.exists():
+        if not exists(path):
             raise ShrinkbenchError(f"--data {path}: there is no such file or folder; check the path")
     return places
 
@@ -51,15 +52,19 @@ def parse_settings(texts: list[str] | None) -> dict[str, Any]:
     >>> parse_settings(["seed=[0, 1]", "finetune.epochs=2", "method=random"])
     {'seed': [0, 1], 'finetune.epochs': 2, 'method': 'random'}
     """
+    from shrinkbench.spec.value import parse_toml
+
     settings: dict[str, Any] = {}
     for text in texts or []:
         key, separator, value = text.partition("=")
         if not separator or not key.strip():
             raise ShrinkbenchError(f"--set {text}: write key=value, for example --set seed=[0,1]")
         try:
-            settings[key.strip()] = tomllib.loads(f"value = {value}")["value"]
+            settings[key.strip()] = parse_toml(f"value = {value}")["value"]
         except tomllib.TOMLDecodeError:
             settings[key.strip()] = value.strip()
+        except ValueError as error:
+            raise ShrinkbenchError(f"--set {key}: {error}; write a plain value") from None
     return settings
 
 

@@ -25,7 +25,7 @@ def pretrain(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the recipe.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0)] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
     train_images: Annotated[int | None, typer.Option(min=1, help="A class-balanced subset.")] = None,
     data: Data = None,
     device: Device = "auto",

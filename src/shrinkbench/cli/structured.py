@@ -12,6 +12,7 @@ import typer
 from shrinkbench.cli.notes import notes_of
 from shrinkbench.cli.options import AsJson, Device, Model, parse_shape
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import exists
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -162,7 +163,7 @@ def _load_masked_network(
 
     card = get_model(model)
     shape = parse_shape(input_shape) if input_shape else card.input_shape
-    if not masks.exists():
+    if not exists(masks):
         raise ShrinkbenchError(f"there is no file {masks}; write masks with `shrinkbench prune --masks-out`")
     loaded = Masks.load(masks, network=card.name)
     module = build(model)

@@ -11,7 +11,8 @@ from shrinkbench.cli.options import Data, Device, Plugins, load_plugins, parse_d
 from shrinkbench.cli.placing import Place, executor_of
 from shrinkbench.cli.progress import Display, say_duration
 from shrinkbench.cli.stopping import Stopping
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, one_line, some_of
+from shrinkbench.files import check_folder, exists, is_file
 
 if TYPE_CHECKING:
     from shrinkbench.results.store import Status
@@ -36,13 +37,16 @@ def experiment_folder() -> Path:
 def find_experiment(name: str) -> Path:
     """The file ``name``, or the experiment of that name that comes with the package."""
     path = Path(name)
-    if path.is_file():
+    if is_file(path):
         return path
     shipped = experiment_folder() / f"{name}.toml"
-    if shipped.is_file():
+    if is_file(shipped):
         return shipped
-    known = ", ".join(sorted(p.stem for p in experiment_folder().glob("*.toml")))
-    raise ShrinkbenchError(f"there is no experiment file or name '{name}'; known names: {known}")
+    if exists(path):
+        raise ShrinkbenchError(f"the experiment {name} is no plain file; give a TOML file")
+    names = (p.stem for p in experiment_folder().glob("*.toml"))
+    known = some_of(names, name, more="`shrinkbench list experiments`")
+    raise ShrinkbenchError(f"there is no experiment file or name '{one_line(name, 80)}'; known names: {known}")
 
 
 @app.command()
@@ -88,6 +92,7 @@ def sweep(
     """Run every cell of a grid that is not done yet; finished runs are skipped."""
     specs, name = _choose(experiment, parse_settings(settings), parts or [])
     target = out or Path("results") / name
+    check_folder(target)
     load_plugins(plugins)
     from shrinkbench.runner import sweep as run_sweep
 

@@ -65,6 +65,7 @@ def draw_families(panels: Sequence[FamilyPanel]) -> Figure:
                 label=f"{panel.family.name} pruned",
             )
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
     for row, label in enumerate(_ACCURACIES.values()):
         grid[row][0].set_ylabel(label)
@@ -131,6 +132,7 @@ def draw_variability(
     bottom.set_title("All other methods")
     bottom.set_xlabel(_SIZES["parameters"])
     bottom.set_xscale("log")
+    bottom.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     bottom.xaxis.set_major_locator(LogLocator(base=10, numticks=6))
     sizes = [point.x for curve in (*magnitude, *other) for point in curve.points]
     if max(sizes) / min(sizes) > 10:

@@ -13,7 +13,8 @@ from decimal import Decimal, InvalidOperation
 from importlib import resources
 from pathlib import Path
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, one_line
+from shrinkbench.files import is_file
 from shrinkbench.literature.corpus import Corpus, Finding
 from shrinkbench.literature.rules import Rules
 from shrinkbench.literature.schema import Fact, Paper
@@ -52,13 +53,14 @@ _QUANTITIES = {
     "OrigMParams": ("initial_parameters", "million"),
     "OrigGFLOPS": ("initial_operations", "billion"),
 }
+_TOO_LARGE, _TOO_SMALL, _LONGEST_NUMBER = Decimal(10) ** 12, -12, 24
 _SPREADS = {"stdTop1": ("top1", "top1_change", "top1_error"), "stdOrigTop1": ("initial_top1",)}
 _PLACE = re.compile(r"\b(?:table|fig(?:ure)?|sec(?:tion)?)\.?\s*[0-9]+(?:\.[0-9]+)?[a-d]?", re.IGNORECASE)
 
 
 def is_export(folder: Path) -> bool:
     """Whether ``folder`` holds any table of the export."""
-    return any((folder / name).is_file() for name in (PAPERS, RESULTS, MODELS, DATASETS))
+    return any(is_file(folder / name) for name in (PAPERS, RESULTS, MODELS, DATASETS))
 
 
 def read_export(folder: Path) -> Corpus:
@@ -181,6 +183,8 @@ def _number(row: Row, column: str) -> Decimal | None:
     if not number.is_finite():
         raise row.error(column, f"'{text}' is not a finite number")
     least = 1 if "Top" in column or "Err" in column else 0
+    if abs(number) >= _TOO_LARGE or number.adjusted() < _TOO_SMALL or len(text) > _LONGEST_NUMBER:
+        raise row.error(column, f"'{one_line(text, 40)}' is no number that a table of results holds")
     decimals = max(0, -int(number.normalize().as_tuple().exponent), least)
     return number.quantize(Decimal(1).scaleb(-decimals))
 

@@ -9,7 +9,9 @@ from statistics import fmean, stdev
 
 import pandas as pd
 
+from shrinkbench.cells import from_text
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import is_folder, require_regular
 from shrinkbench.literature.curves import CHANGES, PublishedCurve, PublishedPoint
 
 OWN_COLUMNS = {
@@ -68,7 +70,7 @@ def read_own(path: Path) -> pd.DataFrame:
 
     Raises ``ShrinkbenchError`` where there is none, or where it is no result table.
     """
-    if path.is_dir():
+    if is_folder(path):
         places = [
             folder / name for folder in (path, path / "report") for name in ("results.parquet", "results.csv")
         ]
@@ -79,10 +81,13 @@ def read_own(path: Path) -> pd.DataFrame:
             )
         path = found
     try:
+        require_regular(path)
         if path.suffix == ".parquet":
             return pd.read_parquet(path)
         # A name that ends in .zip makes no zip, and a key of digits alone is no number.
-        return pd.read_csv(path, compression=None, dtype=dict.fromkeys(KEYS, str))
+        own = pd.read_csv(path, compression=None, dtype=dict.fromkeys(KEYS, str))
+        texts = [str(name) for name in own if pd.api.types.is_string_dtype(own[name])]
+        return own.assign(**{name: own[name].map(from_text, na_action="ignore") for name in texts})
     except FileNotFoundError:
         raise ShrinkbenchError(
             f"{path} does not exist; give the table that `shrinkbench report` writes"

@@ -7,7 +7,7 @@ paper, dataset, architecture, method, fine-tuning and network.
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Literal, Self, get_args
+from typing import Annotated, Literal, Self, get_args
 
 from pydantic import Field, model_validator
 
@@ -57,6 +57,7 @@ Count = Literal[
 Quantity = Literal[Accuracy, Change, Share, Ratio, Count, "evaluated"]
 Unit = Literal["percent", "fraction", "ratio", "one", "million", "billion", ""]
 
+Printed = Annotated[Decimal, Field(allow_inf_nan=False, gt=-(10**15), lt=10**15, max_digits=30)]
 UNIT_SCALES: dict[str, Decimal] = {
     "percent": Decimal("0.01"),
     "fraction": Decimal(1),
@@ -129,9 +130,9 @@ class Fact(Value):
     finetuning: str = ""
     network: str = ""
     quantity: Quantity
-    value: Decimal | None = Field(default=None, allow_inf_nan=False)
+    value: Printed | None = None
     unit: Unit = ""
-    spread: Decimal | None = Field(default=None, ge=0, allow_inf_nan=False)
+    spread: Annotated[Printed, Field(ge=0)] | None = None
     spread_kind: Literal["", "standard deviation", "maximum deviation"] = ""
     trials: int | None = Field(default=None, ge=1)
     part: str = ""
@@ -173,7 +174,7 @@ class Listing(Value):
     dataset: str = Field(min_length=1)
     architecture: str = Field(min_length=1)
     quantity: Literal["top1", "top5", "parameters", "operations"]
-    value: Decimal = Field(allow_inf_nan=False)
+    value: Printed
     unit: Unit
     source: str = Field(min_length=1)
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import Field
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import write_atomically
+from shrinkbench.files import is_file, is_folder, parse_json, read_file, write_atomically
 from shrinkbench.literature.corpus import Corpus, Finding
 from shrinkbench.literature.export import PAPERS, is_export, read_export, split_names
 from shrinkbench.literature.rules import Rules
@@ -24,6 +24,7 @@ from shrinkbench.spec import Value, parse_value
 from shrinkbench.spec.value import ValueT
 
 CORPUS_FILE = "corpus.json"
+_LARGEST = 16 << 20
 REMEDY = "correct the file (docs/literature.md describes the format) or restore it"
 _BELOW_CHECKOUT = Path("analysis") / "assets" / "existing-results"
 
@@ -47,13 +48,13 @@ def load_corpus(folder: Path | None = None) -> Corpus:
     if folder is None:
         with resources.as_file(resources.files("shrinkbench.literature") / "data" / "liu2019") as bundled:
             return _read_own(bundled, origin="bundled")
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise ShrinkbenchError(
             f"there is no folder {folder}; give the folder of a corpus, or leave --corpus out for the "
             "bundled one"
         )
     for candidate in (folder, folder / _BELOW_CHECKOUT):
-        if (candidate / CORPUS_FILE).is_file():
+        if is_file(candidate / CORPUS_FILE):
             return _read_own(candidate, origin=str(candidate))
         if is_export(candidate):
             return _check(read_export(candidate))
@@ -115,8 +116,8 @@ def _read_own(folder: Path, *, origin: str) -> Corpus:
 
 def _manifest(path: Path) -> CorpusManifest:
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        data = parse_json(read_file(path, most=_LARGEST))
+    except (OSError, ValueError) as error:
         raise ShrinkbenchError(f"cannot read {path}: {error}; {REMEDY}") from None
     if not isinstance(data, dict):
         raise ShrinkbenchError(f"{path} is not a table of keys and values; {REMEDY}")

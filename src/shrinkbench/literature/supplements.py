@@ -8,6 +8,7 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
+from shrinkbench.files import is_file, is_folder
 from shrinkbench.literature.corpus import Finding
 from shrinkbench.literature.schema import UNPRUNED, Fact, Listing
 from shrinkbench.literature.tables import Row, read_table
@@ -51,7 +52,7 @@ def read_supplements(folder: Path, facts: tuple[Fact, ...]) -> tuple[tuple[Fact,
     read: list[Fact] = []
     findings = []
     for name, reader in ((LOTTERY, _lottery), (SPARSITY, _sparsity)):
-        if (folder / name).is_dir():
+        if is_folder(folder / name):
             read.extend(reader(folder / name, facts))
         else:
             findings.append(Finding("absent", name, "the folder is absent; Figure 5 is drawn without it"))
@@ -64,7 +65,7 @@ def read_listings(folder: Path) -> tuple[tuple[Listing, ...], tuple[Finding, ...
     findings = []
     for name, quantities in _LISTING_FILES.items():
         path = folder / name
-        if not path.is_file():
+        if not is_file(path):
             findings.append(Finding("absent", name, "the list is absent; Figure 1 is drawn without it"))
             continue
         for row in read_table(path, ["Model", *(c for c, _ in quantities.values())], remedy=REMEDY):
@@ -89,8 +90,8 @@ def decimal(row: Row, column: str) -> Decimal:
         number = Decimal(row[column])
     except InvalidOperation:
         raise row.error(column, f"'{row[column]}' is not a number") from None
-    if not number.is_finite():
-        raise row.error(column, f"'{row[column]}' is not a finite number")
+    if not number.is_finite() or abs(number) >= 10**12 or number.adjusted() < -12 or len(row[column]) > 24:
+        raise row.error(column, f"'{row[column]}' is no number that a table of results holds")
     return number
 
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import write_atomically
+from shrinkbench.files import read_file, write_atomically
+
+_LARGEST = 256 << 20  # bytes of a table
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, 
 
 def _decode(path: Path, remedy: str) -> str:
     try:
-        return path.read_bytes().decode("utf-8-sig")
+        return read_file(path, most=_LARGEST).decode("utf-8-sig")
     except FileNotFoundError:
         raise ShrinkbenchError(f"{path} does not exist; {remedy}") from None
     except OSError as error:

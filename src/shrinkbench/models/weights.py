@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,15 +12,26 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import cache_folder, fetch, sha256_of
+from shrinkbench.errors import ShrinkbenchError, one_line, some_of
+from shrinkbench.files import (
+    cache_folder,
+    fetch,
+    in_home,
+    is_file,
+    parse_json,
+    read_file,
+    require_regular,
+    sha256_of,
+)
 from shrinkbench.models.card import MODELS, ModelCard, WeightsEntry
 from shrinkbench.spec import Normalisation
 
 StateDict = dict[str, Tensor]
 
-_WRAPPERS = ("state_dict", "model_state_dict", "model")
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 _PREFIXES = ("module.", "_orig_mod.")
+_SHOWN_BY = "`shrinkbench describe MODEL`"
+_AVERAGED = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
 # Heads that only training uses; the networks of torchvision's GoogLeNet and Inception are built without.
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
@@ -65,10 +75,10 @@ def locate_weights(source: str | Path, *, card: ModelCard | None = None) -> Weig
         path = cache_folder() / "weights" / (entry.file or entry.url.rsplit("/", 1)[-1])
         fetch(entry.url, path, sha256=entry.sha256, instead="pass its path with --weights FILE")
         return WeightsFile(path=path, sha256=sha256_of(path), entry=entry)
-    path = Path(source).expanduser()
-    if not path.is_file():
-        known = ", ".join(e.name for e in known_weights(card)) if card else ""
-        hint = f"; {card.name} also knows the weights {known}" if card and known else ""
+    path = in_home(source)
+    if not is_file(path):
+        known = some_of((e.name for e in known_weights(card)), str(source), more=_SHOWN_BY) if card else ""
+        hint = f"; {card.name} also knows the weights {known}" if card and known != "none" else ""
         raise ShrinkbenchError(f"there is no weights file {source}; check the path{hint}")
     digest = sha256_of(path)
     return WeightsFile(path=path, sha256=digest, entry=_entry_of(digest, card) or _entry_beside(path, digest))
@@ -77,11 +87,13 @@ def locate_weights(source: str | Path, *, card: ModelCard | None = None) -> Weig
 def read_state_dict(path: Path, *, sha256: str | None = None) -> StateDict:
     """Read parameters and buffers by name from a PyTorch checkpoint or a safetensors file.
 
-    Wrappings under ``state_dict``, ``model_state_dict`` or ``model`` and prefixes ``module.`` and
-    ``_orig_mod.`` are taken off. Nothing in the file is executed. Raises ``ShrinkbenchError`` where the file
-    is missing, damaged, holds anything but tensors, or its bytes are not those of ``sha256``.
+    Wrappings under ``state_dict``, ``model_state_dict``, ``model`` or ``net`` and prefixes ``module.`` and
+    ``_orig_mod.`` are taken off, the count of an ``AveragedModel`` is left out, and what
+    ``torch.nn.utils.prune`` has split is multiplied. Nothing in the file is executed. Raises
+    ``ShrinkbenchError`` where the file is missing, damaged, holds anything but dense tensors, or its bytes are
+    not those of ``sha256``.
     """
-    if not path.is_file():
+    if not is_file(path):
         raise ShrinkbenchError(f"there is no weights file {path}; check the path")
     content = _read(path, sha256)
     while isinstance(content, Mapping):
@@ -97,6 +109,11 @@ def read_state_dict(path: Path, *, sha256: str | None = None) -> StateDict:
         if not isinstance(key, str) or not isinstance(value, Tensor):
             raise ShrinkbenchError(
                 f"{path} is not a state dict: its entry '{key}' is a {type(value).__name__}, not a tensor"
+            )
+        if value.layout != torch.strided or value.is_quantized or value.is_meta:
+            raise ShrinkbenchError(
+                f"{path} holds '{one_line(key, 60)}' in a sparse, quantised or empty form, which is not read; "
+                "save it as an ordinary (dense) tensor"
             )
     return _plain_names(dict(content))
 
@@ -156,7 +173,7 @@ def _entry_beside(path: Path, digest: str) -> WeightsEntry | None:
     """The entry that ``shrinkbench pretrain`` wrote beside the weights, where it is about this very file."""
     card = path.with_suffix(".json")
     try:
-        data = json.loads(card.read_text(encoding="utf-8"))
+        data = parse_json(read_file(card, most=1 << 20))
         if data["sha256"] != digest:
             return None
         measured = data["test"].get("metrics", data["test"])  # version 0.1.0 wrote the metrics alone
@@ -176,6 +193,7 @@ def _entry_beside(path: Path, digest: str) -> WeightsEntry | None:
 def _read(path: Path, sha256: str | None) -> object:
     """What the file holds; it is read once, so that what was hashed is what is used."""
     try:
+        require_regular(path)
         content = path.read_bytes()
     except OSError as error:
         raise ShrinkbenchError(f"cannot read {path}: {error.strerror or error}") from None
@@ -214,9 +232,14 @@ def _read_safetensors(path: Path, content: bytes) -> object:
 
 
 def _plain_names(state: StateDict) -> StateDict:
-    for prefix in _PREFIXES:
-        if all(key.startswith(prefix) for key in state):
-            state = {key.removeprefix(prefix): value for key, value in state.items()}
+    if _AVERAGED in state and state.keys() > {_AVERAGED}:
+        state = {key: value for key, value in state.items() if key != _AVERAGED}
+    while prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), None):
+        state = {key.removeprefix(prefix): value for key, value in state.items()}
+    for key in [key.removesuffix("_orig") for key in state if key.endswith("_orig")]:
+        mask = state.get(f"{key}_mask")
+        if mask is not None and key not in state and mask.shape == state[f"{key}_orig"].shape:
+            state[key] = state.pop(f"{key}_orig") * state.pop(f"{key}_mask")
     # torchvision's DenseNet files carry names from before PyTorch forbade dots in module names.
     legacy = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
     return {legacy.sub(r"\1\2.", key): value for key, value in state.items()}

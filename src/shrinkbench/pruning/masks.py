@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import write_atomically
+from shrinkbench.files import require_regular, write_atomically
 from shrinkbench.training.hook import Hook
 
 
@@ -91,6 +91,7 @@ class Masks(Mapping[str, Tensor]):
         from safetensors import SafetensorError, safe_open
 
         try:
+            require_regular(Path(path))
             with safe_open(path, "pt") as file:
                 noted = (file.metadata() or {}).get("network", network)
                 masks = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping

@@ -6,6 +6,7 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError, line_in
+from shrinkbench.files import is_file
 from shrinkbench.pruning.method import METHODS, SCORES, PruningMethod
 from shrinkbench.registry import Registration, registered_from_outside
 from shrinkbench.sources import digest_of, load_file, origin_of_file, unload_file
@@ -54,7 +55,7 @@ def load_plugin(path: Path | str, *, digest: str | None = None) -> tuple[str, ..
 
 def _existing(path: Path | str) -> Path:
     file = Path(path).resolve()
-    if not file.is_file():
+    if not is_file(file):
         raise ShrinkbenchError(f"there is no plug-in file {path}; give a Python file that registers something")
     if file.suffix != ".py":
         raise ShrinkbenchError(f"the plug-in {path} is not a Python file; its name must end in .py")

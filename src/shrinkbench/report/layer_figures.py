@@ -7,6 +7,7 @@ from itertools import cycle
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.plotting import COLOURS, COLUMN_WIDTH, LINES, figure_style, new_figure, shortened
@@ -58,6 +59,7 @@ def weight_figure(*results: RunResult, width: float = COLUMN_WIDTH) -> Figure:
                 histogram.after, histogram.edges, color=colour, linestyle=style, linewidth=1.3, label=label
             )
         axes.set_yscale("symlog", linthresh=1)
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))
         axes.set_ylim(bottom=0)
         axes.set_xlabel("weight")
         axes.set_ylabel("count (log scale)")

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shrinkbench.files import write_atomically
+from shrinkbench.files import check_folder, check_links, write_atomically
 from shrinkbench.report.boards import Boards, name_sources, rank_entries
 from shrinkbench.report.page.html import render_page, write_report
 from shrinkbench.report.statistics.claims import Claim
@@ -35,6 +35,8 @@ def write_leaderboard(sources: Sequence[Path], out: Path) -> WrittenLeaderboard:
     themselves are marked; what is wrong stands beside their report. Entries with a run that has other numbers
     in another source, or in their own, have no rank.
     """
+    check_folder(out)
+    check_links(out)
     bundles = [read_source(source) for source in sources]
     for bundle in bundles:
         require_results(bundle, "leave it out")

@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 
+from shrinkbench.cells import as_text
 from shrinkbench.report.latex import latex_table
 from shrinkbench.report.statistics.curves import SAME
 
@@ -73,8 +74,8 @@ class Table:
         """Comma-separated values, as shown."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(self.columns)
-        writer.writerows([cell.text for cell in row] for row in self.rows)
+        writer.writerow(map(as_text, self.columns))
+        writer.writerows([as_text(cell.text) for cell in row] for row in self.rows)
         return text.getvalue()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field, ValidationError
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import write_atomically
+from shrinkbench.files import require_regular, write_atomically
 from shrinkbench.results.layout import PLAN_NAME, PLUGIN_FILE, RESULT_FILE
 from shrinkbench.spec.value import SafeName, Value
 
@@ -29,7 +29,10 @@ _MEMBERS = (  # what a bundle may hold, and how large the largest of a kind may 
     (PLUGIN_FILE, 4 * _MIB),
 )
 _LARGEST = 1024 * _MIB
-_UNREADABLE = (OSError, zipfile.BadZipFile, RuntimeError, zlib.error, EOFError, ValueError, struct.error)
+_UNREADABLE = (
+    *(OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError),
+    *(zlib.error, EOFError, ValueError, struct.error),
+)
 
 
 class _Header(BaseModel):
@@ -66,6 +69,7 @@ def read_archive(path: Path) -> tuple[str, Iterator[tuple[str, bytes]]]:
     bundle has (before anything of it is read), and for one that stands there twice.
     """
     try:
+        require_regular(path)
         with zipfile.ZipFile(path) as archive:
             infos = archive.infolist()
             _check_members(path, infos)

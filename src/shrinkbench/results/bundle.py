@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import check_target
+from shrinkbench.files import check_target, is_folder
 from shrinkbench.results.archive import read_archive, write_archive
 from shrinkbench.results.conflicts import Conflict, conflicts_among, numbers_of
 from shrinkbench.results.layout import (
@@ -128,7 +128,7 @@ def _contents(bundle: Bundle) -> dict[str, bytes]:
 
 def read_source(source: Path) -> Bundle:
     """Read a store's folder or a bundle's file; what is wrong with single files becomes problems."""
-    if not source.is_dir():
+    if not is_folder(source):
         return read_bundle(source)
     store = existing_store(source)
     results, problems = store.results()

@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from shrinkbench.cells import as_text
 from shrinkbench.results.labels import RunLabel, digest_once, label_runs
 from shrinkbench.results.record import Cost, Quality, RunResult
 from shrinkbench.spec import CLASSIFICATION
@@ -156,3 +157,11 @@ def _values(
 ) -> dict[str, float | None]:
     """Metrics by column; what was not measured is missing."""
     return {f"{prefix}{name}{suffix}": quality.metrics.get(name) if quality else None for name in metrics}
+
+
+def as_csv(frame: pd.DataFrame) -> str:
+    """``frame`` as comma-separated values; no text in it is a formula to a spreadsheet."""
+    texts = [str(name) for name in frame if pd.api.types.is_string_dtype(frame[name])]
+    return frame.assign(**{name: frame[name].map(as_text, na_action="ignore") for name in texts}).to_csv(
+        index=False
+    )

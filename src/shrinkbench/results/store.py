@@ -10,7 +10,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field, ValidationError
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import write_atomically
+from shrinkbench.files import is_folder, parse_json, read_file, write_atomically
 from shrinkbench.results.conflicts import differ, numbers_of
 from shrinkbench.results.consistency import contradictions
 from shrinkbench.results.index import Entry, append_index, read_index
@@ -47,6 +47,7 @@ __all__ = [
 ]
 
 _READ = (1, SCHEMA_VERSION)
+LARGEST_PLAN, LARGEST_RESULT = 256 << 20, 8 << 20  # bytes of a file that is read
 
 
 @dataclass(frozen=True)
@@ -132,7 +133,7 @@ class ResultStore:
     def read_plan(self) -> Plan:
         """The stored plan; an error names the file where it is absent or not a plan."""
         try:
-            return parse_plan(self.plan_path, self.plan_path.read_bytes())
+            return parse_plan(self.plan_path, read_file(self.plan_path, most=LARGEST_PLAN))
         except FileNotFoundError:
             raise ShrinkbenchError(
                 f"{self.root} holds no {PLAN_NAME}; name the output folder of a sweep"
@@ -279,7 +280,7 @@ class ResultStore:
         found: dict[str, dict[str, bytes]] = {}
         for path in sorted(self.root.glob("plugins/*/**/*.py")):
             name = PLUGIN_FILE.fullmatch(path.relative_to(self.root).as_posix())
-            if name is not None and path.is_file():
+            if name is not None and path.is_file():  # what a sweep put there
                 found.setdefault(name["digest"], {})[name["file"]] = path.read_bytes()
         return found
 
@@ -294,7 +295,7 @@ class ResultStore:
 def existing_store(root: Path) -> ResultStore:
     """The store in ``root``; an error says so where the folder holds neither a plan nor results."""
     store = ResultStore(root)
-    if not store.root.is_dir():
+    if not is_folder(store.root):
         raise ShrinkbenchError(f"{root} is not a folder; name the output folder of a sweep")
     if not store.plan_path.exists() and not (store.root / "runs").is_dir():
         raise ShrinkbenchError(f"{root} holds no results of shrinkbench; name the output folder of a sweep")
@@ -304,7 +305,7 @@ def existing_store(root: Path) -> ResultStore:
 def read_result(path: Path) -> RunResult | Problem:
     """Read one file; whatever is wrong with it becomes a problem, not an exception."""
     try:
-        return parse_result(path, path.read_bytes())
+        return parse_result(path, read_file(path, most=LARGEST_RESULT))
     except OSError as error:
         return Problem(path, f"cannot be read ({error.strerror or error})")
 
@@ -313,7 +314,7 @@ def parse_plan(path: Path, content: bytes) -> Plan:
     """The plan in ``content`` of ``path``, of this schema or of the first; an error where it is neither."""
     try:
         if _Header.model_validate_json(content).schema_version == 1:
-            return Plan.model_validate(migrate_plan(json.loads(content)))
+            return Plan.model_validate(migrate_plan(parse_json(content)))
         return Plan.model_validate_json(content)
     except _NOT_OF_SCHEMA_1 as error:
         why = _first(error) if isinstance(error, ValidationError) else _why_not_of_schema_1(error)
@@ -349,7 +350,7 @@ def parse_result(path: Path, content: bytes) -> RunResult | Problem:
 def _as_result(content: bytes, version: int) -> RunResult:
     """The result in ``content``; one of schema 1 is migrated."""
     if version == 1:
-        content = json.dumps(migrate_result(json.loads(content))).encode()
+        content = json.dumps(migrate_result(parse_json(content))).encode()
     return RunResult.model_validate_json(content, strict=True)  # "0.5" and true are no accuracies
 
 

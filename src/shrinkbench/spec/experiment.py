@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import copy
-import tomllib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
-from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.spec.value import SafeName, Value, parse_value
+from shrinkbench.errors import ShrinkbenchError, one_line
+from shrinkbench.files import read_file
+from shrinkbench.spec.value import SafeName, Value, parse_toml, parse_value
 
 
 def _as_tuple(value: object) -> object:
@@ -19,8 +19,10 @@ def _as_tuple(value: object) -> object:
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 
+_MOST_PARENTS = 8
+_LARGEST = 1 << 20  # bytes of an experiment's file
 # Strict: neither a truth value nor a text is a number here.
-Seed = Annotated[int, Field(ge=0, strict=True)]
+Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
 Ratio = Annotated[float, Field(strict=True)]
 Fraction = Annotated[float, Field(gt=0, lt=1, strict=True)]
 
@@ -62,11 +64,11 @@ class ExperimentSpec(Value):
     pretrain: dict[str, Any] = Field(default_factory=dict)
     prune_classifier: bool = False
     prune_biases: bool = False
-    train_images: int | None = Field(default=None, ge=1)
-    validation_images: int | None = Field(default=None, ge=1)
-    test_images: int | None = Field(default=None, ge=1)
+    train_images: int | None = Field(default=None, ge=1, lt=2**63)
+    validation_images: int | None = Field(default=None, ge=1, lt=2**63)
+    test_images: int | None = Field(default=None, ge=1, lt=2**63)
     extra: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
-    latency: Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_as_tuple)] = ()
+    latency: Annotated[tuple[Annotated[int, Field(ge=1, lt=2**63)], ...], BeforeValidator(_as_tuple)] = ()
     labels: dict[str, Label] = Field(default_factory=dict)
 
     @field_validator("labels")
@@ -120,10 +122,13 @@ def read_experiments(path: Path, overrides: Mapping[str, Any] | None = None) -> 
     to values and wins over both.
     """
     try:
-        data = tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin with a mark
-    except (OSError, UnicodeDecodeError) as error:
-        raise ShrinkbenchError(f"cannot read the experiment file {path}: {error}") from None
-    except tomllib.TOMLDecodeError as error:
+        text = read_file(path, most=_LARGEST).decode("utf-8-sig")  # some editors begin with a mark
+        data = parse_toml(text)
+    except OSError as error:
+        raise ShrinkbenchError(f"cannot read the experiment file {path}: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        raise ShrinkbenchError(f"cannot read the experiment file {path}: {error}; save it as UTF-8") from None
+    except ValueError as error:
         raise ShrinkbenchError(f"{path} is not valid TOML: {error}") from None
     parts = data.pop("part", [{}])
     if not (isinstance(parts, list) and parts and all(isinstance(part, dict) for part in parts)):
@@ -143,9 +148,14 @@ def read_experiments(path: Path, overrides: Mapping[str, Any] | None = None) -> 
     )
 
 
+def _listed(value: object) -> list[Any]:
+    return value if isinstance(value, list) else [value]
+
+
 def _give_out_labels(grids: Sequence[dict[str, Any]], path: Path) -> None:
     """Leave each grid the labels of its own methods; one of a method that no grid names is a mistake."""
-    methods = [[m] if isinstance(m := grid.get("method"), str) else [*(m or ())] for grid in grids]
+    # What is no text is refused when the grid is read.
+    methods = [[name for name in _listed(grid.get("method")) if isinstance(name, str)] for grid in grids]
     known = {name for names in methods for name in names}
     for grid, names in zip(grids, methods, strict=True):
         labels = grid.get("labels")
@@ -164,6 +174,8 @@ def _overridden(data: dict[str, Any], overrides: Mapping[str, Any]) -> dict[str,
     data = copy.deepcopy(data)
     for key, value in overrides.items():
         *parents, last = key.split(".")
+        if len(parents) > _MOST_PARENTS:
+            raise ShrinkbenchError(f"--set {one_line(key, 60)}: no key lies that deep; write table.key")
         table = data
         for parent in parents:
             table = table.setdefault(parent, {})

@@ -34,12 +34,12 @@ class Recipe(Value):
     momentum: float = Field(default=0.0, ge=0, lt=1)
     nesterov: bool = False
     weight_decay: float = Field(default=0.0, ge=0)
-    batch_size: int = Field(ge=1)
-    epochs: int = Field(ge=0)
+    batch_size: int = Field(ge=1, lt=2**63)
+    epochs: int = Field(ge=0, lt=2**63)
     schedule: Literal["constant", "multistep", "cosine"] = "constant"
     milestones: tuple[int, ...] = ()
     decay: float = Field(default=0.1, gt=0)
-    warmup_epochs: int = Field(default=0, ge=0)
+    warmup_epochs: int = Field(default=0, ge=0, lt=2**63)
     label_smoothing: float = Field(default=0.0, ge=0, lt=1)
     clip_gradient_norm: float | None = Field(default=None, gt=0)
     augment: bool = True

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
 from shrinkbench.spec.amount import UNPRUNED, Amount, Compression
 from shrinkbench.spec.axes import CONTINUE, CONTROL_METHOD, SCRATCH_E, MethodSpec
 from shrinkbench.spec.recipe import Recipe
 from shrinkbench.spec.task import DataSpec, ExtraSpec, ModelSpec, Objective, TaskSpec, WeightsSpec
-from shrinkbench.spec.value import Digest, Value, digest
+from shrinkbench.spec.value import Digest, Seed, Value, digest
 
 
 class RunSpec(Value):
@@ -22,7 +20,7 @@ class RunSpec(Value):
     task: TaskSpec
     method: MethodSpec
     amount: Amount
-    seed: int = Field(ge=0)
+    seed: Seed
     recipe: Recipe
     search: Recipe | None = None
     prune_classifier: bool = False
@@ -138,7 +136,7 @@ class PretrainSpec(Value):
     data: DataSpec
     model: ModelSpec
     recipe: Recipe
-    seed: int = Field(ge=0)
+    seed: Seed
 
     @property
     def key(self) -> str:

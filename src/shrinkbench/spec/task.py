@@ -110,9 +110,9 @@ class DataSpec(Value):
     revision: str
     source: Digest | None = None
     normalisation: Normalisation
-    train_images: int | None = Field(default=None, ge=1)
-    validation_images: int | None = Field(default=None, ge=1)
-    test_images: int | None = Field(default=None, ge=1)
+    train_images: int | None = Field(default=None, ge=1, lt=2**63)
+    validation_images: int | None = Field(default=None, ge=1, lt=2**63)
+    test_images: int | None = Field(default=None, ge=1, lt=2**63)
     sides: tuple[int, int] | None = None
 
 

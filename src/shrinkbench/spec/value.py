@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import tomllib
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, one_line, some_of
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # SHA-256, hexadecimal
 SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]  # of a file or folder
+Seed = Annotated[int, Field(ge=0, lt=2**63)]  # of tables and of torch's generators, which have no larger ones
 ValueT = TypeVar("ValueT", bound="Value")
 
 
@@ -37,6 +40,31 @@ def digest_of_fields(fields: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
+_DEEPEST = 16  # levels of tables and lists in what people write
+_MOST_DOTS = 100  # in a row without a sign of TOML; reading a key takes the square of its parts
+
+
+def parse_toml(text: str) -> dict[str, Any]:
+    """The tables in TOML text; ``ValueError`` for whatever is wrong with it."""
+    if any(part.count(".") > _MOST_DOTS for part in re.split(r"[=\[\]{},#\n]", text)):
+        raise ValueError(f"a key has more than {_MOST_DOTS} parts")
+    try:
+        data = tomllib.loads(text)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    level: list[Any] = [data]
+    for _ in range(_DEEPEST):
+        level = [
+            inner
+            for value in level
+            if isinstance(value, dict | list)
+            for inner in (value.values() if isinstance(value, dict) else value)
+        ]
+    if level:
+        raise ValueError(f"tables and lists are nested more than {_DEEPEST} deep")
+    return data
+
+
 def parse_value(kind: type[ValueT], data: Mapping[str, Any], *, where: str) -> ValueT:
     """Validate ``data`` as ``kind``; a violation becomes one sentence that names field, value and place."""
     try:
@@ -45,10 +73,27 @@ def parse_value(kind: type[ValueT], data: Mapping[str, Any], *, where: str) -> V
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "value"
         if first["type"] == "extra_forbidden":
-            known = ", ".join(kind.model_fields)
-            raise ShrinkbenchError(f"{where}: unknown key '{field}'; known keys: {known}") from None
+            known = some_of(kind.model_fields, field, more="its documentation")
+            raise ShrinkbenchError(
+                f"{where}: unknown key '{one_line(field, 60)}'; known keys: {known}"
+            ) from None
         if first["type"] == "missing":
             raise ShrinkbenchError(f"{where}: the key '{field}' is missing; add it") from None
         message = first["msg"].removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
-        raise ShrinkbenchError(f"{where}: {field} = {first['input']!r}: {message}") from None
+        value = one_line(shown(first["input"]), 80)
+        raise ShrinkbenchError(f"{where}: {one_line(field, 60)} = {value}: {one_line(message, 120)}") from None
+
+
+def shown(value: object) -> str:
+    """``repr`` of what a stranger wrote, as far as it has one.
+
+    >>> shown("a"), shown(10**5000)
+    ("'a'", 'a whole number of 5,000 digits and more')
+    """
+    try:
+        return repr(value)
+    except ValueError:
+        return "a whole number of 5,000 digits and more"
+    except RecursionError:
+        return "something nested deeply"

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import check_target, write_atomically
+from shrinkbench.files import check_target, parse_json, read_file, write_atomically
 from shrinkbench.network.probe import evaluation_mode, floating_leaves
 from shrinkbench.pruning.masks import save_tensors
 from shrinkbench.surgery.checking import difference, probe_inputs
@@ -62,14 +62,14 @@ def read_description(folder: Path) -> SmallNetwork:
     """The description in ``folder``."""
     path = folder / DESCRIPTION
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = parse_json(read_file(path, most=16 << 20))
         return SmallNetwork(
             str(data["network"]),
             int(data["num_classes"]),
             tuple(int(n) for n in data["input_shape"]),
             Surgery.from_json(data["surgery"]),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ShrinkbenchError(f"cannot read a small network's description from {path}: {error!r}") from None
 
 

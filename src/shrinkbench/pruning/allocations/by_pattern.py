@@ -20,7 +20,7 @@ from pydantic import Field
 from torch import Tensor
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import write_atomically
+from shrinkbench.files import is_file, parse_json, read_file, write_atomically
 from shrinkbench.network.stages import same_stages, stages_of
 from shrinkbench.pruning.allocations.rules import (
     ALLOCATIONS,
@@ -67,7 +67,7 @@ class Pattern(Value):
     def load(cls, path: Path) -> Pattern:
         """Read a pattern written by :meth:`save`."""
         try:
-            data = json.loads(path.read_text(encoding="utf-8"))
+            data = parse_json(read_file(path, most=16 << 20))
         except (OSError, ValueError) as error:
             raise ShrinkbenchError(
                 f"cannot read a pattern from {path}: {error}; write one with `shrinkbench patterns --out`"
@@ -132,7 +132,7 @@ def allocation_of(text: str) -> Allocation:
 
 def _find_file(name: str) -> Path:
     path = Path(name)
-    if not path.is_file():
+    if not is_file(path):
         raise ShrinkbenchError(
             f"there is no pattern '{name}'; write one with `shrinkbench patterns --out {name}`, or use "
             f"{', '.join(PUBLISHED)}"

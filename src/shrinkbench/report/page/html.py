@@ -19,7 +19,7 @@ import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from shrinkbench.files import write_atomically
+from shrinkbench.files import check_folder, check_links, parse_json, read_file, write_atomically
 from shrinkbench.plotting import FORMATS
 from shrinkbench.report import checklist as checklists
 from shrinkbench.report.beside import Drawing, collection_paused, drawing_beside
@@ -50,7 +50,7 @@ from shrinkbench.report.tables import TEXTS, Table
 from shrinkbench.report.verdict import BASES, Verdict, Win, reach_verdict
 from shrinkbench.results.bundle import Bundle, read_source, require_results
 from shrinkbench.results.conflicts import describe, sentence_of
-from shrinkbench.results.frame import to_frame
+from shrinkbench.results.frame import as_csv, to_frame
 from shrinkbench.results.labels import share_values
 from shrinkbench.results.record import RunResult
 
@@ -82,6 +82,9 @@ def write_report(
     cannot be read are named in the page; files of an earlier report in ``out_dir`` are replaced, others left
     alone. Raises ``ShrinkbenchError`` where the folder holds no results or ``out_dir`` cannot be written.
     """
+    # A stranger's folder with a link in it does not decide which files are written.
+    check_links(out_dir, within=source if isinstance(source, Path) and out_dir.parent == source else None)
+    check_folder(out_dir)
     figures, beside = out_dir / "figures", out_dir / "published"
     with collection_paused(), drawing_beside() if with_figures else nullcontext(_leave_out) as draw:
         bundle = read_source(source) if isinstance(source, Path) else source
@@ -152,7 +155,7 @@ def _replace_listing(out_dir: Path, written: Sequence[Path]) -> None:
     listing = out_dir / "files.json"
     names = sorted(path.relative_to(out_dir).as_posix() for path in written)
     try:
-        earlier = [str(name) for name in json.loads(listing.read_bytes())]
+        earlier = [str(name) for name in parse_json(read_file(listing, most=1 << 20))]
     except (OSError, ValueError, TypeError):
         earlier = []
     for name in set(earlier) - set(names):
@@ -169,8 +172,8 @@ def _write_data(
     written = [out_dir / "results.csv", out_dir / "results.parquet", out_dir / "cells.csv"]
     cells = pd.concat([observations.control, observations.pruned])
     columns = [c for c in (*AXES, *observations.metrics) if cells[c].notna().any()]
-    write_atomically(written[2], aggregate(cells, columns).to_csv(index=False).encode(), durable=False)
-    write_atomically(written[0], frame.to_csv(index=False).encode(), durable=False)
+    write_atomically(written[2], as_csv(aggregate(cells, columns)).encode(), durable=False)
+    write_atomically(written[0], as_csv(frame).encode(), durable=False)
     write_atomically(written[1], frame.to_parquet(index=False), durable=False)
     return written + _write_tables(tables, out_dir / "tables")
 

@@ -1,0 +1,121 @@
+"""The outermost boundary: nothing but a clear sentence and an exit code leaves it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable
+from importlib import import_module
+from typing import Any
+
+import typer
+
+from shrinkbench.errors import ShrinkbenchError, one_line
+
+REFUSED, INTERRUPTED, FAULT = 2, 130, 70
+# typer carries its own copy of click, or uses the installed one.
+_WRONG_USE: Any = typer.BadParameter.__mro__[2]
+_NO_ARGUMENTS: Any = getattr(import_module(typer.BadParameter.__module__), "NoArgsIsHelpError", ())
+_CLOSED = 141  # as of a program that SIGPIPE ends
+
+
+def run_guarded(command: Callable[[], int | None]) -> None:
+    """Call ``command``; whatever it raises becomes one sentence on standard error, and the exit code.
+
+    2: the input is at fault, or the machine (memory, disk). 130: interrupted. 70: a fault of shrinkbench, with
+    the traceback in a file. What the reader of standard output has left unread is no error.
+    """
+    try:
+        code = command()
+        sys.stdout.flush()
+    except _WRONG_USE as error:
+        if isinstance(error, _NO_ARGUMENTS):
+            error.show()  # the help
+            sys.exit(REFUSED)
+        _leave(REFUSED, _usage(error))
+    except SystemExit:
+        _flush_or_leave()
+        raise
+    except BrokenPipeError:
+        _leave_closed()
+    except KeyboardInterrupt:
+        _leave(INTERRUPTED, "interrupted")
+    except Exception as error:
+        _leave(*outcome_of(error))
+    else:
+        if code:  # of typer.Exit
+            sys.exit(code)
+
+
+def _usage(error: Any) -> str:
+    """What is wrong with the command line, and where its options are told."""
+    context = getattr(error, "ctx", None)
+    asked = f"; `{context.command_path} --help` tells what can be given" if context is not None else ""
+    return one_line(f"error: {error.format_message().rstrip('.')}{asked}")
+
+
+def outcome_of(error: Exception) -> tuple[int, str]:
+    """The exit code and the sentence for what a command raised."""
+    if isinstance(error, ShrinkbenchError):
+        return REFUSED, f"error: {error}"
+    if isinstance(error, OSError) and error.filename is not None:
+        reason = error.strerror or type(error).__name__
+        return REFUSED, one_line(f"error: cannot use {error.filename}: {reason}; choose another path")
+    if isinstance(error, MemoryError) or _is_out_of_memory(error):
+        return REFUSED, "error: there is not enough memory for this; choose a smaller network, batch or file"
+    if isinstance(error, RecursionError):
+        return REFUSED, "error: the input is nested too deeply to be read; flatten it"
+    said = one_line(f"{type(error).__name__}: {error}", 120)
+    return FAULT, f"a fault of shrinkbench: {said}; please report it, {_kept(error)}"
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Whether torch has run out of the device's memory."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
+
+
+def _kept(error: Exception) -> str:
+    """Write the traceback to a file of its own and say where that is."""
+    from shrinkbench import __version__
+
+    head = (
+        f"shrinkbench {__version__}, Python {platform.python_version()}, {platform.platform()}\n"
+        f"{os.environ.get('SHRINKBENCH_COMMAND', '')}\n\n"
+    )
+    try:
+        handle, name = tempfile.mkstemp(prefix="shrinkbench-fault-", suffix=".txt")
+        with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.write(head + "".join(traceback.format_exception(error)))
+    except OSError:
+        return "no file could be written with the details"
+    return f"details in {name}"
+
+
+def _leave(code: int, sentence: str) -> None:
+    try:
+        typer.echo(sentence, err=True)
+        sys.stdout.flush()
+    except OSError:  # nobody reads
+        _leave_closed()
+    sys.exit(code)
+
+
+def _flush_or_leave() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _leave_closed()
+
+
+def _leave_closed() -> None:
+    """End without a word: Python would complain about the closed pipe once more as it ends."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    sys.exit(_CLOSED)

@@ -1,0 +1,138 @@
+"""Nothing but one clear sentence and an exit code leaves the command line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from shrinkbench.cli import boundary, main
+from shrinkbench.cli.boundary import run_guarded
+from shrinkbench.errors import LONGEST, ShrinkbenchError, one_line
+
+
+def raising(error):
+    def command():
+        raise error
+
+    return command
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (ShrinkbenchError("wrong; mend it"), 2, "error: wrong; mend it"),
+        (FileNotFoundError(2, "No such file", "place"), 2, "error: cannot use place: No such file"),
+        (MemoryError(), 2, "error: there is not enough memory"),
+        (RecursionError(), 2, "error: the input is nested too deeply"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyError("a\nb"), 70, "a fault of shrinkbench: KeyError: "),
+        (OSError("without a place"), 70, "a fault of shrinkbench: OSError: "),
+    ],
+)
+def test_whatever_is_raised_is_told_in_one_line(capsys, tmp_path, monkeypatch, error, code, said):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(SystemExit) as ended:
+        run_guarded(raising(error))
+    lines = capsys.readouterr().err.splitlines()
+    assert ended.value.code == code
+    assert len(lines) == 1
+    assert lines[0].startswith(said)
+    files = list(tmp_path.iterdir())
+    assert bool(files) == (code == 70)
+    if files:
+        assert str(files[0]) in lines[0]
+        assert "Traceback" in files[0].read_text()
+
+
+def test_a_fault_is_told_where_no_file_can_be_written(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "absent"))
+    with pytest.raises(SystemExit) as ended:
+        run_guarded(raising(ValueError("x")))
+    assert ended.value.code == boundary.FAULT
+    assert "no file could be written" in capsys.readouterr().err
+
+
+def test_a_closed_pipe_is_no_error(tmp_path):
+    read, write = os.pipe()
+    os.close(read)
+    code = "import sys; sys.argv = ['shrinkbench', 'list', 'recipes']; from shrinkbench.cli import main; main()"
+    ended = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, check=False)
+    os.close(write)
+    assert ended.returncode in (1, 141)  # typer or the boundary saw it first
+    assert ended.stderr == b""
+
+
+LONG = "x" * 5000
+BAD = {
+    "no such command": ["nonsense"],
+    "no such option": ["status", "--nonsense\nsecond"],
+    "long option": ["status", f"--{LONG}"],
+    "no experiment": ["sweep", "quikstart"],
+    "long experiment": ["sweep", LONG],
+    "lines in a name": ["sweep", "a\nb\nc"],
+    "many digits": ["sweep", "quickstart", "--set", f"seed={'9' * 5000}"],
+    "deep value": ["sweep", "quickstart", "--set", f"seed={'[' * 5000}"],
+    "deep key": ["sweep", "quickstart", "--set", f"{'x.' * 5000}x=1"],
+    "long key": ["sweep", "quickstart", "--set", f"{LONG}=1"],
+    "unknown key": ["sweep", "quickstart", "--set", "sed=1"],
+    "methods that are none": ["sweep", "quickstart", "--set", "method=3"],
+    "methods within methods": ["sweep", "quickstart", "--set", "method=[[1], {}]"],
+    "large seed": ["sweep", "quickstart", "--set", f"seed={2**63}"],
+    "no output": ["sweep", "quickstart", "--out", ""],
+    "a file as output": ["sweep", "quickstart", "--out", "file/below"],
+    "many digits in a file": ["sweep", "digits.toml"],
+    "deep file": ["sweep", "deep.toml"],
+    "dotted file": ["sweep", "dotted.toml"],
+    "endless file": ["sweep", "/dev/zero"],
+    "pipe": ["sweep", "pipe"],
+    "endless store": ["status", "/dev/zero"],
+    "pipe as store": ["status", "pipe"],
+    "long store": ["status", LONG],
+    "method": ["prune", "--model", "digits-cnn", "--method", LONG, "--compression", "2"],
+    "model": ["prune", "--model", LONG, "--method", "random", "--compression", "2"],
+    "nobody's home": [
+        "prune",
+        "--model",
+        "digits-cnn",
+        "--method",
+        "random",
+        "--compression",
+        "2",
+        "--weights",
+        "~no/x",
+    ],
+    "long data": ["evaluate", "--model", "digits-cnn", "--dataset", "digits", "--data", LONG],
+    "pipe as masks": ["shrink", "--model", "digits-cnn", "--masks", "pipe", "--out", "small"],
+    "long plug-in": ["check", f"{LONG}.py"],
+    "corpus": ["literature", "summary", "--corpus", LONG],
+}
+
+
+@pytest.mark.parametrize("words", BAD.values(), ids=BAD)
+def test_bad_input_is_one_short_line_and_leaves_nothing(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    Path("file").write_text("")
+    Path("digits.toml").write_text(f"seed = {'9' * 5000}")
+    Path("deep.toml").write_text(f"seed = {'[' * 20_000}")
+    Path("dotted.toml").write_text(f"{'x.' * 20_000}x = 1")
+    os.mkfifo("pipe")
+    before = sorted(tmp_path.rglob("*"))
+    monkeypatch.setattr(sys, "argv", ["shrinkbench", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    printed = capsys.readouterr().err.splitlines(keepends=True)
+    said = "".join(line for line in printed if "torch/utils" not in line)  # a library's own note
+    assert ended.value.code == 2, said
+    assert len(said.strip().splitlines()) == 1, said
+    assert len(said) <= len("error: ") + LONGEST + 1
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_an_error_keeps_its_beginning_and_its_end():
+    error = ShrinkbenchError(f"the name '{LONG}' is wrong\n; choose another")
+    assert str(error).startswith("the name 'xxx")
+    assert str(error).endswith("is wrong ; choose another")
+    assert len(str(error)) == LONGEST
+    assert one_line("a\x1b[31mb") == "a\\x1b[31mb"

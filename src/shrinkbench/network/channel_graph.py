@@ -240,7 +240,10 @@ def _channel_tensors(layer: nn.Module, path: str) -> tuple[tuple[str, int], ...]
 
 @dataclass(frozen=True)
 class _Merged:
-    """Raw groups joined through grouped convolutions; ``unit[i][c]`` is the unit of channel c of part i."""
+    """Raw groups joined through grouped convolutions; ``unit[i][c]`` is the unit of channel c of part i.
+
+    It is -1 where the channel cannot leave though others of its group can.
+    """
 
     parts: list[_Raw]
     unit: list[list[int]]
@@ -256,6 +259,7 @@ def _join_blocks(skeleton: nn.Module, raw: list[_Raw]) -> Iterator[_Merged]:
         offsets.append(offsets[-1] + group.channels)
     find, union = _disjoint_sets(offsets[-1])
     blocks: dict[tuple[str, int], int] = {}
+    read: dict[tuple[str, int], set[int]] = {}  # inputs of each block that are channels of some group
     sides: dict[str, set[str]] = {}
     for number, group in enumerate(raw):
         for item in group.items:
@@ -267,20 +271,29 @@ def _join_blocks(skeleton: nn.Module, raw: list[_Raw]) -> Iterator[_Merged]:
             for at, channel in zip(item.at, item.channels, strict=True):
                 node = offsets[number] + channel
                 union(node, blocks.setdefault((item.layer, at // width), node))
+                if item.side == "in":
+                    read.setdefault((item.layer, at // width), set()).add(at)
+    # The network's own input has no group: a block that reads some of it cannot leave.
+    fixed: dict[int, str] = {}
+    for (layer, block), node in blocks.items():
+        widths = _block_widths(skeleton.get_submodule(layer))
+        if widths is not None and len(read.get((layer, block), ())) < widths[0]:
+            fixed[find(node)] = layer
     spans: dict[int, set[int]] = {}  # joined channels -> the raw groups that they span
     for number, group in enumerate(raw):
         for channel in range(group.channels):
             spans.setdefault(find(offsets[number] + channel), set()).add(number)
     for members in _connect(len(raw), spans.values()):
         ids: dict[int, int] = {}
-        unit = [
-            [ids.setdefault(find(offsets[n] + c), len(ids)) for c in range(raw[n].channels)] for n in members
-        ]
+        roots = [[find(offsets[n] + c) for c in range(raw[n].channels)] for n in members]
+        unit = [[-1 if r in fixed else ids.setdefault(r, len(ids)) for r in some] for some in roots]
         parts = [raw[n] for n in members]
         reason = next((part.refused_because for part in parts if part.refused_because), None)
         for layer in {item.layer for part in parts for item in part.items} & sides.keys():
             if sides[layer] != {"in", "out"}:
                 reason = reason or f"the blocks of the grouped convolution '{layer}' cannot be followed"
+        if not ids:
+            reason = reason or f"the blocks of '{fixed[roots[0][0]]}' read some of the network's input too"
         yield _Merged(parts, unit, len(ids), reason, frozenset(sides))
 
 

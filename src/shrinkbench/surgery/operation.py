@@ -61,6 +61,7 @@ class Surgery:
 
 def operate(module: nn.Module, surgery: Surgery) -> nn.Module:
     """Carry out ``surgery`` on ``module`` in place and return it."""
+    readers = {path: child_at(module, path) for path in surgery.selected}  # some become identities below
     for path, (channels, keep_bias) in surgery.constant.items():
         put(module, path, ConstantLayer(child_at(module, path), channels, keep_bias=keep_bias))
     for path in surgery.zero:
@@ -71,9 +72,8 @@ def operate(module: nn.Module, surgery: Surgery) -> nn.Module:
         put(module, path, nn.Identity())
     cut(module, surgery.kept, surgery.heads)
     for path, index in surgery.selected.items():
-        layer = child_at(module, path)
-        dim = -1 if isinstance(layer, nn.Linear | nn.BatchNorm1d) else 1
-        device = next(layer.parameters()).device
+        dim = -1 if isinstance(readers[path], nn.Linear | nn.BatchNorm1d) else 1
+        device = next(readers[path].parameters()).device
         select = ChannelSelect(torch.tensor(index, dtype=torch.int64, device=device), dim=dim)
-        put(module, path, nn.Sequential(select, layer))
+        put(module, path, nn.Sequential(select, child_at(module, path)))
     return module

@@ -8,7 +8,6 @@ inside what stays remain zeros.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from shrinkbench.errors import LeftWholeWarning, ShrinkbenchError
 from shrinkbench.network.attention import is_attention, reads_its_weights_itself
 from shrinkbench.network.coupling import Coupling, Group, couple
-from shrinkbench.network.probe import require_materialised
+from shrinkbench.network.probe import evaluation_mode, require_materialised
 from shrinkbench.network.watching import watching
 from shrinkbench.network.weights import copy_of
 from shrinkbench.pruning.masks import Masks
@@ -69,7 +68,7 @@ def plan_and_shrink(
     dead = dead_units(revealing, as_masks, coupling, input_shape)
     surgery = _plan(revealing, as_masks, coupling, dead, input_shape, select_inputs=select_inputs)
     try:
-        found = outputs_of(operate(copy.deepcopy(revealing), surgery), input_shape)
+        found = outputs_of(operate(copy_of(revealing), surgery), input_shape)
         same = equal_up_to_rounding(outputs_of(revealing, input_shape), found)
     except (RuntimeError, ValueError, IndexError):  # shapes that do not fit together
         same = False
@@ -241,7 +240,10 @@ def _inside(path: str, outer: Iterable[str]) -> bool:
 
 
 def _identities(masked: nn.Module, masks: Masks, plan: _Plan, input_shape: Sequence[int]) -> list[str]:
-    """Outermost modules without a kept parameter that pass on their input: emptied residual blocks."""
+    """Outermost modules without a kept parameter that pass on their input: emptied residual blocks.
+
+    Each is asked with random values: what arrives there may itself have become zeros, which tell nothing.
+    """
     candidates: list[str] = []
     for path, child in masked.named_modules():
         names = [f"{path}.{name}" for name, _ in child.named_parameters()]
@@ -249,18 +251,26 @@ def _identities(masked: nn.Module, masks: Masks, plan: _Plan, input_shape: Seque
             continue
         if all(name in masks and not bool(masks[name].any()) for name in names):
             candidates.append(path)
-    same: dict[str, bool] = {}
-
-    def note(path: str, inputs: Any, output: Any) -> None:
-        alike = (
-            len(inputs) == 1
-            and isinstance(inputs[0], Tensor)
-            and isinstance(output, Tensor)
-            and torch.equal(inputs[0], output)
-        )
-        same[path] = same.get(path, True) and alike
-
+    arriving: dict[str, list[Any]] = {}
     if candidates:
-        with watching({path: masked.get_submodule(path) for path in candidates}, note):
+        with watching(
+            {path: masked.get_submodule(path) for path in candidates},
+            lambda path, inputs, _: arriving.setdefault(path, []).append(inputs),
+        ):
             forward(masked, probe_inputs(masked, input_shape))
-    return [path for path in candidates if same.get(path)]
+    return [
+        path
+        for path, calls in arriving.items()
+        if all(_passes_on(masked.get_submodule(path), inputs) for inputs in calls)
+    ]
+
+
+def _passes_on(module: nn.Module, inputs: Any) -> bool:
+    """Whether ``module`` gives out what it is given, whatever that is."""
+    if len(inputs) != 1 or not isinstance(inputs[0], Tensor) or not inputs[0].is_floating_point():
+        return False
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(inputs[0].shape, generator=generator).to(inputs[0])
+    with evaluation_mode(module), torch.no_grad():
+        output = module(drawn)
+    return isinstance(output, Tensor) and torch.equal(drawn, output)

@@ -172,8 +172,7 @@ def _plan_empty_layers(plan: _Plan, masked: nn.Module, masks: Masks) -> None:
         mask = masks.get(f"{prefix}weight")
         if mask is None or bool(mask.any()) or not path:
             continue
-        bias = getattr(layer, "bias", None)
-        keep_bias = bias is not None and (f"{prefix}bias" not in masks or bool(masks[f"{prefix}bias"].any()))
+        keep_bias = _keeps_bias(layer, path, masks)
         inside = next((outer for outer in attention if path.startswith(f"{outer}.")), None)
         if inside is not None:  # attention reads its layers' weights itself
             if path.endswith("proj") and not keep_bias:
@@ -183,6 +182,11 @@ def _plan_empty_layers(plan: _Plan, masked: nn.Module, masks: Masks) -> None:
             plan.constant[path] = (layer.weight.shape[0], keep_bias)
         elif isinstance(layer, _Norm) and not keep_bias:
             plan.zero.append(path)
+
+
+def _keeps_bias(layer: nn.Module, path: str, masks: Masks) -> bool:
+    mask = masks.get(f"{path}.bias")
+    return getattr(layer, "bias", None) is not None and (mask is None or bool(mask.any()))
 
 
 def _is_unheard(plan: _Plan, group: Group) -> bool:
@@ -224,6 +228,9 @@ def _plan_selections(plan: _Plan, masked: nn.Module, masks: Masks, coupling: Cou
             warn_left(f"{left} inputs that '{path}' ignores stay in place: attention does not call that layer")
             continue
         stays = arriving & read
+        if not bool(stays.any()):  # what it reads has left: a convolution without inputs is none
+            plan.constant[path] = (layer.weight.shape[0], _keeps_bias(layer, path, masks))
+            continue
         plan.keep(tensor, 1, stays)
         norm = coupling.feeding_norm.get(path)
         at = path
@@ -266,11 +273,13 @@ def _identities(masked: nn.Module, masks: Masks, plan: _Plan, input_shape: Seque
 
 
 def _passes_on(module: nn.Module, inputs: Any) -> bool:
-    """Whether ``module`` gives out what it is given, whatever that is."""
+    """Whether ``module`` gives out what it is given: these inputs and random ones, rectified where these are."""
     if len(inputs) != 1 or not isinstance(inputs[0], Tensor) or not inputs[0].is_floating_point():
         return False
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn(inputs[0].shape, generator=generator).to(inputs[0])
+    if inputs[0].numel() and float(inputs[0].min()) >= 0:
+        drawn = drawn.abs()
     with evaluation_mode(module), torch.no_grad():
-        output = module(drawn)
-    return isinstance(output, Tensor) and torch.equal(drawn, output)
+        pairs = [(x, module(x)) for x in (inputs[0], drawn)]
+    return all(isinstance(y, Tensor) and torch.equal(x, y) for x, y in pairs)

@@ -29,7 +29,7 @@ from shrinkbench.surgery.operation import Surgery, operate
 __all__ = ["LeftWholeWarning", "plan_and_shrink", "shrink"]
 
 _Conv = nn.modules.conv._ConvNd
-_Norm = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
+_Norm = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 def shrink(
@@ -90,17 +90,19 @@ class _Plan:
     constant: dict[str, tuple[int, bool]] = field(default_factory=dict)
     zero: list[str] = field(default_factory=list)
     identity: list[str] = field(default_factory=list)
+    settings: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def keep(self, tensor: str, dim: int, stays: Tensor) -> None:
         dims = self.kept.setdefault(tensor, {})
         dims[dim] = dims[dim] & stays if dim in dims else stays
 
-    def finished(self) -> Surgery:
+    def finished(self, masked: nn.Module) -> Surgery:
         # torch normalises one channel at least; none are normal already.
+        paths = {n.rpartition(".")[0]: dims for n, dims in self.kept.items()}
         empty = (
-            name.removesuffix(".running_mean")
-            for name, dims in self.kept.items()
-            if name.endswith(".running_mean") and not bool(dims[0].any())
+            path
+            for path, dims in paths.items()
+            if isinstance(masked.get_submodule(path), _Norm) and not bool(dims[0].any())
         )
         gone = (*self.zero, *self.identity)
         identity = (*self.identity, *(path for path in empty if not _inside(path, gone)))
@@ -121,6 +123,7 @@ class _Plan:
             },
             zero=tuple(path for path in self.zero if not _inside(path, identity)),
             identity=identity,
+            settings=self.settings,
         )
 
     def _remains(self, tensor: str) -> bool:
@@ -156,12 +159,13 @@ def _plan(
             units[0] = False  # something has to flow where other channels are concatenated
         if group.kind == "heads":
             plan.heads[group.layer] = int((~units).sum())
+        plan.settings |= group.settings_of(int((~units).sum()))
         for piece in group.slices:
             plan.keep(piece.tensor, piece.dim, ~units[piece.unit] | (piece.unit < 0))
     plan.identity += _identities(masked, masks, plan, input_shape)
     if select_inputs:
         _plan_selections(plan, masked, masks, coupling)
-    return plan.finished()
+    return plan.finished(masked)
 
 
 def _plan_empty_layers(plan: _Plan, masked: nn.Module, masks: Masks) -> None:

@@ -282,7 +282,9 @@ def test_scales_and_gates_are_no_products():
 
 
 @pytest.mark.parametrize(
-    "run", [lambda s, x: torch.cdist(x, s.w), lambda s, x: F.pdist(x[0])[None] * s.w[0, 0]], ids=["cdist", "pdist"]
+    "run",
+    [lambda s, x: torch.cdist(x, s.w), lambda s, x: F.pdist(x[0])[None] * s.w[0, 0]],
+    ids=["cdist", "pdist"],
 )
 def test_distances_are_named_as_not_counted(run):
     with pytest.raises(ShrinkbenchError, match=r"dist_forward' are not known"):

@@ -1,4 +1,5 @@
 """Units of several channels: groups of a norm, the halves of a gate, key-value heads with their queries."""
+# ruff: noqa: E501  one case a line
 
 from __future__ import annotations
 
@@ -113,7 +114,10 @@ class Block(nn.Module):
     def __init__(self, attention, width, hidden):
         super().__init__()
         self.norm1, self.attention, self.norm2 = RMS(width), attention, RMS(width)
-        self.gate_proj, self.up_proj = nn.Linear(width, hidden, bias=False), nn.Linear(width, hidden, bias=False)
+        self.gate_proj, self.up_proj = (
+            nn.Linear(width, hidden, bias=False),
+            nn.Linear(width, hidden, bias=False),
+        )
         self.down_proj = nn.Linear(hidden, width, bias=False)
 
     def forward(self, x):
@@ -125,7 +129,9 @@ class Block(nn.Module):
 def llama(kind, heads, kv_heads, head_dim, *, bias=False):
     blocks = [Block(kind(8, heads, kv_heads, head_dim, bias), 8, 12) for _ in range(2)]
     body = nn.Sequential(*blocks, RMS(8))
-    return Net(lambda m, x: m.head(m.body(m.embed(x)).mean(1)), embed=nn.Linear(8, 8), body=body, head=nn.Linear(8, 3))
+    return Net(
+        lambda m, x: m.head(m.body(m.embed(x)).mean(1)), embed=nn.Linear(8, 8), body=body, head=nn.Linear(8, 3)
+    )
 
 
 CASES = {  # network, shape of one input, {group: its units}
@@ -224,14 +230,17 @@ def test_norm_groups_and_heads_are_counted_anew():
 
 
 @pytest.mark.parametrize(
-    ("norm", "reason"), [(nn.GroupNorm(1, 8), "mixes channels"), (nn.GroupNorm(2, 8, affine=False), "mixes channels")]
+    ("norm", "reason"),
+    [(nn.GroupNorm(1, 8), "mixes channels"), (nn.GroupNorm(2, 8, affine=False), "mixes channels")],
 )
 def test_norms_over_all_channels_or_without_scales_stay_whole(norm, reason):
     assert reason in (couple(normed(norm), IMAGE).group_of("a").refused_because or "")
 
 
 def test_a_split_by_written_numbers_is_left_whole_and_named():
-    with pytest.warns(LeftWholeWarning, match="channels of 'a' are left whole: the network does not run without"):
+    with pytest.warns(
+        LeftWholeWarning, match="channels of 'a' are left whole: the network does not run without"
+    ):
         couple(gated(lambda y: y.split([6, 6], 1)), IMAGE)
 
 
@@ -239,7 +248,9 @@ def test_attention_whose_sizes_are_written_down_is_left_whole_and_named():
     class Fixed(Attention):
         def forward(self, x):
             q = self.q(x).view(*x.shape[:2], 4, 2).transpose(1, 2)
-            k, v = (p(x).view(*x.shape[:2], 2, 2).transpose(1, 2).repeat_interleave(2, 1) for p in (self.k, self.v))
+            k, v = (
+                p(x).view(*x.shape[:2], 2, 2).transpose(1, 2).repeat_interleave(2, 1) for p in (self.k, self.v)
+            )
             return self.o(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
 
     with pytest.warns(LeftWholeWarning, match=r"attention\.q' are left whole: the network does not run"):
@@ -255,7 +266,9 @@ def test_perceptrons_of_timm(name):
         kind = getattr(layers, name)
         mlp = kind(8, 24) if name != "ConvMlp" else kind(8, 24, 8)
     if name == "ConvMlp":
-        module = Net(lambda m, x: m.head(pooled(m.mlp(m.stem(x)))), stem=conv(3, 8), mlp=mlp, head=nn.Linear(8, 3))
+        module = Net(
+            lambda m, x: m.head(pooled(m.mlp(m.stem(x)))), stem=conv(3, 8), mlp=mlp, head=nn.Linear(8, 3)
+        )
         assert_cut_right(module.eval(), IMAGE, kept_share=0.5)
         return
     module = Net(lambda m, x: m.head((x + m.mlp(x)).mean(1)), mlp=mlp, head=nn.Linear(8, 3)).eval()

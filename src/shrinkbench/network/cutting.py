@@ -23,7 +23,8 @@ def cut(
 ) -> nn.Module:
     """Keep of each tensor the positions ``kept``, by dimension, and as many ``heads`` of each attention.
 
-    ``settings`` are new values of the whole numbers that modules remember, by path and attribute. Works in place and returns ``module``; tensors are replaced, not written to.
+    ``settings`` are new values of the whole numbers that modules remember, by path and attribute. Works in
+    place and returns ``module``; tensors are replaced, not written to.
     """
     touched: dict[str, int] = {}
     for name, dims in kept.items():

@@ -25,7 +25,7 @@ _MOST_GUESSES = 32
 def read_key_value_heads(
     module: nn.Module, input_shape: tuple[int, ...], proven: Callable[[Group], bool]
 ) -> list[Group]:
-    """Every group of key-value heads; ``proven`` tells whether one can be cut with the settings that it names."""
+    """Every group of key-value heads; ``proven``: whether one can be cut with the settings that it names."""
     steps = read_flow(module, input_shape).steps
     found: list[Group] = []
     chosen: dict[object, tuple[str, ...]] = {}

@@ -277,7 +277,7 @@ def _identities(masked: nn.Module, masks: Masks, plan: _Plan, input_shape: Seque
 
 
 def _passes_on(module: nn.Module, inputs: Any) -> bool:
-    """Whether ``module`` gives out what it is given: these inputs and random ones, rectified where these are."""
+    """Whether ``module`` gives out what it is given: these inputs and random ones, of their sign."""
     if len(inputs) != 1 or not isinstance(inputs[0], Tensor) or not inputs[0].is_floating_point():
         return False
     generator = torch.Generator().manual_seed(0)

@@ -257,7 +257,8 @@ def _channel_tensors(layer: nn.Module, path: str) -> tuple[tuple[str, int], ...]
 class _Merged:
     """Raw groups joined through grouped convolutions and norms.
 
-    ``unit[i][c]`` is the unit of channel c of part i. It is -1 where the channel cannot leave though others of its group can.
+    ``unit[i][c]`` is the unit of channel c of part i. It is -1 where the channel cannot
+    leave though others of its group can.
     """
 
     parts: list[_Raw]

@@ -156,7 +156,7 @@ def _products(name: str, left: Tensor, right: Tensor, output: Tensor) -> int:
 
 
 def _outer(args: tuple[Any, ...], output: Any) -> tuple[Multiplication, ...]:
-    """An outer product (``torch.outer``, ``torch.kron``): each operand is repeated along the other's dimensions.
+    """An outer product (``torch.outer``, ``torch.kron``): each operand is repeated along one of the other's.
 
     Any other element-wise product, of a scale or a gate, adds nothing up and is not counted.
     """

@@ -207,10 +207,20 @@ def test_arrays_of_the_cache_are_compared_with_what_was_put_there(damage):
         cached_arrays("arrays/made", fill)
 
 
-@pytest.mark.parametrize("dtype", [np.uint16, np.int32, np.float32])
-def test_images_of_more_than_8_bits_are_refused(tmp_path, dtype):
+@pytest.mark.parametrize("dtype", [np.int32, np.float32])
+def test_images_of_32_bits_are_refused(tmp_path, dtype):
     Image.fromarray(np.full((8, 8), 300, dtype=dtype)).save(tmp_path / "deep.tiff")
     images = FileImages(root=tmp_path, names=("deep.tiff",), labels=torch.tensor([0]))
     for channels in (1, 3):
-        with pytest.raises(ShrinkbenchError, match=r"deep\.tiff has more than 8 bits per pixel"):
+        with pytest.raises(ShrinkbenchError, match=r"deep\.tiff has 32 bits per pixel"):
             decode(images, 0, channels=channels)
+
+
+@pytest.mark.parametrize("ending", ["png", "tiff"])
+def test_grey_images_of_16_bits_keep_their_contrast(tmp_path, ending):
+    values = np.array([[0, 257], [30_000, 65_535]], dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / f"deep.{ending}")
+    images = FileImages(root=tmp_path, names=(f"deep.{ending}",), labels=torch.tensor([0]))
+    for channels in (1, 3):
+        pixels = np.asarray(decode(images, 0, channels=channels)).reshape(2, 2, channels)
+        assert (pixels == np.array([[0, 1], [117, 255]])[..., None]).all()

@@ -117,10 +117,12 @@ def test_files_that_changed_since_they_were_hashed_are_refused(tmp_path):
         images[3]
 
 
-def test_grey_images_of_16_bits_are_refused(tmp_path):
+def test_grey_images_of_16_bits_are_read_and_of_32_refused(tmp_path):
     folder = write_voc(tmp_path)
     images = read_voc(folder, "trainval")
     path = images.root / images._contents.names[0]
     Image.fromarray(np.full((96, 128), 30_000, dtype=np.uint16)).save(path, format="png")
-    with pytest.raises(ShrinkbenchError, match="more than 8 bits per pixel"):
+    assert float(read_voc(folder, "trainval")[0][0].max()) == pytest.approx(117 / 255)
+    Image.fromarray(np.full((96, 128), 30_000, dtype=np.int32)).save(path, format="tiff")
+    with pytest.raises(ShrinkbenchError, match="32 bits per pixel"):
         read_voc(folder, "trainval")[0]

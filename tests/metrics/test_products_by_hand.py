@@ -184,6 +184,25 @@ CASES = {
     "dot": (Net(lambda s, x: torch.dot(x[0], s.w)[None], w=(8,)), (8,), 8, {"w": 3}, 3),
     "addmv": (Net(lambda s, x: torch.addmv(s.b, s.w, x[0])[None], w=(4, 8), b=(4,)), (8,), 32, {"w": 1}, 8),
     "addr": (Net(lambda s, x: torch.addr(s.b, x[0], s.w), w=(4,), b=(8, 4)), (8,), 32, {"w": 1}, 8),
+    "outer": (Net(lambda s, x: torch.outer(x[0], s.w)[None], w=(5,)), (8,), 40, {"w": 2}, 16),
+    "outer of two parameters": (
+        Net(lambda s, x: F.linear(x, torch.outer(s.v, s.w)), v=(4,), w=(8,)), (8,), 32 + 32, {"v": 1, "w": 3}, 3 + 3,
+    ),
+    "outer by einsum": (Net(lambda s, x: torch.einsum("bi,j->bij", x, s.w), w=(5,)), (8,), 40, {"w": 2}, 16),
+    "outer by tensordot": (Net(lambda s, x: torch.tensordot(x, s.w, 0), w=(5,)), (8,), 40, {"w": 2}, 16),
+    "kron": (Net(lambda s, x: torch.kron(x[0], s.w)[None], w=(5,)), (8,), 40, {"w": 2}, 16),
+    "chain": (Net(lambda s, x: torch.linalg.multi_dot([x, s.w, s.v]), w=(8, 4), v=(4, 3)), (8,), 44, {"w": 1}, 4 + 12),
+    "functional bilinear": (Net(lambda s, x: F.bilinear(x, x, s.w), w=(4, 8, 8)), (8,), 256 + 32, {"w": 1}, 64 + 32),
+    "unfold and multiply": (Net(lambda s, x: s.w.flatten(1) @ F.unfold(x, 3), w=(4, 2, 3, 3)), (2, 5, 5), 9 * 72, {"w": 1}, 9 * 18),
+    "matrix power": (Net(lambda s, x: x @ torch.matrix_power(s.w, 3), w=(8, 8)), (8,), 2 * 512 + 64, {}, 2 * 512 + 64),
+    "affine grid": (
+        Net(lambda s, x: F.grid_sample(x, F.affine_grid(s.w, (1, 2, 4, 3), False), align_corners=False), w=(1, 2, 3)),
+        (2, 5, 5), 12 * 6, {}, 12 * 6,
+    ),
+    "weighted bag of embeddings": (
+        Net(lambda s, x: F.embedding_bag(torch.zeros(1, 3, dtype=torch.long, device=x.device), s.w, per_sample_weights=x, mode="sum"), w=(10, 5)),
+        (3,), 15, {}, 15,
+    ),
     "baddbmm": (Net(lambda s, x: torch.baddbmm(s.b, x, s.w), w=(1, 7, 5), b=(5,)), (11, 7), 385, {"w": (3, 1)}, 165),
     "addbmm": (Net(lambda s, x: torch.addbmm(s.b, x, s.w), w=(1, 7, 5), b=(5,)), (11, 7), 385, {"w": (3, 1)}, 165),
     "in place": (Net(lambda s, x: x.new_zeros(1, 5).addmm_(x, s.w), w=(7, 5)), (7,), 35, {"w": 2}, 10),
@@ -255,6 +274,21 @@ def test_what_cannot_be_counted_is_named_with_its_remedy():
         count_multiply_adds(net, (8,))
     with pytest.raises(ShrinkbenchError, match="_fft_r2c"):
         measure_size(net, (8,), {})
+
+
+def test_scales_and_gates_are_no_products():
+    net = Net(lambda s, x: x * s.w * x.mean((2, 3), keepdim=True), w=(2, 1, 1))
+    assert count_multiply_adds(net, (2, 5, 5)) == 0
+
+
+@pytest.mark.parametrize(
+    "run",
+    [lambda s, x: torch.cdist(x, s.w), lambda s, x: F.pdist(x[0])[None] * s.w[0, 0]],
+    ids=["cdist", "pdist"],
+)
+def test_distances_are_named_as_not_counted(run):
+    with pytest.raises(ShrinkbenchError, match=r"dist_forward' are not known"):
+        count_multiply_adds(Net(run, w=(4, 8)), (6, 8))
 
 
 def test_a_formula_that_is_registered_counts():

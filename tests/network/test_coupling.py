@@ -67,6 +67,27 @@ def test_grouped_convolution_loses_whole_blocks_inputs_with_outputs():
     assert ("1.weight", 1) not in by_tensor
 
 
+class BlockOfInput(nn.Module):
+    def __init__(self, filters):
+        super().__init__()
+        self.a, self.b = nn.Conv2d(3, filters, 1), nn.Conv2d(3 + filters, 3 + filters, 3, groups=2)
+        self.fc = nn.Linear(3 + filters, 2)
+
+    def forward(self, x):
+        return self.fc(self.b(torch.cat([x, self.a(x)], 1)).mean((2, 3)))
+
+
+def test_a_block_that_reads_the_networks_input_stays_and_the_others_can_leave():
+    group = couple(BlockOfInput(7), (3, 4, 4)).group_of("a")
+    by_tensor = {(s.tensor, s.dim): s.unit.tolist() for s in group.slices}
+    assert (group.units, group.refused_because) == (1, None)
+    assert by_tensor["a.weight", 0] == [-1, -1, 0, 0, 0, 0, 0]
+    assert by_tensor["b.weight", 0] == by_tensor["fc.weight", 1] == [-1] * 5 + [0] * 5
+    alone = couple(BlockOfInput(3), (3, 4, 4)).group_of("a")
+    assert alone.units == 1
+    assert alone.refused_because is None
+
+
 def test_depthwise_convolution_carries_channels():
     net = nn.Sequential(nn.Conv2d(3, 6, 1), nn.Conv2d(6, 6, 3, groups=6), nn.Conv2d(6, 2, 1), nn.Flatten())
     group = couple(net, (3, 3, 3)).free[0]

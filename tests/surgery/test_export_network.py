@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from importlib.util import find_spec
 
 import pytest
@@ -137,3 +138,12 @@ def test_programs_of_library_networks(name, ending, tmp_path):
 def test_an_unknown_ending_is_told(tmp_path):
     with pytest.raises(ShrinkbenchError, match=r"use \.pt2, \.ts, \.onnx"):
         export_program(build("resnet20"), tmp_path / "small.pth", (3, 32, 32))
+
+
+def test_a_network_with_the_old_weight_norm_is_written(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)
+        net = torch.nn.Sequential(torch.nn.utils.weight_norm(torch.nn.Linear(6, 4)), torch.nn.Linear(4, 2))
+    net(torch.randn(2, 6))  # the layer now holds a weight that is no leaf
+    export_program(net, tmp_path / "net.ts", (6,))
+    assert torch.jit.load(str(tmp_path / "net.ts"))(torch.randn(3, 6)).shape == (3, 2)

@@ -37,6 +37,7 @@ MISREAD = {
 RIGHT = {
     *("sigmoid", "two-towers", "u-net", "squeeze-and-excite", "siamese", "feature-pyramid", "swiglu"),
     *("lstm", "gru", "grouped-query-attention", "token-mixing", "auxiliary-head", "two-heads"),
+    *("chunk-gate", "functional-glu", "group-norm"),
 }
 
 

@@ -108,15 +108,15 @@ def latency(
     as_json: AsJson = False,
 ) -> None:
     """Time the dense, the masked and the physically smaller network in turn, beside the theoretical speedup."""
-    import copy
 
     from shrinkbench.metrics import count_multiply_adds, measure_size
     from shrinkbench.metrics.latency import Conditions, time_forward
+    from shrinkbench.network.weights import copy_of
     from shrinkbench.runner import resolve_device
 
     module, loaded, shape, _ = _load_masked_network(model, masks, weights, input_shape, complete=complete)
     small, _, left = _cut(module, loaded, shape)
-    masked = copy.deepcopy(module)
+    masked = copy_of(module)
     loaded.apply(masked)
     networks = {"dense": module, "masked": masked, "small": small}
     size = measure_size(module, shape, loaded)

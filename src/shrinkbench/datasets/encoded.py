@@ -71,8 +71,9 @@ class FileImages:
         return str(self.root / self.names[row])
 
 
-# Grey values of 16 or 32 bits: Pillow would clip them at 255, so that all but the darkest turn white.
-_DEEP = frozenset({"I", "F", "I;16", "I;16B", "I;16L", "I;16N"})
+# Pillow would clip deep grey values at 255, so that all but the darkest turn white. Of 16 bits white is 65535.
+_SIXTEEN = frozenset({"I;16", "I;16B", "I;16L", "I;16N"})
+_DEEP = frozenset({"I", "F"})
 
 
 def decode(encoded: EncodedImages, row: int, *, channels: int) -> Image.Image:
@@ -83,6 +84,7 @@ def decode(encoded: EncodedImages, row: int, *, channels: int) -> Image.Image:
         image: Image.Image = Image.open(io.BytesIO(content))
         image.load()
         refuse_deep(image, encoded.where(row))
+        image = to_eight_bits(image)
         return image if image.mode == mode else image.convert(mode)
     except ShrinkbenchError:
         raise
@@ -94,12 +96,20 @@ def decode(encoded: EncodedImages, row: int, *, channels: int) -> Image.Image:
 
 
 def refuse_deep(image: Image.Image, where: str) -> None:
-    """Refuse grey images of more than 8 bits."""
+    """Refuse grey images of 32 bits, and of values that are no integers."""
     if image.mode in _DEEP:
         raise ShrinkbenchError(
-            f"the image {where} has more than 8 bits per pixel (mode {image.mode}), and which values are black "
+            f"the image {where} has 32 bits per pixel (mode {image.mode}), and which values are black "
             "and white is not known; scale all images to 8 bits and save them again"
         )
+
+
+def to_eight_bits(image: Image.Image) -> Image.Image:
+    """Grey values of 16 bits by 65535 / 255, rounded; other images as they are."""
+    if image.mode not in _SIXTEEN:
+        return image
+    values = np.asarray(image).astype(np.uint32)
+    return Image.fromarray(((values + 128) // 257).astype(np.uint8))
 
 
 def pixels_of(image: Image.Image) -> np.ndarray:

@@ -21,7 +21,7 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from shrinkbench.datasets.content import Contents, contents_of
-from shrinkbench.datasets.encoded import refuse_deep
+from shrinkbench.datasets.encoded import refuse_deep, to_eight_bits
 from shrinkbench.datasets.voc2007 import CLASSES
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.spec import IMAGENET_NORMALISATION, DataSpec
@@ -63,7 +63,7 @@ class DetectionImages:
         try:
             with Image.open(io.BytesIO(self._contents.read(index))) as opened:
                 refuse_deep(opened, str(path))
-                pixels = np.asarray(opened.convert("RGB"))
+                pixels = np.asarray(to_eight_bits(opened).convert("RGB"))
         except (OSError, UnidentifiedImageError) as error:
             raise ShrinkbenchError(f"the image {path} cannot be read ({error}); unpack VOC2007 again") from None
         image = torch.from_numpy(pixels.copy()).permute(2, 0, 1).float() / 255

@@ -6,7 +6,6 @@ the first stage are frozen and every batch norm stays in evaluation mode.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,6 +15,7 @@ from torch import Tensor, nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.libraries import torchvision
 from shrinkbench.network.probe import trace
+from shrinkbench.network.weights import copy_of
 
 STRIDE = 16  # pixels of an image for one of the feature map
 REGION = 7  # features of a region, a side
@@ -105,7 +105,7 @@ def build_detector(
         raise ShrinkbenchError(
             f"this one has no {missing[0]}; build a detector from a residual network with {', '.join(_PARTS)}"
         )
-    classifier = copy.deepcopy(classifier)
+    classifier = copy_of(classifier)
     options = {"num_classes": num_classes, "min_size": min_size, "max_size": max_size}
     network = FasterRCNN(
         Trunk(classifier),

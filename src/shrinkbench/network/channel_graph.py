@@ -74,6 +74,7 @@ class _Raw:
     channels: int
     items: list[_Item]
     refused_because: str | None = None
+    part: int = 0  # width of the equal parts that they are split into, of which each loses the same places
 
     def refuse(self, reason: str) -> None:
         self.refused_because = self.refused_because or reason
@@ -141,6 +142,8 @@ class _GraphReader:
                 continue
             if type(target).__name__ == "_ConcatOp" and target.offsets is None:
                 raw.refuse("torch-pruning cannot tell where they lie in a concatenation")
+            if type(target).__name__ == "_SplitOp" and target.offsets and len(entry.idxs) == raw.channels:
+                raw.part = target.offsets[1] - target.offsets[0]
             path = self._path(target)
             if path is None or (isinstance(target, nn.PReLU) and target.num_parameters == 1):
                 continue  # an operation without parameters, or one parameter for all channels
@@ -154,7 +157,7 @@ class _GraphReader:
                 side = "in" if self._graph.is_in_channel_pruning_fn(dep.handler) else "out"
                 side = "both" if _is_depthwise(target) else side
                 tensors = _layer_tensors(target, path, side)
-            elif isinstance(target, _PerChannel):
+            elif isinstance(target, _PerChannel) or _norm_width(target):
                 side, tensors = "both", _channel_tensors(target, path)
             else:
                 raw.refuse(f"they pass '{path}' ({type(target).__name__}), which mixes channels")
@@ -166,10 +169,15 @@ class _GraphReader:
                 raw.refuse(f"torch-pruning loses track of them at '{path}'")
                 continue
             sized = tuple((name, dim, self._size(target, name, dim)) for name, dim in tensors)
-            if entry.idxs and any(size <= max(entry.idxs) for _, _, size in sized):
-                raw.refuse(f"torch-pruning misplaces the channels of '{path}'")
-                continue
-            raw.items.append(_Item(path, side, sized, list(entry.idxs), list(entry.root_idxs)))
+            at = list(entry.idxs)
+            if at and any(size <= max(at) for _, _, size in sized):
+                half = raw.channels // 2
+                if at != list(range(2 * half)) or any(size != half for _, _, size in sized):
+                    raw.refuse(f"torch-pruning misplaces the channels of '{path}'")
+                    continue
+                # Half as many arrive as leave: what torch's gated linear unit makes of two halves.
+                raw.part, at = half, [position % half for position in at]
+            raw.items.append(_Item(path, side, sized, at, list(entry.root_idxs)))
         if not any(item.side == "in" for item in raw.items):
             raw.refuse("they reach the output")
         return raw
@@ -222,6 +230,13 @@ def _block_widths(layer: nn.Module) -> tuple[int, int] | None:
     return layer.in_channels // layer.groups, layer.out_channels // layer.groups
 
 
+def _norm_width(layer: nn.Module) -> int:
+    """Channels that a group norm takes together; 0 where none can leave, or the layer is another."""
+    if not isinstance(layer, nn.GroupNorm) or layer.num_groups == 1 or not layer.affine:
+        return 0
+    return layer.num_channels // layer.num_groups
+
+
 def _layer_tensors(layer: nn.Module, path: str, side: Side) -> tuple[tuple[str, int], ...]:
     """The tensors of a convolution or linear layer that hold its channels on ``side``."""
     outputs, inputs = (1, 0) if isinstance(layer, _TransposedConv) else (0, 1)
@@ -240,7 +255,11 @@ def _channel_tensors(layer: nn.Module, path: str) -> tuple[tuple[str, int], ...]
 
 @dataclass(frozen=True)
 class _Merged:
-    """Raw groups joined through grouped convolutions; ``unit[i][c]`` is the unit of channel c of part i."""
+    """Raw groups joined through grouped convolutions and norms.
+
+    ``unit[i][c]`` is the unit of channel c of part i. It is -1 where the channel cannot
+    leave though others of its group can.
+    """
 
     parts: list[_Raw]
     unit: list[list[int]]
@@ -250,38 +269,65 @@ class _Merged:
 
 
 def _join_blocks(skeleton: nn.Module, raw: list[_Raw]) -> Iterator[_Merged]:
-    """Join both sides of every grouped convolution, which can only lose whole blocks, inputs with outputs."""
+    """Join what can only leave together.
+
+    A grouped convolution loses whole blocks, inputs with outputs, a group norm what it takes together, and of
+    channels that are split into equal parts each part loses the same.
+    """
     offsets = [0]
     for group in raw:
         offsets.append(offsets[-1] + group.channels)
     find, union = _disjoint_sets(offsets[-1])
     blocks: dict[tuple[str, int], int] = {}
+    read: dict[tuple[str, int], set[int]] = {}  # inputs of each block that are channels of some group
     sides: dict[str, set[str]] = {}
     for number, group in enumerate(raw):
+        if group.part and group.channels % group.part == 0:
+            for channel in range(group.channels):
+                union(offsets[number] + channel, offsets[number] + channel % group.part)
         for item in group.items:
-            blocked = None if item.side == "both" else _block_widths(skeleton.get_submodule(item.layer))
-            if blocked is None:
+            width = _block_width(skeleton, item.layer, item.side)
+            if not width:
                 continue
-            sides.setdefault(item.layer, set()).add(item.side)
-            width = blocked[0] if item.side == "in" else blocked[1]
+            if item.side != "both":
+                sides.setdefault(item.layer, set()).add(item.side)
             for at, channel in zip(item.at, item.channels, strict=True):
                 node = offsets[number] + channel
                 union(node, blocks.setdefault((item.layer, at // width), node))
+                if item.side != "out":
+                    read.setdefault((item.layer, at // width), set()).add(at)
+    # The network's own input has no group: a block that reads some of it cannot leave.
+    fixed = {
+        find(node): layer
+        for (layer, block), node in blocks.items()
+        if len(read.get((layer, block), ())) < _block_width(skeleton, layer, "in")
+    }
     spans: dict[int, set[int]] = {}  # joined channels -> the raw groups that they span
     for number, group in enumerate(raw):
         for channel in range(group.channels):
             spans.setdefault(find(offsets[number] + channel), set()).add(number)
     for members in _connect(len(raw), spans.values()):
         ids: dict[int, int] = {}
-        unit = [
-            [ids.setdefault(find(offsets[n] + c), len(ids)) for c in range(raw[n].channels)] for n in members
-        ]
+        roots = [[find(offsets[n] + c) for c in range(raw[n].channels)] for n in members]
+        unit = [[-1 if r in fixed else ids.setdefault(r, len(ids)) for r in some] for some in roots]
         parts = [raw[n] for n in members]
         reason = next((part.refused_because for part in parts if part.refused_because), None)
         for layer in {item.layer for part in parts for item in part.items} & sides.keys():
             if sides[layer] != {"in", "out"}:
                 reason = reason or f"the blocks of the grouped convolution '{layer}' cannot be followed"
+        if not ids:
+            reason = reason or f"the blocks of '{fixed[roots[0][0]]}' read some of the network's input too"
         yield _Merged(parts, unit, len(ids), reason, frozenset(sides))
+
+
+def _block_width(skeleton: nn.Module, path: str, side: Side) -> int:
+    """Channels on ``side`` of the layer that can only leave together; 0 where each can leave alone."""
+    try:
+        layer = skeleton.get_submodule(path)
+    except AttributeError:  # a parameter
+        return 0
+    blocked = None if side == "both" else _block_widths(layer)
+    return _norm_width(layer) if blocked is None else blocked[side == "out"]
 
 
 def _disjoint_sets(count: int) -> tuple[Any, Any]:

@@ -16,11 +16,15 @@ _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 def cut(
-    module: nn.Module, kept: Mapping[str, Mapping[int, Iterable[int]]], heads: Mapping[str, int]
+    module: nn.Module,
+    kept: Mapping[str, Mapping[int, Iterable[int]]],
+    heads: Mapping[str, int],
+    settings: Mapping[str, Mapping[str, int]],
 ) -> nn.Module:
     """Keep of each tensor the positions ``kept``, by dimension, and as many ``heads`` of each attention.
 
-    Works in place and returns ``module``; tensors are replaced, not written to.
+    ``settings`` are new values of the whole numbers that modules remember, by path and attribute. Works in
+    place and returns ``module``; tensors are replaced, not written to.
     """
     touched: dict[str, int] = {}
     for name, dims in kept.items():
@@ -29,10 +33,13 @@ def cut(
         old = getattr(holder, tensor, None)
         if not isinstance(old, Tensor):
             raise ShrinkbenchError(f"the network has no tensor '{name}'; this surgery is for another network")
-        touched.setdefault(path, int(getattr(holder, "out_channels", 0)))
+        touched.setdefault(path, _width(holder))
         _set_tensor(holder, tensor, _narrow(name, old, dims))
     for path, number in heads.items():
         put(module, path, with_heads(child_at(module, path), number))
+    for path, numbers in settings.items():
+        for attribute, number in numbers.items():
+            setattr(child_at(module, path), attribute, number)
     for path, outputs in touched.items():
         _describe(child_at(module, path), outputs)
     return module
@@ -80,6 +87,13 @@ def _set_tensor(holder: nn.Module, name: str, new: Tensor) -> None:
         holder._buffers[name] = new  # keeps it persistent or not, as it was
 
 
+def _width(layer: nn.Module) -> int:
+    """Channels of a layer whose blocks are counted by them."""
+    if isinstance(layer, nn.GroupNorm):
+        return layer.num_channels
+    return layer.out_channels if isinstance(layer, _Conv) else 0
+
+
 def _describe(layer: nn.Module, outputs: int) -> None:
     """Bring a layer's own account of its shape in line with its tensors."""
     described = cast(Any, layer)
@@ -95,5 +109,8 @@ def _describe(layer: nn.Module, outputs: int) -> None:
     elif isinstance(layer, _BatchNorm | nn.modules.instancenorm._InstanceNorm):
         sized = layer.weight if layer.weight is not None else layer.running_mean
         described.num_features = len(sized) if sized is not None else described.num_features
+    elif isinstance(layer, nn.GroupNorm):
+        described.num_groups = layer.num_groups * len(layer.weight) // outputs
+        described.num_channels = len(layer.weight)
     elif isinstance(layer, nn.PReLU):
         described.num_parameters = len(layer.weight)

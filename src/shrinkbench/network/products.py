@@ -27,6 +27,8 @@ class Multiplication:
     def kept(self, patterns: Sequence[Pattern]) -> int:
         """Multiply-adds that are left when entries outside the ``patterns`` of the operands are skipped."""
         found = [(i, pattern) for i, pattern in enumerate(patterns) if pattern is not None]
+        if self.operation == "mul" and len(found) == 2:
+            return int((found[0][1] & found[1][1]).sum())
         if not found or self.operation not in _OPERANDS:
             return self.multiply_adds
         if len(found) == 2 and self.operation in _MATRICES:
@@ -37,7 +39,7 @@ class Multiplication:
         # Every entry of an operand takes part in equally many products. The weights of a convolution are its
         # second operand; the zeros of its input are not followed.
         index, pattern = found[-1]
-        if self.operation not in _MATRICES and index != 1:
+        if self.operation not in _MATRICES and self.operation != "mul" and index != 1:
             return self.multiply_adds
         return self.multiply_adds * int(pattern.sum()) // max(pattern.numel(), 1)
 
@@ -46,6 +48,7 @@ class Multiplication:
 _OPERANDS = {
     **dict.fromkeys(("mm", "bmm", "mv", "dot", "vdot", "_int_mm", "_scaled_mm", "_trilinear", "conv_tbc"), 0),
     "mkldnn_rnn_layer": 0,
+    "mul": 0,
     **dict.fromkeys(("addmm", "baddbmm", "addbmm", "addmv", "addr", "_addmm_activation"), 1),
     **dict.fromkeys(("convolution", "_convolution", "cudnn_convolution", "_slow_conv2d_forward"), 0),
 }
@@ -54,7 +57,7 @@ _MATRICES = frozenset(
 )
 # Of torch's own operations those that multiply and add up in ways that no formula here counts.
 _UNCOUNTED = frozenset({
-    "_cdist_forward", "_euclidean_dist", "_fft_r2c", "_fft_c2r", "_fft_c2c", "cholesky",
+    "_cdist_forward", "_euclidean_dist", "_pdist_forward", "_fft_r2c", "_fft_c2r", "_fft_c2c", "cholesky",
     "cholesky_inverse", "cholesky_solve", "triangular_solve", "lu_unpack", "ormqr", "geqrf",
     "linalg_matrix_exp", "matrix_exp", "linalg_inv_ex", "linalg_cholesky_ex",
     "linalg_householder_product", "linalg_qr", "linalg_lu", "linalg_lu_factor_ex", "linalg_lu_solve",
@@ -117,9 +120,15 @@ def multiplications_of(
     func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any
 ) -> tuple[Multiplication, ...]:
     """What one call of ``func`` multiplies, the product with weights first; nothing for other operations."""
+    name = name_of(func)
+    if name == "mul":
+        return _outer(args, output)
+    if name in ("_embedding_bag", "_embedding_bag_forward_only"):
+        return _weighted_bag(args, kwargs)
+    if name == "affine_grid_generator":  # every coordinate by a row of the matrix
+        return (Multiplication(name, output.numel() * args[0].shape[-1], (args[0],)),)
     if not has_formula(func):
         return ()
-    name = name_of(func)
     first = _OPERANDS.get(name)
     if name == "_trilinear":
         return _trilinear(args)
@@ -144,6 +153,27 @@ def _products(name: str, left: Tensor, right: Tensor, output: Tensor) -> int:
     if name == "conv_tbc":  # weights of (kernel, inputs, outputs)
         return output.shape[0] * output.shape[1] * right.numel()
     return left.numel() * (right.shape[-1] if right.ndim > 1 else 1)
+
+
+def _outer(args: tuple[Any, ...], output: Any) -> tuple[Multiplication, ...]:
+    """An outer product (``torch.outer``, ``torch.kron``): each operand is repeated along one of the other's.
+
+    Any other element-wise product, of a scale or a gate, adds nothing up and is not counted.
+    """
+    both = [a for a in args[:2] if isinstance(a, Tensor) and a.is_floating_point()]
+    if len(both) < 2 or not isinstance(output, Tensor):
+        return ()
+    sizes = [(1,) * (output.ndim - tensor.ndim) + tuple(tensor.shape) for tensor in both]
+    repeats = [any(m == 1 < n for m, n in zip(one, output.shape, strict=True)) for one in sizes]
+    return (Multiplication("mul", output.numel(), tuple(both)),) if all(repeats) else ()
+
+
+def _weighted_bag(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Multiplication, ...]:
+    """Sums of embeddings, each times its weight; without weights nothing is multiplied."""
+    weights = kwargs.get("per_sample_weights", args[6] if len(args) > 6 else None)
+    if not isinstance(weights, Tensor):
+        return ()
+    return (Multiplication("_embedding_bag", weights.numel() * args[0].shape[1], (args[0], weights)),)
 
 
 def _trilinear(args: tuple[Any, ...]) -> tuple[Multiplication, ...]:

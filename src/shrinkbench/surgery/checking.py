@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.probe import evaluation_mode, floating_leaves
+from shrinkbench.network.weights import copy_of
 from shrinkbench.pruning.masks import Masks
 
 
@@ -19,7 +19,7 @@ def revealing_copy(masked: nn.Module, masks: Masks) -> nn.Module:
     Freshly built transformers start with a classifier of zeros, ConvNeXt with scales of 1e-6, gated branches
     with a gate of zero. Shifts (biases) stay: without one, a channel that lost its filter is gone.
     """
-    revealing = copy.deepcopy(masked)
+    revealing = copy_of(masked)
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for name, parameter in revealing.named_parameters():
@@ -53,7 +53,7 @@ def outputs_of(module: nn.Module, input_shape: Sequence[int]) -> list[Tensor]:
     """Outputs for two random inputs in double precision, where the device has it."""
     inputs = probe_inputs(module, input_shape)
     try:
-        return forward(copy.deepcopy(module).double(), inputs.double())
+        return forward(copy_of(module).double(), inputs.double())
     except (RuntimeError, TypeError):  # no doubles on this device, or a cast inside the network
         return forward(module, inputs)
 

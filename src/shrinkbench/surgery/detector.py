@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models.faster_rcnn import Detector, build_detector
+from shrinkbench.network.weights import copy_of
 from shrinkbench.surgery.operation import operate
 from shrinkbench.surgery.shrinking import plan_and_shrink
 
@@ -23,7 +23,7 @@ def shrink_detector(
     """
     classifier = detector.classifier
     _, surgery = plan_and_shrink(classifier, masks, input_shape)
-    small = build_detector(operate(copy.deepcopy(classifier), surgery), **detector.options)
+    small = build_detector(operate(copy_of(classifier), surgery), **detector.options)
     for name in ("rpn", "roi_heads.box_predictor"):
         try:
             state = detector.network.get_submodule(name).state_dict()

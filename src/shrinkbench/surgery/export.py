@@ -6,7 +6,6 @@ small. Programs (torch.export, TorchScript, ONNX) run without this library; each
 
 from __future__ import annotations
 
-import copy
 import json
 import shutil
 import tempfile
@@ -24,6 +23,7 @@ from torch import Tensor, nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_target, parse_json, read_file, write_atomically
 from shrinkbench.network.probe import evaluation_mode, floating_leaves
+from shrinkbench.network.weights import copy_of
 from shrinkbench.pruning.masks import save_tensors
 from shrinkbench.surgery.checking import difference, probe_inputs
 from shrinkbench.surgery.operation import Surgery, operate
@@ -112,7 +112,7 @@ def export_program(module: nn.Module, path: Path, input_shape: Sequence[int]) ->
     check_target(path)
     if not path.parent.exists():
         raise ShrinkbenchError(f"there is no folder {path.parent} to write {path.name} into; make it first")
-    frozen = copy.deepcopy(module).cpu()
+    frozen = copy_of(module).cpu()
     inputs = probe_inputs(frozen, input_shape)
     more = torch.cat([inputs, inputs[:1] * 0.5])
     with tempfile.TemporaryDirectory() as scratch:

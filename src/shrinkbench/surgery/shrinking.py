@@ -8,7 +8,6 @@ inside what stays remain zeros.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from shrinkbench.errors import LeftWholeWarning, ShrinkbenchError
 from shrinkbench.network.attention import is_attention, reads_its_weights_itself
 from shrinkbench.network.coupling import Coupling, Group, couple
-from shrinkbench.network.probe import require_materialised
+from shrinkbench.network.probe import evaluation_mode, require_materialised
 from shrinkbench.network.watching import watching
 from shrinkbench.network.weights import copy_of
 from shrinkbench.pruning.masks import Masks
@@ -30,7 +29,7 @@ from shrinkbench.surgery.operation import Surgery, operate
 __all__ = ["LeftWholeWarning", "plan_and_shrink", "shrink"]
 
 _Conv = nn.modules.conv._ConvNd
-_Norm = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm)
+_Norm = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
 def shrink(
@@ -69,7 +68,7 @@ def plan_and_shrink(
     dead = dead_units(revealing, as_masks, coupling, input_shape)
     surgery = _plan(revealing, as_masks, coupling, dead, input_shape, select_inputs=select_inputs)
     try:
-        found = outputs_of(operate(copy.deepcopy(revealing), surgery), input_shape)
+        found = outputs_of(operate(copy_of(revealing), surgery), input_shape)
         same = equal_up_to_rounding(outputs_of(revealing, input_shape), found)
     except (RuntimeError, ValueError, IndexError):  # shapes that do not fit together
         same = False
@@ -91,17 +90,19 @@ class _Plan:
     constant: dict[str, tuple[int, bool]] = field(default_factory=dict)
     zero: list[str] = field(default_factory=list)
     identity: list[str] = field(default_factory=list)
+    settings: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def keep(self, tensor: str, dim: int, stays: Tensor) -> None:
         dims = self.kept.setdefault(tensor, {})
         dims[dim] = dims[dim] & stays if dim in dims else stays
 
-    def finished(self) -> Surgery:
+    def finished(self, masked: nn.Module) -> Surgery:
         # torch normalises one channel at least; none are normal already.
+        paths = {n.rpartition(".")[0]: dims for n, dims in self.kept.items()}
         empty = (
-            name.removesuffix(".running_mean")
-            for name, dims in self.kept.items()
-            if name.endswith(".running_mean") and not bool(dims[0].any())
+            path
+            for path, dims in paths.items()
+            if isinstance(masked.get_submodule(path), _Norm) and not bool(dims[0].any())
         )
         gone = (*self.zero, *self.identity)
         identity = (*self.identity, *(path for path in empty if not _inside(path, gone)))
@@ -122,6 +123,7 @@ class _Plan:
             },
             zero=tuple(path for path in self.zero if not _inside(path, identity)),
             identity=identity,
+            settings=self.settings,
         )
 
     def _remains(self, tensor: str) -> bool:
@@ -157,12 +159,13 @@ def _plan(
             units[0] = False  # something has to flow where other channels are concatenated
         if group.kind == "heads":
             plan.heads[group.layer] = int((~units).sum())
+        plan.settings |= group.settings_of(int((~units).sum()))
         for piece in group.slices:
             plan.keep(piece.tensor, piece.dim, ~units[piece.unit] | (piece.unit < 0))
     plan.identity += _identities(masked, masks, plan, input_shape)
     if select_inputs:
         _plan_selections(plan, masked, masks, coupling)
-    return plan.finished()
+    return plan.finished(masked)
 
 
 def _plan_empty_layers(plan: _Plan, masked: nn.Module, masks: Masks) -> None:
@@ -173,8 +176,7 @@ def _plan_empty_layers(plan: _Plan, masked: nn.Module, masks: Masks) -> None:
         mask = masks.get(f"{prefix}weight")
         if mask is None or bool(mask.any()) or not path:
             continue
-        bias = getattr(layer, "bias", None)
-        keep_bias = bias is not None and (f"{prefix}bias" not in masks or bool(masks[f"{prefix}bias"].any()))
+        keep_bias = _keeps_bias(layer, path, masks)
         inside = next((outer for outer in attention if path.startswith(f"{outer}.")), None)
         if inside is not None:  # attention reads its layers' weights itself
             if path.endswith("proj") and not keep_bias:
@@ -184,6 +186,11 @@ def _plan_empty_layers(plan: _Plan, masked: nn.Module, masks: Masks) -> None:
             plan.constant[path] = (layer.weight.shape[0], keep_bias)
         elif isinstance(layer, _Norm) and not keep_bias:
             plan.zero.append(path)
+
+
+def _keeps_bias(layer: nn.Module, path: str, masks: Masks) -> bool:
+    mask = masks.get(f"{path}.bias")
+    return getattr(layer, "bias", None) is not None and (mask is None or bool(mask.any()))
 
 
 def _is_unheard(plan: _Plan, group: Group) -> bool:
@@ -225,6 +232,9 @@ def _plan_selections(plan: _Plan, masked: nn.Module, masks: Masks, coupling: Cou
             warn_left(f"{left} inputs that '{path}' ignores stay in place: attention does not call that layer")
             continue
         stays = arriving & read
+        if not bool(stays.any()):  # what it reads has left: a convolution without inputs is none
+            plan.constant[path] = (layer.weight.shape[0], _keeps_bias(layer, path, masks))
+            continue
         plan.keep(tensor, 1, stays)
         norm = coupling.feeding_norm.get(path)
         at = path
@@ -241,7 +251,10 @@ def _inside(path: str, outer: Iterable[str]) -> bool:
 
 
 def _identities(masked: nn.Module, masks: Masks, plan: _Plan, input_shape: Sequence[int]) -> list[str]:
-    """Outermost modules without a kept parameter that pass on their input: emptied residual blocks."""
+    """Outermost modules without a kept parameter that pass on their input: emptied residual blocks.
+
+    Each is asked with random values: what arrives there may itself have become zeros, which tell nothing.
+    """
     candidates: list[str] = []
     for path, child in masked.named_modules():
         names = [f"{path}.{name}" for name, _ in child.named_parameters()]
@@ -249,18 +262,28 @@ def _identities(masked: nn.Module, masks: Masks, plan: _Plan, input_shape: Seque
             continue
         if all(name in masks and not bool(masks[name].any()) for name in names):
             candidates.append(path)
-    same: dict[str, bool] = {}
-
-    def note(path: str, inputs: Any, output: Any) -> None:
-        alike = (
-            len(inputs) == 1
-            and isinstance(inputs[0], Tensor)
-            and isinstance(output, Tensor)
-            and torch.equal(inputs[0], output)
-        )
-        same[path] = same.get(path, True) and alike
-
+    arriving: dict[str, list[Any]] = {}
     if candidates:
-        with watching({path: masked.get_submodule(path) for path in candidates}, note):
+        with watching(
+            {path: masked.get_submodule(path) for path in candidates},
+            lambda path, inputs, _: arriving.setdefault(path, []).append(inputs),
+        ):
             forward(masked, probe_inputs(masked, input_shape))
-    return [path for path in candidates if same.get(path)]
+    return [
+        path
+        for path, calls in arriving.items()
+        if all(_passes_on(masked.get_submodule(path), inputs) for inputs in calls)
+    ]
+
+
+def _passes_on(module: nn.Module, inputs: Any) -> bool:
+    """Whether ``module`` gives out what it is given: these inputs and random ones, of their sign."""
+    if len(inputs) != 1 or not isinstance(inputs[0], Tensor) or not inputs[0].is_floating_point():
+        return False
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(inputs[0].shape, generator=generator).to(inputs[0])
+    if inputs[0].numel() and float(inputs[0].min()) >= 0:
+        drawn = drawn.abs()
+    with evaluation_mode(module), torch.no_grad():
+        pairs = [(x, module(x)) for x in (inputs[0], drawn)]
+    return all(isinstance(y, Tensor) and torch.equal(x, y) for x, y in pairs)

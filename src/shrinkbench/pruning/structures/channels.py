@@ -104,7 +104,7 @@ channels = STRUCTURES.add(
         _channels,
         overlapping=True,
         unit="channel",
-        version=2,
+        version=3,
     ),
 )
 
@@ -164,7 +164,7 @@ chained_channels = STRUCTURES.add(
         _chain,
         overlapping=True,
         unit="channel",
-        version=2,
+        version=3,
     ),
 )
 

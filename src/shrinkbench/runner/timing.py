@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
 from collections.abc import Sequence
 from typing import Literal
@@ -13,6 +12,7 @@ from torch import nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.metrics import count_multiply_adds
 from shrinkbench.metrics.latency import Conditions, measure_latency
+from shrinkbench.network.weights import copy_of
 from shrinkbench.pruning import Masks
 from shrinkbench.runner.workspace import Workspace
 from shrinkbench.spec import RunSpec
@@ -29,7 +29,7 @@ def latencies(
     """
     if not workspace.latency or not len(masks):
         return ()
-    dense = copy.deepcopy(module)  # zeros take as long as other values
+    dense = copy_of(module)  # zeros take as long as other values
     pruned, form = _as_deployed(module, masks, input_shape)
     return tuple(
         measure_latency(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from shrinkbench.cli.structured import app
+from shrinkbench.cli import app
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import build
 from shrinkbench.pruning.masks import Masks

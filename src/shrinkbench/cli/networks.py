@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -89,6 +89,14 @@ def prune(
         float | None, typer.Option(help="Fraction of the units of every layer to remove.")
     ] = None,
     channels: Annotated[float | None, typer.Option(help="Fraction of all channels to remove.")] = None,
+    speedup: Annotated[float | None, typer.Option(help="Original / new multiply-adds, at least 1.")] = None,
+    latency_speedup: Annotated[
+        float | None, typer.Option(help="Dense / small wall time, measured here once channels are cut out.")
+    ] = None,
+    latency_batch: Annotated[int, typer.Option(min=1, help="Images per batch for --latency-speedup.")] = 1,
+    round_to: Annotated[int, typer.Option(min=1, help="Keep channels in multiples of this.")] = 1,
+    ignore: Annotated[list[str] | None, typer.Option(help="Layer that stays whole: a path, * allowed.")] = None,
+    max_ratio: Annotated[float, typer.Option(help="Largest fraction of a layer's units that goes.")] = 1.0,
     one_shot: Annotated[
         bool, typer.Option("--one-shot", help="Prune at once, by a method that prunes over a training.")
     ] = False,
@@ -109,10 +117,13 @@ def prune(
     import torch
 
     from shrinkbench.metrics import layer_densities, measure_size
+    from shrinkbench.metrics.latency import Conditions
     from shrinkbench.models import get_model
     from shrinkbench.pruning import METHODS, amount_of, save_tensors
     from shrinkbench.pruning import prune as find_masks
+    from shrinkbench.pruning.speedup import prune_to_speedup
     from shrinkbench.seeds import stream
+    from shrinkbench.surgery.latency import measure_cut
 
     for target in (out, masks_out):
         if target is not None:
@@ -120,9 +131,16 @@ def prune(
     if out is not None and masks_out is not None and out.resolve() == masks_out.resolve():
         raise ShrinkbenchError(f"--out and --masks-out both name {out}; give each a file of its own")
     chosen = METHODS.get(method)
-    amount = amount_of(
-        chosen, compression=compression, fraction_per_layer=fraction_per_layer, channels=channels
-    )
+    stated: dict[str, Any] = {
+        "compression": compression,
+        "fraction_per_layer": fraction_per_layer,
+        "channels": channels,
+    }
+    faster = {"--speedup": speedup, "--latency-speedup": latency_speedup}
+    asked = [name for name, value in (stated | faster).items() if value is not None]
+    if any(name in faster for name in asked) and len(asked) > 1:
+        raise ShrinkbenchError(f"how much is to go is said in several ways ({', '.join(asked)}); give one")
+    amount = None if any(name in faster for name in asked) else amount_of(chosen, **stated)
     card = get_model(model)  # a wrong name is told before any data are read
     loaded = _load_dataset(dataset, data)
     if loaded is None and "data" in chosen.needs:
@@ -131,19 +149,24 @@ def prune(
     shape = (loaded.card.image_shape if loaded else None) or card.input_shape
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        masks = find_masks(
-            module,
-            chosen,
-            compression=compression,
-            fraction_per_layer=fraction_per_layer,
-            channels=channels,
-            batches=None if loaded is None else _scoring_batches(loaded, file, batch_size, seed),
-            input_shape=shape,
-            generator=torch.Generator().manual_seed(stream(seed, "scoring", 0)),
-            prune_classifier=prune_classifier,
-            prune_biases=prune_biases,
-            one_shot=one_shot,
-        )
+        settings: dict[str, Any] = {
+            "batches": None if loaded is None else _scoring_batches(loaded, file, batch_size, seed),
+            "input_shape": shape,
+            "generator": torch.Generator().manual_seed(stream(seed, "scoring", 0)),
+            "prune_classifier": prune_classifier,
+            "prune_biases": prune_biases,
+            "one_shot": one_shot,
+            "round_to": round_to,
+            "ignore": tuple(ignore or ()),
+            "max_ratio": max_ratio,
+        }
+        if amount is not None:
+            masks = find_masks(module, chosen, **stated, **settings)
+        elif speedup is not None:
+            masks = prune_to_speedup(module, chosen, speedup, **settings)
+        else:
+            measure = measure_cut(module.eval(), shape, Conditions(latency_batch))
+            masks = prune_to_speedup(module, chosen, latency_speedup or 1.0, measure=measure, **settings)
     for sentence in notes_of(caught):
         typer.echo(f"note: {sentence}", err=True)
     masks.apply(module)
@@ -152,7 +175,8 @@ def prune(
         save_tensors(module.state_dict(), out)
     if masks_out is not None:
         masks.save(masks_out, network=card.name)
-    _note_distance(chosen.name, amount, size.compression)
+    if amount is not None:
+        _note_distance(chosen.name, amount, size.compression)
     layers = {name: density.model_dump() for name, density in layer_densities(module, masks).items()}
     report = {**size.model_dump(), "layers": layers}
     if as_json:

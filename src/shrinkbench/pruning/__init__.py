@@ -19,6 +19,7 @@ from shrinkbench.pruning.method import (
 from shrinkbench.pruning.plugins import load_entry_points, load_plugin
 from shrinkbench.pruning.rounds import progressed, proportions_of, prune, rounds_of
 from shrinkbench.pruning.schedules.schedule import SCHEDULES
+from shrinkbench.pruning.speedup import prune_to_speedup
 from shrinkbench.pruning.units import STRUCTURES, Scores
 
 # Names of methods made from others, patterns and every method register themselves when their module is read.
@@ -54,6 +55,7 @@ __all__ = [
     "prunable_names",
     "prune",
     "prune_once",
+    "prune_to_speedup",
     "pruning_method",
     "resolve",
     "resolve_finetuning",

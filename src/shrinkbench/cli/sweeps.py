@@ -73,6 +73,7 @@ def sweep(
                 retry_failed=retry_failed,
                 on_plan=display.start,
                 on_progress=display.advance,
+                on_note=display.note,
             )
         except KeyboardInterrupt:
             display.stop()
@@ -150,6 +151,10 @@ class _Display:
     def start(self, total: int, todo: int) -> None:
         """The plan is made."""
         self._console.print(f"{total} runs planned, {todo} to do", highlight=False)
+
+    def note(self, sentence: str) -> None:
+        """Something to know before it starts."""
+        self._console.print(f"note: {sentence}", highlight=False, markup=False, soft_wrap=True)
 
     def advance(self, progress: Progress) -> None:
         """One task has ended."""

@@ -12,8 +12,10 @@ from shrinkbench.pruning import load_entry_points, load_plugin, resolve
 from shrinkbench.pruning.plugins import digest_of_plugin
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, Status
+from shrinkbench.runner.effort import say_effort
 from shrinkbench.runner.execution import ensure_control, record_failure, run, sentence_of
 from shrinkbench.runner.executors import Executor
+from shrinkbench.runner.own_parts import take_own_parts
 from shrinkbench.runner.planning import label_methods, plan
 from shrinkbench.runner.pretraining import ensure_pretrained
 from shrinkbench.runner.retraining import check_in_reach, ensure_rounds, ensure_search
@@ -43,18 +45,21 @@ def sweep(
     retry_failed: bool = False,
     on_plan: Callable[[int, int], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> Status:
     """Run what ``out`` lacks of ``experiment``, one or several, and return the status of the whole.
 
     All are planned before anything runs. What runs share is computed first and once: each pretrained network,
     each control, each training that only finds masks. Targets that methods of several rounds, or that prune
-    while they train, cannot reach fail before that. ``on_plan`` is told (runs in all, runs to do). A sweep
+    while they train, cannot reach fail before that. ``on_plan`` is told (runs in all, runs to do),
+    ``on_note`` which methods train by another recipe than the grid's, or for much longer. A sweep
     that was killed goes on where it stopped: finished runs are stored whole, and a run that was under way
     resumes from its last epoch.
     """
     store = ResultStore(out)
     workspace = Workspace(root=out, data=data or {}, device=resolve_device(device))
     given = (experiment,) if isinstance(experiment, ExperimentSpec) else tuple(experiment)
+    given, plugins = take_own_parts(given, plugins)
     experiments = tuple(map(label_methods, given))
     plans = [(each, plan(each, workspace)) for each in experiments]
     weights = {digest: path for _, planned in plans for digest, path in planned.weights.items()}
@@ -67,6 +72,9 @@ def sweep(
     todo = [spec for spec in runs.values() if _is_open(store, spec, timed, retry_failed=retry_failed)]
     if on_plan is not None:
         on_plan(len(runs), len(todo))
+    if on_note is not None:
+        for sentence in say_effort(todo):
+            on_note(sentence)
     digests = {path: digest_of_plugin(path) for path in plugins}
     executor = Executor(workers, partial(_prepare, digests))
     try:

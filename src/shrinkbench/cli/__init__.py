@@ -14,6 +14,7 @@ from shrinkbench.cli import (
     exchange,
     literature,
     networks,
+    new,
     patterns,
     pretrain,
     report,
@@ -39,6 +40,7 @@ for part in (
     structured.app,
     patterns.app,
     detect.app,
+    new.app,
 ):
     app.registered_commands += part.registered_commands
 app.add_typer(literature.app, name="literature", help="The published results, as data.")

@@ -41,6 +41,7 @@ def _as_recipes(value: object) -> object:
     return None if value is None else tuple(map(_as_recipe, cast("tuple[object, ...]", _as_tuple(value))))
 
 
+Recipes = Annotated[tuple[str | Recipe, ...], Field(min_length=1)]
 AxisOfText = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 
 
@@ -76,7 +77,7 @@ class ExperimentSpec(Value):
     channels: Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)] = ()
     seed: Annotated[tuple[Seed, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (0,)
     task: str | None = None
-    recipe: Annotated[tuple[str | Recipe, ...] | None, BeforeValidator(_as_recipes), Field(min_length=1)] = None
+    recipe: Annotated[Recipes | None, BeforeValidator(_as_recipes)] = None
     pretrain_recipe: Annotated[str | Recipe | None, BeforeValidator(_as_recipe)] = None
     finetune: dict[str, Any] = Field(default_factory=dict)
     pretrain: dict[str, Any] = Field(default_factory=dict)

@@ -66,9 +66,56 @@ def test_names_of_the_package_exist(page):
 
 def test_the_tutorials_python_runs():
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "tutorial.md").read_text(), flags=re.DOTALL)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         exec(compile(block, "tutorial.md", "exec"), {"__name__": "tutorial"})
+
+
+def test_the_tutorials_own_network_data_and_metric_run_in_a_sweep(tmp_path):
+    """At most thirty lines of Python, from the command line."""
+    text = (ROOT / "docs" / "tutorial.md").read_text()
+    for name, language in (("parts.py", "python"), ("sums.toml", "toml")):
+        block = next(
+            b
+            for b in re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+            if b.startswith(f"# {name}\n")
+        )
+        assert len(block.strip().splitlines()) <= 30
+        (tmp_path / name).write_text(block)
+    command = [sys.executable, "-m", "shrinkbench", "sweep", str(tmp_path / "sums.toml"), "--out", "out"]
+    done = subprocess.run(command, check=False, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "8 of 8 runs done" in done.stdout
+
+
+TRY_BLOCKS = """
+import sys
+from pathlib import Path
+
+for file in sys.argv[1:]:
+    exec(compile(Path(file).read_text(), file, "exec"), {"__name__": "block"})
+import shrinkbench
+from shrinkbench import RECIPES, SCHEDULES, build_model
+if any("add-a-method" in file for file in sys.argv[1:]):
+    net = build_model("digits-cnn")
+    for axes in ("[allocation=my-roots]", "[structure=my-wide]"):
+        assert shrinkbench.prune(net, f"distance_from_mean{axes}", compression=1.5, input_shape=(1, 8, 8)).kept
+    assert [round(c, 9) for c in SCHEDULES.get("my-two")(4)] == [2, 4]
+    assert RECIPES.get("my-cosine").epochs == 2
+"""
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/models.md", "docs/datasets.md", "docs/add-a-method.md"])
+def test_the_python_of_pages_on_own_parts_runs(tmp_path, page):
+    """In a process of its own, so that what is registered is in no registry that other tests walk."""
+    files = []
+    for number, block in enumerate(blocks(page)):
+        files.append(tmp_path / f"{page.rpartition('/')[2]}-{number}.py")
+        files[-1].write_text(block)
+    assert files
+    command = [sys.executable, "-c", TRY_BLOCKS, *map(str, files)]
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_tutorials_method_is_at_most_ten_lines():

@@ -9,7 +9,15 @@ from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from shrinkbench.errors import ShrinkbenchError, UnknownNameError, one_line, some_of
-from shrinkbench.sources import Origin, digest_of, origin_of_caller, origins_in
+from shrinkbench.sources import (
+    Origin,
+    bare_reference,
+    digest_of,
+    find_object,
+    origin_of_caller,
+    origins_in,
+    split_reference,
+)
 
 T = TypeVar("T")
 
@@ -68,6 +76,8 @@ class Registry(Generic[T]):
         self._spellings: dict[str, str] = {}
         self._resolvers: list[tuple[Callable[[str], T | None], Origin | None]] = []
         self._origins: dict[str, Origin | None] = {}
+        self._make: Callable[[str, object], T] | None = None
+        self._made: dict[str, tuple[T, Origin]] = {}
 
     def add(self, name: str, entry: T, *, aliases: tuple[str, ...] = (), origin: Origin | None = None) -> T:
         """Register ``entry``; two entries may not share a spelling. ``origin``: by default the caller."""
@@ -93,6 +103,11 @@ class Registry(Generic[T]):
         self._resolvers.append((resolve, self._note(None, origin_of_caller())))
         return resolve
 
+    def take_objects(self, make: Callable[[str, object], T]) -> Callable[[str, object], T]:
+        """Let ``FILE.py:NAME`` be a name: ``make(name, object)`` turns what the file holds into an entry."""
+        self._make = make
+        return make
+
     def get(self, name: str) -> T:
         """Return the entry; raise ``UnknownNameError`` with the nearest names otherwise."""
         return self._find(name)[0]
@@ -110,6 +125,8 @@ class Registry(Generic[T]):
         if _canonical(name) in self._spellings:
             registered = self._spellings[_canonical(name)]
             return self._entries[registered], self._origins.get(registered)
+        if split_reference(name) is not None:
+            return self._of_file(name)
         for resolve, origin in self._resolvers:
             resolved = resolve(name)
             if resolved is not None:
@@ -121,6 +138,18 @@ class Registry(Generic[T]):
             else f"known {self.kind}s: {some_of(self._entries, name, more=_where(self.kind))}"
         )
         raise UnknownNameError(f"unknown {self.kind} '{one_line(name, 80)}'; {hint}")
+
+    def _of_file(self, text: str) -> tuple[T, Origin]:
+        name = bare_reference(text)
+        if self._make is None:
+            raise UnknownNameError(
+                f"a {self.kind} is not named by a file ('{text[:80]}'); let the file register it, load it "
+                "with --plugin, and give the registered name"
+            )
+        found, origin = find_object(text)
+        if name not in self._made:
+            self._made[name] = (self._make(name, found), origin)
+        return self._made[name]
 
     def names(self) -> tuple[str, ...]:
         """Registered names, in order of registration."""

@@ -15,6 +15,7 @@ from shrinkbench.cli import (
     exchange,
     literature,
     networks,
+    new,
     patterns,
     pretrain,
     report,
@@ -42,6 +43,7 @@ for part in (
     structured.app,
     patterns.app,
     detect.app,
+    new.app,
 ):
     app.registered_commands += part.registered_commands
 app.add_typer(stores.app, name="store", help="Look after a results folder.")

@@ -109,7 +109,7 @@ def _decide(
 def _describe(run: DetectionRun, result: RunResult) -> dict[str, Any]:
     """What is printed of one run; ``before_pruning``: the precision of the detector that Prune-D began with."""
     from shrinkbench.datasets.voc2007 import CLASSES
-    from shrinkbench.models import get_model
+    from shrinkbench.models import get_model, parameters_of
 
     if result.size is None or result.after is None:
         raise ShrinkbenchError(f"the stored result {result.key} is not of a finished run; remove it")
@@ -123,8 +123,8 @@ def _describe(run: DetectionRun, result: RunResult) -> dict[str, Any]:
         "seed": run.seed,
         "key": result.key,
         "recipe": run.recipe.model_dump(),
-        "classifier_parameters": get_model(run.model).parameters,
-        "classifier_parameters_left": get_model(run.model).parameters - pruned,
+        "classifier_parameters": parameters_of(get_model(run.model)),
+        "classifier_parameters_left": parameters_of(get_model(run.model)) - pruned,
         "parameters": result.size.parameters,
         "parameters_left": result.size.parameters_kept,
         "losses": [record.train_loss for record in result.epochs],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 from typing import Any
 
@@ -49,6 +48,7 @@ def _methods() -> list[Row]:
 
 def _models() -> list[Row]:
     from shrinkbench.models import MODELS
+    from shrinkbench.models.own import figures_of
 
     return [
         {
@@ -58,8 +58,7 @@ def _models() -> list[Row]:
             "reference": card.reference,
             "input_shape": list(card.input_shape),
             "num_classes": card.num_classes,
-            "parameters": card.parameters,
-            "multiply_adds": card.multiply_adds,
+            **dict(zip(("parameters", "multiply_adds"), figures_of(card), strict=True)),
             "weights": [entry.name for entry in card.weights],
         }
         for name, card in MODELS.items()
@@ -109,16 +108,16 @@ def _experiments() -> list[Row]:
     return rows
 
 
-def describe_model(name: str, input_shape: Sequence[int] | None) -> Row:
+def describe_model(name: str, input_shape: tuple[int, ...] | None, *, classes: int | None = None) -> Row:
     """A network's card, its counts at ``input_shape``, and one row per weighted layer."""
     from shrinkbench.metrics import count_parameters
-    from shrinkbench.models import build, get_model
+    from shrinkbench.models import build, get_model, shape_for
     from shrinkbench.network.probe import classifier_of, trace
     from shrinkbench.network.weights import layer_of
 
     card = get_model(name)
-    module = build(name)
-    shape = tuple(input_shape or card.input_shape)
+    shape = shape_for(card, input_shape)
+    module = build(name, num_classes=classes)
     traced = trace(module, shape)
     by_parameter = traced.by_parameter
     outputs = {p.parameter: list(p.output_shape[1:]) for p in traced.products if p.parameter}
@@ -140,7 +139,7 @@ def describe_model(name: str, input_shape: Sequence[int] | None) -> Row:
         "definition": card.definition,
         "reference": card.reference,
         "input_shape": list(shape),
-        "num_classes": card.num_classes,
+        "num_classes": classes or card.num_classes,
         "parameters": count_parameters(module),
         "multiply_adds": traced.multiply_adds,
         "agrees_with": card.agrees_with,

@@ -47,8 +47,7 @@ def list_(
     """List what can be named: methods, models, datasets, recipes, experiments."""
     from shrinkbench.cli.listing import COLUMNS, entries
 
-    if what == "methods":
-        load_plugins(plugins)
+    load_plugins(plugins)
     rows = entries(what)
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
@@ -64,12 +63,18 @@ def describe(
     input_shape: Annotated[
         str | None, typer.Option(metavar="C,H,W", help="Input other than the card's.")
     ] = None,
+    dataset: DatasetName = None,
+    data: Data = None,
+    plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Say exactly what a network is: its definition, its size, and a table by layer."""
+    load_plugins(plugins)
     from shrinkbench.cli.listing import describe_model
 
-    description = describe_model(model, parse_shape(input_shape) if input_shape else None)
+    loaded = load_named(dataset, data)
+    shape = parse_shape(input_shape) if input_shape else shape_of(loaded)
+    description = describe_model(model, shape, classes=classes_of(loaded))
     if as_json:
         typer.echo(json.dumps(description, indent=1))
         return
@@ -118,7 +123,7 @@ def prune(
 
     from shrinkbench.metrics import layer_densities, measure_size
     from shrinkbench.metrics.latency import Conditions
-    from shrinkbench.models import get_model
+    from shrinkbench.models import get_model, shape_for
     from shrinkbench.pruning import METHODS, amount_of, save_tensors
     from shrinkbench.pruning import prune as find_masks
     from shrinkbench.pruning.speedup import prune_to_speedup
@@ -142,11 +147,11 @@ def prune(
         raise ShrinkbenchError(f"how much is to go is said in several ways ({', '.join(asked)}); give one")
     amount = None if any(name in faster for name in asked) else amount_of(chosen, **stated)
     card = get_model(model)  # a wrong name is told before any data are read
-    loaded = _load_dataset(dataset, data)
+    loaded = load_named(dataset, data)
     if loaded is None and "data" in chosen.needs:
         raise ShrinkbenchError(f"method '{method}' scores weights on data; name it with --dataset (and --data)")
     module, file = _network(model, weights, loaded, seed)
-    shape = (loaded.card.image_shape if loaded else None) or card.input_shape
+    shape = shape_for(card, shape_of(loaded))
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         settings: dict[str, Any] = {
@@ -211,6 +216,10 @@ def evaluate(
     ] = "auto",
     device: Device = "auto",
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
+    task: Annotated[
+        str | None, typer.Option(help="A task of your own, FILE.py:NAME; by default classification.")
+    ] = None,
+    plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Measure top-1, top-5 and loss of a network on a split."""
@@ -219,11 +228,14 @@ def evaluate(
     from shrinkbench.models import get_model
     from shrinkbench.pruning import Masks
     from shrinkbench.runner import resolve_device
+    from shrinkbench.spec import CLASSIFICATION
+    from shrinkbench.tasks import objective_of, task_of
     from shrinkbench.training import evaluate as measure
 
+    load_plugins(plugins)
     where = resolve_device(device)
     card = get_model(model)  # a wrong name is told before any data are read
-    loaded = _load_dataset(dataset, data)
+    loaded = load_named(dataset, data)
     if loaded is None:
         raise ShrinkbenchError("name a dataset with --dataset")
     module, file = _network(model, weights, loaded, seed)
@@ -232,18 +244,19 @@ def evaluate(
     used = _normalisation(normalisation, loaded, file)
     source = loaded.test if split == "test" else loaded.validation
     batches = source.batches(128, normalisation=used, device=where, memory_format=torch.channels_last)
-    quality = measure(module.to(where).to(memory_format=torch.channels_last), batches)
+    learned = task_of(CLASSIFICATION if task is None else objective_of(task))
+    quality = measure(module.to(where).to(memory_format=torch.channels_last), batches, task=learned)
     if as_json:
         where_measured = {"split": split, "normalisation": used.model_dump(mode="json")}
         typer.echo(json.dumps({**quality.metrics, "images": quality.examples, **where_measured}, indent=1))
         return
-    typer.echo(
-        f"top-1 {quality['top1']:.4f}, top-5 {quality['top5']:.4f}, loss {quality['loss']:.4f} "
-        f"over {quality.examples:,} {split} images"
-    )
+    known = {"top1": "top-1", "top5": "top-5"}
+    found = ", ".join(f"{known.get(name, name)} {value:.4f}" for name, value in quality.metrics.items())
+    typer.echo(f"{found} over {quality.examples:,} {split} images")
 
 
-def _load_dataset(name: str | None, data: list[str] | None) -> Dataset | None:
+def load_named(name: str | None, data: list[str] | None) -> Dataset | None:
+    """The dataset of ``--dataset`` and ``--data``; ``None`` without a name."""
     if name is None:
         if data:
             raise ShrinkbenchError("--data was given without --dataset; say which dataset lies there")
@@ -252,6 +265,16 @@ def _load_dataset(name: str | None, data: list[str] | None) -> Dataset | None:
 
     places = parse_data(data)
     return load_dataset(name, places.get(DATASETS.get(name).name, places.get("")))
+
+
+def shape_of(dataset: Dataset | None) -> tuple[int, ...] | None:
+    """The shape of one input; ``None`` where that is not known."""
+    return dataset.card.image_shape if dataset is not None else None
+
+
+def classes_of(dataset: Dataset | None) -> int | None:
+    """The number of classes that a network for ``dataset`` tells apart; ``None`` without a dataset."""
+    return len(dataset.class_names) if dataset is not None else None
 
 
 def _network(
@@ -264,8 +287,7 @@ def _network(
     card = get_model(model)
     if dataset is not None:
         check_compatible(dataset, card)
-    classes = len(dataset.class_names) if dataset is not None else None
-    module = build(model, num_classes=classes, seed=stream(seed, "initialisation"))
+    module = build(model, num_classes=classes_of(dataset), seed=stream(seed, "initialisation"))
     file = load_weights(module, weights, card=card) if weights is not None else None
     return module, file
 

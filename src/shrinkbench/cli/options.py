@@ -20,14 +20,17 @@ Sources = Annotated[
     typer.Argument(metavar="A B ...", help="Output folders of sweeps, or bundles (.zip).", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-Model = Annotated[str, typer.Option("--model", help="Network, as `shrinkbench list models` names it.")]
+Model = Annotated[
+    str, typer.Option("--model", help="Network, as `shrinkbench list models` names it, or FILE.py:NAME.")
+]
 Data = Annotated[
     list[str] | None,
     typer.Option("--data", metavar="DIR", help="Folder of the data; NAME=DIR for one dataset of several."),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
 Plugins = Annotated[
-    list[Path] | None, typer.Option("--plugin", help="Python file that registers pruning methods.")
+    list[Path] | None,
+    typer.Option("--plugin", help="Python file of your own: methods, networks, datasets, ..."),
 ]
 
 
@@ -84,7 +87,7 @@ def parse_shape(text: str) -> tuple[int, ...]:
 
 
 def load_plugins(paths: list[Path] | None) -> None:
-    """Register the methods of installed packages and of plug-in files."""
+    """Register what installed packages and plug-in files offer."""
     from shrinkbench.pruning import load_entry_points, load_plugin
 
     load_entry_points()

@@ -156,13 +156,13 @@ def _count(series: Series, of: Of, *, by_layer: bool = False) -> Count:
     """How one network of the series is counted."""
     from shrinkbench.datasets import DATASETS
     from shrinkbench.metrics.patterns import counted
-    from shrinkbench.models import build, get_model
+    from shrinkbench.models import build, get_model, shape_for
 
     shape = DATASETS.get(series.data.name).image_shape if series.data is not None else None
     return partial(
         counted,
         build(series.model),
-        input_shape=shape or get_model(series.model).input_shape,
+        input_shape=shape_for(get_model(series.model), shape),
         of=of,
         by_layer=by_layer,
     )

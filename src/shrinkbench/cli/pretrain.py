@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from shrinkbench.cli.options import Data, Device, Model, parse_data, parse_settings
+from shrinkbench.cli.options import Data, Device, Model, Plugins, load_plugins, parse_data, parse_settings
 
 if TYPE_CHECKING:
     from shrinkbench.spec.measures import EpochRecord
@@ -29,18 +29,24 @@ def pretrain(
     train_images: Annotated[int | None, typer.Option(min=1, help="A class-balanced subset.")] = None,
     data: Data = None,
     device: Device = "auto",
+    task: Annotated[
+        str | None, typer.Option(help="A task of your own, FILE.py:NAME; by default classification.")
+    ] = None,
+    plugins: Plugins = None,
 ) -> None:
     """Train a network from scratch; a killed call goes on from its last epoch."""
     from shrinkbench.errors import ShrinkbenchError
 
     if out.suffix != ".safetensors":
         raise ShrinkbenchError(f"--out {out}: give a file name that ends in .safetensors")
+    load_plugins(plugins)
     from shrinkbench.datasets import DATASETS
     from shrinkbench.models import MODELS, get_model
     from shrinkbench.runner import Workspace, resolve_device
     from shrinkbench.runner.planning import check_compatible
     from shrinkbench.runner.pretraining import pretrain as train
     from shrinkbench.spec import CLASSIFICATION, DataSpec, ModelSpec, PretrainSpec
+    from shrinkbench.tasks import objective_of
     from shrinkbench.training import RECIPES, with_overrides
 
     work = out.parent / f".{out.stem}.pretraining"
@@ -49,8 +55,9 @@ def pretrain(
     card = get_model(model)
     check_compatible(loaded, card)
     chosen = with_overrides(RECIPES.get(recipe or loaded.card.pretrain_recipe), parse_settings(settings))
+    objective = CLASSIFICATION if task is None else objective_of(task)
     spec = PretrainSpec(
-        objective=CLASSIFICATION,
+        objective=objective,
         data=DataSpec(
             name=loaded.card.name,
             revision=loaded.revision,
@@ -63,10 +70,12 @@ def pretrain(
         seed=seed,
     )
 
+    headline = "top-1" if objective == CLASSIFICATION else objective.headline
+
     def tell(record: EpochRecord) -> None:
         typer.echo(
             f"epoch {record.epoch}/{chosen.epochs}: loss {record.train_loss:.4f}, "
-            f"validation top-1 {record.validation['top1']:.4f}",
+            f"validation {headline} {record.validation[objective.headline]:.4f}",
             err=True,
         )
 

@@ -200,8 +200,11 @@ def _fix(
             f"`shrinkbench merge {directory} --out DIR`"
         )
     store = existing_store(directory)
-    store.read_plan()  # told before anything heavy starts
+    planned = store.read_plan()  # told before anything heavy starts
     load_plugins(plugins)
+    from shrinkbench.runner.own_parts import require_own_parts
+
+    require_own_parts(planned, store)
     from shrinkbench.runner import Workspace, plan, sweep
 
     places = parse_data(data)
@@ -246,6 +249,9 @@ def _print_plan(
     planned = store.read_plan()
     load_plugins(plugins)
     from shrinkbench.runner import Workspace, plan
+    from shrinkbench.runner.own_parts import require_own_parts
+
+    require_own_parts(planned, store)
 
     workspace = Workspace(root=directory, data=parse_data(data))
     results, problems = store.results()

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from shrinkbench.cli.networks import DatasetName, classes_of, load_named, shape_of
 from shrinkbench.cli.notes import notes_of
-from shrinkbench.cli.options import AsJson, Device, Model, parse_shape
+from shrinkbench.cli.options import AsJson, Data, Device, Model, Plugins, load_plugins, parse_shape
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import exists
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from shrinkbench.datasets import Dataset
     from shrinkbench.pruning import Masks
     from shrinkbench.surgery.operation import Surgery
 
@@ -48,6 +50,9 @@ def shrink(
     weights: Weights = None,
     input_shape: Shape = None,
     complete: Complete = False,
+    dataset: DatasetName = None,
+    data: Data = None,
+    plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Make a masked network physically smaller, check that it computes the same, and write it."""
@@ -58,7 +63,11 @@ def shrink(
         raise ShrinkbenchError(
             f"--out {out}: a file ends in {', '.join(PROGRAMS)}; name one of these, or a folder for the weights"
         )
-    module, loaded, shape, classes = _load_masked_network(model, masks, weights, input_shape, complete=complete)
+    load_plugins(plugins)
+    named = load_named(dataset, data)
+    module, loaded, shape, classes = _load_masked_network(
+        model, masks, weights, input_shape, named, complete=complete
+    )
     small, surgery, left = _cut(module, loaded, shape)
     if out.suffix in PROGRAMS:
         export_program(small, out, shape)
@@ -105,6 +114,9 @@ def latency(
     precision: Annotated[Literal["float32", "bf16-mixed"], typer.Option()] = "float32",
     device: Device = "auto",
     rounds: Annotated[int, typer.Option(min=1, help="Times that each network has its turn.")] = 5,
+    dataset: DatasetName = None,
+    data: Data = None,
+    plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Time the dense, the masked and the physically smaller network in turn, beside the theoretical speedup."""
@@ -113,7 +125,11 @@ def latency(
     from shrinkbench.network.weights import copy_of
     from shrinkbench.runner import resolve_device
 
-    module, loaded, shape, _ = _load_masked_network(model, masks, weights, input_shape, complete=complete)
+    load_plugins(plugins)
+    named = load_named(dataset, data)
+    module, loaded, shape, _ = _load_masked_network(
+        model, masks, weights, input_shape, named, complete=complete
+    )
     small, _, left = _cut(module, loaded, shape)
     masked = copy_of(module)
     loaded.apply(masked)
@@ -165,21 +181,28 @@ def latency(
 
 
 def _load_masked_network(
-    model: str, masks: Path, weights: str | None, input_shape: str | None, *, complete: bool
+    model: str,
+    masks: Path,
+    weights: str | None,
+    input_shape: str | None,
+    dataset: Dataset | None,
+    *,
+    complete: bool,
 ) -> tuple[nn.Module, Masks, tuple[int, ...], int]:
     """The network, the masks for it, its input shape and its number of classes."""
-    from shrinkbench.models import build, get_model, load_weights
+    from shrinkbench.models import build, get_model, load_weights, shape_for
     from shrinkbench.pruning import Masks
     from shrinkbench.pruning.structures.channel_masks import complete_masks
 
     card = get_model(model)
-    shape = parse_shape(input_shape) if input_shape else card.input_shape
+    shape = parse_shape(input_shape) if input_shape else shape_for(card, shape_of(dataset))
     if not exists(masks):
         raise ShrinkbenchError(f"there is no file {masks}; write masks with `shrinkbench prune --masks-out`")
     loaded = Masks.load(masks, network=card.name)
-    module = build(model)
+    classes = classes_of(dataset)
+    module = build(model, num_classes=classes)
     if weights is not None:
         load_weights(module, weights, card=card)
     if complete:
         loaded = complete_masks(module, loaded, shape)
-    return module.eval(), loaded, shape, card.num_classes
+    return module.eval(), loaded, shape, classes or card.num_classes or 0

@@ -12,6 +12,7 @@ from shrinkbench.datasets import (
     imagefolder,
     imagenet,
     mnist,
+    own,
     places365,
     tiny_imagenet,
     voc2007,
@@ -35,7 +36,7 @@ __all__ = [
 ]
 
 # Imported to register their cards.
-del cifar, digits, huggingface, imagefolder, imagenet, mnist, places365, tiny_imagenet, voc2007
+del cifar, digits, huggingface, imagefolder, imagenet, mnist, own, places365, tiny_imagenet, voc2007
 
 
 def load_dataset(name: str, data: Path | None = None) -> Dataset:

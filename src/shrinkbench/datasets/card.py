@@ -13,6 +13,7 @@ from torch import Tensor
 from shrinkbench.registry import Registry
 from shrinkbench.spec import Normalisation
 
+AS_THEY_ARE = Normalisation(mean=(), std=())  # inputs that are not normalised
 Batch = tuple[Tensor, Tensor]  # images float32 (N, C, H, W), normalised; labels int64 (N,)
 
 
@@ -58,7 +59,7 @@ class Dataset:
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetCard:
-    """The definition of one dataset.
+    """The definition of one dataset; ``name`` and ``load`` are enough for one of your own.
 
     ``load(data)`` reads it from the folder or file ``data`` (``None``: embedded, or the cache); ``splits``
     states the fixed rule by which train, validation and test are cut. ``num_classes`` and ``image_shape`` are
@@ -66,16 +67,16 @@ class DatasetCard:
     """
 
     name: str
-    description: str
-    reference: str
-    licence: str
-    num_classes: int | None
-    image_shape: tuple[int, int, int] | None
-    normalisation: Normalisation
-    splits: str
-    augmentation: Literal["none", "crop-flip", "crop", "resized-crop-flip"]
-    recipe: str
-    pretrain_recipe: str
+    description: str = ""
+    reference: str = ""
+    licence: str = "that of the data"
+    num_classes: int | None = None
+    image_shape: tuple[int, ...] | None = None
+    normalisation: Normalisation = AS_THEY_ARE
+    splits: str = "as they are loaded"
+    augmentation: Literal["none", "crop-flip", "crop", "resized-crop-flip"] = "none"
+    recipe: str = "small-finetune"
+    pretrain_recipe: str = "small-train"
     load: Callable[[Path | None], Dataset]
 
 

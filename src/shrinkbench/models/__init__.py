@@ -32,7 +32,9 @@ from shrinkbench.models import wide_resnet as _wide_resnet
 from shrinkbench.models import torchvision_models as _torchvision_models  # isort: skip
 from shrinkbench.models import timm_models as _timm_models  # isort: skip
 from shrinkbench.models import ambiguous as _ambiguous  # isort: skip
+from shrinkbench.models import own as _own  # isort: skip
 from shrinkbench.models.card import MODELS, ModelCard, WeightsEntry
+from shrinkbench.models.own import parameters_of, shape_for
 from shrinkbench.models.weights import (
     WeightsFile,
     identify,
@@ -53,7 +55,9 @@ __all__ = [
     "known_weights",
     "load_weights",
     "locate_weights",
+    "parameters_of",
     "read_state_dict",
+    "shape_for",
 ]
 
 _FAMILIES = (
@@ -73,6 +77,7 @@ _FAMILIES = (
     _torchvision_models,
     _timm_models,
     _ambiguous,
+    _own,
 )
 
 
@@ -90,8 +95,8 @@ def build(name: str, *, num_classes: int | None = None, seed: int = 0) -> nn.Mod
     The global random state is as before. ``num_classes`` is the card's where it is ``None``.
     """
     card = get_model(name)
-    classes = card.num_classes if num_classes is None else num_classes
-    if classes < 1:
+    classes = (card.num_classes if num_classes is None else num_classes) or 0
+    if classes < 1 and card.num_classes is not None:
         raise ShrinkbenchError(f"a classifier needs at least one class, not {classes}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every GPU too

@@ -37,26 +37,27 @@ class WeightsEntry:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelCard:
-    """The definition of one network.
+    """The definition of one network; ``name`` and ``build`` are enough for one of your own.
 
     ``build(num_classes)`` returns a freshly initialised module; ``parameters`` and ``multiply_adds`` hold
     for ``num_classes`` classes and one input of ``input_shape`` (channels, height, width). ``agrees_with``
     names the published figure that they agree with; ``namesakes`` names other networks that papers call the
     same and says how they differ. The first entry of ``weights`` is the default one; ``weights_note`` says
-    what else is known of public weights, and where there are none, that they must be trained. ``pruned_from``
+    what else is known of public weights, and where there are none, that they must be trained. Figures that are
+    left out are counted where they are asked for, input and classes are then the dataset's. ``pruned_from``
     is the network that one of published widths was cut from. ``features_of`` is a network whose weights fit
     all tensors of a prefix, (name, prefix): they load too, and what has another name stays as drawn.
     """
 
     name: str
-    family: str
-    definition: str
-    reference: str
-    input_shape: tuple[int, int, int]
-    num_classes: int
-    parameters: int
-    multiply_adds: int
-    agrees_with: str
+    family: str = "own"
+    definition: str = ""
+    reference: str = ""
+    input_shape: tuple[int, ...] = ()
+    num_classes: int | None = None
+    parameters: int | None = None
+    multiply_adds: int | None = None
+    agrees_with: str = ""
     build: Callable[[int], nn.Module]
     namesakes: dict[str, str] = field(default_factory=dict)
     weights: tuple[WeightsEntry, ...] = ()

@@ -11,7 +11,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.probe import trace
 
 
-def count(build: Callable[[], nn.Module], input_shape: tuple[int, int, int]) -> tuple[int, int]:
+def count(build: Callable[[], nn.Module], input_shape: tuple[int, ...]) -> tuple[int, int]:
     """Return (parameters, multiply-adds of one image) of what ``build`` returns.
 
     The network is built on the meta device; one that makes tensors of its own there is built in memory.

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import FunctionType, ModuleType
 
 from shrinkbench.errors import ShrinkbenchError, line_in
 from shrinkbench.files import is_file
 from shrinkbench.pruning.method import METHODS, SCORES, PruningMethod
 from shrinkbench.registry import Registration, registered_from_outside
-from shrinkbench.sources import digest_of, load_file, origin_of_file, unload_file
+from shrinkbench.sources import digest_of, load_file, origin_of_file, remember_file, unload_file
 
 GROUP = "shrinkbench.methods"
 _LOADED: dict[Path, tuple[str, ...]] = {}
@@ -23,18 +24,19 @@ def digest_of_plugin(path: Path | str) -> str | None:
 def load_plugin(path: Path | str, *, digest: str | None = None) -> tuple[str, ...]:
     """Run the Python file ``path`` and return the names that it registers: methods, networks, datasets, ...
 
-    Modules beside the file can be imported from it. A file that was loaded before is not run again. The file is
-    code and runs with all rights of this process: load only files that you trust. Raises ``ShrinkbenchError``
-    where it cannot be read, fails, registers nothing, has changed since it was loaded, or is not that of
-    ``digest``. A run's key follows the file and what it imports; what it reads in another way (data, text given
-    to ``exec``) is not seen.
+    A file that registers nothing may define networks, datasets, recipes and tasks that are named by the file
+    (``FILE.py:NAME``). Modules beside the file can be imported from it. A file that was loaded before is not
+    run again. The file is code and runs with all rights of this process: load only files that you trust.
+    Raises ``ShrinkbenchError`` where it cannot be read, fails, offers nothing, has changed since it was loaded,
+    or is not that of ``digest``. A run's key follows the file and what it imports; what it reads in another way
+    (data, text given to ``exec``) is not seen.
     """
     file = _existing(path)
     if digest is not None and digest_of_plugin(file) != digest:
         raise ShrinkbenchError(f"the plug-in {path} was edited after the runs were planned; start again")
     before = len(registered_from_outside())
     try:
-        load_file(file)
+        module = load_file(file)
     except ShrinkbenchError as error:
         raise ShrinkbenchError(f"plug-in {path}: {error}") from None
     except Exception as error:
@@ -43,14 +45,23 @@ def load_plugin(path: Path | str, *, digest: str | None = None) -> tuple[str, ..
     if file in _LOADED:
         return _LOADED[file]
     added = registered_from_outside()[before:] or _registered_by(file)
-    if not added:
+    remember_file(file)
+    if not added and digest is None and not _defines_parts(module):
         unload_file(file)
         raise ShrinkbenchError(
-            f"the plug-in {path} registers nothing; decorate a function with @shrinkbench.pruning_method, or "
-            "add to a registry such as shrinkbench.models.MODELS"
+            f"the plug-in {path} registers nothing; decorate a function with @shrinkbench.pruning_method, "
+            "add to a registry such as shrinkbench.models.MODELS, or define what FILE.py:NAME can name"
         )
     _LOADED[file] = _names(added)
     return _LOADED[file]
+
+
+def _defines_parts(module: ModuleType) -> bool:
+    """Whether the file defines a function or class: it may be named as ``FILE.py:NAME``."""
+    return any(
+        isinstance(value, FunctionType | type) and value.__module__ == module.__name__
+        for value in vars(module).values()
+    )
 
 
 def _existing(path: Path | str) -> Path:

@@ -18,7 +18,15 @@ from shrinkbench.datasets.voc_detection import DetectionData
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import sha256_of
 from shrinkbench.metrics import count_parameters, layer_densities
-from shrinkbench.models import MODELS, WeightsFile, build, get_model, load_weights, read_state_dict
+from shrinkbench.models import (
+    MODELS,
+    WeightsFile,
+    build,
+    get_model,
+    load_weights,
+    parameters_of,
+    read_state_dict,
+)
 from shrinkbench.models.faster_rcnn import Detector, build_detector, count_detector_multiply_adds
 from shrinkbench.pruning import METHODS, Masks, prune, save_tensors
 from shrinkbench.results.record import RunResult
@@ -94,7 +102,7 @@ def decide_by_method(name: str, *, compression: float, input_shape: tuple[int, .
 def decide_by_masks(path: Path, *, network: str) -> Decision:
     """The masks of a file: a method of which nothing is known but what it keeps."""
     masks = Masks.load(path, network=network)
-    total = get_model(network).parameters
+    total = parameters_of(get_model(network))
     ratio = total / max(total - masks.total + masks.kept, 1)
     if ratio == 1:
         raise ShrinkbenchError(

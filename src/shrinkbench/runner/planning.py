@@ -13,6 +13,7 @@ from shrinkbench.models import MODELS, ModelCard, get_model, locate_weights
 from shrinkbench.pruning import METHODS, PruningMethod, check_amount, fraction_of_layers
 from shrinkbench.runner.workspace import Workspace, normalisation_for
 from shrinkbench.spec import (
+    CLASSIFICATION,
     UNPRUNED,
     Amount,
     ChannelFraction,
@@ -29,6 +30,7 @@ from shrinkbench.spec import (
     WeightsSpec,
     parse_value,
 )
+from shrinkbench.tasks import objective_of
 from shrinkbench.training import RECIPES, with_overrides
 
 
@@ -45,6 +47,7 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
     methods = [(method, method.spec) for method in map(METHODS.get, experiment.method)]
     _refuse_twins(experiment, methods)
     _refuse_idle_amounts(experiment, [method for method, _ in methods])
+    objective = CLASSIFICATION if experiment.task is None else objective_of(experiment.task)
     runs: dict[str, RunSpec] = {}
     files: dict[str, Path] = {}
     for dataset_name, model_name in product(experiment.dataset, experiment.model):
@@ -68,6 +71,7 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
             )
             _check_subsets(dataset, experiment)
             task = TaskSpec(
+                objective=objective,
                 data=data,
                 model=ModelSpec(name=card.name, source=MODELS.source(card.name)),
                 weights=weights,
@@ -194,8 +198,8 @@ def _extra(experiment: ExperimentSpec, dataset: Dataset, workspace: Workspace) -
     )
 
 
-def _recipe(name: str, overrides: dict[str, object]) -> Recipe:
-    return with_overrides(RECIPES.get(name), overrides)
+def _recipe(recipe: str | Recipe, overrides: dict[str, object]) -> Recipe:
+    return with_overrides(recipe if isinstance(recipe, Recipe) else RECIPES.get(recipe), overrides)
 
 
 def _weights(
@@ -212,7 +216,7 @@ def _weights(
 def check_compatible(dataset: Dataset, card: ModelCard) -> None:
     """Refuse a network whose input the dataset's images are not."""
     shape = dataset.card.image_shape
-    if shape is not None and shape[0] != card.input_shape[0]:
+    if shape is not None and card.input_shape and shape[0] != card.input_shape[0]:
         raise ShrinkbenchError(
             f"model '{card.name}' takes images of shape {_text(card.input_shape)}, dataset "
             f"'{dataset.card.name}' has {_text(shape)}; choose a model made for it (shrinkbench list models)"

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.metrics import measure_size
-from shrinkbench.models import MODELS, get_model
+from shrinkbench.models import MODELS, get_model, shape_for
 from shrinkbench.pruning import (
     Finetuning,
     Masks,
@@ -36,7 +36,7 @@ from shrinkbench.seeds import stream
 from shrinkbench.spec import UNPRUNED, Amount, Recipe, RunSpec
 from shrinkbench.spec.measures import Quality, Spent
 from shrinkbench.spec.training_cost import NOTHING, scoring_cost, scratch_b, together, training_cost
-from shrinkbench.tasks import Task, task_of
+from shrinkbench.tasks import Task, scoring_loss, task_of
 from shrinkbench.training import Training, evaluate, train
 
 Batches = Iterable[tuple[Tensor, Tensor]]
@@ -80,7 +80,7 @@ class Trial:
         """
         method = None if spec.is_control else resolve(spec.method)
         data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
-        shape = data.dataset.card.image_shape or get_model(spec.model.name).input_shape
+        shape = shape_for(get_model(spec.model.name), data.dataset.card.image_shape)
         rounds = (UNPRUNED,) if method is None else check_in_reach(spec, method, workspace)
         module = initial_network(spec, workspace, data)
         folder.mkdir(parents=True, exist_ok=True)
@@ -97,7 +97,7 @@ def check_in_reach(spec: RunSpec, method: PruningMethod, workspace: Workspace) -
         untrained_network(spec.model.name, data, spec.seed),
         method,
         spec.amount,
-        input_shape=data.dataset.card.image_shape or get_model(spec.model.name).input_shape,
+        input_shape=shape_for(get_model(spec.model.name), data.dataset.card.image_shape),
         prune_classifier=spec.prune_classifier,
         prune_biases=spec.prune_biases,
     )
@@ -270,6 +270,7 @@ def _train_with_hook(trial: Trial) -> Outcome:
         seed=stream(spec.seed, "pruning"),
         input_shape=trial.input_shape,
         batches=lambda generator: _scoring_batches(trial, generator),
+        loss=scoring_loss(trial.task),
         prune_classifier=spec.prune_classifier,
         prune_biases=spec.prune_biases,
     )
@@ -297,6 +298,7 @@ def _prune(
         resolve(spec.method) if trial.method is None else trial.method,
         amount=amount,
         batches=_scoring_batches(trial, order),
+        loss=scoring_loss(trial.task),
         input_shape=trial.input_shape,
         masks=masks,
         generator=torch.Generator().manual_seed(stream(spec.seed, "scoring", iteration)),

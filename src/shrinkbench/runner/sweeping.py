@@ -16,9 +16,11 @@ from shrinkbench.results.store import ResultStore, Status
 from shrinkbench.runner.beside_plan import write_beside
 from shrinkbench.runner.dependencies import graph_of, task_of_run
 from shrinkbench.runner.dispatching import Dispatcher, Stop
+from shrinkbench.runner.effort import say_effort
 from shrinkbench.runner.execution import record_failure, sentence_of
 from shrinkbench.runner.executors import Ending, Executor, InProcess, LocalProcesses, Setting, Task
 from shrinkbench.runner.executors.performing import is_free
+from shrinkbench.runner.own_parts import take_own_parts
 from shrinkbench.runner.planning import Plan, label_methods, plan
 from shrinkbench.runner.retraining import check_in_reach
 from shrinkbench.runner.shared import is_there
@@ -62,6 +64,7 @@ def prepare_sweep(
     """Plan all experiments; every mistake in them is told, and nothing is written."""
     workspace = Workspace(root=out, data=data or {}, device=resolve_device(device))
     given = (experiment,) if isinstance(experiment, ExperimentSpec) else tuple(experiment)
+    given, plugins = take_own_parts(given, plugins)
     plans = tuple((each, plan(each, workspace)) for each in map(label_methods, given))
     weights = {digest: path for _, planned in plans for digest, path in planned.weights.items()}
     timed = frozenset(size for each, _ in plans for size in each.latency)
@@ -110,6 +113,11 @@ def sweep(
     store_plan(prepared, device=device)
     if on_plan is not None:
         on_plan(len(prepared.runs), len(prepared.todo))
+    if on_note is not None:
+        for problem in ResultStore(out).damaged(spec.key for spec in prepared.todo):
+            on_note(f"{problem.path} {problem.sentence}; it is set aside, and the run carried out again")
+        for sentence in say_effort(prepared.todo):
+            on_note(sentence)
     carry_out(
         prepared.todo,
         prepared.setting,

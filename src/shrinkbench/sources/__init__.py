@@ -6,6 +6,14 @@ result of an older version is never taken for that of the present one.
 
 from shrinkbench.sources.callables import origins_in, same_value
 from shrinkbench.sources.loading import load_file, unload_file
+from shrinkbench.sources.named import (
+    bare_reference,
+    file_of_reference,
+    find_object,
+    is_remembered,
+    remember_file,
+    split_reference,
+)
 from shrinkbench.sources.origin import (
     Origin,
     digest_of,
@@ -18,14 +26,20 @@ from shrinkbench.sources.origin import (
 
 __all__ = [
     "Origin",
+    "bare_reference",
     "digest_of",
     "digest_of_parts",
+    "file_of_reference",
+    "find_object",
+    "is_remembered",
     "load_file",
     "origin_of_caller",
     "origin_of_file",
     "origin_of_maker",
     "origins_in",
+    "remember_file",
     "same_value",
+    "split_reference",
     "texts_behind",
     "unload_file",
 ]

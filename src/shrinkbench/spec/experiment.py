@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
 from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.files import read_file
+from shrinkbench.sources import split_reference
+from shrinkbench.spec.recipe import Recipe
 from shrinkbench.spec.value import SafeName, Value, parse_toml, parse_value
 
 
@@ -28,6 +30,20 @@ Fraction = Annotated[float, Field(gt=0, lt=1, strict=True)]
 
 
 Label = Annotated[str, Field(min_length=1, max_length=24, pattern=r"^\S(.*\S)?$")]
+
+
+def _as_recipe(value: object) -> object:
+    """A table is a recipe written out, called ``own`` where it has no name."""
+    if isinstance(value, Mapping):
+        return parse_value(Recipe, {"name": "own", "reference": "", **value}, where="the recipe table")
+    return value
+
+
+def _as_recipes(value: object) -> object:
+    return None if value is None else tuple(map(_as_recipe, cast("tuple[object, ...]", _as_tuple(value))))
+
+
+Recipes = Annotated[tuple[str | Recipe, ...], Field(min_length=1)]
 AxisOfText = Annotated[tuple[str, ...], BeforeValidator(_as_tuple), Field(min_length=1)]
 
 
@@ -42,6 +58,10 @@ class ExperimentSpec(Value):
     How much is pruned stands in ``compression`` (original / kept parameters; 1 is the control),
     ``fraction_per_layer`` (removed of every layer's units) and ``channels`` (removed of all channels), one of
     them or several; a method whose name brings its amount along takes that in their place.
+
+    A dataset, network, recipe or ``task`` (by default classification) of one's own is named by its file,
+    ``FILE.py:NAME``; a recipe may be a table of its fields. ``plugin`` lists files that register methods or
+    parts by other names. Such paths, and those of weights, count from the folder of the experiment's file.
 
     ``labels`` are short names of methods for figures and tables; they decide no number, so no run's key knows
     them.
@@ -58,8 +78,9 @@ class ExperimentSpec(Value):
     fraction_per_layer: Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)] = ()
     channels: Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)] = ()
     seed: Annotated[tuple[Seed, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (0,)
-    recipe: AxisOfText | None = None
-    pretrain_recipe: str | None = None
+    task: str | None = None
+    recipe: Annotated[Recipes | None, BeforeValidator(_as_recipes)] = None
+    pretrain_recipe: Annotated[str | Recipe | None, BeforeValidator(_as_recipe)] = None
     finetune: dict[str, Any] = Field(default_factory=dict)
     pretrain: dict[str, Any] = Field(default_factory=dict)
     prune_classifier: bool = False
@@ -70,6 +91,7 @@ class ExperimentSpec(Value):
     extra: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
     latency: Annotated[tuple[Annotated[int, Field(ge=1, lt=2**63)], ...], BeforeValidator(_as_tuple)] = ()
     labels: dict[str, Label] = Field(default_factory=dict)
+    plugin: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
 
     @field_validator("labels")
     @classmethod
@@ -130,9 +152,11 @@ def read_experiments(path: Path, overrides: Mapping[str, Any] | None = None) -> 
         raise ShrinkbenchError(f"cannot read the experiment file {path}: {error}; save it as UTF-8") from None
     except ValueError as error:
         raise ShrinkbenchError(f"{path} is not valid TOML: {error}") from None
+    data = _located(data, path.parent)
     parts = data.pop("part", [{}])
     if not (isinstance(parts, list) and parts and all(isinstance(part, dict) for part in parts)):
         raise ShrinkbenchError(f"{path}: 'part' has to be a list of tables; write [[part]] above each of them")
+    parts = [_located(part, path.parent) for part in parts]
     grids = [_overridden({**data, **part}, overrides or {}) for part in parts]
     names = [part.get("name") for part in parts]
     if len(parts) > 1 and len({str(name) for name in names} - {"None"}) < len(parts):
@@ -150,6 +174,27 @@ def read_experiments(path: Path, overrides: Mapping[str, Any] | None = None) -> 
 
 def _listed(value: object) -> list[Any]:
     return value if isinstance(value, list) else [value]
+
+
+def _located(data: dict[str, Any], folder: Path) -> dict[str, Any]:
+    """``data`` with files that lie in or below ``folder`` named by their whole path."""
+    found = dict(data)
+    for key in ("dataset", "model", "task", "recipe", "pretrain_recipe", "weights", "plugin"):
+        value = data.get(key)
+        if isinstance(value, str):
+            found[key] = _locate(value, folder)
+        elif isinstance(value, list):
+            found[key] = [_locate(each, folder) if isinstance(each, str) else each for each in value]
+    return found
+
+
+def _locate(text: str, folder: Path) -> str:
+    file, *name = split_reference(text) or (text,)
+    place = folder / file
+    try:
+        return ":".join([str(place), *name]) if file and place.is_file() else text
+    except OSError:  # a text that is too long for a path is a name
+        return text
 
 
 def _give_out_labels(grids: Sequence[dict[str, Any]], path: Path) -> None:

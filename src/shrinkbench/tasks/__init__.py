@@ -2,6 +2,20 @@
 
 from shrinkbench.tasks.classification import Classification
 from shrinkbench.tasks.detection import Detection, Objects
-from shrinkbench.tasks.task import TASKS, Batch, Batches, Task, task_of
+from shrinkbench.tasks.supervised import Metric, Supervised, scoring_loss
+from shrinkbench.tasks.task import TASKS, Batch, Batches, Task, objective_of, task_of
 
-__all__ = ["TASKS", "Batch", "Batches", "Classification", "Detection", "Objects", "Task", "task_of"]
+__all__ = [
+    "TASKS",
+    "Batch",
+    "Batches",
+    "Classification",
+    "Detection",
+    "Metric",
+    "Objects",
+    "Supervised",
+    "Task",
+    "objective_of",
+    "scoring_loss",
+    "task_of",
+]

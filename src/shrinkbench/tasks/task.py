@@ -7,8 +7,10 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
+from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.registry import Registry
-from shrinkbench.spec import Objective, Recipe
+from shrinkbench.sources import bare_reference, split_reference
+from shrinkbench.spec import CLASSIFICATION, Objective, Recipe
 from shrinkbench.spec.measures import Quality
 
 Batch = Any  # one task's own: the data that is trained on yields what the task takes
@@ -44,5 +46,40 @@ TASKS: Registry[Callable[[Objective], Task]] = Registry("task")
 
 
 def task_of(objective: Objective) -> Task:
-    """The task that ``objective`` describes."""
+    """The task that ``objective`` describes; refused where its code is not what was planned with."""
+    if TASKS.source(objective.name) != objective.source:
+        raise ShrinkbenchError(
+            f"the code of the task '{objective.name}' is not what it was when the run was planned; give the "
+            "sweep again, so that the run is planned anew"
+        )
     return TASKS.get(objective.name)(objective)
+
+
+def objective_of(name: str) -> Objective:
+    """The objective of the task ``name``, as part of a run's key.
+
+    Raises ``ShrinkbenchError`` for a task whose objective follows from its data.
+    """
+    task = TASKS.get(name)(_ASKING)
+    if task.objective is _ASKING:
+        raise ShrinkbenchError(
+            f"the metrics of the task '{name}' follow from its data, and a sweep cannot plan them; leave task "
+            "out for classification, or name a task of your own as FILE.py:NAME"
+        )
+    named = bare_reference(name) if split_reference(name) else task.objective.name
+    return task.objective.model_copy(update={"name": named, "source": TASKS.source(name)})
+
+
+_ASKING = Objective(name="asking", loss="", metrics=CLASSIFICATION.metrics, headline="top1")
+
+
+@TASKS.take_objects
+def _maker_of(name: str, found: object) -> Callable[[Objective], Task]:
+    """A task as it is, or what a class or function of no arguments returns."""
+    task: Any = found() if callable(found) else found
+    if not all(hasattr(task, part) for part in ("objective", "training_batches", "loss", "evaluate")):
+        raise ShrinkbenchError(
+            f"'{name}' is no task; let it be a shrinkbench.tasks.Supervised, or a class that has objective, "
+            "training_batches, loss and evaluate"
+        )
+    return lambda objective: task

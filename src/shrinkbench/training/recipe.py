@@ -2,12 +2,33 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
+from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.registry import Registry
 from shrinkbench.spec import EarlyStopping, Recipe, parse_value
 
 RECIPES: Registry[Recipe] = Registry("recipe")
+
+
+@RECIPES.take_objects
+def _recipe_of(name: str, found: object) -> Recipe:
+    """A recipe as it is, or its fields; a function is called for either."""
+    value = found() if callable(found) else found
+    if isinstance(value, Recipe):
+        return value
+    if not isinstance(value, dict):
+        raise ShrinkbenchError(
+            f"'{name}' is a {type(value).__name__}; let it be a Recipe, a dictionary of its fields, or a "
+            "function that returns one"
+        )
+    return recipe_from(value, name=name)
+
+
+def recipe_from(fields: Mapping[str, Any], *, name: str) -> Recipe:
+    """The recipe of ``fields``, called ``name`` where they do not say."""
+    return parse_value(Recipe, {"name": name, "reference": "", **fields}, where=f"recipe '{name}'")
 
 
 def _add(**fields: Any) -> None:
@@ -67,6 +88,28 @@ _add(
 )
 _add(
     name="digits-finetune",
+    reference="shrinkbench",
+    optimizer="adam",
+    learning_rate=1e-3,
+    batch_size=64,
+    epochs=15,
+    early_stopping=EarlyStopping(patience=5),
+    selection="best-validation",
+)
+
+# For data of one's own that are small, where the author names no recipe: the same values.
+_add(
+    name="small-train",
+    reference="shrinkbench",
+    optimizer="adam",
+    learning_rate=3e-3,
+    batch_size=64,
+    epochs=20,
+    schedule="cosine",
+    selection="last",
+)
+_add(
+    name="small-finetune",
     reference="shrinkbench",
     optimizer="adam",
     learning_rate=1e-3,

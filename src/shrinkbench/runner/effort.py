@@ -1,0 +1,84 @@
+"""How long the runs of a plan train, said before anything starts."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+
+from shrinkbench.spec import Recipe, RunSpec
+
+NOTABLE = 5.0
+"""A method whose runs train for more than this many times the median is pointed out."""
+
+
+def epochs_of(spec: RunSpec) -> int:
+    """Epochs that the run itself trains for at most: its search, the rounds with training, and the last.
+
+    Early stopping may end it sooner, training of equal computation takes longer; pretraining is shared and not
+    counted. Where the target decides the number of rounds, one is counted.
+    """
+    schedule = spec.method.schedule
+    trained = (schedule.rounds or 1) if schedule.train_between and not schedule.during else 1
+    search = spec.search.epochs if spec.search is not None and not spec.is_control else 0
+    return search + trained * spec.recipe.epochs
+
+
+def effort_rows(runs: Iterable[RunSpec]) -> list[dict[str, object]]:
+    """A row for each method and recipe of pruned runs: their number, and the epochs of one and of all."""
+    groups: dict[tuple[str, str, int], int] = {}
+    for spec in runs:
+        if not spec.is_control:
+            key = (spec.method.name, _recipes(spec), epochs_of(spec))
+            groups[key] = groups.get(key, 0) + 1
+    return [
+        {"method": method, "recipe": recipe, "runs": count, "epochs": epochs, "epochs_of_all": count * epochs}
+        for (method, recipe, epochs), count in groups.items()
+    ]
+
+
+def _recipes(spec: RunSpec) -> str:
+    return spec.recipe.name if spec.search is None else f"{spec.search.name}, then {spec.recipe.name}"
+
+
+def say_effort(runs: Sequence[RunSpec]) -> list[str]:
+    """A sentence for each method that trains by another recipe than most, or for much longer."""
+    pruned = [spec for spec in runs if not spec.is_control]
+    if not pruned:
+        return []
+    median = statistics.median(map(epochs_of, pruned))
+    sentences: dict[str, None] = {}
+    for name, spec in _longest(pruned).items():
+        epochs = epochs_of(spec)
+        why = _why(spec, _pretraining(spec))
+        much = epochs > NOTABLE * median
+        if why or much:
+            compared = f", {epochs / median:.3g} times the median of the runs to do" if much and median else ""
+            hint = "; a shorter one: --set pretrain.epochs=N" if much and why else ""
+            trains = f"each run of {name} trains for up to {epochs} epochs by '{_recipes(spec)}'"
+            sentences[f"{trains}{why}{compared}{hint}"] = None
+    return list(sentences)
+
+
+def _longest(runs: Iterable[RunSpec]) -> Mapping[str, RunSpec]:
+    """Of each method the run that trains longest."""
+    found: dict[str, RunSpec] = {}
+    for spec in runs:
+        known = found.setdefault(spec.method.name, spec)
+        if epochs_of(spec) > epochs_of(known):
+            found[spec.method.name] = spec
+    return found
+
+
+def _pretraining(spec: RunSpec) -> Recipe | None:
+    return spec.task.weights.recipe
+
+
+def _why(spec: RunSpec, pretraining: Recipe | None) -> str:
+    """Why a method does not train by the fine-tuning recipe, where it does not."""
+    method = spec.method
+    if method.finetuning.recipe == "pretraining":
+        return ", the recipe of pretraining, as it trains the weights anew"
+    trains_first = method.start == "initialisation" and not method.schedule.train_after
+    if trains_first and (pretraining is None or spec.recipe == pretraining) and spec.recipe.epochs:
+        return ", the recipe of pretraining, as it prunes before or while the network is first trained"
+    return ""

@@ -1,0 +1,133 @@
+"""A task of one's own: a loss and metrics of what the network returns and what was to be returned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.probe import evaluation_mode
+from shrinkbench.spec import MetricSpec, Objective, Recipe
+from shrinkbench.spec.measures import Quality
+from shrinkbench.tasks.classification import Classification
+from shrinkbench.tasks.task import Batches, Task
+
+Criterion = Callable[[Any, Any], Tensor]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A measure of quality: ``of(outputs, targets)`` gives one value per example, which are averaged.
+
+    ``lower`` and ``upper`` are the bounds that no value can leave.
+    """
+
+    of: Criterion
+    direction: Literal["higher", "lower"]
+    unit: str = ""
+    lower: float | None = None
+    upper: float | None = None
+
+
+@dataclass(frozen=True)
+class Supervised:
+    """Batches are pairs of inputs and targets, on the network's device.
+
+    ``criterion(outputs, targets)`` is the mean loss of a batch; it is trained on, and what gradients for scores
+    are of. The first of ``metrics`` leads every comparison; ``loss`` is added as the last.
+
+    >>> task = Supervised(F.mse_loss, {"error": Metric(lambda y, t: (y - t).abs().flatten(), "lower")})
+    >>> task.objective.headline, [metric.name for metric in task.objective.metrics]
+    ('error', ['error', 'loss'])
+    """
+
+    criterion: Criterion
+    metrics: Mapping[str, Metric]
+    name: str = "supervised"
+
+    @property
+    def objective(self) -> Objective:
+        """The task as a value."""
+        if not self.metrics or "loss" in self.metrics:
+            raise ShrinkbenchError("give metrics= at least one metric; 'loss' is added, and no name for one")
+        specs = [
+            MetricSpec(name=name, direction=m.direction, unit=m.unit, lower=m.lower, upper=m.upper)
+            for name, m in self.metrics.items()
+        ]
+        return Objective(
+            name=self.name,
+            loss=getattr(self.criterion, "__name__", "criterion"),
+            metrics=(*specs, MetricSpec(name="loss", direction="lower", unit="")),
+            headline=specs[0].name,
+        )
+
+    def training_batches(self, batches: Batches) -> Iterator[tuple[Any, Any]]:
+        """As for classification: a last batch of one example is joined to the one before."""
+        return Classification().training_batches(batches)
+
+    def loss(self, module: nn.Module, batch: tuple[Any, Any], recipe: Recipe) -> tuple[Tensor, int]:
+        """The criterion of one batch, and its examples."""
+        inputs, targets = batch
+        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
+            loss = self.criterion(module(inputs), targets)
+        if loss.dim():
+            raise ShrinkbenchError(
+                f"the criterion of task '{self.name}' gives {tuple(loss.shape)}; return the mean of a batch"
+            )
+        return loss, len(targets)
+
+    @torch.inference_mode()
+    def evaluate(self, module: nn.Module, batches: Batches, *, precision: str = "float32") -> Quality:
+        """The means of all metrics and of the loss over all examples."""
+        sums = dict.fromkeys([*self.metrics, "loss"], 0.0)
+        examples = 0
+        with evaluation_mode(module):
+            for inputs, targets in batches:
+                with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+                    outputs = module(inputs)
+                for name, metric in self.metrics.items():
+                    sums[name] += self._sum_of(name, metric.of(outputs, targets), len(targets))
+                sums["loss"] += float(self.criterion(outputs, targets)) * len(targets)
+                examples += len(targets)
+        if not examples:
+            raise ShrinkbenchError("there are no examples to evaluate on; give a split with at least one")
+        return Quality(metrics={name: total / examples for name, total in sums.items()}, examples=examples)
+
+    def _sum_of(self, name: str, values: Tensor, examples: int) -> float:
+        if values.shape != (examples,):
+            raise ShrinkbenchError(
+                f"metric '{name}' gives values of shape {tuple(values.shape)} for {examples} examples; return "
+                "one value per example, so that short batches weigh what they hold"
+            )
+        return float(values.double().sum())
+
+
+@runtime_checkable
+class HasCriterion(Protocol):
+    """A task whose loss is a function of outputs and targets, of which scores may take gradients."""
+
+    @property
+    def criterion(self) -> Criterion:
+        """The mean loss of outputs against targets."""
+        ...
+
+
+def scoring_loss(task: Task) -> Criterion:
+    """The loss that gradients for scores are of."""
+    if isinstance(task, HasCriterion):
+        return task.criterion
+    if isinstance(task, Classification):
+        return F.cross_entropy
+
+    def refuse(outputs: object, targets: object) -> Tensor:
+        raise ShrinkbenchError(
+            f"the task '{task.objective.name}' has no criterion(outputs, targets), and this method scores by "
+            "gradients of the loss; give the task one, or choose a method without gradients"
+        )
+
+    return refuse

@@ -127,7 +127,7 @@ def test_the_report_uses_labels_and_says_which_is_which(tmp_path):
     store = write_store(tmp_path / "s", results)
     labelled = store.read_plan().experiments[0].model_copy(update={"labels": LABELS})
     ResultStore(tmp_path / "s").write_plan(labelled, [r.spec for r in results])
-    write_report(tmp_path / "s", tmp_path / "r", with_figures=False)
+    write_report(tmp_path / "s", tmp_path / "r", figures="none")
     tables = {path.stem: path.read_text() for path in (tmp_path / "r" / "tables").glob("*.csv")}
     assert tables["labels"].splitlines() == ["label,method", "GM,global_magnitude", "LM,layerwise_magnitude"]
     for name, text in tables.items():

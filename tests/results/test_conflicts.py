@@ -109,7 +109,7 @@ def test_a_finished_run_beside_a_failed_one_is_no_conflict(tmp_path):
 def test_the_first_screen_of_the_report_says_so(stores, tmp_path):
     merge(stores[:2], tmp_path / "out")
     for source, count in ((tmp_path / "out", 1), (stores[0], 0)):
-        text = write_report(source, tmp_path / "report", with_figures=False).index.read_text(encoding="utf-8")
+        text = write_report(source, tmp_path / "report", figures="none").index.read_text(encoding="utf-8")
         verdict = text[text.index('id="verdict"') : text.index("</ul>", text.index('id="verdict"'))]
         assert (
             verdict.count("2 runs have other numbers in another source under the same key, by up to 0.01")
@@ -117,7 +117,7 @@ def test_the_first_screen_of_the_report_says_so(stores, tmp_path):
         )
     write_bundle(tmp_path / "out", tmp_path / "a.zip")
     assert "2 runs have other numbers" in write_report(
-        tmp_path / "a.zip", tmp_path / "report", with_figures=False
+        tmp_path / "a.zip", tmp_path / "report", figures="none"
     ).index.read_text(encoding="utf-8")
 
 

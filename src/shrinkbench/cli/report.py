@@ -48,16 +48,17 @@ def report(
         Path | None, typer.Option(help="Folder for the report; by default DIR/report, of NAME.zip NAME-report.")
     ] = None,
     proposed: Proposed = None,
-    figures: Annotated[bool, typer.Option(help="Draw the figures for papers too.")] = True,
+    figures: Annotated[
+        Literal["main", "all", "none"],
+        typer.Option(help="Figures for papers: of top-1, of top-5 too, or none."),
+    ] = "main",
     corpus: CorpusDir = None,
 ) -> None:
     """Write the report: one offline page, figures (SVG, PDF, PNG), tables, results.csv, results.parquet."""
     from shrinkbench.report.page.html import write_report
 
     beside = directory / "report" if directory.is_dir() else directory.with_name(f"{directory.stem}-report")
-    written = write_report(
-        directory, out or beside, proposed=proposed or (), with_figures=figures, corpus=corpus
-    )
+    written = write_report(directory, out or beside, proposed=proposed or (), figures=figures, corpus=corpus)
     for problem in written.problems:
         typer.echo(f"skipped {problem}", err=True)
     typer.echo(f"{written.runs} runs, {len(written.problems)} files skipped -> {written.index}")

@@ -52,15 +52,27 @@ def scratch_tables(results: Iterable[RunResult]) -> list[Table]:
     pruned = [r for r in results if not r.spec.is_control]
     if not any(r.spec.method.finetuning.weights in ("scratch", "reinitialised") for r in pruned):
         return []
-    columns = _columns(pruned)
+    alike = _alike(pruned)
+    columns = _columns([runs[0] for runs in alike])
     cells: dict[RunSpec, dict[str, list[RunResult]]] = defaultdict(lambda: defaultdict(list))
-    for result in pruned:
-        cells[_network(result.spec)][columns[_way(result.spec), _training(result.spec)]].append(result)
+    for runs in alike:
+        spec = runs[0].spec
+        cells[_network(spec)][columns[_way(spec), _training(spec)]] += runs
     rows = _rows(cells)
     ordered = dict(sorted(cells.items(), key=lambda item: _order(rows[item[0]])))
     unpruned = _find_unpruned(results)
     names = list(dict.fromkeys(columns[key] for key in sorted(columns, key=lambda k: (k[0], columns[k]))))
     return [_accuracy(ordered, rows, names, unpruned), *_cost(ordered, rows, names, unpruned)]
+
+
+def _alike(results: Iterable[RunResult]) -> list[list[RunResult]]:
+    """Runs by what decides their row and column, as far as it is the same object: few of them are compared."""
+    found: dict[tuple[object, ...], list[RunResult]] = defaultdict(list)
+    for result in results:
+        spec = result.spec
+        values = (spec.task, spec.method, spec.amount, spec.recipe, spec.search)
+        found[*map(id, values), spec.prune_classifier, spec.prune_biases].append(result)
+    return list(found.values())
 
 
 def _network(spec: RunSpec) -> RunSpec:

@@ -146,7 +146,7 @@ def test_the_same_store_gives_the_same_bytes(tmp_path):
 def test_a_second_report_replaces_its_own_files_and_no_others(tmp_path):
     out = tmp_path / "out"
     big = write_store(tmp_path / "big", make_results(methods=["random"], seeds=(0, 1)))
-    first = write_report(big.root, out, with_figures=False)
+    first = write_report(big.root, out, figures="none")
     (out / "tables" / "mine.tex").write_text("kept")
     (out / "figures").mkdir(exist_ok=True)
     (out / "figures" / "mine.pdf").write_text("kept")
@@ -154,7 +154,7 @@ def test_a_second_report_replaces_its_own_files_and_no_others(tmp_path):
         json.dumps([*json.loads((out / "files.json").read_text()), "../big/plan.json"])
     )
     small = write_store(tmp_path / "small", make_results(pairs=ONE_PAIR, methods=["random"], seeds=(0, 1)))
-    second = write_report(small.root, out, with_figures=False)
+    second = write_report(small.root, out, figures="none")
     gone = set(first.files) - set(second.files)
     assert len(gone) > 5
     assert not any(path.exists() for path in gone)
@@ -212,7 +212,7 @@ def test_damaged_files_are_named_and_counted_and_nothing_else_is_lost(tmp_path):
     paths[1].write_text('{"loss": 1}')
     paths[2].write_text(json.dumps(json.loads(paths[2].read_text()) | {"schema_version": 3}))
     (store.root / "plan.json").write_text("{")
-    report = write_report(store.root, tmp_path / "out", with_figures=False)
+    report = write_report(store.root, tmp_path / "out", figures="none")
     assert report.runs == len(paths) - 3
     assert len(report.problems) == 4
     text = report.index.read_text(encoding="utf-8")
@@ -228,7 +228,7 @@ def test_conflicts_of_results_are_listed(tmp_path):
     other = [*made[:-1], make_result(made[-1].spec, accuracy=lambda _: 0.42)]
     sources = [write_store(tmp_path / name, runs).root for name, runs in (("a", made), ("b", other))]
     merge(sources, tmp_path / "both")
-    text = write_report(tmp_path / "both", tmp_path / "out", with_figures=False).index.read_text(
+    text = write_report(tmp_path / "both", tmp_path / "out", figures="none").index.read_text(
         encoding="utf-8"
     )
     assert "<b>1</b> conflict</a>" in text
@@ -274,7 +274,7 @@ MEAGRE = {
 @pytest.mark.parametrize("kind", MEAGRE)
 def test_meagre_results_still_give_a_report(tmp_path, kind):
     store = write_store(tmp_path / "store", MEAGRE[kind]())
-    report = write_report(store.root, tmp_path / "out", with_figures=False)
+    report = write_report(store.root, tmp_path / "out", figures="none")
     text = report.index.read_text(encoding="utf-8")
     assert "nan" not in re.sub(
         r"[\w-]*nan[\w-]+|[\w-]+nan\b", "", text.split("<main")[1].lower().split("<script")[0]
@@ -288,7 +288,7 @@ def test_two_recipes_and_two_weights_make_tasks_of_their_own(tmp_path):
 
     results = make_results(pairs=ONE_PAIR, methods=["random"], weights=("A", "B"), accuracy=accuracy)
     store = write_store(tmp_path / "store", results)
-    data = payload(write_report(store.root, tmp_path / "out", with_figures=False).index)
+    data = payload(write_report(store.root, tmp_path / "out", figures="none").index)
     assert [task["label"] for task in data["tasks"]] == ["cifar10 / resnet20 / A", "cifar10 / resnet20 / B"]
     assert [task["variant"] for task in data["tasks"]] == ["A", "B"]
 
@@ -301,7 +301,7 @@ def test_extra_evaluation_splits_are_columns_metrics_and_tables(tmp_path):
         further = {"cifar10.1": quality(r.after["top1"] - 0.05, 2000)}
         results.append(r.model_copy(update={"key": spec.key, "spec": spec, "further": further}))
     store = write_store(tmp_path / "store", results)
-    report = write_report(store.root, tmp_path / "out", with_figures=False)
+    report = write_report(store.root, tmp_path / "out", figures="none")
     assert "cifar10.1_top1" in [metric["key"] for metric in payload(report.index)["metrics"]]
     assert (tmp_path / "out" / "tables" / "cifar10.1_top1-cifar10-resnet20.csv").is_file()
     assert "cifar10.1_top1" in pd.read_csv(tmp_path / "out" / "results.csv").columns

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from itertools import groupby, product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -55,6 +55,10 @@ from shrinkbench.results.labels import share_values
 from shrinkbench.results.record import RunResult
 
 
+Figures = Literal["main", "all", "none"]
+"""Figures for papers: of top-1, of top-5 too, or none."""
+
+
 @dataclass(frozen=True)
 class WrittenReport:
     """What a report consists of, and the files that could not be used."""
@@ -70,7 +74,7 @@ def write_report(
     out_dir: Path,
     *,
     proposed: Sequence[str] = (),
-    with_figures: bool = True,
+    figures: Figures = "main",
     corpus: Path | None = None,
 ) -> WrittenReport:
     """Write ``index.html``, figures (SVG, PDF, PNG), tables, ``results.csv`` and ``results.parquet``.
@@ -78,12 +82,21 @@ def write_report(
     ``source`` is a store's folder, a bundle's file, or what was read of either.
     Needs no network and no torch. ``proposed`` names the methods that the checklist judges. ``corpus`` is the
     literature that results are laid beside, the bundled tables of Liu et al. 2019 where it is ``None``.
-    ``with_figures`` leaves out that and the figures for papers, most of the work. Files of the store that
+    ``figures`` are those of top-1 and what follows from it, of top-5 as well (``"all"``), or, with that literature,
+    none, which is a third of the work. Files of the store that
     cannot be read are named in the page; files of an earlier report in ``out_dir`` are replaced, others left
     alone. Raises ``ShrinkbenchError`` where the folder holds no results or ``out_dir`` cannot be written.
     """
-    figures, beside = out_dir / "figures", out_dir / "published"
-    with collection_paused(), drawing_beside() if with_figures else nullcontext(_leave_out) as draw:
+    with collection_paused():
+        return _write(source, out_dir, proposed=proposed, figures=figures, corpus=corpus)
+
+
+def _write(
+    source: Path | Bundle, out_dir: Path, *, proposed: Sequence[str], figures: Figures, corpus: Path | None
+) -> WrittenReport:
+    folder, beside = out_dir / "figures", out_dir / "published"
+    drawn_metrics = {"none": (), "main": ACCURACIES[:1], "all": ACCURACIES}[figures]
+    with nullcontext(_leave_out) if figures == "none" else drawing_beside() as draw:
         bundle = read_source(source) if isinstance(source, Path) else source
         require_results(bundle, "run a sweep into it first")
         results, plan, problems = bundle.results, bundle.plan, bundle.problems
@@ -95,18 +108,18 @@ def write_report(
         evidence = checklists.gather(results, proposed=proposed, missing=bundle.missing, disputed=disputed)
         frame = to_frame(results)
         labels = short_labels(evidence.observations, results, plan)
-        for metric in ACCURACIES:
-            draw(partial(write_tradeoffs, evidence.observations, figures, metric=metric, labels=labels))
-        draw(partial(write_fronts, evidence.observations, figures, labels=labels))
+        for metric in drawn_metrics:
+            draw(partial(write_tradeoffs, evidence.observations, folder, metric=metric, labels=labels))
+        draw(partial(write_fronts, evidence.observations, folder, labels=labels))
         draw(partial(write_published, frame, corpus, beside))
         verdict = reach_verdict(evidence.observations)
         ranked = len(verdict.ranked) > 1
         if ranked:
             names = [labels.get(method, method) for method in verdict.ranked]
-            draw(partial(write_ranking, names, verdict.ranking, figures))
+            draw(partial(write_ranking, names, verdict.ranking, folder))
         scores = normalised_scores(evidence.observations)
         if scores:
-            draw(partial(write_profiles, scores, figures, labels=labels))
+            draw(partial(write_profiles, scores, folder, labels=labels))
         tables = [replace(table, group="Trained from scratch") for table in scratch_tables(split.compared)]
         tables += [*all_tables(evidence.observations), *front_tables(evidence.observations)]
         tables += [table for table in (set_up_table(split.compared), latency_table(split.compared)) if table]
@@ -116,7 +129,7 @@ def write_report(
         written.append(out_dir / "references.bib")
         write_atomically(written[-1], bibtex(citations).encode(), durable=False)
         content = {
-            **_facts(bundle, evidence.observations),
+            **_facts(bundle, evidence.observations, drawn_metrics),
             "conflict": sentence_of(bundle.conflicts),
             "conflicts": [describe(conflict) for conflict in bundle.conflicts],
             **_judgement(results, split.compared, evidence),
@@ -130,11 +143,11 @@ def write_report(
             "bibtex": bibtex(citations),
         }
     published = None
-    if with_figures:
+    if figures != "none":
         published = read_published(beside)
         written += files_of(published, beside)
-        stems = [stem for stem, _ in _figures(evidence.observations)] + [RANKING] * ranked
-        written += [figures / f"{stem}.{extension}" for stem, extension in product(stems, FORMATS)]
+        stems = [stem for stem, _ in _figures(evidence.observations, drawn_metrics)] + [RANKING] * ranked
+        written += [folder / f"{stem}.{extension}" for stem, extension in product(stems, FORMATS)]
     page = render_page("index.html.j2", **content, published=published, published_dir=beside)
     index = out_dir / "index.html"
     write_atomically(index, page.encode(), durable=False)
@@ -175,7 +188,7 @@ def _write_data(
     return written + _write_tables(tables, out_dir / "tables")
 
 
-def _facts(bundle: Bundle, observations: Observations) -> dict[str, Any]:
+def _facts(bundle: Bundle, observations: Observations, metrics: Collection[str]) -> dict[str, Any]:
     """What the head of the page says."""
     results, plan = bundle.results, bundle.plan
     stored = {r.key for r in results}
@@ -192,17 +205,20 @@ def _facts(bundle: Bundle, observations: Observations) -> dict[str, Any]:
         "problems": [(p.path.relative_to(bundle.source), p.sentence) for p in bundle.problems],
         "tasks": observations.tasks,
         "methods": observations.methods,
-        "figures": [{"stem": f"figures/{stem}", "title": title} for stem, title in _figures(observations)],
+        "figures": [{"stem": f"figures/{stem}", "title": title} for stem, title in _figures(observations, metrics)],
         "selection": _selection_rule(results),
     }
 
 
-def _figures(observations: Observations) -> list[tuple[str, str]]:
-    """Name and title of every figure for papers but the ranking."""
+def _figures(observations: Observations, metrics: Collection[str]) -> list[tuple[str, str]]:
+    """Name and title of every figure for papers but the ranking; nothing where no metric is drawn."""
+    if not metrics:
+        return []
     return [
         *(
             (figure_name(metric, axis), f"{METRICS[metric].label} against {AXES[axis]}")
             for metric, axis in FIGURES
+            if metric in metrics
         ),
         *((cost.figure, f"Pareto front of top-1 against {cost.label}") for cost in drawn_costs(observations)),
         *([(PROFILES, "performance profiles over tasks")] if normalised_scores(observations) else []),

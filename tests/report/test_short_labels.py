@@ -136,3 +136,10 @@ def test_the_report_uses_labels_and_says_which_is_which(tmp_path):
     assert re.search(r"^GM,", tables["top1-cifar10-resnet20"], re.M)
     assert "global_magnitude" in (tmp_path / "r" / "results.csv").read_text()  # data keep the full names
     assert labels_table(LABELS).columns == ("label", "method")
+    page = (tmp_path / "r" / "index.html").read_text(encoding="utf-8")
+    verdict = page[page.index('id="verdict"') : page.index('id="curves"')]
+    assert "GM" in verdict
+    assert "magnitude" not in verdict.replace("<wbr>", "")
+    chart = json.loads(re.search(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', page, re.S)[1])
+    assert {m["name"] for m in chart["methods"]} == {"GM", "LM"}
+    assert all(set(methods) == {"GM", "LM"} for methods in chart["curves"].values())

@@ -141,7 +141,9 @@ def checklist(
     bundle = read_source(directory)
     require_results(bundle, "run a sweep into it first")
     tell_doubts(bundle)
-    lines = checklists.judge(bundle.results, proposed=proposed or ())
+    lines = checklists.judge(
+        bundle.results, proposed=proposed or (), missing=bundle.missing, disputed=bundle.disputed
+    )
     if as_json:
         skipped = [{"path": str(p.path), "problem": p.sentence} for p in bundle.problems]
         typer.echo(json.dumps(checklists.as_json(lines) | {"skipped": skipped}, indent=1))

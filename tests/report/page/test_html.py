@@ -228,9 +228,7 @@ def test_conflicts_of_results_are_listed(tmp_path):
     other = [*made[:-1], make_result(made[-1].spec, accuracy=lambda _: 0.42)]
     sources = [write_store(tmp_path / name, runs).root for name, runs in (("a", made), ("b", other))]
     merge(sources, tmp_path / "both")
-    text = write_report(tmp_path / "both", tmp_path / "out", figures="none").index.read_text(
-        encoding="utf-8"
-    )
+    text = write_report(tmp_path / "both", tmp_path / "out", figures="none").index.read_text(encoding="utf-8")
     assert "<b>1</b> conflict</a>" in text
     assert "another source has 0.42" in text
 
@@ -327,3 +325,36 @@ def test_two_thousand_runs_take_seconds_and_megabytes(tmp_path):
     subprocess.run([sys.executable, "-c", program, store.root, tmp_path / "out"], check=True)
     assert time.perf_counter() - start < 10
     assert (tmp_path / "out" / "index.html").stat().st_size < 4e6
+
+
+def test_of_many_tasks_the_first_screen_says_once_what_holds_for_all(tmp_path):
+    pairs = [("cifar10", f"resnet{depth}") for depth in (20, 32, 44, 56)]
+    made = make_results(pairs=pairs, methods=["random", "global_magnitude"], seeds=(0, 1))
+    short = [r for r in made if r.spec.method.name != "random" or r.spec.seed == 0]
+    for folder, results, tasks in (("few", made[: len(made) // 2], 2), ("many", short, 4)):
+        store = write_store(tmp_path / folder, results)
+        text = write_report(store.root, tmp_path / "out", figures="none").index.read_text(encoding="utf-8")
+        details = text[text.index('<details class="by-task"') : text.index('<dl class="recommended"')]
+        assert (" open>" in details) == (tasks <= 3)
+        assert f"({tasks} tasks)" in details
+    answers = text[text.index('<details class="by-task"') : text.index("</dl>")]
+    said = "Not compared: random (no finished run of seed 1)."
+    assert answers.count(said) == 1
+    assert answers.index(said) < answers.index("<dl")
+
+
+def test_an_exact_tie_is_called_one(tmp_path):
+    results = make_results(
+        pairs=ONE_PAIR,
+        methods=["random", "global_magnitude"],
+        seeds=(0, 1),
+        accuracy=lambda spec: 0.9 if spec.is_control else 0.8,
+    )
+    store = write_store(tmp_path / "store", results)
+    text = write_report(store.root, tmp_path / "out", figures="none").index.read_text(encoding="utf-8")
+    wins = re.findall(r'<td class="wins[^>]*>(.*?)</td>', text)
+    cells = [re.sub("<[^>]*>", " ", cell) for cell in wins if "–" not in cell]
+    assert cells
+    names = [c.replace("_ ", "_") for c in cells]
+    assert all("random = global_magnitude" in c or "global_magnitude = random" in c for c in names)
+    assert all("tie" in c and " over " not in c for c in cells)

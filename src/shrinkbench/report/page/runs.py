@@ -130,7 +130,9 @@ class _Settings:
     def _part(self, name: str, value: Value) -> int:
         same = (name, id(value))  # of a run, which outlives this
         if same not in self._places:
-            self._places[same] = self.parts.place((name, digest_once(value)), dict(_flatten(name, _dump(value))))
+            self._places[same] = self.parts.place(
+                (name, digest_once(value)), dict(_flatten(name, _dump(value)))
+            )
         return self._places[same]
 
     def _plain(self, name: str, values: Mapping[str, Any]) -> int:

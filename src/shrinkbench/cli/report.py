@@ -70,6 +70,9 @@ def scratch(
     form: Annotated[
         Literal["md", "tex", "csv"], typer.Option("--format", help="Markdown, LaTeX or comma-separated.")
     ] = "md",
+    margin: Annotated[
+        float, typer.Option(min=0.0, help="Points within which from scratch matches fine-tuned.")
+    ] = 0.5,
     as_json: AsJson = False,
 ) -> None:
     """Print pruned networks beside the same networks trained from scratch (Liu et al. 2019)."""
@@ -79,7 +82,7 @@ def scratch(
 
     bundle = read_source(directory)
     tell_doubts(bundle)
-    tables = scratch_tables(bundle.results)
+    tables = scratch_tables(bundle.results, margin=margin)
     if not tables:
         raise ShrinkbenchError(
             f"{directory} holds no pruned network that was trained from scratch; sweep a method with "

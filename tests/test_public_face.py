@@ -29,7 +29,7 @@ TAUGHT = {  # what the pages of version 0.1.0 imported, by the module they impor
     "report.html": ("write_report",),
     "report.observations": ("observe", "Observations"),
     "report.ranks": ("rank_methods",),
-    "report.stats": ("compare_paired",),
+    "report.stats": ("summarise",),
     "budget": ("scratch_b", "training_cost"),
     "measures": ("Quality", "Size"),
     "probe": ("trace", "classifier_of"),

@@ -32,7 +32,7 @@ def test_a_bundle_reads_as_its_folder_does(store, bundle, tmp_path, arguments):
 
 def test_a_report_of_a_bundle_lies_beside_it(bundle, tmp_path):
     shutil.copy(bundle, tmp_path / "mine.zip")
-    done = shrinkbench("report", tmp_path / "mine.zip", "--no-figures")
+    done = shrinkbench("report", tmp_path / "mine.zip", "--figures", "none")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "mine-report" / "index.html").is_file()
 

@@ -40,7 +40,7 @@ def test_status(store):
 
 
 def test_report(store, tmp_path):
-    done = shrinkbench("report", store.root, "--out", tmp_path / "out", "--no-figures")
+    done = shrinkbench("report", store.root, "--out", tmp_path / "out", "--figures", "none")
     assert done.returncode == 0
     assert "34 runs, 1 files skipped" in done.stdout
     assert "not whole JSON" in done.stderr

@@ -47,7 +47,7 @@ def test_a_comparison_is_the_same_with_and_without_them():
 @pytest.mark.parametrize("results", [DETECTED, [*CLASSIFIED, *DETECTED]], ids=["alone", "beside others"])
 def test_the_page_says_what_it_leaves_out_and_the_table_has_it(results, tmp_path):
     store = write_store(tmp_path / "store", results)
-    report = write_report(store.root, tmp_path / "out", with_figures=False)
+    report = write_report(store.root, tmp_path / "out", figures="none")
     sentence = (
         r"Not drawn, ranked or judged here, but in results.csv, are tasks of another metric: boxes / \S+ "
     )

@@ -126,7 +126,7 @@ def test_a_legend_takes_a_fifth_at_most(monkeypatch, pairs, count):
 
 
 def test_a_label_stands_in_place_of_the_name():
-    figure = tradeoff_figure(store(set()), metric="top1", axis="compression", labels={"random": "R"})
+    figure = tradeoff_figure(store(set()).renamed({"random": "R"}), metric="top1", axis="compression")
     texts = [text.get_text() for text in figure.legends[0].get_texts()]
     assert "R" in texts
     assert "random" not in texts

@@ -109,7 +109,8 @@ def test_the_table_has_the_front_and_nothing_else(observations):
 
 @pytest.mark.parametrize("cost", COSTS)
 def test_the_figure_steps_along_the_front(observations, cost):
-    figure = front_figure(observations, cost, labels={"global_magnitude": "GM"})
+    observations = observations.renamed({"global_magnitude": "GM"})
+    figure = front_figure(observations, cost)
     points = find_points(observations).dropna(subset=[cost.column])
     for panel, task in zip(figure.axes, observations.tasks, strict=True):
         here = points[(points["task"] == task)]

@@ -120,7 +120,7 @@ def rows(table):
 
 
 def test_the_papers_layout():
-    accuracy, _ = scratch_tables(RESULTS)
+    accuracy = scratch_tables(RESULTS)[0]
     assert accuracy.columns == (
         "task", "pruned network", "Unpruned", "Fine-tuned", "Scratch-E", "Scratch-B"
     )  # fmt: skip
@@ -139,7 +139,7 @@ def test_what_prunes_while_it_trains_is_pruned_and_finding_it_costs_scratch_noth
         return result("m", mode, 0, 0.8, recipe=TRAIN, start="initialisation", **changes)
 
     searched = cost_of(0, 160, 50).model_copy(update={"pruning": cost_of(160, 0, 1).pretraining})
-    accuracy, cost = scratch_tables(
+    accuracy, *_, cost = scratch_tables(
         [
             started(CONTINUE, compression=1, cost=cost_of(0, 160, 100)),
             started(CONTINUE, cost=cost_of(0, 160, 100)),
@@ -159,7 +159,7 @@ def test_rows_are_in_order_of_compression():
 
 
 def test_costs_are_relative_to_training_the_large_network():
-    _, cost = scratch_tables(RESULTS)
+    *_, cost = scratch_tables(RESULTS)
     published, row = rows(cost)
     assert published["Fine-tuned"] == "–"  # these runs carry no costs
     assert row["Fine-tuned"] == f"{1 + 40 * 50 / (160 * 100):.2f} (40 epochs)"

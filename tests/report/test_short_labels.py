@@ -127,7 +127,7 @@ def test_the_report_uses_labels_and_says_which_is_which(tmp_path):
     store = write_store(tmp_path / "s", results)
     labelled = store.read_plan().experiments[0].model_copy(update={"labels": LABELS})
     ResultStore(tmp_path / "s").write_plan(labelled, [r.spec for r in results])
-    write_report(tmp_path / "s", tmp_path / "r", with_figures=False)
+    write_report(tmp_path / "s", tmp_path / "r", figures="none")
     tables = {path.stem: path.read_text() for path in (tmp_path / "r" / "tables").glob("*.csv")}
     assert tables["labels"].splitlines() == ["label,method", "GM,global_magnitude", "LM,layerwise_magnitude"]
     for name, text in tables.items():
@@ -136,3 +136,10 @@ def test_the_report_uses_labels_and_says_which_is_which(tmp_path):
     assert re.search(r"^GM,", tables["top1-cifar10-resnet20"], re.M)
     assert "global_magnitude" in (tmp_path / "r" / "results.csv").read_text()  # data keep the full names
     assert labels_table(LABELS).columns == ("label", "method")
+    page = (tmp_path / "r" / "index.html").read_text(encoding="utf-8")
+    verdict = page[page.index('id="verdict"') : page.index('id="curves"')]
+    assert "GM" in verdict
+    assert "magnitude" not in verdict.replace("<wbr>", "")
+    chart = json.loads(re.search(r'<script[^>]*type="application/json"[^>]*>(.*?)</script>', page, re.S)[1])
+    assert {m["name"] for m in chart["methods"]} == {"GM", "LM"}
+    assert all(set(methods) == {"GM", "LM"} for methods in chart["curves"].values())

@@ -102,6 +102,7 @@ FORGERIES = {
     "layers": (lambda r: {"layers": dict(list(r.layers.items())[1:])}, "layers do not add up"),
     "accuracy": (lambda r: {"after": changed(r.after, top1=0.912345)}, "not a count of 10000"),
     "top5": (lambda r: {"after": changed(r.after, top5=0.1)}, "after.top5 = 0.1 is below top1"),
+    "unmeasurable": (lambda r: {"after": changed(r.after, loss=1e308)}, "less than or equal to 3402823466"),
     "beyond": (lambda r: {"after": changed(r.after, top1=1.5)}, "top1 = 1.5 is above 1"),
     "unmeasured": (lambda r: {"after": None}, "has a size and a quality"),
     "status": (lambda r: {"status": "failed"}, "an error exactly when it failed"),

@@ -6,11 +6,13 @@ import re
 
 import pytest
 from made_results import changed, make_result, make_results, make_spec, plain_accuracy, write_store
+from typer.testing import CliRunner
 
+from shrinkbench.cli.report import app
 from shrinkbench.report.leaderboard import write_leaderboard
 from shrinkbench.report.page.html import write_report
 from shrinkbench.results.bundle import read_source, write_bundle
-from shrinkbench.results.conflicts import numbers_of
+from shrinkbench.results.conflicts import describe, numbers_of, sentence_of
 from shrinkbench.results.merging import merge
 from shrinkbench.results.store import ResultStore
 from shrinkbench.results.verification import verify
@@ -75,6 +77,51 @@ def test_a_merge_tells_them_and_verification_finds_them(stores, tmp_path):
     assert all("another source has other numbers" in sentence for sentence in told)
 
 
+def test_a_conflict_in_loss_alone_names_loss_and_both_values(tmp_path):
+    result = make_result(make_spec())
+    other = result.model_copy(update={"after": changed(result.after, loss=2 * result.after["loss"])})
+    for name, each in (("a", result), ("b", other)):
+        ResultStore(tmp_path / name).write(each)
+    merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
+    conflicts = read_source(tmp_path / "out").conflicts
+    loss = result.after["loss"]
+    (_, told) = describe(*conflicts)
+    assert told == f"after.loss {loss:.5g} is used, another source has {2 * loss:.5g}"
+    assert f"not in top1 but in after.loss: {loss:.5g} and {2 * loss:.5g}" in sentence_of(conflicts)
+
+
+def test_a_conflict_in_several_fields_counts_them():
+    result = make_result(make_spec())
+    after = changed(result.after, top1=result.after["top1"] / 2, loss=9.0)
+    (_, told) = describe((result, result.model_copy(update={"after": after})))
+    assert told.startswith(f"after.top1 {result.after['top1']} is used")
+    assert told.endswith("(and 1 other field)")
+
+
+def test_the_checklist_of_the_command_line_knows_disputed_and_missing_runs(stores, tmp_path):
+    for source, words in ((stores[0], None), (_merged(stores[:2], tmp_path / "out"), "another accuracy")):
+        assert (words is None) == (_raw_accuracy(source)["status"] == "satisfied")
+    told = _raw_accuracy(tmp_path / "out")
+    assert "Points with another accuracy in another source" in told["evidence"][0]
+    assert len(told["runs"]) == 2
+    store = ResultStore(tmp_path / "out")
+    store.discard(
+        next(r.key for r in store.results()[0] if r.key not in told["runs"] and not r.spec.is_control)
+    )
+    assert _raw_accuracy(tmp_path / "out")["evidence"][0].startswith("Planned points without a run: ")
+
+
+def _merged(sources, out):
+    merge(sources, out)
+    return out
+
+
+def _raw_accuracy(source):
+    done = CliRunner().invoke(app, ["checklist", str(source), "--json"])
+    assert done.exit_code == 0, done.output
+    return next(line for line in json.loads(done.stdout)["lines"] if line["id"] == "raw-accuracy")
+
+
 def test_noise_of_floating_point_is_no_conflict_and_one_image_is():
     result = make_result(make_spec())
     near = result.model_copy(update={"after": changed(result.after, loss=result.after["loss"] * (1 + 1e-8))})
@@ -109,7 +156,7 @@ def test_a_finished_run_beside_a_failed_one_is_no_conflict(tmp_path):
 def test_the_first_screen_of_the_report_says_so(stores, tmp_path):
     merge(stores[:2], tmp_path / "out")
     for source, count in ((tmp_path / "out", 1), (stores[0], 0)):
-        text = write_report(source, tmp_path / "report", with_figures=False).index.read_text(encoding="utf-8")
+        text = write_report(source, tmp_path / "report", figures="none").index.read_text(encoding="utf-8")
         verdict = text[text.index('id="verdict"') : text.index("</ul>", text.index('id="verdict"'))]
         assert (
             verdict.count("2 runs have other numbers in another source under the same key, by up to 0.01")
@@ -117,7 +164,7 @@ def test_the_first_screen_of_the_report_says_so(stores, tmp_path):
         )
     write_bundle(tmp_path / "out", tmp_path / "a.zip")
     assert "2 runs have other numbers" in write_report(
-        tmp_path / "a.zip", tmp_path / "report", with_figures=False
+        tmp_path / "a.zip", tmp_path / "report", figures="none"
     ).index.read_text(encoding="utf-8")
 
 

@@ -143,6 +143,6 @@ def test_networks_are_timed_where_the_experiment_asks(tmp_path):
     assert row.measured_speedup == pytest.approx(at.dense_seconds / at.seconds)
     levels = at_equal(observed, "measured_speedup", levels=(float(row.measured_speedup),))
     assert "channel_l1" in set(levels["method"])
-    report = write_report(tmp_path, tmp_path / "report", with_figures=False)
+    report = write_report(tmp_path, tmp_path / "report", figures="none")
     assert "Measured latency" in report.index.read_text(encoding="utf-8")
     assert (tmp_path / "report" / "tables" / "latency.csv").read_text().count("channel_l1") == 2

@@ -114,7 +114,7 @@ def test_the_command_prints_the_papers_layout_and_the_report_holds_it(swept, roo
     assert float(cost["Fine-tuned"].split()[0]) > 1 >= float(cost["Scratch-B"].split()[0]) > 0.8
     assert cost["Scratch-E"].endswith("(4 epochs)")
     assert row["Scratch-E"] in call("scratch", root)
-    call("report", root, "--no-figures")
+    call("report", root, "--figures", "none")
     page = (root / "report" / "index.html").read_text()
     assert "Trained from scratch" in page
     assert "Scratch-B" in page

@@ -73,16 +73,17 @@ def report(
         Path | None, typer.Option(help="Folder for the report; by default DIR/report, of NAME.zip NAME-report.")
     ] = None,
     proposed: Proposed = None,
-    figures: Annotated[bool, typer.Option(help="Draw the figures for papers too.")] = True,
+    figures: Annotated[
+        Literal["main", "all", "none"],
+        typer.Option(help="Figures for papers: of top-1, of top-5 too, or none."),
+    ] = "main",
     corpus: CorpusDir = None,
 ) -> None:
     """Write the report: one offline page, figures (SVG, PDF, PNG), tables, results.csv, results.parquet."""
     from shrinkbench.report.page.html import write_report
 
     beside = directory / "report" if directory.is_dir() else directory.with_name(f"{directory.stem}-report")
-    written = write_report(
-        directory, out or beside, proposed=proposed or (), with_figures=figures, corpus=corpus
-    )
+    written = write_report(directory, out or beside, proposed=proposed or (), figures=figures, corpus=corpus)
     for problem in written.problems:
         typer.echo(f"skipped {problem}", err=True)
     typer.echo(f"{written.runs} runs, {len(written.problems)} files skipped -> {written.index}")
@@ -94,6 +95,9 @@ def scratch(
     form: Annotated[
         Literal["md", "tex", "csv"], typer.Option("--format", help="Markdown, LaTeX or comma-separated.")
     ] = "md",
+    margin: Annotated[
+        float, typer.Option(min=0.0, help="Points within which from scratch matches fine-tuned.")
+    ] = 0.5,
     as_json: AsJson = False,
 ) -> None:
     """Print pruned networks beside the same networks trained from scratch (Liu et al. 2019)."""
@@ -103,7 +107,7 @@ def scratch(
 
     bundle = read_source(directory)
     tell_doubts(bundle)
-    tables = scratch_tables(bundle.results)
+    tables = scratch_tables(bundle.results, margin=margin)
     if not tables:
         raise ShrinkbenchError(
             f"{directory} holds no pruned network that was trained from scratch; sweep a method with "
@@ -165,7 +169,9 @@ def checklist(
     bundle = read_source(directory)
     require_results(bundle, "run a sweep into it first")
     tell_doubts(bundle)
-    lines = checklists.judge(bundle.results, proposed=proposed or ())
+    lines = checklists.judge(
+        bundle.results, proposed=proposed or (), missing=bundle.missing, disputed=bundle.disputed
+    )
     if as_json:
         skipped = [{"path": str(p.path), "problem": p.sentence} for p in bundle.problems]
         typer.echo(json.dumps(checklists.as_json(lines) | {"skipped": skipped}, indent=1))

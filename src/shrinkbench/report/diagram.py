@@ -23,7 +23,7 @@ def mean_ranks_svg(methods: Sequence[str], ranking: Ranking) -> str:
     count = len(methods)
     order = sorted(range(count), key=lambda i: ranking.mean_ranks[i])
     half = (count + 1) // 2
-    top = 58.0 + 12 * len(ranking.cliques)
+    top = 58.0 + 12 * len(ranking.joined)
     height = top + ROW * half + 8
 
     labels = [f"{methods[i]} ({ranking.mean_ranks[i]:.2f})" for i in range(count)]
@@ -45,7 +45,7 @@ def mean_ranks_svg(methods: Sequence[str], ranking: Ranking) -> str:
             f'<path d="M{x(rank):.1f} 44V{y:.1f}H{edge:.1f}" fill="none" stroke="#57606a"/>',
             _text(edge - 6 if left else edge + 6, y + 4, labels[index], "end" if left else "start"),
         ]
-    for level, clique in enumerate(ranking.cliques):
+    for level, clique in enumerate(ranking.joined):
         ranks = [ranking.mean_ranks[i] for i in clique]
         y = 53 + 12 * level
         parts.append(_line(x(min(ranks)) - 4, y, x(max(ranks)) + 4, y, 4))
@@ -60,7 +60,7 @@ def describe_ranking(methods: Sequence[str], ranking: Ranking) -> str:
     """The diagram in words."""
     order = sorted(range(len(methods)), key=lambda i: ranking.mean_ranks[i])
     ranks = ", ".join(f"{methods[i]} {ranking.mean_ranks[i]:.2f}" for i in order)
-    together = "; ".join(" and ".join(methods[i] for i in clique) for clique in ranking.cliques)
+    together = "; ".join(" and ".join(methods[i] for i in clique) for clique in ranking.joined)
     return f"Mean ranks: {ranks}. Not told apart: {together or 'none'}."
 
 
@@ -78,11 +78,11 @@ def mean_ranks_figure(methods: Sequence[str], ranking: Ranking) -> Figure:
         axes = figure.add_axes((left / width, 0.38 / height, 1 - (left + 0.1) / width, 1 - 0.45 / height))
         axes.plot([ranking.mean_ranks[i] for i in order], range(len(order)), "o", color="#0072B2")
         axes.set_yticks(range(len(order)), [names[i] for i in order])
-        for level, clique in enumerate(ranking.cliques):
+        for level, clique in enumerate(ranking.joined):
             at = len(methods) + 0.35 + 0.18 * level
             rows = [row[i] for i in clique]
             axes.plot([at, at], [min(rows) - 0.15, max(rows) + 0.15], color="k")
-        axes.set_xlim(0.7, len(methods) + 0.5 + 0.18 * len(ranking.cliques))
+        axes.set_xlim(0.7, len(methods) + 0.5 + 0.18 * len(ranking.joined))
         axes.set_ylim(-0.5, len(methods) - 0.5)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
         label = "mean rank (1 is best); bars: not told apart"

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -47,16 +46,11 @@ LEAST_REACH = 0.02
 OFF_SCALE = "Grey strip: points below the axis, which lie between the two values at its left."
 
 
-def write_tradeoffs(
-    observations: Observations, folder: Path, *, metric: str, labels: Mapping[str, str] = MappingProxyType({})
-) -> list[Path]:
-    """Draw the figures of ``metric`` among ``FIGURES``; SVG, PDF and PNG of each.
-
-    ``labels`` are what methods are called, where that is another than their name.
-    """
+def write_tradeoffs(observations: Observations, folder: Path, *, metric: str) -> list[Path]:
+    """Draw the figures of ``metric`` among ``FIGURES``; SVG, PDF and PNG of each."""
     paths = []
     for axis in (axis for drawn, axis in FIGURES if drawn == metric):
-        figure = tradeoff_figure(observations, metric=metric, axis=axis, labels=labels)
+        figure = tradeoff_figure(observations, metric=metric, axis=axis)
         paths += save(figure, folder / figure_name(metric, axis))
     return paths
 
@@ -70,16 +64,14 @@ def figure_name(metric: str, axis: str) -> str:
     return f"{metric}-{axis.replace('_', '-')}"
 
 
-def tradeoff_figure(
-    observations: Observations, *, metric: str, axis: str, labels: Mapping[str, str] = MappingProxyType({})
-) -> Figure:
+def tradeoff_figure(observations: Observations, *, metric: str, axis: str) -> Figure:
     """One panel per task: mean over seeds with one sample standard deviation, against what was achieved.
 
     Every control is a horizontal line (mean) with its band; a curve starts at the control of its method. Where
     a few networks collapsed, the axis ends at :func:`readable_floor`, and they are marked in a strip beneath.
     """
     tasks = [task for task in observations.tasks if _has(observations.pruned, task, axis)]
-    drawing = _Drawing(observations, metric, axis, labels)
+    drawing = _Drawing(observations, metric, axis)
     low, high = drawing.cells[axis].min(), drawing.cells[axis].max()
 
     def finish(panel: Axes, *, lowest: bool) -> None:
@@ -92,9 +84,7 @@ def tradeoff_figure(
     return _panels(drawing, tasks, finish)
 
 
-def efficiency_figure(
-    observations: Observations, *, metric: str, labels: Mapping[str, str] = MappingProxyType({})
-) -> Figure:
+def efficiency_figure(observations: Observations, *, metric: str) -> Figure:
     """One panel per task: mean over seeds with one sample standard deviation, against parameters kept.
 
     The parameter-efficiency curves of Liu et al. 2019 (Figures 3, 5 and 6); the control is the last point.
@@ -104,7 +94,7 @@ def efficiency_figure(
         count_axis(panel)
         panel.set_xlabel("parameters kept (log scale)")
 
-    return _panels(_Drawing(observations, metric, "parameters_kept", labels), observations.tasks, finish)
+    return _panels(_Drawing(observations, metric, "parameters_kept"), observations.tasks, finish)
 
 
 def count_axis(panel: Axes) -> None:
@@ -148,7 +138,7 @@ def readable_floor(curves: Iterable[stats.Floats], controls: Iterable[float] = (
 class _Drawing:
     """What the panels of one figure share: cells, controls, and the styles of both."""
 
-    def __init__(self, observations: Observations, metric: str, axis: str, labels: Mapping[str, str]) -> None:
+    def __init__(self, observations: Observations, metric: str, axis: str) -> None:
         self.metric, self.axis = metric, axis
         cells = aggregate(observations.pruned, [metric, axis])
         self.cells = cells[cells[axis].notna() & cells[metric].notna()]
@@ -161,7 +151,7 @@ class _Drawing:
         self.dashes = {name: CONTROL_LINES[index % len(CONTROL_LINES)] for index, name in enumerate(names)}
         present = set(self.cells["method"])
         methods = [method for method in self.styles if method in present]
-        self.names = {name: name for name in names} | {name: labels.get(name, name) for name in methods}
+        self.names = {name: name for name in (*names, *methods)}
         self.floors = self._floors() if METRICS[metric].percent else {}
 
     def _floors(self) -> dict[str, float]:

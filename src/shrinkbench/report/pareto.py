@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
@@ -156,24 +155,16 @@ def _front_row(row: Mapping[Hashable, Any], costs: Sequence[Cost]) -> tuple[Cell
     )
 
 
-def write_fronts(
-    observations: Observations, folder: Path, *, labels: Mapping[str, str] = MappingProxyType({})
-) -> list[Path]:
+def write_fronts(observations: Observations, folder: Path) -> list[Path]:
     """Draw the front against every cost that was measured; SVG, PDF and PNG of each."""
     return [
         path
         for cost in drawn_costs(observations)
-        for path in save(front_figure(observations, cost, labels=labels), folder / cost.figure)
+        for path in save(front_figure(observations, cost), folder / cost.figure)
     ]
 
 
-def front_figure(
-    observations: Observations,
-    cost: Cost,
-    *,
-    metric: str = "top1",
-    labels: Mapping[str, str] = MappingProxyType({}),
-) -> Figure:
+def front_figure(observations: Observations, cost: Cost, *, metric: str = "top1") -> Figure:
     """One panel per task: the Pareto front as a step line, its networks by method, all others in grey.
 
     The line is the best mean that a network of at most this cost has. Where a few networks collapsed, the axis
@@ -186,7 +177,7 @@ def front_figure(
     controls = dict.fromkeys(on_front.loc[on_front["is_control"], "method"], CONTROL)
     found = set(on_front["method"])
     looks = controls | {name: style for name, style in styles.items() if name in found}
-    names = {name: labels.get(name, name) for name in looks} | {DOMINATED: DOMINATED}
+    names = {name: name for name in (*looks, DOMINATED)}
     count = max(len(tasks), 1)
     columns = min(count, 3)
     legend, width, height = lay_out(names, rows=-(-count // columns), alone=columns == 1)

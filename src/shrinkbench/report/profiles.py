@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,11 +17,8 @@ PROFILES = "performance-profiles"
 """Name of the figure's files."""
 
 
-def profile_figure(scores: Scores, *, labels: Mapping[str, str] = MappingProxyType({})) -> Figure:
-    """One step line per method: the share of runs (tasks x seeds) above each normalised score.
-
-    ``labels`` are short names of methods.
-    """
+def profile_figure(scores: Scores) -> Figure:
+    """One step line per method: the share of runs (tasks x seeds) above each normalised score."""
     from matplotlib.ticker import PercentFormatter
 
     low, high = float(scores.values.min()), float(scores.values.max())
@@ -38,7 +33,7 @@ def profile_figure(scores: Scores, *, labels: Mapping[str, str] = MappingProxyTy
                 levels,
                 shares,
                 drawstyle="steps-post",
-                label=shortened(labels.get(name, name), 36),
+                label=shortened(name, 36),
                 color=style.colour,
                 linestyle=style.line,
             )
@@ -51,8 +46,6 @@ def profile_figure(scores: Scores, *, labels: Mapping[str, str] = MappingProxyTy
     return figure
 
 
-def write_profiles(
-    scores: Scores, folder: Path, *, labels: Mapping[str, str] = MappingProxyType({})
-) -> list[Path]:
+def write_profiles(scores: Scores, folder: Path) -> list[Path]:
     """Draw it into ``folder`` as SVG, PDF and PNG."""
-    return save(profile_figure(scores, labels=labels), folder / PROFILES)
+    return save(profile_figure(scores), folder / PROFILES)

@@ -7,13 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from shrinkbench.report.statistics.claims import Claim, TaskClaims, more_units
+from shrinkbench.report.statistics.compare import TIE
 from shrinkbench.report.statistics.tests import ALPHA
 from shrinkbench.report.tables import ratio_text
 
 CLOSE = 0.005
 """A method is not recommended in place of another for a lead of less than half a point."""
-SAME = 1e-12
-"""Means that differ by no more are equal: rounding orders nothing."""
 FEW = 3
 """Names and segments that a sentence holds; of more, it gives the number."""
 MARGIN = 0.01
@@ -40,7 +39,7 @@ def recommend(claims: TaskClaims) -> tuple[Segment, ...]:
     if len(block.methods) < 2 or len(block.units) < 2:
         return ()
     overall = block.methods[int(block.means.argmax())]
-    if sum(block.means >= block.means.max() - SAME) > 1:  # names would decide
+    if sum(block.means >= block.means.max() - TIE) > 1:  # names would decide
         return ()
     chosen: list[Segment] = []
     for level in claims.levels:
@@ -96,7 +95,7 @@ def range_text(claims: TaskClaims, control: str) -> str:
 
 def lead_text(claim: Claim) -> str:
     """A lead in points with its 95 % interval, that of one comparison by itself."""
-    if abs(claim.difference) <= SAME:
+    if abs(claim.difference) <= TIE:
         return "level with"
     lead = f"{100 * claim.difference:.2f} points"
     if not math.isfinite(claim.low):
@@ -126,7 +125,7 @@ def _seeds_needed(claims: Sequence[Claim]) -> str:
     if claims[0].n < 2:
         return " (one seed decides nothing)"
     unit = "task" if claims[0].question == "tasks" else "seed"
-    if not any(claim.deviation > SAME for claim in claims):
+    if not any(claim.deviation > TIE for claim in claims):
         return f" (differences are the same on every {unit}: there is no spread to test them against)"
     needed = [more_units(claim, margin=MARGIN) for claim in claims]
     known = [n for n in needed if n is not None]

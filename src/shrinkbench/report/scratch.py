@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from shrinkbench.report.scratch_conclusion import MARGIN, Network, beside_paper, conclude
 from shrinkbench.report.tables import Cell, Table, achieved_text, amount_text, plus_minus
 from shrinkbench.results.labels import digest_once, distinct_runs, label_runs, recipe_labels
 from shrinkbench.results.record import RunResult
@@ -46,21 +47,45 @@ _Cells = Mapping[RunSpec, Mapping[str, Sequence[RunResult]]]
 """Runs by pruned network (see :func:`_network`) and column."""
 
 
-def scratch_tables(results: Iterable[RunResult]) -> list[Table]:
-    """Accuracy and training cost by strategy; nothing where no run trained from scratch."""
+def scratch_tables(results: Iterable[RunResult], *, margin: float = MARGIN) -> list[Table]:
+    """Accuracy by strategy, what it shows, the paper's numbers, and training cost; nothing without scratch.
+
+    ``margin`` is in points: training from scratch matches fine-tuning where the difference lies within it.
+    """
     results = [r for r, _ in distinct_runs(r for r in results if r.status == "done")]
     pruned = [r for r in results if not r.spec.is_control]
     if not any(r.spec.method.finetuning.weights in ("scratch", "reinitialised") for r in pruned):
         return []
-    columns = _columns(pruned)
+    alike = _alike(pruned)
+    columns = _columns([runs[0] for runs in alike])
     cells: dict[RunSpec, dict[str, list[RunResult]]] = defaultdict(lambda: defaultdict(list))
-    for result in pruned:
-        cells[_network(result.spec)][columns[_way(result.spec), _training(result.spec)]].append(result)
+    for runs in alike:
+        spec = runs[0].spec
+        cells[_network(spec)][columns[_way(spec), _training(spec)]] += runs
     rows = _rows(cells)
     ordered = dict(sorted(cells.items(), key=lambda item: _order(rows[item[0]])))
     unpruned = _find_unpruned(results)
-    names = list(dict.fromkeys(columns[key] for key in sorted(columns, key=lambda k: (k[0], columns[k]))))
-    return [_accuracy(ordered, rows, names, unpruned), *_cost(ordered, rows, names, unpruned)]
+    ways = {columns[key]: key[0][1] for key in sorted(columns, key=lambda k: (k[0], columns[k]))}
+    networks = [
+        Network(rows[n].task, rows[n].network, n, found, unpruned.get(n.task, _Large()).values)
+        for n, found in ordered.items()
+    ]
+    return [
+        _accuracy(ordered, rows, [*ways], unpruned),
+        *conclude(networks, ways, margin=margin),
+        *beside_paper(networks, ways),
+        *_cost(ordered, rows, [*ways], unpruned),
+    ]
+
+
+def _alike(results: Iterable[RunResult]) -> list[list[RunResult]]:
+    """Runs by what decides their row and column, as far as it is the same object: few of them are compared."""
+    found: dict[tuple[object, ...], list[RunResult]] = defaultdict(list)
+    for result in results:
+        spec = result.spec
+        values = (spec.task, spec.method, spec.amount, spec.recipe, spec.search)
+        found[*map(id, values), spec.prune_classifier, spec.prune_biases].append(result)
+    return list(found.values())
 
 
 def _network(spec: RunSpec) -> RunSpec:

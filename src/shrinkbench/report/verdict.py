@@ -34,8 +34,8 @@ BASES = {
 class Win:
     """The best method at one level of one task; ``decided`` if it is told apart from the runner-up.
 
-    ``at`` is where methods were compared, which may lie a little below ``level``; ``left_out`` counts methods
-    that took no part there.
+    ``tied`` are methods whose mean is the same. ``at`` is where methods were compared, which may lie a little
+    below ``level``; ``left_out`` counts methods that took no part there.
     """
 
     level: float
@@ -43,6 +43,7 @@ class Win:
     best: str
     value: float
     runner_up: str
+    tied: tuple[str, ...]
     difference: float
     low: float
     high: float

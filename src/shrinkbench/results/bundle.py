@@ -67,6 +67,11 @@ class Bundle:
         return conflicts_among([self.results, self.others])
 
     @property
+    def disputed(self) -> frozenset[str]:
+        """Keys of runs that have other numbers in another source."""
+        return frozenset(first.key for first, _ in self.conflicts)
+
+    @property
     def missing(self) -> tuple[RunSpec, ...]:
         """Planned runs without a result."""
         stored = {result.key for result in self.results}

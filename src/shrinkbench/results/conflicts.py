@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from shrinkbench.results.consistency import SHARES
@@ -21,6 +21,10 @@ def numbers_of(result: RunResult) -> str:
     Shares of whole images count with all digits, what is summed in floating point (losses) with five: machines
     that add in another order have the same numbers.
     """
+    return digest_of_fields(_measured(result))
+
+
+def _measured(result: RunResult) -> dict[str, Any]:
     fields: dict[str, Any] = {
         "size": result.size.model_dump(mode="json") if result.size else None,
         "layers": {name: [layer.kept, layer.total] for name, layer in result.layers.items()},
@@ -29,7 +33,7 @@ def numbers_of(result: RunResult) -> str:
     }
     for name in ("before", "after", "validation"):
         fields[name] = _of_quality(getattr(result, name))
-    return digest_of_fields(fields)
+    return fields
 
 
 def _of_quality(quality: Quality | None) -> Mapping[str, Any] | None:
@@ -68,11 +72,31 @@ def conflicts_among(sources: Iterable[Iterable[RunResult]]) -> tuple[Conflict, .
     return tuple((first[key], other) for key, others in seen.items() for other in others.values())
 
 
+def differences(pair: Conflict) -> list[tuple[str, str, str]]:
+    """Every measured field in which the two differ, with its two values; the headline metric first."""
+    first, other = (dict(_flattened("", _measured(result))) for result in pair)
+    leading = f"after.{pair[0].spec.task.objective.headline}"
+    names = sorted(dict.fromkeys([*first, *other]), key=lambda name: name != leading)
+    return [
+        (name, first.get(name, "nothing"), other.get(name, "nothing"))
+        for name in names
+        if first.get(name) != other.get(name)
+    ]
+
+
+def _flattened(path: str, value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        for name, entry in value.items():
+            yield from _flattened(f"{path}.{name}".lstrip("."), entry)
+    elif value is not None:
+        yield path, str(value)
+
+
 def describe(pair: Conflict) -> tuple[str, str]:
-    """The run of a conflict, and its two numbers."""
-    first, other = pair
-    metric = first.spec.task.objective.headline
-    return first.key[:12], f"{metric} {first.headline:.6g} is used, another source has {other.headline:.6g}"
+    """The run of a conflict, and where its two results differ."""
+    (name, used, other), *more = differences(pair)
+    others = f" (and {len(more)} other field{'s' if len(more) > 1 else ''})" if more else ""
+    return pair[0].key[:12], f"{name} {used} is used, another source has {other}{others}"
 
 
 def sentence_of(conflicts: Iterable[Conflict]) -> str:
@@ -87,9 +111,12 @@ def sentence_of(conflicts: Iterable[Conflict]) -> str:
     keys = list(dict.fromkeys(first.key for first, _ in pairs))
     widest = max(pairs, key=lambda pair: abs(difference(pair)))
     metric = widest[0].spec.task.objective.headline
+    name, used, other = differences(widest)[0]
+    apart = abs(difference(widest))
+    how = f"by up to {apart:.4g} of {metric}" if apart else f"not in {metric} but in {name}: {used} and {other}"
     runs = f"{len(keys)} run has" if len(keys) == 1 else f"{len(keys)} runs have"
     return (
-        f"{runs} other numbers in another source under the same key, by up to {abs(difference(widest)):.4g} of "
-        f"{metric} (run {widest[0].key[:12]}): a key is one run, so one of the two is not what it "
+        f"{runs} other numbers in another source under the same key, {how} "
+        f"(run {widest[0].key[:12]}): a key is one run, so one of the two is not what it "
         "says; those that came first are used here"
     )

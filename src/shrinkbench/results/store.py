@@ -330,8 +330,7 @@ def parse_result(path: Path, content: bytes) -> RunResult | Problem:
     A result that contradicts itself is none.
     """
     try:
-        version = _Header.model_validate_json(content).schema_version
-        result = _as_result(content, version)
+        result = _as_result(content)
     except ValidationError as error:
         return Problem(path, _why_unreadable(content, error))
     except _NOT_OF_SCHEMA_1 as error:
@@ -347,11 +346,15 @@ def parse_result(path: Path, content: bytes) -> RunResult | Problem:
     return result if first is None else Problem(path, f"contradicts itself: {first}")
 
 
-def _as_result(content: bytes, version: int) -> RunResult:
+def _as_result(content: bytes) -> RunResult:
     """The result in ``content``; one of schema 1 is migrated."""
-    if version == 1:
-        content = json.dumps(migrate_result(parse_json(content))).encode()
-    return RunResult.model_validate_json(content, strict=True)  # "0.5" and true are no accuracies
+    try:
+        return RunResult.model_validate_json(content, strict=True)  # "0.5" and true are no accuracies
+    except ValidationError:
+        if _Header.model_validate_json(content).schema_version != 1:
+            raise
+    migrated = json.dumps(migrate_result(parse_json(content)))
+    return RunResult.model_validate_json(migrated, strict=True)
 
 
 def _follows(result: RunResult) -> bool:

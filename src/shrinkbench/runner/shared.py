@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.results.store import set_aside
+from shrinkbench.results.layout import set_aside
 from shrinkbench.runner.execution import read_control
 from shrinkbench.runner.executors.performing import file_of
 from shrinkbench.runner.executors.protocol import Task

@@ -13,7 +13,9 @@ Count = Annotated[int, Field(ge=0, le=_LARGEST)]
 Positive = Annotated[int, Field(ge=1, le=_LARGEST)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Ratio = Annotated[float, Field(ge=1, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
+LARGEST_FLOAT32 = 3.4028234663852886e38
+"""Networks compute in float32 at most, and a mean of its finite numbers is one: nothing measured is larger."""
+Finite = Annotated[float, Field(ge=-LARGEST_FLOAT32, le=LARGEST_FLOAT32, allow_inf_nan=False)]
 
 
 class Quality(Value):

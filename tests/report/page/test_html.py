@@ -146,7 +146,7 @@ def test_the_same_store_gives_the_same_bytes(tmp_path):
 def test_a_second_report_replaces_its_own_files_and_no_others(tmp_path):
     out = tmp_path / "out"
     big = write_store(tmp_path / "big", make_results(methods=["random"], seeds=(0, 1)))
-    first = write_report(big.root, out, with_figures=False)
+    first = write_report(big.root, out, figures="none")
     (out / "tables" / "mine.tex").write_text("kept")
     (out / "figures").mkdir(exist_ok=True)
     (out / "figures" / "mine.pdf").write_text("kept")
@@ -154,7 +154,7 @@ def test_a_second_report_replaces_its_own_files_and_no_others(tmp_path):
         json.dumps([*json.loads((out / "files.json").read_text()), "../big/plan.json"])
     )
     small = write_store(tmp_path / "small", make_results(pairs=ONE_PAIR, methods=["random"], seeds=(0, 1)))
-    second = write_report(small.root, out, with_figures=False)
+    second = write_report(small.root, out, figures="none")
     gone = set(first.files) - set(second.files)
     assert len(gone) > 5
     assert not any(path.exists() for path in gone)
@@ -212,7 +212,7 @@ def test_damaged_files_are_named_and_counted_and_nothing_else_is_lost(tmp_path):
     paths[1].write_text('{"loss": 1}')
     paths[2].write_text(json.dumps(json.loads(paths[2].read_text()) | {"schema_version": 3}))
     (store.root / "plan.json").write_text("{")
-    report = write_report(store.root, tmp_path / "out", with_figures=False)
+    report = write_report(store.root, tmp_path / "out", figures="none")
     assert report.runs == len(paths) - 3
     assert len(report.problems) == 4
     text = report.index.read_text(encoding="utf-8")
@@ -228,9 +228,7 @@ def test_conflicts_of_results_are_listed(tmp_path):
     other = [*made[:-1], make_result(made[-1].spec, accuracy=lambda _: 0.42)]
     sources = [write_store(tmp_path / name, runs).root for name, runs in (("a", made), ("b", other))]
     merge(sources, tmp_path / "both")
-    text = write_report(tmp_path / "both", tmp_path / "out", with_figures=False).index.read_text(
-        encoding="utf-8"
-    )
+    text = write_report(tmp_path / "both", tmp_path / "out", figures="none").index.read_text(encoding="utf-8")
     assert "<b>1</b> conflict</a>" in text
     assert "another source has 0.42" in text
 
@@ -274,7 +272,7 @@ MEAGRE = {
 @pytest.mark.parametrize("kind", MEAGRE)
 def test_meagre_results_still_give_a_report(tmp_path, kind):
     store = write_store(tmp_path / "store", MEAGRE[kind]())
-    report = write_report(store.root, tmp_path / "out", with_figures=False)
+    report = write_report(store.root, tmp_path / "out", figures="none")
     text = report.index.read_text(encoding="utf-8")
     assert "nan" not in re.sub(
         r"[\w-]*nan[\w-]+|[\w-]+nan\b", "", text.split("<main")[1].lower().split("<script")[0]
@@ -288,7 +286,7 @@ def test_two_recipes_and_two_weights_make_tasks_of_their_own(tmp_path):
 
     results = make_results(pairs=ONE_PAIR, methods=["random"], weights=("A", "B"), accuracy=accuracy)
     store = write_store(tmp_path / "store", results)
-    data = payload(write_report(store.root, tmp_path / "out", with_figures=False).index)
+    data = payload(write_report(store.root, tmp_path / "out", figures="none").index)
     assert [task["label"] for task in data["tasks"]] == ["cifar10 / resnet20 / A", "cifar10 / resnet20 / B"]
     assert [task["variant"] for task in data["tasks"]] == ["A", "B"]
 
@@ -301,7 +299,7 @@ def test_extra_evaluation_splits_are_columns_metrics_and_tables(tmp_path):
         further = {"cifar10.1": quality(r.after["top1"] - 0.05, 2000)}
         results.append(r.model_copy(update={"key": spec.key, "spec": spec, "further": further}))
     store = write_store(tmp_path / "store", results)
-    report = write_report(store.root, tmp_path / "out", with_figures=False)
+    report = write_report(store.root, tmp_path / "out", figures="none")
     assert "cifar10.1_top1" in [metric["key"] for metric in payload(report.index)["metrics"]]
     assert (tmp_path / "out" / "tables" / "cifar10.1_top1-cifar10-resnet20.csv").is_file()
     assert "cifar10.1_top1" in pd.read_csv(tmp_path / "out" / "results.csv").columns
@@ -327,3 +325,36 @@ def test_two_thousand_runs_take_seconds_and_megabytes(tmp_path):
     subprocess.run([sys.executable, "-c", program, store.root, tmp_path / "out"], check=True)
     assert time.perf_counter() - start < 10
     assert (tmp_path / "out" / "index.html").stat().st_size < 4e6
+
+
+def test_of_many_tasks_the_first_screen_says_once_what_holds_for_all(tmp_path):
+    pairs = [("cifar10", f"resnet{depth}") for depth in (20, 32, 44, 56)]
+    made = make_results(pairs=pairs, methods=["random", "global_magnitude"], seeds=(0, 1))
+    short = [r for r in made if r.spec.method.name != "random" or r.spec.seed == 0]
+    for folder, results, tasks in (("few", made[: len(made) // 2], 2), ("many", short, 4)):
+        store = write_store(tmp_path / folder, results)
+        text = write_report(store.root, tmp_path / "out", figures="none").index.read_text(encoding="utf-8")
+        details = text[text.index('<details class="by-task"') : text.index('<dl class="recommended"')]
+        assert (" open>" in details) == (tasks <= 3)
+        assert f"({tasks} tasks)" in details
+    answers = text[text.index('<details class="by-task"') : text.index("</dl>")]
+    said = "Seeds that half of the methods lack were left out: 1."
+    assert answers.count(said) == 1
+    assert answers.index(said) < answers.index("<dl")
+
+
+def test_an_exact_tie_is_called_one(tmp_path):
+    results = make_results(
+        pairs=ONE_PAIR,
+        methods=["random", "global_magnitude"],
+        seeds=(0, 1),
+        accuracy=lambda spec: 0.9 if spec.is_control else 0.8,
+    )
+    store = write_store(tmp_path / "store", results)
+    text = write_report(store.root, tmp_path / "out", figures="none").index.read_text(encoding="utf-8")
+    wins = re.findall(r'<td class="wins[^>]*>(.*?)</td>', text)
+    cells = [re.sub("<[^>]*>", " ", cell) for cell in wins if "–" not in cell]
+    assert cells
+    names = [c.replace("_ ", "_") for c in cells]
+    assert all("random = global_magnitude" in c or "global_magnitude = random" in c for c in names)
+    assert all("tie" in c and " over " not in c for c in cells)

@@ -47,7 +47,7 @@ def page(tmp_path_factory):
     results = make_results(tilts=FIGURE_6, accuracy=accuracy)
     results[7] = make_result(results[7].spec, failed="OutOfMemory: <script>alert(1)</script>")
     store = write_store(root / "store", results)
-    return write_report(store.root, root / "out", with_figures=False).index
+    return write_report(store.root, root / "out", figures="none").index
 
 
 def drive(page, tmp_path, script, width=1440):
@@ -235,7 +235,7 @@ def test_meagre_pages_run_without_error(tmp_path, kind):
     from test_html import MEAGRE
 
     store = write_store(tmp_path / "store", MEAGRE[kind]())
-    drive(write_report(store.root, tmp_path / "out", with_figures=False).index, tmp_path, "return 1")
+    drive(write_report(store.root, tmp_path / "out", figures="none").index, tmp_path, "return 1")
 
 
 def test_training_curves_show_every_seed_beside_its_control(page, tmp_path):
@@ -393,7 +393,7 @@ def long_page(tmp_path_factory):
     store = write_store(root / "store", results)
     path = sorted(store.root.glob("runs/*/result.json"))[0]
     path.write_text("{")
-    return write_report(store.root, root / "out", with_figures=False).index
+    return write_report(store.root, root / "out", figures="none").index
 
 
 def test_a_phone_holds_twelve_methods_of_long_names(long_page, tmp_path):

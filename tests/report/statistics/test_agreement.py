@@ -1,6 +1,7 @@
 """Whatever is stored, the answers of a report agree with one another, and name whom they leave out."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -184,7 +185,7 @@ def test_the_order_of_runs_changes_nothing(store, random):
 @given(stores(), st.permutations(["a", "b", "c", "d"]))
 def test_names_change_nothing(store, names):
     curves, levels = store
-    renamed = [c._replace(method=names[int(c.method[1:])]) for c in curves]
+    renamed = [replace(c, method=names[int(c.method[1:])]) for c in curves]
     before, after = (
         {(*key[:2], frozenset(by(m) for m in key[2])): value for key, value in values_of(claims).items()}
         for claims, by in (

@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import pytest
-import scikit_posthocs
 import scipy.stats
 from made_results import make_results
 
@@ -177,18 +176,10 @@ def test_the_correction(claims, expected):
     assert {claim.decided for claim in found.values()} == {True, False}
 
 
-def test_ranks_and_critical_difference(results, tables):
+def test_ranks(results, tables):
     one = [r for r in results if r.spec.model.name == "resnet20"]
     methods, order = ranking(observe(one))
     whole = areas(*tables["resnet20"])[[METHODS.index(m) for m in methods]]
     ranks = scipy.stats.rankdata(-whole, axis=0)
     assert order.mean_ranks == pytest.approx(ranks.mean(axis=1))
-    assert order.p_friedman == pytest.approx(scipy.stats.friedmanchisquare(*whole).pvalue)
-    k, n = whole.shape
-    nemenyi = scikit_posthocs.posthoc_nemenyi_friedman(whole.T).to_numpy()
-    for i, j in itertools.combinations(range(k), 2):
-        apart = abs(order.mean_ranks[i] - order.mean_ranks[j]) >= order.critical_difference
-        assert apart == (nemenyi[i, j] <= 0.05)
-    q = scipy.stats.studentized_range.ppf(0.95, k, np.inf) / math.sqrt(2)
-    assert order.critical_difference == pytest.approx(q * math.sqrt(k * (k + 1) / (6 * n)))
-    assert rank_methods(whole.T).blocks == n == 3
+    assert rank_methods(whole.T).blocks == whole.shape[1] == 3

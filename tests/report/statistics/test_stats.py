@@ -4,7 +4,6 @@ import itertools
 import math
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -12,6 +11,7 @@ from scipy import stats as scipy_stats
 
 from shrinkbench.report.statistics import ranks
 from shrinkbench.report.statistics import tests as stats
+from shrinkbench.report.statistics.curves import SAME, Curve
 
 patient = settings(deadline=None)  # a busy machine is no failure
 finite = st.floats(-1e3, 1e3, allow_nan=False)
@@ -59,52 +59,6 @@ def test_noncentral_t_agrees_with_scipy_where_scipy_computes_it():
         assert ours == pytest.approx(scipy_stats.nct.cdf(t, freedom, centre), abs=5e-4)
 
 
-def test_detectable_effect_reaches_the_stated_power():
-    rng = np.random.default_rng(0)
-    effect = stats.detectable_effect(6)
-    p = scipy_stats.ttest_1samp(rng.normal(effect, 1.0, (4000, 6)), 0.0, axis=1).pvalue
-    assert (p < 0.05).mean() == pytest.approx(0.8, abs=0.025)
-
-
-def test_paired_tests_agree_with_scipy():
-    rng = np.random.default_rng(1)
-    a, b = rng.normal(0.9, 0.02, 9), rng.normal(0.89, 0.02, 9)
-    c = stats.compare_paired(a, b)
-    assert c.p_t == pytest.approx(scipy_stats.ttest_rel(a, b).pvalue)
-    assert c.p_wilcoxon == pytest.approx(scipy_stats.wilcoxon(a, b).pvalue)
-    assert c.difference.mean == pytest.approx((a - b).mean())
-    assert c.effect.value == pytest.approx((a - b).mean() / (a - b).std(ddof=1))
-    assert c.superiority == pytest.approx(np.mean(a > b))
-    assert c.warning == ""
-    swapped = stats.compare_paired(b, a)
-    assert swapped.p_t == pytest.approx(c.p_t)
-    assert swapped.superiority == pytest.approx(1 - c.superiority)
-
-
-def test_identical_methods_are_not_told_apart():
-    c = stats.compare_paired([0.5, 0.6, 0.7], [0.5, 0.6, 0.7])
-    assert (c.p_t, c.p_wilcoxon, c.superiority) == (1.0, 1.0, 0.5)
-
-
-def test_a_constant_difference_is_no_evidence_by_the_t_test():
-    c = stats.compare_paired([0.51, 0.61], [0.50, 0.60])
-    assert math.isnan(c.p_t)
-    assert math.isnan(c.effect.value)
-
-
-def test_pairs_with_a_gap_are_left_out_and_clusters_count_once():
-    a = [0.9, 0.8, 0.7, math.nan, 0.6, 0.5]
-    b = [0.8, 0.7, 0.7, 0.5, 0.5, 0.4]
-    c = stats.compare_paired(a, b, clusters=["x", "x", "y", "y", "z", "z"])
-    assert (c.pairs, c.n) == (5, 3)
-    assert c.difference.mean == pytest.approx((0.1 + 0.0 + 0.1) / 3)
-
-
-def test_shapes_that_do_not_pair_are_refused():
-    with pytest.raises(ValueError, match="one shape"):
-        stats.compare_paired([1.0, 2.0], [1.0])
-
-
 @pytest.mark.parametrize("n", range(2, 12))
 def test_warning_says_exactly_when_the_rank_test_cannot_succeed(n):
     smallest = scipy_stats.wilcoxon(np.arange(1.0, n + 1)).pvalue
@@ -125,35 +79,22 @@ def test_holm_leaves_undefined_values_out_of_the_count():
 
 
 @patient
-@given(st.integers(1, 50).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
-def test_wilson_interval_agrees_with_scipy(case):
-    successes, n = case
-    reference = scipy_stats.binomtest(successes, n).proportion_ci(method="wilson")
-    assert stats.wilson_interval(successes, n) == pytest.approx((reference.low, reference.high), abs=1e-9)
+@given(st.lists(st.lists(st.integers(0, 3), min_size=4, max_size=4), min_size=1, max_size=5))
+def test_ranks_agree_with_scipy_ties_included(table):
+    expected = scipy_stats.rankdata(-np.array(table), axis=1)
+    assert (ranks.rank_methods(table).ranks == expected).all()
 
 
-def test_ranking_agrees_with_scipy_and_scikit_posthocs():
-    posthocs = pytest.importorskip("scikit_posthocs")
-    rng = np.random.default_rng(3)
-    table = rng.normal(0, 1, (12, 5)) + np.array([0.0, 0.2, 1.0, 1.1, 3.0])
-    ranking = ranks.rank_methods(table)
-    assert ranking.mean_ranks == pytest.approx(scipy_stats.rankdata(-table, axis=1).mean(axis=0))
-    assert ranking.p_friedman == pytest.approx(scipy_stats.friedmanchisquare(*table.T).pvalue)
-    p = posthocs.posthoc_nemenyi_friedman(pd.DataFrame(-table)).to_numpy()
-    together = {frozenset(pair) for clique in ranking.cliques for pair in _pairs(clique)}
-    assert together == {frozenset((i, j)) for i in range(5) for j in range(i) if p[i, j] > 0.05}
+def test_a_constant_difference_is_no_evidence_by_the_t_test():
+    d = np.array([0.51, 0.61]) - np.array([0.50, 0.60])
+    assert math.isnan(stats.paired_t(d))
+    assert math.isnan(stats.effect_size(d).value)
 
 
-def _pairs(clique):
-    return [(a, b) for a in clique for b in clique if a < b]
-
-
-def test_critical_difference_is_demsars_table():
-    # Demsar (2006), table 5a: q at 0.05 for 2..10 methods
-    table = [1.960, 2.343, 2.569, 2.728, 2.850, 2.949, 3.031, 3.102, 3.164]
-    for methods, q in enumerate(table, start=2):
-        expected = q * math.sqrt(methods * (methods + 1) / (6 * 14))
-        assert ranks.critical_difference(methods, 14) == pytest.approx(expected, rel=1e-3)
+def test_the_paired_test_agrees_with_scipy():
+    a, b = np.random.default_rng(1).normal(0.9, 0.02, (2, 9))
+    assert stats.paired_t(a - b) == pytest.approx(scipy_stats.ttest_rel(a, b).pvalue)
+    assert stats.paired_t([0.0, 0.0]) == 1.0
 
 
 def test_ranking_leaves_incomplete_blocks_out():
@@ -162,23 +103,31 @@ def test_ranking_leaves_incomplete_blocks_out():
     assert ranking.mean_ranks == pytest.approx([1.5, 1.5, 3.0])
 
 
-def test_overlapping_cliques_are_kept_and_nested_ones_dropped():
-    assert ranks.cliques([1.0, 2.0, 3.0, 6.0], 1.5) == ((0, 1), (1, 2))
-    assert ranks.cliques([3.0, 1.0, 2.0], 5.0) == ((1, 2, 0),)
-
-
 def test_largest_compression_within_one_percent():
     assert stats.largest_within([2, 4, 8], [0.93, 0.92, 0.911], 0.92) == 8
     assert stats.largest_within([8, 2, 4], [0.91, 0.93, 0.9099], 0.92) == 2
     assert stats.largest_within([2, 4], [0.5, 0.92], 0.92) == 1
 
 
-def test_area_is_the_exact_integral_of_a_line_in_log_x():
-    x = np.array([1, 2, 4, 8, 16, 32])
-    y = 0.9 - 0.1 * np.log2(x)
-    assert stats.area_under_log_curve(x, y, low=1, high=32) == pytest.approx(0.9 - 0.1 * 2.5)
-    assert stats.area_under_log_curve(x, y, low=3, high=5) == pytest.approx(0.9 - 0.1 * np.log2(15) / 2)
-    assert math.isnan(stats.area_under_log_curve(x, y, low=1, high=64))
+def test_the_mean_is_the_exact_integral_of_a_line_in_log_x():
+    x = np.array([1.0, 2, 4, 8, 16, 32])
+    curve = Curve("t", "m", 0, x, 0.9 - 0.1 * np.log2(x))
+    assert curve.mean(1, 32) == pytest.approx(0.9 - 0.1 * 2.5)
+    assert curve.mean(3, 5) == pytest.approx(0.9 - 0.1 * np.log2(15) / 2)
+    assert math.isnan(curve.mean(1, 64))
+
+
+@patient
+@given(st.lists(st.tuples(st.floats(1, 64), st.floats(0, 1)), min_size=1, max_size=6), st.floats(0.5, 128))
+def test_a_curve_between_its_points_is_numpys(points, level):
+    x, y = map(np.array, zip(*sorted(points), strict=True))
+    value = Curve("t", "m", 0, x, y).at(level)
+    near = np.abs(x / level - 1) < SAME
+    if near.any():
+        assert value in y[near]
+    else:
+        expected = stats.interpolate(x, y, [level])[0]
+        assert value == pytest.approx(expected, nan_ok=True)
 
 
 @patient

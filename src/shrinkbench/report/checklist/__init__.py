@@ -6,7 +6,7 @@ of Section 6, that reviewers demand more rigor, is what this page is for, and is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict
 from typing import Any, get_args
 
@@ -14,6 +14,7 @@ from shrinkbench.report.checklist import comparison, description, measurement, r
 from shrinkbench.report.checklist.evidence import Evidence, gather
 from shrinkbench.report.checklist.lines import Line, LineStatus, judge_from
 from shrinkbench.results.record import RunResult
+from shrinkbench.spec import RunSpec
 
 __all__ = ["Evidence", "Line", "as_json", "gather", "judge", "judge_from"]
 
@@ -26,9 +27,15 @@ _PARTS = (
 )  # imported for their lines
 
 
-def judge(results: Sequence[RunResult], *, proposed: Sequence[str] = ()) -> list[Line]:
+def judge(
+    results: Sequence[RunResult],
+    *,
+    proposed: Sequence[str] = (),
+    missing: Sequence[RunSpec] = (),
+    disputed: Collection[str] = (),
+) -> list[Line]:
     """Judge every line; ``proposed`` names the methods that are judged (see :func:`gather`)."""
-    return judge_from(gather(results, proposed=proposed))
+    return judge_from(gather(results, proposed=proposed, missing=missing, disputed=disputed))
 
 
 def as_json(lines: Sequence[Line]) -> dict[str, Any]:

@@ -86,7 +86,7 @@ def both_accuracies(evidence: Evidence) -> Judgement:
             needed="Measure both where the task is classification.",
             runs=tuple(bare),
         )
-    return always_stored(evidence, "state top-1 and top-5", "figures/top5-compression.svg")
+    return always_stored(evidence, "state top-1 and top-5", "cells.csv")
 
 
 @rule("competing-curves")

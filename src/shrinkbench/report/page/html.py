@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -13,7 +13,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.resources import files
 from itertools import groupby, product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -54,6 +54,9 @@ from shrinkbench.results.frame import as_csv, to_frame
 from shrinkbench.results.labels import share_values
 from shrinkbench.results.record import RunResult
 
+Figures = Literal["main", "all", "none"]
+"""Figures for papers: of top-1, of top-5 too, or none."""
+
 
 @dataclass(frozen=True)
 class WrittenReport:
@@ -70,7 +73,7 @@ def write_report(
     out_dir: Path,
     *,
     proposed: Sequence[str] = (),
-    with_figures: bool = True,
+    figures: Figures = "main",
     corpus: Path | None = None,
 ) -> WrittenReport:
     """Write ``index.html``, figures (SVG, PDF, PNG), tables, ``results.csv`` and ``results.parquet``.
@@ -78,15 +81,24 @@ def write_report(
     ``source`` is a store's folder, a bundle's file, or what was read of either.
     Needs no network and no torch. ``proposed`` names the methods that the checklist judges. ``corpus`` is the
     literature that results are laid beside, the bundled tables of Liu et al. 2019 where it is ``None``.
-    ``with_figures`` leaves out that and the figures for papers, most of the work. Files of the store that
-    cannot be read are named in the page; files of an earlier report in ``out_dir`` are replaced, others left
-    alone. Raises ``ShrinkbenchError`` where the folder holds no results or ``out_dir`` cannot be written.
+    ``figures`` are those of top-1 and what follows from it, of top-5 as well (``"all"``), or none, without that
+    literature. Files of the store that cannot be read are named in the page; files of an earlier report in
+    ``out_dir`` are replaced, others left alone. Raises ``ShrinkbenchError`` where the folder holds no results
+    or ``out_dir`` cannot be written.
     """
     # A stranger's folder with a link in it does not decide which files are written.
     check_links(out_dir, within=source if isinstance(source, Path) and out_dir.parent == source else None)
     check_folder(out_dir)
-    figures, beside = out_dir / "figures", out_dir / "published"
-    with collection_paused(), drawing_beside() if with_figures else nullcontext(_leave_out) as draw:
+    with collection_paused():
+        return _write(source, out_dir, proposed=proposed, figures=figures, corpus=corpus)
+
+
+def _write(
+    source: Path | Bundle, out_dir: Path, *, proposed: Sequence[str], figures: Figures, corpus: Path | None
+) -> WrittenReport:
+    folder, beside = out_dir / "figures", out_dir / "published"
+    drawn_metrics = {"none": (), "main": ACCURACIES[:1], "all": ACCURACIES}[figures]
+    with nullcontext(_leave_out) if figures == "none" else drawing_beside() as draw:
         bundle = read_source(source) if isinstance(source, Path) else source
         require_results(bundle, "run a sweep into it first")
         results, plan, problems = bundle.results, bundle.plan, bundle.problems
@@ -94,24 +106,25 @@ def write_report(
             check_corpus(corpus)  # told before anything is drawn
         results = tuple(share_values(results))
         split = split_by_metric(results)
-        disputed = {first.key for first, _ in bundle.conflicts}
-        evidence = checklists.gather(results, proposed=proposed, missing=bundle.missing, disputed=disputed)
+        evidence = checklists.gather(
+            results, proposed=proposed, missing=bundle.missing, disputed=bundle.disputed
+        )
         frame = to_frame(results)
         labels = short_labels(evidence.observations, results, plan)
-        for metric in ACCURACIES:
-            draw(partial(write_tradeoffs, evidence.observations, figures, metric=metric, labels=labels))
-        draw(partial(write_fronts, evidence.observations, figures, labels=labels))
+        observations = evidence.observations.renamed(labels)
+        for metric in drawn_metrics:
+            draw(partial(write_tradeoffs, observations, folder, metric=metric))
+        draw(partial(write_fronts, observations, folder))
         draw(partial(write_published, frame, corpus, beside))
-        verdict = reach_verdict(evidence.observations)
+        verdict = reach_verdict(observations)
         ranked = len(verdict.ranked) > 1
         if ranked:
-            names = [labels.get(method, method) for method in verdict.ranked]
-            draw(partial(write_ranking, names, verdict.ranking, figures))
-        scores = normalised_scores(evidence.observations)
+            draw(partial(write_ranking, verdict.ranked, verdict.ranking, folder))
+        scores = normalised_scores(observations)
         if scores:
-            draw(partial(write_profiles, scores, figures, labels=labels))
+            draw(partial(write_profiles, scores, folder))
         tables = [replace(table, group="Trained from scratch") for table in scratch_tables(split.compared)]
-        tables += [*all_tables(evidence.observations), *front_tables(evidence.observations)]
+        tables += [*all_tables(observations), *front_tables(observations)]
         tables += [table for table in (set_up_table(split.compared), latency_table(split.compared)) if table]
         tables = [table.relabelled(labels) for table in tables] + [labels_table(labels)] * bool(labels)
         written = _write_data(frame, evidence.observations, tables, out_dir)
@@ -119,25 +132,25 @@ def write_report(
         written.append(out_dir / "references.bib")
         write_atomically(written[-1], bibtex(citations).encode(), durable=False)
         content = {
-            **_facts(bundle, evidence.observations),
+            **_facts(bundle, observations, drawn_metrics),
             "conflict": sentence_of(bundle.conflicts),
             "conflicts": [describe(conflict) for conflict in bundle.conflicts],
-            **_judgement(results, split.compared, evidence),
+            **_judgement(results, split.compared, evidence, labels),
             "not_compared": split.sentence,
-            **_verdict(verdict, evidence.observations),
-            "training": training_is_equal(split.compared, evidence.observations)[1],
-            "tables_by_group": _group_tables(tables, evidence.observations.tasks),
+            **_verdict(verdict, observations),
+            "training": training_is_equal(split.compared, observations)[1],
+            "tables_by_group": _group_tables(tables, observations.tasks),
             "open_rows": OPEN_ROWS,
             "origin": trace_origin(results, plan),
             "citations": citations,
             "bibtex": bibtex(citations),
         }
     published = None
-    if with_figures:
+    if figures != "none":
         published = read_published(beside)
         written += files_of(published, beside)
-        stems = [stem for stem, _ in _figures(evidence.observations)] + [RANKING] * ranked
-        written += [figures / f"{stem}.{extension}" for stem, extension in product(stems, FORMATS)]
+        stems = [stem for stem, _ in _figures(observations, drawn_metrics)] + [RANKING] * ranked
+        written += [folder / f"{stem}.{extension}" for stem, extension in product(stems, FORMATS)]
     page = render_page("index.html.j2", **content, published=published, published_dir=beside)
     index = out_dir / "index.html"
     write_atomically(index, page.encode(), durable=False)
@@ -178,7 +191,7 @@ def _write_data(
     return written + _write_tables(tables, out_dir / "tables")
 
 
-def _facts(bundle: Bundle, observations: Observations) -> dict[str, Any]:
+def _facts(bundle: Bundle, observations: Observations, metrics: Collection[str]) -> dict[str, Any]:
     """What the head of the page says."""
     results, plan = bundle.results, bundle.plan
     stored = {r.key for r in results}
@@ -195,17 +208,22 @@ def _facts(bundle: Bundle, observations: Observations) -> dict[str, Any]:
         "problems": [(p.path.relative_to(bundle.source), p.sentence) for p in bundle.problems],
         "tasks": observations.tasks,
         "methods": observations.methods,
-        "figures": [{"stem": f"figures/{stem}", "title": title} for stem, title in _figures(observations)],
+        "figures": [
+            {"stem": f"figures/{stem}", "title": title} for stem, title in _figures(observations, metrics)
+        ],
         "selection": _selection_rule(results),
     }
 
 
-def _figures(observations: Observations) -> list[tuple[str, str]]:
-    """Name and title of every figure for papers but the ranking."""
+def _figures(observations: Observations, metrics: Collection[str]) -> list[tuple[str, str]]:
+    """Name and title of every figure for papers but the ranking; nothing where no metric is drawn."""
+    if not metrics:
+        return []
     return [
         *(
             (figure_name(metric, axis), f"{METRICS[metric].label} against {AXES[axis]}")
             for metric, axis in FIGURES
+            if metric in metrics
         ),
         *((cost.figure, f"Pareto front of top-1 against {cost.label}") for cost in drawn_costs(observations)),
         *([(PROFILES, "performance profiles over tasks")] if normalised_scores(observations) else []),
@@ -224,11 +242,15 @@ def _selection_rule(results: Sequence[RunResult]) -> str:
 
 
 def _judgement(
-    results: Sequence[RunResult], compared: Sequence[RunResult], evidence: checklists.Evidence
+    results: Sequence[RunResult],
+    compared: Sequence[RunResult],
+    evidence: checklists.Evidence,
+    labels: Mapping[str, str],
 ) -> dict[str, Any]:
     """Checklist, pitfalls and what scripts draw; all ``results`` stand in the ledger."""
     lines = checklists.judge_from(evidence)
-    pitfalls = find_pitfalls(compared, evidence.observations)
+    observations = evidence.observations.renamed(labels)
+    pitfalls = find_pitfalls(compared, observations)
     counts = {s: sum(line.status == s for line in lines) for s in ("satisfied", "violated", "undecidable")}
     return {
         "checklist": [
@@ -237,12 +259,12 @@ def _judgement(
         ],
         "counts_of_lines": counts,
         "violated": counts["violated"],
-        "proposed": evidence.proposed,
+        "proposed": [labels.get(method, method) for method in evidence.proposed],
         "pitfalls": pitfalls,
         "pitfall_groups": [
             list(members) for _, members in groupby(enumerate(pitfalls), key=lambda item: item[1].kind)
         ],
-        "payload": as_script(build_payload(results, evidence.observations, pitfalls)),
+        "payload": as_script(build_payload(results, observations, pitfalls)),
     }
 
 
@@ -258,9 +280,16 @@ def _verdict(verdict: Verdict, observations: Observations) -> dict[str, Any]:
             rows.append((task, [by_level.get(level) for level in levels]))
         if levels:
             bases.append({"axis": axis, "label": label, "levels": levels, "rows": rows})
+    of_all = verdict.tasks[0].sentences if len(verdict.tasks) > 1 else ()
+    of_all = tuple(s for s in of_all if all(s in task.sentences for task in verdict.tasks))
     drawn = len(verdict.ranked) > 1 and verdict.ranking.blocks > 0
     return {
         "verdict": verdict,
+        "said_of_all": of_all,
+        "by_task": [(t.task, [s for s in t.sentences if s not in of_all]) for t in verdict.tasks]
+        if len(verdict.tasks) > 1
+        else [],
+        "open_tasks": OPEN_TASKS,
         "bases": bases,
         "ranking_svg": mean_ranks_svg(verdict.ranked, verdict.ranking) if drawn else "",
         "ranked_over": "tasks" if len(observations.tasks) > 1 else "seeds",
@@ -307,6 +336,8 @@ def _group_tables(tables: Sequence[Table], tasks: Sequence[str]) -> list[tuple[s
     return list(groups.items())
 
 
+OPEN_TASKS = 3
+"""Tasks whose answers stand open on the first screen; of more, the headline and the table of winners tell."""
 OPEN_ROWS = 20
 """Rows of a group of tables, and of one table, that stand open."""
 _LAST = ("d_z", "superiority")

@@ -103,6 +103,7 @@ class _Settings:
 
     def __init__(self) -> None:
         self.parts, self.sets = Pool(), Pool()
+        self._places: dict[tuple[str, int], int] = {}
 
     def point(self, runs: Iterable[RunResult]) -> list[int]:
         """For each run the number of its set of parts; its seed stands in the ledger."""
@@ -127,12 +128,12 @@ class _Settings:
         return self.sets.place(tuple(places), places)
 
     def _part(self, name: str, value: Value) -> int:
-        key = (name, digest_once(value))
-        known = len(self.parts.values)
-        place = self.parts.place(key, None)
-        if place == known:  # flattened only where it is new
-            self.parts.values[place] = dict(_flatten(name, _dump(value)))
-        return place
+        same = (name, id(value))  # of a run, which outlives this
+        if same not in self._places:
+            self._places[same] = self.parts.place(
+                (name, digest_once(value)), dict(_flatten(name, _dump(value)))
+            )
+        return self._places[same]
 
     def _plain(self, name: str, values: Mapping[str, Any]) -> int:
         return self.parts.place((name, *values.items()), dict(_flatten(name, values)))
@@ -200,7 +201,7 @@ def _pointers(run: RunResult, metrics: Sequence[str], points: int, pool: Pool) -
     curves += [[e.validation.get(name) for e in kept] for name in metrics]
     curves += [[e.learning_rate for e in kept]]
     numbers = tuple(e.epoch for e in kept)
-    coded = [(0, numbers[0], *np.diff(numbers).tolist()), *(code(curve) for curve in curves)]
+    coded = [(0, numbers[0], *(b - a for a, b in pairwise(numbers))), *(code(curve) for curve in curves)]
     return [None if curve is None else pool.place(curve, curve) for curve in coded]
 
 

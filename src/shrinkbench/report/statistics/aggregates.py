@@ -151,12 +151,13 @@ Draw = tuple[np.ndarray, tuple[slice, ...]]
 def draw_runs(runs: Sequence[range], *, resamples: int = BOOTSTRAP_RESAMPLES, seed: int = 0) -> list[Draw]:
     """Hierarchical resamples: as many tasks as there are, with replacement, then seeds within each."""
     random = np.random.default_rng(seed)
+    starts, sizes = np.array([part.start for part in runs]), np.array([len(part) for part in runs])
     draws = []
     for chosen in random.integers(len(runs), size=(resamples, len(runs))):
-        parts = [runs[task].start + random.integers(len(runs[task]), size=len(runs[task])) for task in chosen]
-        ends = np.cumsum([len(part) for part in parts])
-        places = tuple(slice(int(end) - len(p), int(end)) for end, p in zip(ends, parts, strict=True))
-        draws.append((np.concatenate(parts), places))
+        many = sizes[chosen]
+        columns = np.repeat(starts[chosen], many) + random.integers(np.repeat(many, many))
+        ends = np.cumsum(many).tolist()
+        draws.append((columns, tuple(map(slice, [0, *ends[:-1]], ends))))
     return draws
 
 
@@ -166,24 +167,30 @@ def aggregate_scores(scores: Scores, *, resamples: int = BOOTSTRAP_RESAMPLES) ->
         np.arange(scores.values.shape[1]),
         tuple(slice(part.start, part.stop) for part in scores.runs),
     )
-    draws = draw_runs(scores.runs, resamples=resamples)
+    alike: dict[tuple[tuple[int, int], ...], list[Draw]] = defaultdict(list)
+    for draw in draw_runs(scores.runs, resamples=resamples):
+        alike[tuple((place.start, place.stop) for place in draw[1])].append(draw)
+    stacks = [
+        (scores.values[:, np.array([columns for columns, _ in draws])].swapaxes(0, 1), draws[0][1])
+        for draws in alike.values()
+    ]
     order = np.argsort(-interquartile_mean(scores.values), kind="stable")
     best = int(order[0])
 
     def estimates(of: Callable[[Floats, tuple[slice, ...]], Floats]) -> list[Estimate]:
-        value = of(scores.values[:, whole[0]], whole[1])
-        drawn = np.array([of(scores.values[:, columns], places) for columns, places in draws])
-        low, high = np.quantile(drawn, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
+        value = of(scores.values[None, :, whole[0]], whole[1])[0]
+        found = np.concatenate([of(stack, places) for stack, places in stacks])
+        low, high = np.quantile(found, [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2], axis=0)
         return [Estimate(float(v), float(a), float(b)) for v, a, b in zip(value, low, high, strict=True)]
 
     def improvement(x: Floats, places: tuple[slice, ...]) -> Floats:
-        gaps = [np.sign(x[best, p][None, :, None] - x[:, None, p]) for p in places]
+        gaps = [np.sign(x[:, best, None, p, None] - x[:, :, None, p]) for p in places]
         shares: Floats = np.mean([(gap.mean(axis=(-2, -1)) + 1) / 2 for gap in gaps], axis=0)
         return shares
 
     middle = estimates(lambda x, _: interquartile_mean(x))
-    median = estimates(lambda x, places: np.median([x[:, p].mean(axis=1) for p in places], axis=0))
-    mean = estimates(lambda x, places: np.mean([x[:, p].mean(axis=1) for p in places], axis=0))
+    median = estimates(lambda x, places: np.median([x[..., p].mean(axis=-1) for p in places], axis=0))
+    mean = estimates(lambda x, places: np.mean([x[..., p].mean(axis=-1) for p in places], axis=0))
     beaten = estimates(improvement)
     return tuple(
         Aggregate(scores.methods[i], middle[i], median[i], mean[i], beaten[i] if i != best else None)

@@ -150,7 +150,7 @@ def judge_curves(
     by_task: dict[str, list[Curve]] = defaultdict(list)
     rank = {method: place for place, method in enumerate(order)}
     for curve in sorted(found, key=lambda c: (c.task, rank.get(c.method, len(rank)), c.method, c.seed)):
-        by_task[curve.task].append(curve if higher_is_better else curve._replace(y=-curve.y))
+        by_task[curve.task].append(curve if higher_is_better else replace(curve, y=-curve.y))
     tasks = [_judge_task(task, members, levels) for task, members in by_task.items()]
     over = _over_tasks(tasks, places)
     pairs = _pairs("tasks", "", over, {}) if over else ()

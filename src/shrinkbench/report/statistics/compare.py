@@ -20,6 +20,8 @@ SAME_TRAINING = 0.05
 """Training that differs by less than this share counts as equal."""
 SHORT = TOLERANCE
 """Networks compressed less by more than this share did not reach the compression asked for."""
+TIE = 1e-12
+"""Means that differ by no more are equal: rounding orders nothing."""
 MARGIN = 0.01
 """Accuracy within this distance of the control counts as kept (one percentage point)."""
 
@@ -123,6 +125,7 @@ def winners(observations: Observations, *, metric: str = "top1", axis: str = "co
                     "best": claim.first,
                     "value": sign * level.block.means[best],
                     "runner_up": claim.second,
+                    "tied": tuple(c.second for c in level.leads if abs(c.difference) <= TIE),
                     "difference": claim.difference,
                     "low": claim.low,
                     "high": claim.high,

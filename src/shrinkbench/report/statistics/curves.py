@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +21,9 @@ SAME = 0.01
 """Ratios that differ by less than this share are one operating point: the measured value counts there."""
 TOLERANCE = 0.10
 """A curve that ends up to this share short of a level or range counts; all are compared where it ends."""
+
+ROUNDING = 1e-9
+"""A level that lies this far, in log x, outside of what was measured is inside."""
 
 
 class Hole(NamedTuple):
@@ -33,7 +39,8 @@ class Hole(NamedTuple):
     amount: str
 
 
-class Curve(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Curve:
     """One seed's measured points in order of ``x``; the method's own control of that seed is the first.
 
     A seed of which every run failed has no point, and gaps everywhere.
@@ -46,6 +53,17 @@ class Curve(NamedTuple):
     y: stats.Floats
     holes: tuple[Hole, ...] = ()
 
+    @functools.cached_property
+    def _points(self) -> list[tuple[float, float]]:
+        """As plain numbers, which a handful of points is computed with many times as fast as as arrays."""
+        return list(zip(self.x.tolist(), self.y.tolist(), strict=True))
+
+    @functools.cached_property
+    def _line(self) -> tuple[list[float], list[float]]:
+        """log x and y of the points, those of one x averaged."""
+        x, y = stats.points_in_order(self.x, self.y)
+        return np.log(x).tolist(), y.tolist()
+
     def holes_in(self, low: float, high: float) -> list[Hole]:
         """Gaps that a statement about ``low`` to ``high`` would bridge; of one level, those it lies in."""
         inner = [(h.low * (1 + TOLERANCE), h.high / (1 + TOLERANCE)) for h in self.holes]
@@ -53,11 +71,12 @@ class Curve(NamedTuple):
 
     def widest_step(self, low: float = 0.0, high: float = math.inf) -> tuple[float, float]:
         """The neighbouring points furthest apart, of those that what ``low`` to ``high`` needs lies between."""
-        around = np.flatnonzero((self.x[1:] > low * (1 + SAME)) & (self.x[:-1] < high * (1 - SAME)))
-        if not len(around):
-            return 1.0, 1.0
-        place = around[int((self.x[around + 1] / self.x[around]).argmax())]
-        return float(self.x[place]), float(self.x[place + 1])
+        widest = (1.0, 1.0)
+        for (x, _), (after, _) in itertools.pairwise(self._points):
+            needed = after > low * (1 + SAME) and x < high * (1 - SAME)
+            if needed and after / x > widest[1] / widest[0]:
+                widest = (x, after)
+        return widest
 
     @property
     def planned_end(self) -> float:
@@ -66,14 +85,30 @@ class Curve(NamedTuple):
 
     def at(self, level: float) -> float:
         """The value at ``level``: measured where a point lies within 1 %, else between points; never beyond."""
-        nearest = int(np.abs(np.log(self.x / level)).argmin())
-        if abs(self.x[nearest] / level - 1) < SAME:
-            return float(self.y[nearest])
-        return float(stats.interpolate(self.x, self.y, [level])[0])
+        nearest, value = min(self._points, key=lambda point: abs(math.log(point[0] / level)))
+        return value if abs(nearest / level - 1) < SAME else self._between(math.log(level))
 
     def mean(self, low: float, high: float) -> float:
         """Mean over the logarithm of ``x`` from ``low`` to ``high``, inside what was measured."""
-        return stats.area_under_log_curve(self.x, self.y, low=low, high=high)
+        places, values = self._line
+        if len(places) < 2 or high <= low:
+            return math.nan
+        start, end = math.log(low), math.log(high)
+        inner = [(x, y) for x, y in zip(places, values, strict=True) if start < x < end]
+        line = [(start, self._between(start)), *inner, (end, self._between(end))]
+        area = sum((b - a) * (c + d) / 2 for (a, c), (b, d) in itertools.pairwise(line))
+        return area / (end - start)
+
+    def _between(self, place: float) -> float:
+        """The value at ``place`` in log x, linear between points; undefined beyond them."""
+        places, values = self._line
+        if not places or not places[0] - ROUNDING <= place <= places[-1] + ROUNDING:
+            return math.nan
+        if place <= places[0] or place >= places[-1]:
+            return values[0] if place <= places[0] else values[-1]
+        after = bisect.bisect_left(places, place)
+        share = (place - places[after - 1]) / (places[after] - places[after - 1])
+        return values[after - 1] + share * (values[after] - values[after - 1])
 
 
 def own_controls(observations: Observations, metric: str) -> pd.Series:

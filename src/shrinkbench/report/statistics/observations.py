@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -70,6 +70,19 @@ class Observations:
         """Names of the controls of ``task``."""
         rows = self.control
         return tuple(sorted(rows.loc[rows["task"] == task, "method"].unique()))
+
+    def renamed(self, names: Mapping[str, str]) -> Observations:
+        """The same with methods called by ``names``, wherever they are shown; no two may share one."""
+        if not names:
+            return self
+        columns = {"method": names, "method_alone": names}
+        return replace(
+            self,
+            pruned=self.pruned.replace(columns),
+            methods=tuple(names.get(method, method) for method in self.methods),
+            chance=frozenset(names.get(method, method) for method in self.chance),
+            gaps=self.gaps.replace({"method": names}),
+        )
 
 
 def observe(

@@ -132,71 +132,8 @@ def _noncentral_t_below(t: float, freedom: int, centre: float) -> float:
 
 @functools.lru_cache(maxsize=64)
 def _chi_quantiles(freedom: int) -> Floats:
-    middles = (np.arange(1000) + 0.5) / 1000
-    return np.asarray(np.sqrt(scipy.stats.chi2.ppf(middles, freedom) / freedom))
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """Two methods over shared conditions; ``difference`` = first minus second.
-
-    ``n`` counts independent units: pairs after averaging within a cluster. ``warning`` is empty or says why
-    n is too small for the claim.
-    """
-
-    pairs: int
-    n: int
-    difference: Summary
-    effect: Effect
-    superiority: float
-    superiority_low: float
-    superiority_high: float
-    p_t: float
-    p_wilcoxon: float
-    warning: str
-
-
-def compare_paired(first: ArrayLike, second: ArrayLike, *, clusters: ArrayLike | None = None) -> Comparison:
-    """Compare paired values; pairs of one cluster are averaged first, as they are not independent.
-
-    Several compressions of one seed share a pretrained network, so they are one observation, not several.
-    ``superiority`` is the share of units in which the first is higher, ties counting half, with Wilson's
-    interval. ``p_t`` is of the paired t-test, ``p_wilcoxon`` of the signed-rank test, both two-sided.
-    """
-    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
-    if a.shape != b.shape or a.ndim != 1:
-        raise ValueError(f"paired values need one shape, not {a.shape} and {b.shape}")
-    d = a - b
-    known = np.isfinite(d)
-    pairs = int(known.sum())
-    labels = np.arange(len(d)) if clusters is None else np.unique(np.asarray(clusters), return_inverse=True)[1]
-    d = cluster_means(d[known], labels[known])
-    n = len(d)
-    wins = float((d > 0).sum() + 0.5 * (d == 0).sum())
-    low, high = wilson_interval(wins, n)
-    return Comparison(
-        pairs=pairs,
-        n=n,
-        difference=summarise(d),
-        effect=effect_size(d),
-        superiority=wins / n if n else math.nan,
-        superiority_low=low,
-        superiority_high=high,
-        p_t=paired_t(d),
-        p_wilcoxon=signed_rank(d),
-        warning=too_few(n),
-    )
-
-
-def cluster_means(values: ArrayLike, clusters: ArrayLike) -> Floats:
-    """Mean of ``values`` in every cluster, in order of cluster.
-
-    >>> cluster_means([1.0, 3.0, 5.0], [0, 0, 1]).tolist()
-    [2.0, 5.0]
-    """
-    x = np.asarray(values, dtype=float)
-    index = np.unique(np.asarray(clusters), return_inverse=True)[1]
-    return np.bincount(index, weights=x) / np.bincount(index) if len(x) else x
+    middles = (np.arange(250) + 0.5) / 250
+    return np.asarray(np.sqrt(2 * scipy.special.gammaincinv(freedom / 2, middles) / freedom))
 
 
 def paired_t(differences: ArrayLike) -> float:
@@ -227,17 +164,6 @@ def paired_t_in_blocks(differences: Sequence[ArrayLike], *, freedom: int) -> Flo
     return p
 
 
-def signed_rank(differences: ArrayLike) -> float:
-    """Two-sided p of Wilcoxon's signed-rank test; zero differences are dropped, all zero gives 1."""
-    d = _finite(differences)
-    if not len(d):
-        return math.nan
-    d = d[d != 0]
-    if not len(d):
-        return 1.0
-    return float(scipy.stats.wilcoxon(d).pvalue)
-
-
 def holm(p_values: ArrayLike, *, weights: ArrayLike | None = None) -> Floats:
     """Holm's step-down correction (1979): adjusted p-values in the order given; undefined ones stay out.
 
@@ -259,17 +185,6 @@ def holm(p_values: ArrayLike, *, weights: ArrayLike | None = None) -> Floats:
     return adjusted
 
 
-def wilson_interval(successes: float, n: int, *, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Wilson's score interval of a proportion."""
-    if n == 0:
-        return math.nan, math.nan
-    z = float(scipy.stats.norm.ppf((1 + confidence) / 2))
-    share, weight = successes / n, z * z / n
-    centre = (share + weight / 2) / (1 + weight)
-    half = z / (1 + weight) * math.sqrt(share * (1 - share) / n + weight / (4 * n))
-    return max(0.0, centre - half), min(1.0, centre + half)
-
-
 def too_few(n: int, *, alpha: float = ALPHA) -> str:
     """Why ``n`` pairs cannot carry a claim at level ``alpha``; empty where they can.
 
@@ -284,21 +199,6 @@ def too_few(n: int, *, alpha: float = ALPHA) -> str:
             "the t-test rests on normality alone"
         )
     return ""
-
-
-def detectable_effect(n: int, *, alpha: float = ALPHA, power: float = 0.8) -> float:
-    """Smallest standardised difference that a paired t-test of ``n`` pairs finds with probability ``power``.
-
-    >>> round(detectable_effect(3), 2), round(detectable_effect(10), 2)
-    (3.26, 1.0)
-    """
-    if n < 2:
-        return math.inf
-
-    def missing(effect: float) -> float:
-        return power_of_t(effect * math.sqrt(n), n - 1, alpha=alpha) - power
-
-    return float(scipy.optimize.brentq(missing, 1e-6, 100.0))
 
 
 def power_of_t(centre: float, freedom: int, *, alpha: float = ALPHA) -> float:
@@ -318,26 +218,10 @@ def largest_within(
     >>> largest_within([2, 4, 8, 16], [0.92, 0.915, 0.90, 0.915], 0.92)
     4.0
     """
-    x, y = _curve(compression, accuracy)
+    x, y = points_in_order(compression, accuracy)
     below = np.flatnonzero(y < control - tolerance - 1e-12)
     end = int(below[0]) if len(below) else len(x)
     return float(x[end - 1]) if end else 1.0
-
-
-def area_under_log_curve(
-    x: ArrayLike, y: ArrayLike, *, low: float, high: float, tolerance: float = 1e-9
-) -> float:
-    """Mean of ``y`` over log ``x`` from ``low`` to ``high`` (trapezoids); undefined beyond what was measured.
-
-    >>> area_under_log_curve([1, 2, 4], [1.0, 1.0, 0.0], low=1, high=4)
-    0.75
-    """
-    x, y = _curve(x, y)
-    grid = np.r_[low, x[(x > low) & (x < high)], high]
-    if len(x) < 2 or high <= low:
-        return math.nan
-    values = interpolate(x, y, grid, tolerance=tolerance)
-    return float(np.trapezoid(values, np.log(grid)) / math.log(high / low))
 
 
 def interpolate(x: ArrayLike, y: ArrayLike, at: ArrayLike, *, tolerance: float = 1e-9) -> Floats:
@@ -345,7 +229,7 @@ def interpolate(x: ArrayLike, y: ArrayLike, at: ArrayLike, *, tolerance: float =
 
     ``tolerance`` is relative: a level that far outside an end still takes the end's value.
     """
-    x, y = _curve(x, y)
+    x, y = points_in_order(x, y)
     levels = np.asarray(at, dtype=float)
     if not len(x):
         return np.full_like(levels, np.nan)
@@ -355,7 +239,7 @@ def interpolate(x: ArrayLike, y: ArrayLike, at: ArrayLike, *, tolerance: float =
     return values
 
 
-def _curve(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
+def points_in_order(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
     """Points in order of x; points of one x are averaged, incomplete ones dropped."""
     xs, ys = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     known = np.isfinite(xs) & np.isfinite(ys)

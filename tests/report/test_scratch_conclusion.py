@@ -1,0 +1,106 @@
+"""What `shrinkbench scratch` concludes: every word of it, and what breaks it."""
+
+import math
+
+import pytest
+from scipy import stats as scipy_stats
+from test_scratch_tables import CONTINUE, RESULTS, SCRATCH_B, SCRATCH_E, TRAIN, WIDTHS, result, rows
+
+from shrinkbench.report.scratch import scratch_tables
+from shrinkbench.report.scratch_conclusion import read_published
+from shrinkbench.spec.targets import TARGETS
+
+
+def table(results, name, **options):
+    return next((t for t in scratch_tables(results, **options) if t.name == name), None)
+
+
+def runs(differences, *, base=0.9, mode=SCRATCH_B, **changes):
+    """Fine-tuned runs, and runs from scratch that differ by so many points, one per seed."""
+    noise = [0.001 * (seed % 3) for seed in range(len(differences))]
+    tuned = [result("m", CONTINUE, s, base + e, **changes) for s, e in enumerate(noise)]
+    scratch = [
+        result("m", mode, s, base + e + d / 100, recipe=TRAIN, **changes)
+        for s, (e, d) in enumerate(zip(noise, differences, strict=True))
+    ]
+    return tuned + scratch
+
+
+@pytest.mark.parametrize(
+    ("differences", "margin", "conclusion"),
+    [
+        ([0.1, 0.0, -0.1, 0.05], 0.5, "matches"),
+        ([0.1, 0.0, -0.1, 0.05], 0.1, "cannot tell"),
+        ([2.0, 2.1, 1.9, 2.05], 0.5, "better"),
+        ([-2.0, -2.1, -1.9, -2.05], 0.5, "worse"),
+        ([2.0, -2.1, 1.9, -2.05], 0.5, "cannot tell"),
+        ([2.0, -2.1, 1.9, -2.05], 50.0, "matches"),
+        ([3.0], 0.5, "cannot tell (n = 1)"),
+        ([1.0, 1.0, 1.0], 0.5, "cannot tell (no spread)"),
+    ],
+)
+@pytest.mark.parametrize("mode", [SCRATCH_E, SCRATCH_B])
+def test_each_word_of_the_conclusion(differences, margin, conclusion, mode):
+    (row,) = rows(table(runs(differences, mode=mode), "scratch-conclusion", margin=margin))
+    assert row["it"] == conclusion
+    assert row["n"] == str(len(differences))
+    assert row["from scratch"].casefold() == mode.name
+    assert row["against"] == "Fine-tuned"
+    if len(differences) > 1 and conclusion != "cannot tell (no spread)":
+        low, high = scipy_stats.t.interval(
+            0.95, len(differences) - 1, sum(differences) / len(differences), scipy_stats.sem(differences)
+        )
+        assert row["interval"].strip("[]").replace("−", "-") == f"{low:.2f}, {high:.2f}"
+
+
+def test_all_comparisons_are_corrected_together():
+    differences = [0.9, 1.1, 0.4, 1.4]
+    alone = table(runs(differences), "scratch-conclusion")
+    many = [r for c in (2.0, 4.0, 8.0, 16.0, 32.0, 64.0) for r in runs(differences, compression=c)]
+    together = table(many, "scratch-conclusion")
+    assert {row["it"] for row in rows(alone)} == {"better"}
+    assert {row["it"] for row in rows(together)} == {"cannot tell"}
+    assert "all 6 comparisons at once" in together.caption
+    assert "0.5 points" in together.caption
+
+
+def test_seeds_are_paired_and_what_has_no_pair_is_counted():
+    made = runs([2.0, 2.1, 1.9, 2.05])
+    lacking = [r for r in made if not (r.spec.seed == 3 and r.spec.method.finetuning == CONTINUE)]
+    (row,) = rows(table(lacking, "scratch-conclusion"))
+    assert (row["n"], row["points"]) == ("3 of 4", "+2.00")
+    (row,) = rows(
+        table(
+            [r for r in made if r.spec.method.finetuning != CONTINUE or r.spec.seed > 8]
+            + [result("m", CONTINUE, 9, 0.5)],
+            "scratch-conclusion",
+        )
+    )
+    assert row["it"] == "cannot tell (n = 0)"
+
+
+def test_the_papers_number_stands_beside_ours():
+    paper = table(RESULTS, "scratch-published")
+    assert paper is None  # no network of these results is in the paper
+    widths = WIDTHS.model_copy(update={"target": "li2017:resnet56-a"})
+    made = [
+        result("li2017:resnet56-a", mode, s, 0.93 + 0.001 * s, amount=widths, recipe=TRAIN)
+        for mode in (CONTINUE, SCRATCH_B)
+        for s in (0, 1)
+    ]
+    named = []
+    for r in made:
+        data = r.spec.task.data.model_copy(update={"name": "cifar10"})
+        spec = r.spec.model_copy(update={"task": r.spec.task.model_copy(update={"data": data})})
+        named.append(r.model_copy(update={"spec": spec, "key": spec.key}))
+    (row,) = rows(table(named, "scratch-published"))
+    assert row["Fine-tuned"] == "paper 92.97, here 93.05 ± 0.07"
+    assert row["Scratch-B"] == "paper 93.09, here 93.05 ± 0.07"
+    assert table(made, "scratch-published") is None  # of another dataset
+
+
+def test_every_published_width_has_its_numbers():
+    known = {network for _, _, network, _ in read_published()}
+    missing = [t for t in TARGETS if "".join(c for c in t.split(":")[1].casefold() if c.isalnum()) not in known]
+    assert missing == []
+    assert all(math.isfinite(value) for _, value in read_published().values())

@@ -33,13 +33,13 @@ from shrinkbench.models import torchvision_models as _torchvision_models  # isor
 from shrinkbench.models import timm_models as _timm_models  # isort: skip
 from shrinkbench.models import ambiguous as _ambiguous  # isort: skip
 from shrinkbench.models.card import MODELS, ModelCard, WeightsEntry
+from shrinkbench.models.state_dicts import read_state_dict
 from shrinkbench.models.weights import (
     WeightsFile,
     identify,
     known_weights,
     load_weights,
     locate_weights,
-    read_state_dict,
 )
 
 __all__ = [

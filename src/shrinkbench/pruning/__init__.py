@@ -17,6 +17,7 @@ from shrinkbench.pruning.method import (
     resolve_finetuning,
 )
 from shrinkbench.pruning.plugins import load_entry_points, load_plugin
+from shrinkbench.pruning.pruner import Pruner
 from shrinkbench.pruning.rounds import progressed, proportions_of, prune, rounds_of
 from shrinkbench.pruning.schedules.schedule import SCHEDULES
 from shrinkbench.pruning.units import STRUCTURES, Scores
@@ -37,6 +38,7 @@ __all__ = [
     "Masks",
     "Proportions",
     "PruneContext",
+    "Pruner",
     "PruningMethod",
     "Scores",
     "Upholder",

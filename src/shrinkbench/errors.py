@@ -58,6 +58,10 @@ class LeftWholeWarning(UserWarning):
     """What cannot be pruned or removed and had to stay whole, with the reason."""
 
 
+class TakenWarning(UserWarning):
+    """Which of several things in a file was taken, where nobody said which."""
+
+
 class CannotMeetTargetError(ShrinkbenchError):
     """A compression target that no mask of the prunable parameters can reach; ``largest`` can be reached.
 

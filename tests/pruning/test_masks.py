@@ -97,3 +97,42 @@ def test_applying_masks_sets_new_values_first():
     masks = Masks({"weight": torch.tensor([[True, False]])}, new_weights={"weight": torch.tensor([[3.0, 4.0]])})
     masks.apply(layer)
     assert layer.weight.tolist() == [[3.0, 0.0]]
+
+
+CHANGES = {
+    "double": lambda m: m.double(),
+    "half and back": lambda m: m.half().float(),
+    "assign": lambda m: m.load_state_dict({k: v.clone() for k, v in m.state_dict().items()}, assign=True),
+    "vector": lambda m: nn.utils.vector_to_parameters(
+        nn.utils.parameters_to_vector(m.parameters()), m.parameters()
+    ),
+    "layout": lambda m: m.to(memory_format=torch.channels_last),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_masks_are_upheld_after_the_modules_tensors_were_replaced(change):
+    module = seeded(ConvNet)
+    masks = prune(module, "global_magnitude", compression=4, input_shape=(3, 8, 8))
+    masks.apply(module)
+    uphold = Upholder(module, masks)
+    for _ in range(2):  # before the change and after it
+        optimizer = torch.optim.SGD(module.parameters(), 0.1, momentum=0.9)
+        handle = uphold.attach(optimizer)
+        for x, y in batches(2):
+            F.cross_entropy(module(x.to(module.stem.weight.dtype)), y).backward()
+            optimizer.step()
+            assert all(not module.get_parameter(name)[~mask].any() for name, mask in masks.items())
+        handle.remove()
+        CHANGES[change](module)
+
+
+def test_an_upholder_tells_that_a_weight_has_gone():
+    module = nn.Sequential(nn.Linear(2, 2))
+    uphold = Upholder(module, Masks({"0.weight": torch.eye(2, dtype=torch.bool)}))
+    module[0] = nn.Linear(2, 3)
+    with pytest.raises(ShrinkbenchError, match=r"no longer has the parameter '0.weight' of shape \(2, 2\)"):
+        uphold()
+    module[0] = nn.ReLU()
+    with pytest.raises(ShrinkbenchError, match="make a new Upholder"):
+        uphold()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable
 
-from shrinkbench.errors import LeftWholeWarning
+from shrinkbench.errors import LeftWholeWarning, TakenWarning
 
 
 def notes_of(caught: Iterable[warnings.WarningMessage]) -> list[str]:
@@ -15,7 +15,7 @@ def notes_of(caught: Iterable[warnings.WarningMessage]) -> list[str]:
 
     notes: list[str] = []
     for warning in caught:
-        if issubclass(warning.category, LeftWholeWarning | UnreadWarning | LayerCollapseWarning):
+        if issubclass(warning.category, LeftWholeWarning | TakenWarning | UnreadWarning | LayerCollapseWarning):
             notes.append(str(warning.message))
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

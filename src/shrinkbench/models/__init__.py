@@ -35,13 +35,13 @@ from shrinkbench.models import ambiguous as _ambiguous  # isort: skip
 from shrinkbench.models import own as _own  # isort: skip
 from shrinkbench.models.card import MODELS, ModelCard, WeightsEntry
 from shrinkbench.models.own import parameters_of, shape_for
+from shrinkbench.models.state_dicts import read_state_dict
 from shrinkbench.models.weights import (
     WeightsFile,
     identify,
     known_weights,
     load_weights,
     locate_weights,
-    read_state_dict,
 )
 
 __all__ = [

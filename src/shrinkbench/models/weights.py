@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
-import io
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
-from shrinkbench.errors import ShrinkbenchError, one_line, some_of
+from shrinkbench.errors import ShrinkbenchError, some_of
 from shrinkbench.files import (
     cache_folder,
     fetch,
@@ -20,18 +16,13 @@ from shrinkbench.files import (
     is_file,
     parse_json,
     read_file,
-    require_regular,
     sha256_of,
 )
 from shrinkbench.models.card import MODELS, ModelCard, WeightsEntry
+from shrinkbench.models.state_dicts import StateDict, read_entries, with_masks_applied, with_names_of
 from shrinkbench.spec import Normalisation
 
-StateDict = dict[str, Tensor]
-
-_WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-_PREFIXES = ("module.", "_orig_mod.")
 _SHOWN_BY = "`shrinkbench describe MODEL`"
-_AVERAGED = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
 # Heads that only training uses; the networks of torchvision's GoogLeNet and Inception are built without.
 _AUXILIARY = ("aux1.", "aux2.", "AuxLogits.")
 
@@ -84,54 +75,29 @@ def locate_weights(source: str | Path, *, card: ModelCard | None = None) -> Weig
     return WeightsFile(path=path, sha256=digest, entry=_entry_of(digest, card) or _entry_beside(path, digest))
 
 
-def read_state_dict(path: Path, *, sha256: str | None = None) -> StateDict:
-    """Read parameters and buffers by name from a PyTorch checkpoint or a safetensors file.
-
-    Wrappings under ``state_dict``, ``model_state_dict``, ``model`` or ``net`` and prefixes ``module.`` and
-    ``_orig_mod.`` are taken off, the count of an ``AveragedModel`` is left out, and what
-    ``torch.nn.utils.prune`` has split is multiplied. Nothing in the file is executed. Raises
-    ``ShrinkbenchError`` where the file is missing, damaged, holds anything but dense tensors, or its bytes are
-    not those of ``sha256``.
-    """
-    if not is_file(path):
-        raise ShrinkbenchError(f"there is no weights file {path}; check the path")
-    content = _read(path, sha256)
-    while isinstance(content, Mapping):
-        inner = next((content[w] for w in _WRAPPERS if isinstance(content.get(w), Mapping)), None)
-        if inner is None:
-            break
-        content = inner
-    if not isinstance(content, Mapping) or not content:
-        raise ShrinkbenchError(
-            f"{path} holds no weights by name (found {type(content).__name__}); pass a state dict"
-        )
-    for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise ShrinkbenchError(
-                f"{path} is not a state dict: its entry '{key}' is a {type(value).__name__}, not a tensor"
-            )
-        if value.layout != torch.strided or value.is_quantized or value.is_meta:
-            raise ShrinkbenchError(
-                f"{path} holds '{one_line(key, 60)}' in a sparse, quantised or empty form, which is not read; "
-                "save it as an ordinary (dense) tensor"
-            )
-    return _plain_names(dict(content))
-
-
 def load_weights(
-    module: nn.Module, source: str | Path, *, card: ModelCard | None = None, sha256: str | None = None
+    module: nn.Module,
+    source: str | Path,
+    *,
+    card: ModelCard | None = None,
+    sha256: str | None = None,
+    entry: str | None = None,
 ) -> WeightsFile:
     """Load ``source`` (see ``locate_weights``) into ``module`` and say which file that was.
 
-    What is loaded are the bytes that were hashed, and where it is given they are those of ``sha256``.
+    What is loaded are the bytes that were hashed, and where it is given they are those of ``sha256``. ``entry``
+    names the entry or prefix that is meant, as for :func:`shrinkbench.models.read_state_dict`; a prefix under
+    which the file holds the whole network, such as Lightning's ``model.``, is found.
 
     Every parameter and buffer must be there with its shape; only batch counters, which old checkpoints lack,
     may be missing, and what is not of the prefix of the card's ``features_of``. Raises ``ShrinkbenchError``
     naming the first differences where the file is for another network.
     """
     file = locate_weights(source, card=card)
-    state = read_state_dict(file.path, sha256=sha256 or file.sha256)
+    state = read_entries(file.path, sha256=sha256 or file.sha256, entry=entry)
     own = module.state_dict()
+    if not own.keys() <= state.keys():
+        state = with_names_of(own, with_masks_applied(state), file.path)
     state = {k: v for k, v in state.items() if k in own or not k.startswith(_AUXILIARY)}
     asked = own
     if card and card.features_of and any(k not in state or state[k].shape != own[k].shape for k in own):
@@ -188,61 +154,6 @@ def _entry_beside(path: Path, digest: str) -> WeightsEntry | None:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def _read(path: Path, sha256: str | None) -> object:
-    """What the file holds; it is read once, so that what was hashed is what is used."""
-    try:
-        require_regular(path)
-        content = path.read_bytes()
-    except OSError as error:
-        raise ShrinkbenchError(f"cannot read {path}: {error.strerror or error}") from None
-    found = hashlib.sha256(content).hexdigest() if sha256 else sha256
-    if found != sha256:
-        raise ShrinkbenchError(
-            f"the weights file {path} has changed since the run was planned: its SHA-256 begins with "
-            f"{str(found)[:12]}, not {str(sha256)[:12]}; put the old file back, or start again with the new"
-        )
-    read = _read_safetensors if path.suffix == ".safetensors" else _read_checkpoint
-    return read(path, content)
-
-
-def _read_checkpoint(path: Path, content: bytes) -> object:
-    try:
-        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle or zip raises anything at all
-        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if foreign:
-            raise ShrinkbenchError(
-                f"{path} holds Python objects other than tensors ({foreign.group(1)}), which are never "
-                "executed; save its state dict alone and pass that"
-            ) from None
-        first = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
-        raise ShrinkbenchError(f"{path} is damaged or not a PyTorch checkpoint ({first})") from None
-
-
-def _read_safetensors(path: Path, content: bytes) -> object:
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    try:
-        return load(content)
-    except (SafetensorError, OSError) as error:
-        raise ShrinkbenchError(f"{path} is damaged or not a safetensors file ({error})") from None
-
-
-def _plain_names(state: StateDict) -> StateDict:
-    if _AVERAGED in state and state.keys() > {_AVERAGED}:
-        state = {key: value for key, value in state.items() if key != _AVERAGED}
-    while prefix := next((p for p in _PREFIXES if all(key.startswith(p) for key in state)), None):
-        state = {key.removeprefix(prefix): value for key, value in state.items()}
-    for key in [key.removesuffix("_orig") for key in state if key.endswith("_orig")]:
-        mask = state.get(f"{key}_mask")
-        if mask is not None and key not in state and mask.shape == state[f"{key}_orig"].shape:
-            state[key] = state.pop(f"{key}_orig") * state.pop(f"{key}_mask")
-    # torchvision's DenseNet files carry names from before PyTorch forbade dots in module names.
-    legacy = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
-    return {legacy.sub(r"\1\2.", key): value for key, value in state.items()}
 
 
 def _check_same_network(own: Mapping[str, Tensor], state: StateDict, file: WeightsFile, name: str) -> None:

@@ -17,6 +17,7 @@ from shrinkbench.pruning.method import (
     resolve_finetuning,
 )
 from shrinkbench.pruning.plugins import load_entry_points, load_plugin
+from shrinkbench.pruning.pruner import Pruner
 from shrinkbench.pruning.rounds import progressed, proportions_of, prune, rounds_of
 from shrinkbench.pruning.schedules.schedule import SCHEDULES
 from shrinkbench.pruning.speedup import prune_to_speedup
@@ -38,6 +39,7 @@ __all__ = [
     "Masks",
     "Proportions",
     "PruneContext",
+    "Pruner",
     "PruningMethod",
     "Scores",
     "Upholder",

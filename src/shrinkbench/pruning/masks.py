@@ -7,6 +7,8 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import require_regular, write_atomically
@@ -137,27 +139,63 @@ def _match_parameters(module: nn.Module, masks: Masks) -> dict[str, nn.Parameter
 
 
 class Upholder(Hook):
-    """Keeps pruned weights at exactly zero: a hook of training, or call it after every optimizer step.
+    """Keeps pruned weights at exactly zero: attach it to an optimizer once, or call it after every step.
 
     One fused multiplication over all masked weights. Zeroing gradients would not be enough: an optimizer with
-    momentum, moments or weight decay moves a weight whose gradient is zero.
+    momentum, moments or weight decay moves a weight whose gradient is zero. Weights are looked up by name at
+    each call, so casts, moves and ``load_state_dict(assign=True)`` change nothing; raises ``ShrinkbenchError``
+    where a masked weight is no longer there.
+
+    >>> layer = nn.Linear(2, 1, bias=False)
+    >>> optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    >>> masks = Masks({"weight": torch.tensor([[True, False]])})
+    >>> _ = Upholder(layer, masks).attach(optimizer)
+    >>> layer(torch.ones(1, 2)).sum().backward(); optimizer.step()
+    >>> layer.weight[0, 1].item()
+    0.0
     """
 
     def __init__(self, module: nn.Module, masks: Masks) -> None:
-        parameters = _match_parameters(module, masks)
-        names = [name for name, mask in masks.items() if not bool(mask.all())]
-        self._weights = [parameters[name].detach() for name in names]
-        # The factor takes the weight's own memory layout (channels last): mixed layouts leave the fast path.
-        self._factors = [
-            torch.empty_like(w).copy_(masks[n].to(w.device)) for n, w in zip(names, self._weights, strict=True)
-        ]
+        _match_parameters(module, masks)
+        self._module = module
+        self._masks = {name: mask for name, mask in masks.items() if not bool(mask.all())}
+        self._factors: dict[str, Tensor] = {}
+
+    def attach(self, optimizer: Optimizer) -> RemovableHandle:
+        """Uphold the masks after every step of ``optimizer``, until the handle's ``remove()``."""
+        return optimizer.register_step_post_hook(lambda *_: self())
 
     @torch.no_grad()
     def __call__(self) -> None:
         """Multiply every masked weight by its 0/1 mask, in place."""
-        if self._weights:
-            torch._foreach_mul_(self._weights, self._factors)
+        weights = {name: self._weight(name) for name in self._masks}
+        if weights:
+            factors = [self._factor(name, weight) for name, weight in weights.items()]
+            torch._foreach_mul_(list(weights.values()), factors)
 
     def after_step(self, step: int) -> None:
         """Uphold the masks."""
         self()
+
+    def _weight(self, name: str) -> Tensor:
+        try:
+            weight = self._module.get_parameter(name)
+        except AttributeError:
+            weight = None
+        if weight is None or weight.shape != self._masks[name].shape:
+            raise ShrinkbenchError(
+                f"the network no longer has the parameter '{name}' of shape {tuple(self._masks[name].shape)}, "
+                "whose zeros are upheld; make a new Upholder for the network as it is"
+            )
+        return weight.detach()
+
+    def _factor(self, name: str, weight: Tensor) -> Tensor:
+        """The mask as numbers like ``weight``: in its memory layout too, since mixed ones are slower."""
+        known = self._factors.get(name)
+        if known is None or (known.dtype, known.device, known.stride()) != (
+            weight.dtype,
+            weight.device,
+            weight.stride(),
+        ):
+            known = self._factors[name] = torch.empty_like(weight).copy_(self._masks[name].to(weight.device))
+        return known

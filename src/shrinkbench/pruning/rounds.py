@@ -77,8 +77,8 @@ def prune(
     if not (chosen.in_one_step or one_shot):
         raise ShrinkbenchError(
             f"'{chosen.name}' prunes over a training (schedule {chosen.schedule.name}), and prune() trains "
-            "nothing; a sweep carries it out, or ask with one_shot=True (--one-shot) for masks by its score "
-            "and allocation alone"
+            "nothing; a sweep or, in your own loop, a Pruner carries it out; or ask with one_shot=True "
+            "(--one-shot) for masks by its score and allocation alone"
         )
     if input_shape is None and batches is not None:
         batches, input_shape = look_ahead(batches)

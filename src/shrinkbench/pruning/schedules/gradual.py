@@ -126,6 +126,8 @@ class StraightThrough(Gradual):
         """Go on from there."""
         super().load_state_dict(state)
         self._totals, self._dense = self.placed(state["totals"]), self.placed(state["dense"])
+        parameters = self.setting.parameters
+        self._dense = {name: dense.to(parameters[name].dtype) for name, dense in self._dense.items()}
 
 
 class Soft(PruningHook):

@@ -1,0 +1,204 @@
+"""State dicts as training scripts, PyTorch Lightning, timm and torch's own tools leave them in files."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import re
+import warnings
+from argparse import Namespace
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.serialization import safe_globals
+
+from shrinkbench.errors import ShrinkbenchError, TakenWarning
+from shrinkbench.files import is_file, require_regular
+
+StateDict = dict[str, Tensor]
+
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
+_AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict")
+_COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
+
+
+def read_state_dict(path: Path, *, sha256: str | None = None, entry: str | None = None) -> StateDict:
+    """Read parameters and buffers by name from a PyTorch checkpoint or a safetensors file.
+
+    Wrappings under ``state_dict``, ``model_state_dict``, ``model`` or ``net``, prefixes ``module.`` and
+    ``_orig_mod.``, and the counter of an ``AveragedModel`` are taken off; masks of ``torch.nn.utils.prune`` are
+    multiplied in. ``entry`` names which of several entries is meant (``model_ema``), or the prefix of its names
+    (``teacher``); a ``TakenWarning`` tells which was taken where nothing is asked for. Nothing in the file is
+    executed. Raises ``ShrinkbenchError`` where the file is missing, damaged, holds anything but dense tensors,
+    or its bytes are not those of ``sha256``.
+    """
+    return with_masks_applied(read_entries(path, sha256=sha256, entry=entry))
+
+
+def read_entries(path: Path, *, sha256: str | None = None, entry: str | None = None) -> StateDict:
+    """:func:`read_state_dict`, with the masks of ``torch.nn.utils.prune`` as they are in the file."""
+    if not is_file(path):
+        raise ShrinkbenchError(f"there is no weights file {path}; check the path")
+    content = _unwrapped(path, _read(path, sha256), entry)
+    if not isinstance(content, Mapping) or not content:
+        raise ShrinkbenchError(
+            f"{path} holds no weights by name (found {type(content).__name__}); pass a state dict"
+        )
+    for key, value in content.items():
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            hint = "; name the entry of the weights (entry=, --weights-entry)" if _wraps(value) else ""
+            raise ShrinkbenchError(
+                f"{path} is not a state dict: its entry '{key}' is a {type(value).__name__}, not a tensor{hint}"
+            )
+        _require_dense(path, key, value)
+    return _plain_names(dict(content))
+
+
+def with_masks_applied(state: StateDict) -> StateDict:
+    """Weights in place of ``X_orig`` and ``X_mask``: their product."""
+    found = dict(state)
+    for name in masked_names(state):
+        original, mask = found.pop(f"{name}_orig"), found.pop(f"{name}_mask")
+        found[name] = original * mask.to(original.dtype)
+    return found
+
+
+def masked_names(state: Mapping[str, Tensor]) -> list[str]:
+    """The tensors X that ``torch.nn.utils.prune`` keeps as ``X_orig`` and ``X_mask``."""
+    names = (key.removesuffix("_mask") for key in state if key.endswith("_mask"))
+    return [n for n in names if f"{n}_orig" in state and state[f"{n}_orig"].shape == state[f"{n}_mask"].shape]
+
+
+def with_names_of(own: Iterable[str], state: StateDict, path: Path) -> StateDict:
+    """``state`` without the prefix (``model.``) under which it holds every name of ``own``, where there is one.
+
+    What lies beside is left out, and told: losses and metrics of a Lightning module, or a second copy.
+    """
+    needed = [name for name in own if not name.endswith("num_batches_tracked")]
+    if not needed or any(name in state for name in needed):
+        return state
+    ends = (key.removesuffix(f".{needed[0]}") + "." for key in state if key.endswith(f".{needed[0]}"))
+    prefixes = [p for p in ends if all(p + name in state for name in needed)]
+    if not prefixes:
+        return state
+    prefix = prefixes[0]
+    inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    if len(inside) < len(state):
+        others = next(key for key in state if not key.startswith(prefix))
+        warnings.warn(
+            f"{path} holds more than the network: what is under '{prefix}' was taken, and '{others}' and the "
+            "like were not (entry=, --weights-entry name another prefix)",
+            TakenWarning,
+            stacklevel=3,
+        )
+    return inside
+
+
+def _wraps(value: object) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(inner, Tensor) for inner in value.values())
+
+
+def _unwrapped(path: Path, content: object, entry: str | None) -> object:
+    """The weights inside ``content``: what ``entry`` names, else the first of the usual entries, and told."""
+    if entry is not None and isinstance(content, Mapping) and isinstance(content.get(entry), Mapping):
+        content, entry = content[entry], None
+    while isinstance(content, Mapping):
+        usual = [name for name in (*_WRAPPERS, *_AVERAGES) if isinstance(content.get(name), Mapping)]
+        if not usual:
+            break
+        averaged = [name for name in usual if name in _AVERAGES]
+        if entry is None and (averaged or len(usual) > 1):
+            rest = f" and not {' or '.join(map(repr, usual[1:]))}" if len(usual) > 1 else ""
+            warnings.warn(
+                f"of {path}, '{usual[0]}' was taken{rest} (entry=, --weights-entry choose)",
+                TakenWarning,
+                stacklevel=4,
+            )
+        if entry is not None and isinstance(content.get(entry), Mapping):
+            content, entry = content[entry], None
+        else:
+            content = content[usual[0]]
+    if entry is None:
+        return content
+    inside = content if isinstance(content, Mapping) else {}
+    under = {k.removeprefix(f"{entry}."): v for k, v in inside.items() if str(k).startswith(f"{entry}.")}
+    if not under:
+        raise ShrinkbenchError(f"{path} has no weights under '{entry}'; name an entry or prefix that it has")
+    return under
+
+
+def _require_dense(path: Path, key: str, value: Tensor) -> None:
+    if value.is_quantized:
+        raise ShrinkbenchError(
+            f"'{key}' in {path} is quantised ({value.dtype}), and pruning needs numbers; save its .dequantize()"
+        )
+    if value.layout != torch.strided or value.is_nested:
+        kind = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
+        raise ShrinkbenchError(f"'{key}' in {path} is a {kind} tensor, not a dense one; save its .to_dense()")
+
+
+def _read(path: Path, sha256: str | None) -> object:
+    """What the file holds; it is read once, so that what was hashed is what is used."""
+    try:
+        require_regular(path)
+        content = path.read_bytes()
+    except OSError as error:
+        raise ShrinkbenchError(f"cannot read {path}: {error.strerror or error}") from None
+    found = hashlib.sha256(content).hexdigest() if sha256 else sha256
+    if found != sha256:
+        raise ShrinkbenchError(
+            f"the weights file {path} has changed since the run was planned: its SHA-256 begins with "
+            f"{str(found)[:12]}, not {str(sha256)[:12]}; put the old file back, or start again with the new"
+        )
+    read = _read_safetensors if path.suffix == ".safetensors" else _read_checkpoint
+    return read(path, content)
+
+
+def _plain_kinds() -> list[object]:
+    """What training scripts save beside weights: numpy's numbers under their old and new names, and options.
+
+    None of them runs code of the file's: numpy refuses numbers of type object.
+    """
+    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
+    numbers = {type(np.dtype(kind)) for kind in (*np.sctypeDict.values(), np.str_) if kind is not np.object_}
+    return [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *numbers, Namespace]
+
+
+def _read_checkpoint(path: Path, content: bytes) -> object:
+    try:
+        with warnings.catch_warnings(), safe_globals(_plain_kinds()):  # type: ignore[arg-type]
+            warnings.simplefilter("ignore")  # of layouts that are refused by name below
+            return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle or zip raises anything at all
+        foreign = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if foreign:
+            raise ShrinkbenchError(
+                f"{path} holds Python objects other than tensors ({foreign.group(1)}), which are never "
+                "executed; save its state dict alone and pass that"
+            ) from None
+        first = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
+        raise ShrinkbenchError(f"{path} is damaged or not a PyTorch checkpoint ({first})") from None
+
+
+def _read_safetensors(path: Path, content: bytes) -> object:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(content)
+    except (SafetensorError, OSError) as error:
+        raise ShrinkbenchError(f"{path} is damaged or not a safetensors file ({error})") from None
+
+
+def _plain_names(state: StateDict) -> StateDict:
+    """Names without what wrappers around a network, in any order and number, put before them."""
+    state = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
+    while all(key.startswith("module.") for key in state if key != _COUNTER) and state.keys() != {_COUNTER}:
+        state.pop(_COUNTER, None)
+        state = {key.removeprefix("module."): value for key, value in state.items()}
+    # torchvision's DenseNet files carry names from before PyTorch forbade dots in module names.
+    legacy = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
+    return {legacy.sub(r"\1\2.", key): value for key, value in state.items()}

@@ -1,0 +1,312 @@
+"""Any method in anybody's training loop: attached to an optimizer, whose steps it follows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.optim import LBFGS, Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.view import Batches, Loss
+from shrinkbench.pruning.amounts import amount_of
+from shrinkbench.pruning.during_training import hook_for
+from shrinkbench.pruning.masking import look_ahead, prune_once
+from shrinkbench.pruning.masks import Masks, Upholder
+from shrinkbench.pruning.method import METHODS, PruningMethod
+from shrinkbench.pruning.rounds import rounds_of
+from shrinkbench.pruning.rounds_in_training import RoundsInTraining
+from shrinkbench.pruning.schedules.hook import PruningHook
+from shrinkbench.seeds import stream
+from shrinkbench.spec import Amount
+from shrinkbench.training.hook import Hook
+
+
+class Pruner:
+    """Prunes ``module`` by a method and its schedule while anybody's loop trains it.
+
+    ``total_steps`` are the optimizer steps of the training; methods that act after epochs (soft pruning, SET)
+    need ``steps_per_epoch`` too. How much goes is said as for :func:`shrinkbench.prune`; ``batches`` is an
+    iterable of (inputs, labels), or draws one from a generator. ``seed`` is that of a run: with the same data
+    in the same order, masks are those of a sweep. ``rewound`` are the weights to which a method that rewinds (a
+    state dict of an early epoch) goes back after each round; the learning rate is the caller's throughout.
+
+    The network is left alone before :meth:`attach`. Casts and moves of it are followed. Where gradients are
+    clipped or scaled, scores of gradients see them so. Raises ``ShrinkbenchError`` where a method cannot be
+    carried out in one training.
+
+    >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    >>> optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    >>> pruner = Pruner(net, "gradual_magnitude", compression=2, input_shape=(8,), total_steps=20)
+    >>> pruner.attach(optimizer)
+    >>> for _ in range(20):
+    ...     net(torch.ones(4, 8)).square().sum().backward()
+    ...     optimizer.step()
+    >>> pruner.finish().kept + 8 + 18  # kept weights, biases and the classifier: half of 90 parameters
+    45
+    """
+
+    def __init__(
+        self,
+        module: nn.Module,
+        method: str | PruningMethod,
+        *,
+        total_steps: int,
+        steps_per_epoch: int | None = None,
+        compression: float | None = None,
+        fraction_per_layer: float | None = None,
+        channels: float | None = None,
+        batches: Batches | Callable[[torch.Generator], Batches] | None = None,
+        input_shape: Sequence[int] | None = None,
+        seed: int = 0,
+        rewound: Mapping[str, Tensor] | None = None,
+        prune_classifier: bool = False,
+        prune_biases: bool = False,
+        loss: Loss = F.cross_entropy,
+    ) -> None:
+        self._module = module
+        self._method = METHODS.get(method) if isinstance(method, str) else method
+        self._amount = amount_of(
+            self._method, compression=compression, fraction_per_layer=fraction_per_layer, channels=channels
+        )
+        self._total, self._seed, self._rewound = total_steps, seed, rewound
+        self._per_epoch = _steps_of_epoch(self._method, total_steps, steps_per_epoch)
+        _check_method(self._method, rewound)
+        self._draw, shape = _source_of(batches, self._method.batch_count, seed)
+        self._settings: dict[str, Any] = {
+            "input_shape": input_shape or shape,
+            "prune_classifier": prune_classifier,
+            "prune_biases": prune_biases,
+            "loss": loss,
+        }
+        self._hook: PruningHook | RoundsInTraining | None = None
+        self._loaded: dict[str, Any] | None = None
+        self._step = 0
+        self._handles: list[RemovableHandle] = []
+        self._placed: list[tuple[torch.device, torch.dtype]] = []
+
+    @property
+    def masks(self) -> Masks:
+        """The masks of now; before :meth:`attach`, none."""
+        return Masks({}) if self._hook is None else self._hook.masks
+
+    @property
+    def step(self) -> int:
+        """Optimizer steps so far."""
+        return self._step
+
+    def attach(self, optimizer: Optimizer) -> None:
+        """Follow the steps of ``optimizer`` from now on, in place of an earlier one; may prune at once."""
+        inner = getattr(optimizer, "optimizer", optimizer)  # what Lightning and Accelerate wrap
+        if isinstance(inner, LBFGS):
+            raise ShrinkbenchError(
+                "LBFGS evaluates the loss many times in a step, which no schedule counts; use another optimizer"
+            )
+        self._detach()
+        if self._hook is None:
+            self._hook = self._begin()
+        self._hook.start(inner)
+        self._handles = [
+            inner.register_step_pre_hook(self._before),
+            inner.register_step_post_hook(lambda *_: self._after()),
+        ]
+        if self._step < self._total:
+            self._hook.before_step(self._step + 1)
+
+    def finish(self) -> Masks:
+        """Let go of the optimizer, zero what is pruned, and return the final masks.
+
+        Raises ``ShrinkbenchError`` where the schedule has not come to its target yet.
+        """
+        hook = self._hook
+        early = type(hook).settled is not Hook.settled and hook is not None and hook.settled
+        if hook is None or (self._step < self._total and not early):
+            raise ShrinkbenchError(
+                f"'{self._method.name}' has seen {self._step} of {self._total} steps and is not at its target; "
+                "attach it and train on, or make a Pruner with fewer total_steps"
+            )
+        self._detach()
+        Masks(dict(hook.masks)).apply(self._module)
+        return hook.masks
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and plain values from which a training goes on bit for bit; save the network's beside."""
+        state = self._loaded if self._hook is None else self._hook.state_dict()
+        return {"method": self._method.name, "amount": self._amount.label, "step": self._step, "hook": state}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from ``state``, in a Pruner with the same arguments that is not attached yet."""
+        if self._hook is not None:
+            raise ShrinkbenchError("this Pruner has begun already; load its state before attach()")
+        own = (self._method.name, self._amount.label)
+        if (state["method"], state["amount"]) != own:
+            raise ShrinkbenchError(
+                f"the state is of '{state['method']}' at {state['amount']}, this Pruner is '{own[0]}' at "
+                f"{own[1]}; give the same method and amount"
+            )
+        self._loaded, self._step = state["hook"], state["step"]
+
+    def _begin(self) -> PruningHook | RoundsInTraining:
+        """The hook of the schedule; where a state was loaded, the network keeps the weights it has."""
+        if self._loaded is None:
+            hook = self._make_hook()
+            if isinstance(hook, RoundsInTraining):
+                hook.begin()
+            return hook
+        before = {name: p.detach().clone() for name, p in self._module.named_parameters()}
+        hook = self._make_hook()
+        hook.load_state_dict(self._loaded)
+        with torch.no_grad():
+            for name, parameter in self._module.named_parameters():
+                parameter.copy_(before[name])
+        self._loaded = None
+        return hook
+
+    def _make_hook(self) -> PruningHook | RoundsInTraining:
+        if self._method.schedule.during is not None:
+            if self._settings["input_shape"] is None:
+                raise ShrinkbenchError("the shape of an input is needed; give input_shape= or batches=")
+            return hook_for(
+                self._module,
+                self._method,
+                amount=self._amount,
+                epochs=self._total // self._per_epoch,
+                steps_per_epoch=self._per_epoch,
+                seed=stream(self._seed, "pruning"),
+                batches=self._draw,
+                **self._settings,
+            )
+        where = {name: value for name, value in self._settings.items() if name != "loss"}
+        return RoundsInTraining(
+            self._module,
+            self._method,
+            rounds_of(self._module, self._method, self._amount, **where),
+            steps=self._total,
+            prune=self._prune_round,
+            rewound=self._rewound,
+        )
+
+    def _prune_round(self, amount: Amount, masks: Masks, number: int) -> Masks:
+        def generator(purpose: str) -> torch.Generator:
+            return torch.Generator().manual_seed(stream(self._seed, purpose, number))
+
+        return prune_once(
+            self._module,
+            self._method,
+            amount=amount,
+            batches=None if self._draw is None else self._draw(generator("scoring-batch")),
+            masks=masks,
+            generator=generator("scoring"),
+            iteration=number,
+            **self._settings,
+        )
+
+    def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Gradients are there, unless the optimizer is given a function that makes them."""
+        closure = kwargs.get("closure") or next((a for a in args if callable(a) and a is not optimizer), None)
+        if closure is None:
+            self._after_backward()
+            return None
+
+        def followed() -> Any:
+            loss = closure()
+            self._after_backward()
+            return loss
+
+        return tuple(a for a in args if a is not closure), {**kwargs, "closure": followed}
+
+    def _after_backward(self) -> None:
+        hook = self._started()
+        if self._step < self._total:
+            self._follow_moves(hook)
+            hook.after_backward(self._step + 1)
+
+    def _after(self) -> None:
+        hook = self._started()
+        self._step += 1
+        self._follow_moves(hook)
+        if self._step > self._total:
+            self._uphold(hook)
+            return
+        hook.after_step(self._step)
+        if self._step % self._per_epoch == 0:
+            hook.after_epoch(self._step // self._per_epoch)
+        if self._step < self._total:
+            hook.before_step(self._step + 1)
+
+    def _started(self) -> PruningHook | RoundsInTraining:
+        assert self._hook is not None  # noqa: S101  hooks of the optimizer are set by attach() alone
+        return self._hook
+
+    def _uphold(self, hook: PruningHook | RoundsInTraining) -> None:
+        Upholder(self._module, hook.masks)()
+
+    def _follow_moves(self, hook: PruningHook | RoundsInTraining) -> None:
+        """Bring what the hook holds to where the network is, once its tensors have been moved or cast."""
+        placed = [(p.device, p.dtype) for p in self._module.parameters()]
+        if self._placed and placed != self._placed:
+            hook.load_state_dict(hook.state_dict())
+        self._placed = placed
+
+    def _detach(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+
+def _steps_of_epoch(method: PruningMethod, total: int, per_epoch: int | None) -> int:
+    if total < 1:
+        raise ShrinkbenchError(f"total_steps = {total}; give the number of optimizer steps, at least 1")
+    schedule = method.schedule
+    if per_epoch is None:
+        hook = getattr(schedule.during, "func", schedule.during)
+        if hook is not None and hook.after_epoch is not Hook.after_epoch and not schedule.decided_last:
+            raise ShrinkbenchError(
+                f"'{method.name}' acts after every epoch (schedule {schedule.name}); give steps_per_epoch="
+            )
+        return total
+    if per_epoch < 1 or total % per_epoch:
+        raise ShrinkbenchError(
+            f"total_steps = {total} are no whole number of epochs of {per_epoch} steps; give a multiple"
+        )
+    return per_epoch
+
+
+def _check_method(method: PruningMethod, rewound: Mapping[str, Tensor] | None) -> None:
+    """Refuse what one training in somebody else's loop cannot carry out."""
+    schedule, mode = method.schedule, method.finetuning
+    several = schedule.during is None and schedule.rounds != 1
+    if several and method.like is not None:
+        raise ShrinkbenchError(
+            f"'{method.name}' keeps of every layer what '{method.like.name}' ends with, which one training "
+            "cannot know; compare them in a sweep"
+        )
+    if mode.weights in ("reinitialised", "scratch"):
+        raise ShrinkbenchError(
+            f"'{method.name}' trains new weights after pruning (fine-tuning {mode.name}), which a Pruner does "
+            "not draw; a sweep carries it out"
+        )
+    if mode.weights == "rewound" and rewound is None:
+        raise ShrinkbenchError(
+            f"'{method.name}' goes back to the weights after epoch {mode.epoch} of the training before "
+            ""
+            f"(fine-tuning {mode.name}) and trains from there after each round; give their state dict as rewound="
+        )
+
+
+def _source_of(
+    batches: Batches | Callable[[torch.Generator], Batches] | None, count: int, seed: int
+) -> tuple[Callable[[torch.Generator], Batches] | None, tuple[int, ...] | None]:
+    """A function that draws batches, and the shape of one input."""
+    if batches is None:
+        return None, None
+    if callable(batches):
+        first = batches(torch.Generator().manual_seed(stream(seed, "scoring-batch", 0)))
+        return batches, look_ahead(first)[1]
+    kept = list(islice(batches, max(count, 1))) if iter(batches) is batches else batches
+    return (lambda _: kept), look_ahead(kept)[1]

@@ -1,0 +1,278 @@
+"""A Pruner in anybody's loop does what the sweep's loop does, with the same numbers to the bit."""
+
+import copy
+import io
+
+import pytest
+import torch
+from sample_networks import largest_unit
+from torch import nn
+from torch.nn import functional as F
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.pruning import METHODS, Pruner, Upholder, hook_for, prune_once, restart, rounds_of
+from shrinkbench.pruning.amounts import amount_of
+from shrinkbench.pruning.masks import Masks
+from shrinkbench.seeds import stream
+from shrinkbench.spec import Recipe
+from shrinkbench.training import train
+from shrinkbench.training.loop import make_optimizer
+
+EPOCHS, STEPS, SEED, SHAPE = 4, 5, 3, (2, 4, 4)
+TOTAL = EPOCHS * STEPS
+RECIPE = Recipe(
+    name="test",
+    reference="shrinkbench",
+    optimizer="sgd",
+    momentum=0.9,
+    learning_rate=0.05,
+    batch_size=13,
+    epochs=EPOCHS,
+)
+
+
+class Pictures:
+    def __init__(self):
+        generator = torch.Generator().manual_seed(7)
+        self.labels = torch.arange(65) % 2
+        self.inputs = torch.randn(65, 2, 4, 4, generator=generator) + self.labels.reshape(-1, 1, 1, 1) * 0.5
+
+    def train(self, batch_size, *, generator, augment):
+        for rows in torch.randperm(len(self.labels), generator=generator).split(batch_size):
+            yield self.inputs[rows], self.labels[rows]
+
+    def validation(self):
+        return None
+
+    def test(self):
+        yield self.inputs, self.labels
+
+
+class Branch(nn.Sequential):
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+def network():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(2, 8, 3, padding=1),
+            nn.BatchNorm2d(8),
+            nn.ReLU(),
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.ReLU(),
+            *(
+                Branch(
+                    nn.Conv2d(8, n, 3, padding=1), nn.BatchNorm2d(n), nn.ReLU(), nn.Conv2d(n, 8, 3, padding=1)
+                )
+                for n in (6, 4)
+            ),
+            nn.Flatten(),
+            nn.Linear(128, 2),
+        )
+
+
+def draw(generator):
+    return list(Pictures().train(13, generator=generator, augment=False))
+
+
+def pruner_of(module, method, total=TOTAL, **options):
+    base = {"compression": 2.0, "batches": draw, "seed": SEED, "steps_per_epoch": STEPS}
+    return Pruner(module, method, total_steps=total, **{**base, **options})
+
+
+def epochs(module, optimizer, seed, first, last):
+    """What somebody's own loop might be; the data come in the order of the sweep's."""
+    for epoch in range(first, last + 1):
+        module.train()
+        order = torch.Generator().manual_seed(stream(seed, "data", epoch))
+        for x, y in Pictures().train(13, generator=order, augment=False):
+            F.cross_entropy(module(x), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+
+def same(a, b):
+    return all(torch.equal(v, b.state_dict()[k]) for k, v in a.state_dict().items())
+
+
+def require_done(module, masks):
+    assert all(not module.get_parameter(n)[~m].any() for n, m in masks.items())
+    total = sum(p.numel() for p in module.parameters())
+    assert masks.total > masks.kept
+    return abs(total - (masks.total - masks.kept) - total / 2)
+
+
+OWN = [name for name in METHODS if METHODS.origin(name) is None and not name.startswith("doctest_")]
+DURING = [n for n in OWN if METHODS.get(n).schedule.during is not None]
+ROUNDS = [
+    "iterative_magnitude",
+    "iterative_gradient",
+    "learning_rate_rewinding",
+    "lottery_ticket",
+    "snip",
+    "synflow",
+    "global_magnitude",
+]
+
+
+@pytest.mark.parametrize("name", [*DURING, "random@gradual_magnitude"])
+def test_masks_and_weights_are_those_of_the_sweeps_loop(name):
+    method, theirs, ours = METHODS.get(name), network(), network()
+    hook = hook_for(
+        theirs,
+        method,
+        amount=amount_of(method, compression=2.0),
+        epochs=EPOCHS,
+        steps_per_epoch=STEPS,
+        seed=stream(SEED, "pruning"),
+        input_shape=SHAPE,
+        batches=draw,
+    )
+    train(theirs, RECIPE, Pictures(), seed=1, hooks=[hook])
+    pruner = pruner_of(ours, method)
+    optimizer = make_optimizer(ours, RECIPE)
+    pruner.attach(optimizer)
+    epochs(ours, optimizer, 1, 1, EPOCHS)
+    assert pruner.finish().equal(hook.masks)
+    assert same(theirs, ours)
+    assert require_done(ours, hook.masks) <= max(largest_unit(method, theirs, SHAPE), 1)
+    epochs(ours, optimizer, 1, 1, 1)  # it has let go
+    assert pruner.step == TOTAL
+
+
+@pytest.mark.parametrize("name", [n for n in ROUNDS if METHODS.get(n).schedule.during is None])
+def test_rounds_are_those_of_the_sweep_where_each_has_an_optimizer_of_its_own(name):
+    method, theirs, ours = METHODS.get(name), network(), network()
+    amount, early = amount_of(method, compression=2.0), copy.deepcopy(theirs.state_dict())
+    amounts, masks, between = rounds_of(theirs, method, amount, input_shape=SHAPE), Masks({}), True
+    source = early if method.finetuning.weights == "rewound" else None
+    for number, each in enumerate(amounts):
+        masks = prune_once(
+            theirs,
+            method,
+            amount=each,
+            masks=masks,
+            iteration=number,
+            input_shape=SHAPE,
+            batches=draw(torch.Generator().manual_seed(stream(SEED, "scoring-batch", number))),
+            generator=torch.Generator().manual_seed(stream(SEED, "scoring", number)),
+        )
+        between = method.schedule.train_between or number == len(amounts) - 1
+        restart(method.finetuning, theirs, masks, source if between else early)
+        if between:
+            train(theirs, RECIPE, Pictures(), seed=number, hooks=[Upholder(theirs, masks)])
+    trainings = len(amounts) if method.schedule.train_between else 1
+    pruner = pruner_of(ours, method, TOTAL * trainings, rewound=source)
+    for number in range(trainings):
+        optimizer = make_optimizer(ours, RECIPE)
+        pruner.attach(optimizer)
+        epochs(ours, optimizer, number if trainings > 1 else len(amounts) - 1, 1, EPOCHS)
+    assert pruner.finish().equal(masks)
+    assert same(theirs, ours)
+    assert require_done(ours, masks) <= 1
+
+
+@pytest.mark.parametrize("name", [*DURING, "iterative_magnitude"])
+def test_interrupted_and_resumed_is_uninterrupted(name):
+    whole = network()
+    pruner, optimizer = pruner_of(whole, name), make_optimizer(whole, RECIPE)
+    pruner.attach(optimizer)
+    epochs(whole, optimizer, 1, 1, EPOCHS)
+    masks = pruner.finish()
+    module = network()
+    pruner, optimizer = pruner_of(module, name), make_optimizer(module, RECIPE)
+    pruner.attach(optimizer)
+    for epoch in range(1, EPOCHS + 1):
+        epochs(module, optimizer, 1, epoch, epoch)
+        file = io.BytesIO()
+        torch.save([module.state_dict(), optimizer.state_dict(), pruner.state_dict()], file)
+        file.seek(0)
+        saved = torch.load(file, weights_only=True)
+        module = network()
+        module.load_state_dict(saved[0])
+        pruner, optimizer = pruner_of(module, name), make_optimizer(module, RECIPE)
+        optimizer.load_state_dict(saved[1])
+        pruner.load_state_dict(saved[2])
+        pruner.attach(optimizer)
+    assert pruner.finish().equal(masks)
+    assert same(module, whole)
+
+
+@pytest.mark.parametrize("name", [*DURING, "iterative_magnitude"])
+def test_a_cast_in_between_is_followed(name):
+    module = network()
+    pruner = pruner_of(module, name)
+    for epoch in range(1, EPOCHS + 1):
+        optimizer = make_optimizer(module, RECIPE)
+        pruner.attach(optimizer)
+        for x, y in draw(torch.Generator().manual_seed(epoch)):
+            F.cross_entropy(module(x.to(module[0].weight.dtype)), y).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        if epoch == 2:
+            module.double()
+    assert require_done(module, pruner.finish()) <= largest_unit(METHODS.get(name), module, SHAPE)
+    assert module[0].weight.dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", ["rigl", "movement"])
+def test_an_optimizer_that_is_given_a_closure_is_followed_too(name):
+    found = []
+    for closure in (False, True):
+        module = network()
+        pruner, optimizer = pruner_of(module, name), torch.optim.SGD(module.parameters(), 0.05)
+        pruner.attach(optimizer)
+        for x, y in draw(torch.Generator().manual_seed(0)) * EPOCHS:
+
+            def backward(x=x, y=y, module=module, optimizer=optimizer):
+                optimizer.zero_grad()
+                loss = F.cross_entropy(module(x), y)
+                loss.backward()
+                return loss
+
+            if closure:
+                optimizer.step(backward)
+            else:
+                backward()
+                optimizer.step()
+        found.append(pruner.finish())
+    assert found[0].equal(found[1])
+
+
+def test_zeros_are_kept_beyond_the_planned_steps():
+    module = network()
+    pruner, optimizer = pruner_of(module, "soft_filter_pruning"), make_optimizer(module, RECIPE)
+    pruner.attach(optimizer)
+    epochs(module, optimizer, 1, 1, EPOCHS + 2)
+    require_done(module, pruner.masks)
+
+
+def test_what_cannot_be_done_is_told_in_one_sentence():
+    module = network()
+    for method, options, sentence in (
+        ("lottery_ticket", {}, "give their state dict as rewound="),
+        ("random@lottery_ticket", {}, "compare them in a sweep"),
+        ("global_magnitude[finetuning=scratch-e]", {}, "a Pruner does not draw"),
+        ("rigl", {"total": 0}, "total_steps = 0"),
+        ("rigl", {"steps_per_epoch": 3}, "no whole number of epochs of 3 steps"),
+        ("soft_filter_pruning", {"steps_per_epoch": None}, "give steps_per_epoch="),
+    ):
+        with pytest.raises(ShrinkbenchError, match=sentence):
+            pruner_of(module, method, **options)
+    with pytest.raises(ShrinkbenchError, match="2 steps are fewer"):
+        pruner_of(module, "iterative_gradient", 2, steps_per_epoch=1, compression=4).attach(
+            make_optimizer(module, RECIPE)
+        )
+    pruner, optimizer = pruner_of(module, "rigl"), make_optimizer(module, RECIPE)
+    with pytest.raises(ShrinkbenchError, match="LBFGS"):
+        pruner.attach(torch.optim.LBFGS(module.parameters()))
+    state = pruner_of(module, "movement").state_dict()
+    with pytest.raises(ShrinkbenchError, match="the state is of 'movement'"):
+        pruner.load_state_dict(state)
+    pruner.attach(optimizer)
+    with pytest.raises(ShrinkbenchError, match="0 of 20 steps"):
+        pruner.finish()
+    with pytest.raises(ShrinkbenchError, match="before attach"):
+        pruner.load_state_dict(pruner.state_dict())

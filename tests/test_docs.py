@@ -118,6 +118,14 @@ def test_the_python_of_pages_on_own_parts_runs(tmp_path, page):
     assert done.returncode == 0, done.stderr
 
 
+def test_the_loop_of_the_page_on_own_loops_runs_and_meets_its_target():
+    (block,) = blocks("docs/own-loop.md")
+    found = {"__name__": "own_loop"}
+    exec(compile(block, "own-loop.md", "exec"), found)
+    total = sum(p.numel() for p in found["model"].parameters())
+    assert total - found["masks"].total + found["masks"].kept == round(total / 1.5)
+
+
 def test_the_tutorials_method_is_at_most_ten_lines():
     text = (ROOT / "docs" / "tutorial.md").read_text()
     block = next(b for b in re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL) if "@pruning_method" in b)

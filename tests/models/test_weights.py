@@ -6,17 +6,19 @@ import io
 import os
 import pickle
 import re
+from argparse import Namespace
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from places import SHARED
 from safetensors.torch import save_file
 from torch import nn
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, TakenWarning
 from shrinkbench.models import (
     build,
     get_model,
@@ -290,3 +292,54 @@ def test_a_network_with_another_head_knows_the_weights_of_its_features():
     assert {n: v.shape for n, v in build("vgg16-gap").features.state_dict().items()} == {
         n: v.shape for n, v in features.items()
     }
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda s: {f"_orig_mod.module._orig_mod.module.{k}": v for k, v in s.items()},
+        lambda s: {"net": {f"module.{k}": v for k, v in s.items()}, "acc": np.float64(93.1)},
+        lambda s: {"state_dict": s, "args": Namespace(lr=0.1), "best": np.float32(1), "step": np.int64(3)},
+        lambda s: {"n_averaged": torch.tensor(3), **{f"module.{k}": v for k, v in s.items()}},
+        lambda s: {"state_dict": {f"model._orig_mod.{k}": v for k, v in s.items()}},
+    ],
+    ids=["compiled-parallel", "net", "numbers-beside", "averaged", "lightning"],
+)
+def test_checkpoints_of_other_tools_load_without_a_word(trained, tmp_path, wrap, recwarn):
+    torch.save(wrap(trained.state_dict()), tmp_path / "w.pt")
+    module = build("digits-cnn", seed=1)
+    load_weights(module, tmp_path / "w.pt")
+    assert same(module, trained)
+    assert not [w for w in recwarn if issubclass(w.category, TakenWarning)]
+
+
+def test_which_of_several_was_taken_is_told_unless_it_is_asked_for(trained, tmp_path):
+    other, module = build("digits-cnn", seed=9).state_dict(), build("digits-cnn", seed=1)
+    averaged = {"n_averaged": torch.tensor(3), **{f"module.{k}": v for k, v in trained.state_dict().items()}}
+    torch.save({"model": other, "model_ema": averaged}, tmp_path / "w.pt")
+    with pytest.warns(TakenWarning, match="'model' was taken and not 'model_ema'"):
+        load_weights(module, tmp_path / "w.pt")
+    assert torch.equal(module.linear.weight, other["linear.weight"])
+    load_weights(module, tmp_path / "w.pt", entry="model_ema")
+    assert same(module, trained)
+    both = {f"net.{k}": v for k, v in other.items()}
+    both |= {f"teacher.{k}": v for k, v in trained.state_dict().items()}
+    torch.save({"state_dict": both}, tmp_path / "w.pt")
+    with pytest.warns(TakenWarning, match=r"what is under 'net\.' was taken, and 'teacher\."):
+        load_weights(module, tmp_path / "w.pt")
+    load_weights(module, tmp_path / "w.pt", entry="teacher")
+    assert same(module, trained)
+    with pytest.raises(ShrinkbenchError, match="no weights under 'student'"):
+        load_weights(module, tmp_path / "w.pt", entry="student")
+
+
+def test_sparse_and_quantised_tensors_are_refused_by_name(trained, tmp_path):
+    weight = trained.linear.weight.detach()
+    for value, sentence in (
+        (weight.to_sparse(), r"'linear.weight' in .* is a sparse_coo tensor"),
+        (weight.to_sparse_csr(), r"is a sparse_csr tensor"),
+        (torch.quantize_per_tensor(weight, 0.1, 0, torch.qint8), r"is quantised \(torch.qint8\)"),
+    ):
+        torch.save({**trained.state_dict(), "linear.weight": value}, tmp_path / "w.pt")
+        with pytest.raises(ShrinkbenchError, match=sentence):
+            load_weights(build("digits-cnn", seed=1), tmp_path / "w.pt")

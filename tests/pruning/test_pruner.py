@@ -117,7 +117,7 @@ ROUNDS = [
 ]
 
 
-@pytest.mark.parametrize("name", [*DURING, "random@gradual_magnitude"])
+@pytest.mark.parametrize("name", DURING)
 def test_masks_and_weights_are_those_of_the_sweeps_loop(name):
     method, theirs, ours = METHODS.get(name), network(), network()
     hook = hook_for(

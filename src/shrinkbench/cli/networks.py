@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from shrinkbench.cli.notes import notes_of
+from shrinkbench.cli.notes import tell_notes
 from shrinkbench.cli.options import AsJson, Data, Device, Model, Plugins, load_plugins, parse_data, parse_shape
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_target
@@ -20,7 +19,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from shrinkbench.datasets import Batch, Dataset
-    from shrinkbench.models import WeightsFile
+    from shrinkbench.models import ModelCard, WeightsFile
+    from shrinkbench.pruning import Masks
     from shrinkbench.spec import Amount, Normalisation
 
 app = typer.Typer()
@@ -31,6 +31,10 @@ NOTABLE = 0.1
 Weights = Annotated[
     str | None,
     typer.Option("--weights", help="Weights file, or a name that `shrinkbench describe MODEL` lists."),
+]
+Entry = Annotated[
+    str | None,
+    typer.Option("--weights-entry", help="Entry or prefix of the weights in their file, such as model_ema."),
 ]
 DatasetName = Annotated[str | None, typer.Option("--dataset", help="As `shrinkbench list datasets` names it.")]
 
@@ -86,7 +90,9 @@ def describe(
 @app.command()
 def prune(
     model: Model,
-    method: Annotated[str, typer.Option(help="As `shrinkbench list methods` names it.")],
+    method: Annotated[
+        str | None, typer.Option(help="As `shrinkbench list methods` names it.", show_default=False)
+    ] = None,
     compression: Annotated[
         float | None, typer.Option(help="Original / kept parameters of the whole network, at least 1.")
     ] = None,
@@ -106,6 +112,11 @@ def prune(
         bool, typer.Option("--one-shot", help="Prune at once, by a method that prunes over a training.")
     ] = False,
     weights: Weights = None,
+    weights_entry: Entry = None,
+    imported: Annotated[
+        Path | None,
+        typer.Option("--import", help="Take weights and masks from a checkpoint of torch.nn.utils.prune."),
+    ] = None,
     dataset: DatasetName = None,
     data: Data = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images that scoring looks at.")] = 64,
@@ -121,10 +132,9 @@ def prune(
     load_plugins(plugins)
     import torch
 
-    from shrinkbench.metrics import layer_densities, measure_size
     from shrinkbench.metrics.latency import Conditions
     from shrinkbench.models import get_model, shape_for
-    from shrinkbench.pruning import METHODS, amount_of, save_tensors
+    from shrinkbench.pruning import METHODS, amount_of, import_masks
     from shrinkbench.pruning import prune as find_masks
     from shrinkbench.pruning.speedup import prune_to_speedup
     from shrinkbench.seeds import stream
@@ -135,6 +145,18 @@ def prune(
             check_target(target)
     if out is not None and masks_out is not None and out.resolve() == masks_out.resolve():
         raise ShrinkbenchError(f"--out and --masks-out both name {out}; give each a file of its own")
+    if imported is not None:
+        if any(given is not None for given in (method, compression, fraction_per_layer, channels, weights)):
+            raise ShrinkbenchError("--import brings masks and weights; leave out method, amount and --weights")
+        card = get_model(model)
+        loaded = load_named(dataset, data)
+        module, _ = _network(model, None, loaded, seed)
+        with tell_notes():
+            masks = import_masks(module, imported, entry=weights_entry)
+        _finish(module, card, shape_for(card, shape_of(loaded)), masks, out=out, masks_out=masks_out, as_json=as_json)
+        return
+    if method is None:
+        raise ShrinkbenchError("name a method with --method, or a file of masks with --import")
     chosen = METHODS.get(method)
     stated: dict[str, Any] = {
         "compression": compression,
@@ -150,10 +172,9 @@ def prune(
     loaded = load_named(dataset, data)
     if loaded is None and "data" in chosen.needs:
         raise ShrinkbenchError(f"method '{method}' scores weights on data; name it with --dataset (and --data)")
-    module, file = _network(model, weights, loaded, seed)
+    module, file = _network(model, weights, loaded, seed, entry=weights_entry)
     shape = shape_for(card, shape_of(loaded))
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
+    with tell_notes():
         settings: dict[str, Any] = {
             "batches": None if loaded is None else _scoring_batches(loaded, file, batch_size, seed),
             "input_shape": shape,
@@ -172,24 +193,40 @@ def prune(
         else:
             measure = measure_cut(module.eval(), shape, Conditions(latency_batch))
             masks = prune_to_speedup(module, chosen, latency_speedup or 1.0, measure=measure, **settings)
-    for sentence in notes_of(caught):
-        typer.echo(f"note: {sentence}", err=True)
+    reached = _finish(module, card, shape, masks, out=out, masks_out=masks_out, as_json=as_json)
+    if amount is not None:
+        _note_distance(chosen.name, amount, reached)
+
+
+def _finish(
+    module: nn.Module,
+    card: ModelCard,
+    shape: tuple[int, ...],
+    masks: Masks,
+    *,
+    out: Path | None,
+    masks_out: Path | None,
+    as_json: bool,
+) -> float:
+    """Apply ``masks``, write what is asked for, print the sizes and return the compression."""
+    from shrinkbench.metrics import layer_densities, measure_size
+    from shrinkbench.pruning import save_tensors
+
     masks.apply(module)
     size = measure_size(module, shape, masks)
     if out is not None:
         save_tensors(module.state_dict(), out)
     if masks_out is not None:
         masks.save(masks_out, network=card.name)
-    if amount is not None:
-        _note_distance(chosen.name, amount, size.compression)
     layers = {name: density.model_dump() for name, density in layer_densities(module, masks).items()}
     report = {**size.model_dump(), "layers": layers}
     if as_json:
         typer.echo(json.dumps(report, indent=1))
-        return
-    from shrinkbench.cli.tables import print_pruned
+    else:
+        from shrinkbench.cli.tables import print_pruned
 
-    print_pruned(report)
+        print_pruned(report)
+    return size.compression
 
 
 def _note_distance(method: str, amount: Amount, reached: float) -> None:
@@ -207,6 +244,7 @@ def evaluate(
     model: Model,
     dataset: Annotated[str, typer.Option(help="As `shrinkbench list datasets` names it.")],
     weights: Weights = None,
+    weights_entry: Entry = None,
     masks: Annotated[Path | None, typer.Option(help="Masks, as `prune --masks-out` writes them.")] = None,
     data: Data = None,
     split: Annotated[Literal["test", "validation"], typer.Option()] = "test",
@@ -238,7 +276,7 @@ def evaluate(
     loaded = load_named(dataset, data)
     if loaded is None:
         raise ShrinkbenchError("name a dataset with --dataset")
-    module, file = _network(model, weights, loaded, seed)
+    module, file = _network(model, weights, loaded, seed, entry=weights_entry)
     if masks is not None:
         Masks.load(masks, network=card.name).apply(module)
     used = _normalisation(normalisation, loaded, file)
@@ -278,7 +316,7 @@ def classes_of(dataset: Dataset | None) -> int | None:
 
 
 def _network(
-    model: str, weights: str | None, dataset: Dataset | None, seed: int
+    model: str, weights: str | None, dataset: Dataset | None, seed: int, *, entry: str | None = None
 ) -> tuple[nn.Module, WeightsFile | None]:
     from shrinkbench.models import build, get_model, load_weights
     from shrinkbench.runner.planning import check_compatible
@@ -288,8 +326,10 @@ def _network(
     if dataset is not None:
         check_compatible(dataset, card)
     module = build(model, num_classes=classes_of(dataset), seed=stream(seed, "initialisation"))
-    file = load_weights(module, weights, card=card) if weights is not None else None
-    return module, file
+    if weights is None:
+        return module, None
+    with tell_notes():
+        return module, load_weights(module, weights, card=card, entry=entry)
 
 
 def _normalisation(choice: str, dataset: Dataset, file: WeightsFile | None) -> Normalisation:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import typer
 
 from shrinkbench.errors import LeftWholeWarning, TakenWarning
 
@@ -20,3 +23,13 @@ def notes_of(caught: Iterable[warnings.WarningMessage]) -> list[str]:
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
     return list(dict.fromkeys(notes))
+
+
+@contextmanager
+def tell_notes() -> Iterator[None]:
+    """Print what is warned of inside as notes."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    for sentence in notes_of(caught):
+        typer.echo(f"note: {sentence}", err=True)

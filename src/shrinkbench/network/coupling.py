@@ -20,7 +20,6 @@ from shrinkbench.errors import LeftWholeWarning
 from shrinkbench.network.attention import head_slices, is_attention
 from shrinkbench.network.channel_graph import read_groups
 from shrinkbench.network.groups import Coupling, Group, Slice
-from shrinkbench.network.key_value_heads import read_key_value_heads
 from shrinkbench.network.probe import require_materialised, trace
 from shrinkbench.network.verification import OUTPUT, find_unsound
 
@@ -58,13 +57,7 @@ def _couple(module: nn.Module, input_shape: tuple[int, ...]) -> Coupling:
     unread = any(name not in traced.read for name, _ in module.named_parameters())
     graph = read_groups(module, input_shape)
     heads = (_head_group(path, child) for path, child in module.named_modules() if is_attention(child))
-    separate = read_key_value_heads(
-        module, input_shape, lambda g: not find_unsound(module, [g], input_shape, in_training=False)
-    )
-    # Their single channels are those of heads, and cannot leave alone.
-    projections = {path for group in separate for path in group.layers("produces")}
-    channels = (g for g in graph.groups if not set(g.layers("produces")) <= projections)
-    groups = (*channels, *(g for g in heads if g is not None), *separate)
+    groups = (*graph.groups, *(g for g in heads if g is not None))
     free = [g for g in groups if g.refused_because is None]
     unsound = find_unsound(module, free, input_shape, in_training=unread)
     # What is part of an output stays without a word, as a classifier does.

@@ -38,7 +38,7 @@ class Group:
     """
 
     layer: str
-    kind: Literal["channels", "heads", "key-value heads"]
+    kind: Literal["channels", "heads"]
     units: int
     slices: tuple[Slice, ...]
     refused_because: str | None = None

@@ -6,6 +6,7 @@ from shrinkbench.pruning.collapse import LayerCollapseWarning, collapse_in_words
 from shrinkbench.pruning.context import Proportions, PruneContext
 from shrinkbench.pruning.during_training import hook_for, training_hook
 from shrinkbench.pruning.finetunings import FINETUNINGS, Finetuning, restart
+from shrinkbench.pruning.importing import import_masks
 from shrinkbench.pruning.masking import prunable_names, prune_once
 from shrinkbench.pruning.masks import Masks, Upholder, save_tensors
 from shrinkbench.pruning.method import (
@@ -50,6 +51,7 @@ __all__ = [
     "decides",
     "fraction_of_layers",
     "hook_for",
+    "import_masks",
     "load_entry_points",
     "load_plugin",
     "progressed",

@@ -79,6 +79,29 @@ class Masks(Mapping[str, Tensor]):
             for name, mask in self._masks.items():
                 parameters[name].masked_fill_(~mask.to(parameters[name].device), 0)
 
+    @classmethod
+    def from_module(cls, module: nn.Module) -> Masks:
+        """The masks that ``module`` carries: those of ``torch.nn.utils.prune``, else where its weights are zero.
+
+        Names are those that its parameters have now (``fc.weight_orig`` until ``prune.remove``). Weights are
+        tensors of two or more dimensions. Raises ``ShrinkbenchError`` where nothing is pruned.
+
+        >>> layer = nn.utils.prune.l1_unstructured(nn.Linear(2, 2), "weight", amount=1)
+        >>> Masks.from_module(layer)
+        Masks(1 tensors, 3 of 4 weights kept)
+        """
+        buffers = dict(module.named_buffers())
+        pairs = {n: buffers.get(f"{n.removesuffix('_orig')}_mask") for n, _ in module.named_parameters()}
+        masks = {n: m != 0 for n, m in pairs.items() if m is not None and n.endswith("_orig")}
+        weights = {n: p.detach() != 0 for n, p in module.named_parameters() if p.dim() > 1}
+        masks = masks or {n: mask for n, mask in weights.items() if not bool(mask.all())}
+        if not masks:
+            raise ShrinkbenchError(
+                "the network has no masks of torch.nn.utils.prune and no weight that is zero; one that was made "
+                "smaller (torch-pruning) has no masks either: measure it as the network that it is"
+            )
+        return cls(masks)
+
     def save(self, path: Path | str, *, network: str | None = None) -> None:
         """Write the masks as safetensors: parameter name -> boolean tensor. The file appears whole or not.
 

@@ -294,8 +294,8 @@ def _check_method(method: PruningMethod, rewound: Mapping[str, Tensor] | None) -
     if mode.weights == "rewound" and rewound is None:
         raise ShrinkbenchError(
             f"'{method.name}' goes back to the weights after epoch {mode.epoch} of the training before "
-            ""
-            f"(fine-tuning {mode.name}) and trains from there after each round; give their state dict as rewound="
+            f"(fine-tuning {mode.name}) and trains from there after each round; give their state dict as "
+            "rewound="
         )
 
 

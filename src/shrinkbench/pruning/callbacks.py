@@ -1,0 +1,77 @@
+"""A Pruner in the loops of PyTorch Lightning and of Hugging Face's Trainer."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.pruning.pruner import Pruner
+
+
+def lightning_callback(pruner: Pruner) -> Any:
+    """A ``Callback`` of PyTorch Lightning: attach when training starts, finish when it ends, keep the state.
+
+    The module's own optimizer has to be the only one. Raises ``ShrinkbenchError`` without Lightning.
+    """
+
+    class PrunerCallback(_imported("lightning.pytorch", "pytorch_lightning").Callback):  # type: ignore[misc]
+        def on_train_start(self, trainer: Any, pl_module: Any) -> None:
+            if len(trainer.optimizers) != 1:
+                raise ShrinkbenchError(
+                    f"the module has {len(trainer.optimizers)} optimizers, and a Pruner follows one; attach it "
+                    "yourself in configure_optimizers"
+                )
+            pruner.attach(trainer.optimizers[0])
+
+        def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+            pruner.finish()
+
+        def state_dict(self) -> dict[str, Any]:
+            return pruner.state_dict()
+
+        def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+            pruner.load_state_dict(state_dict)
+
+    return PrunerCallback()
+
+
+def trainer_callback(pruner: Pruner) -> Any:
+    """A ``TrainerCallback`` of Hugging Face: the state lies as ``pruner.pt`` in each checkpoint's folder.
+
+    Raises ``ShrinkbenchError`` without transformers.
+    """
+
+    def file(args: Any, state: Any) -> Path:
+        return Path(args.output_dir) / f"checkpoint-{state.global_step}" / "pruner.pt"
+
+    class PrunerCallback(_imported("transformers").TrainerCallback):  # type: ignore[misc]
+        def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step:
+                if not file(args, state).is_file():
+                    raise ShrinkbenchError(
+                        f"training goes on from step {state.global_step}, and there is no {file(args, state)}; "
+                        "go on from a checkpoint that was saved with this callback"
+                    )
+                pruner.load_state_dict(torch.load(file(args, state), map_location="cpu", weights_only=True))
+            pruner.attach(kwargs["optimizer"])
+
+        def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            torch.save(pruner.state_dict(), file(args, state))
+
+        def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            pruner.finish()
+
+    return PrunerCallback()
+
+
+def _imported(*names: str) -> Any:
+    for name in names:
+        try:
+            return import_module(name)
+        except ModuleNotFoundError:
+            continue
+    raise ShrinkbenchError(f"'{names[0]}' is not installed; install it, or attach the Pruner in your own loop")

@@ -1,0 +1,105 @@
+"""Callbacks by small stand-ins for the documented hooks of Lightning and transformers: neither is needed here."""
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.pruning import Pruner
+from shrinkbench.pruning.callbacks import lightning_callback, trainer_callback
+
+STEPS = 20
+
+
+def made(seed=0):
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
+    pruner = Pruner(net, "gradual_magnitude", compression=2, input_shape=(8,), total_steps=STEPS)
+    return net, pruner, torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+
+
+def steps(net, optimizer, first, last):
+    for step in range(first, last):
+
+        def closure(step=step):
+            optimizer.zero_grad()
+            x = torch.randn(4, 8, generator=torch.Generator().manual_seed(step))
+            loss = net(x).square().sum()
+            loss.backward()
+            return loss
+
+        optimizer.step(closure=closure)  # as Lightning does
+
+
+@pytest.fixture
+def libraries(monkeypatch):
+    for name, base in (("lightning.pytorch", "Callback"), ("transformers", "TrainerCallback")):
+        module = ModuleType(name)
+        setattr(module, base, type(base, (), {}))
+        monkeypatch.setitem(sys.modules, name, module)
+    monkeypatch.setitem(sys.modules, "lightning", ModuleType("lightning"))
+
+
+def through_lightning(interrupted, folder):
+    net, pruner, optimizer = made()
+    callback, trainer = lightning_callback(pruner), SimpleNamespace(optimizers=[optimizer])
+    callback.on_train_start(trainer, net)
+    steps(net, optimizer, 0, 7)
+    if interrupted:
+        saved = net.state_dict(), optimizer.state_dict(), callback.state_dict()
+        net, pruner, optimizer = made(1)
+        callback, trainer = lightning_callback(pruner), SimpleNamespace(optimizers=[optimizer])
+        net.load_state_dict(saved[0])
+        callback.load_state_dict(saved[2])
+        optimizer.load_state_dict(saved[1])
+        callback.on_train_start(trainer, net)
+    steps(net, optimizer, 7, STEPS)
+    callback.on_train_end(trainer, net)
+    return net, pruner.masks
+
+
+def through_trainer(interrupted, folder):
+    net, pruner, optimizer = made()
+    args, state, callback = SimpleNamespace(output_dir=folder), SimpleNamespace(), trainer_callback(pruner)
+    wrapped = SimpleNamespace(optimizer=optimizer)  # as Accelerate does
+    state.global_step = 0
+    callback.on_train_begin(args, state, None, optimizer=wrapped)
+    steps(net, optimizer, 0, 7)
+    if interrupted:
+        state.global_step = 7
+        (folder / "checkpoint-7").mkdir()
+        callback.on_save(args, state, None)
+        saved = net.state_dict(), optimizer.state_dict()
+        net, pruner, optimizer = made(1)
+        net.load_state_dict(saved[0])
+        optimizer.load_state_dict(saved[1])
+        callback = trainer_callback(pruner)
+        callback.on_train_begin(args, state, None, optimizer=optimizer)
+    steps(net, optimizer, 7, STEPS)
+    callback.on_train_end(args, state, None)
+    return net, pruner.masks
+
+
+@pytest.mark.parametrize("through", [through_lightning, through_trainer])
+def test_a_callback_meets_the_target_and_goes_on_where_it_was(libraries, tmp_path, through):
+    (whole, masks), (parts, again) = through(False, tmp_path), through(True, tmp_path)
+    assert masks.equal(again)
+    assert masks.kept + 8 + 18 == 45
+    assert not whole[0].weight[~masks["0.weight"]].any()
+    assert torch.equal(whole[0].weight, parts[0].weight)
+
+
+def test_what_a_callback_cannot_do_is_told(libraries, tmp_path, monkeypatch):
+    _, pruner, optimizer = made()
+    with pytest.raises(ShrinkbenchError, match="has 2 optimizers"):
+        lightning_callback(pruner).on_train_start(SimpleNamespace(optimizers=[optimizer] * 2), None)
+    with pytest.raises(ShrinkbenchError, match="goes on from step 7"):
+        args, state = SimpleNamespace(output_dir=tmp_path), SimpleNamespace(global_step=7)
+        trainer_callback(pruner).on_train_begin(args, state, None, optimizer=optimizer)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ShrinkbenchError, match="'transformers' is not installed"):
+        trainer_callback(pruner)

@@ -54,8 +54,8 @@ def _group_of(module: nn.Module, step: Step, steps: tuple[Step, ...]) -> Group |
     used = [other for other in steps if other.parameter in names or other.sources & step.sources]
     if not all(isinstance(layer, nn.Linear) for layer in layers.values()) or len(used) != len(names):
         return None  # another layer reads them too, or one of them runs twice
-    size, inner = step.head_size, int(layers[step.parameter].weight.shape[1])
-    rows = {name: int(layers[name].weight.shape[0]) for name in step.sources}
+    size, inner = step.head_size, module.get_parameter(step.parameter).shape[1]
+    rows = {name: module.get_parameter(name).shape[0] for name in step.sources}
     narrow = min(rows.values())
     wide = [name for name, width in rows.items() if width == inner]
     if sorted(rows.values())[1:] not in ([narrow, inner], [inner, inner]) or narrow % size or inner % narrow:

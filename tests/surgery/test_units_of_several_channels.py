@@ -1,4 +1,4 @@
-"""Units of several channels: groups of a norm, the halves of a gate, key-value heads with their queries."""
+"""Units of several channels: groups of a norm, and the halves of a gate."""
 # ruff: noqa: E501  one case a line
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from made_networks import RMS, Net, conv, pooled
 from torch import nn
 from torch.nn import functional as F
 
-from shrinkbench.errors import LeftWholeWarning
+from shrinkbench.errors import LeftWholeWarning, ShrinkbenchError
 from shrinkbench.metrics import count_parameters, measure_size
 from shrinkbench.network.coupling import couple
 from shrinkbench.pruning.masks import Masks
@@ -94,22 +94,6 @@ class Attention(nn.Module):
         return self.o(y.transpose(1, 2).reshape(n, t, self.heads * self.head_dim))
 
 
-class SizedByData(Attention):
-    """As transformers writes it: the numbers of heads follow from the widths."""
-
-    def __init__(self, *args):
-        super().__init__(*args)
-        self.num_key_value_groups = self.heads // self.kv_heads
-        del self.heads, self.kv_heads
-
-    def forward(self, x):
-        shape = (*x.shape[:2], -1, self.head_dim)
-        q, k, v = (p(x).view(shape).transpose(1, 2) for p in (self.q, self.k, self.v))
-        k, v = (y.repeat_interleave(self.num_key_value_groups, 1) for y in (k, v))
-        y = F.scaled_dot_product_attention(self.rotate(q), self.rotate(k), v, is_causal=True)
-        return self.o(y.transpose(1, 2).flatten(2))
-
-
 class Block(nn.Module):
     def __init__(self, attention, width, hidden):
         super().__init__()
@@ -164,15 +148,6 @@ CASES = {  # network, shape of one input, {group: its units}
         lambda: Net(lambda m, x: m.head(sum(p * (i + 1) for i, p in enumerate(m.a(x).chunk(4, -1)))),
                     a=nn.Linear(6, 20), head=nn.Linear(5, 3)), (6,), {"a": 5},
     ),
-    "separate heads": (lambda: llama(Attention, 4, 4, 2), TOKENS, {f"stack.{i}.attention.q": 4 for i in (0, 1)}),
-    "grouped queries": (
-        lambda: llama(Attention, 6, 3, 4), TOKENS,
-        {"stack.0.attention.q": 3, "stack.1.attention.q": 3, "stack.0.gate_proj": 12, "stack.1.gate_proj": 12},
-    ),
-    # two heads share a key, as many as there are keys: which number is which, the proof tells
-    "grouped queries by two": (lambda: llama(Attention, 4, 2, 2, bias=True), TOKENS, {"stack.0.attention.q": 2}),
-    "sized by data": (lambda: llama(SizedByData, 6, 3, 2), TOKENS, {"stack.0.attention.q": 3, "stack.0.gate_proj": 12}),
-    "sized by data, by two": (lambda: llama(SizedByData, 4, 2, 2), TOKENS, {"stack.1.attention.q": 2}),
 }  # fmt: skip
 
 
@@ -218,19 +193,10 @@ def test_units_are_cut_right(name, kept_share):
     assert largest_difference(masked, again, shape) < 1e-9
 
 
-def test_norm_groups_and_heads_are_counted_anew():
+def test_norm_groups_are_counted_anew():
     module, shape, _ = made("group norm")
     small, _, _ = assert_cut_right(module, shape, kept_share=0.5)
     assert (small.n.num_groups, small.n.num_channels, small.a.out_channels) == (2, 4, 4)
-    module, shape, _ = made("grouped queries by two")
-    small, _, _ = assert_cut_right(module, shape, kept_share=0.5)
-    attention = small.stack[0].attention
-    assert (attention.heads, attention.kv_heads, attention.head_dim) == (2, 1, 2)
-    module, shape, _ = made("sized by data, by two")
-    small, _, _ = assert_cut_right(module, shape, kept_share=0.5)
-    attention = small.stack[0].attention
-    assert (attention.num_key_value_groups, attention.head_dim) == (2, 2)
-    assert (attention.q.out_features, attention.k.out_features) == (4, 2)
 
 
 @pytest.mark.parametrize(
@@ -260,6 +226,13 @@ def test_attention_whose_sizes_are_written_down_is_left_whole_and_named():
     with pytest.warns(LeftWholeWarning, match=r"attention\.q' are left whole: the network does not run"):
         coupling = couple(llama(Fixed, 4, 2, 2), TOKENS)
     assert "stack.0.gate_proj" in {group.layer for group in coupling.free}
+
+
+def test_rotated_queries_are_refused_in_a_sentence():
+    with pytest.raises(ShrinkbenchError) as refused:
+        couple(llama(Attention, 4, 2, 2), TOKENS)
+    print(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize("name", ["SwiGLU", "SwiGLUPacked", "GluMlp", "ConvMlp"])

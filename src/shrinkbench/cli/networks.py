@@ -153,7 +153,15 @@ def prune(
         module, _ = _network(model, None, loaded, seed)
         with tell_notes():
             masks = import_masks(module, imported, entry=weights_entry)
-        _finish(module, card, shape_for(card, shape_of(loaded)), masks, out=out, masks_out=masks_out, as_json=as_json)
+        _finish(
+            module,
+            card,
+            shape_for(card, shape_of(loaded)),
+            masks,
+            out=out,
+            masks_out=masks_out,
+            as_json=as_json,
+        )
         return
     if method is None:
         raise ShrinkbenchError("name a method with --method, or a file of masks with --import")

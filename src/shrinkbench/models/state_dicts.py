@@ -9,6 +9,7 @@ import warnings
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -163,7 +164,8 @@ def _plain_kinds() -> list[object]:
     None of them runs code of the file's: numpy refuses numbers of type object.
     """
     scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
-    numbers = {type(np.dtype(kind)) for kind in (*np.sctypeDict.values(), np.str_) if kind is not np.object_}
+    kinds: tuple[Any, ...] = (*np.sctypeDict.values(), np.str_)
+    numbers = {type(np.dtype(kind)) for kind in kinds if kind is not np.object_}
     return [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *numbers, Namespace]
 
 

@@ -61,10 +61,10 @@ def main() -> None:
                 seconds = time_forward(
                     {"dense": dense, "small": small}, shape, conditions, rounds=arguments.rounds
                 )
-                measured = seconds["dense"].seconds / seconds["small"].seconds
+                measured = seconds["dense"] / seconds["small"]
                 print(
-                    f"{model:<22}{batch:>6}{theoretical:>12.2f}x{1e3 * seconds['dense'].seconds:>11.2f}"
-                    f"{1e3 * seconds['small'].seconds:>11.2f}{measured:>9.2f}x{theoretical / measured:>25.2f}",
+                    f"{model:<22}{batch:>6}{theoretical:>12.2f}x{1e3 * seconds['dense']:>11.2f}"
+                    f"{1e3 * seconds['small']:>11.2f}{measured:>9.2f}x{theoretical / measured:>25.2f}",
                     flush=True,
                 )
 

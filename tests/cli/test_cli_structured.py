@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from shrinkbench.cli import app
+from shrinkbench.cli.structured import app
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import build
 from shrinkbench.pruning.masks import Masks
@@ -62,38 +62,3 @@ def test_latency_names_its_conditions_and_what_stays(masks):
 def test_absent_masks_are_told(tmp_path):
     with pytest.raises(ShrinkbenchError, match="there is no file"):
         call("shrink", "--model", "resnet20", "--masks", tmp_path / "none", "--out", tmp_path / "small")
-
-
-@pytest.mark.parametrize(
-    ("options", "reason"),
-    [
-        (["--speedup", 2, "--compression", 2], "said in several ways"),
-        (["--speedup", 0.5], "not a finite number of at least 1"),
-        (["--compression", 2, "--max-ratio", 2], "max_ratio = 2.0"),
-        (["--compression", 2, "--ignore", "nowhere"], "no layer of the network is called 'nowhere'"),
-        (["--speedup", 50], "the most that was reached is"),
-    ],
-)
-def test_bad_bounds_are_told(options, reason):
-    with pytest.raises(ShrinkbenchError, match=reason):
-        call("prune", "--model", "resnet20", "--method", "channel_l1", *options)
-
-
-def test_a_speedup_and_bounds_are_met():
-    told = call(
-        *("prune", "--model", "resnet20", "--method", "channel_l1", "--speedup", 1.5),
-        *("--round-to", 8, "--ignore", "layer1", "--max-ratio", 0.5, "--json"),
-    )
-    report = json.loads(told)
-    assert report["theoretical_speedup"] >= 1.5
-    densities = {name: layer for name, layer in report["layers"].items() if "layer1" in name}
-    assert densities
-
-
-def test_wall_time_is_a_target(tmp_path):
-    masks = tmp_path / "masks.safetensors"
-    call(
-        *("prune", "--model", "cifar-vgg", "--method", "channel_l1", "--latency-speedup", 1.05),
-        *("--latency-batch", 4, "--round-to", 64, "--masks-out", masks),
-    )
-    assert masks.exists()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -100,14 +100,6 @@ def prune(
         float | None, typer.Option(help="Fraction of the units of every layer to remove.")
     ] = None,
     channels: Annotated[float | None, typer.Option(help="Fraction of all channels to remove.")] = None,
-    speedup: Annotated[float | None, typer.Option(help="Original / new multiply-adds, at least 1.")] = None,
-    latency_speedup: Annotated[
-        float | None, typer.Option(help="Dense / small wall time, measured here once channels are cut out.")
-    ] = None,
-    latency_batch: Annotated[int, typer.Option(min=1, help="Images per batch for --latency-speedup.")] = 1,
-    round_to: Annotated[int, typer.Option(min=1, help="Keep channels in multiples of this.")] = 1,
-    ignore: Annotated[list[str] | None, typer.Option(help="Layer that stays whole: a path, * allowed.")] = None,
-    max_ratio: Annotated[float, typer.Option(help="Largest fraction of a layer's units that goes.")] = 1.0,
     one_shot: Annotated[
         bool, typer.Option("--one-shot", help="Prune at once, by a method that prunes over a training.")
     ] = False,
@@ -132,13 +124,10 @@ def prune(
     load_plugins(plugins)
     import torch
 
-    from shrinkbench.metrics.latency import Conditions
     from shrinkbench.models import get_model, shape_for
     from shrinkbench.pruning import METHODS, amount_of, import_masks
     from shrinkbench.pruning import prune as find_masks
-    from shrinkbench.pruning.speedup import prune_to_speedup
     from shrinkbench.seeds import stream
-    from shrinkbench.surgery.latency import measure_cut
 
     for target in (out, masks_out):
         if target is not None:
@@ -166,16 +155,9 @@ def prune(
     if method is None:
         raise ShrinkbenchError("name a method with --method, or a file of masks with --import")
     chosen = METHODS.get(method)
-    stated: dict[str, Any] = {
-        "compression": compression,
-        "fraction_per_layer": fraction_per_layer,
-        "channels": channels,
-    }
-    faster = {"--speedup": speedup, "--latency-speedup": latency_speedup}
-    asked = [name for name, value in (stated | faster).items() if value is not None]
-    if any(name in faster for name in asked) and len(asked) > 1:
-        raise ShrinkbenchError(f"how much is to go is said in several ways ({', '.join(asked)}); give one")
-    amount = None if any(name in faster for name in asked) else amount_of(chosen, **stated)
+    amount = amount_of(
+        chosen, compression=compression, fraction_per_layer=fraction_per_layer, channels=channels
+    )
     card = get_model(model)  # a wrong name is told before any data are read
     loaded = load_named(dataset, data)
     if loaded is None and "data" in chosen.needs:
@@ -183,27 +165,21 @@ def prune(
     module, file = _network(model, weights, loaded, seed, entry=weights_entry)
     shape = shape_for(card, shape_of(loaded))
     with tell_notes():
-        settings: dict[str, Any] = {
-            "batches": None if loaded is None else _scoring_batches(loaded, file, batch_size, seed),
-            "input_shape": shape,
-            "generator": torch.Generator().manual_seed(stream(seed, "scoring", 0)),
-            "prune_classifier": prune_classifier,
-            "prune_biases": prune_biases,
-            "one_shot": one_shot,
-            "round_to": round_to,
-            "ignore": tuple(ignore or ()),
-            "max_ratio": max_ratio,
-        }
-        if amount is not None:
-            masks = find_masks(module, chosen, **stated, **settings)
-        elif speedup is not None:
-            masks = prune_to_speedup(module, chosen, speedup, **settings)
-        else:
-            measure = measure_cut(module.eval(), shape, Conditions(latency_batch))
-            masks = prune_to_speedup(module, chosen, latency_speedup or 1.0, measure=measure, **settings)
+        masks = find_masks(
+            module,
+            chosen,
+            compression=compression,
+            fraction_per_layer=fraction_per_layer,
+            channels=channels,
+            batches=None if loaded is None else _scoring_batches(loaded, file, batch_size, seed),
+            input_shape=shape,
+            generator=torch.Generator().manual_seed(stream(seed, "scoring", 0)),
+            prune_classifier=prune_classifier,
+            prune_biases=prune_biases,
+            one_shot=one_shot,
+        )
     reached = _finish(module, card, shape, masks, out=out, masks_out=masks_out, as_json=as_json)
-    if amount is not None:
-        _note_distance(chosen.name, amount, reached)
+    _note_distance(chosen.name, amount, reached)
 
 
 def _finish(

@@ -120,8 +120,9 @@ def latency(
     as_json: AsJson = False,
 ) -> None:
     """Time the dense, the masked and the physically smaller network in turn, beside the theoretical speedup."""
+
     from shrinkbench.metrics import count_multiply_adds, measure_size
-    from shrinkbench.metrics.latency import UNSTEADY, Conditions, time_forward
+    from shrinkbench.metrics.latency import Conditions, time_forward
     from shrinkbench.network.weights import copy_of
     from shrinkbench.runner import resolve_device
 
@@ -139,16 +140,14 @@ def latency(
     counted["small"] = size.multiply_adds / max(count_multiply_adds(small, shape), 1)
     where = resolve_device(device)
     rows: list[dict[str, Any]] = []
-    unsteady: list[str] = []
     for batch in batch_size or [1, 64]:
         seconds = time_forward(networks, shape, Conditions(batch, threads, precision, where), rounds=rounds)
         rows += [
             {
                 "network": name,
                 "batch_size": batch,
-                "milliseconds": round(seconds[name].seconds * 1e3, 4),
-                "quartiles": f"{seconds[name].low * 1e3:.4g}-{seconds[name].high * 1e3:.4g}",
-                "measured_speedup": round(seconds["dense"].seconds / seconds[name].seconds, 3),
+                "milliseconds": round(seconds[name] * 1e3, 4),
+                "measured_speedup": round(seconds["dense"] / seconds[name], 3),
                 "theoretical_speedup": round(counted[name], 3),
                 "threads": threads,
                 "precision": precision,
@@ -157,25 +156,15 @@ def latency(
             }
             for name in networks
         ]
-        unsteady += [
-            f"{name}, batch {batch}: {t.spread:.0%}" for name, t in seconds.items() if t.spread > UNSTEADY
-        ]
-    if unsteady:
-        typer.echo(
-            f"note: the middle half of the rounds spans over {UNSTEADY:.0%} of the median "
-            f"({'; '.join(unsteady)}): something else was running; give more --rounds on a quiet machine",
-            err=True,
-        )
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
     from shrinkbench.cli.tables import print_table
 
     typer.echo(
-        f"{where}, {threads} thread{'s' if threads > 1 else ''}, {precision}; medians and quartiles "
-        f"of {rounds} rounds, all in one memory format"
+        f"{where}, {threads} thread{'s' if threads > 1 else ''}, {precision}; medians of {rounds} rounds"
     )
-    print_table(rows, tuple(rows[0])[:6])
+    print_table(rows, tuple(rows[0])[:5])
     for sentence in left:
         typer.echo(f"note: {sentence}")
 

@@ -1,9 +1,8 @@
 """Measured wall time of a forward pass, beside which the theoretical speedup stands.
 
 Networks that are compared are timed in turn, round after round, so that a slow spell of the machine meets all
-of them, and in one memory format, that of the first. Times are medians of the rounds, with the quartiles as
-their spread, of torch.utils.benchmark in evaluation mode without gradients, with the number of threads set for
-the measurement.
+of them. Times are medians of torch.utils.benchmark, in evaluation mode without gradients, with the number of
+threads set for the measurement.
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from statistics import quantiles
+from statistics import median
 from typing import Any, Literal
 
 import torch
@@ -36,34 +35,6 @@ class Conditions:
     device: str = "cpu"
 
 
-UNSTEADY = 0.1
-"""From this share of the median on, an interquartile range is told: the ratio of two such times says little."""
-
-
-@dataclass(frozen=True)
-class Timing:
-    """Seconds of a forward pass: the median of the rounds, and their quartiles.
-
-    >>> Timing.of([2.0, 1.0, 4.0, 3.0, 5.0])
-    Timing(seconds=3.0, low=2.0, high=4.0)
-    """
-
-    seconds: float
-    low: float
-    high: float
-
-    @staticmethod
-    def of(rounds: Sequence[float]) -> Timing:
-        """Median and quartiles of at least one round."""
-        low, middle, high = quantiles(rounds, n=4, method="inclusive") if len(rounds) > 1 else [rounds[0]] * 3
-        return Timing(middle, low, high)
-
-    @property
-    def spread(self) -> float:
-        """The interquartile range as a share of the median."""
-        return (self.high - self.low) / self.seconds
-
-
 def time_forward(
     networks: Mapping[str, nn.Module],
     input_shape: Sequence[int],
@@ -71,14 +42,14 @@ def time_forward(
     *,
     rounds: int = 5,
     seconds_per_round: float = 0.2,
-) -> dict[str, Timing]:
-    """Seconds of one forward pass of each network under ``conditions``.
+) -> dict[str, float]:
+    """Median seconds of one forward pass of each network under ``conditions``.
 
     Each round times every network for at least ``seconds_per_round``, each a first time unrecorded. Networks
-    are moved to the device, and to the memory format of the first, and stay there; modes are restored.
+    are moved to the device and stay there; modes are restored.
 
     >>> seconds = time_forward({"a": nn.Linear(4, 2)}, (4,), Conditions(), rounds=1, seconds_per_round=0.001)
-    >>> 0 < seconds["a"].seconds < 1
+    >>> 0 < seconds["a"] < 1
     True
     """
     if conditions.batch_size < 1 or conditions.threads < 1 or rounds < 1:
@@ -93,19 +64,18 @@ def time_forward(
         )
     device = _device(conditions.device)
     inputs = torch.randn((conditions.batch_size, *input_shape), generator=torch.Generator().manual_seed(0))
-    layout = _layout_of(next(iter(networks.values()))) if networks else torch.contiguous_format
-    inputs = inputs.to(device, memory_format=layout if inputs.dim() == 4 else torch.contiguous_format)
+    inputs = inputs.to(device)
     times: dict[str, list[float]] = {name: [] for name in networks}
     with ExitStack() as modes:
         timers = {}
         for name, network in networks.items():
-            modes.enter_context(evaluation_mode(network.to(device).to(memory_format=layout)))
-            timers[name] = _timer(network, inputs, conditions)
+            modes.enter_context(evaluation_mode(network.to(device)))
+            timers[name] = _timer(network, _lay_out(inputs, network), conditions)
             timers[name].timeit(1)
         for _ in range(rounds):
             for name, timer in timers.items():
                 times[name].append(timer.blocked_autorange(min_run_time=seconds_per_round).median)
-    return {name: Timing.of(found) for name, found in times.items()}
+    return {name: median(found) for name, found in times.items()}
 
 
 def _device(name: str) -> torch.device:
@@ -119,12 +89,11 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _layout_of(network: nn.Module) -> torch.memory_format:
-    """Channels-last where some convolution of the network is, else contiguous."""
+def _lay_out(inputs: Tensor, network: nn.Module) -> Tensor:
+    """Inputs in channels-last order where the network's convolutions are."""
     weights = [p for p in network.parameters() if p.dim() == 4 and p.shape[1] > 1]
     last = any(w.is_contiguous(memory_format=torch.channels_last) and not w.is_contiguous() for w in weights)
-    cubes = any(p.dim() == 5 for p in network.parameters())  # torch converts all or none
-    return torch.channels_last if last and not cubes else torch.contiguous_format
+    return inputs.contiguous(memory_format=torch.channels_last) if last and inputs.dim() == 4 else inputs
 
 
 def _timer(network: nn.Module, inputs: Tensor, conditions: Conditions) -> Timer:
@@ -159,10 +128,8 @@ def measure_latency(
     return Latency(
         batch_size=conditions.batch_size,
         form=form,
-        dense_seconds=seconds["dense"].seconds,
-        seconds=seconds["pruned"].seconds,
-        dense_spread=seconds["dense"].spread,
-        spread=seconds["pruned"].spread,
+        dense_seconds=seconds["dense"],
+        seconds=seconds["pruned"],
         threads=conditions.threads,
         precision=conditions.precision,
     )

@@ -21,7 +21,6 @@ from shrinkbench.pruning.plugins import load_entry_points, load_plugin
 from shrinkbench.pruning.pruner import Pruner
 from shrinkbench.pruning.rounds import progressed, proportions_of, prune, rounds_of
 from shrinkbench.pruning.schedules.schedule import SCHEDULES
-from shrinkbench.pruning.speedup import prune_to_speedup
 from shrinkbench.pruning.units import STRUCTURES, Scores
 
 # Names of methods made from others, patterns and every method register themselves when their module is read.
@@ -59,7 +58,6 @@ __all__ = [
     "prunable_names",
     "prune",
     "prune_once",
-    "prune_to_speedup",
     "pruning_method",
     "resolve",
     "resolve_finetuning",

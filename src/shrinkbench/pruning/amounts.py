@@ -54,15 +54,12 @@ def amount_of(
 
 def check_compression(ratio: float) -> Compression:
     """``ratio`` as an amount; raises ``ShrinkbenchError`` where it is none."""
-    return Compression(ratio=check_factor("compression", ratio, meaning=" (original / kept parameters)"))
-
-
-def check_factor(name: str, factor: object, *, meaning: str = "") -> float:
-    """``factor`` as a finite number of at least 1; raises ``ShrinkbenchError`` where it is none."""
-    number = _number(factor)
+    number = _number(ratio)
     if number is None or not (math.isfinite(number) and number >= 1):
-        raise ShrinkbenchError(f"{name} {factor!r} is not a finite number of at least 1{meaning}")
-    return number
+        raise ShrinkbenchError(
+            f"compression {ratio!r} is not a finite number of at least 1 (original / kept parameters)"
+        )
+    return Compression(ratio=number)
 
 
 def _number(value: object) -> float | None:

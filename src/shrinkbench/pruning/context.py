@@ -17,7 +17,6 @@ from shrinkbench.network import derivatives
 from shrinkbench.network.dataflow import Flow, Geometry, read_flow, read_geometry
 from shrinkbench.network.observation import Maps, Product, observe_maps, observe_products
 from shrinkbench.network.view import Batches, Loss
-from shrinkbench.pruning.bounds import Bounds
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.units import SINGLE_WEIGHTS, Structure
 from shrinkbench.seeds import stream
@@ -53,8 +52,7 @@ class PruneContext:
     ``weights`` are the prunable parameters (detached; half precision as float32, else in shared storage: do
     not write to them), ``masks`` what earlier rounds left, ``amount`` how much is to go, ``budget`` how
     many of the prunable weights stay, ``structure`` what is removed together, and ``iteration`` the round,
-    from 0. ``proportions`` are those of the method that a control goes with, where it has several rounds;
-    ``bounds`` say what may leave a layer, whatever the amount.
+    from 0. ``proportions`` are those of the method that a control goes with, where it has several rounds.
     ``module`` is the network itself: look, but do not touch.
 
     Everything that needs data is computed when first asked for, from at most ``batch_count`` batches, in
@@ -79,7 +77,6 @@ class PruneContext:
         structure: Structure = SINGLE_WEIGHTS,
         gradients: Mapping[str, Tensor] | None = None,
         proportions: Proportions | None = None,
-        bounds: Bounds | None = None,
     ) -> None:
         self.module = module
         parameters = dict(module.named_parameters())
@@ -94,7 +91,6 @@ class PruneContext:
         self.loss = loss
         self.structure = structure
         self.proportions = proportions
-        self.bounds = bounds or Bounds()
         self._input_shape = None if input_shape is None else tuple(input_shape)
         self._source = batches
         self._batch_count = batch_count

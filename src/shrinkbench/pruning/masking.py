@@ -29,7 +29,6 @@ from shrinkbench.network.weights import (
 from shrinkbench.pruning.allocations.per_layer import counts_per_layer, keep_of_all
 from shrinkbench.pruning.allocations.rules import keep_counts
 from shrinkbench.pruning.amounts import budget_for, takes_no_share
-from shrinkbench.pruning.bounds import Bounds, bounded
 from shrinkbench.pruning.context import Proportions, PruneContext, stream_beside
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import PruningMethod
@@ -120,7 +119,6 @@ def prune_once(
     loss: Loss = F.cross_entropy,
     scores: Scores | None = None,
     proportions: Proportions | None = None,
-    bounds: Bounds | None = None,
 ) -> Masks:
     """One round of ``method``: its score, structure and allocation, whatever its schedule.
 
@@ -148,7 +146,6 @@ def prune_once(
         iteration=iteration,
         loss=loss,
         proportions=proportions,
-        bounds=bounds,
     )
     if amount == UNPRUNED:
         return Masks({name: torch.ones_like(w, dtype=torch.bool) for name, w in ctx.weights.items()})
@@ -193,8 +190,6 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
                 f"'{method.name}' would change nothing: the score '{method.score.__name__}' returns masks and "
                 f"takes no {' and no '.join(sorted(ignored))} from outside"
             )
-        if ctx.bounds.hold:
-            raise _takes_no_bounds(method)
         masks = _checked_masks(found, ctx)
     else:
         masks = allocate(method, _grouped(method, ctx, found), ctx)
@@ -276,14 +271,10 @@ def _grouped(method: PruningMethod, ctx: PruneContext, scores: Scores | UnitScor
 
 def allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> Masks:
     """Spend the budget on units; where they overlap, find by bisection what comes closest from below."""
-    grouping = bounded(grouping, ctx.bounds, method.structure, ctx)
-    if ctx.bounds.hold and (method.allocation.fixed or isinstance(ctx.amount, ChannelFraction)):
-        raise _takes_no_bounds(method)
     if isinstance(ctx.amount, FractionPerLayer) and method.like is None:
         skip = frozenset() if ctx.amount.projections else ctx.flow.projections
         counts = counts_per_layer(grouping.units, ctx.amount.fraction, ctx.amount.rounding, skip=skip)
-        counts = {name: max(count, grouping.units[name].least) for name, count in counts.items()}
-        return _whole(grouping, ctx.bounds.round(grouping.units, keep_counts(grouping.units, counts)), ctx)
+        return _whole(grouping, keep_counts(grouping.units, counts), ctx)
     if isinstance(ctx.amount, ChannelFraction) and method.like is None:
         return _whole(grouping, keep_of_all(grouping.units, ctx.amount.fraction), ctx)
     prunable = sum(w.numel() for w in ctx.weights.values())
@@ -292,12 +283,11 @@ def allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> Ma
     least = sum(u.least_weight for u in grouping.units.values())
 
     def masks_for(weights: int) -> Masks:
-        keep = method.allocation(grouping.units, weights, ctx)
-        return _whole(grouping, ctx.bounds.round(grouping.units, keep), ctx)
+        return _whole(grouping, method.allocation(grouping.units, weights, ctx), ctx)
 
     if method.allocation.fixed:
         return masks_for(max(ctx.budget - fixed, 0))
-    if not method.structure.overlapping and ctx.bounds.round_to == 1:
+    if not method.structure.overlapping:
         if ctx.budget < 1 or ctx.budget - fixed < least:
             raise _structure_out_of_reach(method, ctx, max(fixed + least, 1))
         return masks_for(ctx.budget - fixed)
@@ -314,13 +304,6 @@ def allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> Ma
         else:
             high = middle - 1
     return masks_for(low)
-
-
-def _takes_no_bounds(method: PruningMethod) -> ShrinkbenchError:
-    return ShrinkbenchError(
-        f"'{method.name}' fixes what stays in each layer, here or by its amount, so that round_to, ignore and "
-        "max_ratio cannot be asked of it; leave them out, or give another method a compression"
-    )
 
 
 def kept_by_group(method: PruningMethod, ctx: PruneContext, masks: Masks) -> dict[str, int]:

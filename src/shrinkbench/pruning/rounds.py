@@ -17,7 +17,6 @@ from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.network.view import Batches, Loss
 from shrinkbench.network.weights import copy_of
 from shrinkbench.pruning.amounts import amount_of, budget_for, steps_to
-from shrinkbench.pruning.bounds import Bounds
 from shrinkbench.pruning.collapse import warn_of_collapse
 from shrinkbench.pruning.context import Proportions, PruneContext
 from shrinkbench.pruning.masking import allocate, kept_by_group, look_ahead, prunable_names, prune_once
@@ -45,9 +44,6 @@ def prune(
     prune_biases: bool = False,
     loss: Loss = F.cross_entropy,
     one_shot: bool = False,
-    round_to: int = 1,
-    ignore: Sequence[str] = (),
-    max_ratio: float = 1.0,
 ) -> Masks:
     """Decide which weights of ``module`` to keep; the module itself is left untouched.
 
@@ -61,9 +57,6 @@ def prune(
     caller carries its rounds out. One that prunes while it trains, or trains between its rounds, is refused,
     since nothing is trained here, unless ``one_shot`` asks for its score, structure and allocation alone.
     Where a layer keeps no weight, a ``LayerCollapseWarning`` names it.
-
-    ``round_to``, ``ignore`` and ``max_ratio`` are :class:`Bounds` on what leaves each layer: channels in
-    multiples, layers (by path or pattern) that stay whole, the largest fraction of a layer's units that goes.
 
     >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
     >>> masks = prune(net, "global_magnitude", compression=2, input_shape=(8,))
@@ -86,7 +79,6 @@ def prune(
         "input_shape": input_shape,
         "prune_classifier": prune_classifier,
         "prune_biases": prune_biases,
-        "bounds": Bounds(round_to, tuple(ignore), max_ratio),
     }
     several = chosen.schedule.rounds != 1 and not one_shot
     if several and masks is not None and chosen.like is not None:
@@ -163,7 +155,6 @@ def rounds_of(
     input_shape: Sequence[int] | None,
     prune_classifier: bool = False,
     prune_biases: bool = False,
-    bounds: Bounds | None = None,
 ) -> tuple[Amount, ...]:
     """How much is pruned in each round of ``method``, ``amount`` in the last.
 
@@ -177,9 +168,7 @@ def rounds_of(
     names = prunable_names(
         module, input_shape=input_shape, prune_classifier=prune_classifier, prune_biases=prune_biases
     )
-    ctx = PruneContext(
-        module, names, input_shape=input_shape, amount=amount, structure=own.structure, bounds=bounds
-    )
+    ctx = PruneContext(module, names, input_shape=input_shape, amount=amount, structure=own.structure)
     if own.in_one_step and own.schedule.rounds == 1:  # its round tells at once, but for the largest target
         with _largest_named(own, ctx):
             budget_for(own, module, names, amount)

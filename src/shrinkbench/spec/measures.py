@@ -123,8 +123,7 @@ class Cost(Value):
 class Latency(Value):
     """Median wall time of one forward pass, dense and pruned, on the run's device.
 
-    ``form`` tells what was timed: the network with its masks, or the physically smaller one. Spreads are
-    interquartile ranges of the rounds as shares of the medians; results of older versions have none.
+    ``form`` tells what was timed: the network with its masks, or the physically smaller one.
     """
 
     batch_size: Positive
@@ -133,5 +132,3 @@ class Latency(Value):
     seconds: NotNegative
     threads: Positive
     precision: str
-    dense_spread: NotNegative | None = None
-    spread: NotNegative | None = None

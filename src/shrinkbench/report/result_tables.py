@@ -261,8 +261,8 @@ def latency_table(results: Iterable[RunResult]) -> Table | None:
         caption="Measured latency: milliseconds of a forward pass of one batch, dense and pruned (timed in "
         "turn), median of the rounds and in brackets their interquartile range, and how many times faster that "
         "is, beside the theoretical speedup; means over seeds. Small: masked channels were cut out; masked: "
-        f"the network is as large as before. An asterisk: the range is above {100 * UNSTEADY:.0f} % of the median, "
-        "so that the time is unsteady.",
+        f"the network is as large as before. An asterisk: the range is above {100 * UNSTEADY:.0f} % of "
+        "the median, so that the time is unsteady.",
         columns=(
             *("task", "method", "amount", "batch", "form", "dense ms", "pruned ms"),
             *("measured speedup", "theoretical", "measured on"),

@@ -107,7 +107,8 @@ def _in_steps(units: Units, order: Tensor, step: int) -> Units:
     sizes = sizes.reshape(-1).to(order.device)[order]
     summed = torch.stack([part.sum() for part in sizes.split(step)])
     means = torch.stack([part.mean() for part in scores.split(step)])
-    return Units(means, summed, least=max(1, math.ceil(units.least / step)))
+    size = int(summed[0]) if bool((summed == summed[0]).all()) else summed
+    return Units(means, size, least=max(1, math.ceil(units.least / step)))
 
 
 def channels_in(grouping: Grouping, constraints: Constraints, plain: Grouping) -> dict[str, Units]:

@@ -9,6 +9,7 @@ printed are the median and the interquartile range, and whether every step is fa
 from __future__ import annotations
 
 import argparse
+from itertools import pairwise
 
 from shrinkbench.metrics import measure_size
 from shrinkbench.metrics.latency import Conditions, time_forward, unsteady
@@ -21,7 +22,7 @@ def main() -> None:
     """Read the arguments, prune, time, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", nargs="+", default=["resnet20", "resnet56", "cifar-vgg"])
-    parser.add_argument("--speedup", type=float, nargs="+", default=[2, 4, 8])
+    parser.add_argument("--speedup", type=float, nargs="+", default=[1.5, 2, 3])
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=7)
@@ -47,7 +48,7 @@ def main() -> None:
                 f"{model:<12}{step:>4}x asked{counted[step]:>8.2f}x fewer multiply-adds"
                 f"{1e3 * time.median:>10.2f} ms (IQR {1e3 * time.range:.2f}){medians[0] / time.median:>7.2f}x"
             )
-        falls = all(later < earlier for earlier, later in zip(medians, medians[1:], strict=False))
+        falls = all(later < earlier for earlier, later in pairwise(medians))
         print(f"{model}: latency {'falls' if falls else 'does not fall'} with every step")
         if warning := unsteady(times):
             print(f"note: {warning}", flush=True)

@@ -58,13 +58,13 @@ def main() -> None:
             theoretical = count_multiply_adds(dense, shape) / count_multiply_adds(small, shape)
             for batch in arguments.batch_size:
                 conditions = Conditions(batch, arguments.threads, arguments.precision, arguments.device)
-                seconds = time_forward(
+                times = time_forward(
                     {"dense": dense, "small": small}, shape, conditions, rounds=arguments.rounds
                 )
-                measured = seconds["dense"] / seconds["small"]
+                measured = times["dense"].median / times["small"].median
                 print(
-                    f"{model:<22}{batch:>6}{theoretical:>12.2f}x{1e3 * seconds['dense']:>11.2f}"
-                    f"{1e3 * seconds['small']:>11.2f}{measured:>9.2f}x{theoretical / measured:>25.2f}",
+                    f"{model:<22}{batch:>6}{theoretical:>12.2f}x{1e3 * times['dense'].median:>11.2f}"
+                    f"{1e3 * times['small'].median:>11.2f}{measured:>9.2f}x{theoretical / measured:>25.2f}",
                     flush=True,
                 )
 

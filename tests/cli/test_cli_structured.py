@@ -50,11 +50,15 @@ def test_latency_prints_measured_beside_theoretical_speedup(masks):
     assert all(row["milliseconds"] > 0 for row in rows)
     assert rows[2]["theoretical_speedup"] > rows[0]["theoretical_speedup"] == 1
     assert {(row["threads"], row["precision"], row["batch_size"]) for row in rows} == {(1, "float32", 2)}
+    assert {row["memory_format"] for row in rows} == {"channels_last"}
+    assert all(row["quartiles"][0] <= row["milliseconds"] <= row["quartiles"][1] for row in rows)
+    assert not any(row["unsteady"] for row in rows)  # one round has no spread
 
 
 def test_latency_names_its_conditions_and_what_stays(masks):
     told = call("latency", "--model", "resnet20", "--masks", masks, "--batch-size", 2, "--rounds", 1)
-    assert told.startswith("cpu, 1 thread, float32; medians of 1 rounds")
+    assert told.startswith("cpu, 1 thread, float32, channels_last; median of 1 rounds (interquartile range)")
+    assert "ms (IQR)" in told
     assert "not shown" not in told
     assert "Warning" not in told
 

@@ -16,7 +16,7 @@ from shrinkbench.report.statistics.curves import at_equal, curves, default_level
 from shrinkbench.report.statistics.fairness import common_set_ups
 from shrinkbench.report.statistics.observations import observe
 from shrinkbench.spec import ChannelFraction, Compression, FractionPerLayer, PublishedWidths
-from shrinkbench.spec.measures import Latency
+from shrinkbench.spec.measures import Latency, WallTime
 
 TASK = "cifar10 / resnet20"
 PAIR = [("cifar10", "resnet20")]
@@ -105,6 +105,29 @@ def test_the_page_has_amounts_for_targets(results, observations):
 def test_figures_of_weights_say_what_was_achieved(results):
     slim = [r for r in results if r.spec.amount == SIXTY]
     assert weight_figure(*slim).axes[0].get_title().endswith("at 60% of channels (2.5×)")
+
+
+def test_latency_shows_its_spread_and_marks_an_unsteady_one(results):
+    def table_of(dense, pruned):
+        timed = Latency(
+            batch_size=1,
+            form="small",
+            dense_seconds=dense.median,
+            seconds=pruned.median,
+            threads=1,
+            precision="float32",
+            dense_time=dense,
+            time=pruned,
+            memory_format="channels_last",
+        )
+        provenance = results[0].provenance.model_copy(update={"latency": (timed,)})
+        return latency_table([results[0].model_copy(update={"provenance": provenance})]).rows[0]
+
+    steady = WallTime(median=0.02, lower=0.0199, upper=0.0201, rounds=5)
+    shaken = WallTime(median=0.01, lower=0.009, upper=0.0105, rounds=5)
+    texts = [cell.text for cell in table_of(steady, shaken)]
+    assert texts[5:7] == ["20 (0.2)", "10 (1.5)*"]
+    assert texts[-1].endswith("channels_last")
 
 
 def test_latency_and_set_ups_go_by_amount(results):

@@ -100,6 +100,16 @@ def prune(
         float | None, typer.Option(help="Fraction of the units of every layer to remove.")
     ] = None,
     channels: Annotated[float | None, typer.Option(help="Fraction of all channels to remove.")] = None,
+    speedup: Annotated[
+        float | None, typer.Option(help="Original / kept multiply-adds of the whole network, above 1.")
+    ] = None,
+    round_to: Annotated[
+        int | None, typer.Option(min=1, help="Channels of every group in multiples of this.")
+    ] = None,
+    ignore: Annotated[
+        list[str] | None, typer.Option(help="Layer (path or glob) that stays whole; may be repeated.")
+    ] = None,
+    max_ratio: Annotated[float | None, typer.Option(help="Largest fraction of a layer to remove.")] = None,
     one_shot: Annotated[
         bool, typer.Option("--one-shot", help="Prune at once, by a method that prunes over a training.")
     ] = False,
@@ -156,7 +166,11 @@ def prune(
         raise ShrinkbenchError("name a method with --method, or a file of masks with --import")
     chosen = METHODS.get(method)
     amount = amount_of(
-        chosen, compression=compression, fraction_per_layer=fraction_per_layer, channels=channels
+        chosen,
+        compression=compression,
+        fraction_per_layer=fraction_per_layer,
+        channels=channels,
+        speedup=speedup,
     )
     card = get_model(model)  # a wrong name is told before any data are read
     loaded = load_named(dataset, data)
@@ -171,6 +185,10 @@ def prune(
             compression=compression,
             fraction_per_layer=fraction_per_layer,
             channels=channels,
+            speedup=speedup,
+            round_to=round_to,
+            ignore=ignore or (),
+            max_ratio=max_ratio,
             batches=None if loaded is None else _scoring_batches(loaded, file, batch_size, seed),
             input_shape=shape,
             generator=torch.Generator().manual_seed(stream(seed, "scoring", 0)),

@@ -113,6 +113,9 @@ def latency(
     threads: Annotated[int, typer.Option(min=1)] = 1,
     precision: Annotated[Literal["float32", "bf16-mixed"], typer.Option()] = "float32",
     device: Device = "auto",
+    memory_format: Annotated[
+        Literal["channels_last", "contiguous"], typer.Option(help="Of all networks that are compared.")
+    ] = "channels_last",
     rounds: Annotated[int, typer.Option(min=1, help="Times that each network has its turn.")] = 5,
     dataset: DatasetName = None,
     data: Data = None,
@@ -120,9 +123,8 @@ def latency(
     as_json: AsJson = False,
 ) -> None:
     """Time the dense, the masked and the physically smaller network in turn, beside the theoretical speedup."""
-
     from shrinkbench.metrics import count_multiply_adds, measure_size
-    from shrinkbench.metrics.latency import Conditions, time_forward
+    from shrinkbench.metrics.latency import Conditions, time_forward, unsteady
     from shrinkbench.network.weights import copy_of
     from shrinkbench.runner import resolve_device
 
@@ -141,20 +143,28 @@ def latency(
     where = resolve_device(device)
     rows: list[dict[str, Any]] = []
     for batch in batch_size or [1, 64]:
-        seconds = time_forward(networks, shape, Conditions(batch, threads, precision, where), rounds=rounds)
+        conditions = Conditions(batch, threads, precision, where, memory_format)
+        times = time_forward(networks, shape, conditions, rounds=rounds)
+        if warning := unsteady(times):
+            typer.echo(f"note: batch of {batch}: {warning}", err=True)
         rows += [
             {
                 "network": name,
                 "batch_size": batch,
-                "milliseconds": round(seconds[name] * 1e3, 4),
-                "measured_speedup": round(seconds["dense"] / seconds[name], 3),
+                "milliseconds": round(time.median * 1e3, 4),
+                "interquartile_range": round(time.range * 1e3, 4),
+                "measured_speedup": round(times["dense"].median / time.median, 3),
                 "theoretical_speedup": round(counted[name], 3),
+                "quartiles": [round(time.lower * 1e3, 4), round(time.upper * 1e3, 4)],
+                "unsteady": time.unsteady,
+                "rounds": rounds,
                 "threads": threads,
                 "precision": precision,
+                "memory_format": memory_format,
                 "device": where,
                 "left_in_place": left,
             }
-            for name in networks
+            for name, time in times.items()
         ]
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
@@ -162,9 +172,14 @@ def latency(
     from shrinkbench.cli.tables import print_table
 
     typer.echo(
-        f"{where}, {threads} thread{'s' if threads > 1 else ''}, {precision}; medians of {rounds} rounds"
+        f"{where}, {threads} thread{'s' if threads > 1 else ''}, {precision}, {memory_format}; "
+        f"median of {rounds} rounds (interquartile range)"
     )
-    print_table(rows, tuple(rows[0])[:5])
+    columns = ("network", "batch_size", "ms (IQR)", "measured_speedup", "theoretical_speedup")
+    told = [
+        {**row, "ms (IQR)": f"{row['milliseconds']:.4g} ({row['interquartile_range']:.2g})"} for row in rows
+    ]
+    print_table(told, columns)
     for sentence in left:
         typer.echo(f"note: {sentence}")
 

@@ -1,8 +1,9 @@
 """Measured wall time of a forward pass, beside which the theoretical speedup stands.
 
 Networks that are compared are timed in turn, round after round, so that a slow spell of the machine meets all
-of them. Times are medians of torch.utils.benchmark, in evaluation mode without gradients, with the number of
-threads set for the measurement.
+of them, and all in one memory format. A round's time is the median of torch.utils.benchmark, in evaluation mode
+without gradients, with the number of threads set for the measurement; given are the median and the quartiles
+of the rounds.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from statistics import median
+from statistics import quantiles
 from typing import Any, Literal
 
 import torch
@@ -20,19 +21,24 @@ from torch.utils.benchmark import Timer
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.probe import evaluation_mode
-from shrinkbench.spec.measures import Latency
+from shrinkbench.spec.measures import UNSTEADY, Latency, MemoryFormat, WallTime
 
 Precision = Literal["float32", "bf16-mixed"]
+_LAYOUTS: dict[MemoryFormat, torch.memory_format] = {
+    "channels_last": torch.channels_last,
+    "contiguous": torch.contiguous_format,
+}
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """How a forward pass was timed: images per batch, threads, arithmetic, and the kind of device."""
+    """How a forward pass was timed: images per batch, threads, arithmetic, kind of device, memory format."""
 
     batch_size: int = 1
     threads: int = 1
     precision: Precision = "float32"
     device: str = "cpu"
+    memory_format: MemoryFormat = "channels_last"
 
 
 def time_forward(
@@ -42,14 +48,15 @@ def time_forward(
     *,
     rounds: int = 5,
     seconds_per_round: float = 0.2,
-) -> dict[str, float]:
-    """Median seconds of one forward pass of each network under ``conditions``.
+) -> dict[str, WallTime]:
+    """Seconds of one forward pass of each network under ``conditions``: median and quartiles of the rounds.
 
     Each round times every network for at least ``seconds_per_round``, each a first time unrecorded. Networks
-    are moved to the device and stay there; modes are restored.
+    are moved to the device and laid out in the memory format of ``conditions``, all alike, and stay so; modes
+    are restored.
 
-    >>> seconds = time_forward({"a": nn.Linear(4, 2)}, (4,), Conditions(), rounds=1, seconds_per_round=0.001)
-    >>> 0 < seconds["a"] < 1
+    >>> times = time_forward({"a": nn.Linear(4, 2)}, (4,), Conditions(), rounds=2, seconds_per_round=0.001)
+    >>> 0 < times["a"].lower <= times["a"].median <= times["a"].upper < 1
     True
     """
     if conditions.batch_size < 1 or conditions.threads < 1 or rounds < 1:
@@ -64,18 +71,41 @@ def time_forward(
         )
     device = _device(conditions.device)
     inputs = torch.randn((conditions.batch_size, *input_shape), generator=torch.Generator().manual_seed(0))
-    inputs = inputs.to(device)
+    layout = _LAYOUTS[conditions.memory_format]
+    inputs = inputs.to(device).contiguous(memory_format=layout if inputs.dim() == 4 else _LAYOUTS["contiguous"])
     times: dict[str, list[float]] = {name: [] for name in networks}
     with ExitStack() as modes:
         timers = {}
         for name, network in networks.items():
-            modes.enter_context(evaluation_mode(network.to(device)))
-            timers[name] = _timer(network, _lay_out(inputs, network), conditions)
+            laid_out = network.to(device).to(memory_format=layout)
+            modes.enter_context(evaluation_mode(laid_out))
+            timers[name] = _timer(laid_out, inputs, conditions)
             timers[name].timeit(1)
         for _ in range(rounds):
             for name, timer in timers.items():
                 times[name].append(timer.blocked_autorange(min_run_time=seconds_per_round).median)
-    return {name: median(found) for name, found in times.items()}
+    return {name: summarise(found) for name, found in times.items()}
+
+
+def summarise(seconds: Sequence[float]) -> WallTime:
+    """Median and quartiles (linear interpolation between order statistics) of the rounds' times.
+
+    >>> summarise([1.0, 2.0, 3.0, 4.0, 9.0])
+    WallTime(median=3.0, lower=2.0, upper=4.0, rounds=5)
+    """
+    lower, middle, upper = quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else [*seconds] * 3
+    return WallTime(median=middle, lower=lower, upper=upper, rounds=len(seconds))
+
+
+def unsteady(times: Mapping[str, WallTime]) -> str | None:
+    """A sentence that names the networks whose interquartile range is above a tenth of the median, if any."""
+    found = [f"'{name}' {100 * time.spread:.0f} %" for name, time in times.items() if time.unsteady]
+    if not found:
+        return None
+    return (
+        f"times are unsteady: the interquartile range is above {100 * UNSTEADY:.0f} % of the median for "
+        f"{', '.join(found)}; leave the machine alone or take more rounds"
+    )
 
 
 def _device(name: str) -> torch.device:
@@ -87,13 +117,6 @@ def _device(name: str) -> torch.device:
             f"there is no device '{name}' here ({str(error).splitlines()[0]}); choose cpu or cuda"
         ) from None
     return device
-
-
-def _lay_out(inputs: Tensor, network: nn.Module) -> Tensor:
-    """Inputs in channels-last order where the network's convolutions are."""
-    weights = [p for p in network.parameters() if p.dim() == 4 and p.shape[1] > 1]
-    last = any(w.is_contiguous(memory_format=torch.channels_last) and not w.is_contiguous() for w in weights)
-    return inputs.contiguous(memory_format=torch.channels_last) if last and inputs.dim() == 4 else inputs
 
 
 def _timer(network: nn.Module, inputs: Tensor, conditions: Conditions) -> Timer:
@@ -118,7 +141,7 @@ def measure_latency(
     seconds_per_round: float = 0.2,
 ) -> Latency:
     """Time ``dense`` and ``pruned`` in turn; ``form`` tells which of the two a pruned network is."""
-    seconds = time_forward(
+    times = time_forward(
         {"dense": dense, "pruned": pruned},
         input_shape,
         conditions,
@@ -128,8 +151,11 @@ def measure_latency(
     return Latency(
         batch_size=conditions.batch_size,
         form=form,
-        dense_seconds=seconds["dense"],
-        seconds=seconds["pruned"],
+        dense_seconds=times["dense"].median,
+        seconds=times["pruned"].median,
         threads=conditions.threads,
         precision=conditions.precision,
+        dense_time=times["dense"],
+        time=times["pruned"],
+        memory_format=conditions.memory_format,
     )

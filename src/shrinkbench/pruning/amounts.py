@@ -10,7 +10,7 @@ from torch import nn
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.pruning.method import PruningMethod
-from shrinkbench.spec import UNPRUNED, Amount, ChannelFraction, Compression, FractionPerLayer
+from shrinkbench.spec import UNPRUNED, Amount, ChannelFraction, Compression, FractionPerLayer, Speedup
 from shrinkbench.spec.amount import ratio_of
 from shrinkbench.spec.axes import CHANNELS
 
@@ -21,12 +21,14 @@ def amount_of(
     compression: float | None = None,
     fraction_per_layer: float | None = None,
     channels: float | None = None,
+    speedup: float | None = None,
 ) -> Amount:
     """How much ``method`` is to prune, said in exactly one way that it takes."""
     said = {
         "compression": compression,
         "fraction_per_layer": fraction_per_layer,
         "channels": channels,
+        "speedup": speedup,
     }
     given = [name for name, value in said.items() if value is not None]
     if method.amount is not None:
@@ -41,10 +43,17 @@ def amount_of(
     if len(given) != 1:
         raise ShrinkbenchError(
             f"how much '{method.name}' is to prune is said {'in several ways' if given else 'nowhere'}; give "
-            "one of compression, fraction per layer and channels"
+            "one of compression, fraction per layer, channels and speedup"
         )
     if compression is not None:
         return check_compression(compression)
+    if speedup is not None:
+        ratio = _number(speedup)
+        if ratio is None or not (math.isfinite(ratio) and ratio > 1):
+            raise ShrinkbenchError(
+                f"speedup {speedup!r} is not a finite number above 1 (original / kept multiply-adds)"
+            )
+        return check_amount(method, Speedup(ratio=ratio))
     fraction = _number(said[given[0]])
     if fraction is None or not 0 < fraction < 1:
         raise ShrinkbenchError(f"{given[0]} = {said[given[0]]!r} is not a fraction above 0 and below 1")
@@ -79,6 +88,8 @@ def check_amount(method: PruningMethod, amount: Amount) -> Amount:
     """``amount``, or an error where ``method`` cannot prune by an amount of its kind."""
     if method.schedule.rounds != 1:
         ratio_of(amount)  # several rounds need a compression
+    if isinstance(amount, Speedup) and "allocation" in (method.like or method).decides:
+        raise takes_no_share(method, amount)
     if not isinstance(amount, FractionPerLayer | ChannelFraction):
         return amount
     if method.structure.one_per_layer:

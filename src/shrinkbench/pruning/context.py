@@ -21,6 +21,7 @@ from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.units import SINGLE_WEIGHTS, Structure
 from shrinkbench.seeds import stream
 from shrinkbench.spec.amount import UNPRUNED, Amount, ratio_of
+from shrinkbench.spec.constraints import UNCONSTRAINED, Constraints
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,8 @@ class PruneContext:
     ``weights`` are the prunable parameters (detached; half precision as float32, else in shared storage: do
     not write to them), ``masks`` what earlier rounds left, ``amount`` how much is to go, ``budget`` how
     many of the prunable weights stay, ``structure`` what is removed together, and ``iteration`` the round,
-    from 0. ``proportions`` are those of the method that a control goes with, where it has several rounds.
+    from 0. ``proportions`` are those of the method that a control goes with, where it has several rounds,
+    ``constraints`` what bounds the units that a layer keeps.
     ``module`` is the network itself: look, but do not touch.
 
     Everything that needs data is computed when first asked for, from at most ``batch_count`` batches, in
@@ -77,6 +79,7 @@ class PruneContext:
         structure: Structure = SINGLE_WEIGHTS,
         gradients: Mapping[str, Tensor] | None = None,
         proportions: Proportions | None = None,
+        constraints: Constraints = UNCONSTRAINED,
     ) -> None:
         self.module = module
         parameters = dict(module.named_parameters())
@@ -91,6 +94,7 @@ class PruneContext:
         self.loss = loss
         self.structure = structure
         self.proportions = proportions
+        self.constraints = constraints
         self._input_shape = None if input_shape is None else tuple(input_shape)
         self._source = batches
         self._batch_count = batch_count

@@ -8,7 +8,8 @@ import math
 import warnings
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import replace
-from itertools import chain
+from fnmatch import fnmatchcase
+from itertools import accumulate, chain
 from pathlib import Path
 from typing import cast
 
@@ -22,19 +23,29 @@ from shrinkbench.network.view import Batches, Loss
 from shrinkbench.network.weights import (
     bias_parameters,
     copy_of,
+    layer_of,
     require_values,
     weight_parameters,
     weights_without_parameter,
 )
 from shrinkbench.pruning.allocations.per_layer import counts_per_layer, keep_of_all
-from shrinkbench.pruning.allocations.rules import keep_counts
+from shrinkbench.pruning.allocations.rules import global_, keep_counts
 from shrinkbench.pruning.amounts import budget_for, takes_no_share
+from shrinkbench.pruning.constraining import (
+    channels_in,
+    channels_left,
+    check_constraints,
+    check_score_takes,
+    constrained,
+)
 from shrinkbench.pruning.context import Proportions, PruneContext, stream_beside
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import PruningMethod
+from shrinkbench.pruning.speeding import meet_speedup
 from shrinkbench.pruning.top_k import require_numbers
 from shrinkbench.pruning.units import Grouping, Keep, Scores, UnitScores
-from shrinkbench.spec import UNPRUNED, Amount, ChannelFraction, FractionPerLayer
+from shrinkbench.spec import UNPRUNED, Amount, ChannelFraction, Compression, FractionPerLayer, Speedup
+from shrinkbench.spec.constraints import UNCONSTRAINED, Constraints
 
 
 def prunable_names(
@@ -43,13 +54,15 @@ def prunable_names(
     input_shape: Sequence[int] | None,
     prune_classifier: bool = False,
     prune_biases: bool = False,
+    ignore: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """Names of the parameters that may be pruned, in the module's order.
 
     Weights of convolutions, linear layers and attention projections; the layer that produces the logits is
     left out unless ``prune_classifier``, biases unless ``prune_biases``. Batch-norm and other parameters never
     take part. ``input_shape`` (without batch dimension) is needed to find the classifier, and weights that
-    multiply nothing; these, and weights computed without keeping zeros, a ``LeftWholeWarning`` names.
+    multiply nothing; these, and weights computed without keeping zeros, a ``LeftWholeWarning`` names. Left out
+    are layers whose path, or a part of it from the left, one of the globs ``ignore`` matches.
     """
     require_materialised(module)
     weights = frozenset(weight_parameters(module))
@@ -70,12 +83,33 @@ def prunable_names(
             "the classifier layer is kept, and finding it takes a forward pass; pass batches= or "
             "input_shape=(channels, height, width), or prune_classifier=True"
         )
+    names -= _ignored(names, ignore)
+    if not names and ignore:
+        raise ShrinkbenchError(f"ignore={list(ignore)} leaves nothing to prune; leave out one of its patterns")
     if not names:
         reason = "; ".join(left) or "no convolution or linear layer"
         raise ShrinkbenchError(f"the network has no prunable weights: {reason}")
     if left:
         warnings.warn(f"left whole: {'; '.join(left)}", LeftWholeWarning, stacklevel=2)
     return tuple(name for name, _ in module.named_parameters() if name in names)
+
+
+def _ignored(names: Set[str], patterns: Sequence[str]) -> set[str]:
+    """Those of ``names`` whose layer, or a module around it, a pattern matches."""
+    found: set[str] = set()
+    for pattern in patterns:
+        matched = {
+            name
+            for name in names
+            if any(fnmatchcase(path, pattern) for path in accumulate(name.split("."), "{}.{}".format))
+        }
+        if not matched:
+            raise ShrinkbenchError(
+                f"ignore='{pattern}' matches no layer that could be pruned; write a path such as "
+                f"'{layer_of(min(names))}', or a glob"
+            )
+        found |= matched
+    return found
 
 
 def _named(names: Sequence[str], reason: str) -> list[str]:
@@ -119,6 +153,7 @@ def prune_once(
     loss: Loss = F.cross_entropy,
     scores: Scores | None = None,
     proportions: Proportions | None = None,
+    constraints: Constraints = UNCONSTRAINED,
 ) -> Masks:
     """One round of ``method``: its score, structure and allocation, whatever its schedule.
 
@@ -130,8 +165,13 @@ def prune_once(
         module = copy_of(module)
     if input_shape is None and batches is not None:
         batches, input_shape = look_ahead(batches)
+    check_constraints(method, constraints)
     names = prunable_names(
-        module, input_shape=input_shape, prune_classifier=prune_classifier, prune_biases=prune_biases
+        module,
+        input_shape=input_shape,
+        prune_classifier=prune_classifier,
+        prune_biases=prune_biases,
+        ignore=constraints.ignore,
     )
     ctx = PruneContext(
         module,
@@ -146,6 +186,7 @@ def prune_once(
         iteration=iteration,
         loss=loss,
         proportions=proportions,
+        constraints=constraints,
     )
     if amount == UNPRUNED:
         return Masks({name: torch.ones_like(w, dtype=torch.bool) for name, w in ctx.weights.items()})
@@ -183,7 +224,8 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
         found = scored(method, ctx) if scores is None else scores
     if isinstance(found, Masks):
         ignored = {"structure", "allocation"}.intersection(method.imposed)
-        if method.like is None and isinstance(ctx.amount, FractionPerLayer | ChannelFraction):
+        check_score_takes(method, ctx.constraints)
+        if method.like is None and isinstance(ctx.amount, FractionPerLayer | ChannelFraction | Speedup):
             raise takes_no_share(method, ctx.amount)
         if ignored and not method.decides:
             raise ShrinkbenchError(
@@ -271,12 +313,17 @@ def _grouped(method: PruningMethod, ctx: PruneContext, scores: Scores | UnitScor
 
 def allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> Masks:
     """Spend the budget on units; where they overlap, find by bisection what comes closest from below."""
+    plain, grouping = grouping, constrained(grouping, ctx.constraints)
     if isinstance(ctx.amount, FractionPerLayer) and method.like is None:
         skip = frozenset() if ctx.amount.projections else ctx.flow.projections
         counts = counts_per_layer(grouping.units, ctx.amount.fraction, ctx.amount.rounding, skip=skip)
         return _whole(grouping, keep_counts(grouping.units, counts), ctx)
     if isinstance(ctx.amount, ChannelFraction) and method.like is None:
-        return _whole(grouping, keep_of_all(grouping.units, ctx.amount.fraction), ctx)
+        if ctx.constraints.round_to is None:
+            return _whole(grouping, keep_of_all(grouping.units, ctx.amount.fraction), ctx)
+        units = channels_in(grouping, ctx.constraints, plain)
+        left = channels_left(units, ctx.amount.fraction)
+        return _whole(grouping, global_(units, left, ctx), ctx)
     prunable = sum(w.numel() for w in ctx.weights.values())
     inside = sum(u.total for u in grouping.units.values())
     fixed = 0 if method.structure.overlapping else prunable - inside
@@ -285,6 +332,16 @@ def allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> Ma
     def masks_for(weights: int) -> Masks:
         return _whole(grouping, method.allocation(grouping.units, weights, ctx), ctx)
 
+    if isinstance(ctx.amount, Speedup) and not method.allocation.fixed:
+        asked, plain_ctx = ctx.amount.ratio, ctx
+
+        def masks_at(weights: int) -> Masks:
+            ratio = max(ctx.total / max(ctx.total - inside + weights, 1), 1.0)  # an allocation may ask
+            then = copy.copy(plain_ctx)
+            then.amount, then.budget = Compression(ratio=ratio), weights
+            return _whole(grouping, method.allocation(grouping.units, weights, then), then)
+
+        return meet_speedup(asked, masks_at, least, inside, ctx)
     if method.allocation.fixed:
         return masks_for(max(ctx.budget - fixed, 0))
     if not method.structure.overlapping:

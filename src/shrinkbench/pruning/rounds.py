@@ -18,6 +18,7 @@ from shrinkbench.network.view import Batches, Loss
 from shrinkbench.network.weights import copy_of
 from shrinkbench.pruning.amounts import amount_of, budget_for, steps_to
 from shrinkbench.pruning.collapse import warn_of_collapse
+from shrinkbench.pruning.constraining import constrained, constraints_for
 from shrinkbench.pruning.context import Proportions, PruneContext
 from shrinkbench.pruning.masking import allocate, kept_by_group, look_ahead, prunable_names, prune_once
 from shrinkbench.pruning.masks import Masks
@@ -25,6 +26,7 @@ from shrinkbench.pruning.method import METHODS, PruningMethod
 from shrinkbench.pruning.units import Grouping
 from shrinkbench.spec import UNPRUNED, Amount, Compression
 from shrinkbench.spec.amount import ratio_of
+from shrinkbench.spec.constraints import UNCONSTRAINED, Constraints
 
 
 @torch.inference_mode(mode=False)
@@ -35,6 +37,10 @@ def prune(
     compression: float | None = None,
     fraction_per_layer: float | None = None,
     channels: float | None = None,
+    speedup: float | None = None,
+    round_to: int | None = None,
+    ignore: Sequence[str] = (),
+    max_ratio: float | None = None,
     batches: Batches | None = None,
     input_shape: Sequence[int] | None = None,
     masks: Masks | None = None,
@@ -48,9 +54,12 @@ def prune(
     """Decide which weights of ``module`` to keep; the module itself is left untouched.
 
     How much goes is said once: ``compression`` = original / kept parameters of the whole network,
-    ``fraction_per_layer`` of the units of every layer, or ``channels``, a fraction of all of them; methods such
-    as ``network_slimming:70`` bring their amount along. ``batches`` is any iterable of (inputs, labels), needed
-    by methods that score on data; ``masks`` are those of an earlier round, within which the new ones stay.
+    ``fraction_per_layer`` of the units of every layer, ``channels``, a fraction of all of them, or ``speedup``
+    = original / kept multiply-adds, met by the largest network that meets it; methods such as
+    ``network_slimming:70`` bring their amount along. ``round_to``, ``ignore`` and ``max_ratio`` are those of
+    :class:`shrinkbench.spec.Constraints`; the target is met within them, or refused. ``batches`` is any
+    iterable of (inputs, labels), needed by methods that score on data; ``masks`` are those of an earlier round,
+    within which the new ones stay.
     Apply the result with ``masks.apply(module)``. Randomness comes from ``generator`` alone.
 
     A method of several rounds without training between them is carried out whole, unless ``masks`` say that the
@@ -65,8 +74,13 @@ def prune(
     """
     chosen = METHODS.get(method) if isinstance(method, str) else method
     amount = amount_of(
-        chosen, compression=compression, fraction_per_layer=fraction_per_layer, channels=channels
+        chosen,
+        compression=compression,
+        fraction_per_layer=fraction_per_layer,
+        channels=channels,
+        speedup=speedup,
     )
+    constraints = constraints_for(chosen, amount, round_to=round_to, ignore=ignore, max_ratio=max_ratio)
     if not (chosen.in_one_step or one_shot):
         raise ShrinkbenchError(
             f"'{chosen.name}' prunes over a training (schedule {chosen.schedule.name}), and prune() trains "
@@ -79,6 +93,7 @@ def prune(
         "input_shape": input_shape,
         "prune_classifier": prune_classifier,
         "prune_biases": prune_biases,
+        "constraints": constraints,
     }
     several = chosen.schedule.rounds != 1 and not one_shot
     if several and masks is not None and chosen.like is not None:
@@ -144,7 +159,8 @@ def _in_rounds(
 
 
 def _where(settings: dict[str, Any]) -> dict[str, Any]:
-    return {name: settings[name] for name in ("input_shape", "prune_classifier", "prune_biases")}
+    names = ("input_shape", "prune_classifier", "prune_biases")
+    return {**{name: settings[name] for name in names}, "ignore": settings["constraints"].ignore}
 
 
 def rounds_of(
@@ -155,6 +171,7 @@ def rounds_of(
     input_shape: Sequence[int] | None,
     prune_classifier: bool = False,
     prune_biases: bool = False,
+    constraints: Constraints = UNCONSTRAINED,
 ) -> tuple[Amount, ...]:
     """How much is pruned in each round of ``method``, ``amount`` in the last.
 
@@ -166,9 +183,20 @@ def rounds_of(
         return (amount,)
     own = method.like or method
     names = prunable_names(
-        module, input_shape=input_shape, prune_classifier=prune_classifier, prune_biases=prune_biases
+        module,
+        input_shape=input_shape,
+        prune_classifier=prune_classifier,
+        prune_biases=prune_biases,
+        ignore=constraints.ignore,
     )
-    ctx = PruneContext(module, names, input_shape=input_shape, amount=amount, structure=own.structure)
+    ctx = PruneContext(
+        module,
+        names,
+        input_shape=input_shape,
+        amount=amount,
+        structure=own.structure,
+        constraints=constraints,
+    )
     if own.in_one_step and own.schedule.rounds == 1:  # its round tells at once, but for the largest target
         with _largest_named(own, ctx):
             budget_for(own, module, names, amount)
@@ -226,7 +254,7 @@ def _removable(method: PruningMethod, ctx: PruneContext) -> int:
     """Parameters that belong to some unit of the method's structure."""
     if _decides_all(method):
         return ctx.total
-    grouping = _equal_units(method, ctx)
+    grouping = constrained(_equal_units(method, ctx), ctx.constraints)
     removed: dict[str, Tensor] = {}
     for last in (False, True):  # some have to stay, but none in particular
         keep = {}
@@ -247,10 +275,15 @@ def proportions_of(
     input_shape: Sequence[int] | None,
     prune_classifier: bool = False,
     prune_biases: bool = False,
+    ignore: Sequence[str] = (),
 ) -> Proportions:
     """How many weights of each group of units the final ``masks`` of ``method`` keep."""
     names = prunable_names(
-        module, input_shape=input_shape, prune_classifier=prune_classifier, prune_biases=prune_biases
+        module,
+        input_shape=input_shape,
+        prune_classifier=prune_classifier,
+        prune_biases=prune_biases,
+        ignore=ignore,
     )
     ctx = PruneContext(module, names, input_shape=input_shape, structure=method.structure)
     return Proportions(kept_by_group(method, ctx, masks))

@@ -33,6 +33,11 @@ class Units:
     scored: int | Tensor | None = None
 
     @property
+    def single(self) -> bool:
+        """Whether each unit is one weight."""
+        return isinstance(self.size, int) and self.size == 1
+
+    @property
     def sums(self) -> Tensor:
         """Sum over the scored weights of each unit, of which ``scores`` are the means."""
         count = self.size if self.scored is None else self.scored

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Any
 
@@ -34,6 +34,7 @@ from shrinkbench.report.tables import (
 )
 from shrinkbench.results.labels import distinct_runs
 from shrinkbench.results.record import Latency, RunResult
+from shrinkbench.spec.measures import UNSTEADY, WallTime
 
 
 def amounts_of(cells: pd.DataFrame) -> dict[str, float]:
@@ -247,7 +248,10 @@ def latency_table(results: Iterable[RunResult]) -> Table | None:
     cells: dict[tuple[Any, ...], list[tuple[Latency, RunResult]]] = {}
     for run, label in distinct_runs(run for run in results if run.status == "done"):
         for timed in run.provenance.latency:
-            how = (timed.batch_size, timed.form, timed.threads, timed.precision, run.provenance.device)
+            how = (
+                *(timed.batch_size, timed.form, timed.threads, timed.precision),
+                *(run.provenance.device, timed.memory_format),
+            )
             cells.setdefault((label.task, label.method, label.amount, *how), []).append((timed, run))
     rows = sorted((_timed_row(cell, found) for cell, found in cells.items()), key=lambda row: row[0])
     if not rows:
@@ -255,8 +259,10 @@ def latency_table(results: Iterable[RunResult]) -> Table | None:
     return Table(
         name="latency",
         caption="Measured latency: milliseconds of a forward pass of one batch, dense and pruned (timed in "
-        "turn), and how many times faster that is, beside the theoretical speedup. Small: masked channels were "
-        "cut out; masked: the network is as large as before.",
+        "turn), median of the rounds and in brackets their interquartile range, and how many times faster that "
+        "is, beside the theoretical speedup; means over seeds. Small: masked channels were cut out; masked: "
+        f"the network is as large as before. An asterisk: the range is above {100 * UNSTEADY:.0f} % of "
+        "the median, so that the time is unsteady.",
         columns=(
             *("task", "method", "amount", "batch", "form", "dense ms", "pruned ms"),
             *("measured speedup", "theoretical", "measured on"),
@@ -271,20 +277,30 @@ def _timed_row(
     cell: tuple[Any, ...], found: list[tuple[Latency, RunResult]]
 ) -> tuple[tuple[Any, ...], tuple[Cell, ...]]:
     """The place of a row, by achieved compression, and its cells."""
-    task, method, amount, batch, form, threads, precision, device = cell
+    task, method, amount, batch, form, threads, precision, device, layout = cell
     sizes = [run.size for _, run in found if run.size]
     achieved, target = fmean(size.compression for size in sizes), found[0][1].spec.target
     ratios = [timed.dense_seconds / timed.seconds for timed, _ in found]
     spread = stdev(ratios) if len(ratios) > 1 else math.nan
     texts = (
         *(task, method, amount_text(amount, target) + achieved_text(target, achieved), str(batch), form),
-        f"{1e3 * fmean(timed.dense_seconds for timed, _ in found):.3g}",
-        f"{1e3 * fmean(timed.seconds for timed, _ in found):.3g}",
+        _milliseconds([(timed.dense_seconds, timed.dense_time) for timed, _ in found]),
+        _milliseconds([(timed.seconds, timed.time) for timed, _ in found]),
         plus_minus(fmean(ratios), spread, percent=False),
         f"{fmean(size.theoretical_speedup for size in sizes):.3g}",
-        f"{device}, {threads} threads, {precision}",
+        ", ".join(filter(None, (device, f"{threads} threads", precision, layout))),
     )
-    return (task, method, achieved, *cell[2:]), tuple(map(Cell, texts))
+    place = (task, method, achieved, *cell[2:-1], layout or "")
+    return place, tuple(map(Cell, texts))
+
+
+def _milliseconds(found: Sequence[tuple[float, WallTime | None]]) -> str:
+    """Median and, where it was recorded, interquartile range, means over seeds; unsteady ones marked."""
+    text = f"{1e3 * fmean(seconds for seconds, _ in found):.3g}"
+    times = [time for _, time in found if time is not None]
+    if times:
+        text += f" ({1e3 * fmean(time.range for time in times):.2g})"
+    return f"{text}*" if any(time.unsteady for time in times) else text
 
 
 def all_tables(observations: Observations) -> list[Table]:

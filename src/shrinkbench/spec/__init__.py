@@ -11,6 +11,7 @@ from shrinkbench.spec.amount import (
     Compression,
     FractionPerLayer,
     PublishedWidths,
+    Speedup,
 )
 from shrinkbench.spec.axes import (
     CONTINUE,
@@ -24,6 +25,7 @@ from shrinkbench.spec.axes import (
     ScoreSpec,
     StructureSpec,
 )
+from shrinkbench.spec.constraints import UNCONSTRAINED, Constraints
 from shrinkbench.spec.experiment import ExperimentSpec, read_experiments
 from shrinkbench.spec.recipe import EarlyStopping, Recipe
 from shrinkbench.spec.run import PretrainSpec, RunSpec
@@ -50,12 +52,14 @@ __all__ = [
     "DETECTION",
     "IMAGENET_NORMALISATION",
     "SCRATCH_E",
+    "UNCONSTRAINED",
     "UNPRUNED",
     "AllocationSpec",
     "Amount",
     "AxisValue",
     "ChannelFraction",
     "Compression",
+    "Constraints",
     "DataSpec",
     "EarlyStopping",
     "ExperimentSpec",
@@ -73,6 +77,7 @@ __all__ = [
     "RunSpec",
     "ScheduleSpec",
     "ScoreSpec",
+    "Speedup",
     "StructureSpec",
     "TaskSpec",
     "Value",

@@ -55,6 +55,18 @@ class ChannelFraction(Value):
         return f"{100 * self.fraction:g}% of channels"
 
 
+class Speedup(Value):
+    """``ratio`` = original / kept multiply-adds of one input."""
+
+    kind: Literal["speedup"] = "speedup"
+    ratio: float = Field(gt=1, allow_inf_nan=False)
+
+    @property
+    def label(self) -> str:
+        """``2x fewer multiply-adds``."""
+        return f"{self.ratio:g}x fewer multiply-adds"
+
+
 class PublishedWidths(Value):
     """The widths that a paper published, by their name in :mod:`shrinkbench.spec.targets`."""
 
@@ -68,7 +80,7 @@ class PublishedWidths(Value):
 
 
 Amount = Annotated[
-    Compression | FractionPerLayer | ChannelFraction | PublishedWidths, Field(discriminator="kind")
+    Compression | FractionPerLayer | ChannelFraction | Speedup | PublishedWidths, Field(discriminator="kind")
 ]
 UNPRUNED = Compression(ratio=1)
 

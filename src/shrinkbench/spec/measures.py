@@ -120,10 +120,47 @@ class Cost(Value):
     retraining: Spent
 
 
-class Latency(Value):
-    """Median wall time of one forward pass, dense and pruned, on the run's device.
+MemoryFormat = Literal["channels_last", "contiguous"]
+UNSTEADY = 0.1
+"""An interquartile range above this share of the median is told of."""
 
-    ``form`` tells what was timed: the network with its masks, or the physically smaller one.
+
+class WallTime(Value):
+    """Seconds of one forward pass over so many interleaved rounds: the median and both quartiles."""
+
+    median: NotNegative
+    lower: NotNegative
+    upper: NotNegative
+    rounds: Positive
+
+    @model_validator(mode="after")
+    def _is_ordered(self) -> WallTime:
+        if not self.lower <= self.median <= self.upper:
+            raise ValueError("the median does not lie between the quartiles")
+        return self
+
+    @property
+    def range(self) -> float:
+        """Interquartile range in seconds."""
+        return self.upper - self.lower
+
+    @property
+    def spread(self) -> float:
+        """Interquartile range / median."""
+        return self.range / self.median if self.median else 0.0
+
+    @property
+    def unsteady(self) -> bool:
+        """Whether the spread is so large that the median says little."""
+        return self.spread > UNSTEADY
+
+
+class Latency(Value):
+    """Wall time of one forward pass, dense and pruned, on the run's device.
+
+    ``form`` tells what was timed: the network with its masks, or the physically smaller one. ``seconds`` are
+    medians of rounds in which both had their turn; the rounds' quartiles (``dense_time``, ``time``) and the
+    memory format of both networks are absent from results that were stored before these were recorded.
     """
 
     batch_size: Positive
@@ -132,3 +169,11 @@ class Latency(Value):
     seconds: NotNegative
     threads: Positive
     precision: str
+    dense_time: WallTime | None = None
+    time: WallTime | None = None
+    memory_format: MemoryFormat | None = None
+
+    @property
+    def spread(self) -> float | None:
+        """The larger interquartile range / median of the two, where it was recorded."""
+        return max((t.spread for t in (self.dense_time, self.time) if t is not None), default=None)

@@ -161,7 +161,7 @@ def _by_positions(point: Point, units: Mapping[str, Units], budget: int, ctx: Pr
     split: dict[str, Units] = {}
     weights: dict[str, float] = {}
     for name, u in units.items():
-        if u.size != 1 or name not in ctx.weights or u.scores.shape != ctx.weights[name].shape:
+        if not u.single or name not in ctx.weights or u.scores.shape != ctx.weights[name].shape:
             raise ShrinkbenchError(
                 "a pattern of kernels tells which single weights stay; use it with structure "
                 "'convolution-weights' or 'weights'"

@@ -77,7 +77,7 @@ def by_layer(
 
     def register(shares: Shares) -> Allocation:
         def decide(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Keep:
-            units = {n: keep_at_least(u, 1) if u.size == 1 else u for n, u in units.items()}
+            units = {n: keep_at_least(u, 1) if u.single else u for n, u in units.items()}
             require_budget(limits_of(units), budget, ctx, f"{name} keeps a unit of every layer")
             return keep_counts(units, whole_units(units, shares(units, budget, ctx), budget))
 
@@ -275,7 +275,7 @@ def lamp_shares(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> M
     scores = {}
     for name, u in units.items():
         _shape_of(name, ctx, "lamp")
-        if u.size != 1:
+        if not u.single:
             raise ShrinkbenchError("allocation 'lamp' ranks single weights; use it with structure 'weights'")
         scores[name] = lamp_score(ctx.weights[name]).masked_fill(ctx.removed(name), -torch.inf)
     return {name: float(mask.sum()) for name, mask in keep_highest(scores, budget).items()}
@@ -318,7 +318,7 @@ def rowwise_counts(units: Mapping[str, Units], budget: int, ctx: PruneContext) -
 
 
 def _rows(name: str, units: Units, ctx: PruneContext) -> int:
-    single = units.size == 1 and units.scores.dim() > 1 and units.scores.shape == ctx.weights[name].shape
+    single = units.single and units.scores.dim() > 1 and units.scores.shape == ctx.weights[name].shape
     return len(ctx.geometry(name).rows(units.scores)) if single else 1
 
 
@@ -332,7 +332,7 @@ def layerwise_counts(units: Mapping[str, Units], budget: int, ctx: PruneContext,
 
 def keep_in_rows(name: str, units: Units, count: int, ctx: PruneContext) -> Tensor:
     """The best ``count`` weights of a layer, equally many in each row; the first rows get what is left over."""
-    if units.size != 1 or units.scores.shape != _shape_of(name, ctx, "rowwise"):
+    if not units.single or units.scores.shape != _shape_of(name, ctx, "rowwise"):
         raise ShrinkbenchError("allocation 'rowwise' ranks single weights; use it with structure 'weights'")
     require_numbers(name, units.scores)
     geometry = ctx.geometry(name)

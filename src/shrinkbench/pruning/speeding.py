@@ -1,0 +1,50 @@
+"""A target by multiply-adds: the largest network within which it is met."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from shrinkbench.errors import CannotMeetTargetError
+from shrinkbench.metrics import measure_size
+from shrinkbench.pruning.context import PruneContext
+from shrinkbench.pruning.masks import Masks
+
+
+def meet_speedup(
+    asked: float, masks_at: Callable[[int], Masks], low: int, high: int, ctx: PruneContext
+) -> Masks:
+    """The masks of the largest level, a number of weights from ``low`` to ``high``, that is fast enough.
+
+    Fast enough: original / kept multiply-adds is ``asked`` at least, and one level more misses it.
+    Raises ``CannotMeetTargetError``, which names the largest speedup in reach.
+    """
+
+    def allowed(level: int) -> bool:
+        try:
+            masks_at(level)
+        except CannotMeetTargetError:  # layers have to keep more than that
+            return False
+        return True
+
+    def speedup(level: int) -> float:
+        return measure_size(ctx.module, ctx.input_shape, masks_at(level)).theoretical_speedup
+
+    if not allowed(low):
+        bottom, top = low, high
+        while top - bottom > 1:
+            middle = (bottom + top) // 2
+            bottom, top = (bottom, middle) if allowed(middle) else (middle, top)
+        low = top
+    largest = speedup(low)
+    if largest < asked:
+        named = math.floor(largest * 1e4) / 1e4
+        raise CannotMeetTargetError(
+            f"speedup {asked:g} cannot be met: multiply-adds of what has to stay are 1/{largest:.4g} of all; "
+            f"the largest possible target is {named:g}",
+            largest=named,
+        )
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if speedup(middle) >= asked else (low, middle - 1)
+    return masks_at(low)

@@ -9,6 +9,7 @@ import warnings
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -160,8 +161,9 @@ def _plain_kinds() -> list[object]:
 
     None of them runs code of the file's: numpy refuses numbers of type object.
     """
-    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
-    numbers = {type(np.dtype(kind)) for kind in (*np.sctypeDict.values(), np.str_) if kind is not np.object_}
+    scalar = np.float64(0).__reduce__()[0]
+    kinds: set[Any] = {*np.sctypeDict.values()} - {np.object_}
+    numbers = {type(np.dtype(kind)) for kind in kinds}
     return [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *numbers, Namespace]
 
 

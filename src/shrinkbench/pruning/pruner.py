@@ -124,7 +124,8 @@ class Pruner:
         Raises ``ShrinkbenchError`` where the schedule has not come to its target yet.
         """
         hook = self._hook
-        early = type(hook).settled is not Hook.settled and hook is not None and hook.settled
+        kind: Any = type(hook)
+        early = hook is not None and kind.settled is not Hook.settled and hook.settled
         if hook is None or (self._step < self._total and not early):
             raise ShrinkbenchError(
                 f"'{self._method.name}' has seen {self._step} of {self._total} steps and is not at its target; "
@@ -264,7 +265,7 @@ def _steps_of_epoch(method: PruningMethod, total: int, per_epoch: int | None) ->
         raise ShrinkbenchError(f"total_steps = {total}; give the number of optimizer steps, at least 1")
     schedule = method.schedule
     if per_epoch is None:
-        hook = getattr(schedule.during, "func", schedule.during)
+        hook: Any = getattr(schedule.during, "func", schedule.during)
         if hook is not None and hook.after_epoch is not Hook.after_epoch and not schedule.decided_last:
             raise ShrinkbenchError(
                 f"'{method.name}' acts after every epoch (schedule {schedule.name}); give steps_per_epoch="

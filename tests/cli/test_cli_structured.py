@@ -8,7 +8,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from shrinkbench.cli.structured import app
+from shrinkbench.cli import app
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import build
 from shrinkbench.pruning.masks import Masks
@@ -66,3 +66,27 @@ def test_latency_names_its_conditions_and_what_stays(masks):
 def test_absent_masks_are_told(tmp_path):
     with pytest.raises(ShrinkbenchError, match="there is no file"):
         call("shrink", "--model", "resnet20", "--masks", tmp_path / "none", "--out", tmp_path / "small")
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (["--speedup", 2, "--compression", 2], "said in several ways"),
+        (["--latency-speedup", 2, "--compression", 2], "leave other amounts out"),
+        (["--speedup", 0.5], "not a finite number above 1"),
+        (["--compression", 2, "--max-ratio", 2], "max_ratio"),
+        (["--compression", 2, "--ignore", "nowhere"], "ignore='nowhere' matches no layer"),
+        (["--speedup", 50], "the largest possible target is"),
+    ],
+)
+def test_bad_bounds_are_told(options, reason):
+    with pytest.raises(ShrinkbenchError, match=reason):
+        call("prune", "--model", "resnet20", "--method", "channel_l1", *options)
+
+
+def test_a_speedup_within_bounds_is_met():
+    told = call(
+        *("prune", "--model", "resnet20", "--method", "channel_l1", "--speedup", 1.3),
+        *("--round-to", 8, "--ignore", "layer1", "--max-ratio", 0.75, "--json"),
+    )
+    assert json.loads(told)["theoretical_speedup"] >= 1.3

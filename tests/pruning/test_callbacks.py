@@ -1,4 +1,4 @@
-"""Callbacks by small stand-ins for the documented hooks of Lightning and transformers: neither is needed here."""
+"""Callbacks by small stand-ins for the documented hooks of Lightning and transformers."""
 
 import sys
 from types import ModuleType, SimpleNamespace
@@ -97,8 +97,8 @@ def test_what_a_callback_cannot_do_is_told(libraries, tmp_path, monkeypatch):
     _, pruner, optimizer = made()
     with pytest.raises(ShrinkbenchError, match="has 2 optimizers"):
         lightning_callback(pruner).on_train_start(SimpleNamespace(optimizers=[optimizer] * 2), None)
+    args, state = SimpleNamespace(output_dir=tmp_path), SimpleNamespace(global_step=7)
     with pytest.raises(ShrinkbenchError, match="goes on from step 7"):
-        args, state = SimpleNamespace(output_dir=tmp_path), SimpleNamespace(global_step=7)
         trainer_callback(pruner).on_train_begin(args, state, None, optimizer=optimizer)
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ShrinkbenchError, match="'transformers' is not installed"):

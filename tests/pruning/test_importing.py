@@ -61,8 +61,17 @@ def test_the_command_line_imports(tmp_path):
     module, _ = pruned()
     torch.save(module.state_dict(), tmp_path / "w.pt")
     out = tmp_path / "m.safetensors"
-    command = ["prune", "digits-cnn", "--import", str(tmp_path / "w.pt"), "--masks-out", str(out), "--json"]
-    done = CliRunner().invoke(app, command, catch_exceptions=False)
+    command = [
+        "prune",
+        "--model",
+        "digits-cnn",
+        "--import",
+        str(tmp_path / "w.pt"),
+        "--masks-out",
+        str(out),
+        "--json",
+    ]
+    done = CliRunner().invoke(app, [*command, "--masks-out", str(out)], catch_exceptions=False)
     masks = Masks.load(out, network="digits-cnn")
     assert masks.equal(import_masks(build("digits-cnn"), tmp_path / "w.pt"))
     assert json.loads(done.stdout)["compression"] > 1.5

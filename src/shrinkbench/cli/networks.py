@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -103,6 +103,10 @@ def prune(
     speedup: Annotated[
         float | None, typer.Option(help="Original / kept multiply-adds of the whole network, above 1.")
     ] = None,
+    latency_speedup: Annotated[
+        float | None, typer.Option(help="Dense / small wall time on this machine, above 1.")
+    ] = None,
+    latency_batch: Annotated[int, typer.Option(min=1, help="Images per batch of --latency-speedup.")] = 1,
     round_to: Annotated[
         int | None, typer.Option(min=1, help="Channels of every group in multiples of this.")
     ] = None,
@@ -134,10 +138,12 @@ def prune(
     load_plugins(plugins)
     import torch
 
+    from shrinkbench.metrics.latency import Conditions
     from shrinkbench.models import get_model, shape_for
     from shrinkbench.pruning import METHODS, amount_of, import_masks
     from shrinkbench.pruning import prune as find_masks
     from shrinkbench.seeds import stream
+    from shrinkbench.surgery.latency import prune_to_latency
 
     for target in (out, masks_out):
         if target is not None:
@@ -165,13 +171,15 @@ def prune(
     if method is None:
         raise ShrinkbenchError("name a method with --method, or a file of masks with --import")
     chosen = METHODS.get(method)
-    amount = amount_of(
-        chosen,
-        compression=compression,
-        fraction_per_layer=fraction_per_layer,
-        channels=channels,
-        speedup=speedup,
-    )
+    stated: dict[str, Any] = {
+        "compression": compression,
+        "fraction_per_layer": fraction_per_layer,
+        "channels": channels,
+        "speedup": speedup,
+    }
+    if latency_speedup is not None and any(value is not None for value in stated.values()):
+        raise ShrinkbenchError("--latency-speedup says how much is to go; leave other amounts out")
+    amount = None if latency_speedup is not None else amount_of(chosen, **stated)
     card = get_model(model)  # a wrong name is told before any data are read
     loaded = load_named(dataset, data)
     if loaded is None and "data" in chosen.needs:
@@ -179,25 +187,25 @@ def prune(
     module, file = _network(model, weights, loaded, seed, entry=weights_entry)
     shape = shape_for(card, shape_of(loaded))
     with tell_notes():
-        masks = find_masks(
-            module,
-            chosen,
-            compression=compression,
-            fraction_per_layer=fraction_per_layer,
-            channels=channels,
-            speedup=speedup,
-            round_to=round_to,
-            ignore=ignore or (),
-            max_ratio=max_ratio,
-            batches=None if loaded is None else _scoring_batches(loaded, file, batch_size, seed),
-            input_shape=shape,
-            generator=torch.Generator().manual_seed(stream(seed, "scoring", 0)),
-            prune_classifier=prune_classifier,
-            prune_biases=prune_biases,
-            one_shot=one_shot,
-        )
+        settings: dict[str, Any] = {
+            "round_to": round_to,
+            "ignore": ignore or (),
+            "max_ratio": max_ratio,
+            "batches": None if loaded is None else _scoring_batches(loaded, file, batch_size, seed),
+            "input_shape": shape,
+            "generator": torch.Generator().manual_seed(stream(seed, "scoring", 0)),
+            "prune_classifier": prune_classifier,
+            "prune_biases": prune_biases,
+            "one_shot": one_shot,
+        }
+        if latency_speedup is None:
+            masks = find_masks(module, chosen, **stated, **settings)
+        else:
+            conditions = Conditions(latency_batch)
+            masks = prune_to_latency(module.eval(), chosen, latency_speedup, conditions=conditions, **settings)
     reached = _finish(module, card, shape, masks, out=out, masks_out=masks_out, as_json=as_json)
-    _note_distance(chosen.name, amount, reached)
+    if amount is not None:
+        _note_distance(chosen.name, amount, reached)
 
 
 def _finish(

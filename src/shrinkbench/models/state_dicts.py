@@ -163,15 +163,9 @@ def _plain_kinds() -> list[object]:
 
     None of them runs code of the file's: numpy refuses numbers of type object.
     """
-<<<<<<< HEAD
-    scalar = np._core.multiarray.scalar  # type: ignore[attr-defined]
-    kinds: tuple[Any, ...] = (*np.sctypeDict.values(), np.str_)
-    numbers = {type(np.dtype(kind)) for kind in kinds if kind is not np.object_}
-=======
     scalar = np.float64(0).__reduce__()[0]
     kinds: set[Any] = {*np.sctypeDict.values()} - {np.object_}
     numbers = {type(np.dtype(kind)) for kind in kinds}
->>>>>>> loop
     return [scalar, (scalar, "numpy.core.multiarray.scalar"), np.dtype, *numbers, Namespace]
 
 

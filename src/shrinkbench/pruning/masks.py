@@ -81,11 +81,7 @@ class Masks(Mapping[str, Tensor]):
 
     @classmethod
     def from_module(cls, module: nn.Module) -> Masks:
-<<<<<<< HEAD
-        """The masks that ``module`` carries: of ``torch.nn.utils.prune``, else where its weights are zero.
-=======
         """The masks that ``module`` carries: those of ``torch.nn.utils.prune``, else where weights are zero.
->>>>>>> loop
 
         Names are those that its parameters have now (``fc.weight_orig`` until ``prune.remove``). Weights are
         tensors of two or more dimensions. Raises ``ShrinkbenchError`` where nothing is pruned.
@@ -101,11 +97,7 @@ class Masks(Mapping[str, Tensor]):
         masks = masks or {n: mask for n, mask in weights.items() if not bool(mask.all())}
         if not masks:
             raise ShrinkbenchError(
-<<<<<<< HEAD
-                "the network has no masks of torch.nn.utils.prune and no weight that is zero; one made "
-=======
                 "the network has no masks of torch.nn.utils.prune and no weight that is 0; one that was made "
->>>>>>> loop
                 "smaller (torch-pruning) has no masks either: measure it as the network that it is"
             )
         return cls(masks)

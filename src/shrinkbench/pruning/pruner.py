@@ -124,12 +124,8 @@ class Pruner:
         Raises ``ShrinkbenchError`` where the schedule has not come to its target yet.
         """
         hook = self._hook
-<<<<<<< HEAD
-        early = hook is not None and type(hook).settled is not Hook.settled and hook.settled
-=======
         kind: Any = type(hook)
         early = hook is not None and kind.settled is not Hook.settled and hook.settled
->>>>>>> loop
         if hook is None or (self._step < self._total and not early):
             raise ShrinkbenchError(
                 f"'{self._method.name}' has seen {self._step} of {self._total} steps and is not at its target; "

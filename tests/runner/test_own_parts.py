@@ -178,14 +178,18 @@ def test_a_card_of_name_and_build_is_enough_and_its_figures_are_counted(tmp_path
         "from torch import nn\nfrom shrinkbench.models import MODELS, ModelCard\n"
         "MODELS.add('short-card', ModelCard(name='short-card', input_shape=(4,), num_classes=3, "
         "build=lambda classes: nn.Linear(4, classes)))\n"
+    )
+    (tmp_path / "no_card.py").write_text(
+        "from torch import nn\n"
         "def bare(num_classes):\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))\n"
     )
-    listed = shrinkbench("list", "models", "--plugin", "short_card.py", "--json", cwd=tmp_path)
+    listing = ("list", "models", "--plugin", "short_card.py", "--json")
+    listed = in_process("-m", "shrinkbench", *listing, cwd=tmp_path)  # other tests walk the registry
     (row,) = [row for row in json.loads(listed.stdout) if row["name"] == "short-card"]
     assert (row["parameters"], row["multiply_adds"]) == (15, 12)
-    described = shrinkbench("describe", "short_card.py:bare", "--dataset", "digits", "--json", cwd=tmp_path)
+    described = shrinkbench("describe", "no_card.py:bare", "--dataset", "digits", "--json", cwd=tmp_path)
     assert json.loads(described.stdout)["parameters"] == 650, described.stderr
-    unknown = shrinkbench("describe", "short_card.py:bare", "--input-shape", "1,8,8", cwd=tmp_path)
+    unknown = shrinkbench("describe", "no_card.py:bare", "--input-shape", "1,8,8", cwd=tmp_path)
     assert "name a dataset or give num_classes a default" in unknown.stderr
 
 

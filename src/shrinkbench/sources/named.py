@@ -11,6 +11,7 @@ from shrinkbench.sources.origin import Origin, digest_of, origin_of_file
 
 _REFERENCE = re.compile(r"(?P<file>[^\n]*\.py):(?P<name>[A-Za-z_][A-Za-z0-9_]*)")
 _PLACES: dict[str, Path] = {}  # the name of a file without its folder -> where it lies
+_OTHERS: dict[str, Path] = {}  # another file of that name, with other content
 
 
 def split_reference(text: str) -> tuple[str, str] | None:
@@ -42,17 +43,26 @@ def is_remembered(text: str) -> bool:
 def remember_file(file: Path) -> Path:
     """Let objects of ``file`` be named without its folder from now on; returns where the file lies.
 
-    Raises ``ShrinkbenchError`` where another file of this name, with other content, is known.
+    Of two files of one name with other content neither can be named so.
     """
     place = file.expanduser().resolve()
     known = _PLACES.setdefault(place.name, place)
-    if known != place and known.is_file() and not _alike(known, place):
+    if known != place and not known.is_file():
+        _PLACES[place.name] = place
+    elif known != place and not _alike(known, place):
+        _OTHERS[place.name] = place
+    return _PLACES[place.name]
+
+
+def _unambiguous(file: Path) -> Path:
+    place = _PLACES[file.name]
+    other = _OTHERS.get(file.name)
+    if other is not None and other.is_file():
         raise ShrinkbenchError(
-            f"two different files are called {place.name} ({known}, {place}), and results name a file without "
+            f"two different files are called {place.name} ({place}, {other}), and results name a file without "
             "its folder; rename one of them"
         )
-    _PLACES[place.name] = known if known.is_file() else place
-    return _PLACES[place.name]
+    return place
 
 
 def _alike(one: Path, other: Path) -> bool:
@@ -66,13 +76,14 @@ def file_of_reference(text: str) -> Path | None:
         return None
     file = Path(split[0])
     if file.name == split[0] and file.name in _PLACES:
-        return _PLACES[file.name]
+        return _unambiguous(file)
     if not file.expanduser().is_file():
         raise ShrinkbenchError(
             f"'{text[:120]}' names a Python file, and there is none at {str(file)[:80]}; check the path (in "
             "an experiment file it counts from the folder of that file)"
         )
-    return remember_file(file)
+    remember_file(file)
+    return _unambiguous(file)
 
 
 def find_object(text: str) -> tuple[object, Origin]:

@@ -94,7 +94,7 @@ def test_a_part_that_is_whole_is_taken(server, tmp_path):
 
 
 def test_a_wrong_checksum_is_refused_and_nothing_is_left(server, tmp_path):
-    with pytest.raises(ShrinkbenchError, match=f"has SHA-256 {DIGEST}, not {'0' * 64}"):
+    with pytest.raises(ShrinkbenchError, match=f"has SHA-256 {DIGEST[:16]}..., not {'0' * 16}"):
         fetch(server.url, tmp_path / "weights.pt", sha256="0" * 64, instead="pass another")
     assert not list(tmp_path.glob("weights.pt*[!k]"))
 

@@ -47,7 +47,11 @@ class ShrinkbenchError(Exception):
     """
 
     def __init__(self, sentence: str) -> None:
-        super().__init__(one_line(sentence))
+        super().__init__(self._tell(sentence))
+
+    @staticmethod
+    def _tell(sentence: str) -> str:
+        return one_line(sentence)
 
 
 class UnknownNameError(ShrinkbenchError):

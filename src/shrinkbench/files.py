@@ -283,7 +283,9 @@ def _check(path: Path, url: str, sha256: str | None, *, remedy: str) -> None:
     found = sha256_of(path)
     if sha256 and not found.startswith(sha256):
         path.unlink()
-        raise ShrinkbenchError(f"{path.name} from {url} has SHA-256 {found}, not {sha256}; {remedy}")
+        raise ShrinkbenchError(
+            f"{path.name} from {url} has SHA-256 {found[:16]}..., not {sha256[:16]}...; {remedy}"
+        )
 
 
 def _download(url: str, part: Path) -> None:

@@ -166,7 +166,7 @@ BAD = {
     "data without dataset": ({"data": "."}, "without --dataset"),
     "no data for gradients": ({"method": "global_gradient"}, "--dataset"),
     "trains": ({"method": "gradual_magnitude"}, "(--one-shot)"),
-    "no amount": ({"compression": None}, "is said nowhere; give one of compression, fraction per layer and"),
+    "no amount": ({"compression": None}, "is said nowhere; give one of compression, fraction per layer"),
     "two amounts": ({"channels": 0.5}, "is said in several ways"),
     "an amount of its own": ({"method": "network_slimming:70"}, "compression=2 has no say; leave it out"),
     "no fraction": ({"compression": None, "channels": 1.5}, "channels = 1.5 is not a fraction above 0"),

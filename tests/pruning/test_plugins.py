@@ -326,7 +326,7 @@ def test_helpers_of_the_same_name_are_not_mixed_up(tmp_path):
     for folder, name in (("a", "first_of_two"), ("b", "second_of_two")):
         files(tmp_path / folder, plug=scoring(name, head="import twin as helper\n"), twin=SCALED)
     assert load_plugin(tmp_path / "a" / "plug.py") == ("first_of_two",)
-    with pytest.raises(ShrinkbenchError, match=r"imports 'twin' from its own folder, but .*rename") as told:
+    with pytest.raises(ShrinkbenchError, match=r"its own folder, but .*rename") as told:
         load_plugin(tmp_path / "b" / "plug.py")
     assert str(tmp_path / "a" / "twin.py") in str(told.value)
     assert "second_of_two" not in METHODS

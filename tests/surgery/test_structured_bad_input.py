@@ -197,9 +197,7 @@ def test_a_target_of_another_network(refused):
 def test_groups_that_stay_are_named_by_the_command(half, tmp_path, monkeypatch, capsys):
     common = ["shrink", "--model", "resnet20", "--masks", half, "--out", tmp_path / "small", "--json"]
     monkeypatch.setattr("sys.argv", ["shrinkbench", *map(str, common)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code
+    main()
     left = json.loads(capsys.readouterr().out)["left_in_place"]
     assert any("8 pruned channels of 'conv1' stay in place" in sentence for sentence in left)
 
@@ -207,8 +205,7 @@ def test_groups_that_stay_are_named_by_the_command(half, tmp_path, monkeypatch, 
 def test_a_description_that_does_not_fit_its_weights(half, tmp_path, monkeypatch):
     common = ["shrink", "--model", "resnet20", "--masks", half, "--out", tmp_path / "small", "--complete"]
     monkeypatch.setattr("sys.argv", ["shrinkbench", *map(str, common)])
-    with pytest.raises(SystemExit):
-        main()
+    main()
     description = tmp_path / "small" / "network.json"
 
     def edit(**changes):
@@ -256,9 +253,7 @@ def test_prune_names_what_it_left_whole(tmp_path, monkeypatch, capsys):
     plugin.write_text(FLIPPING + "\n\n" + registration)
     asked = ["prune", "--plugin", plugin, "--model", "flipping-for-a-test", "--method", "channel_l1"]
     monkeypatch.setattr("sys.argv", ["shrinkbench", *map(str, asked), "--compression", "1.5"])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    assert not ended.value.code
+    main()
     assert (
         "note: channels of 'first' are left whole: removing some changes the outputs" in capsys.readouterr().err
     )

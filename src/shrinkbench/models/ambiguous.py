@@ -116,7 +116,11 @@ _SAME_AS = {f"vgg{depth}bn": f"vgg{depth}" for depth in (11, 13, 16, 19)}
 
 
 class AmbiguousNameError(UnknownNameError):
-    """A name that papers give to several networks."""
+    """A name that papers give to several networks, told with a line for each."""
+
+    @staticmethod
+    def _tell(sentence: str) -> str:
+        return sentence
 
 
 def plain(name: str) -> str:

@@ -136,6 +136,8 @@ def _require_dense(path: Path, key: str, value: Tensor) -> None:
         raise ShrinkbenchError(
             f"'{key}' in {path} is quantised ({value.dtype}), and pruning needs numbers; save its .dequantize()"
         )
+    if value.is_meta:
+        raise ShrinkbenchError(f"'{key}' in {path} holds no values (device meta); save it from a real device")
     if value.layout != torch.strided or value.is_nested:
         kind = "nested" if value.is_nested else str(value.layout).removeprefix("torch.")
         raise ShrinkbenchError(f"'{key}' in {path} is a {kind} tensor, not a dense one; save its .to_dense()")

@@ -108,6 +108,7 @@ def test_interrupted_once_a_sweep_finishes_what_runs(grid, tmp_path):
     assert "1 of 2 runs done, 0 failed, 1 missing" in stopped.output
 
 
+@pytest.mark.slow  # on a loaded machine a run may end before the signal is looked at
 def test_told_to_end_a_sweep_stops_after_an_epoch_and_goes_on_from_there(grid, tmp_path):
     plugin, out = _sends(grid, tmp_path, whom="os.getppid()", signal="SIGTERM"), tmp_path / "out"
     stopped = _sweep(grid, plugin, out)
@@ -129,7 +130,7 @@ def test_a_single_run_is_stopped_after_its_epoch_too(grid, tmp_path):
     assert _sweep(grid, plugin, out).exit_code == 0
     results, _ = ResultStore(out).results()
     key, calm = results[0].key, results[0].after
-    ResultStore(out).discard(key)
+    (ResultStore(out).run_dir(key) / "result.json").unlink()
     (tmp_path / "sent").unlink()
     words = ["run", key, "--store", str(out)]
     lacking = subprocess.run(COMMAND + words, capture_output=True, text=True)

@@ -120,6 +120,7 @@ def test_masks_are_upheld_after_the_modules_tensors_were_replaced(change):
         optimizer = torch.optim.SGD(module.parameters(), 0.1, momentum=0.9)
         handle = uphold.attach(optimizer)
         for x, y in batches(2):
+            optimizer.zero_grad()
             F.cross_entropy(module(x.to(module.stem.weight.dtype)), y).backward()
             optimizer.step()
             assert all(not module.get_parameter(name)[~mask].any() for name, mask in masks.items())

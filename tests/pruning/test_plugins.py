@@ -331,7 +331,7 @@ def test_helpers_of_the_same_name_are_not_mixed_up(tmp_path):
     assert str(tmp_path / "a" / "twin.py") in str(told.value)
     assert "second_of_two" not in METHODS
     taken = files(tmp_path / "c", plug=scoring("third", head="import torch as helper\n"), torch=SCALED)
-    with pytest.raises(ShrinkbenchError, match="imports 'torch' from its own folder"):
+    with pytest.raises(ShrinkbenchError, match="'torch' from its own folder"):
         load_plugin(taken)
 
 

@@ -163,8 +163,8 @@ def _check(path: Path, algorithm: str, expected: str, name: str) -> None:
         ) from None
     if found != expected:
         raise ShrinkbenchError(
-            f"{path} is damaged or not the published file of {name}: its {algorithm.upper()} is {found[:16]}..., "
-            f"not {expected[:16]}...; fetch the data again"
+            f"{path} is damaged or not the published file of {name}: its {algorithm.upper()} is "
+            f"{found[:16]}..., not {expected[:16]}...; fetch the data again"
         )
 
 

@@ -24,9 +24,7 @@ from shrinkbench.literature.tables import Row, read_table
 PAPERS, RESULTS, MODELS, DATASETS, VENUES = (
     f"{name}-Grid view.csv" for name in ("Papers", "Results", "Models", "Datasets", "Venues")
 )
-REMEDY = (
-    "fetch the file again from analysis/assets/existing-results of the original repository (JJGO/shrinkbench)"
-)
+REMEDY = "fetch the file again from the original repository (JJGO/shrinkbench, analysis/assets)"
 NOT_PEER_REVIEWED = ("arXiv", "OpenReview", "CVPR Workshops")
 """Venues that the paper's histograms count as not peer-reviewed."""
 

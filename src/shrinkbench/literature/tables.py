@@ -111,8 +111,7 @@ def _check_header(path: Path, header: list[str], columns: list[str], remedy: str
     if len(missing) * 2 > len(columns):
         start = ", ".join(header[:4])[:80]
         raise ShrinkbenchError(
-            f"{path}, row 1: this is another kind of file (its header starts with '{start}', "
-            f"where '{', '.join(columns[:4])}' is expected); {remedy}"
+            f"{path}, row 1: this is another kind of file (its header starts with '{start}'); {remedy}"
         )
     names = ", ".join(f"'{name}'" for name in missing)
     plural = "s" if len(missing) > 1 else ""

@@ -161,16 +161,16 @@ def _check_same_network(own: Mapping[str, Tensor], state: StateDict, file: Weigh
     unexpected = [k for k in state if k not in own]
     reshaped = [k for k in state if k in own and state[k].shape != own[k].shape]
     differences = [
-        *(f"{k} is {_shape(state[k])} in the file and {_shape(own[k])} in the network" for k in reshaped[:2]),
-        *([f"the file lacks {', '.join(missing[:3])}{_more(missing)}"] if missing else []),
-        *([f"the network lacks {', '.join(unexpected[:3])}{_more(unexpected)}"] if unexpected else []),
+        *(f"{k} is {_shape(state[k])} in the file and {_shape(own[k])} in the network" for k in reshaped[:1]),
+        *([f"the file lacks {', '.join(missing[:2])}{_more(missing)}"] if missing else []),
+        *([f"the network lacks {', '.join(unexpected[:2])}{_more(unexpected)}"] if unexpected else []),
     ]
     if differences:
         raise ShrinkbenchError(f"{file.path} is for another network than {name}: {'; '.join(differences)}")
 
 
 def _more(names: list[str]) -> str:
-    return f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f" and {len(names) - 2} more" if len(names) > 2 else ""
 
 
 def _shape(tensor: Tensor) -> str:

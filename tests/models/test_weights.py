@@ -286,7 +286,7 @@ def test_features_load_from_a_network_with_another_head(trained, tmp_path):
 def test_a_network_with_another_head_knows_the_weights_of_its_features():
     card = get_model("vgg16-gap")
     assert [e.name for e in known_weights(card)] == [e.name for e in get_model("torchvision/vgg16").weights]
-    with pytest.raises(ShrinkbenchError, match="vgg16-gap also knows the weights .*IMAGENET1K_V1"):
+    with pytest.raises(ShrinkbenchError, match=r"vgg16-gap also knows the weights .*IMAGENET1K_V1"):
         locate_weights("nowhere.pth", card=card)
     features = build("torchvision/vgg16").features.state_dict()
     assert {n: v.shape for n, v in build("vgg16-gap").features.state_dict().items()} == {

@@ -21,6 +21,7 @@ def test_the_largest_network_that_is_fast_enough_is_found():
     assert 1.5 <= clock(masks) < 1.5 * 1.03
 
 
+@pytest.mark.slow
 def test_wall_time_is_a_target():
     network = build("cifar-vgg").eval()
     masks = prune_to_latency(

@@ -342,6 +342,7 @@ def test_a_card_that_cannot_be_written_is_told_before_the_training(run, tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
 
 
+@pytest.mark.slow
 def test_pretrained_weights_bring_their_card(run, tmp_path):
     """Two sets of weights for one network, as in Figure 8 of Blalock et al., and a sweep over both."""
     for name, rate in (("A", 1e-3), ("B", 1e-4)):

@@ -41,10 +41,10 @@ SMALL = ("--set", "seed=0", "--set", "train_images=60", "--set", "test_images=50
 @pytest.mark.parametrize(
     ("kind", "settings"),
     [
-        ("experiment", {}),
+        pytest.param("experiment", {}, marks=pytest.mark.slow),
         ("method", {"plugin": "new_method.py", "method": "my_method"}),
-        ("network", {"model": "new_network.py:make_network"}),
-        ("dataset", {"dataset": "new_dataset.py:make_data"}),
+        pytest.param("network", {"model": "new_network.py:make_network"}, marks=pytest.mark.slow),
+        pytest.param("dataset", {"dataset": "new_dataset.py:make_data"}, marks=pytest.mark.slow),
         ("task", {"task": "new_task.py:task"}),
         ("recipe", {"recipe": "new_recipe.py:make_recipe"}),
     ],

@@ -147,6 +147,7 @@ def test_processes_give_the_table_of_this_process(calm, tmp_path, monkeypatch):
         assert lines[-1] == "end: done"
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")
 def test_jobs_give_the_table_of_this_process(one_thread, tmp_path):
     one = experiment(method="random", compression=[4], weights="random")

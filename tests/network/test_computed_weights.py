@@ -12,7 +12,7 @@ from shrinkbench import measure_size, prune
 from shrinkbench.errors import LeftWholeWarning, ShrinkbenchError
 from shrinkbench.network.coupling import couple
 from shrinkbench.network.weights import copy_of, weight_parameters, weights_without_parameter
-from shrinkbench.pruning.masking import UnreadWarning
+from shrinkbench.pruning.prunable import UnreadWarning
 from shrinkbench.surgery.shrinking import shrink
 
 

@@ -15,7 +15,7 @@ from shrinkbench.metrics import count_parameters, measure_size
 from shrinkbench.network.coupling import LeftWholeWarning
 from shrinkbench.network.probe import classifier_weights, floating_leaves
 from shrinkbench.pruning import prune
-from shrinkbench.pruning.masking import UnreadWarning
+from shrinkbench.pruning.prunable import UnreadWarning
 from shrinkbench.surgery.shrinking import shrink
 
 # What torch-pruning takes for something else than it is: the layer that has to stay whole.

@@ -14,7 +14,7 @@ from shrinkbench.errors import LeftWholeWarning, TakenWarning
 def notes_of(caught: Iterable[warnings.WarningMessage]) -> list[str]:
     """Each of this library's own sentences once; other warnings are shown as they would have been."""
     from shrinkbench.pruning.collapse import LayerCollapseWarning
-    from shrinkbench.pruning.masking import UnreadWarning
+    from shrinkbench.pruning.prunable import UnreadWarning
 
     notes: list[str] = []
     for warning in caught:

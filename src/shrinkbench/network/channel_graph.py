@@ -134,15 +134,17 @@ class _GraphReader:
         return bool(self._graph.is_out_channel_pruning_fn(handler))
 
     def _raw(self, entries: Any, known: Collection[str]) -> _Raw:
+        from torch_pruning import ops
+
         raw = _Raw(len(entries[0].idxs), [])
         for entry in entries:
             target, dep = entry.dep.target.module, entry.dep
             if target is self._entrance:
                 raw.refuse("they are summed with the network's input")
                 continue
-            if type(target).__name__ == "_ConcatOp" and target.offsets is None:
+            if isinstance(target, ops._ConcatOp) and target.offsets is None:
                 raw.refuse("torch-pruning cannot tell where they lie in a concatenation")
-            if type(target).__name__ == "_SplitOp" and target.offsets and len(entry.idxs) == raw.channels:
+            if isinstance(target, ops._SplitOp) and target.offsets and len(entry.idxs) == raw.channels:
                 raw.part = target.offsets[1] - target.offsets[0]
             path = self._path(target)
             if path is None or (isinstance(target, nn.PReLU) and target.num_parameters == 1):

@@ -16,15 +16,11 @@ _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 def cut(
-    module: nn.Module,
-    kept: Mapping[str, Mapping[int, Iterable[int]]],
-    heads: Mapping[str, int],
-    settings: Mapping[str, Mapping[str, int]],
+    module: nn.Module, kept: Mapping[str, Mapping[int, Iterable[int]]], heads: Mapping[str, int]
 ) -> nn.Module:
     """Keep of each tensor the positions ``kept``, by dimension, and as many ``heads`` of each attention.
 
-    ``settings`` are new values of the whole numbers that modules remember, by path and attribute. Works in
-    place and returns ``module``; tensors are replaced, not written to.
+    Works in place and returns ``module``; tensors are replaced, not written to.
     """
     touched: dict[str, int] = {}
     for name, dims in kept.items():
@@ -37,9 +33,6 @@ def cut(
         _set_tensor(holder, tensor, _narrow(name, old, dims))
     for path, number in heads.items():
         put(module, path, with_heads(child_at(module, path), number))
-    for path, numbers in settings.items():
-        for attribute, number in numbers.items():
-            setattr(child_at(module, path), attribute, number)
     for path, outputs in touched.items():
         _describe(child_at(module, path), outputs)
     return module

@@ -33,8 +33,7 @@ class Group:
     """Units (channels, blocks of a grouped convolution, attention heads) that leave a network together.
 
     ``layer`` is the first layer that produces them and names the group; ``refused_because`` tells
-    why none of them can leave, or is ``None``. ``settings`` are whole numbers that a module remembers and that
-    fall with the units: its path, the attribute and the amount of each unit.
+    why none of them can leave, or is ``None``.
     """
 
     layer: str
@@ -42,14 +41,6 @@ class Group:
     units: int
     slices: tuple[Slice, ...]
     refused_because: str | None = None
-    settings: tuple[tuple[str, str, int], ...] = ()
-
-    def settings_of(self, units: int) -> dict[str, dict[str, int]]:
-        """The numbers that modules remember when ``units`` are left."""
-        values: dict[str, dict[str, int]] = {}
-        for path, attribute, amount in self.settings:
-            values.setdefault(path, {})[attribute] = amount * units
-        return values
 
     def layers(self, role: Role) -> tuple[str, ...]:
         """Paths of the layers in that role."""

@@ -181,10 +181,8 @@ class _Bench:
         """Cut units of ``groups``, and say what is wrong with it."""
         kept: dict[str, dict[int, Tensor]] = {}
         heads = {}
-        settings: dict[str, dict[str, int]] = {}
         for group in groups:
             gone = self._gone[group.layer]
-            settings |= group.settings_of(int((~gone).sum()))
             if group.kind == "heads":
                 heads[group.layer] = int((~gone).sum())
             for piece in group.slices:
@@ -196,7 +194,7 @@ class _Bench:
             for tensor, dims in kept.items()
         }
         try:
-            small = cut(_sharing_copy(self.module), positions, heads, settings)
+            small = cut(_sharing_copy(self.module), positions, heads)
             found = _outputs(small, self._inputs)
         except Exception:  # shapes that no longer fit together, in the network's own code
             return STUCK

@@ -7,7 +7,7 @@ from shrinkbench.pruning.context import Proportions, PruneContext
 from shrinkbench.pruning.during_training import hook_for, training_hook
 from shrinkbench.pruning.finetunings import FINETUNINGS, Finetuning, restart
 from shrinkbench.pruning.importing import import_masks
-from shrinkbench.pruning.masking import prunable_names, prune_once
+from shrinkbench.pruning.masking import prune_once
 from shrinkbench.pruning.masks import Masks, Upholder, save_tensors
 from shrinkbench.pruning.method import (
     METHODS,
@@ -18,6 +18,7 @@ from shrinkbench.pruning.method import (
     resolve_finetuning,
 )
 from shrinkbench.pruning.plugins import load_entry_points, load_plugin
+from shrinkbench.pruning.prunable import prunable_names
 from shrinkbench.pruning.pruner import Pruner
 from shrinkbench.pruning.rounds import progressed, proportions_of, prune, rounds_of
 from shrinkbench.pruning.schedules.schedule import SCHEDULES

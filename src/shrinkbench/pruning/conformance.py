@@ -18,10 +18,10 @@ from torch.nn import functional as F
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError, one_line
 from shrinkbench.pruning.context import PruneContext
-from shrinkbench.pruning.masking import prunable_names
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import METHODS, PruningMethod
 from shrinkbench.pruning.plugins import load_plugin
+from shrinkbench.pruning.prunable import prunable_names
 from shrinkbench.pruning.rounds import prune
 
 SHAPE = (3, 8, 8)

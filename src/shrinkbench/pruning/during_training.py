@@ -12,9 +12,10 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.view import Batches, Loss
 from shrinkbench.pruning.amounts import amount_of, check_amount
 from shrinkbench.pruning.context import PruneContext
-from shrinkbench.pruning.masking import prunable_names, prune_once, scored
+from shrinkbench.pruning.masking import prune_once, scored
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import METHODS, PruningMethod
+from shrinkbench.pruning.prunable import prunable_names
 from shrinkbench.pruning.rounds import rounds_of
 from shrinkbench.pruning.schedules.hook import PruningHook, Setting
 from shrinkbench.pruning.units import Scores, UnitScores

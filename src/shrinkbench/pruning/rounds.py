@@ -20,9 +20,10 @@ from shrinkbench.pruning.amounts import amount_of, budget_for, steps_to
 from shrinkbench.pruning.collapse import warn_of_collapse
 from shrinkbench.pruning.constraining import constrained, constraints_for
 from shrinkbench.pruning.context import Proportions, PruneContext
-from shrinkbench.pruning.masking import allocate, kept_by_group, look_ahead, prunable_names, prune_once
+from shrinkbench.pruning.masking import allocate, kept_by_group, look_ahead, prune_once
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import METHODS, PruningMethod
+from shrinkbench.pruning.prunable import prunable_names
 from shrinkbench.pruning.units import Grouping
 from shrinkbench.spec import UNPRUNED, Amount, Compression
 from shrinkbench.spec.amount import ratio_of

@@ -14,7 +14,7 @@ import torch
 
 from shrinkbench.errors import ShrinkbenchError
 
-Ending = Literal["scientific", "environment", "interruption"]
+Cause = Literal["scientific", "environment", "interruption"]
 
 _OF_THE_MACHINE = frozenset(
     getattr(errno, name)
@@ -45,7 +45,7 @@ _WORDS = re.compile(
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # as Rust says it, in which safetensors is written
 
 
-def classify(error: BaseException) -> Ending:
+def classify(error: BaseException) -> Cause:
     """Whether ``error`` says something about the run, or about where it ran.
 
     ``scientific``: the run as it is specified cannot be done (a method raises, training diverges, a target is

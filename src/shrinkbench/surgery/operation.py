@@ -22,7 +22,7 @@ class Surgery:
     ``selected``: layer -> those of the channels arriving there that it reads. ``constant``: layers without a
     weight left, with their number of outputs (1 where nothing listens) and whether a bias stays. ``zero``:
     normalisation layers and attention of which nothing is left. ``identity``: modules that pass on their
-    input unchanged. ``settings``: module -> attribute -> the whole number that it remembers from now on.
+    input unchanged.
     """
 
     kept: Mapping[str, Mapping[int, tuple[int, ...]]] = field(default_factory=dict)
@@ -31,7 +31,6 @@ class Surgery:
     constant: Mapping[str, tuple[int, bool]] = field(default_factory=dict)
     zero: tuple[str, ...] = ()
     identity: tuple[str, ...] = ()
-    settings: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
         """Plain lists and dictionaries."""
@@ -42,7 +41,6 @@ class Surgery:
             "constant": {layer: list(value) for layer, value in self.constant.items()},
             "zero": list(self.zero),
             "identity": list(self.identity),
-            "settings": {path: dict(values) for path, values in self.settings.items()},
         }
 
     @classmethod
@@ -56,7 +54,6 @@ class Surgery:
                 constant={layer: (int(n), bool(bias)) for layer, (n, bias) in data["constant"].items()},
                 zero=tuple(data["zero"]),
                 identity=tuple(data["identity"]),
-                settings={path: dict(values) for path, values in data.get("settings", {}).items()},
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ShrinkbenchError(f"this is not a description of a smaller network: {error!r}") from None
@@ -73,7 +70,7 @@ def operate(module: nn.Module, surgery: Surgery) -> nn.Module:
         put(module, path, Zeros(pair=attention, batch_first=attention and bool(gone.batch_first)))
     for path in surgery.identity:
         put(module, path, nn.Identity())
-    cut(module, surgery.kept, surgery.heads, surgery.settings)
+    cut(module, surgery.kept, surgery.heads)
     for path, index in surgery.selected.items():
         dim = -1 if isinstance(readers[path], nn.Linear | nn.BatchNorm1d) else 1
         device = next(readers[path].parameters()).device

@@ -90,7 +90,6 @@ class _Plan:
     constant: dict[str, tuple[int, bool]] = field(default_factory=dict)
     zero: list[str] = field(default_factory=list)
     identity: list[str] = field(default_factory=list)
-    settings: dict[str, dict[str, int]] = field(default_factory=dict)
 
     def keep(self, tensor: str, dim: int, stays: Tensor) -> None:
         dims = self.kept.setdefault(tensor, {})
@@ -123,7 +122,6 @@ class _Plan:
             },
             zero=tuple(path for path in self.zero if not _inside(path, identity)),
             identity=identity,
-            settings=self.settings,
         )
 
     def _remains(self, tensor: str) -> bool:
@@ -159,7 +157,6 @@ def _plan(
             units[0] = False  # something has to flow where other channels are concatenated
         if group.kind == "heads":
             plan.heads[group.layer] = int((~units).sum())
-        plan.settings |= group.settings_of(int((~units).sum()))
         for piece in group.slices:
             plan.keep(piece.tensor, piece.dim, ~units[piece.unit] | (piece.unit < 0))
     plan.identity += _identities(masked, masks, plan, input_shape)

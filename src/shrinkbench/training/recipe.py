@@ -75,49 +75,28 @@ for _label, _rate in (("a", 1e-3), ("b", 1e-4)):
         selection="best-validation",
     )
 
-# The digits are small enough that seconds of training suffice.
-_add(
-    name="digits-train",
-    reference="shrinkbench",
-    optimizer="adam",
-    learning_rate=3e-3,
-    batch_size=64,
-    epochs=20,
-    schedule="cosine",
-    selection="last",
-)
-_add(
-    name="digits-finetune",
-    reference="shrinkbench",
-    optimizer="adam",
-    learning_rate=1e-3,
-    batch_size=64,
-    epochs=15,
-    early_stopping=EarlyStopping(patience=5),
-    selection="best-validation",
-)
-
-# For data of one's own that are small, where the author names no recipe: the same values.
-_add(
-    name="small-train",
-    reference="shrinkbench",
-    optimizer="adam",
-    learning_rate=3e-3,
-    batch_size=64,
-    epochs=20,
-    schedule="cosine",
-    selection="last",
-)
-_add(
-    name="small-finetune",
-    reference="shrinkbench",
-    optimizer="adam",
-    learning_rate=1e-3,
-    batch_size=64,
-    epochs=15,
-    early_stopping=EarlyStopping(patience=5),
-    selection="best-validation",
-)
+# The digits are small enough that seconds of training suffice, and so are data of one's own without a recipe.
+for _data in ("digits", "small"):
+    _add(
+        name=f"{_data}-train",
+        reference="shrinkbench",
+        optimizer="adam",
+        learning_rate=3e-3,
+        batch_size=64,
+        epochs=20,
+        schedule="cosine",
+        selection="last",
+    )
+    _add(
+        name=f"{_data}-finetune",
+        reference="shrinkbench",
+        optimizer="adam",
+        learning_rate=1e-3,
+        batch_size=64,
+        epochs=15,
+        early_stopping=EarlyStopping(patience=5),
+        selection="best-validation",
+    )
 
 # Liu et al. 2019 as their released code has it: no Nesterov momentum, constant fine-tuning rate. On ImageNet
 # training from scratch is doubled at most.

@@ -1,0 +1,108 @@
+"""Which parameters of a network may be pruned, and which are left whole and named."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence, Set
+from fnmatch import fnmatchcase
+from itertools import accumulate
+
+from torch import nn
+
+from shrinkbench.errors import LeftWholeWarning, ShrinkbenchError
+from shrinkbench.network.probe import classifier_of, layer_parameters, require_materialised, trace
+from shrinkbench.network.weights import (
+    bias_parameters,
+    layer_of,
+    weight_parameters,
+    weights_without_parameter,
+)
+
+
+def prunable_names(
+    module: nn.Module,
+    *,
+    input_shape: Sequence[int] | None,
+    prune_classifier: bool = False,
+    prune_biases: bool = False,
+    ignore: Sequence[str] = (),
+) -> tuple[str, ...]:
+    """Names of the parameters that may be pruned, in the module's order.
+
+    Weights of convolutions, linear layers and attention projections; the layer that produces the logits is
+    left out unless ``prune_classifier``, biases unless ``prune_biases``. Batch-norm and other parameters never
+    take part. ``input_shape`` (without batch dimension) is needed to find the classifier, and weights that
+    multiply nothing; these, and weights computed without keeping zeros, a ``LeftWholeWarning`` names. Left out
+    are layers whose path, or a part of it from the left, one of the globs ``ignore`` matches.
+    """
+    require_materialised(module)
+    weights = frozenset(weight_parameters(module))
+    names = set(weights) | (set(bias_parameters(module)) if prune_biases else set())
+    left = _named(
+        weights_without_parameter(module),
+        "computed by the layer in a way that keeps no zeros (torch's remove_parametrizations makes parameters)",
+    )
+    if input_shape is not None:
+        traced = trace(module, input_shape)
+        _name_unread(module, names - traced.read)
+        idle = (weights - traced.multiplied) & traced.read
+        left += _named(sorted(idle), "used by no product of a pass in evaluation mode")
+        kept = idle if prune_classifier else idle | classifier_of(module, traced)
+        names -= layer_parameters(module, kept)
+    elif not prune_classifier:
+        raise ShrinkbenchError(
+            "the classifier layer is kept, and finding it takes a forward pass; pass batches= or "
+            "input_shape=(channels, height, width), or prune_classifier=True"
+        )
+    names -= _ignored(names, ignore)
+    if not names and ignore:
+        raise ShrinkbenchError(f"ignore={list(ignore)} leaves nothing to prune; leave out one of its patterns")
+    if not names:
+        reason = "; ".join(left) or "no convolution or linear layer"
+        raise ShrinkbenchError(f"the network has no prunable weights: {reason}")
+    if left:
+        warnings.warn(f"left whole: {'; '.join(left)}", LeftWholeWarning, stacklevel=2)
+    return tuple(name for name, _ in module.named_parameters() if name in names)
+
+
+def _ignored(names: Set[str], patterns: Sequence[str]) -> set[str]:
+    """Those of ``names`` whose layer, or a module around it, a pattern matches."""
+    found: set[str] = set()
+    for pattern in patterns:
+        matched = {
+            name
+            for name in names
+            if any(fnmatchcase(path, pattern) for path in accumulate(name.split("."), "{}.{}".format))
+        }
+        if not matched:
+            raise ShrinkbenchError(
+                f"ignore='{pattern}' matches no layer that could be pruned; write a path such as "
+                f"'{layer_of(min(names))}', or a glob"
+            )
+        found |= matched
+    return found
+
+
+def _named(names: Sequence[str], reason: str) -> list[str]:
+    """The first of ``names``, how many more there are, and why; nothing where there is none."""
+    if not names:
+        return []
+    others = f" and {len(names) - 1} more are" if len(names) > 1 else " is"
+    return [f"'{names[0]}'{others} {reason}"]
+
+
+class UnreadWarning(UserWarning):
+    """Prunable parameters that an evaluation never reads: removing them costs and saves nothing there."""
+
+
+def _name_unread(module: nn.Module, unread: Set[str]) -> None:
+    sizes = {name: p.numel() for name, p in module.named_parameters() if name in unread}
+    if sizes:
+        several = f" and {len(sizes) - 3} more tensors" if len(sizes) > 3 else ""
+        named = ", ".join(f"'{name}'" for name in list(sizes)[:3])
+        warnings.warn(
+            f"an evaluation of the network never reads {named}{several} ({sum(sizes.values()):,} parameters): "
+            "they count towards compression but not towards speedup, and whole channels of theirs cannot leave",
+            UnreadWarning,
+            stacklevel=3,
+        )

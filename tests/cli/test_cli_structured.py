@@ -90,3 +90,11 @@ def test_a_speedup_within_bounds_is_met():
         *("--round-to", 8, "--ignore", "layer1", "--max-ratio", 0.75, "--json"),
     )
     assert json.loads(told)["theoretical_speedup"] >= 1.3
+
+
+@pytest.mark.parametrize(
+    "option", [("--speedup", 2), ("--latency-speedup", 2), ("--round-to", 8), ("--ignore", "fc")]
+)
+def test_imported_masks_leave_nothing_to_ask_for(tmp_path, option):
+    with pytest.raises(ShrinkbenchError, match="leave out method, amount, bounds"):
+        call("prune", "--model", "resnet20", "--import", tmp_path / "masks.pt", *option)

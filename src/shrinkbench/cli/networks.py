@@ -151,8 +151,12 @@ def prune(
     if out is not None and masks_out is not None and out.resolve() == masks_out.resolve():
         raise ShrinkbenchError(f"--out and --masks-out both name {out}; give each a file of its own")
     if imported is not None:
-        if any(given is not None for given in (method, compression, fraction_per_layer, channels, weights)):
-            raise ShrinkbenchError("--import brings masks and weights; leave out method, amount and --weights")
+        amounts = (compression, fraction_per_layer, channels, speedup, latency_speedup)
+        bounds = (round_to, ignore, max_ratio)
+        if any(given is not None for given in (method, weights, *amounts, *bounds)):
+            raise ShrinkbenchError(
+                "--import brings masks and weights; leave out method, amount, bounds and --weights"
+            )
         card = get_model(model)
         loaded = load_named(dataset, data)
         module, _ = _network(model, None, loaded, seed)

@@ -76,7 +76,7 @@ def prepare_sweep(
 
 def sweep(
     experiment: ExperimentSpec | Sequence[ExperimentSpec],
-    out: Path,
+    out: Path | str,
     *,
     workers: int = 1,
     device: str = "auto",
@@ -105,6 +105,7 @@ def sweep(
     to stop at once. A sweep that was killed goes on where it stopped: finished runs are stored whole, and a
     run that was under way resumes from its last epoch.
     """
+    out = Path(out)
     chosen = executor or _default_executor(workers, device)
     check_retries(max_retries)
     prepared = prepare_sweep(

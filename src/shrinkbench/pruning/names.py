@@ -19,7 +19,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
-from typing import Any, cast
+from typing import Any
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning.allocations.rules import ALLOCATIONS, given, global_, independent
@@ -126,7 +126,8 @@ def inverted(method: PruningMethod) -> PruningMethod:
             f"inverted@{method.name}"
         )
     own = SCORES.get(method.score.__name__)
-    return _with_proportions(replace(own, function=_turned_round(method.score)), "inverted", method)
+    made = _with_proportions(replace(own, function=_turned_round(method.score)), "inverted", method)
+    return replace(made, reference="frankle2021pruning")
 
 
 @cache
@@ -137,7 +138,7 @@ def _turned_round(score: Score) -> Score:
         found = score(ctx)
         if isinstance(found, UnitScores):
             return UnitScores({name: -values for name, values in found.scores.items()})
-        return {name: -values for name, values in cast(Scores, found).items()}
+        return {name: -values for name, values in found.items()}
 
     turned.__name__ = f"inverted_{score.__name__}"
     turned.__doc__ = f"The scores of {score.__name__} with the opposite sign."

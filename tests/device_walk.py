@@ -239,7 +239,13 @@ def follow_a_loop(device, tmp_path):
                 module, data = place(ConvNet, where), Pictures(where)
                 draw = list(data.train(8, generator=torch.Generator().manual_seed(0), augment=False))
                 pruner = Pruner(
-                    module, name, total_steps=9, steps_per_epoch=3, compression=1.5, batches=draw, input_shape=SHAPE
+                    module,
+                    name,
+                    total_steps=9,
+                    steps_per_epoch=3,
+                    compression=1.5,
+                    batches=draw,
+                    input_shape=SHAPE,
                 )
                 optimizer = torch.optim.SGD(module.parameters(), lr=0.01, momentum=0.9)
                 if saved is not None:
@@ -280,7 +286,9 @@ def evaluate_tasks(device, tmp_path):
     assert Classification().evaluate(module, data.test()).examples == 24
     masks = prune(module, "filter_l1", compression=1.5, input_shape=SHAPE)
     size = measure_size(module, SHAPE, masks)
-    assert size == measure_size(copy.deepcopy(module).cpu(), SHAPE, Masks({n: m.cpu() for n, m in masks.items()}))
+    assert size == measure_size(
+        copy.deepcopy(module).cpu(), SHAPE, Masks({n: m.cpu() for n, m in masks.items()})
+    )
     layer_densities(module, masks)
     require_there(device, module.state_dict())
 

@@ -82,7 +82,14 @@ ACROSS = {
     aten.equal.default,
     aten._foreach_copy_.default,
 }
-DROPOUT = {aten.bernoulli_.float, aten.native_dropout.default, aten.bernoulli.p, aten.bernoulli.default, aten.dropout.default, aten.dropout_.default}
+DROPOUT = {
+    aten.bernoulli_.float,
+    aten.native_dropout.default,
+    aten.bernoulli.p,
+    aten.bernoulli.default,
+    aten.dropout.default,
+    aten.dropout_.default,
+}
 WITH_NUMBERS = {aten.index_put_.default, aten.index_put.default, aten._index_put_impl_.default, aten.where.self}
 
 
@@ -110,7 +117,9 @@ def check_devices(operation, args, kwargs, flat):
     """Raise ``WrongDevice`` for what a GPU refuses."""
     generator = kwargs.get("generator")
     if torch.Tag.nondeterministic_seeded in operation.tags and operation not in DROPOUT:
-        raise WrongDevice(f"{operation} draws on the device (generator: {generator}); draw on the CPU, and move")
+        raise WrongDevice(
+            f"{operation} draws on the device (generator: {generator}); draw on the CPU, and move"
+        )
     if operation in ACROSS and operation is not aten.equal.default:
         return
     if operation in INDICES:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_target, sha256_of, write_atomically
 from shrinkbench.models import MODELS, build, get_model, load_weights
+from shrinkbench.network.weights import load_tensors
 from shrinkbench.pruning import Finetuning, save_tensors
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.provenance import Stopwatch, provenance
@@ -42,10 +43,11 @@ def initial_network(spec: RunSpec, workspace: Workspace, data: BoundData) -> nn.
     if spec.weights.kind == "file" and spec.weights.digest is not None:
         digest = spec.weights.digest
         card = get_model(spec.model.name)
-        load_weights(module, workspace.weights[digest], card=card, sha256=digest)
+        path, entry = workspace.weights[digest], spec.weights.entry
+        load_weights(module, path, card=card, sha256=digest, entry=entry)
     if spec.pretraining is not None:
         folder = ensure_pretrained(spec.pretraining, workspace)
-        module.load_state_dict(load_sealed(folder / "weights.safetensors", key=spec.pretraining.key))
+        load_tensors(module, load_sealed(folder / "weights.safetensors", key=spec.pretraining.key))
     return module
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from shrinkbench.metrics import measure_size
 from shrinkbench.models import MODELS, get_model, shape_for
+from shrinkbench.network.weights import load_tensors
 from shrinkbench.pruning import (
     Finetuning,
     Masks,
@@ -249,7 +250,7 @@ def ensure_search(spec: RunSpec, workspace: Workspace) -> Path:
 def _found(spec: RunSpec, trial: Trial) -> Outcome:
     """Bring ``trial`` to where the training ``spec`` ended."""
     folder = ensure_search(spec, trial.workspace)
-    trial.module.load_state_dict(load_sealed(folder / "weights.safetensors", key=spec.key))
+    load_tensors(trial.module, load_sealed(folder / "weights.safetensors", key=spec.key))
     card = read_card(folder / "card.json", key=spec.key)
     masks = load_sealed(folder / "masks.safetensors", key=spec.key)
     on_device = {name: mask.to(trial.workspace.device) for name, mask in masks.items()}

@@ -148,9 +148,7 @@ def test_a_sweep_on_one_gpu(workers, tmp_path):
         "train_images": 128,
         "seed": 0,
     }
-    status = sweep(
-        parse_value(ExperimentSpec, fields, where="test"), tmp_path, device="cuda", workers=workers
-    )
+    status = sweep(parse_value(ExperimentSpec, fields, where="test"), tmp_path, device="cuda", workers=workers)
     assert (status.done, status.failed, status.missing) == (status.total, 0, 0)
     results, _ = ResultStore(tmp_path).results()
     assert {result.provenance.device for result in results} == {torch.cuda.get_device_name()}

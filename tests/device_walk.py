@@ -1,7 +1,7 @@
 """One walk through everything that touches tensors, on whatever device it is given.
 
-``test_other_device`` takes it without a GPU, ``test_cuda`` on one. Each step raises where a tensor is on the wrong
-device, and asserts that what it gives lies where the network lies.
+``test_other_device`` takes it without a GPU, ``test_cuda`` on one. Each step raises where a tensor is on the
+wrong device, and asserts that what it gives lies where the network lies.
 """
 
 import copy
@@ -10,7 +10,7 @@ import warnings
 
 import torch
 from made_networks import make_kind
-from sample_networks import ConvNet, ViT, batches, largest_unit, seeded
+from sample_networks import ConvNet, ViT, batches, seeded
 from torch import nn
 from torch.nn import functional as F
 
@@ -286,9 +286,8 @@ def evaluate_tasks(device, tmp_path):
     assert Classification().evaluate(module, data.test()).examples == 24
     masks = prune(module, "filter_l1", compression=1.5, input_shape=SHAPE)
     size = measure_size(module, SHAPE, masks)
-    assert size == measure_size(
-        copy.deepcopy(module).cpu(), SHAPE, Masks({n: m.cpu() for n, m in masks.items()})
-    )
+    here = copy.deepcopy(module).cpu()
+    assert size == measure_size(here, SHAPE, Masks({n: m.cpu() for n, m in masks.items()}))
     layer_densities(module, masks)
     require_there(device, module.state_dict())
 

@@ -1,16 +1,17 @@
 """A device that is none: values lie in memory, and whatever a GPU would refuse is refused.
 
-``install()`` gives torch a device ``other``. Its tensors compute on the CPU underneath, one operation at a time, and
-an operation is refused with ``WrongDevice`` where a GPU refuses it: tensors of two devices in one (numbers without
-dimensions beside elementwise operations, and indices, may come from the CPU), a generator of the CPU for numbers that
-are drawn on the device, ``numpy()``. Numbers drawn on the device without a generator are refused as well, but for
-dropout: shrinkbench draws on the CPU, so that one seed gives the same run on every device.
+``install()`` gives torch a device ``other``. Its tensors compute on the CPU underneath, one operation at a
+time, and an operation is refused with ``WrongDevice`` where a GPU refuses it: tensors of two devices in one
+(numbers without dimensions beside elementwise operations, and indices, may come from the CPU), a generator of
+the CPU for numbers that are drawn on the device, ``numpy()``. Numbers drawn on the device without a generator
+are refused as well, but for dropout: shrinkbench draws on the CPU, so that one seed gives the same run on every
+device.
 """
 
 import functools
 
 import torch
-import torch.utils.benchmark  # noqa: F401  it asks what device there is when it is read
+import torch.utils.benchmark  # it asks what device there is when it is read
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import return_and_correct_aliasing
 from torch.utils._pytree import tree_flatten, tree_map
@@ -117,9 +118,7 @@ def check_devices(operation, args, kwargs, flat):
     """Raise ``WrongDevice`` for what a GPU refuses."""
     generator = kwargs.get("generator")
     if torch.Tag.nondeterministic_seeded in operation.tags and operation not in DROPOUT:
-        raise WrongDevice(
-            f"{operation} draws on the device (generator: {generator}); draw on the CPU, and move"
-        )
+        raise WrongDevice(f"{operation} draws on the device ({generator}); draw on the CPU, and move")
     if operation in ACROSS and operation is not aten.equal.default:
         return
     if operation in INDICES:

@@ -22,6 +22,7 @@ from shrinkbench.runner.outcomes import classify
 from shrinkbench.runner.pretraining import pretraining_cost
 from shrinkbench.runner.provenance import Stopwatch, provenance
 from shrinkbench.runner.retraining import Trial, prune_and_train
+from shrinkbench.runner.sealing import is_whole
 from shrinkbench.runner.timing import latencies
 from shrinkbench.runner.workspace import BoundData, Workspace, check_source
 from shrinkbench.spec import RunSpec
@@ -92,16 +93,24 @@ def _run(spec: RunSpec, workspace: Workspace, watch: Stopwatch) -> RunResult:
 
 
 def ensure_control(spec: RunSpec, workspace: Workspace) -> RunResult:
-    """The control that belongs to ``spec``: trained once, shared by every method."""
+    """The control that belongs to ``spec``: trained once, shared by every method; made again if damaged."""
     control = spec.control
     folder = ResultStore(workspace.root).shared_dir("control", control.key)
     stored = folder / "result.json"
-    if stored.exists():
+    if is_whole(stored, key=control.key, check=check_control):
         return read_control(stored)
     result = _execute(control, workspace, Stopwatch(), folder)
     write_atomically(stored, result.model_dump_json(indent=1).encode())
     _remove_checkpoints(folder)
     return result
+
+
+def check_control(path: Path, *, key: str) -> str:
+    """What is wrong with the control at ``path``, which has the key ``key``; nothing where it is whole."""
+    outcome = read_result(path)
+    if isinstance(outcome, Problem):
+        return outcome.sentence
+    return "" if (outcome.status, outcome.key) == ("done", key) else "is no control of its key that is done"
 
 
 def read_control(path: Path) -> RunResult:

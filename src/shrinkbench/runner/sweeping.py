@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
+from shrinkbench.files import check_links
 from shrinkbench.pruning import resolve
 from shrinkbench.pruning.plugins import digest_of_plugin
 from shrinkbench.results.claims import Claims
@@ -163,8 +164,12 @@ def say_lacking(prepared: Prepared) -> list[str]:
 
 
 def store_plan(prepared: Prepared, *, device: str) -> None:
-    """Write what any process needs to carry one of the runs out: plan, code from outside, places."""
+    """Write what any process needs to carry one of the runs out: plan, code from outside, places.
+
+    Raises ``ShrinkbenchError`` where a link in the folder leads out of it.
+    """
     store = ResultStore(prepared.setting.workspace.root)
+    check_links(store.root)
     for each, planned in prepared.plans:
         store.write_plan(each, planned.runs)
         store.keep_sources(planned.runs)

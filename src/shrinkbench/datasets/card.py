@@ -47,7 +47,10 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A loaded dataset: three disjoint splits and a digest of the content they were cut from."""
+    """A loaded dataset: three disjoint splits and a digest of the content they were cut from.
+
+    ``example`` is one input, (1, ...), where these are no floating numbers of the card's ``image_shape``.
+    """
 
     card: DatasetCard
     train: ImageSource
@@ -55,6 +58,7 @@ class Dataset:
     test: ImageSource
     revision: str
     class_names: tuple[str, ...]
+    example: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

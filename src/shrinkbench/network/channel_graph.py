@@ -18,7 +18,8 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.libraries import torchvision
 from shrinkbench.network.attention import Role
 from shrinkbench.network.groups import Group, Slice
-from shrinkbench.network.skeleton import Entrance, skeleton_of
+from shrinkbench.network.inputs import Inputs
+from shrinkbench.network.skeleton import Entrance, one_of, skeleton_of
 
 Side = Literal["out", "in", "both"]
 _Conv = nn.modules.conv._ConvNd
@@ -35,10 +36,10 @@ class ChannelGraph:
     unreadable: Mapping[str, str]
 
 
-def read_groups(module: nn.Module, input_shape: tuple[int, ...]) -> ChannelGraph:
+def read_groups(module: nn.Module, example: Inputs) -> ChannelGraph:
     """The groups of channels of ``module``, in the order of its tensors."""
-    skeleton, stand_ins = skeleton_of(module, input_shape)
-    reader = _GraphReader(skeleton, input_shape, stand_ins)
+    skeleton, stand_ins, device = skeleton_of(module, example)
+    reader = _GraphReader(skeleton, one_of(example, device), stand_ins)
     shared = _find_shared_tensors(module)
     tensors = (*dict(module.named_parameters(remove_duplicate=False)), *dict(module.named_buffers()))
     order = {name: number for number, name in enumerate(tensors)}
@@ -83,7 +84,7 @@ class _Raw:
 class _GraphReader:
     """torch-pruning's graph of one network; everything that knows its objects is in this class."""
 
-    def __init__(self, skeleton: nn.Module, input_shape: tuple[int, ...], stand_ins: frozenset[str]) -> None:
+    def __init__(self, skeleton: nn.Module, inputs: Inputs, stand_ins: frozenset[str]) -> None:
         torchvision()  # torch-pruning imports it
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -91,9 +92,8 @@ class _GraphReader:
 
             try:
                 with torch.enable_grad():
-                    inputs = torch.empty((1, *input_shape), device="meta")
                     self._graph = torch_pruning.DependencyGraph()
-                    whole = Entrance(skeleton, input_shape)
+                    whole = Entrance(skeleton, inputs)
                     self._graph.build_dependency(whole, (inputs,), verbose=False)
             except Exception as error:  # bare assertions, KeyErrors and the like
                 raise ShrinkbenchError(

@@ -118,7 +118,7 @@ def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path
     for extra in spec.extra:
         check_source(EXTRAS, extra)
     trial = Trial.of(spec, workspace, folder)
-    data, module, shape = trial.data, trial.module, trial.input_shape
+    data, module, shape = trial.data, trial.module, trial.example
     unpruned = {name: p.detach().clone() for name, p in module.named_parameters()}
     outcome = prune_and_train(trial)
     masks, training = outcome.masks, outcome.training

@@ -113,7 +113,7 @@ def export_program(module: nn.Module, path: Path, input_shape: Sequence[int]) ->
     if not path.parent.exists():
         raise ShrinkbenchError(f"there is no folder {path.parent} to write {path.name} into; make it first")
     frozen = copy_of(module).cpu()
-    inputs = probe_inputs(frozen, input_shape)
+    inputs = probe_inputs(frozen, input_shape).single
     more = torch.cat([inputs, inputs[:1] * 0.5])
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / f"draft{path.suffix}"  # its own name may be too long for the place

@@ -111,14 +111,14 @@ def _experiments() -> list[Row]:
 def describe_model(name: str, input_shape: tuple[int, ...] | None, *, classes: int | None = None) -> Row:
     """A network's card, its counts at ``input_shape``, and one row per weighted layer."""
     from shrinkbench.metrics import count_parameters
-    from shrinkbench.models import build, get_model, shape_for
+    from shrinkbench.models import build, example_for, get_model, shape_for
     from shrinkbench.network.probe import classifier_of, trace
     from shrinkbench.network.weights import layer_of
 
     card = get_model(name)
     shape = shape_for(card, input_shape)
     module = build(name, num_classes=classes)
-    traced = trace(module, shape)
+    traced = trace(module, example_for(card, shape))
     by_parameter = traced.by_parameter
     outputs = {p.parameter: list(p.output_shape[1:]) for p in traced.products if p.parameter}
     sizes = {n: p.numel() for n, p in module.named_parameters()}

@@ -67,7 +67,8 @@ class DatasetCard:
 
     ``load(data)`` reads it from the folder or file ``data`` (``None``: embedded, or the cache); ``splits``
     states the fixed rule by which train, validation and test are cut. ``num_classes`` and ``image_shape`` are
-    ``None`` where the data decide (an image folder).
+    ``None`` where the data decide (an image folder). ``task`` is learned where nobody names another; by default
+    classification.
     """
 
     name: str
@@ -81,6 +82,7 @@ class DatasetCard:
     augmentation: Literal["none", "crop-flip", "crop", "resized-crop-flip"] = "none"
     recipe: str = "small-finetune"
     pretrain_recipe: str = "small-train"
+    task: str | None = None
     load: Callable[[Path | None], Dataset]
 
 

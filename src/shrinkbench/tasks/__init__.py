@@ -6,7 +6,7 @@ from shrinkbench.tasks.detection import Detection, Objects
 from shrinkbench.tasks.language_modelling import LanguageModelling
 from shrinkbench.tasks.sequence_classification import SequenceClassification
 from shrinkbench.tasks.supervised import Metric, Supervised, scoring_loss
-from shrinkbench.tasks.task import TASKS, Batch, Batches, Task, objective_of, task_of
+from shrinkbench.tasks.task import TASKS, Batch, Batches, Task, objective_for, objective_of, task_of
 
 __all__ = [
     "TASKS",
@@ -20,6 +20,7 @@ __all__ = [
     "SequenceClassification",
     "Supervised",
     "Task",
+    "objective_for",
     "objective_of",
     "scoring_loss",
     "split_for",

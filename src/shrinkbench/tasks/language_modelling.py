@@ -133,4 +133,4 @@ def _predictions(outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
     return logits[:, :-1].reshape(-1, vocabulary), following
 
 
-TASKS.add(LANGUAGE_MODELLING.name, LanguageModelling)
+TASKS.add(LANGUAGE_MODELLING.name, lambda *_: LanguageModelling())

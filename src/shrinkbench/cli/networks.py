@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from shrinkbench.datasets import Batch, Dataset
     from shrinkbench.models import ModelCard, WeightsFile
+    from shrinkbench.network.inputs import Inputs
     from shrinkbench.pruning import Masks
     from shrinkbench.spec import Amount, Normalisation
     from shrinkbench.surgery.folders import StoredNetwork
@@ -178,11 +179,12 @@ def prune(
     import torch
 
     from shrinkbench.metrics.latency import Conditions
-    from shrinkbench.models import get_model, shape_for
+    from shrinkbench.models import get_model
     from shrinkbench.pruning import METHODS, amount_of, import_masks
     from shrinkbench.pruning import prune as find_masks
     from shrinkbench.seeds import stream
     from shrinkbench.surgery.latency import prune_to_latency
+    from shrinkbench.tasks import objective_for, scoring_loss, split_for, task_of
 
     for target in (out, masks_out):
         if target is not None:
@@ -204,7 +206,7 @@ def prune(
         _finish(
             module,
             card,
-            shape_for(card, shape_of(loaded)),
+            _example_of(card, loaded),
             masks,
             out=out,
             masks_out=masks_out,
@@ -228,14 +230,18 @@ def prune(
     if loaded is None and "data" in chosen.needs:
         raise ShrinkbenchError(f"method '{method}' scores weights on data; name it with --dataset (and --data)")
     module, file = _network(model, weights, loaded, seed, entry=weights_entry)
-    shape = shape_for(card, shape_of(loaded))
+    example = _example_of(card, loaded)
+    learned = task_of(objective_for(None if loaded is None else loaded.card.task))
     with tell_notes():
         settings: dict[str, Any] = {
             "round_to": round_to,
             "ignore": ignore or (),
             "max_ratio": max_ratio,
-            "batches": None if loaded is None else _scoring_batches(loaded, file, batch_size, seed),
-            "input_shape": shape,
+            "batches": None
+            if loaded is None
+            else (split_for(learned, b) for b in _scoring_batches(loaded, file, batch_size, seed)),
+            "input_shape": example,
+            "loss": scoring_loss(learned),
             "generator": torch.Generator().manual_seed(stream(seed, "scoring", 0)),
             "prune_classifier": prune_classifier,
             "prune_biases": prune_biases,
@@ -246,7 +252,7 @@ def prune(
         else:
             conditions = Conditions(latency_batch)
             masks = prune_to_latency(module.eval(), chosen, latency_speedup, conditions=conditions, **settings)
-    reached = _finish(module, card, shape, masks, out=out, masks_out=masks_out, as_json=as_json)
+    reached = _finish(module, card, example, masks, out=out, masks_out=masks_out, as_json=as_json)
     if amount is not None:
         _note_distance(chosen.name, amount, reached)
 
@@ -254,7 +260,7 @@ def prune(
 def _finish(
     module: nn.Module,
     card: ModelCard,
-    shape: tuple[int, ...],
+    example: Inputs,
     masks: Masks,
     *,
     out: Path | None,
@@ -266,7 +272,7 @@ def _finish(
     from shrinkbench.pruning import save_tensors
 
     masks.apply(module)
-    size = measure_size(module, shape, masks)
+    size = measure_size(module, example, masks)
     if out is not None:
         save_tensors(module.state_dict(), out)
     if masks_out is not None:
@@ -308,7 +314,7 @@ def evaluate(
     device: Device = "auto",
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
     task: Annotated[
-        str | None, typer.Option(help="A task of your own, FILE.py:NAME; by default classification.")
+        str | None, typer.Option(help="A task by name, or your own as FILE.py:NAME; by default the dataset's.")
     ] = None,
     plugins: Plugins = None,
     as_json: AsJson = False,
@@ -320,8 +326,7 @@ def evaluate(
     from shrinkbench.pruning import Masks
     from shrinkbench.runner import resolve_device
     from shrinkbench.runner.deriving import threads_of
-    from shrinkbench.spec import CLASSIFICATION
-    from shrinkbench.tasks import objective_of, task_of
+    from shrinkbench.tasks import objective_for, task_of
     from shrinkbench.training import evaluate as measure
 
     load_plugins(plugins)
@@ -343,7 +348,7 @@ def evaluate(
     used = _normalisation(normalisation, loaded, known)
     source = loaded.test if split == "test" else loaded.validation
     batches = source.batches(128, normalisation=used, device=where, memory_format=torch.channels_last)
-    learned = task_of(CLASSIFICATION if task is None else objective_of(task))
+    learned = task_of(objective_for(task or loaded.card.task))
     with nullcontext() if result is None else threads_of(result):  # as it was measured then
         quality = measure(
             module.to(where).to(memory_format=torch.channels_last),
@@ -370,6 +375,16 @@ def load_named(name: str | None, data: list[str] | None) -> Dataset | None:
 
     places = parse_data(data)
     return load_dataset(name, places.get(DATASETS.get(name).name, places.get("")))
+
+
+def _example_of(card: ModelCard, dataset: Dataset | None) -> Inputs:
+    """What the network takes: of the data where they say it, else of the card's own input shape."""
+    from shrinkbench.models import example_for, shape_for
+    from shrinkbench.network.inputs import Inputs
+
+    if dataset is not None and dataset.example is not None:
+        return Inputs.of(dataset.example)
+    return example_for(card, shape_for(card, shape_of(dataset)))
 
 
 def shape_of(dataset: Dataset | None) -> tuple[int, ...] | None:

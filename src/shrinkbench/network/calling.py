@@ -9,7 +9,12 @@ import torch
 from torch import Tensor, nn
 
 
-def call_with(module: nn.Module, tensors: Mapping[str, Tensor], args: tuple[Any, ...]) -> Any:
+def call_with(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    args: tuple[Any, ...],
+    kwargs: Mapping[str, Any] | None = None,
+) -> Any:
     """The output of ``module`` with ``tensors``, by the first name of each, as its parameters and buffers.
 
     ``torch.func.functional_call`` does not give back the tensors of a layer that stands at two places of the
@@ -24,4 +29,4 @@ def call_with(module: nn.Module, tensors: Mapping[str, Tensor], args: tuple[Any,
             known = first.get(id(tensor))
             if known is not None and known in tensors:
                 places[f"{path}.{name}" if path else name] = tensors[known]
-    return torch.func.functional_call(module, places, args, tie_weights=False)
+    return torch.func.functional_call(module, places, args, dict(kwargs or {}), tie_weights=False)

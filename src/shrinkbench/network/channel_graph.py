@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from shrinkbench.network.attention import Role
 from shrinkbench.network.graph_reader import Raw, Side, block_widths, norm_width
 from shrinkbench.network.groups import Group, Slice
+from shrinkbench.network.inputs import Inputs
 from shrinkbench.network.unreadable import read_graph
 
 
@@ -28,9 +29,9 @@ class ChannelGraph:
     unreadable: Mapping[str, str]
 
 
-def read_groups(module: nn.Module, input_shape: tuple[int, ...]) -> ChannelGraph:
+def read_groups(module: nn.Module, example: Inputs) -> ChannelGraph:
     """The groups of channels of ``module``, in the order of its tensors."""
-    skeleton, reader = read_graph(module, input_shape)
+    skeleton, reader = read_graph(module, example)
     shared = _find_shared_tensors(module)
     tensors = (*dict(module.named_parameters(remove_duplicate=False)), *dict(module.named_buffers()))
     order = {name: number for number, name in enumerate(tensors)}

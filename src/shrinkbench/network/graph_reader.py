@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.libraries import torchvision
+from shrinkbench.network.inputs import Inputs
 from shrinkbench.network.opaque import Core, Entrance
 from shrinkbench.network.skeleton import MIXES, Skeleton
 
@@ -67,7 +68,7 @@ class GraphReader:
     ``unreadable``: layer -> why it fails at the group of that layer.
     """
 
-    def __init__(self, skeleton: Skeleton, inputs: Tensor) -> None:
+    def __init__(self, skeleton: Skeleton, inputs: Inputs) -> None:
         self._whole = Entrance(skeleton.module, inputs)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -240,7 +241,7 @@ class GraphReader:
         return found
 
 
-def _build(whole: nn.Module, inputs: Tensor) -> tuple[Any, set[Any]]:
+def _build(whole: nn.Module, inputs: Inputs) -> tuple[Any, set[Any]]:
     """The graph, and its operations behind which torch-pruning fails to number the places of channels."""
     torchvision()  # torch-pruning imports it
     from torch_pruning import DependencyGraph, ops

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
+from shrinkbench.network.inputs import Inputs
 from shrinkbench.network.probe import floating_leaves
 from shrinkbench.network.watching import fused_layers_off, watching
 
@@ -25,7 +26,7 @@ class _Depend(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, outputs: tuple[Tensor, ...], *_: Tensor) -> tuple[Tensor, ...]:
-        return tuple(torch.empty(o.shape, dtype=o.dtype, device=o.device) for o in outputs)
+        return tuple(o.clone() for o in outputs)
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
@@ -81,17 +82,22 @@ class Opaque(nn.Module):
 class Entrance(nn.Module):
     """A network behind one operation on its input: the graph then sees what is summed with that input."""
 
-    def __init__(self, body: nn.Module, inputs: Tensor) -> None:
+    def __init__(self, body: nn.Module, inputs: Inputs) -> None:
         super().__init__()
-        self.core = Core(inputs.shape[1] if inputs.dim() > 1 else None)
+        first = next(iter(_floating((inputs.args, inputs.kwargs))), None)
+        self.core = Core(first.shape[1] if first is not None and first.dim() > 1 else None)
         self.body = body
 
-    def forward(self, x: Tensor) -> list[Tensor]:
+    def forward(self, inputs: Inputs) -> list[Tensor]:
         """Every floating tensor that the network returns and that depends on its input or parameters."""
         for child in self.body.modules():
             if isinstance(child, Opaque):
                 child.calls = 0
-        leaves = floating_leaves(self.body(self.core((x,), (x,))[0]))
+        given = _floating((inputs.args, inputs.kwargs))
+        if given:
+            made = iter(self.core(tuple(given), given))
+            inputs = inputs.map(lambda tensor: next(made) if _is_data(tensor) else tensor)
+        leaves = floating_leaves(inputs.call(self.body))
         return [leaf for leaf in leaves if leaf.requires_grad]
 
 
@@ -103,25 +109,27 @@ class Made:
     output: Any
 
 
-def record(module: nn.Module, inputs: Tensor) -> dict[str, list[Made]]:
+def record(module: nn.Module, inputs: Inputs, place: str = "meta") -> dict[str, list[Made]]:
     """What each submodule that is called gives, call by call, when ``module`` is run on ``inputs``."""
     found: dict[str, list[Made]] = {}
 
     def note(path: str, given: Any, output: Any) -> None:
         first = given[0] if given else None
-        found.setdefault(path, []).append(Made(_without_data(first), _without_data(output)))
+        found.setdefault(path, []).append(Made(_without_data(first, place), _without_data(output, place)))
 
     children = {path: child for path, child in module.named_modules() if path}
     with watching(children, note), torch.no_grad(), fused_layers_off():
-        module(inputs)
+        inputs.call(module)
     return found
 
 
-def _without_data(value: Any) -> Any:
-    """Tensors become ones on the meta device, real numbers in single precision."""
+def _without_data(value: Any, place: str) -> Any:
+    """Tensors become ones on the meta device, real numbers in single precision; on the CPU they keep values."""
 
     def empty(tensor: Tensor) -> Tensor:
         dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
+        if place == "cpu":
+            return tensor.detach().to("cpu", dtype)
         return torch.empty(tensor.shape, dtype=dtype, device="meta")
 
     return replace_tensors(value, empty)

@@ -1,4 +1,4 @@
-"""A copy of a network that torch-pruning's dependency graph reads correctly, on the meta device.
+"""A copy of a network that torch-pruning's dependency graph reads correctly, without values where it runs so.
 
 The graph takes every operation that it does not know for an element-wise one. Of attention, recurrent and
 bilinear layers, and of modules without parameters that change the number of channels (option-A shortcuts,
@@ -10,12 +10,13 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from shrinkbench.network.attention import is_attention
+from shrinkbench.network.inputs import Inputs
 from shrinkbench.network.opaque import Made, Opaque, record
 from shrinkbench.network.probe import evaluation_mode
 from shrinkbench.network.weights import copy_of, with_parameters
@@ -23,6 +24,7 @@ from shrinkbench.network.weights import copy_of, with_parameters
 MIXES = "mixes or rearranges channels"
 SUMS = "sums over channels"
 COMPILED = "is compiled (TorchScript) and cannot be looked into"
+Place = Literal["meta", "cpu"]
 _SUMMING = (nn.RNNBase, nn.RNNCellBase, nn.Bilinear)
 
 
@@ -37,6 +39,7 @@ class Skeleton:
     opaque: Mapping[str, str]
     unreadable: Mapping[str, str]
     called: Mapping[str, Sequence[Made]]
+    place: Place = "meta"
     makes_meta: bool = False  # tensors that its code makes on no device in particular have no data either
 
     @contextmanager
@@ -52,18 +55,28 @@ class Skeleton:
                 parent._modules[name] = child
 
 
-def skeleton_of(module: nn.Module, input_shape: tuple[int, ...]) -> Skeleton:
-    """The copy of ``module``; raises whatever its own code does where it runs on no data at all."""
+def one_of(example: Inputs, place: Place) -> Inputs:
+    """One input in single precision, on the meta device without values."""
+    one = example.part(0, 1).to("cpu", torch.float32)
+    return one.map(lambda t: torch.empty_like(t, device="meta")) if place == "meta" else one.filled(0)
+
+
+def skeleton_of(module: nn.Module, example: Inputs, place: Place = "meta") -> Skeleton:
+    """The copy of ``module``; raises whatever its own code does where it runs on no data at all.
+
+    On the CPU it runs on the values of ``example``: a network may look at whole numbers or truth values, such
+    as which places are padding, and has no pass without them.
+    """
     bare = copy_of(module).eval()
     compiled = outermost([p for p, m in module.named_modules() if isinstance(m, torch.jit.ScriptModule)])
     for path in compiled:
         put_everywhere(bare, path, _Caller(bare.get_submodule(path)))
-    called = _record_with_data(bare, input_shape) if compiled else {}
+    called = _record_with_data(bare, example) if compiled else {}
     _stand_in(bare, {path: called[path] for path in compiled if path in called})
-    bare = _without_values(with_parameters(bare))
+    bare = _placed(with_parameters(bare), place)
     makes_meta = False
     if not compiled:
-        called, makes_meta = _record(bare, module, input_shape)
+        called, makes_meta = _record(bare, module, example, place)
     opaque = {path: COMPILED for path in compiled if path in called}
     for path, calls in called.items():
         why = _misread(bare.get_submodule(path), calls) if is_there(path, opaque) else None
@@ -72,31 +85,33 @@ def skeleton_of(module: nn.Module, input_shape: tuple[int, ...]) -> Skeleton:
     opaque = {path: opaque[path] for path in outermost(opaque)}
     _stand_in(bare, {path: called[path] for path, why in opaque.items() if why != COMPILED})
     return Skeleton(
-        bare, opaque, {path: f"it {COMPILED}" for path in opaque if path in compiled}, called, makes_meta
+        bare, opaque, {path: f"it {COMPILED}" for path in opaque if path in compiled}, called, place, makes_meta
     )
 
 
 def _record(
-    bare: nn.Module, module: nn.Module, input_shape: tuple[int, ...]
+    bare: nn.Module, module: nn.Module, example: Inputs, place: Place
 ) -> tuple[dict[str, list[Made]], bool]:
     """What each submodule gives, and whether it takes ``torch.device("meta")`` to tell without data."""
-    inputs = torch.empty((1, *input_shape), device="meta")
+    inputs = one_of(example, place)
+    if place == "cpu":
+        return record(bare, inputs, place), False
     for makes_meta in (False, True):
         try:
             with torch.device("meta") if makes_meta else nullcontext():
                 return record(bare, inputs), makes_meta
         except Exception:  # noqa: S112  whatever a network's own code raises where there are no values
             continue
-    return _record_with_data(copy_of(module), input_shape), False
+    return _record_with_data(copy_of(module), example), False
 
 
-def _without_values(bare: nn.Module) -> nn.Module:
-    """``bare`` on the meta device, in place, with its constants; gradients reach every parameter."""
-    bare = bare.to("meta").float()
+def _placed(bare: nn.Module, place: Place) -> nn.Module:
+    """``bare`` on the device ``place``, in place, with its constants; gradients reach every parameter."""
+    bare = bare.to(place).float()
     for child in bare.modules():
         for name, value in vars(child).items():
             if isinstance(value, Tensor):
-                child.__dict__[name] = value.detach().to("meta")
+                child.__dict__[name] = value.detach().to(place)
         for parameter in child.parameters(recurse=False):
             parameter.requires_grad_(parameter.is_floating_point())
     return bare
@@ -120,11 +135,10 @@ class _Caller(nn.Module):
         return self.__dict__["_original"](*args, **kwargs)
 
 
-def _record_with_data(module: nn.Module, input_shape: tuple[int, ...]) -> dict[str, list[Made]]:
+def _record_with_data(module: nn.Module, example: Inputs) -> dict[str, list[Made]]:
     """As :func:`record`, by one random input where the network's weights are."""
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
-    generator = torch.Generator().manual_seed(0)
-    inputs = torch.randn((1, *input_shape), generator=generator).to(like)
+    inputs = example.part(0, 1).drawn(1, seed=0).to(like.device, like.dtype)
     with evaluation_mode(module):
         return record(module, inputs)
 

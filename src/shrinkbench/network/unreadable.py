@@ -7,15 +7,16 @@ from the outside in, until it can: what is then replaced is left whole and named
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack, nullcontext, suppress
 from dataclasses import replace
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.graph_reader import GraphReader
-from shrinkbench.network.skeleton import Skeleton, is_there, outermost, skeleton_of
+from shrinkbench.network.inputs import Inputs
+from shrinkbench.network.skeleton import Place, Skeleton, is_there, one_of, outermost, skeleton_of
 from shrinkbench.network.watching import fused_layers_off
 
 VALUES = "depends on values, and networks are followed without data"
@@ -27,13 +28,20 @@ class _ValuesError(Exception):
     """The forward pass cannot do without data."""
 
 
-def read_graph(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[Skeleton, GraphReader]:
+def read_graph(module: nn.Module, example: Inputs) -> tuple[Skeleton, GraphReader]:
     """A skeleton of ``module`` whose graph can be built, and the reader of that graph.
+
+    A network that has no pass without the values of whole numbers in ``example`` is followed with them.
 
     Raises ``ShrinkbenchError`` where the network's own code, outside of any submodule, cannot be read.
     """
-    skeleton = skeleton_of(module, input_shape)
-    inputs = torch.empty((1, *input_shape), device="meta")
+    has_values = any(not (t.is_floating_point() or t.is_meta) for t in example.tensors)
+    if has_values:
+        with suppress(Exception):
+            skeleton = skeleton_of(module, example)
+            return skeleton, _read(skeleton, one_of(example, "meta"))
+    place: Place = "cpu" if has_values else "meta"
+    skeleton, inputs = skeleton_of(module, example, place), one_of(example, place)
     try:
         return skeleton, _read(skeleton, inputs)
     except Exception as error:
@@ -48,11 +56,11 @@ def read_graph(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[Skeleto
     return whole, reader
 
 
-def _read(skeleton: Skeleton, inputs: Tensor) -> GraphReader:
+def _read(skeleton: Skeleton, inputs: Inputs) -> GraphReader:
     with fused_layers_off(), torch.device("meta") if skeleton.makes_meta else nullcontext():
         try:
             with torch.no_grad():
-                skeleton.module(inputs)
+                inputs.call(skeleton.module)
         except Exception as error:  # whatever a network's own code raises where there are no values
             raise _ValuesError(_first_line(error)) from None
         return GraphReader(skeleton, inputs)
@@ -61,7 +69,7 @@ def _read(skeleton: Skeleton, inputs: Tensor) -> GraphReader:
 class _Search:
     """For the smallest modules without which the graph of a skeleton can be built."""
 
-    def __init__(self, skeleton: Skeleton, inputs: Tensor) -> None:
+    def __init__(self, skeleton: Skeleton, inputs: Inputs) -> None:
         self._skeleton, self._inputs = skeleton, inputs
         self._trials = 0
         self._reasons: dict[str, str] = {}

@@ -99,6 +99,18 @@ def weights_without_parameter(module: nn.Module) -> tuple[str, ...]:
     )
 
 
+def recurrent_weights(module: nn.Module) -> tuple[str, ...]:
+    """Matrices of recurrent layers (LSTM, GRU, RNN and their cells), which are not among the weights."""
+    kinds = (nn.RNNBase, nn.RNNCellBase)
+    return tuple(
+        f"{path}.{name}" if path else name
+        for path, layer in module.named_modules()
+        if isinstance(layer, kinds)
+        for name, parameter in layer.named_parameters(recurse=False)
+        if parameter.dim() > 1
+    )
+
+
 def layer_of(parameter: str) -> str:
     """The path of the layer that holds ``parameter``, be it behind a parametrisation.
 

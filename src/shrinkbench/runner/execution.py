@@ -165,7 +165,7 @@ def carry_out(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Pat
     for extra in spec.extra:
         check_source(EXTRAS, extra)
     trial = Trial.of(spec, workspace, folder)
-    data, module, shape = trial.data, trial.module, trial.input_shape
+    data, module, shape = trial.data, trial.module, trial.example
     unpruned = {name: p.detach().clone() for name, p in module.named_parameters()}
     outcome = prune_and_train(trial)
     masks, training = outcome.masks, outcome.training
@@ -205,7 +205,8 @@ def carry_out(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Pat
         ),
     )
     classes = len(data.dataset.class_names)
-    description = NetworkDescription(spec.model.name, classes, shape, normalisation=spec.data.normalisation)
+    first = tuple(shape.tensors[0].shape[1:])
+    description = NetworkDescription(spec.model.name, classes, first, normalisation=spec.data.normalisation)
     return Ended(result, module, masks, description)
 
 

@@ -13,7 +13,6 @@ from shrinkbench.models import MODELS, ModelCard, get_model, locate_weights, rea
 from shrinkbench.pruning import METHODS, PruningMethod, check_amount, fraction_of_layers
 from shrinkbench.runner.workspace import Workspace, normalisation_for
 from shrinkbench.spec import (
-    CLASSIFICATION,
     UNPRUNED,
     Amount,
     ChannelFraction,
@@ -30,7 +29,7 @@ from shrinkbench.spec import (
     WeightsSpec,
     parse_value,
 )
-from shrinkbench.tasks import objective_of
+from shrinkbench.tasks import objective_for
 from shrinkbench.training import RECIPES, with_overrides
 
 
@@ -48,13 +47,13 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
     _refuse_twins(experiment, methods)
     _refuse_idle_amounts(experiment, [method for method, _ in methods])
     _refuse_idle_entry(experiment)
-    objective = CLASSIFICATION if experiment.task is None else objective_of(experiment.task)
     runs: dict[str, RunSpec] = {}
     files: dict[str, Path] = {}
     for dataset_name, model_name in product(experiment.dataset, experiment.model):
         dataset = workspace.dataset(dataset_name)
         card = get_model(model_name)
         check_compatible(dataset, card)
+        objective = objective_for(experiment.task or dataset.card.task)
         pretrain = _recipe(experiment.pretrain_recipe or dataset.card.pretrain_recipe, experiment.pretrain)
         recipes = [_recipe(n, experiment.finetune) for n in experiment.recipe or (dataset.card.recipe,)]
         for source in experiment.weights:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from shrinkbench.metrics import measure_size
-from shrinkbench.models import MODELS, get_model, shape_for
+from shrinkbench.models import MODELS, get_model
+from shrinkbench.network.inputs import Batch, Inputs
 from shrinkbench.network.weights import load_tensors
 from shrinkbench.pruning import (
     Finetuning,
@@ -32,15 +33,15 @@ from shrinkbench.pruning import (
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.pretraining import initial_network, untrained_network, weights_to_restart_from
 from shrinkbench.runner.sealing import is_whole, load_sealed, read_card, save_sealed, write_card
-from shrinkbench.runner.workspace import BoundData, Workspace, check_source
+from shrinkbench.runner.workspace import BoundData, Workspace, check_source, example_of
 from shrinkbench.seeds import stream
 from shrinkbench.spec import UNPRUNED, Amount, Recipe, RunSpec
 from shrinkbench.spec.measures import Quality, Spent
 from shrinkbench.spec.training_cost import NOTHING, scoring_cost, scratch_b, together, training_cost
-from shrinkbench.tasks import Task, scoring_loss, task_of
+from shrinkbench.tasks import Task, scoring_loss, split_for, task_of
 from shrinkbench.training import Training, evaluate, train
 
-Batches = Iterable[tuple[Tensor, Tensor]]
+Batches = Iterable[Batch]
 SEARCHED = ("weights.safetensors", "masks.safetensors", "card.json")
 """What a training that prunes leaves behind."""
 
@@ -69,7 +70,7 @@ class Trial:
     module: nn.Module
     workspace: Workspace
     data: BoundData
-    input_shape: tuple[int, ...]
+    example: Inputs
     folder: Path
     task: Task
     rounds: tuple[Amount, ...]
@@ -83,13 +84,13 @@ class Trial:
         """
         method = None if spec.is_control else resolve(spec.method)
         data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
-        shape = shape_for(get_model(spec.model.name), data.dataset.card.image_shape)
+        example = example_of(get_model(spec.model.name), data.dataset)
         rounds = (UNPRUNED,) if method is None else check_in_reach(spec, method, workspace)
         module = initial_network(spec, workspace, data)
         folder.mkdir(parents=True, exist_ok=True)
         finetuning = resolve_finetuning(spec.method.finetuning) if method is None else method.finetuning
         task = task_of(spec.task.objective)
-        return cls(spec, method, finetuning, module, workspace, data, shape, folder, task, rounds)
+        return cls(spec, method, finetuning, module, workspace, data, example, folder, task, rounds)
 
 
 def check_in_reach(spec: RunSpec, method: PruningMethod, workspace: Workspace) -> tuple[Amount, ...]:
@@ -100,7 +101,7 @@ def check_in_reach(spec: RunSpec, method: PruningMethod, workspace: Workspace) -
         untrained_network(spec.model.name, data, spec.seed),
         method,
         spec.amount,
-        input_shape=shape_for(get_model(spec.model.name), data.dataset.card.image_shape),
+        input_shape=example_of(get_model(spec.model.name), data.dataset),
         prune_classifier=spec.prune_classifier,
         prune_biases=spec.prune_biases,
     )
@@ -168,7 +169,7 @@ def _keep_proportions(trial: Trial, method: PruningMethod, spec: RunSpec, masks:
         method,
         trial.module,
         masks,
-        input_shape=trial.input_shape,
+        input_shape=trial.example,
         prune_classifier=spec.prune_classifier,
         prune_biases=spec.prune_biases,
     ).kept
@@ -204,7 +205,7 @@ def _cost(trial: Trial, training: Training, masks: Masks) -> Spent:
     return training_cost(
         epochs=len(training.epochs),
         images=len(trial.data.train_source),
-        multiply_adds=measure_size(trial.module, trial.input_shape, masks).multiply_adds_kept,
+        multiply_adds=measure_size(trial.module, trial.example, masks).multiply_adds_kept,
     )
 
 
@@ -213,7 +214,7 @@ def _with_scoring(trial: Trial, outcome: Outcome) -> Outcome:
     if images := trial.scored["images"]:
         scoring = scoring_cost(
             images=images,
-            multiply_adds=measure_size(trial.module, trial.input_shape, Masks({})).multiply_adds,
+            multiply_adds=measure_size(trial.module, trial.example, Masks({})).multiply_adds,
             backward="gradients" in trial.spec.method.score.needs,
         )
         outcome.pruning = together(outcome.pruning, scoring)
@@ -225,7 +226,7 @@ def _recipe_of(mode: Finetuning, trial: Trial, masks: Masks) -> Recipe:
     recipe = trial.spec.recipe
     if mode.equal == "epochs":
         return recipe
-    size = measure_size(trial.module, trial.input_shape, masks)
+    size = measure_size(trial.module, trial.example, masks)
     return scratch_b(recipe, large=size.multiply_adds, small=size.multiply_adds_kept)
 
 
@@ -271,7 +272,7 @@ def _train_with_hook(trial: Trial) -> Outcome:
         epochs=recipe.epochs,
         steps_per_epoch=math.ceil(len(data.train_source) / recipe.batch_size),
         seed=stream(spec.seed, "pruning"),
-        input_shape=trial.input_shape,
+        input_shape=trial.example,
         batches=lambda generator: _scoring_batches(trial, generator),
         loss=scoring_loss(trial.task),
         prune_classifier=spec.prune_classifier,
@@ -302,7 +303,7 @@ def _prune(
         amount=amount,
         batches=_scoring_batches(trial, order),
         loss=scoring_loss(trial.task),
-        input_shape=trial.input_shape,
+        input_shape=trial.example,
         masks=masks,
         generator=torch.Generator().manual_seed(stream(spec.seed, "scoring", iteration)),
         iteration=iteration,
@@ -314,6 +315,7 @@ def _prune(
 
 def _scoring_batches(trial: Trial, generator: torch.Generator) -> Batches:
     """Batches to score on, not augmented, and not drawn before somebody asks for the first; counted."""
-    for inputs, labels in trial.data.train(trial.spec.recipe.batch_size, generator=generator, augment=False):
-        trial.scored["images"] += len(inputs)
-        yield inputs, labels
+    for given in trial.data.train(trial.spec.recipe.batch_size, generator=generator, augment=False):
+        batch = split_for(trial.task, given)
+        trial.scored["images"] += len(batch)
+        yield batch

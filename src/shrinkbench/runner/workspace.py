@@ -15,6 +15,8 @@ from torch import Tensor
 
 from shrinkbench.datasets import DATASETS, Dataset, ExtraImages, ImageSource, load_dataset, load_extra
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.models import ModelCard, example_for, shape_for
+from shrinkbench.network.inputs import Inputs
 from shrinkbench.registry import Registry
 from shrinkbench.runner.shares import visible_gpus
 from shrinkbench.spec import DataSpec, ExtraSpec, ModelSpec, Normalisation
@@ -169,6 +171,14 @@ class BoundData:
             device=self.device,
             memory_format=torch.channels_last,
         )
+
+
+def example_of(card: ModelCard, dataset: Dataset) -> Inputs:
+    """What the network ``card`` takes of ``dataset``: an example of its own, or floats of its images' shape."""
+    shape = dataset.card.image_shape
+    if dataset.example is not None:
+        return Inputs.of(dataset.example)
+    return example_for(card, shape_for(card, shape))
 
 
 def _subset(source: ImageSource, count: int | None) -> ImageSource:

@@ -50,7 +50,7 @@ def export_program(module: nn.Module, path: Path, input_shape: Sequence[int]) ->
         raise ShrinkbenchError(f"{path}: the ending tells the format; use {', '.join(writers)}")
     _check_file(path)
     frozen = copy_of(module).cpu()
-    inputs = probe_inputs(frozen, input_shape)
+    inputs = probe_inputs(frozen, input_shape).single
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / f"draft{path.suffix}"  # its own name may be too long for the place
         with evaluation_mode(frozen), torch.no_grad(), warnings.catch_warnings():
@@ -104,7 +104,7 @@ def require_same_network(
 ) -> None:
     """Refuse a written network that computes other outputs, in any bit, when it is read again."""
     frozen = copy_of(module).cpu()
-    inputs = probe_inputs(frozen, description.input_shape)
+    inputs = probe_inputs(frozen, description.input_shape).single
     again = again.cpu().to(inputs.dtype)
     with evaluation_mode(frozen), evaluation_mode(again), torch.no_grad():
         require_same(frozen, again, inputs, path, tolerance=0.0)

@@ -266,7 +266,7 @@ def _check_forward(module: nn.Module, description: NetworkDescription, folder: P
         return
     try:
         with evaluation_mode(module), torch.no_grad():
-            module(probe_inputs(module, description.input_shape)[:1])
+            probe_inputs(module, description.input_shape).part(0, 1).call(module)
     except _MISFITS as error:
         raise ShrinkbenchError(
             f"the small network in {folder} cannot be run ({one_line(str(error), 120)}); write it again"

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.coupling import Coupling, Group, couple
+from shrinkbench.network.inputs import Example
 from shrinkbench.network.view import NetworkView
 from shrinkbench.pruning.allocations.per_layer import keep_of_all
 from shrinkbench.pruning.context import PruneContext
@@ -29,7 +30,7 @@ from shrinkbench.pruning.structures.channels import weights_per_unit
 from shrinkbench.pruning.units import STRUCTURES, Grouping, Scores, Structure, Units, UnitScores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    pass
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
@@ -88,7 +89,7 @@ def masks_of_scales(module: nn.Module, coupling: Coupling, keep: Mapping[str, Te
     return masks
 
 
-def slimming_masks(module: nn.Module, input_shape: Sequence[int], fraction: float) -> Masks:
+def slimming_masks(module: nn.Module, input_shape: Example, fraction: float) -> Masks:
     """Remove the ``fraction`` of all channels with the smallest ``|scale|``, as the papers state their ratios.
 
     Of n channels, n - floor(n x fraction) stay, those of the largest scales over the whole network, and one at
@@ -112,7 +113,7 @@ def _scales(module: nn.Module, coupling: Coupling) -> dict[str, Tensor]:
 
 
 def _group(ctx: NetworkView, scores: Scores) -> Grouping:
-    coupling = couple(ctx.module, ctx.input_shape)
+    coupling = couple(ctx.module, ctx.example)
     parameters = dict(ctx.module.named_parameters())
     units: dict[str, Units] = {}
     for found in scaled_channels(ctx.module, coupling):
@@ -205,4 +206,4 @@ strong_penalty, weak_penalty = _schedule("1e-4"), _schedule("1e-5")
 @decides("structure")
 def smallest_scale(ctx: PruneContext) -> UnitScores:
     """Magnitude of batch-norm scales, compared over the whole network."""
-    return UnitScores(_scales(ctx.module, couple(ctx.module, ctx.input_shape)))
+    return UnitScores(_scales(ctx.module, couple(ctx.module, ctx.example)))

@@ -7,6 +7,7 @@ the parameter behind it where masking that makes the same entries zero.
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -182,6 +183,16 @@ def with_parameters(module: nn.Module) -> nn.Module:
                 value = layer.__dict__.pop(computed).detach().clone()
                 layer.register_parameter(computed, nn.Parameter(value))
     return module
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """``module.load_state_dict``, strictly, of tensors alone.
+
+    Some networks (MNASNet) ask a state dict for their own version, which files of tensors do not hold.
+    """
+    state = OrderedDict(tensors)
+    vars(state)["_metadata"] = getattr(module.state_dict(), "_metadata", None)
+    module.load_state_dict(state)
 
 
 def copy_of(module: nn.Module) -> nn.Module:

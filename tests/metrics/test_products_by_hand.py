@@ -377,7 +377,7 @@ _ELEMENTWISE = {
 }
 _SPEAKS = (
     r"(?<!ha)mm(?!a|i)|conv(?!ert)|linear|dot|matmul|rnn|lstm|gru|attention|einsum|dist(?!ribut)|fft|_bag|outer|kron|"
-    r"gemm|solve|(^|_)det$|svd|eig|linalg|(^|_)m?v$|addr"
+    r"gemm|solve|(^|_)det$|svd|eig|linalg|mv(?!l)|addr"
 )
 _LAYS_OUT = r"backward|_out$|_jvp|_grad|reorder|flatten_weight|search$|_pack_|packed|convert|_nested|slice_inverse|weight_int4pack$"
 
@@ -388,6 +388,8 @@ def _operations():
     for schema in torch._C._jit_get_all_schemas():
         name = schema.name.removeprefix("aten::")
         if schema.name == name or not re.search(_SPEAKS, name) or re.search(_LAYS_OUT, name):
+            continue
+        if "out" in schema.overload_name:  # the same operation into a tensor that is given
             continue
         func = getattr(getattr(torch.ops.aten, name, None), schema.overload_name or "default", None)
         if func is not None and func.name() in known:

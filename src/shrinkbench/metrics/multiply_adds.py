@@ -2,8 +2,9 @@
 
 One multiply-add (MAC) is one multiplication with its addition. Counted are convolutions and products of
 matrices and vectors, for one input, as they are executed, those of attention and of weights that the network
-computes included. Biases, normalisation, activations, outer products and pooling are not, which is the
-convention of the papers and of torchvision's published figures. "FLOPs" of other sources may mean twice this.
+computes included, and those that are written as an element-wise product with a weight whose sum is taken next.
+Biases, normalisation, activations, scales, gates and pooling are not, which is the convention of the papers and
+of torchvision's published figures. "FLOPs" of other sources may mean twice this.
 """
 
 from __future__ import annotations

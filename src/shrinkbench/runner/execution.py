@@ -45,12 +45,13 @@ def run(spec: RunSpec, workspace: Workspace) -> RunResult:
         if classify(error) != "scientific":
             raise
         in_code = not isinstance(error, ShrinkbenchError) or error.__cause__ is not None
-        if in_code:  # someone's mistake, which its sentence alone does not let them find
+        if in_code and workspace.writes:  # someone's mistake, which its sentence alone does not let them find
             write_atomically(store.run_dir(spec.key) / "traceback.txt", traceback.format_exc().encode())
         reachable = error.largest if isinstance(error, CannotMeetTargetError) else None
         return record_failure(spec, workspace, sentence_of(error), watch, reachable=reachable)
-    store.write(result)
-    _remove_checkpoints(store.run_dir(spec.key))
+    if workspace.writes:
+        store.write(result)
+        _remove_checkpoints(store.run_dir(spec.key))
     return result
 
 
@@ -69,8 +70,10 @@ def record_failure(
         status="failed",
         error=sentence,
         reachable=reachable,
-        provenance=provenance(watch or Stopwatch(), workspace.device),
+        provenance=provenance(watch or Stopwatch(), workspace.device, processes=workspace.team.size),
     )
+    if not workspace.writes:
+        return result
     store = ResultStore(workspace.root)
     if store.write(result) != store.result_path(spec.key):
         result = result.model_copy(update={"error": f"{sentence}; the earlier result, which is done, stays"})
@@ -96,11 +99,12 @@ def ensure_control(spec: RunSpec, workspace: Workspace) -> RunResult:
     control = spec.control
     folder = ResultStore(workspace.root).shared_dir("control", control.key)
     stored = folder / "result.json"
-    if stored.exists():
+    if workspace.has(stored):
         return read_control(stored)
     result = _execute(control, workspace, Stopwatch(), folder)
-    write_atomically(stored, result.model_dump_json(indent=1).encode())
-    _remove_checkpoints(folder)
+    if workspace.writes:
+        write_atomically(stored, result.model_dump_json(indent=1).encode())
+        _remove_checkpoints(folder)
     return result
 
 
@@ -135,7 +139,7 @@ def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path
         status="done",
         size=size,
         before=outcome.before,
-        after=evaluate(module, data.test(), precision=spec.recipe.precision, task=trial.task),
+        after=trial.tested(),
         validation=training.validation,
         further={
             extra.name: evaluate(
@@ -143,6 +147,7 @@ def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path
                 data.extra(workspace.extra(extra.name, revision=extra.revision)),
                 precision=spec.recipe.precision,
                 task=trial.task,
+                team=workspace.team,
             )
             for extra in spec.extra
         },
@@ -153,8 +158,8 @@ def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path
         weight_histogram=_histogram(unpruned, module, masks),
         references=_references(spec, data),
         cost=cost,
-        provenance=provenance(watch, workspace.device).model_copy(
-            update={"latency": latencies(spec, workspace, module, masks, shape)}
+        provenance=provenance(watch, workspace.device, processes=workspace.team.size).model_copy(
+            update={"latency": latencies(spec, workspace, module, masks, shape) if workspace.writes else ()}
         ),
     )
 

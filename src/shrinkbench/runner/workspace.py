@@ -19,6 +19,7 @@ from shrinkbench.registry import Registry
 from shrinkbench.runner.shares import visible_gpus
 from shrinkbench.spec import DataSpec, ExtraSpec, ModelSpec, Normalisation
 from shrinkbench.spec.measures import EpochRecord
+from shrinkbench.training.team import ALONE, Team, is_head
 
 EVALUATION_BATCH = 128
 _GPU = re.compile(r"cuda:(?P<index>[0-9]{1,3})")
@@ -29,7 +30,7 @@ class Workspace:
     """Places and device. ``data`` maps dataset names to folders, ``""`` to the one for all others;
     ``weights`` maps the SHA-256 of a weights file to its path. ``latency`` names the batch sizes at which
     pruned networks are timed. ``on_epoch`` is told of every epoch of a run's trainings once its state is on
-    disk."""
+    disk. ``team`` are the processes that carry a run out together, ``log_to`` a tool that is told of it too."""
 
     root: Path
     data: Mapping[str, Path] = field(default_factory=dict)
@@ -37,6 +38,17 @@ class Workspace:
     device: str = "cpu"
     latency: tuple[int, ...] = ()
     on_epoch: Callable[[EpochRecord], None] | None = None
+    team: Team = ALONE
+    log_to: str | None = None
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process stores what it finds: of a team only the head does."""
+        return is_head(self.team)
+
+    def has(self, path: Path) -> bool:
+        """Whether the head sees a file at ``path``: all processes of a team have to go on alike."""
+        return self.team.tell(path.exists())
 
     def dataset(self, name: str) -> Dataset:
         """The dataset, loaded once per process."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ class Classification:
     """Batches are pairs of inputs and labels (int64, one per example), on the network's device."""
 
     objective: Objective = CLASSIFICATION
+    averages: ClassVar[bool] = True  # metrics are means over examples
 
     def training_batches(self, batches: Batches) -> Iterator[Labelled]:
         """Join a last batch of one image to the one before: batch norm has no variance over one image."""

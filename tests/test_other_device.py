@@ -9,6 +9,25 @@ from other_device import OTHER, WrongDevice
 from torch import nn
 from torch.nn import functional as F
 
+QUICK = {
+    "global_magnitude",
+    "channel_l1",
+    "global_gradient",
+    "obs",
+    "sparsegpt_2_4",
+    "random",
+    "rigl",
+    "evaluate_tasks",
+    "find_patterns",
+    "use_masks_of_a_file",
+    "equal computation",
+}
+
+
+def some_now(names, quick):
+    """All of ``names``; those that are not ``quick`` are left to the slow runs."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
+
 
 @pytest.fixture(autouse=True)
 def _device(monkeypatch):
@@ -58,7 +77,7 @@ def test_what_a_gpu_takes_is_taken():
     assert torch.where(x > 0, x, torch.tensor(0.0)).device.type == OTHER
 
 
-@pytest.mark.parametrize("name", device_walk.OWN)
+@pytest.mark.parametrize("name", some_now(device_walk.OWN, QUICK))
 def test_masks_are_those_of_the_cpu(name):
     there, here = device_walk.decide(name, OTHER), device_walk.decide(name, "cpu")
     assert there.keys() == here.keys()
@@ -69,21 +88,21 @@ def test_masks_are_those_of_the_cpu(name):
             assert all(torch.equal(there[kind][n].cpu(), mask) for n, mask in masks.items())
 
 
-@pytest.mark.parametrize("name", device_walk.DURING)
+@pytest.mark.parametrize("name", some_now(device_walk.DURING, QUICK))
 def test_a_training_that_prunes_goes_on_on_another_device(name, tmp_path):
     device_walk.train_and_resume(name, OTHER, tmp_path)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", some_now(["sgd", "adam", "adamw"], {"adam"}))
 def test_fine_tuning_goes_on_on_another_device(optimizer, tmp_path):
     device_walk.fine_tune(OTHER, tmp_path, optimizer=optimizer)
 
 
-@pytest.mark.parametrize("step", device_walk.STEPS_OF_WALK)
+@pytest.mark.parametrize("step", some_now(device_walk.STEPS_OF_WALK, QUICK))
 def test_step(step, tmp_path):
     device_walk.STEPS_OF_WALK[step](OTHER, tmp_path)
 
 
-@pytest.mark.parametrize("name", device_walk.RUNS)
+@pytest.mark.parametrize("name", some_now(device_walk.RUNS, QUICK))
 def test_run(name, tmp_path):
     device_walk.carry_out(device_walk.RUNS[name], OTHER, tmp_path)

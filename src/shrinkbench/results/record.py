@@ -50,6 +50,7 @@ class Provenance(Value):
     host: str
     device: str
     threads: Count
+    processes: Count = 1  # that trained together, with as many threads each
     python: str
     platform: str
     processor: str

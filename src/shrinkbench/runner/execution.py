@@ -49,12 +49,13 @@ def run(spec: RunSpec, workspace: Workspace) -> RunResult:
         if classify(error) != "scientific":
             raise
         in_code = not isinstance(error, ShrinkbenchError) or error.__cause__ is not None
-        if in_code:  # someone's mistake, which its sentence alone does not let them find
+        if in_code and workspace.writes:  # someone's mistake, which its sentence alone does not let them find
             write_atomically(store.run_dir(spec.key) / "traceback.txt", traceback.format_exc().encode())
         reachable = error.largest if isinstance(error, CannotMeetTargetError) else None
         return record_failure(spec, workspace, sentence_of(error), watch, reachable=reachable)
-    store.write(result)
-    remove_checkpoints(store.run_dir(spec.key))
+    if workspace.writes:
+        store.write(result)
+        remove_checkpoints(store.run_dir(spec.key))
     return result
 
 
@@ -73,8 +74,10 @@ def record_failure(
         status="failed",
         error=sentence,
         reachable=reachable,
-        provenance=provenance(watch or Stopwatch(), workspace.device),
+        provenance=provenance(watch or Stopwatch(), workspace.device, processes=workspace.team.size),
     )
+    if not workspace.writes:
+        return result
     store = ResultStore(workspace.root)
     if store.write(result) != store.result_path(spec.key):
         result = result.model_copy(update={"error": f"{sentence}; the earlier result, which is done, stays"})
@@ -107,7 +110,7 @@ def ensure_control(spec: RunSpec, workspace: Workspace) -> RunResult:
     """
     control, folder = spec.control, _control_dir(spec, workspace)
     stored = folder / "result.json"
-    whole = is_whole(stored, key=control.key, check=check_control)
+    whole = workspace.has(lambda: is_whole(stored, key=control.key, check=check_control))
     earlier = read_control(stored) if whole else None
     if earlier is not None and not lacks(folder, workspace.keep.get(control.key)):
         return earlier
@@ -115,8 +118,9 @@ def ensure_control(spec: RunSpec, workspace: Workspace) -> RunResult:
     if earlier is not None:
         require_same_numbers(result, earlier)
         result = with_kept(earlier, result.provenance.kept)
-    write_atomically(stored, result.model_dump_json(indent=1).encode())
-    remove_checkpoints(folder)
+    if workspace.writes:
+        write_atomically(stored, result.model_dump_json(indent=1).encode())
+        remove_checkpoints(folder)
     return result
 
 
@@ -157,7 +161,9 @@ def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path
     """Prune, fine-tune, measure, and keep the network where that is asked for."""
     ended = carry_out(spec, workspace, watch, folder)
     what = workspace.keep.get(spec.key)
-    return ended.result if what is None else ended.keep(folder, key=spec.key, what=what)
+    if what is None or not workspace.writes:
+        return ended.result
+    return ended.keep(folder, key=spec.key, what=what)
 
 
 def carry_out(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path) -> Ended:
@@ -182,7 +188,7 @@ def carry_out(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Pat
         status="done",
         size=size,
         before=outcome.before,
-        after=evaluate(module, data.test(), precision=spec.recipe.precision, task=trial.task),
+        after=trial.tested(),
         validation=training.validation,
         further={
             extra.name: evaluate(
@@ -190,6 +196,7 @@ def carry_out(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Pat
                 data.extra(workspace.extra(extra.name, revision=extra.revision)),
                 precision=spec.recipe.precision,
                 task=trial.task,
+                team=workspace.team,
             )
             for extra in spec.extra
         },
@@ -200,8 +207,8 @@ def carry_out(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Pat
         weight_histogram=_histogram(unpruned, module, masks),
         references=_references(spec, data),
         cost=cost,
-        provenance=provenance(watch, workspace.device).model_copy(
-            update={"latency": latencies(spec, workspace, module, masks, shape)}
+        provenance=provenance(watch, workspace.device, processes=workspace.team.size).model_copy(
+            update={"latency": latencies(spec, workspace, module, masks, shape) if workspace.writes else ()}
         ),
     )
     classes = len(data.dataset.class_names)

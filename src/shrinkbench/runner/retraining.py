@@ -92,6 +92,16 @@ class Trial:
         task = task_of(spec.task.objective)
         return cls(spec, method, finetuning, module, workspace, data, example, folder, task, rounds)
 
+    def tested(self) -> Quality:
+        """Quality now, on the test split."""
+        return evaluate(
+            self.module,
+            self.data.test(),
+            precision=self.spec.recipe.precision,
+            task=self.task,
+            team=self.workspace.team,
+        )
+
 
 def check_in_reach(spec: RunSpec, method: PruningMethod, workspace: Workspace) -> tuple[Amount, ...]:
     """How much each round of ``spec`` prunes; raises ``CannotMeetTargetError`` where that cannot be."""
@@ -153,9 +163,9 @@ def _proportions_for(trial: Trial) -> Proportions | None:
 def ensure_rounds(spec: RunSpec, workspace: Workspace) -> Path:
     """The file of how much of every layer the rounds of ``spec`` end with; they are carried out if need be."""
     path = _rounds_card(spec, workspace)
-    if not is_whole(path, key=spec.key):
+    if not workspace.has(lambda: is_whole(path, key=spec.key)):
         _find_in_rounds(Trial.of(spec, workspace, path.parent))
-        for checkpoint in path.parent.glob("checkpoint*.pt"):
+        for checkpoint in path.parent.glob("checkpoint*.pt") if workspace.writes else ():
             checkpoint.unlink(missing_ok=True)
     return path
 
@@ -174,8 +184,10 @@ def _keep_proportions(trial: Trial, method: PruningMethod, spec: RunSpec, masks:
         prune_biases=spec.prune_biases,
     ).kept
     path = _rounds_card(spec, trial.workspace)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_card(path, {"spec": spec.model_dump(mode="json"), "kept": dict(kept)}, key=spec.key)
+    if trial.workspace.writes:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_card(path, {"spec": spec.model_dump(mode="json"), "kept": dict(kept)}, key=spec.key)
+    trial.workspace.team.tell(None)
 
 
 def _train(trial: Trial, outcome: Outcome, iteration: int, *, last: bool = True) -> None:
@@ -185,7 +197,7 @@ def _train(trial: Trial, outcome: Outcome, iteration: int, *, last: bool = True)
     source = weights_to_restart_from(spec, mode, trial.workspace, trial.data, iteration)
     restart(mode, module, outcome.masks, source)
     outcome.pruning = together(outcome.pruning, outcome.retraining)  # what came before has found the masks
-    outcome.before = evaluate(module, trial.data.test(), precision=spec.recipe.precision, task=trial.task)
+    outcome.before = trial.tested()
     outcome.training = train(
         module,
         _recipe_of(mode, trial, outcome.masks),
@@ -196,6 +208,7 @@ def _train(trial: Trial, outcome: Outcome, iteration: int, *, last: bool = True)
         checkpoint=trial.folder / f"checkpoint-{iteration}.pt",
         on_epoch=trial.workspace.on_epoch,
         task=trial.task,
+        team=trial.workspace.team,
     )
     outcome.retraining = _cost(trial, outcome.training, outcome.masks)
 
@@ -234,19 +247,21 @@ def ensure_search(spec: RunSpec, workspace: Workspace) -> Path:
     """The folder of masks, weights and cost of a training that prunes, for all runs that go on from it."""
     store = ResultStore(workspace.root)
     folder = store.shared_dir("search", spec.key)
-    if all(is_whole(folder / name, key=spec.key) for name in SEARCHED):
+    if workspace.has(lambda: all(is_whole(folder / name, key=spec.key) for name in SEARCHED)):
         return folder
     trial = Trial.of(spec, workspace, folder)
     outcome = _with_scoring(trial, _train_with_hook(trial))
-    save_sealed(outcome.masks, folder / "masks.safetensors", key=spec.key)
-    save_sealed(trial.module.state_dict(), folder / "weights.safetensors", key=spec.key)
     card = {
         "spec": spec.model_dump(mode="json"),
         "spent": together(outcome.pruning, outcome.retraining).model_dump(),
         "epochs": [record.model_dump() for record in outcome.training.epochs],
     }
-    write_card(folder / "card.json", card, key=spec.key)
-    (folder / "checkpoint-0.pt").unlink(missing_ok=True)
+    if workspace.writes:
+        save_sealed(outcome.masks, folder / "masks.safetensors", key=spec.key)
+        save_sealed(trial.module.state_dict(), folder / "weights.safetensors", key=spec.key)
+        write_card(folder / "card.json", card, key=spec.key)
+        (folder / "checkpoint-0.pt").unlink(missing_ok=True)
+    workspace.team.tell(None)
     return folder
 
 
@@ -264,7 +279,7 @@ def _train_with_hook(trial: Trial) -> Outcome:
     """Prune while training."""
     spec, module, data = trial.spec, trial.module, trial.data
     recipe = spec.recipe
-    before = evaluate(module, data.test(), precision=recipe.precision, task=trial.task)
+    before = trial.tested()
     hook = hook_for(
         module,
         resolve(spec.method) if trial.method is None else trial.method,
@@ -287,6 +302,7 @@ def _train_with_hook(trial: Trial) -> Outcome:
         checkpoint=trial.folder / "checkpoint-0.pt",
         on_epoch=trial.workspace.on_epoch,
         task=trial.task,
+        team=trial.workspace.team,
     )
     # Masks change on the way, and the network is whole at first: counted as dense throughout.
     return Outcome(hook.masks, before, training, retraining=_cost(trial, training, Masks({})))
@@ -297,7 +313,7 @@ def _prune(
 ) -> Masks:
     spec = trial.spec
     order = torch.Generator().manual_seed(stream(spec.seed, "scoring-batch", iteration))
-    return prune_once(
+    found = prune_once(
         trial.module,
         resolve(spec.method) if trial.method is None else trial.method,
         amount=amount,
@@ -311,6 +327,17 @@ def _prune(
         prune_biases=spec.prune_biases,
         proportions=proportions,
     )
+    return _of_the_head(found, trial)
+
+
+def _of_the_head(masks: Masks, trial: Trial) -> Masks:
+    """The masks that the head has found: machines that differ may score differently in the last digit."""
+    team = trial.workspace.team
+    if team.size == 1:
+        return masks
+    plain = {n: mask.cpu() for n, mask in masks.items()}
+    told = team.tell(Masks(plain, new_weights={n: w.cpu() for n, w in masks.new_weights.items()}))
+    return told.beside(dict(trial.module.named_parameters()))
 
 
 def _scoring_batches(trial: Trial, generator: torch.Generator) -> Batches:

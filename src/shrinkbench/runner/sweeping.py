@@ -19,15 +19,18 @@ from shrinkbench.runner.dependencies import graph_of, task_of_run
 from shrinkbench.runner.dispatching import Dispatcher, Stop
 from shrinkbench.runner.effort import say_effort
 from shrinkbench.runner.execution import record_failure, sentence_of
-from shrinkbench.runner.executors import Ending, Executor, InProcess, LocalProcesses, Setting, Task
+from shrinkbench.runner.executors import Ending, Executor, InProcess, LocalProcesses, Setting, Task, Together
 from shrinkbench.runner.executors.performing import is_free
 from shrinkbench.runner.keeping import lacking_networks
 from shrinkbench.runner.own_parts import take_own_parts
 from shrinkbench.runner.planning import Plan, label_methods, plan
 from shrinkbench.runner.retraining import check_in_reach
 from shrinkbench.runner.shared import is_there
+from shrinkbench.runner.tracking import check_tracker
 from shrinkbench.runner.workspace import Kept, Workspace, gpus_of, resolve_device, select_device
 from shrinkbench.spec import ExperimentSpec, RunSpec
+from shrinkbench.training.team import check_share
+from shrinkbench.training.together import places_of
 
 GRACE = 20.0
 """Seconds in which runs may end their epoch, where they are asked to stop with their state stored."""
@@ -87,6 +90,9 @@ def sweep(
     plugins: Sequence[Path] = (),
     retry_failed: bool = False,
     executor: Executor | None = None,
+    devices: int = 1,
+    num_nodes: int = 1,
+    log_to: str | None = None,
     max_retries: int = 1,
     on_plan: Callable[[int, int], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -104,16 +110,22 @@ def sweep(
     first kind is stored then, one of the second is told by ``on_note`` and its runs stay missing. Several
     sweeps into one folder share the work.
 
+    With ``devices`` or ``num_nodes`` above 1, every run is carried out by as many processes on as many
+    machines, which train and evaluate together (docs/clusters.md); ``log_to`` names a tool that is told of
+    every epoch: ``tensorboard``, ``mlflow`` or ``wandb``.
+
     ``on_plan`` is told (runs in all, runs to do); ``stopping`` says whether to go on, to finish what runs, or
     to stop at once. A sweep that was killed goes on where it stopped: finished runs are stored whole, and a
     run that was under way resumes from its last epoch.
     """
     out = Path(out)
-    chosen = executor or _default_executor(workers, device)
+    check_tracker(log_to)
+    chosen = executor or _default_executor(workers, device, devices, num_nodes)
     check_retries(max_retries)
     prepared = prepare_sweep(
         experiment, out, device=device, data=data, plugins=plugins, retry_failed=retry_failed
     )
+    check_shares(prepared.todo, devices * num_nodes)
     store_plan(prepared, device=device)
     if on_plan is not None:
         on_plan(len(prepared.runs), len(prepared.todo))
@@ -124,7 +136,7 @@ def sweep(
             on_note(sentence)
     carry_out(
         prepared.todo,
-        prepared.setting,
+        replace(prepared.setting, workspace=replace(prepared.setting.workspace, log_to=log_to)),
         chosen,
         max_retries=max_retries,
         on_progress=on_progress,
@@ -182,11 +194,32 @@ def check_retries(max_retries: int) -> None:
         raise ShrinkbenchError(f"--max-retries {max_retries} is not a number of at least 0")
 
 
-def _default_executor(workers: int, device: str) -> Executor:
+def check_shares(runs: Iterable[RunSpec], processes: int) -> None:
+    """Refuse recipes whose batches ``processes`` cannot share equally, before anything runs."""
+    for spec in runs:
+        pretraining = None if spec.pretraining is None else spec.pretraining.recipe
+        for recipe in (spec.recipe, spec.search, pretraining):
+            if recipe is not None:
+                check_share(recipe, processes)
+
+
+def _default_executor(workers: int, device: str, devices: int, num_nodes: int) -> Executor:
+    if devices * num_nodes != 1:
+        return train_together(workers, device, devices, num_nodes)
     if workers == 1:
         select_device(device)
         return InProcess()
     return LocalProcesses(workers, gpus=gpus_of(device))
+
+
+def train_together(workers: int | None, device: str, devices: int, num_nodes: int) -> Executor:
+    """Where one run is carried out by several processes."""
+    if workers not in (None, 1):
+        raise ShrinkbenchError(
+            f"--workers {workers} runs and --devices {devices} for one run are two ways of using this machine; "
+            "give one of them"
+        )
+    return Together(places_of(resolve_device(device), devices, num_nodes))
 
 
 def carry_out(

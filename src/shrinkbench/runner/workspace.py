@@ -21,6 +21,7 @@ from shrinkbench.registry import Registry
 from shrinkbench.runner.shares import visible_gpus
 from shrinkbench.spec import DataSpec, ExtraSpec, ModelSpec, Normalisation
 from shrinkbench.spec.measures import EpochRecord
+from shrinkbench.training.team import ALONE, Team, is_head
 
 EVALUATION_BATCH = 128
 Kept = Literal["masks", "weights"]
@@ -32,8 +33,8 @@ class Workspace:
     """Places and device. ``data`` maps dataset names to folders, ``""`` to the one for all others;
     ``weights`` maps the SHA-256 of a weights file to its path. ``latency`` names the batch sizes at which
     pruned networks are timed, ``keep`` says by key which networks are stored beside their results, and how much
-    of them. ``on_epoch`` is told of every epoch of a run's trainings once its state is on
-    disk."""
+    of them. ``on_epoch`` is told of every epoch of a run's trainings once its state is on disk. ``team`` are
+    the processes that carry a run out together, ``log_to`` a tool that is told of it too."""
 
     root: Path
     data: Mapping[str, Path] = field(default_factory=dict)
@@ -42,6 +43,17 @@ class Workspace:
     latency: tuple[int, ...] = ()
     keep: Mapping[str, Kept] = field(default_factory=dict)
     on_epoch: Callable[[EpochRecord], None] | None = None
+    team: Team = ALONE
+    log_to: str | None = None
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process stores what it finds: of a team only the head does."""
+        return is_head(self.team)
+
+    def has(self, there: Callable[[], bool]) -> bool:
+        """Whether the head finds what ``there`` looks for: all processes of a team have to go on alike."""
+        return self.team.tell(there() if self.writes else False)
 
     def dataset(self, name: str) -> Dataset:
         """The dataset, loaded once per process."""

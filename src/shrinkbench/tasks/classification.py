@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,7 @@ class Classification:
     """Batches are pairs of inputs and labels (int64, one per example), or dictionaries with ``labels``."""
 
     objective: Objective = CLASSIFICATION
+    averages: ClassVar[bool] = True  # metrics are means over examples
 
     def training_batches(self, batches: Batches) -> Iterator[Batch]:
         """Join a last batch of one image to the one before: batch norm has no variance over one image."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -51,6 +51,7 @@ class Supervised:
     criterion: Criterion
     metrics: Mapping[str, Metric]
     name: str = "supervised"
+    averages: ClassVar[bool] = True  # metrics are means over examples
 
     @property
     def objective(self) -> Objective:

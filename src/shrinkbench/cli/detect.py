@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from shrinkbench.cli.notes import tell_notes
 from shrinkbench.cli.options import AsJson, Device, ModelOrFolder, Plugins, load_plugins, parse_settings
 from shrinkbench.cli.stored import find_folder, load_folder
 from shrinkbench.errors import ShrinkbenchError
@@ -101,7 +102,8 @@ def detect(
     def tell(record: EpochRecord) -> None:
         typer.echo(f"epoch {record.epoch} of {recipe.epochs}: loss {record.train_loss:.4f}", err=True)
 
-    result = carry_out(run, on_epoch=None if as_json else tell)
+    with tell_notes():
+        result = carry_out(run, on_epoch=None if as_json else tell)
     _tell(_describe(run, result), as_json=as_json)
 
 

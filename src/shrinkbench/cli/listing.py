@@ -12,7 +12,7 @@ Row = dict[str, Any]
 
 _AXES = ("structure", "score", "allocation", "schedule", "finetuning")
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "methods": ("name", *_AXES, "reference", "needs"),
+    "methods": ("name", "year", "start", "trainings", *_AXES, "needs", "reference"),
     "models": ("name", "input_shape", "num_classes", "parameters", "multiply_adds", "weights"),
     "datasets": ("name", "image_shape", "num_classes", "recipe", "description"),
     "recipes": ("name", "optimizer", "learning_rate", "batch_size", "epochs", "schedule", "selection"),
@@ -32,21 +32,12 @@ def entries(what: str) -> list[Row]:
 
 
 def _methods() -> list[Row]:
+    from shrinkbench.cli.methods import method_row
     from shrinkbench.pruning import METHODS
     from shrinkbench.spec.targets import TARGETS
 
-    return [
-        {
-            "name": name,
-            **dict(zip(_AXES, method.axes, strict=True)),
-            "kind": method.kind,
-            "amount": None if method.amount is None else method.amount.label,
-            "needs": list(method.needs),
-            "reference": method.reference,
-            "description": method.summary,
-        }
-        for name, method in (*METHODS.items(), *((target, METHODS.get(target)) for target in TARGETS))
-    ]
+    targets = ((target, METHODS.get(target)) for target in TARGETS)
+    return [method_row(name, method) for name, method in (*METHODS.items(), *targets)]
 
 
 def _models() -> list[Row]:

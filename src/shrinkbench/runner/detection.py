@@ -16,7 +16,7 @@ from shrinkbench.datasets import DATASETS
 from shrinkbench.datasets.voc2007 import CLASSES
 from shrinkbench.datasets.voc_detection import DetectionData
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import sha256_of
+from shrinkbench.files import check_links, sha256_of
 from shrinkbench.metrics import count_parameters, layer_densities
 from shrinkbench.models import (
     MODELS,
@@ -192,6 +192,7 @@ def detect(run: DetectionRun, *, on_epoch: OnEpoch | None = None) -> RunResult:
     if stored is not None:
         return stored
     require_metric()
+    check_links(run.store.root)
     run.store.keep_sources([run.spec])
     start = _start(run, on_epoch)
     watch = Stopwatch()

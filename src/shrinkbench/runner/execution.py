@@ -24,6 +24,7 @@ from shrinkbench.runner.outcomes import classify
 from shrinkbench.runner.pretraining import pretraining_cost
 from shrinkbench.runner.provenance import Stopwatch, provenance
 from shrinkbench.runner.retraining import Trial, prune_and_train
+from shrinkbench.runner.sealing import is_whole
 from shrinkbench.runner.timing import latencies
 from shrinkbench.runner.workspace import BoundData, Workspace, check_source
 from shrinkbench.spec import RunSpec
@@ -100,13 +101,14 @@ def _run(spec: RunSpec, workspace: Workspace, watch: Stopwatch) -> RunResult:
 
 
 def ensure_control(spec: RunSpec, workspace: Workspace) -> RunResult:
-    """The control that belongs to ``spec``: trained once, shared by every method.
+    """The control that belongs to ``spec``: trained once, shared by every method; made again if damaged.
 
     One whose network is to be kept, and was not, is trained once more, and has to end with the same numbers.
     """
     control, folder = spec.control, _control_dir(spec, workspace)
     stored = folder / "result.json"
-    earlier = read_control(stored) if stored.exists() else None
+    whole = is_whole(stored, key=control.key, check=check_control)
+    earlier = read_control(stored) if whole else None
     if earlier is not None and not lacks(folder, workspace.keep.get(control.key)):
         return earlier
     result = _execute(control, workspace, Stopwatch(), folder)
@@ -132,6 +134,14 @@ def require_same_numbers(found: RunResult, stored: RunResult) -> None:
         f"{one_line(stored.provenance.host, 40)}): its network is not that of the stored result, and is not "
         "kept; repeat it on the machine and with the versions that made it"
     )
+
+
+def check_control(path: Path, *, key: str) -> str:
+    """What is wrong with the control at ``path``, which has the key ``key``; nothing where it is whole."""
+    outcome = read_result(path)
+    if isinstance(outcome, Problem):
+        return outcome.sentence
+    return "" if (outcome.status, outcome.key) == ("done", key) else "is no control of its key that is done"
 
 
 def read_control(path: Path) -> RunResult:

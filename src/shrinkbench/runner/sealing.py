@@ -1,23 +1,26 @@
 """What several runs share lies on disk under a seal: its own digest, and the key of what it was made for.
 
 A run's key says from which training its weights and masks come. A file that was edited or exchanged since would
-put other numbers under that key, so it is refused where it is read.
+put other numbers under that key, so it is never read: it is set aside, and made again.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import warnings
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import DamagedWarning, ShrinkbenchError
 from shrinkbench.files import require_regular, write_atomically
 from shrinkbench.pruning import save_tensors
+from shrinkbench.results.layout import set_aside
+from shrinkbench.results.seals import check_card, check_tensors
 from shrinkbench.spec.value import digest_of_fields
 
 _KEY, _SEAL = "key", "sha256"
@@ -82,6 +85,26 @@ def read_card(path: Path, *, key: str) -> dict[str, Any]:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
     raise NotAsWrittenError(path)
+
+
+def is_whole(path: Path, *, key: str, check: Callable[..., str] | None = None) -> bool:
+    """Whether ``path`` is there as it was made for ``key``; else it has to be made (again).
+
+    What is damaged is renamed to ``NAME.damaged-...``, with a ``DamagedWarning``. ``check`` says what is wrong
+    with a file, by default with tensors or a card. Raises ``OSError`` where the disk does not let it be read.
+    """
+    if check is None:
+        check = check_tensors if path.suffix == ".safetensors" else check_card
+    try:
+        with path.open("rb"):  # a disk that fails says nothing about the file
+            pass
+    except FileNotFoundError:
+        return False
+    found = check(path, key=key)
+    if found and check(path, key=key):  # not one that another process has just put there
+        set_aside(path)
+        warnings.warn(f"{path} {found}; it is set aside, and made again", DamagedWarning, stacklevel=2)
+    return not found
 
 
 def _digest_of(tensors: Mapping[str, Tensor]) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
+from shrinkbench.files import check_links
 from shrinkbench.pruning import resolve
 from shrinkbench.pruning.plugins import digest_of_plugin
 from shrinkbench.results.claims import Claims
@@ -78,7 +79,7 @@ def prepare_sweep(
 
 def sweep(
     experiment: ExperimentSpec | Sequence[ExperimentSpec],
-    out: Path,
+    out: Path | str,
     *,
     workers: int = 1,
     device: str = "auto",
@@ -107,6 +108,7 @@ def sweep(
     to stop at once. A sweep that was killed goes on where it stopped: finished runs are stored whole, and a
     run that was under way resumes from its last epoch.
     """
+    out = Path(out)
     chosen = executor or _default_executor(workers, device)
     check_retries(max_retries)
     prepared = prepare_sweep(
@@ -162,8 +164,12 @@ def say_lacking(prepared: Prepared) -> list[str]:
 
 
 def store_plan(prepared: Prepared, *, device: str) -> None:
-    """Write what any process needs to carry one of the runs out: plan, code from outside, places."""
+    """Write what any process needs to carry one of the runs out: plan, code from outside, places.
+
+    Raises ``ShrinkbenchError`` where a link in the folder leads out of it.
+    """
     store = ResultStore(prepared.setting.workspace.root)
+    check_links(store.root)
     for each, planned in prepared.plans:
         store.write_plan(each, planned.runs)
         store.keep_sources(planned.runs)

@@ -108,6 +108,7 @@ def test_a_classifier_pruned_before_the_transfer(folder, tmp_path):
     assert not list(tmp_path.rglob("checkpoint*"))
 
 
+@pytest.mark.slow
 def test_a_folder_of_a_masked_classifier_is_pruned_before_the_transfer(folder, half, tmp_path, monkeypatch):
     """As a sweep keeps it: of other classes than the card's, with its masks beside it."""
     carried = {}

@@ -73,9 +73,9 @@ def one_of_each_family():
             known = chosen.get(card.family)
             if known is None or card.parameters < MODELS.get(known).parameters:
                 chosen[card.family] = name
-    fixed = {"vit"}  # positions of tokens are of one size
-    sizes = {n: MODELS.get(n).input_shape[-1] for n in chosen.values()}
-    return [(n, s if MODELS.get(n).family in fixed else min(s, 64)) for n, s in sizes.items()]
+    fixed = ("vit", "alexnet")  # tokens, or a first linear layer, of one size
+    sizes = {name: MODELS.get(name).input_shape[-1] for name in chosen.values()}
+    return [(name, size if name.startswith(fixed) else min(size, 64)) for name, size in sizes.items()]
 
 
 REST = [*one_of_each_family(), *((f"torchvision/{name}", 64) for name in TORCHVISION)]

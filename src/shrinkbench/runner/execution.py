@@ -96,7 +96,7 @@ def _run(spec: RunSpec, workspace: Workspace, watch: Stopwatch) -> RunResult:
     if not spec.is_control:
         return _execute(spec, workspace, watch, folder)
     control = ensure_control(spec, workspace)
-    if what is not None:
+    if what is not None and workspace.writes:
         copy_kept(_control_dir(spec, workspace), folder, control, key=spec.key)
     else:
         control = with_kept(control, {})

@@ -13,16 +13,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import quantiles
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import nn
-from torch.utils.benchmark import Timer
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.inputs import Example, Inputs
 from shrinkbench.network.probe import evaluation_mode
 from shrinkbench.spec.measures import UNSTEADY, Latency, MemoryFormat, WallTime
+
+if TYPE_CHECKING:
+    from torch.utils.benchmark import Timer
 
 Precision = Literal["float32", "bf16-mixed"]
 _LAYOUTS: dict[MemoryFormat, torch.memory_format] = {
@@ -130,6 +132,8 @@ def _timer(network: nn.Module, inputs: Inputs, conditions: Conditions) -> Timer:
     def forward() -> Any:
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=mixed):
             return network(*args, **kwargs)
+
+    from torch.utils.benchmark import Timer  # its import looks for compilers, and may complain
 
     return Timer("forward()", globals={"forward": forward}, num_threads=conditions.threads)
 

@@ -95,7 +95,7 @@ def sweep(
     gpus: Annotated[int, typer.Option("--gpus-per-run", min=0, help="Ray and submitit: GPUs of a run.")] = 0,
     time_limit: Annotated[
         float | None,
-        typer.Option(metavar="MINUTES", help="Local and submitit: the longest for a run."),
+        typer.Option(metavar="MINUTES", help="The longest that an attempt at a run may take."),
     ] = None,
     devices: Devices = 1,
     num_nodes: NumNodes = 1,

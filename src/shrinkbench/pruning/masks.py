@@ -80,6 +80,10 @@ class Masks(Mapping[str, Tensor]):
         both = {n: m & there[n] if n in self and n in other else m for n, m in merged.items()}
         return Masks(both, new_weights=self.new_weights)
 
+    def union(self, other: Masks) -> Masks:
+        """Keep what either keeps (no mask keeps the whole tensor)."""
+        return Masks({n: m | other[n] for n, m in self.items() if n in other})
+
     def apply(self, module: nn.Module) -> None:
         """Set the new values, if any, and zero every pruned weight of ``module`` in place."""
         parameters = _match_parameters(module, self)

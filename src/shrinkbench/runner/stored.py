@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import check_links
 from shrinkbench.pruning import load_entry_points, load_plugin
 from shrinkbench.pruning.plugins import digest_of_plugin
 from shrinkbench.results.store import ResultStore
@@ -24,7 +25,8 @@ from shrinkbench.runner.tracking import check_tracker
 from shrinkbench.runner.workspace import Workspace, select_device
 from shrinkbench.spec import RunSpec
 
-_SHORTEST = 6  # digits of a key
+SHORTEST = 6
+"""Digits of a key that are enough to name it, where no other begins with them."""
 
 
 def run_stored(
@@ -54,11 +56,12 @@ def run_stored(
     check_tracker(log_to)
     store = ResultStore(out)
     specs = _find(keys, store)
+    check_links(out)
     beside = read_beside(out)
     alone, where = devices * num_nodes == 1, device or beside.device
     executor = InProcess() if alone else train_together(None, where, devices, num_nodes)
     load_entry_points()
-    digests = _check_plugins(plugins, beside)
+    digests = check_plugins(plugins, beside)
     workspace = Workspace(
         root=out,
         data={**beside.data, **(data or {})},
@@ -66,6 +69,7 @@ def run_stored(
         device=select_device(where),
         latency=beside.latency,
         log_to=log_to,
+        keep=beside.keep,
     )
     todo = open_runs(specs, workspace, retry_failed=retry_failed)
     check_shares(todo, devices * num_nodes)
@@ -89,13 +93,13 @@ def _find(keys: Sequence[str], store: ResultStore) -> list[RunSpec]:
     for key in keys:
         exact = [planned[key]] if key in planned else []
         matches = exact or [
-            spec for each, spec in planned.items() if len(key) >= _SHORTEST and each[: len(key)] == key
+            spec for each, spec in planned.items() if len(key) >= SHORTEST and each[: len(key)] == key
         ]
         if len(matches) != 1:
             count = f"{len(matches)} runs" if matches else "no run"
             raise ShrinkbenchError(
                 f"'{key[:64]}' is the beginning of {count} of the plan in {store.root}; give a key of "
-                f"plan.json, or at least its first {_SHORTEST} digits"
+                f"plan.json, or at least its first {SHORTEST} digits"
             )
         if matches[0].migrated_from is not None:
             raise ShrinkbenchError(
@@ -105,7 +109,7 @@ def _find(keys: Sequence[str], store: ResultStore) -> list[RunSpec]:
     return found
 
 
-def _check_plugins(plugins: Sequence[Path], beside: Beside) -> dict[Path, str | None]:
+def check_plugins(plugins: Sequence[Path], beside: Beside) -> dict[Path, str | None]:
     """Plug-ins that were given, as they were when the runs were planned; one that is lacking is named.
 
     What a file in the folder names is not loaded by itself: code runs only where a person has asked for it.

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -22,6 +22,7 @@ from shrinkbench.spec.measures import EpochRecord
 from shrinkbench.training.team import ALONE, Team, is_head
 
 EVALUATION_BATCH = 128
+Kept = Literal["masks", "weights"]
 _GPU = re.compile(r"cuda:(?P<index>[0-9]{1,3})")
 
 
@@ -29,14 +30,16 @@ _GPU = re.compile(r"cuda:(?P<index>[0-9]{1,3})")
 class Workspace:
     """Places and device. ``data`` maps dataset names to folders, ``""`` to the one for all others;
     ``weights`` maps the SHA-256 of a weights file to its path. ``latency`` names the batch sizes at which
-    pruned networks are timed. ``on_epoch`` is told of every epoch of a run's trainings once its state is on
-    disk. ``team`` are the processes that carry a run out together, ``log_to`` a tool that is told of it too."""
+    pruned networks are timed, ``keep`` says by key which networks are stored beside their results, and how much
+    of them. ``on_epoch`` is told of every epoch of a run's trainings once its state is on disk. ``team`` are
+    the processes that carry a run out together, ``log_to`` a tool that is told of it too."""
 
     root: Path
     data: Mapping[str, Path] = field(default_factory=dict)
     weights: Mapping[str, Path] = field(default_factory=dict)
     device: str = "cpu"
     latency: tuple[int, ...] = ()
+    keep: Mapping[str, Kept] = field(default_factory=dict)
     on_epoch: Callable[[EpochRecord], None] | None = None
     team: Team = ALONE
     log_to: str | None = None
@@ -46,9 +49,9 @@ class Workspace:
         """Whether this process stores what it finds: of a team only the head does."""
         return is_head(self.team)
 
-    def has(self, path: Path) -> bool:
-        """Whether the head sees a file at ``path``: all processes of a team have to go on alike."""
-        return self.team.tell(path.exists())
+    def sees(self, look: Callable[[], bool]) -> bool:
+        """What the head finds by ``look``, which may set files aside: all processes of a team go on alike."""
+        return self.team.tell(self.writes and look())
 
     def dataset(self, name: str) -> Dataset:
         """The dataset, loaded once per process."""

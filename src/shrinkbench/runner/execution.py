@@ -110,9 +110,9 @@ def ensure_control(spec: RunSpec, workspace: Workspace) -> RunResult:
     """
     control, folder = spec.control, _control_dir(spec, workspace)
     stored = folder / "result.json"
-    whole = workspace.has(lambda: is_whole(stored, key=control.key, check=check_control))
+    whole = workspace.sees(lambda: is_whole(stored, key=control.key, check=check_control))
     earlier = read_control(stored) if whole else None
-    if earlier is not None and not lacks(folder, workspace.keep.get(control.key)):
+    if earlier is not None and workspace.sees(lambda: not lacks(folder, workspace.keep.get(control.key))):
         return earlier
     result = _execute(control, workspace, Stopwatch(), folder)
     if earlier is not None:

@@ -65,7 +65,7 @@ def ensure_pretrained(
     folder = ResultStore(workspace.root).shared_dir("pretrained", spec.key)
     weights = folder / "weights.safetensors"
     names = ("weights.safetensors", "card.json")
-    if workspace.has(lambda: all(is_whole(folder / name, key=spec.key) for name in names)):
+    if workspace.sees(lambda: all(is_whole(folder / name, key=spec.key) for name in names)):
         for epoch in keep:
             _ensure_epoch(spec, epoch, workspace, folder)
         return folder
@@ -174,7 +174,7 @@ def _ensure_epoch(spec: PretrainSpec, epoch: int, workspace: Workspace, folder: 
             f"cannot rewind to epoch {epoch}: recipe '{spec.recipe.name}' trains for {spec.recipe.epochs} "
             "epochs; choose an earlier epoch"
         )
-    if not workspace.has(lambda: is_whole(path, key=epoch_key(spec, epoch))):
+    if not workspace.sees(lambda: is_whole(path, key=epoch_key(spec, epoch))):
         data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
         module = untrained_network(spec.model.name, data, spec.seed)
         keeper = _keeper(spec, module, (epoch,), workspace, folder)

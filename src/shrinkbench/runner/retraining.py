@@ -163,7 +163,7 @@ def _proportions_for(trial: Trial) -> Proportions | None:
 def ensure_rounds(spec: RunSpec, workspace: Workspace) -> Path:
     """The file of how much of every layer the rounds of ``spec`` end with; they are carried out if need be."""
     path = _rounds_card(spec, workspace)
-    if not workspace.has(lambda: is_whole(path, key=spec.key)):
+    if not workspace.sees(lambda: is_whole(path, key=spec.key)):
         _find_in_rounds(Trial.of(spec, workspace, path.parent))
         for checkpoint in path.parent.glob("checkpoint*.pt") if workspace.writes else ():
             checkpoint.unlink(missing_ok=True)
@@ -247,7 +247,7 @@ def ensure_search(spec: RunSpec, workspace: Workspace) -> Path:
     """The folder of masks, weights and cost of a training that prunes, for all runs that go on from it."""
     store = ResultStore(workspace.root)
     folder = store.shared_dir("search", spec.key)
-    if workspace.has(lambda: all(is_whole(folder / name, key=spec.key) for name in SEARCHED)):
+    if workspace.sees(lambda: all(is_whole(folder / name, key=spec.key) for name in SEARCHED)):
         return folder
     trial = Trial.of(spec, workspace, folder)
     outcome = _with_scoring(trial, _train_with_hook(trial))

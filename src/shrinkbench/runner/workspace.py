@@ -51,9 +51,9 @@ class Workspace:
         """Whether this process stores what it finds: of a team only the head does."""
         return is_head(self.team)
 
-    def has(self, there: Callable[[], bool]) -> bool:
-        """Whether the head finds what ``there`` looks for: all processes of a team have to go on alike."""
-        return self.team.tell(there() if self.writes else False)
+    def sees(self, look: Callable[[], bool]) -> bool:
+        """What the head finds by ``look``, which may set files aside: all processes of a team go on alike."""
+        return self.team.tell(self.writes and look())
 
     def dataset(self, name: str) -> Dataset:
         """The dataset, loaded once per process."""

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.calling import call_with
 from shrinkbench.network.inputs import Batch, Inputs, describe, split_batch
 from shrinkbench.network.probe import evaluation_mode, first_tensor
 from shrinkbench.network.view import Batches, Loss
@@ -49,7 +50,7 @@ def outputs_of(
     others = {name: p.detach() for name, p in module.named_parameters() if name not in leaves}
     buffers = {name: b.clone() for name, b in module.named_buffers()}
     with _mode(module, batch_statistics=batch_statistics), random_state_kept(inputs.device):
-        return torch.func.functional_call(module, {**others, **buffers, **leaves}, *inputs.bound(module))
+        return call_with(module, {**others, **buffers, **leaves}, *inputs.bound(module))
 
 
 def loss_of(loss: Loss, outputs: Any, targets: Any) -> Tensor:

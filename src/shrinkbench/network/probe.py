@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import is_lazy
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.calling import call_with
 from shrinkbench.network.following import Call, CountedProduct, Follower
 from shrinkbench.network.inputs import Example, Inputs, tensors_in
 from shrinkbench.network.watching import fused_layers_off
@@ -119,11 +120,11 @@ _WRAPPERS = {
 
 
 def require_materialised(module: nn.Module) -> None:
-    """Refuse what cannot be looked into: lazy parameters, and networks that are compiled or wrapped."""
-    if any(isinstance(child, torch.jit.ScriptModule) for child in module.modules()):
+    """Refuse lazy parameters, and networks that are compiled or wrapped, whose layers cannot be looked at."""
+    if isinstance(module, torch.jit.ScriptModule):
         raise ShrinkbenchError(
-            "the network is a TorchScript program, whose operations nobody can look into or cut; give the "
-            "module that it was made from"
+            "the network is compiled (TorchScript), and its layers cannot be looked at; pass the nn.Module "
+            "that it was made of"
         )
     wrapper = _WRAPPERS.get(type(module).__name__)
     if wrapper is not None and isinstance(getattr(module, wrapper, None), nn.Module):
@@ -246,7 +247,7 @@ def follow(module: nn.Module, inputs: Inputs, tensors: Mapping[str, Tensor], fol
         torch.no_grad(),
         follower,
     ):
-        return torch.func.functional_call(module, dict(tensors), *inputs.bound(module))
+        return call_with(module, dict(tensors), *inputs.bound(module))
 
 
 def classifier_weights(module: nn.Module, example: Example) -> frozenset[str]:

@@ -1,45 +1,123 @@
-"""A copy of a network that torch-pruning's dependency graph reads correctly, without values where it runs so.
+"""A copy of a network that torch-pruning's dependency graph reads correctly, on the meta device.
 
-The graph takes every operation that it does not know for an element-wise one. Of attention and of modules
-without parameters that change the number of channels (option-A shortcuts, channel samplers) this is known to
-be wrong, and on Swin's windows its tracing does not end; these modules are replaced by a linear map of the
-same shape, which the graph knows to mix channels.
+The graph takes every operation that it does not know for an element-wise one. Of attention, recurrent and
+bilinear layers, and of modules without parameters that change the number of channels (option-A shortcuts,
+channel samplers), this is known to be wrong; stand-ins replace them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.network.attention import is_attention, widths
+from shrinkbench.network.attention import is_attention
 from shrinkbench.network.inputs import Inputs
-from shrinkbench.network.probe import floating_leaves
-from shrinkbench.network.watching import fused_layers_off, watching
+from shrinkbench.network.opaque import Made, Opaque, record
+from shrinkbench.network.probe import evaluation_mode
 from shrinkbench.network.weights import copy_of, with_parameters
 
-
-def one_of(example: Inputs, device: str) -> Inputs:
-    """One input in single precision, on the meta device without values."""
-    one = example.part(0, 1).to("cpu", torch.float32)
-    if device == "meta":
-        return one.map(lambda t: torch.empty_like(t, device="meta"))
-    return one.filled(0)
+MIXES = "mixes or rearranges channels"
+SUMS = "sums over channels"
+COMPILED = "is compiled (TorchScript) and cannot be looked into"
+_SUMMING = (nn.RNNBase, nn.RNNCellBase, nn.Bilinear)
 
 
-class MixingStandIn(nn.Module):
-    """In place of attention: every output depends on every input channel.
+@dataclass(frozen=True)
+class Skeleton:
+    """The copy, its stand-ins with what they do to channels, and what each submodule that is called gave.
 
-    What else is asked of it is asked of the ``original``, whose parameters are no part of it.
+    ``unreadable``: module -> why its own channels have to stay, of those that are to be named.
     """
 
-    def __init__(self, original: nn.Module, device: str) -> None:
+    module: nn.Module
+    opaque: Mapping[str, str]
+    unreadable: Mapping[str, str]
+    called: Mapping[str, Sequence[Made]]
+    makes_meta: bool = False  # tensors that its code makes on no device in particular have no data either
+
+    @contextmanager
+    def behind(self, paths: Mapping[str, str]) -> Iterator[Skeleton]:
+        """The skeleton with more stand-ins, at ``paths``, inside the context."""
+        inside = {p for p in self.opaque if any(p.startswith(f"{outer}.") for outer in paths)}
+        before = _stand_in(self.module, {path: self.called[path] for path in paths})
+        try:
+            kept = {path: why for path, why in self.opaque.items() if path not in inside}
+            yield replace(self, opaque={**kept, **paths})
+        finally:
+            for parent, name, child in reversed(before):
+                parent._modules[name] = child
+
+
+def without_values(example: Inputs) -> Inputs:
+    """One input in single precision on the meta device."""
+    return one_of(example).map(lambda tensor: torch.empty_like(tensor, device="meta"))
+
+
+def one_of(example: Inputs) -> Inputs:
+    """One input in single precision, on the CPU where it has values."""
+    return example.part(0, 1).to("cpu", torch.float32)
+
+
+def skeleton_of(module: nn.Module, example: Inputs, *, device: str = "meta") -> Skeleton:
+    """The copy of ``module``; raises whatever its own code does where it runs on no data at all."""
+    bare = copy_of(module).eval()
+    compiled = outermost([p for p, m in module.named_modules() if isinstance(m, torch.jit.ScriptModule)])
+    for path in compiled:
+        put_everywhere(bare, path, _Caller(bare.get_submodule(path)))
+    called = _record_with_data(bare, example) if compiled else {}
+    _stand_in(bare, {path: called[path] for path in compiled if path in called})
+    bare = _placed(with_parameters(bare), device)
+    makes_meta = False
+    if not compiled and device == "meta":
+        called, makes_meta = _record(bare, module, example)
+    elif not compiled:
+        called = record(bare, one_of(example), device=device)
+    opaque = {path: COMPILED for path in compiled if path in called}
+    for path, calls in called.items():
+        why = _misread(bare.get_submodule(path), calls) if is_there(path, opaque) else None
+        if why is not None:
+            opaque[path] = why
+    opaque = {path: opaque[path] for path in outermost(opaque)}
+    _stand_in(bare, {path: called[path] for path, why in opaque.items() if why != COMPILED})
+    return Skeleton(
+        bare, opaque, {path: f"it {COMPILED}" for path in opaque if path in compiled}, called, makes_meta
+    )
+
+
+def _record(bare: nn.Module, module: nn.Module, example: Inputs) -> tuple[dict[str, list[Made]], bool]:
+    """What each submodule gives, and whether it takes ``torch.device("meta")`` to tell without data."""
+    inputs = without_values(example)
+    for makes_meta in (False, True):
+        try:
+            with torch.device("meta") if makes_meta else nullcontext():
+                return record(bare, inputs), makes_meta
+        except Exception:  # noqa: S112  whatever a network's own code raises where there are no values
+            continue
+    return _record_with_data(copy_of(module), example), False
+
+
+def _placed(bare: nn.Module, device: str) -> nn.Module:
+    """``bare`` on ``device``, in place, with its constants; gradients reach every parameter."""
+    bare = bare.to(device).float()
+    for child in bare.modules():
+        for name, value in vars(child).items():
+            if isinstance(value, Tensor):
+                child.__dict__[name] = value.detach().to(device)
+        for parameter in child.parameters(recurse=False):
+            parameter.requires_grad_(parameter.is_floating_point())
+    return bare
+
+
+class _Caller(nn.Module):
+    """A compiled module in a form that can be watched; it moves nowhere."""
+
+    def __init__(self, original: nn.Module) -> None:
         super().__init__()
-        inputs, outputs = widths(original)
-        self.mix = nn.Linear(inputs, outputs, bias=False, device=device)
-        self.returns_pair = isinstance(original, nn.MultiheadAttention)
         self.__dict__["_original"] = original
 
     def __getattr__(self, name: str) -> Any:
@@ -48,98 +126,63 @@ class MixingStandIn(nn.Module):
         except AttributeError:
             return getattr(self.__dict__["_original"], name)
 
-    def forward(self, x: Tensor, *_: Any, **__: Any) -> Any:
-        """Map tokens (..., inputs) to (..., outputs)."""
-        y = self.mix(x)
-        return (y, None) if self.returns_pair else y
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the original gives."""
+        return self.__dict__["_original"](*args, **kwargs)
 
 
-class RearrangingStandIn(nn.Module):
-    """In place of a module without parameters that changes the number of channels of an image."""
-
-    def __init__(self, inputs: int, output: torch.Size, device: str) -> None:
-        super().__init__()
-        self.mix = nn.Conv2d(inputs, output[1], 1, bias=False, device=device)
-        self.size = (output[2], output[3])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, inputs, H, W) to an image of the original's output shape."""
-        return nn.functional.adaptive_avg_pool2d(self.mix(x), self.size)
+def _record_with_data(module: nn.Module, example: Inputs) -> dict[str, list[Made]]:
+    """As :func:`record`, by one random input where the network's weights are."""
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    inputs = example.drawn(1, seed=0).to(like.device, like.dtype)
+    with evaluation_mode(module):
+        return record(module, inputs)
 
 
-class Entrance(nn.Module):
-    """A network behind a linear map of its input: the graph then sees what is summed with that input."""
-
-    def __init__(self, body: nn.Module, example: Inputs) -> None:
-        super().__init__()
-        kinds = {1: nn.Linear, 2: nn.Conv1d, 3: nn.Conv2d, 4: nn.Conv3d}
-        self.mix: nn.Module = nn.Identity()
-        first = example.args[0] if example.args else None
-        if isinstance(first, Tensor) and first.is_floating_point() and first.dim() - 1 in kinds:
-            width = first.shape[1]
-            extra = {} if first.dim() == 2 else {"kernel_size": 1}
-            self.mix = kinds[first.dim() - 1](width, width, bias=False, device=first.device, **extra)
-        self.body = body
-
-    def forward(self, inputs: Inputs) -> Any:
-        """Every floating tensor that the network returns."""
-        if not isinstance(self.mix, nn.Identity):
-            inputs = Inputs((self.mix(inputs.args[0]), *inputs.args[1:]), inputs.kwargs)
-        return floating_leaves(inputs.call(self.body))
+def _misread(child: nn.Module, calls: Sequence[Made]) -> str | None:
+    """What ``child`` does with channels where the graph takes it for something else; ``None``: nothing."""
+    if isinstance(child, _SUMMING):
+        return SUMS
+    bare = next(child.parameters(), None) is None
+    return MIXES if is_attention(child) or (bare and any(_changes_channels(made) for made in calls)) else None
 
 
-def skeleton_of(module: nn.Module, example: Inputs) -> tuple[nn.Module, frozenset[str], str]:
-    """The copy, the paths of its stand-ins, and the device that it lies on.
-
-    A network that looks at whole numbers or truth values (which places are padding) has no pass without them,
-    and is followed with those of ``example``, in memory.
-    """
-    try:
-        return (*_skeleton_on("meta", module, example), "meta")
-    except ShrinkbenchError:
-        if all(tensor.is_floating_point() or tensor.is_meta for tensor in example.tensors):
-            raise
-        return (*_skeleton_on("cpu", module, example), "cpu")
+def is_there(path: str, opaque: Collection[str]) -> bool:
+    """Whether ``path`` is neither one of the stand-ins nor inside of one."""
+    return path not in opaque and not any(path.startswith(f"{outer}.") for outer in opaque)
 
 
-def _skeleton_on(device: str, module: nn.Module, example: Inputs) -> tuple[nn.Module, frozenset[str]]:
-    skeleton = with_parameters(copy_of(module).eval()).to(device).float()
-    for parameter in skeleton.parameters():
-        parameter.requires_grad_()
-    replaced: set[str] = set()
-    for path, child in list(skeleton.named_modules()):
-        if path and is_attention(child):
-            _replace(skeleton, path, MixingStandIn(child, device))
-            replaced.add(path)
-    for path, (inputs, output) in _rearrangements(skeleton, one_of(example, device)).items():
-        _replace(skeleton, path, RearrangingStandIn(inputs, output, device))
-        replaced.add(path)
-    return skeleton, frozenset(replaced)
+def _changes_channels(made: Made) -> bool:
+    """Whether an image came out with another number of channels, and not just with its sides exchanged."""
+    if not isinstance(made.given, Tensor) or not isinstance(made.output, Tensor):
+        return False
+    before, after = made.given.shape, made.output.shape
+    permuted = sorted(before) == sorted(after)
+    return len(before) == len(after) == 4 and before[1] != after[1] and not permuted
 
 
-def _replace(root: nn.Module, path: str, new: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    root.get_submodule(parent).add_module(name, new)
+def outermost(paths: Collection[str]) -> list[str]:
+    """Those of ``paths`` that are inside of no other."""
+    return [p for p in paths if not any(p.startswith(f"{outer}.") for outer in paths)]
 
 
-def _rearrangements(skeleton: nn.Module, inputs: Inputs) -> dict[str, tuple[int, torch.Size]]:
-    """Modules without parameters that map an image to one with another number of channels."""
-    found: dict[str, tuple[int, torch.Size]] = {}
+def put_everywhere(root: nn.Module, path: str, new: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
+    """Put ``new`` where the submodule at ``path`` stands, at each of its places, which are returned."""
+    old = root.get_submodule(path)
+    places = [
+        (parent, name, child)
+        for parent in root.modules()
+        for name, child in parent._modules.items()
+        if child is old
+    ]
+    for parent, name, _ in places:
+        parent._modules[name] = new
+    return places
 
-    def note(path: str, given: Any, output: Any) -> None:
-        if given and isinstance(given[0], Tensor) and isinstance(output, Tensor):
-            before, after = given[0].shape, output.shape
-            permuted = sorted(before) == sorted(after)
-            if len(before) == len(after) == 4 and before[1] != after[1] and not permuted:
-                found[path] = (before[1], after)
 
-    bare = {p: m for p, m in skeleton.named_modules() if p and next(m.parameters(), None) is None}
-    try:
-        with watching(bare, note), torch.no_grad(), fused_layers_off():
-            inputs.call(skeleton)
-    except Exception as error:  # whatever a network's own code raises where there are no values
-        raise ShrinkbenchError(
-            f"the network cannot be followed without data ({str(error).splitlines()[0]}); channels can only be "
-            "removed from networks whose forward pass does not depend on values"
-        ) from None
-    return {p: v for p, v in found.items() if not any(p.startswith(f"{outer}.") for outer in found)}
+def _stand_in(root: nn.Module, called: Mapping[str, Sequence[Made]]) -> list[tuple[nn.Module, str, nn.Module]]:
+    before = []
+    for path, calls in called.items():
+        stand_in = Opaque(root.get_submodule(path), [made.output for made in calls])
+        before += put_everywhere(root, path, stand_in)
+    return before

@@ -42,9 +42,8 @@ class Core(nn.Module):
 
     def forward(self, outputs: tuple[Tensor, ...], inputs: Iterable[Tensor]) -> tuple[Tensor, ...]:
         """Tensors like ``outputs``, made of ``inputs``."""
-        start = torch.empty(
-            0, device=outputs[0].device, requires_grad=True
-        )  # without one there would be no operation
+        # Without one there would be no operation.
+        start = torch.empty(0, device=outputs[0].device, requires_grad=True)
         made: tuple[Tensor, ...] = _Depend.apply(outputs, start, *inputs)
         return made
 

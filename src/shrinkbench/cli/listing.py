@@ -6,7 +6,6 @@ from math import prod
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from shrinkbench.network.inputs import Inputs
     from shrinkbench.surgery.folders import StoredNetwork
 
 Row = dict[str, Any]
@@ -122,16 +121,14 @@ def describe_model(
     if stored is None:
         card, module = get_model(name), build(name, num_classes=classes)
         shape, of_folder = shape_for(card, input_shape), {}
-        example: Inputs | tuple[int, ...] = example_for(card, shape)
     else:
         card, module = get_model(stored.description.network), stored.module
         shape, classes = input_shape or stored.description.input_shape, stored.description.num_classes
-        example = shape
         of_folder = {
             "parameters_kept": count_kept(module, stored.masks),
             "small": stored.description.is_small,
         }
-    traced = trace(module, example)
+    traced = trace(module, example_for(card, shape))
     by_parameter = traced.by_parameter
     outputs = {p.parameter: list(p.output_shape[1:]) for p in traced.products if p.parameter}
     sizes = {n: p.numel() for n, p in module.named_parameters()}

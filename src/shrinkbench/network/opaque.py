@@ -26,7 +26,7 @@ class _Depend(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, outputs: tuple[Tensor, ...], *_: Tensor) -> tuple[Tensor, ...]:
-        return tuple(o.clone() for o in outputs)
+        return tuple(torch.empty(o.shape, dtype=o.dtype, device=o.device) for o in outputs)
 
     @staticmethod
     def backward(ctx: Any, *_: Any) -> Any:
@@ -42,7 +42,8 @@ class Core(nn.Module):
 
     def forward(self, outputs: tuple[Tensor, ...], inputs: Iterable[Tensor]) -> tuple[Tensor, ...]:
         """Tensors like ``outputs``, made of ``inputs``."""
-        start = torch.empty(0, device="meta", requires_grad=True)  # without one there would be no operation
+        # Without one there would be no operation.
+        start = torch.empty(0, device=outputs[0].device, requires_grad=True)
         made: tuple[Tensor, ...] = _Depend.apply(outputs, start, *inputs)
         return made
 
@@ -80,11 +81,11 @@ class Opaque(nn.Module):
 
 
 class Entrance(nn.Module):
-    """A network behind one operation on its input: the graph then sees what is summed with that input."""
+    """A network behind one operation on its first floating input: the graph sees what is summed with that."""
 
     def __init__(self, body: nn.Module, inputs: Inputs) -> None:
         super().__init__()
-        first = next(iter(_floating((inputs.args, inputs.kwargs))), None)
+        first = next((tensor for tensor in inputs.tensors if tensor.is_floating_point()), None)
         self.core = Core(first.shape[1] if first is not None and first.dim() > 1 else None)
         self.body = body
 
@@ -93,10 +94,10 @@ class Entrance(nn.Module):
         for child in self.body.modules():
             if isinstance(child, Opaque):
                 child.calls = 0
-        given = _floating((inputs.args, inputs.kwargs))
-        if given:
-            made = iter(self.core(tuple(given), given))
-            inputs = inputs.map(lambda tensor: next(made) if _is_data(tensor) else tensor)
+        first = next((tensor for tensor in inputs.tensors if tensor.is_floating_point()), None)
+        if first is not None:
+            made = self.core((first,), (first,))[0]
+            inputs = inputs.map(lambda tensor: made if tensor is first else tensor)
         leaves = floating_leaves(inputs.call(self.body))
         return [leaf for leaf in leaves if leaf.requires_grad]
 
@@ -109,13 +110,13 @@ class Made:
     output: Any
 
 
-def record(module: nn.Module, inputs: Inputs, place: str = "meta") -> dict[str, list[Made]]:
+def record(module: nn.Module, inputs: Inputs, *, device: str = "meta") -> dict[str, list[Made]]:
     """What each submodule that is called gives, call by call, when ``module`` is run on ``inputs``."""
     found: dict[str, list[Made]] = {}
 
     def note(path: str, given: Any, output: Any) -> None:
         first = given[0] if given else None
-        found.setdefault(path, []).append(Made(_without_data(first, place), _without_data(output, place)))
+        found.setdefault(path, []).append(Made(_without_data(first, device), _without_data(output, device)))
 
     children = {path: child for path, child in module.named_modules() if path}
     with watching(children, note), torch.no_grad(), fused_layers_off():
@@ -123,14 +124,12 @@ def record(module: nn.Module, inputs: Inputs, place: str = "meta") -> dict[str, 
     return found
 
 
-def _without_data(value: Any, place: str) -> Any:
-    """Tensors become ones on the meta device, real numbers in single precision; on the CPU they keep values."""
+def _without_data(value: Any, device: str) -> Any:
+    """Tensors become others on ``device``, without data there, real numbers in single precision."""
 
     def empty(tensor: Tensor) -> Tensor:
         dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
-        if place == "cpu":
-            return tensor.detach().to("cpu", dtype)
-        return torch.empty(tensor.shape, dtype=dtype, device="meta")
+        return torch.empty(tensor.shape, dtype=dtype, device=device)
 
     return replace_tensors(value, empty)
 

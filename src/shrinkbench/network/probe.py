@@ -120,7 +120,7 @@ _WRAPPERS = {
 
 
 def require_materialised(module: nn.Module) -> None:
-    """Refuse what cannot be looked into: lazy parameters, and networks that are compiled or wrapped."""
+    """Refuse lazy parameters, and networks that are compiled or wrapped, whose layers cannot be looked at."""
     if isinstance(module, torch.jit.ScriptModule):
         raise ShrinkbenchError(
             "the network is compiled (TorchScript), and its layers cannot be looked at; pass the nn.Module "

@@ -1,4 +1,4 @@
-"""A copy of a network that torch-pruning's dependency graph reads correctly, without values where it runs so.
+"""A copy of a network that torch-pruning's dependency graph reads correctly, on the meta device.
 
 The graph takes every operation that it does not know for an element-wise one. Of attention, recurrent and
 bilinear layers, and of modules without parameters that change the number of channels (option-A shortcuts,
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +24,6 @@ from shrinkbench.network.weights import copy_of, with_parameters
 MIXES = "mixes or rearranges channels"
 SUMS = "sums over channels"
 COMPILED = "is compiled (TorchScript) and cannot be looked into"
-Place = Literal["meta", "cpu"]
 _SUMMING = (nn.RNNBase, nn.RNNCellBase, nn.Bilinear)
 
 
@@ -39,7 +38,6 @@ class Skeleton:
     opaque: Mapping[str, str]
     unreadable: Mapping[str, str]
     called: Mapping[str, Sequence[Made]]
-    place: Place = "meta"
     makes_meta: bool = False  # tensors that its code makes on no device in particular have no data either
 
     @contextmanager
@@ -55,28 +53,30 @@ class Skeleton:
                 parent._modules[name] = child
 
 
-def one_of(example: Inputs, place: Place) -> Inputs:
-    """One input in single precision, on the meta device without values."""
-    one = example.part(0, 1).to("cpu", torch.float32)
-    return one.map(lambda t: torch.empty_like(t, device="meta")) if place == "meta" else one.filled(0)
+def without_values(example: Inputs) -> Inputs:
+    """One input in single precision on the meta device."""
+    return one_of(example).map(lambda tensor: torch.empty_like(tensor, device="meta"))
 
 
-def skeleton_of(module: nn.Module, example: Inputs, place: Place = "meta") -> Skeleton:
-    """The copy of ``module``; raises whatever its own code does where it runs on no data at all.
+def one_of(example: Inputs) -> Inputs:
+    """One input in single precision, on the CPU where it has values."""
+    return example.part(0, 1).to("cpu", torch.float32)
 
-    On the CPU it runs on the values of ``example``: a network may look at whole numbers or truth values, such
-    as which places are padding, and has no pass without them.
-    """
+
+def skeleton_of(module: nn.Module, example: Inputs, *, device: str = "meta") -> Skeleton:
+    """The copy of ``module``; raises whatever its own code does where it runs on no data at all."""
     bare = copy_of(module).eval()
     compiled = outermost([p for p, m in module.named_modules() if isinstance(m, torch.jit.ScriptModule)])
     for path in compiled:
         put_everywhere(bare, path, _Caller(bare.get_submodule(path)))
     called = _record_with_data(bare, example) if compiled else {}
     _stand_in(bare, {path: called[path] for path in compiled if path in called})
-    bare = _placed(with_parameters(bare), place)
+    bare = _placed(with_parameters(bare), device)
     makes_meta = False
-    if not compiled:
-        called, makes_meta = _record(bare, module, example, place)
+    if not compiled and device == "meta":
+        called, makes_meta = _record(bare, module, example)
+    elif not compiled:
+        called = record(bare, one_of(example), device=device)
     opaque = {path: COMPILED for path in compiled if path in called}
     for path, calls in called.items():
         why = _misread(bare.get_submodule(path), calls) if is_there(path, opaque) else None
@@ -85,17 +85,13 @@ def skeleton_of(module: nn.Module, example: Inputs, place: Place = "meta") -> Sk
     opaque = {path: opaque[path] for path in outermost(opaque)}
     _stand_in(bare, {path: called[path] for path, why in opaque.items() if why != COMPILED})
     return Skeleton(
-        bare, opaque, {path: f"it {COMPILED}" for path in opaque if path in compiled}, called, place, makes_meta
+        bare, opaque, {path: f"it {COMPILED}" for path in opaque if path in compiled}, called, makes_meta
     )
 
 
-def _record(
-    bare: nn.Module, module: nn.Module, example: Inputs, place: Place
-) -> tuple[dict[str, list[Made]], bool]:
+def _record(bare: nn.Module, module: nn.Module, example: Inputs) -> tuple[dict[str, list[Made]], bool]:
     """What each submodule gives, and whether it takes ``torch.device("meta")`` to tell without data."""
-    inputs = one_of(example, place)
-    if place == "cpu":
-        return record(bare, inputs, place), False
+    inputs = without_values(example)
     for makes_meta in (False, True):
         try:
             with torch.device("meta") if makes_meta else nullcontext():
@@ -105,13 +101,13 @@ def _record(
     return _record_with_data(copy_of(module), example), False
 
 
-def _placed(bare: nn.Module, place: Place) -> nn.Module:
-    """``bare`` on the device ``place``, in place, with its constants; gradients reach every parameter."""
-    bare = bare.to(place).float()
+def _placed(bare: nn.Module, device: str) -> nn.Module:
+    """``bare`` on ``device``, in place, with its constants; gradients reach every parameter."""
+    bare = bare.to(device).float()
     for child in bare.modules():
         for name, value in vars(child).items():
             if isinstance(value, Tensor):
-                child.__dict__[name] = value.detach().to(place)
+                child.__dict__[name] = value.detach().to(device)
         for parameter in child.parameters(recurse=False):
             parameter.requires_grad_(parameter.is_floating_point())
     return bare
@@ -138,7 +134,7 @@ class _Caller(nn.Module):
 def _record_with_data(module: nn.Module, example: Inputs) -> dict[str, list[Made]]:
     """As :func:`record`, by one random input where the network's weights are."""
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
-    inputs = example.part(0, 1).drawn(1, seed=0).to(like.device, like.dtype)
+    inputs = example.drawn(1, seed=0).to(like.device, like.dtype)
     with evaluation_mode(module):
         return record(module, inputs)
 

@@ -7,7 +7,7 @@ from the outside in, until it can: what is then replaced is left whole and named
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, nullcontext
 from dataclasses import replace
 
 import torch
@@ -16,7 +16,7 @@ from torch import nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.graph_reader import GraphReader
 from shrinkbench.network.inputs import Inputs
-from shrinkbench.network.skeleton import Place, Skeleton, is_there, one_of, outermost, skeleton_of
+from shrinkbench.network.skeleton import Skeleton, is_there, one_of, outermost, skeleton_of, without_values
 from shrinkbench.network.watching import fused_layers_off
 
 VALUES = "depends on values, and networks are followed without data"
@@ -31,20 +31,16 @@ class _ValuesError(Exception):
 def read_graph(module: nn.Module, example: Inputs) -> tuple[Skeleton, GraphReader]:
     """A skeleton of ``module`` whose graph can be built, and the reader of that graph.
 
-    A network that has no pass without the values of whole numbers in ``example`` is followed with them.
-
     Raises ``ShrinkbenchError`` where the network's own code, outside of any submodule, cannot be read.
     """
-    has_values = any(not (t.is_floating_point() or t.is_meta) for t in example.tensors)
-    if has_values:
-        with suppress(Exception):
-            skeleton = skeleton_of(module, example)
-            return skeleton, _read(skeleton, one_of(example, "meta"))
-    place: Place = "cpu" if has_values else "meta"
-    skeleton, inputs = skeleton_of(module, example, place), one_of(example, place)
+    skeleton = skeleton_of(module, example)
+    inputs = without_values(example)
     try:
         return skeleton, _read(skeleton, inputs)
     except Exception as error:
+        with_values = _read_with_values(module, example)
+        if with_values is not None:
+            return with_values
         search = _Search(skeleton, inputs)
         found = search.find(error)
     with ExitStack() as stack:
@@ -54,6 +50,20 @@ def read_graph(module: nn.Module, example: Inputs) -> tuple[Skeleton, GraphReade
         reader = _read(whole, inputs)
         stack.pop_all()  # the stand-ins stay
     return whole, reader
+
+
+def _read_with_values(module: nn.Module, example: Inputs) -> tuple[Skeleton, GraphReader] | None:
+    """The same in memory, for a network that looks at whole numbers or truth values: which places are padding.
+
+    Only where every input is one of these: what depends on real numbers may be otherwise for others.
+    """
+    if any(tensor.is_floating_point() or tensor.is_meta for tensor in example.tensors):
+        return None
+    try:
+        skeleton = skeleton_of(module, example, device="cpu")
+        return skeleton, _read(skeleton, one_of(example))
+    except Exception:  # whatever a network's own code, or torch-pruning, raises
+        return None
 
 
 def _read(skeleton: Skeleton, inputs: Inputs) -> GraphReader:

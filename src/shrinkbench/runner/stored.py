@@ -13,7 +13,7 @@ from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.beside_plan import Beside, read_beside
 from shrinkbench.runner.dispatching import Stop
 from shrinkbench.runner.executors import InProcess, Setting
-from shrinkbench.runner.sweeping import Progress, carry_out, check_retries, open_runs
+from shrinkbench.runner.sweeping import Progress, carry_out, check_retries, open_runs, opener
 from shrinkbench.runner.workspace import Workspace, select_device
 from shrinkbench.spec import RunSpec
 
@@ -59,6 +59,7 @@ def run_stored(
         todo,
         setting,
         InProcess(),
+        is_open=opener(workspace, retry_failed=retry_failed),
         max_retries=max_retries,
         on_progress=on_progress,
         on_note=on_note,

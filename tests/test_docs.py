@@ -2,18 +2,22 @@
 
 import pkgutil
 import re
+import shlex
 import subprocess
 import sys
 import tomllib
 from types import SimpleNamespace
 
 import pytest
+import typer
 from places import ROOT
+from typer.testing import CliRunner
 
+from shrinkbench.cli import app
 from shrinkbench.datasets import DATASETS
 from shrinkbench.models import MODELS
 from shrinkbench.pruning import METHODS
-from shrinkbench.spec import read_experiments
+from shrinkbench.spec import ExperimentSpec, parse_value, read_experiments
 from shrinkbench.training import RECIPES
 
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *ROOT.glob("docs/*.md")])
@@ -124,6 +128,121 @@ def test_the_loop_of_the_page_on_own_loops_runs_and_meets_its_target():
     exec(compile(block, "own-loop.md", "exec"), found)
     total = sum(p.numel() for p in found["model"].parameters())
     assert total - found["masks"].total + found["masks"].kept == round(total / 1.5)
+
+
+NOT_RUN = {
+    "docs/literature.md": "needs the published corpus and results on CIFAR-10",
+    "docs/report.md": "needs the results of quickstart",
+    "docs/structured-pruning.md 3": "needs PASCAL VOC",
+}
+RUN_ELSEWHERE = {
+    *("README.md", "CONTRIBUTING.md", "docs/add-a-method.md", "docs/datasets.md", "docs/models.md"),
+    *("docs/own-loop.md", "docs/tutorial.md"),
+}
+RUN_HERE = {
+    "docs/structured-pruning.md 2": False,  # whether it is slow
+    "docs/structured-pruning.md 1": True,
+    "docs/architecture-search.md 1": True,
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if slow else []) for n, slow in RUN_HERE.items()]
+)
+def test_the_python_of_pages_on_networks_runs(name, tmp_path, monkeypatch):
+    page, number = name.split()
+    monkeypatch.chdir(tmp_path)
+    exec(compile(blocks(page)[int(number) - 1], name, "exec"), {"__name__": "block"})
+
+
+def test_every_python_block_is_run_or_named_with_its_reason():
+    for path in PAGES:
+        page = path.relative_to(ROOT).as_posix()
+        for number in range(1, len(blocks(page)) + 1):
+            places = {page, f"{page} {number}"}
+            assert len([p for p in (RUN_ELSEWHERE, RUN_HERE, NOT_RUN) if places & set(p)]) == 1, places
+
+
+def commands(page):
+    """Every command of a page's console blocks, without what follows it as a comment."""
+    for block in re.findall(r"```console\n(.*?)```", page.read_text(), flags=re.DOTALL):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line.removeprefix("$ "), comments=True)
+            if line.startswith("$ ") and words[:1] == ["shrinkbench"]:
+                yield words[1:]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_of_a_page_is_one(page):
+    """Names of commands, arguments, options and their kinds; nothing is carried out."""
+    for words in commands(page):
+        command = typer.main.get_command(app)
+        context, rest = None, words[: words.index(">")] if ">" in words else words
+        while hasattr(command, "resolve_command"):
+            outer = command.make_context("shrinkbench", [], parent=context, resilient_parsing=True)
+            _, command, rest = command.resolve_command(outer, rest)
+            context = outer
+        command.make_context(words[0], list(rest), parent=context)
+
+
+QUICK_COMMANDS = {"docs/models.md": ("describe", "prune"), "README.md": ("list",)}
+
+
+@pytest.mark.parametrize("page", QUICK_COMMANDS)
+def test_quick_commands_of_pages_run(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for block in blocks(page):
+        if block.startswith("# my_network.py\n"):
+            (tmp_path / "my_network.py").write_text(block)
+    chosen = [words for words in commands(ROOT / page) if words[0] in QUICK_COMMANDS[page]]
+    assert chosen
+    for words in chosen:
+        done = CliRunner().invoke(app, words)
+        assert done.exit_code == 0, (words, done.output, done.exception)
+
+
+@pytest.mark.slow
+def test_the_commands_on_networks_that_come_out_run_in_their_order(tmp_path, monkeypatch):
+    """Of the page on structured pruning: a chain in which each reads what another has written."""
+    monkeypatch.chdir(tmp_path)
+    settings = ("method=channel_l1", "compression=[2]", "seed=0", "train_images=64")
+    short = ("finetune.epochs=1", "pretrain.epochs=1", "name=NAME")
+    chain = [["sweep", "quickstart", *(w for s in (*settings, *short) for w in ("--set", s))]]
+    listed = list(commands(ROOT / "docs" / "structured-pruning.md"))
+    first = next(i for i, words in enumerate(listed) if words[0] == "weights")
+    chain += listed[first : first + 8]
+    assert [words[0] for words in chain[-2:]] == ["export", "export"]
+    for words in chain:
+        key = next((path.parent.name for path in tmp_path.glob("results/NAME/runs/*/result.json")), "")
+        filled = [word.replace("KEY", key) for word in words]
+        done = CliRunner().invoke(app, filled)
+        assert done.exit_code == 0, (filled, done.output, done.exception)
+
+
+def tables():
+    for path in PAGES:
+        for block in re.findall(r"```toml\n(.*?)```", path.read_text(), flags=re.DOTALL):
+            yield pytest.param(block, id=f"{path.name} {block.splitlines()[0][:30]}")
+
+
+@pytest.mark.parametrize("block", tables())
+def test_every_experiment_of_a_page_is_one(block, tmp_path):
+    """A table that leaves keys out is completed by the first of the page on file formats."""
+    whole = (ROOT / "docs" / "file-formats.md").read_text().partition("```toml\n")[2].partition("```")[0]
+    given, base = tomllib.loads(block), tomllib.loads(whole)
+    parts = given.pop("part", [{}])
+    for part in parts:
+        fields = {**base, **given, **part}
+        fields["labels"] = {k: v for k, v in base["labels"].items() if k in fields["method"]}
+        spec = parse_value(ExperimentSpec, fields, where="block")
+        for method in spec.method:
+            assert METHODS.get(method).axes
+
+
+def test_scripts_of_pages_are_shell(tmp_path):
+    for path in PAGES:
+        for block in re.findall(r"```bash\n(.*?)```", path.read_text(), flags=re.DOTALL):
+            subprocess.run(["/bin/bash", "-n"], input=block, text=True, check=True)
 
 
 def test_the_tutorials_method_is_at_most_ten_lines():

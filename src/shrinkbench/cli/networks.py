@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from shrinkbench.cli.notes import tell_notes
-from shrinkbench.cli.options import AsJson, Data, Device, Model, Plugins, load_plugins, parse_data, parse_shape
+from shrinkbench.cli.options import (
+    AsJson,
+    Data,
+    Device,
+    Model,
+    ModelOrFolder,
+    Plugins,
+    load_plugins,
+    parse_data,
+    parse_shape,
+)
+from shrinkbench.cli.stored import find_folder, load_folder
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_target
 
@@ -20,8 +32,10 @@ if TYPE_CHECKING:
 
     from shrinkbench.datasets import Batch, Dataset
     from shrinkbench.models import ModelCard, WeightsFile
+    from shrinkbench.network.inputs import Inputs
     from shrinkbench.pruning import Masks
     from shrinkbench.spec import Amount, Normalisation
+    from shrinkbench.surgery.folders import StoredNetwork
 
 app = typer.Typer()
 
@@ -47,12 +61,24 @@ def list_(
     ],
     as_json: AsJson = False,
     plugins: Plugins = None,
+    structure: Annotated[str | None, typer.Option(help="Methods that remove these units alone.")] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="Methods that need none of this: data, labels, gradients.")
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="Methods from trained or from untrained weights.")] = None,
+    since: Annotated[int | None, typer.Option(help="Methods of papers from this year on.")] = None,
 ) -> None:
     """List what can be named: methods, models, datasets, recipes, experiments."""
     from shrinkbench.cli.listing import COLUMNS, entries
 
     load_plugins(plugins)
     rows = entries(what)
+    if what == "methods":
+        from shrinkbench.cli.methods import narrow
+
+        rows = narrow(rows, structure=structure, without=without or (), start=start, since=since)
+    elif structure or without or start or since is not None:
+        raise ShrinkbenchError(f"--structure, --without, --start and --since are of methods, not of {what}")
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
@@ -63,7 +89,10 @@ def list_(
 
 @app.command()
 def describe(
-    model: Annotated[str, typer.Argument(help="Network, as `shrinkbench list models` names it.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="Network or method, as `shrinkbench list` names it, or a folder that holds one."),
+    ],
     input_shape: Annotated[
         str | None, typer.Option(metavar="C,H,W", help="Input other than the card's.")
     ] = None,
@@ -72,13 +101,24 @@ def describe(
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say exactly what a network is: its definition, its size, and a table by layer."""
+    """Say exactly what a network is, with its size by layer, or what a method does, costs and cites."""
     load_plugins(plugins)
     from shrinkbench.cli.listing import describe_model
+    from shrinkbench.cli.methods import describe_method, is_method, print_method
+
+    if is_method(model):
+        found = describe_method(model)
+        if as_json:
+            typer.echo(json.dumps(found, indent=1))
+        else:
+            print_method(found)
+        return
 
     loaded = load_named(dataset, data)
     shape = parse_shape(input_shape) if input_shape else shape_of(loaded)
-    description = describe_model(model, shape, classes=classes_of(loaded))
+    place = find_folder(model, None)
+    stored = None if place is None else load_folder(place[0])[0]
+    description = describe_model(model, shape, classes=classes_of(loaded), stored=stored)
     if as_json:
         typer.echo(json.dumps(description, indent=1))
         return
@@ -139,11 +179,12 @@ def prune(
     import torch
 
     from shrinkbench.metrics.latency import Conditions
-    from shrinkbench.models import get_model, shape_for
+    from shrinkbench.models import get_model
     from shrinkbench.pruning import METHODS, amount_of, import_masks
     from shrinkbench.pruning import prune as find_masks
     from shrinkbench.seeds import stream
     from shrinkbench.surgery.latency import prune_to_latency
+    from shrinkbench.tasks import objective_for, scoring_loss, split_for, task_of
 
     for target in (out, masks_out):
         if target is not None:
@@ -165,7 +206,7 @@ def prune(
         _finish(
             module,
             card,
-            shape_for(card, shape_of(loaded)),
+            _example_of(card, loaded),
             masks,
             out=out,
             masks_out=masks_out,
@@ -189,14 +230,18 @@ def prune(
     if loaded is None and "data" in chosen.needs:
         raise ShrinkbenchError(f"method '{method}' scores weights on data; name it with --dataset (and --data)")
     module, file = _network(model, weights, loaded, seed, entry=weights_entry)
-    shape = shape_for(card, shape_of(loaded))
+    example = _example_of(card, loaded)
+    learned = task_of(objective_for(None if loaded is None else loaded.card.task))
     with tell_notes():
         settings: dict[str, Any] = {
             "round_to": round_to,
             "ignore": ignore or (),
             "max_ratio": max_ratio,
-            "batches": None if loaded is None else _scoring_batches(loaded, file, batch_size, seed),
-            "input_shape": shape,
+            "batches": None
+            if loaded is None
+            else (split_for(learned, b) for b in _scoring_batches(loaded, file, batch_size, seed)),
+            "input_shape": example,
+            "loss": scoring_loss(learned),
             "generator": torch.Generator().manual_seed(stream(seed, "scoring", 0)),
             "prune_classifier": prune_classifier,
             "prune_biases": prune_biases,
@@ -207,7 +252,7 @@ def prune(
         else:
             conditions = Conditions(latency_batch)
             masks = prune_to_latency(module.eval(), chosen, latency_speedup, conditions=conditions, **settings)
-    reached = _finish(module, card, shape, masks, out=out, masks_out=masks_out, as_json=as_json)
+    reached = _finish(module, card, example, masks, out=out, masks_out=masks_out, as_json=as_json)
     if amount is not None:
         _note_distance(chosen.name, amount, reached)
 
@@ -215,7 +260,7 @@ def prune(
 def _finish(
     module: nn.Module,
     card: ModelCard,
-    shape: tuple[int, ...],
+    example: Inputs,
     masks: Masks,
     *,
     out: Path | None,
@@ -227,7 +272,7 @@ def _finish(
     from shrinkbench.pruning import save_tensors
 
     masks.apply(module)
-    size = measure_size(module, shape, masks)
+    size = measure_size(module, example, masks)
     if out is not None:
         save_tensors(module.state_dict(), out)
     if masks_out is not None:
@@ -255,7 +300,7 @@ def _note_distance(method: str, amount: Amount, reached: float) -> None:
 
 @app.command()
 def evaluate(
-    model: Model,
+    model: ModelOrFolder,
     dataset: Annotated[str, typer.Option(help="As `shrinkbench list datasets` names it.")],
     weights: Weights = None,
     weights_entry: Entry = None,
@@ -269,7 +314,7 @@ def evaluate(
     device: Device = "auto",
     seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
     task: Annotated[
-        str | None, typer.Option(help="A task of your own, FILE.py:NAME; by default classification.")
+        str | None, typer.Option(help="A task by name, or your own as FILE.py:NAME; by default the dataset's.")
     ] = None,
     plugins: Plugins = None,
     as_json: AsJson = False,
@@ -280,30 +325,43 @@ def evaluate(
     from shrinkbench.models import get_model
     from shrinkbench.pruning import Masks
     from shrinkbench.runner import resolve_device
-    from shrinkbench.spec import CLASSIFICATION
-    from shrinkbench.tasks import objective_of, task_of
+    from shrinkbench.runner.deriving import threads_of
+    from shrinkbench.tasks import objective_for, task_of
     from shrinkbench.training import evaluate as measure
 
     load_plugins(plugins)
     where = resolve_device(device)
-    card = get_model(model)  # a wrong name is told before any data are read
-    loaded = load_named(dataset, data)
+    place = find_folder(model, weights)
+    stored, result = (None, None) if place is None else load_folder(place[0], network=place[1])
+    name = get_model(model).name if stored is None else stored.description.network
+    loaded = load_named(dataset, data)  # after a wrong name was told
     if loaded is None:
         raise ShrinkbenchError("name a dataset with --dataset")
-    module, file = _network(model, weights, loaded, seed, entry=weights_entry)
+    if stored is None:
+        module, file = _network(model, weights, loaded, seed, entry=weights_entry)
+        known = file.normalisation if file is not None else None
+    else:
+        _check_classes(stored, loaded)
+        module, known = stored.module, stored.description.normalisation
     if masks is not None:
-        Masks.load(masks, network=card.name).apply(module)
-    used = _normalisation(normalisation, loaded, file)
+        Masks.load(masks, network=name).apply(module)
+    used = _normalisation(normalisation, loaded, known)
     source = loaded.test if split == "test" else loaded.validation
     batches = source.batches(128, normalisation=used, device=where, memory_format=torch.channels_last)
-    learned = task_of(CLASSIFICATION if task is None else objective_of(task))
-    quality = measure(module.to(where).to(memory_format=torch.channels_last), batches, task=learned)
+    learned = task_of(objective_for(task or loaded.card.task))
+    with nullcontext() if result is None else threads_of(result):  # as it was measured then
+        quality = measure(
+            module.to(where).to(memory_format=torch.channels_last),
+            batches,
+            precision="float32" if result is None else result.spec.recipe.precision,
+            task=learned,
+        )
     if as_json:
         where_measured = {"split": split, "normalisation": used.model_dump(mode="json")}
         typer.echo(json.dumps({**quality.metrics, "images": quality.examples, **where_measured}, indent=1))
         return
-    known = {"top1": "top-1", "top5": "top-5"}
-    found = ", ".join(f"{known.get(name, name)} {value:.4f}" for name, value in quality.metrics.items())
+    words = {"top1": "top-1", "top5": "top-5"}
+    found = ", ".join(f"{words.get(name, name)} {value:.4f}" for name, value in quality.metrics.items())
     typer.echo(f"{found} over {quality.examples:,} {split} images")
 
 
@@ -317,6 +375,16 @@ def load_named(name: str | None, data: list[str] | None) -> Dataset | None:
 
     places = parse_data(data)
     return load_dataset(name, places.get(DATASETS.get(name).name, places.get("")))
+
+
+def _example_of(card: ModelCard, dataset: Dataset | None) -> Inputs:
+    """What the network takes: of the data where they say it, else of the card's own input shape."""
+    from shrinkbench.models import example_for, shape_for
+    from shrinkbench.network.inputs import Inputs
+
+    if dataset is not None and dataset.example is not None:
+        return Inputs.of(dataset.example)
+    return example_for(card, shape_for(card, shape_of(dataset)))
 
 
 def shape_of(dataset: Dataset | None) -> tuple[int, ...] | None:
@@ -346,14 +414,28 @@ def _network(
         return module, load_weights(module, weights, card=card, entry=entry)
 
 
-def _normalisation(choice: str, dataset: Dataset, file: WeightsFile | None) -> Normalisation:
+def _check_classes(stored: StoredNetwork, dataset: Dataset) -> None:
+    """Refuse a stored network that tells other classes apart than the dataset has, or takes other inputs."""
+    description, classes, shape = stored.description, len(dataset.class_names), dataset.card.image_shape
+    if description.num_classes != classes:
+        raise ShrinkbenchError(
+            f"the network in {stored.folder} was made for {description.num_classes} classes, and "
+            f"'{dataset.card.name}' has {classes}; name the dataset that it was made for"
+        )
+    if shape is not None and shape[0] != description.input_shape[0]:
+        raise ShrinkbenchError(
+            f"the network in {stored.folder} takes inputs of shape {description.input_shape}, and "
+            f"'{dataset.card.name}' has {shape}; name the dataset that it was made for"
+        )
+
+
+def _normalisation(choice: str, dataset: Dataset, of_weights: Normalisation | None) -> Normalisation:
     from shrinkbench.runner.workspace import normalisation_for
     from shrinkbench.spec import IMAGENET_NORMALISATION
 
     if choice == "imagenet":
         return IMAGENET_NORMALISATION
-    known = file.normalisation if file is not None and choice == "auto" else None
-    return normalisation_for(dataset, known)
+    return normalisation_for(dataset, of_weights if choice == "auto" else None)
 
 
 def _scoring_batches(dataset: Dataset, file: WeightsFile | None, size: int, seed: int) -> Iterator[Batch]:
@@ -364,6 +446,6 @@ def _scoring_batches(dataset: Dataset, file: WeightsFile | None, size: int, seed
 
     return dataset.train.batches(
         size,
-        normalisation=_normalisation("auto", dataset, file),
+        normalisation=_normalisation("auto", dataset, file.normalisation if file is not None else None),
         generator=torch.Generator().manual_seed(stream(seed, "scoring-batch")),
     )

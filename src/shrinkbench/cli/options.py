@@ -23,11 +23,24 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Model = Annotated[
     str, typer.Option("--model", help="Network, as `shrinkbench list models` names it, or FILE.py:NAME.")
 ]
+ModelOrFolder = Annotated[
+    str, typer.Option("--model", help="Network by name, FILE.py:NAME, or a folder that holds a network.")
+]
 Data = Annotated[
     list[str] | None,
     typer.Option("--data", metavar="DIR", help="Folder of the data; NAME=DIR for one dataset of several."),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+Devices = Annotated[
+    int, typer.Option("--devices", min=1, help="GPUs, or processes on CPUs, that carry one run out together.")
+]
+NumNodes = Annotated[
+    int, typer.Option("--num-nodes", min=1, help="Machines with as many --devices each (docs/clusters.md).")
+]
+LogTo = Annotated[
+    str | None,
+    typer.Option("--log-to", metavar="TOOL", help="Tell every epoch to tensorboard, mlflow or wandb as well."),
+]
 Plugins = Annotated[
     list[Path] | None,
     typer.Option("--plugin", help="Python file of your own: methods, networks, datasets, ..."),

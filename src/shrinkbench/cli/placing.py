@@ -24,10 +24,14 @@ class Place:
     partition: str | None = None
     cpus: int = 1
     gpus: int = 0
+    devices: int = 1
+    num_nodes: int = 1
 
 
 _OPTIONS = {
     "workers": ("--workers", ("local",)),
+    "devices": ("--devices", ("local",)),
+    "num_nodes": ("--num-nodes", ("local",)),
     "address": ("--address", ("ray",)),
     "cluster": ("--cluster", ("submitit",)),
     "partition": ("--slurm-partition", ("submitit",)),
@@ -45,6 +49,7 @@ def executor_of(place: Place) -> Executor:
                 f"{' or '.join(executors)}"
             )
     from shrinkbench.runner.executors import LocalProcesses, RayCluster, SubmititJobs
+    from shrinkbench.runner.sweeping import train_together
     from shrinkbench.runner.workspace import gpus_of
 
     seconds = place.time_limit * 60 if place.time_limit is not None else None
@@ -55,6 +60,12 @@ def executor_of(place: Place) -> Executor:
         return SubmititJobs(
             place.cluster, time_limit=seconds, cpus=place.cpus, gpus=place.gpus, parameters=dict(own)
         )
+    if place.devices * place.num_nodes != 1:
+        if place.time_limit is not None:
+            raise ShrinkbenchError(
+                "--time-limit ends single processes, and --devices makes several of one run; leave one out"
+            )
+        return train_together(place.workers, place.device, place.devices, place.num_nodes)
     gpus = gpus_of(place.device)
     workers = max(1, len(gpus)) if place.workers is None else place.workers
     return LocalProcesses(workers, time_limit=seconds, gpus=gpus)

@@ -31,7 +31,7 @@ def pretrain(
     data: Data = None,
     device: Device = "auto",
     task: Annotated[
-        str | None, typer.Option(help="A task of your own, FILE.py:NAME; by default classification.")
+        str | None, typer.Option(help="A task by name, or your own as FILE.py:NAME; by default the dataset's.")
     ] = None,
     plugins: Plugins = None,
 ) -> None:
@@ -47,7 +47,7 @@ def pretrain(
     from shrinkbench.runner.planning import check_compatible
     from shrinkbench.runner.pretraining import pretrain as train
     from shrinkbench.spec import CLASSIFICATION, DataSpec, ModelSpec, PretrainSpec
-    from shrinkbench.tasks import objective_of
+    from shrinkbench.tasks import objective_for
     from shrinkbench.training import RECIPES, with_overrides
 
     work = out.parent / f".{out.stem}.pretraining"
@@ -56,7 +56,7 @@ def pretrain(
     card = get_model(model)
     check_compatible(loaded, card)
     chosen = with_overrides(RECIPES.get(recipe or loaded.card.pretrain_recipe), parse_settings(settings))
-    objective = CLASSIFICATION if task is None else objective_of(task)
+    objective = objective_for(task or loaded.card.task)
     spec = PretrainSpec(
         objective=objective,
         data=DataSpec(

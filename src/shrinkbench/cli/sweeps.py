@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from shrinkbench.cli.options import Data, Device, Plugins, load_plugins, parse_data, parse_settings
+from shrinkbench.cli.options import (
+    Data,
+    Device,
+    Devices,
+    LogTo,
+    NumNodes,
+    Plugins,
+    load_plugins,
+    parse_data,
+    parse_settings,
+)
 from shrinkbench.cli.placing import Place, executor_of
 from shrinkbench.cli.progress import Display, say_duration
 from shrinkbench.cli.stopping import Stopping
@@ -87,6 +97,9 @@ def sweep(
         float | None,
         typer.Option(metavar="MINUTES", help="The longest that an attempt at a run may take."),
     ] = None,
+    devices: Devices = 1,
+    num_nodes: NumNodes = 1,
+    log_to: LogTo = None,
     max_retries: MaxRetries = 1,
 ) -> None:
     """Run every cell of a grid that is not done yet; finished runs are skipped."""
@@ -97,7 +110,9 @@ def sweep(
     from shrinkbench.runner import sweep as run_sweep
 
     places = parse_data(data)
-    place = Place(executor, workers, device, time_limit, address, cluster, partition, cpus, gpus)
+    place = Place(
+        executor, workers, device, time_limit, address, cluster, partition, cpus, gpus, devices, num_nodes
+    )
     chosen = executor_of(place)
     common: dict[str, Any] = {
         "device": device,
@@ -125,6 +140,9 @@ def sweep(
             specs,
             target,
             executor=chosen,
+            devices=devices,
+            num_nodes=num_nodes,
+            log_to=log_to,
             max_retries=max_retries,
             on_plan=start,
             on_progress=display.advance,
@@ -150,6 +168,9 @@ def run_planned(
     data: Data = None,
     plugins: Plugins = None,
     retry_failed: RetryFailed = False,
+    devices: Devices = 1,
+    num_nodes: NumNodes = 1,
+    log_to: LogTo = None,
     max_retries: MaxRetries = 1,
 ) -> None:
     """Carry out single planned runs, in this process: what any scheduler can start, in any number at once."""
@@ -166,6 +187,9 @@ def run_planned(
             data=places,
             plugins=plugins or (),
             retry_failed=retry_failed,
+            devices=devices,
+            num_nodes=num_nodes,
+            log_to=log_to,
             max_retries=max_retries,
             on_progress=display.advance,
             on_note=display.note,

@@ -14,6 +14,7 @@ from shrinkbench.datasets import (
     mnist,
     own,
     places365,
+    text,
     tiny_imagenet,
     voc2007,
 )
@@ -36,7 +37,7 @@ __all__ = [
 ]
 
 # Imported to register their cards.
-del cifar, digits, huggingface, imagefolder, imagenet, mnist, own, places365, tiny_imagenet, voc2007
+del cifar, digits, huggingface, imagefolder, imagenet, mnist, own, places365, text, tiny_imagenet, voc2007
 
 
 def load_dataset(name: str, data: Path | None = None) -> Dataset:

@@ -47,7 +47,10 @@ class ImageSource(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A loaded dataset: three disjoint splits and a digest of the content they were cut from."""
+    """A loaded dataset: three disjoint splits and a digest of the content they were cut from.
+
+    ``example`` is one input, (1, ...), where these are no floating numbers of the card's ``image_shape``.
+    """
 
     card: DatasetCard
     train: ImageSource
@@ -55,6 +58,7 @@ class Dataset:
     test: ImageSource
     revision: str
     class_names: tuple[str, ...]
+    example: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +67,8 @@ class DatasetCard:
 
     ``load(data)`` reads it from the folder or file ``data`` (``None``: embedded, or the cache); ``splits``
     states the fixed rule by which train, validation and test are cut. ``num_classes`` and ``image_shape`` are
-    ``None`` where the data decide (an image folder).
+    ``None`` where the data decide (an image folder). ``task`` is learned where nobody names another; by default
+    classification.
     """
 
     name: str
@@ -77,6 +82,7 @@ class DatasetCard:
     augmentation: Literal["none", "crop-flip", "crop", "resized-crop-flip"] = "none"
     recipe: str = "small-finetune"
     pretrain_recipe: str = "small-train"
+    task: str | None = None
     load: Callable[[Path | None], Dataset]
 
 

@@ -125,6 +125,7 @@ def _load(card: DatasetCard, make: Callable[..., Any], data: Path | None) -> Dat
         test=parts[2],
         revision=revision_of(card, *(content_digest(_inputs(part), part.labels) for part in parts)),
         class_names=tuple(str(number) for number in range(classes)),
+        example=None if images or inputs.is_floating_point() else inputs[:1],
     )
 
 

@@ -13,15 +13,18 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from statistics import quantiles
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.utils.benchmark import Timer
+from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.inputs import Example, Inputs
 from shrinkbench.network.probe import evaluation_mode
 from shrinkbench.spec.measures import UNSTEADY, Latency, MemoryFormat, WallTime
+
+if TYPE_CHECKING:
+    from torch.utils.benchmark import Timer
 
 Precision = Literal["float32", "bf16-mixed"]
 _LAYOUTS: dict[MemoryFormat, torch.memory_format] = {
@@ -43,7 +46,7 @@ class Conditions:
 
 def time_forward(
     networks: Mapping[str, nn.Module],
-    input_shape: Sequence[int],
+    input_shape: Example,
     conditions: Conditions,
     *,
     rounds: int = 5,
@@ -51,9 +54,9 @@ def time_forward(
 ) -> dict[str, WallTime]:
     """Seconds of one forward pass of each network under ``conditions``: median and quartiles of the rounds.
 
-    Each round times every network for at least ``seconds_per_round``, each a first time unrecorded. Networks
-    are moved to the device and laid out in the memory format of ``conditions``, all alike, and stay so; modes
-    are restored.
+    ``input_shape`` is that of one input, or example inputs, whose floating values are drawn anew. Each round
+    times every network for at least ``seconds_per_round``, each a first time unrecorded. Networks are moved to
+    the device and laid out in the memory format of ``conditions``, all alike, and stay so; modes are restored.
 
     >>> times = time_forward({"a": nn.Linear(4, 2)}, (4,), Conditions(), rounds=2, seconds_per_round=0.001)
     >>> 0 < times["a"].lower <= times["a"].median <= times["a"].upper < 1
@@ -70,9 +73,11 @@ def time_forward(
             f"{conditions.threads} threads are too many for {os.cpu_count()} processors; choose 1 to {most}"
         )
     device = _device(conditions.device)
-    inputs = torch.randn((conditions.batch_size, *input_shape), generator=torch.Generator().manual_seed(0))
     layout = _LAYOUTS[conditions.memory_format]
-    inputs = inputs.to(device).contiguous(memory_format=layout if inputs.dim() == 4 else _LAYOUTS["contiguous"])
+    inputs = Inputs.of(input_shape).drawn(conditions.batch_size, seed=0).to(device)
+    inputs = inputs.map(
+        lambda t: t.contiguous(memory_format=layout if t.dim() == 4 else _LAYOUTS["contiguous"])
+    )
     times: dict[str, list[float]] = {name: [] for name in networks}
     with ExitStack() as modes:
         timers = {}
@@ -119,13 +124,16 @@ def _device(name: str) -> torch.device:
     return device
 
 
-def _timer(network: nn.Module, inputs: Tensor, conditions: Conditions) -> Timer:
+def _timer(network: nn.Module, inputs: Inputs, conditions: Conditions) -> Timer:
     mixed = conditions.precision == "bf16-mixed"
+    args, kwargs = inputs.bound(network)
 
     @torch.inference_mode()
     def forward() -> Any:
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=mixed):
-            return network(inputs)
+            return network(*args, **kwargs)
+
+    from torch.utils.benchmark import Timer  # its import looks for compilers, and may complain
 
     return Timer("forward()", globals={"forward": forward}, num_threads=conditions.threads)
 
@@ -133,7 +141,7 @@ def _timer(network: nn.Module, inputs: Tensor, conditions: Conditions) -> Timer:
 def measure_latency(
     dense: nn.Module,
     pruned: nn.Module,
-    input_shape: Sequence[int],
+    input_shape: Example,
     conditions: Conditions,
     *,
     form: Literal["masked", "small"],

@@ -6,7 +6,7 @@ channels or of weights at each position of a kernel.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.inputs import Example
 from shrinkbench.network.stages import stages_of
 from shrinkbench.spec.measures import LayerDensity
 
@@ -34,7 +35,7 @@ class LayerWidth:
 def layer_widths(
     module: nn.Module,
     masks: Mapping[str, Tensor] | Mapping[str, LayerDensity],
-    input_shape: Sequence[int],
+    input_shape: Example,
     *,
     of: Literal["filters", "scales"] = "filters",
 ) -> list[LayerWidth]:
@@ -82,7 +83,7 @@ def stage_pattern(widths: Iterable[LayerWidth]) -> dict[int, float]:
 def kernel_pattern(
     module: nn.Module,
     masks: Mapping[str, Tensor] | Mapping[str, LayerDensity],
-    input_shape: Sequence[int],
+    input_shape: Example,
     *,
     size: int = 3,
 ) -> dict[int, Tensor]:
@@ -108,7 +109,7 @@ def counted(
     module: nn.Module,
     layers: Mapping[str, LayerDensity],
     *,
-    input_shape: Sequence[int],
+    input_shape: Example,
     of: Literal["filters", "scales", "kernels"],
     by_layer: bool = False,
 ) -> dict[tuple[object, ...], float]:

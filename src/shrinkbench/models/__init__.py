@@ -22,6 +22,7 @@ from shrinkbench.models import digits as _digits
 from shrinkbench.models import imagenet_resnet as _imagenet_resnet
 from shrinkbench.models import imagenet_vgg as _imagenet_vgg
 from shrinkbench.models import lenet as _lenet
+from shrinkbench.models import llama as _llama
 from shrinkbench.models import preresnet as _preresnet
 from shrinkbench.models import published as _published
 from shrinkbench.models import sss as _sss
@@ -33,7 +34,7 @@ from shrinkbench.models import torchvision_models as _torchvision_models  # isor
 from shrinkbench.models import timm_models as _timm_models  # isort: skip
 from shrinkbench.models import ambiguous as _ambiguous  # isort: skip
 from shrinkbench.models import own as _own  # isort: skip
-from shrinkbench.models.card import MODELS, ModelCard, WeightsEntry
+from shrinkbench.models.card import MODELS, ModelCard, WeightsEntry, example_for
 from shrinkbench.models.own import parameters_of, shape_for
 from shrinkbench.models.state_dicts import read_state_dict
 from shrinkbench.models.weights import (
@@ -50,6 +51,7 @@ __all__ = [
     "WeightsEntry",
     "WeightsFile",
     "build",
+    "example_for",
     "get_model",
     "identify",
     "known_weights",
@@ -69,6 +71,7 @@ _FAMILIES = (
     _imagenet_resnet,
     _imagenet_vgg,
     _lenet,
+    _llama,
     _preresnet,
     _published,
     _sss,

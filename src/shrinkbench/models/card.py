@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Literal
 
+import torch
 from torch import nn
 
+from shrinkbench.network.inputs import Inputs
 from shrinkbench.registry import Registry
 from shrinkbench.spec import Normalisation
 
@@ -47,6 +50,7 @@ class ModelCard:
     left out are counted where they are asked for, input and classes are then the dataset's. ``pruned_from``
     is the network that one of published widths was cut from. ``features_of`` is a network whose weights fit
     all tensors of a prefix, (name, prefix): they load too, and what has another name stays as drawn.
+    One that ``takes`` tokens, whole numbers below ``num_classes``, has their number as ``input_shape``.
     """
 
     name: str
@@ -63,7 +67,14 @@ class ModelCard:
     weights: tuple[WeightsEntry, ...] = ()
     weights_note: str = ""
     pruned_from: str | None = None
+    takes: Literal["floats", "tokens"] = "floats"
     features_of: tuple[str, str] | None = None
+
+
+def example_for(card: ModelCard, shape: tuple[int, ...]) -> Inputs:
+    """One input of ``card``, of ``shape``: floats without values, or tokens, which are the first of all."""
+    tokens = card.takes == "tokens"
+    return Inputs.of(torch.zeros((1, *shape), dtype=torch.int64) if tokens else shape)
 
 
 NO_PUBLIC_WEIGHTS = "no public weights are known: train them (`shrinkbench pretrain`) or pass a file"

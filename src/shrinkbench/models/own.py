@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.models.card import MODELS, NO_PUBLIC_WEIGHTS, ModelCard
+from shrinkbench.models.card import MODELS, NO_PUBLIC_WEIGHTS, ModelCard, example_for
 from shrinkbench.models.counting import count
 
 
@@ -64,7 +64,7 @@ def figures_of(card: ModelCard) -> tuple[int | None, int | None]:
         return card.parameters, card.multiply_adds
     if not card.input_shape:
         return card.parameters, card.multiply_adds
-    return count(lambda: card.build(card.num_classes or 0), card.input_shape)
+    return count(lambda: card.build(card.num_classes or 0), example_for(card, card.input_shape))
 
 
 def parameters_of(card: ModelCard) -> int:

@@ -20,6 +20,7 @@ from shrinkbench.errors import LeftWholeWarning
 from shrinkbench.network.attention import head_slices, is_attention
 from shrinkbench.network.channel_graph import read_groups
 from shrinkbench.network.groups import Coupling, Group, Slice
+from shrinkbench.network.inputs import Example, Inputs
 from shrinkbench.network.probe import require_materialised, trace
 from shrinkbench.network.verification import OUTPUT, find_unsound
 
@@ -28,8 +29,8 @@ __all__ = ["Coupling", "Group", "Slice", "couple"]
 _KNOWN: WeakKeyDictionary[nn.Module, dict[object, Coupling]] = WeakKeyDictionary()
 
 
-def couple(module: nn.Module, input_shape: Sequence[int]) -> Coupling:
-    """Find the groups of ``module`` for one input of ``input_shape`` (channels, height, width).
+def couple(module: nn.Module, input_shape: Example) -> Coupling:
+    """Find the groups of ``module`` for one input of ``input_shape``, or example inputs.
 
     Free groups are proven on random weights; those for which that failed, and those that torch-pruning cannot
     read, are refused and named in a ``LeftWholeWarning``. The network's own weights have no say, so what was
@@ -42,31 +43,40 @@ def couple(module: nn.Module, input_shape: Sequence[int]) -> Coupling:
     ('0', 4, [('0.weight', 0, 'produces'), ('0.bias', 0, 'produces'), ('3.weight', 1, 'consumes')])
     """
     require_materialised(module)
-    key = (tuple(input_shape), _structure(module))
+    key = (Inputs.of(input_shape).signature, _structure(module))
     known = _KNOWN.setdefault(module, {})
     if key not in known:
         with torch.inference_mode(mode=False):  # the graph is read off the gradients' own
-            known[key] = _couple(module, tuple(input_shape))
+            known[key] = _couple(module, Inputs.of(input_shape))
     for note in known[key].notes:
         warnings.warn(note, LeftWholeWarning, stacklevel=2)
     return known[key]
 
 
-def _couple(module: nn.Module, input_shape: tuple[int, ...]) -> Coupling:
-    traced = trace(module, input_shape)  # an input that does not fit is told here, in our own words
+def _couple(module: nn.Module, example: Inputs) -> Coupling:
+    traced = trace(module, example)  # an input that does not fit is told here, in our own words
     unread = any(name not in traced.read for name, _ in module.named_parameters())
-    graph = read_groups(module, input_shape)
+    graph = read_groups(module, example)
     heads = (_head_group(path, child) for path, child in module.named_modules() if is_attention(child))
     groups = (*graph.groups, *(g for g in heads if g is not None))
     free = [g for g in groups if g.refused_because is None]
-    unsound = find_unsound(module, free, input_shape, in_training=unread)
+    unsound = find_unsound(module, free, example, in_training=unread)
     # What is part of an output stays without a word, as a classifier does.
     told = {layer: reason for layer, reason in unsound.items() if reason != OUTPUT}
     proven = tuple(
         replace(g, refused_because=unsound[g.layer]) if g.layer in unsound and not g.refused_because else g
         for g in groups
     )
-    return Coupling(proven, graph.feeding_norms, _name({**graph.unreadable, **told}))
+    unreadable = {
+        layer: reason for layer, reason in graph.unreadable.items() if _is_read(module, layer, traced.read)
+    }
+    return Coupling(proven, graph.feeding_norms, _name({**unreadable, **told}))
+
+
+def _is_read(module: nn.Module, path: str, read: frozenset[str]) -> bool:
+    """Whether an evaluation reads a parameter of the layer: what runs in training alone is told elsewhere."""
+    prefix = f"{path}." if path else ""
+    return any(prefix + name in read for name, _ in module.get_submodule(path).named_parameters())
 
 
 def _head_group(path: str, attention: nn.Module) -> Group | None:

@@ -7,12 +7,13 @@ No name of a module or attribute is looked at.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
 
 from shrinkbench.network.following import Call
+from shrinkbench.network.inputs import Example
 from shrinkbench.network.probe import trace
 from shrinkbench.network.weights import layer_of, weight_parameters
 from shrinkbench.network.zeros import storage_id
@@ -112,15 +113,15 @@ class _Reader:
             self.branches.setdefault(longer, shorter)
 
 
-def read_flow(module: nn.Module, input_shape: Sequence[int]) -> Flow:
-    """The flow of ``module`` for one input of ``input_shape`` (without batch dimension)."""
+def read_flow(module: nn.Module, example: Example) -> Flow:
+    """The flow of ``module`` for one input, of ``example`` or of that shape."""
     readers: list[_Reader] = []
 
     def watch() -> _Reader:
         readers.append(_Reader())
         return readers[-1]
 
-    traced = trace(module, input_shape, watch=watch)
+    traced = trace(module, example, watch=watch)
     reader = readers[-1]
     branches: list[frozenset[str]] = []
     for branch in sorted(reader.branches, key=len):
@@ -132,13 +133,13 @@ def read_flow(module: nn.Module, input_shape: Sequence[int]) -> Flow:
     return Flow(tuple(reader.steps), reader.batch_norms, tuple(branches), beside, traced.logits)
 
 
-def projections(module: nn.Module, input_shape: Sequence[int]) -> frozenset[str]:
+def projections(module: nn.Module, example: Example) -> frozenset[str]:
     """Weights that lie on a shortcut: what brings the input of a residual branch to the shape of its output.
 
     They are what soft filter pruning leaves whole on ImageNet (``downsample`` in torchvision's networks).
     Shortcuts without weights have none.
     """
-    return read_flow(module, input_shape).projections
+    return read_flow(module, example).projections
 
 
 @dataclass(frozen=True)

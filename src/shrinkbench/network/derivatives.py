@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.calling import call_with
+from shrinkbench.network.inputs import Batch, Inputs, describe, split_batch
 from shrinkbench.network.probe import evaluation_mode, first_tensor
 from shrinkbench.network.view import Batches, Loss
 
@@ -39,15 +43,45 @@ def _mode(module: nn.Module, *, batch_statistics: bool) -> Iterator[None]:
         yield
 
 
-def logits_of(
-    module: nn.Module, leaves: Mapping[str, Tensor], inputs: Tensor, *, batch_statistics: bool = False
-) -> Tensor:
-    """Logits of ``inputs`` with ``leaves`` in place of the parameters of the same names."""
+def outputs_of(
+    module: nn.Module, leaves: Mapping[str, Tensor], inputs: Inputs, *, batch_statistics: bool = False
+) -> Any:
+    """What ``module`` returns for ``inputs`` with ``leaves`` in place of the parameters of the same names."""
     others = {name: p.detach() for name, p in module.named_parameters() if name not in leaves}
     buffers = {name: b.clone() for name, b in module.named_buffers()}
     with _mode(module, batch_statistics=batch_statistics), random_state_kept(inputs.device):
-        output = torch.func.functional_call(module, {**others, **buffers, **leaves}, (inputs,))
-    return first_tensor(output)
+        return call_with(module, {**others, **buffers, **leaves}, *inputs.bound(module))
+
+
+def loss_of(loss: Loss, outputs: Any, targets: Any) -> Tensor:
+    """``loss`` of what a network returns: torch's own losses take the logits, any other takes it as it is."""
+    if targets is None:
+        raise ShrinkbenchError(
+            "this method scores by gradients of the loss, and the batches hold no targets; let them be "
+            "(inputs, targets), or dictionaries with 'labels'"
+        )
+    outputs = first_tensor(outputs) if _takes_logits(loss) else outputs
+    try:
+        found = loss(outputs, targets)
+    except ShrinkbenchError:
+        raise
+    except Exception as error:  # whatever a loss raises for what it was not made for
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:110]
+        raise ShrinkbenchError(
+            f"the loss does not take outputs {describe(outputs)} with targets {describe(targets)} ({reason}); "
+            "give one that does as loss="
+        ) from error
+    if not isinstance(found, Tensor) or found.dim():
+        raise ShrinkbenchError(
+            f"the loss gives {describe(found)}, and gradients are of one number; return the mean of a batch"
+        )
+    return found
+
+
+def _takes_logits(loss: Loss) -> bool:
+    plain: Any = loss.func if isinstance(loss, partial) else loss
+    named = getattr(nn.functional, getattr(plain, "__name__", ""), None)
+    return isinstance(plain, nn.modules.loss._Loss) or named is plain
 
 
 def _leaves(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -93,11 +127,10 @@ class _Sums:
         return means
 
 
-def in_parts(batches: Batches, parts: int, least: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Each batch in up to ``parts`` equal parts of ``least`` images at least."""
-    for inputs, labels in batches:
-        count = max(min(parts, len(labels) // least), 1)
-        yield from zip(inputs.chunk(count), labels.chunk(count), strict=True)
+def in_parts(batches: Batches, parts: int, least: int) -> Iterator[Batch]:
+    """Each batch in up to ``parts`` equal parts of ``least`` examples at least."""
+    for batch in map(split_batch, batches):
+        yield from batch.parts(max(min(parts, len(batch) // least), 1))
 
 
 def _least(module: nn.Module, *, batch_statistics: bool) -> int:
@@ -118,11 +151,11 @@ def mean_gradients(
     """Mean over all images of d loss / d weight; ``loss`` is a mean over its batch."""
     sums = _Sums(weights)
     images = 0
-    for inputs, labels in in_parts(batches, parts, _least(module, batch_statistics=batch_statistics)):
+    for part in in_parts(batches, parts, _least(module, batch_statistics=batch_statistics)):
         with torch.enable_grad():
-            logits = logits_of(module, sums.leaves, inputs, batch_statistics=batch_statistics)
-            sums.add(loss(logits, labels) * len(labels))
-        images += len(labels)
+            outputs = outputs_of(module, sums.leaves, part.inputs, batch_statistics=batch_statistics)
+            sums.add(loss_of(loss, outputs, part.targets) * len(part))
+        images += len(part)
     return sums.mean(images)
 
 
@@ -134,9 +167,13 @@ def image_gradients(
     One pass per image: memory for a single gradient, and batch norm in evaluation mode makes images
     independent.
     """
-    for inputs, labels in batches:
-        for i in range(len(labels)):
-            yield from lent(mean_gradients(module, weights, [(inputs[i : i + 1], labels[i : i + 1])], loss))
+    for one in _singles(batches):
+        yield from lent(mean_gradients(module, weights, [one], loss))
+
+
+def _singles(batches: Batches) -> Iterator[Batch]:
+    for batch in map(split_batch, batches):
+        yield from (batch.part(i, i + 1) for i in range(len(batch)))
 
 
 def lent(gradients: dict[str, Tensor]) -> Iterator[dict[str, Tensor]]:
@@ -155,12 +192,16 @@ def output_gradients(
     the columns is taken per image, which has the same expectation.
     """
     generator = torch.Generator().manual_seed(0)
-    singles = ((x[i : i + 1], y[i : i + 1]) for x, y in batches for i in range(len(y)))
-    for inputs, labels in islice(singles, images):
+    for one in islice(_singles(batches), images):
         leaves = _leaves(weights)
         with torch.enable_grad():
-            logits = logits_of(module, leaves, inputs)
-            directions = _curvature_root(loss, logits.detach(), labels)
+            logits = first_tensor(outputs_of(module, leaves, one.inputs))
+            if logits.dim() != 2:
+                raise ShrinkbenchError(
+                    "this method follows the curvature of the loss in outputs of shape (examples, outputs), "
+                    f"and the network gives {describe(logits)}; choose another method"
+                )
+            directions = _curvature_root(loss, logits.detach(), one.targets)
             if logits.shape[1] > EXACT_CLASSES:
                 signs = torch.randint(0, 2, (directions.shape[1], 1), generator=generator)
                 directions = directions @ (2.0 * signs - 1).to(directions)
@@ -169,9 +210,9 @@ def output_gradients(
             yield from lent(_gradients(slope, leaves, retain=slope is not slopes[-1]))
 
 
-def _curvature_root(loss: Loss, logits: Tensor, labels: Tensor) -> Tensor:
+def _curvature_root(loss: Loss, logits: Tensor, labels: Any) -> Tensor:
     """Columns r_k with ``sum_k r_k r_k' = d^2 loss / d logits^2`` of one image, (classes, rank)."""
-    hessian = torch.func.hessian(lambda z: loss(z.unsqueeze(0), labels))(logits[0].double())
+    hessian = torch.func.hessian(lambda z: loss_of(loss, z.unsqueeze(0), labels))(logits[0].double())
     values, vectors = torch.linalg.eigh(hessian)
     used = values > values.max().clamp(min=0) * 1e-9
     if not bool(used.any()):
@@ -199,12 +240,12 @@ def hessian_product(
     sums = _Sums(weights)
     images = 0
     least = _least(module, batch_statistics=batch_statistics)
-    for inputs, labels in in_parts(batches, HESSIAN_PARTS, least):
+    for part in in_parts(batches, HESSIAN_PARTS, least):
         # Fused attention has no second derivative.
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            logits = logits_of(module, sums.leaves, inputs, batch_statistics=batch_statistics)
-            sums.add(_slope(loss(logits, labels) * len(labels), sums.leaves, vectors))
-        images += len(labels)
+            outputs = outputs_of(module, sums.leaves, part.inputs, batch_statistics=batch_statistics)
+            sums.add(_slope(loss_of(loss, outputs, part.targets) * len(part), sums.leaves, vectors))
+        images += len(part)
     return sums.mean(images)
 
 

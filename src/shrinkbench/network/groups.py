@@ -65,7 +65,7 @@ class Coupling:
 
     def group_of(self, layer: str) -> Group:
         """The group of the channels that ``layer`` produces."""
-        for group in self.groups:
-            if layer == group.layer or layer in group.layers("produces"):
-                return group
+        found = [g for g in self.groups if layer == g.layer or layer in g.layers("produces")]
+        for group in sorted(found, key=lambda g: layer != g.layer):  # that which it names, before others
+            return group
         raise ShrinkbenchError(f"no layer '{layer}' of the network produces channels; give a layer's path")

@@ -20,6 +20,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.dataflow import Geometry
 from shrinkbench.network.derivatives import random_state_kept
 from shrinkbench.network.following import Call, Follower
+from shrinkbench.network.inputs import Inputs, split_batch
 from shrinkbench.network.probe import follow
 from shrinkbench.network.view import Batches, NetworkView
 from shrinkbench.network.zeros import storage_id
@@ -166,10 +167,10 @@ def observe_products(
         if not any(count > 0 for count in left.values()):
             raise _SeenAllError
 
-    for inputs, _ in batches:
+    for batch in map(split_batch, batches):
         left = passes.copy()
-        _run(ctx, inputs, tensors, watch)
-        images += len(inputs)
+        _run(ctx, batch.inputs, tensors, watch)
+        images += len(batch)
     unseen = sorted(wanted - seen.keys() - _biases(ctx))
     if unseen:
         raise ShrinkbenchError(
@@ -208,12 +209,12 @@ def observe_maps(ctx: NetworkView, visit: Callable[[Maps], None], *, batches: Ba
         if call.parameter in ctx.weights and call.parameter is not None:
             held[call.parameter] = (call.outputs[0], call.function != "convolution")
 
-    for inputs, _ in batches:
-        _run(ctx, inputs, tensors, watch)
+    for batch in map(split_batch, batches):
+        _run(ctx, batch.inputs, tensors, watch)
         for name, (values, linear) in held.items():
             show(name, values, linear=linear)
         held.clear()
-        images += len(inputs)
+        images += len(batch)
     return images
 
 
@@ -226,7 +227,7 @@ def _tensors(ctx: NetworkView, values: Mapping[str, Tensor] | None) -> dict[str,
 
 
 def _run(
-    ctx: NetworkView, inputs: Tensor, tensors: Mapping[str, Tensor], watch: Callable[[Call], None]
+    ctx: NetworkView, inputs: Inputs, tensors: Mapping[str, Tensor], watch: Callable[[Call], None]
 ) -> None:
     buffers = {name: b.clone() for name, b in ctx.module.named_buffers()}
     follower = Follower(tensors, list(buffers.values()), watch)

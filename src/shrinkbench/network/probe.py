@@ -7,9 +7,9 @@ attributed to the parameter that it reads, also where the weight was reshaped, s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,7 +18,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import is_lazy
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.calling import call_with
 from shrinkbench.network.following import Call, CountedProduct, Follower
+from shrinkbench.network.inputs import Example, Inputs, tensors_in
 from shrinkbench.network.watching import fused_layers_off
 from shrinkbench.network.weights import bias_parameters, layer_of, weight_parameters
 from shrinkbench.network.zeros import Zeros
@@ -90,20 +92,17 @@ class Trace:
 
 def floating_leaves(output: Any) -> list[Tensor]:
     """Every floating tensor in what a network returns: in lists, tuples, mappings and dataclasses."""
-    if isinstance(output, Tensor):
-        return [output] if output.is_floating_point() else []
-    if isinstance(output, Mapping):
-        inside: Sequence[Any] = tuple(output.values())
-    elif is_dataclass(output) and not isinstance(output, type):
-        inside = [getattr(output, item.name) for item in fields(output)]
-    else:
-        inside = output if isinstance(output, Sequence) and not isinstance(output, str) else ()
-    return [leaf for part in inside for leaf in floating_leaves(part)]
+    return [leaf for leaf in tensors_in(output) if leaf.is_floating_point()]
 
 
 def first_tensor(output: Any) -> Tensor:
-    """The logits of a forward pass: the tensor itself, ``.logits``, or the first floating tensor inside."""
-    for leaf in floating_leaves(getattr(output, "logits", output)):
+    """The logits of a forward pass: the tensor itself, what is called so, or the first floating tensor inside.
+
+    A number without dimensions (a loss beside the logits) is passed over where there is anything else.
+    """
+    named = output.get("logits") if isinstance(output, Mapping) else getattr(output, "logits", None)
+    leaves = floating_leaves(output if named is None else named)
+    for leaf in (*(leaf for leaf in leaves if leaf.dim()), *leaves):
         return leaf
     raise ShrinkbenchError(
         f"the network returned {type(output).__name__} with no floating-point tensor in it; "
@@ -111,8 +110,28 @@ def first_tensor(output: Any) -> Tensor:
     )
 
 
+# By name: importing torch's compiler takes seconds.
+_WRAPPERS = {
+    "DataParallel": "module",
+    "DistributedDataParallel": "module",
+    "FullyShardedDataParallel": "module",
+    "OptimizedModule": "_orig_mod",
+}
+
+
 def require_materialised(module: nn.Module) -> None:
-    """Refuse lazy parameters: they have no shape before the first forward pass."""
+    """Refuse what cannot be looked into: lazy parameters, and networks that are compiled or wrapped."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ShrinkbenchError(
+            "the network is compiled (TorchScript), and its layers cannot be looked at; pass the nn.Module "
+            "that it was made of"
+        )
+    wrapper = _WRAPPERS.get(type(module).__name__)
+    if wrapper is not None and isinstance(getattr(module, wrapper, None), nn.Module):
+        raise ShrinkbenchError(
+            f"the network is wrapped in {type(module).__name__}, which names its parameters anew and runs "
+            f"copies of it; give the network inside, network.{wrapper}: the masks hold for both"
+        )
     for name, parameter in module.named_parameters():
         if is_lazy(parameter):
             raise ShrinkbenchError(
@@ -125,12 +144,12 @@ Watch = Callable[[], Callable[[Call], None]]
 
 def trace(
     module: nn.Module,
-    input_shape: Sequence[int],
+    example: Example,
     *,
     watch: Watch | None = None,
     masks: Mapping[str, Tensor] | None = None,
 ) -> Trace:
-    """Run one input of ``input_shape`` (without batch dimension) through ``module`` in evaluation mode.
+    """Run one input through ``module`` in evaluation mode: the first of ``example``, or one of that shape.
 
     The module is left as it was: parameters and buffers are replaced for the pass, modes are restored.
     ``watch`` makes a visitor that is told of every operation; a pass that has to start again makes another.
@@ -143,21 +162,32 @@ def trace(
     require_materialised(module)
     parameters = dict(module.named_parameters())
     dtype = next((p.dtype for p in parameters.values() if p.is_floating_point()), torch.float32)
+    inputs = Inputs.of(example).part(0, 1)
     seen = (watch, masks or {})
     try:
-        return _trace_on(module, tuple(input_shape), dtype, torch.device("meta"), *seen)
+        return _trace_on(module, inputs.to("cpu", dtype), torch.device("meta"), *seen)
     except Exception as on_meta:
-        # Data-dependent control flow has no meaning without data; a real pass of zeros has. What a network
-        # may raise for an input that it was not made for is unbounded: RuntimeError, AssertionError, ...
+        # Data-dependent control flow has no meaning without data; a real pass has, of zeros where nothing
+        # but a shape is known. What a network may raise for an input that it was not made for is unbounded.
         try:
             device = next((p.device for p in parameters.values()), torch.device("cpu"))
-            return _trace_on(module, tuple(input_shape), dtype, device, *seen)
+            return _trace_on(module, inputs.filled(0).to(device, dtype), device, *seen)
         except Exception as error:
-            shape = "x".join(str(n) for n in input_shape)
-            raise ShrinkbenchError(
-                f"the network does not run on one input of shape {shape}: {_first_line(error)}; "
-                "pass the input shape that it expects (channels, height, width)"
-            ) from on_meta
+            raise ShrinkbenchError(_does_not_run(inputs, _first_line(error))) from on_meta
+
+
+def _does_not_run(inputs: Inputs, reason: str) -> str:
+    reason = reason if len(reason) < 120 else f"{reason[:117]}..."
+    if inputs.tensors[0].is_meta:
+        shape = "x".join(str(n) for n in inputs.single.shape[1:])
+        return (
+            f"the network does not run on one input of shape {shape}: {reason}; pass the input shape that it "
+            "expects (channels, height, width), or example_inputs= where it takes other than one float tensor"
+        )
+    return (
+        f"the network does not run on the example inputs {inputs}: {reason}; give what its forward pass takes: "
+        "a tensor, a tuple of arguments or a dictionary of named ones"
+    )
 
 
 def _first_line(error: Exception) -> str:
@@ -166,8 +196,7 @@ def _first_line(error: Exception) -> str:
 
 def _trace_on(
     module: nn.Module,
-    shape: tuple[int, ...],
-    dtype: torch.dtype,
+    inputs: Inputs,
     device: torch.device,
     watch: Watch | None,
     masks: Mapping[str, Tensor],
@@ -182,7 +211,7 @@ def _trace_on(
     with torch.inference_mode(mode=False):
         parameters = {name: moved(p) for name, p in module.named_parameters()}
         buffers = {name: moved(b) for name, b in module.named_buffers()}
-        inputs = torch.zeros((1, *shape), dtype=dtype, device=device)
+        given = inputs.map(moved)
         zeros = Zeros(masks, compute=compute)
         for name, tensor in parameters.items():
             zeros.add_parameter(name, tensor)
@@ -191,9 +220,9 @@ def _trace_on(
     follower = Follower(parameters, list(buffers.values()), watch() if watch else None, zeros)
     # Fused attention would hide its products.
     with sdpa_kernel(SDPBackend.MATH):
-        output = follow(module, inputs, {**parameters, **buffers}, follower)
+        output = follow(module, given, {**parameters, **buffers}, follower)
     if follower.computes_weights and not compute:  # what is left of them takes values to tell
-        return _trace_on(module, shape, dtype, device, watch, masks, compute=True)
+        return _trace_on(module, inputs, device, watch, masks, compute=True)
     logits = first_tensor(output)
     leaves = (logits, *(leaf for leaf in floating_leaves(output) if leaf is not logits))
     return Trace(
@@ -205,7 +234,7 @@ def _trace_on(
     )
 
 
-def follow(module: nn.Module, inputs: Tensor, tensors: Mapping[str, Tensor], follower: Follower) -> Any:
+def follow(module: nn.Module, inputs: Inputs, tensors: Mapping[str, Tensor], follower: Follower) -> Any:
     """The output of ``module`` with ``tensors`` as its parameters and buffers, watched by ``follower``.
 
     The pass is one of evaluation: no gradients, modes restored; fused attention layers, which show no
@@ -218,10 +247,10 @@ def follow(module: nn.Module, inputs: Tensor, tensors: Mapping[str, Tensor], fol
         torch.no_grad(),
         follower,
     ):
-        return torch.func.functional_call(module, dict(tensors), (inputs,))
+        return call_with(module, dict(tensors), *inputs.bound(module))
 
 
-def classifier_weights(module: nn.Module, input_shape: Sequence[int]) -> frozenset[str]:
+def classifier_weights(module: nn.Module, example: Example) -> frozenset[str]:
     """Names of the weights (and their biases) of the layer that produces the logits, or of one for each output.
 
     It is found by following the data, not by attribute names, and so holds for any network: the weighted
@@ -230,17 +259,20 @@ def classifier_weights(module: nn.Module, input_shape: Sequence[int]) -> frozens
     >>> sorted(classifier_weights(nn.Sequential(nn.Linear(4, 3), nn.ReLU(), nn.Linear(3, 2)), (4,)))
     ['2.bias', '2.weight']
     """
-    return layer_parameters(module, classifier_of(module, trace(module, input_shape)))
+    return layer_parameters(module, classifier_of(module, trace(module, example)))
 
 
 def classifier_of(module: nn.Module, traced: Trace) -> frozenset[str]:
-    """The weights that make an output and have one row per logit of it."""
+    """The weights that make an output and have one row per logit of it.
+
+    Channels of maps are their second dimension; a linear layer writes the last.
+    """
     weights = weight_parameters(module)
     return frozenset(
         name
         for shape, makers in traced.outputs
         for name in makers & weights.keys()
-        if len(shape) > 1 and weights[name].shape[0] == shape[1]
+        if len(shape) > 1 and weights[name].shape[0] == shape[-1 if weights[name].dim() == 2 else 1]
     )
 
 

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.inputs import Example, Inputs
 from shrinkbench.network.probe import evaluation_mode
 from shrinkbench.network.watching import watching
 
 _WATCHED = (nn.modules.conv._ConvNd, nn.modules.batchnorm._BatchNorm)
 
 
-def stages_of(module: nn.Module, input_shape: Sequence[int]) -> dict[str, int]:
+def stages_of(module: nn.Module, example: Example) -> dict[str, int]:
     """Convolutions and batch norms of images -> stage, from 1, in order of execution."""
     sizes: dict[str, tuple[int, ...]] = {}
 
@@ -26,7 +27,7 @@ def stages_of(module: nn.Module, input_shape: Sequence[int]) -> dict[str, int]:
     like = next(module.parameters())
     layers = {path: layer for path, layer in module.named_modules() if isinstance(layer, _WATCHED)}
     with watching(layers, note), evaluation_mode(module), torch.no_grad():
-        module(torch.zeros((1, *input_shape), device=like.device, dtype=like.dtype))
+        Inputs.of(example).part(0, 1).filled(0).to(like.device, like.dtype).call(module)
     if not sizes:
         raise ShrinkbenchError("this network has no convolutions, and so no stages; choose another network")
     order = list(dict.fromkeys(sizes.values()))

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from shrinkbench.network.cutting import cut
 from shrinkbench.network.groups import Group
+from shrinkbench.network.inputs import Example, Inputs
 from shrinkbench.network.probe import floating_leaves
 from shrinkbench.network.weights import copy_of
 
@@ -33,7 +34,7 @@ _MANY_INPUTS = 20_000  # numbers in one input, above which two of them are shown
 
 
 def find_unsound(
-    module: nn.Module, groups: Iterable[Group], input_shape: Sequence[int], *, in_training: bool
+    module: nn.Module, groups: Iterable[Group], example: Example, *, in_training: bool
 ) -> dict[str, str]:
     """Layer -> why the units of its group have to stay, for those whose removal is not proven right.
 
@@ -52,7 +53,7 @@ def find_unsound(
                 look = any(unseen[group.layer] for group in left)
                 try:
                     bench = _Bench(copy_of(drawn), left, choice)
-                    bench.run(_inputs(bench.module, input_shape, seed), in_training=in_training, look=look)
+                    bench.run(_inputs(bench.module, example, seed), in_training=in_training, look=look)
                 except Exception as error:  # whatever a network's own code raises
                     reason = f"the network cannot be run on random values ({_first_line(error)})"
                     return reasons | {group.layer: reason for group in left}
@@ -114,7 +115,7 @@ class _Bench:
         self._expected: list[Tensor] = []
         self._expected_in_training: list[Tensor] = []
 
-    def run(self, inputs: Tensor, *, in_training: bool, look: bool) -> None:
+    def run(self, inputs: Inputs, *, in_training: bool, look: bool) -> None:
         """Compute what is to be reached and, with ``look``, what the outputs show of each weight."""
         self._inputs = inputs
         self._read_outputs(gradients=look, in_training=in_training)
@@ -130,7 +131,7 @@ class _Bench:
                 self._expected = _outputs(self.module, self._inputs, gradients=gradients)
         except (RuntimeError, TypeError):  # no doubles on this device, or a cast inside the network
             self.module.float()
-            self._inputs = self._inputs.float()
+            self._inputs = self._inputs.to(self._inputs.device, torch.float32)
             self._expected = _outputs(self.module, self._inputs, gradients=gradients)
             precision.low = True
         self._tolerance = 1e-4 if precision.low else 1e-9
@@ -150,10 +151,11 @@ class _Bench:
         with torch.enable_grad():
             loss = sum((_spread(leaf) for leaf in self._expected if leaf.requires_grad), torch.zeros(()))
         if loss.requires_grad:
-            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-            for (name, parameter), gradient in zip(parameters.items(), found, strict=True):
-                if gradient is not None:
-                    self._influence[name] = gradient.mul_(parameter.detach()).abs_()
+            loss.backward()  # reentrant checkpoints know no other way
+            for name, parameter in parameters.items():
+                if parameter.grad is not None:
+                    self._influence[name] = parameter.grad.mul_(parameter.detach()).abs_()
+                    parameter.grad = None
 
     def seen(self, group: Group) -> set[str]:
         """The weights of the group that, at the units which stay, have a say in some output."""
@@ -274,7 +276,7 @@ def _sharing_copy(module: nn.Module) -> nn.Module:
 
 
 def _outputs(
-    module: nn.Module, inputs: Tensor, *, training: bool = False, gradients: bool = False
+    module: nn.Module, inputs: Inputs, *, training: bool = False, gradients: bool = False
 ) -> list[Tensor]:
     """Every floating tensor that the network returns; the same random numbers each time, should it draw any."""
     fast_path = torch.backends.mha.get_fastpath_enabled()
@@ -282,7 +284,7 @@ def _outputs(
     try:
         with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(gradients):
             torch.manual_seed(0)
-            return floating_leaves(module.train(training)(inputs))
+            return floating_leaves(inputs.call(module.train(training)))
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
@@ -298,14 +300,12 @@ def _scale(leaf: Tensor) -> float:
     return max(float(leaf.detach().abs().max()), 1e-12) if leaf.numel() else 1.0
 
 
-def _inputs(module: nn.Module, input_shape: Sequence[int], seed: int) -> Tensor:
+def _inputs(module: nn.Module, example: Example, seed: int) -> Inputs:
     """A few random inputs of two sizes: what rectifiers cut off for some of them shows for others."""
     like = next(module.parameters(), torch.empty(0))
-    rows = 2 if math.prod(input_shape) > _MANY_INPUTS else 4
-    generator = torch.Generator().manual_seed(seed)
-    inputs = torch.randn((rows, *input_shape), generator=generator, dtype=torch.float64)
-    inputs[1::2] *= 3
-    return inputs.to(like.device)
+    one = Inputs.of(example).part(0, 1)
+    rows = 2 if sum(t.numel() for t in one.tensors) > _MANY_INPUTS else 4
+    return Inputs.of(example).drawn(rows, seed=seed, dtype=torch.float64, scale=3).to(like.device)
 
 
 def _first_line(error: Exception) -> str:

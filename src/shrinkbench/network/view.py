@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
 from shrinkbench.network.dataflow import Flow, Geometry
+from shrinkbench.network.inputs import Inputs
 
-Batches = Iterable[tuple[Tensor, Tensor]]
-"""Inputs and labels."""
-Loss = Callable[[Tensor, Tensor], Tensor]
-"""Of outputs and labels."""
+Batches = Iterable[Any]
+"""As :func:`shrinkbench.network.inputs.split_batch` takes them: (inputs, targets), or dictionaries."""
+Loss = Callable[[Any, Any], Tensor]
+"""Of outputs and targets; torch's own losses are of the logits."""
 
 
 class NetworkView(Protocol):
@@ -25,8 +26,8 @@ class NetworkView(Protocol):
         """The prunable weights."""
 
     @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input, without batch dimension."""
+    def example(self) -> Inputs:
+        """What the network takes."""
 
     @property
     def flow(self) -> Flow:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network import derivatives
 from shrinkbench.network.dataflow import Flow, Geometry, read_flow, read_geometry
+from shrinkbench.network.inputs import Batch, Example, Inputs, is_mask, map_tensors, split_batch
 from shrinkbench.network.observation import Maps, Product, observe_maps, observe_products
 from shrinkbench.network.view import Batches, Loss
 from shrinkbench.pruning.masks import Masks
@@ -69,7 +70,7 @@ class PruneContext:
         *,
         batches: Batches | None = None,
         batch_count: int = 1,
-        input_shape: Sequence[int] | None = None,
+        input_shape: Example | None = None,
         generator: torch.Generator | None = None,
         masks: Masks | None = None,
         amount: Amount = UNPRUNED,
@@ -86,7 +87,7 @@ class PruneContext:
         self.parameters: dict[str, Tensor] = {name: parameters[name].detach() for name in names}
         self.weights: dict[str, Tensor] = {name: _readable(p) for name, p in self.parameters.items()}
         self.total = sum(p.numel() for p in parameters.values())
-        self.masks = masks or Masks({})
+        self.masks = (masks or Masks({})).beside(parameters)
         self.amount = amount
         self.budget = sum(w.numel() for w in self.weights.values()) if budget is None else budget
         self.iteration = iteration
@@ -95,7 +96,7 @@ class PruneContext:
         self.structure = structure
         self.proportions = proportions
         self.constraints = constraints
-        self._input_shape = None if input_shape is None else tuple(input_shape)
+        self._example = None if input_shape is None else Inputs.of(input_shape)
         self._source = batches
         self._batch_count = batch_count
         self._geometries = read_geometry(module)  # now: while a pass is observed, parameters are replaced
@@ -115,14 +116,19 @@ class PruneContext:
         return next(iter(self.weights.values())).device
 
     @property
+    def example(self) -> Inputs:
+        """What the network takes: the example inputs that were given, or else those of the first batch."""
+        return next(self.each_batch()).inputs if self._example is None else self._example
+
+    @property
     def input_shape(self) -> tuple[int, ...]:
-        """Shape of one input, without batch dimension."""
-        return self._input_shape or tuple(self.inputs.shape[1:])
+        """Shape of one input, without batch dimension; raises where the network takes more than one tensor."""
+        return tuple(self.example.single.shape[1:])
 
     @cached_property
     def flow(self) -> Flow:
         """How data flows between the weighted layers."""
-        return read_flow(self.module, self.input_shape)
+        return read_flow(self.module, self.example)
 
     def geometry(self, name: str) -> Geometry:
         """How the tensor of weight ``name`` is laid out."""
@@ -131,7 +137,7 @@ class PruneContext:
     def removed(self, name: str) -> Tensor:
         """Where an earlier round has removed weights of ``name``."""
         if name in self.masks:
-            return ~self.masks[name].to(self.device)
+            return ~self.masks[name]
         return torch.zeros_like(self.weights[name], dtype=torch.bool)
 
     def only(self, name: str) -> PruneContext:
@@ -154,8 +160,10 @@ class PruneContext:
 
     # Data
 
-    def each_batch(self) -> Iterator[tuple[Tensor, Tensor]]:
+    def each_batch(self) -> Iterator[Batch]:
         """The batches that scoring may use, on the network's device and in its precision.
+
+        Each has ``inputs`` and ``targets``, and unpacks into both.
 
         A data loader is read anew each time and nothing is kept; a one-shot iterator is kept, to be read
         twice.
@@ -163,29 +171,30 @@ class PruneContext:
         if self._source is None:
             raise ShrinkbenchError(
                 "this method scores weights on data, and none was given; pass batches=, an iterable of "
-                "(inputs, labels)"
+                "(inputs, targets)"
             )
         dtype = next(iter(self.parameters.values())).dtype
         empty = True
         with derivatives.random_state_kept(self.device):  # a data loader draws from it
             if iter(self._source) is self._source:
                 self._source = list(islice(self._source, self._batch_count))
-            for inputs, labels in islice(self._source, self._batch_count):
+            for given in islice(self._source, self._batch_count):
                 empty = False
-                inputs, labels = _usable(inputs.to(self.device)), _plain(labels)
-                yield inputs.to(dtype) if inputs.is_floating_point() else inputs, labels.to(self.device)
+                batch = split_batch(given).to(self.device)
+                batch = Batch(batch.inputs.map(_usable), map_tensors(_plain, batch.targets))
+                yield batch.to(self.device, dtype)
         if empty:
             raise ShrinkbenchError("batches= is empty; this method needs at least one batch of data")
 
     @cached_property
     def image_count(self) -> int:
-        """Images in all batches that scoring may use."""
-        return sum(len(labels) for _, labels in self.each_batch())
+        """Examples in all batches that scoring may use."""
+        return sum(map(len, self.each_batch()))
 
     @property
     def inputs(self) -> Tensor:
-        """Inputs of the first batch, (N, ...)."""
-        return next(self.each_batch())[0]
+        """Inputs of the first batch, (N, ...), of a network of one input."""
+        return next(self.each_batch()).inputs.single
 
     def uniform(self, like: Tensor) -> Tensor:
         """Independent draws from U[0, 1) in the shape of ``like``, from the run's own generator."""
@@ -288,8 +297,9 @@ class PruneContext:
 
 
 def _usable(inputs: Tensor) -> Tensor:
-    """The inputs, which have to be finite."""
-    if inputs.is_floating_point() and not all(bool(end.isfinite()) for end in inputs.aminmax()):
+    """The inputs, which have to be finite unless they are a mask."""
+    floating = inputs.is_floating_point() and inputs.numel() > 0
+    if floating and not all(bool(end.isfinite()) for end in inputs.aminmax()) and not is_mask(inputs):
         raise ShrinkbenchError(
             "batches= contain NaN or infinite inputs, which no score can be computed from; clean the data"
         )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.inputs import Example, Inputs
 from shrinkbench.network.view import Batches, Loss
 from shrinkbench.pruning.amounts import amount_of, check_amount
 from shrinkbench.pruning.context import PruneContext
@@ -33,7 +34,7 @@ def training_hook(
     epochs: int,
     steps_per_epoch: int,
     seed: int,
-    input_shape: Sequence[int],
+    input_shape: Example,
     batches: Callable[[torch.Generator], Batches] | None = None,
     prune_classifier: bool = False,
     prune_biases: bool = False,
@@ -72,7 +73,7 @@ def hook_for(
     epochs: int,
     steps_per_epoch: int,
     seed: int,
-    input_shape: Sequence[int],
+    input_shape: Example,
     batches: Callable[[torch.Generator], Batches] | None = None,
     prune_classifier: bool = False,
     prune_biases: bool = False,
@@ -144,6 +145,6 @@ def hook_for(
         seed=seed,
         decide=decide_now,
         score=score,
-        input_shape=tuple(input_shape),
+        example=Inputs.of(input_shape),
     )
     return chosen.schedule.during(setting)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError, line_in
+from shrinkbench.network.inputs import Example, Inputs, split_batch
 from shrinkbench.network.probe import require_materialised
 from shrinkbench.network.view import Batches, Loss
 from shrinkbench.network.weights import (
@@ -50,7 +51,7 @@ def prune_once(
     *,
     amount: Amount,
     batches: Batches | None = None,
-    input_shape: Sequence[int] | None = None,
+    input_shape: Example | None = None,
     masks: Masks | None = None,
     generator: torch.Generator | None = None,
     iteration: int = 0,
@@ -99,15 +100,14 @@ def prune_once(
     return decide(method, ctx, scores=scores)
 
 
-def look_ahead(batches: Batches) -> tuple[Batches, tuple[int, ...]]:
-    """The shape of one input, and batches of which none is lost."""
+def look_ahead(batches: Batches) -> tuple[Batches, Inputs]:
+    """The inputs of the first batch, and batches of which none is lost."""
     with torch.random.fork_rng(devices=[]):  # a data loader draws from the global random state
         iterator = iter(batches)
         first = next(iterator, None)
     if first is None:
         raise ShrinkbenchError("batches= is empty; give at least one batch of data")
-    shape = tuple(first[0].shape[1:])
-    return (chain([first], iterator) if iterator is batches else batches), shape
+    return (chain([first], iterator) if iterator is batches else batches), split_batch(first).inputs
 
 
 def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = None) -> Masks:

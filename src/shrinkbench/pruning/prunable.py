@@ -10,10 +10,12 @@ from itertools import accumulate
 from torch import nn
 
 from shrinkbench.errors import LeftWholeWarning, ShrinkbenchError
+from shrinkbench.network.inputs import Example
 from shrinkbench.network.probe import classifier_of, layer_parameters, require_materialised, trace
 from shrinkbench.network.weights import (
     bias_parameters,
     layer_of,
+    recurrent_weights,
     weight_parameters,
     weights_without_parameter,
 )
@@ -22,7 +24,7 @@ from shrinkbench.network.weights import (
 def prunable_names(
     module: nn.Module,
     *,
-    input_shape: Sequence[int] | None,
+    input_shape: Example | None,
     prune_classifier: bool = False,
     prune_biases: bool = False,
     ignore: Sequence[str] = (),
@@ -31,9 +33,10 @@ def prunable_names(
 
     Weights of convolutions, linear layers and attention projections; the layer that produces the logits is
     left out unless ``prune_classifier``, biases unless ``prune_biases``. Batch-norm and other parameters never
-    take part. ``input_shape`` (without batch dimension) is needed to find the classifier, and weights that
-    multiply nothing; these, and weights computed without keeping zeros, a ``LeftWholeWarning`` names. Left out
-    are layers whose path, or a part of it from the left, one of the globs ``ignore`` matches.
+    take part. ``input_shape`` (without batch dimension, or example inputs) is needed to find the classifier,
+    and weights that multiply nothing; these, and weights computed without keeping zeros, a
+    ``LeftWholeWarning`` names. Left out are layers whose path, or a part of it from the left, one of the globs
+    ``ignore`` matches.
     """
     require_materialised(module)
     weights = frozenset(weight_parameters(module))
@@ -42,6 +45,7 @@ def prunable_names(
         weights_without_parameter(module),
         "computed by the layer in a way that keeps no zeros (torch's remove_parametrizations makes parameters)",
     )
+    left += _named(recurrent_weights(module), "of a recurrent layer, whose weights no method here prunes")
     if input_shape is not None:
         traced = trace(module, input_shape)
         _name_unread(module, names - traced.read)
@@ -52,7 +56,8 @@ def prunable_names(
     elif not prune_classifier:
         raise ShrinkbenchError(
             "the classifier layer is kept, and finding it takes a forward pass; pass batches= or "
-            "input_shape=(channels, height, width), or prune_classifier=True"
+            "input_shape=(channels, height, width), example_inputs= where other things go in, or "
+            "prune_classifier=True"
         )
     names -= _ignored(names, ignore)
     if not names and ignore:

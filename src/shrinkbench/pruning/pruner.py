@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from itertools import islice
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch.optim import LBFGS, Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.inputs import Example, Inputs, given_example
 from shrinkbench.network.view import Batches, Loss
 from shrinkbench.pruning.amounts import amount_of
 from shrinkbench.pruning.during_training import hook_for
@@ -32,7 +33,7 @@ class Pruner:
 
     ``total_steps`` are the optimizer steps of the training; methods that act after epochs (soft pruning, SET)
     need ``steps_per_epoch`` too. How much goes is said as for :func:`shrinkbench.prune`; ``batches`` is an
-    iterable of (inputs, labels), or draws one from a generator. ``seed`` is that of a run: with the same data
+    iterable of batches as there, or draws one from a generator. ``seed`` is that of a run: with the same data
     in the same order, masks are those of a sweep. ``rewound`` are the weights to which a method that rewinds (a
     state dict of an early epoch) goes back after each round; the learning rate is the caller's throughout.
 
@@ -62,7 +63,8 @@ class Pruner:
         fraction_per_layer: float | None = None,
         channels: float | None = None,
         batches: Batches | Callable[[torch.Generator], Batches] | None = None,
-        input_shape: Sequence[int] | None = None,
+        input_shape: Example | None = None,
+        example_inputs: Example | None = None,
         seed: int = 0,
         rewound: Mapping[str, Tensor] | None = None,
         prune_classifier: bool = False,
@@ -77,9 +79,10 @@ class Pruner:
         self._total, self._seed, self._rewound = total_steps, seed, rewound
         self._per_epoch = _steps_of_epoch(self._method, total_steps, steps_per_epoch)
         _check_method(self._method, rewound)
+        given = given_example(input_shape, example_inputs)
         self._draw, shape = _source_of(batches, self._method.batch_count, seed)
         self._settings: dict[str, Any] = {
-            "input_shape": input_shape or shape,
+            "input_shape": shape if given is None else given,
             "prune_classifier": prune_classifier,
             "prune_biases": prune_biases,
             "loss": loss,
@@ -171,7 +174,9 @@ class Pruner:
     def _make_hook(self) -> PruningHook | RoundsInTraining:
         if self._method.schedule.during is not None:
             if self._settings["input_shape"] is None:
-                raise ShrinkbenchError("the shape of an input is needed; give input_shape= or batches=")
+                raise ShrinkbenchError(
+                    "what the network takes has to be known; give example_inputs=, input_shape= or batches="
+                )
             return hook_for(
                 self._module,
                 self._method,
@@ -302,8 +307,8 @@ def _check_method(method: PruningMethod, rewound: Mapping[str, Tensor] | None) -
 
 def _source_of(
     batches: Batches | Callable[[torch.Generator], Batches] | None, count: int, seed: int
-) -> tuple[Callable[[torch.Generator], Batches] | None, tuple[int, ...] | None]:
-    """A function that draws batches, and the shape of one input."""
+) -> tuple[Callable[[torch.Generator], Batches] | None, Inputs | None]:
+    """A function that draws batches, and the inputs of the first."""
     if batches is None:
         return None, None
     if callable(batches):

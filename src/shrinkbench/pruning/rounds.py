@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
+from shrinkbench.network.inputs import Example, given_example
 from shrinkbench.network.view import Batches, Loss
 from shrinkbench.network.weights import copy_of
 from shrinkbench.pruning.amounts import amount_of, budget_for, steps_to
@@ -43,7 +44,8 @@ def prune(
     ignore: Sequence[str] = (),
     max_ratio: float | None = None,
     batches: Batches | None = None,
-    input_shape: Sequence[int] | None = None,
+    input_shape: Example | None = None,
+    example_inputs: Example | None = None,
     masks: Masks | None = None,
     generator: torch.Generator | None = None,
     iteration: int = 0,
@@ -59,9 +61,12 @@ def prune(
     = original / kept multiply-adds, met by the largest network that meets it; methods such as
     ``network_slimming:70`` bring their amount along. ``round_to``, ``ignore`` and ``max_ratio`` are those of
     :class:`shrinkbench.spec.Constraints`; the target is met within them, or refused. ``batches`` is any
-    iterable of (inputs, labels), needed by methods that score on data; ``masks`` are those of an earlier round,
-    within which the new ones stay.
-    Apply the result with ``masks.apply(module)``. Randomness comes from ``generator`` alone.
+    iterable of batches, needed by methods that score on data: (inputs, targets), with several inputs as a tuple
+    or a dictionary, or dictionaries that hold their targets as ``labels``. What the network takes is seen from
+    the first of them, from ``example_inputs`` (a tensor, a tuple of arguments or a dictionary of named ones) or
+    from ``input_shape``, that of one float tensor. ``loss(outputs, targets)`` is given what the network
+    returns, a loss of torch's its logits. ``masks`` are those of an earlier round, within which the new ones
+    stay. Apply the result with ``masks.apply(module)``. Randomness comes from ``generator`` alone.
 
     A method of several rounds without training between them is carried out whole, unless ``masks`` say that the
     caller carries its rounds out. One that prunes while it trains, or trains between its rounds, is refused,
@@ -88,10 +93,11 @@ def prune(
             "nothing; a sweep or, in your own loop, a Pruner carries it out; or ask with one_shot=True "
             "(--one-shot) for masks by its score and allocation alone"
         )
-    if input_shape is None and batches is not None:
-        batches, input_shape = look_ahead(batches)
+    example = given_example(input_shape, example_inputs)
+    if example is None and batches is not None:
+        batches, example = look_ahead(batches)
     settings: dict[str, Any] = {
-        "input_shape": input_shape,
+        "input_shape": example,
         "prune_classifier": prune_classifier,
         "prune_biases": prune_biases,
         "constraints": constraints,
@@ -169,7 +175,7 @@ def rounds_of(
     method: PruningMethod,
     amount: Amount,
     *,
-    input_shape: Sequence[int] | None,
+    input_shape: Example | None,
     prune_classifier: bool = False,
     prune_biases: bool = False,
     constraints: Constraints = UNCONSTRAINED,
@@ -273,7 +279,7 @@ def proportions_of(
     module: nn.Module,
     masks: Masks,
     *,
-    input_shape: Sequence[int] | None,
+    input_shape: Example | None,
     prune_classifier: bool = False,
     prune_biases: bool = False,
     ignore: Sequence[str] = (),

@@ -28,7 +28,7 @@ def meet_speedup(
         return True
 
     def speedup(level: int) -> float:
-        return measure_size(ctx.module, ctx.input_shape, masks_at(level)).theoretical_speedup
+        return measure_size(ctx.module, ctx.example, masks_at(level)).theoretical_speedup
 
     if not allowed(low):
         bottom, top = low, high

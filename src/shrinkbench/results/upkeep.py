@@ -43,9 +43,20 @@ def verify_store(store: ResultStore) -> list[Problem]:
         is_described = known is not None and known.describes(path.stat())
         if known is not None and is_described and sha256_of(path) != known.sha256:
             found.append(Problem(path, "has other bytes than were written, and the same time of change"))
+        found += _check_kept(path.parent, outcome)
     found += store.conflicts(())[1]
     shared = ((path, _check(path)) for path in sorted(store.root.glob("shared/*/*/*")))
     return found + [Problem(path, sentence) for path, sentence in shared if sentence]
+
+
+def _check_kept(folder: Path, result: RunResult) -> list[Problem]:
+    """Files of the run's network that are there, and are not what the run has written."""
+    found = []
+    for name, seal in result.provenance.kept.items():
+        path = folder / f"{name}.safetensors"
+        sentence = check_tensors(path, key=result.key, seal=seal) if path.exists() else ""
+        found += [Problem(path, sentence)] if sentence else []
+    return found
 
 
 def _check(path: Path) -> str:

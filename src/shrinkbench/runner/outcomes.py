@@ -39,7 +39,8 @@ _WORDS = re.compile(
     r"|CUDNN_STATUS_NOT_INITIALIZED|CUBLAS_STATUS_ALLOC_FAILED|PytorchStreamWriter failed"
     r"|unable to (open|mmap|write) .*(file|bytes)|CUDA driver"
     r"|CUDA error: (uncorrectable ECC|device.*(unavailable|busy)|unknown error|no CUDA-capable)"
-    r"|can't start new thread|Too many open files|No space left on device",
+    r"|can't start new thread|Too many open files|No space left on device"
+    r"|Connection (closed|reset) by peer|NCCL error|ProcessGroupNCCL|third_party/gloo",
     re.IGNORECASE,
 )
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # as Rust says it, in which safetensors is written

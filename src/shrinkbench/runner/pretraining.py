@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_target, sha256_of, write_atomically
 from shrinkbench.models import MODELS, build, get_model, load_weights
+from shrinkbench.network.weights import load_tensors
 from shrinkbench.pruning import Finetuning, save_tensors
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.provenance import Stopwatch, provenance
@@ -42,10 +43,11 @@ def initial_network(spec: RunSpec, workspace: Workspace, data: BoundData) -> nn.
     if spec.weights.kind == "file" and spec.weights.digest is not None:
         digest = spec.weights.digest
         card = get_model(spec.model.name)
-        load_weights(module, workspace.weights[digest], card=card, sha256=digest)
+        path, entry = workspace.weights[digest], spec.weights.entry
+        load_weights(module, path, card=card, sha256=digest, entry=entry)
     if spec.pretraining is not None:
         folder = ensure_pretrained(spec.pretraining, workspace)
-        module.load_state_dict(load_sealed(folder / "weights.safetensors", key=spec.pretraining.key))
+        load_tensors(module, load_sealed(folder / "weights.safetensors", key=spec.pretraining.key))
     return module
 
 
@@ -62,7 +64,8 @@ def ensure_pretrained(
     """
     folder = ResultStore(workspace.root).shared_dir("pretrained", spec.key)
     weights = folder / "weights.safetensors"
-    if is_whole(weights, key=spec.key) and is_whole(folder / "card.json", key=spec.key):
+    names = ("weights.safetensors", "card.json")
+    if workspace.has(lambda: all(is_whole(folder / name, key=spec.key) for name in names)):
         for epoch in keep:
             _ensure_epoch(spec, epoch, workspace, folder)
         return folder
@@ -77,21 +80,27 @@ def ensure_pretrained(
         spec.recipe,
         data,
         seed=stream(spec.seed, "pretrain"),
-        hooks=[_keeper(spec, module, keep, folder)],
+        hooks=[_keeper(spec, module, keep, workspace, folder)],
         checkpoint=folder / "checkpoint.pt",
         on_epoch=on_epoch or workspace.on_epoch,
         task=task,
+        team=workspace.team,
     )
+    tested = evaluate(module, data.test(), precision=spec.recipe.precision, task=task, team=workspace.team)
     card = {
         "spec": spec.model_dump(mode="json"),
         "selected_epoch": training.selected_epoch,
         "epochs": [record.model_dump() for record in training.epochs],
-        "test": evaluate(module, data.test(), precision=spec.recipe.precision, task=task).model_dump(),
-        "provenance": provenance(watch, workspace.device).model_dump(mode="json"),
+        "test": tested.model_dump(),
+        "provenance": provenance(watch, workspace.device, processes=workspace.team.size).model_dump(
+            mode="json"
+        ),
     }
-    write_card(folder / "card.json", card, key=spec.key)
-    save_sealed(module.state_dict(), weights, key=spec.key)
-    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    if workspace.writes:
+        write_card(folder / "card.json", card, key=spec.key)
+        save_sealed(module.state_dict(), weights, key=spec.key)
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
+    workspace.team.tell(None)  # who reads it next waits until it is there
     return folder
 
 
@@ -137,9 +146,12 @@ def pretrain(
     return path
 
 
-def _keeper(spec: PretrainSpec, module: nn.Module, epochs: Collection[int], folder: Path) -> KeepEpochs:
+def _keeper(
+    spec: PretrainSpec, module: nn.Module, epochs: Collection[int], workspace: Workspace, folder: Path
+) -> KeepEpochs:
     def save(epoch: int, state: dict[str, Tensor]) -> None:
-        save_sealed(state, epoch_file(folder, epoch), key=epoch_key(spec, epoch))
+        if workspace.writes:
+            save_sealed(state, epoch_file(folder, epoch), key=epoch_key(spec, epoch))
 
     return KeepEpochs(module, epochs, save)
 
@@ -162,10 +174,10 @@ def _ensure_epoch(spec: PretrainSpec, epoch: int, workspace: Workspace, folder: 
             f"cannot rewind to epoch {epoch}: recipe '{spec.recipe.name}' trains for {spec.recipe.epochs} "
             "epochs; choose an earlier epoch"
         )
-    if not is_whole(path, key=epoch_key(spec, epoch)):
+    if not workspace.has(lambda: is_whole(path, key=epoch_key(spec, epoch))):
         data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
         module = untrained_network(spec.model.name, data, spec.seed)
-        keeper = _keeper(spec, module, (epoch,), folder)
+        keeper = _keeper(spec, module, (epoch,), workspace, folder)
         train(
             module,
             spec.recipe,
@@ -174,7 +186,9 @@ def _ensure_epoch(spec: PretrainSpec, epoch: int, workspace: Workspace, folder: 
             hooks=[keeper],
             last_epoch=epoch,
             task=task_of(spec.objective),
+            team=workspace.team,
         )
+        workspace.team.tell(None)
     return path
 
 

@@ -32,13 +32,14 @@ class Stopwatch:
         return round(time.perf_counter() - self._start, 3)
 
 
-def provenance(watch: Stopwatch, device: str) -> Provenance:
-    """The record of this process, now."""
+def provenance(watch: Stopwatch, device: str, *, processes: int = 1) -> Provenance:
+    """The record of this process, now; ``processes`` have done together what is recorded."""
     return Provenance(
         started=watch.started,
         seconds=watch.seconds,
         host=platform.node(),
         device=torch.cuda.get_device_name() if device == "cuda" else "cpu",
+        processes=processes,
         threads=torch.get_num_threads(),
         python=platform.python_version(),
         platform=platform.platform(),

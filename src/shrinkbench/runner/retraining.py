@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from shrinkbench.metrics import measure_size
-from shrinkbench.models import MODELS, get_model, shape_for
+from shrinkbench.models import MODELS, get_model
+from shrinkbench.network.inputs import Batch, Inputs
+from shrinkbench.network.weights import load_tensors
 from shrinkbench.pruning import (
     Finetuning,
     Masks,
@@ -31,15 +33,15 @@ from shrinkbench.pruning import (
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.pretraining import initial_network, untrained_network, weights_to_restart_from
 from shrinkbench.runner.sealing import is_whole, load_sealed, read_card, save_sealed, write_card
-from shrinkbench.runner.workspace import BoundData, Workspace, check_source
+from shrinkbench.runner.workspace import BoundData, Workspace, check_source, example_of
 from shrinkbench.seeds import stream
 from shrinkbench.spec import UNPRUNED, Amount, Recipe, RunSpec
 from shrinkbench.spec.measures import Quality, Spent
 from shrinkbench.spec.training_cost import NOTHING, scoring_cost, scratch_b, together, training_cost
-from shrinkbench.tasks import Task, scoring_loss, task_of
+from shrinkbench.tasks import Task, scoring_loss, split_for, task_of
 from shrinkbench.training import Training, evaluate, train
 
-Batches = Iterable[tuple[Tensor, Tensor]]
+Batches = Iterable[Batch]
 SEARCHED = ("weights.safetensors", "masks.safetensors", "card.json")
 """What a training that prunes leaves behind."""
 
@@ -68,7 +70,7 @@ class Trial:
     module: nn.Module
     workspace: Workspace
     data: BoundData
-    input_shape: tuple[int, ...]
+    example: Inputs
     folder: Path
     task: Task
     rounds: tuple[Amount, ...]
@@ -82,13 +84,23 @@ class Trial:
         """
         method = None if spec.is_control else resolve(spec.method)
         data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
-        shape = shape_for(get_model(spec.model.name), data.dataset.card.image_shape)
+        example = example_of(get_model(spec.model.name), data.dataset)
         rounds = (UNPRUNED,) if method is None else check_in_reach(spec, method, workspace)
         module = initial_network(spec, workspace, data)
         folder.mkdir(parents=True, exist_ok=True)
         finetuning = resolve_finetuning(spec.method.finetuning) if method is None else method.finetuning
         task = task_of(spec.task.objective)
-        return cls(spec, method, finetuning, module, workspace, data, shape, folder, task, rounds)
+        return cls(spec, method, finetuning, module, workspace, data, example, folder, task, rounds)
+
+    def tested(self) -> Quality:
+        """Quality now, on the test split."""
+        return evaluate(
+            self.module,
+            self.data.test(),
+            precision=self.spec.recipe.precision,
+            task=self.task,
+            team=self.workspace.team,
+        )
 
 
 def check_in_reach(spec: RunSpec, method: PruningMethod, workspace: Workspace) -> tuple[Amount, ...]:
@@ -99,7 +111,7 @@ def check_in_reach(spec: RunSpec, method: PruningMethod, workspace: Workspace) -
         untrained_network(spec.model.name, data, spec.seed),
         method,
         spec.amount,
-        input_shape=shape_for(get_model(spec.model.name), data.dataset.card.image_shape),
+        input_shape=example_of(get_model(spec.model.name), data.dataset),
         prune_classifier=spec.prune_classifier,
         prune_biases=spec.prune_biases,
     )
@@ -151,9 +163,9 @@ def _proportions_for(trial: Trial) -> Proportions | None:
 def ensure_rounds(spec: RunSpec, workspace: Workspace) -> Path:
     """The file of how much of every layer the rounds of ``spec`` end with; they are carried out if need be."""
     path = _rounds_card(spec, workspace)
-    if not is_whole(path, key=spec.key):
+    if not workspace.has(lambda: is_whole(path, key=spec.key)):
         _find_in_rounds(Trial.of(spec, workspace, path.parent))
-        for checkpoint in path.parent.glob("checkpoint*.pt"):
+        for checkpoint in path.parent.glob("checkpoint*.pt") if workspace.writes else ():
             checkpoint.unlink(missing_ok=True)
     return path
 
@@ -167,13 +179,15 @@ def _keep_proportions(trial: Trial, method: PruningMethod, spec: RunSpec, masks:
         method,
         trial.module,
         masks,
-        input_shape=trial.input_shape,
+        input_shape=trial.example,
         prune_classifier=spec.prune_classifier,
         prune_biases=spec.prune_biases,
     ).kept
     path = _rounds_card(spec, trial.workspace)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_card(path, {"spec": spec.model_dump(mode="json"), "kept": dict(kept)}, key=spec.key)
+    if trial.workspace.writes:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_card(path, {"spec": spec.model_dump(mode="json"), "kept": dict(kept)}, key=spec.key)
+    trial.workspace.team.tell(None)
 
 
 def _train(trial: Trial, outcome: Outcome, iteration: int, *, last: bool = True) -> None:
@@ -183,7 +197,7 @@ def _train(trial: Trial, outcome: Outcome, iteration: int, *, last: bool = True)
     source = weights_to_restart_from(spec, mode, trial.workspace, trial.data, iteration)
     restart(mode, module, outcome.masks, source)
     outcome.pruning = together(outcome.pruning, outcome.retraining)  # what came before has found the masks
-    outcome.before = evaluate(module, trial.data.test(), precision=spec.recipe.precision, task=trial.task)
+    outcome.before = trial.tested()
     outcome.training = train(
         module,
         _recipe_of(mode, trial, outcome.masks),
@@ -194,6 +208,7 @@ def _train(trial: Trial, outcome: Outcome, iteration: int, *, last: bool = True)
         checkpoint=trial.folder / f"checkpoint-{iteration}.pt",
         on_epoch=trial.workspace.on_epoch,
         task=trial.task,
+        team=trial.workspace.team,
     )
     outcome.retraining = _cost(trial, outcome.training, outcome.masks)
 
@@ -203,7 +218,7 @@ def _cost(trial: Trial, training: Training, masks: Masks) -> Spent:
     return training_cost(
         epochs=len(training.epochs),
         images=len(trial.data.train_source),
-        multiply_adds=measure_size(trial.module, trial.input_shape, masks).multiply_adds_kept,
+        multiply_adds=measure_size(trial.module, trial.example, masks).multiply_adds_kept,
     )
 
 
@@ -212,7 +227,7 @@ def _with_scoring(trial: Trial, outcome: Outcome) -> Outcome:
     if images := trial.scored["images"]:
         scoring = scoring_cost(
             images=images,
-            multiply_adds=measure_size(trial.module, trial.input_shape, Masks({})).multiply_adds,
+            multiply_adds=measure_size(trial.module, trial.example, Masks({})).multiply_adds,
             backward="gradients" in trial.spec.method.score.needs,
         )
         outcome.pruning = together(outcome.pruning, scoring)
@@ -224,7 +239,7 @@ def _recipe_of(mode: Finetuning, trial: Trial, masks: Masks) -> Recipe:
     recipe = trial.spec.recipe
     if mode.equal == "epochs":
         return recipe
-    size = measure_size(trial.module, trial.input_shape, masks)
+    size = measure_size(trial.module, trial.example, masks)
     return scratch_b(recipe, large=size.multiply_adds, small=size.multiply_adds_kept)
 
 
@@ -232,26 +247,28 @@ def ensure_search(spec: RunSpec, workspace: Workspace) -> Path:
     """The folder of masks, weights and cost of a training that prunes, for all runs that go on from it."""
     store = ResultStore(workspace.root)
     folder = store.shared_dir("search", spec.key)
-    if all(is_whole(folder / name, key=spec.key) for name in SEARCHED):
+    if workspace.has(lambda: all(is_whole(folder / name, key=spec.key) for name in SEARCHED)):
         return folder
     trial = Trial.of(spec, workspace, folder)
     outcome = _with_scoring(trial, _train_with_hook(trial))
-    save_sealed(outcome.masks, folder / "masks.safetensors", key=spec.key)
-    save_sealed(trial.module.state_dict(), folder / "weights.safetensors", key=spec.key)
     card = {
         "spec": spec.model_dump(mode="json"),
         "spent": together(outcome.pruning, outcome.retraining).model_dump(),
         "epochs": [record.model_dump() for record in outcome.training.epochs],
     }
-    write_card(folder / "card.json", card, key=spec.key)
-    (folder / "checkpoint-0.pt").unlink(missing_ok=True)
+    if workspace.writes:
+        save_sealed(outcome.masks, folder / "masks.safetensors", key=spec.key)
+        save_sealed(trial.module.state_dict(), folder / "weights.safetensors", key=spec.key)
+        write_card(folder / "card.json", card, key=spec.key)
+        (folder / "checkpoint-0.pt").unlink(missing_ok=True)
+    workspace.team.tell(None)
     return folder
 
 
 def _found(spec: RunSpec, trial: Trial) -> Outcome:
     """Bring ``trial`` to where the training ``spec`` ended."""
     folder = ensure_search(spec, trial.workspace)
-    trial.module.load_state_dict(load_sealed(folder / "weights.safetensors", key=spec.key))
+    load_tensors(trial.module, load_sealed(folder / "weights.safetensors", key=spec.key))
     card = read_card(folder / "card.json", key=spec.key)
     masks = load_sealed(folder / "masks.safetensors", key=spec.key)
     on_device = {name: mask.to(trial.workspace.device) for name, mask in masks.items()}
@@ -262,7 +279,7 @@ def _train_with_hook(trial: Trial) -> Outcome:
     """Prune while training."""
     spec, module, data = trial.spec, trial.module, trial.data
     recipe = spec.recipe
-    before = evaluate(module, data.test(), precision=recipe.precision, task=trial.task)
+    before = trial.tested()
     hook = hook_for(
         module,
         resolve(spec.method) if trial.method is None else trial.method,
@@ -270,7 +287,7 @@ def _train_with_hook(trial: Trial) -> Outcome:
         epochs=recipe.epochs,
         steps_per_epoch=math.ceil(len(data.train_source) / recipe.batch_size),
         seed=stream(spec.seed, "pruning"),
-        input_shape=trial.input_shape,
+        input_shape=trial.example,
         batches=lambda generator: _scoring_batches(trial, generator),
         loss=scoring_loss(trial.task),
         prune_classifier=spec.prune_classifier,
@@ -285,6 +302,7 @@ def _train_with_hook(trial: Trial) -> Outcome:
         checkpoint=trial.folder / "checkpoint-0.pt",
         on_epoch=trial.workspace.on_epoch,
         task=trial.task,
+        team=trial.workspace.team,
     )
     # Masks change on the way, and the network is whole at first: counted as dense throughout.
     return Outcome(hook.masks, before, training, retraining=_cost(trial, training, Masks({})))
@@ -295,13 +313,13 @@ def _prune(
 ) -> Masks:
     spec = trial.spec
     order = torch.Generator().manual_seed(stream(spec.seed, "scoring-batch", iteration))
-    return prune_once(
+    found = prune_once(
         trial.module,
         resolve(spec.method) if trial.method is None else trial.method,
         amount=amount,
         batches=_scoring_batches(trial, order),
         loss=scoring_loss(trial.task),
-        input_shape=trial.input_shape,
+        input_shape=trial.example,
         masks=masks,
         generator=torch.Generator().manual_seed(stream(spec.seed, "scoring", iteration)),
         iteration=iteration,
@@ -309,10 +327,22 @@ def _prune(
         prune_biases=spec.prune_biases,
         proportions=proportions,
     )
+    return _of_the_head(found, trial)
+
+
+def _of_the_head(masks: Masks, trial: Trial) -> Masks:
+    """The masks that the head has found: machines that differ may score differently in the last digit."""
+    team = trial.workspace.team
+    if team.size == 1:
+        return masks
+    plain = {n: mask.cpu() for n, mask in masks.items()}
+    told = team.tell(Masks(plain, new_weights={n: w.cpu() for n, w in masks.new_weights.items()}))
+    return told.beside(dict(trial.module.named_parameters()))
 
 
 def _scoring_batches(trial: Trial, generator: torch.Generator) -> Batches:
     """Batches to score on, not augmented, and not drawn before somebody asks for the first; counted."""
-    for inputs, labels in trial.data.train(trial.spec.recipe.batch_size, generator=generator, augment=False):
-        trial.scored["images"] += len(inputs)
-        yield inputs, labels
+    for given in trial.data.train(trial.spec.recipe.batch_size, generator=generator, augment=False):
+        batch = split_for(trial.task, given)
+        trial.scored["images"] += len(batch)
+        yield batch

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from shrinkbench.errors import DamagedWarning, ShrinkbenchError
-from shrinkbench.files import write_atomically
+from shrinkbench.files import require_regular, write_atomically
 from shrinkbench.pruning import save_tensors
 from shrinkbench.results.layout import set_aside
 from shrinkbench.results.seals import check_card, check_tensors
@@ -26,24 +26,45 @@ from shrinkbench.spec.value import digest_of_fields
 _KEY, _SEAL = "key", "sha256"
 
 
-def save_sealed(tensors: Mapping[str, Tensor], path: Path, *, key: str) -> None:
-    """Write ``tensors``, made for ``key``, as safetensors that carry the digest of what they hold."""
-    save_tensors(tensors, path, metadata={_KEY: key, _SEAL: _digest_of(tensors)})
+class NotAsWrittenError(ShrinkbenchError):
+    """A sealed file that is missing, was edited, or was made for another key."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(
+            f"{path} is missing, or not what was written there; remove its folder, and run again "
+            "(--retry-failed)"
+        )
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (self.path,)
 
 
-def load_sealed(path: Path, *, key: str) -> dict[str, Tensor]:
-    """Read what :func:`save_sealed` wrote for ``key``; anything else is refused."""
+def save_sealed(tensors: Mapping[str, Tensor], path: Path, *, key: str) -> str:
+    """Write ``tensors``, made for ``key``, as safetensors with the digest of what they hold; return it."""
+    seal = _digest_of(tensors)
+    save_tensors(tensors, path, metadata={_KEY: key, _SEAL: seal})
+    return seal
+
+
+def load_sealed(path: Path, *, key: str, seal: str | None = None) -> dict[str, Tensor]:
+    """Read what :func:`save_sealed` wrote for ``key``, where ``seal`` is given with that digest.
+
+    Anything else is refused.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load
 
     try:
+        require_regular(path)
         content = path.read_bytes()
         tensors = load(content)
         header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
     except (OSError, ValueError, SafetensorError):
-        raise _broken(path) from None
-    if header.get("__metadata__") != {_KEY: key, _SEAL: _digest_of(tensors)}:
-        raise _broken(path)
+        raise NotAsWrittenError(path) from None
+    found = _digest_of(tensors)
+    if header.get("__metadata__") != {_KEY: key, _SEAL: found} or seal not in (None, found):
+        raise NotAsWrittenError(path)
     return tensors
 
 
@@ -63,7 +84,7 @@ def read_card(path: Path, *, key: str) -> dict[str, Any]:
             return dict(fields)
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass
-    raise _broken(path)
+    raise NotAsWrittenError(path)
 
 
 def is_whole(path: Path, *, key: str, check: Callable[..., str] | None = None) -> bool:
@@ -92,9 +113,3 @@ def _digest_of(tensors: Mapping[str, Tensor]) -> str:
         total.update(f"{name}\0{tensor.dtype}{tuple(tensor.shape)}\n".encode())
         total.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     return total.hexdigest()
-
-
-def _broken(path: Path) -> ShrinkbenchError:
-    return ShrinkbenchError(
-        f"{path} is missing, or not what was written there; remove its folder, and run again (--retry-failed)"
-    )

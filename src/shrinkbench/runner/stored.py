@@ -13,11 +13,21 @@ from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.beside_plan import Beside, read_beside
 from shrinkbench.runner.dispatching import Stop
 from shrinkbench.runner.executors import InProcess, Setting
-from shrinkbench.runner.sweeping import Progress, carry_out, check_retries, open_runs, opener
+from shrinkbench.runner.sweeping import (
+    Progress,
+    carry_out,
+    check_retries,
+    check_shares,
+    open_runs,
+    opener,
+    train_together,
+)
+from shrinkbench.runner.tracking import check_tracker
 from shrinkbench.runner.workspace import Workspace, select_device
 from shrinkbench.spec import RunSpec
 
-_SHORTEST = 6  # digits of a key
+SHORTEST = 6
+"""Digits of a key that are enough to name it, where no other begins with them."""
 
 
 def run_stored(
@@ -28,6 +38,9 @@ def run_stored(
     data: dict[str, Path] | None = None,
     plugins: Sequence[Path] = (),
     retry_failed: bool = False,
+    devices: int = 1,
+    num_nodes: int = 1,
+    log_to: str | None = None,
     max_retries: int = 1,
     on_progress: Callable[[Progress], None] | None = None,
     on_note: Callable[[str], None] | None = None,
@@ -36,29 +49,36 @@ def run_stored(
     """Carry out the runs ``keys`` of the plan in ``out`` in this process, with what they need.
 
     Folders of data, weights files, batch sizes to time and the device are those that the sweep has stored
-    beside the plan, unless given here. Plug-ins are code and have to be given. Returns ``done``, ``failed`` or
+    beside the plan, unless given here. ``devices``, ``num_nodes`` and ``log_to`` are those of
+    :func:`~shrinkbench.runner.sweep`. Plug-ins are code and have to be given. Returns ``done``, ``failed`` or
     ``missing`` for each key. Raises ``ShrinkbenchError`` where a key or what a run needs is not there.
     """
     check_retries(max_retries)
+    check_tracker(log_to)
     store = ResultStore(out)
     specs = _find(keys, store)
     check_links(out)
     beside = read_beside(out)
+    alone, where = devices * num_nodes == 1, device or beside.device
+    executor = InProcess() if alone else train_together(None, where, devices, num_nodes)
     load_entry_points()
-    digests = _check_plugins(plugins, beside)
+    digests = check_plugins(plugins, beside)
     workspace = Workspace(
         root=out,
         data={**beside.data, **(data or {})},
         weights=beside.weights,
-        device=select_device(device or beside.device),
+        device=select_device(where),
         latency=beside.latency,
+        keep=beside.keep,
+        log_to=log_to,
     )
     todo = open_runs(specs, workspace, retry_failed=retry_failed)
+    check_shares(todo, devices * num_nodes)
     setting = Setting(workspace, digests)
     carry_out(
         todo,
         setting,
-        InProcess(),
+        executor,
         is_open=opener(workspace, retry_failed=retry_failed),
         max_retries=max_retries,
         on_progress=on_progress,
@@ -75,13 +95,13 @@ def _find(keys: Sequence[str], store: ResultStore) -> list[RunSpec]:
     for key in keys:
         exact = [planned[key]] if key in planned else []
         matches = exact or [
-            spec for each, spec in planned.items() if len(key) >= _SHORTEST and each[: len(key)] == key
+            spec for each, spec in planned.items() if len(key) >= SHORTEST and each[: len(key)] == key
         ]
         if len(matches) != 1:
             count = f"{len(matches)} runs" if matches else "no run"
             raise ShrinkbenchError(
                 f"'{key[:64]}' is the beginning of {count} of the plan in {store.root}; give a key of "
-                f"plan.json, or at least its first {_SHORTEST} digits"
+                f"plan.json, or at least its first {SHORTEST} digits"
             )
         if matches[0].migrated_from is not None:
             raise ShrinkbenchError(
@@ -91,7 +111,7 @@ def _find(keys: Sequence[str], store: ResultStore) -> list[RunSpec]:
     return found
 
 
-def _check_plugins(plugins: Sequence[Path], beside: Beside) -> dict[Path, str | None]:
+def check_plugins(plugins: Sequence[Path], beside: Beside) -> dict[Path, str | None]:
     """Plug-ins that were given, as they were when the runs were planned; one that is lacking is named.
 
     What a file in the folder names is not loaded by itself: code runs only where a person has asked for it.

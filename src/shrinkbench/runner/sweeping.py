@@ -19,14 +19,18 @@ from shrinkbench.runner.dependencies import graph_of
 from shrinkbench.runner.dispatching import Dispatcher, Stop
 from shrinkbench.runner.effort import say_effort
 from shrinkbench.runner.execution import record_failure, sentence_of
-from shrinkbench.runner.executors import Ending, Executor, InProcess, LocalProcesses, Setting, Task
+from shrinkbench.runner.executors import Ending, Executor, InProcess, LocalProcesses, Setting, Task, Together
 from shrinkbench.runner.executors.performing import digest_at, is_free
+from shrinkbench.runner.keeping import lacking_networks
 from shrinkbench.runner.own_parts import take_own_parts
 from shrinkbench.runner.planning import Plan, label_methods, plan
 from shrinkbench.runner.retraining import check_in_reach
 from shrinkbench.runner.shared import is_there
-from shrinkbench.runner.workspace import Workspace, gpus_of, resolve_device, select_device
+from shrinkbench.runner.tracking import check_tracker
+from shrinkbench.runner.workspace import Kept, Workspace, gpus_of, resolve_device, select_device
 from shrinkbench.spec import ExperimentSpec, RunSpec
+from shrinkbench.training.team import check_share
+from shrinkbench.training.together import places_of
 
 GRACE = 20.0
 """Seconds in which runs may end their epoch, where they are asked to stop with their state stored."""
@@ -69,7 +73,8 @@ def prepare_sweep(
     plans = tuple((each, plan(each, workspace)) for each in map(label_methods, given))
     weights = {digest: path for _, planned in plans for digest, path in planned.weights.items()}
     timed = frozenset(size for each, _ in plans for size in each.latency)
-    workspace = replace(workspace, weights=weights, latency=tuple(sorted(timed)))
+    keep = keep_of(plans)
+    workspace = replace(workspace, weights=weights, latency=tuple(sorted(timed)), keep=keep)
     setting = Setting(workspace, {path: digest_of_plugin(path) for path in plugins})
     runs = {spec.key: spec for _, planned in plans for spec in planned.runs}
     return Prepared(plans, runs, open_runs(runs.values(), workspace, retry_failed=retry_failed), setting)
@@ -85,6 +90,9 @@ def sweep(
     plugins: Sequence[Path] = (),
     retry_failed: bool = False,
     executor: Executor | None = None,
+    devices: int = 1,
+    num_nodes: int = 1,
+    log_to: str | None = None,
     max_retries: int = 1,
     on_plan: Callable[[int, int], None] | None = None,
     on_progress: Callable[[Progress], None] | None = None,
@@ -102,27 +110,33 @@ def sweep(
     first kind is stored then, one of the second is told by ``on_note`` and its runs stay missing. Several
     sweeps into one folder share the work.
 
+    With ``devices`` or ``num_nodes`` above 1, every run is carried out by as many processes on as many
+    machines, which train and evaluate together (docs/clusters.md); ``log_to`` names a tool that is told of
+    every epoch: ``tensorboard``, ``mlflow`` or ``wandb``.
+
     ``on_plan`` is told (runs in all, runs to do); ``stopping`` says whether to go on, to finish what runs, or
     to stop at once. A sweep that was killed goes on where it stopped: finished runs are stored whole, and a
     run that was under way resumes from its last epoch.
     """
     out = Path(out)
-    chosen = executor or _default_executor(workers, device)
+    check_tracker(log_to)
+    chosen = executor or _default_executor(workers, device, devices, num_nodes)
     check_retries(max_retries)
     prepared = prepare_sweep(
         experiment, out, device=device, data=data, plugins=plugins, retry_failed=retry_failed
     )
+    check_shares(prepared.todo, devices * num_nodes)
     store_plan(prepared, device=device)
     if on_plan is not None:
         on_plan(len(prepared.runs), len(prepared.todo))
     if on_note is not None:
         for problem in ResultStore(out).damaged(spec.key for spec in prepared.todo):
             on_note(f"{problem.path} {problem.sentence}; it is set aside, and the run carried out again")
-        for sentence in say_effort(prepared.todo):
+        for sentence in (*say_effort(prepared.todo), *say_lacking(prepared)):
             on_note(sentence)
     carry_out(
         prepared.todo,
-        prepared.setting,
+        replace(prepared.setting, workspace=replace(prepared.setting.workspace, log_to=log_to)),
         chosen,
         is_open=opener(prepared.setting.workspace, retry_failed=retry_failed),
         max_retries=max_retries,
@@ -131,6 +145,35 @@ def sweep(
         stopping=stopping,
     )
     return ResultStore(out).status()
+
+
+def keep_of(plans: Iterable[tuple[ExperimentSpec, Plan]]) -> dict[str, Kept]:
+    """What is kept of which network, by the key of its run: the most that any experiment asks for.
+
+    A control is shared by the runs that refer to it, and kept under its own key too.
+    """
+    keep: dict[str, Kept] = {}
+    for experiment, planned in plans:
+        for spec in planned.runs if experiment.keep != "none" else ():
+            for key in (spec.key, *((spec.control.key,) if spec.is_control else ())):
+                if keep.get(key) != "weights" and experiment.keep != "none":
+                    keep[key] = experiment.keep
+    return keep
+
+
+def say_lacking(prepared: Prepared) -> list[str]:
+    """That finished runs lack what is to be kept of them, and how it is made; nothing where none does."""
+    workspace = prepared.setting.workspace
+    todo = {spec.key for spec in prepared.todo}
+    lacking = [key for key in lacking_networks(workspace) if key in prepared.runs and key not in todo]
+    if not lacking:
+        return []
+    one = f"1 finished run ({lacking[0][:12]}) lacks its network"
+    many = f"{len(lacking)} finished runs lack their networks"
+    return [
+        f"{one if len(lacking) == 1 else many}, which keep asks for; `shrinkbench weights --store "
+        f"{workspace.root}` runs {'it' if len(lacking) == 1 else 'them'} again and keeps them"
+    ]
 
 
 def store_plan(prepared: Prepared, *, device: str) -> None:
@@ -143,7 +186,7 @@ def store_plan(prepared: Prepared, *, device: str) -> None:
     for each, planned in prepared.plans:
         store.write_plan(each, planned.runs)
         store.keep_sources(planned.runs)
-    write_beside(prepared.setting, device=device)
+    write_beside(prepared.setting, device=device, planned=prepared.runs)
 
 
 def check_retries(max_retries: int) -> None:
@@ -152,11 +195,32 @@ def check_retries(max_retries: int) -> None:
         raise ShrinkbenchError(f"--max-retries {max_retries} is not a number of at least 0")
 
 
-def _default_executor(workers: int, device: str) -> Executor:
+def check_shares(runs: Iterable[RunSpec], processes: int) -> None:
+    """Refuse recipes whose batches ``processes`` cannot share equally, before anything runs."""
+    for spec in runs:
+        pretraining = None if spec.pretraining is None else spec.pretraining.recipe
+        for recipe in (spec.recipe, spec.search, pretraining):
+            if recipe is not None:
+                check_share(recipe, processes)
+
+
+def _default_executor(workers: int, device: str, devices: int, num_nodes: int) -> Executor:
+    if devices * num_nodes != 1:
+        return train_together(workers, device, devices, num_nodes)
     if workers == 1:
         select_device(device)
         return InProcess()
     return LocalProcesses(workers, gpus=gpus_of(device))
+
+
+def train_together(workers: int | None, device: str, devices: int, num_nodes: int) -> Executor:
+    """Where one run is carried out by several processes."""
+    if workers not in (None, 1):
+        raise ShrinkbenchError(
+            f"--workers {workers} runs and --devices {devices} for one run are two ways of using this machine; "
+            "give one of them"
+        )
+    return Together(places_of(resolve_device(device), devices, num_nodes))
 
 
 def carry_out(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from typing import Literal
 
 import torch
@@ -12,6 +11,7 @@ from torch import nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.metrics import count_multiply_adds
 from shrinkbench.metrics.latency import Conditions, measure_latency
+from shrinkbench.network.inputs import Example
 from shrinkbench.network.weights import copy_of
 from shrinkbench.pruning import Masks
 from shrinkbench.runner.workspace import Workspace
@@ -21,7 +21,7 @@ from shrinkbench.surgery.shrinking import shrink
 
 
 def latencies(
-    spec: RunSpec, workspace: Workspace, module: nn.Module, masks: Masks, input_shape: Sequence[int]
+    spec: RunSpec, workspace: Workspace, module: nn.Module, masks: Masks, input_shape: Example
 ) -> tuple[Latency, ...]:
     """Wall times at the batch sizes of ``workspace.latency``, dense and pruned in turn; none for the control.
 
@@ -46,7 +46,7 @@ def latencies(
 
 
 def _as_deployed(
-    module: nn.Module, masks: Masks, input_shape: Sequence[int]
+    module: nn.Module, masks: Masks, input_shape: Example
 ) -> tuple[nn.Module, Literal["masked", "small"]]:
     """The physically smaller network where surgery takes something out, else the masked one."""
     with warnings.catch_warnings():

@@ -8,19 +8,23 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from shrinkbench.datasets import DATASETS, Dataset, ExtraImages, ImageSource, load_dataset, load_extra
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.models import ModelCard, example_for, shape_for
+from shrinkbench.network.inputs import Inputs
 from shrinkbench.registry import Registry
 from shrinkbench.runner.shares import visible_gpus
 from shrinkbench.spec import DataSpec, ExtraSpec, ModelSpec, Normalisation
 from shrinkbench.spec.measures import EpochRecord
+from shrinkbench.training.team import ALONE, Team, is_head
 
 EVALUATION_BATCH = 128
+Kept = Literal["masks", "weights"]
 _GPU = re.compile(r"cuda:(?P<index>[0-9]{1,3})")
 
 
@@ -28,15 +32,28 @@ _GPU = re.compile(r"cuda:(?P<index>[0-9]{1,3})")
 class Workspace:
     """Places and device. ``data`` maps dataset names to folders, ``""`` to the one for all others;
     ``weights`` maps the SHA-256 of a weights file to its path. ``latency`` names the batch sizes at which
-    pruned networks are timed. ``on_epoch`` is told of every epoch of a run's trainings once its state is on
-    disk."""
+    pruned networks are timed, ``keep`` says by key which networks are stored beside their results, and how much
+    of them. ``on_epoch`` is told of every epoch of a run's trainings once its state is on disk. ``team`` are
+    the processes that carry a run out together, ``log_to`` a tool that is told of it too."""
 
     root: Path
     data: Mapping[str, Path] = field(default_factory=dict)
     weights: Mapping[str, Path] = field(default_factory=dict)
     device: str = "cpu"
     latency: tuple[int, ...] = ()
+    keep: Mapping[str, Kept] = field(default_factory=dict)
     on_epoch: Callable[[EpochRecord], None] | None = None
+    team: Team = ALONE
+    log_to: str | None = None
+
+    @property
+    def writes(self) -> bool:
+        """Whether this process stores what it finds: of a team only the head does."""
+        return is_head(self.team)
+
+    def has(self, there: Callable[[], bool]) -> bool:
+        """Whether the head finds what ``there`` looks for: all processes of a team have to go on alike."""
+        return self.team.tell(there() if self.writes else False)
 
     def dataset(self, name: str) -> Dataset:
         """The dataset, loaded once per process."""
@@ -166,6 +183,14 @@ class BoundData:
             device=self.device,
             memory_format=torch.channels_last,
         )
+
+
+def example_of(card: ModelCard, dataset: Dataset) -> Inputs:
+    """What the network ``card`` takes of ``dataset``: an example of its own, or floats of its images' shape."""
+    shape = dataset.card.image_shape
+    if dataset.example is not None:
+        return Inputs.of(dataset.example)
+    return example_for(card, shape_for(card, shape))
 
 
 def _subset(source: ImageSource, count: int | None) -> ImageSource:

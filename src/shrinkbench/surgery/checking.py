@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.inputs import Example, Inputs
 from shrinkbench.network.probe import evaluation_mode, floating_leaves
 from shrinkbench.network.weights import copy_of
 from shrinkbench.pruning.masks import Masks
@@ -32,28 +33,26 @@ def revealing_copy(masked: nn.Module, masks: Masks) -> nn.Module:
     return revealing
 
 
-def probe_inputs(module: nn.Module, input_shape: Sequence[int]) -> Tensor:
+def probe_inputs(module: nn.Module, example: Example) -> Inputs:
     """Two random inputs on the network's device and in its precision, always the same.
 
     The second is ten times as large: what rectifiers cut off for one of them shows for the other.
     """
     like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
-    inputs = torch.randn((2, *input_shape), generator=torch.Generator().manual_seed(0))
-    inputs[1] *= 10
-    return inputs.to(device=like.device, dtype=like.dtype)
+    return Inputs.of(example).drawn(2, seed=0, scale=10).to(like.device, like.dtype)
 
 
-def forward(module: nn.Module, inputs: Tensor) -> list[Tensor]:
+def forward(module: nn.Module, inputs: Inputs) -> list[Tensor]:
     """Every floating output in evaluation mode, without gradients."""
     with evaluation_mode(module), torch.no_grad():
-        return floating_leaves(module(inputs))
+        return floating_leaves(inputs.call(module))
 
 
-def outputs_of(module: nn.Module, input_shape: Sequence[int]) -> list[Tensor]:
+def outputs_of(module: nn.Module, example: Example) -> list[Tensor]:
     """Outputs for two random inputs in double precision, where the device has it."""
-    inputs = probe_inputs(module, input_shape)
+    inputs = probe_inputs(module, example)
     try:
-        return forward(copy_of(module).double(), inputs.double())
+        return forward(copy_of(module).double(), inputs.to(inputs.device, torch.float64))
     except (RuntimeError, TypeError):  # no doubles on this device, or a cast inside the network
         return forward(module, inputs)
 
@@ -76,9 +75,9 @@ def difference(expected: Tensor, found: Tensor) -> float:
     return float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-12))
 
 
-def largest_difference(module: nn.Module, other: nn.Module, input_shape: Sequence[int]) -> float:
+def largest_difference(module: nn.Module, other: nn.Module, example: Example) -> float:
     """Largest difference of two networks' outputs for random inputs, relative to the largest value of each."""
-    expected, found = outputs_of(module, input_shape), outputs_of(other, input_shape)
+    expected, found = outputs_of(module, example), outputs_of(other, example)
     if [leaf.shape for leaf in expected] != [leaf.shape for leaf in found]:
         shapes = " and ".join(str([tuple(leaf.shape) for leaf in leaves]) for leaves in (expected, found))
         raise ShrinkbenchError(

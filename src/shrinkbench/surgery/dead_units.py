@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from shrinkbench.errors import LeftWholeWarning
 from shrinkbench.network.coupling import Coupling, Group, Slice
+from shrinkbench.network.inputs import Example
 from shrinkbench.network.watching import watching
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.structures.channel_masks import (
@@ -29,9 +30,7 @@ def warn_left(message: str) -> None:
     warnings.warn(message, LeftWholeWarning, stacklevel=2)
 
 
-def dead_units(
-    masked: nn.Module, masks: Masks, coupling: Coupling, input_shape: Sequence[int]
-) -> dict[str, Tensor]:
+def dead_units(masked: nn.Module, masks: Masks, coupling: Coupling, input_shape: Example) -> dict[str, Tensor]:
     """Group -> boolean tensor of its units that do not reach the output; groups without any are left out."""
     silent = _silent_inputs(masked, coupling, input_shape)
     dead: dict[str, Tensor] = {}
@@ -67,7 +66,7 @@ def _all_slices(group: Group, role: str, of: Callable[[Slice], Tensor]) -> Tenso
     return result
 
 
-def _silent_inputs(masked: nn.Module, coupling: Coupling, input_shape: Sequence[int]) -> dict[str, Tensor]:
+def _silent_inputs(masked: nn.Module, coupling: Coupling, input_shape: Example) -> dict[str, Tensor]:
     """Consuming weight -> input channels that are exactly zero for random inputs."""
     layers = {
         s.tensor.rpartition(".")[0]: s.tensor for g in coupling.groups for s in g.slices if s.role == "consumes"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import islice
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from shrinkbench.errors import CannotMeetTargetError, LeftWholeWarning, ShrinkbenchError
 from shrinkbench.metrics.latency import Conditions, time_forward
+from shrinkbench.network.inputs import Example
 from shrinkbench.network.view import Batches
 from shrinkbench.network.weights import copy_of
 from shrinkbench.pruning import METHODS, PruningMethod, prune
@@ -26,7 +27,7 @@ def prune_to_latency(
     method: str | PruningMethod,
     speedup: float,
     *,
-    input_shape: Sequence[int],
+    input_shape: Example,
     conditions: Conditions | None = None,
     measure: Measure | None = None,
     batches: Batches | None = None,
@@ -74,7 +75,7 @@ def prune_to_latency(
     return _search(attempt, total, speedup, chosen.name)
 
 
-def _clock(module: nn.Module, input_shape: Sequence[int], conditions: Conditions) -> Measure:
+def _clock(module: nn.Module, input_shape: Example, conditions: Conditions) -> Measure:
     def measure(masks: Masks) -> float:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", LeftWholeWarning)

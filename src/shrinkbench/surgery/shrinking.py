@@ -8,7 +8,7 @@ inside what stays remain zeros.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from shrinkbench.errors import LeftWholeWarning, ShrinkbenchError
 from shrinkbench.network.attention import is_attention, reads_its_weights_itself
 from shrinkbench.network.coupling import Coupling, Group, couple
+from shrinkbench.network.inputs import Example, required_example
 from shrinkbench.network.probe import evaluation_mode, require_materialised
 from shrinkbench.network.watching import watching
 from shrinkbench.network.weights import copy_of
@@ -35,14 +36,16 @@ _Norm = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 def shrink(
     module: nn.Module,
     masks: Mapping[str, Tensor],
-    input_shape: Sequence[int],
+    input_shape: Example | None = None,
     *,
+    example_inputs: Example | None = None,
     select_inputs: bool = True,
 ) -> nn.Module:
     """A physically smaller copy of ``module`` that computes what ``module`` computes under ``masks``.
 
-    ``input_shape`` is one input's, without the batch dimension. With ``select_inputs``, a layer that ignores
-    channels which others still read gets an index selection in front. Outputs are compared in double
+    ``input_shape`` is one input's, without the batch dimension, in place of which ``example_inputs`` may be
+    given: a tensor, a tuple of arguments, a dictionary of named ones. With ``select_inputs``, a layer that
+    ignores channels which others still read gets an index selection in front. Outputs are compared in double
     precision and evaluation mode, every one. A group of channels that is not proven safe to cut is left whole
     and named in a ``LeftWholeWarning``, as are channels whose filters are gone but which still carry a
     constant. ``module`` is left untouched. Raises ``ShrinkbenchError`` where the network cannot be followed.
@@ -52,11 +55,12 @@ def shrink(
     >>> shrink(net, {"3.weight": keep}, (3, 8, 8))[0].out_channels
     2
     """
-    return plan_and_shrink(module, masks, input_shape, select_inputs=select_inputs)[0]
+    example = required_example(input_shape, example_inputs)
+    return plan_and_shrink(module, masks, example, select_inputs=select_inputs)[0]
 
 
 def plan_and_shrink(
-    module: nn.Module, masks: Mapping[str, Tensor], input_shape: Sequence[int], *, select_inputs: bool = True
+    module: nn.Module, masks: Mapping[str, Tensor], input_shape: Example, *, select_inputs: bool = True
 ) -> tuple[nn.Module, Surgery]:
     """As :func:`shrink`, with the description of what was done, which ``operate`` can repeat."""
     require_materialised(module)
@@ -139,7 +143,7 @@ def _plan(
     masks: Masks,
     coupling: Coupling,
     dead: Mapping[str, Tensor],
-    input_shape: Sequence[int],
+    input_shape: Example,
     *,
     select_inputs: bool,
 ) -> Surgery:
@@ -247,7 +251,7 @@ def _inside(path: str, outer: Iterable[str]) -> bool:
     return any(path == other or path.startswith(f"{other}.") for other in outer)
 
 
-def _identities(masked: nn.Module, masks: Masks, plan: _Plan, input_shape: Sequence[int]) -> list[str]:
+def _identities(masked: nn.Module, masks: Masks, plan: _Plan, input_shape: Example) -> list[str]:
     """Outermost modules without a kept parameter that pass on their input: emptied residual blocks.
 
     Each is asked with random values: what arrives there may itself have become zeros, which tell nothing.

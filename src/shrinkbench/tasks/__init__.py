@@ -1,9 +1,12 @@
 """What is learned: how a batch becomes a loss, and a network's outputs metrics with direction and unit."""
 
+from shrinkbench.tasks.batches import split_for
 from shrinkbench.tasks.classification import Classification
 from shrinkbench.tasks.detection import Detection, Objects
+from shrinkbench.tasks.language_modelling import LanguageModelling
+from shrinkbench.tasks.sequence_classification import SequenceClassification
 from shrinkbench.tasks.supervised import Metric, Supervised, scoring_loss
-from shrinkbench.tasks.task import TASKS, Batch, Batches, Task, objective_of, task_of
+from shrinkbench.tasks.task import TASKS, Batch, Batches, Task, objective_for, objective_of, task_of
 
 __all__ = [
     "TASKS",
@@ -11,11 +14,15 @@ __all__ = [
     "Batches",
     "Classification",
     "Detection",
+    "LanguageModelling",
     "Metric",
     "Objects",
+    "SequenceClassification",
     "Supervised",
     "Task",
+    "objective_for",
     "objective_of",
     "scoring_loss",
+    "split_for",
     "task_of",
 ]

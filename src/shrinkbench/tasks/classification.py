@@ -5,44 +5,38 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.inputs import Batch, describe, split_batch
 from shrinkbench.network.probe import evaluation_mode, first_tensor
 from shrinkbench.spec import CLASSIFICATION, Objective, Recipe
 from shrinkbench.spec.measures import Quality
+from shrinkbench.tasks.batches import join_last, placed
 from shrinkbench.tasks.task import TASKS, Batches
-
-Labelled = tuple[Tensor, Tensor]
 
 
 @dataclass(frozen=True)
 class Classification:
-    """Batches are pairs of inputs and labels (int64, one per example), on the network's device."""
+    """Batches are pairs of inputs and labels (int64, one per example), or dictionaries with ``labels``."""
 
     objective: Objective = CLASSIFICATION
+    averages: ClassVar[bool] = True  # metrics are means over examples
 
-    def training_batches(self, batches: Batches) -> Iterator[Labelled]:
+    def training_batches(self, batches: Batches) -> Iterator[Batch]:
         """Join a last batch of one image to the one before: batch norm has no variance over one image."""
-        held: Labelled | None = None
-        for inputs, labels in batches:
-            if held is not None and len(labels) == 1:
-                held = (torch.cat([held[0], inputs]), torch.cat([held[1], labels]))
-                continue
-            if held is not None:
-                yield held
-            held = (inputs, labels)
-        if held is not None:
-            yield held
+        yield from join_last(batches)
 
-    def loss(self, module: nn.Module, batch: Labelled, recipe: Recipe) -> tuple[Tensor, int]:
+    def loss(self, module: nn.Module, batch: Any, recipe: Recipe) -> tuple[Tensor, int]:
         """Mean cross-entropy (nats), with the recipe's label smoothing."""
-        inputs, labels = batch
+        given = placed(split_batch(batch), module)
+        inputs, labels = given.inputs, given.targets
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
-            logits = first_tensor(module(inputs))
+            logits = first_tensor(inputs.call(module))
             _check_shapes(logits, labels)
             if labels.device.type == "cpu":  # elsewhere the question would wait for the device at every step
                 _check_range(logits, labels)
@@ -60,9 +54,11 @@ class Classification:
         sums: Tensor | None = None
         images = 0
         with evaluation_mode(module):
-            for inputs, labels in batches:
+            for given in batches:
+                split = placed(split_batch(given), module)
+                inputs, labels = split.inputs, split.targets
                 with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-                    logits = first_tensor(module(inputs))
+                    logits = first_tensor(inputs.call(module))
                 _check_shapes(logits, labels)
                 _check_range(logits, labels)
                 logits = logits.float()
@@ -85,12 +81,17 @@ class Classification:
 TASKS.add(CLASSIFICATION.name, Classification)
 
 
-def _check_shapes(logits: Tensor, labels: Tensor) -> None:
+def _check_shapes(logits: Tensor, labels: Any) -> None:
     """Refuse outputs that are no scores of classes: their top-1 and cross-entropy would mean nothing."""
     if logits.dim() != 2 or logits.shape[1] < 2:
         raise ShrinkbenchError(
             f"classification takes a score for each of two or more classes, of shape (examples, classes), and "
             f"the network gives {tuple(logits.shape)}; pass a classifier, or task= of another kind"
+        )
+    if not isinstance(labels, Tensor):
+        raise ShrinkbenchError(
+            f"classification takes labels, and the targets of a batch are {describe(labels)}; give (inputs, "
+            "labels) or dictionaries with 'labels'"
         )
     if labels.dtype not in (torch.int64, torch.uint8) or labels.shape != logits.shape[:1]:
         raise ShrinkbenchError(

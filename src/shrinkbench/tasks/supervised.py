@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.inputs import Batch, split_batch
 from shrinkbench.network.probe import evaluation_mode
 from shrinkbench.spec import MetricSpec, Objective, Recipe
 from shrinkbench.spec.measures import Quality
+from shrinkbench.tasks.batches import join_last, placed
 from shrinkbench.tasks.classification import Classification
 from shrinkbench.tasks.task import Batches, Task
 
@@ -36,7 +38,7 @@ class Metric:
 
 @dataclass(frozen=True)
 class Supervised:
-    """Batches are pairs of inputs and targets, on the network's device.
+    """Batches are pairs of inputs and targets, or dictionaries that hold their targets as ``labels``.
 
     ``criterion(outputs, targets)`` is the mean loss of a batch; it is trained on, and what gradients for scores
     are of. The first of ``metrics`` leads every comparison; ``loss`` is added as the last.
@@ -49,6 +51,7 @@ class Supervised:
     criterion: Criterion
     metrics: Mapping[str, Metric]
     name: str = "supervised"
+    averages: ClassVar[bool] = True  # metrics are means over examples
 
     @property
     def objective(self) -> Objective:
@@ -66,20 +69,21 @@ class Supervised:
             headline=specs[0].name,
         )
 
-    def training_batches(self, batches: Batches) -> Iterator[tuple[Any, Any]]:
+    def training_batches(self, batches: Batches) -> Iterator[Batch]:
         """As for classification: a last batch of one example is joined to the one before."""
-        return Classification().training_batches(batches)
+        yield from join_last(batches)
 
-    def loss(self, module: nn.Module, batch: tuple[Any, Any], recipe: Recipe) -> tuple[Tensor, int]:
+    def loss(self, module: nn.Module, batch: Any, recipe: Recipe) -> tuple[Tensor, int]:
         """The criterion of one batch, and its examples."""
-        inputs, targets = batch
-        with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
-            loss = self.criterion(module(inputs), targets)
+        given = placed(split_batch(batch), module)
+        kind = given.inputs.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
+            loss = self.criterion(given.inputs.call(module), given.targets)
         if loss.dim():
             raise ShrinkbenchError(
                 f"the criterion of task '{self.name}' gives {tuple(loss.shape)}; return the mean of a batch"
             )
-        return loss, len(targets)
+        return loss, len(given)
 
     @torch.inference_mode()
     def evaluate(self, module: nn.Module, batches: Batches, *, precision: str = "float32") -> Quality:
@@ -87,13 +91,15 @@ class Supervised:
         sums = dict.fromkeys([*self.metrics, "loss"], 0.0)
         examples = 0
         with evaluation_mode(module):
-            for inputs, targets in batches:
-                with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-                    outputs = module(inputs)
+            for each in batches:
+                given = placed(split_batch(each), module)
+                kind = given.inputs.device.type
+                with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16-mixed"):
+                    outputs = given.inputs.call(module)
                 for name, metric in self.metrics.items():
-                    sums[name] += self._sum_of(name, metric.of(outputs, targets), len(targets))
-                sums["loss"] += float(self.criterion(outputs, targets)) * len(targets)
-                examples += len(targets)
+                    sums[name] += self._sum_of(name, metric.of(outputs, given.targets), len(given))
+                sums["loss"] += float(self.criterion(outputs, given.targets)) * len(given)
+                examples += len(given)
         if not examples:
             raise ShrinkbenchError("there are no examples to evaluate on; give a split with at least one")
         return Quality(metrics={name: total / examples for name, total in sums.items()}, examples=examples)

@@ -70,6 +70,11 @@ def objective_of(name: str) -> Objective:
     return task.objective.model_copy(update={"name": named, "source": TASKS.source(name)})
 
 
+def objective_for(name: str | None) -> Objective:
+    """:func:`objective_of` the task that is named, and classification where none is."""
+    return CLASSIFICATION if name is None else objective_of(name)
+
+
 _ASKING = Objective(name="asking", loss="", metrics=CLASSIFICATION.metrics, headline="top1")
 
 

@@ -2,21 +2,62 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
+from typing import Any
+
 from torch import nn
 
+from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.spec.measures import Quality
 from shrinkbench.tasks import Batches, Classification, Task
+from shrinkbench.training.shares import shares_of
+from shrinkbench.training.team import ALONE, Team
 
 CLASSIFY = Classification()
 
 
 def evaluate(
-    module: nn.Module, batches: Batches, *, precision: str = "float32", task: Task = CLASSIFY
+    module: nn.Module,
+    batches: Batches,
+    *,
+    precision: str = "float32",
+    task: Task = CLASSIFY,
+    team: Team = ALONE,
 ) -> Quality:
     """The metrics of ``task`` over all examples of ``batches``.
 
     Without a task these are top-1, top-5 (fractions of images) and mean cross-entropy (nats), and batches are
     pairs of inputs and labels. Anything but a classifier is refused then. The network is evaluated in
-    evaluation mode; modes are restored.
+    evaluation mode; modes are restored. The processes of a ``team`` take each example once where the metrics
+    of the task are means over examples (``task.averages``); else every one of them takes all.
     """
-    return task.evaluate(module, batches, precision=precision)
+    if team.size == 1 or not getattr(task, "averages", False):
+        return task.evaluate(module, batches, precision=precision)
+    found: Quality | ShrinkbenchError | None = None
+    try:
+        own = _unless_empty(shares_of(batches, team))
+        found = None if own is None else task.evaluate(module, own, precision=precision)
+    except ShrinkbenchError as error:  # the others are told, who would wait for ever
+        found = error
+    parts = team.gather(found)
+    for part in parts:
+        if isinstance(part, ShrinkbenchError):
+            raise part
+    return _together([part for part in parts if isinstance(part, Quality)])
+
+
+def _unless_empty(batches: Iterator[Any]) -> Iterator[Any] | None:
+    first = next(batches, None)
+    return None if first is None else chain([first], batches)
+
+
+def _together(parts: list[Quality]) -> Quality:
+    """The mean over the examples of all parts."""
+    examples = sum(part.examples for part in parts)
+    if not examples:
+        raise ShrinkbenchError("there are no examples to evaluate on; give a split with at least one")
+    metrics = {
+        name: sum(part.metrics[name] * part.examples for part in parts) / examples for name in parts[0].metrics
+    }
+    return Quality(metrics=metrics, examples=examples)

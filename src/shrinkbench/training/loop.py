@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,8 @@ from shrinkbench.tasks import Batches, Task
 from shrinkbench.training.checkpoint import load_checkpoint, save_checkpoint
 from shrinkbench.training.evaluation import CLASSIFY, evaluate
 from shrinkbench.training.hook import Hook
+from shrinkbench.training.shares import average_gradients, count_of, share_of, whole_batches
+from shrinkbench.training.team import ALONE, Team, check_share, is_head
 
 
 class Data(Protocol):
@@ -114,6 +117,8 @@ def train(
     checkpoint: Path | None = None,
     on_epoch: Callable[[EpochRecord], None] | None = None,
     task: Task = CLASSIFY,
+    devices: int = 1,
+    team: Team = ALONE,
 ) -> Training:
     """Train ``module`` in place by ``recipe`` and leave in it the weights that the recipe selects.
 
@@ -125,15 +130,32 @@ def train(
     and a later call with the same arguments goes on from it: all randomness of an epoch follows from ``seed``
     and its number, so the outcome is the same bit for bit. Raises ``ShrinkbenchError`` when the loss is no
     longer finite, and where the recipe looks at a validation split and there is none.
+
+    With ``devices``, as many processes of this machine train together, each on its share of every batch: on the
+    GPUs where ``module`` is on one, else on the cores. Network, data and hooks are sent to them by pickle. In a
+    process of a ``team`` that is there already, this is its part of the training.
     """
     if after_step is not None:
         hooks = (_AfterStep(after_step), *hooks)
     _check_selection(recipe, data)
+    check_share(recipe, max(team.size, devices))
+    if devices > 1:
+        shared: dict[str, Any] = {
+            "recipe": recipe,
+            "data": data,
+            "seed": seed,
+            "hooks": hooks,
+            "first_epoch": first_epoch,
+            "last_epoch": last_epoch,
+            "task": task,
+        }
+        with _team_for(module, devices, shared) as found:
+            return train(module, **shared, checkpoint=checkpoint, on_epoch=on_epoch, team=found)
     optimizer = make_optimizer(module, recipe)
     for hook in hooks:
         hook.start(optimizer)
     state = _State(Training())
-    saved = load_checkpoint(checkpoint) if checkpoint else None
+    saved = team.tell(load_checkpoint(checkpoint) if checkpoint and is_head(team) else None)
     if saved is not None:
         _restore(saved, module, optimizer, hooks, state)
     last = recipe.epochs if last_epoch is None else min(last_epoch, recipe.epochs)
@@ -142,10 +164,10 @@ def train(
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, epoch)
-        loss = _run_epoch(module, recipe, data, optimizer, seed, epoch, hooks, state, task)
+        loss = _run_epoch(module, recipe, data, optimizer, seed, epoch, hooks, state, task, team)
         for hook in hooks:
             hook.after_epoch(epoch)
-        quality = _validate(module, recipe, data, task)
+        quality = _validate(module, recipe, data, task, team)
         record = EpochRecord(
             epoch=epoch,
             learning_rate=learning_rate(recipe, epoch),
@@ -154,8 +176,8 @@ def train(
         )
         state.training.epochs.append(record)
         if all(hook.settled for hook in hooks):
-            _note(state, recipe, module, data, quality, epoch, hooks, task)
-        if checkpoint:
+            _note(state, recipe, module, data, quality, epoch, hooks, task, team)
+        if checkpoint and is_head(team):
             save_checkpoint(checkpoint, _snapshot(module, optimizer, hooks, state))
         if on_epoch:
             on_epoch(record)
@@ -186,21 +208,22 @@ def _run_epoch(
     hooks: Sequence[Hook],
     state: _State,
     task: Task,
+    team: Team,
 ) -> float:
     """One pass over the training examples; returns their mean loss."""
     module.train()
     generator = torch.Generator().manual_seed(stream(seed, "data", epoch))
     total: Tensor | None = None
     examples = 0
-    with torch.random.fork_rng():
-        torch.manual_seed(stream(seed, "noise", epoch))
+    own = () if is_head(team) else (team.rank,)  # each process has images and so noise of its own
+    with torch.random.fork_rng(), whole_batches(module, team):
+        torch.manual_seed(stream(seed, "noise", epoch, *own))
         batches = data.train(recipe.batch_size, generator=generator, augment=recipe.augment)
         for batch in task.training_batches(batches):
             state.step += 1
             for hook in hooks:
                 hook.before_step(state.step)
-            loss, count = task.loss(module, batch, recipe)
-            loss.backward()
+            loss, count = _backward(module, recipe, batch, task, team)
             for hook in hooks:
                 hook.after_backward(state.step)
             if recipe.clip_gradient_norm is not None:
@@ -210,12 +233,13 @@ def _run_epoch(
             for hook in hooks:
                 hook.after_step(state.step)
             # The sum stays on the device: asking for its value each step would wait for the device.
-            weighted = loss.detach().double() * count
+            weighted = loss.double() * count
             total = weighted if total is None else total + weighted
             examples += count
     if total is None:
         raise ShrinkbenchError("the training split is empty; give at least one training image")
-    mean = float(total) / examples
+    team.add([total])
+    mean = float(total) / sum(team.gather(examples))
     if not math.isfinite(mean):
         raise ShrinkbenchError(
             f"training diverged: the loss of epoch {epoch} is {mean}; lower the learning rate "
@@ -224,10 +248,40 @@ def _run_epoch(
     return mean
 
 
-def _validate(module: nn.Module, recipe: Recipe, data: Data, task: Task) -> Quality | None:
+def _backward(module: nn.Module, recipe: Recipe, batch: Any, task: Task, team: Team) -> tuple[Tensor, int]:
+    """The mean loss over this process's share of ``batch``, its examples, and gradients of the whole batch.
+
+    A batch of fewer examples than processes is taken by all of them whole.
+    """
+    if team.size == 1:
+        loss, count = task.loss(module, batch, recipe)
+        loss.backward()
+        return loss.detach(), count
+    whole = count_of(batch)
+    shared = whole >= team.size
+    loss, count = task.loss(module, share_of(batch, team.rank, team.size) if shared else batch, recipe)
+    (loss * (count * team.size / whole) if shared else loss).backward()
+    average_gradients(module.parameters(), team)
+    return loss.detach(), count
+
+
+@contextmanager
+def _team_for(module: nn.Module, devices: int, shared: dict[str, Any]) -> Iterator[Team]:
+    """Other processes that begin the same training; the network is theirs only for as long."""
+    from shrinkbench.training.together import Follower, packed, places_of, team_of
+
+    device = next((p.device.type for p in module.parameters()), "cpu")
+    follow = Follower(packed(module, shared), train)
+    with team_of(places_of(device, devices), follow) as team:
+        yield team
+
+
+def _validate(module: nn.Module, recipe: Recipe, data: Data, task: Task, team: Team) -> Quality | None:
     """Quality on the validation split, where there is one."""
     batches = data.validation()
-    return None if batches is None else evaluate(module, batches, precision=recipe.precision, task=task)
+    if batches is None:
+        return None
+    return evaluate(module, batches, precision=recipe.precision, task=task, team=team)
 
 
 def _check_selection(recipe: Recipe, data: Data) -> None:
@@ -248,11 +302,12 @@ def _note(
     epoch: int,
     hooks: Sequence[Hook],
     task: Task,
+    team: Team,
 ) -> None:
     """Keep the weights if this epoch is the best so far by the recipe's rule; count epochs that are not."""
     judged = validation
     if recipe.selection == "best-test":
-        judged = evaluate(module, data.test(), precision=recipe.precision, task=task)
+        judged = evaluate(module, data.test(), precision=recipe.precision, task=task, team=team)
     score = _score(judged, task.objective)
     if score > state.best:
         state.best, state.since_best = score, 0

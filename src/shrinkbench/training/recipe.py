@@ -98,6 +98,32 @@ for _data in ("digits", "small"):
         selection="best-validation",
     )
 
+# Language models of a million parameters on text of a few megabytes.
+_add(
+    name="text-train",
+    reference="shrinkbench",
+    optimizer="adamw",
+    learning_rate=3e-3,
+    weight_decay=0.1,
+    batch_size=32,
+    epochs=4,
+    schedule="cosine",
+    warmup_epochs=0,
+    clip_gradient_norm=1.0,
+    augment=False,
+)
+_add(
+    name="text-finetune",
+    reference="shrinkbench",
+    optimizer="adamw",
+    learning_rate=3e-4,
+    batch_size=32,
+    epochs=1,
+    schedule="cosine",
+    clip_gradient_norm=1.0,
+    augment=False,
+)
+
 # Liu et al. 2019 as their released code has it: no Nesterov momentum, constant fine-tuning rate. On ImageNet
 # training from scratch is doubled at most.
 _LIU: dict[str, Any] = {

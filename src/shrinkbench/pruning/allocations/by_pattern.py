@@ -142,7 +142,7 @@ def _find_file(name: str) -> Path:
 
 def _stage_of(units: Mapping[str, Units], point: Point, ctx: PruneContext) -> dict[str, int]:
     """Stage of every group, from 0; layers behind the last map (linear ones) count as its last stage."""
-    stages = stages_of(ctx.module, ctx.input_shape)
+    stages = stages_of(ctx.module, ctx.example)
     same_stages(stages, dict(enumerate(point.stages, start=1)))
     last = len(point.stages)
     return {name: stages.get(name, stages.get(name.removesuffix(".weight"), last)) - 1 for name in units}

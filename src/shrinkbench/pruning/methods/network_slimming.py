@@ -10,26 +10,27 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.coupling import Coupling, Group, couple
+from shrinkbench.network.inputs import Example
 from shrinkbench.network.view import NetworkView
 from shrinkbench.pruning.allocations.per_layer import keep_of_all
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import PerLayer, decides, pruning_method
-from shrinkbench.pruning.schedules.hook import PruningHook, Setting
+from shrinkbench.pruning.schedules.penalised import Penalised
 from shrinkbench.pruning.schedules.schedule import SCHEDULES, Schedule, once
 from shrinkbench.pruning.structures.channel_masks import masks_of_units
 from shrinkbench.pruning.structures.channels import weights_per_unit
 from shrinkbench.pruning.units import STRUCTURES, Grouping, Scores, Structure, Units, UnitScores
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    pass
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 
@@ -88,7 +89,7 @@ def masks_of_scales(module: nn.Module, coupling: Coupling, keep: Mapping[str, Te
     return masks
 
 
-def slimming_masks(module: nn.Module, input_shape: Sequence[int], fraction: float) -> Masks:
+def slimming_masks(module: nn.Module, input_shape: Example, fraction: float) -> Masks:
     """Remove the ``fraction`` of all channels with the smallest ``|scale|``, as the papers state their ratios.
 
     Of n channels, n - floor(n x fraction) stay, those of the largest scales over the whole network, and one at
@@ -112,7 +113,7 @@ def _scales(module: nn.Module, coupling: Coupling) -> dict[str, Tensor]:
 
 
 def _group(ctx: NetworkView, scores: Scores) -> Grouping:
-    coupling = couple(ctx.module, ctx.input_shape)
+    coupling = couple(ctx.module, ctx.example)
     parameters = dict(ctx.module.named_parameters())
     units: dict[str, Units] = {}
     for found in scaled_channels(ctx.module, coupling):
@@ -151,42 +152,14 @@ scaled = STRUCTURES.add(
 )
 
 
-class Slimming(PruningHook):
+class Slimming(Penalised):
     """Train with ``penalty * sum |scale|`` and prune to the target after the last epoch."""
 
-    def __init__(self, setting: Setting, *, penalty: float) -> None:
-        super().__init__(setting)
-        self._penalty = penalty
-        self._done = False
-
-    @property
-    def settled(self) -> bool:
-        """Whether the channels have been removed."""
-        return self._done
-
-    @torch.no_grad()
-    def after_backward(self, step: int) -> None:
-        """Add the penalty's subgradient, ``penalty * sign(scale)``."""
-        if self._done:
-            return
+    def add_penalty(self) -> None:
+        """``penalty * sign(scale)``."""
         for layer in self.setting.module.modules():
             if isinstance(layer, _BatchNorm) and layer.affine and layer.weight.grad is not None:
                 layer.weight.grad.add_(layer.weight.sign(), alpha=self._penalty)
-
-    def after_epoch(self, epoch: int) -> None:
-        """After the last epoch: prune."""
-        if epoch == self.setting.epochs:
-            self.adopt(self.setting.decide(self.setting.amount, iteration=epoch))
-            self._done = True
-
-    def state_dict(self) -> dict[str, Any]:
-        """Masks, and whether they are final."""
-        return {**super().state_dict(), "done": self._done}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        super().load_state_dict(state)
-        self._done = state["done"]
 
 
 def _schedule(penalty: str) -> Schedule:
@@ -233,4 +206,4 @@ strong_penalty, weak_penalty = _schedule("1e-4"), _schedule("1e-5")
 @decides("structure")
 def smallest_scale(ctx: PruneContext) -> UnitScores:
     """Magnitude of batch-norm scales, compared over the whole network."""
-    return UnitScores(_scales(ctx.module, couple(ctx.module, ctx.input_shape)))
+    return UnitScores(_scales(ctx.module, couple(ctx.module, ctx.example)))

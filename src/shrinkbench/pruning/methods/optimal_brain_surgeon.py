@@ -20,7 +20,8 @@ from itertools import islice
 import torch
 from torch import Tensor
 
-from shrinkbench.network.derivatives import EXACT_CLASSES, logits_of
+from shrinkbench.network.derivatives import EXACT_CLASSES, outputs_of
+from shrinkbench.network.probe import first_tensor
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import pruning_method
@@ -142,7 +143,8 @@ def woodfisher(ctx: PruneContext) -> Scores:
 def _gauss_newton(ctx: PruneContext) -> Curvature:
     images = min(_NEWTON_IMAGES, ctx.image_count)
     with torch.no_grad():
-        classes = logits_of(ctx.module, ctx.parameters, next(ctx.each_batch())[0][:1]).shape[1]
+        one = next(ctx.each_batch()).inputs.part(0, 1)
+        classes = first_tensor(outputs_of(ctx.module, ctx.parameters, one)).shape[-1]
     per_image = classes if classes <= EXACT_CLASSES else 1
     return Curvature(lambda: ctx.output_gradients(images), images, images * per_image)
 

@@ -46,7 +46,7 @@ pruning_method("branch_l1", structure=branches, reference="huang2018data")(magni
 @decides("structure")
 def channel_taylor(ctx: PruneContext) -> UnitScores:
     """Squared first-order change ``(sum of w * dL/dw over a channel's filters)^2``, summed over minibatches."""
-    groups = prunable_groups(ctx, couple(ctx.module, ctx.input_shape))
+    groups = prunable_groups(ctx, couple(ctx.module, ctx.example))
     totals = {group.layer: torch.zeros(group.units) for group, _ in groups}
     for gradients in ctx.batch_gradients():
         for group, weights in groups:

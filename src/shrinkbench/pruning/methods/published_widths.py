@@ -59,7 +59,7 @@ def target_named(name: str) -> PruningMethod | None:
 
 def masks_of_target(ctx: PruneContext, target: Target) -> Masks:
     """Masks of whole channels that leave the widths of ``target``."""
-    coupling = couple(ctx.module, ctx.input_shape)
+    coupling = couple(ctx.module, ctx.example)
     counts = _counts(ctx.module, coupling, target)
     magnitude = {name: w.abs() for name, w in ctx.weights.items()}
     if target.choice == "l1":

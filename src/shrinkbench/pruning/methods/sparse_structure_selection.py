@@ -149,7 +149,7 @@ class ScaledBranches(PruningHook):
 
 
 def _branches_of(setting: Setting) -> tuple[_Branch, ...]:
-    flow = read_flow(setting.module, setting.input_shape)
+    flow = read_flow(setting.module, setting.example)
     found = []
     for weights in flow.branches:
         if weights <= set(setting.names):

@@ -114,8 +114,8 @@ def prune_by_readers(ctx: PruneContext, choose: Choose, *, counts: Mapping[str, 
     ``counts`` tells how many units stay, by the layer of a group or, for inputs that a layer samples from a
     stream, by its weight; without it, as many stay as the compression asks for.
     """
-    _ = ctx.inputs  # without data there is nothing to do
-    coupling = couple(ctx.module, ctx.input_shape)
+    _ = ctx.image_count  # without data there is nothing to do
+    coupling = couple(ctx.module, ctx.example)
     chosen = readers(ctx, coupling)
     if counts is None:
         counts = kept_counts(ctx, coupling, chosen)

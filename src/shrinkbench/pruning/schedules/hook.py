@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor, nn
 
+from shrinkbench.network.inputs import Inputs
 from shrinkbench.pruning.masks import Masks, Upholder
 from shrinkbench.seeds import stream
 from shrinkbench.spec.amount import Amount
@@ -45,7 +46,7 @@ class Setting:
     seed: int
     decide: Decide
     score: Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Mapping[str, Tensor]]
-    input_shape: tuple[int, ...]
+    example: Inputs
 
     @property
     def steps(self) -> int:

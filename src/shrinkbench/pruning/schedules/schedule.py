@@ -63,3 +63,16 @@ def once(target: float) -> tuple[float, ...]:
     (4,)
     """
     return (target,)
+
+
+def register_during(
+    name: str,
+    description: str,
+    make: type[PruningHook],
+    *,
+    from_scratch: bool = False,
+    rounds: int | None = 1,
+) -> Schedule:
+    """Register the schedule ``name`` that prunes while it trains, by the hook ``make``."""
+    start: Literal["trained", "initialisation"] = "initialisation" if from_scratch else "trained"
+    return SCHEDULES.add(name, Schedule(name, description, once, start=start, during=make, rounds=rounds))

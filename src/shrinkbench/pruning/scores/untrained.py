@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from shrinkbench.network.calling import call_with
 from shrinkbench.network.derivatives import HESSIAN_PARTS, random_state_kept
 from shrinkbench.network.probe import evaluation_mode, first_tensor
 from shrinkbench.pruning.context import PruneContext
@@ -65,9 +66,10 @@ def grasp(ctx: PruneContext) -> Scores:
     "synflow", kind="gradient", schedule=scheduling.at_initialisation_100, reference="tanaka2020pruning"
 )
 def synflow(ctx: PruneContext) -> Scores:
-    """Synaptic flow ``|dR/d|w| * |w|| / R`` with R the sum of outputs for an input of ones and weights |w|.
+    """Synaptic flow ``|dR/d|w| * |w|| / R`` with R the sum of outputs for inputs of ones and weights |w|.
 
-    All floating-point parameters and buffers are taken absolute, in double precision: R grows with the
+    Inputs that are whole numbers stay as they are. All floating-point parameters and buffers are taken
+    absolute, in double precision: R grows with the
     product of all layers. No data.
     """
     module = ctx.module
@@ -75,10 +77,10 @@ def synflow(ctx: PruneContext) -> Scores:
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     others = {name: t.detach().clone() for name, t in tensors.items() if name not in leaves}
     others = {name: t.abs().double() if t.is_floating_point() else t for name, t in others.items()}
-    ones = torch.ones((1, *ctx.input_shape), dtype=torch.float64, device=ctx.device)
+    one = ctx.example.part(0, 1).map(_of_ones).to(ctx.device, torch.float64)
     with evaluation_mode(module), random_state_kept(ctx.device), torch.enable_grad():
         doubled = {name: leaf.abs().double() for name, leaf in leaves.items()}
-        flow = first_tensor(torch.func.functional_call(module, {**others, **doubled}, (ones,))).sum()
+        flow = first_tensor(call_with(module, {**others, **doubled}, *one.bound(module))).sum()
         del doubled  # the graph alone holds them now, and lets them go one by one
         # Divided by the flow itself, gradients fit single precision; the order is the same.
         found = torch.autograd.grad(
@@ -91,3 +93,7 @@ def synflow(ctx: PruneContext) -> Scores:
         name: torch.zeros_like(leaf) if g is None else (g * leaf.detach()).abs()
         for (name, leaf), g in zip(leaves.items(), found, strict=True)
     }
+
+
+def _of_ones(tensor: Tensor) -> Tensor:
+    return torch.ones_like(tensor, device="cpu") if tensor.is_floating_point() else tensor

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.coupling import Coupling, Group, Slice, couple
+from shrinkbench.network.inputs import Example
 from shrinkbench.pruning.masks import Masks
 
 
@@ -51,7 +52,7 @@ def _check(group: Group, layer: str, stays: Tensor) -> None:
         )
 
 
-def complete_masks(module: nn.Module, masks: Mapping[str, Tensor], input_shape: Sequence[int]) -> Masks:
+def complete_masks(module: nn.Module, masks: Mapping[str, Tensor], input_shape: Example) -> Masks:
     """Extend masks of filters to the whole channels that they belong to.
 
     A filter mask alone leaves the shift of its batch norm and so a constant channel; what this returns

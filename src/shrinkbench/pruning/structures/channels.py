@@ -75,7 +75,7 @@ def prunable_groups(ctx: NetworkView, coupling: Coupling) -> list[tuple[Group, l
 
 
 def _channels(ctx: NetworkView, scores: Scores) -> Grouping:
-    coupling = couple(ctx.module, ctx.input_shape)
+    coupling = couple(ctx.module, ctx.example)
     parameters = dict(ctx.module.named_parameters())
     units: dict[str, Units] = {}
     for group, weights in prunable_groups(ctx, coupling):
@@ -86,6 +86,7 @@ def _channels(ctx: NetworkView, scores: Scores) -> Grouping:
         reasons = "; ".join(
             f"'{g.layer}': {g.refused_because}" for g in coupling.groups[:3] if g.refused_because
         )
+        reasons = reasons or "; ".join(coupling.notes) or "none of its layers has any"
         raise ShrinkbenchError(
             f"no channels of this network can be removed ({reasons}); choose another structure"
         )
@@ -145,7 +146,7 @@ def readers(ctx: NetworkView, coupling: Coupling) -> list[Reader]:
 
 
 def _chain(ctx: NetworkView, scores: Scores) -> Grouping:
-    inside = {reader.key for reader in readers(ctx, couple(ctx.module, ctx.input_shape))}
+    inside = {reader.key for reader in readers(ctx, couple(ctx.module, ctx.example))}
     whole = _channels(ctx, scores)
     units = {layer: found for layer, found in whole.units.items() if layer in inside}
     if not units:
@@ -176,7 +177,7 @@ def branch_parameters(ctx: NetworkView) -> dict[str, tuple[str, ...]]:
     alone.
     """
     parameters = dict(ctx.module.named_parameters())
-    feeding = couple(ctx.module, ctx.input_shape).feeding_norm
+    feeding = couple(ctx.module, ctx.example).feeding_norm
     found: dict[str, tuple[str, ...]] = {}
     for branch in ctx.flow.branches:
         if not branch <= ctx.weights.keys():

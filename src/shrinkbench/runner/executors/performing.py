@@ -24,6 +24,7 @@ from shrinkbench.runner.logs import RunLog
 from shrinkbench.runner.outcomes import classify
 from shrinkbench.runner.pretraining import ensure_pretrained
 from shrinkbench.runner.retraining import ensure_rounds, ensure_search
+from shrinkbench.runner.tracking import Diary
 from shrinkbench.runner.workspace import Workspace
 from shrinkbench.spec import PretrainSpec
 from shrinkbench.spec.measures import EpochRecord
@@ -138,14 +139,20 @@ def _holder_of(task: Task, root: Path) -> str:
 def _attempt(task: Task, workspace: Workspace, *, own_process: bool) -> Ending:
     log = RunLog(file_of(task, workspace.root).with_name("log.txt"))
     log.start(task.label)
+    tags = {"key": task.key, "kind": task.kind, "label": task.label}
+    diary = Diary(workspace.log_to, workspace.root, tags)
 
     def after_epoch(record: EpochRecord) -> None:
         log.epoch(record)
-        if _stop.is_set():
+        diary.epoch(record)
+        if workspace.team.tell(_stop.is_set()):
             raise Interrupted
 
+    workspace.team.tell(task)
     with _catch_damage() as notes:
         ending = _ending_of(task, replace(workspace, on_epoch=after_epoch), own_process=own_process)
+    workspace.team.end(ending.kind)
+    diary.end(ending.result)
     for note in notes:
         log.write(f"note: {note}")
     log.end(ending.kind, ending.sentence)
@@ -168,6 +175,16 @@ def _catch_damage() -> Iterator[list[str]]:
         warnings.simplefilter("always", DamagedWarning)
         warnings.showwarning = take
         yield notes
+
+
+def follow(task: Task, workspace: Workspace) -> str:
+    """The part of a task that another process of the team has begun; returns how it ended."""
+
+    def after_epoch(record: EpochRecord) -> None:
+        if workspace.team.tell(False):
+            raise Interrupted
+
+    return _ending_of(task, replace(workspace, on_epoch=after_epoch), own_process=True).kind
 
 
 def _ending_of(task: Task, workspace: Workspace, *, own_process: bool) -> Ending:

@@ -1,0 +1,46 @@
+"""Batches as every task takes them: split into inputs and targets, and on the network's device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+from torch import nn
+
+from shrinkbench.network.inputs import Batch, split_batch
+from shrinkbench.tasks.task import Batches, Task
+
+
+@runtime_checkable
+class Splits(Protocol):
+    """A task with a rule of its own for what of a batch goes in and what is to come out."""
+
+    def split(self, batch: Any) -> Batch:
+        """The batch as inputs and targets."""
+        ...
+
+
+def split_for(task: Task, batch: Any) -> Batch:
+    """``batch`` as ``task`` says, by default as :func:`shrinkbench.network.inputs.split_batch` does."""
+    return task.split(batch) if isinstance(task, Splits) else split_batch(batch)
+
+
+def placed(batch: Batch, module: nn.Module) -> Batch:
+    """``batch`` where the parameters of ``module`` are."""
+    like = next(module.parameters(), None)
+    return batch if like is None else batch.to(like.device)
+
+
+def join_last(batches: Batches) -> Iterator[Batch]:
+    """A last batch of one example joined to the one before: batch norm has no variance over one.
+
+    It stays alone where its example is of another shape.
+    """
+    held: Batch | None = None
+    for batch in map(split_batch, batches):
+        joined = held.joined(batch) if held is not None and len(batch) == 1 else None
+        if held is not None and joined is None:
+            yield held
+        held = batch if joined is None else joined
+    if held is not None:
+        yield held

@@ -1,0 +1,136 @@
+"""The next token of a text: perplexity, by causal language models on blocks of tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.inputs import TARGETS, Batch, Inputs, describe, split_batch
+from shrinkbench.network.probe import evaluation_mode, first_tensor
+from shrinkbench.spec import MetricSpec, Objective, Recipe
+from shrinkbench.spec.measures import LARGEST_FLOAT32, Quality
+from shrinkbench.tasks.batches import placed
+from shrinkbench.tasks.task import TASKS, Batches
+
+NOT_PREDICTED = -100
+"""As a target: a token that is not to be predicted (padding)."""
+
+LANGUAGE_MODELLING = Objective(
+    name="language_modelling",
+    loss="cross-entropy",
+    metrics=(
+        MetricSpec(name="perplexity", direction="lower", unit="", lower=1),
+        MetricSpec(name="token_accuracy", direction="higher", unit="fraction", lower=0, upper=1),
+        MetricSpec(name="loss", direction="lower", unit="nats", lower=0),
+    ),
+    headline="perplexity",
+)
+
+
+@dataclass(frozen=True)
+class LanguageModelling:
+    """Batches are tokens (N, T): a tensor, a pair of tokens and targets, or a dictionary with ``input_ids``.
+
+    Targets are the tokens themselves, unshifted, as Hugging Face has ``labels``: token t + 1 is predicted from
+    those up to t. Where a batch has none they are its tokens, without those that ``attention_mask`` leaves out.
+    The network returns logits (N, T, vocabulary). Examples are the tokens that are predicted.
+    """
+
+    objective: Objective = LANGUAGE_MODELLING
+
+    def split(self, batch: Any) -> Batch:
+        """Tokens that go in, and tokens that are to come out."""
+        if isinstance(batch, Mapping) and not any(name in batch for name in TARGETS):
+            if "input_ids" not in batch:
+                raise ShrinkbenchError(
+                    f"language modelling takes tokens as 'input_ids', and a batch holds {', '.join(batch)}; "
+                    "name them so"
+                )
+            mask = batch.get("attention_mask")
+            tokens = batch["input_ids"]
+            kept = tokens if mask is None else tokens.masked_fill(mask == 0, NOT_PREDICTED)
+            return Batch(Inputs.of(batch), kept)
+        found = split_batch(batch)
+        return Batch(found.inputs, found.inputs.single) if found.targets is None else found
+
+    def criterion(self, outputs: Any, targets: Tensor) -> Tensor:
+        """Mean cross-entropy (nats) over the predicted tokens of a batch."""
+        logits, following = _predictions(outputs, targets)
+        return F.cross_entropy(logits, following, ignore_index=NOT_PREDICTED)
+
+    def training_batches(self, batches: Batches) -> Iterator[Batch]:
+        """The batches as they are, split."""
+        yield from map(self.split, batches)
+
+    def loss(self, module: nn.Module, batch: Any, recipe: Recipe) -> tuple[Tensor, int]:
+        """Mean cross-entropy (nats) with the recipe's label smoothing, and how many tokens it is of."""
+        given = placed(self.split(batch), module)
+        kind = given.inputs.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
+            logits, following = _predictions(given.inputs.call(module), given.targets)
+            loss = F.cross_entropy(
+                logits, following, ignore_index=NOT_PREDICTED, label_smoothing=recipe.label_smoothing
+            )
+        return loss, int((following != NOT_PREDICTED).sum())
+
+    @torch.inference_mode()
+    def evaluate(self, module: nn.Module, batches: Batches, *, precision: str = "float32") -> Quality:
+        """Perplexity, accuracy and mean cross-entropy over all predicted tokens of ``batches``.
+
+        perplexity = exp(mean cross-entropy in nats). Every token weighs the same, in short batches too. Raises
+        ``ShrinkbenchError`` where nothing is predicted, or the perplexity is no finite number.
+        """
+        loss, right, tokens = 0.0, 0, 0
+        with evaluation_mode(module):
+            for each in batches:
+                given = placed(self.split(each), module)
+                kind = given.inputs.device.type
+                with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16-mixed"):
+                    outputs = given.inputs.call(module)
+                logits, following = _predictions(outputs, given.targets)
+                counted = following != NOT_PREDICTED
+                logits, following = logits[counted].float(), following[counted]
+                loss += float(F.cross_entropy(logits, following, reduction="none").double().sum())
+                right += int((logits.argmax(1) == following).sum())
+                tokens += len(following)
+        if not tokens:
+            raise ShrinkbenchError(
+                "there are no tokens to predict; give a split with blocks of two tokens or more"
+            )
+        mean = loss / tokens
+        if not mean < math.log(LARGEST_FLOAT32):
+            raise ShrinkbenchError(
+                f"the network has diverged: its mean loss over {tokens} tokens is {mean:g} nats, of which no "
+                "perplexity can be told; lower the learning rate or prune less"
+            )
+        metrics = {"perplexity": math.exp(mean), "token_accuracy": right / tokens, "loss": mean}
+        return Quality(metrics=metrics, examples=tokens)
+
+
+def _predictions(outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
+    """Logits (tokens, vocabulary) of every token but each block's last, and the tokens that follow."""
+    logits = first_tensor(outputs)
+    fits = isinstance(targets, Tensor) and logits.dim() == 3 and logits.shape[:2] == targets.shape
+    if not fits or targets.dtype != torch.int64:
+        raise ShrinkbenchError(
+            f"language modelling takes logits (N, T, vocabulary) and tokens (N, T) as int64, and here are "
+            f"{describe(logits)} and {describe(targets)}; give a causal language model, or another task"
+        )
+    following = targets[:, 1:].reshape(-1)
+    vocabulary = logits.shape[2]
+    if following.numel() and int(following.max()) >= vocabulary:
+        raise ShrinkbenchError(
+            f"the token {int(following.max())} is none of the {vocabulary} that the network tells apart; give "
+            "a network made for this vocabulary"
+        )
+    return logits[:, :-1].reshape(-1, vocabulary), following
+
+
+TASKS.add(LANGUAGE_MODELLING.name, lambda *_: LanguageModelling())

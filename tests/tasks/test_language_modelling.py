@@ -1,0 +1,177 @@
+"""Perplexity against an independent loop, padding, and the loss that Hugging Face's own models compute."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+import transformers
+from torch import nn
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.models.llama import TinyLlama
+from shrinkbench.pruning import prune
+from shrinkbench.spec import Recipe
+from shrinkbench.tasks import LanguageModelling, SequenceClassification, objective_for, scoring_loss, task_of
+from shrinkbench.training import evaluate, train
+
+TASK = LanguageModelling()
+RECIPE = Recipe(
+    name="t", reference="shrinkbench", optimizer="adamw", learning_rate=1e-2, batch_size=4, epochs=3
+)
+
+
+def model(vocabulary=7):
+    torch.manual_seed(0)
+    return TinyLlama(vocabulary, width=16, depth=2, heads=2, shared_heads=1, hidden=24)
+
+
+def tokens(rows=5, count=9, vocabulary=7, seed=1):
+    return torch.randint(0, vocabulary, (rows, count), generator=torch.Generator().manual_seed(seed))
+
+
+def by_hand(module, sequences):
+    """Perplexity and accuracy, token by token."""
+    total, right, seen = 0.0, 0, 0
+    for sequence in sequences:
+        with torch.no_grad():
+            chances = module.eval()(sequence[None]).double().softmax(-1)[0]
+        for place in range(len(sequence) - 1):
+            following = int(sequence[place + 1])
+            total -= math.log(float(chances[place, following]))
+            right += int(int(chances[place].argmax()) == following)
+            seen += 1
+    return math.exp(total / seen), right / seen, seen
+
+
+@pytest.mark.parametrize("form", ["pairs", "tensors", "dictionaries"])
+def test_perplexity_agrees_with_an_independent_loop(form):
+    module, parts = model(), [tokens(5), tokens(2, seed=2)]  # of which the short batch weighs what it holds
+    batches = {
+        "pairs": [(part, part) for part in parts],
+        "tensors": parts,
+        "dictionaries": [{"input_ids": part, "labels": part} for part in parts],
+    }[form]
+    found = evaluate(module, batches, task=TASK)
+    perplexity, accuracy, count = by_hand(module, torch.cat(parts))
+    assert found["perplexity"] == pytest.approx(perplexity, rel=1e-5)
+    assert found["token_accuracy"] == pytest.approx(accuracy)
+    assert found["loss"] == pytest.approx(math.log(perplexity), rel=1e-5)
+    assert found.examples == count == 7 * 8
+
+
+def test_padding_is_not_predicted():
+    module, padded = model(), tokens(2)
+    mask = torch.ones_like(padded)
+    mask[1, 5:] = 0
+    found = evaluate(module, [{"input_ids": padded, "attention_mask": mask}], task=TASK_WITHOUT_MASK)
+    assert found.examples == 8 + 4
+    total = sum(math.log(by_hand(module, [part])[0]) * (len(part) - 1) for part in (padded[0], padded[1, :5]))
+    assert found["loss"] == pytest.approx(total / 12, rel=1e-5)
+    labels = padded.masked_fill(mask == 0, -100)
+    assert evaluate(module, [(padded, labels)], task=TASK) == found
+
+
+class IgnoringMasks(LanguageModelling):
+    """The tiny model takes no mask; to its left it sees no padding."""
+
+    def split(self, batch):
+        found = super().split(batch)
+        return type(found)(type(found.inputs)((found.inputs.kwargs["input_ids"],)), found.targets)
+
+
+TASK_WITHOUT_MASK = IgnoringMasks()
+
+
+def test_the_loss_is_that_of_hugging_face():
+    config = transformers.LlamaConfig(
+        vocab_size=7, hidden_size=16, intermediate_size=24, num_hidden_layers=1, num_attention_heads=2
+    )
+    theirs = transformers.LlamaForCausalLM(config).eval()
+    part = tokens(3)
+    labels = part.clone()
+    labels[0, 4:] = -100
+    batch = {"input_ids": part, "labels": labels}
+    with torch.no_grad():
+        expected = float(theirs(**batch).loss)
+    loss, count = TASK.loss(theirs, batch, RECIPE)
+    assert float(loss) == pytest.approx(expected, rel=1e-5)
+    assert count == 3 + 8 + 8
+    assert float(scoring_loss(TASK)(theirs(input_ids=part), labels)) == pytest.approx(expected, rel=1e-5)
+    masks = prune(theirs, "global_gradient", compression=1.5, batches=[TASK.split(batch)], loss=TASK.criterion)
+    assert "lm_head.weight" not in masks
+
+
+@pytest.mark.parametrize(
+    ("batch", "sentence"),
+    [
+        ({"ids": torch.zeros(2, 4)}, "takes tokens as 'input_ids'"),
+        ((tokens(2), tokens(2)[:, 1:]), "takes logits .N, T, vocabulary. and tokens"),
+        ((tokens(2), tokens(2).float()), "tokens .N, T. as int64"),
+        ((tokens(2), tokens(2) + 6), "the token 12 is none of the 7"),
+        ((tokens(2, 1), tokens(2, 1)), "there are no tokens to predict"),
+    ],
+)
+def test_what_is_no_text_is_refused(batch, sentence):
+    with pytest.raises(ShrinkbenchError, match=sentence):
+        evaluate(model(), [batch], task=TASK)
+
+
+def test_a_perplexity_that_no_number_holds_is_refused():
+    class Sure(nn.Module):
+        def forward(self, x):
+            return torch.nn.functional.one_hot(x, 7).float() * 1e4
+
+    with pytest.raises(ShrinkbenchError, match="the network has diverged: its mean loss"):
+        evaluate(Sure(), [torch.arange(7)[None]], task=TASK)
+
+
+def test_training_lowers_the_perplexity():
+    class Text:
+        def train(self, batch_size, *, generator, augment):
+            yield from (torch.arange(8).repeat(4, 1) % 7 for _ in range(20))
+
+        def validation(self):
+            return None
+
+        def test(self):
+            return [torch.arange(8).repeat(2, 1) % 7]
+
+    module = model()
+    before = evaluate(module, Text().test(), task=TASK)["perplexity"]
+    train(module, RECIPE, Text(), seed=0, task=TASK)
+    after = evaluate(module, Text().test(), task=TASK)["perplexity"]
+    assert after < 1.5 < before
+
+
+def test_the_tasks_are_found_by_name():
+    assert task_of(objective_for("language_modelling")) == TASK
+    assert objective_for("language_modelling").headline == "perplexity"
+    assert objective_for("language_modelling").metric("perplexity").direction == "lower"
+    assert task_of(objective_for("sequence_classification")) == SequenceClassification()
+    assert objective_for(None).name == "classification"
+
+
+def test_sequences_of_several_lengths_are_classified():
+    config = transformers.BertConfig(
+        vocab_size=9,
+        hidden_size=16,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        intermediate_size=24,
+        num_labels=3,
+    )
+    bert = transformers.BertForSequenceClassification(config).eval()
+    batches = [
+        {"input_ids": tokens(4, 6), "labels": torch.tensor([0, 1, 2, 0])},
+        {"input_ids": tokens(1, 3), "labels": torch.tensor([1])},
+    ]
+    found = evaluate(bert, batches, task=SequenceClassification())
+    with torch.no_grad():
+        logits = torch.cat([bert(input_ids=b["input_ids"]).logits for b in batches])
+    labels = torch.cat([b["labels"] for b in batches])
+    assert found["accuracy"] == pytest.approx(float((logits.argmax(1) == labels).float().mean()))
+    assert found["loss"] == pytest.approx(float(nn.functional.cross_entropy(logits, labels)), rel=1e-5)
+    assert found.examples == 5
+    assert len(list(SequenceClassification().training_batches(batches))) == 2  # lengths that cannot be joined

@@ -8,10 +8,11 @@ import torch
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.results.store import ResultStore
-from shrinkbench.runner import Workspace, sweep
+from shrinkbench.runner import Workspace, prepare_sweep, sweep
 from shrinkbench.runner.executors import InProcess, LocalProcesses, RayCluster, Setting, SubmititJobs, Task
 from shrinkbench.runner.planning import plan
 from shrinkbench.runner.shares import Share, assign_shares, visible_gpus
+from shrinkbench.runner.sweeping import carry_out, opener
 from shrinkbench.spec import ExperimentSpec, parse_value
 
 POISON = '''
@@ -326,6 +327,16 @@ def test_a_time_limit_under_ray_ends_what_hangs(plugin, tmp_path):
         "segfault": "worker died by SIGSEGV",
         "good": None,
     }
+
+
+def test_what_others_have_carried_out_since_it_was_planned_is_left(tmp_path):
+    one = experiment(method="random", compression=[4], weights="random")
+    prepared = prepare_sweep(one, tmp_path, device="cpu")
+    assert sweep(one, tmp_path, device="cpu").done == 1
+    is_open = opener(prepared.setting.workspace, retry_failed=False)
+    carry_out(prepared.todo, prepared.setting, InProcess(), is_open=is_open)
+    (log,) = tmp_path.glob("runs/*/log.txt")
+    assert log.read_text().count(" start: ") == 1
 
 
 def test_a_finished_run_leaves_nothing_of_a_killed_attempt(tmp_path):

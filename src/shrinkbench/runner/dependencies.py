@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 
-from shrinkbench.runner.executors.performing import digest_at, file_of
 from shrinkbench.runner.executors.protocol import Kind, Task
 from shrinkbench.spec import PretrainSpec, RunSpec
 
@@ -13,8 +11,13 @@ Graph = Mapping[Task, tuple[Task, ...]]
 """Each task with what it needs, in the order in which a failure of these is told."""
 
 
-def graph_of(runs: Sequence[RunSpec], is_there: Callable[[Task], bool], root: Path) -> Graph:
-    """The tasks that carry ``runs`` out in ``root``, without shared ones that are there already."""
+def graph_of(
+    runs: Sequence[RunSpec], is_there: Callable[[Task], bool], before: Mapping[str, str | None]
+) -> Graph:
+    """The tasks that carry ``runs`` out, without shared ones that are there already.
+
+    ``before`` has the digest of the result that a run replaces, by key.
+    """
     modes = [spec.method.finetuning for spec in runs]
     keep = tuple(sorted({mode.epoch for mode in modes if mode.weights == "rewound" and mode.epoch > 0}))
     owners = {
@@ -51,15 +54,9 @@ def graph_of(runs: Sequence[RunSpec], is_there: Callable[[Task], bool], root: Pa
             # The rounds of a method tell its controls how much of every layer to keep.
             owner = owners.get(rounds.key)
             needs += (
-                (task_of_run(owner, root),)
+                (Task("run", owner.key, owner, before=before.get(owner.key)),)
                 if owner is not None
                 else shared("rounds", rounds, *shared("pretraining", rounds.pretraining))
             )
-        graph[task_of_run(spec, root)] = needs
+        graph[Task("run", spec.key, spec, before=before.get(spec.key))] = needs
     return graph
-
-
-def task_of_run(spec: RunSpec, root: Path) -> Task:
-    """The task that carries ``spec`` out, in place of what is stored now."""
-    task = Task("run", spec.key, spec)
-    return Task("run", spec.key, spec, before=digest_at(file_of(task, root)))

@@ -30,7 +30,7 @@ class Forecast:
 def forecast(prepared: Prepared) -> Forecast:
     """Count the tasks that ``prepared`` would carry out; nothing is written or trained."""
     workspace = prepared.setting.workspace
-    graph = graph_of(prepared.todo, lambda task: file_of(task, workspace.root).exists(), workspace.root)
+    graph = graph_of(prepared.todo, lambda task: file_of(task, workspace.root).exists(), {})
     epochs = images = 0
     for task in graph:
         own = _epochs_of(task)

@@ -19,6 +19,7 @@ from shrinkbench.runner.sweeping import (
     check_retries,
     check_shares,
     open_runs,
+    opener,
     train_together,
 )
 from shrinkbench.runner.tracking import check_tracker
@@ -78,6 +79,7 @@ def run_stored(
         todo,
         setting,
         executor,
+        is_open=opener(workspace, retry_failed=retry_failed),
         max_retries=max_retries,
         on_progress=on_progress,
         on_note=on_note,

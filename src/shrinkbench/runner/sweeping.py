@@ -15,12 +15,12 @@ from shrinkbench.results.claims import Claims
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, Status
 from shrinkbench.runner.beside_plan import write_beside
-from shrinkbench.runner.dependencies import graph_of, task_of_run
+from shrinkbench.runner.dependencies import graph_of
 from shrinkbench.runner.dispatching import Dispatcher, Stop
 from shrinkbench.runner.effort import say_effort
 from shrinkbench.runner.execution import record_failure, sentence_of
 from shrinkbench.runner.executors import Ending, Executor, InProcess, LocalProcesses, Setting, Task, Together
-from shrinkbench.runner.executors.performing import is_free
+from shrinkbench.runner.executors.performing import digest_at, is_free
 from shrinkbench.runner.keeping import lacking_networks
 from shrinkbench.runner.own_parts import take_own_parts
 from shrinkbench.runner.planning import Plan, label_methods, plan
@@ -138,6 +138,7 @@ def sweep(
         prepared.todo,
         replace(prepared.setting, workspace=replace(prepared.setting.workspace, log_to=log_to)),
         chosen,
+        is_open=opener(prepared.setting.workspace, retry_failed=retry_failed),
         max_retries=max_retries,
         on_progress=on_progress,
         on_note=on_note,
@@ -227,22 +228,30 @@ def carry_out(
     setting: Setting,
     executor: Executor,
     *,
+    is_open: Callable[[RunSpec], bool],
     max_retries: int = 1,
     on_progress: Callable[[Progress], None] | None = None,
     on_note: Callable[[str], None] | None = None,
     stopping: Callable[[], Stop] | None = None,
 ) -> None:
-    """Carry planned runs out by ``executor``, with what they need; the executor is closed at the end."""
+    """Carry planned runs out by ``executor``, with what they need; the executor is closed at the end.
+
+    Those that others have carried out since they were planned, so that they are no more ``is_open``, are not.
+    """
     workspace = setting.workspace
     wish = stopping or (lambda: "go on")
+    store = ResultStore(workspace.root)
+    before = {spec.key: digest_at(store.result_path(spec.key)) for spec in todo}
+    # Asked after the digests were taken: what is open now was so then, and none of them is of a fresh result.
+    todo = [spec for spec in todo if before[spec.key] is None or is_open(spec)]
     beyond = _out_of_reach(todo, workspace)
     tell = on_note or (lambda note: None)
     within = [spec for spec in todo if spec.key not in beyond]
-    graph = graph_of(within, lambda task: is_there(task, workspace.root, tell), workspace.root)
+    graph = graph_of(within, lambda task: is_there(task, workspace.root, tell), before)
     keeper = _Keeper(workspace, len(beyond) + len(graph), on_progress, tell)
     for spec in todo:
         if spec.key in beyond:
-            keeper.keep(task_of_run(spec, workspace.root), Ending("failed", beyond[spec.key]))
+            keeper.keep(Task("run", spec.key, spec), Ending("failed", beyond[spec.key]))
     try:
         if graph:
             executor.start(setting)
@@ -285,8 +294,13 @@ class _Keeper:
 
 def open_runs(runs: Iterable[RunSpec], workspace: Workspace, *, retry_failed: bool) -> tuple[RunSpec, ...]:
     """Those of ``runs`` that are to be carried out: not stored, or not with what is asked for now."""
+    return tuple(filter(opener(workspace, retry_failed=retry_failed), runs))
+
+
+def opener(workspace: Workspace, *, retry_failed: bool) -> Callable[[RunSpec], bool]:
+    """Tells whether a run is to be carried out, as of when it is asked."""
     store, timed = ResultStore(workspace.root), frozenset(workspace.latency)
-    return tuple(spec for spec in runs if _is_open(store, spec, timed, retry_failed=retry_failed))
+    return lambda spec: _is_open(store, spec, timed, retry_failed=retry_failed)
 
 
 def _is_open(store: ResultStore, spec: RunSpec, timed: frozenset[int], *, retry_failed: bool) -> bool:

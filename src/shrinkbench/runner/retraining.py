@@ -100,6 +100,7 @@ def check_in_reach(spec: RunSpec, method: PruningMethod, workspace: Workspace) -
         input_shape=shape_for(get_model(spec.model.name), data.dataset.card.image_shape),
         prune_classifier=spec.prune_classifier,
         prune_biases=spec.prune_biases,
+        constraints=spec.constraints,
     )
 
 
@@ -168,6 +169,7 @@ def _keep_proportions(trial: Trial, method: PruningMethod, spec: RunSpec, masks:
         input_shape=trial.input_shape,
         prune_classifier=spec.prune_classifier,
         prune_biases=spec.prune_biases,
+        ignore=spec.constraints.ignore,
     ).kept
     path = _rounds_card(spec, trial.workspace)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -273,6 +275,7 @@ def _train_with_hook(trial: Trial) -> Outcome:
         loss=scoring_loss(trial.task),
         prune_classifier=spec.prune_classifier,
         prune_biases=spec.prune_biases,
+        constraints=spec.constraints,
     )
     training = train(
         module,
@@ -305,6 +308,7 @@ def _prune(
         iteration=iteration,
         prune_classifier=spec.prune_classifier,
         prune_biases=spec.prune_biases,
+        constraints=spec.constraints,
         proportions=proportions,
     )
 

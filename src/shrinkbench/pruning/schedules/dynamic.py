@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar, Literal
 
 import torch
@@ -151,6 +152,7 @@ def _register(
 ) -> Schedule:
     start: Literal["trained", "initialisation"] = "initialisation" if from_scratch else "trained"
     schedule = Schedule(name, description, once, start=start, during=make, rounds=rounds)
+    schedule = replace(schedule, exchanges=issubclass(make, Dynamic))
     return SCHEDULES.add(name, schedule)
 
 

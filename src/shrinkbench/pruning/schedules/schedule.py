@@ -24,7 +24,8 @@ class Schedule:
     are then trained with the pretraining recipe in place of the fine-tuning one. Between the rounds
     the network is trained if ``train_between``. ``during`` makes the hook of a schedule that prunes while it
     trains: the network is then trained once, with that hook, and fine-tuned afterwards if ``train_after``.
-    With ``decided_last``, the hook asks for masks once, when its training is over. ``rounds`` is how many
+    ``exchanges``: which single weights of a layer stay changes on the way, not how many. With ``decided_last``,
+    the hook asks for masks once, when its training is over. ``rounds`` is how many
     steps there are (``None``: as many as the target takes). ``parameters`` are the numbers by which it works,
     beside the ``CONSTANTS`` of its hook; they are part of a run's key, and ``version`` is raised when anything
     else changes.
@@ -38,6 +39,7 @@ class Schedule:
     during: MakeHook | None = None
     train_after: bool = False
     decided_last: bool = False
+    exchanges: bool = False
     rounds: int | None = 1
     parameters: Mapping[str, float] = field(default_factory=dict)
     version: int = 1

@@ -159,7 +159,7 @@ def prune(
             )
         card = get_model(model)
         loaded = load_named(dataset, data)
-        module, _ = _network(model, None, loaded, seed)
+        module, _ = load_network(model, None, loaded, seed)
         with tell_notes():
             masks = import_masks(module, imported, entry=weights_entry)
         _finish(
@@ -188,7 +188,7 @@ def prune(
     loaded = load_named(dataset, data)
     if loaded is None and "data" in chosen.needs:
         raise ShrinkbenchError(f"method '{method}' scores weights on data; name it with --dataset (and --data)")
-    module, file = _network(model, weights, loaded, seed, entry=weights_entry)
+    module, file = load_network(model, weights, loaded, seed, entry=weights_entry)
     shape = shape_for(card, shape_of(loaded))
     with tell_notes():
         settings: dict[str, Any] = {
@@ -290,10 +290,10 @@ def evaluate(
     loaded = load_named(dataset, data)
     if loaded is None:
         raise ShrinkbenchError("name a dataset with --dataset")
-    module, file = _network(model, weights, loaded, seed, entry=weights_entry)
+    module, file = load_network(model, weights, loaded, seed, entry=weights_entry)
     if masks is not None:
         Masks.load(masks, network=card.name).apply(module)
-    used = _normalisation(normalisation, loaded, file)
+    used = normalisation_of(normalisation, loaded, file)
     source = loaded.test if split == "test" else loaded.validation
     batches = source.batches(128, normalisation=used, device=where, memory_format=torch.channels_last)
     learned = task_of(CLASSIFICATION if task is None else objective_of(task))
@@ -329,9 +329,10 @@ def classes_of(dataset: Dataset | None) -> int | None:
     return len(dataset.class_names) if dataset is not None else None
 
 
-def _network(
+def load_network(
     model: str, weights: str | None, dataset: Dataset | None, seed: int, *, entry: str | None = None
 ) -> tuple[nn.Module, WeightsFile | None]:
+    """The network for the classes of ``dataset``, and the file of weights that it has, if any."""
     from shrinkbench.models import build, get_model, load_weights
     from shrinkbench.runner.planning import check_compatible
     from shrinkbench.seeds import stream
@@ -346,7 +347,8 @@ def _network(
         return module, load_weights(module, weights, card=card, entry=entry)
 
 
-def _normalisation(choice: str, dataset: Dataset, file: WeightsFile | None) -> Normalisation:
+def normalisation_of(choice: str, dataset: Dataset, file: WeightsFile | None) -> Normalisation:
+    """The normalisation that ``auto``, ``dataset`` or ``imagenet`` means."""
     from shrinkbench.runner.workspace import normalisation_for
     from shrinkbench.spec import IMAGENET_NORMALISATION
 
@@ -364,6 +366,6 @@ def _scoring_batches(dataset: Dataset, file: WeightsFile | None, size: int, seed
 
     return dataset.train.batches(
         size,
-        normalisation=_normalisation("auto", dataset, file),
+        normalisation=normalisation_of("auto", dataset, file),
         generator=torch.Generator().manual_seed(stream(seed, "scoring-batch")),
     )

@@ -18,7 +18,7 @@ quickstart: $(STAMP)
 	$(BIN)/shrinkbench report results/quickstart
 
 test: lint types
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal -q
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 slow: $(STAMP)
 	$(BIN)/python -m pytest -m slow

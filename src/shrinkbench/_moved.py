@@ -50,7 +50,7 @@ MOVED: dict[str, tuple[str, ...]] = {
     "pruning.structured.channels": ("pruning.structures.channel_masks",),
     "pruning.structured.checking": ("surgery.checking",),
     "pruning.structured.dead_units": ("surgery.dead_units", "pruning.structures.channel_masks"),
-    "pruning.structured.export": ("surgery.export",),
+    "pruning.structured.export": ("surgery.export", "surgery.folders"),
     "pruning.structured.guided": ("pruning.allocations.by_pattern",),
     "pruning.structured.methods": ("pruning.methods.over_channels",),
     "pruning.structured.operation": ("surgery.operation",),

@@ -66,6 +66,10 @@ class TakenWarning(UserWarning):
     """Which of several things in a file was taken, where nobody said which."""
 
 
+class DamagedWarning(UserWarning):
+    """A stored file was damaged; it is set aside, and made again."""
+
+
 class CannotMeetTargetError(ShrinkbenchError):
     """A compression target that no mask of the prunable parameters can reach; ``largest`` can be reached.
 

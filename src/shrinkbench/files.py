@@ -15,7 +15,7 @@ import re
 import secrets
 import stat
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from shrinkbench.errors import ShrinkbenchError, one_line
 
 _CHUNK = 1 << 20
 _TIMEOUT = 30.0  # seconds without an answer
+_TEMPORARY = re.compile(r"\..+-[0-9]+-[0-9a-f]{8}\.tmp")
 _OPEN_FILES = (Path("/dev/fd"), Path("/proc/self/fd"))
 _OUTPUTS = {Path("/dev/stdout"): 1, Path("/dev/stderr"): 2}
 
@@ -207,17 +208,24 @@ def check_links(folder: Path, *, within: Path | None = None) -> None:
     Who made a folder must not decide which files of the reader are overwritten.
     """
     home = os.path.realpath(within or folder)
-    if not os.path.lexists(folder):
-        return
-    below = (Path(top) / name for top, folders, files in os.walk(folder) for name in (*folders, *files))
-    for place in (folder, *below):
-        if place == folder or place.is_symlink():
-            real = os.path.realpath(place)
-            if not Path(real).is_relative_to(home):
-                raise ShrinkbenchError(
-                    f"{place} leads to {one_line(real, 80)}, which is outside {one_line(home, 80)}; nothing is "
-                    "written through it, name another folder with --out"
-                )
+    for place in (folder, *_links_in(folder)):
+        real = os.path.realpath(place)
+        if not Path(real).is_relative_to(home):
+            name = f"the link {one_line(str(place.relative_to(folder)), 100)} in " if place != folder else ""
+            raise ShrinkbenchError(
+                f"{name}{one_line(str(folder), 60)} leads out of {'it' if name else 'its place'}, to "
+                f"{one_line(real, 50)}; nothing is written through it: remove the link, or name another folder"
+            )
+
+
+def _links_in(folder: Path | str) -> Iterator[Path]:
+    """Symbolic links in ``folder`` and below, none of them followed; what cannot be listed is passed over."""
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_symlink():
+                yield Path(entry.path)
+            elif entry.is_dir(follow_symlinks=False):
+                yield from _links_in(entry.path)
 
 
 def _unwritable(path: Path, error: OSError | ValueError) -> ShrinkbenchError:
@@ -229,6 +237,18 @@ def unique_suffix() -> str:
     """A part of a name that no other process has, on this host or on one that shares its disk."""
     host = re.sub(r"[^A-Za-z0-9-]", "", platform.node())[:40]
     return f"{host}-{os.getpid()}-{secrets.token_hex(4)}"
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a file of this name is one that :func:`write_atomically` writes before it renames it."""
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def remove_temporaries(folder: Path) -> None:
+    """Remove what writers that were killed have left in ``folder``, where nobody else writes now."""
+    with contextlib.suppress(OSError):
+        for path in [each for each in folder.iterdir() if is_temporary(each.name)]:
+            path.unlink(missing_ok=True)
 
 
 def _fill(path: Path, content: bytes | Callable[[Path], object], *, durable: bool) -> None:

@@ -149,6 +149,54 @@ def test_a_listed_method_is_told_by_the_names_of_its_axes(run):
     assert len(out.splitlines()) <= len(rows) + 3  # a head, and what is not shown
 
 
+def test_methods_are_chosen_by_what_tells_them_apart(run):
+    def names(*options):
+        code, out, err = run("list", "methods", "--json", *options)
+        assert code == 0, err
+        return {row["name"]: row for row in json.loads(out)}
+
+    every = names()
+    filters = names("--structure", "filters", "--without", "gradients", "--without", "labels")
+    assert {"filter_l1", "apoz"} <= filters.keys() < every.keys()
+    assert not {"filter_taylor_2016", "skeletonization", "global_magnitude"} & filters.keys()
+    untrained = names("--start", "untrained", "--since", "2021")
+    assert {"ac_dc", "granet", "mest"} <= untrained.keys()
+    assert not {"snip", "rigl", "alpha_pruning"} & untrained.keys()
+    # Of 4x, 20 % of what is left goes in 7 rounds; half of it in 2; slimming searches and fine-tunes.
+    trainings = {name: every[name]["trainings"] for name in every}
+    assert [trainings[n] for n in ("lottery_ticket", "iterative_magnitude", "network_slimming")] == [7, 2, 2]
+    assert [trainings[n] for n in ("magnitude_without_finetuning", "rigl", "synflow")] == [0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (("methods", "--structure", "toes"), "no method has the structure 'toes'"),
+        (("methods", "--start", "later"), "no method has the start 'later'; there are trained, untrained"),
+        (("methods", "--without", "sleep"), "no method has the need 'sleep'"),
+        (("methods", "--since", "2199"), "no method is left"),
+        (("models", "--since", "2020"), "are of methods, not of models"),
+    ],
+)
+def test_a_choice_that_leaves_nothing_is_told(run, arguments, sentence):
+    code, _, err = run("list", *arguments)
+    assert code == 2
+    assert sentence in err
+
+
+def test_a_method_is_described(run):
+    code, out, _ = run("describe", "lottery_ticket")
+    assert code == 0
+    assert "iterative-20" in out
+    assert "trainings at 4x" in out
+    assert "frankle2019lottery: The Lottery Ticket Hypothesis" in " ".join(out.split())
+    _, out, _ = run("describe", "random@rigl", "--json")
+    assert json.loads(out)["allocation"] == "as:rigl"
+    code, _, err = run("describe", "no_such_thing")
+    assert code == 2
+    assert "no_such_thing" in err
+
+
 def prune_arguments(small, **changes):
     options = {"model": "digits-cnn", "weights": small, "method": "random", "compression": 2, **changes}
     given = {f"--{name.replace('_', '-')}": value for name, value in options.items() if value is not None}

@@ -14,12 +14,16 @@ from shrinkbench.cli.detect import app
 from shrinkbench.datasets.voc_detection import DetectionData, read_voc
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.metrics import count_parameters
-from shrinkbench.models import read_state_dict
+from shrinkbench.models import build, read_state_dict
 from shrinkbench.network.coupling import couple
+from shrinkbench.pruning import Masks
 from shrinkbench.pruning.structures.channel_masks import masks_of_units
 from shrinkbench.results.frame import to_frame
 from shrinkbench.results.store import ResultStore
+from shrinkbench.runner import detection
 from shrinkbench.runner.detection import DetectionRun, decide_by_masks, detect
+from shrinkbench.surgery.folders import NetworkDescription, save_network
+from shrinkbench.surgery.shrinking import plan_and_shrink
 from shrinkbench.training import RECIPES
 
 RESNET18 = 11_689_512
@@ -102,6 +106,36 @@ def test_a_classifier_pruned_before_the_transfer(folder, tmp_path):
     assert result.size.theoretical_speedup > 1
     assert result.references["dataset"] == "everingham2010pascal"
     assert not list(tmp_path.rglob("checkpoint*"))
+
+
+def test_a_folder_of_a_masked_classifier_is_pruned_before_the_transfer(folder, half, tmp_path, monkeypatch):
+    """As a sweep keeps it: of other classes than the card's, with its masks beside it."""
+    carried = {}
+    monkeypatch.setattr("shrinkbench.runner.detection.detect", lambda run, **_: carried.setdefault("run", run))
+    monkeypatch.setattr("shrinkbench.cli.detect._describe", lambda run, result: {})
+    module = build(MODEL, num_classes=10, seed=4)
+    masks = Masks.load(half[0])
+    masks.apply(module)
+    net = tmp_path / "net"
+    save_network(net, module, NetworkDescription(MODEL, 10, (3, 64, 64)), masks=masks)
+    call(folder, "--model", net, "--out", tmp_path / "results", *QUICK)
+    run = carried["run"]
+    assert (run.classes, run.weights.path) == (10, net / "weights.safetensors")
+    start = detection._start(run, None)
+    assert sum(layer.total - layer.kept for layer in start.layers.values()) == half[1]
+    assert start.size.parameters - start.size.parameters_kept == half[1]
+    kept = start.detector.classifier.state_dict()
+    assert torch.equal(kept["conv1.weight"], module.state_dict()["conv1.weight"])
+    _, surgery = plan_and_shrink(module.eval(), masks, (3, 64, 64))
+    small, _ = plan_and_shrink(module, masks, (3, 64, 64))
+    save_network(tmp_path / "small", small, NetworkDescription(MODEL, 10, (3, 64, 64), surgery))
+    for arguments, sentence in (
+        (("--model", tmp_path / "small"), "was cut out"),
+        (("--model", net, "--method", "channel_l1"), "brings its masks"),
+        (("--model", net, "--weights", "w.pth"), "leave --weights out"),
+    ):
+        with pytest.raises(ShrinkbenchError, match=sentence):
+            call(folder, *arguments, "--out", tmp_path / "results", *QUICK)
 
 
 @pytest.fixture(scope="module")

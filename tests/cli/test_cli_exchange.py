@@ -4,8 +4,8 @@ import json
 import shutil
 
 import pytest
+from commands import shrinkbench, shrinkbench_apart
 from made_results import make_result, make_results, plain_accuracy, quality, write_store
-from test_cli_report import shrinkbench
 
 PAIR = [("cifar10", "resnet56")]
 GRID = {"pairs": PAIR, "methods": ["random", "global_magnitude"], "compressions": (1, 4), "seeds": (0, 1)}
@@ -163,7 +163,7 @@ def test_code_from_outside_comes_along_is_shown_and_not_run(tmp_path):
     (tmp_path / "mine.py").write_text(PLUGIN)
     (tmp_path / "helper.py").write_text(HELPER)
     (tmp_path / "tiny.toml").write_text(EXPERIMENT)
-    done = shrinkbench(
+    done = shrinkbench_apart(
         "sweep", tmp_path / "tiny.toml", "--plugin", tmp_path / "mine.py", "--out", tmp_path / "tiny"
     )
     assert done.returncode == 0, done.stderr

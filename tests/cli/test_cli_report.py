@@ -2,19 +2,12 @@
 
 import json
 import re
-import subprocess
-import sys
 
 import pytest
+from commands import shrinkbench
 from made_results import make_result, make_results, write_store
 
 PAIR = [("cifar10", "resnet20")]
-
-
-def shrinkbench(*arguments, cwd=None):
-    program = "import sys; from shrinkbench.cli import main; sys.argv = ['shrinkbench', *sys.argv[1:]]; main()"
-    command = [sys.executable, "-c", program, *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
 
 
 @pytest.fixture(scope="module")

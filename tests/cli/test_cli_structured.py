@@ -12,7 +12,7 @@ from shrinkbench.cli import app
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import build
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.surgery.export import load_small
+from shrinkbench.surgery.folders import load_small
 
 
 def call(*arguments):

@@ -38,30 +38,42 @@ def test_no_file_is_overwritten_unasked(tmp_path, kind):
 SMALL = ("--set", "seed=0", "--set", "train_images=60", "--set", "test_images=50")
 
 
-@pytest.mark.parametrize(
-    ("kind", "settings"),
-    [
-        pytest.param("experiment", {}, marks=pytest.mark.slow),
-        ("method", {"plugin": "new_method.py", "method": "my_method"}),
-        pytest.param("network", {"model": "new_network.py:make_network"}, marks=pytest.mark.slow),
-        pytest.param("dataset", {"dataset": "new_dataset.py:make_data"}, marks=pytest.mark.slow),
-        ("task", {"task": "new_task.py:task"}),
-        ("recipe", {"recipe": "new_recipe.py:make_recipe"}),
-    ],
-)
-def test_each_template_runs(tmp_path, kind, settings):
-    assert call("new", "experiment", cwd=tmp_path)[0] == 0
-    if kind != "experiment":
-        code, told = call("new", kind, "--out", f"new_{kind}.py", cwd=tmp_path)
-        assert code == 0, told
+SETTINGS = {
+    "experiment": {},
+    "method": {"plugin": "new_method.py", "method": "my_method"},
+    "network": {"model": "new_network.py:make_network"},
+    "dataset": {"dataset": "new_dataset.py:make_data"},
+    "task": {"task": "new_task.py:task"},
+    "recipe": {"recipe": "new_recipe.py:make_recipe"},
+}
+
+
+def sweep_templates(folder, *kinds):
+    """Write the templates of ``kinds`` and sweep the template of an experiment with them."""
+    settings = {name: value for kind in kinds for name, value in SETTINGS[kind].items()}
+    assert call("new", "experiment", cwd=folder)[0] == 0
+    for kind in kinds:
+        if kind != "experiment":
+            code, told = call("new", kind, "--out", f"new_{kind}.py", cwd=folder)
+            assert code == 0, told
     chosen = [part for name, value in settings.items() for part in ("--set", f"{name}={value}")]
-    code, told = call("sweep", "my_experiment.toml", "--out", "out", *SMALL, *chosen, cwd=tmp_path)
+    code, told = call("sweep", "my_experiment.toml", "--out", "out", *SMALL, *chosen, cwd=folder)
     assert code == 0, told
-    results, _ = ResultStore(tmp_path / "out").results()
+    results, _ = ResultStore(folder / "out").results()
     assert {result.status for result in results} == {"done"}
     named = results[0].spec.model_dump_json() + "".join(r.spec.method.name for r in results)
     assert all(value in named for name, value in settings.items() if name not in ("plugin", "recipe"))
-    assert kind != "recipe" or {result.spec.recipe.name for result in results} == {"my-recipe"}
+    assert "recipe" not in kinds or {result.spec.recipe.name for result in results} == {"my-recipe"}
+
+
+def test_the_templates_run_together(tmp_path):
+    sweep_templates(tmp_path, *KINDS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_each_template_runs(tmp_path, kind):
+    sweep_templates(tmp_path, kind)
 
 
 def test_every_command_that_takes_a_part_takes_plugins():

@@ -5,10 +5,12 @@ Every mask below keeps the first rows (dimension 0) or columns (dimension 1) of 
 # ruff: noqa: E501  one case a line
 
 import math
+import re
 from functools import partial
 
 import pytest
 import torch
+import torchvision
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils import parametrizations, prune
@@ -16,6 +18,7 @@ from torch.nn.utils import parametrizations, prune
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.metrics import count_multiply_adds, measure_size
 from shrinkbench.network.probe import trace
+from shrinkbench.network.products import has_formula, is_uncounted
 
 
 class Net(nn.Module):
@@ -65,6 +68,18 @@ def pooled(s, x):
 @torch.inference_mode()
 def inside_inference_mode(s, x):
     return s.b(s.a(x).relu())
+
+
+class Product(torch.autograd.Function):
+    """A product that torch only knows as Python code."""
+
+    @staticmethod
+    def forward(ctx, x, w):
+        return x @ w.T
+
+    @staticmethod
+    def backward(ctx, gradient):
+        raise NotImplementedError
 
 
 Conv, Linear = nn.Conv2d, partial(nn.Linear, bias=False)
@@ -205,6 +220,49 @@ CASES = {
     ),
     "baddbmm": (Net(lambda s, x: torch.baddbmm(s.b, x, s.w), w=(1, 7, 5), b=(5,)), (11, 7), 385, {"w": (3, 1)}, 165),
     "addbmm": (Net(lambda s, x: torch.addbmm(s.b, x, s.w), w=(1, 7, 5), b=(5,)), (11, 7), 385, {"w": (3, 1)}, 165),
+    "product and sum": (Net(lambda s, x: (x[:, None] * s.w).sum(-1), w=(5, 7)), (7,), 35, {"w": 2}, 14),
+    "product and mean": (Net(lambda s, x: (s.w * x[:, None]).mean(dim=2), w=(5, 7)), (7,), 35, {"w": (3, 1)}, 15),
+    "product and sum of everything": (Net(lambda s, x: (x * s.w).sum()[None], w=(7,)), (7,), 7, {"w": 2}, 2),
+    "product and sum, tokens": (
+        Net(lambda s, x: (x[..., None, :] * s.w).sum(-1), w=(5, 7)), (11, 7), 11 * 35, {"w": 2}, 11 * 14,
+    ),
+    "product and sum, outer": (
+        Net(lambda s, x: (x[..., None] * s.w).sum(-2), w=(7, 5)), (11, 7), 11 * 35, {"w": (2, 1)}, 11 * 14,
+    ),
+    "product, views and sum": (
+        Net(lambda s, x: (x[:, None] * s.w).unflatten(-1, (2, 4)).transpose(1, 2).sum((1, 3)), w=(5, 8)), (8,), 40,
+        {"w": 2}, 16,
+    ),
+    "product and sum, in place": (
+        Net(lambda s, x: x[:, None].expand(-1, 5, -1).clone().mul_(s.w).sum(-1), w=(5, 7)), (7,), 35, {"w": 2}, 14,
+    ),
+    "weighted sum over pixels": (Net(lambda s, x: (x * s.w).sum((2, 3)), w=(1, 4, 4)), (3, 4, 4), 48, {"w": (2, 1)}, 24),
+    "product and sum of constants": (
+        Net(lambda s, x: F.linear(x, (s.a[:, None] * s.b).sum(-1)), a=(5, 3), b=(7, 3)), (7,), 105 + 35,
+        {"a": 2}, 2 * 21 + 14,
+    ),
+    "vecdot": (Net(lambda s, x: torch.linalg.vecdot(x[:, None], s.w), w=(5, 7)), (7,), 35, {"w": 2}, 14),
+    "cosine similarity": (
+        Net(lambda s, x: F.cosine_similarity(x[:, None], s.w[None], dim=-1), w=(5, 7)), (7,), 35, {"w": 2}, 14,
+    ),
+    "normalised classifier": (
+        Net(lambda s, x: F.linear(F.normalize(x), F.normalize(s.w)), w=(5, 7)), (7,), 35, {"w": 2}, 14,
+    ),
+    "inner": (Net(lambda s, x: torch.inner(x, s.w), w=(5, 7)), (7,), 35, {"w": 2}, 14),
+    "chain_matmul": (Net(lambda s, x: torch.chain_matmul(x, s.w, s.v), w=(8, 4), v=(4, 3)), (8,), 44, {"w": 1}, 4 + 12),
+    "fold and unfold": (
+        Net(lambda s, x: F.fold(s.w.flatten(1) @ F.unfold(x, 3), (3, 3), 1), w=(4, 2, 3, 3)), (2, 5, 5), 9 * 72,
+        {"w": 1}, 9 * 18,
+    ),
+    "interpolated": (
+        Net(lambda s, x: s.a(F.interpolate(x, scale_factor=2, mode="bilinear")), a=Conv(3, 6, 1)), (3, 4, 4), 64 * 18,
+        {"a.weight": 2}, 64 * 6,
+    ),
+    "deformable": (
+        Net(lambda s, x: s.d(x, s.o(x)), d=torchvision.ops.DeformConv2d(4, 6, 3, padding=1, bias=False), o=Conv(4, 18, 1)),
+        (4, 5, 5), 25 * (6 * 36 + 72), {"d.weight": 2}, 25 * (2 * 36 + 72),
+    ),
+    "autograd function": (Net(lambda s, x: Product.apply(x, s.w), w=(4, 8)), (8,), 32, {"w": 1}, 8),
     "in place": (Net(lambda s, x: x.new_zeros(1, 5).addmm_(x, s.w), w=(7, 5)), (7,), 35, {"w": 2}, 10),
     "written into": (
         Net(lambda s, x: F.linear(x, torch.zeros(6, 4).index_copy(0, torch.arange(3), s.w)), w=(3, 4)), (4,), 24,
@@ -276,9 +334,75 @@ def test_what_cannot_be_counted_is_named_with_its_remedy():
         measure_size(net, (8,), {})
 
 
-def test_scales_and_gates_are_no_products():
-    net = Net(lambda s, x: x * s.w * x.mean((2, 3), keepdim=True), w=(2, 1, 1))
-    assert count_multiply_adds(net, (2, 5, 5)) == 0
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda s, x: x * s.w * x.mean((2, 3), keepdim=True),
+        lambda s, x: (x * s.w).mean((2, 3)),  # the scale is the same for all that is averaged
+        lambda s, x: (x * s.w).flatten(2).transpose(1, 2).mean(1),
+        lambda s, x: (x * x.sigmoid()).mean((2, 3)) * s.w.flatten(),
+        lambda s, x: x / (x * x).mean(1, keepdim=True).sqrt() * s.w,
+        lambda s, x: (x * (1 + s.w)).relu().sum(1),  # what is summed is no product any more
+    ],
+    ids=["gate", "pooled", "tokens", "own gate", "norm", "rectified"],
+)
+def test_scales_and_gates_are_no_products(run):
+    assert count_multiply_adds(Net(run, w=(2, 1, 1)), (2, 5, 5)) == 0
+
+
+def test_what_is_overwritten_is_no_product_any_more():
+    net = Net(lambda s, x: (x * s.w).copy_(x).sum(1), w=(8,))
+    assert count_multiply_adds(net, (8,)) == 0
+
+
+# Of the operations whose names speak of products those that add up no products.
+_ELEMENTWISE = {
+    *("_embedding_bag", "_embedding_bag_forward_only"),  # counted where weighted
+    *(
+        "_thnn_fused_gru_cell",
+        "_thnn_fused_lstm_cell",
+        "_weight_norm_interface",
+        "linalg_vector_norm",
+        "linalg_cross",
+    ),
+    *(
+        "linalg__powsum",
+        "dist",
+        "_linalg_check_errors",
+        "upsample_linear1d",
+        "upsample_bilinear2d",
+        "upsample_trilinear3d",
+    ),
+    *("_upsample_bilinear2d_aa", "__upsample_bilinear", "fft_fftfreq", "fft_rfftfreq"),
+}
+_SPEAKS = (
+    r"(?<!ha)mm(?!a|i)|conv(?!ert)|linear|dot|matmul|rnn|lstm|gru|attention|einsum|dist(?!ribut)|fft|_bag|outer|kron|"
+    r"gemm|solve|(^|_)det$|svd|eig|linalg|(^|_)m?v$|addr"
+)
+_LAYS_OUT = r"backward|_out$|_jvp|_grad|reorder|flatten_weight|search$|_pack_|packed|convert|_nested|slice_inverse|weight_int4pack$"
+
+
+def _operations():
+    """Those of torch's own whose names speak of products and that the dispatcher knows."""
+    known = frozenset(torch._C._dispatch_get_all_op_names())
+    for schema in torch._C._jit_get_all_schemas():
+        name = schema.name.removeprefix("aten::")
+        if schema.name == name or not re.search(_SPEAKS, name) or re.search(_LAYS_OUT, name):
+            continue
+        func = getattr(getattr(torch.ops.aten, name, None), schema.overload_name or "default", None)
+        if func is not None and func.name() in known:
+            yield name, func
+
+
+def test_no_operation_of_torch_that_multiplies_is_silent():
+    silent = {
+        name
+        for name, func in _operations()
+        if not has_formula(func)
+        and not is_uncounted(func)
+        and not torch._C._dispatch_has_kernel_for_dispatch_key(func.name(), "CompositeImplicitAutograd")
+    }
+    assert silent <= _ELEMENTWISE, silent - _ELEMENTWISE
 
 
 @pytest.mark.parametrize(

@@ -373,6 +373,7 @@ def alone():
     return [*dict.fromkeys([*kinds.values(), *several]), *with_amounts]
 
 
+@pytest.mark.slow
 def test_every_kind_of_method_is_repaired_in_one_round(small_grids):
     for name in alone():
         simulation = InMemory((name,))

@@ -8,7 +8,7 @@ import pytest
 from made_results import make_result, make_results, make_spec, write_store
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.results.store import ResultStore, existing_store
+from shrinkbench.results.store import ResultStore, existing_store, read_result
 from shrinkbench.spec import ExperimentSpec
 
 
@@ -164,3 +164,13 @@ def test_two_thousand_results_are_read_within_seconds(tmp_path):
     results, problems = store.results()
     assert (len(results), problems) == (2000, [])
     assert time.perf_counter() - start < 5
+
+
+def test_a_problem_is_one_line_whatever_it_echoes(store):
+    (path, *_) = store.root.glob("runs/*/result.json")
+    fields = json.loads(path.read_text())
+    fields["spec"]["method"]["a\nb" + "x" * 400] = 1
+    path.write_text(json.dumps(fields))
+    problem = read_result(path)
+    assert "\n" not in problem.sentence
+    assert len(problem.sentence) < 300

@@ -118,6 +118,7 @@ def test_conditions_of_a_comparison_are_told_from_the_record(runs):
     assert set_up_table([*same, *other_seed]) is None
 
 
+@pytest.mark.slow
 def test_networks_are_timed_where_the_experiment_asks(tmp_path):
     methods = ["global_magnitude", "channel_l1"]
     short = {"method": methods, "train_images": 64, "pretrain": {"epochs": 1}, "finetune": {"epochs": 1}}

@@ -6,13 +6,15 @@ import shutil
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, load_file, save_file
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import DamagedWarning, ShrinkbenchError
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore
-from shrinkbench.runner import sweep
-from shrinkbench.runner.sealing import load_sealed, read_card, save_sealed, write_card
+from shrinkbench.runner import Workspace, sweep
+from shrinkbench.runner.execution import ensure_control, run
+from shrinkbench.runner.outcomes import classify
+from shrinkbench.runner.sealing import is_whole, load_sealed, read_card, save_sealed, write_card
 from shrinkbench.spec import ExperimentSpec, parse_value
 
 TENSORS = {
@@ -111,11 +113,55 @@ def test_shared_files_that_were_touched_are_set_aside_and_made_again(finished, t
     damage(path)
     notes = []
     assert sweep(_experiment(), root, device="cpu", on_note=notes.append).failed == 0
-    assert any(str(path) in note and "not what was written there" in note for note in notes)
+    assert any(str(path) in note and note.endswith("it is set aside, and made again") for note in notes)
     assert list(path.parent.glob(f"{path.name}.damaged-*"))
     fresh = {r.key: (r.after, r.size) for r in ResultStore(root).results()[0]}
     assert sweep(_experiment(), tmp_path / "calm", device="cpu").failed == 0
     assert fresh == {r.key: (r.after, r.size) for r in ResultStore(tmp_path / "calm").results()[0]}
+
+
+@pytest.mark.parametrize(
+    ("file", "damage"),
+    [
+        ("pretrained/*/weights.safetensors", _flip_last_byte),
+        ("pretrained/*/epoch-1.safetensors", _zero),
+        ("pretrained/*/card.json", _edit),
+        ("search/*/masks.safetensors", _flip_last_byte),
+        ("control/*/result.json", _cut),
+    ],
+)
+def test_a_run_by_itself_makes_damaged_files_again_too(finished, tmp_path, file, damage):
+    root = shutil.copytree(finished, tmp_path / "store")
+    runs = [run.spec for run in ResultStore(root).read_plan().runs]
+    workspace = Workspace(root=root)
+    ensure_control(runs[0], workspace)
+    (path,) = root.glob(f"shared/{file}")
+    whole = path.read_bytes()
+    damage(path)
+    with pytest.warns(DamagedWarning, match=rf"{path.name} .*; it is set aside, and made again"):
+        _carry_out(runs, workspace)
+    assert len(list(path.parent.glob(f"{path.name}.damaged-*"))) == 1
+    if path.suffix == ".safetensors":
+        assert all(load(whole)[name].equal(tensor) for name, tensor in load_file(path).items())
+
+
+def _carry_out(runs, workspace):
+    ensure_control(runs[0], workspace)
+    assert {run(spec, workspace).status for spec in runs} == {"done"}
+
+
+def test_a_disk_that_fails_damages_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "card.json"
+    write_card(path, {}, key="a")
+
+    def refuse(self, *args, **options):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(type(path), "open", refuse)
+    with pytest.raises(PermissionError) as error:
+        is_whole(path, key="a")
+    assert classify(error.value) == "environment"
+    assert [each.name for each in tmp_path.iterdir()] == ["card.json"]
 
 
 @pytest.mark.parametrize("change", [{"key": "0" * 64}, {"schema_version": 3}, {}])

@@ -94,7 +94,7 @@ for number, folder in enumerate(sys.argv[1:]):
                     raise Counted
 
             with suppress(Counted):
-                sweep(ExperimentSpec(**grid), Path(os.environ["OUT"]) / name, on_plan=count)
+                sweep(ExperimentSpec(**grid), Path(os.environ["OUT"]) / name, device="cpu", on_plan=count)
         (Path(folder) / "todo.json").write_text(json.dumps(counts))
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0

@@ -90,16 +90,6 @@ def test_same_key_same_result(finished, tmp_path):
     assert all_results(tmp_path) == all_results(finished)
 
 
-def test_processes_give_the_same_results_up_to_rounding(finished, tmp_path):
-    """Threads per process change the order of sums, so values may differ in the last digits."""
-    sweep(experiment(seed=[0]), tmp_path, device="cpu", workers=2)
-    ours, reference = all_results(tmp_path), all_results(finished)
-    assert len(ours) == 4
-    for key, data in ours.items():
-        assert data["size"]["compression"] == pytest.approx(reference[key]["size"]["compression"], rel=0.05)
-        assert data["spec"] == reference[key]["spec"]
-
-
 def test_another_recipe_is_another_run(finished):
     counts = []
     sweep(
@@ -179,26 +169,26 @@ def test_kill_and_go_on(finished, tmp_path):
     file = tmp_path / "test.toml"
     file.write_text(
         'name = "test"\ndataset = "digits"\nmodel = "digits-cnn"\nmethod = ["global_magnitude", "random"]\n'
-        "compression = [1, 4]\nseed = [0, 1]\ntrain_images = 200\n"
+        "compression = [1, 4]\nseed = 0\ntrain_images = 200\n"
         "[pretrain]\nepochs = 2\n[finetune]\nepochs = 1\n"
     )
     command = [sys.executable, "-c", "from shrinkbench.cli import main; main()", "sweep", str(file)]
     command += ["--out", str(target), "--device", "cpu"]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
     deadline = time.time() + 120
-    while len(list(target.glob("runs/*/result.json"))) < 3 and time.time() < deadline:
+    while not list(target.glob("runs/*/result.json")) and time.time() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     survived = {p: p.stat().st_mtime_ns for p in target.glob("runs/*/result.json")}
-    assert 3 <= len(survived) < 8
+    assert 1 <= len(survived) < 4
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert f"{8 - len(survived)} to do" in done.stderr
+    assert f"{4 - len(survived)} to do" in done.stderr
     assert all(path.stat().st_mtime_ns == when for path, when in survived.items())
     assert all_results(target) == {
         key: value for key, value in all_results(finished).items() if key in all_results(target)
     }
-    assert len(all_results(target)) == 8
+    assert len(all_results(target)) == 4
     assert not list(Path(target).glob("**/*.tmp"))
 
 

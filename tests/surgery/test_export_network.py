@@ -14,7 +14,8 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import build
 from shrinkbench.network.coupling import couple
 from shrinkbench.pruning.structures.channel_masks import masks_of_units
-from shrinkbench.surgery.export import SmallNetwork, export_program, load_small, save_small
+from shrinkbench.surgery.export import export_program
+from shrinkbench.surgery.folders import NetworkDescription, load_small, save_network
 from shrinkbench.surgery.shrinking import plan_and_shrink
 
 
@@ -34,7 +35,7 @@ def rebuild(name, num_classes):
 def test_a_small_network_is_read_again_from_its_description(name, tmp_path):
     small, surgery, shape = halved(name)
     classes = 10 if name == "densenet40" else 1000
-    save_small(tmp_path / "small", small, SmallNetwork(name, classes, shape, surgery))
+    save_network(tmp_path / "small", small, NetworkDescription(name, classes, shape, surgery))
     again = load_small(tmp_path / "small", rebuild).eval()
     inputs = torch.randn(2, *shape)
     with torch.no_grad():
@@ -64,7 +65,7 @@ def test_description_and_weights_are_written_both_or_none(tmp_path):
     small, surgery, shape = halved("densenet40")
     (tmp_path / "weights.safetensors").mkdir()
     with pytest.raises(ShrinkbenchError, match=r"weights\.safetensors is a folder"):
-        save_small(tmp_path, small, SmallNetwork("densenet40", 10, shape, surgery))
+        save_network(tmp_path, small, NetworkDescription("densenet40", 10, shape, surgery))
     assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
 
 
@@ -81,7 +82,7 @@ def test_selections_constants_and_identities_are_read_again(tmp_path):
     assert surgery.selected
     assert surgery.constant
     assert surgery.identity == ("layer1.2",)
-    save_small(tmp_path, small, SmallNetwork("preresnet56", 10, shape, surgery))
+    save_network(tmp_path, small, NetworkDescription("preresnet56", 10, shape, surgery))
     inputs = torch.randn(2, *shape)
     with torch.no_grad():
         assert torch.equal(small.eval()(inputs), load_small(tmp_path, rebuild).eval()(inputs))
@@ -89,14 +90,14 @@ def test_selections_constants_and_identities_are_read_again(tmp_path):
 
 def test_a_description_of_another_network_is_refused(tmp_path):
     small, surgery, shape = halved("densenet40")
-    save_small(tmp_path, small, SmallNetwork("resnet20", 10, shape, surgery))
+    save_network(tmp_path, small, NetworkDescription("resnet20", 10, shape, surgery))
     with pytest.raises(ShrinkbenchError, match="for another network"):
         load_small(tmp_path, rebuild)
 
 
 def test_a_damaged_description_is_told(tmp_path):
     (tmp_path / "network.json").write_text(json.dumps({"network": "resnet20"}))
-    with pytest.raises(ShrinkbenchError, match="cannot read a small network's description"):
+    with pytest.raises(ShrinkbenchError, match="cannot read a network's description"):
         load_small(tmp_path, rebuild)
 
 

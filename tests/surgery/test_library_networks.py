@@ -31,8 +31,7 @@ TIMM = (
     *("vit_tiny_patch16_224", "deit_tiny_patch16_224", "mobileone_s0", "hardcorenas_a"),
 )
 # Of these some channels have to stay, and are named; without a name they would be claimed and not reached.
-NAMED = {"timm/ghostnet_100", "timm/skresnet18", "timm/convnextv2_atto"}
-REFUSED = {"torchvision/shufflenet_v2_x0_5": "torch-pruning cannot follow"}
+NAMED = {"timm/ghostnet_100", "timm/skresnet18", "timm/convnextv2_atto", "torchvision/shufflenet_v2_x0_5"}
 
 
 def names():
@@ -66,10 +65,6 @@ def test_library_network(name):
         pytest.importorskip("timm")
     module = build(name).eval()
     size = 224 if name.endswith(("_224", "levit_128s")) else 64
-    if name in REFUSED:
-        with pytest.raises(ShrinkbenchError, match=REFUSED[name]):
-            assert_the_law(module, (3, size, size))
-        return
     try:
         named = assert_the_law(module, (3, size, size))
     except ShrinkbenchError as error:

@@ -47,7 +47,16 @@ def assert_same_outputs(module, masks, small, shape):
     torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
 
 
-LARGE = ("resnet50", "efficientnet_b0", "convnext_tiny", "vit_b_16", "swin_t")
+LARGE = (
+    "resnet50",
+    "efficientnet_b0",
+    "convnext_tiny",
+    "vit_b_16",
+    "swin_t",
+    "mobilenet_v2",
+    "regnet_y_400mf",
+    "densenet40",
+)
 
 
 @pytest.mark.parametrize(
@@ -87,7 +96,7 @@ def test_multiply_adds_fall_with_every_channel_fraction(name):
     assert counts == sorted(set(counts), reverse=True)
 
 
-@pytest.mark.parametrize("name", ["preresnet56", "densenet40"])
+@pytest.mark.parametrize("name", ["preresnet56", pytest.param("densenet40", marks=pytest.mark.slow)])
 def test_inputs_that_one_layer_ignores_are_selected_away_before_its_batch_norm(name):
     module, shape = make(name)
     coupling = couple(module, shape)

@@ -16,7 +16,7 @@ from shrinkbench.models import build
 from shrinkbench.pruning import prune
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.structures.channel_masks import masks_of_units
-from shrinkbench.surgery.export import load_small
+from shrinkbench.surgery.folders import load_small
 from shrinkbench.surgery.shrinking import LeftWholeWarning, shrink
 
 SHAPE = (3, 32, 32)

@@ -12,7 +12,7 @@ from made_networks import RMS, Net, conv, pooled
 from torch import nn
 from torch.nn import functional as F
 
-from shrinkbench.errors import LeftWholeWarning, ShrinkbenchError
+from shrinkbench.errors import LeftWholeWarning
 from shrinkbench.metrics import count_parameters, measure_size
 from shrinkbench.network.coupling import couple
 from shrinkbench.pruning.masks import Masks
@@ -229,11 +229,17 @@ def test_attention_whose_sizes_are_written_down_is_left_whole_and_named():
     assert "stack.0.gate_proj" in {group.layer for group in coupling.free}
 
 
-def test_rotated_queries_are_refused_in_a_sentence():
-    with pytest.raises(ShrinkbenchError) as refused:
-        couple(llama(Attention, 4, 2, 2), TOKENS)
-    print(refused.value)
-    assert len(str(refused.value).splitlines()) == 1
+def test_rotated_queries_are_left_whole_and_named_and_the_perceptrons_are_cut():
+    module = llama(Attention, 4, 2, 2)
+    with pytest.warns(
+        LeftWholeWarning, match=r"'stack\.0\.attention\.q', 'stack\.1\.attention\.q' are left whole"
+    ):
+        coupling = couple(module, TOKENS)
+    assert {group.layer for group in coupling.free} == {"stack.0.gate_proj", "stack.1.gate_proj"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LeftWholeWarning)
+        small, _, _ = assert_cut_right(module, TOKENS, kept_share=0.5)
+    assert small.stack[1].up_proj.out_features == 6
 
 
 @pytest.mark.parametrize("name", ["SwiGLU", "SwiGLUPacked", "GluMlp", "ConvMlp"])

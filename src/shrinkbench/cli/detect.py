@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from shrinkbench.cli.options import AsJson, Device, Model, Plugins, load_plugins, parse_settings
+from shrinkbench.cli.notes import tell_notes
+from shrinkbench.cli.options import AsJson, Device, ModelOrFolder, Plugins, load_plugins, parse_settings
+from shrinkbench.cli.stored import find_folder, load_folder
 from shrinkbench.errors import ShrinkbenchError
 
 if TYPE_CHECKING:
     from shrinkbench.results.record import RunResult
     from shrinkbench.runner.detection import Decision, DetectionRun
     from shrinkbench.spec.measures import EpochRecord
+    from shrinkbench.surgery.folders import StoredNetwork
 
 app = typer.Typer()
 
@@ -22,7 +25,7 @@ app = typer.Typer()
 @app.command()
 def detect(
     folder: Annotated[Path, typer.Argument(metavar="DIR", help="Folder that is or holds VOC2007.")],
-    model: Model,
+    model: ModelOrFolder,
     weights: Annotated[
         str | None, typer.Option("--weights", help="The classifier's weights; random ones without.")
     ] = None,
@@ -64,11 +67,19 @@ def detect(
     from shrinkbench.runner import resolve_device
     from shrinkbench.runner.detection import DetectionRun
     from shrinkbench.runner.detection import detect as carry_out
+    from shrinkbench.surgery.folders import MASKS
     from shrinkbench.tasks.detection import require_metric
     from shrinkbench.training import RECIPES, with_overrides
 
     require_metric()
     recipe = with_overrides(RECIPES.get("voc-faster-rcnn"), parse_settings(settings))
+    place = find_folder(model, weights)
+    classes = None
+    if place is not None:
+        stored = _classifier_of(*place, masks=masks, method=method)
+        model, weights = stored.description.network, str(stored.weights_file)
+        classes = stored.description.num_classes or None
+        masks = stored.folder / MASKS if len(stored.masks) else masks
     card = get_model(model)
     run = DetectionRun(
         root=out,
@@ -82,7 +93,8 @@ def detect(
         weights=None if weights is None else locate_weights(weights, card=card),
         recipe=recipe,
         seed=seed,
-        pruned=_decide(card.name, card.input_shape, masks, method, compression),
+        pruned=_decide(card.name, card.input_shape, masks, method, compression, classes=classes),
+        classes=classes,
         after_transfer=prune == "detector",
         device=resolve_device(device),
     )
@@ -90,17 +102,39 @@ def detect(
     def tell(record: EpochRecord) -> None:
         typer.echo(f"epoch {record.epoch} of {recipe.epochs}: loss {record.train_loss:.4f}", err=True)
 
-    result = carry_out(run, on_epoch=None if as_json else tell)
+    with tell_notes():
+        result = carry_out(run, on_epoch=None if as_json else tell)
     _tell(_describe(run, result), as_json=as_json)
 
 
+def _classifier_of(
+    folder: Path, network: str | None, *, masks: Path | None, method: str | None
+) -> StoredNetwork:
+    """The network in ``folder``, which brings its masks; one that was cut out has none to be pruned by."""
+    stored, _ = load_folder(folder, network=network)
+    if stored.description.is_small:
+        raise ShrinkbenchError(
+            f"{folder} holds a network that was cut out; give the masked one that it was made from (a run's "
+            "folder, or --weights and --masks), which is cut out here"
+        )
+    if len(stored.masks) and (masks is not None or method is not None):
+        raise ShrinkbenchError(f"{folder} brings its masks; leave --masks and --method out")
+    return stored
+
+
 def _decide(
-    model: str, input_shape: tuple[int, ...], masks: Path | None, method: str | None, compression: float
+    model: str,
+    input_shape: tuple[int, ...],
+    masks: Path | None,
+    method: str | None,
+    compression: float,
+    *,
+    classes: int | None,
 ) -> Decision | None:
     from shrinkbench.runner.detection import decide_by_masks, decide_by_method
 
     if masks is not None:
-        return decide_by_masks(masks, network=model)
+        return decide_by_masks(masks, network=model, classes=classes)
     if method is not None:
         return decide_by_method(method, compression=compression, input_shape=input_shape)
     return None

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from shrinkbench.surgery.folders import StoredNetwork
 
 Row = dict[str, Any]
 
 _AXES = ("structure", "score", "allocation", "schedule", "finetuning")
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "methods": ("name", *_AXES, "reference", "needs"),
+    "methods": ("name", "year", "start", "trainings", *_AXES, "needs", "reference"),
     "models": ("name", "input_shape", "num_classes", "parameters", "multiply_adds", "weights"),
     "datasets": ("name", "image_shape", "num_classes", "recipe", "description"),
     "recipes": ("name", "optimizer", "learning_rate", "batch_size", "epochs", "schedule", "selection"),
@@ -29,21 +32,12 @@ def entries(what: str) -> list[Row]:
 
 
 def _methods() -> list[Row]:
+    from shrinkbench.cli.methods import method_row
     from shrinkbench.pruning import METHODS
     from shrinkbench.spec.targets import TARGETS
 
-    return [
-        {
-            "name": name,
-            **dict(zip(_AXES, method.axes, strict=True)),
-            "kind": method.kind,
-            "amount": None if method.amount is None else method.amount.label,
-            "needs": list(method.needs),
-            "reference": method.reference,
-            "description": method.summary,
-        }
-        for name, method in (*METHODS.items(), *((target, METHODS.get(target)) for target in TARGETS))
-    ]
+    targets = ((target, METHODS.get(target)) for target in TARGETS)
+    return [method_row(name, method) for name, method in (*METHODS.items(), *targets)]
 
 
 def _models() -> list[Row]:
@@ -109,16 +103,32 @@ def _experiments() -> list[Row]:
     return rows
 
 
-def describe_model(name: str, input_shape: tuple[int, ...] | None, *, classes: int | None = None) -> Row:
-    """A network's card, its counts at ``input_shape``, and one row per weighted layer."""
-    from shrinkbench.metrics import count_parameters
+def describe_model(
+    name: str,
+    input_shape: tuple[int, ...] | None,
+    *,
+    classes: int | None = None,
+    stored: StoredNetwork | None = None,
+) -> Row:
+    """A network's card, its counts at ``input_shape``, and one row per weighted layer.
+
+    Of a ``stored`` network it is the card of the one that it was made from, and what masks keep of it.
+    """
+    from shrinkbench.metrics import count_kept, count_parameters
     from shrinkbench.models import build, get_model, shape_for
     from shrinkbench.network.probe import classifier_of, trace
     from shrinkbench.network.weights import layer_of
 
-    card = get_model(name)
-    shape = shape_for(card, input_shape)
-    module = build(name, num_classes=classes)
+    if stored is None:
+        card, module = get_model(name), build(name, num_classes=classes)
+        shape, of_folder = shape_for(card, input_shape), {}
+    else:
+        card, module = get_model(stored.description.network), stored.module
+        shape, classes = input_shape or stored.description.input_shape, stored.description.num_classes
+        of_folder = {
+            "parameters_kept": count_kept(module, stored.masks),
+            "small": stored.description.is_small,
+        }
     traced = trace(module, shape)
     by_parameter = traced.by_parameter
     outputs = {p.parameter: list(p.output_shape[1:]) for p in traced.products if p.parameter}
@@ -143,6 +153,7 @@ def describe_model(name: str, input_shape: tuple[int, ...] | None, *, classes: i
         "num_classes": classes or card.num_classes,
         "parameters": count_parameters(module),
         "multiply_adds": traced.multiply_adds,
+        **of_folder,
         "agrees_with": card.agrees_with,
         "classifier": sorted(classifier_of(module, traced)),
         "namesakes": dict(card.namesakes),

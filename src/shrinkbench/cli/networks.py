@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
 from shrinkbench.cli.notes import tell_notes
-from shrinkbench.cli.options import AsJson, Data, Device, Model, Plugins, load_plugins, parse_data, parse_shape
+from shrinkbench.cli.options import (
+    AsJson,
+    Data,
+    Device,
+    Model,
+    ModelOrFolder,
+    Plugins,
+    load_plugins,
+    parse_data,
+    parse_shape,
+)
+from shrinkbench.cli.stored import find_folder, load_folder
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_target
 
@@ -22,6 +34,7 @@ if TYPE_CHECKING:
     from shrinkbench.models import ModelCard, WeightsFile
     from shrinkbench.pruning import Masks
     from shrinkbench.spec import Amount, Normalisation
+    from shrinkbench.surgery.folders import StoredNetwork
 
 app = typer.Typer()
 
@@ -47,12 +60,24 @@ def list_(
     ],
     as_json: AsJson = False,
     plugins: Plugins = None,
+    structure: Annotated[str | None, typer.Option(help="Methods that remove these units alone.")] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="Methods that need none of this: data, labels, gradients.")
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="Methods from trained or from untrained weights.")] = None,
+    since: Annotated[int | None, typer.Option(help="Methods of papers from this year on.")] = None,
 ) -> None:
     """List what can be named: methods, models, datasets, recipes, experiments."""
     from shrinkbench.cli.listing import COLUMNS, entries
 
     load_plugins(plugins)
     rows = entries(what)
+    if what == "methods":
+        from shrinkbench.cli.methods import narrow
+
+        rows = narrow(rows, structure=structure, without=without or (), start=start, since=since)
+    elif structure or without or start or since is not None:
+        raise ShrinkbenchError(f"--structure, --without, --start and --since are of methods, not of {what}")
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
         return
@@ -63,7 +88,10 @@ def list_(
 
 @app.command()
 def describe(
-    model: Annotated[str, typer.Argument(help="Network, as `shrinkbench list models` names it.")],
+    model: Annotated[
+        str,
+        typer.Argument(help="Network or method, as `shrinkbench list` names it, or a folder that holds one."),
+    ],
     input_shape: Annotated[
         str | None, typer.Option(metavar="C,H,W", help="Input other than the card's.")
     ] = None,
@@ -72,13 +100,24 @@ def describe(
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say exactly what a network is: its definition, its size, and a table by layer."""
+    """Say exactly what a network is, with its size by layer, or what a method does, costs and cites."""
     load_plugins(plugins)
     from shrinkbench.cli.listing import describe_model
+    from shrinkbench.cli.methods import describe_method, is_method, print_method
+
+    if is_method(model):
+        found = describe_method(model)
+        if as_json:
+            typer.echo(json.dumps(found, indent=1))
+        else:
+            print_method(found)
+        return
 
     loaded = load_named(dataset, data)
     shape = parse_shape(input_shape) if input_shape else shape_of(loaded)
-    description = describe_model(model, shape, classes=classes_of(loaded))
+    place = find_folder(model, None)
+    stored = None if place is None else load_folder(place[0])[0]
+    description = describe_model(model, shape, classes=classes_of(loaded), stored=stored)
     if as_json:
         typer.echo(json.dumps(description, indent=1))
         return
@@ -159,7 +198,7 @@ def prune(
             )
         card = get_model(model)
         loaded = load_named(dataset, data)
-        module, _ = load_network(model, None, loaded, seed)
+        module, _ = build_named(model, None, loaded, seed)
         with tell_notes():
             masks = import_masks(module, imported, entry=weights_entry)
         _finish(
@@ -188,7 +227,7 @@ def prune(
     loaded = load_named(dataset, data)
     if loaded is None and "data" in chosen.needs:
         raise ShrinkbenchError(f"method '{method}' scores weights on data; name it with --dataset (and --data)")
-    module, file = load_network(model, weights, loaded, seed, entry=weights_entry)
+    module, file = build_named(model, weights, loaded, seed, entry=weights_entry)
     shape = shape_for(card, shape_of(loaded))
     with tell_notes():
         settings: dict[str, Any] = {
@@ -255,7 +294,7 @@ def _note_distance(method: str, amount: Amount, reached: float) -> None:
 
 @app.command()
 def evaluate(
-    model: Model,
+    model: ModelOrFolder,
     dataset: Annotated[str, typer.Option(help="As `shrinkbench list datasets` names it.")],
     weights: Weights = None,
     weights_entry: Entry = None,
@@ -280,30 +319,44 @@ def evaluate(
     from shrinkbench.models import get_model
     from shrinkbench.pruning import Masks
     from shrinkbench.runner import resolve_device
+    from shrinkbench.runner.deriving import threads_of
     from shrinkbench.spec import CLASSIFICATION
     from shrinkbench.tasks import objective_of, task_of
     from shrinkbench.training import evaluate as measure
 
     load_plugins(plugins)
     where = resolve_device(device)
-    card = get_model(model)  # a wrong name is told before any data are read
-    loaded = load_named(dataset, data)
+    place = find_folder(model, weights)
+    stored, result = (None, None) if place is None else load_folder(place[0], network=place[1])
+    name = get_model(model).name if stored is None else stored.description.network
+    loaded = load_named(dataset, data)  # after a wrong name was told
     if loaded is None:
         raise ShrinkbenchError("name a dataset with --dataset")
-    module, file = load_network(model, weights, loaded, seed, entry=weights_entry)
+    if stored is None:
+        module, file = build_named(model, weights, loaded, seed, entry=weights_entry)
+        known = file.normalisation if file is not None else None
+    else:
+        _check_classes(stored, loaded)
+        module, known = stored.module, stored.description.normalisation
     if masks is not None:
-        Masks.load(masks, network=card.name).apply(module)
-    used = normalisation_of(normalisation, loaded, file)
+        Masks.load(masks, network=name).apply(module)
+    used = normalisation_of(normalisation, loaded, known)
     source = loaded.test if split == "test" else loaded.validation
     batches = source.batches(128, normalisation=used, device=where, memory_format=torch.channels_last)
     learned = task_of(CLASSIFICATION if task is None else objective_of(task))
-    quality = measure(module.to(where).to(memory_format=torch.channels_last), batches, task=learned)
+    with nullcontext() if result is None else threads_of(result):  # as it was measured then
+        quality = measure(
+            module.to(where).to(memory_format=torch.channels_last),
+            batches,
+            precision="float32" if result is None else result.spec.recipe.precision,
+            task=learned,
+        )
     if as_json:
         where_measured = {"split": split, "normalisation": used.model_dump(mode="json")}
         typer.echo(json.dumps({**quality.metrics, "images": quality.examples, **where_measured}, indent=1))
         return
-    known = {"top1": "top-1", "top5": "top-5"}
-    found = ", ".join(f"{known.get(name, name)} {value:.4f}" for name, value in quality.metrics.items())
+    words = {"top1": "top-1", "top5": "top-5"}
+    found = ", ".join(f"{words.get(name, name)} {value:.4f}" for name, value in quality.metrics.items())
     typer.echo(f"{found} over {quality.examples:,} {split} images")
 
 
@@ -329,7 +382,7 @@ def classes_of(dataset: Dataset | None) -> int | None:
     return len(dataset.class_names) if dataset is not None else None
 
 
-def load_network(
+def build_named(
     model: str, weights: str | None, dataset: Dataset | None, seed: int, *, entry: str | None = None
 ) -> tuple[nn.Module, WeightsFile | None]:
     """The network for the classes of ``dataset``, and the file of weights that it has, if any."""
@@ -347,15 +400,29 @@ def load_network(
         return module, load_weights(module, weights, card=card, entry=entry)
 
 
-def normalisation_of(choice: str, dataset: Dataset, file: WeightsFile | None) -> Normalisation:
-    """The normalisation that ``auto``, ``dataset`` or ``imagenet`` means."""
+def _check_classes(stored: StoredNetwork, dataset: Dataset) -> None:
+    """Refuse a stored network that tells other classes apart than the dataset has, or takes other inputs."""
+    description, classes, shape = stored.description, len(dataset.class_names), dataset.card.image_shape
+    if description.num_classes != classes:
+        raise ShrinkbenchError(
+            f"the network in {stored.folder} was made for {description.num_classes} classes, and "
+            f"'{dataset.card.name}' has {classes}; name the dataset that it was made for"
+        )
+    if shape is not None and shape[0] != description.input_shape[0]:
+        raise ShrinkbenchError(
+            f"the network in {stored.folder} takes inputs of shape {description.input_shape}, and "
+            f"'{dataset.card.name}' has {shape}; name the dataset that it was made for"
+        )
+
+
+def normalisation_of(choice: str, dataset: Dataset, of_weights: Normalisation | None) -> Normalisation:
+    """The normalisation that ``auto`` (the weights' own, where known), ``dataset`` or ``imagenet`` means."""
     from shrinkbench.runner.workspace import normalisation_for
     from shrinkbench.spec import IMAGENET_NORMALISATION
 
     if choice == "imagenet":
         return IMAGENET_NORMALISATION
-    known = file.normalisation if file is not None and choice == "auto" else None
-    return normalisation_for(dataset, known)
+    return normalisation_for(dataset, of_weights if choice == "auto" else None)
 
 
 def _scoring_batches(dataset: Dataset, file: WeightsFile | None, size: int, seed: int) -> Iterator[Batch]:
@@ -366,6 +433,6 @@ def _scoring_batches(dataset: Dataset, file: WeightsFile | None, size: int, seed
 
     return dataset.train.batches(
         size,
-        normalisation=normalisation_of("auto", dataset, file),
+        normalisation=normalisation_of("auto", dataset, file.normalisation if file is not None else None),
         generator=torch.Generator().manual_seed(stream(seed, "scoring-batch")),
     )

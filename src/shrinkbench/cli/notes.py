@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import typer
 
-from shrinkbench.errors import LeftWholeWarning, TakenWarning
+from shrinkbench.errors import DamagedWarning, LeftWholeWarning, TakenWarning
 
 
 def notes_of(caught: Iterable[warnings.WarningMessage]) -> list[str]:
@@ -16,9 +16,10 @@ def notes_of(caught: Iterable[warnings.WarningMessage]) -> list[str]:
     from shrinkbench.pruning.collapse import LayerCollapseWarning
     from shrinkbench.pruning.prunable import UnreadWarning
 
+    own = LeftWholeWarning | TakenWarning | UnreadWarning | LayerCollapseWarning | DamagedWarning
     notes: list[str] = []
     for warning in caught:
-        if issubclass(warning.category, LeftWholeWarning | TakenWarning | UnreadWarning | LayerCollapseWarning):
+        if issubclass(warning.category, own):
             notes.append(str(warning.message))
         else:
             warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)

@@ -23,6 +23,9 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Model = Annotated[
     str, typer.Option("--model", help="Network, as `shrinkbench list models` names it, or FILE.py:NAME.")
 ]
+ModelOrFolder = Annotated[
+    str, typer.Option("--model", help="Network by name, FILE.py:NAME, or a folder that holds a network.")
+]
 Data = Annotated[
     list[str] | None,
     typer.Option("--data", metavar="DIR", help="Folder of the data; NAME=DIR for one dataset of several."),

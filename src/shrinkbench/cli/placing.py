@@ -28,7 +28,6 @@ class Place:
 
 _OPTIONS = {
     "workers": ("--workers", ("local",)),
-    "time_limit": ("--time-limit", ("local", "submitit")),
     "address": ("--address", ("ray",)),
     "cluster": ("--cluster", ("submitit",)),
     "partition": ("--slurm-partition", ("submitit",)),
@@ -50,7 +49,7 @@ def executor_of(place: Place) -> Executor:
 
     seconds = place.time_limit * 60 if place.time_limit is not None else None
     if place.executor == "ray":
-        return RayCluster(place.address, cpus=place.cpus, gpus=place.gpus)
+        return RayCluster(place.address, cpus=place.cpus, gpus=place.gpus, time_limit=seconds)
     if place.executor == "submitit":
         own = {"slurm_partition": place.partition} if place.partition is not None else {}
         return SubmititJobs(

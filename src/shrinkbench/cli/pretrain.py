@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shrinkbench.cli.notes import tell_notes
 from shrinkbench.cli.options import Data, Device, Model, Plugins, load_plugins, parse_data, parse_settings
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def pretrain(
             err=True,
         )
 
-    written = train(spec, workspace, out, on_epoch=tell)
+    with tell_notes():
+        written = train(spec, workspace, out, on_epoch=tell)
     shutil.rmtree(work)
     typer.echo(f"{out} and {written}")

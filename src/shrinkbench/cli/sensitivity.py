@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from shrinkbench.cli.networks import DatasetName, Entry, Weights, load_named, load_network, normalisation_of
+from shrinkbench.cli.networks import DatasetName, Entry, Weights, build_named, load_named, normalisation_of
 from shrinkbench.cli.notes import tell_notes
 from shrinkbench.cli.options import AsJson, Data, Device, Model, Plugins, load_plugins
 from shrinkbench.errors import ShrinkbenchError
@@ -87,8 +87,8 @@ def sensitivity(
     loaded = load_named(dataset, data)
     if loaded is None:
         raise ShrinkbenchError("layers are measured on validation images; name a dataset with --dataset")
-    module, file = load_network(model, weights, loaded, draws[0], entry=weights_entry)
-    used = normalisation_of("auto", loaded, file)
+    module, file = build_named(model, weights, loaded, draws[0], entry=weights_entry)
+    used = normalisation_of("auto", loaded, None if file is None else file.normalisation)
     source = loaded.validation
     if images is not None and images > len(source):
         raise ShrinkbenchError(f"--images {images} is more than the {len(source)} validation images there are")

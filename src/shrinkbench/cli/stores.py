@@ -27,7 +27,8 @@ def verify(directory: Folder, as_json: AsJson = False) -> None:
     else:
         for sentence in found:
             typer.echo(sentence)
-        typer.echo(f"{len(found)} damaged files" if found else "all files are as they were written")
+        count = f"{len(found)} damaged file{'s' * (len(found) != 1)}"
+        typer.echo(count if found else "all files are as they were written")
     if found:
         raise typer.Exit(1)
 

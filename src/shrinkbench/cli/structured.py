@@ -4,37 +4,34 @@ from __future__ import annotations
 
 import json
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from shrinkbench.cli.networks import DatasetName, classes_of, load_named, shape_of
+from shrinkbench.cli.networks import DatasetName, Entry, load_named
 from shrinkbench.cli.notes import notes_of
-from shrinkbench.cli.options import AsJson, Data, Device, Model, Plugins, load_plugins, parse_shape
+from shrinkbench.cli.options import AsJson, Data, Device, ModelOrFolder, Plugins, load_plugins
+from shrinkbench.cli.stored import Loaded, load_network
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import exists
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import nn
-
-    from shrinkbench.datasets import Dataset
-    from shrinkbench.pruning import Masks
-    from shrinkbench.surgery.operation import Surgery
 
 app = typer.Typer()
 
-PROGRAMS = (".pt2", ".ts", ".onnx")
-"""Endings of files that hold a whole program: torch.export, TorchScript, ONNX."""
+_PROGRAMS = (".pt2", ".ts", ".onnx")  # as surgery.export has them; importing that takes torch
 
 Weights = Annotated[
     str | None,
     typer.Option("--weights", help="Weights file, or a name that `shrinkbench describe MODEL` lists."),
 ]
 Shape = Annotated[str | None, typer.Option("--input-shape", metavar="C,H,W", help="Other than the card's.")]
-MasksFile = Annotated[Path, typer.Option("--masks", help="Masks, as `prune --masks-out` writes them.")]
+MasksFile = Annotated[
+    Path | None,
+    typer.Option("--masks", help="Masks, as `prune --masks-out` writes them; by default those of the folder."),
+]
 Complete = Annotated[
     bool, typer.Option("--complete", help="Extend masks of filters to the whole channels first.")
 ]
@@ -42,12 +39,13 @@ Complete = Annotated[
 
 @app.command()
 def shrink(
-    model: Model,
-    masks: MasksFile,
+    model: ModelOrFolder,
     out: Annotated[
         Path, typer.Option(help="A folder (weights and description), or a file .pt2, .ts or .onnx.")
     ],
+    masks: MasksFile = None,
     weights: Weights = None,
+    weights_entry: Entry = None,
     input_shape: Shape = None,
     complete: Complete = False,
     dataset: DatasetName = None,
@@ -57,22 +55,29 @@ def shrink(
 ) -> None:
     """Make a masked network physically smaller, check that it computes the same, and write it."""
     from shrinkbench.metrics import count_multiply_adds, count_parameters
-    from shrinkbench.surgery.export import SmallNetwork, export_program, save_small
+    from shrinkbench.surgery.export import export_folder, export_program
+    from shrinkbench.surgery.folders import build_full
 
-    if out.suffix[1:].isalpha() and out.suffix not in PROGRAMS:
+    if out.suffix[1:].isalpha() and out.suffix not in _PROGRAMS:
         raise ShrinkbenchError(
-            f"--out {out}: a file ends in {', '.join(PROGRAMS)}; name one of these, or a folder for the weights"
+            f"--out {out}: a file ends in {', '.join(_PROGRAMS)}; name one of these, or a folder"
         )
     load_plugins(plugins)
-    named = load_named(dataset, data)
-    module, loaded, shape, classes = _load_masked_network(
-        model, masks, weights, input_shape, named, complete=complete
+    whole = load_network(
+        model,
+        weights=weights,
+        entry=weights_entry,
+        masks=masks,
+        input_shape=input_shape,
+        dataset=load_named(dataset, data),
+        complete=complete,
     )
-    small, surgery, left = _cut(module, loaded, shape)
-    if out.suffix in PROGRAMS:
+    cut, left = cut_out(with_masks(whole))
+    module, small, shape = whole.module, cut.module, cut.description.input_shape
+    if out.suffix in _PROGRAMS:
         export_program(small, out, shape)
     else:
-        save_small(out, small, SmallNetwork(model, classes, shape, surgery))
+        export_folder(small, out, cut.description, build_full)
     report: dict[str, Any] = {
         "out": str(out),
         "parameters": count_parameters(module),
@@ -92,21 +97,35 @@ def shrink(
         typer.echo(f"note: {sentence}")
 
 
-def _cut(module: nn.Module, masks: Masks, shape: Sequence[int]) -> tuple[nn.Module, Surgery, list[str]]:
-    """The smaller network, what was done, and a sentence for each group of channels that had to stay."""
+def cut_out(loaded: Loaded) -> tuple[Loaded, list[str]]:
+    """The smaller network, and a sentence for each group of channels that had to stay."""
+    from shrinkbench.pruning import Masks
     from shrinkbench.surgery.shrinking import plan_and_shrink
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        small, surgery = plan_and_shrink(module, masks, shape)
-    return small, surgery, notes_of(caught)
+        small, surgery = plan_and_shrink(loaded.module, loaded.masks, loaded.description.input_shape)
+    description = replace(loaded.description, surgery=surgery)
+    return replace(loaded, module=small, masks=Masks({}), description=description), notes_of(caught)
+
+
+def with_masks(loaded: Loaded) -> Loaded:
+    """``loaded``, or an error where there is nothing to cut out."""
+    if loaded.description.is_small:
+        raise ShrinkbenchError(f"{loaded.folder} is smaller already; name the network that it was made from")
+    if not len(loaded.masks):
+        raise ShrinkbenchError(
+            "there are no masks; name their file with --masks, or a folder of a masked network with --model"
+        )
+    return loaded
 
 
 @app.command()
 def latency(
-    model: Model,
-    masks: MasksFile,
+    model: ModelOrFolder,
+    masks: MasksFile = None,
     weights: Weights = None,
+    weights_entry: Entry = None,
     input_shape: Shape = None,
     complete: Complete = False,
     batch_size: Annotated[list[int] | None, typer.Option(min=1, help="Images per batch.")] = None,
@@ -123,23 +142,21 @@ def latency(
     as_json: AsJson = False,
 ) -> None:
     """Time the dense, the masked and the physically smaller network in turn, beside the theoretical speedup."""
-    from shrinkbench.metrics import count_multiply_adds, measure_size
     from shrinkbench.metrics.latency import Conditions, time_forward, unsteady
-    from shrinkbench.network.weights import copy_of
     from shrinkbench.runner import resolve_device
 
     load_plugins(plugins)
-    named = load_named(dataset, data)
-    module, loaded, shape, _ = _load_masked_network(
-        model, masks, weights, input_shape, named, complete=complete
+    given = load_network(
+        model,
+        weights=weights,
+        entry=weights_entry,
+        masks=masks,
+        input_shape=input_shape,
+        dataset=load_named(dataset, data),
+        complete=complete,
     )
-    small, _, left = _cut(module, loaded, shape)
-    masked = copy_of(module)
-    loaded.apply(masked)
-    networks = {"dense": module, "masked": masked, "small": small}
-    size = measure_size(module, shape, loaded)
-    counted = {"dense": 1.0, "masked": size.theoretical_speedup}
-    counted["small"] = size.multiply_adds / max(count_multiply_adds(small, shape), 1)
+    networks, counted, left = _networks_to_time(given)
+    shape = given.description.input_shape
     where = resolve_device(device)
     rows: list[dict[str, Any]] = []
     for batch in batch_size or [1, 64]:
@@ -184,29 +201,21 @@ def latency(
         typer.echo(f"note: {sentence}")
 
 
-def _load_masked_network(
-    model: str,
-    masks: Path,
-    weights: str | None,
-    input_shape: str | None,
-    dataset: Dataset | None,
-    *,
-    complete: bool,
-) -> tuple[nn.Module, Masks, tuple[int, ...], int]:
-    """The network, the masks for it, its input shape and its number of classes."""
-    from shrinkbench.models import build, get_model, load_weights, shape_for
-    from shrinkbench.pruning import Masks
-    from shrinkbench.pruning.structures.channel_masks import complete_masks
+def _networks_to_time(given: Loaded) -> tuple[dict[str, nn.Module], dict[str, float], list[str]]:
+    """Networks by name, how many times fewer multiply-adds each has than the dense one, and what stays."""
+    from shrinkbench.metrics import count_multiply_adds, measure_size
+    from shrinkbench.network.weights import copy_of
+    from shrinkbench.surgery.folders import build_full
 
-    card = get_model(model)
-    shape = parse_shape(input_shape) if input_shape else shape_for(card, shape_of(dataset))
-    if not exists(masks):
-        raise ShrinkbenchError(f"there is no file {masks}; write masks with `shrinkbench prune --masks-out`")
-    loaded = Masks.load(masks, network=card.name)
-    classes = classes_of(dataset)
-    module = build(model, num_classes=classes)
-    if weights is not None:
-        load_weights(module, weights, card=card)
-    if complete:
-        loaded = complete_masks(module, loaded, shape)
-    return module.eval(), loaded, shape, classes or card.num_classes or 0
+    shape = given.description.input_shape
+    if given.description.is_small:
+        whole = build_full(given.description.network, given.description.num_classes).eval()
+        fewer = count_multiply_adds(whole, shape) / max(count_multiply_adds(given.module, shape), 1)
+        return {"dense": whole, "small": given.module}, {"dense": 1.0, "small": fewer}, []
+    cut, left = cut_out(with_masks(given))
+    masked = copy_of(given.module)
+    given.masks.apply(masked)
+    size = measure_size(given.module, shape, given.masks)
+    fewer = size.multiply_adds / max(count_multiply_adds(cut.module, shape), 1)
+    counted = {"dense": 1.0, "masked": size.theoretical_speedup, "small": fewer}
+    return {"dense": given.module, "masked": masked, "small": cut.module}, counted, left

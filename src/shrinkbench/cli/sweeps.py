@@ -85,7 +85,7 @@ def sweep(
     gpus: Annotated[int, typer.Option("--gpus-per-run", min=0, help="Ray and submitit: GPUs of a run.")] = 0,
     time_limit: Annotated[
         float | None,
-        typer.Option(metavar="MINUTES", help="Local and submitit: the longest for a run."),
+        typer.Option(metavar="MINUTES", help="The longest that an attempt at a run may take."),
     ] = None,
     max_retries: MaxRetries = 1,
 ) -> None:

@@ -92,8 +92,12 @@ def print_description(description: dict[str, Any]) -> None:
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
-    for key in ("name", "definition", "reference", "input_shape", "parameters", "multiply_adds"):
-        facts.add_row(key.replace("_", " "), text(description[key]))
+    for key in (
+        *("name", "definition", "reference", "input_shape"),
+        *("parameters", "parameters_kept", "multiply_adds"),
+    ):
+        if key in description:  # what is kept is of folders alone
+            facts.add_row(key.replace("_", " "), text(description[key]))
     facts.add_row("agrees with", description["agrees_with"])
     facts.add_row("classifier", text(description["classifier"]))
     for name, difference in description["namesakes"].items():

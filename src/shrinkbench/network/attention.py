@@ -31,13 +31,6 @@ def reads_its_weights_itself(attention: nn.Module) -> bool:
     return type(attention) is nn.MultiheadAttention or type(attention).__name__ == "ShiftedWindowAttention"
 
 
-def widths(attention: nn.Module) -> tuple[int, int]:
-    """Token width that ``attention`` reads and the one that it writes."""
-    if isinstance(attention, nn.MultiheadAttention):
-        return attention.embed_dim, attention.embed_dim
-    return cast(nn.Linear, attention.qkv).in_features, cast(nn.Linear, attention.proj).out_features
-
-
 def head_slices(attention: nn.Module) -> tuple[int, HeadSlices] | None:
     """Heads of ``attention`` and (tensor, dimension, head of each position, role); ``None`` for other kinds."""
     if isinstance(attention, nn.MultiheadAttention):

@@ -66,7 +66,16 @@ def _couple(module: nn.Module, input_shape: tuple[int, ...]) -> Coupling:
         replace(g, refused_because=unsound[g.layer]) if g.layer in unsound and not g.refused_because else g
         for g in groups
     )
-    return Coupling(proven, graph.feeding_norms, _name({**graph.unreadable, **told}))
+    unreadable = {
+        layer: reason for layer, reason in graph.unreadable.items() if _is_read(module, layer, traced.read)
+    }
+    return Coupling(proven, graph.feeding_norms, _name({**unreadable, **told}))
+
+
+def _is_read(module: nn.Module, path: str, read: frozenset[str]) -> bool:
+    """Whether an evaluation reads a parameter of the layer: what runs in training alone is told elsewhere."""
+    prefix = f"{path}." if path else ""
+    return any(prefix + name in read for name, _ in module.get_submodule(path).named_parameters())
 
 
 def _head_group(path: str, attention: nn.Module) -> Group | None:

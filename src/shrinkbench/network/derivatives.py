@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.calling import call_with
 from shrinkbench.network.probe import evaluation_mode, first_tensor
 from shrinkbench.network.view import Batches, Loss
 
@@ -46,7 +47,7 @@ def logits_of(
     others = {name: p.detach() for name, p in module.named_parameters() if name not in leaves}
     buffers = {name: b.clone() for name, b in module.named_buffers()}
     with _mode(module, batch_statistics=batch_statistics), random_state_kept(inputs.device):
-        output = torch.func.functional_call(module, {**others, **buffers, **leaves}, (inputs,))
+        output = call_with(module, {**others, **buffers, **leaves}, (inputs,))
     return first_tensor(output)
 
 

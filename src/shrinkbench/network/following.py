@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from shrinkbench.network.contractions import Contractions
 from shrinkbench.network.products import Multiplication, is_uncounted, multiplications_of, parts_of
 from shrinkbench.network.zeros import Zeros, storage_id
 
@@ -77,6 +78,7 @@ class Follower(TorchDispatchMode):
         self.computes_weights = False  # a product by what is computed from a masked parameter
         self._visit = visit
         self._zeros = zeros or Zeros({}, compute=False)
+        self._contractions = Contractions()
         # Storages of constants are kept alive: a freed one could hand its address to data. What is known of
         # data is written anew with every output, so the address of a freed one may be used again.
         self._alive: list[torch.UntypedStorage] = []
@@ -115,7 +117,7 @@ class Follower(TorchDispatchMode):
         inputs = tuple(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
         outputs = tuple(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
         name = func._overloadpacket.__name__
-        found = multiplications_of(func, args, kwargs, output)
+        found = multiplications_of(func, args, kwargs, output) or self._contractions.summed(func, args, kwargs)
         if is_uncounted(func):
             self.uncounted[str(func._overloadpacket)] = None
         operands = found[0].operands if found else inputs
@@ -123,6 +125,7 @@ class Follower(TorchDispatchMode):
         self.read.update(name for name in owners if name)
         owner = self._largest([self._owner.get(storage_id(tensor)) for tensor in operands])
         self._count(found, owner, outputs)
+        self._note_product(func, args, inputs, output, counted=bool(found))
         made_from = self._note_constants(name, func, args, kwargs, inputs, outputs)
         sources = frozenset[str]().union(*(self.last(tensor) for tensor in inputs))
         if name in _MAKERS or (inputs and "" not in owners) or (made_from and not found and not sources):
@@ -157,6 +160,17 @@ class Follower(TorchDispatchMode):
                 self.multiplied |= made_from
                 if storage_id(tensor) not in self._of_parameters and made_from & self._zeros.masked:
                     self.computes_weights = True
+
+    def _note_product(
+        self, func: Any, args: tuple[Any, ...], inputs: Sequence[Tensor], output: Any, *, counted: bool
+    ) -> None:
+        """Remember an element-wise product with what does not depend on data: it may be summed next."""
+        places = {storage_id(tensor) for tensor in inputs}
+        outputs = tuple(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
+        written = func._schema.is_mutable
+        self._contractions.forget(tuple(t for t in outputs if written or storage_id(t) not in places))
+        if not counted and any(storage_id(tensor) in self._made_from for tensor in inputs):
+            self._contractions.note(func, args, output)
 
     def _note_constants(
         self,

@@ -18,6 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import is_lazy
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.calling import call_with
 from shrinkbench.network.following import Call, CountedProduct, Follower
 from shrinkbench.network.watching import fused_layers_off
 from shrinkbench.network.weights import bias_parameters, layer_of, weight_parameters
@@ -112,7 +113,12 @@ def first_tensor(output: Any) -> Tensor:
 
 
 def require_materialised(module: nn.Module) -> None:
-    """Refuse lazy parameters: they have no shape before the first forward pass."""
+    """Refuse lazy parameters, which have no shape before the first forward pass, and compiled networks."""
+    if isinstance(module, torch.jit.ScriptModule):
+        raise ShrinkbenchError(
+            "the network is compiled (TorchScript), and its layers cannot be looked at; pass the nn.Module "
+            "that it was made of"
+        )
     for name, parameter in module.named_parameters():
         if is_lazy(parameter):
             raise ShrinkbenchError(
@@ -218,7 +224,7 @@ def follow(module: nn.Module, inputs: Tensor, tensors: Mapping[str, Tensor], fol
         torch.no_grad(),
         follower,
     ):
-        return torch.func.functional_call(module, dict(tensors), (inputs,))
+        return call_with(module, dict(tensors), (inputs,))
 
 
 def classifier_weights(module: nn.Module, input_shape: Sequence[int]) -> frozenset[str]:

@@ -50,6 +50,7 @@ _OPERANDS = {
     "mkldnn_rnn_layer": 0,
     "mul": 0,
     **dict.fromkeys(("addmm", "baddbmm", "addbmm", "addmv", "addr", "_addmm_activation"), 1),
+    "deform_conv2d": 0,
     **dict.fromkeys(("convolution", "_convolution", "cudnn_convolution", "_slow_conv2d_forward"), 0),
 }
 _MATRICES = frozenset(
@@ -58,13 +59,27 @@ _MATRICES = frozenset(
 # Of torch's own operations those that multiply and add up in ways that no formula here counts.
 _UNCOUNTED = frozenset({
     "_cdist_forward", "_euclidean_dist", "_pdist_forward", "_fft_r2c", "_fft_c2r", "_fft_c2c", "cholesky",
-    "cholesky_inverse", "cholesky_solve", "triangular_solve", "lu_unpack", "ormqr", "geqrf",
-    "linalg_matrix_exp", "matrix_exp", "linalg_inv_ex", "linalg_cholesky_ex",
-    "linalg_householder_product", "linalg_qr", "linalg_lu", "linalg_lu_factor_ex", "linalg_lu_solve",
-    "linalg_solve_triangular", "linalg_lstsq", "linalg_eig", "linalg_ldl_factor_ex", "linalg_ldl_solve",
-    "_linalg_svd", "_linalg_eigh", "_linalg_solve_ex", "_linalg_det", "_linalg_slogdet", "_cudnn_rnn",
-    "miopen_rnn", "_grouped_mm", "_sparse_addmm", "_sparse_mm_reduce_impl", "_weight_int4pack_mm",
-    "_weight_int8pack_mm",
+    "cholesky_inverse", "cholesky_solve", "_cholesky_solve_helper", "triangular_solve", "lu_unpack", "ormqr",
+    "geqrf", "linalg_matrix_exp", "matrix_exp", "linalg_matrix_sqrth", "linalg_polar", "linalg_inv_ex",
+    "linalg_cholesky_ex", "linalg_householder_product", "linalg_qr", "linalg_lu", "linalg_lu_factor_ex",
+    "linalg_lu_solve", "linalg_solve_triangular", "linalg_lstsq", "linalg_eig", "_linalg_eigvals",
+    "linalg_ldl_factor_ex", "linalg_ldl_solve", "_linalg_svd", "_linalg_eigh", "_linalg_solve_ex",
+    "_linalg_det", "_linalg_slogdet", "_spsolve", "_compute_linear_combination", "_cudnn_rnn", "miopen_rnn",
+    "_lstm_mps", "quantized_lstm", "quantized_gru", "_grouped_mm", "_scaled_grouped_mm",
+    "_scaled_grouped_mm_v2", "_scaled_mm_v2", "_foreach_mm", "_mixed_dtypes_linear", "mkldnn_linear",
+    "_weight_int4pack_mm", "_weight_int4pack_mm_for_cpu", "_weight_int4pack_mm_with_scales_and_zeros",
+    "_weight_int8pack_mm", "_dyn_quant_matmul_4bit", "_cslt_sparse_mm", "_sparse_addmm",
+    "_sparse_mm_reduce_impl", "_sparse_sparse_matmul", "hspmm", "sspaddmm", "sparse_sampled_addmm",
+    "_sparse_semi_structured_addmm", "_sparse_semi_structured_linear", "_sparse_semi_structured_mm",
+    "_conv_depthwise2d", "conv_depthwise3d", "cudnn_convolution_add_relu", "cudnn_convolution_relu",
+    "cudnn_convolution_transpose", "miopen_convolution", "miopen_convolution_add_relu",
+    "miopen_convolution_relu", "miopen_convolution_transpose", "miopen_depthwise_convolution",
+    "mkldnn_convolution", "_mps_convolution", "_mps_convolution_transpose", "_nnpack_spatial_convolution",
+    "slow_conv3d_forward", "slow_conv_dilated2d", "slow_conv_dilated3d", "slow_conv_transpose2d",
+    "slow_conv_transpose3d", "_native_multi_head_attention", "_triton_multi_head_attention",
+    "_triton_scaled_dot_attention", "_cudnn_attention_forward", "_scaled_dot_product_attention_math_for_mps",
+    "_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_fused_attention_overrideable",
+    "_flash_attention_forward_no_dropout_inplace",
 })  # fmt: skip
 _OWN = frozenset({"aten", "prim", "prims", "profiler"})
 # What is picked or interpolated is not counted, as little as torch's own pooling and resizing.
@@ -150,6 +165,8 @@ def _products(name: str, left: Tensor, right: Tensor, output: Tensor) -> int:
     """Multiply-adds of an operation that torch's registry lacks."""
     if name == "addr":
         return left.numel() * right.numel()
+    if name == "deform_conv2d":  # where it reads is interpolated, which is not counted
+        return output.numel() * right[0].numel()
     if name == "conv_tbc":  # weights of (kernel, inputs, outputs)
         return output.shape[0] * output.shape[1] * right.numel()
     return left.numel() * (right.shape[-1] if right.ndim > 1 else 1)

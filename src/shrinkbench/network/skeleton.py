@@ -1,36 +1,112 @@
 """A copy of a network that torch-pruning's dependency graph reads correctly, on the meta device.
 
-The graph takes every operation that it does not know for an element-wise one. Of attention and of modules
-without parameters that change the number of channels (option-A shortcuts, channel samplers) this is known to
-be wrong, and on Swin's windows its tracing does not end; these modules are replaced by a linear map of the
-same shape, which the graph knows to mix channels.
+The graph takes every operation that it does not know for an element-wise one. Of attention, recurrent and
+bilinear layers, and of modules without parameters that change the number of channels (option-A shortcuts,
+channel samplers), this is known to be wrong; stand-ins replace them.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.network.attention import is_attention, widths
-from shrinkbench.network.probe import floating_leaves
-from shrinkbench.network.watching import fused_layers_off, watching
+from shrinkbench.network.attention import is_attention
+from shrinkbench.network.opaque import Made, Opaque, record
+from shrinkbench.network.probe import evaluation_mode
 from shrinkbench.network.weights import copy_of, with_parameters
 
+MIXES = "mixes or rearranges channels"
+SUMS = "sums over channels"
+COMPILED = "is compiled (TorchScript) and cannot be looked into"
+_SUMMING = (nn.RNNBase, nn.RNNCellBase, nn.Bilinear)
 
-class MixingStandIn(nn.Module):
-    """In place of attention: every output depends on every input channel.
 
-    What else is asked of it is asked of the ``original``, whose parameters are no part of it.
+@dataclass(frozen=True)
+class Skeleton:
+    """The copy, its stand-ins with what they do to channels, and what each submodule that is called gave.
+
+    ``unreadable``: module -> why its own channels have to stay, of those that are to be named.
     """
+
+    module: nn.Module
+    opaque: Mapping[str, str]
+    unreadable: Mapping[str, str]
+    called: Mapping[str, Sequence[Made]]
+    makes_meta: bool = False  # tensors that its code makes on no device in particular have no data either
+
+    @contextmanager
+    def behind(self, paths: Mapping[str, str]) -> Iterator[Skeleton]:
+        """The skeleton with more stand-ins, at ``paths``, inside the context."""
+        inside = {p for p in self.opaque if any(p.startswith(f"{outer}.") for outer in paths)}
+        before = _stand_in(self.module, {path: self.called[path] for path in paths})
+        try:
+            kept = {path: why for path, why in self.opaque.items() if path not in inside}
+            yield replace(self, opaque={**kept, **paths})
+        finally:
+            for parent, name, child in reversed(before):
+                parent._modules[name] = child
+
+
+def skeleton_of(module: nn.Module, input_shape: tuple[int, ...]) -> Skeleton:
+    """The copy of ``module``; raises whatever its own code does where it runs on no data at all."""
+    bare = copy_of(module).eval()
+    compiled = outermost([p for p, m in module.named_modules() if isinstance(m, torch.jit.ScriptModule)])
+    for path in compiled:
+        put_everywhere(bare, path, _Caller(bare.get_submodule(path)))
+    called = _record_with_data(bare, input_shape) if compiled else {}
+    _stand_in(bare, {path: called[path] for path in compiled if path in called})
+    bare = _without_values(with_parameters(bare))
+    makes_meta = False
+    if not compiled:
+        called, makes_meta = _record(bare, module, input_shape)
+    opaque = {path: COMPILED for path in compiled if path in called}
+    for path, calls in called.items():
+        why = _misread(bare.get_submodule(path), calls) if is_there(path, opaque) else None
+        if why is not None:
+            opaque[path] = why
+    opaque = {path: opaque[path] for path in outermost(opaque)}
+    _stand_in(bare, {path: called[path] for path, why in opaque.items() if why != COMPILED})
+    return Skeleton(
+        bare, opaque, {path: f"it {COMPILED}" for path in opaque if path in compiled}, called, makes_meta
+    )
+
+
+def _record(
+    bare: nn.Module, module: nn.Module, input_shape: tuple[int, ...]
+) -> tuple[dict[str, list[Made]], bool]:
+    """What each submodule gives, and whether it takes ``torch.device("meta")`` to tell without data."""
+    inputs = torch.empty((1, *input_shape), device="meta")
+    for makes_meta in (False, True):
+        try:
+            with torch.device("meta") if makes_meta else nullcontext():
+                return record(bare, inputs), makes_meta
+        except Exception:  # noqa: S112  whatever a network's own code raises where there are no values
+            continue
+    return _record_with_data(copy_of(module), input_shape), False
+
+
+def _without_values(bare: nn.Module) -> nn.Module:
+    """``bare`` on the meta device, in place, with its constants; gradients reach every parameter."""
+    bare = bare.to("meta").float()
+    for child in bare.modules():
+        for name, value in vars(child).items():
+            if isinstance(value, Tensor):
+                child.__dict__[name] = value.detach().to("meta")
+        for parameter in child.parameters(recurse=False):
+            parameter.requires_grad_(parameter.is_floating_point())
+    return bare
+
+
+class _Caller(nn.Module):
+    """A compiled module in a form that can be watched; it moves nowhere."""
 
     def __init__(self, original: nn.Module) -> None:
         super().__init__()
-        inputs, outputs = widths(original)
-        self.mix = nn.Linear(inputs, outputs, bias=False, device="meta")
-        self.returns_pair = isinstance(original, nn.MultiheadAttention)
         self.__dict__["_original"] = original
 
     def __getattr__(self, name: str) -> Any:
@@ -39,82 +115,64 @@ class MixingStandIn(nn.Module):
         except AttributeError:
             return getattr(self.__dict__["_original"], name)
 
-    def forward(self, x: Tensor, *_: Any, **__: Any) -> Any:
-        """Map tokens (..., inputs) to (..., outputs)."""
-        y = self.mix(x)
-        return (y, None) if self.returns_pair else y
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        """What the original gives."""
+        return self.__dict__["_original"](*args, **kwargs)
 
 
-class RearrangingStandIn(nn.Module):
-    """In place of a module without parameters that changes the number of channels of an image."""
-
-    def __init__(self, inputs: int, output: torch.Size) -> None:
-        super().__init__()
-        self.mix = nn.Conv2d(inputs, output[1], 1, bias=False, device="meta")
-        self.size = (output[2], output[3])
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (N, inputs, H, W) to an image of the original's output shape."""
-        return nn.functional.adaptive_avg_pool2d(self.mix(x), self.size)
+def _record_with_data(module: nn.Module, input_shape: tuple[int, ...]) -> dict[str, list[Made]]:
+    """As :func:`record`, by one random input where the network's weights are."""
+    like = next((p for p in module.parameters() if p.is_floating_point()), torch.empty(0))
+    generator = torch.Generator().manual_seed(0)
+    inputs = torch.randn((1, *input_shape), generator=generator).to(like)
+    with evaluation_mode(module):
+        return record(module, inputs)
 
 
-class Entrance(nn.Module):
-    """A network behind a linear map of its input: the graph then sees what is summed with that input."""
-
-    def __init__(self, body: nn.Module, input_shape: tuple[int, ...]) -> None:
-        super().__init__()
-        kinds = {1: nn.Linear, 2: nn.Conv1d, 3: nn.Conv2d, 4: nn.Conv3d}
-        self.mix: nn.Module = nn.Identity()
-        if len(input_shape) in kinds:
-            width = input_shape[0]
-            extra = {} if len(input_shape) == 1 else {"kernel_size": 1}
-            self.mix = kinds[len(input_shape)](width, width, bias=False, device="meta", **extra)
-        self.body = body
-
-    def forward(self, x: Tensor) -> Any:
-        """Every floating tensor that the network returns."""
-        return floating_leaves(self.body(self.mix(x)))
+def _misread(child: nn.Module, calls: Sequence[Made]) -> str | None:
+    """What ``child`` does with channels where the graph takes it for something else; ``None``: nothing."""
+    if isinstance(child, _SUMMING):
+        return SUMS
+    bare = next(child.parameters(), None) is None
+    return MIXES if is_attention(child) or (bare and any(_changes_channels(made) for made in calls)) else None
 
 
-def skeleton_of(module: nn.Module, input_shape: tuple[int, ...]) -> tuple[nn.Module, frozenset[str]]:
-    """The copy and the paths of its stand-ins."""
-    skeleton = with_parameters(copy_of(module).eval()).to("meta").float()
-    for parameter in skeleton.parameters():
-        parameter.requires_grad_()
-    replaced: set[str] = set()
-    for path, child in list(skeleton.named_modules()):
-        if path and is_attention(child):
-            _replace(skeleton, path, MixingStandIn(child))
-            replaced.add(path)
-    for path, (inputs, output) in _rearrangements(skeleton, input_shape).items():
-        _replace(skeleton, path, RearrangingStandIn(inputs, output))
-        replaced.add(path)
-    return skeleton, frozenset(replaced)
+def is_there(path: str, opaque: Collection[str]) -> bool:
+    """Whether ``path`` is neither one of the stand-ins nor inside of one."""
+    return path not in opaque and not any(path.startswith(f"{outer}.") for outer in opaque)
 
 
-def _replace(root: nn.Module, path: str, new: nn.Module) -> None:
-    parent, _, name = path.rpartition(".")
-    root.get_submodule(parent).add_module(name, new)
+def _changes_channels(made: Made) -> bool:
+    """Whether an image came out with another number of channels, and not just with its sides exchanged."""
+    if not isinstance(made.given, Tensor) or not isinstance(made.output, Tensor):
+        return False
+    before, after = made.given.shape, made.output.shape
+    permuted = sorted(before) == sorted(after)
+    return len(before) == len(after) == 4 and before[1] != after[1] and not permuted
 
 
-def _rearrangements(skeleton: nn.Module, shape: tuple[int, ...]) -> dict[str, tuple[int, torch.Size]]:
-    """Modules without parameters that map an image to one with another number of channels."""
-    found: dict[str, tuple[int, torch.Size]] = {}
+def outermost(paths: Collection[str]) -> list[str]:
+    """Those of ``paths`` that are inside of no other."""
+    return [p for p in paths if not any(p.startswith(f"{outer}.") for outer in paths)]
 
-    def note(path: str, inputs: Any, output: Any) -> None:
-        if inputs and isinstance(inputs[0], Tensor) and isinstance(output, Tensor):
-            before, after = inputs[0].shape, output.shape
-            permuted = sorted(before) == sorted(after)
-            if len(before) == len(after) == 4 and before[1] != after[1] and not permuted:
-                found[path] = (before[1], after)
 
-    bare = {p: m for p, m in skeleton.named_modules() if p and next(m.parameters(), None) is None}
-    try:
-        with watching(bare, note), torch.no_grad(), fused_layers_off():
-            skeleton(torch.empty((1, *shape), device="meta"))
-    except Exception as error:  # whatever a network's own code raises where there are no values
-        raise ShrinkbenchError(
-            f"the network cannot be followed without data ({str(error).splitlines()[0]}); channels can only be "
-            "removed from networks whose forward pass does not depend on values"
-        ) from None
-    return {p: v for p, v in found.items() if not any(p.startswith(f"{outer}.") for outer in found)}
+def put_everywhere(root: nn.Module, path: str, new: nn.Module) -> list[tuple[nn.Module, str, nn.Module]]:
+    """Put ``new`` where the submodule at ``path`` stands, at each of its places, which are returned."""
+    old = root.get_submodule(path)
+    places = [
+        (parent, name, child)
+        for parent in root.modules()
+        for name, child in parent._modules.items()
+        if child is old
+    ]
+    for parent, name, _ in places:
+        parent._modules[name] = new
+    return places
+
+
+def _stand_in(root: nn.Module, called: Mapping[str, Sequence[Made]]) -> list[tuple[nn.Module, str, nn.Module]]:
+    before = []
+    for path, calls in called.items():
+        stand_in = Opaque(root.get_submodule(path), [made.output for made in calls])
+        before += put_everywhere(root, path, stand_in)
+    return before

@@ -150,10 +150,11 @@ class _Bench:
         with torch.enable_grad():
             loss = sum((_spread(leaf) for leaf in self._expected if leaf.requires_grad), torch.zeros(()))
         if loss.requires_grad:
-            found = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-            for (name, parameter), gradient in zip(parameters.items(), found, strict=True):
-                if gradient is not None:
-                    self._influence[name] = gradient.mul_(parameter.detach()).abs_()
+            loss.backward()  # reentrant checkpoints know no other way
+            for name, parameter in parameters.items():
+                if parameter.grad is not None:
+                    self._influence[name] = parameter.grad.mul_(parameter.detach()).abs_()
+                    parameter.grad = None
 
     def seen(self, group: Group) -> set[str]:
         """The weights of the group that, at the units which stay, have a say in some output."""

@@ -7,6 +7,7 @@ the parameter behind it where masking that makes the same entries zero.
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
@@ -164,7 +165,7 @@ def _compute(layer: nn.Module, name: str) -> Tensor:
 
 
 def with_parameters(module: nn.Module) -> nn.Module:
-    """``module`` after its parametrisations have become parameters, in place: for what cannot read them."""
+    """``module`` after the weights that layers compute have become parameters, in place."""
     for layer in [child for child in module.modules() if is_parametrized(child)]:
         lists = cast(nn.ModuleDict, layer.parametrizations)
         values = {name: getattr(layer, name).detach() for name in lists}
@@ -173,7 +174,25 @@ def with_parameters(module: nn.Module) -> nn.Module:
         del layer.parametrizations
         for name, value in values.items():
             layer.register_parameter(name, nn.Parameter(value.clone()))
+    for layer in module.modules():
+        hooks = layer._forward_pre_hooks
+        for key in [key for key, hook in hooks.items() if type(hook).__module__.startswith("torch.nn.utils.")]:
+            computed = getattr(hooks[key], "name", getattr(hooks[key], "_tensor_name", None))
+            if isinstance(computed, str) and isinstance(layer.__dict__.get(computed), Tensor):
+                del hooks[key]
+                value = layer.__dict__.pop(computed).detach().clone()
+                layer.register_parameter(computed, nn.Parameter(value))
     return module
+
+
+def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """``module.load_state_dict``, strictly, of tensors alone.
+
+    Some networks (MNASNet) ask a state dict for their own version, which files of tensors do not hold.
+    """
+    state = OrderedDict(tensors)
+    vars(state)["_metadata"] = getattr(module.state_dict(), "_metadata", None)
+    module.load_state_dict(state)
 
 
 def copy_of(module: nn.Module) -> nn.Module:

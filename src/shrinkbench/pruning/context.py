@@ -86,7 +86,7 @@ class PruneContext:
         self.parameters: dict[str, Tensor] = {name: parameters[name].detach() for name in names}
         self.weights: dict[str, Tensor] = {name: _readable(p) for name, p in self.parameters.items()}
         self.total = sum(p.numel() for p in parameters.values())
-        self.masks = masks or Masks({})
+        self.masks = (masks or Masks({})).beside(parameters)
         self.amount = amount
         self.budget = sum(w.numel() for w in self.weights.values()) if budget is None else budget
         self.iteration = iteration
@@ -131,7 +131,7 @@ class PruneContext:
     def removed(self, name: str) -> Tensor:
         """Where an earlier round has removed weights of ``name``."""
         if name in self.masks:
-            return ~self.masks[name].to(self.device)
+            return ~self.masks[name]
         return torch.zeros_like(self.weights[name], dtype=torch.bool)
 
     def only(self, name: str) -> PruneContext:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.weights import load_tensors
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.registry import Registry
 from shrinkbench.spec import FinetuningSpec
@@ -152,7 +153,7 @@ def restart(
         raise ShrinkbenchError(
             f"fine-tuning mode '{mode.name}' needs the weights of epoch {mode.epoch}; pass source="
         )
-    module.load_state_dict(source)
+    load_tensors(module, source)
     if mode.weights == "scratch":
         to_own_fan(module, masks)
     Masks(dict(masks)).apply(module)

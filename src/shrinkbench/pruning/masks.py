@@ -55,20 +55,34 @@ class Masks(Mapping[str, Tensor]):
         return sum(int(mask.sum()) for mask in self._masks.values())
 
     def equal(self, other: Masks) -> bool:
-        """Whether both keep exactly the same weights."""
-        return self.keys() == other.keys() and all(torch.equal(m, other[n]) for n, m in self.items())
+        """Whether both keep exactly the same weights, on whatever devices."""
+        there = other.beside(self)
+        return self.keys() == other.keys() and all(torch.equal(m, there[n]) for n, m in self.items())
+
+    def beside(self, tensors: Mapping[str, Tensor]) -> Masks:
+        """The same masks, each on the device of the tensor of its name, where there is one."""
+        if all(n not in tensors or m.device == tensors[n].device for n, m in self.items()):
+            return self
+        moved = {n: m.to(tensors[n].device) if n in tensors else m for n, m in self.items()}
+        return Masks(moved, new_weights=self.new_weights)
 
     def within(self, other: Masks) -> bool:
         """Whether every weight kept here is kept by ``other`` too (no mask keeps the whole tensor)."""
-        return all(bool((other[n] | ~m).all()) for n, m in self.items() if n in other) and all(
+        there = other.beside(self)
+        return all(bool((there[n] | ~m).all()) for n, m in self.items() if n in other) and all(
             n in self or bool(other[n].all()) for n in other
         )
 
     def intersect(self, other: Masks) -> Masks:
         """Keep what both keep."""
-        merged = {**other._masks, **self._masks}
-        both = {n: m & other[n] if n in self and n in other else m for n, m in merged.items()}
+        there = other.beside(self)
+        merged = {**there._masks, **self._masks}
+        both = {n: m & there[n] if n in self and n in other else m for n, m in merged.items()}
         return Masks(both, new_weights=self.new_weights)
+
+    def union(self, other: Masks) -> Masks:
+        """Keep what either keeps (no mask keeps the whole tensor)."""
+        return Masks({n: m | other[n] for n, m in self.items() if n in other})
 
     def apply(self, module: nn.Module) -> None:
         """Set the new values, if any, and zero every pruned weight of ``module`` in place."""
@@ -139,7 +153,8 @@ def save_tensors(
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
-    plain = {n: t.detach().contiguous().clone() for n, t in tensors.items()}
+    layout = torch.contiguous_format
+    plain = {n: t.detach().to("cpu", copy=True, memory_format=layout) for n, t in tensors.items()}
     try:
         write_atomically(path, lambda place: save_file(plain, place, dict(metadata or {})))
     except SafetensorError as error:  # its own kind, for a full disk too

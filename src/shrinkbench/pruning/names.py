@@ -3,6 +3,10 @@
 ``SCORE@METHOD``: prune by SCORE with the layerwise proportions of METHOD, such as ``random@global_gradient``
 and ``magnitude@global_gradient``, the two controls that the checklist of Blalock et al. 2020 asks for.
 
+``inverted@METHOD``: as many units per layer as METHOD, but those with its *lowest* scores, a sanity check of
+Frankle et al. 2021. (Their shuffled masks are ``random@METHOD``, their fresh weights
+``METHOD[finetuning=reinitialise]``.)
+
 ``METHOD[axis=value, ...]``: METHOD with other axes, such as ``lottery_ticket[finetuning=rewind-weights-3]``.
 
 ``METHOD:PERCENT``: METHOD by the percentage of every layer's units that goes (``soft_filter_pruning:30``) or,
@@ -14,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from shrinkbench.errors import ShrinkbenchError
@@ -22,10 +27,10 @@ from shrinkbench.pruning.amounts import fraction_of_layers
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.finetunings import FINETUNINGS
 from shrinkbench.pruning.masking import decide, kept_by_group
-from shrinkbench.pruning.method import METHODS, SCORES, PruningMethod, decided_by
+from shrinkbench.pruning.method import METHODS, SCORES, PruningMethod, Score, ScoreEntry, decided_by
 from shrinkbench.pruning.schedules.before_training import at_initialisation, one_shot
 from shrinkbench.pruning.schedules.schedule import SCHEDULES
-from shrinkbench.pruning.units import STRUCTURES, Units
+from shrinkbench.pruning.units import STRUCTURES, Scores, Units, UnitScores
 from shrinkbench.registry import Registry
 from shrinkbench.spec import ChannelFraction
 from shrinkbench.spec.axes import AXES
@@ -44,6 +49,8 @@ def control_named(name: str) -> PruningMethod | None:
     score, at, method = name.partition("@")
     if not at or not score or not method:
         return None
+    if score == "inverted":
+        return inverted(METHODS.get(method))
     return same_proportions(score, METHODS.get(method))
 
 
@@ -56,6 +63,11 @@ def same_proportions(score: str, method: PruningMethod) -> PruningMethod:
     beforehand, which they are if it allocates by layer; the control is then pruned once.
     """
     entry = SCORES.get(score)
+    return _with_proportions(entry, entry.function.__name__, method)  # however it was spelt
+
+
+def _with_proportions(entry: ScoreEntry, score: str, method: PruningMethod) -> PruningMethod:
+    """:func:`same_proportions` by the score ``entry``, which names call ``score``."""
     if method.like is not None:
         raise ShrinkbenchError(
             f"'{method.name}' has the proportions of '{method.like.name}' already; its controls are those of "
@@ -81,7 +93,7 @@ def same_proportions(score: str, method: PruningMethod) -> PruningMethod:
     )
     changed = tuple(axis for axis in method.changed if axis == "finetuning")
     others = tuple(axis for axis in method.changed if axis != "finetuning")
-    base = f"{entry.function.__name__}@{replace(method, changed=others).spec.name}"  # however it was spelt
+    base = f"{score}@{replace(method, changed=others).spec.name}"
     return PruningMethod(
         name=f"{base}[finetuning={method.finetuning.name}]" if changed else base,
         base=base,
@@ -101,6 +113,36 @@ def same_proportions(score: str, method: PruningMethod) -> PruningMethod:
         like=method,
         imposed=("structure", "allocation"),
     )
+
+
+def inverted(method: PruningMethod) -> PruningMethod:
+    """Keep as many units of each layer as ``method`` ends with: those that it holds for the least important.
+
+    Raises ``ShrinkbenchError`` for methods whose score decides by itself what stays.
+    """
+    if method.decides or method.update is not None:
+        raise ShrinkbenchError(
+            f"'{method.name}' decides by more than scores that could be turned round; there is no control "
+            f"inverted@{method.name}"
+        )
+    own = SCORES.get(method.score.__name__)
+    made = _with_proportions(replace(own, function=_turned_round(method.score)), "inverted", method)
+    return replace(made, reference="frankle2021pruning")
+
+
+@cache
+def _turned_round(score: Score) -> Score:
+    """The score of the opposite sign, by the name ``inverted_SCORE``."""
+
+    def turned(ctx: PruneContext) -> Scores | UnitScores:
+        found = score(ctx)
+        if isinstance(found, UnitScores):
+            return UnitScores({name: -values for name, values in found.scores.items()})
+        return {name: -values for name, values in found.items()}
+
+    turned.__name__ = f"inverted_{score.__name__}"
+    turned.__doc__ = f"The scores of {score.__name__} with the opposite sign."
+    return turned
 
 
 def _weights_of(method: PruningMethod) -> Callable[[Mapping[str, Units], PruneContext], Mapping[str, float]]:

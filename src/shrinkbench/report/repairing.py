@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import check_links
 from shrinkbench.report.checklist.causes import Point, say
 from shrinkbench.report.gaps import Repair, Resolve, plan_repair
 from shrinkbench.report.grids import Define, Pair
@@ -54,6 +55,7 @@ def repair(
                 f"{missing.runs} runs are still missing after they were run; `shrinkbench report {store.root}` "
                 "lists those that failed"
             )
+        check_links(store.root)
         on_round(missing)
         for key in missing.incomplete:
             store.ask_again(key)

@@ -70,7 +70,8 @@ def append_index(root: Path, entries: Iterable[Entry]) -> None:
     text = "".join(f"{_line(entry)}\n" for entry in entries)
     if text:
         with contextlib.suppress(OSError):
-            handle = os.open(root / INDEX_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+            plain = getattr(os, "O_NOFOLLOW", 0)  # a reader of a stranger's folder writes this file too
+            handle = os.open(root / INDEX_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT | plain, 0o666)
             try:
                 os.write(handle, text.encode())
             finally:

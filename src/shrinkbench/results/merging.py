@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shrinkbench.files import check_links
 from shrinkbench.results.bundle import Bundle, read_source
 from shrinkbench.results.conflicts import Conflict, conflicts_among, difference
 from shrinkbench.results.record import RunResult
@@ -43,10 +44,11 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
     Where two sources finished the same run with other numbers, the first is used and the other stored beside it
     as a conflict: whatever the order of the sources, and however often they are merged, the same results are
     kept. A store that ``out`` already holds is the first source. Raises ``ShrinkbenchError`` for a folder
-    ``out`` of anything else.
+    ``out`` of anything else, or with a link that leads out of it.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         existing_store(out)
+        check_links(out)
         sources = [out, *(source for source in sources if source.resolve() != out.resolve())]
     bundles = [read_source(source) for source in sources]
     store = ResultStore(out)

@@ -40,7 +40,10 @@ SCHEMA_VERSION = 2
 
 
 class Provenance(Value):
-    """Where and when a run happened: the only part in which two runs of one key may differ."""
+    """Where and when a run happened: the only part in which two runs of one key may differ.
+
+    ``kept`` holds the digests of the masks and weights that lie beside the result, where they were kept.
+    """
 
     started: str
     seconds: NotNegative
@@ -54,6 +57,7 @@ class Provenance(Value):
     commit: str | None = None
     command: str = ""
     latency: tuple[Latency, ...] = ()
+    kept: dict[Literal["masks", "weights"], Digest] = Field(default_factory=dict)
 
 
 class RunResult(Value):

@@ -33,8 +33,11 @@ def check_card(path: Path, *, key: str) -> str:
     return _judge(seal == digest_of_fields(fields), fields.get(_KEY), key)
 
 
-def check_tensors(path: Path, *, key: str) -> str:
-    """What is wrong with tensors (safetensors) that were sealed for ``key``; nothing where they are whole."""
+def check_tensors(path: Path, *, key: str, seal: str | None = None) -> str:
+    """What is wrong with tensors (safetensors) that were sealed for ``key``; nothing where they are whole.
+
+    ``seal`` is the digest that they have to have, where it is noted elsewhere.
+    """
     try:
         content = path.read_bytes()
         start = 8 + int.from_bytes(content[:8], "little")
@@ -49,6 +52,8 @@ def check_tensors(path: Path, *, key: str) -> str:
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError):
         return "holds no whole sealed tensors"
     whole = end == len(content) and metadata.get(_SEAL) == total.hexdigest()
+    if whole and seal not in (None, total.hexdigest()):
+        return "holds other tensors than its result names"
     return _judge(whole, metadata.get(_KEY), key)
 
 

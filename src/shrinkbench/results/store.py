@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, Field, ValidationError
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.files import is_folder, parse_json, read_file, write_atomically
 from shrinkbench.results.conflicts import differ, numbers_of
 from shrinkbench.results.consistency import contradictions
@@ -56,6 +56,9 @@ class Problem:
 
     path: Path
     sentence: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sentence", one_line(self.sentence))  # it may echo what a stranger wrote
 
 
 class _Header(BaseModel):

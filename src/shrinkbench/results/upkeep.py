@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import sha256_of, unique_suffix, write_atomically
+from shrinkbench.files import check_links, is_temporary, sha256_of, unique_suffix, write_atomically
 from shrinkbench.results.claims import CLAIMS, Claims
 from shrinkbench.results.index import INDEX_NAME, read_index, text_of_index
 from shrinkbench.results.layout import CONFLICTS, PLAN_NAME, PLUGINS, RESULT_NAME, set_aside
@@ -19,7 +19,6 @@ from shrinkbench.results.record import RunResult
 from shrinkbench.results.seals import check_card, check_tensors
 from shrinkbench.results.store import Problem, ResultStore, read_result
 
-_TEMPORARY = re.compile(r"\..+-[0-9]+-[0-9a-f]{8}\.tmp")
 _EPOCH = re.compile(r"epoch-([0-9]+)\.safetensors")
 _OLD = 3600.0  # seconds; nothing that is being written takes longer
 _MARKS = {"pretrained": "weights.safetensors", "control": RESULT_NAME}  # what is made last; else card.json
@@ -44,9 +43,20 @@ def verify_store(store: ResultStore) -> list[Problem]:
         is_described = known is not None and known.describes(path.stat())
         if known is not None and is_described and sha256_of(path) != known.sha256:
             found.append(Problem(path, "has other bytes than were written, and the same time of change"))
+        found += _check_kept(path.parent, outcome)
     found += store.conflicts(())[1]
     shared = ((path, _check(path)) for path in sorted(store.root.glob("shared/*/*/*")))
     return found + [Problem(path, sentence) for path, sentence in shared if sentence]
+
+
+def _check_kept(folder: Path, result: RunResult) -> list[Problem]:
+    """Files of the run's network that are there, and are not what the run has written."""
+    found = []
+    for name, seal in result.provenance.kept.items():
+        path = folder / f"{name}.safetensors"
+        sentence = check_tensors(path, key=result.key, seal=seal) if path.exists() else ""
+        found += [Problem(path, sentence)] if sentence else []
+    return found
 
 
 def _check(path: Path) -> str:
@@ -73,7 +83,9 @@ def repair_store(store: ResultStore, *, wait: float = 0.0) -> Iterator[str]:
     Damaged files are renamed to ``NAME.damaged-...`` and made again by the next sweep; a plan is only told,
     since nothing makes it again. Claims whose owner is gone are removed: those of other hosts after ``wait``
     seconds without a heartbeat. What the claims of living processes name is left alone.
+    Raises ``ShrinkbenchError`` where a link leads out of the folder.
     """
+    check_links(store.root)
     for problem in verify_store(store):
         if problem.path == store.plan_path:
             yield f"{problem.path} {problem.sentence}; left as it is: move it away to plan anew"
@@ -90,8 +102,9 @@ def repair_store(store: ResultStore, *, wait: float = 0.0) -> Iterator[str]:
 def compact_store(store: ResultStore) -> Iterator[str]:
     """Remove checkpoints of what is finished and empty folders, and give the index one line for each run.
 
-    Raises ``ShrinkbenchError`` while a process works in the folder.
+    Raises ``ShrinkbenchError`` while a process works in the folder, or where a link leads out of it.
     """
+    check_links(store.root)
     claims = Claims(store.root)
     claims.remove_stale()
     held = claims.holders()
@@ -145,7 +158,7 @@ def _temporaries(root: Path) -> Iterator[Path]:
     except OSError:
         now = time.time()
     for folder, _, names in os.walk(root):
-        for name in filter(_TEMPORARY.fullmatch, names):
+        for name in filter(is_temporary, names):
             with contextlib.suppress(OSError):
                 if now - (Path(folder) / name).stat().st_mtime > _OLD:
                     yield Path(folder) / name

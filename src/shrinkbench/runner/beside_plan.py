@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
@@ -20,7 +20,8 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class Beside(Value):
-    """Folders of data by dataset, weights files by digest, plug-ins with theirs, batch sizes to time, device.
+    """Folders of data by dataset, weights files by digest, plug-ins with theirs, batch sizes to time, device,
+    and what is kept of the network of a run, by its key.
 
     Paths are absolute. ``device`` is as it was asked for: each machine resolves ``auto`` for itself.
     """
@@ -31,10 +32,14 @@ class Beside(Value):
     plugins: dict[Path, Digest | None] = Field(default_factory=dict)
     device: str = "auto"
     latency: tuple[int, ...] = ()
+    keep: dict[Digest, Literal["masks", "weights"]] = Field(default_factory=dict)
 
 
-def write_beside(setting: Setting, *, device: str) -> None:
-    """Store what ``setting`` says, with what earlier sweeps into the folder have said."""
+def write_beside(setting: Setting, *, device: str, planned: Collection[str] = ()) -> None:
+    """Store what ``setting`` says, with what earlier sweeps into the folder have said.
+
+    What is kept of the runs ``planned`` is what ``setting`` says, be it nothing.
+    """
     workspace = setting.workspace
     path = workspace.root / NAME
     with hold_lock(workspace.root):
@@ -48,6 +53,7 @@ def write_beside(setting: Setting, *, device: str) -> None:
             plugins={**earlier.plugins, **{path.resolve(): digest for path, digest in setting.plugins.items()}},
             device=device,
             latency=workspace.latency,
+            keep={k: v for k, v in earlier.keep.items() if k not in planned} | dict(workspace.keep),
         )
         if fresh != earlier or not path.exists():
             write_atomically(path, fresh.model_dump_json(indent=1).encode())

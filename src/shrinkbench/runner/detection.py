@@ -16,7 +16,7 @@ from shrinkbench.datasets import DATASETS
 from shrinkbench.datasets.voc2007 import CLASSES
 from shrinkbench.datasets.voc_detection import DetectionData
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import sha256_of
+from shrinkbench.files import check_links, sha256_of
 from shrinkbench.metrics import count_parameters, layer_densities
 from shrinkbench.models import (
     MODELS,
@@ -99,10 +99,14 @@ def decide_by_method(name: str, *, compression: float, input_shape: tuple[int, .
     return Decision(method.spec, amount, find, method.reference)
 
 
-def decide_by_masks(path: Path, *, network: str) -> Decision:
-    """The masks of a file: a method of which nothing is known but what it keeps."""
+def decide_by_masks(path: Path, *, network: str, classes: int | None = None) -> Decision:
+    """The masks of a file: a method of which nothing is known but what it keeps.
+
+    ``classes`` are those of the classifier, where they are not the card's.
+    """
     masks = Masks.load(path, network=network)
-    total = parameters_of(get_model(network))
+    card = get_model(network)
+    total = parameters_of(card) if classes is None else count_parameters(card.build(classes))
     ratio = total / max(total - masks.total + masks.kept, 1)
     if ratio == 1:
         raise ShrinkbenchError(
@@ -124,7 +128,9 @@ class DetectionRun:
     """One run with its files. ``model`` is the classifier and ``weights`` its file (``None``: initial ones).
 
     ``pruned`` is of the classifier before the transfer or, ``after_transfer``, of the trained detector, which
-    is trained by the recipe once more. Without it, the run is the control of those that prune.
+    is trained by the recipe once more. Without it, the run is the control of those that prune. ``classes`` are
+    those that the weights' classifier tells apart, where they are not the card's; the detector leaves its
+    last layer out.
     """
 
     root: Path
@@ -136,6 +142,7 @@ class DetectionRun:
     pruned: Decision | None = None
     after_transfer: bool = False
     device: str = "cpu"
+    classes: int | None = None
 
     @property
     def spec(self) -> RunSpec:
@@ -185,6 +192,7 @@ def detect(run: DetectionRun, *, on_epoch: OnEpoch | None = None) -> RunResult:
     if stored is not None:
         return stored
     require_metric()
+    check_links(run.store.root)
     run.store.keep_sources([run.spec])
     start = _start(run, on_epoch)
     watch = Stopwatch()
@@ -292,7 +300,7 @@ def _ensure_transferred(run: DetectionRun, on_epoch: OnEpoch | None) -> dict[str
 
 
 def _load_classifier(run: DetectionRun) -> nn.Module:
-    module = build(run.model, seed=run.seed)
+    module = build(run.model, num_classes=run.classes, seed=run.seed)
     if run.weights is not None:
         load_weights(module, run.weights.path, card=get_model(run.model), sha256=run.weights.sha256)
     return module.eval()

@@ -94,6 +94,8 @@ class Dispatcher:
             return
         for task, ending in self.executor.completed(_POLL):
             self._running.discard(task)
+            for note in ending.notes:
+                self.on_note(note)
             if ending.kind == "unprepared":
                 raise ShrinkbenchError(ending.sentence)
             if ending.kind == "held":

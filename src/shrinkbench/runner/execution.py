@@ -10,22 +10,26 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.datasets import EXTRAS
-from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
+from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError, one_line
 from shrinkbench.files import write_atomically
 from shrinkbench.metrics import layer_densities, measure_size
 from shrinkbench.models import get_model
 from shrinkbench.network.weights import weight_parameters
 from shrinkbench.pruning import Masks, resolve
+from shrinkbench.results.conflicts import differ, differences
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import Problem, ResultStore, read_result
+from shrinkbench.runner.keeping import Ended, copy_kept, lacks, with_kept
 from shrinkbench.runner.outcomes import classify
 from shrinkbench.runner.pretraining import pretraining_cost
 from shrinkbench.runner.provenance import Stopwatch, provenance
 from shrinkbench.runner.retraining import Trial, prune_and_train
+from shrinkbench.runner.sealing import is_whole
 from shrinkbench.runner.timing import latencies
 from shrinkbench.runner.workspace import BoundData, Workspace, check_source
 from shrinkbench.spec import RunSpec
 from shrinkbench.spec.measures import Cost, EpochRecord, WeightHistogram
+from shrinkbench.surgery.folders import NetworkDescription
 from shrinkbench.training import evaluate
 
 OnEpoch = Callable[[EpochRecord], None]
@@ -50,7 +54,7 @@ def run(spec: RunSpec, workspace: Workspace) -> RunResult:
         reachable = error.largest if isinstance(error, CannotMeetTargetError) else None
         return record_failure(spec, workspace, sentence_of(error), watch, reachable=reachable)
     store.write(result)
-    _remove_checkpoints(store.run_dir(spec.key))
+    remove_checkpoints(store.run_dir(spec.key))
     return result
 
 
@@ -74,7 +78,7 @@ def record_failure(
     store = ResultStore(workspace.root)
     if store.write(result) != store.result_path(spec.key):
         result = result.model_copy(update={"error": f"{sentence}; the earlier result, which is done, stays"})
-    _remove_checkpoints(store.run_dir(spec.key))
+    remove_checkpoints(store.run_dir(spec.key))
     return result
 
 
@@ -85,23 +89,59 @@ def sentence_of(error: Exception) -> str:
 
 
 def _run(spec: RunSpec, workspace: Workspace, watch: Stopwatch) -> RunResult:
+    folder, what = ResultStore(workspace.root).run_dir(spec.key), workspace.keep.get(spec.key)
     if not spec.is_control:
-        return _execute(spec, workspace, watch, ResultStore(workspace.root).run_dir(spec.key))
+        return _execute(spec, workspace, watch, folder)
     control = ensure_control(spec, workspace)
+    if what is not None:
+        copy_kept(_control_dir(spec, workspace), folder, control, key=spec.key)
+    else:
+        control = with_kept(control, {})
     return control.model_copy(update={"key": spec.key, "spec": spec})
 
 
 def ensure_control(spec: RunSpec, workspace: Workspace) -> RunResult:
-    """The control that belongs to ``spec``: trained once, shared by every method."""
-    control = spec.control
-    folder = ResultStore(workspace.root).shared_dir("control", control.key)
+    """The control that belongs to ``spec``: trained once, shared by every method; made again if damaged.
+
+    One whose network is to be kept, and was not, is trained once more, and has to end with the same numbers.
+    """
+    control, folder = spec.control, _control_dir(spec, workspace)
     stored = folder / "result.json"
-    if stored.exists():
-        return read_control(stored)
+    whole = is_whole(stored, key=control.key, check=check_control)
+    earlier = read_control(stored) if whole else None
+    if earlier is not None and not lacks(folder, workspace.keep.get(control.key)):
+        return earlier
     result = _execute(control, workspace, Stopwatch(), folder)
+    if earlier is not None:
+        require_same_numbers(result, earlier)
+        result = with_kept(earlier, result.provenance.kept)
     write_atomically(stored, result.model_dump_json(indent=1).encode())
-    _remove_checkpoints(folder)
+    remove_checkpoints(folder)
     return result
+
+
+def _control_dir(spec: RunSpec, workspace: Workspace) -> Path:
+    return ResultStore(workspace.root).shared_dir("control", spec.control.key)
+
+
+def require_same_numbers(found: RunResult, stored: RunResult) -> None:
+    """Refuse a repeated run that has measured something else than the stored one."""
+    if not differ(stored, found):
+        return
+    name, before, now = differences((stored, found))[0]
+    raise ShrinkbenchError(
+        f"run {stored.key[:12]} gives {name} {now} here, and {before} is stored (made on "
+        f"{one_line(stored.provenance.host, 40)}): its network is not that of the stored result, and is not "
+        "kept; repeat it on the machine and with the versions that made it"
+    )
+
+
+def check_control(path: Path, *, key: str) -> str:
+    """What is wrong with the control at ``path``, which has the key ``key``; nothing where it is whole."""
+    outcome = read_result(path)
+    if isinstance(outcome, Problem):
+        return outcome.sentence
+    return "" if (outcome.status, outcome.key) == ("done", key) else "is no control of its key that is done"
 
 
 def read_control(path: Path) -> RunResult:
@@ -114,7 +154,14 @@ def read_control(path: Path) -> RunResult:
 
 
 def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path) -> RunResult:
-    """Prune, fine-tune and measure."""
+    """Prune, fine-tune, measure, and keep the network where that is asked for."""
+    ended = carry_out(spec, workspace, watch, folder)
+    what = workspace.keep.get(spec.key)
+    return ended.result if what is None else ended.keep(folder, key=spec.key, what=what)
+
+
+def carry_out(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path) -> Ended:
+    """Prune, fine-tune and measure; what is under way lies in ``folder``."""
     for extra in spec.extra:
         check_source(EXTRAS, extra)
     trial = Trial.of(spec, workspace, folder)
@@ -129,7 +176,7 @@ def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path
         pruning=outcome.pruning,
         retraining=outcome.retraining,
     )
-    return RunResult(
+    result = RunResult(
         key=spec.key,
         spec=spec,
         status="done",
@@ -157,6 +204,9 @@ def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path
             update={"latency": latencies(spec, workspace, module, masks, shape)}
         ),
     )
+    classes = len(data.dataset.class_names)
+    description = NetworkDescription(spec.model.name, classes, shape, normalisation=spec.data.normalisation)
+    return Ended(result, module, masks, description)
 
 
 def _references(spec: RunSpec, data: BoundData) -> dict[str, str]:
@@ -188,6 +238,7 @@ def _histogram(before: dict[str, Tensor], after: nn.Module, masks: Masks) -> Wei
     )
 
 
-def _remove_checkpoints(folder: Path) -> None:
+def remove_checkpoints(folder: Path) -> None:
+    """Remove what a training under way has left in ``folder``."""
     for path in folder.glob("checkpoint*.pt"):
         path.unlink(missing_ok=True)

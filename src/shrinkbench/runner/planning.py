@@ -9,8 +9,8 @@ from itertools import product
 from pathlib import Path
 
 from shrinkbench.datasets import DATASETS, EXTRAS, Dataset
-from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.models import MODELS, ModelCard, build, get_model, locate_weights, shape_for
+from shrinkbench.errors import ShrinkbenchError, one_line
+from shrinkbench.models import MODELS, ModelCard, build, get_model, locate_weights, read_state_dict, shape_for
 from shrinkbench.pruning import (
     METHODS,
     PruningMethod,
@@ -57,6 +57,7 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
     methods = [(method, method.spec) for method in map(METHODS.get, experiment.method)]
     _refuse_twins(experiment, methods)
     _refuse_idle_amounts(experiment, [method for method, _ in methods])
+    _refuse_idle_entry(experiment)
     objective = CLASSIFICATION if experiment.task is None else objective_of(experiment.task)
     runs: dict[str, RunSpec] = {}
     files: dict[str, Path] = {}
@@ -68,7 +69,7 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
         pretrain = _recipe(experiment.pretrain_recipe or dataset.card.pretrain_recipe, experiment.pretrain)
         recipes = [_recipe(n, experiment.finetune) for n in experiment.recipe or (dataset.card.recipe,)]
         for source in experiment.weights:
-            weights, normalisation, path = _weights(source, card, pretrain)
+            weights, normalisation, path = _weights(source, card, pretrain, entry=experiment.weights_entry)
             if path is not None and weights.digest is not None:
                 files[weights.digest] = path
             data = DataSpec(
@@ -160,6 +161,15 @@ def _refuse_idle_amounts(experiment: ExperimentSpec, methods: Sequence[PruningMe
         )
 
 
+def _refuse_idle_entry(experiment: ExperimentSpec) -> None:
+    """Refuse an entry of a weights file where no weights are of a file."""
+    if experiment.weights_entry is not None and set(experiment.weights) <= {"pretrain", "random"}:
+        raise ShrinkbenchError(
+            f"weights_entry = '{one_line(experiment.weights_entry, 60)}' of experiment '{experiment.name}' "
+            "has no say: none of its weights are of a file; leave it out"
+        )
+
+
 def _refuse_twins(experiment: ExperimentSpec, methods: Sequence[tuple[PruningMethod, MethodSpec]]) -> None:
     """Refuse two names of one grid for one method and amount: compared is what is done."""
     seen: dict[tuple[MethodSpec, Amount | None], str] = {}
@@ -221,14 +231,18 @@ def _recipe(recipe: str | Recipe, overrides: dict[str, object]) -> Recipe:
 
 
 def _weights(
-    source: str, card: ModelCard, pretrain: Recipe
+    source: str, card: ModelCard, pretrain: Recipe, *, entry: str | None
 ) -> tuple[WeightsSpec, Normalisation | None, Path | None]:
     if source == "pretrain":
         return WeightsSpec(kind="pretrain", name="pretrain", recipe=pretrain), None, None
     if source == "random":
         return WeightsSpec(kind="random", name="random"), None, None
     file = locate_weights(source, card=card)
-    return WeightsSpec(kind="file", name=file.name, digest=file.sha256), file.normalisation, file.path
+    if entry is not None:
+        read_state_dict(file.path, sha256=file.sha256, entry=entry)  # one that is not there is told now
+    name = file.name if entry is None else f"{file.name}:{entry}"
+    spec = WeightsSpec(kind="file", name=name, digest=file.sha256, entry=entry)
+    return spec, file.normalisation, file.path
 
 
 def check_compatible(dataset: Dataset, card: ModelCard) -> None:

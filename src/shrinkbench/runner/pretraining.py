@@ -12,10 +12,11 @@ from torch import Tensor, nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_target, sha256_of, write_atomically
 from shrinkbench.models import MODELS, build, get_model, load_weights
+from shrinkbench.network.weights import load_tensors
 from shrinkbench.pruning import Finetuning, save_tensors
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.provenance import Stopwatch, provenance
-from shrinkbench.runner.sealing import load_sealed, read_card, save_sealed, write_card
+from shrinkbench.runner.sealing import is_whole, load_sealed, read_card, save_sealed, write_card
 from shrinkbench.runner.workspace import BoundData, Workspace, check_source
 from shrinkbench.seeds import stream
 from shrinkbench.spec import PretrainSpec, RunSpec
@@ -42,10 +43,11 @@ def initial_network(spec: RunSpec, workspace: Workspace, data: BoundData) -> nn.
     if spec.weights.kind == "file" and spec.weights.digest is not None:
         digest = spec.weights.digest
         card = get_model(spec.model.name)
-        load_weights(module, workspace.weights[digest], card=card, sha256=digest)
+        path, entry = workspace.weights[digest], spec.weights.entry
+        load_weights(module, path, card=card, sha256=digest, entry=entry)
     if spec.pretraining is not None:
         folder = ensure_pretrained(spec.pretraining, workspace)
-        module.load_state_dict(load_sealed(folder / "weights.safetensors", key=spec.pretraining.key))
+        load_tensors(module, load_sealed(folder / "weights.safetensors", key=spec.pretraining.key))
     return module
 
 
@@ -58,11 +60,11 @@ def ensure_pretrained(
 ) -> Path:
     """The folder of the pretrained network: weights, and a card that says where they come from.
 
-    The weights after each epoch in ``keep`` (0: before the first) lie there too.
+    The weights after each epoch in ``keep`` (0: before the first) lie there too. Damaged files are made again.
     """
     folder = ResultStore(workspace.root).shared_dir("pretrained", spec.key)
     weights = folder / "weights.safetensors"
-    if weights.exists():
+    if is_whole(weights, key=spec.key) and is_whole(folder / "card.json", key=spec.key):
         for epoch in keep:
             _ensure_epoch(spec, epoch, workspace, folder)
         return folder
@@ -162,7 +164,7 @@ def _ensure_epoch(spec: PretrainSpec, epoch: int, workspace: Workspace, folder: 
             f"cannot rewind to epoch {epoch}: recipe '{spec.recipe.name}' trains for {spec.recipe.epochs} "
             "epochs; choose an earlier epoch"
         )
-    if not path.exists():
+    if not is_whole(path, key=epoch_key(spec, epoch)):
         data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
         module = untrained_network(spec.model.name, data, spec.seed)
         keeper = _keeper(spec, module, (epoch,), folder)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from shrinkbench.metrics import measure_size
 from shrinkbench.models import MODELS, get_model, shape_for
+from shrinkbench.network.weights import load_tensors
 from shrinkbench.pruning import (
     Finetuning,
     Masks,
@@ -30,7 +31,7 @@ from shrinkbench.pruning import (
 )
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.pretraining import initial_network, untrained_network, weights_to_restart_from
-from shrinkbench.runner.sealing import load_sealed, read_card, save_sealed, write_card
+from shrinkbench.runner.sealing import is_whole, load_sealed, read_card, save_sealed, write_card
 from shrinkbench.runner.workspace import BoundData, Workspace, check_source
 from shrinkbench.seeds import stream
 from shrinkbench.spec import UNPRUNED, Amount, Recipe, RunSpec
@@ -40,6 +41,8 @@ from shrinkbench.tasks import Task, scoring_loss, task_of
 from shrinkbench.training import Training, evaluate, train
 
 Batches = Iterable[tuple[Tensor, Tensor]]
+SEARCHED = ("weights.safetensors", "masks.safetensors", "card.json")
+"""What a training that prunes leaves behind."""
 
 
 @dataclass
@@ -150,7 +153,7 @@ def _proportions_for(trial: Trial) -> Proportions | None:
 def ensure_rounds(spec: RunSpec, workspace: Workspace) -> Path:
     """The file of how much of every layer the rounds of ``spec`` end with; they are carried out if need be."""
     path = _rounds_card(spec, workspace)
-    if not path.exists():
+    if not is_whole(path, key=spec.key):
         _find_in_rounds(Trial.of(spec, workspace, path.parent))
         for checkpoint in path.parent.glob("checkpoint*.pt"):
             checkpoint.unlink(missing_ok=True)
@@ -232,7 +235,7 @@ def ensure_search(spec: RunSpec, workspace: Workspace) -> Path:
     """The folder of masks, weights and cost of a training that prunes, for all runs that go on from it."""
     store = ResultStore(workspace.root)
     folder = store.shared_dir("search", spec.key)
-    if (folder / "card.json").exists():
+    if all(is_whole(folder / name, key=spec.key) for name in SEARCHED):
         return folder
     trial = Trial.of(spec, workspace, folder)
     outcome = _with_scoring(trial, _train_with_hook(trial))
@@ -251,7 +254,7 @@ def ensure_search(spec: RunSpec, workspace: Workspace) -> Path:
 def _found(spec: RunSpec, trial: Trial) -> Outcome:
     """Bring ``trial`` to where the training ``spec`` ended."""
     folder = ensure_search(spec, trial.workspace)
-    trial.module.load_state_dict(load_sealed(folder / "weights.safetensors", key=spec.key))
+    load_tensors(trial.module, load_sealed(folder / "weights.safetensors", key=spec.key))
     card = read_card(folder / "card.json", key=spec.key)
     masks = load_sealed(folder / "masks.safetensors", key=spec.key)
     on_device = {name: mask.to(trial.workspace.device) for name, mask in masks.items()}

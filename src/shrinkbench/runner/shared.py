@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import DamagedWarning
 from shrinkbench.results.layout import set_aside
-from shrinkbench.runner.execution import read_control
+from shrinkbench.runner.execution import check_control
 from shrinkbench.runner.executors.performing import file_of
 from shrinkbench.runner.executors.protocol import Task
 from shrinkbench.runner.pretraining import epoch_file, epoch_key
-from shrinkbench.runner.sealing import load_sealed, read_card
+from shrinkbench.runner.retraining import SEARCHED
+from shrinkbench.runner.sealing import is_whole
 from shrinkbench.spec import PretrainSpec
-
-Check = tuple[Path, Callable[[], object]]
 
 
 def is_there(task: Task, root: Path, on_note: Callable[[str], None]) -> bool:
@@ -26,37 +26,24 @@ def is_there(task: Task, root: Path, on_note: Callable[[str], None]) -> bool:
     mark = file_of(task, root)
     if not mark.exists():
         return False
-    broken = [path for path, read in _parts_of(task, root) if not _is_whole(read)]
-    for path in broken:
-        on_note(f"{path} is not what was written there; it is set aside, and made again")
-        set_aside(path)
-    epochs = {epoch_file(mark.parent, epoch) for epoch in task.keep}
-    if set(broken) <= epochs:
-        return True
-    set_aside(mark)
-    return False
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", DamagedWarning)
+        looks = [look() for look in _parts_of(task, mark.parent)]  # each: all that is damaged is set aside
+        if isinstance(task.spec, PretrainSpec):
+            for epoch in task.keep:
+                is_whole(epoch_file(mark.parent, epoch), key=epoch_key(task.spec, epoch))
+    for warning in caught:
+        on_note(str(warning.message))
+    if not all(looks) and mark.exists():  # so that nobody takes the rest for all of it
+        set_aside(mark)
+    return all(looks)
 
 
-def _parts_of(task: Task, root: Path) -> Iterator[Check]:
-    """The files of ``task``, and how each is read."""
-    folder, key = file_of(task, root).parent, task.key
+def _parts_of(task: Task, folder: Path) -> Iterator[Callable[[], bool]]:
+    """A look at each file of ``task``."""
     if task.kind == "control":
-        yield folder / "result.json", partial(read_control, folder / "result.json")
+        yield partial(is_whole, folder / "result.json", key=task.key, check=check_control)
         return
-    yield folder / "card.json", partial(read_card, folder / "card.json", key=key)
-    names = {"pretraining": ["weights"], "search": ["weights", "masks"]}.get(task.kind, [])
-    for path in (folder / f"{name}.safetensors" for name in names):
-        yield path, partial(load_sealed, path, key=key)
-    if isinstance(task.spec, PretrainSpec):
-        for epoch in task.keep:
-            path, own = epoch_file(folder, epoch), epoch_key(task.spec, epoch)
-            if path.exists():
-                yield path, partial(load_sealed, path, key=own)
-
-
-def _is_whole(read: Callable[[], object]) -> bool:
-    try:
-        read()
-    except ShrinkbenchError:
-        return False
-    return True
+    parts = {"pretraining": ("weights.safetensors", "card.json"), "search": SEARCHED}
+    for name in parts.get(task.kind, ("card.json",)):
+        yield partial(is_whole, folder / name, key=task.key)

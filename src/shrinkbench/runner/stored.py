@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import check_links
 from shrinkbench.pruning import load_entry_points, load_plugin
 from shrinkbench.pruning.plugins import digest_of_plugin
 from shrinkbench.results.store import ResultStore
@@ -16,7 +17,8 @@ from shrinkbench.runner.sweeping import Progress, carry_out, check_retries, open
 from shrinkbench.runner.workspace import Workspace, select_device
 from shrinkbench.spec import RunSpec
 
-_SHORTEST = 6  # digits of a key
+SHORTEST = 6
+"""Digits of a key that are enough to name it, where no other begins with them."""
 
 
 def run_stored(
@@ -41,15 +43,17 @@ def run_stored(
     check_retries(max_retries)
     store = ResultStore(out)
     specs = _find(keys, store)
+    check_links(out)
     beside = read_beside(out)
     load_entry_points()
-    digests = _check_plugins(plugins, beside)
+    digests = check_plugins(plugins, beside)
     workspace = Workspace(
         root=out,
         data={**beside.data, **(data or {})},
         weights=beside.weights,
         device=select_device(device or beside.device),
         latency=beside.latency,
+        keep=beside.keep,
     )
     todo = open_runs(specs, workspace, retry_failed=retry_failed)
     setting = Setting(workspace, digests)
@@ -72,13 +76,13 @@ def _find(keys: Sequence[str], store: ResultStore) -> list[RunSpec]:
     for key in keys:
         exact = [planned[key]] if key in planned else []
         matches = exact or [
-            spec for each, spec in planned.items() if len(key) >= _SHORTEST and each[: len(key)] == key
+            spec for each, spec in planned.items() if len(key) >= SHORTEST and each[: len(key)] == key
         ]
         if len(matches) != 1:
             count = f"{len(matches)} runs" if matches else "no run"
             raise ShrinkbenchError(
                 f"'{key[:64]}' is the beginning of {count} of the plan in {store.root}; give a key of "
-                f"plan.json, or at least its first {_SHORTEST} digits"
+                f"plan.json, or at least its first {SHORTEST} digits"
             )
         if matches[0].migrated_from is not None:
             raise ShrinkbenchError(
@@ -88,7 +92,7 @@ def _find(keys: Sequence[str], store: ResultStore) -> list[RunSpec]:
     return found
 
 
-def _check_plugins(plugins: Sequence[Path], beside: Beside) -> dict[Path, str | None]:
+def check_plugins(plugins: Sequence[Path], beside: Beside) -> dict[Path, str | None]:
     """Plug-ins that were given, as they were when the runs were planned; one that is lacking is named.
 
     What a file in the folder names is not loaded by itself: code runs only where a person has asked for it.

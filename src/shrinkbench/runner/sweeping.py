@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
+from shrinkbench.files import check_links
 from shrinkbench.pruning import resolve
 from shrinkbench.pruning.plugins import digest_of_plugin
 from shrinkbench.results.claims import Claims
@@ -20,11 +21,12 @@ from shrinkbench.runner.effort import say_effort
 from shrinkbench.runner.execution import record_failure, sentence_of
 from shrinkbench.runner.executors import Ending, Executor, InProcess, LocalProcesses, Setting, Task
 from shrinkbench.runner.executors.performing import is_free
+from shrinkbench.runner.keeping import lacking_networks
 from shrinkbench.runner.own_parts import take_own_parts
 from shrinkbench.runner.planning import Plan, label_methods, plan
 from shrinkbench.runner.retraining import check_in_reach
 from shrinkbench.runner.shared import is_there
-from shrinkbench.runner.workspace import Workspace, gpus_of, resolve_device, select_device
+from shrinkbench.runner.workspace import Kept, Workspace, gpus_of, resolve_device, select_device
 from shrinkbench.spec import ExperimentSpec, RunSpec
 
 GRACE = 20.0
@@ -68,7 +70,8 @@ def prepare_sweep(
     plans = tuple((each, plan(each, workspace)) for each in map(label_methods, given))
     weights = {digest: path for _, planned in plans for digest, path in planned.weights.items()}
     timed = frozenset(size for each, _ in plans for size in each.latency)
-    workspace = replace(workspace, weights=weights, latency=tuple(sorted(timed)))
+    keep = keep_of(plans)
+    workspace = replace(workspace, weights=weights, latency=tuple(sorted(timed)), keep=keep)
     setting = Setting(workspace, {path: digest_of_plugin(path) for path in plugins})
     runs = {spec.key: spec for _, planned in plans for spec in planned.runs}
     return Prepared(plans, runs, open_runs(runs.values(), workspace, retry_failed=retry_failed), setting)
@@ -76,7 +79,7 @@ def prepare_sweep(
 
 def sweep(
     experiment: ExperimentSpec | Sequence[ExperimentSpec],
-    out: Path,
+    out: Path | str,
     *,
     workers: int = 1,
     device: str = "auto",
@@ -105,6 +108,7 @@ def sweep(
     to stop at once. A sweep that was killed goes on where it stopped: finished runs are stored whole, and a
     run that was under way resumes from its last epoch.
     """
+    out = Path(out)
     chosen = executor or _default_executor(workers, device)
     check_retries(max_retries)
     prepared = prepare_sweep(
@@ -116,7 +120,7 @@ def sweep(
     if on_note is not None:
         for problem in ResultStore(out).damaged(spec.key for spec in prepared.todo):
             on_note(f"{problem.path} {problem.sentence}; it is set aside, and the run carried out again")
-        for sentence in say_effort(prepared.todo):
+        for sentence in (*say_effort(prepared.todo), *say_lacking(prepared)):
             on_note(sentence)
     carry_out(
         prepared.todo,
@@ -130,13 +134,46 @@ def sweep(
     return ResultStore(out).status()
 
 
+def keep_of(plans: Iterable[tuple[ExperimentSpec, Plan]]) -> dict[str, Kept]:
+    """What is kept of which network, by the key of its run: the most that any experiment asks for.
+
+    A control is shared by the runs that refer to it, and kept under its own key too.
+    """
+    keep: dict[str, Kept] = {}
+    for experiment, planned in plans:
+        for spec in planned.runs if experiment.keep != "none" else ():
+            for key in (spec.key, *((spec.control.key,) if spec.is_control else ())):
+                if keep.get(key) != "weights" and experiment.keep != "none":
+                    keep[key] = experiment.keep
+    return keep
+
+
+def say_lacking(prepared: Prepared) -> list[str]:
+    """That finished runs lack what is to be kept of them, and how it is made; nothing where none does."""
+    workspace = prepared.setting.workspace
+    todo = {spec.key for spec in prepared.todo}
+    lacking = [key for key in lacking_networks(workspace) if key in prepared.runs and key not in todo]
+    if not lacking:
+        return []
+    one = f"1 finished run ({lacking[0][:12]}) lacks its network"
+    many = f"{len(lacking)} finished runs lack their networks"
+    return [
+        f"{one if len(lacking) == 1 else many}, which keep asks for; `shrinkbench weights --store "
+        f"{workspace.root}` runs {'it' if len(lacking) == 1 else 'them'} again and keeps them"
+    ]
+
+
 def store_plan(prepared: Prepared, *, device: str) -> None:
-    """Write what any process needs to carry one of the runs out: plan, code from outside, places."""
+    """Write what any process needs to carry one of the runs out: plan, code from outside, places.
+
+    Raises ``ShrinkbenchError`` where a link in the folder leads out of it.
+    """
     store = ResultStore(prepared.setting.workspace.root)
+    check_links(store.root)
     for each, planned in prepared.plans:
         store.write_plan(each, planned.runs)
         store.keep_sources(planned.runs)
-    write_beside(prepared.setting, device=device)
+    write_beside(prepared.setting, device=device, planned=prepared.runs)
 
 
 def check_retries(max_retries: int) -> None:

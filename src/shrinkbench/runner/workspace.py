@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from shrinkbench.spec import DataSpec, ExtraSpec, ModelSpec, Normalisation
 from shrinkbench.spec.measures import EpochRecord
 
 EVALUATION_BATCH = 128
+Kept = Literal["masks", "weights"]
 _GPU = re.compile(r"cuda:(?P<index>[0-9]{1,3})")
 
 
@@ -28,7 +29,8 @@ _GPU = re.compile(r"cuda:(?P<index>[0-9]{1,3})")
 class Workspace:
     """Places and device. ``data`` maps dataset names to folders, ``""`` to the one for all others;
     ``weights`` maps the SHA-256 of a weights file to its path. ``latency`` names the batch sizes at which
-    pruned networks are timed. ``on_epoch`` is told of every epoch of a run's trainings once its state is on
+    pruned networks are timed, ``keep`` says by key which networks are stored beside their results, and how much
+    of them. ``on_epoch`` is told of every epoch of a run's trainings once its state is on
     disk."""
 
     root: Path
@@ -36,6 +38,7 @@ class Workspace:
     weights: Mapping[str, Path] = field(default_factory=dict)
     device: str = "cpu"
     latency: tuple[int, ...] = ()
+    keep: Mapping[str, Kept] = field(default_factory=dict)
     on_epoch: Callable[[EpochRecord], None] | None = None
 
     def dataset(self, name: str) -> Dataset:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
@@ -66,6 +66,10 @@ class ExperimentSpec(Value):
     ``FILE.py:NAME``; a recipe may be a table of its fields. ``plugin`` lists files that register methods or
     parts by other names. Such paths, and those of weights, count from the folder of the experiment's file.
 
+    ``weights_entry`` is the entry or prefix of the weights in their file (``state_dict_ema``), for weights of
+    files. ``keep`` says what of each run's network is stored beside its result: nothing, its masks, or masks
+    and weights; it decides no number, so no run's key knows it.
+
     ``labels`` are short names of methods for figures and tables; they decide no number, so no run's key knows
     them.
     """
@@ -76,6 +80,7 @@ class ExperimentSpec(Value):
     dataset: AxisOfText
     model: AxisOfText
     weights: AxisOfText = ("pretrain",)
+    weights_entry: str | None = Field(default=None, min_length=1, max_length=200)
     method: AxisOfText
     compression: Annotated[tuple[Ratio, ...], BeforeValidator(_as_tuple)] = ()
     fraction_per_layer: Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)] = ()
@@ -99,6 +104,7 @@ class ExperimentSpec(Value):
     latency: Annotated[tuple[Annotated[int, Field(ge=1, lt=2**63)], ...], BeforeValidator(_as_tuple)] = ()
     labels: dict[str, Label] = Field(default_factory=dict)
     plugin: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
+    keep: Literal["none", "masks", "weights"] = "none"
 
     @field_validator("labels")
     @classmethod

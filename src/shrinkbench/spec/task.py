@@ -137,13 +137,17 @@ class WeightsSpec(Value):
 
     ``kind`` is ``pretrain`` (trained here by ``recipe`` from the run's seed), ``random`` (initialised from
     the seed, not trained) or ``file`` (``digest`` is the SHA-256 of the file, wherever it came from). One that
-    is trained here begins with those of the file where there is a ``digest``.
+    is trained here begins with those of the file where there is a ``digest``. ``entry`` is the entry or prefix
+    of the weights in their file, where one was named; keys of tasks without one do not know the field.
     """
 
     kind: Literal["pretrain", "random", "file"]
     name: str
     digest: Digest | None = None
     recipe: Recipe | None = None
+    entry: str | None = Field(
+        default=None, min_length=1, max_length=200, exclude_if=lambda entry: entry is None
+    )
 
 
 class TaskSpec(Value):

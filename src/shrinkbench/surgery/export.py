@@ -1,17 +1,16 @@
-"""Small networks on disk: a folder of weights and description, or a program for another runtime.
+"""Networks as files for other programs, each loaded again and compared before it is written.
 
-A folder holds ``weights.safetensors`` and ``network.json``: which network it was, and the surgery that makes it
-small. Programs (torch.export, TorchScript, ONNX) run without this library; each is loaded again and compared.
+Programs (torch.export, TorchScript, ONNX) run without this library; weights (safetensors) need the network's
+code; a folder (:mod:`shrinkbench.surgery.folders`) is read here.
 """
 
 from __future__ import annotations
 
-import json
+import math
 import shutil
 import tempfile
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,77 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import check_target, parse_json, read_file, write_atomically
+from shrinkbench.files import check_folder, check_links, check_target, write_atomically
 from shrinkbench.network.probe import evaluation_mode, floating_leaves
-from shrinkbench.network.weights import copy_of
-from shrinkbench.pruning.masks import save_tensors
+from shrinkbench.network.weights import copy_of, load_tensors
+from shrinkbench.pruning.masks import Masks, save_tensors
 from shrinkbench.surgery.checking import difference, probe_inputs
-from shrinkbench.surgery.operation import Surgery, operate
+from shrinkbench.surgery.folders import Build, NetworkDescription, read_network, save_network
 
-WEIGHTS, DESCRIPTION = "weights.safetensors", "network.json"
+PROGRAMS = (".pt2", ".ts", ".onnx")
+"""Endings of files that hold a whole program: torch.export, TorchScript, ONNX."""
 
-
-@dataclass(frozen=True)
-class SmallNetwork:
-    """Description of a small network: the network it comes from, its classes and input, and the surgery."""
-
-    network: str
-    num_classes: int
-    input_shape: tuple[int, ...]
-    surgery: Surgery
-
-
-def save_small(folder: Path, module: nn.Module, description: SmallNetwork) -> None:
-    """Write weights and description of ``module`` into ``folder``, which is made."""
-    text = json.dumps(
-        {
-            "format": 1,
-            "network": description.network,
-            "num_classes": description.num_classes,
-            "input_shape": list(description.input_shape),
-            "surgery": description.surgery.as_json(),
-        }
-    )
-    for name in (DESCRIPTION, WEIGHTS):
-        check_target(folder / name)  # both or none
-    write_atomically(folder / DESCRIPTION, text.encode())
-    save_tensors(module.state_dict(), folder / WEIGHTS)
-
-
-def read_description(folder: Path) -> SmallNetwork:
-    """The description in ``folder``."""
-    path = folder / DESCRIPTION
-    try:
-        data = parse_json(read_file(path, most=16 << 20))
-        return SmallNetwork(
-            str(data["network"]),
-            int(data["num_classes"]),
-            tuple(int(n) for n in data["input_shape"]),
-            Surgery.from_json(data["surgery"]),
-        )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
-        raise ShrinkbenchError(f"cannot read a small network's description from {path}: {error!r}") from None
-
-
-def load_small(folder: Path, build: Callable[[str, int], nn.Module]) -> nn.Module:
-    """The small network in ``folder``; ``build(network, num_classes)`` makes the full one."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    description = read_description(folder)
-    module = operate(build(description.network, description.num_classes), description.surgery)
-    try:
-        module.load_state_dict(load_file(folder / WEIGHTS))
-    except (OSError, SafetensorError, RuntimeError) as error:
-        raise ShrinkbenchError(
-            f"the weights in {folder / WEIGHTS} do not fit the description beside them: "
-            f"{str(error).splitlines()[0]}"
-        ) from None
-    return module
-
-
-# --- programs ----------------------------------------------------------------------------------------------
-
+_TOLERANCE = 1e-4  # of programs, which may add in another order
 Program = Callable[[Tensor], Any]
 
 
@@ -109,25 +48,91 @@ def export_program(module: nn.Module, path: Path, input_shape: Sequence[int]) ->
     writer = writers.get(path.suffix)
     if writer is None:
         raise ShrinkbenchError(f"{path}: the ending tells the format; use {', '.join(writers)}")
-    check_target(path)
-    if not path.parent.exists():
-        raise ShrinkbenchError(f"there is no folder {path.parent} to write {path.name} into; make it first")
+    _check_file(path)
     frozen = copy_of(module).cpu()
     inputs = probe_inputs(frozen, input_shape)
-    more = torch.cat([inputs, inputs[:1] * 0.5])
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / f"draft{path.suffix}"  # its own name may be too long for the place
         with evaluation_mode(frozen), torch.no_grad(), warnings.catch_warnings():
             warnings.simplefilter("ignore")
             program = _write(writer, frozen, inputs, draft)
-            expected, found = floating_leaves(frozen(more)), floating_leaves(program(more))
-        worst = max((difference(*pair) for pair in zip(expected, found, strict=False)), default=0.0)
-        if len(expected) != len(found) or not worst <= 1e-4:
-            raise ShrinkbenchError(
-                f"the program for {path.name} computes something else than the network (largest relative "
-                f"difference {worst:.1e}) and is not written; choose another ending"
-            )
+            require_same(frozen, program, inputs, path, tolerance=_TOLERANCE)
         write_atomically(path, partial(shutil.copyfile, draft))
+
+
+def export_weights(module: nn.Module, path: Path, description: NetworkDescription, build: Build) -> None:
+    """Write the state of ``module`` as safetensors, read into a fresh network again and compared.
+
+    ``build(network, num_classes)`` makes the network of which ``module`` is one. Raises ``ShrinkbenchError``
+    for a small network, whose weights say nothing without the surgery beside them.
+    """
+    if description.is_small:
+        raise ShrinkbenchError(
+            f"{path}: the weights of a smaller network fit nothing without its description; name a folder"
+        )
+    _check_file(path)
+    with tempfile.TemporaryDirectory() as scratch:
+        draft = Path(scratch) / "draft.safetensors"
+        save_tensors(module.state_dict(), draft)
+        again = build(description.network, description.num_classes)
+        _load_draft(again, draft)
+        require_same_network(module, again, description, path)
+        write_atomically(path, partial(shutil.copyfile, draft))
+
+
+def export_folder(
+    module: nn.Module, folder: Path, description: NetworkDescription, build: Build, masks: Masks | None = None
+) -> None:
+    """Write ``module`` as :func:`shrinkbench.surgery.folders.save_network`, read again and compared."""
+    check_folder(folder)
+    check_links(folder)
+    with tempfile.TemporaryDirectory() as scratch:
+        save_network(Path(scratch), module, description, masks=masks)
+        again = read_network(Path(scratch), network=description.network, build=build)
+        require_same_network(module, again.module, description, folder)
+    save_network(folder, module, description, masks=masks)
+
+
+def _load_draft(again: nn.Module, draft: Path) -> None:
+    from safetensors.torch import load_file
+
+    load_tensors(again, load_file(draft))
+
+
+def require_same_network(
+    module: nn.Module, again: nn.Module, description: NetworkDescription, path: Path
+) -> None:
+    """Refuse a written network that computes other outputs, in any bit, when it is read again."""
+    frozen = copy_of(module).cpu()
+    inputs = probe_inputs(frozen, description.input_shape)
+    again = again.cpu().to(inputs.dtype)
+    with evaluation_mode(frozen), evaluation_mode(again), torch.no_grad():
+        require_same(frozen, again, inputs, path, tolerance=0.0)
+
+
+def require_same(module: nn.Module, program: Program, inputs: Tensor, path: Path, *, tolerance: float) -> None:
+    """Refuse what computes other outputs than ``module``, for three inputs, by more than ``tolerance``.
+
+    Differences are relative to the largest value of each output.
+    """
+    more = torch.cat([inputs, inputs[:1] * 0.5])
+    expected, found = floating_leaves(module(more)), floating_leaves(program(more))
+    shapes = [[tuple(leaf.shape) for leaf in leaves] for leaves in (expected, found)]
+    worst = math.inf
+    if shapes[0] == shapes[1]:
+        differences = [difference(*pair) for pair in zip(expected, found, strict=True)]
+        worst = math.inf if any(map(math.isnan, differences)) else max(differences, default=0.0)
+    if worst > tolerance:
+        raise ShrinkbenchError(
+            f"what was written for {path.name} computes something else than the network (largest relative "
+            f"difference {worst:.1e}) and is not kept; choose another format"
+        )
+
+
+def _check_file(path: Path) -> None:
+    check_target(path)
+    if not path.parent.exists():
+        raise ShrinkbenchError(f"there is no folder {path.parent} to write {path.name} into; make it first")
 
 
 def _write(

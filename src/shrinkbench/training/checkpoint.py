@@ -12,12 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import DamagedWarning, ShrinkbenchError
 from shrinkbench.files import write_atomically
 from shrinkbench.training.hook import Hook
 
 
-class DamagedCheckpointWarning(UserWarning):
+class DamagedCheckpointWarning(DamagedWarning):
     """A checkpoint could not be read, and its training begins anew."""
 
 

@@ -179,9 +179,9 @@ def test_interrupted_and_resumed_is_uninterrupted(method, tmp_path):
     ("name", "channels"),
     [
         ("cifar-vgg16", 4_224),
-        ("cifar-vgg19", 5_504),
+        pytest.param("cifar-vgg19", 5_504, marks=pytest.mark.slow),
         ("preresnet56", 4_048),
-        ("densenet40", 9_360),
+        pytest.param("densenet40", 9_360, marks=pytest.mark.slow),
         ("densenet40-paper", 9_048),
     ],
 )
@@ -191,8 +191,22 @@ def test_all_batch_norm_channels_are_ranked(name, channels):
     assert sum(len(module.get_submodule(item.norm).weight) for item in found) == channels
 
 
-@pytest.mark.parametrize("name", ["cifar-vgg16", "preresnet56", "densenet40"])
-@pytest.mark.parametrize("fraction", [0.4, 0.6])
+@pytest.mark.parametrize(
+    ("name", "fraction"),
+    [
+        ("preresnet56", 0.4),
+        *(
+            pytest.param(name, fraction, marks=pytest.mark.slow)
+            for name, fraction in (
+                ("preresnet56", 0.6),
+                ("cifar-vgg16", 0.4),
+                ("cifar-vgg16", 0.6),
+                ("densenet40", 0.4),
+                ("densenet40", 0.6),
+            )
+        ),
+    ],
+)
 def test_a_fraction_of_all_channels_goes_by_the_smallest_scales(name, fraction):
     module, shape = make(name)
     masks = slimming_masks(module, shape, fraction)

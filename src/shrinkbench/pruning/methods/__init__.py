@@ -16,6 +16,7 @@ from shrinkbench.pruning.methods import over_channels as _over_channels
 from shrinkbench.pruning.methods import thinet_and_regression as _thinet_and_regression
 from shrinkbench.pruning.methods import sparse_structure_selection as _sparse_structure_selection
 from shrinkbench.pruning.methods import network_slimming as _network_slimming
+from shrinkbench.pruning.methods import group_lasso as _group_lasso
 from shrinkbench.pruning.methods import published_widths as _published_widths
 
 __all__: list[str] = []
@@ -33,5 +34,6 @@ _FAMILIES = (
     _thinet_and_regression,
     _sparse_structure_selection,
     _network_slimming,
+    _group_lasso,
     _published_widths,
 )

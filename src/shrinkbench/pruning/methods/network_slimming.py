@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from shrinkbench.pruning.allocations.per_layer import keep_of_all
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import PerLayer, decides, pruning_method
-from shrinkbench.pruning.schedules.hook import PruningHook, Setting
+from shrinkbench.pruning.schedules.penalised import Penalised
 from shrinkbench.pruning.schedules.schedule import SCHEDULES, Schedule, once
 from shrinkbench.pruning.structures.channel_masks import masks_of_units
 from shrinkbench.pruning.structures.channels import weights_per_unit
@@ -165,42 +165,14 @@ scaled = STRUCTURES.add(
 )
 
 
-class Slimming(PruningHook):
+class Slimming(Penalised):
     """Train with ``penalty * sum |scale|`` and prune to the target after the last epoch."""
 
-    def __init__(self, setting: Setting, *, penalty: float) -> None:
-        super().__init__(setting)
-        self._penalty = penalty
-        self._done = False
-
-    @property
-    def settled(self) -> bool:
-        """Whether the channels have been removed."""
-        return self._done
-
-    @torch.no_grad()
-    def after_backward(self, step: int) -> None:
-        """Add the penalty's subgradient, ``penalty * sign(scale)``."""
-        if self._done:
-            return
+    def add_penalty(self) -> None:
+        """``penalty * sign(scale)``."""
         for layer in self.setting.module.modules():
             if isinstance(layer, _BatchNorm) and layer.affine and layer.weight.grad is not None:
                 layer.weight.grad.add_(layer.weight.sign(), alpha=self._penalty)
-
-    def after_epoch(self, epoch: int) -> None:
-        """After the last epoch: prune."""
-        if epoch == self.setting.epochs:
-            self.adopt(self.setting.decide(self.setting.amount, iteration=epoch))
-            self._done = True
-
-    def state_dict(self) -> dict[str, Any]:
-        """Masks, and whether they are final."""
-        return {**super().state_dict(), "done": self._done}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        super().load_state_dict(state)
-        self._done = state["done"]
 
 
 def _schedule(penalty: str) -> Schedule:

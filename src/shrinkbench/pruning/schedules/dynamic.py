@@ -8,18 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.pruning.schedules.gradual import Gradual, Soft, StraightThrough
+from shrinkbench.pruning.schedules.gradual import Gradual, Soft, StraightThrough, cubic_density
 from shrinkbench.pruning.schedules.hook import PruningHook, Setting
-from shrinkbench.pruning.schedules.schedule import SCHEDULES, Schedule, once
+from shrinkbench.pruning.schedules.schedule import register_during
 from shrinkbench.pruning.top_k import require_numbers
+from shrinkbench.spec.amount import Amount, Compression, ratio_of
 
 
 class Dynamic(PruningHook):
@@ -28,6 +28,8 @@ class Dynamic(PruningHook):
     The first masks are random with the method's layerwise proportions. Weights that grow start at zero, with
     the optimizer's state of them reset.
     """
+
+    EXCHANGES: ClassVar[bool] = True
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -50,6 +52,10 @@ class Dynamic(PruningHook):
         """The highest of these grow among the weights that are masked."""
         raise NotImplementedError
 
+    def worth(self, name: str, parameter: nn.Parameter) -> Tensor:
+        """The lowest of these are dropped among the weights that are kept."""
+        return parameter.detach().abs()
+
     @torch.no_grad()
     def exchange(self, step: int) -> None:
         """Drop and grow in every layer."""
@@ -65,10 +71,10 @@ class Dynamic(PruningHook):
     def _exchange(self, name: str, parameter: nn.Parameter, mask: Tensor, count: int, step: int) -> Tensor:
         if count == 0:
             return mask
-        magnitude = parameter.detach().abs().masked_fill(~mask, math.inf).reshape(-1)
-        require_numbers(name, magnitude)
+        worth = self.worth(name, parameter).masked_fill(~mask, math.inf).reshape(-1)
+        require_numbers(name, worth)
         new = mask.clone().reshape(-1)
-        new[magnitude.argsort(stable=True)[:count]] = False
+        new[worth.argsort(stable=True)[:count]] = False
         # What has just been dropped may grow again at once, as in both papers.
         grow = self.growth(name, parameter, step).reshape(-1).masked_fill(new, -math.inf)
         require_numbers(name, grow)
@@ -104,6 +110,35 @@ class SparseEvolution(Dynamic):
         """Exchange."""
         if epoch < self.setting.epochs:
             self.exchange(epoch)
+
+
+class ElasticMutation(SparseEvolution):
+    """As SET, but what is dropped is lowest in ``|w| + 0.01 |dL/dw|``, and less of it over time (MEST).
+
+    Yuan et al. 2021: the fraction falls from 30 % to nothing by a cosine; the gradient is that of the epoch's
+    last step. Their soft memory bound, which grows before it drops, is not part of it.
+    """
+
+    CONSTANTS: ClassVar[Mapping[str, float]] = {"fraction": 0.3, "gradient": 0.01}
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self._gradients: dict[str, Tensor] = {}
+
+    def fraction(self, step: int) -> float:
+        """``0.3 / 2 (1 + cos(pi t / T))`` with t in epochs."""
+        return self.CONSTANTS["fraction"] / 2 * (1 + math.cos(math.pi * step / self.setting.epochs))
+
+    @torch.no_grad()
+    def after_backward(self, step: int) -> None:
+        """Keep the gradients of an epoch's last step: loops differ in when they let go of them."""
+        if step % self.setting.steps_per_epoch == 0:
+            parameters = self.setting.parameters.items()
+            self._gradients = {n: p.grad.abs() for n, p in parameters if p.grad is not None}
+
+    def worth(self, name: str, parameter: nn.Parameter) -> Tensor:
+        """Magnitude, and a little of the gradient's."""
+        return parameter.detach().abs() + self.CONSTANTS["gradient"] * self._gradients.get(name, 0)
 
 
 class Rigged(Dynamic):
@@ -142,42 +177,97 @@ class Rigged(Dynamic):
                 parameter.grad *= self.masks[name]
 
 
-def _register(
-    name: str,
-    description: str,
-    make: type[PruningHook],
-    *,
-    from_scratch: bool = False,
-    rounds: int | None = 1,
-) -> Schedule:
-    start: Literal["trained", "initialisation"] = "initialisation" if from_scratch else "trained"
-    schedule = Schedule(name, description, once, start=start, during=make, rounds=rounds)
-    schedule = replace(schedule, exchanges=issubclass(make, Dynamic))
-    return SCHEDULES.add(name, schedule)
+class Regenerated(Rigged):
+    """Gradual magnitude pruning from half density, half of what stays exchanged for large gradients each time.
+
+    GraNet, Liu et al. 2021: sparsity rises cubically from 50 % (or the target, if that is less) over three
+    quarters of training; each time, once the lowest are gone, a fraction that falls from 50 % by half a cosine
+    gives way to the weights of the largest gradients, layer by layer.
+    """
+
+    CONSTANTS: ClassVar[Mapping[str, float]] = {**Rigged.CONSTANTS, "fraction": 0.5, "first": 2.0}
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self._target = ratio_of(setting.amount)
+        self._first = min(self.CONSTANTS["first"], self._target)
+        self._done = self._first == self._target
+        generator = setting.generator("first masks")
+        noise = {
+            n: torch.rand(p.shape, generator=generator).to(p.device) for n, p in setting.parameters.items()
+        }
+        self.masks = Masks({name: torch.ones_like(mask) for name, mask in self.masks.items()})
+        self.adopt(setting.decide(self._amount_at(0), scores=noise))
+
+    @property
+    def settled(self) -> bool:
+        """Whether the target has been reached."""
+        return self._done
+
+    def _amount_at(self, step: int) -> Amount:
+        if step >= self._end or self._first == self._target:
+            return self.setting.amount
+        rest = cubic_density(step / self._end, self._first / self._target)
+        return Compression(ratio=self._first / rest)
+
+    @torch.no_grad()
+    def after_backward(self, step: int) -> None:
+        """Prune and exchange in place of the step; the last time, prune alone."""
+        due = step == self._end or (step % self._every == 0 and step < self._end)
+        if due:
+            self.adopt(self.setting.decide(self._amount_at(step), masks=self.masks, iteration=step))
+            self._done = self._done or step == self._end
+        if step == self._end:
+            for parameter in self.setting.module.parameters():
+                parameter.grad = None
+            return
+        super().after_backward(step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masks, and whether they are at the target."""
+        return {**super().state_dict(), "done": self._done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        super().load_state_dict(state)
+        self._done = state["done"]
 
 
-gradual = _register(
+gradual = register_during(
     "gradual-cubic", "prune step by step over the first half of training, cubically", Gradual, rounds=None
 )
-straight_through = _register(
+straight_through = register_during(
     "gradual-straight-through",
     "gradual-cubic by scores that add up over all steps; pruned weights may come back",
     StraightThrough,
     rounds=None,
 )
-soft = _register("soft", "zero the lowest after every epoch of training; they may come back", Soft)
-soft_from_scratch = _register(
+soft = register_during("soft", "zero the lowest after every epoch of training; they may come back", Soft)
+soft_from_scratch = register_during(
     "soft-from-scratch", "as soft, in a training from the initial weights", Soft, from_scratch=True
 )
-sparse_evolution = _register(
+sparse_evolution = register_during(
     "sparse-evolution",
     "train sparse from the start; after every epoch exchange 30 % of each layer for random weights",
     SparseEvolution,
     from_scratch=True,
 )
-rigged = _register(
+rigged = register_during(
     "rigged-lottery",
     "train sparse from the start; exchange small weights for those with large gradients",
     Rigged,
     from_scratch=True,
+)
+elastic_mutation = register_during(
+    "elastic-mutation",
+    "as sparse-evolution, dropping what is low in weight and gradient, less and less",
+    ElasticMutation,
+    from_scratch=True,
+)
+regenerated = register_during(
+    "gradual-regeneration",
+    "prune gradually from half density; each time exchange small weights for those with large gradients",
+    Regenerated,
+    from_scratch=True,
+    rounds=None,
 )

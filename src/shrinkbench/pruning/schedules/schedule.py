@@ -24,8 +24,7 @@ class Schedule:
     are then trained with the pretraining recipe in place of the fine-tuning one. Between the rounds
     the network is trained if ``train_between``. ``during`` makes the hook of a schedule that prunes while it
     trains: the network is then trained once, with that hook, and fine-tuned afterwards if ``train_after``.
-    ``exchanges``: which single weights of a layer stay changes on the way, not how many. With ``decided_last``,
-    the hook asks for masks once, when its training is over. ``rounds`` is how many
+    With ``decided_last``, the hook asks for masks once, when its training is over. ``rounds`` is how many
     steps there are (``None``: as many as the target takes). ``parameters`` are the numbers by which it works,
     beside the ``CONSTANTS`` of its hook; they are part of a run's key, and ``version`` is raised when anything
     else changes.
@@ -39,7 +38,6 @@ class Schedule:
     during: MakeHook | None = None
     train_after: bool = False
     decided_last: bool = False
-    exchanges: bool = False
     rounds: int | None = 1
     parameters: Mapping[str, float] = field(default_factory=dict)
     version: int = 1
@@ -47,8 +45,16 @@ class Schedule:
     @property
     def numbers(self) -> dict[str, float]:
         """The numbers by which it works now: its ``parameters``, and the ``CONSTANTS`` of its hook."""
-        hook = self.during.func if isinstance(self.during, partial) else self.during
-        return {**getattr(hook, "CONSTANTS", {}), **self.parameters}
+        return {**getattr(self._hook, "CONSTANTS", {}), **self.parameters}
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether which single weights of a layer stay changes on the way, beside how many."""
+        return bool(getattr(self._hook, "EXCHANGES", False))
+
+    @property
+    def _hook(self) -> MakeHook | None:
+        return self.during.func if isinstance(self.during, partial) else self.during
 
     def __call__(self, target: float) -> tuple[float, ...]:
         """The ratios of all prunable weights to those kept, on the way to ``target``."""
@@ -65,3 +71,16 @@ def once(target: float) -> tuple[float, ...]:
     (4,)
     """
     return (target,)
+
+
+def register_during(
+    name: str,
+    description: str,
+    make: type[PruningHook],
+    *,
+    from_scratch: bool = False,
+    rounds: int | None = 1,
+) -> Schedule:
+    """Register the schedule ``name`` that prunes while it trains, by the hook ``make``."""
+    start: Literal["trained", "initialisation"] = "initialisation" if from_scratch else "trained"
+    return SCHEDULES.add(name, Schedule(name, description, once, start=start, during=make, rounds=rounds))

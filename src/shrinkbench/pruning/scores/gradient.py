@@ -83,6 +83,35 @@ def taylor_2016(ctx: PruneContext) -> UnitScores:
     return UnitScores({name: total / total.norm().clamp(min=1e-30) for name, total in totals.items()})
 
 
+@pruning_method(
+    "neuron_skeletonization",
+    structure=neurons,
+    needs=_NEEDS,
+    batch_count=8,
+    reference="mozer1989skeletonization",
+)
+@pruning_method(
+    "skeletonization",
+    kind="gradient",
+    structure=filters,
+    needs=_NEEDS,
+    batch_count=8,
+    reference="mozer1989skeletonization",
+)
+def relevance(ctx: PruneContext) -> UnitScores:
+    """Relevance ``-sum of w * dL/dw over the unit`` (of a gate on its output), added up over minibatches.
+
+    Signed: units whose removal would lower the loss go first. Mozer and Smolensky 1989 average over time with a
+    factor of 0.8 and take the absolute error, whose derivative does not vanish in a minimum; here it is the
+    training loss.
+    """
+    totals: dict[str, Tensor] = {}
+    for gradients in ctx.batch_gradients():
+        for name, effect in _effects(ctx, gradients).items():
+            totals[name] = totals.get(name, 0) - effect
+    return UnitScores(totals)
+
+
 def _effects(ctx: PruneContext, gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Sum of ``w * dL/dw`` over each unit of the method's structure; overwrites ``gradients``."""
     products = {name: gradients[name].mul_(w) for name, w in ctx.weights.items()}

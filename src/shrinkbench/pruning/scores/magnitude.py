@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
+
 from shrinkbench.pruning import finetunings as finetuning
 from shrinkbench.pruning.allocations.rules import (
     erdos_renyi_kernel,
@@ -10,9 +14,11 @@ from shrinkbench.pruning.allocations.rules import (
     layerwise,
     uniform_plus,
 )
+from shrinkbench.pruning.allocations.spectra import alpha_hill
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.method import PerLayer, pruning_method
 from shrinkbench.pruning.schedules import before_training as scheduling
+from shrinkbench.pruning.schedules import dense_beneath as beneath
 from shrinkbench.pruning.schedules import dynamic as during
 from shrinkbench.pruning.structures.by_dataflow import heads, neurons
 from shrinkbench.pruning.structures.single import (
@@ -26,6 +32,17 @@ from shrinkbench.pruning.structures.single import (
 from shrinkbench.pruning.units import Scores
 
 
+@pruning_method("alpha_pruning", allocation=alpha_hill, reference="lu2024alphapruning")
+@pruning_method("ac_dc", schedule=beneath.alternating, reference="peste2021acdc")
+@pruning_method("top_kast", allocation=layerwise, schedule=beneath.top_kast, reference="jayakumar2020topkast")
+@pruning_method(
+    "dynamic_network_surgery", allocation=layerwise, schedule=beneath.surgery, reference="guo2016dynamic"
+)
+@pruning_method("dynamic_pruning_with_feedback", schedule=beneath.feedback, reference="lin2020dynamic")
+@pruning_method("granet", allocation=erdos_renyi_kernel, schedule=during.regenerated, reference="liu2021sparse")
+@pruning_method(
+    "mest", allocation=erdos_renyi_kernel, schedule=during.elastic_mutation, reference="yuan2021mest"
+)
 @pruning_method("rigl", allocation=erdos_renyi_kernel, schedule=during.rigged, reference="evci2020rigging")
 @pruning_method(
     "sparse_evolutionary_training",
@@ -105,6 +122,22 @@ _AS_HE = PerLayer(projections=False)
 def square(ctx: PruneContext) -> Scores:
     """Square ``w^2``; of a filter, its squared L2 norm per weight."""
     return {name: w.square() for name, w in ctx.weights.items()}
+
+
+@pruning_method("iterative_layer_deviation", schedule=scheduling.iterative_50, reference="han2015learning")
+@pruning_method("layer_deviation", kind="magnitude", reference="han2015learning")
+def layer_deviation(ctx: PruneContext) -> Scores:
+    """``|w| / sigma``, sigma the standard deviation of the layer's weights: one threshold for all layers.
+
+    Han et al. 2015 prune below that parameter times sigma and set it by hand; here it follows from the target.
+    In later rounds sigma is that of the weights that are left.
+    """
+    scores = {}
+    for name, w in ctx.weights.items():
+        left = w[~ctx.removed(name)].double()
+        deviation = left.std(correction=0).item() if left.numel() else 0.0
+        scores[name] = w.abs() / deviation if deviation > 0 else torch.full_like(w, math.inf)
+    return scores
 
 
 @pruning_method("lamp", kind="magnitude", reference="lee2021layer")

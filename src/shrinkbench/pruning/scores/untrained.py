@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from shrinkbench.network.calling import call_with
 from shrinkbench.network.derivatives import HESSIAN_PARTS, random_state_kept
 from shrinkbench.network.probe import evaluation_mode, first_tensor
 from shrinkbench.pruning.context import PruneContext
@@ -78,7 +79,7 @@ def synflow(ctx: PruneContext) -> Scores:
     ones = torch.ones((1, *ctx.input_shape), dtype=torch.float64, device=ctx.device)
     with evaluation_mode(module), random_state_kept(ctx.device), torch.enable_grad():
         doubled = {name: leaf.abs().double() for name, leaf in leaves.items()}
-        flow = first_tensor(torch.func.functional_call(module, {**others, **doubled}, (ones,))).sum()
+        flow = first_tensor(call_with(module, {**others, **doubled}, (ones,))).sum()
         del doubled  # the graph alone holds them now, and lets them go one by one
         # Divided by the flow itself, gradients fit single precision; the order is the same.
         found = torch.autograd.grad(

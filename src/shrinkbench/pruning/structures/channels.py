@@ -86,6 +86,7 @@ def _channels(ctx: NetworkView, scores: Scores) -> Grouping:
         reasons = "; ".join(
             f"'{g.layer}': {g.refused_because}" for g in coupling.groups[:3] if g.refused_because
         )
+        reasons = reasons or "; ".join(coupling.notes) or "none of its layers has any"
         raise ShrinkbenchError(
             f"no channels of this network can be removed ({reasons}); choose another structure"
         )

@@ -24,7 +24,7 @@ import torch
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.runner.executors.performing import perform, stop_after_this_epoch, told_to_stop
-from shrinkbench.runner.executors.protocol import Ending, Setting, Task
+from shrinkbench.runner.executors.protocol import Ending, Setting, Task, check_time_limit
 from shrinkbench.runner.shares import Share, assign_shares, available_cores
 
 _GRACE = 5.0  # seconds between the request to end and the kill
@@ -41,8 +41,7 @@ class LocalProcesses:
     def __init__(self, workers: int = 1, *, time_limit: float | None = None, gpus: Sequence[str] = ()) -> None:
         if workers < 1:
             raise ShrinkbenchError(f"--workers {workers} is not a number of at least 1")
-        if time_limit is not None and not time_limit > 0:
-            raise ShrinkbenchError(f"a time limit of {time_limit:g} s ends every run; give more than 0 minutes")
+        check_time_limit(time_limit)
         # One process computes as this one would: the order of sums follows from the number of threads.
         cores = torch.get_num_threads() if workers == 1 else available_cores()
         self._shares = assign_shares(workers, cores=cores, gpus=gpus)

@@ -8,8 +8,9 @@ from typing import Any
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.libraries import optional
+from shrinkbench.runner.executors.local import LocalProcesses
 from shrinkbench.runner.executors.performing import perform
-from shrinkbench.runner.executors.protocol import Ending, Setting, Task
+from shrinkbench.runner.executors.protocol import Ending, Setting, Task, check_time_limit
 
 
 class RayCluster:
@@ -19,13 +20,22 @@ class RayCluster:
     ended at the close. All nodes have to see the output folder, data and plug-ins under the same paths. Ray
     keeps its processes, so that each loads a dataset once, and decoded images are mapped from one file: a node
     holds them once. Whether an attempt is repeated, after the loss of a node too, is the sweep's to decide.
+    With a ``time_limit`` in seconds, each of Ray's processes has another one for its tasks, which can be ended.
     """
 
-    def __init__(self, address: str | None = None, *, cpus: float = 1, gpus: float = 0) -> None:
+    def __init__(
+        self,
+        address: str | None = None,
+        *,
+        cpus: float = 1,
+        gpus: float = 0,
+        time_limit: float | None = None,
+    ) -> None:
+        check_time_limit(time_limit)
         if cpus <= 0 or gpus < 0:
             raise ShrinkbenchError(f"a run cannot take {cpus:g} cores and {gpus:g} GPUs; give positive numbers")
         self._ray: Any = optional("ray", extra="ray", purpose="tasks on ray")
-        self._address, self._cpus, self._gpus = address, cpus, gpus
+        self._address, self._cpus, self._gpus, self._time_limit = address, cpus, gpus, time_limit
         self._queue: deque[Task] = deque()
         self._running: dict[Any, Task] = {}
         self._remote: Any = None
@@ -48,7 +58,7 @@ class RayCluster:
                 ) from None
         limits: dict[str, Any] = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_retries": 0}
         self._remote = ray.remote(**limits)(_perform)
-        self._setting = ray.put((setting, max(1, int(self._cpus))))
+        self._setting = ray.put((setting, max(1, int(self._cpus)), self._time_limit))
 
     def submit(self, tasks: Sequence[Task]) -> None:
         """Queue the tasks."""
@@ -106,9 +116,20 @@ def _first_line(error: Exception) -> str:
     return " ".join(str(error).split())[:100]
 
 
-def _perform(placed: tuple[Setting, int], task: Task) -> Ending:
+def _perform(placed: tuple[Setting, int, float | None], task: Task) -> Ending:
     import torch
 
-    setting, threads = placed
+    setting, threads, time_limit = placed
     torch.set_num_threads(threads)
-    return perform(task, setting, own_process=True)
+    if time_limit is None:
+        return perform(task, setting, own_process=True)
+    if not _children:
+        _children.append(LocalProcesses(1, time_limit=time_limit))
+        _children[0].start(setting)
+    _children[0].submit([task])
+    while not (ended := _children[0].completed(1.0)):
+        pass
+    return ended[0][1]
+
+
+_children: list[LocalProcesses] = []  # of a process of Ray's, which serves one sweep; ends with it

@@ -9,12 +9,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.libraries import optional
 from shrinkbench.runner.executors.performing import leave, perform
-from shrinkbench.runner.executors.protocol import Ending, Setting, Task
+from shrinkbench.runner.executors.protocol import Ending, Setting, Task, check_time_limit
+from shrinkbench.runner.shares import available_cores
 
 _POLL = 0.2
+_PATIENCE = {"local": 1.0, "slurm": 30.0}  # seconds that the file of a job that has ended may take to show
 _AGAIN = 20  # times that a job is put in the queue again
 
 
@@ -24,6 +26,7 @@ class SubmititJobs:
     ``cluster`` is ``slurm``, ``local`` (processes of this machine) or ``None`` (Slurm where there is one).
     ``time_limit`` is in seconds. submitit catches Slurm's signal before the time limit and before a preemption
     and puts the job in the queue again, where it goes on from its last whole epoch, up to 20 times.
+    ``at_once`` bounds the jobs in the queue; where there is none, in ``local``, so do this machine's cores.
     ``parameters`` are submitit's own, such as ``slurm_partition``.
     """
 
@@ -41,13 +44,13 @@ class SubmititJobs:
             raise ShrinkbenchError(
                 f"{at_once} jobs at once of {cpus} cores and {gpus} GPUs cannot run; give positive numbers"
             )
-        if time_limit is not None and not time_limit > 0:
-            raise ShrinkbenchError(f"a time limit of {time_limit:g} s ends every run; give more than 0 minutes")
+        check_time_limit(time_limit)
         self._submitit: Any = optional("submitit", extra="slurm", purpose="tasks on submitit")
         self._cluster, self._cpus, self._gpus, self._at_once = cluster, cpus, gpus, at_once
         self._minutes = math.ceil((time_limit or 24 * 3600) / 60)
         self._parameters = parameters or {}
         self._jobs: dict[Any, Task] = {}
+        self._ended: dict[Any, float] = {}  # since when jobs are gone whose file is not there
         self._waiting: list[Task] = []
         self._executor: Any = None
         self._work: _Work | None = None
@@ -75,6 +78,8 @@ class SubmititJobs:
                 f"submitit refuses these settings: {' '.join(str(error).split())[:160]}"
             ) from None
         self._work = _Work(setting, self._cpus)
+        if self._executor.cluster == "local":  # it has no queue, and starts whatever it is given
+            self._at_once = min(self._at_once, max(1, available_cores() // self._cpus))
 
     def submit(self, tasks: Sequence[Task]) -> None:
         """Hand over what fits; the rest waits, as a scheduler may bound the length of its queue."""
@@ -86,7 +91,7 @@ class SubmititJobs:
         self._hand_out()
         until = time.monotonic() + seconds
         while True:
-            ended = [job for job in self._jobs if job.done()]
+            ended = [job for job in self._jobs if self._has_ended(job)]
             if ended or not self._jobs or time.monotonic() > until:
                 break
             time.sleep(_POLL)
@@ -114,14 +119,29 @@ class SubmititJobs:
         if tasks:
             self._jobs.update(zip(self._executor.map_array(self._work, tasks), tasks, strict=True))
 
+    def _has_ended(self, job: Any) -> bool:
+        """Whether ``job`` is over and its file is there, or has been waited for: others go on meanwhile."""
+        if not job.done():
+            return False
+        since = self._ended.setdefault(job, time.monotonic())
+        waited = time.monotonic() - since
+        return job.paths.result_pickle.exists() or waited > _PATIENCE.get(self._executor.cluster, 30.0)
+
     def _ending_of(self, job: Any) -> Ending:
+        del self._ended[job]
         errors = self._submitit.core.utils
+        if not job.paths.result_pickle.exists():  # submitit would wait for it
+            return _died(job, job.stderr() or "")
         try:
             ending: Ending = job.result()
         except (errors.UncompletedJobError, errors.FailedJobError) as error:
-            last = (str(error).strip().splitlines() or [""])[-1]
-            return Ending("died", f"died in job {job.job_id} ({job.state.lower()}; {last.strip()[:100]})")
+            return _died(job, str(error))
         return ending
+
+
+def _died(job: Any, told: str) -> Ending:
+    last = (told.strip().splitlines() or ["nothing was written"])[-1]
+    return Ending("died", f"died in job {job.job_id} ({job.state.lower()}; {one_line(last.strip(), 100)})")
 
 
 @dataclass(frozen=True)

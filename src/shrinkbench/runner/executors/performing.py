@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import threading
+import warnings
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import DamagedWarning, ShrinkbenchError
+from shrinkbench.files import remove_temporaries
 from shrinkbench.pruning import load_entry_points, load_plugin
 from shrinkbench.results.claims import Claims
 from shrinkbench.results.record import RunResult
@@ -97,7 +102,10 @@ def perform(task: Task, setting: Setting, *, own_process: bool = False) -> Endin
     if claim is None:
         return Ending("held", _holder_of(task, root))
     with claim:
-        return find_done(task, root) or _attempt(task, setting.workspace, own_process=own_process)
+        ending = find_done(task, root) or _attempt(task, setting.workspace, own_process=own_process)
+        if task.kind == "run" and ending.kind == "done":  # only who has the claim writes there
+            remove_temporaries(file_of(task, root).parent)
+    return ending
 
 
 def prepare(setting: Setting) -> None:
@@ -136,9 +144,30 @@ def _attempt(task: Task, workspace: Workspace, *, own_process: bool) -> Ending:
         if _stop.is_set():
             raise Interrupted
 
-    ending = _ending_of(task, replace(workspace, on_epoch=after_epoch), own_process=own_process)
+    with _catch_damage() as notes:
+        ending = _ending_of(task, replace(workspace, on_epoch=after_epoch), own_process=own_process)
+    for note in notes:
+        log.write(f"note: {note}")
     log.end(ending.kind, ending.sentence)
-    return ending
+    return replace(ending, notes=tuple(notes))
+
+
+@contextlib.contextmanager
+def _catch_damage() -> Iterator[list[str]]:
+    """What is told of damaged files inside; other warnings are shown as ever."""
+    notes: list[str] = []
+    with warnings.catch_warnings():
+        show = warnings.showwarning
+
+        def take(message: Warning | str, category: type[Warning], *place: Any, **further: Any) -> None:
+            if issubclass(category, DamagedWarning):
+                notes.append(str(message))
+            else:
+                show(message, category, *place, **further)
+
+        warnings.simplefilter("always", DamagedWarning)
+        warnings.showwarning = take
+        yield notes
 
 
 def _ending_of(task: Task, workspace: Workspace, *, own_process: bool) -> Ending:

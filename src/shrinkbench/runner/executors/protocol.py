@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
+from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.results.record import RunResult
 from shrinkbench.runner.workspace import Workspace
 from shrinkbench.spec import PretrainSpec, RunSpec
@@ -46,11 +47,13 @@ class Ending:
     ``environment``: disk, memory, a lost machine; nothing is stored. ``died``: the process is gone, or the code
     has tried to end it. ``held``: another process has claimed the task. ``interrupted``: it was told to stop,
     and goes on from its last whole epoch. ``unprepared``: plug-ins or the folder are not what was planned with.
+    ``notes`` are what a person should know besides: damaged files that were made again.
     """
 
     kind: Literal["done", "failed", "environment", "died", "held", "interrupted", "unprepared"]
     sentence: str = ""
     result: RunResult | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,12 @@ class Setting:
 
     workspace: Workspace
     plugins: Mapping[Path, str | None] = field(default_factory=dict)
+
+
+def check_time_limit(seconds: float | None) -> None:
+    """Refuse a time limit that no run can keep."""
+    if seconds is not None and not seconds > 0:
+        raise ShrinkbenchError(f"a time limit of {seconds:g} s ends every run; give more than 0 minutes")
 
 
 class Executor(Protocol):

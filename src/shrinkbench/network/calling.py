@@ -1,0 +1,27 @@
+"""Calling a network with other tensors in the place of its own, also where layers stand at several places."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def call_with(module: nn.Module, tensors: Mapping[str, Tensor], args: tuple[Any, ...]) -> Any:
+    """The output of ``module`` with ``tensors``, by the first name of each, as its parameters and buffers.
+
+    ``torch.func.functional_call`` does not give back the tensors of a layer that stands at two places of the
+    network; here every layer is met once, and tied tensors are replaced wherever they are held.
+    """
+    first: dict[int, str] = {}
+    for name, tensor in (*module.named_parameters(), *module.named_buffers()):
+        first.setdefault(id(tensor), name)
+    places: dict[str, Tensor] = {}
+    for path, child in module.named_modules():
+        for name, tensor in (*child._parameters.items(), *child._buffers.items()):
+            known = first.get(id(tensor))
+            if known is not None and known in tensors:
+                places[f"{path}.{name}" if path else name] = tensors[known]
+    return torch.func.functional_call(module, places, args, tie_weights=False)

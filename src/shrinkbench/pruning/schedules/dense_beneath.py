@@ -1,0 +1,271 @@
+"""Schedules that keep a dense network beneath the masks, so that what was pruned can come back.
+
+The forward pass uses masked weights; the optimizer moves what lies beneath, by the gradients found there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from shrinkbench.pruning.masks import Masks
+from shrinkbench.pruning.schedules.gradual import cubic_density
+from shrinkbench.pruning.schedules.hook import PruningHook, Setting
+from shrinkbench.pruning.schedules.schedule import register_during
+from shrinkbench.spec.amount import Compression, ratio_of
+
+
+class Feedback(PruningHook):
+    """Gradients of the masked network move the dense one beneath (Lin et al. 2020).
+
+    ``w <- w - eta * g(m * w)``; every 16 steps masks are decided anew over the dense weights, nothing bound by
+    earlier ones. Sparsity rises cubically until half of training.
+    """
+
+    CONSTANTS: ClassVar[Mapping[str, float]] = {"until": 0.5, "every": 16, "at_least": 20}
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self._end = max(int(self.CONSTANTS["until"] * setting.steps), 1)
+        self._every = max(1, min(int(self.CONSTANTS["every"]), self._end // int(self.CONSTANTS["at_least"])))
+        self._dense: dict[str, Tensor] = {}
+        self._done = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether the target has been reached."""
+        return self._done
+
+    @torch.no_grad()
+    def before_step(self, step: int) -> None:
+        """Set the dense weights aside; what the network computes with is masked."""
+        if not self._dense:
+            self._dense = {name: p.detach().clone() for name, p in self.setting.parameters.items()}
+
+    @torch.no_grad()
+    def after_backward(self, step: int) -> None:
+        """Hand the dense weights to the optimizer, with the gradients of the masked ones."""
+        for name, parameter in self.setting.parameters.items():
+            parameter.copy_(self._dense[name])
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Keep what the optimizer did, decide anew if it is time, and mask."""
+        for name, parameter in self.setting.parameters.items():
+            self._dense[name].copy_(parameter)
+        if step % self._every == 0 or step == self._end:
+            density = cubic_density(step / self._end, 1 / ratio_of(self.setting.amount))
+            reached = step >= self._end
+            amount = self.setting.amount if reached else Compression(ratio=1 / density)
+            self.masks = self.decide(amount, step)
+            self._done = self._done or reached
+        self.masks.apply(self.setting.module)
+
+    def decide(self, amount: Any, step: int) -> Masks:
+        """Masks for ``amount`` over the dense weights, which are in place."""
+        return self.setting.decide(amount, iteration=step)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masks, the weights beneath them, and whether the target has been reached."""
+        return {**super().state_dict(), "dense": self._dense, "done": self._done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        super().load_state_dict(state)
+        parameters = self.setting.parameters
+        self._dense = {n: d.to(parameters[n].dtype) for n, d in self.placed(state["dense"]).items()}
+        self._done = state["done"]
+
+
+class Surgery(Feedback):
+    """As feedback, but what is kept holds on: a weight changes sides past a margin (Guo et al. 2016).
+
+    The paper's two thresholds 0.9 t and 1.1 t become a comparison at equal size: scores of kept weights count
+    1.1 / 0.9 of their value. The paper sets t from each layer's mean and deviation; here it follows from the
+    target. Masks are looked at every 16 steps with probability 1 / (1 + 0.0001 step), as the paper has it for
+    every step.
+    """
+
+    CONSTANTS: ClassVar[Mapping[str, float]] = {**Feedback.CONSTANTS, "margin": 0.1, "decay": 1e-4}
+
+    def decide(self, amount: Any, step: int) -> Masks:
+        """Masks by the score of the dense weights, with the margin in favour of what is kept."""
+        chance = torch.rand((), generator=self.setting.generator("surgery", step)).item()
+        rising = step <= self._end
+        if not rising and chance > 1 / (1 + self.CONSTANTS["decay"] * step):
+            return self.masks
+        parameters = self.setting.parameters
+        weights = {n: p.detach() for n, p in parameters.items()}
+        gradients = {n: torch.zeros_like(p) if p.grad is None else p.grad for n, p in parameters.items()}
+        margin = self.CONSTANTS["margin"]
+        favour = (1 + margin) / (1 - margin)
+        scores = {
+            name: torch.where(self.masks[name].to(score.device), score * favour, score)
+            for name, score in self.setting.score(weights, gradients).items()
+        }
+        return self.setting.decide(amount, scores=scores, iteration=step)
+
+
+class TopKast(PruningHook):
+    """Of each step, the forward pass uses the top D weights, the backward pass reaches twice as many.
+
+    Jayakumar et al. 2020: sparse from the start, both sets by the score over the dense weights after every
+    step; what neither holds stays as it is. Weights are pulled to zero by an L2 penalty, those beyond the
+    forward set 1 / D times as strongly, so that newcomers have to earn their place. The paper's backward sets
+    are 1.5 to 5 times the forward ones.
+    """
+
+    CONSTANTS: ClassVar[Mapping[str, float]] = {"backward": 2.0, "penalty": 1e-4, "every": 1}
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self._dense = {name: p.detach().clone() for name, p in setting.parameters.items()}
+        self._reached = self.masks
+        self._decide(0)
+        self.masks.apply(setting.module)
+
+    def _decide(self, step: int) -> None:
+        """Both sets, over the dense weights, which are in place."""
+        amount, wider = self.setting.amount, ratio_of(self.setting.amount) / self.CONSTANTS["backward"]
+        self.masks = self.setting.decide(amount, iteration=step)
+        if wider > 1:
+            self._reached = self.masks.union(self.setting.decide(Compression(ratio=wider), iteration=step))
+        else:
+            self._reached = Masks({name: torch.ones_like(mask) for name, mask in self.masks.items()})
+
+    @torch.no_grad()
+    def after_backward(self, step: int) -> None:
+        """Hand over the dense weights, with gradients and penalty where the backward pass reaches."""
+        penalty = self.CONSTANTS["penalty"]
+        for name, parameter in self.setting.parameters.items():
+            parameter.copy_(self._dense[name])
+            if parameter.grad is None:
+                continue
+            mask, reached = self.masks[name], self._reached[name]
+            density = max(mask.float().mean().item(), 1 / mask.numel())
+            pull = torch.where(mask, 1.0, 1 / density) * penalty
+            parameter.grad.add_(parameter * pull).mul_(reached)
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Keep what happened where the backward pass reached; decide both sets anew; mask."""
+        for name, parameter in self.setting.parameters.items():
+            parameter.copy_(torch.where(self._reached[name], parameter, self._dense[name]))
+            self._dense[name].copy_(parameter)
+        if step % int(self.CONSTANTS["every"]) == 0:
+            self._decide(step)
+        self.masks.apply(self.setting.module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both sets and the weights beneath."""
+        return {**super().state_dict(), "dense": self._dense, "reached": dict(self._reached)}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        super().load_state_dict(state)
+        parameters = self.setting.parameters
+        self._dense = {n: d.to(parameters[n].dtype) for n, d in self.placed(state["dense"]).items()}
+        self._reached = Masks(self.placed(state["reached"]))
+
+
+class Alternating(PruningHook):
+    """Phases of compressed and of dense training in turn (AC/DC, Peste et al. 2021).
+
+    Dense for the first tenth of training; then, in phases of a twentieth, compressed to the target by the score
+    at the phase's start, and dense again from the masked weights; compressed from four fifths on. The lengths
+    are those of the paper's 100 epochs, rounded: there the last dense phase ends at 85 and the warm-up at 10.
+    What comes back starts at zero with the optimizer's state of it reset.
+    """
+
+    CONSTANTS: ClassVar[Mapping[str, float]] = {"warm_up": 0.1, "phase": 0.05, "last": 0.8}
+
+    def __init__(self, setting: Setting) -> None:
+        super().__init__(setting)
+        self._whole = self.masks
+        self._optimizer: torch.optim.Optimizer | None = None
+        self._phase = -1
+
+    @property
+    def settled(self) -> bool:
+        """Whether the last compressed phase has begun."""
+        return self._phase == self._phases
+
+    @property
+    def _phases(self) -> int:
+        """Phases between the warm-up and the last one."""
+        constants = self.CONSTANTS
+        return round((constants["last"] - constants["warm_up"]) / constants["phase"])
+
+    def phase_after(self, step: int) -> int:
+        """The phase that follows ``step``: -1 is the warm-up; even ones are compressed, and the last is."""
+        first = max(int(self.CONSTANTS["warm_up"] * self.setting.steps), 1)
+        if step >= max(int(self.CONSTANTS["last"] * self.setting.steps), 1):
+            return self._phases
+        if step < first:
+            return -1
+        length = max(self.CONSTANTS["phase"] * self.setting.steps, 1.0)
+        return min(int((step - first) / length), self._phases - 1)
+
+    def start(self, optimizer: torch.optim.Optimizer) -> None:
+        """Keep the optimizer, whose state is reset where weights come back."""
+        self._optimizer = optimizer
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Begin the next phase if it is time; uphold."""
+        phase = self.phase_after(step)
+        if phase != self._phase:
+            self._phase = phase
+            if phase % 2 == 0 or phase == self._phases:
+                self.adopt(self.setting.decide(self.setting.amount, iteration=step))
+            else:
+                self._reset(self.masks)
+                self.adopt(self._whole)
+        super().after_step(step)
+
+    def _reset(self, masks: Masks) -> None:
+        for name, parameter in self.setting.parameters.items():
+            state = {} if self._optimizer is None else self._optimizer.state.get(parameter, {})
+            for value in state.values():
+                if isinstance(value, Tensor) and value.shape == parameter.shape:
+                    value.mul_(masks[name].to(value.device))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masks and the phase."""
+        return {**super().state_dict(), "phase": self._phase}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        super().load_state_dict(state)
+        self._phase = state["phase"]
+
+
+feedback = register_during(
+    "feedback",
+    "masks over dense weights that gradients of the masked network move; cubic until half of training",
+    Feedback,
+    from_scratch=True,
+    rounds=None,
+)
+surgery = register_during(
+    "network-surgery",
+    "as feedback, from trained weights, with a margin in favour of what is kept",
+    Surgery,
+    rounds=None,
+)
+top_kast = register_during(
+    "top-kast",
+    "train sparse from the start; gradients reach twice as many weights as the forward pass uses",
+    TopKast,
+    from_scratch=True,
+    rounds=None,
+)
+alternating = register_during(
+    "alternating",
+    "compressed and dense phases of training in turn, compressed in the end",
+    Alternating,
+    from_scratch=True,
+)

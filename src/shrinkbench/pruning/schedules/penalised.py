@@ -1,0 +1,48 @@
+"""Schedules that train with a penalty and prune to the target after the last epoch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from shrinkbench.pruning.schedules.hook import PruningHook, Setting
+
+
+class Penalised(PruningHook):
+    """Train with a penalty, whose subgradient a subclass adds, and decide masks once training is over."""
+
+    def __init__(self, setting: Setting, *, penalty: float) -> None:
+        super().__init__(setting)
+        self._penalty = penalty
+        self._done = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether the units have been removed."""
+        return self._done
+
+    def add_penalty(self) -> None:
+        """Add the penalty's subgradient to the gradients."""
+        raise NotImplementedError
+
+    @torch.no_grad()
+    def after_backward(self, step: int) -> None:
+        """Add the penalty, until the units are gone."""
+        if not self._done:
+            self.add_penalty()
+
+    def after_epoch(self, epoch: int) -> None:
+        """After the last epoch: prune."""
+        if epoch == self.setting.epochs:
+            self.adopt(self.setting.decide(self.setting.amount, iteration=epoch))
+            self._done = True
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masks, and whether they are final."""
+        return {**super().state_dict(), "done": self._done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        super().load_state_dict(state)
+        self._done = state["done"]

@@ -1,0 +1,273 @@
+"""A network in a folder: what it is, its weights and, where it is masked, its masks.
+
+``network.json`` names the network, its classes and input, and the surgery that made it smaller, if any;
+``weights.safetensors`` and ``masks.safetensors`` lie beside it. A Hugging Face repository holds the same in
+``config.json`` and ``model.safetensors``. What a folder says is a stranger's: it names networks that are
+registered here, never code, and weights that do not fit it are refused.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor, nn
+
+from shrinkbench.errors import ShrinkbenchError, one_line
+from shrinkbench.files import (
+    check_folder,
+    check_links,
+    check_target,
+    is_file,
+    parse_json,
+    read_file,
+    write_atomically,
+)
+from shrinkbench.models import build as build_named
+from shrinkbench.network.probe import evaluation_mode
+from shrinkbench.network.weights import load_tensors
+from shrinkbench.pruning.masks import Masks, save_tensors
+from shrinkbench.sources import split_reference
+from shrinkbench.spec import Normalisation
+from shrinkbench.surgery.checking import probe_inputs
+from shrinkbench.surgery.operation import Surgery, operate
+
+DESCRIPTION, WEIGHTS, MASKS = "network.json", "weights.safetensors", "masks.safetensors"
+HUB_DESCRIPTION, HUB_WEIGHTS = "config.json", "model.safetensors"
+
+_LARGEST_DESCRIPTION, _HEADER = 16 << 20, 16 << 20  # bytes
+_MOST_INPUTS = 1 << 24  # numbers of one input
+_MISFITS = (RuntimeError, ValueError, IndexError, KeyError, TypeError, AttributeError, OverflowError)
+Build = Callable[[str, int], nn.Module]
+Read = Callable[[Path], Mapping[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class NetworkDescription:
+    """The network that a stored one comes from, its classes and input, and the surgery that made it smaller.
+
+    ``num_classes`` is 0 where the network knows no number of classes; ``normalisation`` is of the images that
+    the weights were trained on, where that is known.
+    """
+
+    network: str
+    num_classes: int
+    input_shape: tuple[int, ...]
+    surgery: Surgery = field(default_factory=Surgery)
+    normalisation: Normalisation | None = None
+
+    @property
+    def is_small(self) -> bool:
+        """Whether something was cut out."""
+        return self.surgery != Surgery()
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain fields, the inverse of :func:`read_description`."""
+        return {
+            "format": 2,
+            "network": self.network,
+            "num_classes": self.num_classes,
+            "input_shape": list(self.input_shape),
+            "normalisation": None if self.normalisation is None else self.normalisation.model_dump(mode="json"),
+            "surgery": self.surgery.as_json(),
+        }
+
+
+@dataclass(frozen=True)
+class StoredNetwork:
+    """A network read from a folder: pruned weights are zero, and what was cut out is gone."""
+
+    folder: Path
+    description: NetworkDescription
+    module: nn.Module
+    masks: Masks
+    weights_file: Path
+
+
+def save_network(
+    folder: Path, module: nn.Module, description: NetworkDescription, *, masks: Masks | None = None
+) -> None:
+    """Write description, weights and masks (where there are any) of ``module`` into ``folder``."""
+    files = (DESCRIPTION, WEIGHTS, MASKS)
+    check_folder(folder)
+    check_links(folder)
+    for name in files:
+        check_target(folder / name)  # all or none
+    write_atomically(folder / DESCRIPTION, json.dumps(description.as_json()).encode())
+    save_tensors(module.state_dict(), folder / WEIGHTS)
+    if masks is not None and len(masks):
+        masks.save(folder / MASKS, network=description.network)
+    else:
+        (folder / MASKS).unlink(missing_ok=True)  # of an earlier network
+
+
+def holds_network(path: Path) -> bool:
+    """Whether ``path`` is a folder that describes a network."""
+    return any(is_file(path / name) for name in (DESCRIPTION, HUB_DESCRIPTION))
+
+
+def read_description(folder: Path) -> NetworkDescription:
+    """The description in ``folder``; ``ShrinkbenchError`` where it is none."""
+    path = folder / (DESCRIPTION if is_file(folder / DESCRIPTION) else HUB_DESCRIPTION)
+    try:
+        data = parse_json(read_file(path, most=_LARGEST_DESCRIPTION))
+        data = data.get("shrinkbench", data) if path.name == HUB_DESCRIPTION else data
+        if data["format"] not in (1, 2):
+            raise ValueError(f"format {data['format']!r} is not 1 or 2")
+        stated = data.get("normalisation")
+        found = NetworkDescription(
+            str(data["network"]),
+            int(data["num_classes"]),
+            tuple(int(n) for n in data["input_shape"]),
+            Surgery.from_json(data["surgery"]),
+            None if stated is None else Normalisation(**stated),
+        )
+        if found.num_classes < 0 or any(n < 1 for n in found.input_shape) or not found.input_shape:
+            raise ValueError("sizes have to be positive")
+        if math.prod(found.input_shape) > _MOST_INPUTS:
+            raise ValueError(f"one input has more than {_MOST_INPUTS:,} numbers")
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+        said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else repr(error)
+        raise ShrinkbenchError(
+            f"cannot read a network's description from {path}: {one_line(said, 120)}"
+        ) from None
+    return found
+
+
+def read_network(
+    folder: Path, *, network: str | None = None, build: Build | None = None, read: Read | None = None
+) -> StoredNetwork:
+    """The network in ``folder``, in evaluation mode; what does not fit together is refused.
+
+    ``network`` is the name that it has to have; that of a Python file (``FILE.py:NAME``) is taken from there
+    alone, since what a folder names is never run. ``build(network, num_classes)`` makes the full network, by
+    default the registered one, and ``read`` reads a file of tensors.
+    """
+    description = read_description(folder)
+    name = _name_of(folder, description.network, network)
+    weights = folder / (WEIGHTS if is_file(folder / DESCRIPTION) else HUB_WEIGHTS)
+    if not is_file(weights):
+        raise ShrinkbenchError(
+            f"{folder} holds no {weights.name}; give the network with --model NAME and --weights FILE"
+        )
+    read = read or _read_tensors
+    tensors = read(weights)
+    if description.num_classes > max((n for t in tensors.values() for n in t.shape), default=0):
+        raise ShrinkbenchError(
+            f"the weights in {weights} do not fit the description beside them: no tensor has "
+            f"{description.num_classes:,} classes"
+        )
+    module = (build or build_full)(name, description.num_classes)
+    _operate(module, description, folder)
+    _check_size(weights, module)
+    _load(module, tensors, weights)
+    masks = Masks({})
+    if is_file(folder / MASKS):
+        _check_size(folder / MASKS, module)
+        masks = Masks(read(folder / MASKS))
+        _check_masks(module, masks, folder)
+    _check_forward(module, description, folder)
+    return StoredNetwork(folder, description, module.eval(), masks, weights)
+
+
+def load_small(folder: Path, build: Build) -> nn.Module:
+    """The network in ``folder``; ``build(network, num_classes)`` makes the full one, by whatever name."""
+    return read_network(folder, network=read_description(folder).network, build=build).module
+
+
+def build_full(name: str, num_classes: int) -> nn.Module:
+    """The registered network ``name``, whole; with no number of classes (0) that of its card."""
+    return build_named(name, num_classes=num_classes or None)
+
+
+def _name_of(folder: Path, named: str, asked: str | None) -> str:
+    """The network to build: a file of Python only where a person has named it."""
+    if asked is None:
+        if split_reference(named) is not None:
+            raise ShrinkbenchError(
+                f"{folder} names a network of a Python file ({one_line(named, 60)}), which is code; if you "
+                f"trust it, give --model FILE.py:NAME and --weights {one_line(str(folder), 60)}"
+            )
+        return named
+    if asked != named and not (split_reference(asked) and split_reference(named)):
+        raise ShrinkbenchError(
+            f"{folder} holds a network '{one_line(named, 60)}', not '{one_line(asked, 60)}'; name the one that "
+            "it was made from"
+        )
+    return asked
+
+
+def _read_tensors(path: Path) -> Mapping[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    try:
+        return load(read_file(path, most=path.stat().st_size))
+    except (OSError, SafetensorError) as error:
+        said = getattr(error, "strerror", None) or error
+        raise ShrinkbenchError(f"cannot read {path}: {said}; give a safetensors file") from None
+
+
+def _operate(module: nn.Module, description: NetworkDescription, folder: Path) -> None:
+    """Carry the surgery out; one that was written for another network is told."""
+    try:
+        for path, (channels, _) in description.surgery.constant.items():
+            width = len(module.get_parameter(f"{path}.weight"))
+            if not 0 < channels <= width:
+                raise ValueError(f"'{path}' has {width} outputs, not {channels}")
+        operate(module, description.surgery)
+    except _MISFITS as error:
+        raise ShrinkbenchError(
+            f"the surgery in {folder} does not fit {one_line(description.network, 60)} "
+            f"({one_line(str(error), 100)}); this surgery is for another network"
+        ) from None
+
+
+def _check_size(path: Path, module: nn.Module) -> None:
+    """Refuse a file that holds more than the network has room for."""
+    most = _HEADER + 8 * sum(tensor.numel() for tensor in module.state_dict().values())
+    if path.stat().st_size > most:
+        raise ShrinkbenchError(
+            f"{path} is larger than the network beside it ({most:,} bytes at most); it is for another network"
+        )
+
+
+def _load(module: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
+    try:
+        load_tensors(module, tensors)
+    except _MISFITS as error:
+        said = " ".join(str(error).split()).removeprefix("Error(s) in loading state_dict for ")
+        raise ShrinkbenchError(
+            f"the weights in {path} do not fit the description beside them: {one_line(said, 150)}"
+        ) from None
+
+
+def _check_masks(module: nn.Module, masks: Masks, folder: Path) -> None:
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    for name, mask in masks.items():
+        if name not in parameters or parameters[name].shape != mask.shape:
+            raise ShrinkbenchError(f"the masks in {folder} are for another network ('{one_line(name, 60)}')")
+        if bool((parameters[name].detach()[~mask] != 0).any()):
+            raise ShrinkbenchError(
+                f"the weights of '{one_line(name, 60)}' in {folder} are not zero where its masks prune them; "
+                "masks and weights are of different networks"
+            )
+
+
+def _check_forward(module: nn.Module, description: NetworkDescription, folder: Path) -> None:
+    """Refuse a small network whose parts do not fit together, before anything is measured of it."""
+    if not description.is_small:
+        return
+    try:
+        with evaluation_mode(module), torch.no_grad():
+            module(probe_inputs(module, description.input_shape)[:1])
+    except _MISFITS as error:
+        raise ShrinkbenchError(
+            f"the small network in {folder} cannot be run ({one_line(str(error), 120)}); write it again"
+        ) from None

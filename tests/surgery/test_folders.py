@@ -1,0 +1,305 @@
+"""Folders of networks: read again bit for bit, and a stranger's one can do no harm."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.models import MODELS, build, get_model
+from shrinkbench.network.coupling import couple
+from shrinkbench.pruning import prune
+from shrinkbench.pruning.masks import Masks
+from shrinkbench.pruning.structures.channel_masks import masks_of_units
+from shrinkbench.surgery import export
+from shrinkbench.surgery.export import export_folder, export_program, export_weights
+from shrinkbench.surgery.folders import NetworkDescription, build_full, read_network, save_network
+from shrinkbench.surgery.hub import export_hub
+from shrinkbench.surgery.shrinking import plan_and_shrink
+
+SHAPE = (1, 8, 8)
+
+
+@pytest.fixture(scope="module")
+def masked():
+    module = build("digits-cnn", seed=3)
+    masks = prune(module, "channel_l1", compression=1.5, input_shape=SHAPE)
+    masks.apply(module)
+    return module.eval(), masks
+
+
+@pytest.fixture(scope="module")
+def small(masked):
+    module, masks = masked
+    cut, surgery = plan_and_shrink(module, masks, SHAPE)
+    return cut.eval(), NetworkDescription("digits-cnn", 10, SHAPE, surgery)
+
+
+WHOLE = NetworkDescription("digits-cnn", 10, SHAPE)
+
+
+def same(module, other, shape=SHAPE):
+    inputs = torch.randn(3, *shape)
+    with torch.no_grad():
+        return torch.equal(module.eval()(inputs), other.eval()(inputs))
+
+
+def halved_small(name, size, classes):
+    """A small network of ``name`` for images of ``size``, half of the units that can be pruned cut out."""
+    module, shape = build(name, num_classes=classes).eval(), (get_model(name).input_shape[0], size, size)
+    coupling = couple(module, shape)
+    keep = {g.layer: torch.arange(g.units) % 2 == 0 for g in coupling.free}
+    masks = masks_of_units(module, coupling, keep)
+    return *plan_and_shrink(module, masks, shape), shape
+
+
+QUICK = [("digits-cnn", 8), ("lenet-5", 28), ("resnet20", 32), ("torchvision/mnasnet0_5", 64)]
+TORCHVISION = (
+    *("alexnet", "convnext_tiny", "densenet121", "efficientnet_b0", "googlenet", "mnasnet1_3", "mobilenet_v2"),
+    *("mobilenet_v3_small", "regnet_y_400mf", "resnet18", "shufflenet_v2_x0_5", "squeezenet1_1", "swin_t"),
+)
+
+
+def one_of_each_family():
+    """The smallest registered network of each family, and the size of its input, at most 64 where it may be."""
+    chosen = {}
+    for name, card in MODELS.items():
+        if card.pruned_from is None and card.input_shape:
+            known = chosen.get(card.family)
+            if known is None or card.parameters < MODELS.get(known).parameters:
+                chosen[card.family] = name
+    fixed = {"vit"}  # positions of tokens are of one size
+    sizes = {n: MODELS.get(n).input_shape[-1] for n in chosen.values()}
+    return [(n, s if MODELS.get(n).family in fixed else min(s, 64)) for n, s in sizes.items()]
+
+
+REST = [*one_of_each_family(), *((f"torchvision/{name}", 64) for name in TORCHVISION)]
+FAMILIES = [*QUICK, *(pytest.param(*each, marks=pytest.mark.slow) for each in REST if each not in QUICK)]
+
+
+@pytest.mark.parametrize(("name", "size"), FAMILIES)
+def test_a_small_network_of_every_family_is_read_again(name, size, tmp_path):
+    cut, surgery, shape = halved_small(name, size, 10)
+    description = NetworkDescription(get_model(name).name, 10, shape, surgery)
+    save_network(tmp_path, cut, description)
+    again = read_network(tmp_path)
+    assert again.description == description
+    assert description.is_small
+    assert same(cut, again.module, shape)
+
+
+def test_masked_and_whole_networks_are_read_again(masked, tmp_path):
+    module, masks = masked
+    export_folder(module, tmp_path / "masked", WHOLE, build_full, masks)
+    again = read_network(tmp_path / "masked")
+    assert again.masks.equal(masks)
+    assert same(module, again.module)
+    export_folder(module, tmp_path / "masked", WHOLE, build_full)
+    assert len(read_network(tmp_path / "masked").masks) == 0  # nothing is left of the first
+    export_weights(module, tmp_path / "w.safetensors", WHOLE, build_full)
+    mode = (tmp_path / "w.safetensors").stat().st_mode & 0o777
+    assert mode == (tmp_path / "masked" / "network.json").stat().st_mode & 0o777
+
+
+def test_the_weights_of_a_small_network_alone_are_refused(small, tmp_path):
+    with pytest.raises(ShrinkbenchError, match="name a folder"):
+        export_weights(small[0], tmp_path / "w.safetensors", small[1], build_full)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_hub_repository_says_what_was_counted(masked, small, tmp_path):
+    module, masks = masked
+    export_hub(module, tmp_path / "masked", WHOLE, build_full, masks=masks)
+    export_hub(small[0], tmp_path / "small", small[1], build_full)
+    total = sum(p.numel() for p in module.parameters())
+    kept = sum(p.numel() for p in small[0].parameters())
+    for folder in ("masked", "small"):
+        card = (tmp_path / folder / "README.md").read_text()
+        assert f"| parameters | {kept:,} | {total:,} |" in card
+        assert f"| {total / kept:.4f} | 1 |" in card
+        assert "license: unknown" in card
+        assert "No results are recorded." in card
+        assert same(small[0] if folder == "small" else module, read_network(tmp_path / folder).module)
+        names = {path.name for path in (tmp_path / folder).iterdir()}
+        assert {"README.md", "config.json", "model.safetensors"} <= names
+
+
+def plant(monkeypatch, name):
+    """Let the writer ``name`` write a network that differs in one bias."""
+    honest = getattr(export, name)
+
+    def dishonest(module, *rest, **more):
+        other = export.copy_of(module)
+        with torch.no_grad():
+            next(p for n, p in reversed(list(other.named_parameters())) if n.endswith("bias"))[0] += 0.5
+        return honest(other, *rest, **more)
+
+    monkeypatch.setattr(export, name, dishonest)
+
+
+@pytest.mark.parametrize("kind", ["masked", "small", "whole"])
+@pytest.mark.parametrize("ending", [".ts", ".pt2"])
+def test_a_planted_difference_in_a_program_is_caught(kind, ending, masked, small, tmp_path, monkeypatch):
+    module = {"masked": masked[0], "small": small[0], "whole": build("digits-cnn").eval()}[kind]
+    export_program(module, tmp_path / f"net{ending}", SHAPE)
+    (tmp_path / f"net{ending}").unlink()
+    plant(monkeypatch, {".ts": "_torchscript", ".pt2": "_torch_export"}[ending])
+    with pytest.raises(ShrinkbenchError, match="computes something else than the network"):
+        export_program(module, tmp_path / f"net{ending}", SHAPE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_planted_difference_in_weights_and_folders_is_caught(masked, small, tmp_path, monkeypatch):
+    plant(monkeypatch, "save_network")
+    monkeypatch.setattr(export, "save_network", lambda folder, module, *rest, **more: save_network(
+        folder, shifted(module), *rest, **more
+    ))  # fmt: skip
+    with pytest.raises(ShrinkbenchError, match="computes something else"):
+        export_folder(small[0], tmp_path / "small", small[1], build_full)
+    honest = export.save_tensors
+    monkeypatch.setattr(
+        export, "save_tensors", lambda state, path: honest({n: t + 1 for n, t in state.items()}, path)
+    )
+    with pytest.raises(ShrinkbenchError, match="computes something else"):
+        export_weights(masked[0], tmp_path / "w.safetensors", WHOLE, build_full)
+    assert list(tmp_path.iterdir()) == []
+
+
+def shifted(module):
+    other = export.copy_of(module)
+    with torch.no_grad():
+        for parameter in other.parameters():
+            parameter.add_(0.01)
+    return other
+
+
+def test_outputs_that_are_no_numbers_are_no_equal_outputs():
+    class Twice(torch.nn.Module):
+        def forward(self, x):
+            return x, x / 0 * 0
+
+    with pytest.raises(ShrinkbenchError, match="computes something else"):
+        export.require_same(Twice(), Twice(), torch.ones(2, 3), export.Path("x"), tolerance=1.0)
+
+
+# --- a stranger's folder -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def folder(small, tmp_path):
+    save_network(tmp_path / "net", *small)
+    return tmp_path / "net"
+
+
+def edit(folder, **fields):
+    path = folder / "network.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+
+
+HOSTILE = {
+    "code": ({"network": "evil.py:make"}, "which is code"),
+    "unknown": ({"network": "no-such-network"}, "unknown model"),
+    "classes": ({"num_classes": 10**12}, "no tensor has"),
+    "negative": ({"num_classes": -1}, "cannot read a network's description"),
+    "text": ({"num_classes": "many"}, "cannot read a network's description"),
+    "infinite": ({"num_classes": 1e999}, "cannot read a network's description"),
+    "input": ({"input_shape": [10**6, 10**6]}, "cannot read a network's description"),
+    "no input": ({"input_shape": []}, "cannot read a network's description"),
+    "format": ({"format": 3}, "format 3 is not 1 or 2"),
+    "list": ({"surgery": []}, "cannot read a network's description|not a description"),
+    "normalisation": ({"normalisation": {"mean": "x", "std": 3, "run": "rm"}}, "cannot read a network's desc"),
+    "nested": ({"surgery": {"kept": {"a": 1}}}, "not a description"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_hostile_description_is_one_sentence(folder, name):
+    fields, sentence = HOSTILE[name]
+    edit(folder, **fields)
+    with pytest.raises(ShrinkbenchError, match=sentence):
+        read_network(folder)
+
+
+SURGERIES = {
+    "selected": {"selected": {"layers.3": [10**6]}},
+    "heads": {"heads": {"layers.0": 10**9}},
+    "constant": {"constant": {"layers.0": [10**12, True]}},
+    "identity": {"identity": ["", "layers.0"]},
+    "zero": {"zero": ["nowhere"]},
+    "kept": {"kept": {"layers.0.weight": {"0": [-5, 10**9]}}},
+    "dunder": {"kept": {"__class__.__init__": {"0": [0]}}},
+    "types": {"heads": {"layers.0": "x"}, "constant": {"layers.0": ["a", "b"]}},
+}
+
+
+@pytest.mark.parametrize("name", SURGERIES)
+def test_a_hostile_surgery_is_one_sentence(folder, name):
+    empty = {"kept": {}, "heads": {}, "selected": {}, "constant": {}, "zero": [], "identity": []}
+    edit(folder, surgery={**empty, **SURGERIES[name]})
+    with pytest.raises(ShrinkbenchError):
+        read_network(folder)
+
+
+def test_a_folder_that_is_no_plain_files_is_refused(folder, tmp_path):
+    (folder / "weights.safetensors").unlink()
+    os.mkfifo(folder / "weights.safetensors")
+    with pytest.raises(ShrinkbenchError, match="holds no weights"):
+        read_network(folder)
+    (folder / "weights.safetensors").unlink()
+    (folder / "weights.safetensors").symlink_to("/dev/zero")
+    with pytest.raises(ShrinkbenchError, match="holds no weights"):
+        read_network(folder)
+    (folder / "weights.safetensors").unlink()
+    save_file({"x": torch.zeros(10, 10)}, folder / "weights.safetensors")
+    with pytest.raises(ShrinkbenchError, match="do not fit the description"):
+        read_network(folder)
+    (folder / "weights.safetensors").write_bytes(b"\xff" * 100)
+    with pytest.raises(ShrinkbenchError, match="give a safetensors file"):
+        read_network(folder)
+
+
+def test_masks_that_do_not_belong_to_the_weights_are_refused(masked, tmp_path):
+    module, masks = masked
+    save_network(tmp_path, module, WHOLE, masks=masks)
+    Masks({name: ~mask for name, mask in masks.items()}).save(tmp_path / "masks.safetensors")
+    with pytest.raises(ShrinkbenchError, match="not zero where its masks prune them"):
+        read_network(tmp_path)
+    Masks({"nowhere": torch.ones(2, dtype=torch.bool)}).save(tmp_path / "masks.safetensors")
+    with pytest.raises(ShrinkbenchError, match="are for another network"):
+        read_network(tmp_path)
+
+
+def test_nothing_is_written_through_a_link(small, tmp_path):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "network.json").symlink_to(victim)
+    for write in (lambda: save_network(tmp_path / "out", *small), lambda: export_hub(
+        small[0], tmp_path / "hub", small[1], build_full
+    )):  # fmt: skip
+        (tmp_path / "hub").mkdir(exist_ok=True)
+        if not (tmp_path / "hub" / "README.md").is_symlink():
+            (tmp_path / "hub" / "README.md").symlink_to(victim)
+        with pytest.raises(ShrinkbenchError, match="leads to"):
+            write()
+    assert victim.read_text() == "mine"
+
+
+def test_another_network_than_the_named_one_is_refused(folder):
+    with pytest.raises(ShrinkbenchError, match="holds a network 'digits-cnn', not 'resnet20'"):
+        read_network(folder, network="resnet20")
+
+
+def test_a_hostile_card_cannot_leave_its_table(small, tmp_path):
+    from shrinkbench.surgery.hub import Published, _size_of, model_card
+
+    size = _size_of(*small, build_full, None)
+    named = replace(small[1], network="x | y\n---\nlicense: mit\n<script>")
+    card = model_card(Published(named, size))
+    assert "\nlicense: mit" not in card
+    assert "<script>" not in card.partition("---\n")[2].partition("---\n")[2].replace("\\<script", "")

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
         pruning_method,
     )
     from shrinkbench.pruning.conformance import check
+    from shrinkbench.pruning.layer_sensitivity import sensitivity
     from shrinkbench.runner import sweep
     from shrinkbench.spec import ExperimentSpec, Recipe
     from shrinkbench.surgery.shrinking import shrink
@@ -66,6 +67,7 @@ __all__ = [
     "measure_size",
     "prune",
     "pruning_method",
+    "sensitivity",
     "shrink",
     "sweep",
     "train",
@@ -99,6 +101,7 @@ _HOMES = {
     "measure_size": "metrics",
     "prune": "pruning",
     "pruning_method": "pruning",
+    "sensitivity": "pruning.layer_sensitivity",
     "shrink": "surgery.shrinking",
     "sweep": "runner",
     "train": "training",

@@ -12,7 +12,7 @@ from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.metrics import measure_size
 from shrinkbench.models import build
 from shrinkbench.network.coupling import couple
-from shrinkbench.pruning import METHODS, prune
+from shrinkbench.pruning import METHODS, Pruner, prune, training_hook
 from shrinkbench.pruning.structures.channel_masks import units_without_filters
 from shrinkbench.spec import Constraints
 from shrinkbench.surgery.shrinking import shrink
@@ -132,3 +132,57 @@ def test_contradictions_and_speedups_without_a_say_are_refused(network):
         with pytest.raises(ShrinkbenchError, match=r"decides itself|in several steps|has no say"):
             prune(network, method, speedup=2, input_shape=SHAPE)
     assert Constraints() == Constraints(round_to=None, ignore=(), max_ratio=None)
+
+
+def test_layers_around_batch_norms_stay_whole_where_they_are_ignored():
+    module = build("digits-cnn", seed=0)
+    with torch.no_grad():
+        module.features[4].weight.mul_(0.01)  # behind features.3: its channels would be the first to go
+    masks = prune(
+        module, "slimming_without_penalty", channels=0.5, ignore=["features.3"], input_shape=(1, 8, 8)
+    )
+    filters = masks["features.3.weight"].flatten(1).any(1)  # its inputs may leave with the filters before it
+    assert bool(filters.all())
+    assert masks.kept < masks.total
+    everything = {"ignore": ["features"], "prune_classifier": True}
+    with pytest.raises(ShrinkbenchError, match="no layer around a batch norm"):
+        prune(module, "slimming_without_penalty", channels=0.5, input_shape=(1, 8, 8), **everything)
+
+
+def test_your_own_loop_keeps_to_bounds_and_reaches_a_speedup():
+    module = seeded(ConvNet)
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.01)
+    pruner = Pruner(
+        module,
+        "filter_l1",
+        speedup=1.5,
+        ignore=["depth*"],
+        max_ratio=0.75,
+        input_shape=(3, 8, 8),
+        total_steps=2,
+    )
+    pruner.attach(optimizer)
+    for _ in range(2):
+        optimizer.zero_grad()
+        module(torch.ones(2, 3, 8, 8)).sum().backward()
+        optimizer.step()
+    masks = pruner.finish()
+    assert measure_size(module, (3, 8, 8), masks).theoretical_speedup >= 1.5
+    assert all(mask.float().mean() >= 0.25 for mask in masks.values())
+    for name in masks:
+        assert not name.startswith("depthwise")
+
+
+def test_a_hook_keeps_to_bounds():
+    module = seeded(ConvNet)
+    hook = training_hook(
+        module,
+        "rigl",
+        compression=1.5,
+        max_ratio=0.6,
+        epochs=1,
+        steps_per_epoch=4,
+        seed=0,
+        input_shape=(3, 8, 8),
+    )
+    assert all(mask.float().mean() >= 0.4 for mask in hook.masks.values())

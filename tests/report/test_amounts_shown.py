@@ -15,7 +15,14 @@ from shrinkbench.report.statistics.compare import at_equal_training, pairwise
 from shrinkbench.report.statistics.curves import at_equal, curves, default_levels
 from shrinkbench.report.statistics.fairness import common_set_ups
 from shrinkbench.report.statistics.observations import observe
-from shrinkbench.spec import ChannelFraction, Compression, FractionPerLayer, PublishedWidths
+from shrinkbench.spec import (
+    ChannelFraction,
+    Compression,
+    Constraints,
+    FractionPerLayer,
+    PublishedWidths,
+    Speedup,
+)
 from shrinkbench.spec.measures import Latency, WallTime
 
 TASK = "cifar10 / resnet20"
@@ -196,3 +203,17 @@ def test_no_seed_is_lost_where_an_amount_comes_to_another_compression_by_seed(re
     assert task.block.units == ("0", "1", "2")
     assert task.block.high == pytest.approx(2.8)
     assert np.isfinite(task.block.values).all()
+
+
+def test_a_speedup_and_bounds_are_shown_in_their_own_words(results):
+    bound = Constraints(round_to=8)
+    fast = [
+        make_result(make_spec(method="random", amount=Speedup(ratio=2), seed=s, constraints=bound))
+        for s in SEEDS
+    ]
+    found = observe([*results, *fast])
+    (table,) = result_tables(found, "top1")
+    assert "2x fewer multiply-adds" in table.columns
+    rows = {row[0].text: row for row in table.rows}
+    assert rows["random (multiples of 8)"][table.columns.index("2x fewer multiply-adds")].text.endswith("(3×)")
+    assert rows["random"][table.columns.index("2x fewer multiply-adds")].text == "–"

@@ -21,8 +21,10 @@ from shrinkbench.pruning import METHODS as LIBRARY
 from shrinkbench.report import gaps
 from shrinkbench.report.checklist import judge
 from shrinkbench.report.gaps import Repair, plan_repair
+from shrinkbench.report.grids import plan_grids
+from shrinkbench.results.plan import merge_plans
 from shrinkbench.results.store import Plan, PlannedRun
-from shrinkbench.spec import UNPRUNED, ChannelFraction, Compression, ExperimentSpec
+from shrinkbench.spec import UNPRUNED, ChannelFraction, Compression, Constraints, ExperimentSpec
 
 QUICK = ["global_magnitude", "layerwise_magnitude", "global_gradient", "layerwise_gradient", "random"]
 LONG = FINETUNE.model_copy(update={"name": "long", "epochs": 60})
@@ -448,3 +450,16 @@ def test_tasks_of_one_name_do_not_lend_each_other_their_controls(tmp_path):
     specs = []
     plan_repair(store.read_plan(), results, define=define, resolve=lambda e: specs.append(set(e.method)) or [])
     assert specs[0] >= CONTROLS
+
+
+def test_grids_within_other_bounds_are_completed_apart(tmp_path):
+    free = make_results(pairs=PAIRS[:1], methods=["global_magnitude"], compressions=(1, 2, 4))
+    store = write_store(tmp_path / "store", free)
+    bounds = Constraints(max_ratio=0.5)
+    bound = [r.spec if r.spec.is_control else r.spec.model_copy(update={"constraints": bounds}) for r in free]
+    first = store.plan().experiments[0]
+    other = first.model_copy(update={"name": "bound", "max_ratio": 0.5})
+    plan = merge_plans(store.plan(), other, bound)
+    grids = plan_grids(plan, define)
+    assert [(g.experiment.name, g.experiment.max_ratio) for g in grids] == [("made", None), ("bound", 0.5)]
+    assert [sorted({s.constraints.max_ratio or 0 for s in g.compared}) for g in grids] == [[0], [0, 0.5]]

@@ -95,7 +95,8 @@ def _experiments() -> list[Row]:
         grids = read_experiments(path)
         runs = 0
         for spec in grids:
-            axes = (spec.dataset, spec.model, spec.weights, spec.method, spec.compression, spec.seed)
+            amounts = (spec.compression, spec.fraction_per_layer, spec.channels, spec.speedup)
+            axes = (spec.dataset, spec.model, spec.weights, spec.method, sum(amounts, ()), spec.seed)
             runs += prod(len(axis) for axis in axes) * len(spec.recipe or ("default",))
         row = {"name": path.stem, "runs": runs, "description": grids[0].description, "file": str(path)}
         rows.append({**row, "parts": [g.name.removeprefix(f"{path.stem}-") for g in grids if len(grids) > 1]})

@@ -200,7 +200,7 @@ def prune(
             )
         card = get_model(model)
         loaded = load_named(dataset, data)
-        module, _ = _network(model, None, loaded, seed)
+        module, _ = build_named(model, None, loaded, seed)
         with tell_notes():
             masks = import_masks(module, imported, entry=weights_entry)
         _finish(
@@ -229,7 +229,7 @@ def prune(
     loaded = load_named(dataset, data)
     if loaded is None and "data" in chosen.needs:
         raise ShrinkbenchError(f"method '{method}' scores weights on data; name it with --dataset (and --data)")
-    module, file = _network(model, weights, loaded, seed, entry=weights_entry)
+    module, file = build_named(model, weights, loaded, seed, entry=weights_entry)
     example = _example_of(card, loaded)
     learned = task_of(objective_for(None if loaded is None else loaded.card.task))
     with tell_notes():
@@ -338,14 +338,14 @@ def evaluate(
     if loaded is None:
         raise ShrinkbenchError("name a dataset with --dataset")
     if stored is None:
-        module, file = _network(model, weights, loaded, seed, entry=weights_entry)
+        module, file = build_named(model, weights, loaded, seed, entry=weights_entry)
         known = file.normalisation if file is not None else None
     else:
         _check_classes(stored, loaded)
         module, known = stored.module, stored.description.normalisation
     if masks is not None:
         Masks.load(masks, network=name).apply(module)
-    used = _normalisation(normalisation, loaded, known)
+    used = normalisation_of(normalisation, loaded, known)
     source = loaded.test if split == "test" else loaded.validation
     batches = source.batches(128, normalisation=used, device=where, memory_format=torch.channels_last)
     learned = task_of(objective_for(task or loaded.card.task))
@@ -397,9 +397,10 @@ def classes_of(dataset: Dataset | None) -> int | None:
     return len(dataset.class_names) if dataset is not None else None
 
 
-def _network(
+def build_named(
     model: str, weights: str | None, dataset: Dataset | None, seed: int, *, entry: str | None = None
 ) -> tuple[nn.Module, WeightsFile | None]:
+    """The network for the classes of ``dataset``, and the file of weights that it has, if any."""
     from shrinkbench.models import build, get_model, load_weights
     from shrinkbench.runner.planning import check_compatible
     from shrinkbench.seeds import stream
@@ -429,7 +430,8 @@ def _check_classes(stored: StoredNetwork, dataset: Dataset) -> None:
         )
 
 
-def _normalisation(choice: str, dataset: Dataset, of_weights: Normalisation | None) -> Normalisation:
+def normalisation_of(choice: str, dataset: Dataset, of_weights: Normalisation | None) -> Normalisation:
+    """The normalisation that ``auto`` (the weights' own, where known), ``dataset`` or ``imagenet`` means."""
     from shrinkbench.runner.workspace import normalisation_for
     from shrinkbench.spec import IMAGENET_NORMALISATION
 
@@ -446,6 +448,6 @@ def _scoring_batches(dataset: Dataset, file: WeightsFile | None, size: int, seed
 
     return dataset.train.batches(
         size,
-        normalisation=_normalisation("auto", dataset, file.normalisation if file is not None else None),
+        normalisation=normalisation_of("auto", dataset, file.normalisation if file is not None else None),
         generator=torch.Generator().manual_seed(stream(seed, "scoring-batch")),
     )

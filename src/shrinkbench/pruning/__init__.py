@@ -3,6 +3,7 @@
 from shrinkbench.pruning.allocations.rules import ALLOCATIONS
 from shrinkbench.pruning.amounts import amount_of, budget, check_amount, fraction_of_layers
 from shrinkbench.pruning.collapse import LayerCollapseWarning, collapse_in_words
+from shrinkbench.pruning.constraining import check_constraints
 from shrinkbench.pruning.context import Proportions, PruneContext
 from shrinkbench.pruning.during_training import hook_for, training_hook
 from shrinkbench.pruning.finetunings import FINETUNINGS, Finetuning, restart
@@ -47,6 +48,7 @@ __all__ = [
     "amount_of",
     "budget",
     "check_amount",
+    "check_constraints",
     "collapse_in_words",
     "decides",
     "fraction_of_layers",

@@ -11,7 +11,6 @@ from torch import nn
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.pruning.method import PruningMethod
 from shrinkbench.spec import UNPRUNED, Amount, ChannelFraction, Compression, FractionPerLayer, Speedup
-from shrinkbench.spec.amount import ratio_of
 from shrinkbench.spec.axes import CHANNELS
 
 
@@ -86,8 +85,11 @@ def fraction_of_layers(method: PruningMethod, fraction: float) -> FractionPerLay
 
 def check_amount(method: PruningMethod, amount: Amount) -> Amount:
     """``amount``, or an error where ``method`` cannot prune by an amount of its kind."""
-    if method.schedule.rounds != 1:
-        ratio_of(amount)  # several rounds need a compression
+    if method.schedule.rounds != 1 and not isinstance(amount, Compression):
+        raise ShrinkbenchError(
+            f"'{method.name}' prunes in several steps towards a compression, and {amount.label} is none; give "
+            "a compression, or a method of one step, such as this one with [schedule=one-shot]"
+        )
     if isinstance(amount, Speedup) and "allocation" in (method.like or method).decides:
         raise takes_no_share(method, amount)
     if not isinstance(amount, FractionPerLayer | ChannelFraction):

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning.method import PruningMethod
-from shrinkbench.pruning.units import Grouping, Units
-from shrinkbench.spec import Amount, Constraints, FractionPerLayer, parse_value
+from shrinkbench.pruning.units import SINGLE_WEIGHTS, Grouping, Units
+from shrinkbench.spec import Amount, Constraints, FractionPerLayer, PublishedWidths, parse_value
 from shrinkbench.spec.axes import CHANNELS
 
 
@@ -31,17 +31,22 @@ def constraints_for(
         "max_ratio": max_ratio,
     }
     constraints = parse_value(Constraints, given, where=f"method '{method.name}'")
-    if isinstance(amount, FractionPerLayer) and max_ratio is not None and amount.fraction > max_ratio:
+    return check_constraints(method, constraints, amount)
+
+
+def check_constraints(method: PruningMethod, constraints: Constraints, amount: Amount) -> Constraints:
+    """``constraints``, or an error where ``method`` cannot keep to them or ``amount`` breaks them."""
+    structure, largest = method.structure, constraints.max_ratio
+    if isinstance(amount, FractionPerLayer) and largest is not None and amount.fraction > largest:
         raise ShrinkbenchError(
-            f"{amount.label} is more than max_ratio={max_ratio:g} lets go; ask for a fraction of at most "
-            f"{max_ratio:g}"
+            f"{amount.label} is more than max_ratio={largest:g} lets go; ask for a fraction of at most "
+            f"{largest:g}"
         )
-    return check_constraints(method, constraints)
-
-
-def check_constraints(method: PruningMethod, constraints: Constraints) -> Constraints:
-    """``constraints``, or an error where ``method`` cannot keep to them."""
-    structure = method.structure
+    if isinstance(amount, PublishedWidths) and constraints.ignore:
+        raise ShrinkbenchError(
+            f"'{method.name}' keeps the widths that were published, so that ignore={list(constraints.ignore)} "
+            "has no say; leave it out or choose another method"
+        )
     if constraints.round_to is not None and structure.unit not in CHANNELS:
         raise ShrinkbenchError(
             f"round_to={constraints.round_to} counts channels, and '{method.name}' removes units of structure "
@@ -58,6 +63,11 @@ def check_constraints(method: PruningMethod, constraints: Constraints) -> Constr
         raise ShrinkbenchError(
             f"max_ratio={constraints.max_ratio:g} bounds a fraction of a layer, and the structure "
             f"'{structure.name}' of '{method.name}' leaves no choice of one; leave it out"
+        )
+    if method.schedule.exchanges and structure.name != SINGLE_WEIGHTS.name:
+        raise ShrinkbenchError(
+            f"the schedule '{method.schedule.name}' of '{method.name}' exchanges single weights, and keeps no "
+            f"bound on units of structure '{structure.name}'; leave round_to and max_ratio out"
         )
     if not method.allocation.exact:
         raise ShrinkbenchError(

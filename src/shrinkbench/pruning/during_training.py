@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +12,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.inputs import Example, Inputs
 from shrinkbench.network.view import Batches, Loss
 from shrinkbench.pruning.amounts import amount_of, check_amount
+from shrinkbench.pruning.constraining import check_constraints, constraints_for
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masking import prune_once, scored
 from shrinkbench.pruning.masks import Masks
@@ -22,6 +23,7 @@ from shrinkbench.pruning.schedules.hook import PruningHook, Setting
 from shrinkbench.pruning.units import Scores, UnitScores
 from shrinkbench.seeds import stream
 from shrinkbench.spec import Amount
+from shrinkbench.spec.constraints import UNCONSTRAINED, Constraints
 
 
 def training_hook(
@@ -31,6 +33,10 @@ def training_hook(
     compression: float | None = None,
     fraction_per_layer: float | None = None,
     channels: float | None = None,
+    speedup: float | None = None,
+    round_to: int | None = None,
+    ignore: Sequence[str] = (),
+    max_ratio: float | None = None,
     epochs: int,
     steps_per_epoch: int,
     seed: int,
@@ -42,13 +48,18 @@ def training_hook(
 ) -> PruningHook:
     """The hook by which a method prunes ``module`` while it is trained; its ``masks`` are the outcome.
 
-    For methods whose ``schedule.during`` is set. ``epochs`` and ``steps_per_epoch`` are those of the training
+    For methods whose ``schedule.during`` is set; amount and bounds are those of :func:`~shrinkbench.prune`.
+    ``epochs`` and ``steps_per_epoch`` are those of the training
     to come; ``batches`` draws batches to score on, for methods that need data; all randomness follows from
     ``seed``.
     """
     chosen = METHODS.get(method) if isinstance(method, str) else method
     amount = amount_of(
-        chosen, compression=compression, fraction_per_layer=fraction_per_layer, channels=channels
+        chosen,
+        compression=compression,
+        fraction_per_layer=fraction_per_layer,
+        channels=channels,
+        speedup=speedup,
     )
     return hook_for(
         module,
@@ -61,6 +72,7 @@ def training_hook(
         batches=batches,
         prune_classifier=prune_classifier,
         prune_biases=prune_biases,
+        constraints=constraints_for(chosen, amount, round_to=round_to, ignore=ignore, max_ratio=max_ratio),
         loss=loss,
     )
 
@@ -77,23 +89,28 @@ def hook_for(
     batches: Callable[[torch.Generator], Batches] | None = None,
     prune_classifier: bool = False,
     prune_biases: bool = False,
+    constraints: Constraints = UNCONSTRAINED,
     loss: Loss = F.cross_entropy,
 ) -> PruningHook:
-    """:func:`training_hook` for an amount that is a value already."""
+    """:func:`training_hook` for an amount and bounds that are values already."""
     if chosen.schedule.during is None:
         raise ShrinkbenchError(
             f"'{chosen.name}' does not prune during training (schedule {chosen.schedule.name}); use prune()"
         )
     check_amount(chosen, amount)
+    check_constraints(chosen, constraints, amount)
     if epochs < 1 or steps_per_epoch < 1:
         raise ShrinkbenchError(
             f"'{chosen.name}' prunes while it trains (schedule {chosen.schedule.name}), and a training of "
             f"{epochs} epochs with {steps_per_epoch} steps has no time for it; train for one epoch at least"
         )
     names = prunable_names(
-        module, input_shape=input_shape, prune_classifier=prune_classifier, prune_biases=prune_biases
+        module,
+        input_shape=input_shape,
+        prune_classifier=prune_classifier,
+        prune_biases=prune_biases,
+        ignore=constraints.ignore,
     )
-
     rounds_of(  # a target out of reach is told before the training
         module,
         chosen,
@@ -101,6 +118,7 @@ def hook_for(
         input_shape=input_shape,
         prune_classifier=prune_classifier,
         prune_biases=prune_biases,
+        constraints=constraints,
     )
 
     def decide_now(
@@ -126,6 +144,7 @@ def hook_for(
             prune_biases=prune_biases,
             loss=loss,
             scores=scores,
+            constraints=constraints,
         )
 
     def score(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Scores:

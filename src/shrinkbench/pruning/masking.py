@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -37,7 +37,7 @@ from shrinkbench.pruning.context import Proportions, PruneContext, stream_beside
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import PruningMethod
 from shrinkbench.pruning.prunable import prunable_names
-from shrinkbench.pruning.speeding import meet_speedup
+from shrinkbench.pruning.speeding import meet_speedup, require_speedup
 from shrinkbench.pruning.top_k import require_numbers
 from shrinkbench.pruning.units import Grouping, Keep, Scores, UnitScores
 from shrinkbench.spec import UNPRUNED, Amount, ChannelFraction, Compression, FractionPerLayer, Speedup
@@ -72,7 +72,7 @@ def prune_once(
         module = copy_of(module)
     if input_shape is None and batches is not None:
         batches, input_shape = look_ahead(batches)
-    check_constraints(method, constraints)
+    check_constraints(method, constraints, amount)
     names = prunable_names(
         module,
         input_shape=input_shape,
@@ -140,7 +140,7 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
             )
         masks = _checked_masks(found, ctx)
     else:
-        masks = allocate(method, _grouped(method, ctx, found), ctx)
+        masks = allocate(method, grouped(method, ctx, found), ctx)
     del found  # an update needs memory of its own
     if len(ctx.masks):
         masks = masks.intersect(ctx.masks)
@@ -202,7 +202,7 @@ def _kind(found: object) -> str:
     return f"a value of type {type(found).__name__}"
 
 
-def _grouped(method: PruningMethod, ctx: PruneContext, scores: Scores | UnitScores) -> Grouping:
+def grouped(method: PruningMethod, ctx: PruneContext, scores: Scores | UnitScores) -> Grouping:
     """The units with their scores; what an earlier round removed is at -inf, so that it never comes back."""
     if not isinstance(scores, UnitScores):
         return method.structure.group(ctx, _checked_scores(scores, ctx))
@@ -223,31 +223,24 @@ def allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> Ma
     if isinstance(ctx.amount, FractionPerLayer) and method.like is None:
         skip = frozenset() if ctx.amount.projections else ctx.flow.projections
         counts = counts_per_layer(grouping.units, ctx.amount.fraction, ctx.amount.rounding, skip=skip)
-        return _whole(grouping, keep_counts(grouping.units, counts), ctx)
+        return whole_masks(grouping, keep_counts(grouping.units, counts), ctx)
     if isinstance(ctx.amount, ChannelFraction) and method.like is None:
         if ctx.constraints.round_to is None:
-            return _whole(grouping, keep_of_all(grouping.units, ctx.amount.fraction), ctx)
+            return whole_masks(grouping, keep_of_all(grouping.units, ctx.amount.fraction), ctx)
         units = channels_in(grouping, ctx.constraints, plain)
         left = channels_left(units, ctx.amount.fraction)
-        return _whole(grouping, global_(units, left, ctx), ctx)
+        return whole_masks(grouping, global_(units, left, ctx), ctx)
     prunable = sum(w.numel() for w in ctx.weights.values())
     inside = sum(u.total for u in grouping.units.values())
     fixed = 0 if method.structure.overlapping else prunable - inside
     least = sum(u.least_weight for u in grouping.units.values())
 
     def masks_for(weights: int) -> Masks:
-        return _whole(grouping, method.allocation(grouping.units, weights, ctx), ctx)
+        return whole_masks(grouping, method.allocation(grouping.units, weights, ctx), ctx)
 
     if isinstance(ctx.amount, Speedup) and not method.allocation.fixed:
-        asked, plain_ctx = ctx.amount.ratio, ctx
-
-        def masks_at(weights: int) -> Masks:
-            ratio = max(ctx.total / max(ctx.total - inside + weights, 1), 1.0)  # an allocation may ask
-            then = copy.copy(plain_ctx)
-            then.amount, then.budget = Compression(ratio=ratio), weights
-            return _whole(grouping, method.allocation(grouping.units, weights, then), then)
-
-        return meet_speedup(asked, masks_at, least, inside, ctx)
+        masks_at = _masks_by_level(method, grouping, ctx)
+        return meet_speedup(ctx.amount.ratio, masks_at, least, inside, ctx)
     if method.allocation.fixed:
         return masks_for(max(ctx.budget - fixed, 0))
     if not method.structure.overlapping:
@@ -269,6 +262,31 @@ def allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> Ma
     return masks_for(low)
 
 
+def _masks_by_level(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> Callable[[int], Masks]:
+    """Masks that keep so many of the weights in units."""
+    inside = sum(u.total for u in grouping.units.values())
+
+    def masks_at(weights: int) -> Masks:
+        ratio = max(ctx.total / max(ctx.total - inside + weights, 1), 1.0)  # an allocation may ask
+        then = copy.copy(ctx)
+        then.amount, then.budget = Compression(ratio=ratio), weights
+        return whole_masks(grouping, method.allocation(grouping.units, weights, then), then)
+
+    return masks_at
+
+
+def require_speedup_in_reach(
+    method: PruningMethod, grouping: Grouping, ctx: PruneContext, amount: Speedup
+) -> None:
+    """Raise ``CannotMeetTargetError`` where what has to stay of the units is not fast enough."""
+    if method.allocation.fixed:
+        return
+    grouping = constrained(grouping, ctx.constraints)
+    least = sum(u.least_weight for u in grouping.units.values())
+    inside = sum(u.total for u in grouping.units.values())
+    require_speedup(amount.ratio, _masks_by_level(method, grouping, ctx), least, inside, ctx)
+
+
 def kept_by_group(method: PruningMethod, ctx: PruneContext, masks: Masks) -> dict[str, int]:
     """How many weights of each group of ``method``'s units ``masks`` keep."""
     alive = {n: masks[n].to(w).float() if n in masks else torch.ones_like(w) for n, w in ctx.weights.items()}
@@ -286,7 +304,7 @@ def _structure_out_of_reach(method: PruningMethod, ctx: PruneContext, least: int
     )
 
 
-def _whole(grouping: Grouping, keep: Keep, ctx: PruneContext) -> Masks:
+def whole_masks(grouping: Grouping, keep: Keep, ctx: PruneContext) -> Masks:
     """Masks by parameter, full ones for weights that belong to no unit."""
     found = grouping.expand(keep)
     masks = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -16,6 +16,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.inputs import Example, Inputs, given_example
 from shrinkbench.network.view import Batches, Loss
 from shrinkbench.pruning.amounts import amount_of
+from shrinkbench.pruning.constraining import constraints_for
 from shrinkbench.pruning.during_training import hook_for
 from shrinkbench.pruning.masking import look_ahead, prune_once
 from shrinkbench.pruning.masks import Masks, Upholder
@@ -32,10 +33,11 @@ class Pruner:
     """Prunes ``module`` by a method and its schedule while anybody's loop trains it.
 
     ``total_steps`` are the optimizer steps of the training; methods that act after epochs (soft pruning, SET)
-    need ``steps_per_epoch`` too. How much goes is said as for :func:`shrinkbench.prune`; ``batches`` is an
-    iterable of batches as there, or draws one from a generator. ``seed`` is that of a run: with the same data
-    in the same order, masks are those of a sweep. ``rewound`` are the weights to which a method that rewinds (a
-    state dict of an early epoch) goes back after each round; the learning rate is the caller's throughout.
+    need ``steps_per_epoch`` too. How much goes, and within which bounds, is said as for
+    :func:`shrinkbench.prune`; ``batches`` is an iterable of batches as there, or draws one from a generator.
+    ``seed`` is that of a run: with the same data in the same order, masks are those of a sweep. ``rewound`` are
+    the weights to which a method that rewinds (a state dict of an early epoch) goes back after each round; the
+    learning rate is the caller's throughout.
 
     The network is left alone before :meth:`attach`. Casts and moves of it are followed. Where gradients are
     clipped or scaled, scores of gradients see them so. Raises ``ShrinkbenchError`` where a method cannot be
@@ -62,6 +64,10 @@ class Pruner:
         compression: float | None = None,
         fraction_per_layer: float | None = None,
         channels: float | None = None,
+        speedup: float | None = None,
+        round_to: int | None = None,
+        ignore: Sequence[str] = (),
+        max_ratio: float | None = None,
         batches: Batches | Callable[[torch.Generator], Batches] | None = None,
         input_shape: Example | None = None,
         example_inputs: Example | None = None,
@@ -74,7 +80,14 @@ class Pruner:
         self._module = module
         self._method = METHODS.get(method) if isinstance(method, str) else method
         self._amount = amount_of(
-            self._method, compression=compression, fraction_per_layer=fraction_per_layer, channels=channels
+            self._method,
+            compression=compression,
+            fraction_per_layer=fraction_per_layer,
+            channels=channels,
+            speedup=speedup,
+        )
+        bounds = constraints_for(
+            self._method, self._amount, round_to=round_to, ignore=ignore, max_ratio=max_ratio
         )
         self._total, self._seed, self._rewound = total_steps, seed, rewound
         self._per_epoch = _steps_of_epoch(self._method, total_steps, steps_per_epoch)
@@ -85,6 +98,7 @@ class Pruner:
             "input_shape": shape if given is None else given,
             "prune_classifier": prune_classifier,
             "prune_biases": prune_biases,
+            "constraints": bounds,
             "loss": loss,
         }
         self._hook: PruningHook | RoundsInTraining | None = None

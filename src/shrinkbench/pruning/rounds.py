@@ -21,12 +21,18 @@ from shrinkbench.pruning.amounts import amount_of, budget_for, steps_to
 from shrinkbench.pruning.collapse import warn_of_collapse
 from shrinkbench.pruning.constraining import constrained, constraints_for
 from shrinkbench.pruning.context import Proportions, PruneContext
-from shrinkbench.pruning.masking import allocate, kept_by_group, look_ahead, prune_once
+from shrinkbench.pruning.masking import (
+    allocate,
+    kept_by_group,
+    look_ahead,
+    prune_once,
+    require_speedup_in_reach,
+)
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import METHODS, PruningMethod
 from shrinkbench.pruning.prunable import prunable_names
 from shrinkbench.pruning.units import Grouping
-from shrinkbench.spec import UNPRUNED, Amount, Compression
+from shrinkbench.spec import UNPRUNED, Amount, Compression, Speedup
 from shrinkbench.spec.amount import ratio_of
 from shrinkbench.spec.constraints import UNCONSTRAINED, Constraints
 
@@ -186,9 +192,11 @@ def rounds_of(
     schedule says. Raises ``CannotMeetTargetError`` where ``amount`` itself is out of reach, as far as that can
     be told without scores.
     """
-    if not isinstance(amount, Compression) or amount == UNPRUNED:
-        return (amount,)
     own = method.like or method
+    if isinstance(amount, Speedup) and own.schedule.during is None:  # its one round tells at once
+        return (amount,)
+    if not isinstance(amount, Compression | Speedup) or amount == UNPRUNED:
+        return (amount,)
     names = prunable_names(
         module,
         input_shape=input_shape,
@@ -204,6 +212,10 @@ def rounds_of(
         structure=own.structure,
         constraints=constraints,
     )
+    if isinstance(amount, Speedup):
+        if not _decides_all(own):
+            require_speedup_in_reach(own, _equal_units(own, ctx), ctx, amount)
+        return (amount,)
     if own.in_one_step and own.schedule.rounds == 1:  # its round tells at once, but for the largest target
         with _largest_named(own, ctx):
             budget_for(own, module, names, amount)

@@ -19,6 +19,17 @@ def meet_speedup(
     Fast enough: original / kept multiply-adds is ``asked`` at least, and one level more misses it.
     Raises ``CannotMeetTargetError``, which names the largest speedup in reach.
     """
+    low = require_speedup(asked, masks_at, low, high, ctx)
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if _speedup(masks_at(middle), ctx) >= asked else (low, middle - 1)
+    return masks_at(low)
+
+
+def require_speedup(
+    asked: float, masks_at: Callable[[int], Masks], low: int, high: int, ctx: PruneContext
+) -> int:
+    """The lowest level that layers allow; raises ``CannotMeetTargetError`` where that is not fast enough."""
 
     def allowed(level: int) -> bool:
         try:
@@ -27,16 +38,13 @@ def meet_speedup(
             return False
         return True
 
-    def speedup(level: int) -> float:
-        return measure_size(ctx.module, ctx.example, masks_at(level)).theoretical_speedup
-
     if not allowed(low):
         bottom, top = low, high
         while top - bottom > 1:
             middle = (bottom + top) // 2
             bottom, top = (bottom, middle) if allowed(middle) else (middle, top)
         low = top
-    largest = speedup(low)
+    largest = _speedup(masks_at(low), ctx)
     if largest < asked:
         named = math.floor(largest * 1e4) / 1e4
         raise CannotMeetTargetError(
@@ -44,7 +52,8 @@ def meet_speedup(
             f"the largest possible target is {named:g}",
             largest=named,
         )
-    while low < high:
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if speedup(middle) >= asked else (low, middle - 1)
-    return masks_at(low)
+    return low
+
+
+def _speedup(masks: Masks, ctx: PruneContext) -> float:
+    return measure_size(ctx.module, ctx.example, masks).theoretical_speedup

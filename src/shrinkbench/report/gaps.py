@@ -251,7 +251,11 @@ def _add_points(grid: Grid, evidence: Evidence, results: Sequence[RunResult], no
     """The control, five operating points, and a ratio at which accuracy collapses."""
     where, network = grid.where, _largest_compression(grid, results)
     tasks = grid.tasks
-    reachable = [r.reachable for r in results if r.reachable is not None and r.spec.task in tasks]
+    reachable = [
+        r.reachable
+        for r in results
+        if r.reachable is not None and r.spec.task in tasks and r.spec.target is not None
+    ]
     limit = min([network, *reachable])
     beyond = {c for c in grid.compressions if c > network}
     if beyond:

@@ -14,7 +14,7 @@ Definition = tuple[MethodSpec, Amount | None]
 Define = Callable[[str], Definition | None]
 Pair = tuple[str, str]
 Context = tuple[object, ...]
-"""What runs of one comparison share: the task, the recipe, and what else is pruned and measured."""
+"""What runs of one comparison share: task, recipe, what else is pruned and measured, bounds on layers."""
 
 
 @dataclass
@@ -85,7 +85,7 @@ def plan_grids(plan: Plan, define: Define) -> list[Grid]:
         separate: dict[str, list[str]] = {}
         for name, specs in members.items():
             contexts = _contexts(specs)
-            owner = next((n for n, names in separate.items() if contexts <= _of(members, names)), name)
+            owner = next((n for n, names in separate.items() if _within(contexts, _of(members, names))), name)
             separate[owner] = [*separate.get(owner, ()), name]
         for name, names in separate.items():
             contexts = _of(members, names)
@@ -95,10 +95,13 @@ def plan_grids(plan: Plan, define: Define) -> list[Grid]:
                     pair=pair,
                     where=" / ".join(pair) + (f" in {name}" if len(separate) > 1 else ""),
                     specs=[s for n in names for s in members[n]],
-                    compared=[s for others in members.values() for s in others if _context(s) in contexts],
+                    compared=[
+                        s for others in members.values() for s in others if _within({_context(s)}, contexts)
+                    ],
                     merged=len(names) > 1,
                     methods={m: define(m) for n in names for m in experiments[n].method},
-                    compressions={c for n in names for c in experiments[n].compression},
+                    compressions={c for n in names for c in experiments[n].compression}
+                    | {1.0 for n in names if experiments[n].has_controls},
                     seeds={s.seed for n in names for s in members[n]},
                 )
             )
@@ -111,14 +114,21 @@ def _of(members: Mapping[str, list[RunSpec]], names: Iterable[str]) -> set[Conte
 
 def _united(experiments: Sequence[ExperimentSpec]) -> ExperimentSpec:
     """The first experiment, with the fractions of all."""
-    axes = ("fraction_per_layer", "channels")
+    axes = ("fraction_per_layer", "channels", "speedup")
     return experiments[0].model_copy(
         update={axis: tuple(sorted({v for e in experiments for v in getattr(e, axis)})) for axis in axes}
     )
 
 
 def _context(spec: RunSpec) -> Context:
-    return (spec.task, spec.recipe, spec.prune_classifier, spec.prune_biases, spec.extra)
+    """Constraints last; a control, which no constraints bind, belongs to runs of any."""
+    bounds = None if spec.is_control else spec.constraints
+    return (spec.task, spec.recipe, spec.prune_classifier, spec.prune_biases, spec.extra, bounds)
+
+
+def _within(contexts: set[Context], others: set[Context]) -> bool:
+    unbound = {context[:-1] for context in others}
+    return all(c in others or (c[-1] is None and c[:-1] in unbound) for c in contexts)
 
 
 def _contexts(specs: Iterable[RunSpec]) -> set[Context]:

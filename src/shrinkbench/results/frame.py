@@ -23,6 +23,9 @@ COLUMNS: dict[str, str] = {
     "method_alone": "string",
     "amount": "string",
     "compression_target": "float64",
+    "round_to": "Int64",
+    "ignore": "string",
+    "max_ratio": "float64",
     "seed": "int64",
     "recipe": "string",
     "control": "string",
@@ -60,7 +63,8 @@ Rows belong together by ``task`` (or ``task_key``): dataset, subset, network and
 tells methods of different settings apart, ``method_alone`` the same without the recipe; ``control_key`` is the
 key of the run's own control.
 ``amount`` is what was asked for, ``compression_target`` the same where it was a compression, and
-``compression`` what was achieved. ``*_images`` are empty where all images are used.
+``compression`` what was achieved; ``round_to``, ``ignore`` (patterns, joined by commas) and ``max_ratio`` are
+its bounds, empty where there were none. ``*_images`` are empty where all images are used.
 """
 
 
@@ -105,6 +109,9 @@ def _row(result: RunResult, label: RunLabel, metrics: tuple[str, ...]) -> dict[s
         "method_alone": label.method_alone,
         "amount": label.amount,
         "compression_target": spec.target,
+        "round_to": spec.constraints.round_to,
+        "ignore": ", ".join(spec.constraints.ignore) or None,
+        "max_ratio": spec.constraints.max_ratio,
         "seed": spec.seed,
         "recipe": spec.recipe.name,
         "control": label.control,

@@ -13,7 +13,18 @@ from types import MappingProxyType
 from typing import NamedTuple, TypeAlias, TypeVar
 
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import UNPRUNED, Amount, ExtraSpec, MethodSpec, Recipe, RunSpec, TaskSpec, Value, digest
+from shrinkbench.spec import (
+    UNPRUNED,
+    Amount,
+    Constraints,
+    ExtraSpec,
+    MethodSpec,
+    Recipe,
+    RunSpec,
+    TaskSpec,
+    Value,
+    digest,
+)
 
 CONTROL = "control"
 """How the unpruned network is called where there is one."""
@@ -132,6 +143,7 @@ class _Kind(NamedTuple):
     search: Recipe | None
     prune_classifier: bool
     prune_biases: bool
+    constraints: Constraints
     extra: tuple[ExtraSpec, ...]
     is_control: bool
 
@@ -144,6 +156,7 @@ def _kind(spec: RunSpec, same: _Canonical) -> _Kind:
         search=spec.search,
         prune_classifier=spec.prune_classifier,
         prune_biases=spec.prune_biases,
+        constraints=spec.constraints,
         extra=spec.extra,
         is_control=spec.is_control,
     )
@@ -283,6 +296,7 @@ def _method_labels(specs: Sequence[RunSpec], names: Mapping[str, str]) -> list[t
         if not spec.is_control:
             label += " + classifier" if spec.prune_classifier else ""
             label += " + biases" if spec.prune_biases else ""
+            label += f" ({spec.constraints.label})" if spec.constraints.label else ""
         recipe = f", {recipes[spec.recipe]}" if spec.method in several else ""
         if spec.method in several_searches and spec.search is not None:
             recipe += f", found by {recipes[spec.search]}"

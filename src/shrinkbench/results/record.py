@@ -67,7 +67,8 @@ class RunResult(Value):
     Qualities hold the metrics of the run's task by name, each within its bounds; a run that is done has one
     ``after`` fine-tuning, and its size.
 
-    ``reachable`` is the largest compression that could be met, where a run failed since its own could not.
+    ``reachable`` is the largest compression that could be met, where a run failed since its own could not; the
+    largest speedup where a speedup was asked for.
 
     ``before`` and ``after`` fine-tuning are measured on the test split; ``selected_epoch`` is the epoch whose
     weights ``after`` belongs to, chosen on the validation split alone (0: no epoch was run). ``further``

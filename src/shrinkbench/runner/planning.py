@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
@@ -9,10 +10,18 @@ from pathlib import Path
 
 from shrinkbench.datasets import DATASETS, EXTRAS, Dataset
 from shrinkbench.errors import ShrinkbenchError, one_line
-from shrinkbench.models import MODELS, ModelCard, get_model, locate_weights, read_state_dict
-from shrinkbench.pruning import METHODS, PruningMethod, check_amount, fraction_of_layers
-from shrinkbench.runner.workspace import Workspace, normalisation_for
+from shrinkbench.models import MODELS, ModelCard, build, get_model, locate_weights, read_state_dict
+from shrinkbench.pruning import (
+    METHODS,
+    PruningMethod,
+    check_amount,
+    check_constraints,
+    fraction_of_layers,
+    prunable_names,
+)
+from shrinkbench.runner.workspace import Workspace, example_of, normalisation_for
 from shrinkbench.spec import (
+    UNCONSTRAINED,
     UNPRUNED,
     Amount,
     ChannelFraction,
@@ -25,6 +34,7 @@ from shrinkbench.spec import (
     Normalisation,
     Recipe,
     RunSpec,
+    Speedup,
     TaskSpec,
     WeightsSpec,
     parse_value,
@@ -54,6 +64,7 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
         card = get_model(model_name)
         check_compatible(dataset, card)
         objective = objective_for(experiment.task or dataset.card.task)
+        _check_ignored(experiment, dataset, card)
         pretrain = _recipe(experiment.pretrain_recipe or dataset.card.pretrain_recipe, experiment.pretrain)
         recipes = [_recipe(n, experiment.finetune) for n in experiment.recipe or (dataset.card.recipe,)]
         for source in experiment.weights:
@@ -84,6 +95,7 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
                         task=task,
                         method=value,
                         amount=amount,
+                        constraints=UNCONSTRAINED if amount == UNPRUNED else experiment.constraints,
                         seed=seed,
                         recipe=_recipe_of(method, finetune=recipe, pretrain=pretrain),
                         search=_search_of(method, finetune=recipe, pretrain=pretrain),
@@ -117,15 +129,20 @@ def label_methods(experiment: ExperimentSpec) -> ExperimentSpec:
 
 def _amounts(experiment: ExperimentSpec, method: PruningMethod) -> tuple[Amount, ...]:
     """The amounts of the grid; a method that brings its own takes it in their place, beside its control."""
-    if method.amount is not None:
-        controls = (UNPRUNED,) if 1 in experiment.compression else ()
-        return (*controls, check_amount(method, method.amount))
+    controls = (UNPRUNED,) if experiment.has_controls else ()
     asked: tuple[Amount, ...] = (
         *(Compression(ratio=ratio) for ratio in experiment.compression),
         *(fraction_of_layers(method, fraction) for fraction in experiment.fraction_per_layer),
         *(ChannelFraction(fraction=fraction) for fraction in experiment.channels),
+        *(UNPRUNED if ratio == 1 else Speedup(ratio=ratio) for ratio in experiment.speedup),
     )
-    return tuple(check_amount(method, amount) for amount in asked)
+    if method.amount is not None:
+        asked = (*controls, method.amount)
+    for amount in asked:
+        check_amount(method, amount)
+        if amount != UNPRUNED:
+            check_constraints(method, experiment.constraints, amount)
+    return tuple(dict.fromkeys(asked))
 
 
 def _refuse_idle_amounts(experiment: ExperimentSpec, methods: Sequence[PruningMethod]) -> None:
@@ -134,6 +151,7 @@ def _refuse_idle_amounts(experiment: ExperimentSpec, methods: Sequence[PruningMe
         *(f"compression {ratio:g}" for ratio in experiment.compression if ratio != 1),
         *(f"fraction_per_layer {fraction:g}" for fraction in experiment.fraction_per_layer),
         *(f"channels {fraction:g}" for fraction in experiment.channels),
+        *(f"speedup {ratio:g}" for ratio in experiment.speedup if ratio != 1),
     ]
     if asked and all(method.amount is not None for method in methods):
         raise ShrinkbenchError(
@@ -234,6 +252,24 @@ def check_compatible(dataset: Dataset, card: ModelCard) -> None:
             f"model '{card.name}' takes images of shape {_text(card.input_shape)}, dataset "
             f"'{dataset.card.name}' has {_text(shape)}; choose a model made for it (shrinkbench list models)"
         )
+
+
+def _check_ignored(experiment: ExperimentSpec, dataset: Dataset, card: ModelCard) -> None:
+    """Refuse patterns of layers that match none of this network, or all of them."""
+    if not experiment.ignore:
+        return
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what is left whole is told when it is pruned
+            prunable_names(
+                build(card.name, num_classes=len(dataset.class_names)),
+                input_shape=example_of(card, dataset),
+                prune_classifier=experiment.prune_classifier,
+                prune_biases=experiment.prune_biases,
+                ignore=experiment.constraints.ignore,
+            )
+    except ShrinkbenchError as error:
+        raise ShrinkbenchError(f"experiment '{experiment.name}', model '{card.name}': {error}") from None
 
 
 def _check_subsets(dataset: Dataset, experiment: ExperimentSpec) -> None:

@@ -114,6 +114,7 @@ def check_in_reach(spec: RunSpec, method: PruningMethod, workspace: Workspace) -
         input_shape=example_of(get_model(spec.model.name), data.dataset),
         prune_classifier=spec.prune_classifier,
         prune_biases=spec.prune_biases,
+        constraints=spec.constraints,
     )
 
 
@@ -182,6 +183,7 @@ def _keep_proportions(trial: Trial, method: PruningMethod, spec: RunSpec, masks:
         input_shape=trial.example,
         prune_classifier=spec.prune_classifier,
         prune_biases=spec.prune_biases,
+        ignore=spec.constraints.ignore,
     ).kept
     path = _rounds_card(spec, trial.workspace)
     if trial.workspace.writes:
@@ -292,6 +294,7 @@ def _train_with_hook(trial: Trial) -> Outcome:
         loss=scoring_loss(trial.task),
         prune_classifier=spec.prune_classifier,
         prune_biases=spec.prune_biases,
+        constraints=spec.constraints,
     )
     training = train(
         module,
@@ -325,6 +328,7 @@ def _prune(
         iteration=iteration,
         prune_classifier=spec.prune_classifier,
         prune_biases=spec.prune_biases,
+        constraints=spec.constraints,
         proportions=proportions,
     )
     return _of_the_head(found, trial)

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.files import read_file
 from shrinkbench.sources import split_reference
+from shrinkbench.spec.constraints import Constraints, Pattern
 from shrinkbench.spec.recipe import Recipe
 from shrinkbench.spec.value import SafeName, Value, parse_toml, parse_value
 
@@ -56,8 +57,10 @@ class ExperimentSpec(Value):
     sizes at which each pruned network is timed beside the unpruned one.
 
     How much is pruned stands in ``compression`` (original / kept parameters; 1 is the control),
-    ``fraction_per_layer`` (removed of every layer's units) and ``channels`` (removed of all channels), one of
-    them or several; a method whose name brings its amount along takes that in their place.
+    ``fraction_per_layer`` (removed of every layer's units), ``channels`` (removed of all channels) and
+    ``speedup`` (original / kept multiply-adds; 1 is the control), one of them or several; a method whose name
+    brings its amount along takes that in their place. ``round_to``, ``ignore`` and ``max_ratio`` are the
+    :class:`~shrinkbench.spec.Constraints` within which each method of the grid prunes.
 
     A dataset, network, recipe or ``task`` (by default classification) of one's own is named by its file,
     ``FILE.py:NAME``; a recipe may be a table of its fields. ``plugin`` lists files that register methods or
@@ -82,6 +85,10 @@ class ExperimentSpec(Value):
     compression: Annotated[tuple[Ratio, ...], BeforeValidator(_as_tuple)] = ()
     fraction_per_layer: Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)] = ()
     channels: Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)] = ()
+    speedup: Annotated[tuple[Ratio, ...], BeforeValidator(_as_tuple)] = ()
+    round_to: Annotated[int, Field(ge=1, lt=2**63, strict=True)] | None = None
+    ignore: Annotated[tuple[Pattern, ...], BeforeValidator(_as_tuple)] = ()
+    max_ratio: Fraction | None = None
     seed: Annotated[tuple[Seed, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (0,)
     task: str | None = None
     recipe: Annotated[Recipes | None, BeforeValidator(_as_recipes)] = None
@@ -113,16 +120,26 @@ class ExperimentSpec(Value):
 
     @model_validator(mode="after")
     def _some_amount(self) -> ExperimentSpec:
-        if not (self.compression or self.fraction_per_layer or self.channels):
-            raise ValueError("say how much to prune: compression, fraction_per_layer or channels")
+        if not (self.compression or self.fraction_per_layer or self.channels or self.speedup):
+            raise ValueError("say how much to prune: compression, fraction_per_layer, channels or speedup")
         return self
 
-    @field_validator("compression")
+    @property
+    def constraints(self) -> Constraints:
+        """The bounds that every pruned network of the grid keeps to."""
+        return Constraints(round_to=self.round_to, ignore=self.ignore, max_ratio=self.max_ratio)
+
+    @property
+    def has_controls(self) -> bool:
+        """Whether the unpruned network is asked for."""
+        return 1 in self.compression or 1 in self.speedup
+
+    @field_validator("compression", "speedup")
     @classmethod
-    def _at_least_one(cls, value: tuple[float, ...]) -> tuple[float, ...]:
-        for compression in value:
-            if not 1 <= compression < float("inf"):
-                raise ValueError(f"compression {compression:g} must be a finite number of at least 1")
+    def _at_least_one(cls, value: tuple[float, ...], info: ValidationInfo) -> tuple[float, ...]:
+        for ratio in value:
+            if not 1 <= ratio < float("inf"):
+                raise ValueError(f"{info.field_name} {ratio:g} must be a finite number of at least 1")
         return value
 
     @field_validator(
@@ -133,6 +150,8 @@ class ExperimentSpec(Value):
         "compression",
         "fraction_per_layer",
         "channels",
+        "speedup",
+        "ignore",
         "seed",
         "recipe",
     )

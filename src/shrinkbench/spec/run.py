@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
+
 from shrinkbench.spec.amount import UNPRUNED, Amount, Compression
 from shrinkbench.spec.axes import CONTINUE, CONTROL_METHOD, SCRATCH_E, MethodSpec
+from shrinkbench.spec.constraints import UNCONSTRAINED, Constraints
 from shrinkbench.spec.recipe import Recipe
 from shrinkbench.spec.task import DataSpec, ExtraSpec, ModelSpec, Objective, TaskSpec, WeightsSpec
 from shrinkbench.spec.value import Digest, Seed, Value, digest
@@ -12,7 +17,8 @@ from shrinkbench.spec.value import Digest, Seed, Value, digest
 class RunSpec(Value):
     """One run, resolved in full.
 
-    ``amount`` is how much is pruned. ``recipe`` is the training whose outcome is measured; ``search`` that of
+    ``amount`` is how much is pruned, within ``constraints``; a control has none, and where there are none the
+    key has no entry for them. ``recipe`` is the training whose outcome is measured; ``search`` that of
     a method which prunes while it trains, where another training follows. ``migrated_from`` is the key under
     which an earlier schema stored the run: it makes the key another than that of any new run.
     """
@@ -20,6 +26,7 @@ class RunSpec(Value):
     task: TaskSpec
     method: MethodSpec
     amount: Amount
+    constraints: Constraints = UNCONSTRAINED
     seed: Seed
     recipe: Recipe
     search: Recipe | None = None
@@ -27,6 +34,20 @@ class RunSpec(Value):
     prune_biases: bool = False
     extra: tuple[ExtraSpec, ...] = ()
     migrated_from: Digest | None = None
+
+    @model_validator(mode="after")
+    def _has_one_control(self) -> RunSpec:
+        if self.is_control and self.constraints != UNCONSTRAINED:
+            raise ValueError("nothing is pruned, so that constraints have no say; leave them out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without constraints, as they were before there were any: so keys stay what they are."""
+        fields: dict[str, Any] = handler(self)
+        if self.constraints == UNCONSTRAINED:
+            fields.pop("constraints", None)
+        return fields
 
     @property
     def key(self) -> str:
@@ -121,6 +142,7 @@ class RunSpec(Value):
             update={
                 "method": method,
                 "amount": UNPRUNED,
+                "constraints": UNCONSTRAINED,
                 "search": None,
                 "prune_classifier": False,
                 "prune_biases": False,

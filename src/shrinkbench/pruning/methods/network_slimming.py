@@ -117,6 +117,8 @@ def _group(ctx: NetworkView, scores: Scores) -> Grouping:
     parameters = dict(ctx.module.named_parameters())
     units: dict[str, Units] = {}
     for found in scaled_channels(ctx.module, coupling):
+        if not _may_leave(found, ctx):
+            continue
         weight = parameters[found.reader].detach()
         # A classifier is not prunable, but may lose inputs: its own weights then tell which.
         score = scores[found.reader] if found.reader in scores else weight.abs()
@@ -132,11 +134,23 @@ def _group(ctx: NetworkView, scores: Scores) -> Grouping:
         )
     if not units:
         _scales(ctx.module, coupling)  # says why
+        raise ShrinkbenchError(
+            "no layer around a batch norm of this network may be pruned; ignore fewer layers, or choose "
+            "another method"
+        )
 
     def expand(keep: Mapping[str, Tensor]) -> dict[str, Tensor]:
         return dict(masks_of_scales(ctx.module, coupling, keep))
 
     return Grouping(units, expand)
+
+
+def _may_leave(found: ScaledChannels, ctx: NetworkView) -> bool:
+    """Whether the weights that go with the channels are prunable; the classifier may lose inputs."""
+    if found.group is None:
+        return found.reader in ctx.weights or found.reader in ctx.flow.logits
+    filters = [s.tensor for s in found.group.slices if s.role == "produces" and s.tensor.endswith("weight")]
+    return all(name in ctx.weights for name in filters)
 
 
 scaled = STRUCTURES.add(

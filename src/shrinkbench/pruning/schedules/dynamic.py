@@ -29,6 +29,8 @@ class Dynamic(PruningHook):
     the optimizer's state of them reset.
     """
 
+    EXCHANGES: ClassVar[bool] = True
+
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self._optimizer: Optimizer | None = None

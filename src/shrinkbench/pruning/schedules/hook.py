@@ -67,10 +67,12 @@ class Setting:
 class PruningHook(Hook):
     """A hook that holds masks and, unless a subclass says otherwise, keeps pruned weights at zero.
 
-    ``CONSTANTS`` are the numbers by which a subclass works; they are part of a run's key.
+    ``CONSTANTS`` are the numbers by which a subclass works; they are part of a run's key. ``EXCHANGES``: it
+    lets single weights of a layer take the place of others.
     """
 
     CONSTANTS: ClassVar[Mapping[str, float]] = {}
+    EXCHANGES: ClassVar[bool] = False
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting

@@ -45,8 +45,16 @@ class Schedule:
     @property
     def numbers(self) -> dict[str, float]:
         """The numbers by which it works now: its ``parameters``, and the ``CONSTANTS`` of its hook."""
-        hook = self.during.func if isinstance(self.during, partial) else self.during
-        return {**getattr(hook, "CONSTANTS", {}), **self.parameters}
+        return {**getattr(self._hook, "CONSTANTS", {}), **self.parameters}
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether which single weights of a layer stay changes on the way, beside how many."""
+        return bool(getattr(self._hook, "EXCHANGES", False))
+
+    @property
+    def _hook(self) -> MakeHook | None:
+        return self.during.func if isinstance(self.during, partial) else self.during
 
     def __call__(self, target: float) -> tuple[float, ...]:
         """The ratios of all prunable weights to those kept, on the way to ``target``."""

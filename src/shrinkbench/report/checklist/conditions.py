@@ -129,6 +129,7 @@ def _treatments(runs: Sequence[RunResult]) -> dict[str, list[str]]:
         "precision": [r.spec.recipe.precision for r in runs],
         "pruning of the classifier": [on(value=r.spec.prune_classifier) for r in runs],
         "pruning of biases": [on(value=r.spec.prune_biases) for r in runs],
+        "bounds on layers": [r.spec.constraints.label or "none" for r in runs],
     }
 
 

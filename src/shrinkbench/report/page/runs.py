@@ -14,7 +14,7 @@ from shrinkbench.report.tables import amount_text
 from shrinkbench.results.frame import metric_names
 from shrinkbench.results.labels import RunLabel, digest_once, label_runs
 from shrinkbench.results.record import Provenance, RunResult
-from shrinkbench.spec import MethodSpec, Value
+from shrinkbench.spec import UNCONSTRAINED, MethodSpec, Value
 from shrinkbench.spec.measures import EpochRecord
 
 POINTS = 30
@@ -123,6 +123,8 @@ class _Settings:
         }
         places = [self._part(name, value) for name, value in named.items() if value is not None]
         rest: dict[str, Any] = {"prune_classifier": spec.prune_classifier, "prune_biases": spec.prune_biases}
+        if spec.constraints != UNCONSTRAINED:
+            rest |= {f"constraints.{name}": value for name, value in spec.constraints.model_dump().items()}
         rest |= {f"extra.{extra.name}": digest_once(extra)[:12] for extra in spec.extra}
         places += [self._plain("", rest), self._plain("machine", _machine(run.provenance))]
         return self.sets.place(tuple(places), places)

@@ -91,6 +91,7 @@ def _pruned_parts(run: RunResult) -> Facts:
     return (
         ("pruning of the classifier", _TOLD[run.spec.prune_classifier]),
         ("pruning of biases", _TOLD[run.spec.prune_biases]),
+        ("bounds on layers", run.spec.constraints.label or "none"),
     )
 
 

@@ -98,8 +98,12 @@ def test_half_of_the_channels(name):
     assert outcome(name, "channel_l1") == expected
 
 
+def test_a_perceptron_of_which_nothing_is_left():
+    assert outcome("encoder", "neuron_magnitude") == "right"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_several_methods(method):
     outcomes = [outcome(name, method) for name in KINDS]
-    assert outcomes.count("refused") < len(KINDS) / 2
+    assert {"right", "named"} & set(outcomes)

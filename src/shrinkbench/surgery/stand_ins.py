@@ -46,6 +46,11 @@ class ConstantLayer(nn.Module):
             total = [pads[i] + pads[i + 1] for i in range(0, len(pads), 2)][::-1]
             self.steps = tuple(zip(spans, total, layer.stride, strict=True))
 
+    @property
+    def weight(self) -> Tensor:
+        """Nothing: torch's encoder layer asks for it, and does without its fused form where it has no data."""
+        return torch.empty(0, device="meta")
+
     def forward(self, x: Tensor) -> Tensor:
         """Zeros, or the bias, in the shape that the layer would give."""
         if self.steps is None:

@@ -285,7 +285,7 @@ def test_nothing_is_written_through_a_link(small, tmp_path):
         (tmp_path / "hub").mkdir(exist_ok=True)
         if not (tmp_path / "hub" / "README.md").is_symlink():
             (tmp_path / "hub" / "README.md").symlink_to(victim)
-        with pytest.raises(ShrinkbenchError, match="leads to"):
+        with pytest.raises(ShrinkbenchError, match="leads out of it"):
             write()
     assert victim.read_text() == "mine"
 

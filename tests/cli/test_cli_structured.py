@@ -56,7 +56,9 @@ def test_latency_prints_measured_beside_theoretical_speedup(masks):
 
 
 def test_latency_names_its_conditions_and_what_stays(masks):
-    told = call("latency", "--model", "resnet20", "--masks", masks, "--batch-size", 2, "--rounds", 1)
+    told = call(
+        "latency", "--model", "resnet20", "--masks", masks, "--batch-size", 2, "--rounds", 1, "--device", "cpu"
+    )
     assert told.startswith("cpu, 1 thread, float32, channels_last; median of 1 rounds (interquartile range)")
     assert "ms (IQR)" in told
     assert "not shown" not in told

@@ -457,9 +457,9 @@ def test_grids_within_other_bounds_are_completed_apart(tmp_path):
     store = write_store(tmp_path / "store", free)
     bounds = Constraints(max_ratio=0.5)
     bound = [r.spec if r.spec.is_control else r.spec.model_copy(update={"constraints": bounds}) for r in free]
-    first = store.plan().experiments[0]
+    first = store.read_plan().experiments[0]
     other = first.model_copy(update={"name": "bound", "max_ratio": 0.5})
-    plan = merge_plans(store.plan(), other, bound)
+    plan = merge_plans(store.read_plan(), other, bound)
     grids = plan_grids(plan, define)
     assert [(g.experiment.name, g.experiment.max_ratio) for g in grids] == [("made", None), ("bound", 0.5)]
     assert [sorted({s.constraints.max_ratio or 0 for s in g.compared}) for g in grids] == [[0], [0, 0.5]]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.inputs import Batch
 from shrinkbench.training.team import Team
 
 
@@ -21,7 +22,7 @@ def count_of(batch: Any) -> int:
     >>> count_of((torch.zeros(3, 2), torch.zeros(3))), count_of([("image", "boxes"), ("image", "boxes")])
     (3, 2)
     """
-    columns = _columns(batch)
+    columns = None if isinstance(batch, Batch) else _columns(batch)
     if columns is None:
         return len(batch)
     counts = {len(column) for column in columns}
@@ -43,6 +44,8 @@ def share_of(batch: Any, rank: int, size: int) -> Any:
     least, more = divmod(count, size)
     first = rank * least + min(rank, more)
     rows = slice(first, first + least + (rank < more))
+    if isinstance(batch, Batch):
+        return batch.part(rows.start, rows.stop)
     return batch[rows] if _columns(batch) is None else _cut(batch, rows)
 
 

@@ -140,6 +140,7 @@ def as_toml(experiment: ExperimentSpec) -> str:
     seed = [0]
     prune_classifier = false
     prune_biases = false
+    keep = "none"
     """
     plain, tables = [], []
     for name, value in experiment.model_dump(mode="json", exclude_none=True).items():

@@ -75,6 +75,7 @@ def test_the_tutorials_python_runs():
         exec(compile(block, "tutorial.md", "exec"), {"__name__": "tutorial"})
 
 
+@pytest.mark.slow
 def test_the_tutorials_own_network_data_and_metric_run_in_a_sweep(tmp_path):
     """At most thirty lines of Python, from the command line."""
     text = (ROOT / "docs" / "tutorial.md").read_text()

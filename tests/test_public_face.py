@@ -96,6 +96,7 @@ for first, expected in json.loads(sys.argv[1]).items():
 """
 
 
+@pytest.mark.slow
 def test_a_registry_that_is_touched_first_is_full():
     command = [sys.executable, "-c", TOUCH, json.dumps(FULL)]
     found = subprocess.run(command, check=False, capture_output=True, text=True)

@@ -265,6 +265,7 @@ def built_in():
     return json.loads(done.stdout)
 
 
+@pytest.mark.slow
 def test_nothing_that_is_built_in_has_outside_code(built_in):
     found, _, _, registered = built_in
     assert registered == 0
@@ -274,6 +275,7 @@ def test_nothing_that_is_built_in_has_outside_code(built_in):
         assert sources == {name: [None, True] for name in sources}, kind
 
 
+@pytest.mark.slow
 def test_no_axis_of_a_built_in_method_has_outside_code(built_in):
     found, axes, sources, _ = built_in
     assert len(axes) == len(found["pruning method"]) > 80

@@ -376,7 +376,7 @@ def test_a_plugin_is_listed_and_swept(run, tmp_path):
         SWEEP.replace("random", "my_cube")
         + "train_images = 100\n[pretrain]\nepochs = 1\n[finetune]\nepochs = 0\n"
     )
-    code, out, _ = run("sweep", file, "--out", tmp_path / "out", "--plugin", plugin, "--workers", 2)
+    code, out, _ = run("sweep", file, "--out", tmp_path / "out", "--plugin", plugin)
     assert code == 0
     assert "1 of 1 runs done" in out
 

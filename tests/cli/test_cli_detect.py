@@ -147,6 +147,7 @@ def pruned_after_transfer(folder, half, tmp_path_factory):
     return out, common, json.loads(call(*common, *QUICK))
 
 
+@pytest.mark.slow
 def test_a_detector_pruned_after_training(pruned_after_transfer, half):
     out, _, report = pruned_after_transfer
     assert report["variant"] == "prune-d"

@@ -59,6 +59,7 @@ def test_a_kept_network_evaluates_to_the_stored_metrics(store, run):
     assert {name: told[name] for name in run.after.metrics} == run.after.metrics
 
 
+@pytest.mark.slow
 def test_weights_that_were_not_kept_come_out_too(store, run, tmp_path):
     shutil.copytree(store, tmp_path / "copy")
     folder = tmp_path / "copy" / "runs" / run.key
@@ -77,6 +78,7 @@ def test_weights_that_were_not_kept_come_out_too(store, run, tmp_path):
     assert "no finished run lacks a network" in call("weights", "--store", store)
 
 
+@pytest.mark.slow
 def test_small_networks_are_read_by_every_command(store, run, tmp_path):
     folder = store / "runs" / run.key
     call("shrink", "--model", folder, "--out", tmp_path / "small")

@@ -167,6 +167,7 @@ def test_kaiming_weights_have_the_stated_spread():
     assert slim[1].weight.unique().tolist() == [0.5]
 
 
+@pytest.mark.slow
 def test_importing_the_models_does_not_import_torchvision():
     code = "import sys, shrinkbench.models; sys.exit('torchvision' in sys.modules or 'timm' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -95,6 +95,7 @@ def test_depthwise_convolution_carries_channels():
     assert group.units == 6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "heads"),
     [

@@ -222,7 +222,7 @@ def test_inputs_that_a_network_does_not_take_are_told_with_the_reason():
         trace(Words(), (3,))
 
 
-@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile])
+@pytest.mark.parametrize("wrap", [nn.DataParallel, pytest.param(torch.compile, marks=pytest.mark.slow)])
 def test_a_wrapped_network_is_refused_for_its_wrapping(wrap):
     with pytest.raises(ShrinkbenchError, match=r"is wrapped in (DataParallel|OptimizedModule)"):
         prune(wrap(Sum()), "global_magnitude", compression=1.2, batches=[(X, Y)])

@@ -12,6 +12,7 @@ import pytest
 import torch
 from places import ROOT
 from sample_networks import ConvNet, Odd, ViT, batches, largest_unit, seeded
+from sampling import sampled
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import build
@@ -72,7 +73,7 @@ def decide(name, module, compression, *, data=None, seed=0, **options):
 
 
 @pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize(("name", "kind"), OWN_FIRST)
+@pytest.mark.parametrize(("name", "kind"), sampled(OWN_FIRST, every=3))
 def test_the_laws_that_ship_with_the_package(name, kind, law):
     method = METHODS.get(name)
     compression = target_for(method)
@@ -89,7 +90,7 @@ def is_random(method):
     return method.score.__name__ in ("random", "obd_hutchinson")
 
 
-@pytest.mark.parametrize(("name", "kind"), OWN_FIRST)
+@pytest.mark.parametrize(("name", "kind"), sampled(OWN_FIRST, every=2))
 def test_masks_depend_on_the_seed_only_where_the_method_is_random(name, kind):
     method, module = METHODS.get(name), seeded(NETWORKS[kind])
     compression = target_for(method)

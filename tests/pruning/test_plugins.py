@@ -385,6 +385,7 @@ def test_a_plug_in_that_failed_can_be_mended(tmp_path):
     assert load_plugin(empty) == ("no_longer_empty",)
 
 
+@pytest.mark.slow
 def test_what_was_digested_is_what_runs(tmp_path):
     """An edit of equal length within the same second: Python's own cache of bytecode would not see it."""
     score = scoring("digested", "w * helper.F", "import cached_helper as helper\n")

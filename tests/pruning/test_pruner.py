@@ -6,6 +6,7 @@ import io
 import pytest
 import torch
 from sample_networks import largest_unit
+from sampling import sampled
 from torch import nn
 from torch.nn import functional as F
 
@@ -117,7 +118,7 @@ ROUNDS = [
 ]
 
 
-@pytest.mark.parametrize("name", DURING)
+@pytest.mark.parametrize("name", sampled(DURING, every=2))
 def test_masks_and_weights_are_those_of_the_sweeps_loop(name):
     method, theirs, ours = METHODS.get(name), network(), network()
     hook = hook_for(
@@ -174,7 +175,7 @@ def test_rounds_are_those_of_the_sweep_where_each_has_an_optimizer_of_its_own(na
     assert require_done(ours, masks) <= 1
 
 
-@pytest.mark.parametrize("name", [*DURING, "iterative_magnitude"])
+@pytest.mark.parametrize("name", sampled([*DURING, "iterative_magnitude"], every=3))
 def test_interrupted_and_resumed_is_uninterrupted(name):
     whole = network()
     pruner, optimizer = pruner_of(whole, name), make_optimizer(whole, RECIPE)

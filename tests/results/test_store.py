@@ -153,6 +153,7 @@ def test_no_plan_and_a_broken_plan_are_told(tmp_path):
         existing_store(tmp_path / "empty")
 
 
+@pytest.mark.slow
 def test_two_thousand_results_are_read_within_seconds(tmp_path):
     store = ResultStore(tmp_path)
     for seed in range(2000):

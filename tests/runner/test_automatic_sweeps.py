@@ -93,6 +93,7 @@ def test_network_slimming_with_channel_selection(model, percent, tmp_path):
     assert kept == total - int(total * percent / 100)
 
 
+@pytest.mark.slow
 def test_sparse_structure_selection_takes_whole_branches(tmp_path):
     results = run(tmp_path, "tiny-resnet", "sparse_structure_selection", compression=1.3)
     found = check_scratch(results, "1.3x", epochs=2)

@@ -218,6 +218,7 @@ def test_what_memory_fails_stays_missing(plugin, tmp_path):
     assert [note for note in notes if "greedy" in note and "is missing" in note]
 
 
+@pytest.mark.slow
 def test_a_plug_in_that_fails_in_the_worker_says_so(tmp_path):
     path = tmp_path / "mine.py"
     path.write_text(

@@ -83,6 +83,7 @@ def shrinkbench(*arguments, cwd):
     return SimpleNamespace(returncode=done.exit_code, stdout=done.stdout, stderr=told)
 
 
+@pytest.mark.slow
 def test_a_sweep_of_own_parts_from_another_folder_with_workers(tmp_path):
     toml = write(tmp_path / "mine", "sums_cli")
     out = tmp_path / "out"
@@ -173,6 +174,7 @@ def test_two_different_files_of_one_name_are_refused(tmp_path):
         sweep(read_experiments(other), tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_card_of_name_and_build_is_enough_and_its_figures_are_counted(tmp_path):
     (tmp_path / "short_card.py").write_text(
         "from torch import nn\nfrom shrinkbench.models import MODELS, ModelCard\n"

@@ -98,13 +98,13 @@ def _experiment():
 @pytest.mark.parametrize(
     ("file", "damage"),
     [
-        ("pretrained/*/weights.safetensors", _zero),
+        pytest.param("pretrained/*/weights.safetensors", _zero, marks=pytest.mark.slow),
         ("pretrained/*/weights.safetensors", _flip_last_byte),
-        ("pretrained/*/epoch-1.safetensors", _zero),
-        ("pretrained/*/card.json", _edit),
-        ("search/*/masks.safetensors", _flip_last_byte),
+        pytest.param("pretrained/*/epoch-1.safetensors", _zero, marks=pytest.mark.slow),
+        pytest.param("pretrained/*/card.json", _edit, marks=pytest.mark.slow),
+        pytest.param("search/*/masks.safetensors", _flip_last_byte, marks=pytest.mark.slow),
         ("search/*/weights.safetensors", _zero),
-        ("search/*/card.json", _edit),
+        pytest.param("search/*/card.json", _edit, marks=pytest.mark.slow),
     ],
 )
 def test_shared_files_that_were_touched_are_set_aside_and_made_again(finished, tmp_path, file, damage):

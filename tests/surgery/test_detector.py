@@ -25,6 +25,7 @@ def detector():
         return build_detector(classifier(), min_size=96, max_size=128)
 
 
+@pytest.mark.slow
 def test_prune_d_keeps_what_the_detector_learned_where_nothing_is_removed(voc):
     made = detector().eval()
     image = read_voc(voc, "test")[0][0]

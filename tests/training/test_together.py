@@ -87,6 +87,7 @@ def both(tmp_path_factory):
     return found
 
 
+@pytest.mark.slow
 def test_weights_and_statistics_are_equal_up_to_rounding(both):
     (one, masks, *_), (two, *_) = both
     for name, tensor in one.state_dict().items():
@@ -94,6 +95,7 @@ def test_weights_and_statistics_are_equal_up_to_rounding(both):
     assert all(not two.get_parameter(n)[~m].any() for n, m in masks.items())
 
 
+@pytest.mark.slow
 def test_metrics_are_equal_up_to_rounding_and_count_each_image_once(both):
     (_, _, one, told_one), (_, _, two, told_two) = both
     assert len(told_one) == len(told_two) == len(one.epochs) == len(two.epochs) == 2

@@ -208,9 +208,7 @@ def test_every_method_has_controls(score):
     for method in [m for m in METHODS if "doctest" not in m]:
         own = METHODS.get(method)
         while_training = own.schedule.during is not None and not own.schedule.decided_last
-        if (
-            while_training and own.allocation.scope == "global"
-        ):
+        if while_training and own.allocation.scope == "global":
             with pytest.raises(ShrinkbenchError, match="are known only after its training"):
                 METHODS.get(f"{score}@{method}")
             continue

@@ -169,6 +169,7 @@ def swept(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_sweep_gives_tables_a_pattern_and_figures(swept, tmp_path):
     results: list[RunResult] = ResultStore(swept).results()[0]
     of_slimming = [r for r in results if r.spec.method.name == "network_slimming"]

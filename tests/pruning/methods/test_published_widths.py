@@ -64,7 +64,7 @@ def check(target, network, card, parameters, multiply_adds, shape=None, batches=
 
 @pytest.mark.parametrize(
     "case",
-    [pytest.param(c, marks=pytest.mark.slow) if "110" in c[1] or "34" in c[1] else c for c in LI],
+    [pytest.param(c, marks=pytest.mark.slow) if c[0] != "li2017:resnet56-b" else c for c in LI],
     ids=str,
 )
 def test_li(case):
@@ -165,9 +165,9 @@ def stream(module, images):
 @pytest.mark.parametrize(
     ("target", "network", "epochs"),
     [
-        ("li2017:vgg16-a", "cifar-vgg16-l1", 243),
+        pytest.param("li2017:vgg16-a", "cifar-vgg16-l1", 243, marks=pytest.mark.slow),
         ("li2017:resnet56-a", "resnet56", 178),
-        ("li2017:resnet56-b", "resnet56", 220),
+        pytest.param("li2017:resnet56-b", "resnet56", 220, marks=pytest.mark.slow),
         pytest.param("li2017:resnet110-a", "resnet110", 190, marks=pytest.mark.slow),
         pytest.param("li2017:resnet110-b", "resnet110", 260, marks=pytest.mark.slow),
     ],

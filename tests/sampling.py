@@ -1,0 +1,15 @@
+"""Long lists of cases: a few are looked at by default, all of them in the slow runs."""
+
+import pytest
+
+
+def sampled(cases, *, every):
+    """``cases`` for parametrize; of those that are not slow anyway, one in ``every`` runs by default."""
+    found, number = [], 0
+    for case in cases:
+        values, marks = (case.values, case.marks) if hasattr(case, "marks") else ((case,), ())
+        if not any(mark.name == "slow" for mark in marks):
+            marks = (*marks, pytest.mark.slow) if number % every else marks
+            number += 1
+        found.append(pytest.param(*values, marks=marks))
+    return found

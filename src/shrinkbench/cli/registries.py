@@ -1,0 +1,89 @@
+"""Commands on what has a name: list and describe."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Literal
+
+import typer
+
+from shrinkbench.cli.networks import DatasetName, classes_of, load_named, shape_of
+from shrinkbench.cli.options import AsJson, Data, Plugins, load_plugins, parse_shape
+from shrinkbench.cli.stored import find_folder, load_folder
+from shrinkbench.errors import ShrinkbenchError
+
+app = typer.Typer()
+
+
+@app.command("list")
+def list_(
+    what: Annotated[
+        Literal["methods", "models", "datasets", "recipes", "experiments"],
+        typer.Argument(help="Which registry."),
+    ],
+    as_json: AsJson = False,
+    plugins: Plugins = None,
+    structure: Annotated[str | None, typer.Option(help="Methods that remove these units alone.")] = None,
+    without: Annotated[
+        list[str] | None, typer.Option(help="Methods that need none of this: data, labels, gradients.")
+    ] = None,
+    start: Annotated[str | None, typer.Option(help="Methods from trained or from untrained weights.")] = None,
+    since: Annotated[int | None, typer.Option(help="Methods of papers from this year on.")] = None,
+) -> None:
+    """List what can be named: methods, models, datasets, recipes, experiments."""
+    from shrinkbench.cli.listing import COLUMNS, entries
+
+    load_plugins(plugins)
+    rows = entries(what)
+    if what == "methods":
+        from shrinkbench.cli.methods import narrow
+
+        rows = narrow(rows, structure=structure, without=without or (), start=start, since=since)
+    elif structure or without or start or since is not None:
+        raise ShrinkbenchError(f"--structure, --without, --start and --since are of methods, not of {what}")
+    if as_json:
+        typer.echo(json.dumps(rows, indent=1))
+        return
+    from shrinkbench.cli.tables import print_table
+
+    print_table(rows, COLUMNS[what])
+
+
+@app.command()
+def describe(
+    model: Annotated[
+        str,
+        typer.Argument(help="Network or method, as `shrinkbench list` names it, or a folder that holds one."),
+    ],
+    input_shape: Annotated[
+        str | None, typer.Option(metavar="C,H,W", help="Input other than the card's.")
+    ] = None,
+    dataset: DatasetName = None,
+    data: Data = None,
+    plugins: Plugins = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say exactly what a network is, with its size by layer, or what a method does, costs and cites."""
+    load_plugins(plugins)
+    from shrinkbench.cli.listing import describe_model
+    from shrinkbench.cli.methods import describe_method, is_method, print_method
+
+    if is_method(model):
+        found = describe_method(model)
+        if as_json:
+            typer.echo(json.dumps(found, indent=1))
+        else:
+            print_method(found)
+        return
+
+    loaded = load_named(dataset, data)
+    shape = parse_shape(input_shape) if input_shape else shape_of(loaded)
+    place = find_folder(model, None)
+    stored = None if place is None else load_folder(place[0])[0]
+    description = describe_model(model, shape, classes=classes_of(loaded), stored=stored)
+    if as_json:
+        typer.echo(json.dumps(description, indent=1))
+        return
+    from shrinkbench.cli.tables import print_description
+
+    print_description(description)

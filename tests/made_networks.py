@@ -362,3 +362,7 @@ def make_kind(name: str) -> tuple[nn.Module, tuple[int, ...]]:
         torch.manual_seed(0)
         module, shape = KINDS[name]()
     return module.eval(), shape
+
+
+OWN = tuple(KINDS)
+"""Those of this file: others add theirs when they are imported."""

@@ -7,7 +7,7 @@ import warnings
 
 import pytest
 import torch
-from made_networks import KINDS, make_kind
+from made_networks import OWN, make_kind
 from torch import nn
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
@@ -66,7 +66,7 @@ def prune_within_reach(module, method, shape, compression=2.0):
     return prune(module, method, compression=largest, input_shape=shape)
 
 
-@pytest.mark.parametrize("name", KINDS)
+@pytest.mark.parametrize("name", OWN)
 def test_every_output_of_the_small_network_is_the_masked_one_s(name):
     module, shape = make_kind(name)
     module = opened(module)

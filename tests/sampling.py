@@ -7,9 +7,15 @@ def sampled(cases, *, every):
     """``cases`` for parametrize; of those that are not slow anyway, one in ``every`` runs by default."""
     found, number = [], 0
     for case in cases:
-        values, marks = (case.values, case.marks) if hasattr(case, "marks") else ((case,), ())
+        values, marks = _parts(case)
         if not any(mark.name == "slow" for mark in marks):
             marks = (*marks, pytest.mark.slow) if number % every else marks
             number += 1
         found.append(pytest.param(*values, marks=marks))
     return found
+
+
+def _parts(case):
+    if hasattr(case, "marks"):
+        return case.values, case.marks
+    return (case if isinstance(case, tuple) else (case,)), ()

@@ -12,13 +12,8 @@ from torch.nn import functional as F
 QUICK = {
     "global_magnitude",
     "channel_l1",
-    "global_gradient",
-    "obs",
-    "sparsegpt_2_4",
-    "random",
     "rigl",
     "evaluate_tasks",
-    "find_patterns",
     "use_masks_of_a_file",
     "equal computation",
 }

@@ -143,7 +143,9 @@ def test_masks_and_weights_are_those_of_the_sweeps_loop(name):
     assert pruner.step == TOTAL
 
 
-@pytest.mark.parametrize("name", [n for n in ROUNDS if METHODS.get(n).schedule.during is None])
+@pytest.mark.parametrize(
+    "name", sampled([n for n in ROUNDS if METHODS.get(n).schedule.during is None], every=3)
+)
 def test_rounds_are_those_of_the_sweep_where_each_has_an_optimizer_of_its_own(name):
     method, theirs, ours = METHODS.get(name), network(), network()
     amount, early = amount_of(method, compression=2.0), copy.deepcopy(theirs.state_dict())
@@ -201,7 +203,7 @@ def test_interrupted_and_resumed_is_uninterrupted(name):
     assert same(module, whole)
 
 
-@pytest.mark.parametrize("name", [*DURING, "iterative_magnitude"])
+@pytest.mark.parametrize("name", sampled([*DURING, "iterative_magnitude"], every=3))
 def test_a_cast_in_between_is_followed(name):
     module = network()
     pruner = pruner_of(module, name)

@@ -131,6 +131,7 @@ def keys_of(folder, name):
     return set(done.stdout.split())
 
 
+@pytest.mark.slow
 def test_an_edit_of_the_file_or_of_what_it_imports_makes_other_runs_and_moving_it_does_not(tmp_path):
     write(tmp_path / "a", "keyed", width="helper.WIDTH", imports="import helper\n")
     (tmp_path / "a" / "helper.py").write_text("WIDTH = 4\n")

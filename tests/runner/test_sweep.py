@@ -192,6 +192,7 @@ def test_kill_and_go_on(finished, tmp_path):
     assert not list(Path(target).glob("**/*.tmp"))
 
 
+@pytest.mark.slow
 def test_extra_evaluations_become_columns(tmp_path):
     """CIFAR-10.1's layout, made small: its quality is a result beside the test split's, and part of the key."""
     import numpy as np

@@ -56,6 +56,7 @@ LARGE = (
     "mobilenet_v2",
     "regnet_y_400mf",
     "densenet40",
+    "cifar-vgg",
 )
 
 

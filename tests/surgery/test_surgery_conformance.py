@@ -14,6 +14,7 @@ from functools import lru_cache
 import pytest
 import torch
 from sample_networks import ViT, seeded
+from sampling import sampled
 from surgery_networks import CONFORMANCE, as_trained, make
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
@@ -192,7 +193,7 @@ QUICK = {METHODS.get(name).structure.name: name for name in reversed(METHOD_NAME
 @pytest.mark.parametrize(
     "name", [n if n in QUICK.values() else pytest.param(n, marks=pytest.mark.slow) for n in METHOD_NAMES]
 )
-@pytest.mark.parametrize("network_name", SMALL)
+@pytest.mark.parametrize("network_name", sampled(SMALL, every=2))
 def test_small_networks(network_name, name, record_property):
     assert_conforms(name, network_name, record_property)
 

@@ -7,6 +7,7 @@ import math
 import pytest
 import torch
 from sample_networks import largest_unit
+from sampling import sampled
 from torch import nn
 
 from shrinkbench.pruning import METHODS, Upholder, prune, training_hook
@@ -145,7 +146,7 @@ OTHERS = [name for name in DURING if name != "gradual_magnitude"]
 @pytest.mark.parametrize(
     ("method", "optimizer"),
     [
-        *((name, ADAM) for name in DURING),
+        *sampled([(name, ADAM) for name in DURING], every=3),
         ("gradual_magnitude", MOMENTUM),
         *(pytest.param(name, MOMENTUM, marks=pytest.mark.slow) for name in OTHERS),
     ],
@@ -182,7 +183,7 @@ def test_interrupted_and_resumed_is_uninterrupted(method, optimizer, tmp_path):
 @pytest.mark.parametrize(
     ("method", "selection"),
     [
-        *((name, "best-validation") for name in DURING),
+        *sampled([(name, "best-validation") for name in DURING], every=3),
         ("gradual_magnitude", "last"),
         *(pytest.param(name, "last", marks=pytest.mark.slow) for name in OTHERS),
     ],

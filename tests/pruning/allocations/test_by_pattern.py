@@ -188,6 +188,7 @@ def test_a_sweep_gives_tables_a_pattern_and_figures(swept, tmp_path):
     assert (point.networks, len(point.stages)) == (2, 2)
 
 
+@pytest.mark.slow
 def test_questions_without_an_answer_are_refused(swept, tmp_path):
     with pytest.raises(
         ShrinkbenchError, match=r"these are several .*choose with --dataset, --model and --method"

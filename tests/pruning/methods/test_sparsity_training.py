@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from sampling import sampled
 from surgery_networks import as_trained, make, outputs
 from torch import nn
 
@@ -250,7 +251,9 @@ def test_a_fraction_of_everything_is_refused():
 
 
 @pytest.mark.parametrize("score", ["random", "magnitude"])
-@pytest.mark.parametrize("method", ["network_slimming", "network_slimming:40", "sparse_structure_selection"])
+@pytest.mark.parametrize(
+    "method", sampled(["network_slimming", "network_slimming:40", "sparse_structure_selection"], every=3)
+)
 def test_controls_train_alike_and_keep_as_much_by_another_score(method, score):
     """In each layer, or in the whole network where a unit is a whole layer."""
     masks, kept = {}, {}

@@ -50,7 +50,14 @@ def outputs_of(
     others = {name: p.detach() for name, p in module.named_parameters() if name not in leaves}
     buffers = {name: b.clone() for name, b in module.named_buffers()}
     with _mode(module, batch_statistics=batch_statistics), random_state_kept(inputs.device):
-        return call_with(module, {**others, **buffers, **leaves}, *inputs.bound(module))
+        try:
+            return call_with(module, {**others, **buffers, **leaves}, *inputs.bound(module))
+        except TypeError as error:
+            reason = (str(error).strip() or "TypeError").splitlines()[0][:110]
+            raise ShrinkbenchError(
+                f"the network does not take the inputs {inputs} of the batches ({reason}); a dictionary names "
+                "arguments: for one that is an argument itself write (({...},), targets)"
+            ) from error
 
 
 def loss_of(loss: Loss, outputs: Any, targets: Any) -> Tensor:

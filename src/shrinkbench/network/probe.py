@@ -178,6 +178,8 @@ def trace(
 
 def _does_not_run(inputs: Inputs, reason: str) -> str:
     reason = reason if len(reason) < 120 else f"{reason[:117]}..."
+    if "SparseTensorImpl" in reason:
+        return f"the network computes with sparse tensors, which cannot be followed ({reason}); use dense ones"
     if inputs.tensors[0].is_meta:
         shape = "x".join(str(n) for n in inputs.single.shape[1:])
         return (

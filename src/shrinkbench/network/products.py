@@ -127,7 +127,7 @@ def is_uncounted(func: Any) -> bool:
     if has_formula(func):
         return False
     namespace = getattr(func, "namespace", "")
-    if namespace == "torchvision" and name_of(func) in _PICKING:
+    if namespace == "torchvision" and name_of(func) in {*_PICKING, "_cuda_version"}:  # asked at its import
         return False
     return namespace not in _OWN or name_of(func) in _UNCOUNTED
 

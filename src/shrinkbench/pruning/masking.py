@@ -295,13 +295,10 @@ def kept_by_group(method: PruningMethod, ctx: PruneContext, masks: Masks) -> dic
 
 
 def _structure_out_of_reach(method: PruningMethod, ctx: PruneContext, least: int) -> CannotMeetTargetError:
-    prunable = sum(w.numel() for w in ctx.weights.values())
-    reason = (
-        f"the structure '{method.structure.name}' leaves at least {least:,} of {prunable:,} prunable weights"
-    )
-    return CannotMeetTargetError.because(
-        reason, compression=ctx.target, total=ctx.total, least=ctx.total - prunable + least
-    )
+    # What leaves with the units may be more than is prunable alone: biases, and inputs of a classifier.
+    left = ctx.total - sum(w.numel() for w in ctx.weights.values()) + least
+    reason = f"the structure '{method.structure.name}' leaves at least {left:,} of {ctx.total:,} parameters"
+    return CannotMeetTargetError.because(reason, compression=ctx.target, total=ctx.total, least=left)
 
 
 def whole_masks(grouping: Grouping, keep: Keep, ctx: PruneContext) -> Masks:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
@@ -107,9 +108,11 @@ class Sensitivity:
             )
         allowed = {group: self.allowed(group.name, most_lost) for group in self.groups}
         ratios = [ratio for ratio in allowed.values() if ratio]
+        # Rounded down: never more than was measured, and below 1 also where it is printed.
+        most = math.floor(min(ratios) * 1e4) / 1e4 if ratios else None
         return Constraints(
             ignore=tuple(layer for group, ratio in allowed.items() if not ratio for layer in group.layers),
-            max_ratio=min(ratios, default=None),
+            max_ratio=most or None,
         )
 
     def to_frame(self) -> pd.DataFrame:
@@ -141,18 +144,21 @@ class Sensitivity:
         return frame.assign(method=self.method, images=self.whole.examples)
 
 
-def check_densities(densities: Sequence[float]) -> tuple[float, ...]:
+def check_densities(densities: Iterable[float]) -> tuple[float, ...]:
     """The densities below 1, falling; raises ``ShrinkbenchError`` for anything that is none.
 
     >>> check_densities([0.5, 1, 0.25, 0.5])
     (0.5, 0.25)
     """
-    for density in densities:
+    if not isinstance(densities, Iterable):
+        raise ShrinkbenchError(f"{densities!r} is no list of fractions; give several, such as [0.5, 0.25]")
+    given = tuple(densities)
+    for density in given:
         if isinstance(density, bool) or not isinstance(density, int | float) or not 0 < density <= 1:
             raise ShrinkbenchError(
                 f"{density!r} is no fraction of a layer to keep; give numbers above 0 and up to 1"
             )
-    below = tuple(sorted({float(d) for d in densities if d < 1}, reverse=True))
+    below = tuple(sorted({float(d) for d in given if d < 1}, reverse=True))
     if not below:
         raise ShrinkbenchError(
             "no fraction below 1 was given, so that nothing would be pruned; give one such as 0.5"

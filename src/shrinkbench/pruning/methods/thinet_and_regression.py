@@ -46,8 +46,8 @@ def kept_counts(ctx: PruneContext, coupling: Coupling, chosen: list[Reader]) -> 
 
     if not chosen:
         raise ShrinkbenchError(
-            "no channels of this network are produced by one layer and read by one; choose a method of "
-            "structure 'channels'"
+            "no channels of this network are made by one prunable layer and read by one (a classifier is "
+            "prunable with prune_classifier alone); choose a method of structure 'channels'"
         )
     if not enough(counts(0.0)):
         raise CannotMeetTargetError.because(

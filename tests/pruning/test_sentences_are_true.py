@@ -1,0 +1,65 @@
+"""Refusals say what is so: numbers over one set, reasons that hold, a way out that works."""
+
+import pytest
+import torch
+from torch import nn
+
+from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
+from shrinkbench.metrics import count_multiply_adds
+from shrinkbench.pruning import prune
+from shrinkbench.results.sensitivity import check_densities
+
+
+def test_what_stays_is_counted_over_all_parameters():
+    """One hidden unit stays: 2 weights, its bias, 50 weights of the classifier and its 50 biases."""
+    net = nn.Sequential(nn.Linear(2, 20), nn.ReLU(), nn.Linear(20, 50))
+    with pytest.raises(CannotMeetTargetError, match=r"leaves at least 103 of 1,110 parameters; .* is 10\.7766"):
+        prune(net, "channel_l1", compression=50, input_shape=(2,))
+    assert prune(net, "channel_l1", compression=10.7766, input_shape=(2,)).kept
+
+
+def test_channels_that_a_classifier_alone_reads_need_it_to_be_prunable():
+    net = nn.Sequential(nn.Linear(5, 8), nn.ReLU(), nn.Linear(8, 4))
+    batches = [(torch.randn(4, 5), torch.zeros(4, dtype=torch.long))]
+    options = {"compression": 1.3, "input_shape": (5,), "batches": batches}
+    with pytest.raises(ShrinkbenchError, match="with prune_classifier alone"):
+        prune(net, "thinet", **options)
+    assert prune(net, "thinet", prune_classifier=True, **options).kept
+
+
+def test_densities_may_come_from_anywhere_and_one_number_is_none():
+    assert check_densities(d for d in (0.5, 0.25)) == (0.5, 0.25)
+    with pytest.raises(ShrinkbenchError, match=r"0\.5 is no list of fractions"):
+        check_densities(0.5)
+
+
+class Sparse(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(4, 6))
+
+    def forward(self, x):
+        return torch.sparse.mm(self.weight.detach().to_sparse(), x.T).T
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sparse_products_are_refused_for_what_they_are():
+    with pytest.raises(ShrinkbenchError, match="computes with sparse tensors"):
+        count_multiply_adds(Sparse(), (6,))
+
+
+class OneDictionary(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(3, 6), nn.Linear(6, 2)
+
+    def forward(self, inputs):
+        return self.last(self.first(inputs["x"]).relu())
+
+
+def test_a_dictionary_that_is_an_argument_is_told_from_named_arguments():
+    x, y = torch.randn(4, 3), torch.tensor([0, 1, 0, 1])
+    options = {"compression": 1.2, "example_inputs": ({"x": x},)}
+    with pytest.raises(ShrinkbenchError, match=r"for one that is an argument itself write \(\(\{"):
+        prune(OneDictionary(), "snip", batches=[({"x": x}, y)], **options)
+    assert prune(OneDictionary(), "snip", batches=[(({"x": x},), y)], **options).kept

@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 
 from shrinkbench.cli import app
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.pruning.masks import Masks
 from shrinkbench.results.store import ResultStore
 from shrinkbench.surgery.folders import read_network
 
@@ -134,6 +135,17 @@ def test_a_hub_repository_holds_results_beside_their_control(store, run, tmp_pat
     assert read_network(tmp_path / "hub").description.is_small == bool(small)
     told = call("evaluate", "--model", tmp_path / "hub", "--dataset", "digits", "--device", "cpu", "--json")
     assert json.loads(told)["top1"] == pytest.approx(run.after.metrics["top1"], abs=1 / 355)
+
+
+def test_a_hub_repository_of_a_run_with_other_masks_holds_no_results_of_the_run(store, run, tmp_path):
+    folder, other = store / "runs" / run.key, tmp_path / "other.safetensors"
+    module = read_network(folder).module
+    Masks({n: torch.ones_like(p, dtype=torch.bool) for n, p in module.named_parameters()}).save(other)
+    out = tmp_path / "hub"
+    call("export", "--model", folder, "--masks", other, "--out", out, "--format", "hf")
+    card = (out / "README.md").read_text()
+    assert run.key not in card
+    assert "| top1 |" not in card
 
 
 WRONG = [

@@ -29,7 +29,7 @@ def call(*arguments):
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == 0, result.output
-    return result.output
+    return result.stdout
 
 
 def test_table_files_and_json_say_the_same(tmp_path):

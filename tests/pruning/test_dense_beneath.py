@@ -208,8 +208,38 @@ def test_granet_falls_cubically_from_half_density():
     )
     first = hook_of("granet", linear(), 4.0)
     assert density_of(first) == 0.5
+    for name, p in first.setting.module.named_parameters():  # what is kept has its initial value, not zero
+        assert torch.equal(p != 0, first.masks[name])
     end = int(0.75 * STEPS * EPOCHS)
     for step, density in enumerate(densities, start=1):
         wanted = 0.5 * cubic_density(min(step / end, 1), 0.5)
         assert abs(density - wanted) <= 0.5 / 88 + 1e-9, step
     assert METHODS.get("granet").spec.schedule.parameters["fraction"] == 0.5
+
+
+@pytest.mark.parametrize(("epochs", "every"), [(1, 1), (4, 2), (20, 10), (400, 100)])
+def test_top_kast_decides_every_hundred_steps_or_twenty_times(epochs, every, monkeypatch):
+    module = linear()
+    hook = training_hook(
+        module,
+        "top_kast",
+        compression=4.0,
+        epochs=epochs,
+        steps_per_epoch=STEPS,
+        seed=0,
+        input_shape=(5,),
+        prune_classifier=True,
+    )
+    decided = []
+    decide = type(hook)._decide
+
+    def noting(self, step):
+        decided.append(step)
+        decide(self, step)
+
+    monkeypatch.setattr(type(hook), "_decide", noting)
+    for now in range(1, 2 * every + 1):
+        hook.before_step(now)
+        hook.after_backward(now)
+        hook.after_step(now)
+    assert decided == [every, 2 * every]

@@ -5,14 +5,15 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from shrinkbench.cli.methods import METHOD_AXES, method_row
+
 if TYPE_CHECKING:
     from shrinkbench.surgery.folders import StoredNetwork
 
 Row = dict[str, Any]
 
-_AXES = ("structure", "score", "allocation", "schedule", "finetuning")
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "methods": ("name", "year", "start", "trainings", *_AXES, "needs", "reference"),
+    "methods": ("name", "year", "start", "trainings", *METHOD_AXES, "needs", "reference"),
     "models": ("name", "input_shape", "num_classes", "parameters", "multiply_adds", "weights"),
     "datasets": ("name", "image_shape", "num_classes", "recipe", "description"),
     "recipes": ("name", "optimizer", "learning_rate", "batch_size", "epochs", "schedule", "selection"),
@@ -32,7 +33,6 @@ def entries(what: str) -> list[Row]:
 
 
 def _methods() -> list[Row]:
-    from shrinkbench.cli.methods import method_row
     from shrinkbench.pruning import METHODS
     from shrinkbench.spec.targets import TARGETS
 

@@ -10,26 +10,23 @@ from shrinkbench.errors import ShrinkbenchError, some_of
 
 if TYPE_CHECKING:
     from shrinkbench.pruning import PruningMethod
+    from shrinkbench.registry import Registry
 
 Row = dict[str, Any]
 _EXAMPLE = 4.0
 """The compression of prunable weights for which rounds and trainings are counted."""
+METHOD_AXES = ("structure", "score", "allocation", "schedule", "finetuning")
 STARTS = {"trained": "trained", "initialisation": "untrained"}
 
 
 def method_row(name: str, method: PruningMethod) -> Row:
     """One method as a row; ``trainings`` are those that follow its starting weights at 4x."""
-    structure, score, allocation, schedule, finetuning = method.axes
     return {
         "name": name,
         "year": _year(method.reference),  # as text: a year has no thousands
         "start": STARTS[method.schedule.start],
         "trainings": trainings(method),
-        "structure": structure,
-        "score": score,
-        "allocation": allocation,
-        "schedule": schedule,
-        "finetuning": finetuning,
+        **dict(zip(METHOD_AXES, method.axes, strict=True)),
         "kind": method.kind,
         "amount": None if method.amount is None else method.amount.label,
         "needs": list(method.needs),
@@ -96,10 +93,12 @@ def is_method(name: str) -> bool:
     from shrinkbench.models import MODELS
     from shrinkbench.pruning import METHODS
 
-    if name in MODELS or name.partition("/")[0] in ("torchvision", "timm") or ".py:" in name:
-        return False
+    return not _knows(MODELS, name) and _knows(METHODS, name)
+
+
+def _knows(registry: Registry[Any], name: str) -> bool:
     try:
-        METHODS.get(name)
+        registry.get(name)
     except ShrinkbenchError:
         return False
     return True
@@ -158,8 +157,8 @@ def print_method(row: Row) -> None:
     some = ", ".join(f"{step:g}x" for step in rounds[:4])
     tell("rounds at 4x", f"{len(rounds)}: {some}{', ...' if len(rounds) > 4 else ''}")
     tell("trainings at 4x", str(row["trainings"]))
-    some = f"{row['batches']} minibatch{'' if row['batches'] == 1 else 'es'}"
-    tell("scored on", f"{', '.join(row['needs'])} of {some}" if row["needs"] else "the weights alone")
+    scored = f"{row['batches']} minibatch{'' if row['batches'] == 1 else 'es'}"
+    tell("scored on", f"{', '.join(row['needs'])} of {scored}" if row["needs"] else "the weights alone")
     for key, title in row["cite"].items():
         tell("cite", f"{key}: {title}")
     console.print(facts)

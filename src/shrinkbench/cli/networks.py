@@ -305,11 +305,9 @@ def load_named(name: str | None, data: list[str] | None) -> Dataset | None:
 def _example_of(card: ModelCard, dataset: Dataset | None) -> Inputs:
     """What the network takes: of the data where they say it, else of the card's own input shape."""
     from shrinkbench.models import example_for, shape_for
-    from shrinkbench.network.inputs import Inputs
+    from shrinkbench.runner.workspace import example_of
 
-    if dataset is not None and dataset.example is not None:
-        return Inputs.of(dataset.example)
-    return example_for(card, shape_for(card, shape_of(dataset)))
+    return example_for(card, shape_for(card, None)) if dataset is None else example_of(card, dataset)
 
 
 def shape_of(dataset: Dataset | None) -> tuple[int, ...] | None:

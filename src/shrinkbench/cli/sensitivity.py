@@ -56,7 +56,7 @@ def sensitivity(
         typer.Option(help="How much of the metric a layer alone may lose in the bounds that are printed."),
     ] = 0.01,
     task: Annotated[
-        str | None, typer.Option(help="A task of your own, FILE.py:NAME; by default classification.")
+        str | None, typer.Option(help="A task by name, or your own as FILE.py:NAME; by default the dataset's.")
     ] = None,
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder for sensitivity.csv, .svg, .pdf and .png.")] = None,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -100,10 +100,10 @@ def load_network(
                 f"there is no file {masks}; write masks with `shrinkbench prune --masks-out`"
             )
         given = Masks.load(masks, network=loaded.description.network)
-        loaded = Loaded(loaded.module, given, loaded.description, loaded.folder, loaded.result)
+        loaded = replace(loaded, masks=given, result=None)  # which was measured with others
     if complete:
         extended = complete_masks(loaded.module, loaded.masks, loaded.description.input_shape)
-        loaded = Loaded(loaded.module, extended, loaded.description, loaded.folder)
+        loaded = replace(loaded, masks=extended, result=None)
     return loaded
 
 

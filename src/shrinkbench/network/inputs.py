@@ -6,13 +6,15 @@ Hugging Face) and whole numbers; what it returns may be any tree of tensors.
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import PackedSequence
 
 from shrinkbench.errors import ShrinkbenchError
 
@@ -21,25 +23,37 @@ TARGETS = ("labels", "label", "targets", "target", "y")
 
 
 def map_tensors(function: Callable[[Tensor], Any], tree: Any) -> Any:
-    """``tree`` with ``function`` of every tensor in it; a mapping becomes a dictionary."""
+    """``tree`` with ``function`` of every tensor in it; a read-only mapping becomes a dictionary."""
     if isinstance(tree, Tensor):
         return function(tree)
+    if isinstance(tree, PackedSequence):  # the sizes of its batches are plain numbers to torch
+        return tree._replace(data=function(tree.data))
     if isinstance(tree, Mapping):
-        return {key: map_tensors(function, value) for key, value in tree.items()}
+        new: Any = copy.copy(tree) if isinstance(tree, MutableMapping) else {}
+        for key, value in tree.items():
+            new[key] = map_tensors(function, value)
+        return new
     if isinstance(tree, tuple) and hasattr(tree, "_fields"):
         return type(tree)(*(map_tensors(function, part) for part in tree))
     if isinstance(tree, list | tuple):
         return type(tree)([map_tensors(function, part) for part in tree])
     if is_dataclass(tree) and not isinstance(tree, type):
-        parts = {item.name: map_tensors(function, getattr(tree, item.name)) for item in fields(tree)}
-        return replace(tree, **parts)
+        new = copy.copy(tree)
+        for item in fields(tree):
+            object.__setattr__(new, item.name, map_tensors(function, getattr(tree, item.name)))
+        return new
     return tree
 
 
 def tensors_in(tree: Any) -> list[Tensor]:
     """Every tensor in lists, tuples, mappings and dataclasses, in order."""
     found: list[Tensor] = []
-    map_tensors(found.append, tree)
+
+    def note(tensor: Tensor) -> Tensor:
+        found.append(tensor)
+        return tensor
+
+    map_tensors(note, tree)
     return found
 
 

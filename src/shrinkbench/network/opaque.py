@@ -7,16 +7,14 @@ and do not pass.
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import PackedSequence
 
-from shrinkbench.network.inputs import Inputs
+from shrinkbench.network.inputs import Inputs, map_tensors, tensors_in
 from shrinkbench.network.probe import floating_leaves
 from shrinkbench.network.watching import fused_layers_off, watching
 
@@ -77,7 +75,7 @@ class Opaque(nn.Module):
         if not given:
             return output
         made = iter(self.core(tuple(given), _floating((args, kwargs))))
-        return replace_tensors(output, lambda tensor: next(made) if _is_data(tensor) else tensor)
+        return map_tensors(lambda tensor: next(made) if _is_data(tensor) else tensor, output)
 
 
 class Entrance(nn.Module):
@@ -131,7 +129,7 @@ def _without_data(value: Any, device: str) -> Any:
         dtype = torch.float32 if tensor.is_floating_point() else tensor.dtype
         return torch.empty(tensor.shape, dtype=dtype, device=device)
 
-    return replace_tensors(value, empty)
+    return map_tensors(empty, value)
 
 
 def _channels(output: Tensor) -> int | None:
@@ -146,36 +144,4 @@ def _is_data(tensor: Tensor) -> bool:
 
 
 def _floating(value: Any) -> list[Tensor]:
-    """The floating tensors in containers, in the order in which :func:`replace_tensors` meets them."""
-    found: list[Tensor] = []
-
-    def note(tensor: Tensor) -> Tensor:
-        if _is_data(tensor):
-            found.append(tensor)
-        return tensor
-
-    replace_tensors(value, note)
-    return found
-
-
-def replace_tensors(value: Any, make: Callable[[Tensor], Tensor]) -> Any:
-    """``value`` with every tensor inside replaced by what ``make`` makes of it."""
-    if isinstance(value, Tensor):
-        return make(value)
-    if isinstance(value, PackedSequence):  # the sizes of its batches are plain numbers to torch
-        return value._replace(data=make(value.data))
-    if isinstance(value, tuple) and hasattr(value, "_fields"):
-        return type(value)(*(replace_tensors(part, make) for part in value))
-    if isinstance(value, list | tuple):
-        return type(value)(replace_tensors(part, make) for part in value)
-    if isinstance(value, Mapping):
-        new: Any = copy.copy(value)
-        for key, part in value.items():
-            new[key] = replace_tensors(part, make)
-        return new
-    if is_dataclass(value) and not isinstance(value, type):
-        new = copy.copy(value)
-        for item in fields(value):
-            object.__setattr__(new, item.name, replace_tensors(getattr(value, item.name), make))
-        return new
-    return value
+    return [tensor for tensor in tensors_in(value) if _is_data(tensor)]

@@ -82,7 +82,8 @@ class Masks(Mapping[str, Tensor]):
 
     def union(self, other: Masks) -> Masks:
         """Keep what either keeps (no mask keeps the whole tensor)."""
-        return Masks({n: m | other[n] for n, m in self.items() if n in other})
+        there = other.beside(self)
+        return Masks({n: m | there[n] for n, m in self.items() if n in there})
 
     def apply(self, module: nn.Module) -> None:
         """Set the new values, if any, and zero every pruned weight of ``module`` in place."""

@@ -265,7 +265,7 @@ def uniform_plus(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> 
 @by_layer("erdos-renyi-kernel", version=2)
 def erdos_renyi_kernel(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Mapping[str, float]:
     """Density of a layer in proportion to (sum of its dimensions) / (their product) (Evci et al. 2020)."""
-    weights = {name: sum(_shape_of(name, ctx, "erdos-renyi-kernel")) for name in units}
+    weights = {name: sum(weight_of(name, ctx, "erdos-renyi-kernel").shape) for name in units}
     return fill(weights, limits_of(units), budget)
 
 
@@ -274,7 +274,7 @@ def lamp_shares(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> M
     """Give each layer as many weights as global pruning by LAMP scores of |w| would (Lee et al. 2021)."""
     scores = {}
     for name, u in units.items():
-        _shape_of(name, ctx, "lamp")
+        weight_of(name, ctx, "lamp")
         if not u.single:
             raise ShrinkbenchError("allocation 'lamp' ranks single weights; use it with structure 'weights'")
         scores[name] = lamp_score(ctx.weights[name]).masked_fill(ctx.removed(name), -torch.inf)
@@ -295,13 +295,14 @@ def lamp_score(weight: Tensor) -> Tensor:
     return scores.reshape(weight.shape).float()
 
 
-def _shape_of(name: str, ctx: PruneContext, rule: str) -> torch.Size:
+def weight_of(name: str, ctx: PruneContext, rule: str) -> Tensor:
+    """The weights that ``name`` is the only group of; ``rule`` is told that there are none."""
     if name not in ctx.weights:
         raise ShrinkbenchError(
             f"allocation '{rule}' needs one group per weight tensor, and '{name}' is none; choose global or "
             "layerwise"
         )
-    return ctx.weights[name].shape
+    return ctx.weights[name]
 
 
 @allocation("rowwise", scope="layerwise", version=2)
@@ -332,7 +333,7 @@ def layerwise_counts(units: Mapping[str, Units], budget: int, ctx: PruneContext,
 
 def keep_in_rows(name: str, units: Units, count: int, ctx: PruneContext) -> Tensor:
     """The best ``count`` weights of a layer, equally many in each row; the first rows get what is left over."""
-    if not units.single or units.scores.shape != _shape_of(name, ctx, "rowwise"):
+    if not units.single or units.scores.shape != weight_of(name, ctx, "rowwise").shape:
         raise ShrinkbenchError("allocation 'rowwise' ranks single weights; use it with structure 'weights'")
     require_numbers(name, units.scores)
     geometry = ctx.geometry(name)

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.pruning.allocations.rules import by_layer, fill, limits_of
+from shrinkbench.pruning.allocations.rules import by_layer, fill, limits_of, weight_of
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.units import Units
 
@@ -57,10 +56,5 @@ def alpha_hill(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Ma
 
 
 def _matrix(name: str, ctx: PruneContext) -> Tensor:
-    if name not in ctx.weights:
-        raise ShrinkbenchError(
-            f"allocation 'alpha-hill' needs one group per weight tensor, and '{name}' is none; choose "
-            "global or layerwise"
-        )
-    rows = ctx.geometry(name).rows(ctx.weights[name])
+    rows = ctx.geometry(name).rows(weight_of(name, ctx, "alpha-hill"))
     return rows.reshape(len(rows), -1)

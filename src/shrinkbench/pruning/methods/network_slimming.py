@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -28,9 +27,6 @@ from shrinkbench.pruning.schedules.schedule import SCHEDULES, Schedule, once
 from shrinkbench.pruning.structures.channel_masks import masks_of_units
 from shrinkbench.pruning.structures.channels import weights_per_unit
 from shrinkbench.pruning.units import STRUCTURES, Grouping, Scores, Structure, Units, UnitScores
-
-if TYPE_CHECKING:
-    pass
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
 

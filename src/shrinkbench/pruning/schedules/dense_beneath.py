@@ -15,7 +15,7 @@ from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.schedules.gradual import cubic_density
 from shrinkbench.pruning.schedules.hook import PruningHook, Setting
 from shrinkbench.pruning.schedules.schedule import register_during
-from shrinkbench.spec.amount import Compression, ratio_of
+from shrinkbench.spec.amount import Amount, Compression, ratio_of
 
 
 class Feedback(PruningHook):
@@ -64,7 +64,7 @@ class Feedback(PruningHook):
             self._done = self._done or reached
         self.masks.apply(self.setting.module)
 
-    def decide(self, amount: Any, step: int) -> Masks:
+    def decide(self, amount: Amount, step: int) -> Masks:
         """Masks for ``amount`` over the dense weights, which are in place."""
         return self.setting.decide(amount, iteration=step)
 
@@ -91,7 +91,7 @@ class Surgery(Feedback):
 
     CONSTANTS: ClassVar[Mapping[str, float]] = {**Feedback.CONSTANTS, "margin": 0.1, "decay": 1e-4}
 
-    def decide(self, amount: Any, step: int) -> Masks:
+    def decide(self, amount: Amount, step: int) -> Masks:
         """Masks by the score of the dense weights, with the margin in favour of what is kept."""
         chance = torch.rand((), generator=self.setting.generator("surgery", step)).item()
         rising = step <= self._end
@@ -112,16 +112,23 @@ class Surgery(Feedback):
 class TopKast(PruningHook):
     """Of each step, the forward pass uses the top D weights, the backward pass reaches twice as many.
 
-    Jayakumar et al. 2020: sparse from the start, both sets by the score over the dense weights after every
-    step; what neither holds stays as it is. Weights are pulled to zero by an L2 penalty, those beyond the
-    forward set 1 / D times as strongly, so that newcomers have to earn their place. The paper's backward sets
-    are 1.5 to 5 times the forward ones.
+    Jayakumar et al. 2020: sparse from the start, both sets by the score over the dense weights, every 100 steps
+    or oftener where that is fewer than 20 times; what neither holds stays as it is. Weights are pulled to zero
+    by an L2 penalty, those beyond the forward set 1 / D times as strongly, so that newcomers have to earn their
+    place. The paper's backward sets are 1.5 to 5 times the forward ones.
     """
 
-    CONSTANTS: ClassVar[Mapping[str, float]] = {"backward": 2.0, "penalty": 1e-4, "every": 1}
+    CONSTANTS: ClassVar[Mapping[str, float]] = {
+        "backward": 2.0,
+        "penalty": 1e-4,
+        "every": 100,
+        "at_least": 20,
+    }
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
+        constants = self.CONSTANTS
+        self._every = max(1, min(int(constants["every"]), setting.steps // int(constants["at_least"])))
         self._dense = {name: p.detach().clone() for name, p in setting.parameters.items()}
         self._reached = self.masks
         self._decide(0)
@@ -151,11 +158,11 @@ class TopKast(PruningHook):
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
-        """Keep what happened where the backward pass reached; decide both sets anew; mask."""
+        """Keep what happened where the backward pass reached, decide both sets anew if it is time, and mask."""
         for name, parameter in self.setting.parameters.items():
             parameter.copy_(torch.where(self._reached[name], parameter, self._dense[name]))
             self._dense[name].copy_(parameter)
-        if step % int(self.CONSTANTS["every"]) == 0:
+        if step % self._every == 0:
             self._decide(step)
         self.masks.apply(self.setting.module)
 

@@ -38,7 +38,11 @@ class Dynamic(PruningHook):
         noise = {
             n: torch.rand(p.shape, generator=generator).to(p.device) for n, p in setting.parameters.items()
         }
-        self.adopt(setting.decide(setting.amount, scores=noise))
+        self.adopt(setting.decide(self.first_amount(), scores=noise))
+
+    def first_amount(self) -> Amount:
+        """What the first masks keep."""
+        return self.setting.amount
 
     def start(self, optimizer: Optimizer) -> None:
         """Keep the optimizer, whose state is reset where weights grow."""
@@ -189,15 +193,17 @@ class Regenerated(Rigged):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self._target = ratio_of(setting.amount)
-        self._first = min(self.CONSTANTS["first"], self._target)
-        self._done = self._first == self._target
-        generator = setting.generator("first masks")
-        noise = {
-            n: torch.rand(p.shape, generator=generator).to(p.device) for n, p in setting.parameters.items()
-        }
-        self.masks = Masks({name: torch.ones_like(mask) for name, mask in self.masks.items()})
-        self.adopt(setting.decide(self._amount_at(0), scores=noise))
+        self._done = self._first == ratio_of(setting.amount)
+
+    @property
+    def _first(self) -> float:
+        """The compression of the first masks."""
+        return min(self.CONSTANTS["first"], ratio_of(self.setting.amount))
+
+    def first_amount(self) -> Amount:
+        """Half of the weights, or the target."""
+        target = self._first == ratio_of(self.setting.amount)
+        return self.setting.amount if target else Compression(ratio=self._first)
 
     @property
     def settled(self) -> bool:
@@ -205,9 +211,10 @@ class Regenerated(Rigged):
         return self._done
 
     def _amount_at(self, step: int) -> Amount:
-        if step >= self._end or self._first == self._target:
+        target = ratio_of(self.setting.amount)
+        if step >= self._end or self._first == target:
             return self.setting.amount
-        rest = cubic_density(step / self._end, self._first / self._target)
+        rest = cubic_density(step / self._end, self._first / target)
         return Compression(ratio=self._first / rest)
 
     @torch.no_grad()

@@ -196,6 +196,9 @@ def test_a_method_is_described(run):
     code, _, err = run("describe", "no_such_thing")
     assert code == 2
     assert "no_such_thing" in err
+    code, _, err = run("describe", "lottery_tickets")
+    assert code == 2
+    assert "no method has that name either; did you mean 'lottery_ticket'" in err
 
 
 def prune_arguments(small, **changes):

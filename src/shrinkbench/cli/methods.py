@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -102,6 +103,16 @@ def _knows(registry: Registry[Any], name: str) -> bool:
     except ShrinkbenchError:
         return False
     return True
+
+
+def no_method(name: str) -> str:
+    """That no method has this ``name``, and which is near it."""
+    from shrinkbench.pruning import METHODS
+
+    near = difflib.get_close_matches(name[:100], METHODS, n=2, cutoff=0.6)
+    mean = " or ".join(f"'{n}'" for n in near)
+    hint = f"did you mean {mean}?" if near else "see `shrinkbench list methods`"
+    return f"no method has that name either; {hint}"
 
 
 def describe_method(name: str) -> Row:

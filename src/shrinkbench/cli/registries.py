@@ -10,7 +10,7 @@ import typer
 from shrinkbench.cli.networks import DatasetName, classes_of, load_named, shape_of
 from shrinkbench.cli.options import AsJson, Data, Plugins, load_plugins, parse_shape
 from shrinkbench.cli.stored import find_folder, load_folder
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, UnknownNameError
 
 app = typer.Typer()
 
@@ -66,7 +66,7 @@ def describe(
     """Say exactly what a network is, with its size by layer, or what a method does, costs and cites."""
     load_plugins(plugins)
     from shrinkbench.cli.listing import describe_model
-    from shrinkbench.cli.methods import describe_method, is_method, print_method
+    from shrinkbench.cli.methods import describe_method, is_method, no_method, print_method
 
     if is_method(model):
         found = describe_method(model)
@@ -80,7 +80,10 @@ def describe(
     shape = parse_shape(input_shape) if input_shape else shape_of(loaded)
     place = find_folder(model, None)
     stored = None if place is None else load_folder(place[0])[0]
-    description = describe_model(model, shape, classes=classes_of(loaded), stored=stored)
+    try:
+        description = describe_model(model, shape, classes=classes_of(loaded), stored=stored)
+    except UnknownNameError as error:
+        raise UnknownNameError(f"{error}; {no_method(model)}") from None
     if as_json:
         typer.echo(json.dumps(description, indent=1))
         return

@@ -16,7 +16,7 @@ from shrinkbench.report.compared import split_by_metric
 from shrinkbench.report.statistics.observations import Observations, observe
 from shrinkbench.results.labels import label_runs
 from shrinkbench.results.record import LayerDensity, RunResult
-from shrinkbench.spec import MethodSpec, RunSpec, TaskSpec
+from shrinkbench.spec import ExperimentSpec, MethodSpec, RunSpec, TaskSpec
 
 OPERATING_POINTS = (2.0, 4.0, 8.0, 16.0, 32.0)
 FEWEST_POINTS = 5
@@ -220,6 +220,7 @@ def gather(
     proposed: Sequence[str] = (),
     missing: Sequence[RunSpec] = (),
     disputed: Collection[str] = (),
+    sequential: ExperimentSpec | None = None,
 ) -> Evidence:
     """Collect the evidence; ``proposed`` are names or labels of methods, by default those of :func:`judged`.
 
@@ -227,7 +228,7 @@ def gather(
     ``ShrinkbenchError`` where the results hold no method of a name.
     """
     results = split_by_metric(results).compared
-    observations = observe(results, missing=missing, disputed=disputed)
+    observations = observe(results, missing=missing, disputed=disputed, sequential=sequential)
     evidence = Evidence(tuple(r for r in results if r.status == "done"), observations, ())
     methods = evidence.methods
     default = judged(methods.values())

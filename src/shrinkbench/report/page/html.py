@@ -107,7 +107,11 @@ def _write(
         results = tuple(share_values(results))
         split = split_by_metric(results)
         evidence = checklists.gather(
-            results, proposed=proposed, missing=bundle.missing, disputed=bundle.disputed
+            results,
+            proposed=proposed,
+            missing=bundle.missing,
+            disputed=bundle.disputed,
+            sequential=bundle.sequential,
         )
         frame = to_frame(results)
         labels = short_labels(evidence.observations, results, plan)

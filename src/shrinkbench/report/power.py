@@ -26,7 +26,8 @@ def power_tables(observations: Observations, *, margin: float, power: float = 0.
                 name=f"power-{slug(task.task)}",
                 caption=f"Pairs of methods on {task.task}, mean top-1 over log compression in points: what "
                 f"would be found with {100 * power:g} % probability, after the correction for "
-                f"{claims.comparisons} comparisons, if the spread is what was seen; seeds for a difference of {100 * margin:g}.",
+                f"{claims.comparisons} comparisons, if the spread is what was seen; seeds for a difference "
+                f"of {100 * margin:g}.",
                 columns=(
                     "first",
                     "second",

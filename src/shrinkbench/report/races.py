@@ -30,5 +30,6 @@ def describe_rules(rules: UntilDecided) -> str:
         "This is a sequential design, fixed before the first result: seeds were added one by one from "
         f"{rules.first_look} to at most {rules.max_seeds}, until methods are told apart{alike}. Intervals "
         f"and p over the range hold over all looks ({_SPENDING[rules.spending]} boundaries, "
-        f"{100 * rules.alpha:g} % over all looks and pairs); levels are shown and not tested."
+        f"{100 * rules.alpha:g} % over all looks and pairs); levels, and other metrics and axes, are shown "
+        f"and not tested. The checklist judges the first {rules.first_look} seeds, which all methods have."
     )

@@ -224,11 +224,17 @@ def gather(
 ) -> Evidence:
     """Collect the evidence; ``proposed`` are names or labels of methods, by default those of :func:`judged`.
 
+    Of a ``sequential`` experiment those are the runs of the first look, which all methods have.
     Runs of tasks that lead with another metric than top-1 take no part (:func:`split_by_metric`). Raises
     ``ShrinkbenchError`` where the results hold no method of a name.
     """
     results = split_by_metric(results).compared
-    observations = observe(results, missing=missing, disputed=disputed, sequential=sequential)
+    rules = sequential.until_decided if sequential is not None else None
+    if sequential is not None and rules is not None:
+        first = sequential.seed[: rules.first_look]
+        results = tuple(result for result in results if result.spec.seed in first)
+        missing = [spec for spec in missing if spec.seed in first]
+    observations = observe(results, missing=missing, disputed=disputed)
     evidence = Evidence(tuple(r for r in results if r.status == "done"), observations, ())
     methods = evidence.methods
     default = judged(methods.values())

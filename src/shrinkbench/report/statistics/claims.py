@@ -83,14 +83,47 @@ class Claims:
 
 @functools.lru_cache(maxsize=16)
 def judge(observations: Observations, *, metric: str = "top1", axis: str = "compression") -> Claims:
-    """Answer all questions about ``observations``; decisions of the report are those along compression."""
-    return judge_curves(
+    """Answer all questions about ``observations``; decisions of the report are those along compression.
+
+    Of a sequential design one question is tested, that which decided how many seeds there are: of another
+    metric or axis values are given, and nothing is told apart.
+    """
+    decisive = (metric, axis) == ("top1", "compression")
+    claims = judge_curves(
         curves(observations, axis, metric),
         default_levels(observations, axis),
         places={t: (spec.objective, spec.data, spec.model) for t, spec in observations.task_specs.items()},
         order=observations.methods,
         higher_is_better=observations.metrics[metric].higher_is_better,
-        design=observations.design,
+        design=observations.design if decisive else None,
+    )
+    return claims if observations.design is None or decisive else _untested(claims)
+
+
+def _untested(claims: Claims) -> Claims:
+    """The same differences, none of them told apart."""
+
+    def plain(claim: Claim) -> Claim:
+        return replace(claim, p=math.nan, p_raw=math.nan)
+
+    return replace(
+        claims,
+        tasks=tuple(
+            replace(
+                task,
+                pairs=tuple(map(plain, task.pairs)),
+                levels=tuple(
+                    replace(
+                        level,
+                        claim=plain(level.claim) if level.claim else None,
+                        leads=tuple(map(plain, level.leads)),
+                    )
+                    for level in task.levels
+                ),
+            )
+            for task in claims.tasks
+        ),
+        pairs_over_tasks=tuple(map(plain, claims.pairs_over_tasks)),
     )
 
 

@@ -12,7 +12,7 @@ import functools
 import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,6 +21,7 @@ import scipy
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.blocks import Block, LeftOut, common_block
 from shrinkbench.report.statistics.curves import Curve, curves, default_levels
+from shrinkbench.report.statistics.metrics import HEADLINE
 from shrinkbench.report.statistics.observations import Observations
 
 NOISIER = 1.5
@@ -124,14 +125,15 @@ class Claims:
 
 
 @functools.lru_cache(maxsize=16)
-def judge(observations: Observations, *, metric: str = "top1", axis: str = "compression") -> Claims:
+def judge(observations: Observations, *, metric: str = HEADLINE, axis: str = "compression") -> Claims:
     """Answer all questions about ``observations``; decisions of the report are those along compression."""
     return judge_curves(
         curves(observations, axis, metric),
         default_levels(observations, axis),
         places={t: (spec.objective, spec.data, spec.model) for t, spec in observations.task_specs.items()},
         order=observations.methods,
-        higher_is_better=observations.metrics[metric].higher_is_better,
+        scales={task: scale.metric for scale in observations.scales for task in scale.tasks},
+        falling={task for task in observations.tasks if observations.direction(task, metric) < 0},
     )
 
 
@@ -141,18 +143,21 @@ def judge_curves(
     *,
     places: Mapping[str, object],
     order: Sequence[str] = (),
-    higher_is_better: bool = True,
+    scales: Mapping[str, object] | None = None,
+    falling: Container[str] = (),
 ) -> Claims:
     """Answer all questions about curves at ``levels``.
 
-    Tasks of equal ``places`` (data and network, from other initial weights) are one unit over tasks.
+    Tasks of equal ``places`` (data and network, from other initial weights) are one unit over tasks, and tasks
+    of equal ``scales`` (metric, direction and unit) alone are compared over tasks: those of the scale that has
+    most. ``falling`` are tasks of which less is better.
     """
     by_task: dict[str, list[Curve]] = defaultdict(list)
     rank = {method: place for place, method in enumerate(order)}
     for curve in sorted(found, key=lambda c: (c.task, rank.get(c.method, len(rank)), c.method, c.seed)):
-        by_task[curve.task].append(curve if higher_is_better else replace(curve, y=-curve.y))
+        by_task[curve.task].append(replace(curve, y=-curve.y) if curve.task in falling else curve)
     tasks = [_judge_task(task, members, levels) for task, members in by_task.items()]
-    over = _over_tasks(tasks, places)
+    over = _over_scales(tasks, places, scales or {})
     pairs = _pairs("tasks", "", over, {}) if over else ()
     return _corrected(tasks, over, pairs)
 
@@ -264,6 +269,22 @@ def _p_value(difference: float, error: float, freedom: int) -> float:
     if not math.isfinite(error) or error <= 1e-12:
         return 1.0 if difference == 0 else math.nan
     return float(2 * scipy.special.stdtr(freedom, -abs(difference / error)))
+
+
+def _over_scales(
+    tasks: Sequence[TaskClaims], places: Mapping[str, object], scales: Mapping[str, object]
+) -> Block | None:
+    """What is compared over tasks: those of the scale with most units; the others are named as left out."""
+    groups: dict[object, list[TaskClaims]] = defaultdict(list)
+    for task in tasks:
+        groups[scales.get(task.task)].append(task)
+    found = [(members, _over_tasks(members, places)) for members in groups.values()]
+    known = [(members, block) for members, block in found if block is not None]
+    if not known:
+        return None
+    chosen, block = max(known, key=lambda pair: len(pair[1].units))
+    others = tuple(task.task for task in tasks if task not in chosen)
+    return replace(block, units_left_out=(*block.units_left_out, *others))
 
 
 def _over_tasks(tasks: Sequence[TaskClaims], places: Mapping[str, object]) -> Block | None:

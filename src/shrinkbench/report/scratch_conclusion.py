@@ -80,8 +80,9 @@ def conclude(networks: Sequence[Network], ways: Mapping[str, str], *, margin: fl
             name="scratch-conclusion",
             caption=f"From scratch minus fine-tuned of the same pruned network, seeds paired, "
             f"in points{_other_unit(found)}; the 95 % intervals hold for all "
-            f"{len(found)} comparison{'s' * (len(found) > 1)} at once (Bonferroni). Matches: the whole interval lies within the margin of {margin:g} points; better or "
-            "worse: it lies beyond zero; else these runs cannot tell.",
+            f"{len(found)} comparison{'s' * (len(found) > 1)} at once "
+            f"(Bonferroni). Matches: the whole interval lies within the margin of {margin:g} points; "
+            "better or worse: it lies beyond zero; else these runs cannot tell.",
             columns=("task", "pruned network", "from scratch", "against", "points", "interval", "n", "it"),
             rows=tuple(_row(contrast, level, margin) for contrast in found),
             stubs=2,

@@ -248,7 +248,8 @@ def best_of_epochs(results: Sequence[RunResult]) -> Iterator[Pitfall]:
             where=where,
             finding=(
                 f"For {method} the best epoch reads {metric.share(gain)} {_side(metric)} on validation than "
-                f"the last one, on average over {len(gains[where, method])} runs{and_more(len(clear), 'method')}."
+                f"the last one, on average over {len(gains[where, method])} runs"
+                f"{and_more(len(clear), 'method')}."
             ),
             advice="Report the last epoch, or say that the best was chosen on validation and what that adds.",
             runs=tuple(runs[where, method]),

@@ -75,7 +75,7 @@ def report(
     proposed: Proposed = None,
     figures: Annotated[
         Literal["main", "all", "none"],
-        typer.Option(help="Figures for papers: of top-1, of top-5 too, or none."),
+        typer.Option(help="Figures for papers: of the leading metric, of others too, or none."),
     ] = "main",
     corpus: CorpusDir = None,
 ) -> None:

@@ -28,7 +28,6 @@ from shrinkbench.files import check_folder, exists, is_file
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from shrinkbench.report.statistics.sequential import Race
     from shrinkbench.results.store import Status
     from shrinkbench.spec import ExperimentSpec
 
@@ -225,15 +224,11 @@ def _until_decided(
 ) -> Status:
     """Sweep look by look; tell how each comparison stands after it."""
     from shrinkbench.report.deciding import decide
-    from shrinkbench.report.races import describe_race
     from shrinkbench.results.store import ResultStore
-    from shrinkbench.spec import UntilDecided
 
-    rules = experiment.until_decided or UntilDecided()
-
-    def tell(races: Sequence[Race]) -> None:
-        for race in races:
-            note(describe_race(race, rules))
+    def tell(sentences: Sequence[str]) -> None:
+        for sentence in sentences:
+            note(sentence)
 
     decide(experiment, ResultStore(target), sweep=sweep, on_look=tell)
     return ResultStore(target).status()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from shrinkbench.report.races import describe_race
 from shrinkbench.report.statistics.claims import judge
 from shrinkbench.report.statistics.observations import Observations, observe
 from shrinkbench.report.statistics.sequential import Race
@@ -21,7 +22,7 @@ def decide(
     store: ResultStore,
     *,
     sweep: Callable[[Wanted], Status],
-    on_look: Callable[[Sequence[Race]], None] = lambda races: None,
+    on_look: Callable[[Sequence[str]], None] = lambda sentences: None,
 ) -> tuple[Race, ...]:
     """Sweep the seeds of each look, and look, until every task is decided or cannot be.
 
@@ -36,7 +37,7 @@ def decide(
         status = sweep(wanted)
         observations, bundle = _observe(store)
         races = tuple(task.race for task in judge(observations).tasks if task.race is not None)
-        on_look(races)
+        on_look([describe_race(race, rules, observations.metric(race.task)) for race in races])
         waiting = [race for race in races if race.state == "waiting"]
         needs = {(race.task, race.needs) for race in waiting}
         if not waiting or status.missing or needs == before:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from shrinkbench.report.statistics.metrics import Metric
 from shrinkbench.report.statistics.sequential import Race
 from shrinkbench.spec import UntilDecided
 
 _SPENDING = {"obrien-fleming": "O'Brien and Fleming's", "pocock": "Pocock's"}
 
 
-def describe_race(race: Race, rules: UntilDecided) -> str:
-    """How a comparison stands, in one sentence."""
+def describe_race(race: Race, rules: UntilDecided, metric: Metric) -> str:
+    """How a comparison by ``metric`` stands, in one sentence."""
     seeds = len(race.seeds)
     state = {
         "waiting": f"the look after {race.needs} seeds waits for its runs",
         "decided": f"decided after {seeds} of at most {rules.max_seeds} seeds",
-        "alike": f"after {seeds} seeds those left differ by less than {100 * (rules.margin or 0):g} points",
+        "alike": f"after {seeds} seeds those left differ by less than {metric.share(rules.margin or 0)}",
         "futile": f"stopped after {seeds} seeds: the {rules.max_seeds} that were allowed would hardly decide",
         "exhausted": f"not decided with all {rules.max_seeds} seeds",
         "nothing": f"after {seeds} seeds no two methods can be compared",
@@ -25,7 +26,11 @@ def describe_race(race: Race, rules: UntilDecided) -> str:
 
 def describe_rules(rules: UntilDecided) -> str:
     """The design, as a reader has to know it to read the numbers."""
-    alike = "" if rules.margin is None else f" or differ by less than {100 * rules.margin:g} points"
+    share = f"{100 * (rules.margin or 0):g}"
+    alike = (
+        f" or differ by less than {share} points ({share} % of the control's value where it is no percentage)"
+    )
+    alike = alike if rules.margin is not None else ""
     return (
         "This is a sequential design, fixed before the first result: seeds were added one by one from "
         f"{rules.first_look} to at most {rules.max_seeds}, until methods are told apart{alike}. Intervals "

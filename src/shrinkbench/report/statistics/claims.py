@@ -11,7 +11,7 @@ import bisect
 import functools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,7 @@ import scipy
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.blocks import Block, LeftOut, common_block
 from shrinkbench.report.statistics.curves import Curve, curves, default_levels
+from shrinkbench.report.statistics.metrics import HEADLINE
 from shrinkbench.report.statistics.observations import Design, Observations
 from shrinkbench.report.statistics.pairs import (
     Claim,
@@ -82,20 +83,24 @@ class Claims:
 
 
 @functools.lru_cache(maxsize=16)
-def judge(observations: Observations, *, metric: str = "top1", axis: str = "compression") -> Claims:
+def judge(observations: Observations, *, metric: str = HEADLINE, axis: str = "compression") -> Claims:
     """Answer all questions about ``observations``; decisions of the report are those along compression.
 
     Of a sequential design one question is tested, that which decided how many seeds there are: of another
     metric or axis values are given, and nothing is told apart.
     """
-    decisive = (metric, axis) == ("top1", "compression")
+    decisive = (metric, axis) == (HEADLINE, "compression")
+    design = observations.design if decisive else None
+    if design is not None:
+        design = replace(design, yardsticks={t: observations.yardstick(t) for t in observations.tasks})
     claims = judge_curves(
         curves(observations, axis, metric),
         default_levels(observations, axis),
         places={t: (spec.objective, spec.data, spec.model) for t, spec in observations.task_specs.items()},
         order=observations.methods,
-        higher_is_better=observations.metrics[metric].higher_is_better,
-        design=observations.design if decisive else None,
+        scales={task: scale.metric for scale in observations.scales for task in scale.tasks},
+        falling={task for task in observations.tasks if observations.direction(task, metric) < 0},
+        design=design,
     )
     return claims if observations.design is None or decisive else _untested(claims)
 
@@ -133,22 +138,25 @@ def judge_curves(
     *,
     places: Mapping[str, object],
     order: Sequence[str] = (),
-    higher_is_better: bool = True,
+    scales: Mapping[str, object] | None = None,
+    falling: Container[str] = (),
     design: Design | None = None,
 ) -> Claims:
     """Answer all questions about curves at ``levels``.
 
-    Tasks of equal ``places`` (data and network, from other initial weights) are one unit over tasks. With a
-    sequential ``design`` the one question is every pair over the range of a task.
+    Tasks of equal ``places`` (data and network, from other initial weights) are one unit over tasks, and tasks
+    of equal ``scales`` (metric, direction and unit) alone are compared over tasks: those of the scale that has
+    most. ``falling`` are tasks of which less is better. With a sequential ``design`` the one question is every
+    pair over the range of a task.
     """
     by_task: dict[str, list[Curve]] = defaultdict(list)
     rank = {method: place for place, method in enumerate(order)}
     for curve in sorted(found, key=lambda c: (c.task, rank.get(c.method, len(rank)), c.method, c.seed)):
-        by_task[curve.task].append(curve if higher_is_better else replace(curve, y=-curve.y))
+        by_task[curve.task].append(replace(curve, y=-curve.y) if curve.task in falling else curve)
     if design is not None:
         return _judge_sequentially(by_task, levels, design)
     tasks = [_judge_task(task, members, levels) for task, members in by_task.items()]
-    over = _over_tasks(tasks, places)
+    over = _over_scales(tasks, places, scales or {})
     pairs = compare_pairs("tasks", "", over, {}) if over else ()
     return _corrected(tasks, over, pairs)
 
@@ -201,6 +209,22 @@ def _judge_level(task: str, level: float, block: Block, noise: Mapping[Pair, flo
     variances = variances_of(block)
     leads = tuple(compare_pair("level", task, block, (best, other), variances, noise) for other in others)
     return Level(level, block, leads[0] if leads else None, leads)
+
+
+def _over_scales(
+    tasks: Sequence[TaskClaims], places: Mapping[str, object], scales: Mapping[str, object]
+) -> Block | None:
+    """What is compared over tasks: those of the scale with most units; the others are named as left out."""
+    groups: dict[object, list[TaskClaims]] = defaultdict(list)
+    for task in tasks:
+        groups[scales.get(task.task)].append(task)
+    found = [(members, _over_tasks(members, places)) for members in groups.values()]
+    known = [(members, block) for members, block in found if block is not None]
+    if not known:
+        return None
+    chosen, block = max(known, key=lambda pair: len(pair[1].units))
+    others = tuple(task.task for task in tasks if task not in chosen)
+    return replace(block, units_left_out=(*block.units_left_out, *others))
 
 
 def _over_tasks(tasks: Sequence[TaskClaims], places: Mapping[str, object]) -> Block | None:

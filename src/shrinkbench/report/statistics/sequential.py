@@ -107,7 +107,8 @@ def race(by_task: Mapping[str, Sequence[Curve]], levels: Sequence[float], design
         shares = tuple(n / rules.max_seeds for n in rules.looks)
         final = boundaries(rules.alpha / undecided, shares, rules.spending)[-1]
         for one in looked:
-            _decide(one, n, shares[look], final, rules.margin)
+            margin = rules.margin and rules.margin * design.yardsticks.get(one.task, 1.0)
+            _decide(one, n, shares[look], final, margin)
             if one.state == "waiting" and n == rules.looks[-1]:
                 one.state = "exhausted"
     return tuple(_finished(one) for one in racing)

@@ -71,7 +71,9 @@ def cut_by(networks, kind, method, compression):
     return masks, small, sizes
 
 
-@pytest.mark.parametrize(("kind", "groups"), [("ours", 2), ("llama", 2), ("bert", 4)])
+@pytest.mark.parametrize(
+    ("kind", "groups"), [pytest.param("ours", 2, marks=pytest.mark.slow), ("llama", 2), ("bert", 4)]
+)
 def test_keys_and_values_leave_with_the_queries_that_read_them(networks, kind, groups):
     masks, _, (whole, left) = cut_by(networks, kind, "head_magnitude", 1.08)
     heads = projected_heads(read_flow(networks[kind], Inputs.of(EXAMPLES[kind])), masks)
@@ -88,7 +90,7 @@ def test_keys_and_values_leave_with_the_queries_that_read_them(networks, kind, g
     assert whole - left >= gone * (2 * 16 * 16 + 2 * 16 * 16 * groups // 4) // groups
 
 
-@pytest.mark.parametrize("kind", ["ours", "llama", "gpt2"])
+@pytest.mark.parametrize("kind", ["ours", pytest.param("llama", marks=pytest.mark.slow), "gpt2"])
 def test_whole_blocks_leave_by_their_influence(networks, kind):
     module, example = networks[kind], EXAMPLES[kind]
     paths = {"ours": "blocks", "llama": "model.layers", "gpt2": "transformer.h"}[kind]
@@ -129,6 +131,7 @@ def test_blocks_behind_a_norm_are_refused(networks):
         )
 
 
+@pytest.mark.slow
 def test_a_block_of_swiglu_loses_neurons(networks):
     for kind in ("ours", "llama"):
         _, _, (whole, left) = cut_by(networks, kind, "channel_l1", 1.2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -51,7 +52,7 @@ class ModelCard:
     is the network that one of published widths was cut from. ``features_of`` is a network whose weights fit
     all tensors of a prefix, (name, prefix): they load too, and what has another name stays as drawn.
     One that ``takes`` tokens, whole numbers below ``num_classes``, has their number as ``input_shape``.
-    ``digest`` is the SHA-256 of what a network is built by beside its name, such as a file of configuration.
+    ``configuration`` is the file that a network is built by beside its name, if any, ``digest`` its SHA-256.
     """
 
     name: str
@@ -70,6 +71,7 @@ class ModelCard:
     pruned_from: str | None = None
     takes: Literal["floats", "tokens"] = "floats"
     features_of: tuple[str, str] | None = None
+    configuration: Path | None = None
     digest: str | None = None
 
 

@@ -31,26 +31,49 @@ _KINDS = {  # how an architecture's name ends -> transformers' class that builds
 }
 
 
+def is_folder_name(name: str) -> bool:
+    """Whether ``name`` is ``hf:FOLDER``."""
+    return name.lower().startswith(_PREFIX)
+
+
 def names_a_path(name: str) -> bool:
     """Whether the network ``name`` is named by a place on disk, where a stranger's word must not lead."""
-    return split_reference(name) is not None or name.lower().startswith(_PREFIX)
+    return split_reference(name) is not None or is_folder_name(name)
+
+
+_PLACES: dict[str, Path] = {}  # name of a folder -> where it lies
+
+
+def remember_folder(folder: Path) -> None:
+    """Let ``hf:`` with the folder's bare name mean this folder: results say no more of its place."""
+    place = folder.resolve()
+    known = _PLACES.get(place.name, place)
+    there = known != place and is_file(known / "config.json")
+    if there and _config(known)[0] != _config(place)[0]:
+        raise ShrinkbenchError(
+            f"two different networks lie in folders called {place.name} ({known}, {place}), and results name "
+            "no more of a folder; rename one of them"
+        )
+    _PLACES[place.name] = place
 
 
 @MODELS.add_resolver
 def _from_name(name: str) -> ModelCard | None:
     """``hf:FOLDER``; the library is imported only when the network is built."""
-    return make_card(name[len(_PREFIX) :]) if name.lower().startswith(_PREFIX) else None
+    return make_card(name[len(_PREFIX) :]) if is_folder_name(name) else None
 
 
 def make_card(place: str) -> ModelCard:
-    """Card of the network in the folder ``place``."""
-    folder = in_home(place)
+    """Card of the network in the folder ``place``, a path or the bare name of one that was named before."""
+    folder = _PLACES.get(place) or in_home(place)
     if not is_folder(folder):
         raise ShrinkbenchError(
             f"there is no folder {one_line(place, 100)}, and nothing is downloaded here; fetch the repository "
             "where there is a network (hf download NAME --local-dir DIR), and give hf:DIR"
         )
+    folder = folder.resolve()
     content, config = _config(folder)
+    remember_folder(folder)
     architecture = _architecture(folder, config)
     images = architecture.endswith("ForImageClassification")
     size = config.get("image_size")
@@ -58,7 +81,7 @@ def make_card(place: str) -> ModelCard:
     vocabulary = config.get("vocab_size")
     weights = folder / "model.safetensors"
     return ModelCard(
-        name=f"{_PREFIX}{place}",
+        name=f"{_PREFIX}{folder.name}",
         family="hugging face",
         definition=f"{architecture} as {folder.name}/config.json describes it",
         reference="wolf2020transformers",
@@ -68,6 +91,7 @@ def make_card(place: str) -> ModelCard:
         build=_builder(folder, architecture),
         weights=(_entry(weights, folder),) if is_file(weights) else (),
         weights_note="" if is_file(weights) else NO_PUBLIC_WEIGHTS,
+        configuration=folder / "config.json",
         digest=hashlib.sha256(content).hexdigest(),
     )
 

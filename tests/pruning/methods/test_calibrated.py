@@ -179,8 +179,18 @@ def hugging_face():
     return transformers.LlamaForCausalLM(config).eval()
 
 
-@pytest.mark.parametrize("method", ["wanda", "sparsegpt", "ria"])
-@pytest.mark.parametrize("kind", ["ours", "hugging face"])
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [
+        ("ours", "sparsegpt"),
+        ("hugging face", "wanda"),
+        *(
+            pytest.param(kind, method, marks=pytest.mark.slow)
+            for kind in ("ours", "hugging face")
+            for method in ("wanda", "sparsegpt", "ria", "dsnot", "owl_sparsegpt", "ria_2_4")
+        ),
+    ],
+)
 def test_block_by_block_finds_what_whole_passes_find(network, batches, monkeypatch, method, kind):
     module = network if kind == "ours" else hugging_face()
     given = batches if kind == "ours" else [{"input_ids": batch} for batch in batches]

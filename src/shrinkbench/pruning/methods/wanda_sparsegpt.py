@@ -72,8 +72,7 @@ def layer_by_layer(ctx: PruneContext, prune_layer: PruneLayer, counts_of: Counts
             f"this method goes through single weights, column by column, not '{structure.name}'; choose "
             "the structure weights or a pattern such as 2:4"
         )
-    units = {n: Units(w.masked_fill(ctx.removed(n), -torch.inf)) for n, w in ctx.weights.items()}
-    counts = counts_of(units, ctx.budget, ctx)
+    counts = counts_of({name: _alive(ctx, name) for name in ctx.weights}, ctx.budget, ctx)
     ctx = ctx.block_by_block()
     pruned = _Pruned(ctx.weights)
     order = [name for name in ctx.flow.order if name in ctx.weights]
@@ -87,6 +86,13 @@ def layer_by_layer(ctx: PruneContext, prune_layer: PruneLayer, counts_of: Counts
         if value is not None:
             pruned.updated[name] = value * mask
     return Masks({name: pruned.masks[name] for name in ctx.weights}, new_weights=pruned.updated)
+
+
+def _alive(ctx: PruneContext, name: str) -> Units:
+    """The weights of a layer to be counted: those that are gone at -inf, others without values of their own."""
+    scores = ctx.weights[name].new_zeros(()).expand(ctx.weights[name].shape)
+    gone = ctx.removed(name)
+    return Units(scores.masked_fill(gone, -torch.inf) if bool(gone.any()) else scores)
 
 
 def one_per_layer(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> dict[str, int]:

@@ -179,10 +179,11 @@ def pairwise_table(observations: Observations, *, task: str | None = None) -> Ta
     where = task or "all tasks"
     unit = "task" if task is None and len(claims.tasks) > 1 else "seed"
     over = "each over its own common range" if unit == "task" else "over the range in the table"
+    interval_of = "over all looks" if observations.design is not None else "of one comparison"
     return Table(
         name=f"pairs-{slug(where)}",
         caption=f"Pairs of methods on {where}: mean top-1 over log compression, {over}, first minus second in "
-        "points with the 95 % interval of one comparison; p corrected for all "
+        f"points with the 95 % interval {interval_of}; p corrected for all "
         f"{claims.comparisons} comparisons of the report (bold: p < 0.05); n {unit}s, paired; effect size d_z.",
         columns=("first", "second", "points", "95 % interval", "p", "n", "range", "d_z"),
         rows=tuple(_pair(r) for r in records(pairwise(observations, task=task))),

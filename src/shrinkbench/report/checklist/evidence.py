@@ -16,7 +16,7 @@ from shrinkbench.report.compared import split_by_metric
 from shrinkbench.report.statistics.observations import Observations, observe
 from shrinkbench.results.labels import label_runs
 from shrinkbench.results.record import LayerDensity, RunResult
-from shrinkbench.spec import MethodSpec, RunSpec, TaskSpec
+from shrinkbench.spec import ExperimentSpec, MethodSpec, RunSpec, TaskSpec
 
 OPERATING_POINTS = (2.0, 4.0, 8.0, 16.0, 32.0)
 FEWEST_POINTS = 5
@@ -220,13 +220,20 @@ def gather(
     proposed: Sequence[str] = (),
     missing: Sequence[RunSpec] = (),
     disputed: Collection[str] = (),
+    sequential: ExperimentSpec | None = None,
 ) -> Evidence:
     """Collect the evidence; ``proposed`` are names or labels of methods, by default those of :func:`judged`.
 
+    Of a ``sequential`` experiment those are the runs of the first look, which all methods have.
     Runs of tasks that lead with another metric than top-1 take no part (:func:`split_by_metric`). Raises
     ``ShrinkbenchError`` where the results hold no method of a name.
     """
     results = split_by_metric(results).compared
+    rules = sequential.until_decided if sequential is not None else None
+    if sequential is not None and rules is not None:
+        first = sequential.seed[: rules.first_look]
+        results = tuple(result for result in results if result.spec.seed in first)
+        missing = [spec for spec in missing if spec.seed in first]
     observations = observe(results, missing=missing, disputed=disputed)
     evidence = Evidence(tuple(r for r in results if r.status == "done"), observations, ())
     methods = evidence.methods

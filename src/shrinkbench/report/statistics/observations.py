@@ -13,7 +13,7 @@ from shrinkbench.report.statistics.tests import half_width
 from shrinkbench.results.frame import to_frame
 from shrinkbench.results.labels import RunLabel, label_runs
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import RunSpec, TaskSpec
+from shrinkbench.spec import ExperimentSpec, RunSpec, TaskSpec, UntilDecided
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,18 @@ AXES = {
 }
 
 
+@dataclass(frozen=True)
+class Design:
+    """Rules of a sequential comparison, all its seeds in the order in which they are added, and who is in it.
+
+    Without ``methods`` all are, and the question is the best against the rest.
+    """
+
+    rules: UntilDecided
+    seeds: tuple[int, ...]
+    methods: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, eq=False)
 class Observations:
     """Finished runs, ready to be compared.
@@ -55,6 +67,7 @@ class Observations:
     at random; ``metrics`` are those of :data:`METRICS` and top-1 on extra evaluation splits; ``task_specs``
     tells what each task is. ``gaps`` has one row per run that prunes and is planned but not there: columns
     task, method, amount, seed, compression_target, kind (``failed``, ``missing`` or ``disputed``) and key.
+    ``design`` are the rules by which seeds were added, where that was decided on the way.
     """
 
     pruned: pd.DataFrame
@@ -65,6 +78,7 @@ class Observations:
     metrics: Mapping[str, Metric]
     task_specs: Mapping[str, TaskSpec]
     gaps: pd.DataFrame
+    design: Design | None = None
 
     def controls_of(self, task: str) -> tuple[str, ...]:
         """Names of the controls of ``task``."""
@@ -82,6 +96,8 @@ class Observations:
             methods=tuple(names.get(method, method) for method in self.methods),
             chance=frozenset(names.get(method, method) for method in self.chance),
             gaps=self.gaps.replace({"method": names}),
+            design=self.design
+            and replace(self.design, methods=tuple(names.get(m, m) for m in self.design.methods)),
         )
 
 
@@ -91,13 +107,15 @@ def observe(
     methods: Sequence[str] = (),
     missing: Iterable[RunSpec] = (),
     disputed: Collection[str] = (),
+    sequential: ExperimentSpec | None = None,
 ) -> Observations:
     """Sort finished runs into tasks; ``methods`` comes first in the order of methods.
 
     A task is one dataset (subset and normalisation included), network and initial weights. What is compared
     on it are methods with their recipes. A run counts once, though it be stored twice or measured further.
     Failed runs and ``missing`` ones, which are planned and have no result, are its gaps; so are those with
-    ``disputed`` keys, for which another source has other numbers.
+    ``disputed`` keys, for which another source has other numbers. ``sequential`` is the experiment whose seeds
+    were added until its comparison was decided.
     """
     results = [*results]
     by_key = {r.key: r for r in reversed(results) if r.status == "done"}
@@ -125,7 +143,22 @@ def observe(
         metrics=METRICS | _further_metrics(done),
         task_specs={task: r.spec.task for task, r in zip(frame["task"], done, strict=True)},
         gaps=_gaps(absent, labels[len(done) :], pruned, disputed),
+        design=_design(sequential, labels, [*done, *(spec for spec, _ in absent)]),
     )
+
+
+def _design(
+    sequential: ExperimentSpec | None, labels: Sequence[RunLabel], runs: Sequence[RunResult | RunSpec]
+) -> Design | None:
+    """The rules by which seeds were added, with the methods that they compare by label."""
+    rules = sequential.until_decided if sequential is not None else None
+    if sequential is None or rules is None:
+        return None
+    specs = (run if isinstance(run, RunSpec) else run.spec for run in runs)
+    compared = {
+        label.method for label, spec in zip(labels, specs, strict=True) if spec.method.name in rules.compare
+    }
+    return Design(rules, sequential.seed, tuple(sorted(m for m in compared if m is not None)))
 
 
 def _absent_runs(

@@ -27,9 +27,7 @@ def describe_race(race: Race, rules: UntilDecided, metric: Metric) -> str:
 def describe_rules(rules: UntilDecided) -> str:
     """The design, as a reader has to know it to read the numbers."""
     share = f"{100 * (rules.margin or 0):g}"
-    alike = (
-        f" or differ by less than {share} points ({share} % of the control's value where it is no percentage)"
-    )
+    alike = f" or differ by less than {share} points ({share} % of the control's value if no percentage)"
     alike = alike if rules.margin is not None else ""
     return (
         "This is a sequential design, fixed before the first result: seeds were added one by one from "

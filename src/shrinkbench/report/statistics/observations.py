@@ -144,12 +144,18 @@ class Observations:
         if set(tasks) >= set(self.tasks):
             return self
         kept = tuple(task for task in self.tasks if task in tasks)
-        parts = {
-            name: rows[rows["task"].isin(kept)].reset_index(drop=True) if len(rows) else rows
-            for name, rows in (("pruned", self.pruned), ("control", self.control), ("gaps", self.gaps))
-        }
-        specs = {task: self.task_specs[task] for task in kept}
-        return replace(self, tasks=kept, task_specs=specs, **parts)
+
+        def part(rows: pd.DataFrame) -> pd.DataFrame:
+            return rows[rows["task"].isin(kept)].reset_index(drop=True) if len(rows) else rows
+
+        return replace(
+            self,
+            tasks=kept,
+            task_specs={task: self.task_specs[task] for task in kept},
+            pruned=part(self.pruned),
+            control=part(self.control),
+            gaps=part(self.gaps),
+        )
 
     def controls_of(self, task: str) -> tuple[str, ...]:
         """Names of the controls of ``task``."""

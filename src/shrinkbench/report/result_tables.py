@@ -224,8 +224,8 @@ def pairwise_table(observations: Observations, *, task: str | None = None) -> Ta
         name=f"pairs-{slug(where)}",
         caption=f"Pairs of methods on {where}: mean {metric.short} over log compression, {over}, {signed} in "
         f"{'points' if metric.percent else metric.unit or metric.short} with the 95 % interval {reach}; p "
-        f"corrected for all {claims.comparisons} comparisons of the report (bold: p < 0.05); n {unit}s, paired; "
-        "effect size d_z.",
+        f"corrected for all {claims.comparisons} comparisons of the report (bold: p < 0.05); n {unit}s, "
+        "paired; effect size d_z.",
         columns=(
             *("first", "second", "points" if metric.percent else "better by", "95 % interval", "p"),
             *("n", "range", "d_z"),

@@ -128,12 +128,12 @@ class Observations:
         if set(tasks) >= set(self.tasks):
             return self
         kept = tuple(task for task in self.tasks if task in tasks)
-        parts = {
-            name: rows[rows["task"].isin(kept)].reset_index(drop=True) if len(rows) else rows
-            for name, rows in (("pruned", self.pruned), ("control", self.control), ("gaps", self.gaps))
-        }
+        pruned, control, gaps = (
+            rows[rows["task"].isin(kept)].reset_index(drop=True) if len(rows) else rows
+            for rows in (self.pruned, self.control, self.gaps)
+        )
         specs = {task: self.task_specs[task] for task in kept}
-        return replace(self, tasks=kept, task_specs=specs, **parts)
+        return replace(self, tasks=kept, task_specs=specs, pruned=pruned, control=control, gaps=gaps)
 
     def controls_of(self, task: str) -> tuple[str, ...]:
         """Names of the controls of ``task``."""

@@ -1,4 +1,4 @@
-"""A sweep with a report for each of six kinds of task, as docs/tasks.md shows them: short, and whole when slow."""
+"""A sweep with a report for each of six kinds of task, as docs/tasks.md shows: short, and whole if slow."""
 
 import re
 
@@ -10,9 +10,8 @@ from shrinkbench.cli import app
 from shrinkbench.runner import sweep
 from shrinkbench.spec import read_experiments
 
-BLOCKS = re.findall(
-    r"```(?:python|toml)\n(# (\S+)\n.*?)```", (ROOT / "docs/tasks.md").read_text(), flags=re.DOTALL
-)
+PAGE = (ROOT / "docs" / "tasks.md").read_text()
+BLOCKS = re.findall(r"```(?:python|toml)\n(# (\S+)\n.*?)```", PAGE, flags=re.DOTALL)
 SHORT = {
     "method": ("global_magnitude", "random"),
     "compression": (1.0, 2.0),
@@ -41,14 +40,7 @@ def experiment_of(name, folder):
 
 def shortened(spec):
     """The same with few runs, each of one epoch."""
-    recipes = {
-        field: value.model_copy(update={"epochs": 1})
-        for field in ("recipe", "pretrain_recipe")
-        if (value := getattr(spec, field)) is not None and not isinstance(value, str)
-    }
-    one = {"epochs": 1}
-    overrides = {field: one for field in ("finetune", "pretrain") if getattr(spec, field, None)}
-    return spec.model_copy(update=SHORT | recipes | overrides)
+    return spec.model_copy(update={**SHORT, "finetune": {"epochs": 1}, "pretrain": {"epochs": 1}})
 
 
 def headline_of(report):

@@ -157,10 +157,11 @@ def over_tasks_text(
 ) -> str:
     """The claim over tasks, whose units are the tasks."""
     lead = between(pairs, best, ordered[1])
+    named = "" if metric.is_accuracy else f" {metric.short}".rstrip()
     return (
         f"Over {len(names)} tasks, each over its own range, {best} has the {metric.best} average"
-        f"{'' if metric.is_accuracy else f' {metric.short}'.rstrip()} of {len(ordered)} methods, {lead_text(lead, metric)} "
-        f"{ordered[1]}{_standing(best, pairs, ordered[1:], metric, yardstick)}"
+        f"{named} of {len(ordered)} methods, {lead_text(lead, metric)} {ordered[1]}"
+        f"{_standing(best, pairs, ordered[1:], metric, yardstick)}"
     )
 
 

@@ -170,7 +170,11 @@ def checklist(
     require_results(bundle, "run a sweep into it first")
     tell_doubts(bundle)
     lines = checklists.judge(
-        bundle.results, proposed=proposed or (), missing=bundle.missing, disputed=bundle.disputed
+        bundle.results,
+        proposed=proposed or (),
+        missing=bundle.missing,
+        disputed=bundle.disputed,
+        sequential=bundle.sequential,
     )
     if as_json:
         skipped = [{"path": str(p.path), "problem": p.sentence} for p in bundle.problems]

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_folder, check_links, write_atomically
 from shrinkbench.report.boards import Boards, name_sources, rank_entries
 from shrinkbench.report.page.html import render_page, write_report
@@ -40,6 +41,7 @@ def write_leaderboard(sources: Sequence[Path], out: Path) -> WrittenLeaderboard:
     bundles = [read_source(source) for source in sources]
     for bundle in bundles:
         require_results(bundle, "leave it out")
+        _refuse_sequential(bundle)
     unique = {bundle.digest: bundle for bundle in bundles}
     disputed = find_disputed(list(unique.values()))
     problems = {
@@ -62,6 +64,15 @@ def find_disputed(bundles: Sequence[Bundle]) -> frozenset[str]:
     """Keys that some source has other numbers for than another one, or than itself."""
     parts = (part for bundle in bundles for part in (bundle.results, bundle.others))
     return frozenset(first.key for first, _ in conflicts_among(parts))
+
+
+def _refuse_sequential(bundle: Bundle) -> None:
+    """How many seeds such a study has depends on its results: beside others it would be judged wrongly."""
+    if bundle.sequential is not None:
+        raise ShrinkbenchError(
+            f"{bundle.source} holds a comparison whose seeds were added until it was decided; its own report "
+            "judges it, a leaderboard does not: leave it out"
+        )
 
 
 def _render(ranked: Boards, bundles: dict[str, Bundle], problems: dict[str, list[str]]) -> str:

@@ -219,12 +219,13 @@ def pairwise_table(observations: Observations, *, task: str | None = None) -> Ta
     signed = (
         "first minus second" if metric.higher_is_better else "second minus first (positive: first is better)"
     )
+    reach = "over all looks" if observations.design is not None else "of one comparison"
     return Table(
         name=f"pairs-{slug(where)}",
         caption=f"Pairs of methods on {where}: mean {metric.short} over log compression, {over}, {signed} in "
-        f"{'points' if metric.percent else metric.unit or metric.short} with the 95 % interval of one "
-        f"comparison; p corrected for all "
-        f"{claims.comparisons} comparisons of the report (bold: p < 0.05); n {unit}s, paired; effect size d_z.",
+        f"{'points' if metric.percent else metric.unit or metric.short} with the 95 % interval {reach}; p "
+        f"corrected for all {claims.comparisons} comparisons of the report (bold: p < 0.05); n {unit}s, "
+        "paired; effect size d_z.",
         columns=(
             *("first", "second", "points" if metric.percent else "better by", "95 % interval", "p"),
             *("n", "range", "d_z"),

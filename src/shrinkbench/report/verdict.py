@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from shrinkbench.report.races import describe_race, describe_rules
 from shrinkbench.report.recommendation import (
     listed,
     over_tasks_text,
@@ -130,6 +131,8 @@ def _headline(observations: Observations, claims: Claims, tasks: Sequence[TaskVe
     if len(tasks) == 1:
         return " ".join(tasks[0].sentences)
     block = claims.over_tasks
+    if observations.design is not None:
+        return "Seeds were added until decided, task by task: each task has its own answer below."
     if block is None or len(block.methods) < 2:
         return "No two methods can be compared over several tasks: each task has its own answer below."
     ordered = [block.methods[i] for i in (-block.means).argsort(kind="stable")]
@@ -163,6 +166,8 @@ def describe_task(observations: Observations, claims: TaskClaims | None) -> Iter
     segments = recommend(claims, sign=metric.sign, yardstick=yardstick)
     if segments:
         yield f"{segments_text(segments, metric)}."
+    if claims.race is not None and observations.design is not None:
+        yield f"{describe_race(claims.race, observations.design.rules, metric)}."
     if len(claims.block.methods) > 1:
         yield range_text(claims, _control_text(observations, claims), metric, yardstick=yardstick)
     else:
@@ -201,6 +206,8 @@ def _left_out_text(left_out: Iterable[LeftOut]) -> str:
 def _warnings(observations: Observations, claims: Claims) -> Iterator[str]:
     """What limits the claim: failed and missing runs, few seeds, few tasks."""
     yield from _absent(observations)
+    if observations.design is not None:
+        yield describe_rules(observations.design.rules)
     seeds = {task.task: len(task.block.units) for task in claims.tasks if len(task.block.methods) > 1}
     fewest = min(seeds.values(), default=0)
     if seeds and stats.too_few(fewest):

@@ -16,7 +16,7 @@ from shrinkbench.report.statistics.metrics import metric_of
 from shrinkbench.report.statistics.observations import SMALLEST_YARDSTICK, Observations, observe
 from shrinkbench.results.labels import label_runs
 from shrinkbench.results.record import LayerDensity, RunResult
-from shrinkbench.spec import MethodSpec, RunSpec, TaskSpec
+from shrinkbench.spec import ExperimentSpec, MethodSpec, RunSpec, TaskSpec
 
 OPERATING_POINTS = (2.0, 4.0, 8.0, 16.0, 32.0)
 FEWEST_POINTS = 5
@@ -245,11 +245,18 @@ def gather(
     proposed: Sequence[str] = (),
     missing: Sequence[RunSpec] = (),
     disputed: Collection[str] = (),
+    sequential: ExperimentSpec | None = None,
 ) -> Evidence:
     """Collect the evidence; ``proposed`` are names or labels of methods, by default those of :func:`judged`.
 
-    Raises ``ShrinkbenchError`` where the results hold no method of a name.
+    Of a ``sequential`` experiment those are the runs of the first look, which all methods have. Raises
+    ``ShrinkbenchError`` where the results hold no method of a name.
     """
+    rules = sequential.until_decided if sequential is not None else None
+    if sequential is not None and rules is not None:
+        first = sequential.seed[: rules.first_look]
+        results = tuple(result for result in results if result.spec.seed in first)
+        missing = [spec for spec in missing if spec.seed in first]
     observations = observe(results, missing=missing, disputed=disputed)
     evidence = Evidence(tuple(r for r in results if r.status == "done"), observations, ())
     methods = evidence.methods

@@ -46,7 +46,7 @@ from shrinkbench.report.short_labels import labels_table, short_labels
 from shrinkbench.report.statistics.aggregates import normalised_scores
 from shrinkbench.report.statistics.fairness import set_up_table
 from shrinkbench.report.statistics.metrics import Metric
-from shrinkbench.report.statistics.observations import AXES, Observations, Scale, aggregate
+from shrinkbench.report.statistics.observations import AXES, Observations, Scale, aggregate, observe
 from shrinkbench.report.tables import TEXTS, Table
 from shrinkbench.report.verdict import BASES, Verdict, Win, reach_verdict
 from shrinkbench.results.bundle import Bundle, read_source, require_results
@@ -106,11 +106,23 @@ def _write(
             check_corpus(corpus)  # told before anything is drawn
         results = tuple(share_values(results))
         evidence = checklists.gather(
-            results, proposed=proposed, missing=bundle.missing, disputed=bundle.disputed
+            results,
+            proposed=proposed,
+            missing=bundle.missing,
+            disputed=bundle.disputed,
+            sequential=bundle.sequential,
         )
         frame = to_frame(results)
-        labels = short_labels(evidence.observations, results, plan)
-        observations = evidence.observations.renamed(labels)
+        everything = evidence.observations
+        if bundle.sequential is not None:  # the evidence is of the first look
+            everything = observe(
+                results,
+                missing=bundle.missing,
+                disputed=bundle.disputed,
+                sequential=bundle.sequential,
+            )
+        labels = short_labels(everything, results, plan)
+        observations = everything.renamed(labels)
         if figures != "none":
             for scale, metric, stem in drawn_metrics(observations, everything=figures == "all"):
                 having = [task for task in scale.tasks if observations.has(task, metric)]
@@ -128,7 +140,7 @@ def _write(
         tables += [*all_tables(observations), *front_tables(observations)]
         tables += [table for table in (set_up_table(results), latency_table(results)) if table]
         tables = [table.relabelled(labels) for table in tables] + [labels_table(labels)] * bool(labels)
-        written = _write_data(frame, evidence.observations, tables, out_dir)
+        written = _write_data(frame, everything, tables, out_dir)
         citations = cite(results)
         written.append(out_dir / "references.bib")
         write_atomically(written[-1], bibtex(citations).encode(), durable=False)

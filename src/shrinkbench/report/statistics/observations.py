@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
@@ -15,7 +15,7 @@ from shrinkbench.report.statistics.tests import half_width
 from shrinkbench.results.frame import column_of, to_frame
 from shrinkbench.results.labels import RunLabel, label_runs
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import RunSpec, TaskSpec
+from shrinkbench.spec import ExperimentSpec, RunSpec, TaskSpec, UntilDecided
 
 SMALLEST_YARDSTICK = 1e-12
 """Controls that are zero have no share."""
@@ -24,6 +24,20 @@ AXES = {
     "theoretical_speedup": "theoretical speedup",
     "measured_speedup": "measured speedup",
 }
+
+
+@dataclass(frozen=True)
+class Design:
+    """Rules of a sequential comparison, all its seeds in the order in which they are added, and who is in it.
+
+    Without ``methods`` all are, and the question is the best against the rest. ``yardsticks`` are what a margin
+    is a share of, by task: 1 of percentages, else the control's value.
+    """
+
+    rules: UntilDecided
+    seeds: tuple[int, ...]
+    methods: tuple[str, ...] = ()
+    yardsticks: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,6 +61,7 @@ class Observations:
     at random; ``task_specs`` tells what each task is, and with it its metrics; ``splits`` are extra evaluation
     splits. ``gaps`` has one row per run that prunes and is planned but not there: columns
     task, method, amount, seed, compression_target, kind (``failed``, ``missing`` or ``disputed``) and key.
+    ``design`` are the rules by which seeds were added, where that was decided on the way.
     """
 
     pruned: pd.DataFrame
@@ -57,6 +72,7 @@ class Observations:
     task_specs: Mapping[str, TaskSpec]
     gaps: pd.DataFrame
     splits: tuple[str, ...] = ()
+    design: Design | None = None
 
     @functools.cached_property
     def _metrics(self) -> Mapping[str, Mapping[str, Metric]]:
@@ -128,12 +144,18 @@ class Observations:
         if set(tasks) >= set(self.tasks):
             return self
         kept = tuple(task for task in self.tasks if task in tasks)
-        pruned, control, gaps = (
-            rows[rows["task"].isin(kept)].reset_index(drop=True) if len(rows) else rows
-            for rows in (self.pruned, self.control, self.gaps)
+
+        def part(rows: pd.DataFrame) -> pd.DataFrame:
+            return rows[rows["task"].isin(kept)].reset_index(drop=True) if len(rows) else rows
+
+        return replace(
+            self,
+            tasks=kept,
+            task_specs={task: self.task_specs[task] for task in kept},
+            pruned=part(self.pruned),
+            control=part(self.control),
+            gaps=part(self.gaps),
         )
-        specs = {task: self.task_specs[task] for task in kept}
-        return replace(self, tasks=kept, task_specs=specs, pruned=pruned, control=control, gaps=gaps)
 
     def controls_of(self, task: str) -> tuple[str, ...]:
         """Names of the controls of ``task``."""
@@ -151,6 +173,8 @@ class Observations:
             methods=tuple(names.get(method, method) for method in self.methods),
             chance=frozenset(names.get(method, method) for method in self.chance),
             gaps=self.gaps.replace({"method": names}),
+            design=self.design
+            and replace(self.design, methods=tuple(names.get(m, m) for m in self.design.methods)),
         )
 
 
@@ -160,13 +184,15 @@ def observe(
     methods: Sequence[str] = (),
     missing: Iterable[RunSpec] = (),
     disputed: Collection[str] = (),
+    sequential: ExperimentSpec | None = None,
 ) -> Observations:
     """Sort finished runs into tasks; ``methods`` comes first in the order of methods.
 
     A task is one dataset (subset and normalisation included), network and initial weights. What is compared
     on it are methods with their recipes. A run counts once, though it be stored twice or measured further.
     Failed runs and ``missing`` ones, which are planned and have no result, are its gaps; so are those with
-    ``disputed`` keys, for which another source has other numbers.
+    ``disputed`` keys, for which another source has other numbers. ``sequential`` is the experiment whose seeds
+    were added until its comparison was decided.
     """
     results = [*results]
     by_key = {r.key: r for r in reversed(results) if r.status == "done"}
@@ -200,8 +226,23 @@ def observe(
         chance=frozenset(frame.loc[frame["chance"] & ~frame["is_control"], "method"]),
         task_specs={task: r.spec.task for task, r in zip(frame["task"], done, strict=True)},
         gaps=_gaps(absent, labels[len(done) :], pruned, disputed),
+        design=_design(sequential, labels, [*done, *(spec for spec, _ in absent)]),
         splits=tuple(sorted({split for result in done for split in result.further})),
     )
+
+
+def _design(
+    sequential: ExperimentSpec | None, labels: Sequence[RunLabel], runs: Sequence[RunResult | RunSpec]
+) -> Design | None:
+    """The rules by which seeds were added, with the methods that they compare by label."""
+    rules = sequential.until_decided if sequential is not None else None
+    if sequential is None or rules is None:
+        return None
+    specs = (run if isinstance(run, RunSpec) else run.spec for run in runs)
+    compared = {
+        label.method for label, spec in zip(labels, specs, strict=True) if spec.method.name in rules.compare
+    }
+    return Design(rules, sequential.seed, tuple(sorted(m for m in compared if m is not None)))
 
 
 def _absent_runs(

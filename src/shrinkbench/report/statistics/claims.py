@@ -202,41 +202,51 @@ def _variances(block: Block) -> dict[Pair, float]:
 
 def _pairs(question: str, task: str, block: Block, noise: Mapping[Pair, float]) -> list[Claim]:
     """Every pair of the block's methods, in their order."""
-    variances = _variances(block)
-    return [
-        _claim(question, task, block, pair, variances, noise)
-        for pair in itertools.combinations(block.methods, 2)
-    ]
+    layout = _Layout.of(block, noise)
+    return [_claim(question, task, layout, pair) for pair in itertools.combinations(block.methods, 2)]
 
 
 def _judge_level(task: str, level: float, block: Block, noise: Mapping[Pair, float]) -> Level:
     """The best method against the runner-up, which tells it apart from all others (Hung and Fithian 2019)."""
     best, *others = (block.methods[i] for i in np.argsort(-block.means, kind="stable"))
-    variances = _variances(block)
-    leads = tuple(_claim("level", task, block, (best, other), variances, noise) for other in others)
+    layout = _Layout.of(block, noise)
+    leads = tuple(_claim("level", task, layout, (best, other)) for other in others)
     return Level(level, block, leads[0] if leads else None, leads)
 
 
-def _claim(
-    question: str,
-    task: str,
-    block: Block,
-    pair: Pair,
-    variances: Mapping[Pair, float],
-    noise: Mapping[Pair, float],
-) -> Claim:
+@dataclass(frozen=True, eq=False)
+class _Layout:
+    """What the claims about the pairs of a block share; ``noise`` is that of :func:`_relative_noise`."""
+
+    block: Block
+    values: Mapping[str, stats.Floats]
+    variances: Mapping[Pair, float]
+    pooled: float
+    noise: Mapping[Pair, float]
+
+    @classmethod
+    def of(cls, block: Block, noise: Mapping[Pair, float]) -> _Layout:
+        """The layout of ``block``."""
+        variances = _variances(block)
+        values = dict(zip(block.methods, block.values, strict=True))
+        return cls(block, values, variances, _mean(variances.values()), noise)
+
+    def variance(self, pair: Pair) -> float:
+        """The mean over all pairs, times the pair's relative noise where that is above :data:`NOISIER`."""
+        own = self.variances.get(pair, self.variances.get(pair[::-1], math.nan))
+        ratio = self.noise.get(pair, self.noise.get(pair[::-1], own / self.pooled if self.pooled else 1.0))
+        return self.pooled * (ratio if ratio > NOISIER else 1.0)
+
+
+def _claim(question: str, task: str, layout: _Layout, pair: Pair) -> Claim:
     """Compare a pair on the block's units: the t-test of a two-way layout, with a noisy pair's own variance.
 
-    variance = mean over all pairs, times the pair's relative noise where that is above :data:`NOISIER`;
     freedom = (methods - 1) (units - 1).
     """
+    block = layout.block
     n = len(block.units)
-    values = dict(zip(block.methods, block.values, strict=True))
-    differences = values[pair[0]] - values[pair[1]]
-    pooled = _mean(variances.values())
-    own = variances.get(pair, variances.get(pair[::-1], math.nan))
-    ratio = noise.get(pair, noise.get(pair[::-1], own / pooled if pooled else 1.0))
-    variance = pooled * (ratio if ratio > NOISIER else 1.0)
+    differences = layout.values[pair[0]] - layout.values[pair[1]]
+    variance = layout.variance(pair)
     freedom = (len(block.methods) - 1) * (n - 1)
     mean = float(differences.mean())
     error = math.sqrt(variance / n) if n > 1 else math.nan

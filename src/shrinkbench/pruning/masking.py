@@ -61,11 +61,12 @@ def prune_once(
     scores: Scores | None = None,
     proportions: Proportions | None = None,
     constraints: Constraints = UNCONSTRAINED,
+    learned: Mapping[str, Tensor] | None = None,
 ) -> Masks:
     """One round of ``method``: its score, structure and allocation, whatever its schedule.
 
     ``scores`` take the place of the method's own; a control (``random@METHOD``) keeps to its own, and
-    to the ``proportions`` of its method where that has several rounds.
+    to the ``proportions`` of its method where that has several rounds. ``learned`` is that of the context.
     """
     require_materialised(module)
     if any(p.is_inference() for p in module.parameters()):  # autograd refuses them
@@ -94,6 +95,7 @@ def prune_once(
         loss=loss,
         proportions=proportions,
         constraints=constraints,
+        learned=learned,
     )
     if amount == UNPRUNED:
         return Masks({name: torch.ones_like(w, dtype=torch.bool) for name, w in ctx.weights.items()})

@@ -24,10 +24,10 @@ from shrinkbench.pruning.schedules.schedule import SCHEDULES
 from shrinkbench.pruning.units import STRUCTURES
 
 NAMES = [name for name in METHODS if not name.startswith("doctest")]
-FOR_TRANSFORMERS = {"heads", "neurons", "chained-channels"}
+FOR_TRANSFORMERS = {"heads", "neurons", "chained-channels", "whole-blocks"}
 SHAPE = (3, 8, 8)
 # Structures that leave much of a network whole.
-SPANNING = {"heads", "neurons", "branches", "chained-channels", "scaled-channels"}
+SPANNING = {"heads", "neurons", "branches", "chained-channels", "scaled-channels", "whole-blocks"}
 SPANNING |= {"convolution-weights"}
 
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from shrinkbench.report.statistics import tests as stats
+from shrinkbench.report.statistics.metrics import Metric, metric_of
+from shrinkbench.report.statistics.observations import SMALLEST_YARDSTICK
 from shrinkbench.report.tables import Cell, Table, interval, plus_minus
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import PublishedWidths, RunSpec
@@ -35,16 +37,24 @@ class Network:
     unpruned: tuple[float, ...] = ()
 
     @property
-    def is_share(self) -> bool:
-        """Whether its headline metric is shown in percent."""
+    def metric(self) -> Metric:
+        """What its task leads with."""
         objective = self.spec.task.objective
-        return objective.metric(objective.headline).unit == "fraction"
+        return metric_of(objective.metric(objective.headline))
+
+    @property
+    def _whole(self) -> float:
+        """What differences are shares of: 1 of a percentage, else what the unpruned (or any) network has."""
+        if self.metric.percent:
+            return 1.0
+        any_value = [r.headline for found in self.columns.values() for r in found if r.headline is not None]
+        known = [value for value in (*self.unpruned, *any_value) if math.isfinite(value)]
+        reference = statistics.mean(self.unpruned) if self.unpruned else known[0] if known else 0.0
+        return max(abs(reference), SMALLEST_YARDSTICK)
 
     def by_seed(self, column: str) -> dict[int, float]:
         """The headline metric of each seed, in points; a larger number is a better one."""
-        objective = self.spec.task.objective
-        sign = 1.0 if objective.metric(objective.headline).direction == "higher" else -1.0
-        scale = sign * (100.0 if self.is_share else 1.0)
+        scale = self.metric.sign * 100.0 / self._whole
         return {r.spec.seed: scale * v for r in self.columns.get(column, ()) if (v := r.headline) is not None}
 
 
@@ -68,15 +78,25 @@ def conclude(networks: Sequence[Network], ways: Mapping[str, str], *, margin: fl
     return [
         Table(
             name="scratch-conclusion",
-            caption="From scratch minus fine-tuned of the same pruned network, seeds paired, in points; the "
-            f"95 % intervals hold for all {len(found)} comparison{'s' * (len(found) > 1)} at once "
-            f"(Bonferroni). Matches: the whole interval lies within the margin of {margin:g} points; better or "
-            "worse: it lies beyond zero; else these runs cannot tell.",
+            caption=f"From scratch minus fine-tuned of the same pruned network, seeds paired, "
+            f"in points{_other_unit(found)}; the 95 % intervals hold for all "
+            f"{len(found)} comparison{'s' * (len(found) > 1)} at once "
+            f"(Bonferroni). Matches: the whole interval lies within the margin of {margin:g} points; "
+            "better or worse: it lies beyond zero; else these runs cannot tell.",
             columns=("task", "pruned network", "from scratch", "against", "points", "interval", "n", "it"),
             rows=tuple(_row(contrast, level, margin) for contrast in found),
             stubs=2,
         )
     ]
+
+
+def _other_unit(found: Sequence[Contrast]) -> str:
+    """What points are where the metric is no share."""
+    metrics = dict.fromkeys(c.network.metric for c in found if not c.network.metric.percent)
+    if not metrics:
+        return ""
+    named = " and ".join(metric.short for metric in metrics)
+    return f" (of {named}: percent of the unpruned network's value; positive: from scratch is better)"
 
 
 def _contrasts(network: Network, ways: Mapping[str, str]) -> Iterator[Contrast]:
@@ -154,7 +174,7 @@ def beside_paper(networks: Sequence[Network], ways: Mapping[str, str]) -> list[T
 
 def _compared(network: Network, column: str, way: str, published: _Places) -> str:
     amount, results = network.spec.amount, network.columns.get(column)
-    if not isinstance(amount, PublishedWidths) or not results or not network.is_share:
+    if not isinstance(amount, PublishedWidths) or not results or not network.metric.is_accuracy:
         return ""
     family, _, name = amount.target.partition(":")
     place = (_METHODS.get(family, ""), _bare(network.spec.data.name), _bare(name), way.casefold())

@@ -312,10 +312,12 @@ def rowwise(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Keep:
     return {name: keep_in_rows(name, u, counts[name], ctx) for name, u in units.items()}
 
 
-def rowwise_counts(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> dict[str, int]:
-    """Weights per layer: the same fraction, and one for each row, as Sun et al. 2024 round."""
+def rowwise_counts(
+    units: Mapping[str, Units], budget: int, ctx: PruneContext, shares: Shares | None = None
+) -> dict[str, int]:
+    """Weights per layer: the same fraction, or ``shares``, and one for each row, as Sun et al. 2024 round."""
     units = {name: keep_at_least(u, _rows(name, u, ctx)) for name, u in units.items()}
-    return layerwise_counts(units, budget, ctx, "one weight of every row stays")
+    return layerwise_counts(units, budget, ctx, "one weight of every row stays", shares)
 
 
 def _rows(name: str, units: Units, ctx: PruneContext) -> int:
@@ -323,12 +325,17 @@ def _rows(name: str, units: Units, ctx: PruneContext) -> int:
     return len(ctx.geometry(name).rows(units.scores)) if single else 1
 
 
-def layerwise_counts(units: Mapping[str, Units], budget: int, ctx: PruneContext, reason: str) -> dict[str, int]:
-    """Weights per layer when every layer keeps the same fraction; ``reason`` says why each has to keep some."""
+def layerwise_counts(
+    units: Mapping[str, Units], budget: int, ctx: PruneContext, reason: str, shares: Shares | None = None
+) -> dict[str, int]:
+    """Weights per layer when every layer keeps the same fraction, or as ``shares`` says.
+
+    ``reason`` says why each layer has to keep some.
+    """
     limits = limits_of(units)
     require_budget(limits, budget, ctx, reason)
-    shares = fill({name: u.total for name, u in units.items()}, limits, budget)
-    return whole_units(units, shares, budget)
+    wanted = {name: u.total for name, u in units.items()} if shares is None else shares(units, budget, ctx)
+    return whole_units(units, fill(wanted, limits, budget), budget)
 
 
 def keep_in_rows(name: str, units: Units, count: int, ctx: PruneContext) -> Tensor:

@@ -11,6 +11,8 @@ from shrinkbench.pruning.scores import curvature as _curvature
 from shrinkbench.pruning.methods import optimal_brain_surgeon as _optimal_brain_surgeon
 from shrinkbench.pruning.scores import activation as _activation
 from shrinkbench.pruning.methods import wanda_sparsegpt as _wanda_sparsegpt
+from shrinkbench.pruning.methods import calibrated as _calibrated
+from shrinkbench.pruning.methods import block_influence as _block_influence
 from shrinkbench.pruning.scores import filters as _filters
 from shrinkbench.pruning.methods import over_channels as _over_channels
 from shrinkbench.pruning.methods import thinet_and_regression as _thinet_and_regression
@@ -29,6 +31,8 @@ _FAMILIES = (
     _optimal_brain_surgeon,
     _activation,
     _wanda_sparsegpt,
+    _calibrated,
+    _block_influence,
     _filters,
     _over_channels,
     _thinet_and_regression,

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.dataflow import projected_heads
 from shrinkbench.network.view import NetworkView
 from shrinkbench.pruning.units import (
     STRUCTURES,
@@ -69,6 +70,13 @@ def _attention_parts(ctx: NetworkView) -> Mapping[str, list[Part]]:
             for name, shape in zip(sources, shapes, strict=True)
         ]
         groups[step.parameter].append(_head_columns(step.parameter, output, heads))
+    plain = {name: w for name, w in ctx.weights.items() if not ctx.geometry(name).transposed}
+    for shared in projected_heads(ctx.flow, plain):  # grouped queries: keys and values with all their queries
+        if shared.output not in groups:
+            groups[shared.output] = [
+                *(_head_rows(name, plain[name].shape, 1, shared.units) for name in shared.sources),
+                _head_columns(shared.output, plain[shared.output].shape, shared.units),
+            ]
     return groups
 
 
@@ -86,7 +94,7 @@ heads = STRUCTURES.add(
     "heads",
     Structure(
         "heads",
-        "attention heads: rows of queries, keys and values with the output columns",
+        "attention heads: rows of queries, keys and values with the output columns; grouped queries together",
         _heads,
         unit="head",
     ),

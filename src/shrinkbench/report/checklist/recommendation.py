@@ -20,7 +20,7 @@ from shrinkbench.report.checklist.evidence import (
     TOY_DATASETS,
     Evidence,
 )
-from shrinkbench.report.checklist.lines import Judgement, listing, rule, satisfied, violated
+from shrinkbench.report.checklist.lines import Judgement, inapplicable, listing, rule, satisfied, violated
 from shrinkbench.report.checklist.measurement import (
     SIZE_FIGURE,
     SPEED_FIGURE,
@@ -79,7 +79,10 @@ def both_sizes(evidence: Evidence) -> Judgement:
 @rule("both-accuracies")
 def both_accuracies(evidence: Evidence) -> Judgement:
     """Both are stored for every run."""
-    bare = [r.key for r in evidence.results if r.after and not {"top1", "top5"} <= r.after.metrics.keys()]
+    classifying = [r for r in evidence.results if "top5" in {m.name for m in r.spec.task.objective.metrics}]
+    if evidence.results and not classifying:
+        return inapplicable("No task has top-5 accuracy: it is of classification among many classes.")
+    bare = [r.key for r in classifying if r.after and not {"top1", "top5"} <= r.after.metrics.keys()]
     if bare:
         return violated(
             f"{len(bare)} runs state no top-1 or no top-5.",

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from shrinkbench.report.statistics import tests as stats
+from shrinkbench.report.statistics.metrics import HEADLINE
 from shrinkbench.report.statistics.observations import Observations
 
 SAME = 0.01
@@ -196,7 +197,7 @@ def default_levels(observations: Observations, axis: str) -> list[float]:
 
 @functools.lru_cache(maxsize=16)
 def at_equal(
-    observations: Observations, axis: str, *, metric: str = "top1", levels: tuple[float, ...] = ()
+    observations: Observations, axis: str, *, metric: str = HEADLINE, levels: tuple[float, ...] = ()
 ) -> pd.DataFrame:
     """Every method's value at the same level of ``axis``: columns task, level, method, seed, value.
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from shrinkbench.errors import DamagedWarning, ShrinkbenchError
 from shrinkbench.files import read_file, remove_temporaries
+from shrinkbench.models.hugging_face import remember_folder
 from shrinkbench.pruning import load_entry_points, load_plugin
 from shrinkbench.results.claims import Claims
 from shrinkbench.results.reading import LARGEST_RESULT
@@ -113,6 +114,9 @@ def perform(task: Task, setting: Setting, *, own_process: bool = False) -> Endin
 def prepare(setting: Setting) -> None:
     """Load in this process what was planned with, or nothing."""
     load_entry_points()
+    for path in setting.workspace.weights.values():
+        if path.name == "config.json":  # what a network of a folder is built by
+            remember_folder(path.parent)
     for path, digest in setting.plugins.items():
         load_plugin(path, digest=digest)
 

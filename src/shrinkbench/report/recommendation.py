@@ -103,9 +103,10 @@ def lead_text(claim: Claim, metric: Metric = POINTS) -> str:
     """A lead with its 95 % interval, that of one comparison by itself: above, or below where less is better."""
     if abs(claim.difference) <= TIE:
         return "level with"
-    lead, side = metric.difference(claim.difference), "above" if metric.higher_is_better else "below"
+    side = "above" if metric.higher_is_better else "below"
     if not math.isfinite(claim.low):
-        return f"{lead} {side}"
+        return f"{metric.difference(claim.difference)} {side}"
+    lead = metric.difference(claim.difference, like=max(abs(claim.low), abs(claim.high)))
     return f"{lead} (95 % interval {' to '.join(metric.bounds(claim.low, claim.high))}) {side}"
 
 
@@ -156,10 +157,11 @@ def over_tasks_text(
 ) -> str:
     """The claim over tasks, whose units are the tasks."""
     lead = between(pairs, best, ordered[1])
+    named = "" if metric.is_accuracy else f" {metric.short}".rstrip()
     return (
         f"Over {len(names)} tasks, each over its own range, {best} has the {metric.best} average"
-        f"{'' if metric.percent else f' {metric.short}'} of {len(ordered)} methods, {lead_text(lead, metric)} "
-        f"{ordered[1]}{_standing(best, pairs, ordered[1:], metric, yardstick)}"
+        f"{named} of {len(ordered)} methods, {lead_text(lead, metric)} {ordered[1]}"
+        f"{_standing(best, pairs, ordered[1:], metric, yardstick)}"
     )
 
 

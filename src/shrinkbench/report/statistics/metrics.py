@@ -61,22 +61,22 @@ class Metric:
         return f"{100 * value:.1f} %" if self.percent else f"{self.number(value)} {self.unit}".rstrip()
 
     def said(self, value: float) -> str:
-        """The same with the metric's name, which percentages go without.
+        """The same with the metric's name, which accuracies go without.
 
         >>> Metric("perplexity", "perplexity", short="perplexity", higher_is_better=False).said(12.3)
         'perplexity 12.30'
         """
-        return self.text(value) if self.percent else f"{self.short} {self.text(value)}"
+        return self.text(value) if self.is_accuracy else f"{self.short} {self.text(value)}".lstrip()
 
-    def difference(self, value: float) -> str:
-        """The size of a difference, with its unit.
+    def difference(self, value: float, *, like: float = 0.0) -> str:
+        """The size of a difference, with its unit; with the digits of ``like`` where that is larger.
 
         >>> Metric("top1", "", percent=True).difference(0.0042), Metric("p", "p").difference(0.1234)
         ('0.42 points', '0.1234')
         """
         if self.percent:
             return f"{100 * value:.2f} points"
-        return f"{value:{_form(value)}} {self.unit}".rstrip()
+        return f"{value:{_form(max(abs(value), like))}} {self.unit}".rstrip()
 
     def bounds(self, low: float, high: float) -> tuple[str, str]:
         """The ends of an interval of differences, with the digits of its width."""

@@ -11,12 +11,14 @@ from shrinkbench.pruning.scores import curvature as _curvature
 from shrinkbench.pruning.methods import optimal_brain_surgeon as _optimal_brain_surgeon
 from shrinkbench.pruning.scores import activation as _activation
 from shrinkbench.pruning.methods import wanda_sparsegpt as _wanda_sparsegpt
+from shrinkbench.pruning.methods import optimal_brain_compression as _optimal_brain_compression
 from shrinkbench.pruning.scores import filters as _filters
 from shrinkbench.pruning.methods import over_channels as _over_channels
 from shrinkbench.pruning.methods import thinet_and_regression as _thinet_and_regression
 from shrinkbench.pruning.methods import sparse_structure_selection as _sparse_structure_selection
 from shrinkbench.pruning.methods import network_slimming as _network_slimming
 from shrinkbench.pruning.methods import group_lasso as _group_lasso
+from shrinkbench.pruning.methods import group_sparse_learning as _group_sparse_learning
 from shrinkbench.pruning.methods import published_widths as _published_widths
 
 __all__: list[str] = []
@@ -29,11 +31,13 @@ _FAMILIES = (
     _optimal_brain_surgeon,
     _activation,
     _wanda_sparsegpt,
+    _optimal_brain_compression,
     _filters,
     _over_channels,
     _thinet_and_regression,
     _sparse_structure_selection,
     _network_slimming,
     _group_lasso,
+    _group_sparse_learning,
     _published_widths,
 )

@@ -71,7 +71,8 @@ def layer_by_layer(ctx: PruneContext, prune_layer: PruneLayer, counts_of: Counts
     return Masks({name: masks[name] for name in ctx.weights}, new_weights=updated)
 
 
-def _one_per_layer(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> dict[str, int]:
+def one_per_layer(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> dict[str, int]:
+    """Weights per layer: the same fraction of each, one at least."""
     units = {name: keep_at_least(u, 1) for name, u in units.items()}
     return layerwise_counts(units, budget, ctx, "one weight of every layer stays")
 
@@ -266,4 +267,4 @@ def sparsegpt(ctx: PruneContext) -> Masks:
     Columns of a convolution go by kernel position, then input channel; the authors' code goes channel by
     channel, and the order changes the result.
     """
-    return layer_by_layer(ctx, _sparsegpt_layer, _one_per_layer)
+    return layer_by_layer(ctx, _sparsegpt_layer, one_per_layer)

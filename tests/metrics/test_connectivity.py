@@ -45,6 +45,11 @@ def test_other_architectures_are_refused():
         linear_connectivity(one(1.0), one(2.0), lambda n: 0.0, points=2)
 
 
+def test_errors_that_are_no_numbers_are_refused():
+    with pytest.raises(ShrinkbenchError, match="not all finite"):
+        linear_connectivity(one(1.0), one(2.0), lambda n: float("nan"))
+
+
 def test_whole_numbers_stay():
     net = one(1.0)
     net[1].num_batches_tracked += 7

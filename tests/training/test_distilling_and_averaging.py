@@ -136,6 +136,7 @@ def test_batches_of_the_first_epoch_are_passed_over():
 
     class Counting:
         settled = True
+        beside = ()
 
         def __getattr__(self, name):
             return (lambda *_: steps.append(1)) if name == "after_step" else (lambda *_: {})

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -52,7 +53,13 @@ def linear_connectivity(
     _check(*ends)
     network = copy.deepcopy(first)
     places = tuple(n / (points - 1) for n in range(points))
-    return Connectivity(places, tuple(float(error(_moved(network, *ends, t))) for t in places))
+    errors = tuple(float(error(_moved(network, *ends, t))) for t in places)
+    if not all(map(math.isfinite, errors)):
+        raise ShrinkbenchError(
+            f"the errors along the line are not all finite ({', '.join(f'{e:g}' for e in errors[:5])}, ...); one "
+            "of the networks has diverged"
+        )
+    return Connectivity(places, errors)
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:

@@ -64,6 +64,8 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
         dataset = workspace.dataset(dataset_name)
         card = get_model(model_name)
         check_compatible(dataset, card)
+        if card.configuration is not None and card.digest is not None:
+            files[card.digest] = card.configuration
         objective = objective_for(experiment.task or dataset.card.task)
         _check_ignored(experiment, dataset, card)
         pretrain = _recipe(experiment.pretrain_recipe or dataset.card.pretrain_recipe, experiment.pretrain)

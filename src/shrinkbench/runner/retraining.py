@@ -314,6 +314,7 @@ def _train_with_hook(trial: Trial) -> Outcome:
         prune_classifier=spec.prune_classifier,
         prune_biases=spec.prune_biases,
         constraints=spec.constraints,
+        batch_size=recipe.batch_size,
     )
     training = train(
         module,

@@ -29,6 +29,7 @@ from shrinkbench.spec.constraints import UNCONSTRAINED, Constraints
 from shrinkbench.spec.experiment import ExperimentSpec, read_experiments
 from shrinkbench.spec.recipe import Averaging, Distillation, EarlyStopping, Recipe
 from shrinkbench.spec.run import PretrainSpec, RunSpec
+from shrinkbench.spec.sequential import UntilDecided
 from shrinkbench.spec.task import (
     CLASSIFICATION,
     DETECTION,
@@ -82,6 +83,7 @@ __all__ = [
     "Speedup",
     "StructureSpec",
     "TaskSpec",
+    "UntilDecided",
     "Value",
     "WeightsSpec",
     "detection_of",

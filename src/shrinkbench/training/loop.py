@@ -242,7 +242,7 @@ def _run_epoch(
             state.step += 1
             for hook in hooks:
                 hook.before_step(state.step)
-            loss, count = _backward(module, recipe, batch, task, team)
+            loss, count = _backward(module, recipe, batch, hooks, task, team)
             for hook in hooks:
                 hook.after_backward(state.step)
             if recipe.clip_gradient_norm is not None:
@@ -267,7 +267,9 @@ def _run_epoch(
     return mean
 
 
-def _backward(module: nn.Module, recipe: Recipe, batch: Any, task: Task, team: Team) -> tuple[Tensor, int]:
+def _backward(
+    module: nn.Module, recipe: Recipe, batch: Any, hooks: Sequence[Hook], task: Task, team: Team
+) -> tuple[Tensor, int]:
     """The mean loss over this process's share of ``batch``, its examples, and gradients of the whole batch.
 
     A batch of fewer examples than processes is taken by all of them whole.
@@ -280,7 +282,7 @@ def _backward(module: nn.Module, recipe: Recipe, batch: Any, task: Task, team: T
     shared = whole >= team.size
     loss, count = task.loss(module, share_of(batch, team.rank, team.size) if shared else batch, recipe)
     (loss * (count * team.size / whole) if shared else loss).backward()
-    average_gradients(module.parameters(), team)
+    average_gradients([*module.parameters(), *(t for hook in hooks for t in hook.beside)], team)
     return loss.detach(), count
 
 

@@ -64,7 +64,8 @@ def headline_of(results):
 
 
 def words_of(index):
-    text = re.sub(r"<(script|style).*?</\1>", "", index.read_text(encoding="utf-8"), flags=re.DOTALL)
+    page = index.read_text(encoding="utf-8").replace("<wbr>", "")
+    text = re.sub(r"<(script|style).*?</\1>", "", page, flags=re.DOTALL)
     return " ".join(re.sub(r"<[^>]+>", " ", text).split())
 
 

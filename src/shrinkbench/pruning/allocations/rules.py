@@ -362,7 +362,7 @@ def keep_in_rows(name: str, units: Units, count: int, ctx: PruneContext) -> Tens
 @allocation("independent", scope="global", exact=False)
 def independent(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Keep:
     """Keep each unit on its own with probability budget / total; the scores are uniform on [0, 1)."""
-    if ctx.structure.pattern:
+    if any(u.first is not None for u in units.values()):
         raise ShrinkbenchError(
             "the allocation 'independent' drops weights by chance, which leaves no N:M pattern; choose another"
         )

@@ -353,11 +353,16 @@ def _make_breakable(text: str) -> Markup:
     return Markup("_<wbr>").join(text.split("_"))
 
 
+def _size(win: Win) -> float:
+    """The larger end of a lead's interval, whose digits the lead has; 0 without one."""
+    return max(abs(win.low), abs(win.high)) if math.isfinite(win.low) else 0.0
+
+
 def _lead(win: Win, metric: Metric) -> str:
     """A lead, with its interval where there is one; it is positive where the metric is better."""
     if win.n == 0:
         return "no shared seed"
-    lead = f"{'+' if win.difference >= 0 else '−'}{metric.number(abs(win.difference))}"
+    lead = f"{'+' if win.difference >= 0 else '−'}{metric.number(abs(win.difference), like=_size(win))}"
     if win.n > 1 and not math.isfinite(win.low):
         return f"{lead} (no spread)"
     if win.n < 2:

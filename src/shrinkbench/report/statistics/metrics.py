@@ -44,13 +44,13 @@ class Metric:
         """Whether more of it may be called more accurate."""
         return self.percent and self.higher_is_better and "accuracy" in self.label
 
-    def number(self, value: float) -> str:
-        """A value without its unit: two digits of a percentage, about four digits of others.
+    def number(self, value: float, *, like: float = 0.0) -> str:
+        """A value without its unit: two digits of a percentage, about four digits of others (or of ``like``).
 
         >>> Metric("top1", "top-1 accuracy", percent=True).number(0.91234), Metric("p", "p").number(12.3456)
         ('91.23', '12.35')
         """
-        return f"{100 * value:.2f}" if self.percent else f"{value:{_form(value)}}"
+        return f"{100 * value:.2f}" if self.percent else f"{value:{_form(max(abs(value), like))}}"
 
     def text(self, value: float) -> str:
         """A value in a sentence, with its unit.

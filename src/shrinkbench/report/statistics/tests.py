@@ -124,7 +124,8 @@ def _centre_of(t: float, freedom: int, probability: float) -> float:
     encloses the answer, that is halved.
     """
     places = t * _chi_quantiles(freedom)
-    centre = float(places.mean()) - scipy.special.ndtri(probability) * math.sqrt(1 + float(places.var()))
+    normal = float(scipy.special.ndtri(probability))
+    centre = float(places.mean()) - normal * math.sqrt(1 + float(places.var()))
     reach, close = 10.0 + 10.0 * abs(t), PRECISION * (1 + abs(t))
     low, high = t - reach, t + reach
     while high - low > close:

@@ -11,6 +11,7 @@ import typer
 
 from shrinkbench.cli import (
     check,
+    connectivity,
     detect,
     exchange,
     export,
@@ -48,6 +49,7 @@ for part in (
     check.app,
     structured.app,
     sensitivity.app,
+    connectivity.app,
     export.app,
     patterns.app,
     detect.app,

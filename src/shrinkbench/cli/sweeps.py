@@ -96,6 +96,9 @@ def sweep(
     partition: Annotated[str | None, typer.Option("--slurm-partition", help="submitit: partition.")] = None,
     cpus: Annotated[int, typer.Option("--cpus-per-run", min=1, help="Ray and submitit: cores of a run.")] = 1,
     gpus: Annotated[int, typer.Option("--gpus-per-run", min=0, help="Ray and submitit: GPUs of a run.")] = 0,
+    runs_per_job: Annotated[
+        int, typer.Option(min=1, help="submitit: runs that one job carries out, one after another.")
+    ] = 1,
     time_limit: Annotated[
         float | None,
         typer.Option(metavar="MINUTES", help="The longest that an attempt at a run may take."),
@@ -138,7 +141,18 @@ def sweep(
 
     places = parse_data(data)
     place = Place(
-        executor, workers, device, time_limit, address, cluster, partition, cpus, gpus, devices, num_nodes
+        executor,
+        workers,
+        device,
+        time_limit,
+        address,
+        cluster,
+        partition,
+        cpus,
+        gpus,
+        runs_per_job,
+        devices,
+        num_nodes,
     )
     chosen = executor_of(place)
     common: dict[str, Any] = {

@@ -30,6 +30,7 @@ from shrinkbench.models import vit as _vit
 from shrinkbench.models import wide_resnet as _wide_resnet
 
 # Families of names, in the order in which they are asked; the last explains names that none knows.
+from shrinkbench.models import widened as _widened  # isort: skip
 from shrinkbench.models import torchvision_models as _torchvision_models  # isort: skip
 from shrinkbench.models import timm_models as _timm_models  # isort: skip
 from shrinkbench.models import hugging_face as _hugging_face  # isort: skip
@@ -78,6 +79,7 @@ _FAMILIES = (
     _sss,
     _vit,
     _wide_resnet,
+    _widened,
     _torchvision_models,
     _hugging_face,
     _timm_models,

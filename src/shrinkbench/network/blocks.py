@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shrinkbench.network.calling import call_with
 from shrinkbench.network.derivatives import random_state_kept
 from shrinkbench.network.inputs import Inputs
 from shrinkbench.network.probe import evaluation_mode
@@ -116,7 +117,9 @@ def watch_blocks(
         stack.enter_context(torch.inference_mode(mode=False))
         stack.enter_context(evaluation_mode(module))
         stack.enter_context(torch.no_grad())
-        inputs.call(module)
+        tensors = {name: p.detach() for name, p in module.named_parameters()}
+        tensors |= {name: b.clone() for name, b in module.named_buffers()}  # a pass may write to them
+        call_with(module, tensors, *inputs.bound(module))
 
 
 def _place_of(args: tuple[Any, ...], kwargs: Mapping[str, Any], shape: torch.Size) -> int | str | None:

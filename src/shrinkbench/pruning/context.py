@@ -58,7 +58,9 @@ class PruneContext:
     many of the prunable weights stay, ``structure`` what is removed together, and ``iteration`` the round,
     from 0. ``proportions`` are those of the method that a control goes with, where it has several rounds,
     ``constraints`` what bounds the units that a layer keeps.
-    ``module`` is the network itself: look, but do not touch.
+    ``learned`` is what a schedule has learned beside the weights, such as noise or gates, in the form that the
+    score of its method knows; ``None`` where no such training has been. ``module`` is the network itself: look,
+    but do not touch.
 
     Everything that needs data is computed when first asked for, from at most ``batch_count`` batches, in
     evaluation mode as the network will be used. It leaves weights, ``.grad``, buffers, modes,
@@ -83,7 +85,9 @@ class PruneContext:
         gradients: Mapping[str, Tensor] | None = None,
         proportions: Proportions | None = None,
         constraints: Constraints = UNCONSTRAINED,
+        learned: Mapping[str, Tensor] | None = None,
     ) -> None:
+        self.learned = learned
         self.module = module
         parameters = dict(module.named_parameters())
         self.parameters: dict[str, Tensor] = {name: parameters[name].detach() for name in names}

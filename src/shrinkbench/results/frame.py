@@ -9,7 +9,7 @@ import pandas as pd
 
 from shrinkbench.cells import as_text
 from shrinkbench.results.labels import RunLabel, digest_once, label_runs
-from shrinkbench.results.record import Cost, Quality, RunResult
+from shrinkbench.results.record import Cost, Latency, Quality, RunResult
 from shrinkbench.spec import CLASSIFICATION
 from shrinkbench.spec.training_cost import total
 
@@ -173,8 +173,13 @@ def _row(result: RunResult, label: RunLabel, metrics: tuple[str, ...]) -> dict[s
 
 def measured_speedup(result: RunResult) -> float | None:
     """Dense over pruned wall time at the largest batch timed, of the small network where there is one."""
-    timed = sorted(result.provenance.latency, key=lambda t: (t.form == "small", t.batch_size))
-    return timed[-1].dense_seconds / timed[-1].seconds if timed else None
+    timed = timed_as_reported(result)
+    return timed.dense_seconds / timed.seconds if timed else None
+
+
+def timed_as_reported(result: RunResult) -> Latency | None:
+    """The wall times that the measured speedup is taken from, if any were."""
+    return max(result.provenance.latency, key=lambda t: (t.form == "small", t.batch_size), default=None)
 
 
 def _spent(cost: Cost | None) -> dict[str, float | None]:

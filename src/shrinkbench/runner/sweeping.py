@@ -20,7 +20,7 @@ from shrinkbench.runner.dispatching import Dispatcher, Stop
 from shrinkbench.runner.effort import say_effort
 from shrinkbench.runner.execution import record_failure, sentence_of
 from shrinkbench.runner.executors import Ending, Executor, InProcess, LocalProcesses, Setting, Task, Together
-from shrinkbench.runner.executors.performing import digest_at, is_free
+from shrinkbench.runner.executors.performing import digest_at, find_done, is_free
 from shrinkbench.runner.fixed_rules import check_rules
 from shrinkbench.runner.keeping import lacking_networks
 from shrinkbench.runner.own_parts import take_own_parts
@@ -56,6 +56,7 @@ class Prepared:
     runs: Mapping[str, RunSpec]
     todo: tuple[RunSpec, ...]
     setting: Setting
+    store: ResultStore
 
 
 def prepare_sweep(
@@ -81,7 +82,9 @@ def prepare_sweep(
     workspace = replace(workspace, weights=weights, latency=tuple(sorted(timed)), keep=keep)
     setting = Setting(workspace, {path: digest_of_plugin(path) for path in plugins})
     runs = {spec.key: spec for _, planned in plans for spec in planned.runs}
-    return Prepared(plans, runs, open_runs(runs.values(), workspace, retry_failed=retry_failed), setting)
+    store = ResultStore(out)
+    is_open = opener(workspace, retry_failed=retry_failed, store=store)
+    return Prepared(plans, runs, tuple(filter(is_open, runs.values())), setting, store)
 
 
 def sweep(
@@ -196,12 +199,13 @@ def store_plan(prepared: Prepared, *, device: str) -> None:
 
     Raises ``ShrinkbenchError`` where a link in the folder leads out of it.
     """
-    store = ResultStore(prepared.setting.workspace.root)
+    store = prepared.store
     check_links(store.root)
     check_rules(store, [each for each, _ in prepared.plans])
     for each, planned in prepared.plans:
         store.write_plan(each, planned.runs)
         store.keep_sources(planned.runs)
+    store.extend_index()
     write_beside(prepared.setting, device=device, planned=prepared.runs)
 
 
@@ -279,6 +283,7 @@ def carry_out(
                 on_note=keeper.note,
                 stopping=wish,
                 is_free=lambda task: is_free(task, workspace.root),
+                find_done=lambda task: find_done(task, workspace.root),
             ).carry_out()
     finally:
         executor.close(grace=GRACE if wish() == "checkpoint" else 0)
@@ -313,10 +318,12 @@ def open_runs(runs: Iterable[RunSpec], workspace: Workspace, *, retry_failed: bo
     return tuple(filter(opener(workspace, retry_failed=retry_failed), runs))
 
 
-def opener(workspace: Workspace, *, retry_failed: bool) -> Callable[[RunSpec], bool]:
+def opener(
+    workspace: Workspace, *, retry_failed: bool, store: ResultStore | None = None
+) -> Callable[[RunSpec], bool]:
     """Tells whether a run is to be carried out, as of when it is asked."""
-    store, timed = ResultStore(workspace.root), frozenset(workspace.latency)
-    return lambda spec: _is_open(store, spec, timed, retry_failed=retry_failed)
+    there, timed = store or ResultStore(workspace.root), frozenset(workspace.latency)
+    return lambda spec: _is_open(there, spec, timed, retry_failed=retry_failed)
 
 
 def _is_open(store: ResultStore, spec: RunSpec, timed: frozenset[int], *, retry_failed: bool) -> bool:

@@ -222,3 +222,31 @@ def test_a_chain_is_what_runs_one_behind_the_other(network, batches):
     assert [call.path for call in read_blocks(module, Inputs.of(x))] == ["parts.0", "parts.2"]
     assert chain_of(module, Inputs.of(x)) == ()
     assert chain_of(nn.Sequential(nn.Linear(8, 8), nn.ReLU()), Inputs.of(x)) == ()
+
+
+class Counting(nn.Module):
+    """Two blocks, and a count of the passes."""
+
+    def __init__(self):
+        super().__init__()
+        self.more = nn.ModuleList(nn.TransformerEncoderLayer(8, 2, 8, batch_first=True) for _ in range(2))
+        self.head = nn.Linear(8, 3)
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self, x):
+        self.passes.add_(1)
+        for part in self.more:
+            x = part(x)
+        return self.head(x.mean(1))
+
+
+@pytest.mark.parametrize("method", ["wanda", "owl_wanda"])
+def test_looking_at_blocks_leaves_no_trace(method):
+    torch.manual_seed(0)
+    module = Counting()
+    x = torch.randn(4, 5, 8)
+    state = torch.get_rng_state()
+    prune(module, method, compression=1.3, batches=[(x, torch.zeros(4, dtype=torch.long))])
+    assert float(module.passes) == 0
+    assert torch.equal(torch.get_rng_state(), state)
+    assert module.training

@@ -80,12 +80,20 @@ def _attention_parts(ctx: NetworkView) -> Mapping[str, list[Part]]:
     return groups
 
 
+def _kept(ctx: NetworkView, *, attention: bool) -> str:
+    """Which layer would have made a unit, did it not write the outputs and stay for that."""
+    stay = ctx.flow.logits - ctx.weights.keys()
+    steps = (s for s in ctx.flow.steps if s.sources and s.linear and (s.head_size is not None) == attention)
+    names = sorted(stay.intersection(step.parameter for step in steps))
+    return f" but at '{names[0]}', which writes the outputs; prune_classifier frees it" if names else ""
+
+
 def _heads(ctx: NetworkView, scores: Scores) -> Grouping:
     groups = _attention_parts(ctx)
     if not groups:
         raise ShrinkbenchError(
-            "this network has no attention layers whose heads could be pruned; choose a transformer or "
-            "another structure"
+            f"this network has no attention layers whose heads could be pruned{_kept(ctx, attention=True)}; "
+            "choose a transformer or another structure"
         )
     return grouping_of(scores, groups)
 
@@ -115,8 +123,8 @@ def _neurons(ctx: NetworkView, scores: Scores) -> Grouping:
             groups[source] = [part_by_rows(ctx, source), part_by_columns(ctx, step.parameter)]
     if not groups:
         raise ShrinkbenchError(
-            "this network has no pair of linear layers with hidden neurons between them; choose a network "
-            "with perceptrons or another structure"
+            "this network has no pair of linear layers with hidden neurons between them"
+            f"{_kept(ctx, attention=False)}; choose a network with perceptrons or another structure"
         )
     return grouping_of(scores, groups)
 

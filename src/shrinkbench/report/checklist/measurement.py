@@ -214,6 +214,11 @@ def error_bars(evidence: Evidence) -> Judgement:
 @rule("flops")
 def flops(evidence: Evidence) -> Judgement:
     """Multiply-adds of every network, counted by one counter."""
+    return counted(evidence, "state multiply-adds before and after pruning")
+
+
+def counted(evidence: Evidence, what: str) -> Judgement:
+    """A line that every finished run meets whose multiply-adds could be counted."""
     uncounted = tuple(r.key for r in evidence.results if r.size is None or not r.size.multiply_adds)
     if uncounted:
         return violated(
@@ -221,4 +226,4 @@ def flops(evidence: Evidence) -> Judgement:
             needed="Run them again with a network whose operations can be counted.",
             runs=uncounted,
         )
-    return always_stored(evidence, "state multiply-adds before and after pruning", SPEED_FIGURE)
+    return always_stored(evidence, what, SPEED_FIGURE)

@@ -441,7 +441,7 @@ def render_page(template: str, **values: Any) -> str:
         **values,
         style=(assets / "style.css").read_text(encoding="utf-8"),
         script="".join((assets / name).read_text(encoding="utf-8") for name in scripts),
-        lead=_lead,
+        lead_of=_lead,
         breakable=_make_breakable,
         formats=_formats,
         as_data_uri=as_data_uri,

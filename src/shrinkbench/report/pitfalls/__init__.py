@@ -20,6 +20,7 @@ from shrinkbench.report.pitfalls.orders import (
 )
 from shrinkbench.report.pitfalls.practice import best_of_epochs, selection_on_test, unequal_training
 from shrinkbench.report.pitfalls.runs import (
+    copied_runs,
     copied_seeds,
     emptied_layers,
     failed_runs,
@@ -49,5 +50,6 @@ def find_pitfalls(results: Sequence[RunResult], observations: Observations) -> l
         *emptied_layers(done),
         *failed_runs(results),
         *copied_seeds(done),
+        *copied_runs(done),
         *twin_methods(done),
     ]

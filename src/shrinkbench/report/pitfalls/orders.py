@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,8 @@ from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.spec import DataSpec, ModelSpec, Objective
 
 
-def paired_areas(observations: Observations, axis: str) -> dict[str, dict[Pair, list[float]]]:
+@functools.lru_cache(maxsize=4)
+def paired_areas(observations: Observations, axis: str) -> Mapping[str, Mapping[Pair, list[float]]]:
     """Difference in the mean over the range of ``axis`` that two methods share, by seed.
 
     Differences are shares: see :func:`_as_shares`. Keys are the task, then the pair in the order of

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from shrinkbench.report.pitfalls.conditions import RECIPE, Facts, recipe_facts, unequal_conditions
+from shrinkbench.report.conditions import Facts, recipe_facts
+from shrinkbench.report.pitfalls.conditions import RECIPE, unequal_conditions
 from shrinkbench.report.pitfalls.finding import Pitfall, and_more, joined, mean
 from shrinkbench.report.statistics.compare import groups, records
 from shrinkbench.report.statistics.metrics import Metric, metric_of
@@ -129,6 +130,8 @@ def _unequal_epochs(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Iterat
 
     Where epochs differ and multiply-adds do not, methods were trained at equal computation on purpose.
     """
+    if _spread(rows, "training_cost") <= LONGER and _spread(rows, "epochs_allowed") <= LONGER:
+        return  # nor do means differ by more
     stopping = any(recipes[key].early_stopping for key in rows["key"])
     for where, cell in _lengths(rows):
         known = cell["training_multiply_adds"].notna().all()
@@ -154,6 +157,12 @@ def _unequal_epochs(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Iterat
                 runs=tuple(rows.loc[rows["amount"] == cell["amount"].iloc[0], "key"]),
             )
             return
+
+
+def _spread(rows: pd.DataFrame, column: str) -> float:
+    """How many times the smallest value the largest is."""
+    values = rows[column].dropna()
+    return _ratio(values.max(), values.min()) if len(values) else 1.0
 
 
 def _furthest(cell: pd.DataFrame, column: str) -> tuple[tuple[float, str], tuple[float, str]]:

@@ -24,12 +24,12 @@ from shrinkbench.report.statistics.metrics import HEADLINE
 from shrinkbench.report.statistics.observations import Design, Observations
 from shrinkbench.report.statistics.pairs import (
     Claim,
+    Layout,
     Pair,
     compare_pair,
     compare_pairs,
     mean_of,
     relative_noise,
-    variances_of,
 )
 from shrinkbench.report.statistics.sequential import Race, race, widen
 
@@ -206,8 +206,8 @@ def _judge_task(task: str, members: Sequence[Curve], levels: Sequence[float]) ->
 def _judge_level(task: str, level: float, block: Block, noise: Mapping[Pair, float]) -> Level:
     """The best method against the runner-up, which tells it apart from all others (Hung and Fithian 2019)."""
     best, *others = (block.methods[i] for i in np.argsort(-block.means, kind="stable"))
-    variances = variances_of(block)
-    leads = tuple(compare_pair("level", task, block, (best, other), variances, noise) for other in others)
+    layout = Layout.of(block, noise)
+    leads = tuple(compare_pair("level", task, layout, (best, other)) for other in others)
     return Level(level, block, leads[0] if leads else None, leads)
 
 

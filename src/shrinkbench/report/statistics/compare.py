@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -64,7 +65,10 @@ def references(observations: Observations, metric: str) -> dict[tuple[str, str],
         value=own_controls(observations, metric)
     )
     rows = rows.drop_duplicates(["task", "method", "control_key"]).dropna(subset=["value"])
-    return {pair: stats.summarise(part["value"].to_numpy()) for pair, part in groups(rows, "task", "method")}
+    values: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for row in records(rows):
+        values[row.task, row.method].append(row.value)
+    return {pair: stats.summarise(found) for pair, found in values.items()}
 
 
 def at_equal_training(

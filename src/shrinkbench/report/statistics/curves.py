@@ -79,7 +79,13 @@ class Curve:
                 widest = (x, after)
         return widest
 
-    @property
+    @functools.cached_property
+    def leap(self) -> float:
+        """How many times as far as its neighbour the point lies that is furthest from it."""
+        start, end = self.widest_step()
+        return end / start
+
+    @functools.cached_property
     def planned_end(self) -> float:
         """Where the curve was to end: what failed or is missing beyond the last point would lie there."""
         return max([float(self.x[-1]), *(h.place for h in self.holes if np.isfinite(h.place))])

@@ -97,35 +97,45 @@ def variances_of(block: Block) -> dict[Pair, float]:
     return dict(zip(itertools.combinations(block.methods, 2), found, strict=True))
 
 
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What comparisons of the pairs of a block share; ``noise`` is that of :func:`relative_noise`."""
+
+    block: Block
+    values: Mapping[str, stats.Floats]
+    variances: Mapping[Pair, float]
+    pooled: float
+    noise: Mapping[Pair, float]
+
+    @classmethod
+    def of(cls, block: Block, noise: Mapping[Pair, float]) -> Layout:
+        """The layout of ``block``."""
+        variances = variances_of(block)
+        values = dict(zip(block.methods, block.values, strict=True))
+        return cls(block, values, variances, mean_of(variances.values()), noise)
+
+    def variance(self, pair: Pair) -> float:
+        """The mean over all pairs, times the pair's relative noise where that is above :data:`NOISIER`."""
+        own = self.variances.get(pair, self.variances.get(pair[::-1], math.nan))
+        ratio = self.noise.get(pair, self.noise.get(pair[::-1], own / self.pooled if self.pooled else 1.0))
+        return self.pooled * (ratio if ratio > NOISIER else 1.0)
+
+
 def compare_pairs(question: str, task: str, block: Block, noise: Mapping[Pair, float]) -> list[Claim]:
     """Every pair of the block's methods, in their order."""
-    variances = variances_of(block)
-    return [
-        compare_pair(question, task, block, pair, variances, noise)
-        for pair in itertools.combinations(block.methods, 2)
-    ]
+    layout = Layout.of(block, noise)
+    return [compare_pair(question, task, layout, pair) for pair in itertools.combinations(block.methods, 2)]
 
 
-def compare_pair(
-    question: str,
-    task: str,
-    block: Block,
-    pair: Pair,
-    variances: Mapping[Pair, float],
-    noise: Mapping[Pair, float],
-) -> Claim:
+def compare_pair(question: str, task: str, layout: Layout, pair: Pair) -> Claim:
     """Compare a pair on the block's units: the t-test of a two-way layout, with a noisy pair's own variance.
 
-    variance = mean over all pairs, times the pair's relative noise where that is above :data:`NOISIER`;
     freedom = (methods - 1) (units - 1).
     """
+    block = layout.block
     n = len(block.units)
-    values = dict(zip(block.methods, block.values, strict=True))
-    differences = values[pair[0]] - values[pair[1]]
-    pooled = mean_of(variances.values())
-    own = variances.get(pair, variances.get(pair[::-1], math.nan))
-    ratio = noise.get(pair, noise.get(pair[::-1], own / pooled if pooled else 1.0))
-    variance = pooled * (ratio if ratio > NOISIER else 1.0)
+    differences = layout.values[pair[0]] - layout.values[pair[1]]
+    variance = layout.variance(pair)
     freedom = (len(block.methods) - 1) * (n - 1)
     mean = float(differences.mean())
     error = math.sqrt(variance / n) if n > 1 else math.nan

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Sequence
 
 from shrinkbench.runner.executors.performing import perform
-from shrinkbench.runner.executors.protocol import Ending, Setting, Task
+from shrinkbench.runner.executors.protocol import Ending, Setting, Task, empty
 
 
 class InProcess:
@@ -33,9 +33,7 @@ class InProcess:
 
     def drain(self) -> Sequence[Task]:
         """Give back what waits."""
-        left = tuple(self._queue)
-        self._queue.clear()
-        return left
+        return empty(self._queue)
 
     def close(self, grace: float = 0) -> None:
         """Forget what waits."""

@@ -10,7 +10,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.libraries import optional
 from shrinkbench.runner.executors.local import LocalProcesses
 from shrinkbench.runner.executors.performing import perform
-from shrinkbench.runner.executors.protocol import Ending, Setting, Task, check_time_limit
+from shrinkbench.runner.executors.protocol import Ending, Setting, Task, check_time_limit, empty
 
 
 class RayCluster:
@@ -75,9 +75,7 @@ class RayCluster:
 
     def drain(self) -> Sequence[Task]:
         """Give back what Ray was not told of."""
-        left = tuple(self._queue)
-        self._queue.clear()
-        return left
+        return empty(self._queue)
 
     def close(self, grace: float = 0) -> None:
         """Cancel what runs; a cluster that was there before stays."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,13 @@ def check_time_limit(seconds: float | None) -> None:
     """Refuse a time limit that no run can keep."""
     if seconds is not None and not seconds > 0:
         raise ShrinkbenchError(f"a time limit of {seconds:g} s ends every run; give more than 0 minutes")
+
+
+def empty(queue: deque[Task]) -> tuple[Task, ...]:
+    """Take everything out of ``queue``."""
+    left = tuple(queue)
+    queue.clear()
+    return left
 
 
 class Executor(Protocol):

@@ -23,7 +23,7 @@ SHORT = {
 TOLD = {
     "quickstart": r"averages \d+\.\d % \(",
     "diabetes": r"averages RMSE [\d.]+ \(.* (below|level with) ",
-    "shapes": r"averages mIoU \d+\.\d % \(.* points",
+    "shapes": r"averages mIoU \d+\.\d % \(",
     "boxes": r"averages mAP \d+\.\d % \(",
     "language-small": r"averages perplexity [\d.]+ \(.* (below|level with) ",
     "order": r"averages \d+\.\d % \(",

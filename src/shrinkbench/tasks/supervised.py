@@ -102,7 +102,19 @@ class Supervised:
                 examples += len(given)
         if not examples:
             raise ShrinkbenchError("there are no examples to evaluate on; give a split with at least one")
-        return Quality(metrics={name: total / examples for name, total in sums.items()}, examples=examples)
+        means = {name: total / examples for name, total in sums.items()}
+        self._check(means, examples)
+        return Quality(metrics=means, examples=examples)
+
+    def _check(self, means: Mapping[str, float], examples: int) -> None:
+        """Refuse what no report could compare: numbers that are none, or beyond the bounds that were stated."""
+        for spec in self.objective.metrics:
+            complaint = spec.complaint(means[spec.name])
+            if complaint:
+                raise ShrinkbenchError(
+                    f"over {examples} examples, {complaint}; let the metric of task '{self.name}' give finite "
+                    "numbers within its bounds, and lower the learning rate where the network has diverged"
+                )
 
     def _sum_of(self, name: str, values: Tensor, examples: int) -> float:
         if values.shape != (examples,):

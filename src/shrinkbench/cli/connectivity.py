@@ -55,7 +55,8 @@ def connectivity(
         batches = source.batches(128, normalisation=used, device=where, memory_format=torch.channels_last)
         return 1 - evaluate(module, batches)["top1"]
 
-    found = linear_connectivity(*(n.module.to(where) for n in networks), error, points=points)
+    start, end = (network.module.to(where) for network in networks)
+    found = linear_connectivity(start, end, error, points=points)
     if as_json:
         told = {"places": found.places, "errors": found.errors, "barrier": found.barrier}
         typer.echo(json.dumps({**told, "split": split, "images": len(source)}, indent=1))

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from typing import Literal
 
 from torch import nn
 
@@ -67,17 +68,18 @@ def _builder(name: str, factor: float) -> Callable[[int], nn.Module]:
     if match := _RESNET.fullmatch(name):
         widths = [wide(width) for width in WIDTHS]
         inner = full_widths(int(match["depth"]), widths)
+        kind: Literal["A", "B"] = "B" if match["projection"] else "A"
 
         def resnet(num_classes: int) -> nn.Module:
-            kind = "B" if match["projection"] else "A"
             return CifarResNet(inner, num_classes, shortcut=kind, widths=widths)
 
         return resnet
     if match := _VGG.fullmatch(name):
         stages = [[wide(width) for width in stage] for stage in STAGES[int(match["depth"])]]
+        head: Literal["linear", "hidden"] = "hidden" if match["hidden"] else "linear"
 
         def vgg(num_classes: int) -> nn.Module:
-            return slimming_vgg(stages, num_classes, head="hidden" if match["hidden"] else "linear")
+            return slimming_vgg(stages, num_classes, head=head)
 
         return vgg
     raise ShrinkbenchError(

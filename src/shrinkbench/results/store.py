@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
-from shrinkbench.errors import ShrinkbenchError, one_line
-from shrinkbench.files import is_folder, parse_json, read_file, write_atomically
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import is_folder, read_file, write_atomically
 from shrinkbench.results.conflicts import differ, numbers_of
-from shrinkbench.results.consistency import contradictions
-from shrinkbench.results.index import Entry, append_index, read_index
+from shrinkbench.results.index import IndexEntry, append_index, read_index
 from shrinkbench.results.layout import (
     AGAIN,
     CONFLICTS,
@@ -28,9 +25,9 @@ from shrinkbench.results.layout import (
     set_aside,
 )
 from shrinkbench.results.locking import hold_lock
-from shrinkbench.results.migration import migrate_plan, migrate_result, migrate_run
 from shrinkbench.results.plan import Plan, PlannedRun, PlanOutline, Status, merge_plans, status_of
-from shrinkbench.results.record import SCHEMA_VERSION, RunResult
+from shrinkbench.results.reading import LARGEST_PLAN, Problem, parse_plan, parse_result, read_result
+from shrinkbench.results.record import RunResult
 from shrinkbench.sources import texts_behind
 from shrinkbench.spec import ExperimentSpec, RunSpec
 
@@ -47,26 +44,6 @@ __all__ = [
     "status_of",
 ]
 
-_READ = (1, SCHEMA_VERSION)
-LARGEST_PLAN, LARGEST_RESULT = 256 << 20, 8 << 20  # bytes of a file that is read
-
-
-@dataclass(frozen=True)
-class Problem:
-    """A file that could not be read as a result, and one sentence that says why."""
-
-    path: Path
-    sentence: str
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "sentence", one_line(self.sentence))  # it may echo what a stranger wrote
-
-
-class _Header(BaseModel):
-    """The part of any schema's file that tells which schema it is."""
-
-    schema_version: int = Field(ge=0, le=10**6)
-
 
 class ResultStore:
     """Results of one experiment in the folder ``root``.
@@ -79,7 +56,7 @@ class ResultStore:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
-        self._index: dict[str, Entry] | None = None  # as of the first look
+        self._index: dict[str, IndexEntry] | None = None  # as of the first look
 
     # Places
 
@@ -151,21 +128,21 @@ class ResultStore:
         """Whether the run is finished (done or failed), its file can be read, and nobody asks for it again."""
         return self.entry(key) is not None
 
-    def entry(self, key: str) -> Entry | None:
+    def entry(self, key: str) -> IndexEntry | None:
         """What is known of a finished run; ``None`` where it has to be carried out (again)."""
         if (self.run_dir(key) / AGAIN).exists():
             return None
         found = self._look(key)
-        return found if isinstance(found, Entry) else None
+        return found if isinstance(found, IndexEntry) else None
 
     def damaged(self, keys: Iterable[str]) -> list[Problem]:
         """The files of the runs ``keys`` that are no results of them; their runs count as missing."""
         found = map(self._look, keys)
         return [problem for problem in found if isinstance(problem, Problem)]
 
-    def entries(self) -> tuple[list[Entry], list[Problem]]:
+    def entries(self) -> tuple[list[IndexEntry], list[Problem]]:
         """Every readable result in order of key, and problems; what the index describes is not read."""
-        entries: list[Entry] = []
+        entries: list[IndexEntry] = []
         problems: list[Problem] = []
         try:
             keys = sorted(os.listdir(self.root / "runs"))  # noqa: PTH208 - ten thousand names, no paths
@@ -173,13 +150,13 @@ class ResultStore:
             keys = []
         for key in keys:
             found = self._look(key)
-            if isinstance(found, Entry):
+            if isinstance(found, IndexEntry):
                 entries.append(found)
             elif found is not None:
                 problems.append(found)
         return entries, problems
 
-    def _look(self, key: str) -> Entry | Problem | None:
+    def _look(self, key: str) -> IndexEntry | Problem | None:
         """What lies at the place of a run: its entry in the index where that is up to date, else by reading."""
         path = self.result_path(key)
         if self._index is None:
@@ -197,7 +174,7 @@ class ResultStore:
         result = parse_result(path, content)
         if isinstance(result, Problem):
             return result
-        entry = Entry.of(result, content, stat)
+        entry = IndexEntry.of(result, content, stat)
         self._index[key] = entry
         append_index(self.root, [entry])
         return entry
@@ -226,7 +203,7 @@ class ResultStore:
                 path = beside
             else:
                 write_atomically(path, content)
-                entry = Entry.of(result, content, path.stat())
+                entry = IndexEntry.of(result, content, path.stat())
                 append_index(self.root, [entry])
                 if self._index is not None:
                     self._index[result.key] = entry
@@ -308,100 +285,3 @@ def existing_store(root: Path) -> ResultStore:
     if not store.plan_path.exists() and not (store.root / "runs").is_dir():
         raise ShrinkbenchError(f"{root} holds no results of shrinkbench; name the output folder of a sweep")
     return store
-
-
-def read_result(path: Path) -> RunResult | Problem:
-    """Read one file; whatever is wrong with it becomes a problem, not an exception."""
-    try:
-        return parse_result(path, read_file(path, most=LARGEST_RESULT))
-    except OSError as error:
-        return Problem(path, f"cannot be read ({error.strerror or error})")
-
-
-def parse_plan(path: Path, content: bytes) -> Plan:
-    """The plan in ``content`` of ``path``, of this schema or of the first; an error where it is neither."""
-    try:
-        if _Header.model_validate_json(content).schema_version == 1:
-            return Plan.model_validate(migrate_plan(parse_json(content)))
-        return Plan.model_validate_json(content)
-    except _NOT_OF_SCHEMA_1 as error:
-        why = _first(error) if isinstance(error, ValidationError) else _why_not_of_schema_1(error)
-        raise ShrinkbenchError(
-            f"{path} is not a plan of this version of shrinkbench ({why}); move it away to plan anew, or "
-            "read it with the version that wrote it"
-        ) from None
-
-
-def parse_result(path: Path, content: bytes) -> RunResult | Problem:
-    """The result in ``content`` of ``path``, whose folder is named by its key, or what is wrong with it.
-
-    A result that contradicts itself is none.
-    """
-    try:
-        result = _as_result(content)
-    except ValidationError as error:
-        return Problem(path, _why_unreadable(content, error))
-    except _NOT_OF_SCHEMA_1 as error:
-        return Problem(path, f"is not a valid result of schema version 1: {_why_not_of_schema_1(error)}")
-    is_conflict = path.parent.name == CONFLICTS
-    if result.key != (path.parent.parent if is_conflict else path.parent).name:
-        return Problem(path, f"lies in a folder of another key; it says {result.key[:12]}")
-    if not _follows(result):
-        return Problem(path, "does not agree with its key: its specification was edited")
-    first = next(contradictions(result), None)
-    if first is None and is_conflict and (result.status == "failed" or path.stem != numbers_of(result)):
-        first = "it is named by other numbers than it holds"
-    return result if first is None else Problem(path, f"contradicts itself: {first}")
-
-
-def _as_result(content: bytes) -> RunResult:
-    """The result in ``content``; one of schema 1 is migrated."""
-    try:
-        return RunResult.model_validate_json(content, strict=True)  # "0.5" and true are no accuracies
-    except ValidationError:
-        if _Header.model_validate_json(content).schema_version != 1:
-            raise
-    migrated = json.dumps(migrate_result(parse_json(content)))
-    return RunResult.model_validate_json(migrated, strict=True)
-
-
-def _follows(result: RunResult) -> bool:
-    """Whether the key follows from the specification, of a migrated run from that which schema 1 stored."""
-    spec = result.spec
-    if spec.migrated_from is None or result.migrated_spec is None:
-        return result.migrated_spec is None and result.key == spec.key
-    try:
-        return spec == RunSpec.model_validate(migrate_run(result.migrated_spec, result.key))
-    except _NOT_OF_SCHEMA_1:
-        return False
-
-
-_NOT_OF_SCHEMA_1 = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
-
-
-def _why_not_of_schema_1(error: Exception) -> str:
-    """One clause about what the migration stumbled over."""
-    if isinstance(error, KeyError):
-        return f"the field {error} is missing"
-    return str(error) if isinstance(error, ValueError) else "a field is of another kind than there"
-
-
-def _why_unreadable(content: bytes, error: ValidationError) -> str:
-    """Tell a half-written file from foreign JSON and from another version of the schema."""
-    if error.errors()[0]["type"] == "json_invalid":
-        return "is empty" if not content.strip() else f"is not whole JSON ({error.errors()[0]['ctx']['error']})"
-    try:
-        version = _Header.model_validate_json(content).schema_version
-    except ValidationError:
-        return "is JSON, but not a shrinkbench result"
-    if version not in _READ:
-        return f"has schema version {version}; this shrinkbench reads versions {' and '.join(map(str, _READ))}"
-    return f"is not a valid result: {_first(error)}"
-
-
-def _first(error: ValidationError) -> str:
-    """The first complaint of a validation error, with its place."""
-    first = error.errors()[0]
-    place = ".".join(str(part) for part in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{place[:80]}{': ' if place else ''}{message[:1].lower()}{message[1:140]}"

@@ -64,7 +64,7 @@ class ConstantLayer(nn.Module):
         return y if self.bias is None else y + self.bias.view(1, -1, *(1 for _ in sizes))
 
 
-class Zeros(nn.Module):
+class ZeroOutputs(nn.Module):
     """A layer or attention that has nothing left: zeros of the input's shape.
 
     With ``pair``, beside ``None`` in the place of attention weights, as torch's attention returns them.

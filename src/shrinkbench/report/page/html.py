@@ -49,7 +49,7 @@ from shrinkbench.report.statistics.observations import AXES, METRICS, Observatio
 from shrinkbench.report.tables import TEXTS, Table
 from shrinkbench.report.verdict import BASES, Verdict, Win, reach_verdict
 from shrinkbench.results.bundle import Bundle, read_source, require_results
-from shrinkbench.results.conflicts import describe, sentence_of
+from shrinkbench.results.conflicts import describe_conflict, say_conflict
 from shrinkbench.results.frame import as_csv, to_frame
 from shrinkbench.results.labels import share_values
 from shrinkbench.results.record import RunResult
@@ -133,8 +133,8 @@ def _write(
         write_atomically(written[-1], bibtex(citations).encode(), durable=False)
         content = {
             **_facts(bundle, observations, drawn_metrics),
-            "conflict": sentence_of(bundle.conflicts),
-            "conflicts": [describe(conflict) for conflict in bundle.conflicts],
+            "conflict": say_conflict(bundle.conflicts),
+            "conflicts": [describe_conflict(conflict) for conflict in bundle.conflicts],
             **_judgement(results, split.compared, evidence, labels),
             "not_compared": split.sentence,
             **_verdict(verdict, observations),

@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from shrinkbench.report.tables import amount_text
+from shrinkbench.results.apart import digest_once
 from shrinkbench.results.frame import metric_names
-from shrinkbench.results.labels import RunLabel, digest_once, label_runs
+from shrinkbench.results.labels import RunLabel, label_runs
 from shrinkbench.results.record import Provenance, RunResult
 from shrinkbench.spec import UNCONSTRAINED, MethodSpec, Value
 from shrinkbench.spec.measures import EpochRecord

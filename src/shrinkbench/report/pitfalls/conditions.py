@@ -7,8 +7,9 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from shrinkbench.report.pitfalls.finding import Pitfall, joined
-from shrinkbench.results.labels import digest_once, value_text
+from shrinkbench.report.checklist.causes import joined
+from shrinkbench.report.pitfalls.finding import Pitfall
+from shrinkbench.results.apart import digest_once, value_text
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import MethodSpec, Recipe, Value
 

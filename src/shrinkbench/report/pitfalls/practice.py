@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
+from shrinkbench.report.checklist.causes import joined
 from shrinkbench.report.pitfalls.conditions import RECIPE, Facts, recipe_facts, unequal_conditions
-from shrinkbench.report.pitfalls.finding import Pitfall, and_more, joined, mean, points
+from shrinkbench.report.pitfalls.finding import Pitfall, and_more, mean, points
 from shrinkbench.report.statistics.compare import groups, records
 from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.results.labels import distinct_runs

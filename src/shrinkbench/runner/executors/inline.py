@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 from shrinkbench.runner.executors.performing import perform
-from shrinkbench.runner.executors.protocol import Ending, Setting, Task
+from shrinkbench.runner.executors.protocol import Ending, Queue, Setting, Task
 
 
-class InProcess:
+class InProcess(Queue):
     """Carries tasks out here: methods defined in a notebook work, but a crash of one is that of the sweep."""
 
     def __init__(self) -> None:
-        self._queue: deque[Task] = deque()
+        super().__init__()
         self._setting: Setting | None = None
 
     def start(self, setting: Setting) -> None:
@@ -30,12 +29,6 @@ class InProcess:
             return ()
         task = self._queue.popleft()
         return ((task, perform(task, self._setting)),)
-
-    def drain(self) -> Sequence[Task]:
-        """Give back what waits."""
-        left = tuple(self._queue)
-        self._queue.clear()
-        return left
 
     def close(self, grace: float = 0) -> None:
         """Forget what waits."""

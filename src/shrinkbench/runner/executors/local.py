@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -24,14 +23,14 @@ import torch
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.runner.executors.performing import perform, stop_after_this_epoch, told_to_stop
-from shrinkbench.runner.executors.protocol import Ending, Setting, Task, check_time_limit
+from shrinkbench.runner.executors.protocol import Ending, Queue, Setting, Task, check_time_limit
 from shrinkbench.runner.shares import Share, assign_shares, available_cores
 
 _GRACE = 5.0  # seconds between the request to end and the kill
 _PR_SET_PDEATHSIG = 1
 
 
-class LocalProcesses:
+class LocalProcesses(Queue):
     """``workers`` processes, which share the cores, and ``gpus`` as CUDA_VISIBLE_DEVICES names them.
 
     A task may take ``time_limit`` seconds (``None``: any time). Raises ``ShrinkbenchError`` for numbers
@@ -46,7 +45,7 @@ class LocalProcesses:
         cores = torch.get_num_threads() if workers == 1 else available_cores()
         self._shares = assign_shares(workers, cores=cores, gpus=gpus)
         self._time_limit = time_limit
-        self._queue: deque[Task] = deque()
+        super().__init__()
         self._workers: dict[int, _Worker] = {}
         self._setting: Setting | None = None
 
@@ -63,12 +62,6 @@ class LocalProcesses:
         """Wait for messages and deaths; processes that are overdue are ended."""
         self._hand_out()
         return list(self._collect(seconds))
-
-    def drain(self) -> Sequence[Task]:
-        """Give back what no process has begun."""
-        left = tuple(self._queue)
-        self._queue.clear()
-        return left
 
     def close(self, grace: float = 0) -> None:
         """Ask every process to stop after its epoch, and kill those that have not after ``grace`` seconds."""

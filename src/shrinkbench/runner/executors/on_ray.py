@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,10 +9,10 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.libraries import optional
 from shrinkbench.runner.executors.local import LocalProcesses
 from shrinkbench.runner.executors.performing import perform
-from shrinkbench.runner.executors.protocol import Ending, Setting, Task, check_time_limit
+from shrinkbench.runner.executors.protocol import Ending, Queue, Setting, Task, check_time_limit
 
 
-class RayCluster:
+class RayCluster(Queue):
     """Each task takes ``cpus`` cores and ``gpus`` GPUs; Ray sets CUDA_VISIBLE_DEVICES.
 
     ``address`` is that of a cluster (``auto``: the one of this machine); without it, one is started here and
@@ -36,7 +35,7 @@ class RayCluster:
             raise ShrinkbenchError(f"a run cannot take {cpus:g} cores and {gpus:g} GPUs; give positive numbers")
         self._ray: Any = optional("ray", extra="ray", purpose="tasks on ray")
         self._address, self._cpus, self._gpus, self._time_limit = address, cpus, gpus, time_limit
-        self._queue: deque[Task] = deque()
+        super().__init__()
         self._running: dict[Any, Task] = {}
         self._remote: Any = None
         self._setting: Any = None
@@ -72,12 +71,6 @@ class RayCluster:
             return ()
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
         return [(self._running.pop(each), self._ending_of(each)) for each in ready]
-
-    def drain(self) -> Sequence[Task]:
-        """Give back what Ray was not told of."""
-        left = tuple(self._queue)
-        self._queue.clear()
-        return left
 
     def close(self, grace: float = 0) -> None:
         """Cancel what runs; a cluster that was there before stays."""

@@ -1,0 +1,136 @@
+"""Files of a results folder as values, or one sentence about what is wrong with them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydantic import BaseModel, Field, ValidationError
+
+from shrinkbench.errors import ShrinkbenchError, one_line
+from shrinkbench.files import parse_json, read_file
+from shrinkbench.results.conflicts import numbers_of
+from shrinkbench.results.consistency import contradictions
+from shrinkbench.results.layout import CONFLICTS
+from shrinkbench.results.migration import migrate_plan, migrate_result, migrate_run
+from shrinkbench.results.plan import Plan
+from shrinkbench.results.record import SCHEMA_VERSION, RunResult
+from shrinkbench.spec import RunSpec
+
+_READ = (1, SCHEMA_VERSION)
+LARGEST_PLAN, LARGEST_RESULT = 256 << 20, 8 << 20  # bytes of a file that is read
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A file that could not be read as a result, and one sentence that says why."""
+
+    path: Path
+    sentence: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sentence", one_line(self.sentence))  # it may echo what a stranger wrote
+
+
+class _Header(BaseModel):
+    """The part of any schema's file that tells which schema it is."""
+
+    schema_version: int = Field(ge=0, le=10**6)
+
+
+def read_result(path: Path) -> RunResult | Problem:
+    """Read one file; whatever is wrong with it becomes a problem, not an exception."""
+    try:
+        return parse_result(path, read_file(path, most=LARGEST_RESULT))
+    except OSError as error:
+        return Problem(path, f"cannot be read ({error.strerror or error})")
+
+
+def parse_plan(path: Path, content: bytes) -> Plan:
+    """The plan in ``content`` of ``path``, of this schema or of the first; an error where it is neither."""
+    try:
+        if _Header.model_validate_json(content).schema_version == 1:
+            return Plan.model_validate(migrate_plan(parse_json(content)))
+        return Plan.model_validate_json(content)
+    except _NOT_OF_SCHEMA_1 as error:
+        why = _first(error) if isinstance(error, ValidationError) else _why_not_of_schema_1(error)
+        raise ShrinkbenchError(
+            f"{path} is not a plan of this version of shrinkbench ({why}); move it away to plan anew, or "
+            "read it with the version that wrote it"
+        ) from None
+
+
+def parse_result(path: Path, content: bytes) -> RunResult | Problem:
+    """The result in ``content`` of ``path``, whose folder is named by its key, or what is wrong with it.
+
+    A result that contradicts itself is none.
+    """
+    try:
+        result = _as_result(content)
+    except ValidationError as error:
+        return Problem(path, _why_unreadable(content, error))
+    except _NOT_OF_SCHEMA_1 as error:
+        return Problem(path, f"is not a valid result of schema version 1: {_why_not_of_schema_1(error)}")
+    is_conflict = path.parent.name == CONFLICTS
+    if result.key != (path.parent.parent if is_conflict else path.parent).name:
+        return Problem(path, f"lies in a folder of another key; it says {result.key[:12]}")
+    if not _follows(result):
+        return Problem(path, "does not agree with its key: its specification was edited")
+    first = next(contradictions(result), None)
+    if first is None and is_conflict and (result.status == "failed" or path.stem != numbers_of(result)):
+        first = "it is named by other numbers than it holds"
+    return result if first is None else Problem(path, f"contradicts itself: {first}")
+
+
+def _as_result(content: bytes) -> RunResult:
+    """The result in ``content``; one of schema 1 is migrated."""
+    try:
+        return RunResult.model_validate_json(content, strict=True)  # "0.5" and true are no accuracies
+    except ValidationError:
+        if _Header.model_validate_json(content).schema_version != 1:
+            raise
+    migrated = json.dumps(migrate_result(parse_json(content)))
+    return RunResult.model_validate_json(migrated, strict=True)
+
+
+def _follows(result: RunResult) -> bool:
+    """Whether the key follows from the specification, of a migrated run from that which schema 1 stored."""
+    spec = result.spec
+    if spec.migrated_from is None or result.migrated_spec is None:
+        return result.migrated_spec is None and result.key == spec.key
+    try:
+        return spec == RunSpec.model_validate(migrate_run(result.migrated_spec, result.key))
+    except _NOT_OF_SCHEMA_1:
+        return False
+
+
+_NOT_OF_SCHEMA_1 = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
+
+
+def _why_not_of_schema_1(error: Exception) -> str:
+    """One clause about what the migration stumbled over."""
+    if isinstance(error, KeyError):
+        return f"the field {error} is missing"
+    return str(error) if isinstance(error, ValueError) else "a field is of another kind than there"
+
+
+def _why_unreadable(content: bytes, error: ValidationError) -> str:
+    """Tell a half-written file from foreign JSON and from another version of the schema."""
+    if error.errors()[0]["type"] == "json_invalid":
+        return "is empty" if not content.strip() else f"is not whole JSON ({error.errors()[0]['ctx']['error']})"
+    try:
+        version = _Header.model_validate_json(content).schema_version
+    except ValidationError:
+        return "is JSON, but not a shrinkbench result"
+    if version not in _READ:
+        return f"has schema version {version}; this shrinkbench reads versions {' and '.join(map(str, _READ))}"
+    return f"is not a valid result: {_first(error)}"
+
+
+def _first(error: ValidationError) -> str:
+    """The first complaint of a validation error, with its place."""
+    first = error.errors()[0]
+    place = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    return f"{place[:80]}{': ' if place else ''}{message[:1].lower()}{message[1:140]}"

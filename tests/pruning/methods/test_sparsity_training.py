@@ -181,7 +181,7 @@ def made(name):
     """As :func:`make`, and a shallow one of the same kind as preresnet56."""
     if name != "preresnet20":
         return make(name)
-    return as_trained(seeded(lambda: cifar_preresnet(20, 10))), (3, 32, 32)
+    return as_trained(seeded(lambda: cifar_preresnet(20, 10, gain=0.5))), (3, 32, 32)
 
 
 # Population of batch-norm channels that the papers rank, by architecture (facts of the released code).

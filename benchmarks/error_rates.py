@@ -31,8 +31,9 @@ import numpy as np
 
 from shrinkbench.report.recommendation import recommend
 from shrinkbench.report.statistics.aggregates import Scores, aggregate_scores
-from shrinkbench.report.statistics.claims import Claim, Claims, _pairs, _relative_noise, judge_curves
+from shrinkbench.report.statistics.claims import Claim, Claims, judge_curves
 from shrinkbench.report.statistics.curves import Curve
+from shrinkbench.report.statistics.pairs import compare_pairs, relative_noise
 
 POINT = 0.01
 CELL = 0.8 * POINT
@@ -168,8 +169,8 @@ def _intervals(claims: Claims, truth: Offsets, design: Design) -> Iterator[tuple
     for claim in claims.pairs_over_tasks:
         yield "tasks", claim.low, lead.get(claim.first, 0.0) - lead.get(claim.second, 0.0), claim.high
     for task in claims.tasks:
-        noise = _relative_noise([level.block for level in task.levels])
-        fixed = [_pairs("level", task.task, level.block, noise)[0] for level in task.levels]
+        noise = relative_noise([level.block for level in task.levels])
+        fixed = [compare_pairs("level", task.task, level.block, noise)[0] for level in task.levels]
         for name, scale, of in (
             ("range", share, task.pairs),
             ("shown", 1.0, [level.claim for level in task.levels]),

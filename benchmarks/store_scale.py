@@ -3,7 +3,8 @@
     python benchmarks/store_scale.py [RUNS]
 
 Writes RUNS (10,000) made results, all done, into a temporary folder, and measures in a fresh process each: plan
-(again) and skip check, and status, as `shrinkbench sweep` and `shrinkbench status` do them.
+(again) and skip check, and status, as `shrinkbench sweep` and `shrinkbench status` do them. What a process of
+`sweep` needs besides, torch above all, is not counted.
 """
 
 from __future__ import annotations
@@ -21,9 +22,13 @@ GRID = {"name": "scale", "dataset": "cifar10", "model": "resnet20", "method": "r
 
 
 def specs(count: int):
+    """The runs of one cell, which share task, method and recipe as those of a planned grid do."""
     from made_results import make_spec
 
-    return [make_spec(seed=seed) for seed in range(count)]
+    from shrinkbench.spec import RunSpec
+
+    shared = {name: getattr(make_spec(), name) for name in RunSpec.model_fields if name != "seed"}
+    return [RunSpec(**shared, seed=seed) for seed in range(count)]
 
 
 def write(root: Path, count: int) -> None:
@@ -44,8 +49,9 @@ def plan(root: Path, count: int) -> None:
     from shrinkbench.spec import ExperimentSpec
 
     store, runs = ResultStore(root), specs(count)
-    store.write_plan(ExperimentSpec(**GRID, seed=tuple(range(count))), runs)
     assert all(store.has(spec.key) for spec in runs)
+    store.write_plan(ExperimentSpec(**GRID, seed=tuple(range(count))), runs)
+    store.extend_index()
 
 
 def status(root: Path, count: int) -> None:

@@ -203,6 +203,8 @@ RUN_HERE = {
     "docs/structured-pruning.md 4": False,
     "docs/structured-pruning.md 1": True,
     "docs/architecture-search.md 1": True,
+    "docs/language-models.md 1": True,
+    **{f"docs/tasks.md {number}": False for number in range(1, 6)},
 }
 
 

@@ -88,13 +88,16 @@ class CannotMeetTargetError(ShrinkbenchError):
         return partial(type(self), largest=self.largest), self.args, self.__dict__
 
     @classmethod
+    def at_most(cls, problem: str, largest: float) -> Self:
+        """``problem``, and ``largest`` in digits that are met: rounded down, all of them written."""
+        largest = math.floor(largest * 1e4) / 1e4
+        written = f"{largest:.4f}".rstrip("0").rstrip(".")
+        return cls(f"{problem}; the largest possible target is {written}", largest=largest)
+
+    @classmethod
     def because(cls, reason: str, *, compression: float, total: int, least: int) -> Self:
         """Name the largest target that can be met when ``least`` of ``total`` parameters have to stay."""
-        largest = math.floor(total / least * 1e4) / 1e4
-        error = cls(
-            f"compression {compression:g} cannot be met: {reason}; the largest possible target is {largest:g}",
-            largest=largest,
-        )
+        error = cls.at_most(f"compression {compression:g} cannot be met: {reason}", total / least)
         error.reason, error.total, error.least = reason, total, least
         return error
 

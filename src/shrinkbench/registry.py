@@ -70,8 +70,9 @@ class Registry(Generic[T]):
     shrinkbench.errors.UnknownNameError: unknown colour 'drak-red'; did you mean 'dark-red'?
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, *, digest: Callable[[T], str | None] = lambda _: None) -> None:
         self.kind = kind
+        self._digest = digest
         self._entries: dict[str, T] = {}
         self._spellings: dict[str, str] = {}
         self._resolvers: list[tuple[Callable[[str], T | None], Origin | None]] = []
@@ -117,9 +118,12 @@ class Registry(Generic[T]):
         return self._find(name)[1]
 
     def source(self, name: str) -> str | None:
-        """SHA-256 over all outside code of the entry: what registered it, and what it would call."""
+        """SHA-256 over all outside code of the entry: what registered it, and what it would call.
+
+        Of an entry that has a digest of its own (a network by a configuration), it is that.
+        """
         entry, origin = self._find(name)
-        return digest_of((origin, *origins_in(entry)))
+        return self._digest(entry) or digest_of((origin, *origins_in(entry)))
 
     def _find(self, name: str) -> tuple[T, Origin | None]:
         if _canonical(name) in self._spellings:

@@ -189,3 +189,35 @@ def test_code_from_outside_comes_along_is_shown_and_not_run(tmp_path):
     done = shrinkbench("bundle", tmp_path / "merged", "--out", tmp_path / "b.zip")
     assert done.returncode == 0
     assert "its source is not here: the results were made where it was not kept" in done.stderr
+
+
+READERS = [
+    ["status", "{}"],
+    ["status", "{}", "--json"],
+    ["report", "{}", "--figures", "none", "--out", "page"],
+    ["checklist", "{}"],
+    ["literature", "overlay", "{}"],
+    ["bundle", "{}", "--out", "new.zip"],
+    ["merge", "{}", "{}", "--out", "new"],
+    ["leaderboard", "{}", "--out", "board"],
+    ["diff", "{}", "{}"],
+    ["store", "verify", "{}"],
+]
+
+
+def test_who_only_reads_leaves_a_folder_as_it_is(store, tmp_path):
+    """Such as one of somebody else's, on a disk that cannot be written: an index that is lacking stays so."""
+    folder = tmp_path / "theirs"
+    shutil.copytree(store.root, folder)
+    (folder / "index.jsonl").unlink(missing_ok=True)
+    before = _tree(folder)
+    for arguments in READERS:
+        done = shrinkbench(*(word.format(folder) for word in arguments), cwd=tmp_path)
+        assert done.returncode == 0, (arguments, done.stderr)
+        assert _tree(folder) == before, arguments
+
+
+def _tree(folder):
+    """Every name below ``folder``, with the content and the time of change."""
+    found = {path: path.stat() for path in folder.rglob("*")}
+    return {path: (stat.st_mtime_ns, path.is_dir() or path.read_bytes()) for path, stat in found.items()}

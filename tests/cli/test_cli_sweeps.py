@@ -30,6 +30,23 @@ def NAME(ctx):
 '''
 
 
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--margin", "1"], "--margin is a rule of --until-decided"),
+        (["--until-decided", "--max-seeds", "1"], "--max-seeds 1"),
+        (["--until-decided", "--max-seeds", "2"], "first look needs 3 seeds"),
+        (["--until-decided", "--compare", "random,wanda"], "compares 'wanda'"),
+        (["--until-decided", "--alpha", "2"], "alpha"),
+        (["--until-decided", "--margin", "0"], "margin"),
+    ],
+)
+def test_rules_that_decide_nothing_are_refused(words, says, grid, tmp_path):
+    ended = CliRunner().invoke(app, ["sweep", str(grid), "--out", str(tmp_path / "out"), *words])
+    assert says in str(ended.exception)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.fixture
 def grid(tmp_path):
     path = tmp_path / "grid.toml"

@@ -38,7 +38,6 @@ from shrinkbench.models import build, load_weights
 from shrinkbench.pruning import Masks
 from shrinkbench.results.bundle import read_source
 from shrinkbench.results.frame import as_csv, to_frame
-from shrinkbench.results.index import INDEX_NAME
 from shrinkbench.results.verification import find_implausible, verify
 from shrinkbench.runner import Workspace
 from shrinkbench.runner.planning import plan
@@ -378,9 +377,7 @@ def try_one(name, seed):
             outcome = "accepted"
         except ShrinkbenchError as error:
             _check_sentence(str(error))
-            left = sorted(
-                each for each in set(Path(scratch).rglob("*")) - set(before) if each.name != INDEX_NAME
-            )
+            left = sorted(set(Path(scratch).rglob("*")) - set(before))
             assert not left, f"{left[0]} was left behind"
             outcome = "refused"
         seconds = time.perf_counter() - start

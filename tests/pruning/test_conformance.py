@@ -24,10 +24,10 @@ from shrinkbench.pruning.schedules.schedule import SCHEDULES
 from shrinkbench.pruning.units import STRUCTURES
 
 NAMES = [name for name in METHODS if not name.startswith("doctest")]
-FOR_TRANSFORMERS = {"heads", "neurons", "chained-channels"}
+FOR_TRANSFORMERS = {"heads", "neurons", "chained-channels", "whole-blocks"}
 SHAPE = (3, 8, 8)
 # Structures that leave much of a network whole.
-SPANNING = {"heads", "neurons", "branches", "chained-channels", "scaled-channels"}
+SPANNING = {"heads", "neurons", "branches", "chained-channels", "scaled-channels", "whole-blocks"}
 SPANNING |= {"convolution-weights"}
 
 
@@ -87,7 +87,7 @@ def test_the_laws_that_ship_with_the_package(name, kind, law):
 
 
 def is_random(method):
-    return method.score.__name__ in ("random", "obd_hutchinson")
+    return method.score.__name__ in ("random", "obd_hutchinson", "searched_ratios")
 
 
 @pytest.mark.parametrize(("name", "kind"), sampled(OWN_FIRST, every=4))

@@ -1,5 +1,7 @@
 """Masks: what they hold, how they are stored, and that pruned weights stay exactly zero."""
 
+import warnings
+
 import pytest
 import torch
 from sample_networks import ConvNet, batches, seeded
@@ -8,6 +10,7 @@ from torch.nn import functional as F
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning import Masks, Upholder, prune
+from shrinkbench.pruning.masks import IdleWarning
 
 
 def test_a_round_trip_through_a_file_changes_nothing(tmp_path):
@@ -137,3 +140,16 @@ def test_an_upholder_tells_that_a_weight_has_gone():
     module[0] = nn.ReLU()
     with pytest.raises(ShrinkbenchError, match="make a new Upholder"):
         uphold()
+
+
+def test_an_upholder_that_does_nothing_is_told():
+    layer = nn.Linear(2, 1)
+    masks = Masks({"weight": torch.tensor([[True, False]])})
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    with pytest.warns(IdleWarning, match="without having kept anything at zero"):
+        Upholder(layer, masks)
+    with warnings.catch_warnings(action="error"):
+        kept = Upholder(layer, masks)
+        kept()
+        del kept
+        Upholder(layer, masks).attach(optimizer).remove()

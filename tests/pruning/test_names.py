@@ -167,3 +167,12 @@ def test_names_that_say_nothing_true_are_told_in_a_sentence(name, sentence):
     with pytest.raises(ShrinkbenchError, match=sentence) as caught:
         METHODS.get(name)
     assert len(str(caught.value)) < 300
+
+
+def test_two_sanity_checks_are_other_words_for_what_has_a_name():
+    for method in ("snip", "channel_l1", "snip[allocation=layerwise]"):
+        assert METHODS.get(f"shuffled@{method}").spec == METHODS.get(f"random@{method}").spec
+        assert (
+            METHODS.get(f"reinitialised@{method}").spec
+            == METHODS.get(f"{method}[finetuning=reinitialise]").spec
+        )

@@ -202,7 +202,7 @@ def test_controls_that_differ_between_labs_are_told_and_each_judges_its_own():
     other = made(("random",), accuracy=lambda spec: plain_accuracy(spec) - (0.06 if spec.is_control else 0))
     (board,) = ranked(made(("global_magnitude",)), other)
     assert [row.name for row in board.controls] == ["control (lab-0)", "control (lab-1)"]
-    first, second = (row.top1.mean for row in board.controls)
+    first, second = (row.value.mean for row in board.controls)
     assert first - second == pytest.approx(0.06)
     assert board.note == "Sources have other numbers of the same control, by up to 6.00 points"
     assert {e.method: e.within for e in board.entries}["random"] == "4×"  # of its own control, the lower one
@@ -212,8 +212,8 @@ def test_the_control_has_a_row_with_mean_deviation_and_n():
     (board,) = ranked(made(("random",)))
     (row,) = board.controls
     values = [plain_accuracy(make_spec(compression=1, seed=seed)) for seed in range(3)]
-    assert (row.name, row.top1.n) == ("control", 3)
-    assert row.top1.mean == pytest.approx(sum(values) / 3)
+    assert (row.name, row.value.n) == ("control", 3)
+    assert row.value.mean == pytest.approx(sum(values) / 3)
     (board,) = ranked(made(("random",), compressions=(2, 4)))
     assert board.controls == ()
 

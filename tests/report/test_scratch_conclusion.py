@@ -7,7 +7,8 @@ from scipy import stats as scipy_stats
 from test_scratch_tables import CONTINUE, RESULTS, SCRATCH_B, SCRATCH_E, TRAIN, WIDTHS, result, rows
 
 from shrinkbench.report.scratch import scratch_tables
-from shrinkbench.report.scratch_conclusion import read_paper_values
+from shrinkbench.report.scratch_conclusion import read_published
+from shrinkbench.spec import ChannelFraction, FractionPerLayer, ModelSpec
 from shrinkbench.spec.targets import TARGETS
 
 
@@ -88,15 +89,61 @@ def test_the_papers_number_stands_beside_ours():
         for mode in (CONTINUE, SCRATCH_B)
         for s in (0, 1)
     ]
-    named = []
-    for r in made:
-        data = r.spec.task.data.model_copy(update={"name": "cifar10"})
-        spec = r.spec.model_copy(update={"task": r.spec.task.model_copy(update={"data": data})})
-        named.append(r.model_copy(update={"spec": spec, "key": spec.key}))
-    (row,) = rows(table(named, "scratch-published"))
+    (row,) = rows(table(on("cifar10", made), "scratch-published"))
     assert row["Fine-tuned"] == "paper 92.97, here 93.05 ± 0.07"
     assert row["Scratch-B"] == "paper 93.09, here 93.05 ± 0.07"
     assert table(made, "scratch-published") is None  # of another dataset
+
+
+def on(dataset, made, model=None):
+    """The results ``made`` as results of ``dataset``."""
+    changed = []
+    for r in made:
+        task = r.spec.task
+        data = task.data.model_copy(update={"name": dataset})
+        update = {"data": data} if model is None else {"data": data, "model": ModelSpec(name=model)}
+        spec = r.spec.model_copy(update={"task": task.model_copy(update=update)})
+        changed.append(r.model_copy(update={"spec": spec, "key": spec.key}))
+    return changed
+
+
+def test_what_the_paper_states_as_a_drop_stands_beside_the_drop_here():
+    """Tables 2 and 3: the change from the unpruned network, whose accuracy is another here."""
+    widths = WIDTHS.model_copy(update={"target": "thinet:vgg-gap"})
+    pruned = [
+        result("thinet:vgg-gap", mode, s, 0.7 + 0.01 * s, amount=widths, recipe=TRAIN)
+        for mode in (CONTINUE, SCRATCH_E, SCRATCH_B)
+        for s in (0, 1)
+    ]
+    large = [result("thinet:vgg-gap", CONTINUE, s, 0.1, compression=1, before=0.74 + 0.02 * s) for s in (0, 1)]
+    (row,) = rows(table(on("imagenet", [*pruned, *large]), "scratch-published"))
+    assert row["Fine-tuned"] == "paper −3.67, here −4.50 from unpruned"  # 70.5 of 75.0
+    assert row["Scratch-E"] == "paper −4.66, here −4.50 from unpruned"
+    assert row["Scratch-B"] == "paper −2.85, here −4.50 from unpruned"
+    (row,) = rows(table(on("imagenet", pruned), "scratch-published"))
+    assert row["Scratch-B"] == "paper −2.85, here no unpruned network"
+
+
+def test_fractions_of_the_papers_rows_stand_beside_ours():
+    def of(method, amount, start="trained"):
+        return [
+            result(method, mode, 0, 0.9, amount=amount, recipe=TRAIN, start=start)
+            for mode in (CONTINUE, SCRATCH_B)
+        ]
+
+    slim = of("network_slimming_residual", ChannelFraction(fraction=0.6))
+    (row,) = rows(table(on("cifar10", slim, "preresnet164"), "scratch-published"))
+    assert row["Fine-tuned"] == "paper 94.23, here 90.00"
+    soft = of("soft_filter_pruning", FractionPerLayer(fraction=0.3), start="initialisation")
+    (row,) = rows(table(on("cifar10", soft, "resnet20"), "scratch-published"))
+    assert row["Pruned"] == "paper 90.78, here 90.00"
+    for model, amount in (("resnet20", 0.31), ("resnet44", 0.3)):
+        soft = of("soft_filter_pruning", FractionPerLayer(fraction=amount), start="initialisation")
+        assert table(on("cifar10", soft, model), "scratch-published") is None
+    assert (
+        table(on("cifar10", of("another", ChannelFraction(fraction=0.6)), "preresnet164"), "scratch-published")
+        is None
+    )
 
 
 def test_every_published_width_has_its_numbers():

@@ -6,7 +6,7 @@ import pytest
 from made_results import FINETUNE, METHODS, PRETRAIN, make_result, make_results, make_spec, method
 
 from shrinkbench.report.patterns import series_of_runs, with_weights
-from shrinkbench.report.result_tables import latency_table, result_tables, summary_table
+from shrinkbench.report.result_tables import latency_table, result_tables, summary_tables
 from shrinkbench.report.statistics.observations import aggregate, observe
 from shrinkbench.results.labels import distinct_runs, label_runs, share_values
 from shrinkbench.results.record import Latency
@@ -153,7 +153,7 @@ def test_a_result_that_is_given_twice_counts_once():
     once, twice = observe(results), observe([*results, *results])
     assert once.pruned.equals(twice.pruned)
     assert once.control.equals(twice.control)
-    assert summary_table(twice) == summary_table(once)
+    assert summary_tables(twice) == summary_tables(once)
 
 
 def test_tables_of_networks_that_differ_in_case_are_files_of_their_own():

@@ -1,5 +1,7 @@
 """What agrees with itself may be hard to believe all the same, and clean results are not suspected."""
 
+from dataclasses import replace
+
 import pytest
 from made_results import changed, make_result, make_results, make_spec, quality, write_store
 
@@ -65,3 +67,23 @@ def test_seeds_that_have_no_say_may_be_equal(tmp_path):
     spec = spec.model_copy(update={"task": spec.task.model_copy(update={"weights": weights})})
     result = make_result(spec).model_copy(update={"epochs": ()})
     assert doubts(tmp_path, [result, copied(result, 1)]) == []
+
+
+@pytest.mark.parametrize(
+    ("loss", "told"),
+    [(0.05, "which takes at least 0.06931"), (1e30, "far above its own on validation"), (0.07, ""), (4.0, "")],
+)
+def test_a_loss_that_does_not_go_with_the_accuracy_is_told(tmp_path, loss, told):
+    """Of ten per cent that another class is more likely for, each has a loss of ln 2 at least."""
+    result = make_result(make_spec(), accuracy=lambda _: 0.9)
+    found = doubts(tmp_path, [result.model_copy(update={"after": changed(result.after, loss=loss)})])
+    assert [told in sentence for sentence in found] == ([True] if told else [])
+
+
+def test_a_conflict_in_loss_alone_names_the_loss(tmp_path):
+    result = make_result(make_spec())
+    other = result.model_copy(update={"after": changed(result.after, loss=result.after["loss"] + 0.5)})
+    bundle = read_source(write_store(tmp_path, [result]).root)
+    (sentence,) = verify(replace(bundle, others=(other,)))
+    assert "after.loss" in sentence
+    assert "top1" not in sentence

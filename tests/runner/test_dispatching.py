@@ -166,3 +166,22 @@ def test_a_request_to_finish_begins_nothing_more():
     ended, begun, _ = carry_out(GRAPH, stopping=lambda: "stop")
     assert not ended
     assert not begun
+
+
+def test_what_a_holder_has_brought_to_an_end_is_settled_without_an_attempt(monkeypatch):
+    monkeypatch.setattr("shrinkbench.runner.dispatching._LOOK_AGAIN", -1.0)
+    monkeypatch.setattr("shrinkbench.runner.dispatching._POLL", 0)
+    ended, notes, looks = {}, [], iter([None, Ending("done", "by somebody else")])
+    executor = Scripted({"o": [Ending("held", "process 7")]})
+    Dispatcher(
+        {OTHER: ()},
+        executor,
+        1,
+        ended.__setitem__,
+        notes.append,
+        lambda: "go on",
+        is_free=lambda task: False,
+        find_done=lambda task: next(looks),
+    ).carry_out()
+    assert ended == {OTHER: Ending("done", "by somebody else")}
+    assert executor.begun == ["o"]

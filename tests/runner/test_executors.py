@@ -9,7 +9,16 @@ import torch
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner import Workspace, prepare_sweep, sweep
-from shrinkbench.runner.executors import InProcess, LocalProcesses, RayCluster, Setting, SubmititJobs, Task
+from shrinkbench.runner.executors import (
+    Ending,
+    InProcess,
+    LocalProcesses,
+    RayCluster,
+    Setting,
+    SubmititJobs,
+    Task,
+)
+from shrinkbench.runner.executors.batches import Batch, Work
 from shrinkbench.runner.planning import plan
 from shrinkbench.runner.shares import Share, assign_shares, visible_gpus
 from shrinkbench.runner.sweeping import carry_out, opener
@@ -250,7 +259,8 @@ def test_gpus_go_round():
         (lambda: LocalProcesses(0), "--workers 0"),
         (lambda: LocalProcesses(time_limit=0), "a time limit of 0 s"),
         (lambda: SubmititJobs("local", time_limit=-60), "a time limit of -60 s"),
-        (lambda: SubmititJobs("local", cpus=0), "of 0 cores"),
+        (lambda: SubmititJobs("local", cpus=0), "1 runs, 0 cores"),
+        (lambda: SubmititJobs("local", runs_per_job=0), "of 0 runs"),
     ],
 )
 def test_numbers_that_are_none_are_refused_at_once(make, sentence):
@@ -266,53 +276,141 @@ def test_a_refused_sweep_leaves_nothing_behind(tmp_path):
 
 
 class _Job:
-    """A job of submitit's that is over, and has left no file."""
+    """A job of submitit's; it is over, and has left no file of submitit's."""
 
-    job_id, state = "1", "FINISHED"
+    job_id = "1"
 
-    def __init__(self, folder):
+    def __init__(self, folder, batch):
         self.paths = type("Paths", (), {"result_pickle": folder / "absent"})
+        self.batch, self.state, self.cancelled = batch, "FINISHED", False
 
     def done(self):
-        return True
+        return self.state == "FINISHED"
 
     def stderr(self):
         return "out of luck\nat last\n"
 
     def cancel(self):
-        pass
+        self.cancelled = True
+
+
+class _Jobs:
+    """What submitit was given, by the call; ``started`` are the jobs, in order."""
+
+    def __init__(self, folder):
+        self.folder, self.calls, self.started = folder, [], []
+
+    def take(self, executor, work, batches):
+        self.calls.append([len(batch.tasks) for batch in batches])
+        self.started += (fresh := [_Job(self.folder, batch) for batch in batches])
+        return fresh
 
 
 @pytest.fixture
 def jobs(tmp_path, monkeypatch):
-    """Jobs that submitit takes and loses; how many it was given at once."""
+    """Makes executors whose jobs submitit takes and loses, and what it was given."""
     submitit = pytest.importorskip("submitit")
-    given = []
-
-    def take(self, work, tasks):
-        given.append(len(tasks))
-        return [_Job(tmp_path) for _ in tasks]
-
-    monkeypatch.setattr(submitit.AutoExecutor, "map_array", take)
+    given = _Jobs(tmp_path)
+    monkeypatch.setattr(submitit.AutoExecutor, "map_array", lambda *of: given.take(*of))
     monkeypatch.setattr("shrinkbench.runner.executors.on_submitit.available_cores", lambda: 2)
-    executor = SubmititJobs("local")
-    executor.start(Setting(Workspace(root=tmp_path)))
-    return executor, given
+    monkeypatch.setattr("shrinkbench.runner.executors.on_submitit._POLL", 0)
+
+    def make(**options):
+        executor = SubmititJobs("local", **options)
+        executor.start(Setting(Workspace(root=tmp_path)))
+        return executor
+
+    return make, given
+
+
+def _tasks(names):
+    return [Task("run", name, None) for name in names]
+
+
+def _keys(ended):
+    return [(task.key, ending.kind) for task, ending in ended]
 
 
 def test_jobs_without_a_queue_are_as_many_as_the_cores(jobs):
-    executor, given = jobs
-    executor.submit([Task("run", str(number), None) for number in range(7)])
-    assert given == [2]
+    make, given = jobs
+    make().submit(_tasks("abcdefg"))
+    assert given.calls == [[1, 1]]
 
 
 def test_a_job_that_left_nothing_is_waited_for_beside_the_others(jobs, monkeypatch):
-    executor, _ = jobs
-    executor.submit([Task("run", "a", None)])
+    make, _ = jobs
+    executor = make()
+    executor.submit(_tasks("a"))
     assert executor.completed(0) == []  # its file may come late, on a shared disk
     monkeypatch.setattr("shrinkbench.runner.executors.on_submitit._PATIENCE", {"local": -1.0})
     ((_, ending),) = executor.completed(0)
     assert (ending.kind, ending.sentence) == ("died", "died in job 1 (finished; at last)")
+
+
+def test_few_runs_are_spread_over_the_jobs_and_many_fill_them(jobs):
+    make, given = jobs
+    make(runs_per_job=4).submit(_tasks("abc"))
+    make(runs_per_job=4).submit(_tasks("abcdefghijkl"))
+    assert given.calls == [[2, 1], [4, 4]]
+
+
+def test_a_job_that_dies_loses_the_run_that_it_was_at_and_no_other(jobs, monkeypatch):
+    monkeypatch.setattr("shrinkbench.runner.executors.on_submitit._PATIENCE", {"local": -1.0})
+    make, given = jobs
+    executor = make(runs_per_job=4)
+    executor.submit(_tasks("abcdefg"))
+    first, second = given.started
+    first.state = second.state = "RUNNING"
+    first.batch.tell(0, Ending("done"))
+    assert _keys(executor.completed(0)) == [("a", "done")]  # told while the job goes on
+    first.batch.tell(1, Ending("failed", "for a reason"))
+    first.state = "FINISHED"
+    assert _keys(executor.completed(0)) == [("b", "failed"), ("c", "died")]
+    second.batch.tell(0, Ending("done"))
+    # The one that was not begun has gone to another job, which is lost as well.
+    assert _keys(executor.completed(0)) == [("e", "done"), ("d", "died")]
+    assert [task.key for task in given.started[-1].batch.tasks] == ["d"]
+
+
+def test_jobs_that_run_end_the_run_that_they_are_at_and_queued_ones_are_given_back(jobs):
+    make, given = jobs
+    executor = make(runs_per_job=2)
+    executor.submit(_tasks("abcde"))
+    running, queued = given.started
+    running.state, queued.state = "RUNNING", "PENDING"
+    assert [task.key for task in executor.drain()] == ["e", "c", "d"]
+    assert queued.cancelled
+    assert not running.cancelled
+    assert running.batch.stopped
+
+
+def test_a_job_begins_nothing_more_when_it_is_told_to_stop_and_nothing_twice(tmp_path, monkeypatch):
+    begun = []
+
+    def perform(task, setting, *, own_process):
+        begun.append(task.key)
+        if task.key == "b":
+            batch.stop()
+        return Ending("done")
+
+    monkeypatch.setattr("shrinkbench.runner.executors.batches.perform", perform)
+    batch = Batch(tmp_path / "batch", tuple(_tasks("abc")))
+    batch.tell(0, Ending("failed", "before it was put in the queue again"))
+    Work(Setting(Workspace(root=tmp_path)), threads=torch.get_num_threads())(batch)
+    assert begun == ["b"]
+    assert [batch.ending(number).kind for number in range(3)] == ["failed", "done", "interrupted"]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")
+def test_jobs_of_several_runs_lose_none_to_one_that_ends_its_process(plugin, tmp_path):
+    executor = SubmititJobs("local", runs_per_job=3)
+    status, errors, _ = sweep_poison(
+        plugin, tmp_path / "out", "segfault", "good", "exits", executor=executor, max_retries=0
+    )
+    assert (status.done, status.failed) == (1, 2)
+    assert errors["segfault"].startswith("worker died in job")
+    assert errors["exits"] == "worker called sys.exit(0)"
 
 
 @pytest.mark.slow

@@ -210,7 +210,7 @@ HOSTILE = {
     "infinite": ({"num_classes": 1e999}, "cannot read a network's description"),
     "input": ({"input_shape": [10**6, 10**6]}, "cannot read a network's description"),
     "no input": ({"input_shape": []}, "cannot read a network's description"),
-    "format": ({"format": 3}, "format 3 is not 1 or 2"),
+    "format": ({"format": 4}, "format 4 is not 1, 2 or 3"),
     "list": ({"surgery": []}, "cannot read a network's description|not a description"),
     "normalisation": ({"normalisation": {"mean": "x", "std": 3, "run": "rm"}}, "cannot read a network's desc"),
     "nested": ({"surgery": {"kept": {"a": 1}}}, "not a description"),

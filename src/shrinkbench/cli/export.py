@@ -124,7 +124,7 @@ def export(
         dataset=load_named(dataset, data),
     )
     loaded.masks.apply(loaded.module)
-    size = measure_size(loaded.module, loaded.description.input_shape, loaded.masks)
+    size = measure_size(loaded.module, loaded.description.example, loaded.masks)
     if small:
         loaded, left = cut_out(with_masks(loaded))
         for sentence in left:
@@ -139,7 +139,7 @@ def export(
     elif chosen == "safetensors":
         export_weights(module, out, description, build_full)
     else:
-        export_program(module, out, description.input_shape)
+        export_program(module, out, description.example)
     told: dict[str, Any] = {
         "out": str(out),
         "format": chosen,

@@ -129,7 +129,8 @@ def describe_model(
             "parameters_kept": count_kept(module, stored.masks),
             "small": stored.description.is_small,
         }
-    traced = trace(module, example_for(card, shape))
+    takes = stored.description.example if stored is not None and input_shape is None else None
+    traced = trace(module, takes or example_for(card, shape))
     by_parameter = traced.by_parameter
     outputs = {p.parameter: list(p.output_shape[1:]) for p in traced.products if p.parameter}
     sizes = {n: p.numel() for n, p in module.named_parameters()}

@@ -1,4 +1,4 @@
-"""Commands on the pruning literature: summary, table1, figures, graph, lint, overlay, convert."""
+"""Commands on the pruning literature: summary, table1, figures, graph, methods, lint, overlay, convert."""
 
 from __future__ import annotations
 
@@ -136,6 +136,50 @@ def graph(
         _print_graph(comparisons, as_json=as_json)
     if out is not None:
         _write_graph(comparisons, out)
+
+
+@app.command()
+def methods(
+    corpus: CorpusDir = None,
+    as_json: AsJson = False,
+    least: Annotated[int, typer.Option(min=0, help="Papers that at least as many others compare to.")] = 2,
+    dataset: Annotated[str, typer.Option(help="With --architecture: papers with results there.")] = "",
+    architecture: Annotated[str, typer.Option(help="Network, as Table 1 names it.")] = "",
+) -> None:
+    """Show the papers that one has to compare to, and the method here that is theirs, or why there is none."""
+    from shrinkbench.cli.tables import print_folded
+    from shrinkbench.literature.methods import often_compared_to, on_this_network
+    from shrinkbench.literature.store import load_corpus
+
+    if bool(dataset) != bool(architecture):
+        missing = "--architecture" if dataset else "--dataset"
+        raise ShrinkbenchError(f"--dataset and --architecture belong together; add {missing}")
+    loaded = load_corpus(corpus)
+    if dataset:
+        found = on_this_network(loaded, dataset, architecture)
+    else:
+        found = often_compared_to(loaded, least=least)
+    rows = [
+        {
+            "paper": standing.paper.key,
+            "label": standing.paper.label,
+            "year": standing.paper.year,
+            "title": standing.paper.title,
+            "compared_to_by": standing.compared_to_by,
+            "methods": list(standing.methods),
+            "why_not": standing.why_not,
+        }
+        for standing in found
+    ]
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    with_method = sum(bool(standing.methods) for standing in found)
+    typer.echo(f"{len(found)} papers, {with_method} with a method here:")
+    print_folded(
+        ("paper", "compared to by", "method here, or why not"),
+        [(s.paper.label, str(s.compared_to_by), " ".join(s.methods) or f"none: {s.why_not}") for s in found],
+    )
 
 
 @app.command()

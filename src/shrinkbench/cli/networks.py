@@ -346,7 +346,8 @@ def _check_classes(stored: StoredNetwork, dataset: Dataset) -> None:
             f"the network in {stored.folder} was made for {description.num_classes} classes, and "
             f"'{dataset.card.name}' has {classes}; name the dataset that it was made for"
         )
-    if shape is not None and shape[0] != description.input_shape[0]:
+    images = description.takes is None  # of tokens there may be any number
+    if images and shape is not None and shape[0] != description.input_shape[0]:
         raise ShrinkbenchError(
             f"the network in {stored.folder} takes inputs of shape {description.input_shape}, and "
             f"'{dataset.card.name}' has {shape}; name the dataset that it was made for"

@@ -189,13 +189,17 @@ def _write(found: Sequence[Series], of: Of, path: Path) -> None:
 
 
 def _draw(results: Sequence[RunResult], folder: Path) -> None:
-    """Accuracy against parameters kept, and the distributions of weights of each task and amount."""
+    """Each task's leading metric against parameters kept, and its distributions of weights by amount."""
     from shrinkbench.plotting import save
     from shrinkbench.report.figures import efficiency_figure
     from shrinkbench.report.layer_figures import weight_figure
     from shrinkbench.report.patterns import with_weights
+    from shrinkbench.report.statistics.metrics import HEADLINE
     from shrinkbench.report.statistics.observations import observe
 
-    save(efficiency_figure(observe(results), metric="top1"), folder / "top1-parameters")
+    observations = observe(results)
+    for scale in observations.scales:
+        of_scale = efficiency_figure(observations.only(scale.tasks), metric=HEADLINE)
+        save(of_scale, folder / f"{observations.stem(scale.metric)}-parameters")
     for name, runs in with_weights(results).items():
         save(weight_figure(*runs), folder / f"weights-{name}")

@@ -24,6 +24,7 @@ class RunPlace:
     partition: str | None = None
     cpus: int = 1
     gpus: int = 0
+    runs_per_job: int = 1
     devices: int = 1
     num_nodes: int = 1
 
@@ -37,6 +38,7 @@ _OPTIONS = {
     "partition": ("--slurm-partition", ("submitit",)),
     "cpus": ("--cpus-per-run", ("ray", "submitit")),
     "gpus": ("--gpus-per-run", ("ray", "submitit")),
+    "runs_per_job": ("--runs-per-job", ("submitit",)),
 }
 
 
@@ -58,7 +60,12 @@ def executor_of(place: RunPlace) -> Executor:
     if place.executor == "submitit":
         own = {"slurm_partition": place.partition} if place.partition is not None else {}
         return SubmititJobs(
-            place.cluster, time_limit=seconds, cpus=place.cpus, gpus=place.gpus, parameters=dict(own)
+            place.cluster,
+            time_limit=seconds,
+            cpus=place.cpus,
+            gpus=place.gpus,
+            runs_per_job=place.runs_per_job,
+            parameters=dict(own),
         )
     if place.devices * place.num_nodes != 1:
         if place.time_limit is not None:

@@ -75,7 +75,7 @@ def report(
     proposed: Proposed = None,
     figures: Annotated[
         Literal["main", "all", "none"],
-        typer.Option(help="Figures for papers: of top-1, of top-5 too, or none."),
+        typer.Option(help="Figures for papers: of the leading metric, of others too, or none."),
     ] = "main",
     corpus: CorpusDir = None,
 ) -> None:
@@ -170,7 +170,11 @@ def checklist(
     require_results(bundle, "run a sweep into it first")
     tell_doubts(bundle)
     lines = checklists.judge(
-        bundle.results, proposed=proposed or (), missing=bundle.missing, disputed=bundle.disputed
+        bundle.results,
+        proposed=proposed or (),
+        missing=bundle.missing,
+        disputed=bundle.disputed,
+        sequential=bundle.sequential,
     )
     if as_json:
         skipped = [{"path": str(p.path), "problem": p.sentence} for p in bundle.problems]

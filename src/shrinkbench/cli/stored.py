@@ -102,7 +102,7 @@ def load_network(
         given = Masks.load(masks, network=loaded.description.network)
         loaded = replace(loaded, masks=given, result=None)  # which was measured with others
     if complete:
-        extended = complete_masks(loaded.module, loaded.masks, loaded.description.input_shape)
+        extended = complete_masks(loaded.module, loaded.masks, loaded.description.example)
         loaded = replace(loaded, masks=extended, result=None)
     return loaded
 
@@ -111,19 +111,27 @@ def _named(
     model: str, weights: str | None, entry: str | None, input_shape: str | None, dataset: Dataset | None
 ) -> Loaded:
     """A network by name, whole."""
-    from shrinkbench.models import build, get_model, load_weights, shape_for
+    from shrinkbench.models import build, example_for, get_model, load_weights, shape_for
+    from shrinkbench.network.inputs import Inputs
     from shrinkbench.pruning import Masks
     from shrinkbench.surgery.folders import NetworkDescription
+    from shrinkbench.surgery.stored_inputs import StoredInputs
 
     card = get_model(model)
-    of_data = dataset.card.image_shape if dataset is not None else None
-    shape = parse_shape(input_shape) if input_shape else shape_for(card, of_data)
+    images = dataset.card.image_shape if dataset is not None else None
+    shape = parse_shape(input_shape) if input_shape else shape_for(card, images)
     classes = len(dataset.class_names) if dataset is not None else None
     module, normalisation = build(model, num_classes=classes), None
     if weights is not None:
         with tell_notes():
             normalisation = load_weights(module, weights, card=card, entry=entry).normalisation
+    of_data = None if dataset is None or input_shape else dataset.example
+    inputs = example_for(card, shape) if of_data is None else Inputs.of(of_data)
     description = NetworkDescription(
-        card.name, classes or card.num_classes or 0, shape, normalisation=normalisation
+        card.name,
+        classes or card.num_classes or 0,
+        shape,
+        normalisation=normalisation,
+        takes=StoredInputs.of(inputs),
     )
     return Loaded(module.eval(), Masks({}), description)

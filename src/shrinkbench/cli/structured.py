@@ -69,7 +69,7 @@ def shrink(
         complete=complete,
     )
     cut, left = cut_out(with_masks(whole))
-    module, small, shape = whole.module, cut.module, cut.description.input_shape
+    module, small, shape = whole.module, cut.module, cut.description.example
     if out.suffix in _PROGRAMS:
         export_program(small, out, shape)
     else:
@@ -100,7 +100,7 @@ def cut_out(loaded: Loaded) -> tuple[Loaded, list[str]]:
 
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        small, surgery = plan_and_shrink(loaded.module, loaded.masks, loaded.description.input_shape)
+        small, surgery = plan_and_shrink(loaded.module, loaded.masks, loaded.description.example)
     description = replace(loaded.description, surgery=surgery)
     return replace(loaded, module=small, masks=Masks({}), description=description), notes_of(caught)
 
@@ -152,7 +152,7 @@ def latency(
         complete=complete,
     )
     networks, counted, left = _networks_to_time(given)
-    shape = given.description.input_shape
+    shape = given.description.example
     where = resolve_device(device)
     rows: list[dict[str, Any]] = []
     for batch in batch_size or [1, 64]:
@@ -203,7 +203,7 @@ def _networks_to_time(given: Loaded) -> tuple[dict[str, nn.Module], dict[str, fl
     from shrinkbench.network.weights import copy_of
     from shrinkbench.surgery.folders import build_full
 
-    shape = given.description.input_shape
+    shape = given.description.example
     if given.description.is_small:
         whole = build_full(given.description.network, given.description.num_classes).eval()
         fewer = count_multiply_adds(whole, shape) / max(count_multiply_adds(given.module, shape), 1)

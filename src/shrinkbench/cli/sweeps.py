@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -26,6 +27,8 @@ from shrinkbench.errors import ShrinkbenchError, one_line, some_of
 from shrinkbench.files import check_folder, exists, is_file
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from shrinkbench.results.store import Status
     from shrinkbench.spec import ExperimentSpec
 
@@ -94,6 +97,9 @@ def sweep(
     partition: Annotated[str | None, typer.Option("--slurm-partition", help="submitit: partition.")] = None,
     cpus: Annotated[int, typer.Option("--cpus-per-run", min=1, help="Ray and submitit: cores of a run.")] = 1,
     gpus: Annotated[int, typer.Option("--gpus-per-run", min=0, help="Ray and submitit: GPUs of a run.")] = 0,
+    runs_per_job: Annotated[
+        int, typer.Option(min=1, help="submitit: runs that one job carries out, one after another.")
+    ] = 1,
     time_limit: Annotated[
         float | None,
         typer.Option(metavar="MINUTES", help="The longest that an attempt at a run may take."),
@@ -102,17 +108,52 @@ def sweep(
     num_nodes: NumNodes = 1,
     log_to: LogTo = None,
     max_retries: MaxRetries = 1,
+    until_decided: Annotated[
+        bool,
+        typer.Option("--until-decided", help="Add seeds until the comparison is decided (docs/statistics.md)."),
+    ] = False,
+    compare: Annotated[
+        str | None,
+        typer.Option(metavar="METHOD,METHOD", help="Until these are; by default best against rest."),
+    ] = None,
+    margin: Annotated[
+        float | None, typer.Option(help="Points below which methods count as alike, which decides too.")
+    ] = None,
+    alpha: Annotated[float | None, typer.Option(help="Chance of a false difference; by default 0.05.")] = None,
+    max_seeds: Annotated[int | None, typer.Option(help="The most seeds; by default 10.")] = None,
+    spending: Annotated[
+        Literal["obrien-fleming", "pocock"] | None, typer.Option(help="How alpha is spent over the looks.")
+    ] = None,
 ) -> None:
     """Run every cell of a grid that is not done yet; finished runs are skipped."""
     specs, name = _choose(experiment, parse_settings(settings), parts or [])
+    rules = {
+        "compare": tuple(compare.split(",")) if compare is not None else None,
+        "margin": None if margin is None else margin / 100,
+        "alpha": alpha,
+        "max_seeds": max_seeds,
+        "spending": spending,
+    }
+    specs = _with_rules(specs, {k: v for k, v in rules.items() if v is not None}, asked=until_decided)
     target = out or Path("results") / name
     check_folder(target)
     load_plugins(plugins)
     from shrinkbench.runner import sweep as run_sweep
 
     places = parse_data(data)
-    place = RunPlace(
-        executor, workers, device, time_limit, address, cluster, partition, cpus, gpus, devices, num_nodes
+    place = Place(
+        executor,
+        workers,
+        device,
+        time_limit,
+        address,
+        cluster,
+        partition,
+        cpus,
+        gpus,
+        runs_per_job,
+        devices,
+        num_nodes,
     )
     chosen = executor_of(place)
     common: dict[str, Any] = {
@@ -137,10 +178,10 @@ def sweep(
             stopping.begin()
             display.start(total, todo)
 
-        status = run_sweep(
+        carry_out = partial(
+            run_sweep,
             specs,
             target,
-            executor=chosen,
             devices=devices,
             num_nodes=num_nodes,
             log_to=log_to,
@@ -151,12 +192,61 @@ def sweep(
             stopping=stopping,
             **common,
         )
+        if specs[0].until_decided is None:
+            status = carry_out(executor=chosen)
+        else:
+            status = _until_decided(
+                specs[0], target, lambda only: carry_out(executor=executor_of(place), only=only), display.note
+            )
     _tell(status, target)
     if stopping.code:
         typer.echo("interrupted; finished runs are stored, the same command goes on", err=True)
         raise typer.Exit(stopping.code)
     if status.failed or status.missing:
         raise typer.Exit(1)
+
+
+def _with_rules(
+    specs: tuple[ExperimentSpec, ...], rules: dict[str, Any], *, asked: bool
+) -> tuple[ExperimentSpec, ...]:
+    """The experiment with the rules by which its seeds are added, where that is asked for."""
+    if rules and not asked:
+        raise ShrinkbenchError(
+            f"--{next(iter(rules)).replace('_', '-')} is a rule of --until-decided; give that as well"
+        )
+    if not asked:
+        return specs
+    from shrinkbench.spec import ExperimentSpec, parse_value
+
+    if len(specs) > 1:
+        raise ShrinkbenchError(
+            f"--until-decided decides one comparison, and this experiment has {len(specs)} parts; name one "
+            "with --part"
+        )
+    given = specs[0].model_dump(mode="python", exclude_unset=True)
+    known = dict(given.get("until_decided") or {}) | rules
+    most = known.get("max_seeds", 10)
+    if not 2 <= most <= 1000:
+        raise ShrinkbenchError(f"--max-seeds {most}: give 2 to 1,000")
+    seeds = [*specs[0].seed[:most]]
+    seeds += [seed for seed in range(2 * most) if seed not in seeds][: most - len(seeds)]
+    given |= {"until_decided": known, "seed": seeds}
+    return (parse_value(ExperimentSpec, given, where="--until-decided"),)
+
+
+def _until_decided(
+    experiment: ExperimentSpec, target: Path, sweep: Callable[[Any], Status], note: Callable[[str], None]
+) -> Status:
+    """Sweep look by look; tell how each comparison stands after it."""
+    from shrinkbench.report.deciding import decide
+    from shrinkbench.results.store import ResultStore
+
+    def tell(sentences: Sequence[str]) -> None:
+        for sentence in sentences:
+            note(sentence)
+
+    decide(experiment, ResultStore(target), sweep=sweep, on_look=tell)
+    return ResultStore(target).status()
 
 
 @app.command(name="run")

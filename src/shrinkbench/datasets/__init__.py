@@ -16,6 +16,7 @@ from shrinkbench.datasets import (
     places365,
     text,
     tiny_imagenet,
+    token_files,
     voc2007,
 )
 from shrinkbench.datasets.card import DATASETS, Batch, Dataset, DatasetCard, ExtraCard, ExtraImages, ImageSource
@@ -37,7 +38,20 @@ __all__ = [
 ]
 
 # Imported to register their cards.
-del cifar, digits, huggingface, imagefolder, imagenet, mnist, own, places365, text, tiny_imagenet, voc2007
+del (
+    cifar,
+    digits,
+    huggingface,
+    imagefolder,
+    imagenet,
+    mnist,
+    own,
+    places365,
+    text,
+    tiny_imagenet,
+    token_files,
+    voc2007,
+)
 
 
 def load_dataset(name: str, data: Path | None = None) -> Dataset:

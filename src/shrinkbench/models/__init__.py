@@ -30,8 +30,10 @@ from shrinkbench.models import vit as _vit
 from shrinkbench.models import wide_resnet as _wide_resnet
 
 # Families of names, in the order in which they are asked; the last explains names that none knows.
+from shrinkbench.models import widened as _widened  # isort: skip
 from shrinkbench.models import torchvision_models as _torchvision_models  # isort: skip
 from shrinkbench.models import timm_models as _timm_models  # isort: skip
+from shrinkbench.models import hugging_face as _hugging_face  # isort: skip
 from shrinkbench.models import ambiguous as _ambiguous  # isort: skip
 from shrinkbench.models import own as _own  # isort: skip
 from shrinkbench.models.card import MODELS, ModelCard, WeightsEntry, example_for
@@ -77,7 +79,9 @@ _FAMILIES = (
     _sss,
     _vit,
     _wide_resnet,
+    _widened,
     _torchvision_models,
+    _hugging_face,
     _timm_models,
     _ambiguous,
     _own,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -51,6 +52,7 @@ class ModelCard:
     is the network that one of published widths was cut from. ``features_of`` is a network whose weights fit
     all tensors of a prefix, (name, prefix): they load too, and what has another name stays as drawn.
     One that ``takes`` tokens, whole numbers below ``num_classes``, has their number as ``input_shape``.
+    ``configuration`` is the file that a network is built by beside its name, if any, ``digest`` its SHA-256.
     """
 
     name: str
@@ -69,18 +71,22 @@ class ModelCard:
     pruned_from: str | None = None
     takes: Literal["floats", "tokens"] = "floats"
     features_of: tuple[str, str] | None = None
+    configuration: Path | None = None
+    digest: str | None = None
 
 
 def example_for(card: ModelCard, shape: tuple[int, ...]) -> Inputs:
-    """One input of ``card``, of ``shape``: floats without values, or tokens, which are the first of all."""
-    tokens = card.takes == "tokens"
-    return Inputs.of(torch.zeros((1, *shape), dtype=torch.int64) if tokens else shape)
+    """One input of ``card``, of ``shape``: floats without values, or tokens, one after the other of all."""
+    if card.takes != "tokens":
+        return Inputs.of(shape)
+    count = torch.Size(shape).numel()
+    return Inputs.of((torch.arange(count) % (card.num_classes or 1)).reshape(1, *shape))
 
 
 NO_PUBLIC_WEIGHTS = "no public weights are known: train them (`shrinkbench pretrain`) or pass a file"
 
 
-MODELS: Registry[ModelCard] = Registry("model")
+MODELS: Registry[ModelCard] = Registry("model", digest=lambda card: card.digest)
 
 
 def register(card: ModelCard, *, aliases: tuple[str, ...] = ()) -> ModelCard:

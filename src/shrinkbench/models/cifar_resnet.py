@@ -24,21 +24,28 @@ class CifarResNet(nn.Module):
 
     ``inner[s][b]`` is the number of channels between the two convolutions of block ``b`` in stage ``s``: the
     stage's width in the full network, fewer after filter pruning. Shortcut ``A`` subsamples and pads with
-    zero channels; ``B`` is a 1 x 1 convolution with batch norm at the two changes of width. Parameter names
-    are those of the public checkpoints of either kind.
+    zero channels; ``B`` is a 1 x 1 convolution with batch norm at the two changes of width. ``widths`` are
+    those of the stages. Parameter names are those of the public checkpoints of either kind.
     """
 
-    def __init__(self, inner: Widths, num_classes: int, *, shortcut: Literal["A", "B"]) -> None:
+    def __init__(
+        self,
+        inner: Widths,
+        num_classes: int,
+        *,
+        shortcut: Literal["A", "B"],
+        widths: Sequence[int] = WIDTHS,
+    ) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(3, WIDTHS[0], 3, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(WIDTHS[0])
-        self.layer1 = _stage(WIDTHS[0], WIDTHS[0], inner[0], shortcut)
-        self.layer2 = _stage(WIDTHS[0], WIDTHS[1], inner[1], shortcut)
-        self.layer3 = _stage(WIDTHS[1], WIDTHS[2], inner[2], shortcut)
+        self.conv1 = nn.Conv2d(3, widths[0], 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(widths[0])
+        self.layer1 = _stage(widths[0], widths[0], inner[0], shortcut)
+        self.layer2 = _stage(widths[0], widths[1], inner[1], shortcut)
+        self.layer3 = _stage(widths[1], widths[2], inner[2], shortcut)
         self.pool = nn.AdaptiveAvgPool2d(1)
         # The public checkpoints of the two kinds name this layer differently.
         self.classifier_name = "linear" if shortcut == "A" else "fc"
-        self.add_module(self.classifier_name, nn.Linear(WIDTHS[2], num_classes))
+        self.add_module(self.classifier_name, nn.Linear(widths[2], num_classes))
         kaiming_normal(self, mode="fan_in" if shortcut == "A" else "fan_out", linear=shortcut == "A")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -62,14 +69,14 @@ def _stage(inputs: int, outputs: int, inner: Sequence[int], option: Literal["A",
     return nn.Sequential(*blocks)
 
 
-def full_widths(depth: int) -> tuple[tuple[int, ...], ...]:
+def full_widths(depth: int, widths: Sequence[int] = WIDTHS) -> tuple[tuple[int, ...], ...]:
     """Inner widths of the unpruned network of ``depth`` = 6n + 2 layers.
 
     >>> full_widths(20)
     ((16, 16, 16), (32, 32, 32), (64, 64, 64))
     """
     blocks = (depth - 2) // 6
-    return tuple((width,) * blocks for width in WIDTHS)
+    return tuple((width,) * blocks for width in widths)
 
 
 # File, SHA-256 as far as it was computed or its name tells, published top-1, top-1 measured on JPEG copies.

@@ -45,17 +45,17 @@ class LlamaAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map tokens (N, T, width) to (N, T, width)."""
-        batch, tokens, width = x.shape
+        batch, tokens, _ = x.shape
         if tokens > CONTEXT:
             raise ShrinkbenchError(f"a block of {tokens} tokens is longer than {CONTEXT}; give shorter blocks")
-        queries = self._turned(self.q_proj(x).view(batch, tokens, self.heads, self.size))
-        keys = self._turned(self.k_proj(x).view(batch, tokens, self.shared_heads, self.size))
-        values = self.v_proj(x).view(batch, tokens, self.shared_heads, self.size)
+        queries = self._turned(self.q_proj(x).view(batch, tokens, -1, self.size))
+        keys = self._turned(self.k_proj(x).view(batch, tokens, -1, self.size))
+        values = self.v_proj(x).view(batch, tokens, -1, self.size)
         times = self.heads // self.shared_heads
         keys, values = keys.repeat_interleave(times, 2), values.repeat_interleave(times, 2)
         queries, keys, values = (y.transpose(1, 2) for y in (queries, keys, values))
         mixed = F.scaled_dot_product_attention(queries, keys, values, is_causal=True)
-        out: Tensor = self.o_proj(mixed.transpose(1, 2).reshape(batch, tokens, width))
+        out: Tensor = self.o_proj(mixed.transpose(1, 2).flatten(2))
         return out
 
     def _turned(self, x: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class WeightsFile:
     @property
     def normalisation(self) -> Normalisation | None:
         """What the weights were trained with, where that is known; it overrides the dataset's."""
-        return self.entry.normalisation if self.entry else None
+        return self.entry.normalisation if self.entry and self.entry.normalisation.mean else None
 
 
 def identify(path: Path, *, card: ModelCard | None = None) -> WeightsEntry | None:
@@ -61,6 +61,9 @@ def locate_weights(source: str | Path, *, card: ModelCard | None = None) -> Weig
     """
     entry = _find_named(str(source), card)
     if entry is not None:
+        beside = Path(entry.file or "")
+        if beside.is_absolute() and is_file(beside):  # of a folder that the network is named by
+            return WeightsFile(path=beside, sha256=sha256_of(beside), entry=entry)
         if entry.url is None:
             raise ShrinkbenchError(f"the weights '{entry.name}' have no download; pass the path of their file")
         path = cache_folder() / "weights" / (entry.file or entry.url.rsplit("/", 1)[-1])
@@ -96,6 +99,7 @@ def load_weights(
     file = locate_weights(source, card=card)
     state = read_entries(file.path, sha256=sha256 or file.sha256, entry=entry)
     own = module.state_dict()
+    state = _with_tied(module, state)
     if not own.keys() <= state.keys():
         state = with_names_of(own, with_masks_applied(state), file.path)
     state = {k: v for k, v in state.items() if k in own or not k.startswith(_AUXILIARY)}
@@ -107,6 +111,19 @@ def load_weights(
     own.update(state)
     module.load_state_dict(own)
     return file
+
+
+def _with_tied(module: nn.Module, state: StateDict) -> StateDict:
+    """``state`` with all names of a tensor that the network holds under several and the file under one."""
+    shared: dict[int, list[str]] = {}
+    for name, parameter in module.named_parameters(remove_duplicate=False):
+        shared.setdefault(id(parameter), []).append(name)
+    found = dict(state)
+    for names in shared.values():
+        present = next((name for name in names if name in state), None)
+        if present is not None and len(names) > 1:
+            found |= {name: state[present] for name in names if name not in state}
+    return found
 
 
 def _find_named(source: str, card: ModelCard | None) -> WeightsEntry | None:

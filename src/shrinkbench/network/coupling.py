@@ -19,10 +19,12 @@ from torch import nn
 from shrinkbench.errors import LeftWholeWarning
 from shrinkbench.network.attention import head_slices, is_attention
 from shrinkbench.network.channel_graph import read_groups
+from shrinkbench.network.dataflow import Flow, projected_heads, trace_flow
 from shrinkbench.network.groups import Coupling, Group, Slice
 from shrinkbench.network.inputs import Example, Inputs
-from shrinkbench.network.probe import require_materialised, trace
+from shrinkbench.network.probe import require_materialised
 from shrinkbench.network.verification import OUTPUT, find_unsound
+from shrinkbench.network.weights import layer_of
 
 __all__ = ["Coupling", "Group", "Slice", "couple"]
 
@@ -54,11 +56,14 @@ def couple(module: nn.Module, input_shape: Example) -> Coupling:
 
 
 def _couple(module: nn.Module, example: Inputs) -> Coupling:
-    traced = trace(module, example)  # an input that does not fit is told here, in our own words
+    flow, traced = trace_flow(module, example)  # an input that does not fit is told here, in our own words
     unread = any(name not in traced.read for name, _ in module.named_parameters())
     graph = read_groups(module, example)
     heads = (_head_group(path, child) for path, child in module.named_modules() if is_attention(child))
-    groups = (*graph.groups, *(g for g in heads if g is not None))
+    projected = _projected_heads(module, flow)
+    known = {s.tensor for group in projected for s in group.slices if s.role == "produces"}
+    channels = (g for g in graph.groups if not any(s.tensor in known for s in g.slices if s.role == "produces"))
+    groups = (*channels, *(g for g in heads if g is not None), *projected)
     free = [g for g in groups if g.refused_because is None]
     unsound = find_unsound(module, free, example, in_training=unread)
     # What is part of an output stays without a word, as a classifier does.
@@ -86,6 +91,26 @@ def _head_group(path: str, attention: nn.Module) -> Group | None:
     heads, slices = found
     prefix = f"{path}." if path else ""
     return Group(path, "heads", heads, tuple(Slice(prefix + t, d, u, r) for t, d, u, r in slices))
+
+
+def _projected_heads(module: nn.Module, flow: Flow) -> tuple[Group, ...]:
+    """Groups of keys and values with the query heads that read them, each projected by a layer of its own."""
+    parameters = dict(module.named_parameters())
+    found = []
+    for heads in projected_heads(flow, parameters):
+        names = (*heads.sources, heads.output)
+        layers = [module.get_submodule(layer_of(name)) for name in names]
+        if any(type(layer) is not nn.Linear for layer in layers):
+            continue
+        slices: list[Slice] = []
+        for name in heads.sources:
+            unit = torch.arange(len(parameters[name])) * heads.units // len(parameters[name])
+            bias = f"{layer_of(name)}.bias"
+            slices += [Slice(t, 0, unit, "produces") for t in (name, bias) if t in parameters]
+        width = parameters[heads.output].shape[1]
+        slices.append(Slice(heads.output, 1, torch.arange(width) * heads.units // width, "consumes"))
+        found.append(Group(layer_of(heads.sources[0]), "projected heads", heads.units, tuple(slices)))
+    return tuple(found)
 
 
 def _name(reasons: Mapping[str, str]) -> tuple[str, ...]:

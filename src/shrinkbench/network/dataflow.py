@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from shrinkbench.network.following import Call
 from shrinkbench.network.inputs import Example
-from shrinkbench.network.probe import trace
-from shrinkbench.network.weights import layer_of, weight_parameters
+from shrinkbench.network.probe import Trace, trace
+from shrinkbench.network.weights import is_transposed_linear, layer_of, weight_parameters
 from shrinkbench.network.zeros import storage_id
 
 _BATCH_NORMS = frozenset(
@@ -68,6 +68,40 @@ class Flow:
         return frozenset(step.parameter for step in self.steps if parameter in step.sources)
 
 
+@dataclass(frozen=True)
+class ProjectedHeads:
+    """Attention whose queries, keys and values are made by a weight each, ``sources`` in this order or another.
+
+    ``units`` are the heads of keys and values; the query heads that read one are those that follow one another.
+    """
+
+    sources: tuple[str, ...]
+    output: str
+    units: int
+
+
+def projected_heads(flow: Flow, weights: Mapping[str, Tensor]) -> tuple[ProjectedHeads, ...]:
+    """Every attention of three projections and an output among ``weights``, by shapes alone.
+
+    Queries are as wide as what the output reads; keys and values are as wide as each other, by a divisor.
+    """
+    found: dict[str, ProjectedHeads] = {}
+    for step in flow.steps:
+        if step.head_size is None or step.parameter in found or len(step.sources) != 3:
+            continue
+        if not {step.parameter, *step.sources} <= weights.keys():
+            continue
+        sources = sorted(step.sources, key=lambda name: (-len(weights[name]), list(weights).index(name)))
+        rows = [len(weights[name]) for name in sources]
+        width = weights[step.parameter].shape[-1]
+        fits = (
+            rows[0] == width and rows[1] == rows[2] and width % rows[1] == 0 and rows[1] % step.head_size == 0
+        )
+        if fits and all(weights[name].ndim == 2 for name in (*sources, step.parameter)):
+            found[step.parameter] = ProjectedHeads(tuple(sources), step.parameter, rows[1] // step.head_size)
+    return tuple(found.values())
+
+
 class _Reader:
     """Notes steps, batch norms and sums; ancestry and head sizes are followed through storages."""
 
@@ -115,6 +149,11 @@ class _Reader:
 
 def read_flow(module: nn.Module, example: Example) -> Flow:
     """The flow of ``module`` for one input, of ``example`` or of that shape."""
+    return trace_flow(module, example)[0]
+
+
+def trace_flow(module: nn.Module, example: Example) -> tuple[Flow, Trace]:
+    """The flow, and all that was seen of the same pass."""
     readers: list[_Reader] = []
 
     def watch() -> _Reader:
@@ -130,7 +169,7 @@ def read_flow(module: nn.Module, example: Example) -> Flow:
     first = {step.parameter: i for i, step in reversed(list(enumerate(reader.steps)))}
     branches.sort(key=lambda branch: min(first[name] for name in branch))
     beside = frozenset[str]().union(*(reader.branches[branch] for branch in branches))
-    return Flow(tuple(reader.steps), reader.batch_norms, tuple(branches), beside, traced.logits)
+    return Flow(tuple(reader.steps), reader.batch_norms, tuple(branches), beside, traced.logits), traced
 
 
 def projections(module: nn.Module, example: Example) -> frozenset[str]:
@@ -167,10 +206,12 @@ class Geometry:
 
 
 def read_geometry(module: nn.Module) -> dict[str, Geometry]:
-    """Geometry of the weights of convolutions; all others are plain matrices."""
+    """Geometry of the weights of convolutions, and of linear layers that are transposed; others are plain."""
     layers = {name: module.get_submodule(layer_of(name)) for name in weight_parameters(module)}
-    return {
+    convolutions = {
         name: Geometry(layer.groups, layer.transposed)
         for name, layer in layers.items()
         if isinstance(layer, nn.modules.conv._ConvNd)
     }
+    turned = {name: Geometry(transposed=True) for name, layer in layers.items() if is_transposed_linear(layer)}
+    return convolutions | turned

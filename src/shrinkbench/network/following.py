@@ -47,9 +47,11 @@ class Call:
     sources: frozenset[str]
 
 
-# Operations whose results have the shape and type of a tensor, and none of its values.
+# Operations whose results have the shape and type of a tensor, and none of its values; and those through which
+# a tensor comes that was written down in the code (its storage may have the address of data that is gone).
 _MAKERS = frozenset(
     {
+        *("lift_fresh", "lift_fresh_copy", "lift"),
         *("new_zeros", "new_ones", "new_full", "new_empty", "new_empty_strided"),
         *("zeros_like", "ones_like", "full_like", "empty_like", "rand_like", "randn_like"),
     }
@@ -103,7 +105,7 @@ class Follower(TorchDispatchMode):
 
     def last(self, tensor: Tensor) -> frozenset[str]:
         """The weighted products whose results reach ``tensor`` with no other in between."""
-        return self._last.get(storage_id(tensor), frozenset())
+        return self._last.get(storage_id(tensor), frozenset()) if tensor.numel() else frozenset()
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

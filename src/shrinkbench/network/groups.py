@@ -32,12 +32,13 @@ class Slice:
 class Group:
     """Units (channels, blocks of a grouped convolution, attention heads) that leave a network together.
 
+    Projected heads are those of an attention whose queries, keys and values are layers of their own.
     ``layer`` is the first layer that produces them and names the group; ``refused_because`` tells
     why none of them can leave, or is ``None``.
     """
 
     layer: str
-    kind: Literal["channels", "heads"]
+    kind: Literal["channels", "heads", "projected heads"]
     units: int
     slices: tuple[Slice, ...]
     refused_because: str | None = None

@@ -161,7 +161,7 @@ def observe_products(
     def watch(call: Call) -> None:
         if call.parameter not in wanted:
             return
-        visit(_product(call, tensors[call.parameter], ctx.geometry(call.parameter)))
+        visit(product_of(call, tensors[call.parameter], ctx.geometry(call.parameter)))
         seen[call.parameter] += 1
         left[call.parameter] -= 1
         if not any(count > 0 for count in left.values()):
@@ -242,7 +242,8 @@ def _biases(ctx: NetworkView) -> set[str]:
     return {name for name, w in ctx.weights.items() if w.ndim < 2}
 
 
-def _product(call: Call, weight: Tensor, geometry: Geometry) -> Product:
+def product_of(call: Call, weight: Tensor, geometry: Geometry) -> Product:
+    """The product that ``call`` is with ``weight``; refused where its inputs do not fit the columns."""
     name = call.parameter or ""
     computed = all(storage_id(tensor) != storage_id(weight) for tensor in call.inputs)
     if call.function == "convolution":
@@ -255,7 +256,7 @@ def _product(call: Call, weight: Tensor, geometry: Geometry) -> Product:
         (left, left_owner), (right, _) = operands
         inputs = left if left_owner == "" else right.transpose(-1, -2)
         outputs = call.outputs[0] if left_owner == "" else call.outputs[0].transpose(-1, -2)
-    if not usual or (inputs.shape[-1] != weight.shape[-1] and weight.ndim == 2):
+    if not usual or (weight.ndim == 2 and inputs.shape[-1] != geometry.rows(weight).shape[-1]):
         raise ShrinkbenchError(
             f"the inputs of '{name}' do not fit its columns: it is used in an unusual way; choose a method "
             "that does not look at activations"

@@ -33,3 +33,18 @@ def watching(layers: Mapping[str, nn.Module], visit: Callable[[str, Any, Any], N
         for name, layer in layers.items():
             stack.callback(layer.register_forward_hook(partial(note, name)).remove)
         yield
+
+
+@contextmanager
+def watching_calls(
+    layers: Mapping[str, nn.Module], visit: Callable[[str, tuple[Any, ...], dict[str, Any]], None]
+) -> Iterator[None]:
+    """Call ``visit(name, arguments, named arguments)`` before every call of one of ``layers`` inside."""
+
+    def note(name: str, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        visit(name, args, kwargs)
+
+    with ExitStack() as stack:
+        for name, layer in layers.items():
+            stack.callback(layer.register_forward_pre_hook(partial(note, name), with_kwargs=True).remove)
+        yield

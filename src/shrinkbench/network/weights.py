@@ -50,10 +50,16 @@ class Weight:
         return _is_computed(self.layer, self.attribute)
 
 
+def is_transposed_linear(layer: nn.Module) -> bool:
+    """Whether ``layer`` is a linear layer that lays its weight out as (inputs, outputs), as GPT-2's do."""
+    return type(layer).__name__ == "Conv1D" and type(layer).__module__ == "transformers.pytorch_utils"
+
+
 def _each(module: nn.Module, kinds: Mapping[type[nn.Module], Sequence[str]]) -> Iterator[Weight]:
     for path, layer in module.named_modules():
         prefix = f"{path}." if path else ""
-        for name in next((names for kind, names in kinds.items() if isinstance(layer, kind)), ()):
+        names = next((names for kind, names in kinds.items() if isinstance(layer, kind)), ())
+        for name in kinds[nn.Linear] if is_transposed_linear(layer) else names:
             if _is_computed(layer, name):
                 behind = _parameter_behind(layer, name)
                 yield Weight(path, name, layer, None if behind is None else prefix + behind)

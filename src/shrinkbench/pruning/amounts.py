@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from numbers import Real
 
 from torch import nn
@@ -143,6 +144,30 @@ def steps_to(method: PruningMethod, amount: Amount, *, total: int, prunable: int
         )
     *ratios, _ = method.schedule(prunable / left)
     return (*(Compression(ratio=max(total / (fixed + prunable / r), 1.0)) for r in ratios), amount)
+
+
+@contextmanager
+def largest_named(meet: Callable[[Compression], object], asked: Amount) -> Iterator[None]:
+    """Have an error name a target that ``meet`` accepts: what stops this one is not all that stops the next."""
+    try:
+        yield
+    except CannotMeetTargetError as error:
+        if not isinstance(asked, Compression):
+            raise
+        found = error
+        while found.least:
+            try:
+                meet(Compression(ratio=max(found.total / found.least, 1.0)))
+            except CannotMeetTargetError as further:
+                if further.least > found.least:
+                    found = further
+                    continue
+            break
+        if found is error:
+            raise
+        raise CannotMeetTargetError.because(
+            found.reason, compression=asked.ratio, total=found.total, least=found.least
+        ) from None
 
 
 def budget(module: nn.Module, names: Sequence[str], compression: float) -> int:

@@ -14,6 +14,8 @@ from torch.nn import functional as F
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network import derivatives
+from shrinkbench.network.blocks import chain_of
+from shrinkbench.network.blockwise import BlockByBlock
 from shrinkbench.network.dataflow import Flow, Geometry, read_flow, read_geometry
 from shrinkbench.network.inputs import Batch, Example, Inputs, is_mask, map_tensors, split_batch
 from shrinkbench.network.observation import Maps, Product, observe_maps, observe_products
@@ -56,7 +58,9 @@ class PruneContext:
     many of the prunable weights stay, ``structure`` what is removed together, and ``iteration`` the round,
     from 0. ``proportions`` are those of the method that a control goes with, where it has several rounds,
     ``constraints`` what bounds the units that a layer keeps.
-    ``module`` is the network itself: look, but do not touch.
+    ``learned`` is what a schedule has learned beside the weights, such as noise or gates, in the form that the
+    score of its method knows; ``None`` where no such training has been. ``module`` is the network itself: look,
+    but do not touch.
 
     Everything that needs data is computed when first asked for, from at most ``batch_count`` batches, in
     evaluation mode as the network will be used. It leaves weights, ``.grad``, buffers, modes,
@@ -81,7 +85,9 @@ class PruneContext:
         gradients: Mapping[str, Tensor] | None = None,
         proportions: Proportions | None = None,
         constraints: Constraints = UNCONSTRAINED,
+        learned: Mapping[str, Tensor] | None = None,
     ) -> None:
+        self.learned = learned
         self.module = module
         parameters = dict(module.named_parameters())
         self.parameters: dict[str, Tensor] = {name: parameters[name].detach() for name in names}
@@ -99,6 +105,7 @@ class PruneContext:
         self._example = None if input_shape is None else Inputs.of(input_shape)
         self._source = batches
         self._batch_count = batch_count
+        self._blocks: BlockByBlock | None = None
         self._geometries = read_geometry(module)  # now: while a pass is observed, parameters are replaced
         if gradients is not None:  # a training step has computed them already
             self.__dict__["gradients"] = dict(gradients)
@@ -145,6 +152,16 @@ class PruneContext:
         part = copy.copy(self)
         part.weights = {name: self.weights[name]}
         return part
+
+    def block_by_block(self) -> PruneContext:
+        """This context, going forward only: products are looked at within a block, on the states held.
+
+        What is seen is the same. Networks without a chain of blocks are run from their beginning each time.
+        """
+        found = copy.copy(self)
+        chain = chain_of(self.module, next(self.each_batch()).inputs.part(0, 1))
+        found._blocks = BlockByBlock(self.module, chain, self.each_batch) if chain else None
+        return found
 
     def per_row(self, name: str, values: Tensor) -> Tensor:
         """One value per output (filter, neuron), in a shape that broadcasts to that of weight ``name``."""
@@ -289,6 +306,9 @@ class PruneContext:
         ``names`` are the weights of interest (all), ``values`` weights to use in place of the network's own.
         Returns the number of images seen. Raises ``ShrinkbenchError`` for a weight that no product uses.
         """
+        wanted = set(self.weights if names is None else names)
+        if self._blocks is not None and self._blocks.shows(wanted):
+            return self._blocks.observe(self, visit, names=wanted, values=values)
         return observe_products(self, visit, names=names, values=values, batches=self.each_batch())
 
     def observe_maps(self, visit: Callable[[Maps], None]) -> int:

@@ -45,13 +45,14 @@ def training_hook(
     prune_classifier: bool = False,
     prune_biases: bool = False,
     loss: Loss = F.cross_entropy,
+    batch_size: int | None = None,
 ) -> PruningHook:
     """The hook by which a method prunes ``module`` while it is trained; its ``masks`` are the outcome.
 
     For methods whose ``schedule.during`` is set; amount and bounds are those of :func:`~shrinkbench.prune`.
-    ``epochs`` and ``steps_per_epoch`` are those of the training
-    to come; ``batches`` draws batches to score on, for methods that need data; all randomness follows from
-    ``seed``.
+    ``epochs`` and ``steps_per_epoch`` are those of the training to come, and so is ``batch_size`` (left out:
+    seen from its first batch); ``batches`` draws batches to score on, for methods that need data; all
+    randomness follows from ``seed``.
     """
     chosen = METHODS.get(method) if isinstance(method, str) else method
     amount = amount_of(
@@ -74,6 +75,7 @@ def training_hook(
         prune_biases=prune_biases,
         constraints=constraints_for(chosen, amount, round_to=round_to, ignore=ignore, max_ratio=max_ratio),
         loss=loss,
+        batch_size=batch_size,
     )
 
 
@@ -91,6 +93,7 @@ def hook_for(
     prune_biases: bool = False,
     constraints: Constraints = UNCONSTRAINED,
     loss: Loss = F.cross_entropy,
+    batch_size: int | None = None,
 ) -> PruningHook:
     """:func:`training_hook` for an amount and bounds that are values already."""
     if chosen.schedule.during is None:
@@ -126,6 +129,7 @@ def hook_for(
         *,
         masks: Masks | None = None,
         scores: Scores | None = None,
+        learned: Mapping[str, Tensor] | None = None,
         iteration: int = 0,
     ) -> Masks:
         def generator(purpose: str) -> torch.Generator:
@@ -145,6 +149,7 @@ def hook_for(
             loss=loss,
             scores=scores,
             constraints=constraints,
+            learned=learned,
         )
 
     def score(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Scores:
@@ -165,5 +170,6 @@ def hook_for(
         decide=decide_now,
         score=score,
         example=Inputs.of(input_shape),
+        batch_size=batch_size,
     )
     return chosen.schedule.during(setting)

@@ -29,7 +29,8 @@ class Finetuning:
     the first), ``reinitialised`` with a fresh draw, or ``scratch``: a fresh draw with the variance that the
     pruned architecture asks for. ``recipe``: ``finetuning``, ``pretraining`` from its epoch ``epoch + 1`` on,
     or ``none`` for no training at all. ``equal``: whether pretraining's ``epochs`` are repeated or, by as many
-    epochs as that takes, its ``computation``.
+    epochs as that takes, its ``computation``. ``step``: the step of pretraining that is rewound to, in place of
+    an epoch.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Finetuning:
     recipe: Literal["finetuning", "pretraining", "none"] = "finetuning"
     epoch: int = 0
     equal: Literal["epochs", "computation"] = "epochs"
+    step: int = 0
     version: int = 1
 
     @property
@@ -50,7 +52,13 @@ class Finetuning:
             recipe=self.recipe,
             epoch=self.epoch,
             equal=self.equal,
+            step=self.step,
         )
+
+    @property
+    def rewound_to(self) -> int | None:
+        """The epoch of pretraining whose weights are needed."""
+        return self.epoch if self.weights == "rewound" and not self.step else None
 
     @property
     def between(self) -> Finetuning:
@@ -66,9 +74,11 @@ FINETUNINGS: Registry[Finetuning] = Registry("fine-tuning mode")
 
 @FINETUNINGS.add_resolver
 def _from_name(name: str) -> Finetuning | None:
-    """``rewind-weights-K`` and ``rewind-learning-rate-K`` for any epoch K."""
+    """``rewind-weights-K`` and ``rewind-learning-rate-K`` for any epoch K, ``rewind-weights-step-K``."""
     if match := re.fullmatch(r"rewind-weights-(\d+)", name):
         return rewind_weights(int(match[1]))
+    if match := re.fullmatch(r"rewind-weights-step-([1-9]\d{0,17})", name):
+        return rewind_steps(int(match[1]))
     if match := re.fullmatch(r"rewind-learning-rate-(\d+)", name):
         return rewind_learning_rate(int(match[1]))
     return None
@@ -82,6 +92,17 @@ def rewind_weights(epoch: int) -> Finetuning:
         weights="rewound",
         recipe="pretraining",
         epoch=epoch,
+    )
+
+
+def rewind_steps(step: int) -> Finetuning:
+    """Weights and learning-rate schedule go back to after ``step`` of pretraining (Frankle et al. 2020)."""
+    return Finetuning(
+        f"rewind-weights-step-{step}",
+        f"set the weights back to those after step {step} of pretraining, and train as from there",
+        weights="rewound",
+        recipe="pretraining",
+        step=step,
     )
 
 

@@ -25,7 +25,7 @@ from shrinkbench.network.weights import (
 )
 from shrinkbench.pruning.allocations.per_layer import counts_per_layer, keep_of_all
 from shrinkbench.pruning.allocations.rules import global_, keep_counts
-from shrinkbench.pruning.amounts import budget_for, takes_no_share
+from shrinkbench.pruning.amounts import budget_for, largest_named, takes_no_share
 from shrinkbench.pruning.constraining import (
     channels_in,
     channels_left,
@@ -61,11 +61,12 @@ def prune_once(
     scores: Scores | None = None,
     proportions: Proportions | None = None,
     constraints: Constraints = UNCONSTRAINED,
+    learned: Mapping[str, Tensor] | None = None,
 ) -> Masks:
     """One round of ``method``: its score, structure and allocation, whatever its schedule.
 
     ``scores`` take the place of the method's own; a control (``random@METHOD``) keeps to its own, and
-    to the ``proportions`` of its method where that has several rounds.
+    to the ``proportions`` of its method where that has several rounds. ``learned`` is that of the context.
     """
     require_materialised(module)
     if any(p.is_inference() for p in module.parameters()):  # autograd refuses them
@@ -94,6 +95,7 @@ def prune_once(
         loss=loss,
         proportions=proportions,
         constraints=constraints,
+        learned=learned,
     )
     if amount == UNPRUNED:
         return Masks({name: torch.ones_like(w, dtype=torch.bool) for name, w in ctx.weights.items()})
@@ -218,6 +220,19 @@ def grouped(method: PruningMethod, ctx: PruneContext, scores: Scores | UnitScore
 
 
 def allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> Masks:
+    """Spend the budget on units; an error names a target that these units can meet."""
+
+    def meet(amount: Compression) -> None:
+        then = copy.copy(ctx)
+        then.amount = amount
+        then.budget = budget_for(method, ctx.module, tuple(ctx.weights), amount) or 0
+        _allocate(method, grouping, then)
+
+    with largest_named(meet, ctx.amount):
+        return _allocate(method, grouping, ctx)
+
+
+def _allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> Masks:
     """Spend the budget on units; where they overlap, find by bisection what comes closest from below."""
     plain, grouping = grouping, constrained(grouping, ctx.constraints)
     if isinstance(ctx.amount, FractionPerLayer) and method.like is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import require_regular, write_atomically
+from shrinkbench.sources.origin import is_own
 from shrinkbench.training.hook import Hook
 
 
@@ -177,13 +180,17 @@ def _match_parameters(module: nn.Module, masks: Masks) -> dict[str, nn.Parameter
     return parameters
 
 
+class IdleWarning(UserWarning):
+    """Something that should have kept pruned weights at zero has done nothing."""
+
+
 class Upholder(Hook):
     """Keeps pruned weights at exactly zero: attach it to an optimizer once, or call it after every step.
 
     One fused multiplication over all masked weights. Zeroing gradients would not be enough: an optimizer with
     momentum, moments or weight decay moves a weight whose gradient is zero. Weights are looked up by name at
     each call, so casts, moves and ``load_state_dict(assign=True)`` change nothing; raises ``ShrinkbenchError``
-    where a masked weight is no longer there.
+    where a masked weight is no longer there. One that is thrown away without having done anything warns.
 
     >>> layer = nn.Linear(2, 1, bias=False)
     >>> optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
@@ -195,18 +202,22 @@ class Upholder(Hook):
     """
 
     def __init__(self, module: nn.Module, masks: Masks) -> None:
+        self._idle = False
         _match_parameters(module, masks)
+        self._idle = not is_own(sys._getframe(1).f_globals.get("__name__"))  # own code makes some in advance
         self._module = module
         self._masks = {name: mask for name, mask in masks.items() if not bool(mask.all())}
         self._factors: dict[str, Tensor] = {}
 
     def attach(self, optimizer: Optimizer) -> RemovableHandle:
         """Uphold the masks after every step of ``optimizer``, until the handle's ``remove()``."""
+        self._idle = False
         return optimizer.register_step_post_hook(lambda *_: self())
 
     @torch.no_grad()
     def __call__(self) -> None:
         """Multiply every masked weight by its 0/1 mask, in place."""
+        self._idle = False
         weights = {name: self._weight(name) for name in self._masks}
         if weights:
             factors = [self._factor(name, weight) for name, weight in weights.items()]
@@ -215,6 +226,15 @@ class Upholder(Hook):
     def after_step(self, step: int) -> None:
         """Uphold the masks."""
         self()
+
+    def __del__(self) -> None:
+        if self._idle:
+            warnings.warn(
+                "an Upholder was thrown away without having kept anything at zero: attach it to the optimizer, "
+                "once, Upholder(model, masks).attach(optimizer), or keep it and call it after every step",
+                IdleWarning,
+                stacklevel=2,
+            )
 
     def _weight(self, name: str) -> Tensor:
         try:

@@ -4,8 +4,9 @@
 and ``magnitude@global_gradient``, the two controls that the checklist of Blalock et al. 2020 asks for.
 
 ``inverted@METHOD``: as many units per layer as METHOD, but those with its *lowest* scores, a sanity check of
-Frankle et al. 2021. (Their shuffled masks are ``random@METHOD``, their fresh weights
-``METHOD[finetuning=reinitialise]``.)
+Frankle et al. 2021. The two others are other words for what has a name already, and the same runs:
+``shuffled@METHOD``, as many units per layer in random places, is ``random@METHOD``, and
+``reinitialised@METHOD``, weights drawn anew under the masks, is ``METHOD[finetuning=reinitialise]``.
 
 ``METHOD[axis=value, ...]``: METHOD with other axes, such as ``lottery_ticket[finetuning=rewind-weights-3]``.
 
@@ -49,6 +50,10 @@ def control_named(name: str) -> PruningMethod | None:
     score, at, method = name.partition("@")
     if not at or not score or not method:
         return None
+    if score == "shuffled":
+        return same_proportions("random", METHODS.get(method))
+    if score == "reinitialised":
+        return METHODS.get(f"{method}[finetuning=reinitialise]")
     if score == "inverted":
         return inverted(METHODS.get(method))
     return same_proportions(score, METHODS.get(method))

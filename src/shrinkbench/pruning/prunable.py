@@ -46,13 +46,14 @@ def prunable_names(
         "computed by the layer in a way that keeps no zeros (torch's remove_parametrizations makes parameters)",
     )
     left += _named(recurrent_weights(module), "of a recurrent layer, whose weights no method here prunes")
+    outputs: frozenset[str] = frozenset()
     if input_shape is not None:
         traced = trace(module, input_shape)
         _name_unread(module, names - traced.read)
         idle = (weights - traced.multiplied) & traced.read
         left += _named(sorted(idle), "used by no product of a pass in evaluation mode")
-        kept = idle if prune_classifier else idle | classifier_of(module, traced)
-        names -= layer_parameters(module, kept)
+        outputs = frozenset() if prune_classifier else classifier_of(module, traced)
+        names -= layer_parameters(module, idle | outputs)
     elif not prune_classifier:
         raise ShrinkbenchError(
             "the classifier layer is kept, and finding it takes a forward pass; pass batches= or "
@@ -63,7 +64,8 @@ def prunable_names(
     if not names and ignore:
         raise ShrinkbenchError(f"ignore={list(ignore)} leaves nothing to prune; leave out one of its globs")
     if not names:
-        reason = "; ".join(left) or "no convolution or linear layer"
+        spared = _named(sorted(outputs), "kept because the outputs are written there (see prune_classifier)")
+        reason = "; ".join([*left, *spared]) or "no convolution or linear layer"
         raise ShrinkbenchError(f"the network has no prunable weights: {reason}")
     if left:
         warnings.warn(f"left whole: {'; '.join(left)}", LeftWholeWarning, stacklevel=2)

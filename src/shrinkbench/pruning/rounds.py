@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -17,7 +17,7 @@ from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.network.inputs import Example, given_example
 from shrinkbench.network.view import Batches, Loss
 from shrinkbench.network.weights import copy_of
-from shrinkbench.pruning.amounts import amount_of, budget_for, steps_to
+from shrinkbench.pruning.amounts import amount_of, budget_for, largest_named, steps_to
 from shrinkbench.pruning.collapse import warn_of_collapse
 from shrinkbench.pruning.constraining import constrained, constraints_for
 from shrinkbench.pruning.context import Proportions, PruneContext
@@ -216,11 +216,10 @@ def rounds_of(
         if not _decides_all(own):
             require_speedup_in_reach(own, _equal_units(own, ctx), ctx, amount)
         return (amount,)
-    if own.in_one_step and own.schedule.rounds == 1:  # its round tells at once, but for the largest target
-        with _largest_named(own, ctx):
+    with largest_named(partial(_require_reach, own, ctx), amount):
+        if own.in_one_step and own.schedule.rounds == 1:  # its round tells at once
             budget_for(own, module, names, amount)
-        return (amount,)
-    with _largest_named(own, ctx):
+            return (amount,)
         _require_reach(own, ctx, amount)
     if method.schedule.rounds == 1 or method.schedule.during is not None:
         return (amount,)
@@ -235,28 +234,6 @@ def _require_reach(method: PruningMethod, ctx: PruneContext, amount: Compression
     ctx = copy.copy(ctx)
     ctx.amount, ctx.budget = amount, budget
     allocate(method, _equal_units(method, ctx), ctx)
-
-
-@contextmanager
-def _largest_named(method: PruningMethod, ctx: PruneContext) -> Iterator[None]:
-    """Have an error name a target that can be met: what stops this one is not all that stops the next."""
-    try:
-        yield
-    except CannotMeetTargetError as error:
-        found, asked = error, ctx.target
-        while found.least:
-            try:
-                _require_reach(method, ctx, Compression(ratio=max(found.total / found.least, 1.0)))
-            except CannotMeetTargetError as further:
-                if further.least > found.least:
-                    found = further
-                    continue
-            break
-        if found is error:
-            raise
-        raise CannotMeetTargetError.because(
-            found.reason, compression=asked, total=found.total, least=found.least
-        ) from None
 
 
 def _decides_all(method: PruningMethod) -> bool:

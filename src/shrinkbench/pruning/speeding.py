@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 from shrinkbench.errors import CannotMeetTargetError
@@ -46,11 +45,9 @@ def require_speedup(
         low = top
     largest = _speedup(masks_at(low), ctx)
     if largest < asked:
-        named = math.floor(largest * 1e4) / 1e4
-        raise CannotMeetTargetError(
-            f"speedup {asked:g} cannot be met: multiply-adds of what has to stay are 1/{largest:.4g} of all; "
-            f"the largest possible target is {named:g}",
-            largest=named,
+        raise CannotMeetTargetError.at_most(
+            f"speedup {asked:g} cannot be met: multiply-adds of what has to stay are 1/{largest:.4g} of all",
+            largest,
         )
     return low
 

@@ -50,9 +50,10 @@ class Units:
 
     @property
     def least_weight(self) -> int:
-        """Weights in the units that must stay, at most."""
-        largest = int(self.size.max()) if isinstance(self.size, Tensor) else self.size
-        return self.least * largest
+        """Weights in the units that must stay, at most: those of the largest."""
+        if isinstance(self.size, Tensor):
+            return int(self.size.reshape(-1).topk(min(self.least, self.size.numel())).values.sum())
+        return self.least * self.size
 
     def weight_of(self, keep: Tensor | None) -> int:
         """Weights in the units that ``keep`` marks (``None``: in all)."""

@@ -10,14 +10,14 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from shrinkbench.report.compared import split_by_metric
 from shrinkbench.report.recommendation import between
 from shrinkbench.report.result_tables import amounts_of
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.claims import Claim, Claims, judge
 from shrinkbench.report.statistics.compare import curve_summaries, groups, records
-from shrinkbench.report.statistics.observations import METRICS, Observations, aggregate, observe
-from shrinkbench.report.tables import achieved_text, amount_text, plus_minus, ratio_text
+from shrinkbench.report.statistics.metrics import HEADLINE, Metric
+from shrinkbench.report.statistics.observations import Observations, aggregate, observe
+from shrinkbench.report.tables import achieved_text, amount_text, ratio_text
 from shrinkbench.report.verdict import describe_task
 from shrinkbench.results.bundle import Bundle
 from shrinkbench.results.labels import CONTROL, RunLabel, label_runs, recipe_labels
@@ -39,7 +39,7 @@ class Place(NamedTuple):
 class Entry:
     """One method, of the bundles ``sources`` (their digests) together.
 
-    ``rank`` is missing where the entry takes no part, and ``why`` says so. ``mean`` is top-1 over log
+    ``rank`` is missing where the entry takes no part, and ``why`` says so. ``mean`` is the metric over log
     compression on the board's range and seeds, ``lead`` the first entry's over this one; ``disputed`` are
     entries that sources have different numbers of.
     """
@@ -53,15 +53,15 @@ class Entry:
     mean: stats.Summary
     lead: Claim | None
     within: str
-    accuracies: tuple[str, ...]
+    values: tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class ControlRow:
-    """An unpruned network of a board: top-1 over the seeds that it was run with."""
+    """An unpruned network of a board: its metric over the seeds that it was run with."""
 
     name: str
-    top1: stats.Summary
+    value: stats.Summary
 
 
 @dataclass(frozen=True)
@@ -71,6 +71,7 @@ class Board:
     title: str
     group: str
     data: str
+    metric: Metric
     sentences: tuple[str, ...]
     reach: str
     amounts: tuple[str, ...]
@@ -126,7 +127,7 @@ def rank_entries(bundles: Sequence[Bundle], disputed: frozenset[str]) -> Boards:
 
     Runs whose keys are ``disputed`` (other numbers under the same key) take their entries out of every rank.
     """
-    parts = {b.digest: (split_by_metric(b.results).compared, _missing(b)) for b in bundles}
+    parts = {b.digest: (b.results, _missing(b)) for b in bundles}
     runs = _label(parts)
     places = _titles(runs)
     sources = name_sources(bundles)
@@ -134,7 +135,7 @@ def rank_entries(bundles: Sequence[Bundle], disputed: frozenset[str]) -> Boards:
     pool, rows, controls = _pool(parts, runs, names, places)
     claims = judge(pool)
     within = curve_summaries(pool).set_index(["task", "method"])["largest_within"].to_dict()
-    cells = aggregate(rows, ["top1"])
+    cells = aggregate(rows, [HEADLINE])
     boards = []
     for title, (place, group) in places.items():
         entries = sorted({name for name in names.values() if name.title == title})
@@ -147,8 +148,11 @@ def rank_entries(bundles: Sequence[Bundle], disputed: frozenset[str]) -> Boards:
                 sentences=tuple(describe_task(pool, claims.of(title))),
                 reach=_reach(claims, title),
                 amounts=tuple(amount_text(a, target) for a, target in amounts_of(here).items()),
-                entries=_entries(entries, claims, here, rows[rows["task"] == title], within),
-                **_controls(controls[controls["task"] == title], sources),
+                entries=_entries(
+                    entries, claims, here, rows[rows["task"] == title], within, pool.metric(title)
+                ),
+                metric=pool.metric(title),
+                **_controls(controls[controls["task"] == title], sources, pool.metric(title)),
             )
         )
     return Boards(tuple(boards), claims.comparisons)
@@ -158,8 +162,7 @@ def _missing(bundle: Bundle) -> list[RunSpec]:
     """Planned runs that a bundle has no outcome of."""
     stored = {result.key for result in bundle.results}
     runs = bundle.plan.runs if bundle.plan else ()
-    headline = CLASSIFICATION.headline
-    return [r.spec for r in runs if r.key not in stored and r.spec.task.objective.headline == headline]
+    return [run.spec for run in runs if run.key not in stored]
 
 
 def _label(parts: Mapping[str, tuple[Sequence[RunResult], Sequence[RunSpec]]]) -> list[_Run]:
@@ -261,7 +264,6 @@ def _pool(
         tasks=tuple(places),
         methods=tuple(sorted(judged["method"].unique())),
         chance=frozenset(),
-        metrics=METRICS,
         task_specs={title: place.task for title, (place, _) in places.items()},
         gaps=gaps[~gaps["disputed"].astype(bool)].reset_index(drop=True),
     )
@@ -272,7 +274,7 @@ def _observe_source(
     found: Observations, by_key: Mapping[str, _Run], names: _Names, titles: Mapping[Place, str]
 ) -> tuple[pd.DataFrame, pd.DataFrame, pd.DataFrame]:
     """Runs, controls and gaps of one source under the names of the site; runs start from its own controls."""
-    values = dict(zip(found.control["control_key"], found.control["top1"], strict=True))
+    values = dict(zip(found.control["control_key"], found.control[HEADLINE], strict=True))
     controls = [by_key[key] for key in found.control["key"]]
     control = found.control.assign(
         source=[run.source for run in controls],
@@ -335,18 +337,19 @@ def _entries(
     cells: pd.DataFrame,
     rows: pd.DataFrame,
     within: Mapping[Any, float],
+    metric: Metric,
 ) -> tuple[Entry, ...]:
     """Entries by rank; those that take no part stand below in order of their names."""
     amounts = list(amounts_of(cells))
     task = claims.of(names[0].title) if names else None
     block, pairs = (task.block, task.pairs) if task else (None, ())
     means = dict(zip(block.methods, block.means, strict=True)) if block else {}
-    values = dict(zip(block.methods, block.values, strict=True)) if block else {}
+    values = dict(zip(block.methods, metric.sign * block.values, strict=True)) if block else {}
     reasons = {one.method: one.why for one in block.left_out} if block else {}
     best = max(means, key=lambda method: means[method]) if means else ""
     seeds = rows.groupby("method")["seed"].nunique().to_dict()
     texts = {
-        (r.method, r.amount): plus_minus(r.top1, r.top1_std, percent=True)
+        (r.method, r.amount): metric.plus_minus(r.headline, r.headline_std)
         + achieved_text(r.compression_target, r.compression)
         for r in records(cells)
     }
@@ -364,25 +367,25 @@ def _entries(
                 mean=stats.summarise(values.get(name.entry, ())),
                 lead=between(pairs, best, name.entry) if mean is not None and name.entry != best else None,
                 within=ratio_text(kept) if math.isfinite(kept) else "–",
-                accuracies=tuple(texts.get((name.entry, amount), "–") for amount in amounts),
+                values=tuple(texts.get((name.entry, amount), "–") for amount in amounts),
             )
         )
     return tuple(sorted(found, key=lambda e: (e.rank is None, e.rank or 0, e.method != best, e.method)))
 
 
-def _controls(rows: pd.DataFrame, sources: Mapping[str, str]) -> dict[str, Any]:
+def _controls(rows: pd.DataFrame, sources: Mapping[str, str], metric: Metric) -> dict[str, Any]:
     """The controls of a board; by source, with a sentence, where sources have other numbers of the same one."""
     found: list[ControlRow] = []
     apart = 0.0
     for label, part in groups(rows, "method"):
         name = label if rows["method"].nunique() > 1 else CONTROL
-        distinct = part.drop_duplicates(["seed", "top1"])
-        spread = distinct.groupby("seed")["top1"].agg(lambda values: values.max() - values.min()).max()
+        distinct = part.drop_duplicates(["seed", HEADLINE])
+        spread = distinct.groupby("seed")[HEADLINE].agg(lambda values: values.max() - values.min()).max()
         if distinct["seed"].is_unique:
-            found.append(ControlRow(name, stats.summarise(distinct["top1"])))
+            found.append(ControlRow(name, stats.summarise(distinct[HEADLINE])))
             continue
         apart = max(apart, spread)
         for source, own in groups(part.assign(source=part["source"].map(sources)), "source"):
-            found.append(ControlRow(f"{name} ({source})", stats.summarise(own["top1"])))
-    note = f"Sources have other numbers of the same control, by up to {100 * apart:.2f} points"
+            found.append(ControlRow(f"{name} ({source})", stats.summarise(own[HEADLINE])))
+    note = f"Sources have other numbers of the same control, by up to {metric.difference(apart)}"
     return {"controls": tuple(found), "note": note if apart else ""}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -26,17 +25,17 @@ from shrinkbench.plotting import (
 from shrinkbench.report.legends import add_legend, lay_out
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.compare import references
-from shrinkbench.report.statistics.observations import AXES, METRICS, Observations, aggregate
+from shrinkbench.report.statistics.metrics import HEADLINE
+from shrinkbench.report.statistics.observations import AXES, Observations, Scale, aggregate
 
 if TYPE_CHECKING:  # matplotlib is loaded where something is drawn
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-ACCURACIES = ("top1", "top5")
 SIZES = ("compression", "theoretical_speedup")
-"""What the paper's figures show against what."""
-FIGURES = tuple(itertools.product(ACCURACIES, SIZES))
-"""The files of a report: accuracy, and what it is drawn against."""
+"""What the paper's figures show a metric against."""
+WIDE = 50.0
+"""A metric whose largest value is more than so many times the smallest is drawn on a log scale."""
 
 
 REACH = 3.0
@@ -46,12 +45,23 @@ LEAST_REACH = 0.02
 OFF_SCALE = "Grey strip: points below the axis, which lie between the two values at its left."
 
 
-def write_tradeoffs(observations: Observations, folder: Path, *, metric: str) -> list[Path]:
-    """Draw the figures of ``metric`` among ``FIGURES``; SVG, PDF and PNG of each."""
+def drawn_metrics(observations: Observations, *, everything: bool) -> list[tuple[Scale, str, str]]:
+    """Scales with the columns that have figures and the stems of their files; headlines alone or others too."""
+    found = []
+    for scale in observations.scales:
+        found.append((scale, HEADLINE, observations.stem(scale.metric)))
+        others = dict.fromkeys(c for task in scale.tasks for c in observations.others(task))
+        found += [(scale, column, column) for column in others if everything]
+    taken: set[str] = set()
+    return [each for each in found if each[2] not in taken and not taken.add(each[2])]  # type: ignore[func-returns-value]
+
+
+def write_tradeoffs(observations: Observations, folder: Path, *, metric: str, stem: str) -> list[Path]:
+    """Draw ``metric`` against each of ``SIZES``; SVG, PDF and PNG of each."""
     paths = []
-    for axis in (axis for drawn, axis in FIGURES if drawn == metric):
+    for axis in SIZES:
         figure = tradeoff_figure(observations, metric=metric, axis=axis)
-        paths += save(figure, folder / figure_name(metric, axis))
+        paths += save(figure, folder / figure_name(stem, axis))
     return paths
 
 
@@ -115,6 +125,13 @@ def percent_axis(panel: Axes) -> None:
     panel.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{100 * value:.4g} %"))
 
 
+def number_axis(panel: Axes, values: pd.Series) -> None:
+    """A y axis of plain numbers, logarithmic where ``values`` are far apart."""
+    low, high = values.min(), values.max()
+    if low > 0 and high > WIDE * low:
+        panel.set_yscale("log")
+
+
 def readable_floor(curves: Iterable[stats.Floats], controls: Iterable[float] = ()) -> float | None:
     """Where an accuracy axis ends so that the better methods can be told apart; ``None`` where all fits.
 
@@ -140,6 +157,7 @@ class _Drawing:
 
     def __init__(self, observations: Observations, metric: str, axis: str) -> None:
         self.metric, self.axis = metric, axis
+        self.kinds = {task: observations.metric(task, metric) for task in observations.tasks}
         cells = aggregate(observations.pruned, [metric, axis])
         self.cells = cells[cells[axis].notna() & cells[metric].notna()]
         self.controls = aggregate(observations.control, [metric, axis]).dropna(subset=[metric])
@@ -152,12 +170,14 @@ class _Drawing:
         present = set(self.cells["method"])
         methods = [method for method in self.styles if method in present]
         self.names = {name: name for name in (*names, *methods)}
-        self.floors = self._floors() if METRICS[metric].percent else {}
+        self.floors = self._floors()
 
     def _floors(self) -> dict[str, float]:
         """Where the vertical axis of a task ends, for tasks in which some points lie below."""
         found = {}
         for task, cells in self.cells.groupby("task"):
+            if not (self.kinds[str(task)].percent and self.kinds[str(task)].higher_is_better):
+                continue
             curves = [part[self.metric].to_numpy(dtype=float) for _, part in cells.groupby("method")]
             floor = readable_floor(curves, self.controls.loc[self.controls["task"] == task, self.metric])
             if floor is not None:
@@ -182,7 +202,7 @@ def _panels(drawing: _Drawing, tasks: Sequence[str], finish: Callable[..., None]
             if task in drawing.floors:
                 _cut(panel, drawing, task)
             if index % columns == 0:
-                panel.set_ylabel(METRICS[drawing.metric].label)
+                panel.set_ylabel(next(iter(drawing.kinds.values())).label)
         if strips:
             say_off_scale(figure)
         add_legend(figure, panels, legend)
@@ -272,8 +292,10 @@ def _draw_curves(panel: Axes, drawing: _Drawing, task: str) -> None:
             markeredgecolor="white",
         )
     panel.add_collection(LineCollection(bars, colors=colours, linewidths=0.9, zorder=2))
-    if METRICS[metric].percent:
+    if drawing.kinds[task].percent:
         percent_axis(panel)
+    else:
+        number_axis(panel, here[metric])
 
 
 def _has(rows: pd.DataFrame, task: str, axis: str) -> bool:

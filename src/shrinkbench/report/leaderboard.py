@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import itertools
-import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_folder, check_links, write_atomically
 from shrinkbench.report.boards import Boards, name_sources, rank_entries
 from shrinkbench.report.page.html import render_page, write_report
 from shrinkbench.report.statistics.claims import Claim
-from shrinkbench.report.tables import interval, p_value, plus_minus
+from shrinkbench.report.statistics.metrics import Metric
+from shrinkbench.report.tables import p_value
 from shrinkbench.results.bundle import Bundle, read_source, require_results, write_bundle
 from shrinkbench.results.conflicts import conflicts_among
 from shrinkbench.results.store import Problem
@@ -40,6 +41,7 @@ def write_leaderboard(sources: Sequence[Path], out: Path) -> WrittenLeaderboard:
     bundles = [read_source(source) for source in sources]
     for bundle in bundles:
         require_results(bundle, "leave it out")
+        _refuse_sequential(bundle)
     unique = {bundle.digest: bundle for bundle in bundles}
     disputed = find_disputed(list(unique.values()))
     problems = {
@@ -64,6 +66,15 @@ def find_disputed(bundles: Sequence[Bundle]) -> frozenset[str]:
     return frozenset(first.key for first, _ in conflicts_among(parts))
 
 
+def _refuse_sequential(bundle: Bundle) -> None:
+    """How many seeds such a study has depends on its results: beside others it would be judged wrongly."""
+    if bundle.sequential is not None:
+        raise ShrinkbenchError(
+            f"{bundle.source} holds a comparison whose seeds were added until it was decided; its own report "
+            "judges it, a leaderboard does not: leave it out"
+        )
+
+
 def _render(ranked: Boards, bundles: dict[str, Bundle], problems: dict[str, list[str]]) -> str:
     """The page: contents by data and network, boards, bundles."""
     names = name_sources(bundles.values())
@@ -76,16 +87,14 @@ def _render(ranked: Boards, bundles: dict[str, Bundle], problems: dict[str, list
         comparisons=ranked.comparisons,
         bundles=[(b, names[b.digest], _folder(b), problems[b.digest]) for b in bundles.values()],
         evidence={b.digest: (names[b.digest], _folder(b), problems[b.digest]) for b in bundles.values()},
-        mean=lambda summary: plus_minus(summary.mean, summary.std, percent=True),
-        points=_points,
+        lead_of=_lead,
         p_value=p_value,
     )
 
 
-def _points(lead: Claim) -> str:
-    """A lead in points with its interval, where it has one."""
-    text = f"{100 * lead.difference:.2f}"
-    return f"{text} {interval(100 * lead.low, 100 * lead.high)}" if math.isfinite(lead.low) else text
+def _lead(lead: Claim, metric: Metric) -> str:
+    """A lead with its interval, where it has one."""
+    return f"{metric.number(lead.difference)} {metric.interval(lead.low, lead.high)}".rstrip()
 
 
 def _folder(bundle: Bundle) -> str:

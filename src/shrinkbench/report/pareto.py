@@ -1,4 +1,4 @@
-"""The Pareto front: which networks are worth having, by accuracy and what they cost."""
+"""The Pareto front: which networks are worth having, by what they are worth and what they cost."""
 
 from __future__ import annotations
 
@@ -10,10 +10,19 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from shrinkbench.plotting import CONTROL_COLOUR, SeriesStyle, figure_style, panel_grid, save, series_styles
-from shrinkbench.report.figures import Point, count_axis, cut_axis, percent_axis, readable_floor, say_off_scale
+from shrinkbench.report.figures import (
+    Point,
+    count_axis,
+    cut_axis,
+    number_axis,
+    percent_axis,
+    readable_floor,
+    say_off_scale,
+)
 from shrinkbench.report.legends import add_legend, lay_out
-from shrinkbench.report.statistics.observations import METRICS, Observations, aggregate
-from shrinkbench.report.tables import Cell, Table, achieved_text, amount_text, plus_minus, slugs
+from shrinkbench.report.statistics.metrics import HEADLINE, Metric
+from shrinkbench.report.statistics.observations import Observations, Scale, aggregate
+from shrinkbench.report.tables import Cell, Table, achieved_text, amount_text, slugs
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -72,7 +81,7 @@ def find_front(points: Iterable[tuple[float, float]]) -> list[bool]:
     return on_front
 
 
-def find_points(observations: Observations, *, metric: str = "top1") -> pd.DataFrame:
+def find_points(observations: Observations, *, metric: str = HEADLINE) -> pd.DataFrame:
     """Every cell and every control as a point: means over seeds, and on which fronts of its task it lies.
 
     Columns are those of :func:`aggregate`, ``latency`` (measured, as a share of the unpruned network's) and
@@ -90,11 +99,11 @@ def find_points(observations: Observations, *, metric: str = "top1") -> pd.DataF
     timed = points.loc[~points["is_control"]].groupby("task")["latency"].count()
     untimed = ~points["task"].map(timed > 0).fillna(value=False).astype(bool)
     points.loc[untimed, "latency"] = float("nan")
-    sign = 1 if observations.metrics[metric].higher_is_better else -1
     for cost in costs:
         points[f"on_{cost}"] = False
         known = points.dropna(subset=[cost])
-        for _, here in known.groupby("task"):
+        for task, here in known.groupby("task"):
+            sign = observations.direction(str(task), metric)
             pairs = zip(here[cost].astype(float), sign * here[metric].astype(float), strict=True)
             points.loc[here.index, f"on_{cost}"] = find_front(pairs)
     return points
@@ -118,18 +127,21 @@ def front_tables(observations: Observations) -> list[Table]:
         here = points[(points["task"] == task) & points[[f"on_{c.column}" for c in COSTS]].any(axis=1)]
         if here.empty:
             continue
+        metric = observations.metric(task)
+        here = here.assign(order=metric.sign * here[HEADLINE])
         tables.append(
             Table(
                 name=f"pareto-{slugs(observations.tasks)[task]}",
-                caption=f"{task}: networks on a Pareto front, by mean top-1 in % (± sample standard deviation "
-                "over n seeds). In bold: none is both at least as accurate and at most as costly by this "
+                caption=f"{task}: networks on a Pareto front, by mean {metric.short}{metric.in_unit} "
+                "(± sample standard deviation over n seeds). In bold: none is both at least as "
+                f"{'accurate' if metric.is_accuracy else 'good'} and at most as costly by this "
                 "column, and better in one of the two. Means are compared, whatever their spread."
                 + (" Latency: measured, as a share of the unpruned network's." if len(costs) > 2 else ""),
-                columns=("method", "amount", "top-1", *(cost.heading for cost in costs), "n"),
+                columns=("method", "amount", metric.short, *(cost.heading for cost in costs), "n"),
                 rows=tuple(
-                    _front_row(row, costs)
+                    _front_row(row, costs, metric)
                     for row in here.sort_values(
-                        ["parameters_kept", "top1", "method"], ascending=[False, False, True]
+                        ["parameters_kept", "order", "method"], ascending=[False, False, True]
                     ).to_dict("records")
                 ),
                 stubs=2,
@@ -139,13 +151,13 @@ def front_tables(observations: Observations) -> list[Table]:
     return tables
 
 
-def _front_row(row: Mapping[Hashable, Any], costs: Sequence[CostAxis]) -> tuple[Cell, ...]:
+def _front_row(row: Mapping[Hashable, Any], costs: Sequence[Cost], metric: Metric) -> tuple[Cell, ...]:
     target, compression = float(row["compression_target"]), float(row["compression"])
     amount = amount_text(str(row["amount"]), target) + achieved_text(target, compression)
     return (
         Cell(str(row["method"])),
         Cell("1×" if row["is_control"] else amount),
-        Cell(plus_minus(float(row["top1"]), float(row["top1_std"]), percent=True)),
+        Cell(metric.plus_minus(float(row[HEADLINE]), float(row[f"{HEADLINE}_std"]))),
         *(
             Cell(cost.text(value) if value == value else "–", best=bool(row[f"on_{cost.column}"]))
             for cost in costs
@@ -160,11 +172,25 @@ def write_fronts(observations: Observations, folder: Path) -> list[Path]:
     return [
         path
         for cost in drawn_costs(observations)
-        for path in save(front_figure(observations, cost), folder / cost.figure)
+        for scale, stem, _ in front_figures(observations, cost)
+        for path in save(front_figure(observations.only(scale.tasks), cost), folder / stem)
     ]
 
 
-def front_figure(observations: Observations, cost: CostAxis, *, metric: str = "top1") -> Figure:
+def front_figures(observations: Observations, cost: Cost) -> list[tuple[Scale, str, str]]:
+    """Scales with the stems and titles of their figures; a scale of several is named in the stem."""
+    several = len(observations.scales) > 1
+    return [
+        (
+            scale,
+            f"{cost.figure}-{observations.stem(scale.metric)}" if several else cost.figure,
+            f"Pareto front of {scale.metric.short} against {cost.label}",
+        )
+        for scale in observations.scales
+    ]
+
+
+def front_figure(observations: Observations, cost: Cost, *, metric: str = HEADLINE) -> Figure:
     """One panel per task: the Pareto front as a step line, its networks by method, all others in grey.
 
     The line is the best mean that a network of at most this cost has. Where a few networks collapsed, the axis
@@ -182,38 +208,42 @@ def front_figure(observations: Observations, cost: CostAxis, *, metric: str = "t
     columns = min(count, 3)
     legend, width, height = lay_out(names, rows=-(-count // columns), alone=columns == 1)
     of_task = {task: points[points["task"] == task] for task in tasks}
-    floors = {task: _floor(here, metric) for task, here in of_task.items()}
+    kinds = {task: observations.metric(task, metric) for task in tasks}
+    floors = {task: _floor(here, metric, kinds[task]) for task, here in of_task.items()}
     strips = any(floor is not None for floor in floors.values())
     with figure_style():
         figure, panels = panel_grid(
             count, columns=columns, width=width, panel_height=height, head=legend.height, strips=strips
         )
         for index, (panel, (task, here)) in enumerate(zip(panels, of_task.items(), strict=False)):
-            drawn = _draw_front(panel, here, cost, metric, looks)
+            drawn = _draw_front(panel, here, cost, (metric, kinds[task]), looks)
             panel.title.set_text(task)
             panel.set_xlabel(f"{cost.label} (log scale)")
             floor = floors[task]
             if floor is not None:
                 cut_axis(panel, drawn, floor=floor)
             if index % columns == 0:
-                panel.set_ylabel(METRICS[metric].label)
+                panel.set_ylabel(kinds[task].label)
         if strips:
             say_off_scale(figure)
         add_legend(figure, panels, legend)
     return figure
 
 
-def _floor(points: pd.DataFrame, metric: str) -> float | None:
+def _floor(points: pd.DataFrame, metric: str, kind: Metric) -> float | None:
     """Where the vertical axis of one task ends."""
+    if not (kind.percent and kind.higher_is_better):
+        return None
     pruned, controls = (points.loc[points["is_control"] == kind, ["method", metric]] for kind in (False, True))
     curves = [part[metric].to_numpy(dtype=float) for _, part in pruned.groupby("method")]
     return readable_floor(curves, controls[metric])
 
 
 def _draw_front(
-    panel: Axes, points: pd.DataFrame, cost: CostAxis, metric: str, looks: Mapping[str, SeriesStyle]
+    panel: Axes, points: pd.DataFrame, cost: Cost, shown: tuple[str, Metric], looks: Mapping[str, SeriesStyle]
 ) -> list[Point]:
     """The points of one task and the line over those on the front; returns how each was drawn."""
+    metric, kind = shown
     count_axis(panel)
     drawn = []
     for on_front, rows in points.groupby(f"on_{cost.column}"):
@@ -236,5 +266,8 @@ def _draw_front(
     front = points[points[f"on_{cost.column}"]].sort_values([cost.column, metric])
     x, y = front[cost.column].to_numpy(dtype=float), front[metric].to_numpy(dtype=float)
     panel.step(x, y, where="post", color=CONTROL_COLOUR, linewidth=0.9, zorder=3)
-    percent_axis(panel)
+    if kind.percent:
+        percent_axis(panel)
+    else:
+        number_axis(panel, points[metric])
     return drawn

@@ -40,7 +40,7 @@ def profile_figure(scores: Scores) -> Figure:
         axes.set_xlim(levels[0], levels[-1])
         axes.set_ylim(0, 1.02)
         axes.yaxis.set_major_formatter(PercentFormatter(1.0))
-        axes.set_xlabel("score: mean top-1 over log compression / own control")
+        axes.set_xlabel(f"score: {scores.label}")
         axes.set_ylabel("runs above the score")
         axes.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
     return figure

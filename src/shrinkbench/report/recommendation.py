@@ -8,15 +8,18 @@ from dataclasses import dataclass
 
 from shrinkbench.report.statistics.claims import Claim, TaskClaims, more_units
 from shrinkbench.report.statistics.compare import TIE
+from shrinkbench.report.statistics.metrics import Metric
 from shrinkbench.report.statistics.tests import ALPHA
 from shrinkbench.report.tables import ratio_text
 
 CLOSE = 0.005
-"""A method is not recommended in place of another for a lead of less than half a point."""
+"""A method is not recommended in place of another for a lead of less: half a point, or 0.5 % of the control."""
 FEW = 3
 """Names and segments that a sentence holds; of more, it gives the number."""
 MARGIN = 0.01
-"""The difference that seeds are counted for where nothing is decided: one point."""
+"""The difference that seeds are counted for where nothing is decided: one point, or 1 % of the control."""
+POINTS = Metric("", "", percent=True)
+"""What a difference is counted in where nothing else is said."""
 
 
 @dataclass(frozen=True)
@@ -28,12 +31,13 @@ class Segment:
     value: float
 
 
-def recommend(claims: TaskClaims) -> tuple[Segment, ...]:
+def recommend(claims: TaskClaims, *, sign: int = 1, yardstick: float = 1.0) -> tuple[Segment, ...]:
     """Which method to use up to where: the best over the common range wherever no other is better at a level.
 
     Better is one that leads by half a point or more and is told apart from it: as the best of its level, or
     corrected for all leads that are looked at (levels of all tasks x other methods).
-    One that takes no part in the range was never second to it there, and needs no half point.
+    One that takes no part in the range was never second to it there, and needs no half point. ``sign`` is that
+    of the metric's direction; half a point of another metric than a share is 0.5 % of ``yardstick``.
     """
     block = claims.block
     if len(block.methods) < 2 or len(block.units) < 2:
@@ -45,7 +49,7 @@ def recommend(claims: TaskClaims) -> tuple[Segment, ...]:
     for level in claims.levels:
         decided = level.claim is not None and level.claim.decided
         best = level.leads[0].first if level.leads else level.block.methods[0]
-        margin = CLOSE if best in block.methods else 0.0
+        margin = CLOSE * yardstick if best in block.methods else 0.0
         better = any(
             lead.difference >= margin and (decided or lead.p_raw * claims.looks < ALPHA)
             for lead in level.leads
@@ -55,12 +59,12 @@ def recommend(claims: TaskClaims) -> tuple[Segment, ...]:
         method = best if better or absent else overall
         if chosen and chosen[-1].method == method:
             chosen.pop()
-        value = float(level.block.means[level.block.methods.index(method)])
+        value = sign * float(level.block.means[level.block.methods.index(method)])
         chosen.append(Segment(method, level.block.high, value))
     return tuple(chosen)
 
 
-def segments_text(segments: Sequence[Segment]) -> str:
+def segments_text(segments: Sequence[Segment], metric: Metric = POINTS) -> str:
     """The recommendation as a phrase.
 
     >>> segments_text([Segment("A", 8.0, 0.98), Segment("C", 31.6, 0.9)])
@@ -69,13 +73,13 @@ def segments_text(segments: Sequence[Segment]) -> str:
     if len(segments) > FEW:
         return f"Which method to use changes {len(segments) - 1} times along the curve (table below)"
     first, *others = segments
-    text = f"Up to {ratio_text(first.to)} use {first.method} ({100 * first.value:.1f} % there)"
+    text = f"Up to {ratio_text(first.to)} use {first.method} ({metric.said(first.value)} there)"
     return text + "".join(
-        f"; beyond, up to {ratio_text(s.to)}, {s.method} ({100 * s.value:.1f} %)" for s in others
+        f"; beyond, up to {ratio_text(s.to)}, {s.method} ({metric.said(s.value)})" for s in others
     )
 
 
-def range_text(claims: TaskClaims, control: str) -> str:
+def range_text(claims: TaskClaims, control: str, metric: Metric = POINTS, *, yardstick: float = 1.0) -> str:
     """Who is best over the common range, by how much, and against whom that is decided."""
     block = claims.block
     place = int(block.means.argmax())
@@ -86,22 +90,24 @@ def range_text(claims: TaskClaims, control: str) -> str:
     units = (
         f"seed {block.units[0]} alone" if len(block.units) == 1 else f"all {len(block.units)} compared seeds"
     )
+    mean = metric.said(metric.sign * block.means[place])
     text = (
-        f"Over {block.low:.3g} to {ratio_text(block.high)} {best} averages {100 * block.means[place]:.1f} %"
-        f"{control}, {lead_text(lead)} {second}, the next of {len(block.methods)} ({units})"
+        f"Over {block.low:.3g} to {ratio_text(block.high)} {best} averages {mean}"
+        f"{control}, {lead_text(lead, metric)} {second}, the next of {len(block.methods)} ({units})"
     )
-    return f"{text}{_standing(best, claims.pairs, [block.methods[i] for i in ordered[1:]])}"
+    others = [block.methods[i] for i in ordered[1:]]
+    return f"{text}{_standing(best, claims.pairs, others, metric, yardstick)}"
 
 
-def lead_text(claim: Claim) -> str:
-    """A lead in points with its 95 % interval, that of one comparison by itself."""
+def lead_text(claim: Claim, metric: Metric = POINTS) -> str:
+    """A lead with its 95 % interval, that of one comparison by itself: above, or below where less is better."""
     if abs(claim.difference) <= TIE:
         return "level with"
-    lead = f"{100 * claim.difference:.2f} points"
+    side = "above" if metric.higher_is_better else "below"
     if not math.isfinite(claim.low):
-        return f"{lead} above"
-    interval = f"{100 * claim.low:.2f} to {100 * claim.high:.2f}".replace("-", "−")
-    return f"{lead} (95 % interval {interval}) above"
+        return f"{metric.difference(claim.difference)} {side}"
+    lead = metric.difference(claim.difference, like=max(abs(claim.low), abs(claim.high)))
+    return f"{lead} (95 % interval {' to '.join(metric.bounds(claim.low, claim.high))}) {side}"
 
 
 def between(pairs: Iterable[Claim], best: str, other: str) -> Claim:
@@ -109,7 +115,9 @@ def between(pairs: Iterable[Claim], best: str, other: str) -> Claim:
     return next(c if c.first == best else c.reversed for c in pairs if c.involves(best) and c.involves(other))
 
 
-def _standing(best: str, pairs: Sequence[Claim], others: Sequence[str]) -> str:
+def _standing(
+    best: str, pairs: Sequence[Claim], others: Sequence[str], metric: Metric, yardstick: float
+) -> str:
     """From whom the best is told apart, and how many more units would settle the rest."""
     claims = [between(pairs, best, other) for other in others]
     open_ = [c for c in claims if not c.decided]
@@ -117,33 +125,43 @@ def _standing(best: str, pairs: Sequence[Claim], others: Sequence[str]) -> str:
         return ", and is told apart from every one of them."
     apart = [c.second for c in claims if c.decided]
     text = f"; told apart from {listed(apart)}" if apart else ""
-    return f"{text}; undecided against {listed([c.second for c in open_])}{_seeds_needed(open_)}."
+    needed = _seeds_needed(open_, metric, yardstick)
+    return f"{text}; undecided against {listed([c.second for c in open_])}{needed}."
 
 
-def _seeds_needed(claims: Sequence[Claim]) -> str:
-    """How many more seeds would decide a difference of one point."""
+def _seeds_needed(claims: Sequence[Claim], metric: Metric, yardstick: float) -> str:
+    """How many more seeds would decide a difference of one point, or of 1 % of the control."""
     if claims[0].n < 2:
         return " (one seed decides nothing)"
     unit = "task" if claims[0].question == "tasks" else "seed"
     if not any(claim.deviation > TIE for claim in claims):
         return f" (differences are the same on every {unit}: there is no spread to test them against)"
-    needed = [more_units(claim, margin=MARGIN) for claim in claims]
+    needed = [more_units(claim, margin=MARGIN * yardstick) for claim in claims]
     known = [n for n in needed if n is not None]
+    least = f"a difference of {metric.margin}"
     if len(known) < len(needed):
-        return f" (more than 1,000 further {unit}s would be needed to decide a difference of 1 point)"
+        return f" (more than 1,000 further {unit}s would be needed to decide {least})"
     if not max(known):
-        return f" (a difference of 1 point would be found with these {unit}s)"
-    return (
-        f" (about {max(known)} more {unit}{'s' if max(known) > 1 else ''} would decide a difference of 1 point)"
-    )
+        return f" ({least} would be found with these {unit}s)"
+    return f" (about {max(known)} more {unit}{'s' if max(known) > 1 else ''} would decide {least})"
 
 
-def over_tasks_text(names: Sequence[str], best: str, pairs: Sequence[Claim], ordered: Sequence[str]) -> str:
+def over_tasks_text(
+    names: Sequence[str],
+    best: str,
+    pairs: Sequence[Claim],
+    ordered: Sequence[str],
+    metric: Metric = POINTS,
+    *,
+    yardstick: float = 1.0,
+) -> str:
     """The claim over tasks, whose units are the tasks."""
     lead = between(pairs, best, ordered[1])
+    named = "" if metric.is_accuracy else f" {metric.short}".rstrip()
     return (
-        f"Over {len(names)} tasks, each over its own range, {best} has the highest average of {len(ordered)} "
-        f"methods, {lead_text(lead)} {ordered[1]}{_standing(best, pairs, ordered[1:])}"
+        f"Over {len(names)} tasks, each over its own range, {best} has the {metric.best} average"
+        f"{named} of {len(ordered)} methods, {lead_text(lead, metric)} {ordered[1]}"
+        f"{_standing(best, pairs, ordered[1:], metric, yardstick)}"
     )
 
 

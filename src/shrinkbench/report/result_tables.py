@@ -18,7 +18,8 @@ from shrinkbench.report.statistics.aggregates import (
 )
 from shrinkbench.report.statistics.claims import judge
 from shrinkbench.report.statistics.compare import curve_summaries, pairwise, records, references
-from shrinkbench.report.statistics.observations import METRICS, Metric, Observations, aggregate
+from shrinkbench.report.statistics.metrics import HEADLINE, Metric
+from shrinkbench.report.statistics.observations import Observations, aggregate
 from shrinkbench.report.tables import (
     Cell,
     Table,
@@ -50,7 +51,6 @@ def result_tables(observations: Observations, metric: str) -> list[Table]:
     Where what was achieved does not follow from the amount, it stands beside. The best of a column is of those
     that can be compared there: the same seeds, and the compression reached.
     """
-    kind = observations.metrics[metric]
     pruned, controls = aggregate(observations.pruned, [metric]), aggregate(observations.control, [metric])
     counts = observations.pruned.groupby(["task", "method", "amount"])[metric].count()
     pruned["n"] = [
@@ -61,7 +61,7 @@ def result_tables(observations: Observations, metric: str) -> list[Table]:
     return [
         _result_table(
             observations,
-            kind,
+            (observations.metric(task, metric), metric),
             task,
             pruned[pruned["task"] == task],
             controls[controls["task"] == task],
@@ -88,7 +88,7 @@ def _best_by_level(observations: Observations, metric: str) -> dict[tuple[str, f
 
 def _result_table(
     observations: Observations,
-    kind: Metric,
+    shown: tuple[Metric, str],
     task: str,
     here: pd.DataFrame,
     controls: pd.DataFrame,
@@ -96,47 +96,62 @@ def _result_table(
     best: Mapping[tuple[str, float], frozenset[str]],
 ) -> Table:
     amounts = amounts_of(here)
-    columns = {"mean": here[kind.column], "spread": here[f"{kind.column}_std"]}
+    kind, column = shown
+    columns = {"mean": here[column], "spread": here[f"{column}_std"]}
     here = here.assign(**columns)
     entries = {
         (r.method, r.amount): Cell(
-            plus_minus(r.mean, r.spread, percent=kind.percent)
-            + achieved_text(r.compression_target, r.compression),
+            kind.plus_minus(r.mean, r.spread) + achieved_text(r.compression_target, r.compression),
             best=r.method in best.get((task, r.compression_target), ()),
         )
         for r in records(here)
     }
     rows: list[tuple[Cell, ...]] = []
-    for name, mean, spread in zip(
-        controls["method"], controls[kind.column], controls[f"{kind.column}_std"], strict=True
-    ):
-        reference = plus_minus(mean, spread, percent=kind.percent)
+    for name, mean, spread in zip(controls["method"], controls[column], controls[f"{column}_std"], strict=True):
+        reference = kind.plus_minus(mean, spread)
         rows.append((Cell(name), Cell(reference), *(Cell("") for _ in amounts)))
     several = len(rows) > 1
     for method in observations.methods:
         if any((method, amount) in entries for amount in amounts):
             start = own.get((task, method))
-            first = plus_minus(start.mean, start.std, percent=kind.percent) if several and start else ""
+            first = kind.plus_minus(start.mean, start.std) if several and start else ""
             rows.append((Cell(method), Cell(first), *(entries.get((method, a), Cell("–")) for a in amounts)))
     return Table(
         name=f"{kind.column}-{slugs(observations.tasks)[task]}",
         caption=_result_caption(task, kind, here, several=several),
         columns=("method", "1×", *(amount_text(a, target) for a, target in amounts.items())),
         rows=tuple(rows),
-        group=_GROUPS.get(kind.column, "Extra evaluation splits"),
+        group=_group_of(observations, task, column),
     )
 
 
-FOLDED = "Top-5 accuracy"
-"""The group of tables that a page opens on request."""
-_GROUPS = {"top1": "Top-1 accuracy", "top5": FOLDED}
+def _group_of(observations: Observations, task: str, column: str) -> str:
+    """The heading of a table: its metric, or that it is of an extra evaluation split."""
+    kind, headline = observations.metric(task, column), observations.metric(task)
+    extra = kind.column in {f"{split}_{headline.column}" for split in observations.splits}
+    if extra:
+        return "Extra evaluation splits"
+    alike = [m for t in observations.tasks for m in observations.metrics(t).values() if m.label == kind.label]
+    differs = any(metric.higher_is_better != kind.higher_is_better for metric in alike)
+    title = f"{kind.label[:1].upper()}{kind.label[1:]}"
+    return f"{title} ({'more' if kind.higher_is_better else 'less'} is better)" if differs else title
+
+
+def folded_groups(observations: Observations) -> frozenset[str]:
+    """The groups of tables that a page opens on request: metrics that no task leads with."""
+    leading = {_group_of(observations, task, HEADLINE) for task in observations.tasks}
+    others = {
+        _group_of(observations, task, column)
+        for task in observations.tasks
+        for column in observations.others(task)
+    }
+    return frozenset(others - leading)
 
 
 def _result_caption(task: str, kind: Metric, cells: pd.DataFrame, *, several: bool) -> str:
     counts = sorted(cells.loc[cells["n"] > 0, "n"].unique())
     seeds = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}" if counts else "0"
-    unit = " in %" if kind.percent else ""
-    text = f"{task}: {kind.label}{unit}, mean ± sample standard deviation over {seeds} seeds."
+    text = f"{task}: {kind.label}{_unit_of(kind)}, mean ± sample standard deviation over {seeds} seeds."
     if several:
         text += " At 1× each method has its own control."
     if any(map(achieved_text, cells["compression_target"], cells["compression"])):
@@ -144,10 +159,28 @@ def _result_caption(task: str, kind: Metric, cells: pd.DataFrame, *, several: bo
     return text
 
 
-def summary_table(observations: Observations) -> Table:
-    """Largest compression within 1 % of the control, and mean accuracy over log compression."""
+def _unit_of(kind: Metric) -> str:
+    """The unit after a metric's label, which names those that are not percent itself."""
+    return " in %" if kind.percent else ""
+
+
+def summary_tables(observations: Observations) -> list[Table]:
+    """Largest compression within the margin of the control, and the mean over log compression, by scale."""
     frame = curve_summaries(observations)
-    best = frame.groupby("task")[["largest_within", "area"]].transform("max")
+    several = len(observations.scales) > 1
+    return [
+        _summary_table(
+            frame[frame["task"].isin(scale.tasks)],
+            scale.metric,
+            f"curve-summary-{observations.stem(scale.metric)}" if several else "curve-summary",
+        )
+        for scale in observations.scales
+    ]
+
+
+def _summary_table(frame: pd.DataFrame, metric: Metric, name: str) -> Table:
+    best = frame.groupby("task")["largest_within"].transform("max").to_frame()
+    best["area"] = frame.groupby("task")["area"].transform("max" if metric.higher_is_better else "min")
     rows = tuple(
         (
             Cell(row.task),
@@ -156,17 +189,19 @@ def summary_table(observations: Observations) -> Table:
                 f"{row.largest_within:.3g}×" if math.isfinite(row.largest_within) else "–",
                 best=bool(row.largest_within == widest),
             ),
-            Cell(plus_minus(row.area, row.area_std, percent=True), best=bool(row.area == area)),
+            Cell(metric.plus_minus(row.area, row.area_std), best=bool(row.area == area)),
             Cell(str(row.n)),
         )
         for row, widest, area in zip(records(frame), best["largest_within"], best["area"], strict=True)
     )
     return Table(
-        name="curve-summary",
-        caption="Curves in two numbers: the largest measured compression within one point of the top-1 of the "
-        "method's own control, before the first failed or missing run, and mean top-1 in % over log "
-        "compression on the range and seeds (n) that are compared on the task; – where a method takes no part.",
-        columns=("task", "method", "within 1 point", "mean over log compression", "n"),
+        name=name,
+        caption=f"Curves in two numbers: the largest measured compression within "
+        f"{'one point' if metric.percent else '1 %'} of the {metric.short} of the method's "
+        f"own control, before the first failed or missing run, and mean {metric.short}{metric.in_unit} "
+        "over log compression on the range and seeds (n) that are compared on the task; – where a method takes "
+        "no part.",
+        columns=("task", "method", f"within {metric.margin}", "mean over log compression", "n"),
         rows=rows,
         stubs=2,
         group="Curves in two numbers",
@@ -179,24 +214,45 @@ def pairwise_table(observations: Observations, *, task: str | None = None) -> Ta
     where = task or "all tasks"
     unit = "task" if task is None and len(claims.tasks) > 1 else "seed"
     over = "each over its own common range" if unit == "task" else "over the range in the table"
+    compared = [task] if task else _compared_over(observations)
+    metric = observations.metric(compared[0] if compared else observations.tasks[0])
+    signed = (
+        "first minus second" if metric.higher_is_better else "second minus first (positive: first is better)"
+    )
+    reach = "over all looks" if observations.design is not None else "of one comparison"
     return Table(
         name=f"pairs-{slug(where)}",
-        caption=f"Pairs of methods on {where}: mean top-1 over log compression, {over}, first minus second in "
-        "points with the 95 % interval of one comparison; p corrected for all "
-        f"{claims.comparisons} comparisons of the report (bold: p < 0.05); n {unit}s, paired; effect size d_z.",
-        columns=("first", "second", "points", "95 % interval", "p", "n", "range", "d_z"),
-        rows=tuple(_pair(r) for r in records(pairwise(observations, task=task))),
+        caption=f"Pairs of methods on {where}: mean {metric.short} over log compression, {over}, {signed} in "
+        f"{'points' if metric.percent else metric.unit or metric.short} with the 95 % interval {reach}; p "
+        f"corrected for all {claims.comparisons} comparisons of the report (bold: p < 0.05); n {unit}s, "
+        "paired; effect size d_z.",
+        columns=(
+            *("first", "second", "points" if metric.percent else "better by", "95 % interval", "p"),
+            *("n", "range", "d_z"),
+        ),
+        rows=tuple(_pair(r, metric) for r in records(pairwise(observations, task=task))),
         stubs=2,
         group="Pairs of methods",
     )
 
 
-def _pair(r: Any) -> tuple[Cell, ...]:
+def _compared_over(observations: Observations) -> list[str]:
+    """The tasks of the comparison over tasks, or the only one."""
+    claims = judge(observations)
+    aside = claims.over_tasks.units_left_out if claims.over_tasks else ()
+    return [task.task for task in claims.tasks if task.task not in aside]
+
+
+def _sign(value: float) -> str:
+    return "−" if math.copysign(1.0, value) < 0 else "+"
+
+
+def _pair(r: Any, metric: Metric) -> tuple[Cell, ...]:
     return (
         Cell(r.first),
         Cell(r.second),
-        Cell(f"{100 * r.difference:+.2f}".replace("-", "−"), best=bool(r.decided)),
-        Cell(interval(100 * r.low, 100 * r.high)),
+        Cell(f"{_sign(r.difference)}{metric.number(abs(r.difference))}", best=bool(r.decided)),
+        Cell(metric.interval(r.low, r.high)),
         Cell(p_value(r.p)),
         Cell(str(r.n)),
         Cell(f"{r.start:.3g}–{ratio_text(r.end)}" if math.isfinite(r.end) else "each task’s"),
@@ -217,10 +273,16 @@ def over_tasks_table(observations: Observations) -> Table | None:
     )
     without = f" No own control: {', '.join(scores.without_control)}." if scores.without_control else ""
     rows = aggregate_scores(scores)
+    metric = observations.metric(_compared_over(observations)[0])
+    divided = (
+        "divided by the run’s own control"
+        if metric.higher_is_better
+        else "as share of which the run’s own control is"
+    )
     return Table(
         name="over-tasks",
-        caption=f"Over {tasks} tasks and {scores.values.shape[1]} runs of each method: mean top-1 over log "
-        "compression divided by the run’s own control, in % (100: as if not pruned), with 95 % intervals of a "
+        caption=f"Over {tasks} tasks and {scores.values.shape[1]} runs of each method: mean {metric.short} "
+        f"over log compression {divided}, in % (100: as if not pruned), with 95 % intervals of a "
         "bootstrap that draws tasks, then seeds; and the probability that, on one task, a run of "
         f"{rows[0].method} scores more. Whether methods differ the table of pairs decides, not this."
         f"{caution}{without}",
@@ -304,16 +366,26 @@ def _milliseconds(found: Sequence[tuple[float, WallTime | None]]) -> str:
 
 
 def all_tables(observations: Observations) -> list[Table]:
-    """Every table of the report: top-1, top-5, top-1 on extra splits, summaries, over tasks, pairs."""
-    metrics = ["top1", "top5", *(name for name in observations.metrics if name not in METRICS)]
-    tables = [table for metric in metrics for table in result_tables(observations, metric)]
+    """Every table of the report: headline, other metrics, extra splits, summaries, over tasks, pairs."""
+    tables = [table for scale in observations.scales for table in _scale_tables(observations.only(scale.tasks))]
     pairs = [pairwise_table(observations)]
     if len(observations.tasks) > 1:
         pairs += [pairwise_table(observations, task=task) for task in observations.tasks]
     over = over_tasks_table(observations)
     return [
         *tables,
-        summary_table(observations),
+        *summary_tables(observations),
         *filter(None, [over]),
         *(table for table in pairs if table.rows),
     ]
+
+
+def _scale_tables(observations: Observations) -> list[Table]:
+    """Tables of one scale by metric: the headline first, then others, then it on extra splits."""
+    headline = observations.scales[0].metric.column
+    others = dict.fromkeys(c for task in observations.tasks for c in observations.others(task))
+    tables = [*result_tables(observations, HEADLINE)]
+    for column in (*others, *(f"{split}_{headline}" for split in observations.splits)):
+        having = [task for task in observations.tasks if observations.has(task, column)]
+        tables += result_tables(observations.only(having), column)
+    return tables

@@ -6,15 +6,16 @@ same epochs (Scratch-E) or the same computation (Scratch-B).
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from shrinkbench.report.scratch_conclusion import MARGIN, Network, beside_paper, conclude
-from shrinkbench.report.tables import Cell, Table, achieved_text, amount_text, plus_minus
-from shrinkbench.results.apart import digest_once
-from shrinkbench.results.labels import distinct_runs, label_runs, recipe_labels
+from shrinkbench.report.statistics.metrics import Metric, metric_of
+from shrinkbench.report.tables import Cell, Table, achieved_text, amount_text
+from shrinkbench.results.labels import digest_once, distinct_runs, label_runs, recipe_labels
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import CONTINUE, FinetuningSpec, PublishedWidths, Recipe, RunSpec, TaskSpec
 from shrinkbench.spec.training_cost import total
@@ -51,7 +52,8 @@ _Cells = Mapping[RunSpec, Mapping[str, Sequence[RunResult]]]
 def scratch_tables(results: Iterable[RunResult], *, margin: float = MARGIN) -> list[Table]:
     """Accuracy by strategy, what it shows, the paper's numbers, and training cost; nothing without scratch.
 
-    ``margin`` is in points: training from scratch matches fine-tuning where the difference lies within it.
+    ``margin`` is in points, or in percent of the unpruned network's value where the metric is no share:
+    training from scratch matches fine-tuning where the difference lies within it.
     """
     results = [r for r, _ in distinct_runs(r for r in results if r.status == "done")]
     pruned = [r for r in results if not r.spec.is_control]
@@ -192,7 +194,9 @@ def _find_unpruned(results: Sequence[RunResult]) -> dict[TaskSpec, _Large]:
         cost = None if spent is None else spent.pretraining if itself else spent.retraining
         costs[spec.task] = max(costs[spec.task], cost.multiply_adds if cost else 0.0)
         own = "" if itself else digest_once(spec.control.model_copy(update={"seed": 0, "extra": ()}))
-        found[spec.task][preference, own].setdefault(spec.seed, quality[spec.task.objective.headline])
+        found[spec.task][preference, own].setdefault(
+            spec.seed, quality.metrics.get(spec.task.objective.headline, math.nan)
+        )
     large = {}
     for task, kinds in found.items():
         chosen = min(kinds, key=lambda kind: (kind[0], -len(kinds[kind]), kind[1]))
@@ -206,24 +210,23 @@ def _accuracy(
     lines = []
     for network, found in cells.items():
         objective = network.task.objective
-        metric = objective.metric(objective.headline)
+        metric = metric_of(objective.metric(objective.headline))
         values = {name: [v for r in runs if (v := r.headline) is not None] for name, runs in found.items()}
-        choose = max if metric.direction == "higher" else min
-        best = choose(map(statistics.mean, values.values()))
+        means = [statistics.mean(found) for found in values.values() if found]
+        best = (max if metric.higher_is_better else min)(means, default=math.nan)
         large = unpruned.get(network.task, _Large()).values
-        percent = metric.unit == "fraction"
         measured = (
             Cell(
-                _mean(values.get(c, []), percent=percent),
-                best=c in values and statistics.mean(values[c]) == best,
+                _mean(values.get(c, []), metric),
+                best=bool(values.get(c)) and statistics.mean(values[c]) == best,
             )
             for c in columns
         )
-        lines.append((*_stubs(rows[network]), Cell(_mean(large, percent=percent)), *measured))
+        lines.append((*_stubs(rows[network]), Cell(_mean(large, metric)), *measured))
     seeds = sorted({len({r.spec.seed for r in v}) for found in cells.values() for v in found.values()})
     over = f"{seeds[0]} to {seeds[-1]} seeds" if len(seeds) > 1 else f"{seeds[0]} seed{'s' * (seeds[0] > 1)}"
     return Table(
-        name="scratch-top1",
+        name=f"scratch-{_stem(cells)}",
         caption=f"Fine-tuned and trained from scratch: {_measured(cells)}, mean ± sample standard deviation "
         f"over {over}. Scratch-E: the same epochs as the large network; Scratch-B: the same computation.",
         columns=(*STUBS, "Unpruned", *columns),
@@ -234,12 +237,19 @@ def _accuracy(
 
 def _measured(cells: _Cells) -> str:
     """The metrics that tasks lead with, and the unit in which they are shown."""
-    metrics = {o.metric(o.headline) for o in (network.task.objective for network in cells)}
-    names = {"top1": "top-1"}
-    return " and ".join(
-        f"{names.get(m.name, m.name)} in {'%' if m.unit == 'fraction' else m.unit}"
-        for m in sorted(metrics, key=lambda m: m.name)
-    )
+    return " and ".join(f"{metric.short}{metric.in_unit}" for metric in _metrics(cells))
+
+
+def _metrics(cells: _Cells) -> list[Metric]:
+    """The metrics that tasks lead with, in order of names."""
+    leading = {o.metric(o.headline) for o in (network.task.objective for network in cells)}
+    return [metric_of(metric) for metric in sorted(leading, key=lambda m: (m.name, m.direction))]
+
+
+def _stem(cells: _Cells) -> str:
+    """What the table is called after: the metric, or that tasks have several."""
+    found = {metric.column for metric in _metrics(cells)}
+    return found.pop() if len(found) == 1 else "metrics"
 
 
 def _cost(
@@ -284,8 +294,8 @@ def _stubs(row: _Row) -> tuple[Cell, ...]:
     return Cell(row.task), Cell(row.network)
 
 
-def _mean(values: Sequence[float], *, percent: bool) -> str:
+def _mean(values: Sequence[float], metric: Metric) -> str:
     if not values:
         return "–"
     spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-    return plus_minus(statistics.mean(values), spread, percent=percent)
+    return metric.plus_minus(statistics.mean(values), spread)

@@ -14,9 +14,11 @@ from dataclasses import dataclass
 from importlib.resources import files
 
 from shrinkbench.report.statistics import tests as stats
+from shrinkbench.report.statistics.metrics import Metric, metric_of
+from shrinkbench.report.statistics.observations import SMALLEST_YARDSTICK
 from shrinkbench.report.tables import Cell, Table, interval, plus_minus
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import PublishedWidths, RunSpec
+from shrinkbench.spec import UNCONSTRAINED, ChannelFraction, FractionPerLayer, PublishedWidths, RunSpec
 
 MARGIN = 0.5
 """Points within which two ways of training count as equal, unless a reader says otherwise."""
@@ -35,16 +37,24 @@ class Network:
     unpruned: tuple[float, ...] = ()
 
     @property
-    def is_share(self) -> bool:
-        """Whether its headline metric is shown in percent."""
+    def metric(self) -> Metric:
+        """What its task leads with."""
         objective = self.spec.task.objective
-        return objective.metric(objective.headline).unit == "fraction"
+        return metric_of(objective.metric(objective.headline))
+
+    @property
+    def _whole(self) -> float:
+        """What differences are shares of: 1 of a percentage, else what the unpruned (or any) network has."""
+        if self.metric.percent:
+            return 1.0
+        any_value = [r.headline for found in self.columns.values() for r in found if r.headline is not None]
+        known = [value for value in (*self.unpruned, *any_value) if math.isfinite(value)]
+        reference = statistics.mean(self.unpruned) if self.unpruned else known[0] if known else 0.0
+        return max(abs(reference), SMALLEST_YARDSTICK)
 
     def by_seed(self, column: str) -> dict[int, float]:
         """The headline metric of each seed, in points; a larger number is a better one."""
-        objective = self.spec.task.objective
-        sign = 1.0 if objective.metric(objective.headline).direction == "higher" else -1.0
-        scale = sign * (100.0 if self.is_share else 1.0)
+        scale = self.metric.sign * 100.0 / self._whole
         return {r.spec.seed: scale * v for r in self.columns.get(column, ()) if (v := r.headline) is not None}
 
 
@@ -68,15 +78,25 @@ def conclude(networks: Sequence[Network], ways: Mapping[str, str], *, margin: fl
     return [
         Table(
             name="scratch-conclusion",
-            caption="From scratch minus fine-tuned of the same pruned network, seeds paired, in points; the "
-            f"95 % intervals hold for all {len(found)} comparison{'s' * (len(found) > 1)} at once "
-            f"(Bonferroni). Matches: the whole interval lies within the margin of {margin:g} points; better or "
-            "worse: it lies beyond zero; else these runs cannot tell.",
+            caption=f"From scratch minus fine-tuned of the same pruned network, seeds paired, "
+            f"in points{_other_unit(found)}; the 95 % intervals hold for all "
+            f"{len(found)} comparison{'s' * (len(found) > 1)} at once "
+            f"(Bonferroni). Matches: the whole interval lies within the margin of {margin:g} points; "
+            "better or worse: it lies beyond zero; else these runs cannot tell.",
             columns=("task", "pruned network", "from scratch", "against", "points", "interval", "n", "it"),
             rows=tuple(_row(contrast, level, margin) for contrast in found),
             stubs=2,
         )
     ]
+
+
+def _other_unit(found: Sequence[Contrast]) -> str:
+    """What points are where the metric is no share."""
+    metrics = dict.fromkeys(c.network.metric for c in found if not c.network.metric.percent)
+    if not metrics:
+        return ""
+    named = " and ".join(metric.short for metric in metrics)
+    return f" (of {named}: percent of the unpruned network's value; positive: from scratch is better)"
 
 
 def _contrasts(network: Network, ways: Mapping[str, str]) -> Iterator[Contrast]:
@@ -119,7 +139,7 @@ def say_contrast(difference: stats.Summary, *, margin: float) -> str:
     return "worse" if difference.high < 0 else "cannot tell"
 
 
-# The paper's numbers of networks whose widths it states
+# The paper's numbers of networks whose widths it states, or of which it says what fraction is gone
 
 _METHODS = {
     "li2017": "L1-norm filter pruning (Li 2017)",
@@ -127,12 +147,31 @@ _METHODS = {
     "he2017": "Regression feature reconstruction (He 2017b)",
 }
 """Families of published widths, and what the tables call their method."""
+_BY_FRACTION: dict[str, tuple[type[ChannelFraction | FractionPerLayer], str]] = {
+    "network_slimming": (ChannelFraction, "Network Slimming (Liu 2017)"),
+    "network_slimming_residual": (ChannelFraction, "Network Slimming (Liu 2017)"),
+    "soft_filter_pruning": (FractionPerLayer, "Soft Filter Pruning (He 2018a), without pretrained"),
+    "soft_filter_pruning_pretrained": (FractionPerLayer, "Soft Filter Pruning (He 2018a), with pretrained"),
+}
+"""Methods whose rows are fractions that are gone: in what they are stated, and how the tables call them."""
+_ARCHITECTURES = {
+    "cifar-vgg19": "VGG-19",
+    "vgg11-slimming": "VGG-11",
+    "densenet40": "DenseNet-40",
+    **{f"preresnet{depth}": f"PreResNet-{depth}" for depth in (56, 164)},
+    **{f"resnet{depth}": f"ResNet-{depth}" for depth in (20, 32, 56, 110)},
+    **{f"torchvision/resnet{depth}": f"ResNet-{depth}" for depth in (34, 50)},
+}
 _Places = dict[tuple[str, str, str, str], tuple[str, float]]
 
 
 def beside_paper(networks: Sequence[Network], ways: Mapping[str, str]) -> list[Table]:
-    """The numbers of Liu et al. 2019 beside those measured here, for networks of the widths that they state."""
-    published = read_paper_values()
+    """The numbers of Liu et al. 2019 beside those measured here, for networks that their tables name.
+
+    That is by the widths that they state, or by a fraction of channels or filters; networks that were asked
+    for by a compression are in no row of them.
+    """
+    published = read_published()
     rows = []
     for network in networks:
         cells = [_compared(network, column, way, published) for column, way in ways.items()]
@@ -153,11 +192,12 @@ def beside_paper(networks: Sequence[Network], ways: Mapping[str, str]) -> list[T
 
 
 def _compared(network: Network, column: str, way: str, published: _Places) -> str:
-    amount, results = network.spec.amount, network.columns.get(column)
-    if not isinstance(amount, PublishedWidths) or not results or not network.is_share:
+    results = network.columns.get(column)
+    if not results or not network.metric.is_accuracy:
         return ""
-    family, _, name = amount.target.partition(":")
-    place = (_METHODS.get(family, ""), _bare(network.spec.data.name), _bare(name), way.casefold())
+    method, name = _in_the_tables(network.spec)
+    column_there = "not fine-tuned" if way == "Pruned" else way.casefold()
+    place = (method, _bare(network.spec.data.name), name, column_there)
     if place not in published:
         return ""
     quantity, value = published[place]
@@ -171,17 +211,31 @@ def _compared(network: Network, column: str, way: str, published: _Places) -> st
     return f"paper {value:+.2f}, here {change:+.2f} from unpruned".replace("-", "−")
 
 
-def read_paper_values() -> _Places:
+def _in_the_tables(spec: RunSpec) -> tuple[str, str]:
+    """What the tables call the method and the pruned network; nothing where they have no such row."""
+    amount = spec.amount
+    if isinstance(amount, PublishedWidths):
+        family, _, name = amount.target.partition(":")
+        return _METHODS.get(family, ""), _bare(name)
+    stated, method = _BY_FRACTION.get(spec.method.name, (None, ""))
+    large = _ARCHITECTURES.get(spec.model.name)
+    if large is None or stated is None or not isinstance(amount, stated) or spec.constraints != UNCONSTRAINED:
+        return "", ""
+    return method, f"{_bare(large)} {100 * amount.fraction:g} %"
+
+
+def read_published() -> _Places:
     """Top-1 or its change by method, dataset, pruned network and way, of the bundled tables."""
     text = files("shrinkbench.literature").joinpath("data/liu2019/facts.csv").read_text(encoding="utf-8")
-    return {
-        (row["method"], _bare(row["dataset"]), _bare(row["network"]), row["finetuning"].casefold()): (
-            row["quantity"],
-            float(row["value"]),
-        )
-        for row in csv.DictReader(text.splitlines())
-        if row["quantity"] in ("top1", "top1_change") and row["network"] != "unpruned"
-    }
+    found = {}
+    for row in csv.DictReader(text.splitlines()):
+        name = _bare(row["network"])
+        if row["network"].endswith(" %") and row["network"][:-2].isdecimal():
+            name = f"{_bare(row['architecture'])} {row['network']}"
+        if row["quantity"] in ("top1", "top1_change") and name != "unpruned":
+            place = (row["method"], _bare(row["dataset"]), name, row["finetuning"].casefold())
+            found[place] = row["quantity"], float(row["value"])
+    return found
 
 
 def _bare(name: str) -> str:

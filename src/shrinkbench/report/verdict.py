@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from shrinkbench.report.races import describe_race, describe_rules
 from shrinkbench.report.recommendation import (
     listed,
     over_tasks_text,
@@ -20,6 +21,7 @@ from shrinkbench.report.statistics.blocks import LeftOut
 from shrinkbench.report.statistics.claims import Claims, TaskClaims, judge
 from shrinkbench.report.statistics.compare import at_equal_training, ranking, records, winners
 from shrinkbench.report.statistics.curves import own_controls
+from shrinkbench.report.statistics.metrics import HEADLINE, Metric
 from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.report.statistics.ranks import Ranking
 
@@ -85,7 +87,7 @@ class Verdict:
 
 
 def reach_verdict(observations: Observations) -> Verdict:
-    """Compare all methods by top-1: over ranges and at levels of size, and at levels of speed."""
+    """Compare methods by what each task leads with: over ranges, at levels of size, and at levels of speed."""
     claims = judge(observations)
     tables = {axis: winners(observations, axis=axis) for axis in BASES}
     ranked, order = ranking(observations)
@@ -129,13 +131,30 @@ def _headline(observations: Observations, claims: Claims, tasks: Sequence[TaskVe
     if len(tasks) == 1:
         return " ".join(tasks[0].sentences)
     block = claims.over_tasks
+    if observations.design is not None:
+        return "Seeds were added until decided, task by task: each task has its own answer below."
     if block is None or len(block.methods) < 2:
         return "No two methods can be compared over several tasks: each task has its own answer below."
     ordered = [block.methods[i] for i in (-block.means).argsort(kind="stable")]
-    text = over_tasks_text(block.units, ordered[0], claims.pairs_over_tasks, ordered)
+    compared = [t for t in observations.tasks if claims.of(t) and t not in block.units_left_out]
+    metric = observations.metric(compared[0])
+    yardstick = sum(map(observations.yardstick, compared)) / len(compared)
+    text = over_tasks_text(
+        block.units, ordered[0], claims.pairs_over_tasks, ordered, metric, yardstick=yardstick
+    )
     planned = dict.fromkeys([*observations.tasks, *observations.gaps["task"]])
     aside = [*block.units_left_out, *(task for task in planned if claims.of(task) is None)]
+    aside = [f"{task}{_other_metric(observations, task, metric)}" for task in aside]
     return f"{text}{_left_out_text(block.left_out)}" + (f" Not part of it: {listed(aside)}." if aside else "")
+
+
+def _other_metric(observations: Observations, task: str, metric: Metric) -> str:
+    """The metric of a task, in brackets, where it is another one."""
+    own = observations.metric(task) if task in observations.tasks else metric
+    if own == metric:
+        return ""
+    alike = own.short == metric.short
+    return f" ({own.short}{', of which less is better' * (alike and not own.higher_is_better)})"
 
 
 def describe_task(observations: Observations, claims: TaskClaims | None) -> Iterator[str]:
@@ -143,11 +162,14 @@ def describe_task(observations: Observations, claims: TaskClaims | None) -> Iter
     if claims is None:
         yield "No run that prunes is finished."
         return
-    segments = recommend(claims)
+    metric, yardstick = observations.metric(claims.task), observations.yardstick(claims.task)
+    segments = recommend(claims, sign=metric.sign, yardstick=yardstick)
     if segments:
-        yield f"{segments_text(segments)}."
+        yield f"{segments_text(segments, metric)}."
+    if claims.race is not None and observations.design is not None:
+        yield f"{describe_race(claims.race, observations.design.rules, metric)}."
     if len(claims.block.methods) > 1:
-        yield range_text(claims, _control_text(observations, claims))
+        yield range_text(claims, _control_text(observations, claims), metric, yardstick=yardstick)
     else:
         yield "No two methods can be compared over one range of compressions and the same seeds."
     left_out = _left_out_text(claims.block.left_out).strip()
@@ -166,12 +188,13 @@ def _control_text(observations: Observations, claims: TaskClaims) -> str:
         & (pruned["method"] == block.methods[int(block.means.argmax())])
         & pruned["seed"].astype(str).isin(block.units)
     ]
-    known = rows.assign(value=own_controls(observations, "top1")).dropna(subset=["value"])
+    known = rows.assign(value=own_controls(observations, HEADLINE)).dropna(subset=["value"])
     if known.empty:
         return " (it has no finished control)"
     count = known["seed"].nunique()
     aside = f" on {count} of {len(block.units)} seeds" if count < len(block.units) else ""
-    return f" (its control {100 * known.drop_duplicates('control_key')['value'].mean():.1f} %{aside})"
+    mean = known.drop_duplicates("control_key")["value"].mean()
+    return f" (its control {observations.metric(claims.task).text(mean)}{aside})"
 
 
 def _left_out_text(left_out: Iterable[LeftOut]) -> str:
@@ -183,6 +206,8 @@ def _left_out_text(left_out: Iterable[LeftOut]) -> str:
 def _warnings(observations: Observations, claims: Claims) -> Iterator[str]:
     """What limits the claim: failed and missing runs, few seeds, few tasks."""
     yield from _absent(observations)
+    if observations.design is not None:
+        yield describe_rules(observations.design.rules)
     seeds = {task.task: len(task.block.units) for task in claims.tasks if len(task.block.methods) > 1}
     fewest = min(seeds.values(), default=0)
     if seeds and stats.too_few(fewest):
@@ -223,10 +248,17 @@ def _at_equal_training(observations: Observations) -> Iterator[str]:
     table = at_equal_training(observations)
     if table["method"].nunique() < 2 or table["level"].nunique() < 2:
         return
+    table["value"] *= table["task"].map(observations.direction)
     means = table.groupby(["task", "compression_target", "level", "method"])["value"].mean().reset_index()
     best = means.loc[means.groupby(["task", "compression_target", "level"])["value"].idxmax(), "method"]
     tally = ", ".join(f"{method} {count}" for method, count in Counter(best).most_common())
     yield (
-        f"At equal numbers of epochs (interpolated between those that each method was given), the highest mean "
-        f"in {len(best)} comparisons: {tally}."
+        f"At equal numbers of epochs (interpolated between those that each method was given), the "
+        f"{_best_word(observations)} mean in {len(best)} comparisons: {tally}."
     )
+
+
+def _best_word(observations: Observations) -> str:
+    """``highest`` or ``lowest``; ``best`` where tasks differ in it."""
+    words = {scale.metric.best for scale in observations.scales}
+    return words.pop() if len(words) == 1 else "best"

@@ -21,6 +21,7 @@ from shrinkbench.results.layout import (
     plugin_file,
     result_file,
 )
+from shrinkbench.results.plan import sequential_of
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import (
     Plan,
@@ -32,7 +33,7 @@ from shrinkbench.results.store import (
     status_of,
 )
 from shrinkbench.sources import digest_of_parts
-from shrinkbench.spec import RunSpec, digest
+from shrinkbench.spec import ExperimentSpec, RunSpec, digest
 
 Sources = Mapping[str, Mapping[str, bytes]]
 """Files of outside code: place relative to the plug-in -> content, for each digest that keys name."""
@@ -76,6 +77,11 @@ class Bundle:
         """Planned runs without a result."""
         stored = {result.key for result in self.results}
         return tuple(run.spec for run in self.plan.runs if run.key not in stored) if self.plan else ()
+
+    @property
+    def sequential(self) -> ExperimentSpec | None:
+        """The experiment whose seeds are added until its comparison is decided, if there is one."""
+        return sequential_of(self.plan)
 
     @property
     def status(self) -> Status:

@@ -32,12 +32,14 @@ from types import TracebackType
 from typing import Any
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import read_file
 
 CLAIMS = "claims"
 EXPIRES_AFTER = 60.0
 """Seconds without a heartbeat after which others may take a claim over."""
 _BEATS = 6  # heartbeats in that time
 _SIZE = 1024  # bytes of every claim file: heartbeats overwrite in place, and need no room on the disk
+_LARGEST = 1 << 20  # of one that somebody else has put there
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,150}")
 _FILE = re.compile(rf"(?P<key>{_KEY.pattern})\.(?P<number>[0-9]{{1,9}})\.json")
 
@@ -297,7 +299,7 @@ def _write(handle: int, content: bytes) -> None:
 
 def _read(path: Path) -> bytes | None:
     try:
-        return path.read_bytes()
+        return read_file(path, most=_LARGEST)
     except FileNotFoundError:
         return None
     except OSError as error:

@@ -8,9 +8,8 @@ from typing import Any
 import pandas as pd
 
 from shrinkbench.cells import as_text
-from shrinkbench.results.apart import digest_once
-from shrinkbench.results.labels import RunLabel, label_runs
-from shrinkbench.results.record import Cost, Quality, RunResult
+from shrinkbench.results.labels import RunLabel, digest_once, label_runs
+from shrinkbench.results.record import Cost, Latency, Quality, RunResult
 from shrinkbench.spec import CLASSIFICATION
 from shrinkbench.spec.training_cost import total
 
@@ -68,6 +67,33 @@ key of the run's own control.
 its bounds, empty where there were none. ``*_images`` are empty where all images are used.
 """
 
+_DERIVED = ("_std", "_low", "_high", "_change", "_before_finetuning")
+"""Endings of what is computed from a metric's column."""
+_TAKEN = {
+    *(COLUMNS.keys() - {"top1", "top5", "loss"}),
+    *(
+        "headline",
+        "is_control",
+        "chance",
+        "training_cost",
+        "epochs_allowed",
+        "n",
+        "latency",
+        "disputed",
+        "source",
+    ),
+}
+
+
+def column_of(metric: str) -> str:
+    """The column of a metric: its name, with ``metric_`` before one that would be mistaken for another column.
+
+    >>> column_of("top1"), column_of("seed")
+    ('top1', 'metric_seed')
+    """
+    mistaken = metric in _TAKEN or metric.endswith(_DERIVED) or metric.startswith("metric_")
+    return f"metric_{metric}" if mistaken else metric
+
 
 def to_frame(results: Iterable[RunResult], *, labels: Sequence[RunLabel] = ()) -> pd.DataFrame:
     """One row per run, in order of task, method, compression and seed.
@@ -75,8 +101,8 @@ def to_frame(results: Iterable[RunResult], *, labels: Sequence[RunLabel] = ()) -
     ``labels`` are what the runs are called, by default as they themselves need to be told apart.
 
     The control has one row per method and seed (``compression_target`` 1) whose numbers come from one shared
-    run: rows of one ``control_key`` are one measurement. Metrics of the tasks are columns by their names;
-    extra evaluation splits follow as further columns ``<split>_<metric>``.
+    run: rows of one ``control_key`` are one measurement. Metrics of the tasks are columns by their names
+    (:func:`column_of`); extra evaluation splits follow as further columns ``<split>_<metric>``.
     """
     results = list(results)
     labels = labels or label_runs([result.spec for result in results])
@@ -84,8 +110,8 @@ def to_frame(results: Iterable[RunResult], *, labels: Sequence[RunLabel] = ()) -
     splits = sorted({split for result in results for split in result.further})
     rows = [_row(result, label, metrics) for result, label in zip(results, labels, strict=True)]
     suffixes = ("", "_before_finetuning")
-    own = {f"{name}{suffix}": "float64" for suffix in suffixes for name in metrics}
-    further = {f"{split}_{name}": "float64" for split in splits for name in metrics}
+    own = {f"{column_of(name)}{suffix}": "float64" for suffix in suffixes for name in metrics}
+    further = {f"{split}_{column_of(name)}": "float64" for split in splits for name in metrics}
     types = COLUMNS | own | further
     frame = pd.DataFrame(rows, columns=list(types), dtype="object").astype(types)
     order = ["task", "method", "compression_target", "amount", "seed", "key"]
@@ -147,8 +173,13 @@ def _row(result: RunResult, label: RunLabel, metrics: tuple[str, ...]) -> dict[s
 
 def measured_speedup(result: RunResult) -> float | None:
     """Dense over pruned wall time at the largest batch timed, of the small network where there is one."""
-    timed = sorted(result.provenance.latency, key=lambda t: (t.form == "small", t.batch_size))
-    return timed[-1].dense_seconds / timed[-1].seconds if timed else None
+    timed = timed_as_reported(result)
+    return timed.dense_seconds / timed.seconds if timed else None
+
+
+def timed_as_reported(result: RunResult) -> Latency | None:
+    """The wall times that the measured speedup is taken from, if any were."""
+    return max(result.provenance.latency, key=lambda t: (t.form == "small", t.batch_size), default=None)
 
 
 def _spent(cost: Cost | None) -> dict[str, float | None]:
@@ -164,7 +195,9 @@ def _values(
     prefix: str, suffix: str, quality: Quality | None, metrics: tuple[str, ...]
 ) -> dict[str, float | None]:
     """Metrics by column; what was not measured is missing."""
-    return {f"{prefix}{name}{suffix}": quality.metrics.get(name) if quality else None for name in metrics}
+    return {
+        f"{prefix}{column_of(name)}{suffix}": quality.metrics.get(name) if quality else None for name in metrics
+    }
 
 
 def as_csv(frame: pd.DataFrame) -> str:

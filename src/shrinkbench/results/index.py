@@ -16,9 +16,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from shrinkbench.files import read_file
 from shrinkbench.results.record import RunResult
 
 INDEX_NAME = "index.jsonl"
+_LARGEST = 256 << 20  # bytes: a line has some 200
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ def read_index(root: Path) -> dict[str, IndexEntry]:
     """The last entry of every key; lines that are none are passed over."""
     entries: dict[str, IndexEntry] = {}
     try:
-        lines = (root / INDEX_NAME).read_bytes().splitlines()
+        lines = read_file(root / INDEX_NAME, most=_LARGEST).splitlines()
     except OSError:
         return entries
     for line in lines:
@@ -70,7 +72,7 @@ def append_index(root: Path, entries: Iterable[IndexEntry]) -> None:
     text = "".join(f"{_line(entry)}\n" for entry in entries)
     if text:
         with contextlib.suppress(OSError):
-            plain = getattr(os, "O_NOFOLLOW", 0)  # a reader of a stranger's folder writes this file too
+            plain = getattr(os, "O_NOFOLLOW", 0)  # the folder may be a stranger's
             handle = os.open(root / INDEX_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT | plain, 0o666)
             try:
                 os.write(handle, text.encode())

@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, model_validator
 
 from shrinkbench.results.index import IndexEntry
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import ExperimentSpec, RunSpec, Value
+from shrinkbench.spec import ExperimentSpec, RunSpec, UntilDecided, Value
 from shrinkbench.spec.value import SafeName
 
 
@@ -54,8 +54,14 @@ class Plan(Value):
         return self
 
 
+def sequential_of(plan: Plan | None) -> ExperimentSpec | None:
+    """The experiment of ``plan`` whose seeds are added until its comparison is decided, if any."""
+    return next((e for e in plan.experiments if e.until_decided is not None), None) if plan else None
+
+
 class _Name(BaseModel):
     name: SafeName
+    until_decided: UntilDecided | None = None
 
 
 class _Key(BaseModel):

@@ -1,4 +1,4 @@
-"""Files of a results folder as values, or one sentence about what is wrong with them."""
+"""Files of a results folder turned into plans and results, or into one sentence that says what is wrong."""
 
 from __future__ import annotations
 

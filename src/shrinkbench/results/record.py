@@ -101,8 +101,8 @@ class RunResult(Value):
 
     @property
     def headline(self) -> float | None:
-        """The metric that comparisons of this task lead with, after fine-tuning."""
-        return self.after[self.spec.task.objective.headline] if self.after is not None else None
+        """The metric that comparisons of this task lead with, after fine-tuning, where it was measured."""
+        return self.after.metrics.get(self.spec.task.objective.headline) if self.after is not None else None
 
     @model_validator(mode="after")
     def _is_whole(self) -> RunResult:

@@ -6,9 +6,11 @@ import hashlib
 import json
 from pathlib import Path
 
+from shrinkbench.files import read_file, require_regular
 from shrinkbench.spec.value import digest_of_fields
 
 _KEY, _SEAL = "key", "sha256"
+_LARGEST_CARD = 64 << 20  # bytes
 _TYPES = {  # of safetensors, as torch prints them
     "F64": "float64",
     "F32": "float32",
@@ -26,7 +28,7 @@ _TYPES = {  # of safetensors, as torch prints them
 def check_card(path: Path, *, key: str) -> str:
     """What is wrong with a card (JSON) that was written for ``key``; nothing where it is whole."""
     try:
-        fields = json.loads(path.read_bytes())
+        fields = json.loads(read_file(path, most=_LARGEST_CARD))
         seal = fields.pop(_SEAL)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "is no whole card"
@@ -39,6 +41,7 @@ def check_tensors(path: Path, *, key: str, seal: str | None = None) -> str:
     ``seal`` is the digest that they have to have, where it is noted elsewhere.
     """
     try:
+        require_regular(path)
         content = path.read_bytes()
         start = 8 + int.from_bytes(content[:8], "little")
         header = json.loads(content[8:start])

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import is_folder, read_file, write_atomically
 from shrinkbench.results.conflicts import differ, numbers_of
-from shrinkbench.results.index import IndexEntry, append_index, read_index
+from shrinkbench.results.index import Entry, append_index, read_index
 from shrinkbench.results.layout import (
     AGAIN,
     CONFLICTS,
@@ -26,7 +26,14 @@ from shrinkbench.results.layout import (
 )
 from shrinkbench.results.locking import hold_lock
 from shrinkbench.results.plan import Plan, PlannedRun, PlanOutline, Status, merge_plans, status_of
-from shrinkbench.results.reading import LARGEST_PLAN, Problem, parse_plan, parse_result, read_result
+from shrinkbench.results.reading import (
+    LARGEST_PLAN,
+    LARGEST_RESULT,
+    Problem,
+    parse_plan,
+    parse_result,
+    read_result,
+)
 from shrinkbench.results.record import RunResult
 from shrinkbench.sources import texts_behind
 from shrinkbench.spec import ExperimentSpec, RunSpec
@@ -56,7 +63,8 @@ class ResultStore:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
-        self._index: dict[str, IndexEntry] | None = None  # as of the first look
+        self._index: dict[str, Entry] | None = None  # as of the first look
+        self._unlisted: list[Entry] = []  # what was read since, as no line described it
 
     # Places
 
@@ -106,7 +114,7 @@ class ResultStore:
         if not self.plan_path.exists():
             return None
         try:
-            return PlanOutline.model_validate_json(self.plan_path.read_bytes())
+            return PlanOutline.model_validate_json(read_file(self.plan_path, most=LARGEST_PLAN))
         except (OSError, ValidationError):
             plan = self.read_plan()  # of schema 1, or its error says what is wrong
             return PlanOutline.model_validate(plan, from_attributes=True)
@@ -166,7 +174,7 @@ class ResultStore:
             stat = path.stat()  # before the reading: a file that is replaced meanwhile is looked at again
             if known is not None and known.describes(stat):
                 return known
-            content = path.read_bytes()
+            content = read_file(path, most=LARGEST_RESULT)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as error:
@@ -176,8 +184,16 @@ class ResultStore:
             return result
         entry = IndexEntry.of(result, content, stat)
         self._index[key] = entry
-        append_index(self.root, [entry])
+        self._unlisted.append(entry)
         return entry
+
+    def extend_index(self) -> None:
+        """Add to the index what this store had to read: for commands that write here anyway.
+
+        Who only reads leaves a folder as it is.
+        """
+        append_index(self.root, self._unlisted)
+        self._unlisted = []
 
     def read(self, key: str) -> RunResult:
         """The stored result; an error says what is wrong with the file."""

@@ -7,9 +7,15 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from shrinkbench.results.bundle import Bundle
+from shrinkbench.results.conflicts import differences
 from shrinkbench.results.consistency import SHARES
 from shrinkbench.results.record import Quality, RunResult
+from shrinkbench.spec import CLASSIFICATION
 
+ROUNDING = 0.01
+"""Half precision adds up losses with an error below this share."""
+FURTHEST = 1000.0
+"""A loss on test that is this many times that on validation of the same weights is not believed."""
 FAR = 4.0
 """Standard errors of the difference between two splits beyond which it is no noise of drawing their images."""
 
@@ -22,15 +28,10 @@ def verify(bundle: Bundle) -> list[str]:
     every method that has it, and a run for every source of it.
     """
     found = [f"{p.path.relative_to(bundle.source)}: {p.sentence}" for p in bundle.problems]
-    found += [
-        f"run {first.key[:12]}: another source has other numbers, {_headline(other)} and not {_headline(first)}"
-        for first, other in bundle.conflicts
-    ]
+    for pair in bundle.conflicts:
+        name, used, other = differences(pair)[0]
+        found.append(f"run {pair[0].key[:12]}: another source has other numbers, {name} {other} and not {used}")
     return found + list(_find_differing_controls(bundle.results))
-
-
-def _headline(result: RunResult) -> str:
-    return f"{result.spec.task.objective.headline} {result.headline:.6g}"
 
 
 def _find_differing_controls(results: Sequence[RunResult]) -> Iterator[str]:
@@ -44,7 +45,28 @@ def _find_differing_controls(results: Sequence[RunResult]) -> Iterator[str]:
 
 def find_implausible(bundle: Bundle) -> list[str]:
     """What agrees with itself and is hard to believe all the same; each has to be explained by its author."""
-    return [*_above_validation(bundle.results), *_copied(bundle.results)]
+    return [
+        *_above_validation(bundle.results),
+        *(f"run {r.key[:12]}: {why}" for r in bundle.results for why in _odd_losses(r)),
+        *_copied(bundle.results),
+    ]
+
+
+def _odd_losses(result: RunResult) -> Iterator[str]:
+    """Cross-entropies that do not go with the accuracy, or not with that of the same weights on validation.
+
+    An example of which another class is more likely has at most probability 1/2, so at least a loss of ln 2.
+    """
+    objective = result.spec.task.objective
+    after, validation = result.after, result.validation
+    if after is None or objective.loss != CLASSIFICATION.loss or not {"top1", "loss"} <= after.metrics.keys():
+        return
+    least = (1 - after["top1"]) * math.log(2)
+    if after["loss"] < (1 - ROUNDING) * least:
+        yield f"a loss of {after['loss']:.4g} with top1 {after['top1']:.4f}, which takes at least {least:.4g}"
+    known = validation.metrics.get("loss", 0.0) if validation else 0.0
+    if known > 0 and after["loss"] > FURTHEST * known:
+        yield f"the test loss {after['loss']:.4g} is far above its own on validation, {known:.4g}"
 
 
 def _above_validation(results: Sequence[RunResult]) -> Iterator[str]:

@@ -9,12 +9,13 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import Field, ValidationError
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import write_atomically
+from shrinkbench.files import read_file, write_atomically
 from shrinkbench.results.locking import hold_lock
 from shrinkbench.runner.executors.protocol import Setting
 from shrinkbench.spec.value import Value
 
 NAME = "workspace.json"
+_LARGEST = 256 << 20  # bytes
 Key = TypeVar("Key")
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -63,7 +64,7 @@ def read_beside(root: Path) -> Beside:
     """What was stored beside the plan in ``root``; nothing where no sweep has stored it."""
     path = root / NAME
     try:
-        return Beside.model_validate_json(path.read_bytes())
+        return Beside.model_validate_json(read_file(path, most=_LARGEST))
     except FileNotFoundError:
         return Beside()
     except (OSError, ValidationError):

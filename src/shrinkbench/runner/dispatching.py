@@ -33,7 +33,7 @@ class Dispatcher:
     An attempt that died, or that its environment failed, is made again up to ``retries`` times. ``on_end`` is
     told of each task once, with how it ended: of one that lacks what it needs, too. ``on_note`` is told what a
     person should know meanwhile, ``stopping`` is asked whether to go on, and ``is_free`` whether a task that
-    another process held is worth another attempt.
+    another process held is worth another attempt, unless ``find_done`` tells how it has ended there.
     """
 
     graph: Graph
@@ -43,6 +43,7 @@ class Dispatcher:
     on_note: Callable[[str], None]
     stopping: Callable[[], Stop]
     is_free: Callable[[Task], bool] = lambda task: True
+    find_done: Callable[[Task], Ending | None] = lambda task: None
     _ended: dict[Task, Ending] = field(default_factory=dict)
     _tries: dict[Task, list[str]] = field(default_factory=lambda: defaultdict(list))
     _held: dict[Task, str] = field(default_factory=dict)
@@ -76,12 +77,23 @@ class Dispatcher:
                 self._settle(task, ending, sorter)
         self._submit([task for task in ready if task not in self._ended])
         if self._held and time.monotonic() > self._looked + _LOOK_AGAIN:
-            self._tell_of_held()
-            again = [task for task in self._held if self.is_free(task)]
-            for task in again:
-                del self._held[task]
-            self._looked = time.monotonic()
-            self._submit(again)
+            self._look_at_held(sorter)
+
+    def _look_at_held(self, sorter: TopologicalSorter[Task]) -> None:
+        """Settle what its holders have brought to an end, and try what they have given up."""
+        self._tell_of_held()
+        again: list[Task] = []
+        for task in list(self._held):
+            ending = self.find_done(task)
+            if ending is None and not self.is_free(task):
+                continue
+            del self._held[task]
+            if ending is None:
+                again.append(task)
+            else:
+                self._settle(task, ending, sorter)
+        self._looked = time.monotonic()
+        self._submit(again)
 
     def _submit(self, tasks: Sequence[Task]) -> None:
         if tasks:

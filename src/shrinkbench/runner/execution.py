@@ -30,6 +30,7 @@ from shrinkbench.runner.workspace import BoundData, Workspace, check_source
 from shrinkbench.spec import RunSpec
 from shrinkbench.spec.measures import Cost, EpochRecord, WeightHistogram
 from shrinkbench.surgery.folders import NetworkDescription
+from shrinkbench.surgery.stored_inputs import StoredInputs
 from shrinkbench.training import evaluate
 
 OnEpoch = Callable[[EpochRecord], None]
@@ -213,7 +214,13 @@ def carry_run_out(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder:
     )
     classes = len(data.dataset.class_names)
     first = tuple(shape.tensors[0].shape[1:])
-    description = NetworkDescription(spec.model.name, classes, first, normalisation=spec.data.normalisation)
+    description = NetworkDescription(
+        spec.model.name,
+        classes,
+        first,
+        normalisation=spec.data.normalisation,
+        takes=StoredInputs.of(shape),
+    )
     return Ended(result, module, masks, description)
 
 

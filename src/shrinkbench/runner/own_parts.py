@@ -1,4 +1,4 @@
-"""Networks, datasets, recipes and tasks that an experiment names by their file."""
+"""Networks, datasets, recipes and tasks that an experiment names by their file or folder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.models import get_model
+from shrinkbench.models.hugging_face import is_folder_name
 from shrinkbench.pruning import load_plugin
 from shrinkbench.results.layout import plugin_file
 from shrinkbench.results.store import Plan, ResultStore
@@ -49,7 +51,9 @@ def _texts(value: object) -> list[str]:
 
 
 def _bare(value: object) -> object:
-    return bare_reference(value) if isinstance(value, str) else value
+    if not isinstance(value, str):
+        return value
+    return get_model(value).name if is_folder_name(value) else bare_reference(value)
 
 
 def require_own_parts(plan: Plan, store: ResultStore) -> None:

@@ -21,6 +21,7 @@ from shrinkbench.pruning import (
 )
 from shrinkbench.runner.workspace import Workspace, example_of, normalisation_for
 from shrinkbench.spec import (
+    CLASSIFICATION,
     UNCONSTRAINED,
     UNPRUNED,
     Amount,
@@ -63,6 +64,8 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> PlannedRuns:
         dataset = workspace.dataset(dataset_name)
         card = get_model(model_name)
         check_compatible(dataset, card)
+        if card.configuration is not None and card.digest is not None:
+            files[card.digest] = card.configuration
         objective = objective_for(experiment.task or dataset.card.task)
         if dataset_name == experiment.dataset[0]:  # layers have the same names whatever the data are
             _check_ignored(experiment, dataset, card)
@@ -91,6 +94,7 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> PlannedRuns:
             extra = _extra(experiment, dataset, workspace)
             for recipe, (method, value) in product(recipes, methods):
                 _check_rewinding(method, weights)
+                _check_learning(method, recipe, pretrain, task)
                 for amount, seed in product(_amounts(experiment, method), experiment.seed):
                     spec = RunSpec(
                         task=task,
@@ -189,7 +193,7 @@ def _recipe_of(method: PruningMethod, *, finetune: Recipe, pretrain: Recipe) -> 
     """The recipe by which ``method`` trains after (or while) pruning."""
     mode = method.finetuning
     if mode.recipe == "none":
-        return with_overrides(finetune, {"epochs": 0})
+        return with_overrides(finetune, {"epochs": 0, "distillation": None, "averaging": None})
     if mode.recipe == "finetuning" and (method.schedule.start == "trained" or method.schedule.train_after):
         return finetune
     if mode.epoch >= pretrain.epochs:
@@ -294,6 +298,35 @@ def _check_rewinding(method: PruningMethod, weights: WeightsSpec) -> None:
             f"method '{method.name}' rewinds weights ({mode.name}), and those of the file '{weights.name}' "
             "have no earlier epochs; use weights = 'pretrain'"
         )
+
+
+def _check_learning(method: PruningMethod, finetune: Recipe, pretrain: Recipe, task: TaskSpec) -> None:
+    """Refuse a teacher where there is none, and a mean of weights whose masks change on the way."""
+    if pretrain.distillation is not None:
+        raise ShrinkbenchError(
+            f"the pretraining recipe '{pretrain.name}' has distillation, and the unpruned network has no "
+            "teacher; set finetune.distillation"
+        )
+    own = _recipe_of(method, finetune=finetune, pretrain=pretrain)
+    search = _search_of(method, finetune=finetune, pretrain=pretrain)
+    for recipe in (own, *([] if search is None else [search])):
+        if recipe.averaging is not None and method.schedule.during is not None:
+            raise ShrinkbenchError(
+                f"recipe '{recipe.name}' averages weights, and '{method.name}' changes masks while it trains; "
+                "leave averaging out, or choose a method that prunes before it trains"
+            )
+        if recipe.distillation is None:
+            continue
+        if task.objective.name != CLASSIFICATION.name:
+            raise ShrinkbenchError(
+                f"recipe '{recipe.name}' has distillation, which compares scores of classes, and the task is "
+                f"'{task.objective.name}'; leave it out"
+            )
+        if method.schedule.start == "initialisation" or task.weights.kind == "random":
+            raise ShrinkbenchError(
+                f"recipe '{recipe.name}' has distillation, and the network of '{method.name}' is not trained "
+                "before it is pruned, so that it can teach nothing; leave it out"
+            )
 
 
 def _text(shape: tuple[int, ...]) -> str:

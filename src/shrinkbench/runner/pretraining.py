@@ -23,7 +23,7 @@ from shrinkbench.spec import PretrainSpec, RunSpec
 from shrinkbench.spec.measures import EpochRecord, Spent
 from shrinkbench.spec.training_cost import NOTHING, training_cost
 from shrinkbench.tasks import task_of
-from shrinkbench.training import KeepEpochs, evaluate, train
+from shrinkbench.training import KeepEpochs, KeepStep, evaluate, train
 
 
 def untrained_network(model: str, data: BoundData, seed: int, *purpose: str) -> nn.Module:
@@ -192,6 +192,55 @@ def _ensure_epoch(spec: PretrainSpec, epoch: int, workspace: Workspace, folder: 
     return path
 
 
+def _step_key(spec: PretrainSpec, step: int) -> str:
+    return f"{spec.key} step {step}"
+
+
+def _ensure_step(spec: PretrainSpec, step: int, workspace: Workspace, folder: Path) -> Path:
+    """The weights after ``step``, beside a card that says in which epoch that is; pretraining is repeated."""
+    path, card, key = folder / f"step-{step}.safetensors", folder / f"step-{step}.json", _step_key(spec, step)
+    if workspace.sees(lambda: is_whole(path, key=key) and is_whole(card, key=key)):
+        return path
+    data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
+    module = untrained_network(spec.model.name, data, spec.seed)
+    found: list[int] = []
+
+    def save(state: dict[str, Tensor], epoch: int, done: int) -> None:
+        found.append(epoch)
+        if workspace.writes:
+            write_card(card, {"epoch": epoch, "done": done}, key=key)
+            save_sealed(state, path, key=key)
+
+    train(
+        module,
+        spec.recipe,
+        data,
+        seed=stream(spec.seed, "pretrain"),
+        hooks=[KeepStep(module, step, save)],
+        # An epoch's last batch may be short, or join the one before: without it the step is no later.
+        last_epoch=step // max(len(data.train_source) // spec.recipe.batch_size, 1) + 1,
+        task=task_of(spec.objective),
+        team=workspace.team,
+    )
+    workspace.team.tell(None)
+    if not found:
+        raise ShrinkbenchError(
+            f"cannot rewind to step {step}: recipe '{spec.recipe.name}' of {spec.recipe.epochs} epochs has "
+            "fewer steps; choose an earlier step"
+        )
+    return path
+
+
+def place_of_step(spec: RunSpec, mode: Finetuning, workspace: Workspace) -> tuple[int, int]:
+    """The epoch that training goes on with after ``mode`` has rewound, and how many of its batches are over."""
+    if not mode.step or spec.pretraining is None:
+        return mode.epoch + 1, 0
+    folder = ensure_pretrained(spec.pretraining, workspace)
+    path = _ensure_step(spec.pretraining, mode.step, workspace, folder)
+    card = read_card(path.with_suffix(".json"), key=_step_key(spec.pretraining, mode.step))
+    return card["epoch"], card["done"]
+
+
 def weights_to_restart_from(
     spec: RunSpec, mode: Finetuning, workspace: Workspace, data: BoundData, iteration: int
 ) -> dict[str, Tensor] | None:
@@ -200,12 +249,16 @@ def weights_to_restart_from(
         return None
     if mode.weights in ("reinitialised", "scratch"):
         return untrained_network(spec.model.name, data, spec.seed, "anew", str(iteration)).state_dict()
-    if mode.epoch == 0 and spec.weights.kind != "file":
+    if mode.epoch == 0 and not mode.step and spec.weights.kind != "file":
         return untrained_network(spec.model.name, data, spec.seed).state_dict()
     if spec.pretraining is None:
         raise ShrinkbenchError(
             f"fine-tuning mode '{mode.name}' rewinds weights, and '{spec.weights.name}' has no earlier epochs; "
             "use weights = 'pretrain'"
         )
+    if mode.step:
+        folder = ensure_pretrained(spec.pretraining, workspace)
+        path = _ensure_step(spec.pretraining, mode.step, workspace, folder)
+        return load_sealed(path, key=_step_key(spec.pretraining, mode.step))
     folder = ensure_pretrained(spec.pretraining, workspace, keep=(mode.epoch,))
     return load_sealed(epoch_file(folder, mode.epoch), key=epoch_key(spec.pretraining, mode.epoch))

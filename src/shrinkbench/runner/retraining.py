@@ -31,7 +31,12 @@ from shrinkbench.pruning import (
     rounds_of,
 )
 from shrinkbench.results.store import ResultStore
-from shrinkbench.runner.pretraining import initial_network, untrained_network, weights_to_restart_from
+from shrinkbench.runner.pretraining import (
+    initial_network,
+    place_of_step,
+    untrained_network,
+    weights_to_restart_from,
+)
 from shrinkbench.runner.sealing import is_whole, load_sealed, read_card, save_sealed, write_card
 from shrinkbench.runner.workspace import BoundData, Workspace, check_source, example_of
 from shrinkbench.seeds import stream
@@ -91,6 +96,12 @@ class Trial:
         finetuning = resolve_finetuning(spec.method.finetuning) if method is None else method.finetuning
         task = task_of(spec.task.objective)
         return cls(spec, method, finetuning, module, workspace, data, example, folder, task, rounds)
+
+    def teacher(self) -> nn.Module | None:
+        """The network before pruning, for recipes that learn from it."""
+        if self.spec.recipe.distillation is None:
+            return None
+        return initial_network(self.spec, self.workspace, self.data)
 
     def tested(self) -> Quality:
         """Quality now, on the test split."""
@@ -198,6 +209,7 @@ def _train(trial: Trial, outcome: Outcome, iteration: int, *, last: bool = True)
     mode = trial.finetuning if last else trial.finetuning.between
     source = weights_to_restart_from(spec, mode, trial.workspace, trial.data, iteration)
     restart(mode, module, outcome.masks, source)
+    first_epoch, passed_over = place_of_step(spec, mode, trial.workspace)
     outcome.pruning = together(outcome.pruning, outcome.retraining)  # what came before has found the masks
     outcome.before = trial.tested()
     outcome.training = train(
@@ -206,7 +218,9 @@ def _train(trial: Trial, outcome: Outcome, iteration: int, *, last: bool = True)
         trial.data,
         seed=stream(spec.seed, "finetune", iteration),
         hooks=[Upholder(module, outcome.masks)],
-        first_epoch=mode.epoch + 1,
+        first_epoch=first_epoch,
+        passed_over=passed_over,
+        teacher=trial.teacher(),
         checkpoint=trial.folder / f"checkpoint-{iteration}.pt",
         on_epoch=trial.workspace.on_epoch,
         task=trial.task,
@@ -217,11 +231,16 @@ def _train(trial: Trial, outcome: Outcome, iteration: int, *, last: bool = True)
 
 def _cost(trial: Trial, training: Training, masks: Masks) -> Spent:
     """The epochs that were run, at the multiply-adds that ``masks`` leave."""
-    return training_cost(
+    size = measure_size(trial.module, trial.example, masks)
+    spent = training_cost(
         epochs=len(training.epochs),
         images=len(trial.data.train_source),
-        multiply_adds=measure_size(trial.module, trial.example, masks).multiply_adds_kept,
+        multiply_adds=size.multiply_adds_kept,
     )
+    if trial.spec.recipe.distillation is None:
+        return spent
+    taught = scoring_cost(images=spent.images, multiply_adds=size.multiply_adds, backward=False)
+    return spent.model_copy(update={"multiply_adds": spent.multiply_adds + taught.multiply_adds})
 
 
 def _with_scoring(trial: Trial, outcome: Outcome) -> Outcome:
@@ -295,6 +314,7 @@ def _train_with_hook(trial: Trial) -> Outcome:
         prune_classifier=spec.prune_classifier,
         prune_biases=spec.prune_biases,
         constraints=spec.constraints,
+        batch_size=recipe.batch_size,
     )
     training = train(
         module,
@@ -302,6 +322,7 @@ def _train_with_hook(trial: Trial) -> Outcome:
         data,
         seed=stream(spec.seed, "finetune", 0),
         hooks=[hook],
+        teacher=trial.teacher(),
         checkpoint=trial.folder / "checkpoint-0.pt",
         on_epoch=trial.workspace.on_epoch,
         task=trial.task,

@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from shrinkbench.errors import DamagedWarning, ShrinkbenchError
-from shrinkbench.files import require_regular, write_atomically
+from shrinkbench.files import read_file, require_regular, write_atomically
 from shrinkbench.pruning import save_tensors
 from shrinkbench.results.layout import set_aside
 from shrinkbench.results.seals import check_card, check_tensors
 from shrinkbench.spec.value import digest_of_fields
 
 _KEY, _SEAL = "key", "sha256"
+_LARGEST_CARD = 64 << 20  # bytes
 
 
 class NotAsWrittenError(ShrinkbenchError):
@@ -78,7 +79,7 @@ def write_card(path: Path, fields: Mapping[str, Any], *, key: str) -> None:
 def read_card(path: Path, *, key: str) -> dict[str, Any]:
     """The fields that :func:`write_card` wrote for ``key``; anything else is refused."""
     try:
-        fields = json.loads(path.read_bytes())
+        fields = json.loads(read_file(path, most=_LARGEST_CARD))
         seal = fields.pop(_SEAL)
         if seal == digest_of_fields(fields) and fields.pop(_KEY) == key:
             return dict(fields)
@@ -96,6 +97,7 @@ def is_whole(path: Path, *, key: str, check: Callable[..., str] | None = None) -
     if check is None:
         check = check_tensors if path.suffix == ".safetensors" else check_card
     try:
+        require_regular(path)
         with path.open("rb"):  # a disk that fails says nothing about the file
             pass
     except FileNotFoundError:

@@ -20,7 +20,8 @@ from shrinkbench.runner.dispatching import Dispatcher, Stop
 from shrinkbench.runner.effort import say_effort
 from shrinkbench.runner.execution import record_failure, sentence_of
 from shrinkbench.runner.executors import Ending, Executor, InProcess, LocalProcesses, Setting, Task, Together
-from shrinkbench.runner.executors.performing import digest_at, is_free
+from shrinkbench.runner.executors.performing import digest_at, find_done, is_free
+from shrinkbench.runner.fixed_rules import check_rules
 from shrinkbench.runner.keeping import lacking_networks
 from shrinkbench.runner.own_parts import take_own_parts
 from shrinkbench.runner.planning import PlannedRuns, label_methods, plan
@@ -55,6 +56,7 @@ class Prepared:
     runs: Mapping[str, RunSpec]
     todo: tuple[RunSpec, ...]
     setting: Setting
+    store: ResultStore
 
 
 def prepare_sweep(
@@ -65,19 +67,24 @@ def prepare_sweep(
     data: dict[str, Path] | None = None,
     plugins: Sequence[Path] = (),
     retry_failed: bool = False,
+    only: Callable[[RunSpec], bool] | None = None,
 ) -> Prepared:
-    """Plan all experiments; every mistake in them is told, and nothing is written."""
+    """Plan all experiments, or ``only`` some of their runs; mistakes are told, and nothing is written."""
     workspace = Workspace(root=out, data=data or {}, device=resolve_device(device))
     given = (experiment,) if isinstance(experiment, ExperimentSpec) else tuple(experiment)
     given, plugins = take_own_parts(given, plugins)
     plans = tuple((each, plan(each, workspace)) for each in map(label_methods, given))
+    if only is not None:
+        plans = tuple((each, _part_of(planned, only)) for each, planned in plans)
     weights = {digest: path for _, planned in plans for digest, path in planned.weights.items()}
     timed = frozenset(size for each, _ in plans for size in each.latency)
     keep = keep_of(plans)
     workspace = replace(workspace, weights=weights, latency=tuple(sorted(timed)), keep=keep)
     setting = Setting(workspace, {path: digest_of_plugin(path) for path in plugins})
     runs = {spec.key: spec for _, planned in plans for spec in planned.runs}
-    return Prepared(plans, runs, open_runs(runs.values(), workspace, retry_failed=retry_failed), setting)
+    store = ResultStore(out)
+    is_open = opener(workspace, retry_failed=retry_failed, store=store)
+    return Prepared(plans, runs, tuple(filter(is_open, runs.values())), setting, store)
 
 
 def sweep(
@@ -89,6 +96,7 @@ def sweep(
     data: dict[str, Path] | None = None,
     plugins: Sequence[Path] = (),
     retry_failed: bool = False,
+    only: Callable[[RunSpec], bool] | None = None,
     executor: Executor | None = None,
     devices: int = 1,
     num_nodes: int = 1,
@@ -114,6 +122,8 @@ def sweep(
     machines, which train and evaluate together (docs/clusters.md); ``log_to`` names a tool that is told of
     every epoch: ``tensorboard``, ``mlflow`` or ``wandb``.
 
+    ``only`` says which of the runs that prune are planned, with the controls that these refer to.
+
     ``on_plan`` is told (runs in all, runs to do); ``stopping`` says whether to go on, to finish what runs, or
     to stop at once. A sweep that was killed goes on where it stopped: finished runs are stored whole, and a
     run that was under way resumes from its last epoch.
@@ -123,7 +133,7 @@ def sweep(
     chosen = executor or _default_executor(workers, device, devices, num_nodes)
     check_retries(max_retries)
     prepared = prepare_sweep(
-        experiment, out, device=device, data=data, plugins=plugins, retry_failed=retry_failed
+        experiment, out, device=device, data=data, plugins=plugins, retry_failed=retry_failed, only=only
     )
     check_shares(prepared.todo, devices * num_nodes)
     store_plan(prepared, device=device)
@@ -147,7 +157,15 @@ def sweep(
     return ResultStore(out).status()
 
 
-def keep_of(plans: Iterable[tuple[ExperimentSpec, PlannedRuns]]) -> dict[str, Kept]:
+def _part_of(planned: Plan, only: Callable[[RunSpec], bool]) -> Plan:
+    """The runs that prune of which ``only`` holds, and the unpruned ones that they refer to."""
+    chosen = {spec.key: spec for spec in planned.runs if not spec.is_control and only(spec)}
+    controls = {spec.control.key for spec in chosen.values()}
+    runs = [s for s in planned.runs if s.key in chosen or (s.is_control and s.control.key in controls)]
+    return replace(planned, runs=tuple(runs))
+
+
+def keep_of(plans: Iterable[tuple[ExperimentSpec, Plan]]) -> dict[str, Kept]:
     """What is kept of which network, by the key of its run: the most that any experiment asks for.
 
     A control is shared by the runs that refer to it, and kept under its own key too.
@@ -181,11 +199,13 @@ def store_plan(prepared: Prepared, *, device: str) -> None:
 
     Raises ``ShrinkbenchError`` where a link in the folder leads out of it.
     """
-    store = ResultStore(prepared.setting.workspace.root)
+    store = prepared.store
     check_links(store.root)
+    check_rules(store, [each for each, _ in prepared.plans])
     for each, planned in prepared.plans:
         store.write_plan(each, planned.runs)
         store.keep_sources(planned.runs)
+    store.extend_index()
     write_beside(prepared.setting, device=device, planned=prepared.runs)
 
 
@@ -263,6 +283,7 @@ def carry_out(
                 on_note=keeper.note,
                 stopping=wish,
                 is_free=lambda task: is_free(task, workspace.root),
+                find_done=lambda task: find_done(task, workspace.root),
             ).carry_out()
     finally:
         executor.close(grace=GRACE if wish() == "checkpoint" else 0)
@@ -297,10 +318,12 @@ def open_runs(runs: Iterable[RunSpec], workspace: Workspace, *, retry_failed: bo
     return tuple(filter(opener(workspace, retry_failed=retry_failed), runs))
 
 
-def opener(workspace: Workspace, *, retry_failed: bool) -> Callable[[RunSpec], bool]:
+def opener(
+    workspace: Workspace, *, retry_failed: bool, store: ResultStore | None = None
+) -> Callable[[RunSpec], bool]:
     """Tells whether a run is to be carried out, as of when it is asked."""
-    store, timed = ResultStore(workspace.root), frozenset(workspace.latency)
-    return lambda spec: _is_open(store, spec, timed, retry_failed=retry_failed)
+    there, timed = store or ResultStore(workspace.root), frozenset(workspace.latency)
+    return lambda spec: _is_open(there, spec, timed, retry_failed=retry_failed)
 
 
 def _is_open(store: ResultStore, spec: RunSpec, timed: frozenset[int], *, retry_failed: bool) -> bool:

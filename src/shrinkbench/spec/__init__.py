@@ -27,8 +27,9 @@ from shrinkbench.spec.axes import (
 )
 from shrinkbench.spec.constraints import UNCONSTRAINED, Constraints
 from shrinkbench.spec.experiment import ExperimentSpec, read_experiments
-from shrinkbench.spec.recipe import EarlyStopping, Recipe
+from shrinkbench.spec.recipe import Averaging, Distillation, EarlyStopping, Recipe
 from shrinkbench.spec.run import PretrainSpec, RunSpec
+from shrinkbench.spec.sequential import UntilDecided
 from shrinkbench.spec.task import (
     CLASSIFICATION,
     DETECTION,
@@ -56,11 +57,13 @@ __all__ = [
     "UNPRUNED",
     "AllocationSpec",
     "Amount",
+    "Averaging",
     "AxisValue",
     "ChannelFraction",
     "Compression",
     "Constraints",
     "DataSpec",
+    "Distillation",
     "EarlyStopping",
     "ExperimentSpec",
     "ExtraSpec",
@@ -80,6 +83,7 @@ __all__ = [
     "Speedup",
     "StructureSpec",
     "TaskSpec",
+    "UntilDecided",
     "Value",
     "WeightsSpec",
     "detection_of",

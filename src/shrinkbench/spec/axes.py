@@ -7,9 +7,9 @@ outside this package. Both are part of a run's key.
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from shrinkbench.spec.value import Digest, Value
 
@@ -100,12 +100,22 @@ class FinetuningSpec(AxisValue):
     ``weights``: ``kept`` as pruning left them, ``rewound`` to those after ``epoch`` of pretraining,
     ``reinitialised`` by a fresh draw, or from ``scratch``. ``recipe``: the ``finetuning`` one,
     ``pretraining`` from ``epoch`` on, or ``none``. ``equal``: pretraining's ``epochs`` or its ``computation``.
+    ``step`` is the step of pretraining that is rewound to, in place of an epoch.
     """
 
     weights: Literal["kept", "rewound", "reinitialised", "scratch"] = "kept"
     recipe: Literal["finetuning", "pretraining", "none"] = "finetuning"
     epoch: int = Field(default=0, ge=0)
     equal: Literal["epochs", "computation"] = "epochs"
+    step: int = Field(default=0, ge=0)
+
+    @model_serializer(mode="wrap")
+    def _leave_out_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without a step, as it was before there were any: so keys stay what they are."""
+        fields: dict[str, Any] = handler(self)
+        if not self.step:
+            fields.pop("step", None)
+        return fields
 
 
 CONTINUE = FinetuningSpec(name="continue")

@@ -14,6 +14,7 @@ from shrinkbench.files import read_file
 from shrinkbench.sources import split_reference
 from shrinkbench.spec.constraints import Constraints, LayerGlob
 from shrinkbench.spec.recipe import Recipe
+from shrinkbench.spec.sequential import UntilDecided
 from shrinkbench.spec.value import SafeName, Value, parse_toml, parse_value
 
 
@@ -72,6 +73,9 @@ class ExperimentSpec(Value):
 
     ``labels`` are short names of methods for figures and tables; they decide no number, so no run's key knows
     them.
+
+    With ``until_decided`` the grid is the most that is run: seeds are added in their order until the comparison
+    is decided (:class:`~shrinkbench.spec.UntilDecided`).
     """
 
     name: SafeName
@@ -105,6 +109,7 @@ class ExperimentSpec(Value):
     labels: dict[str, Label] = Field(default_factory=dict)
     plugin: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
     keep: Literal["none", "masks", "weights"] = "none"
+    until_decided: UntilDecided | None = None
 
     @field_validator("labels")
     @classmethod
@@ -122,6 +127,18 @@ class ExperimentSpec(Value):
     def _some_amount(self) -> ExperimentSpec:
         if not (self.compression or self.fraction_per_layer or self.channels or self.speedup):
             raise ValueError("say how much to prune: compression, fraction_per_layer, channels or speedup")
+        return self
+
+    @model_validator(mode="after")
+    def _seeds_of_the_design(self) -> ExperimentSpec:
+        design = self.until_decided
+        if design is not None and len(self.seed) != design.max_seeds:
+            raise ValueError(
+                f"until_decided takes {design.max_seeds} seeds, and seed lists {len(self.seed)}; list as many"
+            )
+        for name in design.compare if design is not None else ():
+            if name not in self.method:
+                raise ValueError(f"until_decided compares '{name}', which is none of the methods of this grid")
         return self
 
     @property

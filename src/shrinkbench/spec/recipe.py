@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from shrinkbench.spec.value import Value
 
@@ -13,6 +13,23 @@ class EarlyStopping(Value):
     """Stop when the headline metric on the validation split was not better for ``patience`` epochs in a row."""
 
     patience: int = Field(ge=1)
+
+
+class Distillation(Value):
+    """The unpruned network as a teacher (Hinton et al. 2015).
+
+    The loss is ``(1 - weight) * loss + weight * temperature^2 * KL(teacher || network)``, both softmaxes taken
+    at ``temperature``.
+    """
+
+    temperature: float = Field(default=4.0, gt=0, le=1000)
+    weight: float = Field(default=0.5, gt=0, le=1)
+
+
+class Averaging(Value):
+    """The weights are the mean of those after each of the last ``epochs`` epochs (Izmailov et al. 2018)."""
+
+    epochs: int = Field(ge=2, lt=2**63)
 
 
 class Recipe(Value):
@@ -25,6 +42,8 @@ class Recipe(Value):
     papers did, choosing on the reported split; recipes that use it say so in their name, and every report flags
     them.
     ``largest_stretch`` bounds the factor by which a smaller network may train longer for the same computation.
+    ``distillation`` adds a teacher to the loss, ``averaging`` takes the mean of several epochs' weights; a
+    recipe without them has no entry for them.
     """
 
     name: str
@@ -47,3 +66,24 @@ class Recipe(Value):
     selection: Literal["last", "best-validation", "best-test"] = "last"
     precision: Literal["float32", "bf16-mixed"] = "float32"
     largest_stretch: float | None = Field(default=None, ge=1)
+    distillation: Distillation | None = None
+    averaging: Averaging | None = None
+
+    @model_validator(mode="after")
+    def _averages_the_last(self) -> Recipe:
+        if self.averaging is None:
+            return self
+        if self.selection != "last" or self.early_stopping is not None:
+            raise ValueError("averaging is of the last epochs; set selection = 'last' and no early_stopping")
+        if self.averaging.epochs > self.epochs:
+            raise ValueError(f"averaging is of {self.averaging.epochs} epochs, and there are {self.epochs}")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _leave_out_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without teacher and mean, as it was before there were any: so keys stay what they are."""
+        fields: dict[str, Any] = handler(self)
+        for name in ("distillation", "averaging"):
+            if getattr(self, name) is None:
+                fields.pop(name, None)
+        return fields

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -11,10 +12,10 @@ from shrinkbench.spec.axes import CONTINUE, CONTROL_METHOD, SCRATCH_E, MethodSpe
 from shrinkbench.spec.constraints import UNCONSTRAINED, Constraints
 from shrinkbench.spec.recipe import Recipe
 from shrinkbench.spec.task import DataSpec, ExtraSpec, ModelSpec, Objective, TaskSpec, WeightsSpec
-from shrinkbench.spec.value import Digest, Seed, Value, digest
+from shrinkbench.spec.value import Digest, KeyedValue, Seed
 
 
-class RunSpec(Value):
+class RunSpec(KeyedValue):
     """One run, resolved in full.
 
     ``amount`` is how much is pruned, within ``constraints``; a control has none, and where there are none the
@@ -37,7 +38,7 @@ class RunSpec(Value):
 
     @model_validator(mode="after")
     def _has_one_control(self) -> RunSpec:
-        if self.is_control and self.constraints != UNCONSTRAINED:
+        if self.is_constrained and self.is_control:
             raise ValueError("nothing is pruned, so that constraints have no say; leave them out")
         return self
 
@@ -45,14 +46,21 @@ class RunSpec(Value):
     def _leave_out_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without constraints, as they were before there were any: so keys stay what they are."""
         fields: dict[str, Any] = handler(self)
-        if self.constraints == UNCONSTRAINED:
+        if not self.is_constrained:
             fields.pop("constraints", None)
         return fields
 
+    def _parts(self) -> Mapping[str, Any]:
+        """As :meth:`_leave_out_none` has it."""
+        parts = super()._parts()
+        if self.is_constrained:
+            return parts
+        return {name: part for name, part in parts.items() if name != "constraints"}
+
     @property
-    def key(self) -> str:
-        """SHA-256 over the canonical JSON of every resolved value."""
-        return digest(self)
+    def is_constrained(self) -> bool:
+        """Whether there is anything that the surgery or the proportions have to keep."""
+        return self.constraints is not UNCONSTRAINED and self.constraints != UNCONSTRAINED
 
     @property
     def data(self) -> DataSpec:
@@ -151,7 +159,7 @@ class RunSpec(Value):
         )
 
 
-class PretrainSpec(Value):
+class PretrainSpec(KeyedValue):
     """A network trained here: everything that its weights follow from."""
 
     objective: Objective
@@ -159,8 +167,3 @@ class PretrainSpec(Value):
     model: ModelSpec
     recipe: Recipe
     seed: Seed
-
-    @property
-    def key(self) -> str:
-        """SHA-256 over the canonical JSON of every value."""
-        return digest(self)

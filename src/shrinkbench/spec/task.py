@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from shrinkbench.spec.recipe import Recipe
 from shrinkbench.spec.value import Digest, Value
@@ -48,6 +48,15 @@ class Objective(Value):
     loss: str
     metrics: tuple[MetricSpec, ...] = Field(min_length=1)
     headline: str
+
+    @model_validator(mode="after")
+    def _has_its_headline(self) -> Objective:
+        names = [metric.name for metric in self.metrics]
+        if self.headline not in names:
+            raise ValueError(f"the headline '{self.headline}' is none of the metrics {', '.join(names)}")
+        if len(set(names)) < len(names):
+            raise ValueError(f"two metrics have one name: {', '.join(names)}")
+        return self
 
     def metric(self, name: str) -> MetricSpec:
         """The metric of that name."""

@@ -7,7 +7,7 @@ import json
 import re
 import tomllib
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -19,10 +19,39 @@ Seed = Annotated[int, Field(ge=0, lt=2**63)]  # of tables and of torch's generat
 ValueT = TypeVar("ValueT", bound="Value")
 
 
+_canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+
+
 class Value(BaseModel):
     """Base of every stored value: immutable, and unknown fields are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KeyedValue(Value):
+    """A value that is known by its key: the SHA-256 (hex) of the canonical JSON of all its fields.
+
+    The key is computed once: values do not change, and a copy computes its own.
+    """
+
+    @property
+    def key(self) -> str:
+        """SHA-256 over the canonical JSON of every resolved value."""
+        known: str | None = self.__dict__.get("_key")
+        if known is None:
+            text = ",".join(f'"{name}":{_text_of(part)}' for name, part in sorted(self._parts().items()))
+            known = self.__dict__["_key"] = hashlib.sha256(f"{{{text}}}".encode()).hexdigest()
+        return known
+
+    def _parts(self) -> Mapping[str, Any]:
+        """The fields that make the key, as they are serialised."""
+        return {name: getattr(self, name) for name in type(self).model_fields}
+
+    def __copy__(self) -> Self:
+        """A copy, which ``model_copy`` may change."""
+        copied = super().__copy__()
+        copied.__dict__.pop("_key", None)
+        return copied
 
 
 def digest(value: Value) -> str:
@@ -36,8 +65,25 @@ def digest(value: Value) -> str:
 
 def digest_of_fields(fields: Mapping[str, Any]) -> str:
     """SHA-256 (hex) of JSON with sorted keys and no blanks."""
-    text = json.dumps(fields, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(_canonical(fields).encode()).hexdigest()
+
+
+_MOST_TEXTS = 512
+_texts: dict[int, tuple[Value, str]] = {}  # by identity: equal values may be written differently (1 and 1.0)
+
+
+def _text_of(part: object) -> str:
+    """The canonical JSON of one field; that of a value which the runs of a grid share is made once."""
+    if isinstance(part, tuple):
+        return f"[{','.join(map(_text_of, part))}]"
+    if not isinstance(part, Value):
+        return _canonical(part)
+    known = _texts.get(id(part))
+    if known is None:
+        if len(_texts) >= _MOST_TEXTS:
+            _texts.clear()
+        known = _texts[id(part)] = (part, _canonical(part.model_dump(mode="json")))  # held, so that ids stay
+    return known[1]
 
 
 _DEEPEST = 16  # levels of tables and lists in what people write

@@ -10,7 +10,7 @@ import math
 import shutil
 import tempfile
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_folder, check_links, check_target, write_atomically
+from shrinkbench.network.inputs import Example
 from shrinkbench.network.probe import evaluation_mode, floating_leaves
 from shrinkbench.network.weights import copy_of, load_tensors
 from shrinkbench.pruning.masks import Masks, save_tensors
@@ -31,7 +32,7 @@ _TOLERANCE = 1e-4  # of programs, which may add in another order
 Program = Callable[[Tensor], Any]
 
 
-def export_program(module: nn.Module, path: Path, input_shape: Sequence[int]) -> None:
+def export_program(module: nn.Module, path: Path, example: Example) -> None:
     """Write ``module`` by the ending of ``path``: .pt2 (torch.export), .ts (TorchScript) or .onnx.
 
     The program takes any batch size, in evaluation mode. It is loaded again and its outputs are compared with
@@ -47,7 +48,7 @@ def export_program(module: nn.Module, path: Path, input_shape: Sequence[int]) ->
         raise ShrinkbenchError(f"{path}: the ending tells the format; use {', '.join(writers)}")
     _check_file(path)
     frozen = copy_of(module).cpu()
-    inputs = probe_inputs(frozen, input_shape).single
+    inputs = probe_inputs(frozen, example).single
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / f"draft{path.suffix}"  # its own name may be too long for the place
         with evaluation_mode(frozen), torch.no_grad(), warnings.catch_warnings():
@@ -101,10 +102,10 @@ def require_same_network(
 ) -> None:
     """Refuse a written network that computes other outputs, in any bit, when it is read again."""
     frozen = copy_of(module).cpu()
-    inputs = probe_inputs(frozen, description.input_shape).single
-    again = again.cpu().to(inputs.dtype)
+    inputs = probe_inputs(frozen, description.example).repeated(3)
+    again = again.cpu().to(next((p.dtype for p in frozen.parameters()), torch.float32))
     with evaluation_mode(frozen), evaluation_mode(again), torch.no_grad():
-        require_same(frozen, again, inputs, path, tolerance=0.0)
+        _require_equal(inputs.call(frozen), inputs.call(again), path, tolerance=0.0)
 
 
 def require_same(module: nn.Module, program: Program, inputs: Tensor, path: Path, *, tolerance: float) -> None:
@@ -112,8 +113,13 @@ def require_same(module: nn.Module, program: Program, inputs: Tensor, path: Path
 
     Differences are relative to the largest value of each output.
     """
-    more = torch.cat([inputs, inputs[:1] * 0.5])
-    expected, found = floating_leaves(module(more)), floating_leaves(program(more))
+    third = inputs[:1] * 0.5 if inputs.is_floating_point() else inputs[:1].flip(-1)
+    more = torch.cat([inputs, third])
+    _require_equal(module(more), program(more), path, tolerance=tolerance)
+
+
+def _require_equal(one: Any, other: Any, path: Path, *, tolerance: float) -> None:
+    expected, found = floating_leaves(one), floating_leaves(other)
     shapes = [[tuple(leaf.shape) for leaf in leaves] for leaves in (expected, found)]
     worst = math.inf
     if shapes[0] == shapes[1]:

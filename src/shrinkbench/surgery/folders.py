@@ -30,6 +30,8 @@ from shrinkbench.files import (
     write_atomically,
 )
 from shrinkbench.models import build as build_named
+from shrinkbench.models.hugging_face import names_a_path
+from shrinkbench.network.inputs import Inputs
 from shrinkbench.network.probe import evaluation_mode
 from shrinkbench.network.weights import load_tensors
 from shrinkbench.pruning.masks import Masks, save_tensors
@@ -37,6 +39,7 @@ from shrinkbench.sources import split_reference
 from shrinkbench.spec import Normalisation
 from shrinkbench.surgery.checking import probe_inputs
 from shrinkbench.surgery.operation import Surgery, operate
+from shrinkbench.surgery.stored_inputs import StoredInputs
 
 DESCRIPTION, WEIGHTS, MASKS = "network.json", "weights.safetensors", "masks.safetensors"
 HUB_DESCRIPTION, HUB_WEIGHTS = "config.json", "model.safetensors"
@@ -53,7 +56,8 @@ class NetworkDescription:
     """The network that a stored one comes from, its classes and input, and the surgery that made it smaller.
 
     ``num_classes`` is 0 where the network knows no number of classes; ``normalisation`` is of the images that
-    the weights were trained on, where that is known.
+    the weights were trained on, where that is known. ``takes`` is what goes in where that is more than one
+    floating tensor of ``input_shape``.
     """
 
     network: str
@@ -61,6 +65,12 @@ class NetworkDescription:
     input_shape: tuple[int, ...]
     surgery: Surgery = field(default_factory=Surgery)
     normalisation: Normalisation | None = None
+    takes: StoredInputs | None = None
+
+    @property
+    def example(self) -> Inputs:
+        """One example of what the network takes; floats are without values."""
+        return Inputs.of(self.input_shape) if self.takes is None else self.takes.example
 
     @property
     def is_small(self) -> bool:
@@ -69,13 +79,15 @@ class NetworkDescription:
 
     def as_json(self) -> dict[str, Any]:
         """Plain fields, the inverse of :func:`read_description`."""
+        takes = {} if self.takes is None else {"takes": self.takes.as_json()}
         return {
-            "format": 2,
+            "format": 3 if takes else 2,
             "network": self.network,
             "num_classes": self.num_classes,
             "input_shape": list(self.input_shape),
             "normalisation": None if self.normalisation is None else self.normalisation.model_dump(mode="json"),
             "surgery": self.surgery.as_json(),
+            **takes,
         }
 
 
@@ -118,8 +130,8 @@ def read_description(folder: Path) -> NetworkDescription:
     try:
         data = parse_json(read_file(path, most=_LARGEST_DESCRIPTION))
         data = data.get("shrinkbench", data) if path.name == HUB_DESCRIPTION else data
-        if data["format"] not in (1, 2):
-            raise ValueError(f"format {data['format']!r} is not 1 or 2")
+        if data["format"] not in (1, 2, 3):
+            raise ValueError(f"format {data['format']!r} is not 1, 2 or 3")
         stated = data.get("normalisation")
         found = NetworkDescription(
             str(data["network"]),
@@ -127,10 +139,12 @@ def read_description(folder: Path) -> NetworkDescription:
             tuple(int(n) for n in data["input_shape"]),
             Surgery.from_json(data["surgery"]),
             None if stated is None else Normalisation(**stated),
+            None if data["format"] < 3 else StoredInputs.from_json(data["takes"]),
         )
         if found.num_classes < 0 or any(n < 1 for n in found.input_shape) or not found.input_shape:
             raise ValueError("sizes have to be positive")
-        if math.prod(found.input_shape) > _MOST_INPUTS:
+        numbers = 0 if found.takes is None else found.takes.numbers
+        if max(math.prod(found.input_shape), numbers) > _MOST_INPUTS:
             raise ValueError(f"one input has more than {_MOST_INPUTS:,} numbers")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else repr(error)
@@ -184,13 +198,16 @@ def build_full(name: str, num_classes: int) -> nn.Module:
 def _name_of(folder: Path, named: str, asked: str | None) -> str:
     """The network to build: a file of Python only where a person has named it."""
     if asked is None:
-        if split_reference(named) is not None:
+        if names_a_path(named):
+            kind, why, how = ("a folder", "lies elsewhere", "hf:DIR")
+            if split_reference(named) is not None:
+                kind, why, how = ("a Python file", "is code", "FILE.py:NAME")
             raise ShrinkbenchError(
-                f"{folder} names a network of a Python file ({one_line(named, 60)}), which is code; if you "
-                f"trust it, give --model FILE.py:NAME and --weights {one_line(str(folder), 60)}"
+                f"{folder} names a network of {kind} ({one_line(named, 60)}), which {why}; if you trust it, "
+                f"give --model {how} and --weights {one_line(str(folder), 60)}"
             )
         return named
-    if asked != named and not (split_reference(asked) and split_reference(named)):
+    if asked != named and not (names_a_path(asked) and names_a_path(named)):
         raise ShrinkbenchError(
             f"{folder} holds a network '{one_line(named, 60)}', not '{one_line(asked, 60)}'; name the one that "
             "it was made from"
@@ -261,7 +278,7 @@ def _check_forward(module: nn.Module, description: NetworkDescription, folder: P
         return
     try:
         with evaluation_mode(module), torch.no_grad():
-            probe_inputs(module, description.input_shape).part(0, 1).call(module)
+            probe_inputs(module, description.example).part(0, 1).call(module)
     except _MISFITS as error:
         raise ShrinkbenchError(
             f"the small network in {folder} cannot be run ({one_line(str(error), 120)}); write it again"

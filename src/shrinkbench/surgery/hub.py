@@ -88,7 +88,7 @@ def _write(folder: Path, module: nn.Module, published: Published, masks: Masks |
 
 def _size_of(module: nn.Module, description: NetworkDescription, build: Build, masks: Masks | None) -> Size:
     """Of a masked network by its masks, of a small one beside the network that it was made from."""
-    shape = description.input_shape
+    shape = description.example
     if not description.is_small:
         return measure_size(module, shape, masks or Masks({}))
     whole = build(description.network, description.num_classes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,7 +14,7 @@ from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.network.cutting import child_at, cut, put
-from shrinkbench.surgery.stand_ins import ChannelSelect, ConstantLayer, ZeroOutputs
+from shrinkbench.surgery.stand_ins import ChannelSelect, ConstantLayer, PassOn, Zeros
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def operate(module: nn.Module, surgery: Surgery) -> nn.Module:
         attention = isinstance(gone, nn.MultiheadAttention)
         put(module, path, ZeroOutputs(pair=attention, batch_first=attention and bool(gone.batch_first)))
     for path in surgery.identity:
-        put(module, path, nn.Identity())
+        put(module, path, _pass_on(child_at(module, path)))
     cut(module, surgery.kept, surgery.heads)
     for path, index in surgery.selected.items():
         dim = -1 if isinstance(readers[path], nn.Linear | nn.BatchNorm1d) else 1
@@ -80,3 +81,8 @@ def operate(module: nn.Module, surgery: Surgery) -> nn.Module:
         select = ChannelSelect(torch.tensor(index, dtype=torch.int64, device=device), dim=dim)
         put(module, path, nn.Sequential(select, child_at(module, path)))
     return module
+
+
+def _pass_on(gone: nn.Module) -> nn.Module:
+    """What passes on its input where ``gone`` stood; blocks of transformers are given more beside."""
+    return nn.Identity() if len(inspect.signature(gone.forward).parameters) == 1 else PassOn()

@@ -17,10 +17,11 @@ from torch import Tensor, nn
 
 from shrinkbench.errors import LeftWholeWarning, ShrinkbenchError
 from shrinkbench.network.attention import is_attention, reads_its_weights_itself
+from shrinkbench.network.blocks import fresh
 from shrinkbench.network.coupling import Coupling, Group, couple
-from shrinkbench.network.inputs import Example, required_example
+from shrinkbench.network.inputs import Example, required_example, tensors_in
 from shrinkbench.network.probe import evaluation_mode, require_materialised
-from shrinkbench.network.watching import watching
+from shrinkbench.network.watching import watching_calls
 from shrinkbench.network.weights import copy_of
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.surgery.checking import (
@@ -269,28 +270,32 @@ def _identities(masked: nn.Module, masks: Masks, plan: _Plan, input_shape: Examp
             continue
         if all(name in masks and not bool(masks[name].any()) for name in names):
             candidates.append(path)
-    arriving: dict[str, list[Any]] = {}
+    arriving: dict[str, list[tuple[Any, Any]]] = {}
+
+    def note(path: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        arriving.setdefault(path, []).append((fresh(args), fresh(kwargs)))
+
     if candidates:
-        with watching(
-            {path: masked.get_submodule(path) for path in candidates},
-            lambda path, inputs, _: arriving.setdefault(path, []).append(inputs),
-        ):
+        with watching_calls({path: masked.get_submodule(path) for path in candidates}, note):
             forward(masked, probe_inputs(masked, input_shape))
     return [
         path
         for path, calls in arriving.items()
-        if all(_passes_on(masked.get_submodule(path), inputs) for inputs in calls)
+        if all(_passes_on(masked.get_submodule(path), args, kwargs) for args, kwargs in calls)
     ]
 
 
-def _passes_on(module: nn.Module, inputs: Any) -> bool:
-    """Whether ``module`` gives out what it is given: these inputs and random ones, of their sign."""
-    if len(inputs) != 1 or not isinstance(inputs[0], Tensor) or not inputs[0].is_floating_point():
+def _passes_on(module: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> bool:
+    """Whether ``module`` gives out the first of what it is given: this and random values, of its sign."""
+    if not inputs or not isinstance(inputs[0], Tensor) or not inputs[0].is_floating_point():
         return False
+    others = [t for t in tensors_in((inputs[1:], dict(named))) if t.is_floating_point()]
+    if any(t.shape == inputs[0].shape for t in others):
+        return False  # it may pass on either
     generator = torch.Generator().manual_seed(0)
     drawn = torch.randn(inputs[0].shape, generator=generator).to(inputs[0])
     if inputs[0].numel() and float(inputs[0].min()) >= 0:
         drawn = drawn.abs()
     with evaluation_mode(module), torch.no_grad():
-        pairs = [(x, module(x)) for x in (inputs[0], drawn)]
+        pairs = [(x, module(x, *fresh(inputs[1:]), **fresh(dict(named)))) for x in (inputs[0], drawn)]
     return all(isinstance(y, Tensor) and torch.equal(x, y) for x, y in pairs)

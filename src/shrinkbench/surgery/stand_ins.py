@@ -64,7 +64,15 @@ class ConstantLayer(nn.Module):
         return y if self.bias is None else y + self.bias.view(1, -1, *(1 for _ in sizes))
 
 
-class ZeroOutputs(nn.Module):
+class PassOn(nn.Module):
+    """A block of which nothing is left: its input, whatever else it is called with."""
+
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
+        """Map a tensor to itself."""
+        return x
+
+
+class Zeros(nn.Module):
     """A layer or attention that has nothing left: zeros of the input's shape.
 
     With ``pair``, beside ``None`` in the place of attention weights, as torch's attention returns them.

@@ -4,6 +4,8 @@ from shrinkbench.tasks.batches import split_for
 from shrinkbench.tasks.classification import Classification
 from shrinkbench.tasks.detection import Detection, Objects
 from shrinkbench.tasks.language_modelling import LanguageModelling
+from shrinkbench.tasks.regression import Regression
+from shrinkbench.tasks.semantic_segmentation import SemanticSegmentation
 from shrinkbench.tasks.sequence_classification import SequenceClassification
 from shrinkbench.tasks.supervised import Metric, Supervised, scoring_loss
 from shrinkbench.tasks.task import TASKS, Batch, Batches, Task, objective_for, objective_of, task_of
@@ -17,6 +19,8 @@ __all__ = [
     "LanguageModelling",
     "Metric",
     "Objects",
+    "Regression",
+    "SemanticSegmentation",
     "SequenceClassification",
     "Supervised",
     "Task",

@@ -52,6 +52,27 @@ def load_checkpoint(path: Path) -> dict[str, Any] | None:
         return None
 
 
+class KeepStep(Hook):
+    """Hands over the weights after one step, with its epoch and how many steps of that are done by then."""
+
+    def __init__(
+        self, module: nn.Module, step: int, save: Callable[[dict[str, Tensor], int, int], None]
+    ) -> None:
+        self._module, self._wanted, self._save = module, step, save
+        self._before = 0  # steps of the epochs that are over
+        self._epoch, self._now = 1, 0
+
+    def after_step(self, step: int) -> None:
+        """Save if this step is wanted."""
+        self._now = step
+        if step == self._wanted:
+            self._save(self._module.state_dict(), self._epoch, step - self._before)
+
+    def after_epoch(self, epoch: int) -> None:
+        """Count."""
+        self._before, self._epoch = self._now, epoch + 1
+
+
 class KeepEpochs(Hook):
     """Hands over the weights at the end of chosen epochs (0: before the first), for rewinding to them."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
 from torch.optim import Optimizer
 
 
@@ -20,6 +21,11 @@ class Hook:
     def settled(self) -> bool:
         """Whether this epoch's weights may be selected as the outcome."""
         return True
+
+    @property
+    def beside(self) -> tuple[Tensor, ...]:
+        """What it trains beside the network's parameters; gradients are averaged over processes."""
+        return ()
 
     def start(self, optimizer: Optimizer) -> None:
         """Training begins (or goes on: ``load_state_dict`` follows)."""

@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,7 +19,9 @@ from shrinkbench.seeds import stream
 from shrinkbench.spec import Objective, Recipe
 from shrinkbench.spec.measures import EpochRecord, Quality
 from shrinkbench.tasks import Batches, Task
+from shrinkbench.training.averaging import averager_of, renew_statistics
 from shrinkbench.training.checkpoint import load_checkpoint, save_checkpoint
+from shrinkbench.training.distilling import learned_by
 from shrinkbench.training.evaluation import CLASSIFY, evaluate
 from shrinkbench.training.hook import Hook
 from shrinkbench.training.shares import average_gradients, count_of, share_of, whole_batches
@@ -119,6 +122,8 @@ def train(
     task: Task = CLASSIFY,
     devices: int = 1,
     team: Team = ALONE,
+    teacher: nn.Module | None = None,
+    passed_over: int = 0,
 ) -> Training:
     """Train ``module`` in place by ``recipe`` and leave in it the weights that the recipe selects.
 
@@ -130,6 +135,9 @@ def train(
     and a later call with the same arguments goes on from it: all randomness of an epoch follows from ``seed``
     and its number, so the outcome is the same bit for bit. Raises ``ShrinkbenchError`` when the loss is no
     longer finite, and where the recipe looks at a validation split and there is none.
+
+    ``teacher`` is the network that a recipe with ``distillation`` learns from, in evaluation mode. The first
+    ``passed_over`` batches of ``first_epoch`` are left out, for a training that is rewound to a step.
 
     With ``devices``, as many processes of this machine train together, each on its share of every batch: on the
     GPUs where ``module`` is on one, else on the cores. Network, data and hooks are sent to them by pickle. In a
@@ -148,9 +156,14 @@ def train(
             "first_epoch": first_epoch,
             "last_epoch": last_epoch,
             "task": task,
+            "teacher": teacher,
+            "passed_over": passed_over,
         }
         with _team_for(module, devices, shared) as found:
             return train(module, **shared, checkpoint=checkpoint, on_epoch=on_epoch, team=found)
+    learned = learned_by(task, recipe, teacher)
+    averager = averager_of(module, recipe)
+    hooks = hooks if averager is None else (*hooks, averager)
     optimizer = make_optimizer(module, recipe)
     for hook in hooks:
         hook.start(optimizer)
@@ -164,9 +177,14 @@ def train(
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, epoch)
-        loss = _run_epoch(module, recipe, data, optimizer, seed, epoch, hooks, state, task, team)
+        skipped = passed_over if epoch == first_epoch else 0
+        loss = _run_epoch(module, recipe, data, optimizer, seed, epoch, hooks, state, learned, team, skipped)
         for hook in hooks:
             hook.after_epoch(epoch)
+        if averager is not None and epoch == recipe.epochs:
+            generator = torch.Generator().manual_seed(stream(seed, "data", "averaging"))
+            batches = data.train(recipe.batch_size, generator=generator, augment=recipe.augment)
+            renew_statistics(module, task, batches, recipe, seed=seed)
         quality = _validate(module, recipe, data, task, team)
         record = EpochRecord(
             epoch=epoch,
@@ -209,8 +227,9 @@ def _run_epoch(
     state: _State,
     task: Task,
     team: Team,
+    skipped: int,
 ) -> float:
-    """One pass over the training examples; returns their mean loss."""
+    """One pass over the training examples, but for the first ``skipped`` batches; returns their mean loss."""
     module.train()
     generator = torch.Generator().manual_seed(stream(seed, "data", epoch))
     total: Tensor | None = None
@@ -219,11 +238,11 @@ def _run_epoch(
     with torch.random.fork_rng(), whole_batches(module, team):
         torch.manual_seed(stream(seed, "noise", epoch, *own))
         batches = data.train(recipe.batch_size, generator=generator, augment=recipe.augment)
-        for batch in task.training_batches(batches):
+        for batch in islice(task.training_batches(batches), skipped, None):
             state.step += 1
             for hook in hooks:
                 hook.before_step(state.step)
-            loss, count = _backward(module, recipe, batch, task, team)
+            loss, count = _backward(module, recipe, batch, hooks, task, team)
             for hook in hooks:
                 hook.after_backward(state.step)
             if recipe.clip_gradient_norm is not None:
@@ -248,7 +267,9 @@ def _run_epoch(
     return mean
 
 
-def _backward(module: nn.Module, recipe: Recipe, batch: Any, task: Task, team: Team) -> tuple[Tensor, int]:
+def _backward(
+    module: nn.Module, recipe: Recipe, batch: Any, hooks: Sequence[Hook], task: Task, team: Team
+) -> tuple[Tensor, int]:
     """The mean loss over this process's share of ``batch``, its examples, and gradients of the whole batch.
 
     A batch of fewer examples than processes is taken by all of them whole.
@@ -261,7 +282,7 @@ def _backward(module: nn.Module, recipe: Recipe, batch: Any, task: Task, team: T
     shared = whole >= team.size
     loss, count = task.loss(module, share_of(batch, team.rank, team.size) if shared else batch, recipe)
     (loss * (count * team.size / whole) if shared else loss).backward()
-    average_gradients(module.parameters(), team)
+    average_gradients([*module.parameters(), *(t for hook in hooks for t in hook.beside)], team)
     return loss.detach(), count
 
 

@@ -79,7 +79,7 @@ def shares_of(batches: Iterable[Any], team: Team) -> Iterator[Any]:
             yield part
 
 
-def average_gradients(parameters: Iterable[nn.Parameter], team: Team) -> None:
+def average_gradients(parameters: Iterable[Tensor], team: Team) -> None:
     """Put the mean over the processes into every gradient, in place."""
     gradients = [p.grad for p in parameters if p.grad is not None]
     team.add(gradients)

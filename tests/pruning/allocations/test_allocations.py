@@ -88,7 +88,7 @@ def test_uniform_plus_knows_of_no_first_convolution_in_a_perceptron():
     densities = density(masks_of("uniform-plus", module, 8.0))
     assert max(densities.values()) - min(densities.values()) < 0.01
     convolutions = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(), nn.Linear(144, 3))
-    with pytest.raises(CannotMeetTargetError, match="layer and the first convolution whole"):
+    with pytest.raises(CannotMeetTargetError, match="first convolution whole and something of every layer"):
         masks_of("uniform-plus", convolutions, 2.0)
 
 

@@ -280,3 +280,13 @@ def test_scores_of_units_add_up_to_those_of_their_prunable_weights():
 def test_networks_without_such_units_are_told(structure, sentence):
     with pytest.raises(ShrinkbenchError, match=sentence):
         masks_of(structure, seeded(ConvNet))
+
+
+def test_layers_that_write_the_outputs_are_named_where_they_are_all_there_is():
+    bare = nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 12, batch_first=True), 1).eval()
+    for method in ("head_magnitude", "neuron_magnitude"):
+        with pytest.raises(ShrinkbenchError, match="which writes the outputs; prune_classifier frees it"):
+            prune(bare, method, compression=1.1, input_shape=(5, 8))
+        assert prune(bare, method, compression=1.1, input_shape=(5, 8), prune_classifier=True)
+    with pytest.raises(ShrinkbenchError, match=r"'0\.weight' is kept because the outputs are written there"):
+        prune(nn.Sequential(nn.Linear(4, 3)), "global_magnitude", compression=2, input_shape=(4,))

@@ -21,9 +21,11 @@ from shrinkbench.results.record import LayerDensity
 from shrinkbench.spec import (
     AllocationSpec,
     ChannelFraction,
+    Constraints,
     EarlyStopping,
     FinetuningSpec,
     FractionPerLayer,
+    Normalisation,
     StructureSpec,
 )
 from shrinkbench.spec.training_cost import scratch_b_epochs
@@ -81,6 +83,7 @@ SETTINGS = {
     "device": {"device": "9.9"},
     "processor": {"processor": "9.9"},
     "threads": {"threads": 99},
+    "processes": {"processes": 99},
 }
 
 
@@ -148,6 +151,8 @@ def of_other_data(results, wanted, **update):
         ({"validation_images": 10}, "10 against all validation images"),
         ({"test_images": 10}, "10 against all test images"),
         ({"revision": "cd" * 32}, "digest cdcdcdcdcdcd against abababababab"),
+        ({"normalisation": Normalisation(mean=(0.5,), std=(0.5,))}, "another normalisation"),
+        ({"sides": (1, 2)}, "data loaded by other code or at another size"),
     ],
 )
 def test_other_data_of_one_method_is_the_cause(clean, update, told):
@@ -172,6 +177,22 @@ def test_other_initial_weights_are_the_cause(clean):
     assert "other initial weights: " in told
     assert "digest 121212121212" in told
     assert "global_gradient and layerwise_gradient" in told
+
+
+def test_bounds_of_one_method_only(clean):
+    wanted = is_method("global_gradient")
+    results = respecified(
+        clean, lambda spec: wanted(spec) and not spec.is_control, constraints=Constraints(round_to=8)
+    )
+    assert "bounds on layers" in violation(results, "same-code")
+
+
+def test_precision_and_pruned_parts_may_differ_between_trainings_of_other_kinds(clean):
+    """Methods that are trained alike are compared, and those only."""
+    other = METHODS["random"].finetuned_by(FinetuningSpec(name="none", weights="kept", recipe="none"))
+    recipe = FINETUNE.model_copy(update={"precision": "bf16-mixed"})
+    untrained = respecified(clean, is_method("random"), method=other, recipe=recipe)
+    assert "precision" not in " ".join(line(untrained, "same-code").evidence[:1])
 
 
 # --- proportions -------------------------------------------------------------------------------------------
@@ -446,3 +467,147 @@ def test_data_without_a_digest_is_not_described(clean):
 def test_without_controls_nobody_says_how_far_accuracy_falls(clean):
     told = violation([r for r in clean if not r.spec.is_control], "range")
     assert told.startswith("Without a control, nobody can tell how far accuracy falls: ")
+
+
+# --- what each line says of all of something ---------------------------------------------------------------
+
+
+def both_tasks(clean):
+    return [*clean, *make_results(pairs=PAIRS[1:2])]
+
+
+def test_a_baseline_of_one_task_is_none_for_another(clean):
+    """Run on the *task* of every judged method."""
+    here = is_method("random", "random@global_gradient")
+    results = [r for r in both_tasks(clean) if not (here(r.spec) and r.spec.model.name == "resnet56")]
+    for name in ("random", "random-global", "random-same-proportions"):
+        assert "cifar10 / resnet56" in violation(results, name)
+
+
+def test_another_method_may_not_stand_in_for_a_control_of_another_seed(clean):
+    """A random run of the same *seed*."""
+    shifted = respecified(clean, is_method("random@global_gradient"), seed=7)
+    told = violation(shifted, "random-same-proportions", proposed=["global_gradient"])
+    assert "global_gradient" in told
+
+
+def test_the_control_of_another_task_is_none(clean):
+    """A control of its *task*."""
+    results = [r for r in both_tasks(clean) if not (r.spec.is_control and r.spec.model.name == "resnet56")]
+    told = violation(results, "control")
+    assert "resnet56" in told
+    assert "resnet20" not in told
+
+
+def test_the_control_of_another_recipe_is_none(clean):
+    """A control of its *recipe*, by value, whatever it is called."""
+    other = FINETUNE.model_copy(update={"learning_rate": 1e-3})
+    results = respecified(clean, lambda spec: spec.is_control, recipe=other)
+    assert "Without a finished control" in violation(results, "control")
+
+
+@pytest.mark.parametrize("task", [0, 1])
+def test_one_method_that_never_falls_breaks_the_range(clean, task):
+    """The curve of *every* judged method, on every task."""
+    model = PAIRS[task][1]
+
+    def flat(r):
+        wanted = r.spec.method.name == "layerwise_gradient" and r.spec.model.name == model
+        return make_result(r.spec, accuracy=lambda _: 0.9) if wanted else r
+
+    told = violation(list(map(flat, both_tasks(clean))), "range")
+    assert told == (
+        "Mean accuracy never falls 10 points below the runs' own controls: layerwise_gradient on "
+        f"cifar10 / {model}."
+    )
+
+
+def test_one_method_at_one_amount_is_no_range(clean):
+    few = [r for r in clean if r.spec.method.name != "layerwise_gradient" or r.spec.target in (1, 32)]
+    assert "One operating point is no range: layerwise_gradient" in violation(few, "range")
+
+
+def test_fewer_seeds_on_one_task_are_told(clean):
+    """Every cell, of *every task*."""
+    results = [r for r in both_tasks(clean) if not (r.spec.model.name == "resnet56" and r.spec.seed)]
+    assert violation(results, "seeds").startswith("Fewer than 3 seeds (1) on cifar10 / resnet56.")
+    assert "cifar10 / resnet56" in violation(results, "error-bars")
+
+
+def test_a_metric_that_one_run_lacks_is_not_stated_by_all(clean):
+    first = next(r for r in clean if not r.spec.is_control)
+    bare = first.after.model_copy(update={"metrics": {"top1": first.after["top1"]}})
+    results = [r.model_copy(update={"after": bare}) if r.key == first.key else r for r in clean]
+    assert violation(results, "both-accuracies") == "1 runs state no top-1 or no top-5."
+    stated = line(results, "raw-accuracy").evidence[0]
+    assert stated == f"All {len(results)} finished runs state top1 on the test split."
+
+
+def test_a_planned_point_without_a_run_has_no_accuracy(clean):
+    lacking = next(r for r in clean if r.spec.target == 8)
+    results = [r for r in clean if r.key != lacking.key]
+    assert "at 8x" in violation(results, "raw-accuracy", missing=[lacking.spec])
+    assert "another accuracy" in violation(clean, "raw-accuracy", disputed=[lacking.key])
+
+
+def test_a_speedup_that_was_not_counted_is_not_stated(clean):
+    size = clean[5].size.model_copy(update={"multiply_adds": 0, "multiply_adds_kept": 0})
+    results = [*clean[:5], clean[5].model_copy(update={"size": size}), *clean[6:]]
+    assert violation(results, "both-sizes") == "1 runs count no multiply-adds."
+
+
+@pytest.mark.parametrize("update", [{"versions": {"numpy": "2"}}, {"processor": ""}, {"device": ""}])
+def test_hardware_that_one_run_does_not_record(clean, update):
+    told = clean[4].provenance.model_copy(update=update)
+    results = [*clean[:4], clean[4].model_copy(update={"provenance": told}), *clean[5:]]
+    found = line(results, "hardware")
+    assert found.status == "violated"
+    assert found.runs == (clean[4].key,)
+
+
+def test_a_result_that_names_no_shrinkbench_was_not_carried_out_by_it(clean):
+    told = clean[4].provenance.model_copy(update={"versions": {"torch": "2"}})
+    results = [*clean[:4], clean[4].model_copy(update={"provenance": told}), *clean[5:]]
+    found = line(results, "how-compared")
+    assert found.status == "undecidable"
+    assert found.evidence == ("1 of 126 results do not record which shrinkbench carried them out.",)
+    assert line(clean, "how-compared").status == "satisfied"
+
+
+def test_a_network_of_a_plug_in_is_defined_elsewhere(clean):
+    """`shrinkbench describe` prints the networks that it has."""
+    task = clean[0].spec.task
+    foreign = task.model_copy(update={"model": task.model.model_copy(update={"source": "0" * 64})})
+    results = respecified(clean, lambda _: True, task=foreign)
+    assert line(results, "architecture").status == "undecidable"
+    cited = [r.model_copy(update={"references": {"model": "he2016deep"}}) for r in results]
+    assert "describe" not in line(cited, "architecture-citation").evidence[0]
+
+
+def test_one_network_without_a_reference(clean):
+    cited = [
+        r.model_copy(update={"references": {"model": "he2016deep"}}) if r.spec.model.name == "resnet20" else r
+        for r in both_tasks(clean)
+    ]
+    found = line(cited, "architecture-citation")
+    assert found.status == "undecidable"
+    assert found.evidence == ("Networks without a recorded reference: resnet56.",)
+
+
+def test_an_amount_that_lacks_its_networks_from_scratch():
+    """Beside *every* run of a judged structured method."""
+    pruner = structured("filter_gradient", "gradient")
+    runs = [*filter_runs(pruner), *filter_runs(pruner, compression=8.0), *scratch_runs(pruner)]
+    assert f"filter_gradient at 8x on {TASK}" in violation(runs, "from-scratch")
+
+
+def test_one_task_without_a_competitor(clean):
+    alone = [
+        r
+        for r in both_tasks(clean)
+        if r.spec.model.name != "resnet56"
+        or r.spec.method.name in ("global_gradient", "random@global_gradient")
+    ]
+    assert violation(alone, "competing-curves").startswith(
+        "Without a competitor: global_gradient on cifar10 / resnet56."
+    )

@@ -7,12 +7,14 @@ from dataclasses import dataclass
 
 from made_results import FIGURE_6, PRETRAIN, make_result, make_results, plain_accuracy
 
-from shrinkbench.results.record import RunResult
+from shrinkbench.results.record import Latency, RunResult
+from shrinkbench.spec import Constraints, Normalisation
 
 PAIR = [("cifar10", "resnet20")]
 ONE = "layerwise_gradient"
 """The method that goes wrong where one does."""
 Results = list[RunResult]
+HALVES = Normalisation(mean=(0.5,), std=(0.5,))
 
 
 @dataclass(frozen=True)
@@ -246,6 +248,16 @@ def control_trained_too_little(results):
     return edit(results, lambda r: r.spec.is_control, lambda r: r.model_copy(update={"epochs_run": 1}))
 
 
+@fault("unequal-training", ONE, "batch size 32", "batch size 64")
+def other_batch_size_under_one_name(results):
+    return edit(results, of(ONE), with_recipe(batch_size=32))
+
+
+@fault("unequal-training", ONE, "precision bf16-mixed", "precision float32")
+def other_precision_under_one_name(results):
+    return edit(results, of(ONE), with_recipe(precision="bf16-mixed"))
+
+
 @fault("selection-on-test", "best accuracy on the test split")
 def selected_on_test(results):
     return edit(results, lambda r: True, with_recipe(selection="best-test"))
@@ -318,6 +330,54 @@ def other_processor_threads_and_python(results):
     return edit(results, of(ONE), change)
 
 
+@fault("unequal-conditions", ONE, "threads 8", "threads 2")
+def other_number_of_threads(results):
+    return edit(results, of(ONE), with_provenance(threads=8))
+
+
+@fault("unequal-conditions", ONE, "processes 4", "processes 1")
+def trained_in_several_processes(results):
+    return edit(results, of(ONE), with_provenance(processes=4))
+
+
+@fault("unequal-conditions", ONE, "shrinkbench 9.9.0", "shrinkbench 0.1.0")
+def results_of_a_newer_version(results):
+    versions = {"torch": "2.13.0", "shrinkbench": "9.9.0", "torchvision": "0.28.0", "numpy": "2.3.0"}
+    return edit(results, of(ONE), with_provenance(versions=versions))
+
+
+@fault("same-code", "torch: 2.0.0 in 21 runs (every method at 1x")
+def controls_of_another_machine(results):
+    versions = {"torch": "2.0.0", "shrinkbench": "0.1.0", "torchvision": "0.28.0", "numpy": "2.3.0"}
+    return edit(results, lambda r: r.spec.is_control, with_provenance(versions=versions))
+
+
+@fault("unequal-conditions", ONE, "normalisation")
+def other_normalisation(results):
+    return edit(results, of(ONE), with_data(normalisation=HALVES))
+
+
+@fault("unequal-conditions", ONE, "bounds on layers multiples of 8", "bounds on layers none")
+def bounds_for_one_method(results):
+    bounded = respecified(constraints=Constraints(round_to=8))
+    return edit(results, lambda r: of(ONE)(r) and not r.spec.is_control, bounded)
+
+
+@fault("unequal-conditions", ONE, "measured examples 5000", "measured examples 10000")
+def test_and_validation_swapped(results):
+    return edit(results, of(ONE), lambda r: r.model_copy(update={"after": r.validation, "validation": r.after}))
+
+
+@fault("unequal-conditions", ONE, "timed batch size 1;", "timed batch size 64")
+def timed_at_another_batch_size(results):
+    def timed(r):
+        batch = 1 if of(ONE)(r) else 64
+        times = {"form": "masked", "dense_seconds": 0.2, "seconds": 0.1, "threads": 2, "precision": "fp32"}
+        return with_provenance(latency=(Latency(batch_size=batch, **times),))(r)
+
+    return edit(results, lambda r: not r.spec.is_control, timed)
+
+
 # Records
 
 
@@ -343,6 +403,40 @@ def seeds_copied(results):
         return first[spec.amount].model_copy(update={"spec": spec, "key": spec.key})
 
     return edit(results, of(ONE), copied)
+
+
+@fault("copied-seeds", "control", "seeds 0, 1 and 2")
+def one_control_copied_for_every_seed(results):
+    first = {r.spec.method: r for r in results if r.spec.is_control and r.spec.seed == 0}
+    return edit(
+        results,
+        lambda r: r.spec.is_control,
+        lambda r: first[r.spec.method].model_copy(update={"spec": r.spec, "key": r.key}),
+    )
+
+
+@fault("copied-runs", f"{ONE} at 16x on", f"{ONE} at 8x on", "seeds 0, 1 and 2")
+def a_run_stored_under_another_amount(results):
+    found = {r.spec.seed: r for r in results if of(ONE)(r) and r.spec.target == 8}
+
+    def copied(r):
+        measured = ("epochs", "before", "after", "validation")
+        return r.model_copy(update={name: getattr(found[r.spec.seed], name) for name in measured})
+
+    return edit(results, lambda r: of(ONE)(r) and r.spec.target == 16, copied)
+
+
+@fault(
+    "copied-runs", f"{ONE} at 2x on cifar10 / resnet20", f"{ONE} at 2x on cifar100 / resnet20", "4 more cases"
+)
+def runs_stored_for_another_task(results):
+    more = make_results(pairs=[("cifar100", "resnet20")])
+    found = {(r.spec.amount, r.spec.seed): r for r in results if of(ONE)(r)}
+
+    def copied(r):
+        return found[r.spec.amount, r.spec.seed].model_copy(update={"spec": r.spec, "key": r.key})
+
+    return results + edit(more, of(ONE), copied)
 
 
 # Orders and spread

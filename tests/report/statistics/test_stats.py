@@ -158,3 +158,13 @@ def test_the_block_test_pools_the_residual_of_the_two_way_layout():
     noisier = [d.std(ddof=1) > error * np.sqrt(6) for d in differences]
     assert p[~np.array(noisier)] == pytest.approx(np.array(expected)[~np.array(noisier)])
     assert (p[noisier] > np.array(expected)[noisier]).all()
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 9, 38])
+@pytest.mark.parametrize("t", [0.0, 0.5, -3.0, 30.0, 1e3, 1e9])
+@pytest.mark.parametrize("probability", [0.025, 0.975])
+def test_the_noncentrality_found_has_the_probability_asked_for(t, freedom, probability):
+    centre = stats._centre_of(t, freedom, probability)
+    near = [stats._noncentral_t_below(t, freedom, centre + step) for step in (1e-4 * (1 + abs(t)), 0.0)]
+    near.append(stats._noncentral_t_below(t, freedom, centre - 1e-4 * (1 + abs(t))))
+    assert near[0] <= probability <= near[2]

@@ -22,7 +22,7 @@ from shrinkbench.spec.axes import Scope
 
 Allocate = Callable[[Mapping[str, Units], int, PruneContext], Keep]
 Shares = Callable[[Mapping[str, Units], int, PruneContext], Mapping[str, float]]
-Limits = dict[str, tuple[float, float]]
+Limits = dict[str, tuple[int, int]]
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def by_layer(
     def register(shares: Shares) -> Allocation:
         def decide(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Keep:
             units = {n: keep_at_least(u, 1) if u.single else u for n, u in units.items()}
-            require_budget(limits_of(units), budget, ctx, f"{name} keeps a unit of every layer")
+            require_budget(units, budget, ctx, f"{name} keeps a unit of every layer")
             return keep_counts(units, whole_units(units, shares(units, budget, ctx), budget))
 
         description = (shares.__doc__ or "").strip().splitlines()[0]
@@ -101,11 +101,11 @@ def keep_at_least(units: Units, least: int) -> Units:
     return replace(units, least=max(units.least, min(least, int((units.scores > -math.inf).sum()))))
 
 
-def require_budget(limits: Limits, budget: int, ctx: PruneContext, reason: str) -> None:
+def require_budget(units: Mapping[str, Units], budget: int, ctx: PruneContext, reason: str) -> None:
     """Raise ``CannotMeetTargetError`` where layers have to keep more than ``budget`` weights in all."""
-    least = math.ceil(sum(low for low, _ in limits.values()) - 1e-6)
+    least = sum(low for low, _ in limits_of(units).values())
     if least > budget:
-        kept = ctx.total - sum(w.numel() for w in ctx.weights.values()) + least
+        kept = ctx.total - sum(u.total for u in units.values()) + least
         raise CannotMeetTargetError.because(
             f"{reason}, {least:,} weights in all", compression=ctx.target, total=ctx.total, least=kept
         )
@@ -236,7 +236,8 @@ def _with_least_first(units: Mapping[str, Units]) -> dict[str, Units]:
 
 def limits_of(units: Mapping[str, Units]) -> Limits:
     """Least and most weights that a layer can keep: what an earlier round removed does not come back."""
-    return {name: (u.least_weight, u.weight_of(u.scores > -math.inf)) for name, u in units.items()}
+    most = {name: u.weight_of(u.scores > -math.inf) for name, u in units.items()}
+    return {name: (min(u.least_weight, most[name]), most[name]) for name, u in units.items()}
 
 
 @by_layer("layerwise", uniform=True, version=2)
@@ -245,21 +246,22 @@ def layerwise(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Map
     return fill({name: u.total for name, u in units.items()}, limits_of(units), budget)
 
 
-@by_layer("uniform-plus", uniform=True, version=2)
+@by_layer("uniform-plus", uniform=True, version=3)
 def uniform_plus(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Mapping[str, float]:
     """Layerwise; the first convolution stays whole and the last layer keeps a fifth (Gale et al. 2019)."""
-    limits = limits_of(units)
-    apart = []
-    order = [name for name in ctx.flow.order if name in units]
-    first = next((name for name in order if name in ctx.weights and ctx.weights[name].dim() > 2), None)
+    dimensions = {name: weight_of(name, ctx, "uniform-plus").dim() for name in units}
+    apart = {}
+    first = next((name for name in ctx.flow.order if dimensions.get(name, 0) > 2), None)
     if first is not None:
-        limits[first] = (units[first].total, units[first].total)
-        apart.append("the first convolution whole")
+        apart[first] = keep_at_least(units[first], units[first].scores.numel())
     for name in sorted(ctx.flow.logits & units.keys() - {first}):
-        limits[name] = (0.2 * units[name].total, units[name].total)
-        apart.append("a fifth of the last layer")
-    require_budget(limits, budget, ctx, " and ".join(["uniform-plus keeps a unit of every layer", *apart]))
-    return fill({name: u.total for name, u in units.items()}, limits, budget)
+        apart[name] = keep_at_least(units[name], math.ceil(0.2 * units[name].scores.numel()))
+    bounded = {**units, **apart}
+    kept = ["the first convolution whole"] if first is not None else []
+    kept += ["a fifth of the last layer"] if apart.keys() - {first} else []
+    kept += ["something of every layer"] if all(u.least for u in units.values()) else []
+    require_budget(bounded, budget, ctx, f"uniform-plus keeps {' and '.join(kept)}")
+    return fill({name: u.total for name, u in units.items()}, limits_of(bounded), budget)
 
 
 @by_layer("erdos-renyi-kernel", version=2)
@@ -269,7 +271,7 @@ def erdos_renyi_kernel(units: Mapping[str, Units], budget: int, ctx: PruneContex
     return fill(weights, limits_of(units), budget)
 
 
-@by_layer("lamp", by_values=True)
+@by_layer("lamp", by_values=True, version=2)
 def lamp_shares(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Mapping[str, float]:
     """Give each layer as many weights as global pruning by LAMP scores of |w| would (Lee et al. 2021)."""
     scores = {}
@@ -278,7 +280,8 @@ def lamp_shares(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> M
         if not u.single:
             raise ShrinkbenchError("allocation 'lamp' ranks single weights; use it with structure 'weights'")
         scores[name] = lamp_score(ctx.weights[name]).masked_fill(ctx.removed(name), -torch.inf)
-    return {name: float(mask.sum()) for name, mask in keep_highest(scores, budget).items()}
+    shares = {name: max(float(mask.sum()), 1e-9) for name, mask in keep_highest(scores, budget).items()}
+    return fill(shares, limits_of(units), budget)
 
 
 def lamp_score(weight: Tensor) -> Tensor:
@@ -312,10 +315,12 @@ def rowwise(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Keep:
     return {name: keep_in_rows(name, u, counts[name], ctx) for name, u in units.items()}
 
 
-def rowwise_counts(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> dict[str, int]:
-    """Weights per layer: the same fraction, and one for each row, as Sun et al. 2024 round."""
+def rowwise_counts(
+    units: Mapping[str, Units], budget: int, ctx: PruneContext, shares: Shares | None = None
+) -> dict[str, int]:
+    """Weights per layer: the same fraction, or ``shares``, and one for each row, as Sun et al. 2024 round."""
     units = {name: keep_at_least(u, _rows(name, u, ctx)) for name, u in units.items()}
-    return layerwise_counts(units, budget, ctx, "one weight of every row stays")
+    return layerwise_counts(units, budget, ctx, "one weight of every row stays", shares)
 
 
 def _rows(name: str, units: Units, ctx: PruneContext) -> int:
@@ -323,12 +328,16 @@ def _rows(name: str, units: Units, ctx: PruneContext) -> int:
     return len(ctx.geometry(name).rows(units.scores)) if single else 1
 
 
-def layerwise_counts(units: Mapping[str, Units], budget: int, ctx: PruneContext, reason: str) -> dict[str, int]:
-    """Weights per layer when every layer keeps the same fraction; ``reason`` says why each has to keep some."""
-    limits = limits_of(units)
-    require_budget(limits, budget, ctx, reason)
-    shares = fill({name: u.total for name, u in units.items()}, limits, budget)
-    return whole_units(units, shares, budget)
+def layerwise_counts(
+    units: Mapping[str, Units], budget: int, ctx: PruneContext, reason: str, shares: Shares | None = None
+) -> dict[str, int]:
+    """Weights per layer when every layer keeps the same fraction, or as ``shares`` says.
+
+    ``reason`` says why each layer has to keep some.
+    """
+    require_budget(units, budget, ctx, reason)
+    wanted = {name: u.total for name, u in units.items()} if shares is None else shares(units, budget, ctx)
+    return whole_units(units, fill(wanted, limits_of(units), budget), budget)
 
 
 def keep_in_rows(name: str, units: Units, count: int, ctx: PruneContext) -> Tensor:
@@ -353,7 +362,7 @@ def keep_in_rows(name: str, units: Units, count: int, ctx: PruneContext) -> Tens
 @allocation("independent", scope="global", exact=False)
 def independent(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Keep:
     """Keep each unit on its own with probability budget / total; the scores are uniform on [0, 1)."""
-    if ctx.structure.pattern:
+    if any(u.first is not None for u in units.values()):
         raise ShrinkbenchError(
             "the allocation 'independent' drops weights by chance, which leaves no N:M pattern; choose another"
         )

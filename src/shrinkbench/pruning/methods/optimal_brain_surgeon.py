@@ -25,6 +25,7 @@ from shrinkbench.network.probe import first_tensor
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import pruning_method
+from shrinkbench.pruning.schedules.dynamic import gradual
 from shrinkbench.pruning.units import Scores
 
 Block = tuple[str, int, int]  # weight, first and last + 1 of its flattened entries
@@ -34,6 +35,7 @@ _DAMPING = 1e-5  # lambda
 _FISHER_IMAGES = 64
 _NEWTON_IMAGES = 16
 _MEMORY = 1 << 24  # numbers that may always be held (64 MB), however small the network
+_RUN = 50  # weights of a small block
 _COLUMNS = 1 << 14  # weights that are treated in double precision at a time
 
 
@@ -114,6 +116,77 @@ def adapted(ctx: PruneContext, masks: Masks, curvature: Curvature) -> Mapping[st
     return {name: values[name].reshape(w.shape) for name, w in ctx.weights.items()}
 
 
+def _runs(rows: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Piece after piece of the columns: where it lies, and the outer products of each run of 50."""
+    step = _COLUMNS // _RUN * _RUN
+    for start in range(0, rows.shape[1], step):
+        piece = slice(start, min(start + step, rows.shape[1]))
+        g = _split(rows[:, piece].double())
+        yield piece, torch.einsum("cri,crj->rij", g, g)
+
+
+def _split(columns: Tensor) -> Tensor:
+    """(..., columns) in runs of 50, filled with zeros: (..., runs, 50)."""
+    filled = torch.nn.functional.pad(columns, (0, -columns.shape[-1] % _RUN))
+    return filled.reshape(*columns.shape[:-1], -1, _RUN)
+
+
+def _damped(outer: Tensor, curvature: Curvature) -> Tensor:
+    outer = outer / curvature.images
+    outer.diagonal(dim1=1, dim2=2).add_(_DAMPING)
+    return outer
+
+
+def _saliency_in_runs(ctx: PruneContext, curvature: Curvature) -> Scores:
+    """:func:`saliency` with blocks of 50 consecutive weights."""
+    scores = {name: torch.empty(w.numel(), device=w.device) for name, w in ctx.weights.items()}
+    for group in _blocks(ctx, curvature.count):
+        for (name, first, last), rows in _rows(curvature, group, ctx.device).items():
+            w = ctx.weights[name].reshape(-1)[first:last]
+            for piece, outer in _runs(rows):
+                inverse = torch.linalg.inv(_damped(outer, curvature)).diagonal(dim1=1, dim2=2).reshape(-1)
+                diagonal = inverse[: len(w[piece])].clamp(min=1e-30)
+                scores[name][first:last][piece] = (w[piece].double().square() / (2 * diagonal)).to(w)
+    return {name: scores[name].reshape(w.shape) for name, w in ctx.weights.items()}
+
+
+def _adapted_in_runs(ctx: PruneContext, masks: Masks) -> Mapping[str, Tensor]:
+    """:func:`adapted` with blocks of 50 consecutive weights: ``F_kk change_k = F_kr w_r`` in each."""
+    curvature = _fisher(ctx)
+    values = {name: (w * masks[name]).reshape(-1) for name, w in ctx.weights.items()}
+    for group in _blocks(ctx, curvature.count):
+        for (name, first, last), rows in _rows(curvature, group, ctx.device).items():
+            w = ctx.weights[name].reshape(-1)[first:last]
+            kept = masks[name].reshape(-1)[first:last]
+            for piece, outer in _runs(rows):
+                fisher, stays = _damped(outer, curvature), _split(kept[piece].double())
+                removed = _split((w[piece] * ~kept[piece]).double())
+                pull = torch.einsum("rij,rj->ri", fisher, removed) * stays
+                fisher *= stays.unsqueeze(1) * stays.unsqueeze(2)
+                fisher.diagonal(dim1=1, dim2=2).add_(1 - stays)
+                change = torch.linalg.solve(fisher, pull).reshape(-1)[: len(w[piece])]
+                values[name][first:last][piece] += change.to(w)
+    return {name: values[name].reshape(w.shape) for name, w in ctx.weights.items()}
+
+
+@pruning_method(
+    "obert",
+    kind="curvature",
+    schedule=gradual,
+    update=_adapted_in_runs,
+    needs=_NEEDS,
+    batch_count=4,
+    reference="kurtic2022optimal",
+)
+def fisher_in_runs(ctx: PruneContext) -> Scores:
+    """``w^2 / (2 [F^-1]_ww)``, F the empirical Fisher information in blocks of 50 weights; weights adapt.
+
+    Kurtic et al. 2022, and Kuznedelev et al. 2023 for images: pruned gradually, F taken anew in each step. Up
+    to 64 images, where the former take 1,024 gradients of batches; blocks are consecutive weights of a tensor.
+    """
+    return _saliency_in_runs(ctx, _fisher(ctx))
+
+
 def _fisher(ctx: PruneContext) -> Curvature:
     images = min(_FISHER_IMAGES, ctx.image_count)
     return Curvature(lambda: islice(ctx.image_gradients(), images), images, images)
@@ -123,6 +196,14 @@ def _adapt_by_fisher(ctx: PruneContext, masks: Masks) -> Mapping[str, Tensor]:
     return adapted(ctx, masks, _fisher(ctx))
 
 
+@pruning_method(
+    "gradual_woodfisher",
+    schedule=gradual,
+    update=_adapt_by_fisher,
+    needs=_NEEDS,
+    batch_count=4,
+    reference="singh2020woodfisher",
+)
 @pruning_method(
     "woodfisher",
     kind="curvature",

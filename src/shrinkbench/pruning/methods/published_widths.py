@@ -65,6 +65,7 @@ def masks_of_target(ctx: PruneContext, target: Target) -> Masks:
     if target.choice == "l1":
         return masks_of_counts(ctx.module, coupling, counts, magnitude)
     choose = {"thinet": reconstruction.by_thinet, "regression": reconstruction.by_regression}[target.choice]
+    _ = ctx.image_count  # without data there is nothing to do
     masks = reconstruction.prune_by_readers(ctx, choose, counts=counts)
     # What the classifier alone reads goes by its filters: the classifier is not rewritten.
     read = {*counts} & ({*ctx.weights} | {reader.key for reader in readers(ctx, coupling)})

@@ -114,7 +114,6 @@ def prune_by_readers(ctx: PruneContext, choose: Choose, *, counts: Mapping[str, 
     ``counts`` tells how many units stay, by the layer of a group or, for inputs that a layer samples from a
     stream, by its weight; without it, as many stay as the compression asks for.
     """
-    _ = ctx.image_count  # without data there is nothing to do
     coupling = couple(ctx.module, ctx.example)
     chosen = readers(ctx, coupling)
     if counts is None:
@@ -180,6 +179,7 @@ def thinet(ctx: PruneContext) -> Masks:
 
     Luo et al. 2017. One random output of the reader is sampled per place, 4,096 places per batch.
     """
+    _ = ctx.image_count  # without data there is nothing to do
     return prune_by_readers(ctx, by_thinet)
 
 
@@ -233,4 +233,5 @@ def channel_regression(ctx: PruneContext) -> Masks:
     He et al. 2017, without the correction of a shortcut's error; the inputs of residual streams are sampled in
     the published ResNet-50-2x alone.
     """
+    _ = ctx.image_count  # without data there is nothing to do
     return prune_by_readers(ctx, by_regression)

@@ -1,14 +1,15 @@
 """Layer by layer, against what each layer computes: Wanda and SparseGPT.
 
 Layers are pruned in the order in which they run, each on inputs that the layers before it produce once they
-are pruned. One layer's statistics are held at a time.
+are pruned. One layer's statistics are held at a time and, where the network is a chain of blocks, the states
+that arrive at one block.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -41,6 +42,24 @@ _COLUMNS = 128  # columns whose mask SparseGPT chooses together
 _DAMPING = 0.01  # of the mean diagonal of the Hessian
 
 
+@dataclass(frozen=True)
+class _Pruned(Mapping[str, Tensor]):
+    """Values of the layers that have been pruned, computed when asked for: none are held but new ones."""
+
+    weights: Mapping[str, Tensor]
+    masks: dict[str, Tensor] = field(default_factory=dict)
+    updated: dict[str, Tensor] = field(default_factory=dict)
+
+    def __getitem__(self, name: str) -> Tensor:
+        return self.updated[name] if name in self.updated else self.weights[name] * self.masks[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.masks)
+
+    def __len__(self) -> int:
+        return len(self.masks)
+
+
 def layer_by_layer(ctx: PruneContext, prune_layer: PruneLayer, counts_of: Counts) -> Masks:
     """Layer after layer keeps its count; ``prune_layer`` returns its mask and, if it wants, new values.
 
@@ -53,44 +72,55 @@ def layer_by_layer(ctx: PruneContext, prune_layer: PruneLayer, counts_of: Counts
             f"this method goes through single weights, column by column, not '{structure.name}'; choose "
             "the structure weights or a pattern such as 2:4"
         )
-    units = {n: Units(w.masked_fill(ctx.removed(n), -torch.inf)) for n, w in ctx.weights.items()}
-    counts = counts_of(units, ctx.budget, ctx)
-    masks: dict[str, Tensor] = {}
-    values: dict[str, Tensor] = {}
-    updated: dict[str, Tensor] = {}
+    counts = counts_of({name: _alive(ctx, name) for name in ctx.weights}, ctx.budget, ctx)
+    ctx = ctx.block_by_block()
+    pruned = _Pruned(ctx.weights)
     order = [name for name in ctx.flow.order if name in ctx.weights]
     for name in (*order, *(n for n in ctx.weights if n not in order)):
         if name in order:
-            masks[name], value = prune_layer(ctx, name, counts[name], values)
+            mask, value = prune_layer(ctx, name, counts[name], pruned)
         else:
             magnitude = ctx.weights[name].abs().masked_fill(ctx.removed(name), -torch.inf)
-            masks[name], value = keep_counts({name: Units(magnitude)}, counts)[name], None
-        values[name] = (ctx.weights[name] if value is None else value) * masks[name]
+            mask, value = keep_counts({name: Units(magnitude)}, counts)[name], None
+        pruned.masks[name] = mask
         if value is not None:
-            updated[name] = values[name]
-    return Masks({name: masks[name] for name in ctx.weights}, new_weights=updated)
+            pruned.updated[name] = value * mask
+    return Masks({name: pruned.masks[name] for name in ctx.weights}, new_weights=pruned.updated)
 
 
-def _one_per_layer(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> dict[str, int]:
+def _alive(ctx: PruneContext, name: str) -> Units:
+    """The weights of a layer to be counted: those that are gone at -inf, others without values of their own."""
+    scores = ctx.weights[name].new_zeros(()).expand(ctx.weights[name].shape)
+    gone = ctx.removed(name)
+    return Units(scores.masked_fill(gone, -torch.inf) if bool(gone.any()) else scores)
+
+
+def one_per_layer(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> dict[str, int]:
+    """Weights per layer: the same fraction, one at least."""
     units = {name: keep_at_least(u, 1) for name, u in units.items()}
     return layerwise_counts(units, budget, ctx, "one weight of every layer stays")
 
 
-def _units(ctx: PruneContext, name: str, score: Tensor) -> Units:
+def layer_units(ctx: PruneContext, name: str, score: Tensor) -> Units:
     """The units of one layer in the method's structure, with what earlier rounds removed at -inf."""
     require_numbers(name, score)
     score = score.masked_fill(ctx.removed(name), -torch.inf)
     return ctx.structure.group(ctx.only(name), {name: score}).units[name]
 
 
-def _wanda_layer(
-    ctx: PruneContext, name: str, count: int, values: Mapping[str, Tensor]
-) -> tuple[Tensor, Tensor | None]:
+def norms_of(ctx: PruneContext, name: str, values: Mapping[str, Tensor]) -> Tensor:
+    """The L2 norm of the inputs that each weight multiplies, in the weight's shape."""
     squares: list[Tensor] = []
     ctx.observe(lambda p: squares.append(p.column_sums(torch.square)), names=[name], values=values)
-    norms = ctx.per_column(name, torch.stack(squares).sum(0).sqrt())
-    score = ctx.weights[name].abs() * norms
-    return keep_in_rows(name, _units(ctx, name, score), count, ctx), None
+    return ctx.per_column(name, torch.stack(squares).sum(0).sqrt())
+
+
+def prune_by_wanda(
+    ctx: PruneContext, name: str, count: int, values: Mapping[str, Tensor]
+) -> tuple[Tensor, Tensor | None]:
+    """Wanda's mask of one layer."""
+    score = ctx.weights[name].abs() * norms_of(ctx, name, values)
+    return keep_in_rows(name, layer_units(ctx, name, score), count, ctx), None
 
 
 @pruning_method(
@@ -124,7 +154,7 @@ def wanda(ctx: PruneContext) -> Masks:
 
     Each row keeps a weight at least, as by the authors' rounding of how many go.
     """
-    return layer_by_layer(ctx, _wanda_layer, rowwise_counts)
+    return layer_by_layer(ctx, prune_by_wanda, rowwise_counts)
 
 
 @dataclass(frozen=True)
@@ -188,9 +218,10 @@ def inverse_roots(hessians: Tensor) -> Tensor:
     return roots
 
 
-def _sparsegpt_layer(
+def prune_by_sparsegpt(
     ctx: PruneContext, name: str, count: int, values: Mapping[str, Tensor]
 ) -> tuple[Tensor, Tensor]:
+    """SparseGPT's mask of one layer, and its new weights."""
     columns = Columns(ctx, name)
     hessians = columns.hessian(values)
     weights = columns.matrices(ctx.weights[name].float())
@@ -266,4 +297,4 @@ def sparsegpt(ctx: PruneContext) -> Masks:
     Columns of a convolution go by kernel position, then input channel; the authors' code goes channel by
     channel, and the order changes the result.
     """
-    return layer_by_layer(ctx, _sparsegpt_layer, _one_per_layer)
+    return layer_by_layer(ctx, prune_by_sparsegpt, one_per_layer)

@@ -102,6 +102,42 @@ class NetworkSurgery(Feedback):
         return self.setting.decide(amount, scores=scores, iteration=step)
 
 
+class Refined(Feedback):
+    """Sparse from the start; what is masked decays towards zero beside its gradient (SR-STE, Zhou et al. 2021).
+
+    ``w <- w - eta * (g(m * w) + 2e-4 * (1 - m) * w)``, so that masks settle. The paper decides in every step;
+    here every 10 steps, or oftener where that is fewer than 100 times.
+    """
+
+    CONSTANTS: ClassVar[Mapping[str, float]] = {"decay": 2e-4, "every": 10, "at_least": 100}
+
+    def __init__(self, setting: Setting) -> None:
+        PruningHook.__init__(self, setting)
+        constants = self.CONSTANTS
+        self._every = max(1, min(int(constants["every"]), setting.steps // int(constants["at_least"])))
+        self._done = True
+        self._dense = {name: p.detach().clone() for name, p in setting.parameters.items()}
+        self.masks = self.decide(setting.amount, 0)
+        self.masks.apply(setting.module)
+
+    @torch.no_grad()
+    def after_backward(self, step: int) -> None:
+        """Hand over the dense weights, with gradients of the masked ones and the decay of what is masked."""
+        super().after_backward(step)
+        for name, parameter in self.setting.parameters.items():
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter * ~self.masks[name], alpha=self.CONSTANTS["decay"])
+
+    @torch.no_grad()
+    def after_step(self, step: int) -> None:
+        """Keep what the optimizer did, decide anew if it is time, and mask."""
+        for name, parameter in self.setting.parameters.items():
+            self._dense[name].copy_(parameter)
+        if step % self._every == 0 or step == self.setting.steps:
+            self.masks = self.decide(self.setting.amount, step)
+        self.masks.apply(self.setting.module)
+
+
 class TopKast(PruningHook):
     """Of each step, the forward pass uses the top D weights, the backward pass reaches twice as many.
 
@@ -255,6 +291,12 @@ surgery = register_during(
     "as feedback, from trained weights, with a margin in favour of what is kept",
     NetworkSurgery,
     rounds=None,
+)
+refined = register_during(
+    "refined-straight-through",
+    "train sparse from the start over dense weights; what is masked decays (SR-STE)",
+    Refined,
+    from_scratch=True,
 )
 top_kast = register_during(
     "top-kast",

@@ -181,7 +181,31 @@ class Rigged(Dynamic):
                 parameter.grad *= self.masks[name]
 
 
-class Regenerated(FinishingHook, Rigged):
+class InTime(Rigged):
+    """As RigL, but seldom and to the end: what has grown has time to prove itself (ITOP, Liu et al. 2021).
+
+    Half of each layer's weights, less and less by half a cosine over the whole training, every 4,000 steps, or
+    oftener where that is fewer than 10 times; the last exchange is before the last step.
+    """
+
+    CONSTANTS: ClassVar[Mapping[str, float]] = {"fraction": 0.5, "until": 1.0, "every": 4000, "at_least": 10}
+
+
+class InTimeByChance(InTime):
+    """As the former with random growth, every 1,500 steps (SET-ITOP).
+
+    Weights that grow start at zero, and a step that exchanges does not move weights, as in RigL.
+    """
+
+    CONSTANTS: ClassVar[Mapping[str, float]] = {**InTime.CONSTANTS, "every": 1500}
+
+    def growth(self, name: str, parameter: nn.Parameter, step: int) -> Tensor:
+        """Chance."""
+        generator = self.setting.generator("growth", name, step)
+        return torch.rand(parameter.shape, generator=generator).to(parameter.device)
+
+
+class Regenerated(Rigged):
     """Gradual magnitude pruning from half density, half of what stays exchanged for large gradients each time.
 
     GraNet, Liu et al. 2021: sparsity rises cubically from 50 % (or the target, if that is less) over three
@@ -263,4 +287,16 @@ regenerated = register_during(
     Regenerated,
     from_scratch=True,
     rounds=None,
+)
+in_time = register_during(
+    "in-time-gradient",
+    "as rigged-lottery, half of each layer at first, seldom, and to the end of training",
+    InTime,
+    from_scratch=True,
+)
+in_time_by_chance = register_during(
+    "in-time-random",
+    "as in-time-gradient, with random growth",
+    InTimeByChance,
+    from_scratch=True,
 )

@@ -25,9 +25,13 @@ class Decide(Protocol):
         *,
         masks: Masks | None = None,
         scores: Mapping[str, Tensor] | None = None,
+        learned: Mapping[str, Tensor] | None = None,
         iteration: int = 0,
     ) -> Masks:
-        """Masks by the method's structure and allocation, from its score or the given ``scores``."""
+        """Masks by the method's structure and allocation, from its score or the given ``scores``.
+
+        ``learned`` is what the score may look at of a training: :attr:`PruneContext.learned`.
+        """
         ...
 
 
@@ -36,6 +40,7 @@ class Setting:
     """What a hook works with: the network, the target, how long training lasts, and how to decide masks.
 
     ``score`` turns (weights, gradients) of one training step into scores; ``names`` are the prunable weights.
+    ``batch_size`` is that of the training, where it is known beforehand.
     """
 
     module: nn.Module
@@ -47,6 +52,7 @@ class Setting:
     decide: Decide
     score: Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Mapping[str, Tensor]]
     example: Inputs
+    batch_size: int | None = None
 
     @property
     def steps(self) -> int:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
+from torch import Tensor
 
 from shrinkbench.pruning.schedules.hook import FinishingHook, Setting
 
@@ -27,5 +31,19 @@ class Penalised(FinishingHook):
     def after_epoch(self, epoch: int) -> None:
         """After the last epoch: prune."""
         if epoch == self.setting.epochs:
-            self.adopt(self.setting.decide(self.setting.amount, iteration=epoch))
+            learned = self.finish()
+            self.adopt(self.setting.decide(self.setting.amount, learned=learned, iteration=epoch))
             self._done = True
+
+    def finish(self) -> Mapping[str, Tensor] | None:
+        """Training with the penalty is over; what it has learned beside the weights, if anything."""
+        return None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Masks, and whether they are final."""
+        return {**super().state_dict(), "done": self._done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        super().load_state_dict(state)
+        self._done = state["done"]

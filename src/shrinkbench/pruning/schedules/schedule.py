@@ -84,3 +84,12 @@ def register_during(
     """Register the schedule ``name`` that prunes while it trains, by the hook ``make``."""
     start: Literal["trained", "initialisation"] = "initialisation" if from_scratch else "trained"
     return SCHEDULES.add(name, Schedule(name, description, once, start=start, during=make, rounds=rounds))
+
+
+def register_penalised(
+    name: str, description: str, make: type[PruningHook], *, from_scratch: bool = False
+) -> Schedule:
+    """Register a schedule that decides after a training of its own, by the hook ``make``, and fine-tunes."""
+    start: Literal["trained", "initialisation"] = "initialisation" if from_scratch else "trained"
+    made = Schedule(name, description, once, start=start, during=make, train_after=True, decided_last=True)
+    return SCHEDULES.add(name, made)

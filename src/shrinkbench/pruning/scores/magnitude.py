@@ -20,7 +20,9 @@ from shrinkbench.pruning.method import PerLayer, pruning_method
 from shrinkbench.pruning.schedules import before_training as scheduling
 from shrinkbench.pruning.schedules import dense_beneath as beneath
 from shrinkbench.pruning.schedules import dynamic as during
+from shrinkbench.pruning.schedules import gated
 from shrinkbench.pruning.structures.by_dataflow import heads, neurons
+from shrinkbench.pruning.structures.permuted import permuted_two_of_four
 from shrinkbench.pruning.structures.single import (
     blocks_4x4,
     filters,
@@ -32,6 +34,23 @@ from shrinkbench.pruning.structures.single import (
 from shrinkbench.pruning.units import Scores
 
 
+@pruning_method(
+    "soft_threshold_reparameterization", schedule=gated.soft_threshold, reference="kusupati2020soft"
+)
+@pruning_method("continuous_sparsification", schedule=gated.sigmoid_gates, reference="savarese2020winning")
+@pruning_method("spartan", schedule=gated.soft_top_k_training, reference="tai2022spartan")
+@pruning_method(
+    "sr_ste",
+    structure=two_of_four,
+    allocation=layerwise,
+    schedule=beneath.refined,
+    reference="zhou2021learning",
+)
+@pruning_method("permuted_magnitude_2_4", structure=permuted_two_of_four, reference="pool2021channel")
+@pruning_method(
+    "set_itop", allocation=erdos_renyi_kernel, schedule=during.in_time_by_chance, reference="liu2021itop"
+)
+@pruning_method("rigl_itop", allocation=erdos_renyi_kernel, schedule=during.in_time, reference="liu2021itop")
 @pruning_method("alpha_pruning", allocation=alpha_hill, reference="lu2024alphapruning")
 @pruning_method("ac_dc", schedule=beneath.alternating, reference="peste2021acdc")
 @pruning_method("top_kast", allocation=layerwise, schedule=beneath.top_kast, reference="jayakumar2020topkast")
@@ -140,6 +159,7 @@ def layer_deviation(ctx: PruneContext) -> Scores:
     return scores
 
 
+@pruning_method("gradual_lamp", schedule=during.gradual, reference="lee2021layer")
 @pruning_method("lamp", kind="magnitude", reference="lee2021layer")
 def lamp(ctx: PruneContext) -> Scores:
     """Layer-adaptive magnitude ``w_i^2 / sum of w_j^2 over |w_j| >= |w_i|`` within the layer."""

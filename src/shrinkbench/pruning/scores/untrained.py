@@ -4,17 +4,29 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from shrinkbench.network.calling import call_with
-from shrinkbench.network.derivatives import HESSIAN_PARTS, random_state_kept
+from shrinkbench.network.derivatives import (
+    HESSIAN_PARTS,
+    loss_of,
+    mean_gradients,
+    outputs_of,
+    random_state_kept,
+)
+from shrinkbench.network.inputs import Batch
 from shrinkbench.network.probe import evaluation_mode, first_tensor
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.method import pruning_method
 from shrinkbench.pruning.schedules import before_training as scheduling
+from shrinkbench.pruning.top_k import keep_highest
 from shrinkbench.pruning.units import Scores
+from shrinkbench.spec.amount import ChannelFraction, FractionPerLayer, Speedup
 
 _NEEDS = ("data", "labels", "gradients")
 _TEMPERATURE = 200.0
+_FORCE_ROUNDS = 60
+_PROSPR_STEPS, _PROSPR_RATE = 3, 0.1
 
 
 @pruning_method(
@@ -36,6 +48,78 @@ def snip(ctx: PruneContext) -> Scores:
     sensitivities = {name: (w * gradients[name]).abs() for name, w in ctx.weights.items()}
     total = torch.stack([s.sum() for s in sensitivities.values()]).sum().clamp(min=1e-30)
     return {name: s / total for name, s in sensitivities.items()}
+
+
+@pruning_method(
+    "force",
+    kind="gradient",
+    schedule=scheduling.at_initialisation,
+    needs=_NEEDS,
+    reference="dejorge2021progressive",
+)
+def force(ctx: PruneContext) -> Scores:
+    """``|w * dL/dw at the masked network|`` in 60 rounds, none of which binds the next (FORCE).
+
+    Density falls by a constant factor per round, all layers compared; weights that are masked have gradients
+    and may come back. The last round's scores are returned. The same data serve all rounds, where the authors
+    draw anew.
+    """
+    total = sum(w.numel() for w in ctx.weights.values())
+    density = _density(ctx, total)
+    masks = {name: ~ctx.removed(name) for name in ctx.weights}
+    scores: dict[str, Tensor] = {}
+    for number in range(1, _FORCE_ROUNDS + 1):
+        masked = {name: p * masks[name] for name, p in ctx.parameters.items()}
+        gradients = mean_gradients(ctx.module, masked, ctx.each_batch(), ctx.loss, batch_statistics=True)
+        scores = {name: (w * gradients[name]).abs() for name, w in ctx.weights.items()}
+        masks = keep_highest(scores, max(round(total * density ** (number / _FORCE_ROUNDS)), 1))
+    return scores
+
+
+def _density(ctx: PruneContext, total: int) -> float:
+    """The fraction of prunable weights that stays, as far as the amount says."""
+    if isinstance(ctx.amount, FractionPerLayer | ChannelFraction):
+        return 1 - ctx.amount.fraction
+    if isinstance(ctx.amount, Speedup):
+        return 1 / ctx.amount.ratio
+    return max(ctx.budget, 1) / total
+
+
+@pruning_method(
+    "prospr",
+    kind="gradient",
+    schedule=scheduling.at_initialisation,
+    needs=_NEEDS,
+    batch_count=_PROSPR_STEPS + 1,
+    reference="alizadeh2022prospect",
+)
+def prospr(ctx: PruneContext) -> Scores:
+    """``|dL(w_3)/dm|`` with ``w_0 = m * w`` and three steps of gradient descent, each on its batch, rate 0.1.
+
+    The loss is that of a fourth batch, the derivative is taken through the steps, at m = 1; where there are
+    fewer batches they are taken in turn. Steps are without momentum. The first layer is no exception.
+    """
+    leaves = {name: torch.ones_like(p).requires_grad_() for name, p in ctx.parameters.items()}
+    batches = list(ctx.each_batch())
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+        values = {name: p * leaves[name] for name, p in ctx.parameters.items()}
+        for number in range(_PROSPR_STEPS):
+            loss = _loss_at(ctx, values, batches[number % len(batches)])
+            found = torch.autograd.grad(loss, list(values.values()), create_graph=True, allow_unused=True)
+            moved = zip(values.items(), found, strict=True)
+            values = {name: v if g is None else v - _PROSPR_RATE * g for (name, v), g in moved}
+        last = _loss_at(ctx, values, batches[_PROSPR_STEPS % len(batches)])
+        slopes = torch.autograd.grad(last, list(leaves.values()), allow_unused=True)
+    return {
+        name: torch.zeros_like(ctx.weights[name])
+        if slope is None
+        else slope.detach().abs().to(ctx.weights[name])
+        for name, slope in zip(leaves, slopes, strict=True)
+    }
+
+
+def _loss_at(ctx: PruneContext, values: dict[str, Tensor], batch: Batch) -> Tensor:
+    return loss_of(ctx.loss, outputs_of(ctx.module, values, batch.inputs, batch_statistics=True), batch.targets)
 
 
 @pruning_method(

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.dataflow import projected_heads
 from shrinkbench.network.view import NetworkView
 from shrinkbench.pruning.units import (
     STRUCTURES,
@@ -69,15 +70,30 @@ def _attention_parts(ctx: NetworkView) -> Mapping[str, list[Part]]:
             for name, shape in zip(sources, shapes, strict=True)
         ]
         groups[step.parameter].append(_head_columns(step.parameter, output, heads))
+    plain = {name: w for name, w in ctx.weights.items() if not ctx.geometry(name).transposed}
+    for shared in projected_heads(ctx.flow, plain):  # grouped queries: keys and values with all their queries
+        if shared.output not in groups:
+            groups[shared.output] = [
+                *(_head_rows(name, plain[name].shape, 1, shared.units) for name in shared.sources),
+                _head_columns(shared.output, plain[shared.output].shape, shared.units),
+            ]
     return groups
+
+
+def _kept(ctx: NetworkView, *, attention: bool) -> str:
+    """Which layer would have made a unit, did it not write the outputs and stay for that."""
+    stay = ctx.flow.logits - ctx.weights.keys()
+    steps = (s for s in ctx.flow.steps if s.sources and s.linear and (s.head_size is not None) == attention)
+    names = sorted(stay.intersection(step.parameter for step in steps))
+    return f" but at '{names[0]}', which writes the outputs; prune_classifier frees it" if names else ""
 
 
 def _heads(ctx: NetworkView, scores: Scores) -> Grouping:
     groups = _attention_parts(ctx)
     if not groups:
         raise ShrinkbenchError(
-            "this network has no attention layers whose heads could be pruned; choose a transformer or "
-            "another structure"
+            f"this network has no attention layers whose heads could be pruned{_kept(ctx, attention=True)}; "
+            "choose a transformer or another structure"
         )
     return grouping_of(scores, groups)
 
@@ -86,7 +102,7 @@ heads = STRUCTURES.add(
     "heads",
     Structure(
         "heads",
-        "attention heads: rows of queries, keys and values with the output columns",
+        "attention heads: rows of queries, keys and values with the output columns; grouped queries together",
         _heads,
         unit="head",
     ),
@@ -107,8 +123,8 @@ def _neurons(ctx: NetworkView, scores: Scores) -> Grouping:
             groups[source] = [part_by_rows(ctx, source), part_by_columns(ctx, step.parameter)]
     if not groups:
         raise ShrinkbenchError(
-            "this network has no pair of linear layers with hidden neurons between them; choose a network "
-            "with perceptrons or another structure"
+            "this network has no pair of linear layers with hidden neurons between them"
+            f"{_kept(ctx, attention=False)}; choose a network with perceptrons or another structure"
         )
     return grouping_of(scores, groups)
 

@@ -68,6 +68,8 @@ def prunable_groups(ctx: NetworkView, coupling: Coupling) -> list[tuple[Group, l
     """Groups that can lose units and whose producing weights are all prunable, with these weights."""
     found = []
     for group in coupling.free:
+        if group.kind == "projected heads":  # units of the structure 'heads'
+            continue
         weights = [s.tensor for s in group.slices if s.role == "produces" and s.tensor.endswith("weight")]
         if weights and all(name in ctx.weights for name in weights):
             found.append((group, weights))

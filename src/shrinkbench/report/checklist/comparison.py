@@ -18,7 +18,6 @@ from shrinkbench.report.checklist.roles import (
     is_random,
     is_uniform,
 )
-from shrinkbench.results.record import RunResult
 from shrinkbench.spec import Amount, MethodSpec
 
 
@@ -135,19 +134,20 @@ def state_of_the_art(evidence: Evidence) -> Judgement:
 
 @rule("how-compared")
 def how_compared(evidence: Evidence) -> Judgement:
-    """Every number in a store comes from a run that shrinkbench carried out."""
+    """Whether every run says which shrinkbench carried it out."""
     if not evidence.results:
         return violated("No run is finished.", needed="Run the experiment.")
-    versions = sorted({_version(run) for run in evidence.results})
+    unsigned = sum("shrinkbench" not in run.provenance.versions for run in evidence.results)
+    if unsigned:
+        return undecidable(
+            f"{unsigned} of {len(evidence.results)} results do not record which shrinkbench carried them out.",
+            needed="“The numbers of these runs come from <source>.”",
+        )
+    versions = sorted({run.provenance.versions["shrinkbench"] for run in evidence.results})
     foreign = [name for name, method in evidence.methods.items() if method.sources]
     facts = [
-        f"All {len(evidence.results)} results are runs that shrinkbench ({joined(versions)}) carried out; "
-        "none is copied from a paper."
+        f"All {len(evidence.results)} results record that shrinkbench ({joined(versions)}) carried them out."
     ]
     if foreign:
         facts.append(f"Code of plug-ins took part in {listing(foreign)}.")
     return satisfied(*facts)
-
-
-def _version(run: RunResult) -> str:
-    return run.provenance.versions.get("shrinkbench", "of unknown version")

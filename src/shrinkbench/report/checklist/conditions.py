@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import combinations
 
 from shrinkbench.report.checklist.causes import Point, joined, say
 from shrinkbench.report.checklist.evidence import Evidence
+from shrinkbench.report.conditions import loading, machine_facts, pruned_parts
 from shrinkbench.results.labels import how_trained, recipe_labels
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import TaskSpec
 
-CORE = ("shrinkbench", "torch", "torchvision", "numpy", "Python", "commit", "device", "processor", "threads")
+CORE = (
+    *("shrinkbench", "torch", "torchvision", "numpy", "Python", "commit"),
+    *("device", "processor", "threads", "processes"),
+)
 """What is named even where nobody recorded it."""
 
 
@@ -36,16 +40,9 @@ class Conditions:
 
 def _recorded(run: RunResult) -> dict[str, str]:
     """What a run's provenance tells of its setting, by name; what it does not tell is absent."""
-    p = run.provenance
-    commit, edited, _ = (p.commit or "").partition("+")  # marks a working tree that was edited
-    stated = {
-        "Python": p.python,
-        "commit": f"{commit[:12]}{edited}",
-        "device": p.device,
-        "processor": p.processor,
-        "threads": str(p.threads) if p.threads else "",
-    }
-    return {name: value for name, value in (*p.versions.items(), *stated.items()) if value}
+    commit, edited, _ = (run.provenance.commit or "").partition("+")  # marks a tree that was edited
+    stated = (*machine_facts(run), ("commit", f"{commit[:12]}{edited}"))
+    return {name: value for name, value in stated if value}
 
 
 def find_conditions(evidence: Evidence) -> Conditions:
@@ -98,10 +95,11 @@ def find_unlike_treatment(evidence: Evidence) -> list[Difference]:
         for run in runs:
             groups[task, how_trained(run.spec)].append(run)
     for (task, trained), members in groups.items():
-        for name, settings in _treatments(members).items():
-            by_method: dict[str, set[str]] = defaultdict(set)
-            for run, setting in zip(members, settings, strict=True):
-                by_method[run.spec.method.name].add(setting)
+        settings: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+        for run in members:
+            for name, setting in (*loading(run.spec), *pruned_parts(run.spec)):
+                settings[name][run.spec.method.name].add(setting)
+        for name, by_method in settings.items():
             if len(set(map(frozenset, by_method.values()))) > 1:
                 users: dict[str, list[str]] = defaultdict(list)
                 for method, used in by_method.items():
@@ -115,22 +113,6 @@ def find_unlike_treatment(evidence: Evidence) -> list[Difference]:
 
 def _adverb(trained: str) -> str:
     return f"trained {trained}" if trained == "from scratch" else f"that are {trained}"
-
-
-def _treatments(runs: Sequence[RunResult]) -> dict[str, list[str]]:
-    """Settings by name, one for each run."""
-
-    def on(*, value: bool) -> str:
-        return "on" if value else "off"
-
-    return {
-        "augmentation": [on(value=r.spec.recipe.augment) for r in runs],
-        "batch size": [str(r.spec.recipe.batch_size) for r in runs],
-        "precision": [r.spec.recipe.precision for r in runs],
-        "pruning of the classifier": [on(value=r.spec.prune_classifier) for r in runs],
-        "pruning of biases": [on(value=r.spec.prune_biases) for r in runs],
-        "bounds on layers": [r.spec.constraints.label or "none" for r in runs],
-    }
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,12 @@ def architecture(evidence: Evidence) -> Judgement:
             needed="Give the weights as a file, so that its SHA-256 is recorded.",
             runs=tuple(r.key for r in vague),
         )
+    foreign = _networks_from_outside(evidence)
+    if foreign:
+        return undecidable(
+            f"Networks of plug-ins, known by a digest of their code only: {listing(foreign)}.",
+            needed=f"“The definition of {listing(foreign)} is listed in <appendix or link>.”",
+        )
     figures = {
         f"{r.spec.model.name} ({r.size.parameters:,} parameters, {r.size.multiply_adds:,} multiply-adds)"
         for r in evidence.results
@@ -94,6 +100,11 @@ def architecture(evidence: Evidence) -> Judgement:
         f"Exact definitions, printed by `shrinkbench describe`: {listing(sorted(figures))}.",
         "Initial weights are drawn, or known by their pretraining recipe or by SHA-256 (under Provenance).",
     )
+
+
+def _networks_from_outside(evidence: Evidence) -> list[str]:
+    """Networks whose code `shrinkbench describe` does not have by itself."""
+    return sorted({r.spec.model.name for r in evidence.results if r.spec.model.source is not None})
 
 
 def _is_vague(run: RunResult) -> bool:
@@ -114,9 +125,8 @@ def architecture_citation(evidence: Evidence) -> Judgement:
             f"Networks without a recorded reference: {listing(missing)}.",
             needed=f"“{listing(missing)} was introduced in <citation>; it differs here in <differences>.”",
         )
-    return satisfied(
-        f"References of {listing(networks)} are in references.bib; `shrinkbench describe` prints each network."
-    )
+    printed = "" if _networks_from_outside(evidence) else "; `shrinkbench describe` prints each network"
+    return satisfied(f"References of {listing(networks)} are in references.bib{printed}.")
 
 
 @rule("dataset")
@@ -147,14 +157,18 @@ def undescribed_data(evidence: Evidence) -> Judgement | None:
 
 @rule("hardware")
 def hardware(evidence: Evidence) -> Judgement:
-    """Versions and processor are part of a run's provenance."""
-    bare = [r for r in evidence.results if not r.provenance.versions or not (r.provenance.processor)]
+    """Versions, device and processor are part of a run's provenance."""
+    bare = [
+        r
+        for r in evidence.results
+        if "torch" not in r.provenance.versions or not (r.provenance.processor and r.provenance.device)
+    ]
     if bare:
         return violated(
-            f"{len(bare)} runs record no library versions or no processor.",
+            f"{len(bare)} runs record no version of PyTorch, no device or no processor.",
             needed="Run them again on a machine that tells its processor.",
             runs=tuple(r.key for r in bare),
         )
     used = sorted({f"{r.provenance.device} on {r.provenance.processor}" for r in evidence.results})
-    torch = sorted({r.provenance.versions.get("torch", "unknown") for r in evidence.results})
+    torch = sorted({r.provenance.versions["torch"] for r in evidence.results})
     return satisfied(f"{listing(used)}; PyTorch {listing(torch)}; all versions under Provenance.")

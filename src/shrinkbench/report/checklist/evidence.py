@@ -12,18 +12,18 @@ from statistics import NormalDist
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report.checklist.causes import Point
 from shrinkbench.report.checklist.roles import is_magnitude, is_random, judged
-from shrinkbench.report.compared import split_by_metric
-from shrinkbench.report.statistics.observations import Observations, observe
+from shrinkbench.report.statistics.metrics import metric_of
+from shrinkbench.report.statistics.observations import SMALLEST_YARDSTICK, Observations, observe
 from shrinkbench.results.labels import label_runs
 from shrinkbench.results.record import LayerDensity, RunResult
-from shrinkbench.spec import MethodSpec, RunSpec, TaskSpec
+from shrinkbench.spec import ExperimentSpec, MethodSpec, RunSpec, TaskSpec
 
 OPERATING_POINTS = (2.0, 4.0, 8.0, 16.0, 32.0)
 FEWEST_POINTS = 5
 FEWEST_SEEDS = 3
 FEWEST_PAIRS = 3
 COLLAPSE = 0.10
-"""A point counts as extreme where mean accuracy lies this far below the control."""
+"""A point counts as extreme where the mean is so much worse than the control: 10 points, or 10 % of others."""
 ERROR = 0.01
 """Chance that any draw at random on a page is taken for one of other proportions."""
 TOY_DATASETS = frozenset({"mnist", "fashion-mnist", "digits"})
@@ -51,6 +51,29 @@ class Evidence:
     def by_key(self) -> Mapping[str, RunResult]:
         """Finished runs by key."""
         return {result.key: result for result in self.results}
+
+    @cached_property
+    def stem(self) -> str:
+        """What figures of the (first) metric that tasks lead with are called after."""
+        scales = self.observations.scales
+        return self.observations.stem(scales[0].metric) if scales else "top1"
+
+    @cached_property
+    def measured(self) -> str:
+        """What is measured in words: accuracy, or the metric that every task leads with."""
+        metrics = [scale.metric for scale in self.observations.scales]
+        if all(metric.is_accuracy for metric in metrics):
+            return "accuracy"
+        return metrics[0].short if len(metrics) == 1 else "quality"
+
+    @cached_property
+    def collapse(self) -> str:
+        """By how much a collapsed network is worse, in words."""
+        kinds = {scale.metric.percent for scale in self.observations.scales} or {True}
+        told = [
+            f"{100 * COLLAPSE:.0f} {'points' if percent else '%'}" for percent in sorted(kinds, reverse=True)
+        ]
+        return f"{' or '.join(told)}"
 
     @cached_property
     def methods(self) -> Mapping[str, MethodSpec]:
@@ -186,12 +209,14 @@ class Evidence:
 
 
 def _loss(run: RunResult, control: RunResult) -> float:
-    """How much worse a run is than its control in the metric that its task leads with."""
+    """How much worse a run is than its control in the metric that its task leads with, as a share."""
     objective = run.spec.task.objective
     before, after = control.headline, run.headline
     if before is None or after is None:
         return 0.0
-    return before - after if objective.metric(objective.headline).direction == "higher" else after - before
+    metric = metric_of(objective.metric(objective.headline))
+    worse = metric.sign * (before - after)
+    return worse if metric.percent else worse / max(abs(before), SMALLEST_YARDSTICK)
 
 
 def keep_alike(
@@ -220,13 +245,18 @@ def gather(
     proposed: Sequence[str] = (),
     missing: Sequence[RunSpec] = (),
     disputed: Collection[str] = (),
+    sequential: ExperimentSpec | None = None,
 ) -> Evidence:
     """Collect the evidence; ``proposed`` are names or labels of methods, by default those of :func:`judged`.
 
-    Runs of tasks that lead with another metric than top-1 take no part (:func:`split_by_metric`). Raises
+    Of a ``sequential`` experiment those are the runs of the first look, which all methods have. Raises
     ``ShrinkbenchError`` where the results hold no method of a name.
     """
-    results = split_by_metric(results).compared
+    rules = sequential.until_decided if sequential is not None else None
+    if sequential is not None and rules is not None:
+        first = sequential.seed[: rules.first_look]
+        results = tuple(result for result in results if result.spec.seed in first)
+        missing = [spec for spec in missing if spec.seed in first]
     observations = observe(results, missing=missing, disputed=disputed)
     evidence = Evidence(tuple(r for r in results if r.status == "done"), observations, ())
     methods = evidence.methods

@@ -18,7 +18,8 @@ class Judgement:
     """How a line stands.
 
     ``evidence`` says what in the results it rests on, ``runs`` are keys of the runs at fault (or, for a
-    satisfied line, of examples), ``figure`` a file of the report that shows it. ``needed`` is what would
+    satisfied line, of examples), ``figure`` a file of the report that shows it (``{metric}`` in it
+    stands for the metric that tasks lead with). ``needed`` is what would
     satisfy the line: runs to add where it is violated, the author's sentence where it is not decidable.
     """
 
@@ -64,7 +65,8 @@ def judge_from(evidence: Evidence) -> list[Line]:
     lines = []
     for text in tomllib.loads(stored)["line"]:
         d = RULES[text["id"]](evidence)
-        lines.append(Line(**text, **{f.name: getattr(d, f.name) for f in fields(d)}))
+        told = {f.name: getattr(d, f.name) for f in fields(d)}
+        lines.append(Line(**text, **{**told, "figure": d.figure.replace("{metric}", evidence.stem)}))
     return lines
 
 

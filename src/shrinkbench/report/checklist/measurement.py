@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 
 from shrinkbench.report.checklist.causes import Point, joined, say
 from shrinkbench.report.checklist.conditions import explain_apart
-from shrinkbench.report.checklist.evidence import COLLAPSE, FEWEST_SEEDS, Evidence, GridCell
+from shrinkbench.report.checklist.evidence import FEWEST_SEEDS, Evidence, GridCell
 from shrinkbench.report.checklist.lines import Judgement, listing, rule, satisfied, undecidable, violated
 from shrinkbench.results.record import RunResult
+from shrinkbench.spec import Objective
 
-SIZE_FIGURE = "figures/top1-compression.svg"
-SPEED_FIGURE = "figures/top1-theoretical-speedup.svg"
+SIZE_FIGURE = "figures/{metric}-compression.svg"
+SPEED_FIGURE = "figures/{metric}-theoretical-speedup.svg"
 
 
 @rule("range")
@@ -29,21 +30,33 @@ def compression_range(evidence: Evidence) -> Judgement:
     if any(found.values()):
         facts = {
             "narrow": "One operating point is no range",
-            "unknown": "Without a control, nobody can tell how far accuracy falls",
-            "flat": f"Mean accuracy never falls {100 * COLLAPSE:.0f} points below the runs' own controls",
+            "unknown": f"Without a control, nobody can tell how far {evidence.measured} falls",
+            "flat": _never(evidence),
         }
         return violated(
             *(f"{facts[name]}: {say(places, grid)}." for name, places in found.items() if places),
-            needed="Add larger compression ratios until accuracy collapses, and the control.",
+            needed=f"Add larger compression ratios until {evidence.measured} collapses, and the control.",
             figure=SIZE_FIGURE,
         )
     if not grid:
         return violated("No pruned network was run.", needed="Run compression ratios above 1.")
     return satisfied(
-        f"The curve of every judged method spans several amounts; at one of them mean accuracy lies at least "
-        f"{100 * COLLAPSE:.0f} points below that of the runs' own controls.",
+        f"The curve of every judged method spans several amounts; at one of them {_lies(evidence)} "
+        "the runs' own controls.",
         figure=SIZE_FIGURE,
     )
+
+
+def _never(evidence: Evidence) -> str:
+    if evidence.measured == "accuracy":
+        return f"Mean accuracy never falls {evidence.collapse} below the runs' own controls"
+    return f"Mean {evidence.measured} is never {evidence.collapse} worse than the runs' own controls"
+
+
+def _lies(evidence: Evidence) -> str:
+    if evidence.measured == "accuracy":
+        return f"mean accuracy lies at least {evidence.collapse} below that of"
+    return f"mean {evidence.measured} is at least {evidence.collapse} worse than that of"
 
 
 def _curves(evidence: Evidence, methods: Sequence[str] | None = None) -> list[Point]:
@@ -79,10 +92,16 @@ def raw_accuracy(evidence: Evidence) -> Judgement:
 
 
 def metrics_of(evidence: Evidence) -> str:
-    """The metrics that every finished run states, by name."""
-    stated = [set(r.after.metrics) for r in evidence.results if r.after is not None]
-    named = (m.name for r in evidence.results[:1] for m in r.spec.task.objective.metrics)
-    return listing([name for name in named if all(name in metrics for metrics in stated)])
+    """The metrics that every finished run of a kind of task states, by name."""
+    stated: dict[Objective, list[set[str]]] = defaultdict(list)
+    for run in evidence.results:
+        if run.after is not None:
+            stated[run.spec.task.objective].append(set(run.after.metrics))
+    told = [
+        listing([m.name for m in objective.metrics if all(m.name in metrics for metrics in found)])
+        for objective, found in stated.items()
+    ]
+    return "; or ".join(dict.fromkeys(told))
 
 
 def always_stored(evidence: Evidence, what: str, figure: str) -> Judgement:
@@ -195,6 +214,11 @@ def error_bars(evidence: Evidence) -> Judgement:
 @rule("flops")
 def flops(evidence: Evidence) -> Judgement:
     """Multiply-adds of every network, counted by one counter."""
+    return counted(evidence, "state multiply-adds before and after pruning")
+
+
+def counted(evidence: Evidence, what: str) -> Judgement:
+    """A line that every finished run meets whose multiply-adds could be counted."""
     uncounted = tuple(r.key for r in evidence.results if r.size is None or not r.size.multiply_adds)
     if uncounted:
         return violated(
@@ -202,4 +226,4 @@ def flops(evidence: Evidence) -> Judgement:
             needed="Run them again with a network whose operations can be counted.",
             runs=uncounted,
         )
-    return always_stored(evidence, "state multiply-adds before and after pruning", SPEED_FIGURE)
+    return always_stored(evidence, what, SPEED_FIGURE)

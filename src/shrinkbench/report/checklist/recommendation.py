@@ -20,11 +20,11 @@ from shrinkbench.report.checklist.evidence import (
     TOY_DATASETS,
     Evidence,
 )
-from shrinkbench.report.checklist.lines import Judgement, listing, rule, satisfied, violated
+from shrinkbench.report.checklist.lines import Judgement, inapplicable, listing, rule, satisfied, violated
 from shrinkbench.report.checklist.measurement import (
     SIZE_FIGURE,
-    SPEED_FIGURE,
     always_stored,
+    counted,
     error_bars,
 )
 from shrinkbench.report.checklist.roles import is_control
@@ -72,14 +72,17 @@ def is_large(dataset: str) -> bool:
 
 @rule("both-sizes")
 def both_sizes(evidence: Evidence) -> Judgement:
-    """Both are stored for every run, by the definitions of the line."""
-    return always_stored(evidence, "state compression and theoretical speedup", SPEED_FIGURE)
+    """Both are stored for every run, by the definitions of the line; a speedup is one where it was counted."""
+    return counted(evidence, "state compression and theoretical speedup")
 
 
 @rule("both-accuracies")
 def both_accuracies(evidence: Evidence) -> Judgement:
     """Both are stored for every run."""
-    bare = [r.key for r in evidence.results if r.after and not {"top1", "top5"} <= r.after.metrics.keys()]
+    classifying = [r for r in evidence.results if "top5" in {m.name for m in r.spec.task.objective.metrics}]
+    if evidence.results and not classifying:
+        return inapplicable("No task has top-5 accuracy: it is of classification among many classes.")
+    bare = [r.key for r in classifying if r.after and not {"top1", "top5"} <= r.after.metrics.keys()]
     if bare:
         return violated(
             f"{len(bare)} runs state no top-1 or no top-5.",
@@ -130,7 +133,7 @@ def operating_points(evidence: Evidence) -> Judgement:
     fewest = min(len(evidence.amounts(task, method)) for task, method in evidence.curves())
     amounts_of_all = list(dict.fromkeys(amount for _, _, amount in evidence.cells))
     return satisfied(
-        f"Every curve has at least {fewest} points; run were {listing(amounts_of_all, limit=12)}.",
+        f"Every curve has at least {fewest} amounts of pruning; run were {listing(amounts_of_all, limit=12)}.",
         figure=SIZE_FIGURE,
     )
 

@@ -14,6 +14,7 @@ from shrinkbench.report.checklist.roles import (
     is_automatic,
     is_scratch_of,
     is_structured,
+    is_uniform,
     is_uniform_counterpart,
 )
 from shrinkbench.results.record import RunResult
@@ -141,8 +142,9 @@ def from_scratch(evidence: Evidence) -> Judgement:
         examples += [other.key for other in matches[:1]]
     if not (lacking or short):
         return satisfied(
-            "Every pruned network of a judged structured method was also trained from scratch, with its seed, "
-            "for as many epochs as cost the multiply-adds of training the large network by the same recipe"
+            "Beside every run of a judged structured method, one of the same seed and amount trains what is "
+            "kept from scratch, for as many epochs as cost the multiply-adds of training the large network by "
+            "that recipe"
             f"{_say_cap(evidence, examples)}.",
             figure=SIZE_FIGURE,
             runs=tuple(examples[:12]),
@@ -186,7 +188,8 @@ def uniform(evidence: Evidence) -> Judgement:
     others: dict[tuple[str, int], list[RunResult]] = defaultdict(list)
     for (task, _, _), runs in evidence.cells.items():
         for run in runs:
-            others[task, run.spec.seed].append(run)
+            if is_uniform(run.spec.method, run.spec.amount):  # asked once of each, not beside each other one
+                others[task, run.spec.seed].append(run)
     lacking, examples = [], []
     for (task, _, _), run in needing:
         own = run.spec

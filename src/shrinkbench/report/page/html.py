@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -23,9 +23,8 @@ from shrinkbench.files import check_folder, check_links, parse_json, read_file, 
 from shrinkbench.plotting import FORMATS
 from shrinkbench.report import checklist as checklists
 from shrinkbench.report.beside import Drawing, collection_paused, drawing_beside
-from shrinkbench.report.compared import split_by_metric
 from shrinkbench.report.diagram import RANKING, mean_ranks_svg, write_ranking
-from shrinkbench.report.figures import ACCURACIES, FIGURES, figure_name, write_tradeoffs
+from shrinkbench.report.figures import SIZES, drawn_metrics, figure_name, write_tradeoffs
 from shrinkbench.report.page.citations import bibtex, cite
 from shrinkbench.report.page.origin import trace_origin
 from shrinkbench.report.page.payload import as_script, build_payload
@@ -36,16 +35,18 @@ from shrinkbench.report.page.published import (
     read_published,
     write_published,
 )
-from shrinkbench.report.pareto import drawn_costs, front_tables, write_fronts
+from shrinkbench.report.pareto import drawn_costs, front_figures, front_tables, write_fronts
 from shrinkbench.report.pitfalls import find_pitfalls
 from shrinkbench.report.pitfalls.practice import training_is_equal
 from shrinkbench.report.profiles import PROFILES, write_profiles
-from shrinkbench.report.result_tables import FOLDED, all_tables, latency_table
+from shrinkbench.report.recommendation import POINTS
+from shrinkbench.report.result_tables import all_tables, folded_groups, latency_table
 from shrinkbench.report.scratch import scratch_tables
 from shrinkbench.report.short_labels import labels_table, short_labels
 from shrinkbench.report.statistics.aggregates import normalised_scores
 from shrinkbench.report.statistics.fairness import set_up_table
-from shrinkbench.report.statistics.observations import AXES, METRICS, Observations, aggregate
+from shrinkbench.report.statistics.metrics import Metric
+from shrinkbench.report.statistics.observations import AXES, Observations, Scale, aggregate, observe
 from shrinkbench.report.tables import TEXTS, Table
 from shrinkbench.report.verdict import BASES, Verdict, Win, reach_verdict
 from shrinkbench.results.bundle import Bundle, read_source, require_results
@@ -55,7 +56,7 @@ from shrinkbench.results.labels import share_values
 from shrinkbench.results.record import RunResult
 
 Figures = Literal["main", "all", "none"]
-"""Figures for papers: of top-1, of top-5 too, or none."""
+"""Figures for papers: of the metrics that tasks lead with, of other metrics too, or none."""
 
 
 @dataclass(frozen=True)
@@ -81,8 +82,8 @@ def write_report(
     ``source`` is a store's folder, a bundle's file, or what was read of either.
     Needs no network and no torch. ``proposed`` names the methods that the checklist judges. ``corpus`` is the
     literature that results are laid beside, the bundled tables of Liu et al. 2019 where it is ``None``.
-    ``figures`` are those of top-1 and what follows from it, of top-5 as well (``"all"``), or none, without that
-    literature. Files of the store that cannot be read are named in the page; files of an earlier report in
+    ``figures`` are those of the metrics that tasks lead with, of others as well (``"all"``), or none, without
+    that literature. Files of the store that cannot be read are named in the page; files of an earlier report in
     ``out_dir`` are replaced, others left alone. Raises ``ShrinkbenchError`` where the folder holds no results
     or ``out_dir`` cannot be written.
     """
@@ -97,7 +98,6 @@ def _write(
     source: Path | Bundle, out_dir: Path, *, proposed: Sequence[str], figures: Figures, corpus: Path | None
 ) -> WrittenReport:
     folder, beside = out_dir / "figures", out_dir / "published"
-    drawn_metrics = {"none": (), "main": ACCURACIES[:1], "all": ACCURACIES}[figures]
     with nullcontext(_leave_out) if figures == "none" else drawing_beside() as draw:
         bundle = read_source(source) if isinstance(source, Path) else source
         require_results(bundle, "run a sweep into it first")
@@ -105,15 +105,28 @@ def _write(
         if corpus is not None:
             check_corpus(corpus)  # told before anything is drawn
         results = tuple(share_values(results))
-        split = split_by_metric(results)
         evidence = checklists.gather(
-            results, proposed=proposed, missing=bundle.missing, disputed=bundle.disputed
+            results,
+            proposed=proposed,
+            missing=bundle.missing,
+            disputed=bundle.disputed,
+            sequential=bundle.sequential,
         )
         frame = to_frame(results)
-        labels = short_labels(evidence.observations, results, plan)
-        observations = evidence.observations.renamed(labels)
-        for metric in drawn_metrics:
-            draw(partial(write_tradeoffs, observations, folder, metric=metric))
+        everything = evidence.observations
+        if bundle.sequential is not None:  # the evidence is of the first look
+            everything = observe(
+                results,
+                missing=bundle.missing,
+                disputed=bundle.disputed,
+                sequential=bundle.sequential,
+            )
+        labels = short_labels(everything, results, plan)
+        observations = everything.renamed(labels)
+        if figures != "none":
+            for scale, metric, stem in drawn_metrics(observations, everything=figures == "all"):
+                having = [task for task in scale.tasks if observations.has(task, metric)]
+                draw(partial(write_tradeoffs, observations.only(having), folder, metric=metric, stem=stem))
         draw(partial(write_fronts, observations, folder))
         draw(partial(write_published, frame, corpus, beside))
         verdict = reach_verdict(observations)
@@ -123,23 +136,23 @@ def _write(
         scores = normalised_scores(observations)
         if scores:
             draw(partial(write_profiles, scores, folder))
-        tables = [replace(table, group="Trained from scratch") for table in scratch_tables(split.compared)]
+        tables = [replace(table, group="Trained from scratch") for table in scratch_tables(results)]
         tables += [*all_tables(observations), *front_tables(observations)]
-        tables += [table for table in (set_up_table(split.compared), latency_table(split.compared)) if table]
+        tables += [table for table in (set_up_table(results), latency_table(results)) if table]
         tables = [table.relabelled(labels) for table in tables] + [labels_table(labels)] * bool(labels)
-        written = _write_data(frame, evidence.observations, tables, out_dir)
+        written = _write_data(frame, everything, tables, out_dir)
         citations = cite(results)
         written.append(out_dir / "references.bib")
         write_atomically(written[-1], bibtex(citations).encode(), durable=False)
         content = {
-            **_facts(bundle, observations, drawn_metrics),
-            "conflict": say_conflict(bundle.conflicts),
-            "conflicts": [describe_conflict(conflict) for conflict in bundle.conflicts],
-            **_judgement(results, split.compared, evidence, labels),
-            "not_compared": split.sentence,
+            **_facts(bundle, observations, figures),
+            "conflict": sentence_of(bundle.conflicts),
+            "conflicts": [describe(conflict) for conflict in bundle.conflicts],
+            **_judgement(results, results, evidence, labels),
+            **describe_scales(observations),
             **_verdict(verdict, observations),
-            "training": training_is_equal(split.compared, observations)[1],
-            "tables_by_group": _group_tables(tables, observations.tasks),
+            "training": training_is_equal(results, observations)[1],
+            "tables_by_group": _group_tables(tables, observations),
             "open_rows": OPEN_ROWS,
             "origin": trace_origin(results, plan),
             "citations": citations,
@@ -149,7 +162,7 @@ def _write(
     if figures != "none":
         published = read_published(beside)
         written += files_of(published, beside)
-        stems = [stem for stem, _ in _figures(observations, drawn_metrics)] + [RANKING] * ranked
+        stems = [stem for stem, _ in _figures(observations, figures)] + [RANKING] * ranked
         written += [folder / f"{stem}.{extension}" for stem, extension in product(stems, FORMATS)]
     page = render_page("index.html.j2", **content, published=published, published_dir=beside)
     index = out_dir / "index.html"
@@ -184,14 +197,14 @@ def _write_data(
     """Results by run (CSV, Parquet) and by cell (CSV), and every table of the page in three formats."""
     written = [out_dir / "results.csv", out_dir / "results.parquet", out_dir / "cells.csv"]
     cells = pd.concat([observations.control, observations.pruned])
-    columns = [c for c in (*AXES, *observations.metrics) if cells[c].notna().any()]
+    columns = [c for c in (*AXES, *observations.columns) if cells[c].notna().any()]
     write_atomically(written[2], as_csv(aggregate(cells, columns)).encode(), durable=False)
     write_atomically(written[0], as_csv(frame).encode(), durable=False)
     write_atomically(written[1], frame.to_parquet(index=False), durable=False)
     return written + _write_tables(tables, out_dir / "tables")
 
 
-def _facts(bundle: Bundle, observations: Observations, metrics: Collection[str]) -> dict[str, Any]:
+def _facts(bundle: Bundle, observations: Observations, figures: Figures) -> dict[str, Any]:
     """What the head of the page says."""
     results, plan = bundle.results, bundle.plan
     stored = {r.key for r in results}
@@ -209,36 +222,75 @@ def _facts(bundle: Bundle, observations: Observations, metrics: Collection[str])
         "tasks": observations.tasks,
         "methods": observations.methods,
         "figures": [
-            {"stem": f"figures/{stem}", "title": title} for stem, title in _figures(observations, metrics)
+            {"stem": f"figures/{stem}", "title": title} for stem, title in _figures(observations, figures)
         ],
-        "selection": _selection_rule(results),
+        "selection": _selection_rule(results, observations),
     }
 
 
-def _figures(observations: Observations, metrics: Collection[str]) -> list[tuple[str, str]]:
-    """Name and title of every figure for papers but the ranking; nothing where no metric is drawn."""
-    if not metrics:
+def _figures(observations: Observations, figures: Figures) -> list[tuple[str, str]]:
+    """Name and title of every figure for papers but the ranking; nothing where none is drawn."""
+    if figures == "none":
         return []
     return [
         *(
-            (figure_name(metric, axis), f"{METRICS[metric].label} against {AXES[axis]}")
-            for metric, axis in FIGURES
-            if metric in metrics
+            (figure_name(stem, axis), f"{_label(observations, scale, metric)} against {AXES[axis]}")
+            for scale, metric, stem in drawn_metrics(observations, everything=figures == "all")
+            for axis in SIZES
         ),
-        *((cost.figure, f"Pareto front of top-1 against {cost.label}") for cost in drawn_costs(observations)),
+        *(
+            (stem, title)
+            for cost in drawn_costs(observations)
+            for _, stem, title in front_figures(observations, cost)
+        ),
         *([(PROFILES, "performance profiles over tasks")] if normalised_scores(observations) else []),
     ]
 
 
-def _selection_rule(results: Sequence[RunResult]) -> str:
+def _label(observations: Observations, scale: Scale, metric: str) -> str:
+    task = next(task for task in scale.tasks if observations.has(task, metric))
+    return observations.metric(task, metric).label
+
+
+def describe_scales(observations: Observations) -> dict[str, str]:
+    """Words of the page for what is compared: the metric of all tasks, or that each has its own.
+
+    ``best_mean`` is what the best method has, ``lead_unit`` what leads are in, ``measured`` what is looked at.
+    """
+    metrics = [scale.metric for scale in observations.scales] or [POINTS]
+    if len(metrics) > 1:
+        return {
+            "best_mean": "best mean of the metric that its task leads with",
+            "metric_name": "metric",
+            "lead_unit": "points or the metric’s unit",
+            "measured": "quality",
+            "half_point": "half a point, or half a percent of the control’s value, on",
+        }
+    (metric,) = metrics
+    return {
+        "best_mean": f"{metric.best} mean {metric.short}",
+        "metric_name": metric.short,
+        "lead_unit": "points" if metric.percent else metric.unit or metric.short,
+        "measured": "accuracy" if metric.is_accuracy else metric.short,
+        "half_point": (
+            f"half a point of {'accuracy' if metric.is_accuracy else metric.short} on"
+            if metric.percent
+            else f"half a percent of the control’s {metric.short} on"
+        ),
+    }
+
+
+def _selection_rule(results: Sequence[RunResult], observations: Observations) -> str:
     """Which epoch is reported, and what chose it."""
+    words = describe_scales(observations)
+    name = words["metric_name"]
     rules = {
         "last": "that of the last epoch",
-        "best-validation": "that of the epoch with the best validation top-1",
-        "best-test": "that of the epoch with the best test top-1, an upper bound",
+        "best-validation": f"that of the epoch with the best validation {name}",
+        "best-test": f"that of the epoch with the best test {name}, an upper bound",
     }
     used = sorted({r.spec.recipe.selection for r in results})
-    return f"Reported accuracy is {' or '.join(rules[u] for u in used)}." if used else ""
+    return f"Reported {words['measured']} is {' or '.join(rules[u] for u in used)}." if used else ""
 
 
 def _judgement(
@@ -277,7 +329,7 @@ def _verdict(verdict: Verdict, observations: Observations) -> dict[str, Any]:
         rows = []
         for task, wins in found.items():
             by_level = {win.level: win for win in wins}
-            rows.append((task, [by_level.get(level) for level in levels]))
+            rows.append((task, observations.metric(task), [by_level.get(level) for level in levels]))
         if levels:
             bases.append({"axis": axis, "label": label, "levels": levels, "rows": rows})
     of_all = verdict.tasks[0].sentences if len(verdict.tasks) > 1 else ()
@@ -301,16 +353,21 @@ def _make_breakable(text: str) -> Markup:
     return Markup("_<wbr>").join(text.split("_"))
 
 
-def _lead(win: Win) -> str:
-    """A lead in points, with its interval where there is one."""
+def _size(win: Win) -> float:
+    """The larger end of a lead's interval, whose digits the lead has; 0 without one."""
+    return max(abs(win.low), abs(win.high)) if math.isfinite(win.low) else 0.0
+
+
+def _lead(win: Win, metric: Metric) -> str:
+    """A lead, with its interval where there is one; it is positive where the metric is better."""
     if win.n == 0:
         return "no shared seed"
-    lead = f"+{100 * win.difference:.2f}" if win.difference >= 0 else f"−{100 * -win.difference:.2f}"
+    lead = f"{'+' if win.difference >= 0 else '−'}{metric.number(abs(win.difference), like=_size(win))}"
     if win.n > 1 and not math.isfinite(win.low):
         return f"{lead} (no spread)"
     if win.n < 2:
         return f"{lead} (one seed)"
-    return f"{lead} [{100 * win.low:.2f}, {100 * win.high:.2f}]".replace("-", "−")
+    return f"{lead} {metric.interval(win.low, win.high)}"
 
 
 @dataclass(frozen=True)
@@ -323,15 +380,19 @@ class Shown:
     task: str
 
 
-def _group_tables(tables: Sequence[Table], tasks: Sequence[str]) -> list[tuple[str, list[Shown]]]:
-    """Tables under their headings: of each group as many open as make ``OPEN_ROWS`` rows, top-5 folded."""
+def _group_tables(tables: Sequence[Table], observations: Observations) -> list[tuple[str, list[Shown]]]:
+    """Tables under their headings: of each group as many open as make ``OPEN_ROWS`` rows.
+
+    Metrics that no task leads with are folded.
+    """
     groups: dict[str, list[Shown]] = {}
     rows: Counter[str] = Counter()
+    beside, tasks = folded_groups(observations), observations.tasks
     for table in tables:
         title = table.caption.split(": ")[0]
         rows[table.group] += len(table.rows)
         members = groups.setdefault(table.group, [])
-        folded = table.group == FOLDED or (bool(members) and rows[table.group] > OPEN_ROWS)
+        folded = table.group in beside or (bool(members) and rows[table.group] > OPEN_ROWS)
         members.append(Shown(_put_last(table), title, folded, title if title in tasks else ""))
     return list(groups.items())
 
@@ -380,7 +441,7 @@ def render_page(template: str, **values: Any) -> str:
         **values,
         style=(assets / "style.css").read_text(encoding="utf-8"),
         script="".join((assets / name).read_text(encoding="utf-8") for name in scripts),
-        lead=_lead,
+        lead_of=_lead,
         breakable=_make_breakable,
         formats=_formats,
         as_data_uri=as_data_uri,

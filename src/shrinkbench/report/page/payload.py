@@ -11,7 +11,7 @@ import pandas as pd
 
 from shrinkbench.plotting import series_styles
 from shrinkbench.report.page.runs import describe_runs, number, rounded
-from shrinkbench.report.pitfalls import Pitfall
+from shrinkbench.report.pitfalls import Panel, Pitfall
 from shrinkbench.report.result_tables import amounts_of
 from shrinkbench.report.statistics.compare import groups, records, references
 from shrinkbench.report.statistics.curves import own_controls
@@ -28,19 +28,15 @@ def build_payload(
     """Everything that scripts read; numbers are rounded to what a screen can show."""
     finished = {r.key: r for r in results if r.status == "done"}
     axes = [axis for axis in AXES if observations.pruned[axis].notna().any()]
-    metrics = [metric for metric in observations.metrics if observations.pruned[metric].notna().any()]
+    metrics = [column for column in observations.columns if observations.pruned[column].notna().any()]
     cells = aggregate(observations.pruned, [*axes, *metrics])
     return {
-        "tasks": [_task(observations, task) for task in observations.tasks],
+        "tasks": [_task(observations, task, metrics) for task in observations.tasks],
         "methods": [
             {"name": name, "colour": s.colour, "marker": s.marker, "dash": _DASHES[i % len(_DASHES)]}
             for i, (name, s) in enumerate(series_styles(observations.methods).items())
         ],
         "axes": [{"key": axis, "label": AXES[axis]} for axis in axes],
-        "metrics": [
-            {"key": m, "label": observations.metrics[m].label, "percent": observations.metrics[m].percent}
-            for m in metrics
-        ],
         "amounts": [amount_text(amount, target) for amount, target in amounts_of(cells).items()],
         "curves": _curves(observations, cells, axes, metrics),
         "controls": _controls(observations, metrics),
@@ -48,10 +44,17 @@ def build_payload(
         "histograms": _histograms(finished, observations),
         **describe_runs(results),
         "pitfalls": [
-            [{"task": p.task, "axis": p.axis, "metric": p.metric, "methods": p.methods} for p in pitfall.panels]
+            [
+                {"task": p.task, "axis": p.axis, "metric": _column(observations, p), "methods": p.methods}
+                for p in pitfall.panels
+            ]
             for pitfall in pitfalls
         ],
     }
+
+
+def _column(observations: Observations, panel: Panel) -> str:
+    return observations.metric(panel.task, panel.metric).column
 
 
 def as_script(payload: Mapping[str, Any]) -> str:
@@ -60,11 +63,29 @@ def as_script(payload: Mapping[str, Any]) -> str:
     return text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
 
 
-def _task(observations: Observations, task: str) -> dict[str, str]:
+def _task(observations: Observations, task: str, metrics: Sequence[str]) -> dict[str, Any]:
+    """A task by what it is chosen by, and its metrics, the one that it leads with first."""
     rows = observations.pruned if (observations.pruned["task"] == task).any() else observations.control
     row = rows[rows["task"] == task].iloc[0]
     rest = task.removeprefix(f"{row['dataset']} / {row['model']}").removeprefix(" / ")
-    return {"label": task, "dataset": row["dataset"], "model": row["model"], "variant": rest}
+    known = [metric for column, metric in observations.metrics(task).items() if column in metrics]
+    return {
+        "label": task,
+        "dataset": row["dataset"],
+        "model": row["model"],
+        "variant": rest,
+        "metrics": [
+            {
+                "key": metric.column,
+                "label": metric.label,
+                "short": metric.short,
+                "percent": metric.percent,
+                "higher": metric.higher_is_better,
+                "unit": metric.unit,
+            }
+            for metric in known
+        ],
+    }
 
 
 def _curves(
@@ -85,7 +106,7 @@ def _curves(
             "n": part["n"].tolist(),
         }
         curve |= {axis: rounded(part[axis]) for axis in axes}
-        for metric in metrics:
+        for metric in (metric for metric in metrics if observations.has(task, metric)):
             start = starts[metric].get((task, method))
             curve[metric] = {
                 "start": number(start.mean if start else None),
@@ -119,6 +140,7 @@ def _controls(observations: Observations, metrics: Sequence[str]) -> dict[str, A
                 "n": len(part),
             }
             for metric in metrics
+            if observations.has(task, metric)
         }
     return found
 

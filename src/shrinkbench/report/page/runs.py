@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from shrinkbench.report.statistics.metrics import metric_of, metrics_of
 from shrinkbench.report.tables import amount_text
-from shrinkbench.results.apart import digest_once
-from shrinkbench.results.frame import metric_names
-from shrinkbench.results.labels import RunLabel, label_runs
+from shrinkbench.results.frame import column_of, metric_names
+from shrinkbench.results.labels import RunLabel, digest_once, label_runs
 from shrinkbench.results.record import Provenance, RunResult
 from shrinkbench.spec import UNCONSTRAINED, MethodSpec, Value
 from shrinkbench.spec.measures import EpochRecord
@@ -22,7 +22,6 @@ POINTS = 30
 """Epochs that a training curve shows at most, as a screen can."""
 _VALUES = 200_000
 _FEWEST = 5
-_NAMES = {"top1": "top-1", "top5": "top-5"}
 
 
 class Pool:
@@ -67,10 +66,14 @@ def _ledger(ordered: Sequence[tuple[RunResult, RunLabel]]) -> dict[str, Any]:
         "amount": _shared(amount_text(label.amount, run.spec.target) for run, label in ordered),
         "seed": [r.spec.seed for r in runs],
         "metrics": {
-            name: rounded(r.after.metrics.get(name) if r.after else None for r in runs)
+            column_of(name): rounded(r.after.metrics.get(name) if r.after else None for r in runs)
             for name in metric_names(runs)
         },
-        "before": rounded(r.before.metrics.get("top1") if r.before else None for r in runs),
+        "headline": rounded(r.headline for r in runs),
+        "before": rounded(
+            r.before.metrics.get(r.spec.task.objective.headline) if r.before else None for r in runs
+        ),
+        "kinds": _kinds(runs),
         "compression": rounded((r.size.compression if r.size else None for r in runs), 5),
         "speedup": rounded((r.size.theoretical_speedup if r.size else None for r in runs), 5),
         "epochs": [r.epochs_run for r in runs],
@@ -84,6 +87,18 @@ def _ledger(ordered: Sequence[tuple[RunResult, RunLabel]]) -> dict[str, Any]:
             for run, label in ordered
         ],
     }
+
+
+def _kinds(runs: Sequence[RunResult]) -> dict[str, Any]:
+    """How metrics are called and shown, by objective: the headline first, each under its column."""
+    pool = Pool()
+    at = []
+    for run in runs:
+        objective = run.spec.task.objective
+        metrics = metrics_of(objective, ()).values()
+        shown = {m.column: [m.label, m.percent, m.unit, m.short] for m in metrics}
+        at.append(pool.place(objective, shown))
+    return {"of": pool.values, "at": at}
 
 
 def _place(result: RunResult, label: RunLabel) -> tuple[Any, ...]:
@@ -178,9 +193,9 @@ def _training(runs: Sequence[RunResult]) -> dict[str, Any]:
     pool = Pool()
     return {
         "columns": [
-            {"key": "train_loss", "label": "training loss", "percent": False},
+            {"key": "train_loss", "label": "training loss", "percent": False, "headline": False},
             *(_column(runs, name) for name in metrics),
-            {"key": "learning_rate", "label": "learning rate", "percent": False},
+            {"key": "learning_rate", "label": "learning rate", "percent": False, "headline": False},
         ],
         "runs": [_pointers(run, metrics, points, pool) for run in runs],
         "curves": pool.values,
@@ -190,9 +205,15 @@ def _training(runs: Sequence[RunResult]) -> dict[str, Any]:
 
 
 def _column(runs: Sequence[RunResult], name: str) -> dict[str, Any]:
-    known = {metric.name: metric for run in runs for metric in run.spec.task.objective.metrics}
-    percent = name in known and known[name].unit == "fraction"
-    return {"key": f"validation_{name}", "label": f"validation {_NAMES.get(name, name)}", "percent": percent}
+    objectives = dict.fromkeys(run.spec.task.objective for run in runs)
+    known = {metric.name: metric_of(metric) for objective in objectives for metric in objective.metrics}
+    headlines = {objective.headline for objective in objectives}
+    return {
+        "key": f"validation_{name}",
+        "label": f"validation {known[name].short if name in known else name}",
+        "percent": name in known and known[name].percent,
+        "headline": name in headlines,
+    }
 
 
 def _pointers(run: RunResult, metrics: Sequence[str], points: int, pool: Pool) -> list[int | None] | None:

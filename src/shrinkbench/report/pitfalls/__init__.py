@@ -1,6 +1,7 @@
 """Pitfalls of Section 7.3 of the paper, of its practice and of its records, found in the results themselves.
 
-An order counts only where the difference is at least half a point of accuracy and is told apart from none
+An order counts only where the difference is at least half a point (half a percent, of a metric that is no
+share) and is told apart from none
 after Holm's correction over all that was looked at; a single seed shows no order.
 """
 
@@ -19,6 +20,7 @@ from shrinkbench.report.pitfalls.orders import (
 )
 from shrinkbench.report.pitfalls.practice import best_of_epochs, selection_on_test, unequal_training
 from shrinkbench.report.pitfalls.runs import (
+    copied_runs,
     copied_seeds,
     emptied_layers,
     failed_runs,
@@ -48,5 +50,6 @@ def find_pitfalls(results: Sequence[RunResult], observations: Observations) -> l
         *emptied_layers(done),
         *failed_runs(results),
         *copied_seeds(done),
+        *copied_runs(done),
         *twin_methods(done),
     ]

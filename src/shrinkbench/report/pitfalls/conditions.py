@@ -7,19 +7,24 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from shrinkbench.report.checklist.causes import joined
-from shrinkbench.report.pitfalls.finding import Pitfall
-from shrinkbench.results.apart import digest_once, value_text
+from shrinkbench.report.conditions import (
+    Facts,
+    fields_of,
+    machine_facts,
+    measured_on,
+    objective_facts,
+    part_of_recipe,
+    pruned_parts,
+    recipe_facts,
+    timing,
+    weights_facts,
+)
+from shrinkbench.report.pitfalls.finding import Pitfall, joined
+from shrinkbench.results.labels import digest_once
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import MethodSpec, Recipe, Value
+from shrinkbench.spec import MethodSpec
 
-Facts = tuple[tuple[str, str], ...]
-"""What one run has of an aspect: fields in words and their values as text."""
 _Sets = Mapping[str, frozenset[Facts]]
-
-_NOT_TRAINING = frozenset({"name", "reference", "largest_stretch"})
-"""Fields of a recipe in which two trainings may differ and yet be one."""
-_DIGITS = 12
 
 
 @dataclass(frozen=True)
@@ -37,99 +42,34 @@ class Aspect:
     by_seed: bool = True
 
 
-_WORDS = {"augment": "augmentation", "train images": "training images"}
-_ABSENT = dict.fromkeys(("train_images", "validation_images", "test_images"), "all")
-_TOLD: Mapping[object, str] = {True: "on", False: "off"}
-
-
-@functools.lru_cache(maxsize=1024)
-def _fields_of(value: Value, prefix: str = "", left_out: frozenset[str] = frozenset({"name"})) -> Facts:
-    """Every field of a value in words, those ``left_out`` aside; a digest by its first digits."""
-    found = []
-    for field in type(value).model_fields:
-        content, words = getattr(value, field), field.replace("_", " ")
-        if field in left_out:
-            continue
-        text = _TOLD[content] if isinstance(content, bool) else value_text(content)
-        if content is None:
-            text = _ABSENT.get(field, "none")
-        elif field in ("revision", "source", "digest"):
-            text = text[:_DIGITS]
-        found.append((prefix + _WORDS.get(words, words), text))
-    return tuple(found)
-
-
-def recipe_facts(recipe: Recipe, *, prefix: str = "") -> Facts:
-    """Every value of a recipe that makes it another training, its name aside."""
-    return _fields_of(recipe, prefix, _NOT_TRAINING)
-
-
-def _weights(run: RunResult) -> Facts:
-    weights = run.spec.weights
-    trained = recipe_facts(weights.recipe, prefix="pretraining ") if weights.recipe else ()
-    facts = _fields_of(weights, "weights ", frozenset({"recipe", "name"}))
-    return (("weights", weights.name), *facts, *trained)
-
-
-def _recipe(run: RunResult) -> Facts:
-    """The training, together with the part it plays: recipes of one part only are compared."""
-    return recipe_facts(run.spec.recipe)
-
-
-def part_of_recipe(method: MethodSpec) -> str:
-    """Which of a sweep's recipes a method trains by: ``finetuning``, ``pretraining`` or ``none``."""
-    mode, schedule = method.finetuning, method.schedule
-    if mode.recipe != "finetuning":
-        return mode.recipe
-    return "finetuning" if schedule.start == "trained" or schedule.train_after else "pretraining"
-
-
-def _search(run: RunResult) -> Facts:
-    return recipe_facts(run.spec.search, prefix="search ") if run.spec.search else ()
-
-
-def _pruned_parts(run: RunResult) -> Facts:
-    return (
-        ("pruning of the classifier", _TOLD[run.spec.prune_classifier]),
-        ("pruning of biases", _TOLD[run.spec.prune_biases]),
-        ("bounds on layers", run.spec.constraints.label or "none"),
-    )
-
-
-def _objective(run: RunResult) -> Facts:
-    objective = run.spec.task.objective
-    metrics = ", ".join(metric.name for metric in objective.metrics)
-    return (*_fields_of(objective, "objective ", frozenset({"metrics"})), ("metrics", metrics))
-
-
-def _machine(run: RunResult) -> Facts:
-    """What a run's numbers may depend on beside its specification; the commit is the checklist's matter."""
-    p = run.provenance
-    named = {"device": p.device, "processor": p.processor, "threads": str(p.threads), "Python": p.python}
-    return tuple((named | dict(sorted(p.versions.items()))).items())
-
-
-def _seed(run: RunResult) -> Facts:
-    return (("seeds", str(run.spec.seed)),)
-
-
 _AGAIN = "Run the methods that differ again under the condition of the others."
 RECIPE = Aspect(
     "unequal-training",
     "Methods were trained by different recipes",
     "Compare at equal training, or train every method by each recipe.",
-    _recipe,
+    lambda run: recipe_facts(run.spec.recipe),
 )
 _UNEQUAL = functools.partial(Aspect, "unequal-conditions")
 ASPECTS = (
-    _UNEQUAL("Methods ran on different data", _AGAIN, lambda run: _fields_of(run.spec.data)),
-    _UNEQUAL("Methods ran on different networks", _AGAIN, lambda run: _fields_of(run.spec.model)),
-    _UNEQUAL("Methods were judged by different objectives", _AGAIN, _objective),
-    _UNEQUAL("Runs started from different initial weights", _AGAIN, _weights),
-    _UNEQUAL("Masks were searched for by different recipes", _AGAIN, _search),
-    _UNEQUAL("Methods pruned different parts of the network", _AGAIN, _pruned_parts),
-    _UNEQUAL("Methods ran on different machines or versions", _AGAIN, _machine, by_seed=False),
-    _UNEQUAL("Methods ran with different seeds", _AGAIN, _seed, by_seed=False),
+    _UNEQUAL("Methods ran on different data", _AGAIN, lambda run: fields_of(run.spec.data)),
+    _UNEQUAL("Methods ran on different networks", _AGAIN, lambda run: fields_of(run.spec.model)),
+    _UNEQUAL("Methods were judged by different objectives", _AGAIN, lambda run: objective_facts(run.spec)),
+    _UNEQUAL("Runs started from different initial weights", _AGAIN, lambda run: weights_facts(run.spec)),
+    _UNEQUAL(
+        "Masks were searched for by different recipes",
+        _AGAIN,
+        lambda run: recipe_facts(run.spec.search, prefix="search ") if run.spec.search else (),
+    ),
+    _UNEQUAL("Methods pruned different parts of the network", _AGAIN, lambda run: pruned_parts(run.spec)),
+    _UNEQUAL("Methods were measured on different examples", _AGAIN, measured_on),
+    _UNEQUAL("Methods were timed in different ways", _AGAIN, timing, by_seed=False),
+    _UNEQUAL("Methods ran on different machines or versions", _AGAIN, machine_facts, by_seed=False),
+    _UNEQUAL(
+        "Methods ran with different seeds",
+        _AGAIN,
+        lambda run: (("seeds", str(run.spec.seed)),),
+        by_seed=False,
+    ),
 )
 
 

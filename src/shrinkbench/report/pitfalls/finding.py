@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 SMALLEST = 0.005
-"""Differences below half a point of accuracy do not matter, however sure they are."""
+"""Differences below half a point, or half a percent of the control's value, do not matter, however sure."""
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,15 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from shrinkbench.report.pitfalls.finding import SMALLEST, Panel, Pitfall, and_more, mean, percent, points
+from shrinkbench.report.pitfalls.finding import SMALLEST, Panel, Pitfall, and_more, mean
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.compare import groups, records
+from shrinkbench.report.statistics.metrics import HEADLINE, Metric
 from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.report.tables import amount_text
 
 WIDE_SPREAD = 0.02
-"""A standard deviation over seeds of two points of accuracy is wide."""
+"""A standard deviation over seeds of two points, or of 2 % of the control's value, is wide."""
 
 Pair = tuple[str, str]
 KeyT = TypeVar("KeyT", bound=Hashable)
@@ -59,8 +60,8 @@ def wide_seed_spread(observations: Observations) -> Iterator[Pitfall]:
     Tested by the chi-square distribution of a normal sample's variance, corrected by Holm over all cells.
     """
     spreads = [
-        _spreads(part).assign(task=task)
-        for task, part in groups(observations.pruned, "task", only=("method", "amount", "seed", "top1"))
+        _spreads(part, observations.yardstick(str(task))).assign(task=task)
+        for task, part in groups(observations.pruned, "task", only=("method", "amount", "seed", HEADLINE))
     ]
     if not spreads:
         return
@@ -72,31 +73,47 @@ def wide_seed_spread(observations: Observations) -> Iterator[Pitfall]:
         cell = rows[
             (rows["task"] == task) & (rows["method"] == worst.method) & (rows["amount"] == worst.amount)
         ]
+        metric = observations.metric(str(task))
         where = amount_text(worst.amount, cell["compression_target"].iloc[0])
         yield Pitfall(
             kind="wide-seed-spread",
-            title=f"Accuracy of one cell deviates by more than {100 * WIDE_SPREAD:g} points over seeds",
+            title=f"{_title(metric)} of one cell deviates by more than {_limit(metric)} over seeds",
             where=str(task),
             finding=(
-                f"{worst.method} at {where} gives between {percent(cell['top1'].min())} and "
-                f"{percent(cell['top1'].max())} over {len(cell)} seeds; beyond what all cells of a seed share, "
-                f"the standard deviation is {points(worst.spread)}{and_more(len(found), 'cell')}."
+                f"{worst.method} at {where} gives between {metric.text(cell[HEADLINE].min())} and "
+                f"{metric.text(cell[HEADLINE].max())} over {len(cell)} seeds; beyond what all cells of "
+                f"a seed share, the standard deviation is {metric.share(worst.spread)}{_of(metric)}"
+                f"{and_more(len(found), 'cell')}."
             ),
             advice="Give mean and deviation over several seeds here; one run would be luck.",
             runs=tuple(cell["key"]),
-            panels=(Panel(str(task), "compression", "top1", (worst.method,)),),
+            panels=(Panel(str(task), "compression", HEADLINE, (worst.method,)),),
         )
 
 
-def _spreads(part: pd.DataFrame) -> pd.DataFrame:
+def _title(metric: Metric) -> str:
+    name = "accuracy" if metric.is_accuracy else metric.short
+    return f"{name[:1].upper()}{name[1:]}"
+
+
+def _limit(metric: Metric) -> str:
+    """The deviation from which a spread is wide."""
+    return f"{100 * WIDE_SPREAD:g} {'points' if metric.percent else '% of the control’s value'}"
+
+
+def _of(metric: Metric) -> str:
+    return "" if metric.percent else " of the control’s value"
+
+
+def _spreads(part: pd.DataFrame, yardstick: float) -> pd.DataFrame:
     """Standard deviation of every cell of a task over seeds, and p that the true one is at most 2 points.
 
     What a seed's initial network does to all cells alike is taken off: the mean deviation of the complete
     cells. Sums of squares are scaled so that, of equal deviations, that is what they estimate; of unequal ones
     it is between them.
     """
-    wide = part.pivot_table(index=["method", "amount"], columns="seed", values="top1")
-    values = wide.to_numpy(dtype=float)
+    wide = part.pivot_table(index=["method", "amount"], columns="seed", values=HEADLINE)
+    values = wide.to_numpy(dtype=float) / yardstick
     counts = np.isfinite(values).sum(axis=1)
     residuals = values - np.nanmean(values, axis=1, keepdims=True)
     complete = counts == values.shape[1]

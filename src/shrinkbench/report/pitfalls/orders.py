@@ -2,26 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from shrinkbench.report.pitfalls.finding import Panel, Pitfall, and_more, mean, points
+from shrinkbench.report.pitfalls.finding import Panel, Pitfall, and_more, mean
 from shrinkbench.report.pitfalls.noise import Pair, clear_signs
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.blocks import Block, common_block
 from shrinkbench.report.statistics.compare import groups
 from shrinkbench.report.statistics.curves import Curve, at_equal, curves, default_levels
+from shrinkbench.report.statistics.metrics import CHANGE, HEADLINE
 from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.spec import DataSpec, ModelSpec, Objective
 
 
-def paired_areas(observations: Observations, axis: str) -> dict[str, dict[Pair, list[float]]]:
-    """Difference in mean accuracy over the range of ``axis`` that two methods share, by seed.
+@functools.lru_cache(maxsize=4)
+def paired_areas(observations: Observations, axis: str) -> Mapping[str, Mapping[Pair, list[float]]]:
+    """Difference in the mean over the range of ``axis`` that two methods share, by seed.
 
-    Keys are the task, then the pair in the order of methods; pairs without a common range are left out.
+    Differences are shares: see :func:`_as_shares`. Keys are the task, then the pair in the order of
+    methods; pairs without a common range are left out.
     """
     differences: dict[str, dict[Pair, list[float]]] = defaultdict(dict)
     for task, by_method in _curves_by_method(observations, axis).items():
@@ -39,10 +44,20 @@ def _curves_by_method(observations: Observations, axis: str) -> dict[str, dict[s
     """Curves by task and method, in the order of methods."""
     place = {method: n for n, method in enumerate(observations.methods)}
     found: dict[str, dict[str, list[Curve]]] = defaultdict(lambda: defaultdict(list))
-    known = [curve for curve in curves(observations, axis, "top1") if curve.method in place]
+    known = [
+        _as_shares(observations, curve)
+        for curve in curves(observations, axis, HEADLINE)
+        if curve.method in place
+    ]
     for curve in sorted(known, key=lambda c: (c.task, place[c.method], c.seed)):
         found[curve.task][curve.method].append(curve)
     return found
+
+
+def _as_shares(observations: Observations, curve: Curve) -> Curve:
+    """A curve of which more is better, in shares of the control's value where the metric is no share itself."""
+    scale = observations.direction(curve.task) / observations.yardstick(curve.task)
+    return curve if scale == 1 else replace(curve, y=scale * curve.y)
 
 
 def _gaps_of(block: Block) -> dict[Pair, list[float]]:
@@ -73,16 +88,17 @@ def metrics_not_interchangeable(observations: Observations) -> Iterator[Pitfall]
         if not found:
             continue
         *_, better, worse, size, speed = max(found)
+        metric = observations.metric(task)
         yield Pitfall(
             kind="metrics-not-interchangeable",
             title="The order of methods depends on the size metric",
             where=task,
             finding=(
-                f"{better} is {points(size)} more accurate than {worse} at equal size, yet "
-                f"{points(speed)} less accurate at equal theoretical speedup{and_more(len(found), 'pair')}."
+                f"{better} is {metric.better(size)} than {worse} at equal size, yet "
+                f"{metric.worse(speed)} at equal theoretical speedup{and_more(len(found), 'pair')}."
             ),
             advice="Report both compression ratio and theoretical speedup, and claim only what holds for each.",
-            panels=tuple(Panel(task, axis, "top1", (better, worse)) for axis in axes),
+            panels=tuple(Panel(task, axis, HEADLINE, (better, worse)) for axis in axes),
         )
 
 
@@ -104,16 +120,17 @@ def order_varies_with_amount(observations: Observations) -> Iterator[Pitfall]:
         _, better, worse, low, low_gap, high, high_gap = max(
             crossings, key=lambda c: (_tells_more(observations, c[1], c[2]), c[0])
         )
+        metric = observations.metric(task)
         yield Pitfall(
             kind="order-varies-with-amount",
             title="The order of methods changes with the amount of pruning",
             where=task,
             finding=(
-                f"{better} is {points(low_gap)} more accurate than {worse} at compression {low:g}, and "
-                f"{points(high_gap)} less accurate at {high:g}{and_more(len(crossings), 'pair')}."
+                f"{better} is {metric.better(low_gap)} than {worse} at compression {low:g}, and "
+                f"{metric.worse(high_gap)} at {high:g}{and_more(len(crossings), 'pair')}."
             ),
             advice="Show the whole tradeoff curve; do not rank methods from one operating point.",
-            panels=(Panel(task, "compression", "top1", (better, worse)),),
+            panels=(Panel(task, "compression", HEADLINE, (better, worse)),),
         )
 
 
@@ -162,7 +179,7 @@ def order_varies_with_task(observations: Observations) -> Iterator[Pitfall]:
         for_first = {t: d for t, d in by_task.items() if d > 0}
         for_second = {t: d for t, d in by_task.items() if d < 0}
         for here, there in itertools.product(for_first, for_second):
-            if places[here] != places[there]:
+            if places[here] != places[there] and observations.metric(here) == observations.metric(there):
                 clarity = min(for_first[here], -for_second[there])
                 found.append((_tells_more(observations, first, second), clarity, first, second, here, there))
     if found:
@@ -173,11 +190,12 @@ def order_varies_with_task(observations: Observations) -> Iterator[Pitfall]:
             title="The order of methods changes with the dataset or network",
             where=f"{here} and {there}",
             finding=(
-                f"{first} is {points(here_gap)} more accurate than {second} on {here}, but "
-                f"{points(there_gap)} less accurate on {there}{and_more(len({f[2:4] for f in found}), 'pair')}."
+                f"{first} is {observations.metric(here).better(here_gap)} than {second} on {here}, but "
+                f"{observations.metric(there).worse(there_gap)} on {there}"
+                f"{and_more(len({f[2:4] for f in found}), 'pair')}."
             ),
             advice="Claim an order only for the datasets and networks on which it was measured.",
-            panels=tuple(Panel(task, "compression", "top1", (first, second)) for task in (here, there)),
+            panels=tuple(Panel(task, "compression", HEADLINE, (first, second)) for task in (here, there)),
         )
 
 
@@ -198,14 +216,16 @@ def initial_model_confounds(observations: Observations) -> Iterator[Pitfall]:
     for (_, data, model), tasks in same_place.items():
         if len(tasks) < 2:
             continue
-        reversal = _reversal(observations, tasks, "top1")
+        reversal = _reversal(observations, tasks, HEADLINE)
         if reversal is None:
             continue
         better, worse, good, bad, gap = reversal
-        cure = _reversal(observations, tasks, "top1_change")
+        metric = observations.metric(good)
+        told = "accuracy" if metric.is_accuracy else metric.short
+        cure = _reversal(observations, tasks, CHANGE)
         uncured = (
-            f" Reporting the change in accuracy does not cure it: {cure[1]} from {cure[2]} still appears "
-            f"{points(cure[4])} better than {cure[0]} from {cure[3]}."
+            f" Reporting the change in {told} does not cure it: {cure[1]} from {cure[2]} still appears "
+            f"{metric.share(cure[4])} better than {cure[0]} from {cure[3]}."
             if cure
             else ""
         )
@@ -215,12 +235,12 @@ def initial_model_confounds(observations: Observations) -> Iterator[Pitfall]:
             where=f"{data.name} / {model.name}",
             finding=(
                 f"From the same weights {worse} never beats {better}; yet {worse} from {good} is "
-                f"{points(gap)} more accurate than {better} from {bad}.{uncured}"
+                f"{metric.better(gap)} than {better} from {bad}.{uncured}"
             ),
-            advice="Compare methods from identical initial weights only, in absolute accuracy and in changes.",
+            advice=f"Compare methods from identical initial weights only, in absolute {told} and in changes.",
             panels=tuple(
-                Panel(task, "compression", metric, (better, worse))
-                for metric in ("top1", "top1_change")
+                Panel(task, "compression", column, (better, worse))
+                for column in (HEADLINE, CHANGE)
                 for task in (good, bad)
             ),
         )
@@ -236,6 +256,10 @@ def _reversal(
     """
     values = at_equal(observations, "compression", metric=metric)
     values = values[values["task"].isin(tasks)]
+    scale = observations.direction(tasks[0]) / observations.yardstick(
+        tasks[0]
+    )  # one for all: they are subtracted
+    values = values.assign(value=values["value"] * scale)
     levels, seeds = (sorted(values[column].unique()) for column in ("level", "seed"))
     columns: dict[tuple[str, str], stats.Floats] = {
         pair: part.pivot_table(index="level", columns="seed", values="value")

@@ -9,11 +9,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
-from shrinkbench.report.checklist.causes import joined
-from shrinkbench.report.pitfalls.conditions import RECIPE, Facts, recipe_facts, unequal_conditions
-from shrinkbench.report.pitfalls.finding import Pitfall, and_more, mean, points
+from shrinkbench.report.conditions import Facts, recipe_facts
+from shrinkbench.report.pitfalls.conditions import RECIPE, unequal_conditions
+from shrinkbench.report.pitfalls.finding import Pitfall, and_more, joined, mean
 from shrinkbench.report.statistics.compare import groups, records
-from shrinkbench.report.statistics.observations import Observations
+from shrinkbench.report.statistics.metrics import Metric, metric_of
+from shrinkbench.report.statistics.observations import SMALLEST_YARDSTICK, Observations
 from shrinkbench.results.labels import distinct_runs
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import MethodSpec, Recipe, TaskSpec
@@ -129,6 +130,8 @@ def _unequal_epochs(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Iterat
 
     Where epochs differ and multiply-adds do not, methods were trained at equal computation on purpose.
     """
+    if _spread(rows, "training_cost") <= LONGER and _spread(rows, "epochs_allowed") <= LONGER:
+        return  # nor do means differ by more
     stopping = any(recipes[key].early_stopping for key in rows["key"])
     for where, cell in _lengths(rows):
         known = cell["training_multiply_adds"].notna().all()
@@ -154,6 +157,12 @@ def _unequal_epochs(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Iterat
                 runs=tuple(rows.loc[rows["amount"] == cell["amount"].iloc[0], "key"]),
             )
             return
+
+
+def _spread(rows: pd.DataFrame, column: str) -> float:
+    """How many times the smallest value the largest is."""
+    values = rows[column].dropna()
+    return _ratio(values.max(), values.min()) if len(values) else 1.0
 
 
 def _furthest(cell: pd.DataFrame, column: str) -> tuple[tuple[float, str], tuple[float, str]]:
@@ -226,35 +235,49 @@ def best_of_epochs(results: Sequence[RunResult]) -> Iterator[Pitfall]:
     """The headline is the best of many epochs, and the last one would read clearly lower."""
     chosen = (r for r in results if not r.spec.is_control and r.spec.recipe.selection != "last")
     gains: dict[tuple[str, str], list[float]] = defaultdict(list)
+    metrics: dict[str, Metric] = {}
     runs: dict[tuple[str, str], list[str]] = defaultdict(list)
     for result, label in distinct_runs(chosen):
         values = _by_epoch(result)
         if values:
             gains[label.task, label.method].append(max(values) - values[-1])
             runs[label.task, label.method].append(result.key)
+            objective = result.spec.task.objective
+            metrics[label.task] = metric_of(objective.metric(objective.headline))
     by_task: dict[str, list[tuple[float, str]]] = defaultdict(list)
     for (task, method), found in gains.items():
         if mean(found) >= BEST_OF_EPOCHS_GAIN:
             by_task[task].append((mean(found), method))
     for where, clear in by_task.items():
         gain, method = max(clear)
+        metric = metrics[where]
         yield Pitfall(
             kind="best-of-epochs",
             title="The headline is the best of many epochs",
             where=where,
             finding=(
-                f"For {method} the best epoch reads {points(gain)} higher on validation than the last one, on "
-                f"average over {len(gains[where, method])} runs{and_more(len(clear), 'method')}."
+                f"For {method} the best epoch reads {metric.share(gain)} {_side(metric)} on validation than "
+                f"the last one, on average over {len(gains[where, method])} runs"
+                f"{and_more(len(clear), 'method')}."
             ),
             advice="Report the last epoch, or say that the best was chosen on validation and what that adds.",
             runs=tuple(runs[where, method]),
         )
 
 
+def _side(metric: Metric) -> str:
+    """Where a better value lies."""
+    return "higher" if metric.higher_is_better else "lower"
+
+
 def _by_epoch(result: RunResult) -> list[float]:
-    """The headline metric on validation, epoch by epoch, where it is a share of which more is better."""
+    """The headline metric on validation by epoch, turned so that more is better, in shares of its best value.
+
+    One that is a share itself is in points.
+    """
     objective = result.spec.task.objective
-    metric = objective.metric(objective.headline)
-    if metric.unit != "fraction" or metric.direction != "higher":
-        return []
-    return [e.validation[metric.name] for e in result.epochs if metric.name in e.validation]
+    metric = metric_of(objective.metric(objective.headline))
+    values = [e.validation[objective.headline] for e in result.epochs if objective.headline in e.validation]
+    best = max((metric.sign * value for value in values), default=0.0)
+    whole = 1.0 if metric.percent else max(abs(best), SMALLEST_YARDSTICK)
+    return [metric.sign * value / whole for value in values]

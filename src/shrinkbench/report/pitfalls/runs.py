@@ -10,7 +10,7 @@ from shrinkbench.report.checklist.causes import joined
 from shrinkbench.report.pitfalls.finding import Pitfall, and_more
 from shrinkbench.report.statistics.compare import groups, records
 from shrinkbench.report.statistics.observations import Observations
-from shrinkbench.results.labels import distinct_runs, label_runs
+from shrinkbench.results.labels import RunLabel, distinct_runs, label_runs
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import MethodSpec
 
@@ -56,6 +56,38 @@ def copied_seeds(results: Sequence[RunResult]) -> Iterator[Pitfall]:
             ),
             advice="Run every seed; copies count as one run, and their deviation says nothing.",
             runs=tuple(run.key for run in runs),
+        )
+
+
+def copied_runs(results: Sequence[RunResult]) -> Iterator[Pitfall]:
+    """One training that stands under two keys: for two tasks, or for two networks of different size."""
+    alike: dict[Hashable, list[tuple[RunResult, RunLabel]]] = defaultdict(list)
+    for run, label in distinct_runs(run for run in results if not run.spec.is_control):
+        content = _content(run)
+        if content is not None:
+            alike[content].append((run, label))
+    found: dict[tuple[str, ...], list[RunResult]] = defaultdict(list)
+    where: dict[tuple[str, ...], str] = {}
+    for members in alike.values():
+        cells = {(x.task, x.method, x.amount): run.size and run.size.parameters_kept for run, x in members}
+        if len({(task, kept) for (task, _, _), kept in cells.items()}) > 1:
+            names = tuple(f"{method} at {amount} on {task}" for task, method, amount in sorted(cells))
+            found[names] += [run for run, _ in members]
+            where[names] = min(cells)[0]
+    for names, runs in itertools.islice(found.items(), 1):
+        more = and_more(len(names) - 2, "cell") if len(names) > 3 else ""
+        seeds = sorted({run.spec.seed for run in runs})
+        yield Pitfall(
+            kind="copied-runs",
+            title="One run stands in several places",
+            where=where[names],
+            finding=(
+                f"{joined(names[:3])}{more} have the same losses and "
+                f" accuracies to the last digit (seed{'s' if len(seeds) > 1 else ''} {joined(seeds)})"
+                f"{and_more(len(found), 'case')}."
+            ),
+            advice="Find out which of them was run: another task or another network gives other numbers.",
+            runs=tuple(dict.fromkeys(run.key for case in found.values() for run in case)),
         )
 
 

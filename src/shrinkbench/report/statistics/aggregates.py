@@ -1,7 +1,8 @@
 """What a reader of rliable looks for (Agarwal et al. 2021): aggregates over tasks with bootstrap intervals.
 
-A run's score is its mean over log compression, over its task's range, divided by the control of its own seed:
-1 is what an unpruned network has. Intervals are of a hierarchical bootstrap: tasks are drawn with
+A run's score is its mean over log compression, over its task's range, divided by the control of its own seed
+(the control by it, where less is better): 1 is what an unpruned network has, and more is better. A metric that
+can be less than zero has no such scores. Intervals are of a hierarchical bootstrap: tasks are drawn with
 replacement, then seeds within each. Of fewer than :data:`ENOUGH` tasks it covers too rarely, see
 docs/statistics.md; it decides nothing here.
 """
@@ -19,6 +20,7 @@ from numpy.typing import ArrayLike
 
 from shrinkbench.report.statistics.claims import TaskClaims, judge
 from shrinkbench.report.statistics.curves import SAME, curves
+from shrinkbench.report.statistics.metrics import HEADLINE, Metric
 from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.report.statistics.tests import BOOTSTRAP_RESAMPLES, CONFIDENCE, Floats
 
@@ -30,7 +32,8 @@ ENOUGH = 10
 class Scores:
     """Normalised scores, methods x runs; the runs of ``tasks[i]`` are the columns ``runs[i]``.
 
-    ``without_control`` are methods that lack the control of some run, and with it scores.
+    ``without_control`` are methods that lack the control of some run, and with it scores; ``label`` says what
+    a score is.
     """
 
     methods: tuple[str, ...]
@@ -38,6 +41,7 @@ class Scores:
     values: Floats
     runs: tuple[range, ...]
     without_control: tuple[str, ...] = ()
+    label: str = "value / own control"
 
 
 @dataclass(frozen=True)
@@ -67,9 +71,12 @@ def normalised_scores(observations: Observations) -> Scores | None:
     over = claims.over_tasks
     if over is None or len(over.methods) < 2:
         return None
+    compared = {t.task for t in claims.tasks if t.task not in over.units_left_out}
+    if not all(_has_ratios(observations, task) for task in compared):
+        return None
     controls = {
         (c.task, c.method, str(c.seed)): float(c.y[0])
-        for c in curves(observations, "compression", "top1")
+        for c in curves(observations, "compression", HEADLINE)
         if len(c.x) and abs(c.x[0] - 1) < SAME
     }
     specs = observations.task_specs
@@ -80,7 +87,10 @@ def normalised_scores(observations: Observations) -> Scores | None:
     parts, sizes = [], []
     for members in by_place.values():
         if " and ".join(task.task for task in members) in over.units:
-            found = [_scores_of(task, over.methods, controls) for task in members]
+            found = [
+                _scores_of(task, over.methods, controls) ** observations.direction(task.task)
+                for task in members
+            ]
             parts += found
             sizes.append(sum(part.shape[1] for part in found))
     values = np.concatenate(parts, axis=1)
@@ -94,7 +104,20 @@ def normalised_scores(observations: Observations) -> Scores | None:
         values[known],
         tuple(range(int(end) - size, int(end)) for end, size in zip(ends, sizes, strict=True)),
         tuple(m for m, k in zip(over.methods, known, strict=True) if not k),
+        _label(observations.metric(next(task for task in observations.tasks if task in compared))),
     )
+
+
+def _label(metric: Metric) -> str:
+    mean = f"mean {metric.short} over log compression"
+    return f"{mean} / own control" if metric.higher_is_better else f"own control / {mean}"
+
+
+def _has_ratios(observations: Observations, task: str) -> bool:
+    """Whether values of the task's metric may be divided by one another."""
+    objective = observations.task_specs[task].objective
+    lower = objective.metric(objective.headline).lower
+    return lower is not None and lower >= 0
 
 
 def _scores_of(task: TaskClaims, methods: Sequence[str], controls: dict[tuple[str, str, str], float]) -> Floats:
@@ -102,7 +125,8 @@ def _scores_of(task: TaskClaims, methods: Sequence[str], controls: dict[tuple[st
     means = dict(zip(task.block.methods, task.block.values, strict=True))
     return np.array(
         [
-            means[m] / np.array([controls.get((task.task, m, seed)) or math.nan for seed in task.block.units])
+            np.abs(means[m])
+            / np.array([controls.get((task.task, m, seed)) or math.nan for seed in task.block.units])
             for m in methods
         ]
     )

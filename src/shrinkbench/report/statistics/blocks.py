@@ -80,8 +80,8 @@ def common_block(curves: Sequence[Curve], *, level: float | None = None) -> Bloc
     low, high = (level, level) if level is not None else _common_range(list(chosen.values()))
     nothing = level is None and high * (1 - TOLERANCE) <= low * (1 + TOLERANCE)
     latest = max((c.x[0] for members in chosen.values() for c in members if c.x[0] <= low), default=low)
-    steps = sorted(max(_ratio(c.widest_step()) for c in members) for members in chosen.values())
-    usual = steps[(len(steps) - 1) // 2] if steps else 1.0
+    leaps = sorted(max(c.leap for c in members) for members in chosen.values())
+    usual = leaps[(len(leaps) - 1) // 2] if leaps else 1.0
     compared: dict[str, list[Curve]] = {}
     for method, members in chosen.items():
         why = NO_RANGE if nothing else _obstacle(members, low, high, latest) or _leap(members, low, high, usual)
@@ -164,6 +164,8 @@ def _leap(members: Sequence[Curve], low: float, high: float, usual: float) -> st
 
     Points may be twice as far apart, in log x, as the ``usual`` widest step, that of half of the methods.
     """
+    if max(c.leap for c in members) <= usual**2 * (1 + TOLERANCE):
+        return ""
     start, end = max((c.widest_step(low, high) for c in members), key=_ratio)
     return f"no run between {start:.3g}× and {end:.3g}×" if end / start > usual**2 * (1 + TOLERANCE) else ""
 

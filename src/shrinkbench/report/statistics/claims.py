@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import bisect
 import functools
-import itertools
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,65 +20,23 @@ import scipy
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.blocks import Block, LeftOut, common_block
 from shrinkbench.report.statistics.curves import Curve, curves, default_levels
-from shrinkbench.report.statistics.observations import Observations
+from shrinkbench.report.statistics.metrics import HEADLINE
+from shrinkbench.report.statistics.observations import Design, Observations
+from shrinkbench.report.statistics.pairs import (
+    Claim,
+    Layout,
+    Pair,
+    compare_pair,
+    compare_pairs,
+    mean_of,
+    relative_noise,
+)
+from shrinkbench.report.statistics.sequential import Race, race, widen
 
-NOISIER = 1.5
-"""A pair whose variance is more than this many times that of all pairs is tested with its own."""
+__all__ = ["Claim", "Claims", "Level", "TaskClaims", "found_with", "judge", "judge_curves", "more_units"]
+
 SHARES = {"range": 0.25, "tasks": 0.25, "level": 0.5}
 """How the 5 % are shared among the questions; one that is not asked gives its share to the levels."""
-
-Pair = tuple[str, str]
-
-
-@dataclass(frozen=True)
-class Claim:
-    """``first`` minus ``second`` in the metric, with its 95 % interval and p before and after correction.
-
-    Both stand for what is better: a positive ``difference`` speaks for ``first``, whatever the metric's
-    direction. ``n`` counts seeds or, over tasks, tasks; ``deviation`` is of one unit's difference, as tested.
-    """
-
-    question: str
-    task: str
-    first: str
-    second: str
-    reach: tuple[float, float]
-    difference: float
-    low: float
-    high: float
-    deviation: float
-    freedom: int
-    n: int
-    differences: tuple[float, ...]
-    p_raw: float
-    p: float = math.nan
-
-    @property
-    def decided(self) -> bool:
-        """Whether the two are told apart."""
-        return self.p < stats.ALPHA
-
-    @property
-    def reversed(self) -> Claim:
-        """The same claim, seen from the second method."""
-        return replace(
-            self,
-            first=self.second,
-            second=self.first,
-            difference=-self.difference,
-            low=-self.high,
-            high=-self.low,
-            differences=tuple(-d for d in self.differences),
-        )
-
-    @functools.cached_property
-    def effect(self) -> stats.Effect:
-        """The standardised difference over the units; slow to make, and few are looked at."""
-        return stats.effect_size(self.differences)
-
-    def involves(self, method: str) -> bool:
-        """Whether ``method`` is one of the two."""
-        return method in (self.first, self.second)
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,7 +56,8 @@ class Level:
 class TaskClaims:
     """A task's comparison over its common range, its pairs, and its levels one by one.
 
-    ``looks`` counts the leads of best methods over others at all levels of all tasks.
+    ``looks`` counts the leads of best methods over others at all levels of all tasks. ``race`` is how a
+    comparison went whose number of seeds was decided on the way; its levels are shown and not tested.
     """
 
     task: str
@@ -107,6 +65,7 @@ class TaskClaims:
     pairs: tuple[Claim, ...]
     levels: tuple[Level, ...]
     looks: int = 0
+    race: Race | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,14 +83,52 @@ class Claims:
 
 
 @functools.lru_cache(maxsize=16)
-def judge(observations: Observations, *, metric: str = "top1", axis: str = "compression") -> Claims:
-    """Answer all questions about ``observations``; decisions of the report are those along compression."""
-    return judge_curves(
+def judge(observations: Observations, *, metric: str = HEADLINE, axis: str = "compression") -> Claims:
+    """Answer all questions about ``observations``; decisions of the report are those along compression.
+
+    Of a sequential design one question is tested, that which decided how many seeds there are: of another
+    metric or axis values are given, and nothing is told apart.
+    """
+    decisive = (metric, axis) == (HEADLINE, "compression")
+    design = observations.design if decisive else None
+    if design is not None:
+        design = replace(design, yardsticks={t: observations.yardstick(t) for t in observations.tasks})
+    claims = judge_curves(
         curves(observations, axis, metric),
         default_levels(observations, axis),
         places={t: (spec.objective, spec.data, spec.model) for t, spec in observations.task_specs.items()},
         order=observations.methods,
-        higher_is_better=observations.metrics[metric].higher_is_better,
+        scales={task: scale.metric for scale in observations.scales for task in scale.tasks},
+        falling={task for task in observations.tasks if observations.direction(task, metric) < 0},
+        design=design,
+    )
+    return claims if observations.design is None or decisive else _untested(claims)
+
+
+def _untested(claims: Claims) -> Claims:
+    """The same differences, none of them told apart."""
+
+    def plain(claim: Claim) -> Claim:
+        return replace(claim, p=math.nan, p_raw=math.nan)
+
+    return replace(
+        claims,
+        tasks=tuple(
+            replace(
+                task,
+                pairs=tuple(map(plain, task.pairs)),
+                levels=tuple(
+                    replace(
+                        level,
+                        claim=plain(level.claim) if level.claim else None,
+                        leads=tuple(map(plain, level.leads)),
+                    )
+                    for level in task.levels
+                ),
+            )
+            for task in claims.tasks
+        ),
+        pairs_over_tasks=tuple(map(plain, claims.pairs_over_tasks)),
     )
 
 
@@ -141,129 +138,93 @@ def judge_curves(
     *,
     places: Mapping[str, object],
     order: Sequence[str] = (),
-    higher_is_better: bool = True,
+    scales: Mapping[str, object] | None = None,
+    falling: Container[str] = (),
+    design: Design | None = None,
 ) -> Claims:
     """Answer all questions about curves at ``levels``.
 
-    Tasks of equal ``places`` (data and network, from other initial weights) are one unit over tasks.
+    Tasks of equal ``places`` (data and network, from other initial weights) are one unit over tasks, and tasks
+    of equal ``scales`` (metric, direction and unit) alone are compared over tasks: those of the scale that has
+    most. ``falling`` are tasks of which less is better. With a sequential ``design`` the one question is every
+    pair over the range of a task.
     """
     by_task: dict[str, list[Curve]] = defaultdict(list)
     rank = {method: place for place, method in enumerate(order)}
     for curve in sorted(found, key=lambda c: (c.task, rank.get(c.method, len(rank)), c.method, c.seed)):
-        by_task[curve.task].append(curve if higher_is_better else replace(curve, y=-curve.y))
+        by_task[curve.task].append(replace(curve, y=-curve.y) if curve.task in falling else curve)
+    if design is not None:
+        return _judge_sequentially(by_task, levels, design)
     tasks = [_judge_task(task, members, levels) for task, members in by_task.items()]
-    over = _over_tasks(tasks, places)
-    pairs = _pairs("tasks", "", over, {}) if over else ()
+    over = _over_scales(tasks, places, scales or {})
+    pairs = compare_pairs("tasks", "", over, {}) if over else ()
     return _corrected(tasks, over, pairs)
+
+
+def _judge_sequentially(
+    by_task: Mapping[str, Sequence[Curve]], levels: Sequence[float], design: Design
+) -> Claims:
+    """Pairs as of the looks at them; levels as of each task's last look, shown and not tested."""
+    tasks = []
+    for found in race(by_task, levels, design):
+        members = [c for c in by_task[found.task] if c.method in found.block.methods and c.seed in found.seeds]
+        at = [(level, common_block(members, level=level)) for level in levels]
+        at = [(level, block) for level, block in at if block.methods]
+        noise = relative_noise([block for _, block in at])
+        judged = [_judge_level(found.task, level, block, noise) for level, block in at]
+        shown = [
+            replace(
+                level,
+                claim=widen(level.claim, found.level, p_raw=math.nan) if level.claim else None,
+                leads=tuple(widen(lead, found.level, p_raw=math.nan) for lead in level.leads),
+            )
+            for level in judged
+        ]
+        tasks.append(TaskClaims(found.task, found.block, found.pairs, tuple(shown), race=found))
+    return Claims(tuple(tasks), None, (), sum(len(task.pairs) for task in tasks))
 
 
 def _judge_task(task: str, members: Sequence[Curve], levels: Sequence[float]) -> TaskClaims:
     block = common_block(members)
     at = [(level, common_block(members, level=level)) for level in levels]
     at = [(level, found) for level, found in at if found.methods]
-    noise = _relative_noise([found for _, found in at])
+    noise = relative_noise([found for _, found in at])
     compared = [found.of(block.methods) for _, found in at]  # who is not compared tells nothing of who is
-    pairs = [*_pairs("range", task, block, _relative_noise(compared))]
+    pairs = [*compare_pairs("range", task, block, relative_noise(compared))]
     for left_out in block.left_out:  # with each other method over what the two share
         for other in dict.fromkeys(c.method for c in members):
             pair = common_block([c for c in members if c.method in (left_out.method, other)])
             if other != left_out.method and not any(
                 c.involves(other) and c.involves(left_out.method) for c in pairs
             ):
-                pairs += _pairs("range", task, pair, noise)
+                pairs += compare_pairs("range", task, pair, noise)
     return TaskClaims(
         task, block, tuple(pairs), tuple(_judge_level(task, level, here, noise) for level, here in at)
     )
 
 
-def _relative_noise(blocks: Iterable[Block]) -> dict[Pair, float]:
-    """How many times as variable a pair's differences are as those of all pairs, on average over levels.
-
-    With few seeds one level alone tells little of it; a method's noise grows and falls with that of the others.
-    """
-    found: dict[Pair, list[float]] = defaultdict(list)
-    for block in blocks:
-        variances = _variances(block)
-        pooled = _mean(variances.values())
-        if math.isfinite(pooled) and pooled > 0:
-            for pair, variance in variances.items():
-                found[pair].append(variance / pooled)
-    return {pair: _mean(ratios) for pair, ratios in found.items()}
-
-
-def _variances(block: Block) -> dict[Pair, float]:
-    """Sample variance over units of each pair's difference."""
-    if len(block.units) < 2:
-        return {}
-    first, second = np.triu_indices(len(block.methods), 1)
-    found = (block.values[first] - block.values[second]).var(axis=1, ddof=1).tolist()
-    return dict(zip(itertools.combinations(block.methods, 2), found, strict=True))
-
-
-def _pairs(question: str, task: str, block: Block, noise: Mapping[Pair, float]) -> list[Claim]:
-    """Every pair of the block's methods, in their order."""
-    variances = _variances(block)
-    return [
-        _claim(question, task, block, pair, variances, noise)
-        for pair in itertools.combinations(block.methods, 2)
-    ]
-
-
 def _judge_level(task: str, level: float, block: Block, noise: Mapping[Pair, float]) -> Level:
     """The best method against the runner-up, which tells it apart from all others (Hung and Fithian 2019)."""
     best, *others = (block.methods[i] for i in np.argsort(-block.means, kind="stable"))
-    variances = _variances(block)
-    leads = tuple(_claim("level", task, block, (best, other), variances, noise) for other in others)
+    layout = Layout.of(block, noise)
+    leads = tuple(compare_pair("level", task, layout, (best, other)) for other in others)
     return Level(level, block, leads[0] if leads else None, leads)
 
 
-def _claim(
-    question: str,
-    task: str,
-    block: Block,
-    pair: Pair,
-    variances: Mapping[Pair, float],
-    noise: Mapping[Pair, float],
-) -> Claim:
-    """Compare a pair on the block's units: the t-test of a two-way layout, with a noisy pair's own variance.
-
-    variance = mean over all pairs, times the pair's relative noise where that is above :data:`NOISIER`;
-    freedom = (methods - 1) (units - 1).
-    """
-    n = len(block.units)
-    values = dict(zip(block.methods, block.values, strict=True))
-    differences = values[pair[0]] - values[pair[1]]
-    pooled = _mean(variances.values())
-    own = variances.get(pair, variances.get(pair[::-1], math.nan))
-    ratio = noise.get(pair, noise.get(pair[::-1], own / pooled if pooled else 1.0))
-    variance = pooled * (ratio if ratio > NOISIER else 1.0)
-    freedom = (len(block.methods) - 1) * (n - 1)
-    mean = float(differences.mean())
-    error = math.sqrt(variance / n) if n > 1 else math.nan
-    spread = n > 1 and error > 1e-12  # units that agree to the last digit tell nothing of others
-    half = stats.t_quantile((1 + stats.CONFIDENCE) / 2, freedom) * error if spread else math.nan
-    return Claim(
-        question=question,
-        task=task,
-        first=pair[0],
-        second=pair[1],
-        reach=(block.low, block.high),
-        difference=mean,
-        low=mean - half,
-        high=mean + half,
-        deviation=math.sqrt(variance),
-        freedom=freedom,
-        n=n,
-        differences=tuple(differences.tolist()),
-        p_raw=_p_value(mean, error, freedom),
-    )
-
-
-def _p_value(difference: float, error: float, freedom: int) -> float:
-    """Two-sided p of the t-test; undefined without variation, unless nothing differs."""
-    if not math.isfinite(error) or error <= 1e-12:
-        return 1.0 if difference == 0 else math.nan
-    return float(2 * scipy.special.stdtr(freedom, -abs(difference / error)))
+def _over_scales(
+    tasks: Sequence[TaskClaims], places: Mapping[str, object], scales: Mapping[str, object]
+) -> Block | None:
+    """What is compared over tasks: those of the scale with most units; the others are named as left out."""
+    groups: dict[object, list[TaskClaims]] = defaultdict(list)
+    for task in tasks:
+        groups[scales.get(task.task)].append(task)
+    found = [(members, _over_tasks(members, places)) for members in groups.values()]
+    known = [(members, block) for members, block in found if block is not None]
+    if not known:
+        return None
+    chosen, block = max(known, key=lambda pair: len(pair[1].units))
+    others = tuple(task.task for task in tasks if task not in chosen)
+    return replace(block, units_left_out=(*block.units_left_out, *others))
 
 
 def _over_tasks(tasks: Sequence[TaskClaims], places: Mapping[str, object]) -> Block | None:
@@ -306,7 +267,7 @@ def _over_tasks(tasks: Sequence[TaskClaims], places: Mapping[str, object]) -> Bl
 def _means_at(members: Sequence[TaskClaims]) -> dict[str, float]:
     """Mean of every method over the tasks of one place; of those compared on all of them."""
     means = [dict(zip(task.block.methods, task.block.means, strict=True)) for task in members]
-    return {method: _mean(m[method] for m in means) for method in means[0] if all(method in m for m in means)}
+    return {method: mean_of(m[method] for m in means) for method in means[0] if all(method in m for m in means)}
 
 
 def _corrected(tasks: Sequence[TaskClaims], over: Block | None, pairs: Sequence[Claim]) -> Claims:
@@ -350,18 +311,26 @@ def more_units(claim: Claim, *, margin: float, power: float = 0.8, most: int = 1
     """
     if not claim.n > 1 or not claim.deviation > 0 or not math.isfinite(claim.p):
         return None
-    alpha = stats.ALPHA * (claim.p_raw / claim.p if claim.p < 1 else 1.0)
-    others = claim.freedom // (claim.n - 1)
-
-    def found(n: int) -> bool:
-        centre = margin / claim.deviation * math.sqrt(n)
-        return stats.power_of_t(centre, others * (n - 1), alpha=alpha) >= power
-
-    enough = bisect.bisect_left(range(claim.n, claim.n + most + 1), True, key=found)
+    units = range(claim.n, claim.n + most + 1)
+    enough = bisect.bisect_left(units, True, key=lambda n: _power_of(claim, margin, n) >= power)
     return enough if enough <= most else None
 
 
-def _mean(values: Iterable[float]) -> float:
-    """Arithmetic mean; undefined of nothing."""
-    found = list(values)
-    return sum(found) / len(found) if found else math.nan
+def found_with(claim: Claim, *, power: float = 0.8) -> float:
+    """The difference that is found with probability ``power`` with as many units as there are.
+
+    At the level that the correction left for this claim; undefined where nothing is known of the deviation.
+    """
+    if not claim.n > 1 or not claim.deviation > 0 or not math.isfinite(claim.p):
+        return math.nan
+    high = claim.deviation
+    while _power_of(claim, high, claim.n) < power:
+        high *= 2
+    return float(scipy.optimize.brentq(lambda d: _power_of(claim, d, claim.n) - power, 0.0, high))
+
+
+def _power_of(claim: Claim, difference: float, n: int) -> float:
+    """Chance that ``difference`` is told apart with ``n`` units, at the level that the correction left."""
+    alpha = claim.alpha * (claim.p_raw / claim.p if claim.p < 1 else 1.0)
+    freedom = claim.freedom // (claim.n - 1) * (n - 1)
+    return stats.power_of_t(difference / claim.deviation * math.sqrt(n), freedom, alpha=alpha)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -13,7 +14,8 @@ import pandas as pd
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.claims import judge
 from shrinkbench.report.statistics.curves import SAME, TOLERANCE, curves, own_controls
-from shrinkbench.report.statistics.observations import Observations
+from shrinkbench.report.statistics.metrics import HEADLINE
+from shrinkbench.report.statistics.observations import SMALLEST_YARDSTICK, Observations
 from shrinkbench.report.statistics.ranks import Ranking, join_undecided, rank_methods
 
 SAME_TRAINING = 0.05
@@ -23,7 +25,7 @@ SHORT = TOLERANCE
 TIE = 1e-12
 """Means that differ by no more are equal: rounding orders nothing."""
 MARGIN = 0.01
-"""Accuracy within this distance of the control counts as kept (one percentage point)."""
+"""A metric this near to the control counts as kept: one point of a percentage, 1 % of the value of others."""
 
 
 def groups(
@@ -63,11 +65,14 @@ def references(observations: Observations, metric: str) -> dict[tuple[str, str],
         value=own_controls(observations, metric)
     )
     rows = rows.drop_duplicates(["task", "method", "control_key"]).dropna(subset=["value"])
-    return {pair: stats.summarise(part["value"].to_numpy()) for pair, part in groups(rows, "task", "method")}
+    values: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for row in records(rows):
+        values[row.task, row.method].append(row.value)
+    return {pair: stats.summarise(found) for pair, found in values.items()}
 
 
 def at_equal_training(
-    observations: Observations, *, metric: str = "top1", by: str = "epochs_allowed"
+    observations: Observations, *, metric: str = HEADLINE, by: str = "epochs_allowed"
 ) -> pd.DataFrame:
     """Values at equal training: columns task, compression_target, level, method, seed, value.
 
@@ -102,7 +107,7 @@ def _distinct(values: stats.Floats) -> list[float]:
     return kept
 
 
-def winners(observations: Observations, *, metric: str = "top1", axis: str = "compression") -> pd.DataFrame:
+def winners(observations: Observations, *, metric: str = HEADLINE, axis: str = "compression") -> pd.DataFrame:
     """The best method at every task and level, its lead over the runner-up, and whether they are told apart.
 
     On the methods and seeds that can be compared at the level. ``p`` is corrected for every comparison of
@@ -116,7 +121,7 @@ def winners(observations: Observations, *, metric: str = "top1", axis: str = "co
             if claim is None:
                 continue
             best = level.block.methods.index(claim.first)
-            sign = 1 if observations.metrics[metric].higher_is_better else -1
+            sign = observations.direction(task.task, metric)
             rows.append(
                 {
                     "task": task.task,
@@ -139,7 +144,7 @@ def winners(observations: Observations, *, metric: str = "top1", axis: str = "co
     return pd.DataFrame(rows)
 
 
-def pairwise(observations: Observations, *, metric: str = "top1", task: str | None = None) -> pd.DataFrame:
+def pairwise(observations: Observations, *, metric: str = HEADLINE, task: str | None = None) -> pd.DataFrame:
     """Every pair of methods over what they share of the compression range; over tasks without ``task``.
 
     Of one task the units (``n``) are its seeds, over tasks the tasks; with one task alone, that is meant. ``p``
@@ -171,11 +176,11 @@ def pairwise(observations: Observations, *, metric: str = "top1", task: str | No
     return pd.DataFrame(rows)
 
 
-def curve_summaries(observations: Observations, *, metric: str = "top1") -> pd.DataFrame:
-    """Each method's curve in two numbers: the largest compression within 1 % of its own control, and its area.
+def curve_summaries(observations: Observations, *, metric: str = HEADLINE) -> pd.DataFrame:
+    """Each method's curve in two numbers: the largest compression within a margin of its control, and its area.
 
     Runs are compared with the control of their seed; an amount that failed, or is missing, for one seed is not
-    within. ``area`` is the mean accuracy over log compression on the
+    within. ``area`` is the mean of the metric over log compression on the
     task's common range, mean and sample standard deviation over the common seeds; missing for a method that
     does not cover them.
     """
@@ -184,12 +189,12 @@ def curve_summaries(observations: Observations, *, metric: str = "top1") -> pd.D
     runs = runs.assign(
         change=runs[metric].to_numpy(dtype=float, na_value=math.nan) - own_controls(observations, metric)
     )
-    sign = 1 if observations.metrics[metric].higher_is_better else -1
-    runs["change"] *= sign
+    runs["change"] *= runs["task"].map(lambda task: observations.direction(task, metric)).astype(float)
+    runs["change"] /= _sizes(observations, metric)
     means = runs.groupby(["task", "method", "amount"])[["compression", "change"]].mean().reset_index()
     ends = _first_gaps(observations)
     areas = {
-        (task.task, method): sign * values
+        (task.task, method): observations.direction(task.task, metric) * values
         for task in judge(observations, metric=metric).tasks
         for method, values in zip(task.block.methods, task.block.values, strict=True)
     }
@@ -204,20 +209,27 @@ def curve_summaries(observations: Observations, *, metric: str = "top1") -> pd.D
     return pd.DataFrame(rows, columns=columns)
 
 
+def _sizes(observations: Observations, metric: str) -> pd.Series:
+    """What each run's change is a share of: 1 where the metric is one, else its own control's size."""
+    shares = {task for task in observations.tasks if observations.is_share(task, metric)}
+    own = own_controls(observations, metric).abs().clip(lower=SMALLEST_YARDSTICK)
+    return own.mask(observations.pruned["task"].isin(shares), 1.0)
+
+
 def _first_gaps(observations: Observations) -> dict[tuple[str, str], float]:
     """Where the first run of each task and method lies that failed or is missing; nothing is known from there.
 
     A little below the cell, so that what its other seeds achieved is not before it.
     """
     found: dict[tuple[str, str], float] = {}
-    for curve in curves(observations, "compression", "top1"):
+    for curve in curves(observations, "compression", HEADLINE):
         for hole in curve.holes:
             place = hole.place * (1 - SAME) if math.isfinite(hole.place) else 0.0
             found[curve.task, curve.method] = min(place, found.get((curve.task, curve.method), math.inf))
     return found
 
 
-def ranking(observations: Observations, *, metric: str = "top1") -> tuple[tuple[str, ...], Ranking]:
+def ranking(observations: Observations, *, metric: str = HEADLINE) -> tuple[tuple[str, ...], Ranking]:
     """Ranks of the compared methods by mean over log compression: over tasks or, of one, over its seeds.
 
     Joined are those that the pairs (:func:`pairwise`) do not tell apart.

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from shrinkbench.report.statistics import tests as stats
+from shrinkbench.report.statistics.metrics import HEADLINE
 from shrinkbench.report.statistics.observations import Observations
 
 SAME = 0.01
@@ -78,7 +79,13 @@ class Curve:
                 widest = (x, after)
         return widest
 
-    @property
+    @functools.cached_property
+    def leap(self) -> float:
+        """How many times as far as its neighbour the point lies that is furthest from it."""
+        start, end = self.widest_step()
+        return end / start
+
+    @functools.cached_property
     def planned_end(self) -> float:
         """Where the curve was to end: what failed or is missing beyond the last point would lie there."""
         return max([float(self.x[-1]), *(h.place for h in self.holes if np.isfinite(h.place))])
@@ -196,7 +203,7 @@ def default_levels(observations: Observations, axis: str) -> list[float]:
 
 @functools.lru_cache(maxsize=16)
 def at_equal(
-    observations: Observations, axis: str, *, metric: str = "top1", levels: tuple[float, ...] = ()
+    observations: Observations, axis: str, *, metric: str = HEADLINE, levels: tuple[float, ...] = ()
 ) -> pd.DataFrame:
     """Every method's value at the same level of ``axis``: columns task, level, method, seed, value.
 

@@ -2,45 +2,50 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from shrinkbench.report.statistics.metrics import CHANGE, HEADLINE, LOSS, OTHERS_SHOWN, Metric, metrics_of
 from shrinkbench.report.statistics.tests import half_width
-from shrinkbench.results.frame import to_frame
+from shrinkbench.results.frame import column_of, to_frame
 from shrinkbench.results.labels import RunLabel, label_runs
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import RunSpec, TaskSpec
+from shrinkbench.spec import ExperimentSpec, RunSpec, TaskSpec, UntilDecided
 
-
-@dataclass(frozen=True)
-class Metric:
-    """One column that can be drawn or compared."""
-
-    column: str
-    label: str
-    percent: bool = False
-    higher_is_better: bool = True
-
-
-METRICS = {
-    metric.column: metric
-    for metric in (
-        Metric("top1", "top-1 accuracy", percent=True),
-        Metric("top5", "top-5 accuracy", percent=True),
-        Metric("loss", "test loss (nats)", higher_is_better=False),
-        Metric("top1_before_finetuning", "top-1 before fine-tuning", percent=True),
-        Metric("top1_change", "change in top-1 from the control", percent=True),
-    )
-}
+SMALLEST_YARDSTICK = 1e-12
+"""Controls that are zero have no share."""
 AXES = {
     "compression": "compression ratio",
     "theoretical_speedup": "theoretical speedup",
     "measured_speedup": "measured speedup",
 }
+
+
+@dataclass(frozen=True)
+class Design:
+    """Rules of a sequential comparison, all its seeds in the order in which they are added, and who is in it.
+
+    Without ``methods`` all are, and the question is the best against the rest. ``yardsticks`` are what a margin
+    is a share of, by task: 1 of percentages, else the control's value.
+    """
+
+    rules: UntilDecided
+    seeds: tuple[int, ...]
+    methods: tuple[str, ...] = ()
+    yardsticks: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A metric that tasks lead with, and those tasks: what is said over tasks is said of tasks of one scale."""
+
+    metric: Metric
+    tasks: tuple[str, ...]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,12 +54,14 @@ class Observations:
 
     ``pruned`` has one row per finished run that prunes, ``control`` one per control and seed, whatever number
     of methods share it; there, ``method`` is the control's name, which tells several controls of a task apart.
-    Both carry the columns of the result table, ``top1_change`` (from the run's own control, that of its
-    ``control_key``), ``training_cost`` and ``epochs_allowed`` (epochs spent and allowed after pretraining).
+    Both carry the columns of the result table, ``headline`` (the metric that the run's task leads with),
+    ``headline_change`` (from the run's own control, that of its ``control_key``), the same under the metric's
+    own name, ``training_cost`` and ``epochs_allowed`` (epochs spent and allowed after pretraining).
     ``methods`` and ``tasks`` give the order of every table and legend; ``chance`` names the methods that score
-    at random; ``metrics`` are those of :data:`METRICS` and top-1 on extra evaluation splits; ``task_specs``
-    tells what each task is. ``gaps`` has one row per run that prunes and is planned but not there: columns
+    at random; ``task_specs`` tells what each task is, and with it its metrics; ``splits`` are extra evaluation
+    splits. ``gaps`` has one row per run that prunes and is planned but not there: columns
     task, method, amount, seed, compression_target, kind (``failed``, ``missing`` or ``disputed``) and key.
+    ``design`` are the rules by which seeds were added, where that was decided on the way.
     """
 
     pruned: pd.DataFrame
@@ -62,9 +69,93 @@ class Observations:
     tasks: tuple[str, ...]
     methods: tuple[str, ...]
     chance: frozenset[str]
-    metrics: Mapping[str, Metric]
     task_specs: Mapping[str, TaskSpec]
     gaps: pd.DataFrame
+    splits: tuple[str, ...] = ()
+    design: Design | None = None
+
+    @functools.cached_property
+    def _metrics(self) -> Mapping[str, Mapping[str, Metric]]:
+        return {task: metrics_of(spec.objective, self.splits) for task, spec in self.task_specs.items()}
+
+    def metrics(self, task: str) -> Mapping[str, Metric]:
+        """The columns of ``task`` that can be drawn or compared, the metric that it leads with first."""
+        return self._metrics[task]
+
+    def metric(self, task: str, column: str = HEADLINE) -> Metric:
+        """What ``column`` is on ``task``; ``headline`` is the metric that it leads with."""
+        own = self._metrics[task]
+        if column in (HEADLINE, CHANGE):
+            first = next(iter(own.values()))
+            return first if column == HEADLINE else own[f"{first.column}_change"]
+        return own[column]
+
+    def has(self, task: str, column: str = HEADLINE) -> bool:
+        """Whether ``task`` has that metric."""
+        return column in (HEADLINE, CHANGE) or column in self._metrics[task]
+
+    def direction(self, task: str, column: str = HEADLINE) -> int:
+        """1 where more of ``column`` is better on ``task``, -1 where less is."""
+        return self.metric(task, column).sign if self.has(task, column) else 1
+
+    def others(self, task: str) -> list[str]:
+        """Columns of the first metrics beside the one that ``task`` leads with; its loss is none of them."""
+        objective = self.task_specs[task].objective
+        names = [m.name for m in objective.metrics if m.name not in (objective.headline, LOSS)]
+        return [column_of(name) for name in names[:OTHERS_SHOWN]]
+
+    def is_share(self, task: str, column: str = HEADLINE) -> bool:
+        """Whether ``column`` is shown in percent on ``task``."""
+        return self.has(task, column) and self.metric(task, column).percent
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns of all tasks that can be drawn or compared."""
+        return tuple(dict.fromkeys(column for task in self.tasks for column in self._metrics[task]))
+
+    @functools.cached_property
+    def scales(self) -> tuple[Scale, ...]:
+        """The metrics that tasks lead with, in order of tasks."""
+        found: dict[Metric, list[str]] = {}
+        for task in self.tasks:
+            found.setdefault(self.metric(task), []).append(task)
+        return tuple(Scale(metric, tuple(tasks)) for metric, tasks in found.items())
+
+    def stem(self, metric: Metric) -> str:
+        """A name of files about ``metric``: its column, and its direction where another has that column too."""
+        alike = [scale for scale in self.scales if scale.metric.column == metric.column]
+        return f"{metric.column}-{metric.best}" if len(alike) > 1 else metric.column
+
+    @functools.cached_property
+    def _yardsticks(self) -> Mapping[str, float]:
+        found = dict.fromkeys(self.tasks, 1.0)
+        for task in (task for task in self.tasks if not self.metric(task).percent):
+            rows = self.control if (self.control["task"] == task).any() else self.pruned
+            means = rows[rows["task"] == task].groupby("method")[HEADLINE].mean().dropna()
+            found[task] = max([SMALLEST_YARDSTICK, *map(abs, means.to_list()[:1])])
+        return found
+
+    def yardstick(self, task: str) -> float:
+        """What differences of the headline are shares of: 1 of a percentage, else its first control's mean."""
+        return self._yardsticks[task]
+
+    def only(self, tasks: Collection[str]) -> Observations:
+        """The same of some of its tasks."""
+        if set(tasks) >= set(self.tasks):
+            return self
+        kept = tuple(task for task in self.tasks if task in tasks)
+
+        def part(rows: pd.DataFrame) -> pd.DataFrame:
+            return rows[rows["task"].isin(kept)].reset_index(drop=True) if len(rows) else rows
+
+        return replace(
+            self,
+            tasks=kept,
+            task_specs={task: self.task_specs[task] for task in kept},
+            pruned=part(self.pruned),
+            control=part(self.control),
+            gaps=part(self.gaps),
+        )
 
     def controls_of(self, task: str) -> tuple[str, ...]:
         """Names of the controls of ``task``."""
@@ -82,6 +173,8 @@ class Observations:
             methods=tuple(names.get(method, method) for method in self.methods),
             chance=frozenset(names.get(method, method) for method in self.chance),
             gaps=self.gaps.replace({"method": names}),
+            design=self.design
+            and replace(self.design, methods=tuple(names.get(m, m) for m in self.design.methods)),
         )
 
 
@@ -91,13 +184,15 @@ def observe(
     methods: Sequence[str] = (),
     missing: Iterable[RunSpec] = (),
     disputed: Collection[str] = (),
+    sequential: ExperimentSpec | None = None,
 ) -> Observations:
     """Sort finished runs into tasks; ``methods`` comes first in the order of methods.
 
     A task is one dataset (subset and normalisation included), network and initial weights. What is compared
     on it are methods with their recipes. A run counts once, though it be stored twice or measured further.
     Failed runs and ``missing`` ones, which are planned and have no result, are its gaps; so are those with
-    ``disputed`` keys, for which another source has other numbers.
+    ``disputed`` keys, for which another source has other numbers. ``sequential`` is the experiment whose seeds
+    were added until its comparison was decided.
     """
     results = [*results]
     by_key = {r.key: r for r in reversed(results) if r.status == "done"}
@@ -109,11 +204,18 @@ def observe(
     frame["epochs_allowed"] = _epochs_allowed(done)
     frame["is_control"] = np.array([r.spec.is_control for r in done], dtype=bool)
     frame["chance"] = np.array([r.spec.method.score.kind == "random" for r in done], dtype=bool)
+    frame[HEADLINE] = np.array([np.nan if r.headline is None else r.headline for r in done], dtype=float)
     control = frame[frame["is_control"]].drop_duplicates("control_key").assign(method=lambda f: f["control"])
-    reference = control.set_index("control_key")["top1"]
+    reference = control.set_index("control_key")[HEADLINE]
+    columns = {
+        task: column_of(r.spec.task.objective.headline) for task, r in zip(frame["task"], done, strict=True)
+    }
     pruned = frame[~frame["is_control"]].drop_duplicates(["task", "method", "amount", "seed"]).copy()
     for part in (control, pruned):
-        part["top1_change"] = part["top1"].to_numpy() - reference.reindex(part["control_key"]).to_numpy()
+        part[CHANGE] = part[HEADLINE].to_numpy() - reference.reindex(part["control_key"]).to_numpy()
+        for column in dict.fromkeys(columns.values()):
+            own = part["task"].map(columns) == column
+            part[f"{column}_change"] = part[CHANGE].where(own)
     present = sorted({m for m, r in zip(frame["method"], done, strict=True) if not _is_reference(r.spec)})
     order = ["task", "method", "compression", "seed"]
     return Observations(
@@ -122,10 +224,25 @@ def observe(
         tasks=tuple(sorted(frame["task"].unique())),
         methods=tuple(dict.fromkeys([m for m in methods if m in present] + present)),
         chance=frozenset(frame.loc[frame["chance"] & ~frame["is_control"], "method"]),
-        metrics=METRICS | _further_metrics(done),
         task_specs={task: r.spec.task for task, r in zip(frame["task"], done, strict=True)},
         gaps=_gaps(absent, labels[len(done) :], pruned, disputed),
+        design=_design(sequential, labels, [*done, *(spec for spec, _ in absent)]),
+        splits=tuple(sorted({split for result in done for split in result.further})),
     )
+
+
+def _design(
+    sequential: ExperimentSpec | None, labels: Sequence[RunLabel], runs: Sequence[RunResult | RunSpec]
+) -> Design | None:
+    """The rules by which seeds were added, with the methods that they compare by label."""
+    rules = sequential.until_decided if sequential is not None else None
+    if sequential is None or rules is None:
+        return None
+    specs = (run if isinstance(run, RunSpec) else run.spec for run in runs)
+    compared = {
+        label.method for label, spec in zip(labels, specs, strict=True) if spec.method.name in rules.compare
+    }
+    return Design(rules, sequential.seed, tuple(sorted(m for m in compared if m is not None)))
 
 
 def _absent_runs(
@@ -163,12 +280,6 @@ def _gaps(
 def _is_reference(spec: RunSpec) -> bool:
     """Whether a run is a control of its own, of no method."""
     return spec.is_control and spec.method == spec.control.method
-
-
-def _further_metrics(results: Iterable[RunResult]) -> dict[str, Metric]:
-    """Top-1 on every extra evaluation split that some run was measured on."""
-    splits = sorted({split for result in results for split in result.further})
-    return {f"{s}_top1": Metric(f"{s}_top1", f"top-1 accuracy on {s}", percent=True) for s in splits}
 
 
 def _training_costs(results: Sequence[RunResult]) -> list[float]:

@@ -21,6 +21,8 @@ Floats: TypeAlias = NDArray[np.float64]
 CONFIDENCE = 0.95
 ALPHA = 0.05
 BOOTSTRAP_RESAMPLES = 2000
+PRECISION = 1e-6
+"""To which share a noncentrality is sought."""
 FEWEST_FOR_BOOTSTRAP = 40
 """Below this many pairs a bootstrap interval covers too rarely; an exact one under normality stands in."""
 
@@ -111,15 +113,33 @@ def _cohens_d(x: Floats, axis: int = -1) -> Floats:
 def _noncentral_t_interval(value: float, n: int, confidence: float) -> tuple[float, float]:
     """All noncentralities under which the observed t is not extreme, over sqrt(n)."""
     observed, tail = value * math.sqrt(n), (1 - confidence) / 2
+    low, high = (_centre_of(observed, n - 1, probability) for probability in (1 - tail, tail))
+    return low / math.sqrt(n), high / math.sqrt(n)
 
-    def bound(probability: float) -> float:
-        def excess(centre: float) -> float:
-            return _noncentral_t_below(observed, n - 1, centre) - probability
 
-        reach = 10.0 + 10.0 * abs(observed)
-        return float(scipy.optimize.brentq(excess, observed - reach, observed + reach, xtol=1e-4))
+def _centre_of(t: float, freedom: int, probability: float) -> float:
+    """The noncentrality under which T <= t has this ``probability``, which falls with it.
 
-    return bound(1 - tail) / math.sqrt(n), bound(tail) / math.sqrt(n)
+    Newton's method from the normal distribution of equal mean and variance; where a step leads out of what
+    encloses the answer, that is halved.
+    """
+    places = t * _chi_quantiles(freedom)
+    normal = float(scipy.special.ndtri(probability))
+    centre = float(places.mean()) - normal * math.sqrt(1 + float(places.var()))
+    reach, close = 10.0 + 10.0 * abs(t), PRECISION * (1 + abs(t))
+    low, high = t - reach, t + reach
+    while high - low > close:
+        if not low < centre < high:
+            centre = (low + high) / 2
+        away = places - centre
+        excess = float(scipy.special.ndtr(away).mean()) - probability
+        low, high = (centre, high) if excess > 0 else (low, centre)
+        slope = float(np.exp(-0.5 * away * away).mean()) / math.sqrt(2 * math.pi)
+        step = excess / slope if slope > 0 else math.inf
+        if abs(step) < close:
+            return centre + step
+        centre += step
+    return (low + high) / 2
 
 
 def _noncentral_t_below(t: float, freedom: int, centre: float) -> float:

@@ -37,9 +37,21 @@ function swatch(method) {
   return svg;
 }
 
+/* A number that is no percentage, to four digits; of very large and small ones, the power of ten. */
+function plain(value) {
+  const size = Math.abs(value);
+  if (size === 0) return "0.000";
+  if (size >= 1e6 || size < 1e-4) return value.toExponential(2);
+  return value.toFixed(Math.max(0, 3 - Math.floor(Math.log10(size))));
+}
+
+/* What a metric of a task is called and how it is shown. */
+const metricOf = (data, options) => data.tasks.find((t) => t.label === options.task).metrics.find((m) => m.key === options.metric);
+
 function show(value, metric, digits) {
   if (value === null || value === undefined) return "–";
-  return metric.percent ? `${(100 * value).toFixed(digits === undefined ? 2 : digits)} %` : value.toFixed(3);
+  if (metric.percent) return `${(100 * value).toFixed(digits === undefined ? 2 : digits)} %`;
+  return metric.unit ? `${plain(value)} ${metric.unit}` : plain(value);
 }
 
 function steps(low, high, count) {
@@ -74,7 +86,7 @@ function series(data, options) {
   });
 }
 
-function extent(lines, controls, options) {
+function extent(lines, controls, options, metric) {
   let xs = [1, 2], ys = [];
   for (const line of lines) {
     for (const p of line.points) {
@@ -87,19 +99,22 @@ function extent(lines, controls, options) {
   if (!ys.length) ys = [0, 1];
   let low = Math.min(...ys), high = Math.max(...ys);
   const pad = (high - low || 0.02) * 0.06;
-  return { x: [Math.min(...xs), Math.max(...xs)], y: [low - pad, high + pad] };
+  const least = Math.min(...lines.flatMap((line) => line.points.map((p) => p.y)), ...controls.map((c) => c.mean));
+  const log = !metric.percent && least > 0 && high / least > 50;  // as in the figures for papers
+  return { x: [Math.min(...xs), Math.max(...xs)], y: log ? [Math.log10(least) - 0.06, Math.log10(high) + 0.06] : [low - pad, high + pad], log };
 }
 
 function drawChart(host, data, options) {
   host.replaceChildren();
-  const metric = data.metrics.find((m) => m.key === options.metric), axis = data.axes.find((a) => a.key === options.axis);
+  const metric = metricOf(data, options), axis = data.axes.find((a) => a.key === options.axis);
   const width = Math.max(260, host.clientWidth || 640), height = Math.round(Math.min(options.height || 430, Math.max(230, width * 0.72)));
   const box = { left: 58, right: width - 14, top: options.title ? 26 : 12, bottom: height - 44 };
   const lines = series(data, options), controls = controlsOf(data, options);
-  const range = extent(lines, controls, options);
+  const range = extent(lines, controls, options, metric);
   const [x0, x1] = range.x.map(Math.log2), [y0, y1] = range.y;
   const X = (v) => box.left + 8 + ((Math.log2(v) - x0) / (x1 - x0)) * (box.right - box.left - 16);
-  const Y = (v) => box.bottom - ((v - y0) / (y1 - y0)) * (box.bottom - box.top);
+  const scaled = (v) => (range.log ? Math.max(y0, Math.log10(Math.max(v, Number.MIN_VALUE))) : v);
+  const Y = (v) => box.bottom - ((scaled(v) - y0) / (y1 - y0)) * (box.bottom - box.top);
   const label = `${metric.label} against ${axis.label} on ${options.task}, ${lines.length} methods`;
   const svg = make("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label }, host);
   if (options.interactive) {
@@ -109,16 +124,17 @@ function drawChart(host, data, options) {
   }
   if (options.title) make("text", { x: box.left, y: 15, class: "title" }, svg, options.title);
   const grid = make("g", { stroke: "#e3e7eb" }, svg), words = make("g", {}, svg);
-  for (const tick of steps(y0, y1, Math.max(4, Math.round((box.bottom - box.top) / 55)))) {
+  const heights = steps(y0, y1, Math.max(4, Math.round((box.bottom - box.top) / 55)));
+  for (const tick of range.log ? heights.map((power) => 10 ** power) : heights) {
     make("line", { x1: box.left, x2: box.right, y1: Y(tick), y2: Y(tick) }, grid);
-    make("text", { x: box.left - 7, y: Y(tick) + 4, "text-anchor": "end" }, words, metric.percent ? `${+(100 * tick).toFixed(2)} %` : `${+tick.toFixed(3)}`);
+    make("text", { x: box.left - 7, y: Y(tick) + 4, "text-anchor": "end" }, words, metric.percent ? `${+(100 * tick).toFixed(2)} %` : `${+tick.toPrecision(3)}`);
   }
   for (let k = 0; k <= x1 + 0.01; k++) {
     make("line", { x1: X(2 ** k), x2: X(2 ** k), y1: box.top, y2: box.bottom }, grid);
     make("text", { x: X(2 ** k), y: box.bottom + 18, "text-anchor": "middle" }, words, `${2 ** k}×`);
   }
   make("text", { x: (box.left + box.right) / 2, y: height - 6, "text-anchor": "middle" }, words, `${axis.label} (log scale)`);
-  make("text", { transform: `translate(13 ${(box.top + box.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, words, metric.label);
+  make("text", { transform: `translate(13 ${(box.top + box.bottom) / 2}) rotate(-90)`, "text-anchor": "middle" }, words, `${metric.label}${range.log ? " (log scale)" : ""}`);
   make("path", { d: `M${box.left} ${box.top}V${box.bottom}H${box.right}`, fill: "none", stroke: "#8b949e" }, svg);
   const written = [];  // heights of the names of controls, so that none is written over another
   controls.forEach((control, i) => {
@@ -149,13 +165,14 @@ function drawChart(host, data, options) {
 
 function describe(place, context) {
   const { point: p, line } = place, { metric } = context;
-  const spread = p.std !== null && p.std !== undefined ? ` ± ${metric.percent ? (100 * p.std).toFixed(2) : p.std.toFixed(3)}` : "";
+  const spread = p.std !== null && p.std !== undefined ? ` ± ${metric.percent ? (100 * p.std).toFixed(2) : plain(p.std)}` : "";
   const rows = [`${show(p.y, metric).replace(" %", "")}${spread}${metric.percent ? " %" : ""} (n = ${p.n})`];
   if (p.size !== undefined && p.size !== null) rows.push(`compression ${+p.size.toFixed(2)}× (asked: ${p.amount})`);
   if (p.speed !== undefined && p.speed !== null) rows.push(`theoretical speedup ${+p.speed.toFixed(2)}×`);
-  if (p.change !== null && p.change !== undefined && metric.percent) {
-    const change = 100 * p.change;  // run by run: another mean than that of all controls where a seed has none
-    rows.push(`${change >= 0 ? "+" : "−"}${Math.abs(change).toFixed(2)} points from its control`);
+  if (p.change !== null && p.change !== undefined) {  // run by run: another mean than that of all controls where a seed has none
+    const size = metric.percent ? `${(100 * Math.abs(p.change)).toFixed(2)} points` : show(Math.abs(p.change), metric);
+    const told = metric.higher ? "" : `, ${p.change === 0 ? "as good" : p.change < 0 ? "better" : "worse"}`;
+    rows.push(`${p.change >= 0 ? "+" : "−"}${size} from its control${told}`);
   }
   return { name: line.method.name, rows };
 }

@@ -45,10 +45,14 @@ function buildLegend(redraw) {
 
 function setUpCurves() {
   const metric = one("#curve-metric"), axis = one("#curve-axis"), seeds = one("#curve-seeds"), host = one("#curve");
-  fill(metric, data.metrics.map((m) => [m.key, m.label]));
   fill(axis, data.axes.map((a) => [a.key, a.label]));
-  const picker = taskPicker("curve", draw);
+  const picker = taskPicker("curve", () => {
+    const own = data.tasks.find((t) => t.label === picker.task()).metrics;
+    fill(metric, own.map((m) => [m.key, m.label]), own.some((m) => m.key === metric.value) ? metric.value : (own[0] || {}).key);
+    draw();
+  });
   function draw() {
+    if (!metric.value) { host.replaceChildren(); make("p", { class: "soft" }, host, "Nothing of this task is finished."); return; }
     const options = { task: picker.task(), metric: metric.value, axis: axis.value, methods: chosen, seeds: seeds.checked, interactive: true, height: 520 };
     drawChart(host, data, options);
     curveTable(options);
@@ -60,7 +64,7 @@ function setUpCurves() {
 }
 
 function curveTable(options) {
-  const metric = data.metrics.find((m) => m.key === options.metric), axis = data.axes.find((a) => a.key === options.axis);
+  const metric = metricOf(data, options), axis = data.axes.find((a) => a.key === options.axis);
   const table = make("table"), head = make("tr", {}, make("thead", {}, table)), body = make("tbody", {}, table);
   table.prepend(make("caption", {}, null, `${metric.label} on ${options.task}: mean ± sample standard deviation over n seeds, and the 95 % t interval of the mean`));
   for (const text of ["method", axis.label, metric.label, "95 % interval", "n"]) make("th", { scope: "col" }, head, text);

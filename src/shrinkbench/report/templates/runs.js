@@ -4,6 +4,10 @@
 const runs = data.ledger;
 for (const column of ["task", "method", "amount"]) runs[column] = runs[column].at.map((i) => runs[column].of[i]);
 const percent = (value) => (value === null || value === undefined ? "–" : `${(100 * value).toFixed(2)} %`);
+/* How the metrics of a run are called and shown: label, whether in percent, unit, short name; the headline first. */
+const kindsOf = (i) => { const of = runs.kinds.of[runs.kinds.at[i]]; return { of, names: Object.values(of) }; };
+const inUnit = (value, kind) => (value === null || value === undefined ? "–" : kind && kind[1] ? percent(value) : `${+value.toPrecision(6)}${kind && kind[2] ? ` ${kind[2]}` : ""}`);
+const headline = (i) => inUnit(runs.headline[i], kindsOf(i).names[0]);
 const times = (value) => (value === null ? "–" : `${+value.toPrecision(4)}×`);
 const seconds = (value) => (value === null ? "–" : value < 90 ? `${value.toFixed(1)} s` : value < 5400 ? `${(value / 60).toFixed(1)} min` : `${(value / 3600).toFixed(1)} h`);
 const nameOf = (i) => `${runs.method[i]} at ${runs.amount[i]}, seed ${runs.seed[i]}`;
@@ -12,8 +16,8 @@ const nameOf = (i) => `${runs.method[i]} at ${runs.amount[i]}, seed ${runs.seed[
 
 function setUpLedger() {
   const status = one("#ledger-status"), words = one("#ledger-search"), body = one("#ledger-body"), size = 50;
-  const columns = ["key", "status", "task", "method", "amount", "seed", "top1", "compression", "speedup", "epochs", "seconds"];
-  const value = (c, i) => (c === "top1" ? runs.metrics.top1[i] : c === "amount" ? sortKey(runs.amount[i]) : runs[c][i]);
+  const columns = ["key", "status", "task", "method", "amount", "seed", "headline", "compression", "speedup", "epochs", "seconds"];
+  const value = (c, i) => (c === "amount" ? sortKey(runs.amount[i]) : runs[c][i]);
   const texts = runs.key.map((_, i) => ["key", "status", "task", "method", "amount", "seed", "error"].map((c) => runs[c][i]).join(" ").toLowerCase());
   let page = 0, sorting = null;
   function draw() {
@@ -44,7 +48,7 @@ function ledgerRows(i) {
   make("code", {}, key, runs.key[i]);
   make("span", { class: `badge ${runs.status[i]}` }, make("td", { class: "text" }, row), runs.status[i]);
   for (const name of [runs.task[i], runs.method[i]]) addName(make("td", { class: "text name" }, row), name);
-  const numbers = [runs.amount[i], runs.seed[i], percent(runs.metrics.top1[i]), times(runs.compression[i]), times(runs.speedup[i]), runs.epochs[i] === null ? "–" : runs.epochs[i], seconds(runs.seconds[i])];
+  const numbers = [runs.amount[i], runs.seed[i], headline(i), times(runs.compression[i]), times(runs.speedup[i]), runs.epochs[i] === null ? "–" : runs.epochs[i], seconds(runs.seconds[i])];
   numbers.forEach((text) => make("td", {}, row, text));
   if (!runs.error[i]) return [row];
   const reason = make("tr");
@@ -128,8 +132,16 @@ function controlsAmong(chosen) {
 }
 
 function fillMeasures(select) {
-  const first = data.training.columns.findIndex((c) => c.key === "validation_top1");
+  const first = data.training.columns.findIndex((c) => c.headline);
   fill(select, data.training.columns.map((c, i) => [String(i), c.label]), String(Math.max(0, first)));
+}
+
+/* A measure that some of these runs have: the chosen one, else the metric that their task leads with. */
+function keepMeasure(select, chosen) {
+  const has = (column) => chosen.some((i) => decoded(i, column + 1));
+  if (has(Number(select.value))) return;
+  const columns = data.training.columns.map((_, c) => c).filter(has), first = columns.find((c) => data.training.columns[c].headline);
+  if (columns.length) select.value = String(first === undefined ? columns[0] : first);
 }
 
 function setUpTraining() {
@@ -148,6 +160,7 @@ function setUpTraining() {
   }
   function draw() {
     const chosen = here().filter((i) => runs.method[i] === method.value && runs.amount[i] === amount.value);
+    keepMeasure(measure, chosen);
     const lines = drawTraining(host, chosen, controlsAmong(chosen), Number(measure.value));
     one("#training-caption").textContent = captionOf(lines, Number(measure.value));
     trainingTable(one("#training-table"), lines, Number(measure.value));
@@ -188,7 +201,7 @@ function settingsTable(i, beside, differencesOnly) {
     const heading = make("th", { scope: "col", class: "text" }, head);
     if (at) make("a", { class: "run", href: `#run-${runs.key[k]}` }, heading, nameOf(k)); else heading.textContent = "this run";
   });
-  const results = [["top-1", (k) => percent(runs.metrics.top1[k])], ["compression", (k) => times(runs.compression[k])], ["epochs", (k) => (runs.epochs[k] === null ? "–" : runs.epochs[k])]];
+  const results = [[kindsOf(i).names[0][3], headline], ["compression", (k) => times(runs.compression[k])], ["epochs", (k) => (runs.epochs[k] === null ? "–" : runs.epochs[k])]];
   const add = (name, texts, mark) => {
     const row = make("tr", {}, body);
     make("th", { scope: "row" }, row, name);
@@ -207,9 +220,9 @@ function showRun(i) {
   one("#run-key").replaceChildren("Run ", make("code", {}, null, runs.key[i]), " ", make("span", { class: `badge ${runs.status[i]}` }, null, runs.status[i]));
   one("#run-error").textContent = runs.error[i] || "";
   one("#run-error").hidden = !runs.error[i];
-  const label = (name) => (data.metrics.find((m) => m.key === name) || { label: name }).label, isPercent = (name) => /^top\d/.test(name);
-  const rows = Object.entries(runs.metrics).filter(([, values]) => values[i] !== null).map(([name, values]) => [label(name), isPercent(name) ? percent(values[i]) : values[i]]);
-  rows.push(["top-1 before fine-tuning", percent(runs.before[i])], ["compression", times(runs.compression[i])], ["theoretical speedup", times(runs.speedup[i])], ["epochs", runs.epochs[i] === null ? "–" : `${runs.epochs[i]}, measured after ${runs.selected[i] === null ? "the last" : runs.selected[i]}`], ["time", seconds(runs.seconds[i])]);
+  const kinds = kindsOf(i), label = (name) => (kinds.of[name] || [name])[0];
+  const rows = Object.entries(runs.metrics).filter(([, values]) => values[i] !== null).map(([name, values]) => [label(name), inUnit(values[i], kinds.of[name])]);
+  rows.push([`${kinds.names[0][3]} before fine-tuning`, inUnit(runs.before[i], kinds.names[0])], ["compression", times(runs.compression[i])], ["theoretical speedup", times(runs.speedup[i])], ["epochs", runs.epochs[i] === null ? "–" : `${runs.epochs[i]}, measured after ${runs.selected[i] === null ? "the last" : runs.selected[i]}`], ["time", seconds(runs.seconds[i])]);
   one("#run-numbers").replaceChildren(...rows.flatMap(([name, value]) => [make("dt", {}, null, name), make("dd", {}, null, value)]));
   fill(one("#run-beside"), [...Object.entries(beside).map(([kind, members]) => [kind, members.length > 1 ? `${kind} (${members.length})` : kind]), ["", "nothing"]], one("#run-beside").value in beside ? one("#run-beside").value : Object.keys(beside)[0] || "");
   if (!one("#run").open) one("#run").showModal();
@@ -218,6 +231,7 @@ function showRun(i) {
 }
 
 function drawRun() {
+  keepMeasure(one("#run-measure"), [shownRun]);
   const i = shownRun, beside = neighbours(i), differences = one("#run-differences"), kind = one("#run-beside").value;
   const lines = drawTraining(one("#run-chart"), [i], beside["its control"] || [], Number(one("#run-measure").value));
   one("#run-caption").textContent = captionOf(lines, Number(one("#run-measure").value));

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from shrinkbench.runner.executors.performing import perform
-from shrinkbench.runner.executors.protocol import Ending, Queue, Setting, Task
+from shrinkbench.runner.executors.protocol import Ending, Setting, Task, empty
 
 
 class InProcess(Queue):
@@ -29,6 +29,10 @@ class InProcess(Queue):
             return ()
         task = self._queue.popleft()
         return ((task, perform(task, self._setting)),)
+
+    def drain(self) -> Sequence[Task]:
+        """Give back what waits."""
+        return empty(self._queue)
 
     def close(self, grace: float = 0) -> None:
         """Forget what waits."""

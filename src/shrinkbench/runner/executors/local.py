@@ -23,7 +23,7 @@ import torch
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.runner.executors.performing import perform, stop_after_this_epoch, told_to_stop
-from shrinkbench.runner.executors.protocol import Ending, Queue, Setting, Task, check_time_limit
+from shrinkbench.runner.executors.protocol import Ending, Setting, Task, check_time_limit, empty
 from shrinkbench.runner.shares import Share, assign_shares, available_cores
 
 _GRACE = 5.0  # seconds between the request to end and the kill
@@ -62,6 +62,10 @@ class LocalProcesses(Queue):
         """Wait for messages and deaths; processes that are overdue are ended."""
         self._hand_out()
         return list(self._collect(seconds))
+
+    def drain(self) -> Sequence[Task]:
+        """Give back what no process has begun."""
+        return empty(self._queue)
 
     def close(self, grace: float = 0) -> None:
         """Ask every process to stop after its epoch, and kill those that have not after ``grace`` seconds."""

@@ -9,7 +9,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.libraries import optional
 from shrinkbench.runner.executors.local import LocalProcesses
 from shrinkbench.runner.executors.performing import perform
-from shrinkbench.runner.executors.protocol import Ending, Queue, Setting, Task, check_time_limit
+from shrinkbench.runner.executors.protocol import Ending, Setting, Task, check_time_limit, empty
 
 
 class RayCluster(Queue):
@@ -71,6 +71,10 @@ class RayCluster(Queue):
             return ()
         ready, _ = self._ray.wait(list(self._running), num_returns=1, timeout=seconds)
         return [(self._running.pop(each), self._ending_of(each)) for each in ready]
+
+    def drain(self) -> Sequence[Task]:
+        """Give back what Ray was not told of."""
+        return empty(self._queue)
 
     def close(self, grace: float = 0) -> None:
         """Cancel what runs; a cluster that was there before stays."""

@@ -4,30 +4,31 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from shrinkbench.errors import ShrinkbenchError, one_line
+from shrinkbench.files import unique_suffix
 from shrinkbench.libraries import optional
-from shrinkbench.runner.executors.performing import leave, perform
-from shrinkbench.runner.executors.protocol import Ending, Setting, Task, check_time_limit
+from shrinkbench.runner.executors.batches import AGAIN, Batch, Work
+from shrinkbench.runner.executors.protocol import Ending, Setting, Task, check_time_limit, empty
 from shrinkbench.runner.shares import available_cores
 
 _POLL = 0.2
 _PATIENCE = {"local": 1.0, "slurm": 30.0}  # seconds that the file of a job that has ended may take to show
-_AGAIN = 20  # times that a job is put in the queue again
 
 
 class SubmititJobs:
-    """Tasks that may start together become one job array.
+    """Tasks that may start together become one job array, of up to ``runs_per_job`` tasks for each job.
 
     ``cluster`` is ``slurm``, ``local`` (processes of this machine) or ``None`` (Slurm where there is one).
-    ``time_limit`` is in seconds. submitit catches Slurm's signal before the time limit and before a preemption
-    and puts the job in the queue again, where it goes on from its last whole epoch, up to 20 times.
-    ``at_once`` bounds the jobs in the queue; where there is none, in ``local``, so do this machine's cores.
-    ``parameters`` are submitit's own, such as ``slurm_partition``.
+    ``time_limit`` is in seconds, for each task that a job has. submitit catches Slurm's signal before the time
+    limit and before a preemption and puts the job in the queue again, where it goes on from its last whole
+    epoch, up to 20 times. ``at_once`` bounds the jobs in the queue; where there is none, in ``local``, so do
+    this machine's cores. ``parameters`` are submitit's own, such as ``slurm_partition``.
     """
 
     def __init__(
@@ -38,32 +39,37 @@ class SubmititJobs:
         cpus: int = 1,
         gpus: int = 0,
         at_once: int = 256,
+        runs_per_job: int = 1,
         parameters: dict[str, Any] | None = None,
     ) -> None:
-        if cpus < 1 or gpus < 0 or at_once < 1:
+        if cpus < 1 or gpus < 0 or at_once < 1 or runs_per_job < 1:
             raise ShrinkbenchError(
-                f"{at_once} jobs at once of {cpus} cores and {gpus} GPUs cannot run; give positive numbers"
+                f"{at_once} jobs at once of {runs_per_job} runs, {cpus} cores and {gpus} GPUs cannot run; give "
+                "positive numbers"
             )
         check_time_limit(time_limit)
         self._submitit: Any = optional("submitit", extra="slurm", purpose="tasks on submitit")
-        self._cluster, self._cpus, self._gpus, self._at_once = cluster, cpus, gpus, at_once
-        self._minutes = math.ceil((time_limit or 24 * 3600) / 60)
+        self._cluster, self._cpus, self._gpus = cluster, cpus, gpus
+        self._at_once, self._runs_per_job = at_once, runs_per_job
+        self._minutes = math.ceil((time_limit or 24 * 3600) / 60) * runs_per_job
         self._parameters = parameters or {}
-        self._jobs: dict[Any, Task] = {}
-        self._ended: dict[Any, float] = {}  # since when jobs are gone whose file is not there
-        self._waiting: list[Task] = []
+        self._jobs: dict[Any, _Sent] = {}
+        self._waiting: deque[Task] = deque()
         self._executor: Any = None
-        self._work: _Work | None = None
+        self._work: Work | None = None
 
     def start(self, setting: Setting) -> None:
-        """Make submitit ready; its files lie in ``jobs`` of the output folder."""
-        folder = Path(setting.workspace.root).resolve() / "jobs"
+        """Make submitit ready; its files lie in ``jobs`` of the output folder.
+
+        They are unpickled, and so lie in a folder of a new name: nobody else has put any there.
+        """
+        folder = Path(setting.workspace.root).resolve() / "jobs" / unique_suffix()
         try:
             self._executor = self._submitit.AutoExecutor(
                 folder=folder,
                 cluster=self._cluster,
-                slurm_max_num_timeout=_AGAIN + 1,
-                local_max_num_timeout=_AGAIN + 1,
+                slurm_max_num_timeout=AGAIN + 1,
+                local_max_num_timeout=AGAIN + 1,
             )
             self._executor.update_parameters(
                 name="shrinkbench",
@@ -77,7 +83,8 @@ class SubmititJobs:
             raise ShrinkbenchError(
                 f"submitit refuses these settings: {' '.join(str(error).split())[:160]}"
             ) from None
-        self._work = _Work(setting, self._cpus)
+        self._work = Work(setting, self._cpus)
+        self._folder = folder
         if self._executor.cluster == "local":  # it has no queue, and starts whatever it is given
             self._at_once = min(self._at_once, max(1, available_cores() // self._cpus))
 
@@ -90,79 +97,95 @@ class SubmititJobs:
         """Look at the jobs, several times a second."""
         self._hand_out()
         until = time.monotonic() + seconds
-        while True:
-            ended = [job for job in self._jobs if self._has_ended(job)]
-            if ended or not self._jobs or time.monotonic() > until:
-                break
+        while not (ended := list(self._collect())) and self._jobs and time.monotonic() < until:
             time.sleep(_POLL)
-        return [(self._jobs.pop(job), self._ending_of(job)) for job in ended]
+        return ended
 
     def drain(self) -> Sequence[Task]:
-        """Give back what was not submitted, and cancel jobs that wait in the scheduler's queue."""
-        queued = [job for job in self._jobs if job.state in ("PENDING", "REQUEUED")]
-        left = [*self._waiting, *(self._jobs.pop(job) for job in queued)]
-        self._waiting = []
-        for job in queued:
-            job.cancel()
+        """Give back what was not submitted, and cancel jobs that wait in the scheduler's queue.
+
+        The others end the task that they have begun.
+        """
+        left = [*empty(self._waiting)]
+        for job, sent in list(self._jobs.items()):
+            if job.state in ("PENDING", "REQUEUED"):
+                left += sent.open
+                del self._jobs[job]
+                job.cancel()
+            else:
+                sent.batch.stop()
         return left
 
     def close(self, grace: float = 0) -> None:
         """Cancel every job."""
-        self._waiting = []
+        self._waiting.clear()
         for job in self._jobs:
             job.cancel()
         self._jobs.clear()
 
     def _hand_out(self) -> None:
-        room = max(0, self._at_once - len(self._jobs))
-        tasks, self._waiting = self._waiting[:room], self._waiting[room:]
-        if tasks:
-            self._jobs.update(zip(self._executor.map_array(self._work, tasks), tasks, strict=True))
+        room = self._at_once - len(self._jobs)
+        if room < 1 or not self._waiting:
+            return
+        size = min(self._runs_per_job, math.ceil(len(self._waiting) / room))
+        batches: list[Batch] = []
+        while self._waiting and len(batches) < room:
+            tasks = tuple(self._waiting.popleft() for _ in range(min(size, len(self._waiting))))
+            batches.append(Batch(self._folder / unique_suffix(), tasks))
+        jobs = self._executor.map_array(self._work, batches)
+        self._jobs.update(zip(jobs, map(_Sent, batches), strict=True))
 
-    def _has_ended(self, job: Any) -> bool:
+    def _collect(self) -> Iterator[tuple[Task, Ending]]:
+        """What has ended since the last look, and of each job that is gone the task that went with it."""
+        for job, sent in list(self._jobs.items()):
+            gone = self._is_gone(job, sent)  # asked first: what a job that is gone has written is there
+            yield from sent.take()
+            if not gone:
+                continue
+            del self._jobs[job]
+            if sent.open:  # in order: the first of them was at work, the others were not begun
+                task, *others = sent.open
+                self._waiting.extendleft(reversed(others))
+                yield task, self._died(job)
+
+    def _is_gone(self, job: Any, sent: _Sent) -> bool:
         """Whether ``job`` is over and its file is there, or has been waited for: others go on meanwhile."""
         if not job.done():
             return False
-        since = self._ended.setdefault(job, time.monotonic())
-        waited = time.monotonic() - since
+        sent.over = time.monotonic() if sent.over is None else sent.over
+        waited = time.monotonic() - sent.over
         return job.paths.result_pickle.exists() or waited > _PATIENCE.get(self._executor.cluster, 30.0)
 
-    def _ending_of(self, job: Any) -> Ending:
-        del self._ended[job]
+    def _died(self, job: Any) -> Ending:
         errors = self._submitit.core.utils
-        if not job.paths.result_pickle.exists():  # submitit would wait for it
-            return _died(job, job.stderr() or "")
-        try:
-            ending: Ending = job.result()
-        except (errors.UncompletedJobError, errors.FailedJobError) as error:
-            return _died(job, str(error))
-        return ending
+        told = job.stderr() or ""
+        if job.paths.result_pickle.exists():  # submitit would wait for it
+            try:
+                job.result()
+            except (errors.UncompletedJobError, errors.FailedJobError) as error:
+                told = str(error)
+        last = (told.strip().splitlines() or ["nothing was written"])[-1]
+        return Ending("died", f"died in job {job.job_id} ({job.state.lower()}; {one_line(last.strip(), 100)})")
 
 
-def _died(job: Any, told: str) -> Ending:
-    last = (told.strip().splitlines() or ["nothing was written"])[-1]
-    return Ending("died", f"died in job {job.job_id} ({job.state.lower()}; {one_line(last.strip(), 100)})")
+@dataclass
+class _Sent:
+    """What a job was given, how much of it has ended, and since when the job is over."""
 
+    batch: Batch
+    ended: int = 0
+    over: float | None = None
 
-@dataclass(frozen=True)
-class _Work:
-    """What a job calls, and leaves in the queue when it is told to make room, at most ``again`` times."""
+    @property
+    def open(self) -> tuple[Task, ...]:
+        """The tasks of which nobody has heard yet."""
+        return self.batch.tasks[self.ended :]
 
-    setting: Setting
-    threads: int
-    again: int = _AGAIN
-
-    def __call__(self, task: Task) -> Ending:
-        import torch
-
-        if self.again < 0:
-            return Ending("died", f"was told to make room {_AGAIN + 1} times")
-        torch.set_num_threads(self.threads)
-        return perform(task, self.setting, own_process=True)
-
-    def checkpoint(self, task: Task) -> Any:
-        """Go on later: the state after the last whole epoch is on disk. submitit ends the process next."""
-        from submitit.helpers import DelayedSubmission
-
-        leave()
-        return DelayedSubmission(replace(self, again=self.again - 1), task)
+    def take(self) -> Iterator[tuple[Task, Ending]]:
+        """The tasks that have ended since the last look."""
+        for task in self.open:
+            ending = self.batch.ending(self.ended)
+            if ending is None:
+                return
+            self.ended += 1
+            yield task, ending

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from shrinkbench.errors import DamagedWarning, ShrinkbenchError
-from shrinkbench.files import remove_temporaries
+from shrinkbench.files import read_file, remove_temporaries
+from shrinkbench.models.hugging_face import remember_folder
 from shrinkbench.pruning import load_entry_points, load_plugin
-from shrinkbench.results.claims import RunClaims
+from shrinkbench.results.claims import Claims
+from shrinkbench.results.reading import LARGEST_RESULT
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, read_result
 from shrinkbench.runner.execution import ensure_control, run, sentence_of
@@ -70,7 +72,7 @@ def file_of_task(task: Task, root: Path) -> Path:
 def digest_at(path: Path) -> str | None:
     """SHA-256 of a file as it is now; nothing where there is none."""
     try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
+        return hashlib.sha256(read_file(path, most=LARGEST_RESULT)).hexdigest()
     except OSError:
         return None
 
@@ -112,14 +114,15 @@ def perform(task: Task, setting: Setting, *, own_process: bool = False) -> Endin
 def prepare(setting: Setting) -> None:
     """Load in this process what was planned with, or nothing."""
     load_entry_points()
+    for path in setting.workspace.weights.values():
+        if path.name == "config.json":  # what a network of a folder is built by
+            remember_folder(path.parent)
     for path, digest in setting.plugins.items():
         load_plugin(path, digest=digest)
 
 
 def is_free(task: Task, root: Path) -> bool:
-    """Whether another attempt at a task that was held is worth it: it is done, or its claim is given up."""
-    if find_done(task, root) is not None:
-        return True
+    """Whether another attempt at a task that was held is worth it: its claim is given up."""
     claim = _claims_in(root).take(f"{task.kind}-{task.key}")
     if claim is not None:
         claim.release()

@@ -71,6 +71,13 @@ def check_time_limit(seconds: float | None) -> None:
         raise ShrinkbenchError(f"a time limit of {seconds:g} s ends every run; give more than 0 minutes")
 
 
+def empty(queue: deque[Task]) -> tuple[Task, ...]:
+    """Take everything out of ``queue``."""
+    left = tuple(queue)
+    queue.clear()
+    return left
+
+
 class Executor(Protocol):
     """Carries tasks out somewhere; each call of ``submit`` adds some, ``completed`` says which have ended.
 

@@ -1,0 +1,57 @@
+"""How many seeds a comparison needs, from the variance that was seen."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from shrinkbench.report.statistics.claims import Claim, found_with, judge, more_units
+from shrinkbench.report.statistics.metrics import Metric
+from shrinkbench.report.statistics.observations import Observations
+from shrinkbench.report.tables import Cell, Table, slug
+
+MOST = 1000
+"""More seeds than this are not counted."""
+
+
+def power_tables(observations: Observations, *, margin: float, power: float = 0.8) -> Iterator[Table]:
+    """For every task, each pair over its range: spread, what its seeds find, seeds for ``margin``.
+
+    ``margin`` is a difference of the metric where that is a percentage (0.01 is a point), else a share of the
+    control's value. The spread is the standard deviation of one seed's difference, as it is tested (pooled over
+    the methods of the task); the level is what the correction left for the pair.
+    """
+    claims = judge(observations)
+    for task in claims.tasks:
+        metric = observations.metric(task.task)
+        wanted = margin * observations.yardstick(task.task)
+        if task.pairs:
+            yield Table(
+                name=f"power-{slug(task.task)}",
+                caption=f"Pairs of methods on {task.task}, mean {metric.short} over log compression (above 0: "
+                f"the first is better): what would be found with {100 * power:g} % probability, after the "
+                f"correction for {claims.comparisons} comparisons, if the spread is what was seen; seeds for "
+                f"a difference of {metric.difference(wanted)}.",
+                columns=("first", "second", "difference", "spread", "n", "found with n", "seeds needed"),
+                rows=tuple(_row(claim, wanted, power, metric) for claim in task.pairs),
+                stubs=2,
+            )
+
+
+def _row(claim: Claim, margin: float, power: float, metric: Metric) -> tuple[Cell, ...]:
+    more = more_units(claim, margin=margin, power=power, most=MOST)
+    needed = "–" if not claim.deviation > 0 else f"over {MOST}" if more is None else str(claim.n + more)
+    sign = "−" if claim.difference < 0 else "+"
+    return (
+        Cell(claim.first),
+        Cell(claim.second),
+        Cell(f"{sign}{metric.number(abs(claim.difference))}", best=claim.decided),
+        Cell(_known(claim.deviation, metric)),
+        Cell(str(claim.n)),
+        Cell(_known(found_with(claim, power=power), metric)),
+        Cell(needed),
+    )
+
+
+def _known(value: float, metric: Metric) -> str:
+    return metric.number(value) if math.isfinite(value) else "–"

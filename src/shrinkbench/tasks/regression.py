@@ -1,0 +1,116 @@
+"""Numbers for each example: mean squared error, and its root, mean absolute error and R²."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.inputs import Batch, describe, split_batch
+from shrinkbench.network.probe import evaluation_mode, first_tensor
+from shrinkbench.spec import MetricSpec, Objective, Recipe
+from shrinkbench.spec.measures import Quality
+from shrinkbench.tasks.batches import join_last, placed
+from shrinkbench.tasks.task import TASKS, Batches
+from shrinkbench.tasks.torch_metrics import torch_metrics
+
+REGRESSION = Objective(
+    name="regression",
+    loss="mse",
+    metrics=(
+        MetricSpec(name="rmse", direction="lower", unit="", lower=0),
+        MetricSpec(name="mae", direction="lower", unit="", lower=0),
+        MetricSpec(name="r2", direction="higher", unit="", upper=1),
+        MetricSpec(name="loss", direction="lower", unit="", lower=0),
+    ),
+    headline="rmse",
+)
+
+
+@dataclass(frozen=True)
+class Regression:
+    """Batches are pairs of inputs and numbers, (N,) or (N, outputs), or dictionaries with ``labels``.
+
+    The network returns as many numbers for each example. Errors are in the unit of the targets.
+    """
+
+    objective: Objective = REGRESSION
+
+    def criterion(self, outputs: Any, targets: Any) -> Tensor:
+        """Mean squared error over examples and their numbers."""
+        return F.mse_loss(*_aligned(outputs, targets))
+
+    def training_batches(self, batches: Batches) -> Iterator[Batch]:
+        """A last batch of one example is joined to the one before."""
+        yield from join_last(batches)
+
+    def loss(self, module: nn.Module, batch: Any, recipe: Recipe) -> tuple[Tensor, int]:
+        """Mean squared error of one batch, and its examples."""
+        given = placed(split_batch(batch), module)
+        kind = given.inputs.device.type
+        with torch.autocast(kind, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
+            return self.criterion(given.inputs.call(module), given.targets), len(given)
+
+    @torch.inference_mode()
+    def evaluate(self, module: nn.Module, batches: Batches, *, precision: str = "float32") -> Quality:
+        """Root mean squared error, mean absolute error and R² over all of ``batches``, by torchmetrics.
+
+        R² = 1 - squared error / squared deviation of the targets from their mean, averaged over the numbers of
+        an example. It is left out where it is undefined: for a single example, or targets that are all alike.
+        """
+        regression = torch_metrics().regression
+        parts: list[tuple[Tensor, Tensor]] = []
+        with evaluation_mode(module):
+            for each in batches:
+                given = placed(split_batch(each), module)
+                kind = given.inputs.device.type
+                with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16-mixed"):
+                    outputs = given.inputs.call(module)
+                found, wanted = _aligned(outputs, given.targets)
+                parts.append((found.double().flatten(1).cpu(), wanted.double().flatten(1).cpu()))
+        if not parts:
+            raise ShrinkbenchError("there are no examples to evaluate on; give a split with at least one")
+        found, wanted = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        return Quality(metrics=_metrics(regression, found, wanted), examples=len(found))
+
+
+def _metrics(regression: Any, found: Tensor, wanted: Tensor) -> dict[str, float]:
+    """Values by name, in double precision; R² only where it is defined."""
+    squared = float(regression.MeanSquaredError().set_dtype(torch.float64)(found.flatten(), wanted.flatten()))
+    if not math.isfinite(squared):
+        raise ShrinkbenchError(
+            f"the network has diverged: its mean squared error over {len(found)} examples is {squared}; lower "
+            "the learning rate"
+        )
+    absolute = regression.MeanAbsoluteError().set_dtype(torch.float64)(found.flatten(), wanted.flatten())
+    values = {"rmse": math.sqrt(squared), "mae": float(absolute), "loss": squared}
+    if len(found) > 1 and bool((wanted.std(dim=0) > 0).all()):
+        values["r2"] = float(regression.R2Score().set_dtype(torch.float64)(found.squeeze(1), wanted.squeeze(1)))
+    return values
+
+
+def _aligned(outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
+    """Outputs and targets of one shape: (N, 1) and (N,) are the same, and would else be compared crosswise."""
+    found = first_tensor(outputs)
+    fits = isinstance(targets, Tensor) and len(found) == len(targets) and found.numel() == targets.numel()
+    squeezed = fits and _bare(found) == _bare(targets)
+    if not squeezed or targets.is_complex():
+        raise ShrinkbenchError(
+            f"regression takes one number for each that the network gives, and here are {describe(found)} and "
+            f"targets {describe(targets)}; give targets (N,) or (N, outputs)"
+        )
+    return found.float(), targets.reshape(found.shape).to(found.device, torch.float32)
+
+
+def _bare(tensor: Tensor) -> list[int]:
+    """The sizes of an example, without those of one."""
+    return [size for size in tensor.shape[1:] if size != 1]
+
+
+TASKS.add(REGRESSION.name, lambda *_: Regression())

@@ -1,0 +1,158 @@
+"""The loop of a sequential comparison: which runs are asked for after each look, and what the report says."""
+
+import json
+
+import numpy as np
+import pytest
+from made_results import METHODS, make_result, make_spec
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.report.deciding import decide
+from shrinkbench.report.page.html import write_report
+from shrinkbench.report.power import power_tables
+from shrinkbench.report.races import describe_race
+from shrinkbench.report.statistics.observations import observe
+from shrinkbench.report.verdict import reach_verdict
+from shrinkbench.results.bundle import read_source, write_bundle
+from shrinkbench.results.store import ResultStore
+from shrinkbench.runner.fixed_rules import check_rules
+from shrinkbench.spec import ExperimentSpec, UntilDecided
+
+NAMES = ("global_magnitude", "layerwise_magnitude", "random")
+RULES = UntilDecided(max_seeds=6)
+EXPERIMENT = ExperimentSpec(
+    name="made",
+    dataset=("cifar10",),
+    model=("resnet20",),
+    method=NAMES,
+    compression=(1, 2, 4, 8),
+    seed=tuple(range(6)),
+    until_decided=RULES,
+)
+GRID = [
+    make_spec(method=METHODS[name], compression=float(ratio), seed=seed)
+    for name in NAMES
+    for ratio in EXPERIMENT.compression
+    for seed in EXPERIMENT.seed
+]
+
+
+def accuracy(spec):
+    """``random`` is far off, the two others differ by half a point."""
+    random = np.random.default_rng([spec.seed, NAMES.index(spec.method.name), int(spec.amount.ratio)])
+    loss = {"global_magnitude": 0.0, "layerwise_magnitude": 0.004, "random": 0.05}[spec.method.name]
+    return 0.9 + 0.002 * spec.seed - (0 if spec.is_control else loss + 0.004 * random.standard_normal())
+
+
+class MadeSweep:
+    """Carries wanted runs out by a formula; ``broken`` ones stay missing."""
+
+    def __init__(self, root, broken=lambda spec: False):
+        self.store, self.broken, self.made = ResultStore(root), broken, []
+
+    def __call__(self, wanted):
+        runs = [spec for spec in GRID if wanted(spec)]
+        check_rules(self.store, [EXPERIMENT])
+        self.store.write_plan(EXPERIMENT, runs)
+        for spec in runs:
+            if not self.store.has(spec.key) and not self.broken(spec):
+                self.store.write(make_result(spec, accuracy=accuracy))
+                self.made.append(spec)
+        return self.store.status()
+
+
+def seeds_by_method(store):
+    results = store.results()[0]
+    return {n: sorted({r.spec.seed for r in results if r.spec.method.name == n}) for n in NAMES}
+
+
+def test_seeds_are_added_only_where_nothing_is_decided(tmp_path):
+    looks = []
+    sweep = MadeSweep(tmp_path)
+    (race,) = decide(EXPERIMENT, sweep.store, sweep=sweep, on_look=looks.append)
+    seeds = seeds_by_method(sweep.store)
+    assert seeds["random"] == [0, 1, 2]
+    assert len(seeds["global_magnitude"]) > 3
+    assert seeds["global_magnitude"] == seeds["layerwise_magnitude"] == list(range(len(race.seeds)))
+    assert len(looks) == len(race.seeds) - 2
+    assert all("waits for its runs" in sentence for (sentence,) in looks[:-1])
+    assert "waits" not in looks[-1][0]
+    status = sweep.store.status()
+    assert (status.missing, status.total) == (0, len(sweep.made))
+
+
+def test_interrupted_and_gone_on_is_as_if_it_had_not_been(tmp_path):
+    whole, parts = MadeSweep(tmp_path / "whole"), MadeSweep(tmp_path / "parts", broken=lambda s: s.seed == 2)
+    (race,) = decide(EXPERIMENT, whole.store, sweep=whole)
+    (held,) = decide(EXPERIMENT, parts.store, sweep=parts)
+    assert (held.state, held.needs) == ("waiting", 3)
+    parts.broken = lambda spec: False
+    (again,) = decide(EXPERIMENT, parts.store, sweep=parts)
+    assert (again.state, again.stops, again.pairs) == (race.state, race.stops, race.pairs)
+    assert {s.key for s in parts.made} == {s.key for s in whole.made}
+
+
+def test_the_report_of_a_store_or_bundle_says_that_it_is_sequential(tmp_path):
+    sweep = MadeSweep(tmp_path / "store")
+    (race,) = decide(EXPERIMENT, sweep.store, sweep=sweep)
+    bundle = tmp_path / "made.zip"
+    write_bundle(sweep.store.root, bundle)
+    for source in (sweep.store.root, bundle):
+        found = read_source(source)
+        observations = observe(found.results, missing=found.missing, sequential=found.sequential)
+        verdict = reach_verdict(observations)
+        assert describe_race(race, RULES, observations.metric(race.task)) in verdict.headline
+        assert any("sequential design" in warning for warning in verdict.warnings)
+        assert not any(win.decided for task in verdict.tasks for basis in task.bases for win in basis.wins)
+    written = write_report(sweep.store.root, tmp_path / "report", figures="none")
+    assert "sequential design" in written.index.read_text()
+
+
+def test_rules_are_fixed_before_the_first_result(tmp_path):
+    sweep = MadeSweep(tmp_path)
+    decide(EXPERIMENT, sweep.store, sweep=sweep)
+    for other in (
+        EXPERIMENT.model_copy(update={"until_decided": UntilDecided(max_seeds=6, alpha=0.1)}),
+        EXPERIMENT.model_copy(update={"until_decided": None}),
+        EXPERIMENT.model_copy(update={"name": "another"}),
+    ):
+        with pytest.raises(ShrinkbenchError, match="fixed before its first result"):
+            check_rules(sweep.store, [other])
+    check_rules(sweep.store, [EXPERIMENT])
+
+
+def test_rules_that_come_after_results_are_refused(tmp_path):
+    store = ResultStore(tmp_path)
+    store.write_plan(EXPERIMENT.model_copy(update={"until_decided": None}), GRID[:1])
+    with pytest.raises(ShrinkbenchError, match="holds runs already"):
+        check_rules(store, [EXPERIMENT])
+    with pytest.raises(ShrinkbenchError, match="parts"):
+        check_rules(ResultStore(tmp_path / "new"), [EXPERIMENT, EXPERIMENT])
+
+
+def test_an_experiment_lists_as_many_seeds_as_its_rules_take():
+    given = EXPERIMENT.model_dump()
+    with pytest.raises(ValueError, match="seed lists 3"):
+        ExperimentSpec.model_validate(given | {"seed": (0, 1, 2)})
+    with pytest.raises(ValueError, match="none of the methods"):
+        ExperimentSpec.model_validate(
+            given | {"until_decided": {"max_seeds": 6, "compare": ("random", "wanda")}}
+        )
+
+
+def test_the_plan_carries_the_rules(tmp_path):
+    sweep = MadeSweep(tmp_path)
+    sweep(lambda spec: spec.seed < 3)
+    stored = json.loads(sweep.store.plan_path.read_text())
+    assert stored["experiments"][0]["until_decided"]["max_seeds"] == 6
+    assert len(stored["runs"]) == 3 * 4 * 3
+
+
+def test_power_finds_what_it_promises():
+    """The seeds that are named find the margin: the table's own numbers, put in again."""
+    results = [make_result(s, accuracy=accuracy) for s in GRID if s.seed < 4]
+    (table,) = power_tables(observe(results), margin=0.01)
+    (closer,) = power_tables(observe(results), margin=0.002)
+    for row, near in zip(table.rows, closer.rows, strict=True):
+        assert (int(row[6].text) <= 4) == (float(row[5].text) <= 1.0)
+        assert int(near[6].text) >= int(row[6].text)

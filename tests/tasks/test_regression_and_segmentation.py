@@ -1,0 +1,125 @@
+"""Regression and semantic segmentation measure what independent loops measure, and refuse what is neither."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+import shrinkbench
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.tasks import Regression, SemanticSegmentation
+
+torch.manual_seed(0)
+NUMBERS = [(torch.randn(7, 3), torch.randn(7)), (torch.randn(2, 3), torch.randn(2))]
+IMAGES = [
+    (torch.randn(3, 3, 8, 6), torch.randint(0, 4, (3, 8, 6))),
+    (torch.randn(1, 3, 8, 6), torch.randint(0, 4, (1, 8, 6))),
+]
+IMAGES[0][1][0, :2] = 255
+
+
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_errors_are_those_of_plain_sums(outputs):
+    network = nn.Linear(3, outputs)
+    batches = [(x, y if outputs == 1 else torch.stack([y, 2 * y], 1)) for x, y in NUMBERS]
+    found = shrinkbench.evaluate(network, batches, task=Regression())
+    pairs = [
+        (float(a), float(b))
+        for x, y in batches
+        for rows in zip(network(x).detach(), y.reshape(len(y), outputs), strict=True)
+        for a, b in zip(*rows, strict=True)
+    ]
+    squared = sum((a - b) ** 2 for a, b in pairs) / len(pairs)
+    assert found.examples == 9
+    assert found["rmse"] == pytest.approx(math.sqrt(squared), rel=1e-6)
+    assert found["loss"] == pytest.approx(squared, rel=1e-6)
+    assert found["mae"] == pytest.approx(sum(abs(a - b) for a, b in pairs) / len(pairs), rel=1e-6)
+    shares = []
+    for column in range(outputs):
+        own = pairs[column::outputs]
+        mean = sum(b for _, b in own) / len(own)
+        shares.append(1 - sum((a - b) ** 2 for a, b in own) / sum((b - mean) ** 2 for _, b in own))
+    assert found["r2"] == pytest.approx(sum(shares) / outputs, rel=1e-5)
+    inputs, targets = batches[0]
+    outputs = network(inputs).detach()
+    expected = float(((outputs.reshape(targets.shape) - targets) ** 2).mean())
+    assert float(Regression().criterion(outputs, targets)) == pytest.approx(expected)
+
+
+def test_r2_is_left_out_where_it_is_undefined():
+    alike = shrinkbench.evaluate(nn.Linear(3, 1), [(torch.randn(4, 3), torch.ones(4))], task=Regression())
+    assert {*alike.metrics} == {"rmse", "mae", "loss"}
+    assert (
+        "r2"
+        not in shrinkbench.evaluate(
+            nn.Linear(3, 1), [(torch.randn(1, 3), torch.ones(1))], task=Regression()
+        ).metrics
+    )
+
+
+def test_intersections_over_unions_are_those_of_counted_pixels():
+    network = nn.Conv2d(3, 5, 1)  # one class more than occurs in the targets
+    found = shrinkbench.evaluate(network, IMAGES, task=SemanticSegmentation())
+    both, either, right, losses = [0] * 5, [0] * 5, 0, []
+    for images, targets in IMAGES:
+        logits = network(images).detach().permute(0, 2, 3, 1).reshape(-1, 5)
+        for row, target in zip(logits, targets.flatten().tolist(), strict=True):
+            if target == 255:
+                continue
+            guess = int(row.argmax())
+            right += guess == target
+            losses.append(float(row.logsumexp(0) - row[target]))
+            for label in range(5):
+                both[label] += guess == target == label
+                either[label] += label in (guess, target)
+    shares = [b / e for b, e in zip(both, either, strict=True) if e]
+    assert found["miou"] == pytest.approx(sum(shares) / len(shares), rel=1e-6)
+    assert found["pixel_accuracy"] == pytest.approx(right / len(losses))
+    assert found["loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-5)
+    assert found.examples == 4
+
+
+def test_networks_of_torchvisions_and_of_coarse_outputs():
+    class Coarse(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 2, stride=2)
+
+        def forward(self, x):
+            return {"out": self.conv(x), "aux": x}
+
+    network = Coarse()
+    found = shrinkbench.evaluate(network, IMAGES, task=SemanticSegmentation())
+    enlarged = nn.Sequential(network.conv, nn.Upsample(size=(8, 6), mode="bilinear"))
+    assert found == shrinkbench.evaluate(enlarged, IMAGES, task=SemanticSegmentation())
+
+
+@pytest.mark.parametrize(
+    ("task", "network", "batch", "told"),
+    [
+        (None, nn.Conv2d(3, 4, 1), IMAGES[0], "classification takes a score for each"),
+        (None, nn.Linear(3, 1), NUMBERS[0], "classification takes a score for each"),
+        (None, nn.Linear(3, 2), NUMBERS[0], "classification takes one whole number"),
+        (Regression(), nn.Linear(3, 2), NUMBERS[0], "regression takes one number .* float32 7x2 and"),
+        (Regression(), nn.Linear(3, 1), (NUMBERS[0][0], None), "regression takes one number"),
+        (SemanticSegmentation(), nn.Conv2d(3, 1, 1), IMAGES[0], "two or more classes"),
+        (
+            SemanticSegmentation(),
+            nn.Conv2d(3, 3, 1),
+            IMAGES[0],
+            "classes 0 to 3, and the network tells 3 apart",
+        ),
+        (SemanticSegmentation(), nn.Conv2d(3, 4, 1), (IMAGES[0][0], torch.rand(3, 8, 6)), "whole numbers"),
+        (
+            SemanticSegmentation(),
+            nn.Conv2d(3, 4, 1),
+            (IMAGES[0][0], torch.full((3, 8, 6), 255)),
+            "no labelled pixels",
+        ),
+    ],
+)
+def test_what_is_no_such_task_is_refused_in_a_sentence(task, network, batch, told):
+    with pytest.raises(ShrinkbenchError, match=told) as refused:
+        shrinkbench.evaluate(network, [batch], **({"task": task} if task else {}))
+    assert len(str(refused.value)) < 300

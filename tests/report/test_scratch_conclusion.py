@@ -7,7 +7,7 @@ from scipy import stats as scipy_stats
 from test_scratch_tables import CONTINUE, RESULTS, SCRATCH_B, SCRATCH_E, TRAIN, WIDTHS, result, rows
 
 from shrinkbench.report.scratch import scratch_tables
-from shrinkbench.report.scratch_conclusion import read_published
+from shrinkbench.report.scratch_conclusion import read_paper_values
 from shrinkbench.spec import ChannelFraction, FractionPerLayer, ModelSpec
 from shrinkbench.spec.targets import TARGETS
 

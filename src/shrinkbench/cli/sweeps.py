@@ -141,7 +141,7 @@ def sweep(
     from shrinkbench.runner import sweep as run_sweep
 
     places = parse_data(data)
-    place = Place(
+    place = RunPlace(
         executor,
         workers,
         device,

@@ -171,7 +171,7 @@ def beside_paper(networks: Sequence[Network], ways: Mapping[str, str]) -> list[T
     That is by the widths that they state, or by a fraction of channels or filters; networks that were asked
     for by a compression are in no row of them.
     """
-    published = read_published()
+    published = read_paper_values()
     rows = []
     for network in networks:
         cells = [_compared(network, column, way, published) for column, way in ways.items()]
@@ -224,7 +224,7 @@ def _in_the_tables(spec: RunSpec) -> tuple[str, str]:
     return method, f"{_bare(large)} {100 * amount.fraction:g} %"
 
 
-def read_published() -> _Places:
+def read_paper_values() -> _Places:
     """Top-1 or its change by method, dataset, pruned network and way, of the bundled tables."""
     text = files("shrinkbench.literature").joinpath("data/liu2019/facts.csv").read_text(encoding="utf-8")
     found = {}

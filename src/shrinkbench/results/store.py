@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import is_folder, read_file, write_atomically
 from shrinkbench.results.conflicts import differ, numbers_of
-from shrinkbench.results.index import Entry, append_index, read_index
+from shrinkbench.results.index import IndexEntry, append_index, read_index
 from shrinkbench.results.layout import (
     AGAIN,
     CONFLICTS,
@@ -63,8 +63,8 @@ class ResultStore:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
-        self._index: dict[str, Entry] | None = None  # as of the first look
-        self._unlisted: list[Entry] = []  # what was read since, as no line described it
+        self._index: dict[str, IndexEntry] | None = None  # as of the first look
+        self._unlisted: list[IndexEntry] = []  # what was read since, as no line described it
 
     # Places
 

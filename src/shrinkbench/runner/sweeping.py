@@ -157,7 +157,7 @@ def sweep(
     return ResultStore(out).status()
 
 
-def _part_of(planned: Plan, only: Callable[[RunSpec], bool]) -> Plan:
+def _part_of(planned: PlannedRuns, only: Callable[[RunSpec], bool]) -> PlannedRuns:
     """The runs that prune of which ``only`` holds, and the unpruned ones that they refer to."""
     chosen = {spec.key: spec for spec in planned.runs if not spec.is_control and only(spec)}
     controls = {spec.control.key for spec in chosen.values()}
@@ -165,7 +165,7 @@ def _part_of(planned: Plan, only: Callable[[RunSpec], bool]) -> Plan:
     return replace(planned, runs=tuple(runs))
 
 
-def keep_of(plans: Iterable[tuple[ExperimentSpec, Plan]]) -> dict[str, Kept]:
+def keep_of(plans: Iterable[tuple[ExperimentSpec, PlannedRuns]]) -> dict[str, Kept]:
     """What is kept of which network, by the key of its run: the most that any experiment asks for.
 
     A control is shared by the runs that refer to it, and kept under its own key too.

@@ -14,7 +14,7 @@ from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.network.cutting import child_at, cut, put
-from shrinkbench.surgery.stand_ins import ChannelSelect, ConstantLayer, PassOn, Zeros
+from shrinkbench.surgery.stand_ins import ChannelSelect, ConstantLayer, PassOn, ZeroOutputs
 
 
 @dataclass(frozen=True)

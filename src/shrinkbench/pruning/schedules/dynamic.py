@@ -205,7 +205,7 @@ class InTimeByChance(InTime):
         return torch.rand(parameter.shape, generator=generator).to(parameter.device)
 
 
-class Regenerated(Rigged):
+class Regenerated(FinishingHook, Rigged):
     """Gradual magnitude pruning from half density, half of what stays exchanged for large gradients each time.
 
     GraNet, Liu et al. 2021: sparsity rises cubically from 50 % (or the target, if that is less) over three

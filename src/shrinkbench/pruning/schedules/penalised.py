@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,12 +37,3 @@ class Penalised(FinishingHook):
     def finish(self) -> Mapping[str, Tensor] | None:
         """Training with the penalty is over; what it has learned beside the weights, if anything."""
         return None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Masks, and whether they are final."""
-        return {**super().state_dict(), "done": self._done}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        super().load_state_dict(state)
-        self._done = state["done"]

@@ -146,8 +146,8 @@ def _write(
         write_atomically(written[-1], bibtex(citations).encode(), durable=False)
         content = {
             **_facts(bundle, observations, figures),
-            "conflict": sentence_of(bundle.conflicts),
-            "conflicts": [describe(conflict) for conflict in bundle.conflicts],
+            "conflict": say_conflict(bundle.conflicts),
+            "conflicts": [describe_conflict(conflict) for conflict in bundle.conflicts],
             **_judgement(results, results, evidence, labels),
             **describe_scales(observations),
             **_verdict(verdict, observations),

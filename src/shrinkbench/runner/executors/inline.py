@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 
 from shrinkbench.runner.executors.performing import perform
 from shrinkbench.runner.executors.protocol import Ending, Setting, Task, empty
 
 
-class InProcess(Queue):
+class InProcess:
     """Carries tasks out here: methods defined in a notebook work, but a crash of one is that of the sweep."""
 
     def __init__(self) -> None:
-        super().__init__()
+        self._queue: deque[Task] = deque()
         self._setting: Setting | None = None
 
     def start(self, setting: Setting) -> None:

@@ -13,6 +13,7 @@ import signal
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -30,7 +31,7 @@ _GRACE = 5.0  # seconds between the request to end and the kill
 _PR_SET_PDEATHSIG = 1
 
 
-class LocalProcesses(Queue):
+class LocalProcesses:
     """``workers`` processes, which share the cores, and ``gpus`` as CUDA_VISIBLE_DEVICES names them.
 
     A task may take ``time_limit`` seconds (``None``: any time). Raises ``ShrinkbenchError`` for numbers
@@ -45,7 +46,7 @@ class LocalProcesses(Queue):
         cores = torch.get_num_threads() if workers == 1 else available_cores()
         self._shares = assign_shares(workers, cores=cores, gpus=gpus)
         self._time_limit = time_limit
-        super().__init__()
+        self._queue: deque[Task] = deque()
         self._workers: dict[int, _Worker] = {}
         self._setting: Setting | None = None
 

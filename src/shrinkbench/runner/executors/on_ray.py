@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,7 +13,7 @@ from shrinkbench.runner.executors.performing import perform
 from shrinkbench.runner.executors.protocol import Ending, Setting, Task, check_time_limit, empty
 
 
-class RayCluster(Queue):
+class RayCluster:
     """Each task takes ``cpus`` cores and ``gpus`` GPUs; Ray sets CUDA_VISIBLE_DEVICES.
 
     ``address`` is that of a cluster (``auto``: the one of this machine); without it, one is started here and
@@ -35,7 +36,7 @@ class RayCluster(Queue):
             raise ShrinkbenchError(f"a run cannot take {cpus:g} cores and {gpus:g} GPUs; give positive numbers")
         self._ray: Any = optional("ray", extra="ray", purpose="tasks on ray")
         self._address, self._cpus, self._gpus, self._time_limit = address, cpus, gpus, time_limit
-        super().__init__()
+        self._queue: deque[Task] = deque()
         self._running: dict[Any, Task] = {}
         self._remote: Any = None
         self._setting: Any = None

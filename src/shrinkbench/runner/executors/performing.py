@@ -16,7 +16,7 @@ from shrinkbench.errors import DamagedWarning, ShrinkbenchError
 from shrinkbench.files import read_file, remove_temporaries
 from shrinkbench.models.hugging_face import remember_folder
 from shrinkbench.pruning import load_entry_points, load_plugin
-from shrinkbench.results.claims import Claims
+from shrinkbench.results.claims import RunClaims
 from shrinkbench.results.reading import LARGEST_RESULT
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, read_result

@@ -103,16 +103,3 @@ class Executor(Protocol):
     def close(self, grace: float = 0) -> None:
         """Stop what runs, which may end its epoch within ``grace`` seconds; it keeps its last whole epoch."""
         ...
-
-
-class Queue:
-    """The part of an executor that holds what it has not begun."""
-
-    def __init__(self) -> None:
-        self._queue: deque[Task] = deque()
-
-    def drain(self) -> Sequence[Task]:
-        """Give back what nobody has begun."""
-        left = tuple(self._queue)
-        self._queue.clear()
-        return left

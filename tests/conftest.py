@@ -1,7 +1,28 @@
-"""What every test starts from."""
+"""What every test starts from, and what tests of several folders share."""
 
 import os
+from functools import partial
+
+import pytest
 
 # Two processes with as many threads as cores each are slower than two with one, and the order of sums, so the
 # last digits, follow from the number of threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="module")
+def sweeps_here():
+    """`sweep` carries runs out in this process: where it is of no matter, no second one has to begin."""
+    from shrinkbench.runner.executors import InProcess
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shrinkbench.runner.executors.LocalProcesses", lambda workers, **_: InProcess())
+        yield
+
+
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Reports beside a leaderboard draw nothing, where nobody looks at what they would draw."""
+    from shrinkbench.report import leaderboard
+
+    monkeypatch.setattr(leaderboard, "write_report", partial(leaderboard.write_report, figures="none"))

@@ -3,9 +3,9 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shrinkbench.pruning.conformance import Block, ConvNet, ViT, batches, largest_unit, seeded
+from shrinkbench.pruning.conformance import ConvNet, ViT, batches, largest_unit, seeded
 
-__all__ = ["Block", "ConvNet", "Odd", "ViT", "batches", "largest_unit", "seeded"]
+__all__ = ["ConvNet", "Odd", "ViT", "batches", "largest_unit", "seeded"]
 
 
 class Odd(nn.Module):

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
-from shrinkbench.models import build
+from shrinkbench.models import build as build_named
+from shrinkbench.surgery.folders import read_description, read_network
 
 Made = tuple[nn.Module, tuple[int, int, int]]
 
@@ -33,7 +34,7 @@ def make(name: str) -> Made:
             torch.manual_seed(0)
             module, size = torchvision.models.vit_b_16(image_size=32), 32
     else:
-        module, size = build(name), 64 if name.startswith("torchvision/") else 32
+        module, size = build_named(name), 64 if name.startswith("torchvision/") else 32
     return as_trained(module), (3, size, size)
 
 
@@ -63,3 +64,8 @@ def outputs(
     inputs = torch.randn((2, *shape), generator=torch.Generator().manual_seed(7))
     with torch.no_grad():
         return convert(module)(inputs)
+
+
+def load_small(folder, build):
+    """The network in ``folder``; ``build(network, num_classes)`` makes the full one, by whatever name."""
+    return read_network(folder, network=read_description(folder).network, build=build).module

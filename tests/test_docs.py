@@ -1,5 +1,7 @@
 """What the documentation says is true: its code runs, its references exist, its links lead somewhere."""
 
+import functools
+import os
 import pkgutil
 import re
 import shlex
@@ -94,33 +96,89 @@ def test_the_tutorials_own_network_data_and_metric_run_in_a_sweep(tmp_path):
 
 
 TRY_BLOCKS = """
-import sys
-from pathlib import Path
-
-for file in sys.argv[1:]:
-    exec(compile(Path(file).read_text(), file, "exec"), {"__name__": "block"})
 import shrinkbench
 from shrinkbench import RECIPES, SCHEDULES, build_model
-if any("add-a-method" in file for file in sys.argv[1:]):
+
+if "add-a-method" in files[0]:
     net = build_model("digits-cnn")
     for axes in ("[allocation=my-roots]", "[structure=my-wide]"):
         assert shrinkbench.prune(net, f"distance_from_mean{axes}", compression=1.5, input_shape=(1, 8, 8)).kept
     assert [round(c, 9) for c in SCHEDULES.get("my-two")(4)] == [2, 4]
     assert RECIPES.get("my-cosine").epochs == 2
 """
+TRY_EXAMPLES = """
+from shrinkbench import DATASETS, FINETUNINGS, METHODS, MODELS, RECIPES, SCHEDULES
+from shrinkbench import build_model, count_multiply_adds, count_parameters, prune
+
+net = build_model("digits-cnn")
+for axes in ("", "[structure=example-wide]", "[allocation=example-square-root]"):
+    masks = prune(net, f"example_cube{axes}", compression=1.5, input_shape=(1, 8, 8))
+    kept = count_parameters(net) - masks.total + masks.kept
+    assert abs(kept - count_parameters(net) / 1.5) < 700, (axes, kept)
+assert [round(c, 9) for c in SCHEDULES.get("example-three")(8)] == [2, 4, 8]
+assert (FINETUNINGS.get("example-rewind").weights, FINETUNINGS.get("example-rewind").epoch) == ("rewound", 1)
+card, net = MODELS.get("example-linear"), build_model("example-linear")
+assert count_parameters(net) == card.parameters
+assert count_multiply_adds(net, card.input_shape) == card.multiply_adds
+assert len(DATASETS.get("example-stripes").load(None).test) == 20
+assert RECIPES.get("example-recipe").epochs == 2
+"""
+EACH_APART = """
+import os, runpy, sys, traceback
+import shrinkbench.pruning, shrinkbench.runner
+
+def load_blocks(files):
+    for file in files:
+        runpy.run_path(file, run_name="block")
+
+def load_plugins(files):
+    names = [name for file in files for name in shrinkbench.pruning.load_plugin(file)]
+    assert len(names) == len(files), names
+
+for job in sys.argv[1:]:
+    load, check, *files = job.split(os.pathsep)
+    child = os.fork()
+    if not child:
+        os.dup2(2, 1)
+        try:
+            globals()[load](files)
+            exec(compile(open(check).read(), check, "exec"), {"files": files})
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    print("end of a job", file=sys.stderr, flush=True)
+"""
+OWN_PARTS = ["README.md", "docs/models.md", "docs/datasets.md", "docs/add-a-method.md", "CONTRIBUTING.md"]
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/models.md", "docs/datasets.md", "docs/add-a-method.md"])
-def test_the_python_of_pages_on_own_parts_runs(tmp_path, page):
-    """In a process of its own, so that what is registered is in no registry that other tests walk."""
-    files = []
-    for number, block in enumerate(blocks(page)):
-        files.append(tmp_path / f"{page.rpartition('/')[2]}-{number}.py")
-        files[-1].write_text(block)
-    assert files
-    command = [sys.executable, "-c", TRY_BLOCKS, *map(str, files)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+@pytest.fixture(scope="module")
+def tried_apart(tmp_path_factory):
+    """How the Python of each page ended, and what it said.
+
+    Each page has a process of its own, so that what it registers is in no registry that others walk; all are
+    copies of one that has loaded the package.
+    """
+    folder, jobs = tmp_path_factory.mktemp("pages"), []
+    for page in OWN_PARTS:
+        stem = page.rpartition("/")[2].removesuffix(".md")
+        plugins = page == "CONTRIBUTING.md"
+        texts = [b for b in blocks(page) if not (plugins and "shrinkbench.report" in b)]
+        assert len(texts) == 8 if plugins else texts
+        files = [folder / f"check_{stem}.py", *(folder / f"{stem}_{number}.py" for number in range(len(texts)))]
+        for file, text in zip(files, [TRY_EXAMPLES if plugins else TRY_BLOCKS, *texts], strict=True):
+            file.write_text(text)
+        jobs.append(os.pathsep.join(["load_plugins" if plugins else "load_blocks", *map(str, files)]))
+    done = subprocess.run([sys.executable, "-c", EACH_APART, *jobs], check=True, capture_output=True, text=True)
+    codes, said = done.stdout.split(), done.stderr.split("end of a job\n")
+    return dict(zip(OWN_PARTS, zip(codes, said[:-1], strict=True), strict=True))
+
+
+@pytest.mark.parametrize("page", OWN_PARTS)
+def test_the_python_of_pages_on_own_parts_runs(tried_apart, page):
+    code, said = tried_apart[page]
+    assert code == "0", said
 
 
 def test_the_loop_of_the_page_on_own_loops_runs_and_meets_its_target():
@@ -167,6 +225,11 @@ def test_every_python_block_is_run_or_named_with_its_reason():
             assert len([p for p in (RUN_ELSEWHERE, RUN_HERE, NOT_RUN) if places & set(p)]) == 1, places
 
 
+@functools.cache
+def whole_command():
+    return typer.main.get_command(app)
+
+
 def commands(page):
     """Every command of a page's console blocks, without what follows it as a comment."""
     for block in re.findall(r"```console\n(.*?)```", page.read_text(), flags=re.DOTALL):
@@ -180,7 +243,7 @@ def commands(page):
 def test_every_command_of_a_page_is_one(page):
     """Names of commands, arguments, options and their kinds; nothing is carried out."""
     for words in commands(page):
-        command = typer.main.get_command(app)
+        command = whole_command()
         context, rest = None, words[: words.index(">")] if ">" in words else words
         while hasattr(command, "resolve_command"):
             outer = command.make_context("shrinkbench", [], parent=context, resilient_parsing=True)
@@ -257,42 +320,6 @@ def test_the_tutorials_method_is_at_most_ten_lines():
 
 def blocks(page):
     return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(), flags=re.DOTALL)
-
-
-TRY_EXAMPLES = """
-import sys
-import torch
-from shrinkbench import DATASETS, FINETUNINGS, METHODS, MODELS, RECIPES, SCHEDULES
-from shrinkbench import build_model, count_multiply_adds, count_parameters, prune
-from shrinkbench.pruning import load_plugin
-
-names = [name for file in sys.argv[1:] for name in load_plugin(file)]
-assert len(names) == len(sys.argv) - 1, names
-net = build_model("digits-cnn")
-for axes in ("", "[structure=example-wide]", "[allocation=example-square-root]"):
-    masks = prune(net, f"example_cube{axes}", compression=1.5, input_shape=(1, 8, 8))
-    kept = count_parameters(net) - masks.total + masks.kept
-    assert abs(kept - count_parameters(net) / 1.5) < 700, (axes, kept)
-assert [round(c, 9) for c in SCHEDULES.get("example-three")(8)] == [2, 4, 8]
-assert FINETUNINGS.get("example-rewind").rewound_to == 1
-card, net = MODELS.get("example-linear"), build_model("example-linear")
-assert count_parameters(net) == card.parameters
-assert count_multiply_adds(net, card.input_shape) == card.multiply_adds
-assert len(DATASETS.get("example-stripes").load(None).test) == 20
-assert RECIPES.get("example-recipe").epochs == 2
-"""
-
-
-def test_the_examples_of_contributing_run_as_plugins(tmp_path):
-    """In a process of their own, so that they are in no registry that other tests walk."""
-    registering = [b for b in blocks("CONTRIBUTING.md") if "shrinkbench.report" not in b]
-    assert len(registering) == 8
-    files = [tmp_path / f"example_{number}.py" for number in range(len(registering))]
-    for file, block in zip(files, registering, strict=True):
-        file.write_text(block)
-    command = [sys.executable, "-c", TRY_EXAMPLES, *map(str, files)]
-    done = subprocess.run(command, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
 
 
 def test_the_checks_of_contributing_decide(monkeypatch):

@@ -354,6 +354,7 @@ def test_bad_commands(run, arguments, sentence, monkeypatch, tmp_path):
     assert "Traceback" not in out + err
 
 
+@pytest.mark.usefixtures("sweeps_here")
 def test_sweep_status_report_round_trip(run, tmp_path):
     file = tmp_path / "t.toml"
     file.write_text(SWEEP + "train_images = 100\n[pretrain]\nepochs = 1\n[finetune]\nepochs = 1\n")
@@ -362,11 +363,12 @@ def test_sweep_status_report_round_trip(run, tmp_path):
     assert "2 of 2 runs done" in out
     _, out, _ = run("status", tmp_path / "out", "--json")
     assert json.loads(out) == {"total": 2, "done": 2, "failed": 0, "missing": 0}
-    code, _, _ = run("report", tmp_path / "out", "--out", tmp_path / "report")
+    code, _, _ = run("report", tmp_path / "out", "--out", tmp_path / "report", "--figures", "none")
     assert code == 0
     assert {"index.html", "results.csv", "results.parquet"} <= {p.name for p in (tmp_path / "report").iterdir()}
 
 
+@pytest.mark.usefixtures("sweeps_here")
 def test_a_plugin_is_listed_and_swept(run, tmp_path):
     plugin = tmp_path / "mine.py"
     plugin.write_text(

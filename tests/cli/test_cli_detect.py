@@ -41,6 +41,7 @@ QUICK = (
     "two",
     "--json",
 )
+TWICE = tuple("epochs=2" if word == "epochs=1" else word for word in QUICK)
 pytestmark = pytest.mark.skipif(
     find_spec("torchmetrics") is None or find_spec("pycocotools") is None,
     reason="the extra 'detection' is not installed",
@@ -58,7 +59,7 @@ def folder(tmp_path_factory):
 def half(tmp_path_factory):
     """A file of masks that halve one inner layer, and how many weights they remove."""
     module = classifier()
-    coupling = couple(module, (3, 224, 224))
+    coupling = couple(module, (3, 64, 64))
     group = coupling.group_of("layer2.0.conv1")
     masks = masks_of_units(module, coupling, {group.layer: group.slices[0].unit[:128] % 2 == 0})
     path = tmp_path_factory.mktemp("masks") / "masks.safetensors"
@@ -140,11 +141,19 @@ def test_a_folder_of_a_masked_classifier_is_pruned_before_the_transfer(folder, h
 
 
 @pytest.fixture(scope="module")
-def pruned_after_transfer(folder, half, tmp_path_factory):
-    """The folder of a run of Prune-D, and what was printed."""
-    out = tmp_path_factory.mktemp("results")
+def whole(folder, tmp_path_factory):
+    """A run of the unpruned detector, two epochs long, and its result."""
+    recipe = RECIPES.get("voc-faster-rcnn").model_copy(update={"epochs": 2})
+    run = run_of(folder, tmp_path_factory.mktemp("results"), recipe=recipe)
+    return run, detect(run)
+
+
+@pytest.fixture(scope="module")
+def pruned_after_transfer(folder, half, whole):
+    """The folder of a run of Prune-D, which begins with the whole detector there, and what was printed."""
+    out = whole[0].root
     common = (folder, "--model", MODEL, "--prune", "detector", "--masks", half[0], "--out", out)
-    return out, common, json.loads(call(*common, *QUICK))
+    return out, common, json.loads(call(*common, *TWICE))
 
 
 @pytest.mark.slow
@@ -169,7 +178,7 @@ def test_what_is_done_is_not_run_again(pruned_after_transfer, monkeypatch):
     out, common, report = pruned_after_transfer
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
     monkeypatch.setattr("shrinkbench.runner.detection.train", lambda *_, **__: pytest.fail("trained again"))
-    assert json.loads(call(*common, *QUICK)) == report
+    assert json.loads(call(*common, *TWICE)) == report
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
 
 
@@ -191,7 +200,7 @@ def test_a_key_follows_from_everything_that_decides_a_number(folder, half, tmp_p
     decision = decide_by_masks(half[0], network=MODEL)
     other = tmp_path / "other.safetensors"
     module = classifier()
-    coupling = couple(module, (3, 224, 224))
+    coupling = couple(module, (3, 64, 64))
     group = coupling.group_of("layer2.0.conv1")
     masks_of_units(module, coupling, {group.layer: torch.arange(128) < 64}).save(other)
     longer = common.recipe.model_copy(update={"epochs": 2})
@@ -216,11 +225,9 @@ def test_a_key_follows_from_everything_that_decides_a_number(folder, half, tmp_p
         assert pruned.spec.control == run_of(folder, tmp_path, after_transfer=after).spec
 
 
-def test_interrupted_and_resumed_equals_uninterrupted(folder, tmp_path):
+def test_interrupted_and_resumed_equals_uninterrupted(folder, whole, tmp_path):
     """The process dies in the second epoch of the first training; what remains is its checkpoint."""
-    recipe = RECIPES.get("voc-faster-rcnn").model_copy(update={"epochs": 2})
-    complete = run_of(folder, tmp_path / "whole", recipe=recipe)
-    expected = detect(complete)
+    complete, expected = whole
 
     class Killed(BaseException):
         pass
@@ -228,7 +235,7 @@ def test_interrupted_and_resumed_equals_uninterrupted(folder, tmp_path):
     def die(record):
         raise Killed
 
-    resumed = run_of(folder, tmp_path / "halves", recipe=recipe)
+    resumed = run_of(folder, tmp_path / "halves", recipe=complete.recipe)
     with pytest.raises(Killed):
         detect(resumed, on_epoch=die)
     assert results_of(tmp_path / "halves") == {}

@@ -38,7 +38,7 @@ def call(*arguments):
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory):
+def store(sweeps_here, tmp_path_factory):
     root = tmp_path_factory.mktemp("out")
     (root / "out.toml").write_text(EXPERIMENT)
     call("sweep", root / "out.toml", "--out", root / "results", "--device", "cpu")

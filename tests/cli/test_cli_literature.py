@@ -158,7 +158,7 @@ def test_no_command_loads_torch(tmp_path: Path) -> None:
 import sys
 from typer.testing import CliRunner
 from shrinkbench.cli.literature import app
-figures = ["figures", "--format", "png", "--out", {str(tmp_path)!r}]
+figures = ["figures", "--format", "svg", "--out", {str(tmp_path)!r}]
 for arguments in (["summary"], ["table1"], ["lint"], ["graph"], figures):
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output

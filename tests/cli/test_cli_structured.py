@@ -6,13 +6,13 @@ import json
 
 import pytest
 import torch
+from surgery_networks import load_small
 from typer.testing import CliRunner
 
 from shrinkbench.cli import app
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import build
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.surgery.folders import load_small
 
 
 def call(*arguments):

@@ -66,6 +66,7 @@ def sweep_templates(folder, *kinds):
     assert "recipe" not in kinds or {result.spec.recipe.name for result in results} == {"my-recipe"}
 
 
+@pytest.mark.usefixtures("sweeps_here")
 def test_the_templates_run_together(tmp_path):
     sweep_templates(tmp_path, *KINDS)
 

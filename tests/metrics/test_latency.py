@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.metrics.latency import Conditions, measure_latency, summarise, time_forward, unsteady
+from shrinkbench.metrics.latency import Conditions, measure_latency, summarise_times, time_forward, unsteady
 from shrinkbench.spec.measures import Latency, WallTime
 
 
@@ -66,14 +66,17 @@ def test_all_networks_of_a_call_have_one_memory_format():
 
 
 def test_the_spread_is_that_of_the_rounds_and_told_above_a_tenth():
-    steady, shaken = summarise([10.0, 10.2, 10.4, 10.6, 30.0]), summarise([10.0, 11.0, 10.0, 12.0, 13.0])
+    steady, shaken = (
+        summarise_times([10.0, 10.2, 10.4, 10.6, 30.0]),
+        summarise_times([10.0, 11.0, 10.0, 12.0, 13.0]),
+    )
     assert (steady.lower, steady.median, steady.upper) == (10.2, 10.4, 10.6)
     assert shaken.spread == pytest.approx(2 / 11)
     assert unsteady({"a": steady}) is None
     told = unsteady({"a": steady, "b": shaken})
     assert "'b' 18 %" in told
     assert "'a'" not in told
-    assert summarise([2.0]).range == 0
+    assert summarise_times([2.0]).range == 0
 
 
 def test_a_measured_latency_carries_its_spread():

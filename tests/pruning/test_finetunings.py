@@ -109,7 +109,6 @@ def test_modes_say_what_they_need():
 def test_what_the_runner_has_to_do(name, weights, recipe, epoch):
     mode = FINETUNINGS.get(name)
     assert (mode.weights, mode.recipe, mode.epoch) == (weights, recipe, epoch)
-    assert mode.rewound_to == (epoch if weights == "rewound" else None)
 
 
 def test_networks_run_after_each_mode():

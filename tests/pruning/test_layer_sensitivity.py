@@ -11,7 +11,7 @@ import shrinkbench
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import build
 from shrinkbench.pruning import METHODS, layer_sensitivity
-from shrinkbench.results.sensitivity import Group, Point, Sensitivity
+from shrinkbench.results.sensitivity import LayerGroup, Sensitivity, SensitivityPoint
 from shrinkbench.spec import CLASSIFICATION, Constraints
 from shrinkbench.spec.measures import Quality
 from shrinkbench.tasks import Classification
@@ -209,9 +209,9 @@ def made(direction="higher"):
 
     metrics = tuple(m.model_copy(update={"direction": direction}) for m in CLASSIFICATION.metrics)
     objective = CLASSIFICATION.model_copy(update={"metrics": metrics})
-    groups = (Group("a", ("a", "b"), 4), Group("c", ("c",), 8))
+    groups = (LayerGroup("a", ("a", "b"), 4), LayerGroup("c", ("c",), 8))
     values = {("a", 0.5): 0.8, ("a", 0.25): 0.4, ("c", 0.5): 0.6, ("c", 0.25): 0.6}
-    points = tuple(Point(g, d, 2, 0, quality(v)) for (g, d), v in values.items())
+    points = tuple(SensitivityPoint(g, d, 2, 0, quality(v)) for (g, d), v in values.items())
     return Sensitivity("m", objective, groups, quality(0.8), points)
 
 

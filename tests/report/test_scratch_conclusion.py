@@ -7,7 +7,7 @@ from scipy import stats as scipy_stats
 from test_scratch_tables import CONTINUE, RESULTS, SCRATCH_B, SCRATCH_E, TRAIN, WIDTHS, result, rows
 
 from shrinkbench.report.scratch import scratch_tables
-from shrinkbench.report.scratch_conclusion import read_published
+from shrinkbench.report.scratch_conclusion import read_paper_values
 from shrinkbench.spec import ChannelFraction, FractionPerLayer, ModelSpec
 from shrinkbench.spec.targets import TARGETS
 
@@ -147,7 +147,7 @@ def test_fractions_of_the_papers_rows_stand_beside_ours():
 
 
 def test_every_published_width_has_its_numbers():
-    known = {network for _, _, network, _ in read_published()}
+    known = {network for _, _, network, _ in read_paper_values()}
     missing = [t for t in TARGETS if "".join(c for c in t.split(":")[1].casefold() if c.isalnum()) not in known]
     assert missing == []
-    assert all(math.isfinite(value) for _, value in read_published().values())
+    assert all(math.isfinite(value) for _, value in read_paper_values().values())

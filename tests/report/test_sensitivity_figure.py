@@ -4,7 +4,7 @@ import pytest
 
 from shrinkbench.plotting import save
 from shrinkbench.report.sensitivity_figure import MOST_LINES, sensitivity_figure
-from shrinkbench.results.sensitivity import Group, Point, Sensitivity
+from shrinkbench.results.sensitivity import LayerGroup, Sensitivity, SensitivityPoint
 from shrinkbench.spec import CLASSIFICATION
 from shrinkbench.spec.measures import Quality
 
@@ -13,9 +13,9 @@ def made(layers, seeds=(0,)):
     def quality(value):
         return Quality(metrics={"top1": value, "top5": 1.0, "loss": 1.0}, examples=10)
 
-    groups = tuple(Group(f"layer{i}", (f"layer{i}",) * (1 + i % 2), 8) for i in range(layers))
+    groups = tuple(LayerGroup(f"layer{i}", (f"layer{i}",) * (1 + i % 2), 8) for i in range(layers))
     points = tuple(
-        Point(group.name, density, 4, seed, quality(0.9 - 0.1 * i / layers - seed / 100))
+        SensitivityPoint(group.name, density, 4, seed, quality(0.9 - 0.1 * i / layers - seed / 100))
         for seed in seeds
         for i, group in enumerate(groups)
         for density in (0.5, 0.1)

@@ -181,6 +181,7 @@ def test_merging_into_results_keeps_them(tmp_path):
     assert [path.name for path in other.iterdir()] == ["thesis.tex"]
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_damaged_files_are_named_by_merge_and_leaderboard(store, tmp_path):
     damaged = store.results()[0][3].key
     path = store.result_path(damaged)
@@ -248,6 +249,7 @@ def test_two_grids_of_one_name_are_both_kept(tmp_path):
     assert re.fullmatch(r"made-[0-9a-f]{6}", names[1])
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_leaderboard_ranks_methods_and_links_to_the_evidence(tmp_path):
     one = write_store(tmp_path / "one", make_results(methods=["random", "global_magnitude"]), name="one")
     two = write_store(tmp_path / "two", make_results(pairs=PAIR, methods=["global_gradient"]), name="two")

@@ -9,7 +9,7 @@ import pytest
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.results import claims as module
-from shrinkbench.results.claims import Claims
+from shrinkbench.results.claims import RunClaims
 
 KEY = "ab" * 32
 
@@ -33,7 +33,7 @@ def files(store):
 
 
 def test_one_owner_at_a_time_and_nothing_stays(tmp_path):
-    one, other = Claims(tmp_path), Claims(tmp_path)
+    one, other = RunClaims(tmp_path), RunClaims(tmp_path)
     with one.take(KEY) as claim:
         assert claim is not None
         assert other.take(KEY) is None
@@ -47,7 +47,7 @@ def test_one_owner_at_a_time_and_nothing_stays(tmp_path):
 
 
 def test_a_claim_whose_heartbeat_stands_still_is_taken_over_after_its_time(tmp_path, clock, elsewhere):
-    owner, other = Claims(tmp_path, expires_after=60), Claims(tmp_path, expires_after=5)
+    owner, other = RunClaims(tmp_path, expires_after=60), RunClaims(tmp_path, expires_after=5)
     claim = owner.take(KEY)
     assert other.take(KEY) is None
     clock[0] += 59  # its own time counts, not that of the one who looks
@@ -65,7 +65,7 @@ def test_a_claim_whose_heartbeat_stands_still_is_taken_over_after_its_time(tmp_p
 
 
 def test_a_heartbeat_keeps_a_claim_whatever_the_clocks_say(tmp_path, clock, elsewhere):
-    owner, other = Claims(tmp_path), Claims(tmp_path)
+    owner, other = RunClaims(tmp_path), RunClaims(tmp_path)
     claim = owner.take(KEY)
     for _ in range(10):
         assert other.take(KEY) is None
@@ -78,7 +78,7 @@ def test_a_dead_process_of_this_machine_is_seen_at_once(tmp_path):
     process = multiprocessing.get_context("fork").Process(target=_take_and_die, args=(tmp_path,))
     process.start()
     process.join()
-    claim = Claims(tmp_path).take(KEY)
+    claim = RunClaims(tmp_path).take(KEY)
     assert claim is not None
     assert claim.number == 2
     claim.release()
@@ -86,16 +86,16 @@ def test_a_dead_process_of_this_machine_is_seen_at_once(tmp_path):
 
 
 def _take_and_die(store):
-    assert Claims(store).take(KEY) is not None
+    assert RunClaims(store).take(KEY) is not None
     os._exit(9)
 
 
 def test_a_process_number_that_is_used_again_is_another_process(tmp_path):
-    Claims(tmp_path).take(KEY)
+    RunClaims(tmp_path).take(KEY)
     path = tmp_path / "claims" / f"{KEY}.1.json"
     fields = json.loads(path.read_bytes())
     path.write_bytes(json.dumps(fields | {"born": "1"}).encode())
-    assert Claims(tmp_path).holder(KEY).alive is False
+    assert RunClaims(tmp_path).holder(KEY).alive is False
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 1024, b"[1]", b'{"pid": "x", "expires_after": -1}'])
@@ -103,7 +103,7 @@ def test_a_damaged_claim_blocks_for_its_time_only(tmp_path, clock, content):
     path = tmp_path / "claims" / f"{KEY}.7.json"
     path.parent.mkdir()
     path.write_bytes(content)
-    claims = Claims(tmp_path)
+    claims = RunClaims(tmp_path)
     assert claims.take(KEY) is None
     clock[0] += module.EXPIRES_AFTER + 1
     assert claims.take(KEY) is not None
@@ -128,8 +128,8 @@ def _expire(claims, clock):
 
 
 def test_of_two_who_take_over_one_succeeds(tmp_path, clock, elsewhere, monkeypatch):
-    Claims(tmp_path).take(KEY)
-    one, other = Claims(tmp_path), Claims(tmp_path)
+    RunClaims(tmp_path).take(KEY)
+    one, other = RunClaims(tmp_path), RunClaims(tmp_path)
     for claims in (one, other):
         assert claims.take(KEY) is None
     clock[0] += module.EXPIRES_AFTER + 1
@@ -142,8 +142,8 @@ def test_of_two_who_take_over_one_succeeds(tmp_path, clock, elsewhere, monkeypat
 def test_who_comes_late_does_not_take_what_was_released_and_claimed_anew(
     tmp_path, clock, elsewhere, monkeypatch
 ):
-    Claims(tmp_path).take(KEY)
-    late, quick = Claims(tmp_path), Claims(tmp_path)
+    RunClaims(tmp_path).take(KEY)
+    late, quick = RunClaims(tmp_path), RunClaims(tmp_path)
     for claims in (late, quick):
         assert claims.take(KEY) is None
     clock[0] += module.EXPIRES_AFTER + 1
@@ -151,7 +151,7 @@ def test_who_comes_late_does_not_take_what_was_released_and_claimed_anew(
 
     def meanwhile():
         quick.take(KEY).release()
-        third.append(Claims(tmp_path).take(KEY))
+        third.append(RunClaims(tmp_path).take(KEY))
 
     _while_making(monkeypatch, meanwhile)
     assert late.take(KEY) is None
@@ -160,11 +160,11 @@ def test_who_comes_late_does_not_take_what_was_released_and_claimed_anew(
 
 
 def test_who_saw_no_claim_steps_back_from_a_higher_number(tmp_path, clock, elsewhere, monkeypatch):
-    late, owners = Claims(tmp_path), []
+    late, owners = RunClaims(tmp_path), []
 
     def meanwhile():
-        Claims(tmp_path).take(KEY)
-        other = Claims(tmp_path)
+        RunClaims(tmp_path).take(KEY)
+        other = RunClaims(tmp_path)
         _expire(other, clock)
         owners.append(other.take(KEY))
         (tmp_path / "claims" / f"{KEY}.1.json").unlink()
@@ -178,21 +178,21 @@ def test_who_saw_no_claim_steps_back_from_a_higher_number(tmp_path, clock, elsew
 def test_a_full_disk_leaves_no_claim(tmp_path, monkeypatch):
     monkeypatch.setattr(module.os, "write", lambda handle, content: 10)
     with pytest.raises(ShrinkbenchError, match="No space left"):
-        Claims(tmp_path).take(KEY)
+        RunClaims(tmp_path).take(KEY)
     assert files(tmp_path) == []
 
 
 @pytest.mark.parametrize("key", ["", "../x", "a/b", "a.1", "x" * 200])
 def test_a_key_that_is_no_name_is_refused(tmp_path, key):
     with pytest.raises(ShrinkbenchError, match="cannot be claimed"):
-        Claims(tmp_path).take(key)
+        RunClaims(tmp_path).take(key)
 
 
 def test_stale_claims_are_removed_and_living_ones_stay(tmp_path):
     process = multiprocessing.get_context("fork").Process(target=_take_and_die, args=(tmp_path,))
     process.start()
     process.join()
-    claims = Claims(tmp_path)
+    claims = RunClaims(tmp_path)
     claims.take("cd" * 32)
     assert [holder.key for holder in claims.remove_stale()] == [KEY]
     assert [holder.key for holder in claims.holders()] == ["cd" * 32]
@@ -216,7 +216,7 @@ def _compete(store, number, sees_processes):
     if not sees_processes:
         module._machine = lambda: ""
     chance = random.Random(number)
-    claims = Claims(store, expires_after=0.6)
+    claims = RunClaims(store, expires_after=0.6)
     for turn in range(150):
         key = f"key{chance.randrange(3)}"
         claim = claims.take(key)

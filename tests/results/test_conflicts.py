@@ -12,7 +12,7 @@ from shrinkbench.cli.report import app
 from shrinkbench.report.leaderboard import write_leaderboard
 from shrinkbench.report.page.html import write_report
 from shrinkbench.results.bundle import read_source, write_bundle
-from shrinkbench.results.conflicts import describe, numbers_of, sentence_of
+from shrinkbench.results.conflicts import describe_conflict, numbers_of, say_conflict
 from shrinkbench.results.merging import merge
 from shrinkbench.results.store import ResultStore
 from shrinkbench.results.verification import verify
@@ -85,15 +85,15 @@ def test_a_conflict_in_loss_alone_names_loss_and_both_values(tmp_path):
     merge([tmp_path / "a", tmp_path / "b"], tmp_path / "out")
     conflicts = read_source(tmp_path / "out").conflicts
     loss = result.after["loss"]
-    (_, told) = describe(*conflicts)
+    (_, told) = describe_conflict(*conflicts)
     assert told == f"after.loss {loss:.5g} is used, another source has {2 * loss:.5g}"
-    assert f"not in top1 but in after.loss: {loss:.5g} and {2 * loss:.5g}" in sentence_of(conflicts)
+    assert f"not in top1 but in after.loss: {loss:.5g} and {2 * loss:.5g}" in say_conflict(conflicts)
 
 
 def test_a_conflict_in_several_fields_counts_them():
     result = make_result(make_spec())
     after = changed(result.after, top1=result.after["top1"] / 2, loss=9.0)
-    (_, told) = describe((result, result.model_copy(update={"after": after})))
+    (_, told) = describe_conflict((result, result.model_copy(update={"after": after})))
     assert told.startswith(f"after.top1 {result.after['top1']} is used")
     assert told.endswith("(and 1 other field)")
 
@@ -167,6 +167,7 @@ def test_the_first_screen_of_the_report_says_so(stores, tmp_path):
     ).index.read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_entries_of_disputed_runs_have_no_rank(stores, tmp_path):
     undisputed = make_results(pairs=PAIR, methods=["global_magnitude"], compressions=(1, 2, 4), seeds=(0, 1))
     three = write_store(tmp_path / "three", undisputed, name="third").root

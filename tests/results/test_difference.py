@@ -4,7 +4,7 @@ import pytest
 from made_results import FINETUNE, make_result, make_results, make_spec, plain_accuracy, write_store
 
 from shrinkbench.results.bundle import read_source, write_bundle
-from shrinkbench.results.difference import Setting, difference_of
+from shrinkbench.results.difference import SettingDifference, difference_of
 from shrinkbench.results.merging import merge
 
 PAIR = [("cifar10", "resnet20")]
@@ -75,8 +75,8 @@ def test_the_settings_that_differ_are_named_with_both_values(results, tmp_path):
     found = compared(tmp_path, results, other)
     (group,) = found.settings
     assert group.settings == (
-        Setting("recipe.learning_rate", 3e-4, 1e-3),
-        Setting("recipe.epochs", 30, 40),
+        SettingDifference("recipe.learning_rate", 3e-4, 1e-3),
+        SettingDifference("recipe.epochs", 30, 40),
     )
     assert len(group.pairs) == len(found.only_first) == len(found.only_second) == 4
     assert {a for a, _ in group.pairs} == {key for key, _ in found.only_first}

@@ -7,7 +7,7 @@ import pytest
 from made_results import make_result, make_spec, write_store
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.results.claims import Claims
+from shrinkbench.results.claims import RunClaims
 from shrinkbench.results.index import read_index
 from shrinkbench.results.seals import check_card, check_tensors
 from shrinkbench.results.store import ResultStore
@@ -67,7 +67,7 @@ def test_an_index_that_is_a_pipe_says_nothing(store):
 def test_a_claim_that_is_a_pipe_is_told(store):
     pipe_at(store.root / "claims" / "run-a.1.json")
     with pytest.raises(ShrinkbenchError, match=r"run-a\.1\.json.*is a device, pipe or socket"):
-        Claims(store.root).holders()
+        RunClaims(store.root).holders()
 
 
 def test_a_shared_file_that_is_a_pipe_is_not_whole(store):

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from shrinkbench.cli import app
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.results.claims import Claims
+from shrinkbench.results.claims import RunClaims
 from shrinkbench.results.index import INDEX_NAME
 from shrinkbench.results.store import ResultStore
 from shrinkbench.results.upkeep import compact_store, disk_use, repair_store, verify_store
@@ -101,7 +101,7 @@ def test_a_plan_that_cannot_be_read_is_told_and_left(store):
 
 
 def _die_with_a_claim(root, key):
-    Claims(root).take(key)
+    RunClaims(root).take(key)
     os._exit(9)
 
 
@@ -126,7 +126,7 @@ def test_leftovers_go_and_the_living_stay(store):
     )
     process.start()
     process.join()
-    claims = Claims(store.root)
+    claims = RunClaims(store.root)
     with claims.take(f"run-{make_spec(seed=2).key}"):
         told = list(repair_store(store))
         assert len(told) == 5

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from sampling import sampled
 from torch import nn
 
 from shrinkbench.models import MODELS, ModelCard
@@ -81,7 +82,9 @@ def check_scratch(results, amount, epochs):
     return found
 
 
-@pytest.mark.parametrize(("model", "percent"), [("tiny-preresnet", 40), ("tiny-densenet", 60)])
+@pytest.mark.parametrize(
+    ("model", "percent"), sampled([("tiny-preresnet", 40), ("tiny-densenet", 60)], every=2)
+)
 def test_network_slimming_with_channel_selection(model, percent, tmp_path):
     results = run(tmp_path, model, "network_slimming_residual", channels=percent / 100)
     found = check_scratch(results, f"{percent}% of channels", epochs=2)

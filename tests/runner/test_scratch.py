@@ -7,6 +7,7 @@ import json
 
 import pytest
 import torch
+from sampling import sampled
 from typer.testing import CliRunner
 
 from shrinkbench.cli.report import app
@@ -159,7 +160,11 @@ def test_an_iterative_architecture_is_the_lottery_tickets(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "method", ["network_slimming", "soft_filter_pruning", "soft_filter_pruning_pretrained", "gradual_magnitude"]
+    "method",
+    sampled(
+        ["network_slimming", "soft_filter_pruning", "soft_filter_pruning_pretrained", "gradual_magnitude"],
+        every=2,
+    ),
 )
 def test_methods_that_prune_while_they_train_find_the_architecture_first(method, tmp_path):
     modes = ("scratch-e", "scratch-b")

@@ -73,11 +73,22 @@ def test_what_was_made_for_another_key_is_refused(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory):
+def swept(tmp_path_factory):
+    """What runs share, without the runs; and what these had found."""
     root = tmp_path_factory.mktemp("shared")
     assert sweep(_experiment(), root, device="cpu").failed == 0
+    found = _found(root)
     shutil.rmtree(root / "runs")
-    return root
+    return root, found
+
+
+@pytest.fixture
+def finished(swept):
+    return swept[0]
+
+
+def _found(root):
+    return {r.key: (r.after, r.size) for r in ResultStore(root).results()[0]}
 
 
 def _experiment():
@@ -107,17 +118,16 @@ def _experiment():
         pytest.param("search/*/card.json", _edit, marks=pytest.mark.slow),
     ],
 )
-def test_shared_files_that_were_touched_are_set_aside_and_made_again(finished, tmp_path, file, damage):
-    root = shutil.copytree(finished, tmp_path / "store")
+def test_shared_files_that_were_touched_are_set_aside_and_made_again(swept, tmp_path, file, damage):
+    calm, found = swept
+    root = shutil.copytree(calm, tmp_path / "store")
     (path,) = root.glob(f"shared/{file}")
     damage(path)
     notes = []
     assert sweep(_experiment(), root, device="cpu", on_note=notes.append).failed == 0
     assert any(str(path) in note and note.endswith("it is set aside, and made again") for note in notes)
     assert list(path.parent.glob(f"{path.name}.damaged-*"))
-    fresh = {r.key: (r.after, r.size) for r in ResultStore(root).results()[0]}
-    assert sweep(_experiment(), tmp_path / "calm", device="cpu").failed == 0
-    assert fresh == {r.key: (r.after, r.size) for r in ResultStore(tmp_path / "calm").results()[0]}
+    assert _found(root) == found
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning import METHODS, pruning_method
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner import sweep
-from shrinkbench.spec import ExperimentSpec, parse_value
+from shrinkbench.spec import ExperimentSpec, parse_value, read_experiments
 
 FAST = {"pretrain": {"epochs": 2}, "finetune": {"epochs": 1}, "train_images": 200}
 
@@ -163,8 +163,18 @@ def test_mistakes_are_told_before_anything_runs(tmp_path, fields, sentence):
     assert not (tmp_path / "out").exists()
 
 
+SWEEP_ALONE = """
+import sys
+from pathlib import Path
+from shrinkbench.runner import sweep
+from shrinkbench.spec import read_experiments
+
+sweep(read_experiments(Path(sys.argv[1]))[0], Path(sys.argv[2]), device="cpu")
+"""
+
+
 def test_kill_and_go_on(finished, tmp_path):
-    """SIGKILL in the middle; the same command finishes, repeats nothing, and the results are the same."""
+    """SIGKILL in the middle; the same sweep finishes, repeats nothing, and the results are the same."""
     target = tmp_path / "killed"
     file = tmp_path / "test.toml"
     file.write_text(
@@ -172,18 +182,18 @@ def test_kill_and_go_on(finished, tmp_path):
         "compression = [1, 4]\nseed = 0\ntrain_images = 200\n"
         "[pretrain]\nepochs = 2\n[finetune]\nepochs = 1\n"
     )
-    command = [sys.executable, "-c", "from shrinkbench.cli import main; main()", "sweep", str(file)]
-    command += ["--out", str(target), "--device", "cpu"]
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-    deadline = time.time() + 120
+    process = subprocess.Popen([sys.executable, "-c", SWEEP_ALONE, str(file), str(target)])
+    deadline = time.time() + 600
     while not list(target.glob("runs/*/result.json")) and time.time() < deadline:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     survived = {p: p.stat().st_mtime_ns for p in target.glob("runs/*/result.json")}
     assert 1 <= len(survived) < 4
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert f"{4 - len(survived)} to do" in done.stderr
+    todo = []
+    (spec,) = read_experiments(file)
+    sweep(spec, target, device="cpu", on_plan=lambda total, open_: todo.append(open_))
+    assert todo == [4 - len(survived)]
     assert all(path.stat().st_mtime_ns == when for path, when in survived.items())
     assert all_results(target) == {
         key: value for key, value in all_results(finished).items() if key in all_results(target)

@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import warnings
 from importlib.util import find_spec
 
 import pytest
 import torch
-from surgery_networks import make
+from surgery_networks import load_small, make
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import build
 from shrinkbench.network.coupling import couple
 from shrinkbench.pruning.structures.channel_masks import masks_of_units
 from shrinkbench.surgery.export import export_program
-from shrinkbench.surgery.folders import NetworkDescription, load_small, save_network
+from shrinkbench.surgery.folders import NetworkDescription, save_network
 from shrinkbench.surgery.shrinking import plan_and_shrink
 
 
+@functools.cache
 def halved(name, heads=True):
+    """A small network, its surgery and shape, made once: nobody changes them."""
     module, shape = make(name)
     coupling = couple(module, shape)
     keep = {g.layer: torch.arange(g.units) % 2 == 0 for g in coupling.free if heads or g.kind != "heads"}

@@ -7,6 +7,7 @@ import re
 
 import pytest
 import torch
+from surgery_networks import load_small
 from torch import nn
 
 from shrinkbench.cli import main
@@ -16,7 +17,6 @@ from shrinkbench.models import build
 from shrinkbench.pruning import prune
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.structures.channel_masks import masks_of_units
-from shrinkbench.surgery.folders import load_small
 from shrinkbench.surgery.shrinking import LeftWholeWarning, shrink
 
 SHAPE = (3, 32, 32)

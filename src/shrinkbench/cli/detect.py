@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from shrinkbench.cli.notes import tell_notes
-from shrinkbench.cli.options import AsJson, Device, ModelOrFolder, Plugins, load_plugins, parse_settings
+from shrinkbench.cli.options import AsJson, Device, ModelOrFolder, Plugins, Seed, load_plugins, parse_settings
 from shrinkbench.cli.stored import find_folder, load_folder
 from shrinkbench.errors import ShrinkbenchError
 
@@ -53,7 +53,7 @@ def detect(
     test_split: Annotated[str, typer.Option(help="Images to evaluate on.")] = "test",
     min_size: Annotated[int, typer.Option(min=32, help="Shorter side of an image, pixels.")] = 600,
     max_size: Annotated[int, typer.Option(min=32, help="Longer side at most, pixels.")] = 1000,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
+    seed: Seed = 0,
     device: Device = "auto",
     plugins: Plugins = None,
     as_json: AsJson = False,

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from shrinkbench.results.bundle import Bundle
-    from shrinkbench.results.difference import Cell, Difference
+    from shrinkbench.results.difference import CellChange, ResultsDifference
 
 app = typer.Typer()
 _SHOWN = 20  # lines of one kind
@@ -118,7 +118,7 @@ def merge(
 
     Runs that two sources finished with other numbers are both kept, as a conflict.
     """
-    from shrinkbench.results.conflicts import difference
+    from shrinkbench.results.conflicts import accuracy_difference
     from shrinkbench.results.merging import merge as unite
 
     if len(sources) < 2 and not sources[0].is_file():
@@ -127,7 +127,7 @@ def merge(
     tell_problems("left out", merged.problems)
     for source, count in merged.taken:
         typer.echo(f"{count} runs from {source}")
-    for first, other in sorted(merged.conflicts, key=lambda pair: -abs(difference(pair)))[:_SHOWN]:
+    for first, other in sorted(merged.conflicts, key=lambda pair: -abs(accuracy_difference(pair)))[:_SHOWN]:
         metric = first.spec.task.objective.headline
         typer.echo(
             f"conflict: run {first.key[:12]} has {metric} {first.headline:.6g} on {first.provenance.host} and "
@@ -189,7 +189,7 @@ def diff(
         raise typer.Exit(1)
 
 
-def _print_difference(found: Difference, first: Path, second: Path) -> None:
+def _print_difference(found: ResultsDifference, first: Path, second: Path) -> None:
     typer.echo(f"A: {first}, {found.runs[0]} runs\nB: {second}, {found.runs[1]} runs")
     if found.is_empty:
         typer.echo("the same runs with the same numbers")
@@ -220,7 +220,7 @@ def _print_difference(found: Difference, first: Path, second: Path) -> None:
     _print_rows(f"{len(means)} cells with other means", ("cell", "A", "n", "B", "n", "settings"), means)
 
 
-def _settings(cell: Cell) -> str:
+def _settings(cell: CellChange) -> str:
     return "same" if cell.same_settings else "differ"
 
 

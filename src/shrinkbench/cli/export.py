@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from shrinkbench.cli.networks import DatasetName, Entry, Weights, load_named
-from shrinkbench.cli.options import AsJson, Data, ModelOrFolder, Plugins, load_plugins, parse_data
+from shrinkbench.cli.options import AsJson, Data, ModelOrFolder, Plugins, SweepsDevice, load_plugins, parse_data
 from shrinkbench.cli.stored import Loaded, load_network
-from shrinkbench.cli.structured import Shape, cut_out, with_masks
+from shrinkbench.cli.structured import MasksFile, Shape, cut_out, with_masks
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_folder, check_target
 
@@ -36,7 +36,7 @@ def weights(
         Path | None,
         typer.Option(help="A folder (weights, masks, description), or a file .safetensors of the weights."),
     ] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda; by default that of the sweep.")] = None,
+    device: SweepsDevice = None,
     data: Data = None,
     plugins: Plugins = None,
 ) -> None:
@@ -95,9 +95,7 @@ def export(
     ] = None,
     weights: Weights = None,
     weights_entry: Entry = None,
-    masks: Annotated[
-        Path | None, typer.Option("--masks", help="Masks, as `prune --masks-out` writes them.")
-    ] = None,
+    masks: MasksFile = None,
     small: Annotated[
         bool, typer.Option("--small", help="Cut out first what the masks prune, as `shrink` does.")
     ] = False,

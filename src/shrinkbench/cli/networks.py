@@ -17,6 +17,8 @@ from shrinkbench.cli.options import (
     Model,
     ModelOrFolder,
     Plugins,
+    Seed,
+    TaskName,
     load_plugins,
     parse_data,
 )
@@ -91,7 +93,7 @@ def prune(
     dataset: DatasetName = None,
     data: Data = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images that scoring looks at.")] = 64,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
+    seed: Seed = 0,
     prune_classifier: Annotated[bool, typer.Option(help="Prune the layer that makes the logits too.")] = False,
     prune_biases: Annotated[bool, typer.Option(help="Prune biases too.")] = False,
     out: Annotated[Path | None, typer.Option(help="Pruned weights (.safetensors).")] = None,
@@ -237,10 +239,8 @@ def evaluate(
         typer.Option(help="auto: the weights' own where it is known, else the dataset's."),
     ] = "auto",
     device: Device = "auto",
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
-    task: Annotated[
-        str | None, typer.Option(help="A task by name, or your own as FILE.py:NAME; by default the dataset's.")
-    ] = None,
+    seed: Seed = 0,
+    task: TaskName = None,
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:

@@ -31,6 +31,14 @@ Data = Annotated[
     typer.Option("--data", metavar="DIR", help="Folder of the data; NAME=DIR for one dataset of several."),
 ]
 Device = Annotated[str, typer.Option("--device", help="auto, cpu or cuda.")]
+SweepsDevice = Annotated[
+    str | None, typer.Option("--device", help="auto, cpu or cuda; by default that of the sweep.")
+]
+Seed = Annotated[int, typer.Option("--seed", min=0, max=2**63 - 1)]
+TaskName = Annotated[
+    str | None,
+    typer.Option("--task", help="A task by name, or your own as FILE.py:NAME; by default the dataset's."),
+]
 Devices = Annotated[
     int, typer.Option("--devices", min=1, help="GPUs, or processes on CPUs, that carry one run out together.")
 ]

@@ -52,7 +52,7 @@ def patterns(
         raise ShrinkbenchError("pass the folder of a sweep, or --model with --masks, and not both")
     if figures is not None and directory is None:
         raise ShrinkbenchError("--figures draws what a sweep recorded; pass its folder, or leave --figures out")
-    from shrinkbench.report.patterns import pattern_rows, series_of_runs, shown
+    from shrinkbench.report.patterns import in_text, pattern_rows, series_of_runs
 
     if directory is None:
         found = [_from_masks(model, masks or [])]
@@ -71,7 +71,7 @@ def patterns(
         return
     for series, rows in zip(found, tables, strict=True):
         typer.echo(f"{series.title}: {'channels' if by_layer else f'share of {of}'} kept")
-        _print([shown(row) for row in rows], places)
+        _print([in_text(row) for row in rows], places)
     if out is not None:
         control = "uniform_sparsification" if of == "kernels" else "uniform_channels"
         typer.echo(f"prune by it: --method '{control}[allocation=pattern:{out}]'")
@@ -170,7 +170,7 @@ def _count(series: Series, of: Of, *, by_layer: bool = False) -> Count:
 
 def _write(found: Sequence[Series], of: Of, path: Path) -> None:
     """Write the mean shares by stage as a pattern that other networks are pruned by."""
-    from shrinkbench.pruning.allocations.by_pattern import Pattern, Point
+    from shrinkbench.pruning.allocations.by_pattern import Pattern, ShapePoint
     from shrinkbench.report.patterns import stage_shares
 
     if len(found) > 1:
@@ -181,7 +181,7 @@ def _write(found: Sequence[Series], of: Of, path: Path) -> None:
         )
     (series,) = found
     points = [
-        Point(compression=column.compression, networks=len(column.layers), stages=shares)
+        ShapePoint(compression=column.compression, networks=len(column.layers), stages=shares)
         for column, shares in stage_shares(series, _count(series, of))
     ]
     kind: Literal["channels", "kernels"] = "kernels" if of == "kernels" else "channels"

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Place:
+class RunPlace:
     """Where runs are to be carried out, as options say it; ``time_limit`` in minutes."""
 
     executor: Literal["local", "ray", "submitit"] = "local"
@@ -42,10 +42,10 @@ _OPTIONS = {
 }
 
 
-def executor_of(place: Place) -> Executor:
+def executor_of(place: RunPlace) -> Executor:
     """The executor of ``place``; options that have no say there, and numbers that are none, are refused."""
     for name, (option, executors) in _OPTIONS.items():
-        if getattr(place, name) != getattr(Place(), name) and place.executor not in executors:
+        if getattr(place, name) != getattr(RunPlace(), name) and place.executor not in executors:
             raise ShrinkbenchError(
                 f"{option} has no say with --executor {place.executor}; leave it out, or give --executor "
                 f"{' or '.join(executors)}"

@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from shrinkbench.cli.notes import tell_notes
-from shrinkbench.cli.options import Data, Device, Model, Plugins, load_plugins, parse_data, parse_settings
+from shrinkbench.cli.options import (
+    Data,
+    Device,
+    Model,
+    Plugins,
+    Seed,
+    TaskName,
+    load_plugins,
+    parse_data,
+    parse_settings,
+)
 
 if TYPE_CHECKING:
     from shrinkbench.spec.measures import EpochRecord
@@ -26,13 +36,11 @@ def pretrain(
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a value of the recipe.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, max=2**63 - 1)] = 0,
+    seed: Seed = 0,
     train_images: Annotated[int | None, typer.Option(min=1, help="A class-balanced subset.")] = None,
     data: Data = None,
     device: Device = "auto",
-    task: Annotated[
-        str | None, typer.Option(help="A task by name, or your own as FILE.py:NAME; by default the dataset's.")
-    ] = None,
+    task: TaskName = None,
     plugins: Plugins = None,
 ) -> None:
     """Train a network from scratch; a killed call goes on from its last epoch."""

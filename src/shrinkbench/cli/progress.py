@@ -61,7 +61,7 @@ class Display:
 
     def advance(self, progress: Progress) -> None:
         """One task has ended."""
-        text = describe(progress)
+        text = _describe(progress)
         failed = progress.result is not None and progress.result.status == "failed"
         if not self._console.is_terminal:
             self.note(text + say_left(progress.done, progress.total, time.monotonic() - self._begun))
@@ -70,7 +70,7 @@ class Display:
         self._bar.update(self._task, completed=progress.done, total=progress.total, description=progress.label)
 
 
-def describe(progress: Progress) -> str:
+def _describe(progress: Progress) -> str:
     """One line about a task that has ended."""
     text = f"[{progress.done}/{progress.total}] {progress.kind} {progress.label}"
     result = progress.result

@@ -12,7 +12,7 @@ import typer
 
 from shrinkbench.cli.networks import DatasetName, Entry, Weights, build_named, load_named, normalisation_of
 from shrinkbench.cli.notes import tell_notes
-from shrinkbench.cli.options import AsJson, Data, Device, Model, Plugins, load_plugins
+from shrinkbench.cli.options import AsJson, Data, Device, Model, Plugins, TaskName, load_plugins
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_folder
 
@@ -55,9 +55,7 @@ def sensitivity(
         float,
         typer.Option(help="How much of the metric a layer alone may lose in the bounds that are printed."),
     ] = 0.01,
-    task: Annotated[
-        str | None, typer.Option(help="A task by name, or your own as FILE.py:NAME; by default the dataset's.")
-    ] = None,
+    task: TaskName = None,
     device: Device = "auto",
     out: Annotated[Path | None, typer.Option(help="Folder for sensitivity.csv, .svg, .pdf and .png.")] = None,
     plugins: Plugins = None,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from shrinkbench.cli.networks import DatasetName, Entry, load_named
+from shrinkbench.cli.networks import DatasetName, Entry, Weights, load_named
 from shrinkbench.cli.notes import notes_of
 from shrinkbench.cli.options import AsJson, Data, Device, ModelOrFolder, Plugins, load_plugins
 from shrinkbench.cli.stored import Loaded, load_network
@@ -21,12 +21,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer()
 
-_PROGRAMS = (".pt2", ".ts", ".onnx")  # as surgery.export has them; importing that takes torch
+_PROGRAMS = (".pt2", ".ts", ".onnx")  # what surgery.export writes; importing that takes torch
 
-Weights = Annotated[
-    str | None,
-    typer.Option("--weights", help="Weights file, or a name that `shrinkbench describe MODEL` lists."),
-]
 Shape = Annotated[str | None, typer.Option("--input-shape", metavar="C,H,W", help="Other than the card's.")]
 MasksFile = Annotated[
     Path | None,

@@ -15,11 +15,12 @@ from shrinkbench.cli.options import (
     LogTo,
     NumNodes,
     Plugins,
+    SweepsDevice,
     load_plugins,
     parse_data,
     parse_settings,
 )
-from shrinkbench.cli.placing import Place, executor_of
+from shrinkbench.cli.placing import RunPlace, executor_of
 from shrinkbench.cli.progress import Display, say_duration
 from shrinkbench.cli.stopping import Stopping
 from shrinkbench.errors import ShrinkbenchError, one_line, some_of
@@ -140,7 +141,7 @@ def sweep(
     from shrinkbench.runner import sweep as run_sweep
 
     places = parse_data(data)
-    place = Place(
+    place = RunPlace(
         executor,
         workers,
         device,
@@ -254,7 +255,7 @@ def run_planned(
         list[str], typer.Argument(metavar="KEY ...", help="Keys of planned runs, or how they begin.")
     ],
     store: Annotated[Path, typer.Option("--store", help="Output folder of the sweep that planned them.")],
-    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda; by default that of the sweep.")] = None,
+    device: SweepsDevice = None,
     data: Data = None,
     plugins: Plugins = None,
     retry_failed: RetryFailed = False,

@@ -23,11 +23,11 @@ def tell_problems(what: str, problems: Iterable[Problem]) -> None:
 
 def tell_doubts(bundle: Bundle) -> None:
     """Name the files that were skipped, and say where another source has other numbers."""
-    from shrinkbench.results.conflicts import sentence_of
+    from shrinkbench.results.conflicts import say_conflict
 
     tell_problems("skipped", bundle.problems)
     if bundle.conflicts:
-        typer.echo(f"conflict: {sentence_of(bundle.conflicts)}", err=True)
+        typer.echo(f"conflict: {say_conflict(bundle.conflicts)}", err=True)
 
 
 def text(value: object) -> str:

@@ -16,7 +16,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.spec import Normalisation
 
 
-def load(data: Path | None) -> Dataset:
+def _load(data: Path | None) -> Dataset:
     """Load the digits; ``data`` must be ``None``, since they come with scikit-learn."""
     if data is not None and not data.exists():
         raise ShrinkbenchError(f"the data folder {data} does not exist; the digits need none, leave it out")
@@ -63,6 +63,6 @@ DIGITS = DATASETS.add(
         augmentation="crop",
         recipe="digits-finetune",
         pretrain_recipe="digits-train",
-        load=load,
+        load=_load,
     ),
 )

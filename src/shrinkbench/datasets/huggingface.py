@@ -15,7 +15,7 @@ from shrinkbench.spec import IMAGENET_NORMALISATION
 HOLD_OUT = 10
 
 
-def load(data: Path | None) -> Dataset:
+def _load(data: Path | None) -> Dataset:
     """Load the Parquet file ``data``, or all Parquet files of the folder ``data``."""
     place = data if data is not None and data.is_file() else require_folder(data, "parquet")
     files = find_parquet(place, "parquet")
@@ -48,6 +48,6 @@ PARQUET = DATASETS.add(
         augmentation="resized-crop-flip",
         recipe="imagenet-finetune",
         pretrain_recipe="imagenet-train",
-        load=load,
+        load=_load,
     ),
 )

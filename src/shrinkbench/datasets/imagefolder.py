@@ -13,7 +13,7 @@ from shrinkbench.spec import IMAGENET_NORMALISATION
 HOLD_OUT = 10
 
 
-def load(data: Path | None) -> Dataset:
+def _load(data: Path | None) -> Dataset:
     """Load the folder ``data``; the classes are the folders of the training part, sorted by name."""
     folder = require_folder(data, "imagefolder")
     places = find_parts(folder) or {"train": folder}
@@ -43,6 +43,6 @@ IMAGEFOLDER = DATASETS.add(
         augmentation="resized-crop-flip",
         recipe="imagenet-finetune",
         pretrain_recipe="imagenet-train",
-        load=load,
+        load=_load,
     ),
 )

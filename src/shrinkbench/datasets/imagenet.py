@@ -27,7 +27,7 @@ def synsets() -> tuple[str, ...]:
     return tuple((files(__package__) / "imagenet_synsets.txt").read_text(encoding="ascii").split())
 
 
-def load(data: Path | None) -> Dataset:
+def _load(data: Path | None) -> Dataset:
     """Load the folder ``data``; a label is the place of the folder's synset among the 1,000, present or not."""
     if data is None:
         raise ShrinkbenchError(
@@ -77,7 +77,7 @@ IMAGENET = DATASETS.add(
         augmentation="resized-crop-flip",
         recipe="imagenet-finetune",
         pretrain_recipe="imagenet-train",
-        load=load,
+        load=_load,
     ),
     aliases=("ilsvrc2012", "imagenet-1k"),
 )

@@ -101,7 +101,7 @@ def affine(
     )
 
 
-def normalise(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+def normalise_pixels(pixels: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     """``(x / 255 - mean) / std`` as float32 (N, C, H, W), channels_last, for uint8 pixels (N, H, W, C).
 
     ``mean`` and ``std`` come from :func:`affine`. The operations are those of torchvision
@@ -237,7 +237,7 @@ class InMemoryImages:
                 batch = crop(batch, pad=self.pad, top=top[part], left=left[part])
             if flip is not None:
                 batch = mirror(batch, flip[part])
-            images = normalise(batch, mean, std).contiguous(memory_format=memory_format)
+            images = normalise_pixels(batch, mean, std).contiguous(memory_format=memory_format)
             yield images, labels.index_select(0, order[part])
 
 

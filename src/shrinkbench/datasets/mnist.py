@@ -32,7 +32,7 @@ FILES = {
 
 
 @dataclass(frozen=True)
-class Original:
+class IdxFiles:
     """Class names, the address of the folder of files, and the SHA-256 of each file, gzipped."""
 
     class_names: tuple[str, ...]
@@ -69,7 +69,7 @@ def load_mnist(name: str, data: Path | None) -> Dataset:
     )
 
 
-def _folder_of_files(data: Path, original: Original) -> Path:
+def _folder_of_files(data: Path, original: IdxFiles) -> Path:
     """``data`` itself, or the place in it where torchvision or the authors put the files."""
     first = FILES["train"][0]
     for folder in (
@@ -104,7 +104,7 @@ def _read_idx(folder: Path, name: str) -> Tensor:
 
 
 ORIGINALS = {
-    "mnist": Original(
+    "mnist": IdxFiles(
         tuple(str(digit) for digit in range(10)),
         "https://storage.googleapis.com/cvdf-datasets/mnist/",
         {
@@ -115,7 +115,7 @@ ORIGINALS = {
         },
         "MNIST",
     ),
-    "fashion-mnist": Original(
+    "fashion-mnist": IdxFiles(
         (
             "T-shirt/top",
             "Trouser",

@@ -26,7 +26,7 @@ def categories() -> tuple[str, ...]:
     return tuple((files(__package__) / "places365_categories.txt").read_text(encoding="ascii").split())
 
 
-def load(data: Path | None) -> Dataset:
+def _load(data: Path | None) -> Dataset:
     """Load the folder ``data``, which holds train/ and val/ with one folder per class."""
     if data is None:
         raise ShrinkbenchError(
@@ -64,6 +64,6 @@ PLACES365 = DATASETS.add(
         augmentation="resized-crop-flip",
         recipe="imagenet-finetune",
         pretrain_recipe="imagenet-train",
-        load=load,
+        load=_load,
     ),
 )

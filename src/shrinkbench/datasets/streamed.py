@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from shrinkbench.datasets.card import Batch
 from shrinkbench.datasets.encoded import EncodedImages, decode, pixels_of
-from shrinkbench.datasets.memory import affine, check_count, check_pass, normalise
+from shrinkbench.datasets.memory import affine, check_count, check_pass, normalise_pixels
 from shrinkbench.datasets.splits import balanced_order
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.libraries import torchvision
@@ -213,7 +213,7 @@ class StreamedImages:
             pin_memory=device.type == "cuda",
         )
         for start, pixels in zip(range(0, len(rows), batch_size), decoded, strict=True):
-            images = normalise(pixels.to(device, non_blocking=True), mean, std)
+            images = normalise_pixels(pixels.to(device, non_blocking=True), mean, std)
             yield images.contiguous(memory_format=memory_format), labels[start : start + batch_size]
 
     def _evaluation(self) -> Transform:

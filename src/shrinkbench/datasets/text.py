@@ -18,7 +18,7 @@ BLOCK = 128
 """Tokens in a block; each is one byte."""
 
 
-def load(data: Path | None) -> Dataset:
+def _load(data: Path | None) -> Dataset:
     """The text of the running Python, or of the files ``*.py`` in the folder ``data``."""
     folder = data or Path(sysconfig.get_path("stdlib"))
     try:
@@ -79,6 +79,6 @@ PYTHON_TEXT = DATASETS.add(
         recipe="text-finetune",
         pretrain_recipe="text-train",
         task="language_modelling",
-        load=load,
+        load=_load,
     ),
 )

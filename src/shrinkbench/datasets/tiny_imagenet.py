@@ -26,7 +26,7 @@ ARCHIVE = Download(
 )
 
 
-def load(data: Path | None) -> Dataset:
+def _load(data: Path | None) -> Dataset:
     """Load the folder tiny-imagenet-200, or a folder that holds it (``None``: download)."""
     folder = ARCHIVE.unpacked("tiny-imagenet") if data is None else require_folder(data, "tiny-imagenet")
     folder = folder / FOLDER if (folder / FOLDER).is_dir() else folder
@@ -100,7 +100,7 @@ TINY_IMAGENET = DATASETS.add(
         augmentation="crop-flip",
         recipe="cifar-finetune",
         pretrain_recipe="cifar-train",
-        load=load,
+        load=_load,
     ),
     aliases=("tiny-imagenet-200",),
 )

@@ -52,7 +52,7 @@ ARCHIVES = (
 )
 
 
-def load(data: Path | None) -> Dataset:
+def _load(data: Path | None) -> Dataset:
     """Load VOC2007/ or a folder around it; train/val and test may lie in one tree or, downloaded, in two."""
     places = (
         [archive.unpacked("voc2007") for archive in ARCHIVES]
@@ -140,6 +140,6 @@ VOC2007 = DATASETS.add(
         augmentation="resized-crop-flip",
         recipe="imagenet-finetune",
         pretrain_recipe="imagenet-train",
-        load=load,
+        load=_load,
     ),
 )

@@ -16,7 +16,7 @@ Scope = Literal["counts", "curves", "variability"]
 
 
 class Where(Value):
-    """A pattern over results: every field given must hold the result's value."""
+    """What results have to say: every field that is given must hold the result's value."""
 
     paper: tuple[str, ...] = ()
     dataset: tuple[str, ...] = ()

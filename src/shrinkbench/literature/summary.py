@@ -30,7 +30,7 @@ class Usage:
 
 
 @dataclass(frozen=True)
-class Difference:
+class PrintDifference:
     """A printed number that the corpus does not give, and why."""
 
     number: str
@@ -72,7 +72,7 @@ class CorpusSummary:
     conflicts: int
     printed: str
     agrees_with_print: tuple[str, ...]
-    differs_from_print: tuple[Difference, ...]
+    differs_from_print: tuple[PrintDifference, ...]
 
     def as_json(self) -> dict[str, Any]:
         """The summary as plain values for JSON, shares included."""
@@ -179,7 +179,7 @@ def _list_plotted(used: Extract, pairs: tuple[Pair, ...]) -> set[str]:
 
 def _against_print(
     corpus: Corpus, values: Mapping[str, int], table1: tuple[Usage, ...], reasons: _Reasons
-) -> tuple[tuple[str, ...], tuple[Difference, ...]]:
+) -> tuple[tuple[str, ...], tuple[PrintDifference, ...]]:
     """What equals the printed numbers, and what does not with the reason."""
     printed = corpus.rules.printed
     agrees, differs = [], []
@@ -187,13 +187,13 @@ def _against_print(
         if values[name] == number:
             agrees.append(f"{name}: {number}")
         else:
-            differs.append(Difference(name, number, values[name], reasons.why(name, number)))
+            differs.append(PrintDifference(name, number, values[name], reasons.why(name, number)))
     found = {(row.dataset, row.architecture): row.papers for row in table1}
     wanted = {(dataset, architecture): papers for dataset, architecture, papers in printed.table1}
     for pair in dict.fromkeys([*wanted, *found]) if wanted else ():
         if wanted.get(pair) != found.get(pair):
             name = f"table1, {pair[0]} / {pair[1]}"
-            differs.append(Difference(name, wanted.get(pair, 0), found.get(pair, 0), reasons.why(name, 0)))
+            differs.append(PrintDifference(name, wanted.get(pair, 0), found.get(pair, 0), reasons.why(name, 0)))
     if wanted:
         rows = sum(found.get(pair) == papers for pair, papers in wanted.items())
         agrees.append(f"table1: {rows} of {len(wanted)} rows")

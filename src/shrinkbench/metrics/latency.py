@@ -89,13 +89,13 @@ def time_forward(
         for _ in range(rounds):
             for name, timer in timers.items():
                 times[name].append(timer.blocked_autorange(min_run_time=seconds_per_round).median)
-    return {name: summarise(found) for name, found in times.items()}
+    return {name: summarise_times(found) for name, found in times.items()}
 
 
-def summarise(seconds: Sequence[float]) -> WallTime:
+def summarise_times(seconds: Sequence[float]) -> WallTime:
     """Median and quartiles (linear interpolation between order statistics) of the rounds' times.
 
-    >>> summarise([1.0, 2.0, 3.0, 4.0, 9.0])
+    >>> summarise_times([1.0, 2.0, 3.0, 4.0, 9.0])
     WallTime(median=3.0, lower=2.0, upper=4.0, rounds=5)
     """
     lower, middle, upper = quantiles(seconds, n=4, method="inclusive") if len(seconds) > 1 else [*seconds] * 3

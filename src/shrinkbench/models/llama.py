@@ -25,7 +25,7 @@ class RMSNorm(nn.Module):
         return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + 1e-5) * self.weight
 
 
-class Attention(nn.Module):
+class LlamaAttention(nn.Module):
     """Causal attention with rotary positions, in which several query heads share one of keys and values."""
 
     cos: Tensor
@@ -65,13 +65,13 @@ class Attention(nn.Module):
         return torch.cat([one * cos - two * sin, two * cos + one * sin], -1)
 
 
-class Block(nn.Module):
+class LlamaBlock(nn.Module):
     """Attention and a gated perceptron (SwiGLU), each behind an RMS norm and beside a shortcut."""
 
     def __init__(self, width: int, heads: int, shared_heads: int, hidden: int) -> None:
         super().__init__()
         self.input_norm = RMSNorm(width)
-        self.attention = Attention(width, heads, shared_heads)
+        self.attention = LlamaAttention(width, heads, shared_heads)
         self.post_norm = RMSNorm(width)
         self.gate_proj = nn.Linear(width, hidden, bias=False)
         self.up_proj = nn.Linear(width, hidden, bias=False)
@@ -93,7 +93,7 @@ class TinyLlama(nn.Module):
     ) -> None:
         super().__init__()
         self.embedding = nn.Embedding(vocabulary, width)
-        self.blocks = nn.Sequential(*(Block(width, heads, shared_heads, hidden) for _ in range(depth)))
+        self.blocks = nn.Sequential(*(LlamaBlock(width, heads, shared_heads, hidden) for _ in range(depth)))
         self.norm = RMSNorm(width)
         self.head = nn.Linear(width, vocabulary, bias=False)
         for layer in self.modules():

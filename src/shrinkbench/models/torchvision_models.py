@@ -48,10 +48,10 @@ REFERENCES = {
 def _from_name(name: str) -> ModelCard | None:
     """``torchvision/NAME``; the library is imported only then."""
     family, _, network = name.partition("/")
-    return make_card(network) if family.lower() == "torchvision" and network else None
+    return _make_card(network) if family.lower() == "torchvision" and network else None
 
 
-def make_card(name: str) -> ModelCard:
+def _make_card(name: str) -> ModelCard:
     """Card of torchvision's classifier ``name``, from the metadata of its default weights.
 
     Parameters and multiply-adds are counted here, on the meta device: torchvision rounds the latter to

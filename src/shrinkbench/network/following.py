@@ -153,7 +153,7 @@ class Follower(TorchDispatchMode):
 
     def _count(self, found: Sequence[Multiplication], owner: str | None, outputs: Sequence[Tensor]) -> None:
         for number, product in enumerate(found):
-            kept = product.kept([self._zeros.pattern(tensor) for tensor in product.operands])
+            kept = product.kept([self._zeros.nonzeros(tensor) for tensor in product.operands])
             parameter = owner if number == 0 else None
             shape = tuple(outputs[0].shape)
             self.products.append(CountedProduct(parameter, product.multiply_adds, shape, kept))

@@ -316,13 +316,6 @@ def _checked(batch: Batch) -> Batch:
     return batch
 
 
-def first_of(batches: Any) -> Batch | None:
-    """The first batch, or ``None`` of none; nothing is drawn from the global random state."""
-    with torch.random.fork_rng(devices=[]):  # a data loader draws from it
-        found = next(iter(batches), None)
-    return None if found is None else split_batch(found)
-
-
 def describe(tree: Any) -> str:
     """Shapes and types of the tensors in ``tree``, in a few words.
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch._library.custom_ops import OPDEFS
 from torch.utils.flop_counter import flop_registry
 
-Pattern = Tensor | None
+NonZeros = Tensor | None
 """Which entries of an operand are multiplied; ``None``: all of them."""
 
 
@@ -24,24 +24,24 @@ class Multiplication:
     multiply_adds: int
     operands: tuple[Tensor, ...]
 
-    def kept(self, patterns: Sequence[Pattern]) -> int:
-        """Multiply-adds that are left when entries outside the ``patterns`` of the operands are skipped."""
-        found = [(i, pattern) for i, pattern in enumerate(patterns) if pattern is not None]
+    def kept(self, nonzeros: Sequence[NonZeros]) -> int:
+        """Multiply-adds that are left when entries outside the ``nonzeros`` of the operands are skipped."""
+        found = [(i, entries) for i, entries in enumerate(nonzeros) if entries is not None]
         if self.operation == "mul" and len(found) == 2:
             return int((found[0][1] & found[1][1]).sum())
         if not found or self.operation not in _OPERANDS:
             return self.multiply_adds
         if len(found) == 2 and self.operation in _MATRICES:
-            left, right = (pattern.long() for _, pattern in found)
+            left, right = (entries.long() for _, entries in found)
             left = left if left.ndim > 1 else left.unsqueeze(0)
             right = right if right.ndim > 1 else right.unsqueeze(-1)
             return int((left.sum(-2) * right.sum(-1)).sum())
         # Every entry of an operand takes part in equally many products. The weights of a convolution are its
         # second operand; the zeros of its input are not followed.
-        index, pattern = found[-1]
+        index, entries = found[-1]
         if self.operation not in _MATRICES and self.operation != "mul" and index != 1:
             return self.multiply_adds
-        return self.multiply_adds * int(pattern.sum()) // max(pattern.numel(), 1)
+        return self.multiply_adds * int(entries.sum()) // max(entries.numel(), 1)
 
 
 # Where the operands lie among the arguments; what is added on top is no operand.

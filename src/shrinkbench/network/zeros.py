@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-from shrinkbench.network.products import Pattern
+from shrinkbench.network.products import NonZeros
 
 
 class Zeros:
@@ -49,7 +49,7 @@ class Zeros:
             whole = _laid_out_as(at, values.detach().cpu())
             self._values[storage_id(at)] = (whole, whole)
 
-    def pattern(self, tensor: Tensor) -> Pattern:
+    def nonzeros(self, tensor: Tensor) -> NonZeros:
         """Which entries of ``tensor`` are multiplied."""
         found = self._values.get(storage_id(tensor))
         if found is None or found[0] is found[1]:

@@ -14,14 +14,14 @@ class LayerCollapseWarning(UserWarning):
     """Layers without a kept weight, by name."""
 
 
-def emptied_layers(module: nn.Module, masks: Mapping[str, Tensor]) -> tuple[str, ...]:
+def _emptied_layers(module: nn.Module, masks: Mapping[str, Tensor]) -> tuple[str, ...]:
     """Weights of layers that ``masks`` empty, in the module's order."""
     return tuple(name for name in weight_parameters(module) if name in masks and not bool(masks[name].any()))
 
 
 def collapse_in_words(module: nn.Module, masks: Mapping[str, Tensor]) -> str:
     """One sentence that names the layers that ``masks`` empty; nothing where there are none."""
-    names = emptied_layers(module, masks)
+    names = _emptied_layers(module, masks)
     if not names:
         return ""
     listed = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

@@ -54,7 +54,7 @@ class ConvNet(nn.Module):
         return logits
 
 
-class Block(nn.Module):
+class ToyBlock(nn.Module):
     """One encoder block; its attention returns a tuple."""
 
     def __init__(self, width: int, heads: int, hidden: int) -> None:
@@ -80,7 +80,7 @@ class ViT(nn.Module):
         super().__init__()
         self.patches = nn.Conv2d(3, width, 4, stride=4)
         self.positions = nn.Parameter(0.02 * torch.randn(1, 4, width))
-        self.blocks = nn.Sequential(Block(width, heads, hidden), Block(width, heads, hidden))
+        self.blocks = nn.Sequential(ToyBlock(width, heads, hidden), ToyBlock(width, heads, hidden))
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, 4)
 
@@ -127,7 +127,7 @@ class Breach(Exception):  # noqa: N818 - no error of the person who reads it
     """A law that a method breaks, and how."""
 
 
-def decide(
+def _decide(
     method: PruningMethod, module: nn.Module, compression: float, *, seed: int = 0, **options: Any
 ) -> Masks:
     """Masks by ``method`` at once; ``NotApplicableError`` where it refuses the network."""
@@ -161,7 +161,7 @@ def meet_budget(method: PruningMethod, make: Callable[[], nn.Module], compressio
     if method.amount is not None:
         raise NotApplicableError("the method has an amount of its own")
     module = seeded(make)
-    masks = decide(method, module, compression)
+    masks = _decide(method, module, compression)
     unmasked = sorted(set(prunable_names(module, input_shape=SHAPE)) - masks.keys())
     if unmasked:
         raise Breach(f"the prunable weight {unmasked[0]} has no mask")
@@ -180,7 +180,7 @@ def keep_masks_nested(method: PruningMethod, make: Callable[[], nn.Module], comp
     """What an earlier round removed does not come back, though the weights have changed in between."""
     module, masks = seeded(make), None
     for iteration, asked in enumerate((1 + (compression - 1) / 2, compression)):
-        new = decide(method, module, asked, seed=iteration, masks=masks, iteration=iteration)
+        new = _decide(method, module, asked, seed=iteration, masks=masks, iteration=iteration)
         if masks is not None and not new.within(masks):
             raise Breach("weights that the first round removed are kept by the second")
         masks = new
@@ -208,7 +208,7 @@ def leave_no_trace(method: PruningMethod, make: Callable[[], nn.Module], compres
     before = _photograph(module)
     refusal = None
     try:
-        decide(method, module, compression, batches=Loader())
+        _decide(method, module, compression, batches=Loader())
     except ShrinkbenchError as error:  # that leaves no trace either
         refusal = error
     after = _photograph(module)
@@ -222,10 +222,10 @@ def leave_no_trace(method: PruningMethod, make: Callable[[], nn.Module], compres
 def repeat(method: PruningMethod, make: Callable[[], nn.Module], compression: float) -> None:
     """One seed gives the same masks and weights again, whatever the global random state is."""
     module = seeded(make)
-    first = decide(method, module, compression, seed=1)
+    first = _decide(method, module, compression, seed=1)
     with torch.random.fork_rng():
         torch.manual_seed(12345)
-        again = decide(method, module, compression, seed=1)
+        again = _decide(method, module, compression, seed=1)
     if not first.equal(again) or not _same(first.new_weights, again.new_weights):
         raise Breach("the same seed gives other masks; draw with ctx.uniform, which follows the run's seed")
 
@@ -235,14 +235,14 @@ def say_what_is_needed(method: PruningMethod, make: Callable[[], nn.Module], com
     module = seeded(make)
     if "data" not in method.needs:
         try:
-            decide(method, module, compression, batches=None, input_shape=SHAPE)
+            _decide(method, module, compression, batches=None, input_shape=SHAPE)
         except NotApplicableError as error:
-            decide(method, module, compression)  # it refuses the network anyway
+            _decide(method, module, compression)  # it refuses the network anyway
             raise Breach(f'without data it says: {error}; add needs=("data",)') from None
     elif "labels" not in method.needs:
         data = batches(2, 4)
         changed = [(x, torch.zeros_like(y)) for x, y in data]
-        by_one, by_other = (decide(method, module, compression, batches=d) for d in (data, changed))
+        by_one, by_other = (_decide(method, module, compression, batches=d) for d in (data, changed))
         if not by_one.equal(by_other):
             raise Breach('masks follow the labels; add needs=("data", "labels")')
 
@@ -250,7 +250,7 @@ def say_what_is_needed(method: PruningMethod, make: Callable[[], nn.Module], com
 def leave_a_network(method: PruningMethod, make: Callable[[], nn.Module], compression: float) -> None:
     """Pruned weights are zero, and outputs stay finite."""
     module = seeded(make).eval()
-    masks = decide(method, module, compression)
+    masks = _decide(method, module, compression)
     masks.apply(module)
     parameters = dict(module.named_parameters(remove_duplicate=False))
     if any(bool(parameters[name][~mask].any()) for name, mask in masks.items()):
@@ -275,7 +275,7 @@ Outcome = Literal["passed", "failed", "not applicable"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class LawFinding:
     """What came of one law for one method; ``reason`` says why it failed or does not apply."""
 
     method: str
@@ -284,7 +284,7 @@ class Finding:
     reason: str = ""
 
 
-def check(*subjects: Path | str | PruningMethod) -> tuple[Finding, ...]:
+def check(*subjects: Path | str | PruningMethod) -> tuple[LawFinding, ...]:
     """Check every law for the methods: a plug-in's path, methods' names, or methods themselves.
 
     A path ends in ``.py``; it is code and is run. Raises ``ShrinkbenchError`` where it cannot be loaded, or
@@ -305,7 +305,7 @@ def _methods_of(subject: Path | str | PruningMethod) -> list[PruningMethod]:
     return methods
 
 
-def _find(method: PruningMethod, law: str, keeps: Law) -> Finding:
+def _find(method: PruningMethod, law: str, keeps: Law) -> LawFinding:
     """The law on both networks: it fails where it fails on one, and applies where it applies to one."""
     refusals, passed = [], False
     for kind, make in NETWORKS.items():
@@ -315,17 +315,17 @@ def _find(method: PruningMethod, law: str, keeps: Law) -> Finding:
         except (NotApplicableError, CannotMeetTargetError) as error:
             refusals.append(f"{kind}: {error}")
         except Breach as breach:
-            return Finding(method=method.name, law=law, outcome="failed", reason=f"{kind} network: {breach}")
+            return LawFinding(method=method.name, law=law, outcome="failed", reason=f"{kind} network: {breach}")
         except Exception as error:
             reason = one_line(f"{kind} network: it raises {type(error).__name__}: {error}")
-            return Finding(method=method.name, law=law, outcome="failed", reason=reason)
+            return LawFinding(method=method.name, law=law, outcome="failed", reason=reason)
     if passed:
-        return Finding(method=method.name, law=law, outcome="passed")
+        return LawFinding(method=method.name, law=law, outcome="passed")
     # A method without a network is none; that is said once.
     outcome: Outcome = "failed" if keeps is leave_a_network and method.amount is None else "not applicable"
     each = 290 // len(refusals)
     reason = "; ".join(one_line(refusal, each) for refusal in refusals)
-    return Finding(method=method.name, law=law, outcome=outcome, reason=reason)
+    return LawFinding(method=method.name, law=law, outcome=outcome, reason=reason)
 
 
 def _keep_at_some_target(method: PruningMethod, make: Callable[[], nn.Module], keeps: Law) -> None:

@@ -56,11 +56,6 @@ class Finetuning:
         )
 
     @property
-    def rewound_to(self) -> int | None:
-        """The epoch of pretraining whose weights are needed."""
-        return self.epoch if self.weights == "rewound" and not self.step else None
-
-    @property
     def between(self) -> Finetuning:
         """What happens after each round of an iterative schedule but the last.
 

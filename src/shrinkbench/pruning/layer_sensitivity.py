@@ -23,7 +23,7 @@ from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import METHODS, PruningMethod
 from shrinkbench.pruning.prunable import prunable_names
 from shrinkbench.pruning.units import Grouping, Units
-from shrinkbench.results.sensitivity import Group, Point, Sensitivity, check_densities
+from shrinkbench.results.sensitivity import LayerGroup, Sensitivity, SensitivityPoint, check_densities
 from shrinkbench.seeds import stream
 from shrinkbench.spec import UNPRUNED, Amount, Compression
 from shrinkbench.spec.measures import Quality
@@ -88,7 +88,7 @@ def sensitivity(
     )
     setting = _Setting(module, chosen, names, shape, _source(batches, chosen), scoring_loss(learned))
     grouping, groups = _groups(setting)
-    points: list[Point] = []
+    points: list[SensitivityPoint] = []
     total = len(draws) * len(groups) * len(below)
     whole = measuring.quality(Masks({}))
     for seed in draws:
@@ -97,7 +97,7 @@ def sensitivity(
             for density in below:
                 masks = masks_of(key, _kept(grouping.units[key], density))
                 kept = _units_left(setting, masks, key)
-                points.append(Point(group.name, density, kept, seed, measuring.quality(masks)))
+                points.append(SensitivityPoint(group.name, density, kept, seed, measuring.quality(masks)))
                 if on_point is not None:
                     on_point(len(points), total)
     return Sensitivity(chosen.name, learned.objective, tuple(groups.values()), whole, tuple(points))
@@ -197,12 +197,14 @@ class _Setting:
         )
 
 
-def _groups(setting: _Setting) -> tuple[Grouping, dict[str, Group]]:
+def _groups(setting: _Setting) -> tuple[Grouping, dict[str, LayerGroup]]:
     """The units of the network, and by key the groups that can lose some."""
     ctx = setting.context(0)
     grouping = setting.method.structure.group(ctx, {n: torch.ones_like(w) for n, w in ctx.weights.items()})
     groups = {
-        key: Group(layer_of(key) if key in ctx.weights else key, _layers(ctx, grouping, key), u.scores.numel())
+        key: LayerGroup(
+            layer_of(key) if key in ctx.weights else key, _layers(ctx, grouping, key), u.scores.numel()
+        )
         for key, u in grouping.units.items()
         if u.scores.numel() > max(u.least, 1)
     }
@@ -212,7 +214,7 @@ def _groups(setting: _Setting) -> tuple[Grouping, dict[str, Group]]:
         )
     names = [group.name for group in groups.values()]
     if len(set(names)) < len(names):  # a weight and its bias
-        groups = {key: Group(key, group.layers, group.units) for key, group in groups.items()}
+        groups = {key: LayerGroup(key, group.layers, group.units) for key, group in groups.items()}
     return grouping, groups
 
 

@@ -62,7 +62,7 @@ def prunable_names(
         )
     names -= _ignored(names, ignore)
     if not names and ignore:
-        raise ShrinkbenchError(f"ignore={list(ignore)} leaves nothing to prune; leave out one of its patterns")
+        raise ShrinkbenchError(f"ignore={list(ignore)} leaves nothing to prune; leave out one of its globs")
     if not names:
         spared = _named(sorted(outputs), "kept because the outputs are written there (see prune_classifier)")
         reason = "; ".join([*left, *spared]) or "no convolution or linear layer"
@@ -72,18 +72,18 @@ def prunable_names(
     return tuple(name for name, _ in module.named_parameters() if name in names)
 
 
-def _ignored(names: Set[str], patterns: Sequence[str]) -> set[str]:
-    """Those of ``names`` whose layer, or a module around it, a pattern matches."""
+def _ignored(names: Set[str], globs: Sequence[str]) -> set[str]:
+    """Those of ``names`` whose layer, or a module around it, a glob matches."""
     found: set[str] = set()
-    for pattern in patterns:
+    for glob in globs:
         matched = {
             name
             for name in names
-            if any(fnmatchcase(path, pattern) for path in accumulate(name.split("."), "{}.{}".format))
+            if any(fnmatchcase(path, glob) for path in accumulate(name.split("."), "{}.{}".format))
         }
         if not matched:
             raise ShrinkbenchError(
-                f"ignore='{pattern}' matches no layer that could be pruned; write a path such as "
+                f"ignore='{glob}' matches no layer that could be pruned; write a path such as "
                 f"'{layer_of(min(names))}', or a glob"
             )
         found |= matched

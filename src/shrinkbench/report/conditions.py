@@ -5,8 +5,8 @@ from __future__ import annotations
 import functools
 from collections.abc import Mapping
 
+from shrinkbench.results.apart import value_text
 from shrinkbench.results.frame import timed_as_reported
-from shrinkbench.results.labels import value_text
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import MethodSpec, Recipe, RunSpec, Value
 

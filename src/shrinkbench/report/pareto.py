@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Cost:
+class CostAxis:
     """What a network costs: a column of :func:`find_points`, what it is called, and its unit."""
 
     column: str
@@ -54,9 +54,9 @@ class Cost:
 
 
 COSTS = (
-    Cost("parameters_kept", "parameters kept", "parameters"),
-    Cost("multiply_adds_kept", "multiply-adds", "multiply-adds"),
-    Cost("latency", "measured latency, unpruned network = 1", "latency"),
+    CostAxis("parameters_kept", "parameters kept", "parameters"),
+    CostAxis("multiply_adds_kept", "multiply-adds", "multiply-adds"),
+    CostAxis("latency", "measured latency, unpruned network = 1", "latency"),
 )
 DOMINATED = "dominated"
 CONTROL, OTHER = SeriesStyle(CONTROL_COLOUR, "o", "solid"), SeriesStyle("#B5B5B5", ".", "solid")
@@ -109,7 +109,7 @@ def find_points(observations: Observations, *, metric: str = HEADLINE) -> pd.Dat
     return points
 
 
-def drawn_costs(observations: Observations) -> list[Cost]:
+def drawn_costs(observations: Observations) -> list[CostAxis]:
     """The costs that some pruned network has, each of which has a figure."""
     rows = observations.pruned
     columns = {"latency": "measured_speedup"}
@@ -151,7 +151,7 @@ def front_tables(observations: Observations) -> list[Table]:
     return tables
 
 
-def _front_row(row: Mapping[Hashable, Any], costs: Sequence[Cost], metric: Metric) -> tuple[Cell, ...]:
+def _front_row(row: Mapping[Hashable, Any], costs: Sequence[CostAxis], metric: Metric) -> tuple[Cell, ...]:
     target, compression = float(row["compression_target"]), float(row["compression"])
     amount = amount_text(str(row["amount"]), target) + achieved_text(target, compression)
     return (
@@ -177,7 +177,7 @@ def write_fronts(observations: Observations, folder: Path) -> list[Path]:
     ]
 
 
-def front_figures(observations: Observations, cost: Cost) -> list[tuple[Scale, str, str]]:
+def front_figures(observations: Observations, cost: CostAxis) -> list[tuple[Scale, str, str]]:
     """Scales with the stems and titles of their figures; a scale of several is named in the stem."""
     several = len(observations.scales) > 1
     return [
@@ -190,7 +190,7 @@ def front_figures(observations: Observations, cost: Cost) -> list[tuple[Scale, s
     ]
 
 
-def front_figure(observations: Observations, cost: Cost, *, metric: str = HEADLINE) -> Figure:
+def front_figure(observations: Observations, cost: CostAxis, *, metric: str = HEADLINE) -> Figure:
     """One panel per task: the Pareto front as a step line, its networks by method, all others in grey.
 
     The line is the best mean that a network of at most this cost has. Where a few networks collapsed, the axis
@@ -240,7 +240,11 @@ def _floor(points: pd.DataFrame, metric: str, kind: Metric) -> float | None:
 
 
 def _draw_front(
-    panel: Axes, points: pd.DataFrame, cost: Cost, shown: tuple[str, Metric], looks: Mapping[str, SeriesStyle]
+    panel: Axes,
+    points: pd.DataFrame,
+    cost: CostAxis,
+    shown: tuple[str, Metric],
+    looks: Mapping[str, SeriesStyle],
 ) -> list[Point]:
     """The points of one task and the line over those on the front; returns how each was drawn."""
     metric, kind = shown

@@ -132,10 +132,10 @@ def stage_shares(series: Series, count: Count) -> list[tuple[Column, tuple[tuple
     return found
 
 
-def shown(row: Mapping[str, Any]) -> dict[str, Any]:
+def in_text(row: Mapping[str, Any]) -> dict[str, Any]:
     """A row of :func:`pattern_rows` as text: mean and sample standard deviation.
 
-    >>> shown({"stage": 1, "2x": {"mean": 0.5, "std": 0.1, "n": 2}, "4x": {"mean": 3.0, "std": None, "n": 1}})
+    >>> in_text({"stage": 1, "2x": {"mean": 0.5, "std": 0.1, "n": 2}, "4x": {"mean": 3.0, "std": None, "n": 1}})
     {'stage': 1, '2x': '0.500 ± 0.100', '4x': '3.0'}
     """
     return {name: _text(value) if isinstance(value, dict) else value for name, value in row.items()}

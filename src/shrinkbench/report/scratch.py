@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from shrinkbench.report.scratch_conclusion import MARGIN, Network, beside_paper, conclude
 from shrinkbench.report.statistics.metrics import Metric, metric_of
 from shrinkbench.report.tables import Cell, Table, achieved_text, amount_text
-from shrinkbench.results.labels import digest_once, distinct_runs, label_runs, recipe_labels
+from shrinkbench.results.apart import digest_once
+from shrinkbench.results.labels import distinct_runs, label_runs, recipe_labels
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import CONTINUE, FinetuningSpec, PublishedWidths, Recipe, RunSpec, TaskSpec
 from shrinkbench.spec.training_cost import total

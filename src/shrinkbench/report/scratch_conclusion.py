@@ -117,15 +117,15 @@ def _row(contrast: Contrast, level: float, margin: float) -> tuple[Cell, ...]:
     texts = (contrast.network.task, contrast.network.name, contrast.scratch, contrast.base)
     points = f"{found.mean:+.2f}".replace("-", "−") if found.n else "–"
     bounds = interval(found.low, found.high) if found.n > 1 and found.std > 1e-9 else "–"
-    return (*map(Cell, texts), Cell(points), Cell(bounds), Cell(n), Cell(say(found, margin=margin)))
+    return (*map(Cell, texts), Cell(points), Cell(bounds), Cell(n), Cell(say_contrast(found, margin=margin)))
 
 
-def say(difference: stats.Summary, *, margin: float) -> str:
+def say_contrast(difference: stats.Summary, *, margin: float) -> str:
     """What a difference with its interval shows.
 
-    >>> say(stats.summarise([0.1, 0.0, -0.1, 0.05]), margin=0.5)
+    >>> say_contrast(stats.summarise([0.1, 0.0, -0.1, 0.05]), margin=0.5)
     'matches'
-    >>> say(stats.summarise([2.0]), margin=0.5)
+    >>> say_contrast(stats.summarise([2.0]), margin=0.5)
     'cannot tell (n = 1)'
     """
     if difference.n < 2:
@@ -171,7 +171,7 @@ def beside_paper(networks: Sequence[Network], ways: Mapping[str, str]) -> list[T
     That is by the widths that they state, or by a fraction of channels or filters; networks that were asked
     for by a compression are in no row of them.
     """
-    published = read_published()
+    published = read_paper_values()
     rows = []
     for network in networks:
         cells = [_compared(network, column, way, published) for column, way in ways.items()]
@@ -224,7 +224,7 @@ def _in_the_tables(spec: RunSpec) -> tuple[str, str]:
     return method, f"{_bare(large)} {100 * amount.fraction:g} %"
 
 
-def read_published() -> _Places:
+def read_paper_values() -> _Places:
     """Top-1 or its change by method, dataset, pruned network and way, of the bundled tables."""
     text = files("shrinkbench.literature").joinpath("data/liu2019/facts.csv").read_text(encoding="utf-8")
     found = {}

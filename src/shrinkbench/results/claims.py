@@ -56,10 +56,10 @@ class Holder:
     alive: bool | None = None
 
 
-class Claim:
+class RunClaim:
     """The right to work on ``key``, until it is released or ``lost``."""
 
-    def __init__(self, claims: Claims, key: str, *, number: int, handle: int, token: str) -> None:
+    def __init__(self, claims: RunClaims, key: str, *, number: int, handle: int, token: str) -> None:
         self.key = key
         self.number = number
         self._claims = claims
@@ -114,7 +114,7 @@ class Claim:
     def _content(self) -> bytes:
         return _content_of(self.key, self._token, count=self._count, expires_after=self._claims.expires_after)
 
-    def __enter__(self) -> Claim:
+    def __enter__(self) -> RunClaim:
         return self
 
     def __exit__(
@@ -123,7 +123,7 @@ class Claim:
         self.release()
 
 
-class Claims:
+class RunClaims:
     """The claims in the folder ``claims`` of a store; one object serves all threads of a process.
 
     ``expires_after`` is how many seconds a claim of this process lasts without a heartbeat.
@@ -132,13 +132,13 @@ class Claims:
     def __init__(self, store: Path, *, expires_after: float = EXPIRES_AFTER) -> None:
         self.root = Path(store) / CLAIMS
         self.expires_after = expires_after
-        self._held: set[Claim] = set()
+        self._held: set[RunClaim] = set()
         self._seen: dict[str, tuple[int, bytes, float]] = {}  # number and bytes, and since when they stand
         self._guard = threading.Lock()
         self._wake = threading.Event()
         self._thread: threading.Thread | None = None
 
-    def take(self, key: str) -> Claim | None:
+    def take(self, key: str) -> RunClaim | None:
         """The claim on ``key``, or ``None`` where somebody else has it. Does not wait.
 
         Ask again from time to time: a claim whose owner is gone is taken over once it has not changed for its
@@ -197,7 +197,7 @@ class Claims:
         """The numbers of the claim files of ``key``, rising: the last one counts."""
         return sorted(number for found, number in self._files() if found == key)
 
-    def forget(self, claim: Claim) -> None:
+    def forget(self, claim: RunClaim) -> None:
         """Send no more heartbeats for ``claim``."""
         with self._guard:
             self._held.discard(claim)
@@ -233,7 +233,7 @@ class Claims:
                 return None
         return content if now - seen[2] > holder.expires_after else None
 
-    def _make(self, key: str, number: int) -> Claim | None:
+    def _make(self, key: str, number: int) -> RunClaim | None:
         path, token = self._path(key, number), secrets.token_hex(16)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
@@ -248,14 +248,14 @@ class Claims:
             os.close(handle)
             _remove(path)
             raise _refused(path, error) from None
-        return Claim(self, key, number=number, handle=handle, token=token)
+        return RunClaim(self, key, number=number, handle=handle, token=token)
 
-    def _step_back(self, claim: Claim) -> None:
+    def _step_back(self, claim: RunClaim) -> None:
         """Remove a claim that was made too late, and nothing else."""
         _remove(self._path(claim.key, claim.number))
         claim.release()
 
-    def _hold(self, claim: Claim) -> None:
+    def _hold(self, claim: RunClaim) -> None:
         with self._guard:
             self._seen.pop(claim.key, None)
             self._held.add(claim)

@@ -50,7 +50,7 @@ def differ(first: RunResult, other: RunResult) -> bool:
     return numbers_of(first) != numbers_of(other)
 
 
-def difference(pair: Conflict) -> float:
+def accuracy_difference(pair: Conflict) -> float:
     """By how much the headline metric of the second is above that of the first."""
     first, other = (result.headline or 0.0 for result in pair)
     return other - first
@@ -92,27 +92,27 @@ def _flattened(path: str, value: Any) -> Iterator[tuple[str, str]]:
         yield path, str(value)
 
 
-def describe(pair: Conflict) -> tuple[str, str]:
+def describe_conflict(pair: Conflict) -> tuple[str, str]:
     """The run of a conflict, and where its two results differ."""
     (name, used, other), *more = differences(pair)
     others = f" (and {len(more)} other field{'s' if len(more) > 1 else ''})" if more else ""
     return pair[0].key[:12], f"{name} {used} is used, another source has {other}{others}"
 
 
-def sentence_of(conflicts: Iterable[Conflict]) -> str:
+def say_conflict(conflicts: Iterable[Conflict]) -> str:
     """What a reader has to know of them, nothing where there are none.
 
-    >>> sentence_of([])
+    >>> say_conflict([])
     ''
     """
     pairs = list(conflicts)
     if not pairs:
         return ""
     keys = list(dict.fromkeys(first.key for first, _ in pairs))
-    widest = max(pairs, key=lambda pair: abs(difference(pair)))
+    widest = max(pairs, key=lambda pair: abs(accuracy_difference(pair)))
     metric = widest[0].spec.task.objective.headline
     name, used, other = differences(widest)[0]
-    apart = abs(difference(widest))
+    apart = abs(accuracy_difference(widest))
     how = f"by up to {apart:.4g} of {metric}" if apart else f"not in {metric} but in {name}: {used} and {other}"
     runs = f"{len(keys)} run has" if len(keys) == 1 else f"{len(keys)} runs have"
     return (

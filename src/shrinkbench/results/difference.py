@@ -15,7 +15,7 @@ from shrinkbench.results.record import RunResult
 from shrinkbench.spec import RunSpec
 
 
-class Setting(NamedTuple):
+class SettingDifference(NamedTuple):
     """A field of specifications, by its path, with its value in the first set and in the second."""
 
     field: str
@@ -43,13 +43,13 @@ class Unequal:
 class OtherSettings:
     """Pairs of runs (their keys) of one name, amount and seed whose specifications differ in ``settings``."""
 
-    settings: tuple[Setting, ...]
+    settings: tuple[SettingDifference, ...]
     pairs: tuple[tuple[str, str], ...]
     example: str
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellChange:
     """Task, method and amount with finished runs in both sets, and the means of the headline metric.
 
     It is found by its name; ``same_settings`` tells whether the runs of both are alike but for the seed.
@@ -65,7 +65,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Difference:
+class ResultsDifference:
     """What tells two sets apart; labels are of both together; ``only_*`` hold the runs of ``settings``.
 
     ``disputed`` are the keys of runs whose conflicts are not the same in both.
@@ -76,7 +76,7 @@ class Difference:
     only_second: tuple[tuple[str, str], ...]
     unequal: tuple[Unequal, ...]
     settings: tuple[OtherSettings, ...]
-    cells: tuple[Cell, ...]
+    cells: tuple[CellChange, ...]
     disputed: tuple[str, ...] = ()
 
     @property
@@ -85,7 +85,7 @@ class Difference:
         return not (self.only_first or self.only_second or self.unequal or self.disputed)
 
 
-def difference_of(first: Bundle, second: Bundle) -> Difference:
+def difference_of(first: Bundle, second: Bundle) -> ResultsDifference:
     """Compare the results of two sources by key; provenance is left aside, and so are plans.
 
     Numbers are the same as :func:`shrinkbench.results.conflicts.numbers_of` has them: whole images exactly,
@@ -102,7 +102,7 @@ def difference_of(first: Bundle, second: Bundle) -> Difference:
         [r for k, r in sets[0].items() if k not in sets[1]],
         [r for k, r in sets[1].items() if k not in sets[0]],
     )
-    return Difference(
+    return ResultsDifference(
         runs=(len(sets[0]), len(sets[1])),
         only_first=tuple((r.key, names[r.key]) for r in lonely[0]),
         only_second=tuple((r.key, names[r.key]) for r in lonely[1]),
@@ -140,7 +140,7 @@ def _other_settings(
     open_: dict[tuple[Any, ...], list[tuple[RunResult, dict[str, Any]]]] = defaultdict(list)
     for result in second:
         open_[_called(result)].append((result, dict(_leaves(result))))
-    groups: dict[str, list[tuple[tuple[Setting, ...], str, str]]] = defaultdict(list)
+    groups: dict[str, list[tuple[tuple[SettingDifference, ...], str, str]]] = defaultdict(list)
     for result in first:
         candidates = open_[_called(result)]
         if candidates:
@@ -160,9 +160,9 @@ def _called(result: RunResult) -> tuple[Any, ...]:
     return spec.data.name, spec.model.name, spec.method.name, spec.amount.label, spec.seed
 
 
-def _settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[Setting, ...]:
+def _settings(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[SettingDifference, ...]:
     fields = dict.fromkeys([*first, *second])
-    found = [Setting(field, first.get(field), second.get(field)) for field in fields]
+    found = [SettingDifference(field, first.get(field), second.get(field)) for field in fields]
     return tuple(setting for setting in found if setting.first != setting.second)
 
 
@@ -179,7 +179,7 @@ def _walk(path: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield path, value
 
 
-def _cells(first: Sequence[RunResult], second: Sequence[RunResult]) -> list[Cell]:
+def _cells(first: Sequence[RunResult], second: Sequence[RunResult]) -> list[CellChange]:
     """Cells of both sets whose means differ, those that differ most first."""
     sets = [_runs_by_cell(results) for results in (first, second)]
     cells = []
@@ -190,7 +190,7 @@ def _cells(first: Sequence[RunResult], second: Sequence[RunResult]) -> list[Cell
         if means[0] != means[1]:
             same = settings[0] == settings[1]
             cells.append(
-                Cell(", ".join(cell[:-1]), cell[-1], means[0], len(runs[0]), means[1], len(runs[1]), same)
+                CellChange(", ".join(cell[:-1]), cell[-1], means[0], len(runs[0]), means[1], len(runs[1]), same)
             )
     return sorted(cells, key=lambda cell: (-abs(cell.second - cell.first), cell.label))
 

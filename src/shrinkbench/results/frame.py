@@ -8,7 +8,8 @@ from typing import Any
 import pandas as pd
 
 from shrinkbench.cells import as_text
-from shrinkbench.results.labels import RunLabel, digest_once, label_runs
+from shrinkbench.results.apart import digest_once
+from shrinkbench.results.labels import RunLabel, label_runs
 from shrinkbench.results.record import Cost, Latency, Quality, RunResult
 from shrinkbench.spec import CLASSIFICATION
 from shrinkbench.spec.training_cost import total

@@ -24,7 +24,7 @@ _LARGEST = 256 << 20  # bytes: a line has some 200
 
 
 @dataclass(frozen=True)
-class Entry:
+class IndexEntry:
     """A readable result: size and time of change of its file, its checksum, and what decides on running again.
 
     ``timed`` are the batch sizes at which the network was timed.
@@ -38,7 +38,7 @@ class Entry:
     timed: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, result: RunResult, content: bytes, stat: os.stat_result) -> Entry:
+    def of(cls, result: RunResult, content: bytes, stat: os.stat_result) -> IndexEntry:
         """The entry of ``result``, which lies on disk as ``content``."""
         timed = tuple(sorted({latency.batch_size for latency in result.provenance.latency}))
         digest = hashlib.sha256(content).hexdigest()
@@ -49,9 +49,9 @@ class Entry:
         return (self.size, self.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
 
 
-def read_index(root: Path) -> dict[str, Entry]:
+def read_index(root: Path) -> dict[str, IndexEntry]:
     """The last entry of every key; lines that are none are passed over."""
-    entries: dict[str, Entry] = {}
+    entries: dict[str, IndexEntry] = {}
     try:
         lines = read_file(root / INDEX_NAME, most=_LARGEST).splitlines()
     except OSError:
@@ -61,13 +61,13 @@ def read_index(root: Path) -> dict[str, Entry]:
             ValueError, KeyError, TypeError, RecursionError
         ):  # cut short, or of another version
             fields = json.loads(line)
-            entry = Entry(**{**fields, "timed": tuple(fields["timed"])})
+            entry = IndexEntry(**{**fields, "timed": tuple(fields["timed"])})
             if entry.status in ("done", "failed"):
                 entries[entry.key] = entry
     return entries
 
 
-def append_index(root: Path, entries: Iterable[Entry]) -> None:
+def append_index(root: Path, entries: Iterable[IndexEntry]) -> None:
     """Add ``entries``; a folder that cannot be written goes without."""
     text = "".join(f"{_line(entry)}\n" for entry in entries)
     if text:
@@ -80,10 +80,10 @@ def append_index(root: Path, entries: Iterable[Entry]) -> None:
                 os.close(handle)
 
 
-def text_of_index(entries: Iterable[Entry]) -> bytes:
+def text_of_index(entries: Iterable[IndexEntry]) -> bytes:
     """A whole index of ``entries``."""
     return "".join(f"{_line(entry)}\n" for entry in entries).encode()
 
 
-def _line(entry: Entry) -> str:
+def _line(entry: IndexEntry) -> str:
     return json.dumps(asdict(entry), separators=(",", ":"))

@@ -5,13 +5,13 @@ A label is short: what all share is left out, and whatever differs in value diff
 
 from __future__ import annotations
 
-import functools
-from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import NamedTuple, TypeAlias, TypeVar
+from typing import NamedTuple, TypeAlias
 
+from shrinkbench.results.apart import add_digests, digest_once, name_with_fields, short_digest, tell_apart
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import (
     UNPRUNED,
@@ -28,11 +28,6 @@ from shrinkbench.spec import (
 
 CONTROL = "control"
 """How the unpruned network is called where there is one."""
-
-ItemT = TypeVar("ItemT", bound=Value)
-
-digest_once = functools.lru_cache(maxsize=4096)(digest)
-"""The digest of a part of a specification; the same few stand in thousands of runs."""
 
 
 @dataclass(frozen=True)
@@ -188,7 +183,7 @@ def task_labels(tasks: Iterable[TaskSpec]) -> dict[TaskSpec, str]:
     """Dataset and network, and whatever else tells tasks of that name apart: subset, weights, or a digest."""
     parts = task_variants(tasks)
     labels = {t: " / ".join([f"{t.data.name} / {t.model.name}", *more]) for t, more in parts.items()}
-    return _unlike(labels, " / ")
+    return add_digests(labels, " / ")
 
 
 def task_variants(tasks: Iterable[TaskSpec]) -> dict[TaskSpec, list[str]]:
@@ -203,7 +198,7 @@ def task_variants(tasks: Iterable[TaskSpec]) -> dict[TaskSpec, list[str]]:
         def weights(task: TaskSpec, recipes: Mapping[Recipe, str] = recipes) -> str:
             return recipes[task.weights.recipe] if task.weights.recipe else task.weights.name
 
-        variants |= _tell_apart(members, (_objective, _subset, weights))
+        variants |= tell_apart(members, (_objective, _subset, weights))
     return variants
 
 
@@ -227,7 +222,7 @@ def recipe_labels(recipes: Iterable[Recipe]) -> dict[Recipe, str]:
     named: dict[str, list[Recipe]] = defaultdict(list)
     for recipe in dict.fromkeys(recipes):
         named[recipe.name].append(recipe)
-    return _unlike(_with_fields(named), " ")
+    return add_digests(name_with_fields(named), " ")
 
 
 def _amount_labels(cells: Iterable[tuple[str, str, Amount]]) -> dict[Amount, str]:
@@ -240,37 +235,7 @@ def _amount_labels(cells: Iterable[tuple[str, str, Amount]]) -> dict[Amount, str
             named[amount.label].append(amount)
     shared = {label for (_, _, label), found in of_cell.items() if len(found) > 1}
     labels = {amount: label for label, members in named.items() for amount in members}
-    return labels | _with_fields({label: named[label] for label in shared})
-
-
-def _with_fields(named: Mapping[str, Sequence[ItemT]]) -> dict[ItemT, str]:
-    """For each item its name, and in brackets the fields in which items of one name differ."""
-    labels = {}
-    for name, members in named.items():
-        fields = [
-            field
-            for field in type(members[0]).model_fields
-            if len({repr(getattr(item, field)) for item in members}) > 1
-        ]
-        for item in members:
-            text = ", ".join(f"{field} {value_text(getattr(item, field))}" for field in fields)
-            labels[item] = f"{name} ({text})" if text else name
-    return labels
-
-
-def value_text(value: object) -> str:
-    """A number with as few digits as tell it, anything else as it prints."""
-    short = f"{value:g}" if isinstance(value, float) else str(value)
-    return short if not isinstance(value, float) or float(short) == value else repr(value)
-
-
-def _unlike(labels: Mapping[ItemT, str], separator: str) -> dict[ItemT, str]:
-    """The same labels, with a digest where two items came to have one, however they are spelt."""
-    counts = Counter(labels.values())
-    return {
-        item: f"{label}{separator}{_short_digest(item)}" if counts[label] > 1 else label
-        for item, label in labels.items()
-    }
+    return labels | name_with_fields({label: named[label] for label in shared})
 
 
 def _method_labels(specs: Sequence[RunSpec], names: Mapping[str, str]) -> list[tuple[str, str]]:
@@ -312,7 +277,7 @@ def _tell_methods_apart(specs: Sequence[RunSpec], labels: Sequence[tuple[str, st
         if not spec.is_control:
             alike[spec.task, label].add(alone)
     return [
-        (f"{label} {_short_digest(alone)}", f"{short} {_short_digest(alone)}")
+        (f"{label} {short_digest(alone)}", f"{short} {short_digest(alone)}")
         if not spec.is_control and len(alike[spec.task, label]) > 1
         else (label, short)
         for spec, alone, (label, short) in zip(specs, own, labels, strict=True)
@@ -326,7 +291,7 @@ def _unlike_controls(
     pruning = zip(specs, labels, strict=True)
     clash = {spec.method for spec, (label, _) in pruning if not spec.is_control and label in controls}
     return [
-        (f"{label} {_short_digest(spec.method)}", f"{short} {_short_digest(spec.method)}")
+        (f"{label} {short_digest(spec.method)}", f"{short} {short_digest(spec.method)}")
         if spec.method in clash
         else (label, short)
         for spec, (label, short) in zip(specs, labels, strict=True)
@@ -355,7 +320,7 @@ def _control_labels(pairs: Iterable[tuple[TaskSpec, RunSpec]]) -> dict[tuple[Tas
         def recipe(control: RunSpec, recipes: Mapping[Recipe, str] = recipes) -> str:
             return recipes[control.recipe]
 
-        parts = _tell_apart(controls, (how_trained, recipe, _measured_on), spare=_draw)
+        parts = tell_apart(controls, (how_trained, recipe, _measured_on), spare=_draw)
         for control in controls:
             labels[task, control] = ", ".join([CONTROL, *parts[control]])
     return labels
@@ -385,32 +350,3 @@ def _measured_on(spec: RunSpec) -> str:
 def _draw(spec: RunSpec) -> str:
     """Which random weights a training from scratch starts from."""
     return "initial weights" if spec.method.finetuning.weights == "kept" else "weights drawn anew"
-
-
-def _tell_apart(
-    items: Sequence[ItemT],
-    parts: Sequence[Callable[[ItemT], str]],
-    *,
-    spare: Callable[[ItemT], str] | None = None,
-) -> dict[ItemT, list[str]]:
-    """For each item as many of ``parts``, in their order, as tell items apart.
-
-    Where these do not suffice ``spare`` is added and, where that does not either, a digest.
-    """
-    labels: dict[ItemT, list[str]] = {item: [] for item in items}
-    for part in parts:
-        longer = {item: [*label, part(item)] for item, label in labels.items()}
-        if len(set(map(tuple, longer.values()))) > len(set(map(tuple, labels.values()))):
-            labels = longer
-    for more in (spare, _short_digest):
-        counts = Counter(map(tuple, labels.values()))
-        if more is not None:
-            labels = {
-                item: [*label, more(item)] if counts[tuple(label)] > 1 else label
-                for item, label in labels.items()
-            }
-    return labels
-
-
-def _short_digest(item: Value) -> str:
-    return digest_once(item)[:6]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from shrinkbench.files import check_links
 from shrinkbench.results.bundle import Bundle, read_source
-from shrinkbench.results.conflicts import Conflict, conflicts_among, difference
+from shrinkbench.results.conflicts import Conflict, accuracy_difference, conflicts_among
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import Problem, ResultStore, existing_store
 from shrinkbench.spec import ExperimentSpec, RunSpec, digest
@@ -35,7 +35,7 @@ class Merged:
     @property
     def largest_difference(self) -> float:
         """By how much headline metrics of one run differ at most."""
-        return max((abs(difference(pair)) for pair in self.conflicts), default=0.0)
+        return max((abs(accuracy_difference(pair)) for pair in self.conflicts), default=0.0)
 
 
 def merge(sources: Sequence[Path], out: Path) -> Merged:

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field, model_validator
 
-from shrinkbench.results.index import Entry
+from shrinkbench.results.index import IndexEntry
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import ExperimentSpec, RunSpec, UntilDecided, Value
 from shrinkbench.spec.value import SafeName
@@ -112,7 +112,7 @@ class Status:
         return asdict(self)
 
 
-def status_of(results: Iterable[RunResult | Entry], plan: Plan | PlanOutline | None) -> Status:
+def status_of(results: Iterable[RunResult | IndexEntry], plan: Plan | PlanOutline | None) -> Status:
     """Counts over the runs of ``plan``; of ``results`` themselves where there is none."""
     outcomes = {result.key: result.status for result in results}
     planned = {run.key for run in plan.runs} if plan else set(outcomes)

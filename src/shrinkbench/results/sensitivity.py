@@ -16,7 +16,7 @@ from shrinkbench.spec.measures import Quality
 
 
 @dataclass(frozen=True)
-class Group:
+class LayerGroup:
     """What is pruned alone, under the ``name`` of its first layer.
 
     ``layers`` are those whose weights make its ``units``: several where a structure couples them.
@@ -28,7 +28,7 @@ class Group:
 
 
 @dataclass(frozen=True)
-class Point:
+class SensitivityPoint:
     """The network with ``kept`` units of one group and all others whole; ``density`` is what was asked for."""
 
     group: str
@@ -48,9 +48,9 @@ class Sensitivity:
 
     method: str
     objective: Objective
-    groups: tuple[Group, ...]
+    groups: tuple[LayerGroup, ...]
     whole: Quality
-    points: tuple[Point, ...]
+    points: tuple[SensitivityPoint, ...]
 
     @property
     def metric(self) -> MetricSpec:
@@ -83,7 +83,7 @@ class Sensitivity:
         area = sum((a - b) * (x + y) / 2 for (a, x), (b, y) in pairwise(steps))
         return area / (1 - self.densities[-1])
 
-    def ranked(self) -> tuple[Group, ...]:
+    def ranked(self) -> tuple[LayerGroup, ...]:
         """The groups, those with the largest area first."""
         return tuple(sorted(self.groups, key=lambda g: -self.area(g.name)))
 

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import is_folder, read_file, write_atomically
 from shrinkbench.results.conflicts import differ, numbers_of
-from shrinkbench.results.index import Entry, append_index, read_index
+from shrinkbench.results.index import IndexEntry, append_index, read_index
 from shrinkbench.results.layout import (
     AGAIN,
     CONFLICTS,
@@ -63,8 +63,8 @@ class ResultStore:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
-        self._index: dict[str, Entry] | None = None  # as of the first look
-        self._unlisted: list[Entry] = []  # what was read since, as no line described it
+        self._index: dict[str, IndexEntry] | None = None  # as of the first look
+        self._unlisted: list[IndexEntry] = []  # what was read since, as no line described it
 
     # Places
 
@@ -136,21 +136,21 @@ class ResultStore:
         """Whether the run is finished (done or failed), its file can be read, and nobody asks for it again."""
         return self.entry(key) is not None
 
-    def entry(self, key: str) -> Entry | None:
+    def entry(self, key: str) -> IndexEntry | None:
         """What is known of a finished run; ``None`` where it has to be carried out (again)."""
         if (self.run_dir(key) / AGAIN).exists():
             return None
         found = self._look(key)
-        return found if isinstance(found, Entry) else None
+        return found if isinstance(found, IndexEntry) else None
 
     def damaged(self, keys: Iterable[str]) -> list[Problem]:
         """The files of the runs ``keys`` that are no results of them; their runs count as missing."""
         found = map(self._look, keys)
         return [problem for problem in found if isinstance(problem, Problem)]
 
-    def entries(self) -> tuple[list[Entry], list[Problem]]:
+    def entries(self) -> tuple[list[IndexEntry], list[Problem]]:
         """Every readable result in order of key, and problems; what the index describes is not read."""
-        entries: list[Entry] = []
+        entries: list[IndexEntry] = []
         problems: list[Problem] = []
         try:
             keys = sorted(os.listdir(self.root / "runs"))  # noqa: PTH208 - ten thousand names, no paths
@@ -158,13 +158,13 @@ class ResultStore:
             keys = []
         for key in keys:
             found = self._look(key)
-            if isinstance(found, Entry):
+            if isinstance(found, IndexEntry):
                 entries.append(found)
             elif found is not None:
                 problems.append(found)
         return entries, problems
 
-    def _look(self, key: str) -> Entry | Problem | None:
+    def _look(self, key: str) -> IndexEntry | Problem | None:
         """What lies at the place of a run: its entry in the index where that is up to date, else by reading."""
         path = self.result_path(key)
         if self._index is None:
@@ -182,7 +182,7 @@ class ResultStore:
         result = parse_result(path, content)
         if isinstance(result, Problem):
             return result
-        entry = Entry.of(result, content, stat)
+        entry = IndexEntry.of(result, content, stat)
         self._index[key] = entry
         self._unlisted.append(entry)
         return entry
@@ -219,7 +219,7 @@ class ResultStore:
                 path = beside
             else:
                 write_atomically(path, content)
-                entry = Entry.of(result, content, path.stat())
+                entry = IndexEntry.of(result, content, path.stat())
                 append_index(self.root, [entry])
                 if self._index is not None:
                     self._index[result.key] = entry

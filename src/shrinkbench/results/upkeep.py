@@ -11,7 +11,7 @@ from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_links, is_temporary, sha256_of, unique_suffix, write_atomically
-from shrinkbench.results.claims import CLAIMS, Claims
+from shrinkbench.results.claims import CLAIMS, RunClaims
 from shrinkbench.results.index import INDEX_NAME, read_index, text_of_index
 from shrinkbench.results.layout import CONFLICTS, PLAN_NAME, PLUGINS, RESULT_NAME, set_aside
 from shrinkbench.results.locking import hold_lock
@@ -81,7 +81,7 @@ def repair_store(store: ResultStore, *, wait: float = 0.0) -> Iterator[str]:
     """Set aside what is damaged and remove what is left over; yields a sentence for each thing done.
 
     Damaged files are renamed to ``NAME.damaged-...`` and made again by the next sweep; a plan is only told,
-    since nothing makes it again. Claims whose owner is gone are removed: those of other hosts after ``wait``
+    since nothing makes it again. RunClaims whose owner is gone are removed: those of other hosts after ``wait``
     seconds without a heartbeat. What the claims of living processes name is left alone.
     Raises ``ShrinkbenchError`` where a link leads out of the folder.
     """
@@ -91,7 +91,7 @@ def repair_store(store: ResultStore, *, wait: float = 0.0) -> Iterator[str]:
             yield f"{problem.path} {problem.sentence}; left as it is: move it away to plan anew"
         else:
             yield f"{problem.path} {problem.sentence}; set aside as {set_aside(problem.path).name}"
-    claims = Claims(store.root)
+    claims = RunClaims(store.root)
     for holder in claims.remove_stale(wait=wait):
         yield f"removed the claim on {holder.key[:24]} of process {holder.pid} on {holder.host}, which is gone"
     for path in _temporaries(store.root):
@@ -105,7 +105,7 @@ def compact_store(store: ResultStore) -> Iterator[str]:
     Raises ``ShrinkbenchError`` while a process works in the folder, or where a link leads out of it.
     """
     check_links(store.root)
-    claims = Claims(store.root)
+    claims = RunClaims(store.root)
     claims.remove_stale()
     held = claims.holders()
     if held:
@@ -130,7 +130,7 @@ def compact_store(store: ResultStore) -> Iterator[str]:
             yield f"rewrote {path}: {saved} bytes less"
 
 
-def _remove_checkpoints(store: ResultStore, claims: Claims) -> Iterator[str]:
+def _remove_checkpoints(store: ResultStore, claims: RunClaims) -> Iterator[str]:
     """Checkpoints of runs and shared trainings that are finished, or that no plan asks for."""
     held = [holder.key for holder in claims.holders()]
     plan = store.find_plan()

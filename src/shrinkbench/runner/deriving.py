@@ -10,11 +10,11 @@ import torch
 
 from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.pruning import load_entry_points
-from shrinkbench.results.claims import Claims
+from shrinkbench.results.claims import RunClaims
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, existing_store
 from shrinkbench.runner.beside_plan import read_beside
-from shrinkbench.runner.execution import carry_out, remove_checkpoints, require_same_numbers
+from shrinkbench.runner.execution import carry_run_out, remove_checkpoints, require_same_numbers
 from shrinkbench.runner.keeping import lacking_networks, lacks, read_kept, with_kept
 from shrinkbench.runner.provenance import Stopwatch
 from shrinkbench.runner.stored import SHORTEST, check_plugins
@@ -94,12 +94,12 @@ def _workspace(
 def _derive(stored: RunResult, workspace: Workspace, what: Kept) -> None:
     """Carry the run ``stored`` out again and keep its network, if it ends with the same numbers."""
     store, key = ResultStore(workspace.root), stored.key
-    claim = Claims(workspace.root).take(f"run-{key}")
+    claim = RunClaims(workspace.root).take(f"run-{key}")
     if claim is None:
         raise ShrinkbenchError(f"another process works on run {key[:12]}; wait for it, or stop it")
     spec, folder = stored.spec, store.run_dir(key)
     with claim, threads_of(stored):
-        ended = carry_out(spec.control if spec.is_control else spec, workspace, Stopwatch(), folder)
+        ended = carry_run_out(spec.control if spec.is_control else spec, workspace, Stopwatch(), folder)
         remove_checkpoints(folder)
         require_same_numbers(ended.result.model_copy(update={"key": key, "spec": spec}), stored)
         kept = ended.keep(folder, key=key, what=what).provenance.kept

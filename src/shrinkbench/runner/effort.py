@@ -23,19 +23,6 @@ def epochs_of(spec: RunSpec) -> int:
     return search + trained * spec.recipe.epochs
 
 
-def effort_rows(runs: Iterable[RunSpec]) -> list[dict[str, object]]:
-    """A row for each method and recipe of pruned runs: their number, and the epochs of one and of all."""
-    groups: dict[tuple[str, str, int], int] = {}
-    for spec in runs:
-        if not spec.is_control:
-            key = (spec.method.name, _recipes(spec), epochs_of(spec))
-            groups[key] = groups.get(key, 0) + 1
-    return [
-        {"method": method, "recipe": recipe, "runs": count, "epochs": epochs, "epochs_of_all": count * epochs}
-        for (method, recipe, epochs), count in groups.items()
-    ]
-
-
 def _recipes(spec: RunSpec) -> str:
     return spec.recipe.name if spec.search is None else f"{spec.search.name}, then {spec.recipe.name}"
 

@@ -160,14 +160,14 @@ def read_control(path: Path) -> RunResult:
 
 def _execute(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path) -> RunResult:
     """Prune, fine-tune, measure, and keep the network where that is asked for."""
-    ended = carry_out(spec, workspace, watch, folder)
+    ended = carry_run_out(spec, workspace, watch, folder)
     what = workspace.keep.get(spec.key)
     if what is None or not workspace.writes:
         return ended.result
     return ended.keep(folder, key=spec.key, what=what)
 
 
-def carry_out(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path) -> Ended:
+def carry_run_out(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder: Path) -> Ended:
     """Prune, fine-tune and measure; what is under way lies in ``folder``."""
     for extra in spec.extra:
         check_source(EXTRAS, extra)

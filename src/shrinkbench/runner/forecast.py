@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from shrinkbench.runner.dependencies import graph_of
 from shrinkbench.runner.executors import Task
-from shrinkbench.runner.executors.performing import file_of
+from shrinkbench.runner.executors.performing import file_of_task
 from shrinkbench.runner.sweeping import Prepared
 from shrinkbench.spec import RunSpec
 
@@ -30,7 +30,7 @@ class Forecast:
 def forecast(prepared: Prepared) -> Forecast:
     """Count the tasks that ``prepared`` would carry out; nothing is written or trained."""
     workspace = prepared.setting.workspace
-    graph = graph_of(prepared.todo, lambda task: file_of(task, workspace.root).exists(), {})
+    graph = graph_of(prepared.todo, lambda task: file_of_task(task, workspace.root).exists(), {})
     epochs = images = 0
     for task in graph:
         own = _epochs_of(task)

@@ -45,14 +45,14 @@ from shrinkbench.training import RECIPES, with_overrides
 
 
 @dataclass(frozen=True)
-class Plan:
+class PlannedRuns:
     """The runs of an experiment, and where the weights files that they name lie."""
 
     runs: tuple[RunSpec, ...]
     weights: Mapping[str, Path]
 
 
-def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
+def plan(experiment: ExperimentSpec, workspace: Workspace) -> PlannedRuns:
     """Resolve every name and default of ``experiment``; each mistake is told before anything runs."""
     methods = [(method, method.spec) for method in map(METHODS.get, experiment.method)]
     _refuse_twins(experiment, methods)
@@ -67,7 +67,8 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
         if card.configuration is not None and card.digest is not None:
             files[card.digest] = card.configuration
         objective = objective_for(experiment.task or dataset.card.task)
-        _check_ignored(experiment, dataset, card)
+        if dataset_name == experiment.dataset[0]:  # layers have the same names whatever the data are
+            _check_ignored(experiment, dataset, card)
         pretrain = _recipe(experiment.pretrain_recipe or dataset.card.pretrain_recipe, experiment.pretrain)
         recipes = [_recipe(n, experiment.finetune) for n in experiment.recipe or (dataset.card.recipe,)]
         for source in experiment.weights:
@@ -109,7 +110,7 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> Plan:
                     )
                     # Methods that train by the pretraining recipe are alike for all others.
                     runs[spec.key] = spec
-    return Plan(tuple(runs.values()), files)
+    return PlannedRuns(tuple(runs.values()), files)
 
 
 def label_methods(experiment: ExperimentSpec) -> ExperimentSpec:

@@ -10,7 +10,7 @@ from pathlib import Path
 from shrinkbench.errors import DamagedWarning
 from shrinkbench.results.layout import set_aside
 from shrinkbench.runner.execution import check_control
-from shrinkbench.runner.executors.performing import file_of
+from shrinkbench.runner.executors.performing import file_of_task
 from shrinkbench.runner.executors.protocol import Task
 from shrinkbench.runner.pretraining import epoch_file, epoch_key
 from shrinkbench.runner.retraining import SEARCHED
@@ -18,12 +18,12 @@ from shrinkbench.runner.sealing import is_whole
 from shrinkbench.spec import PretrainSpec
 
 
-def is_there(task: Task, root: Path, on_note: Callable[[str], None]) -> bool:
+def look_at_shared(task: Task, root: Path, on_note: Callable[[str], None]) -> bool:
     """Whether what ``task`` makes lies in ``root``, unharmed; damaged files become ``NAME.damaged-...``.
 
     Kept weights of single epochs are no reason to train anew: who needs one makes it.
     """
-    mark = file_of(task, root)
+    mark = file_of_task(task, root)
     if not mark.exists():
         return False
     with warnings.catch_warnings(record=True) as caught:

@@ -11,7 +11,7 @@ from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.files import check_links
 from shrinkbench.pruning import resolve
 from shrinkbench.pruning.plugins import digest_of_plugin
-from shrinkbench.results.claims import Claims
+from shrinkbench.results.claims import RunClaims
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, Status
 from shrinkbench.runner.beside_plan import write_beside
@@ -24,9 +24,9 @@ from shrinkbench.runner.executors.performing import digest_at, find_done, is_fre
 from shrinkbench.runner.fixed_rules import check_rules
 from shrinkbench.runner.keeping import lacking_networks
 from shrinkbench.runner.own_parts import take_own_parts
-from shrinkbench.runner.planning import Plan, label_methods, plan
+from shrinkbench.runner.planning import PlannedRuns, label_methods, plan
 from shrinkbench.runner.retraining import check_in_reach
-from shrinkbench.runner.shared import is_there
+from shrinkbench.runner.shared import look_at_shared
 from shrinkbench.runner.tracking import check_tracker
 from shrinkbench.runner.workspace import Kept, Workspace, gpus_of, resolve_device, select_device
 from shrinkbench.spec import ExperimentSpec, RunSpec
@@ -52,7 +52,7 @@ class Progress:
 class Prepared:
     """A sweep before anything is written: every planned run by key, and those to do."""
 
-    plans: tuple[tuple[ExperimentSpec, Plan], ...]
+    plans: tuple[tuple[ExperimentSpec, PlannedRuns], ...]
     runs: Mapping[str, RunSpec]
     todo: tuple[RunSpec, ...]
     setting: Setting
@@ -157,7 +157,7 @@ def sweep(
     return ResultStore(out).status()
 
 
-def _part_of(planned: Plan, only: Callable[[RunSpec], bool]) -> Plan:
+def _part_of(planned: PlannedRuns, only: Callable[[RunSpec], bool]) -> PlannedRuns:
     """The runs that prune of which ``only`` holds, and the unpruned ones that they refer to."""
     chosen = {spec.key: spec for spec in planned.runs if not spec.is_control and only(spec)}
     controls = {spec.control.key for spec in chosen.values()}
@@ -165,7 +165,7 @@ def _part_of(planned: Plan, only: Callable[[RunSpec], bool]) -> Plan:
     return replace(planned, runs=tuple(runs))
 
 
-def keep_of(plans: Iterable[tuple[ExperimentSpec, Plan]]) -> dict[str, Kept]:
+def keep_of(plans: Iterable[tuple[ExperimentSpec, PlannedRuns]]) -> dict[str, Kept]:
     """What is kept of which network, by the key of its run: the most that any experiment asks for.
 
     A control is shared by the runs that refer to it, and kept under its own key too.
@@ -267,7 +267,7 @@ def carry_out(
     beyond = _out_of_reach(todo, workspace)
     tell = on_note or (lambda note: None)
     within = [spec for spec in todo if spec.key not in beyond]
-    graph = graph_of(within, lambda task: is_there(task, workspace.root, tell), before)
+    graph = graph_of(within, lambda task: look_at_shared(task, workspace.root, tell), before)
     keeper = _Keeper(workspace, len(beyond) + len(graph), on_progress, tell)
     for spec in todo:
         if spec.key in beyond:
@@ -288,7 +288,7 @@ def carry_out(
     finally:
         executor.close(grace=GRACE if wish() == "checkpoint" else 0)
         with suppress(ShrinkbenchError):  # of processes that were killed; what is left bothers nobody
-            Claims(workspace.root).remove_stale()
+            RunClaims(workspace.root).remove_stale()
 
 
 @dataclass

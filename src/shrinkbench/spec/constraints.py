@@ -8,8 +8,8 @@ from pydantic import Field, field_validator
 
 from shrinkbench.spec.value import Value
 
-Pattern = Annotated[str, Field(min_length=1)]
-_NAMED = 2  # patterns in a label
+LayerGlob = Annotated[str, Field(min_length=1)]
+_NAMED = 2  # globs in a label
 
 
 class Constraints(Value):
@@ -24,7 +24,7 @@ class Constraints(Value):
     """
 
     round_to: int | None = Field(default=None, ge=1)
-    ignore: tuple[Pattern, ...] = ()
+    ignore: tuple[LayerGlob, ...] = ()
     max_ratio: float | None = Field(default=None, gt=0, lt=1)
 
     @field_validator("round_to")

@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, mo
 from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.files import read_file
 from shrinkbench.sources import split_reference
-from shrinkbench.spec.constraints import Constraints, Pattern
+from shrinkbench.spec.constraints import Constraints, LayerGlob
 from shrinkbench.spec.recipe import Recipe
 from shrinkbench.spec.sequential import UntilDecided
 from shrinkbench.spec.value import SafeName, Value, parse_toml, parse_value
@@ -91,7 +91,7 @@ class ExperimentSpec(Value):
     channels: Annotated[tuple[Fraction, ...], BeforeValidator(_as_tuple)] = ()
     speedup: Annotated[tuple[Ratio, ...], BeforeValidator(_as_tuple)] = ()
     round_to: Annotated[int, Field(ge=1, lt=2**63, strict=True)] | None = None
-    ignore: Annotated[tuple[Pattern, ...], BeforeValidator(_as_tuple)] = ()
+    ignore: Annotated[tuple[LayerGlob, ...], BeforeValidator(_as_tuple)] = ()
     max_ratio: Fraction | None = None
     seed: Annotated[tuple[Seed, ...], BeforeValidator(_as_tuple), Field(min_length=1)] = (0,)
     task: str | None = None

@@ -127,14 +127,14 @@ def parse_value(kind: type[ValueT], data: Mapping[str, Any], *, where: str) -> V
             raise ShrinkbenchError(f"{where}: the key '{field}' is missing; add it") from None
         message = first["msg"].removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
-        value = one_line(shown(first["input"]), 80)
+        value = one_line(spell_out(first["input"]), 80)
         raise ShrinkbenchError(f"{where}: {one_line(field, 60)} = {value}: {one_line(message, 120)}") from None
 
 
-def shown(value: object) -> str:
+def spell_out(value: object) -> str:
     """``repr`` of what a stranger wrote, as far as it has one.
 
-    >>> shown("a"), shown(10**5000)
+    >>> spell_out("a"), spell_out(10**5000)
     ("'a'", 'a whole number of 5,000 digits and more')
     """
     try:

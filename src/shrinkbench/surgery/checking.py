@@ -48,7 +48,7 @@ def forward(module: nn.Module, inputs: Inputs) -> list[Tensor]:
         return floating_leaves(inputs.call(module))
 
 
-def outputs_of(module: nn.Module, example: Example) -> list[Tensor]:
+def outputs_in_double(module: nn.Module, example: Example) -> list[Tensor]:
     """Outputs for two random inputs in double precision, where the device has it."""
     inputs = probe_inputs(module, example)
     try:
@@ -77,7 +77,7 @@ def difference(expected: Tensor, found: Tensor) -> float:
 
 def largest_difference(module: nn.Module, other: nn.Module, example: Example) -> float:
     """Largest difference of two networks' outputs for random inputs, relative to the largest value of each."""
-    expected, found = outputs_of(module, example), outputs_of(other, example)
+    expected, found = outputs_in_double(module, example), outputs_in_double(other, example)
     if [leaf.shape for leaf in expected] != [leaf.shape for leaf in found]:
         shapes = " and ".join(str([tuple(leaf.shape) for leaf in leaves]) for leaves in (expected, found))
         raise ShrinkbenchError(

@@ -28,9 +28,6 @@ from shrinkbench.pruning.masks import Masks, save_tensors
 from shrinkbench.surgery.checking import difference, probe_inputs
 from shrinkbench.surgery.folders import Build, NetworkDescription, read_network, save_network
 
-PROGRAMS = (".pt2", ".ts", ".onnx")
-"""Endings of files that hold a whole program: torch.export, TorchScript, ONNX."""
-
 _TOLERANCE = 1e-4  # of programs, which may add in another order
 Program = Callable[[Tensor], Any]
 

@@ -190,11 +190,6 @@ def read_network(
     return StoredNetwork(folder, description, module.eval(), masks, weights)
 
 
-def load_small(folder: Path, build: Build) -> nn.Module:
-    """The network in ``folder``; ``build(network, num_classes)`` makes the full one, by whatever name."""
-    return read_network(folder, network=read_description(folder).network, build=build).module
-
-
 def build_full(name: str, num_classes: int) -> nn.Module:
     """The registered network ``name``, whole; with no number of classes (0) that of its card."""
     return build_named(name, num_classes=num_classes or None)

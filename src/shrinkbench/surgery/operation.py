@@ -5,14 +5,16 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.network.cutting import child_at, cut, put
-from shrinkbench.surgery.stand_ins import ChannelSelect, ConstantLayer, PassOn, Zeros
+from shrinkbench.surgery.stand_ins import ChannelSelect, ConstantLayer, PassOn, ZeroOutputs
 
 
 @dataclass(frozen=True)
@@ -35,29 +37,30 @@ class Surgery:
 
     def as_json(self) -> dict[str, Any]:
         """Plain lists and dictionaries."""
-        return {
-            "kept": {t: {str(d): list(at) for d, at in dims.items()} for t, dims in self.kept.items()},
-            "heads": dict(self.heads),
-            "selected": {layer: list(at) for layer, at in self.selected.items()},
-            "constant": {layer: list(value) for layer, value in self.constant.items()},
-            "zero": list(self.zero),
-            "identity": list(self.identity),
-        }
+        plain: dict[str, Any] = _as_fields().dump_python(self, mode="json")
+        return plain
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Surgery:
         """The inverse of :meth:`as_json`."""
         try:
-            return cls(
-                kept={t: {int(d): tuple(at) for d, at in dims.items()} for t, dims in data["kept"].items()},
-                heads=dict(data["heads"]),
-                selected={layer: tuple(at) for layer, at in data["selected"].items()},
-                constant={layer: (int(n), bool(bias)) for layer, (n, bias) in data["constant"].items()},
-                zero=tuple(data["zero"]),
-                identity=tuple(data["identity"]),
+            found = _as_fields().validate_python(data)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(map(str, first["loc"])) or "surgery"
+            raise ShrinkbenchError(
+                f"this is not a description of a smaller network: {one_line(where, 60)}: {first['msg']}"
+            ) from None
+        if absent := found.as_json().keys() - data.keys():
+            raise ShrinkbenchError(
+                f"this is not a description of a smaller network: '{min(absent)}' is missing"
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ShrinkbenchError(f"this is not a description of a smaller network: {error!r}") from None
+        return found
+
+
+@cache
+def _as_fields() -> TypeAdapter[Surgery]:
+    return TypeAdapter(Surgery)
 
 
 def operate(module: nn.Module, surgery: Surgery) -> nn.Module:
@@ -68,7 +71,7 @@ def operate(module: nn.Module, surgery: Surgery) -> nn.Module:
     for path in surgery.zero:
         gone = child_at(module, path)
         attention = isinstance(gone, nn.MultiheadAttention)
-        put(module, path, Zeros(pair=attention, batch_first=attention and bool(gone.batch_first)))
+        put(module, path, ZeroOutputs(pair=attention, batch_first=attention and bool(gone.batch_first)))
     for path in surgery.identity:
         put(module, path, _pass_on(child_at(module, path)))
     cut(module, surgery.kept, surgery.heads)

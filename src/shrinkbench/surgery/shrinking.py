@@ -24,7 +24,13 @@ from shrinkbench.network.probe import evaluation_mode, require_materialised
 from shrinkbench.network.watching import watching_calls
 from shrinkbench.network.weights import copy_of
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.surgery.checking import equal_up_to_rounding, forward, outputs_of, probe_inputs, revealing_copy
+from shrinkbench.surgery.checking import (
+    equal_up_to_rounding,
+    forward,
+    outputs_in_double,
+    probe_inputs,
+    revealing_copy,
+)
 from shrinkbench.surgery.dead_units import dead_units, warn_left
 from shrinkbench.surgery.operation import Surgery, operate
 
@@ -73,8 +79,8 @@ def plan_and_shrink(
     dead = dead_units(revealing, as_masks, coupling, input_shape)
     surgery = _plan(revealing, as_masks, coupling, dead, input_shape, select_inputs=select_inputs)
     try:
-        found = outputs_of(operate(copy_of(revealing), surgery), input_shape)
-        same = equal_up_to_rounding(outputs_of(revealing, input_shape), found)
+        found = outputs_in_double(operate(copy_of(revealing), surgery), input_shape)
+        same = equal_up_to_rounding(outputs_in_double(revealing, input_shape), found)
     except (RuntimeError, ValueError, IndexError):  # shapes that do not fit together
         same = False
     if not same:

@@ -72,7 +72,7 @@ class PassOn(nn.Module):
         return x
 
 
-class Zeros(nn.Module):
+class ZeroOutputs(nn.Module):
     """A layer or attention that has nothing left: zeros of the input's shape.
 
     With ``pair``, beside ``None`` in the place of attention weights, as torch's attention returns them.

@@ -289,10 +289,10 @@ def _backward(
 @contextmanager
 def _team_for(module: nn.Module, devices: int, shared: dict[str, Any]) -> Iterator[Team]:
     """Other processes that begin the same training; the network is theirs only for as long."""
-    from shrinkbench.training.together import Follower, packed, places_of, team_of
+    from shrinkbench.training.together import TeamMember, packed, places_of, team_of
 
     device = next((p.device.type for p in module.parameters()), "cpu")
-    follow = Follower(packed(module, shared), train)
+    follow = TeamMember(packed(module, shared), train)
     with team_of(places_of(device, devices), follow) as team:
         yield team
 

@@ -147,7 +147,7 @@ def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 @contextmanager
-def joined(places: Places, local: int) -> Iterator[FabricTeam]:
+def join_team(places: Places, local: int) -> Iterator[FabricTeam]:
     """This process as number ``local`` of its machine; the others have to join as well."""
     from lightning_fabric import Fabric
     from lightning_fabric.plugins.environments.lightning import LightningEnvironment
@@ -197,7 +197,7 @@ def team_of(places: Places, follow: Callable[[Team], None]) -> Iterator[FabricTe
     try:
         if places.device == "cpu":
             torch.set_num_threads(max(1, threads // places.devices))
-        with joined(places, 0) as team:
+        with join_team(places, 0) as team:
             if team.rank:
                 follow(team)
                 raise SystemExit(0)
@@ -238,7 +238,7 @@ def _join(places: Places, local: int, follow: Callable[[Team], None], head: int)
     threading.Thread(target=_end_with, args=(head,), daemon=True).start()
     if places.device == "cpu":
         torch.set_num_threads(max(1, torch.get_num_threads() // places.devices))
-    with joined(places, local) as team:
+    with join_team(places, local) as team:
         follow(team)
 
 
@@ -269,7 +269,7 @@ def packed(module: nn.Module, arguments: dict[str, Any]) -> bytes:
 
 
 @dataclass(frozen=True)
-class Follower:
+class TeamMember:
     """What a process does that helps with one training."""
 
     content: bytes

@@ -15,7 +15,7 @@ from shrinkbench.metrics import layer_densities, measure_size
 from shrinkbench.metrics.patterns import kernel_pattern, layer_widths, stage_pattern
 from shrinkbench.models import build, load_weights
 from shrinkbench.pruning import METHODS, prune
-from shrinkbench.pruning.allocations.by_pattern import PUBLISHED, Pattern, Point
+from shrinkbench.pruning.allocations.by_pattern import PUBLISHED, Pattern, ShapePoint
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner import sweep
@@ -33,7 +33,7 @@ def call(*arguments):
 
 
 def written(tmp_path, kind, *stages, name="pattern.json", compression=3.0):
-    point = Point(compression=compression, networks=1, stages=stages)
+    point = ShapePoint(compression=compression, networks=1, stages=stages)
     Pattern(kind=kind, source="test", points=(point,)).save(tmp_path / name)
     return tmp_path / name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import functools
 
 import pytest
 import torch
@@ -47,8 +48,11 @@ THINET = [
 def check(target, network, card, parameters, multiply_adds, shape=None, batches=None):
     """Prune, cut out, and compare with the card's network, figure by figure and tensor by tensor."""
     full = get_model(network).input_shape
-    module = build(network).eval()
-    masks = prune(module, target, input_shape=shape or full, batches=batches)
+    if shape or batches or full != (3, 32, 32):
+        module = build(network).eval()
+        masks = prune(module, target, input_shape=shape or full, batches=batches)
+    else:
+        module, masks = pruned(target, network)
     small = shrink(module, masks, shape or full)
     assert count_parameters(small) == get_model(card).parameters == parameters
     assert count_multiply_adds(small, full) == get_model(card).multiply_adds == multiply_adds
@@ -60,6 +64,13 @@ def check(target, network, card, parameters, multiply_adds, shape=None, batches=
     inputs = torch.randn(2, *(shape or full))
     with torch.no_grad():
         torch.testing.assert_close(template.eval()(inputs), small.eval()(inputs), rtol=1e-4, atol=1e-5)
+
+
+@functools.cache
+def pruned(target, network):
+    """The network and its masks, made once; nobody changes them."""
+    module = build(network).eval()
+    return module, prune(module, target, input_shape=(3, 32, 32))
 
 
 @pytest.mark.parametrize(
@@ -173,16 +184,14 @@ def stream(module, images):
     ],
 )
 def test_scratch_b_epochs_follow_from_the_masks(target, network, epochs):
-    module = build(network)
-    masks = prune(module, target, input_shape=(3, 32, 32))
+    module, masks = pruned(target, network)
     size = measure_size(module, (3, 32, 32), masks)
     recipe = RECIPES.get("cifar-train")
     assert scratch_b(recipe, large=size.multiply_adds, small=size.multiply_adds_kept).epochs == epochs
 
 
 def test_the_filters_of_smallest_norm_go():
-    module = build("resnet56")
-    masks = prune(module, "li2017:resnet56-b", input_shape=(3, 32, 32))
+    module, masks = pruned("li2017:resnet56-b", "resnet56")
     norms = module.layer1[2].conv1.weight.abs().sum((1, 2, 3))
     kept = masks["layer1.2.conv1.weight"].flatten(1).any(1)
     assert int(kept.sum()) == 6
@@ -242,8 +251,7 @@ def test_an_unknown_target_names_the_known_ones():
 
 
 def test_controls_of_a_target_keep_as_much_whatever_compression_is_asked_for():
-    module = build("resnet56")
-    target = prune(module, "li2017:resnet56-a", input_shape=(3, 32, 32))
+    module, target = pruned("li2017:resnet56-a", "resnet56")
     for score in ("magnitude", "random"):
         control = prune(
             module,

@@ -38,7 +38,7 @@ from shrinkbench.spec import Value, parse_value
 _LEAST = 1e-6  # a share of nothing gets what is left over when all others are full
 
 
-class Point(Value):
+class ShapePoint(Value):
     """The shares at one compression: one per stage, or one per stage and position of a square kernel."""
 
     compression: float = Field(ge=1)
@@ -52,9 +52,9 @@ class Pattern(Value):
     format: Literal[1] = 1
     kind: Literal["channels", "kernels"]
     source: str
-    points: tuple[Point, ...] = Field(min_length=1)
+    points: tuple[ShapePoint, ...] = Field(min_length=1)
 
-    def at(self, compression: float) -> Point:
+    def at(self, compression: float) -> ShapePoint:
         """The point whose compression is nearest on a logarithmic scale."""
         return min(self.points, key=lambda point: abs(math.log(point.compression / compression)))
 
@@ -79,7 +79,8 @@ class Pattern(Value):
 
 def _channels(source: str, shares: Mapping[float, tuple[float, ...]]) -> Pattern:
     points = (
-        Point(compression=c, networks=5, stages=tuple((s,) for s in stages)) for c, stages in shares.items()
+        ShapePoint(compression=c, networks=5, stages=tuple((s,) for s in stages))
+        for c, stages in shares.items()
     )
     return Pattern(kind="channels", source=source, points=tuple(points))
 
@@ -140,7 +141,7 @@ def _find_file(name: str) -> Path:
     return path
 
 
-def _stage_of(units: Mapping[str, Units], point: Point, ctx: PruneContext) -> dict[str, int]:
+def _stage_of(units: Mapping[str, Units], point: ShapePoint, ctx: PruneContext) -> dict[str, int]:
     """Stage of every group, from 0; layers behind the last map (linear ones) count as its last stage."""
     stages = stages_of(ctx.module, ctx.example)
     same_stages(stages, dict(enumerate(point.stages, start=1)))
@@ -148,14 +149,14 @@ def _stage_of(units: Mapping[str, Units], point: Point, ctx: PruneContext) -> di
     return {name: stages.get(name, stages.get(name.removesuffix(".weight"), last)) - 1 for name in units}
 
 
-def _by_channels(point: Point, units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Keep:
+def _by_channels(point: ShapePoint, units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Keep:
     """Of every group as much as its stage's share says, all shares scaled alike to spend the budget."""
     stage = _stage_of(units, point, ctx)
     weights = {name: u.total * max(point.stages[stage[name]][0], _LEAST) for name, u in units.items()}
     return keep_counts(units, whole_units(units, fill(weights, limits_of(units), budget), budget))
 
 
-def _by_positions(point: Point, units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Keep:
+def _by_positions(point: ShapePoint, units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Keep:
     """The same for every position of every kernel; kernels of another size keep the stage's mean share."""
     stage = _stage_of(units, point, ctx)
     split: dict[str, Units] = {}

@@ -13,12 +13,12 @@ from torch import Tensor
 
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.schedules.gradual import cubic_density
-from shrinkbench.pruning.schedules.hook import PruningHook, Setting
+from shrinkbench.pruning.schedules.hook import FinishingHook, PruningHook, Setting
 from shrinkbench.pruning.schedules.schedule import register_during
 from shrinkbench.spec.amount import Amount, Compression, ratio_of
 
 
-class Feedback(PruningHook):
+class Feedback(FinishingHook):
     """Gradients of the masked network move the dense one beneath (Lin et al. 2020).
 
     ``w <- w - eta * g(m * w)``; every 16 steps masks are decided anew over the dense weights, nothing bound by
@@ -32,12 +32,6 @@ class Feedback(PruningHook):
         self._end = max(int(self.CONSTANTS["until"] * setting.steps), 1)
         self._every = max(1, min(int(self.CONSTANTS["every"]), self._end // int(self.CONSTANTS["at_least"])))
         self._dense: dict[str, Tensor] = {}
-        self._done = False
-
-    @property
-    def settled(self) -> bool:
-        """Whether the target has been reached."""
-        return self._done
 
     @torch.no_grad()
     def before_step(self, step: int) -> None:
@@ -70,17 +64,16 @@ class Feedback(PruningHook):
 
     def state_dict(self) -> dict[str, Any]:
         """Masks, the weights beneath them, and whether the target has been reached."""
-        return {**super().state_dict(), "dense": self._dense, "done": self._done}
+        return {**super().state_dict(), "dense": self._dense}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         super().load_state_dict(state)
         parameters = self.setting.parameters
         self._dense = {n: d.to(parameters[n].dtype) for n, d in self.placed(state["dense"]).items()}
-        self._done = state["done"]
 
 
-class Surgery(Feedback):
+class NetworkSurgery(Feedback):
     """As feedback, but what is kept holds on: a weight changes sides past a margin (Guo et al. 2016).
 
     The paper's two thresholds 0.9 t and 1.1 t become a comparison at equal size: scores of kept weights count
@@ -296,7 +289,7 @@ feedback = register_during(
 surgery = register_during(
     "network-surgery",
     "as feedback, from trained weights, with a margin in favour of what is kept",
-    Surgery,
+    NetworkSurgery,
     rounds=None,
 )
 refined = register_during(

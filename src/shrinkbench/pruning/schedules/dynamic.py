@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.schedules.gradual import Gradual, Soft, StraightThrough, cubic_density
-from shrinkbench.pruning.schedules.hook import PruningHook, Setting
+from shrinkbench.pruning.schedules.hook import FinishingHook, PruningHook, Setting
 from shrinkbench.pruning.schedules.schedule import register_during
 from shrinkbench.pruning.top_k import require_numbers
 from shrinkbench.spec.amount import Amount, Compression, ratio_of
@@ -205,7 +205,7 @@ class InTimeByChance(InTime):
         return torch.rand(parameter.shape, generator=generator).to(parameter.device)
 
 
-class Regenerated(Rigged):
+class Regenerated(FinishingHook, Rigged):
     """Gradual magnitude pruning from half density, half of what stays exchanged for large gradients each time.
 
     GraNet, Liu et al. 2021: sparsity rises cubically from 50 % (or the target, if that is less) over three
@@ -229,11 +229,6 @@ class Regenerated(Rigged):
         target = self._first == ratio_of(self.setting.amount)
         return self.setting.amount if target else Compression(ratio=self._first)
 
-    @property
-    def settled(self) -> bool:
-        """Whether the target has been reached."""
-        return self._done
-
     def _amount_at(self, step: int) -> Amount:
         target = ratio_of(self.setting.amount)
         if step >= self._end or self._first == target:
@@ -253,15 +248,6 @@ class Regenerated(Rigged):
                 parameter.grad = None
             return
         super().after_backward(step)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Masks, and whether they are at the target."""
-        return {**super().state_dict(), "done": self._done}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        super().load_state_dict(state)
-        self._done = state["done"]
 
 
 gradual = register_during(

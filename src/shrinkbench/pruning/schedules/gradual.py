@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.pruning.schedules.hook import PruningHook, Setting
+from shrinkbench.pruning.schedules.hook import FinishingHook, PruningHook, Setting
 from shrinkbench.spec.amount import Compression, ratio_of
 
 
@@ -24,7 +24,7 @@ def cubic_density(progress: float, final: float) -> float:
     return final + (1 - final) * (1 - min(progress, 1.0)) ** 3
 
 
-class Gradual(PruningHook):
+class Gradual(FinishingHook):
     """Prune every few steps over the first half of training, ever more slowly (Zhu and Gupta 2017).
 
     Every 100 steps, or oftener where the half has fewer than 2,000 steps. Masks are nested.
@@ -37,12 +37,6 @@ class Gradual(PruningHook):
         self._end = max(int(self.CONSTANTS["until"] * setting.steps), 1)
         self._every = max(1, min(int(self.CONSTANTS["every"]), self._end // int(self.CONSTANTS["at_least"])))
         self._target = ratio_of(setting.amount)
-        self._done = False
-
-    @property
-    def settled(self) -> bool:
-        """Whether the target has been reached."""
-        return self._done
 
     def after_step(self, step: int) -> None:
         """Prune if it is time; uphold."""
@@ -56,15 +50,6 @@ class Gradual(PruningHook):
     def masks_at(self, compression: float, step: int) -> Masks:
         """Masks for ``compression`` within the present ones."""
         return self.setting.decide(Compression(ratio=compression), masks=self.masks, iteration=step)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Masks, and whether they are final."""
-        return {**super().state_dict(), "done": self._done}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        super().load_state_dict(state)
-        self._done = state["done"]
 
 
 class StraightThrough(Gradual):

@@ -108,3 +108,23 @@ class PruningHook(Hook):
         """``tensors`` by parameter name, each on the device of its parameter."""
         parameters = dict(self.setting.module.named_parameters())
         return {name: tensor.to(parameters[name].device) for name, tensor in tensors.items()}
+
+
+class FinishingHook(PruningHook):
+    """A hook that has its final masks before training ends, from where a subclass sets ``_done``."""
+
+    _done = False
+
+    @property
+    def settled(self) -> bool:
+        """Whether the target has been reached."""
+        return self._done
+
+    def state_dict(self) -> dict[str, Any]:
+        """What else is kept, and whether masks are final."""
+        return {**super().state_dict(), "done": self._done}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        super().load_state_dict(state)
+        self._done = state["done"]

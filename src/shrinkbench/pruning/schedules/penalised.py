@@ -3,26 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from shrinkbench.pruning.schedules.hook import PruningHook, Setting
+from shrinkbench.pruning.schedules.hook import FinishingHook, Setting
 
 
-class Penalised(PruningHook):
+class Penalised(FinishingHook):
     """Train with a penalty, whose subgradient a subclass adds, and decide masks once training is over."""
 
     def __init__(self, setting: Setting, *, penalty: float) -> None:
         super().__init__(setting)
         self._penalty = penalty
-        self._done = False
-
-    @property
-    def settled(self) -> bool:
-        """Whether the units have been removed."""
-        return self._done
 
     def add_penalty(self) -> None:
         """Add the penalty's subgradient to the gradients."""
@@ -44,12 +37,3 @@ class Penalised(PruningHook):
     def finish(self) -> Mapping[str, Tensor] | None:
         """Training with the penalty is over; what it has learned beside the weights, if anything."""
         return None
-
-    def state_dict(self) -> dict[str, Any]:
-        """Masks, and whether they are final."""
-        return {**super().state_dict(), "done": self._done}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
-        super().load_state_dict(state)
-        self._done = state["done"]

@@ -155,5 +155,5 @@ def joined(items: Iterable[object]) -> str:
     >>> joined([0, 1, 2])
     '0, 1 and 2'
     """
-    *first, last = map(str, items)
-    return f"{', '.join(first)} and {last}" if first else last
+    texts = [str(item) for item in items]
+    return " and ".join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else "".join(texts)

@@ -75,7 +75,7 @@ def _same_proportions(evidence: Evidence, kind: str) -> Judgement:
 
 
 @rule("random")
-def random(evidence: Evidence) -> Judgement:
+def _random(evidence: Evidence) -> Judgement:
     """Any random pruning."""
     return _baseline(evidence, lambda m, _: is_random(m), "random pruning", "Run the method random.")
 
@@ -98,7 +98,7 @@ def random_same_proportions(evidence: Evidence) -> Judgement:
 
 
 @rule("magnitude")
-def magnitude(evidence: Evidence) -> Judgement:
+def _magnitude(evidence: Evidence) -> Judgement:
     """Any magnitude pruning."""
     return _baseline(
         evidence, lambda m, _: is_magnitude(m), "magnitude pruning", "Run the method global_magnitude."

@@ -65,7 +65,7 @@ def claims(evidence: Evidence) -> Judgement:
 
 
 @rule("code")
-def code(evidence: Evidence) -> Judgement:
+def _code(evidence: Evidence) -> Judgement:
     """A link is in no result."""
     commits = sorted({r.provenance.commit[:12] for r in evidence.results if r.provenance.commit})
     recording = sum(bool(r.provenance.commit) for r in evidence.results)

@@ -34,7 +34,7 @@ MOST_TOLD = 6
 
 
 @rule("identify")
-def identify(evidence: Evidence) -> Judgement:
+def _identify(evidence: Evidence) -> Judgement:
     """Names with one definition, and digests of data and weights."""
     vague = undescribed_data(evidence)
     if vague:

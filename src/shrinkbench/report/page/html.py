@@ -50,7 +50,7 @@ from shrinkbench.report.statistics.observations import AXES, Observations, Scale
 from shrinkbench.report.tables import TEXTS, Table
 from shrinkbench.report.verdict import BASES, Verdict, Win, reach_verdict
 from shrinkbench.results.bundle import Bundle, read_source, require_results
-from shrinkbench.results.conflicts import describe, sentence_of
+from shrinkbench.results.conflicts import describe_conflict, say_conflict
 from shrinkbench.results.frame import as_csv, to_frame
 from shrinkbench.results.labels import share_values
 from shrinkbench.results.record import RunResult
@@ -146,8 +146,8 @@ def _write(
         write_atomically(written[-1], bibtex(citations).encode(), durable=False)
         content = {
             **_facts(bundle, observations, figures),
-            "conflict": sentence_of(bundle.conflicts),
-            "conflicts": [describe(conflict) for conflict in bundle.conflicts],
+            "conflict": say_conflict(bundle.conflicts),
+            "conflicts": [describe_conflict(conflict) for conflict in bundle.conflicts],
             **_judgement(results, results, evidence, labels),
             **describe_scales(observations),
             **_verdict(verdict, observations),

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from shrinkbench.results.labels import digest_once
+from shrinkbench.results.apart import digest_once
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import Plan
 from shrinkbench.spec import ExperimentSpec, Value
@@ -39,7 +39,7 @@ class Definition:
 
 
 @dataclass(frozen=True)
-class Origin:
+class ResultsOrigin:
     """Everything that is needed to repeat the results."""
 
     started: str
@@ -54,12 +54,12 @@ class Origin:
     experiments: tuple[tuple[str, str], ...]
 
 
-def trace_origin(results: Sequence[RunResult], plan: Plan | None) -> Origin:
+def trace_origin(results: Sequence[RunResult], plan: Plan | None) -> ResultsOrigin:
     """Collect the origin of ``results``; ``plan`` adds the experiment files."""
     started = sorted(r.provenance.started for r in results)
     recipes: list[Value] = [r.spec.recipe for r in results]
     recipes += [r.spec.weights.recipe for r in results if r.spec.weights.recipe]
-    return Origin(
+    return ResultsOrigin(
         started=started[0] if started else "",
         ended=started[-1] if started else "",
         computing=duration(sum(r.provenance.seconds for r in results)),

@@ -13,7 +13,7 @@ from shrinkbench.plotting import FORMATS
 from shrinkbench.spec import Value
 
 
-class Beside(Value):
+class LaidBeside(Value):
     """One task that has published counterparts: which, the stem of its files, and what differs."""
 
     task: str
@@ -22,11 +22,11 @@ class Beside(Value):
     notes: tuple[str, ...]
 
 
-class Published(Value):
+class PublishedIndex(Value):
     """All tasks beside the corpus: where they have a counterpart, and why the others have none."""
 
     corpus: str
-    found: tuple[Beside, ...] = ()
+    found: tuple[LaidBeside, ...] = ()
     unmatched: tuple[str, ...] = ()
 
 
@@ -51,15 +51,15 @@ def write_published(frame: pd.DataFrame, directory: Path | None, folder: Path) -
     from shrinkbench.literature.store import load_corpus
 
     corpus = load_corpus(directory)
-    found: list[Beside] = []
+    found: list[LaidBeside] = []
     unmatched: Sequence[str] = ()
     if (frame["status"] == "done").any():
         laid = overlay(frame, corpus)
         unmatched = laid.unmatched
         for one in laid.found:
             stem = write_overlay(one, folder)[0].stem
-            found.append(Beside(task=one.task, pairs=one.pairs, stem=stem, notes=one.notes))
-    published = Published(
+            found.append(LaidBeside(task=one.task, pairs=one.pairs, stem=stem, notes=one.notes))
+    published = PublishedIndex(
         corpus="the tables of Liu et al. 2019, which come with shrinkbench"
         if corpus.origin == "bundled"
         else f"the corpus in {corpus.origin}",
@@ -69,12 +69,12 @@ def write_published(frame: pd.DataFrame, directory: Path | None, folder: Path) -
     write_atomically(folder / _INDEX, published.model_dump_json(indent=1).encode(), durable=False)
 
 
-def read_published(folder: Path) -> Published:
+def read_published(folder: Path) -> PublishedIndex:
     """What :func:`write_published` noted in ``folder``."""
-    return Published.model_validate_json((folder / _INDEX).read_bytes())
+    return PublishedIndex.model_validate_json((folder / _INDEX).read_bytes())
 
 
-def files_of(published: Published, folder: Path) -> list[Path]:
+def files_of(published: PublishedIndex, folder: Path) -> list[Path]:
     """Every file that belongs to it."""
     return [folder / _INDEX, *(folder / f"{b.stem}.{part}" for b in published.found for part in _PARTS)]
 

@@ -12,8 +12,9 @@ import numpy as np
 
 from shrinkbench.report.statistics.metrics import metric_of, metrics_of
 from shrinkbench.report.tables import amount_text
+from shrinkbench.results.apart import digest_once
 from shrinkbench.results.frame import column_of, metric_names
-from shrinkbench.results.labels import RunLabel, digest_once, label_runs
+from shrinkbench.results.labels import RunLabel, label_runs
 from shrinkbench.results.record import Provenance, RunResult
 from shrinkbench.spec import UNCONSTRAINED, MethodSpec, Value
 from shrinkbench.spec.measures import EpochRecord

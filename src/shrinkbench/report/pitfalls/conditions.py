@@ -7,6 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from shrinkbench.report.checklist.causes import joined
 from shrinkbench.report.conditions import (
     Facts,
     fields_of,
@@ -19,8 +20,8 @@ from shrinkbench.report.conditions import (
     timing,
     weights_facts,
 )
-from shrinkbench.report.pitfalls.finding import Pitfall, joined
-from shrinkbench.results.labels import digest_once
+from shrinkbench.report.pitfalls.finding import Pitfall
+from shrinkbench.results.apart import digest_once
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import MethodSpec
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 SMALLEST = 0.005
@@ -50,13 +50,3 @@ def percent(share: float) -> str:
 def and_more(count: int, noun: str) -> str:
     """How many further cases a sentence about one of ``count`` stands for."""
     return f" (and {count - 1} more {noun}{'s' if count > 2 else ''})" if count > 1 else ""
-
-
-def joined(items: Iterable[object]) -> str:
-    """Items as a phrase.
-
-    >>> joined([0, 1, 2])
-    '0, 1 and 2'
-    """
-    texts = [str(item) for item in items]
-    return " and ".join([", ".join(texts[:-1]), texts[-1]]) if len(texts) > 1 else "".join(texts)

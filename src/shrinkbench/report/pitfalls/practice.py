@@ -9,9 +9,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
+from shrinkbench.report.checklist.causes import joined
 from shrinkbench.report.conditions import Facts, recipe_facts
 from shrinkbench.report.pitfalls.conditions import RECIPE, unequal_conditions
-from shrinkbench.report.pitfalls.finding import Pitfall, and_more, joined, mean
+from shrinkbench.report.pitfalls.finding import Pitfall, and_more, mean
 from shrinkbench.report.statistics.compare import groups, records
 from shrinkbench.report.statistics.metrics import Metric, metric_of
 from shrinkbench.report.statistics.observations import SMALLEST_YARDSTICK, Observations

@@ -6,7 +6,8 @@ import itertools
 from collections import Counter, defaultdict
 from collections.abc import Hashable, Iterator, Sequence
 
-from shrinkbench.report.pitfalls.finding import Pitfall, and_more, joined
+from shrinkbench.report.checklist.causes import joined
+from shrinkbench.report.pitfalls.finding import Pitfall, and_more
 from shrinkbench.report.statistics.compare import groups, records
 from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.results.labels import RunLabel, distinct_runs, label_runs

@@ -16,7 +16,7 @@ from shrinkbench.errors import DamagedWarning, ShrinkbenchError
 from shrinkbench.files import read_file, remove_temporaries
 from shrinkbench.models.hugging_face import remember_folder
 from shrinkbench.pruning import load_entry_points, load_plugin
-from shrinkbench.results.claims import Claims
+from shrinkbench.results.claims import RunClaims
 from shrinkbench.results.reading import LARGEST_RESULT
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, read_result
@@ -62,7 +62,7 @@ def told_to_stop() -> bool:
     return _stop.is_set()
 
 
-def file_of(task: Task, root: Path) -> Path:
+def file_of_task(task: Task, root: Path) -> Path:
     """The file whose being there means that ``task`` is done."""
     store = ResultStore(root)
     folder = store.run_dir(task.key) if task.kind == "run" else store.shared_dir(_SHARED[task.kind], task.key)
@@ -79,7 +79,7 @@ def digest_at(path: Path) -> str | None:
 
 def find_done(task: Task, root: Path) -> Ending | None:
     """The ending of a task that somebody else has brought about since it was planned."""
-    path = file_of(task, root)
+    path = file_of_task(task, root)
     if task.kind != "run":
         return Ending("done") if path.exists() else None
     if digest_at(path) == task.before:
@@ -107,7 +107,7 @@ def perform(task: Task, setting: Setting, *, own_process: bool = False) -> Endin
     with claim:
         ending = find_done(task, root) or _attempt(task, setting.workspace, own_process=own_process)
         if task.kind == "run" and ending.kind == "done":  # only who has the claim writes there
-            remove_temporaries(file_of(task, root).parent)
+            remove_temporaries(file_of_task(task, root).parent)
     return ending
 
 
@@ -130,8 +130,8 @@ def is_free(task: Task, root: Path) -> bool:
 
 
 @cache
-def _claims_in(root: Path) -> Claims:
-    return Claims(root)
+def _claims_in(root: Path) -> RunClaims:
+    return RunClaims(root)
 
 
 def _holder_of(task: Task, root: Path) -> str:
@@ -140,7 +140,7 @@ def _holder_of(task: Task, root: Path) -> str:
 
 
 def _attempt(task: Task, workspace: Workspace, *, own_process: bool) -> Ending:
-    log = RunLog(file_of(task, workspace.root).with_name("log.txt"))
+    log = RunLog(file_of_task(task, workspace.root).with_name("log.txt"))
     log.start(task.label)
     tags = {"key": task.key, "kind": task.kind, "label": task.label}
     diary = Diary(workspace.log_to, workspace.root, tags)
@@ -180,7 +180,7 @@ def _catch_damage() -> Iterator[list[str]]:
         yield notes
 
 
-def follow(task: Task, workspace: Workspace) -> str:
+def follow_head(task: Task, workspace: Workspace) -> str:
     """The part of a task that another process of the team has begun; returns how it ended."""
 
     def after_epoch(record: EpochRecord) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.runner.executors.inline import InProcess
-from shrinkbench.runner.executors.performing import follow, prepare
+from shrinkbench.runner.executors.performing import follow_head, prepare
 from shrinkbench.runner.executors.protocol import Ending, Setting, Task
 from shrinkbench.training.team import Team
 from shrinkbench.training.together import FabricTeam, Places, team_of
@@ -67,7 +67,7 @@ class Following:
         prepare(self.setting)
         workspace = replace(self.setting.workspace, team=team, log_to=None)
         while (task := _next(team)) is not None:
-            if not team.end(follow(task, workspace)):
+            if not team.end(follow_head(task, workspace)):
                 os._exit(1)  # the head waits for messages that this process will not send
 
 

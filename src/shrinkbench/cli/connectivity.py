@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from shrinkbench.cli.networks import load_named, normalisation_of
-from shrinkbench.cli.options import AsJson, Data, Device
+from shrinkbench.cli.options import AsJson, Data, Device, Plugins, load_plugins
 from shrinkbench.errors import ShrinkbenchError
 
 if TYPE_CHECKING:
@@ -28,9 +28,11 @@ def connectivity(
     split: Annotated[Literal["validation", "test"], typer.Option(help="Images to take errors on.")] = "test",
     points: Annotated[int, typer.Option(min=3, max=1001, help="Networks on the line, ends included.")] = 11,
     device: Device = "auto",
+    plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Error (1 - top-1) along the line between two networks, and how high it rises above its ends."""
+    load_plugins(plugins)
     import torch
 
     from shrinkbench.metrics import linear_connectivity

@@ -368,7 +368,7 @@ def _milliseconds(found: Sequence[tuple[float, WallTime | None]]) -> str:
 def all_tables(observations: Observations) -> list[Table]:
     """Every table of the report: headline, other metrics, extra splits, summaries, over tasks, pairs."""
     tables = [table for scale in observations.scales for table in _scale_tables(observations.only(scale.tasks))]
-    pairs = [pairwise_table(observations)]
+    pairs = [pairwise_table(observations)] if observations.tasks else []  # of failures alone there are none
     if len(observations.tasks) > 1:
         pairs += [pairwise_table(observations, task=task) for task in observations.tasks]
     over = over_tasks_table(observations)

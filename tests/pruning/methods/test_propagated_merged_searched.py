@@ -166,6 +166,8 @@ def test_searched_shares_are_in_proportion_and_never_worse_than_equal_ones():
         found.apply(copied)
         losses[name] = float(nn.functional.cross_entropy(copied(data[0][0]), data[0][1]).detach())
     assert losses["amc"] <= losses["channel_l1"] + 1e-3
+    counts = {n: int(masks["amc"][n].any(1).sum()) for n in ("0.weight", "2.weight")}
+    assert len(set(counts.values())) == 2, counts  # of 12 neurons each
 
 
 def test_l1_adds_the_sign():

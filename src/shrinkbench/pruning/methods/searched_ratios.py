@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property, reduce
+from operator import and_
 
 import torch
 from torch import Tensor
@@ -18,9 +20,9 @@ from shrinkbench.pruning.structures.channels import channels
 from shrinkbench.pruning.units import UnitScores
 from shrinkbench.spec import Compression, Speedup
 
-_GENERATIONS = 6
-_POPULATION = 12
-_ELITE = 4
+_GENERATIONS = 4
+_POPULATION = 8
+_ELITE = 3
 _DEVIATION = 1.0  # of the logarithm of a layer's density, before the first generation
 _LEVELS = 12  # halvings of the level at which a candidate meets the target
 
@@ -35,26 +37,31 @@ class _Network:
     batches: list[Batch]
     kept: float  # parameters
 
+    @cached_property
+    def tensors(self) -> list[tuple[int, list[list[tuple[str, Tensor, Tensor]]]]]:
+        """Of each parameter its size and, by dimension, the unit at each position, and where there is none."""
+        dims: dict[str, dict[int, list[tuple[str, Tensor, Tensor]]]] = {}
+        for layer in self.ranks:
+            for piece in self.coupling.group_of(layer).slices:
+                entry = (layer, piece.unit.clamp_min(0), piece.unit < 0)
+                dims.setdefault(piece.tensor, {}).setdefault(piece.dim, []).append(entry)
+        return [
+            (parameter.numel(), list(dims.get(name, {}).values()))
+            for name, parameter in self.ctx.module.named_parameters()
+        ]
+
     def keep_at(self, scores: Mapping[str, Tensor], level: float) -> dict[str, Tensor]:
         return {name: (values >= -level) | (self.ranks[name] == 0) for name, values in scores.items()}
 
     def parameters(self, keep: Mapping[str, Tensor]) -> float:
         """Parameters of the network in which ``keep`` stays."""
-        shares: dict[tuple[str, int], Tensor] = {}
-        for layer, stays in keep.items():
-            for piece in self.coupling.group_of(layer).slices:
-                here = piece.unit >= 0
-                stay = torch.ones(len(piece.unit), dtype=torch.bool)
-                stay[here] = stays[piece.unit[here]]
-                place = (piece.tensor, piece.dim)
-                shares[place] = shares[place] & stay if place in shares else stay
         total = 0.0
-        for name, parameter in self.ctx.module.named_parameters():
+        for numbers, dims in self.tensors:
             share = 1.0
-            for dim in range(parameter.dim()):
-                if (name, dim) in shares:
-                    share *= float(shares[name, dim].double().mean())
-            total += parameter.numel() * share
+            for pieces in dims:
+                stays = [keep[layer][unit] | apart for layer, unit, apart in pieces]
+                share *= float(reduce(and_, stays).double().mean())
+            total += numbers * share
         return total
 
     def keep_of(self, scores: Mapping[str, Tensor]) -> dict[str, Tensor]:

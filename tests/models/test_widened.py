@@ -50,7 +50,7 @@ def test_other_families_have_widths(name):
         ("resnet20-width-0", "above 0"),
         ("resnet20-width-99", "16 at most"),
         ("wrn-28-10-width-2", "has no factor of its widths"),
-        ("resnet20-width-2-width-2", "has no factor of its widths"),
+        ("resnet20-width-2-width-2", "unknown model"),
         ("resnet20-width-", "resnet20"),
         ("nothing-width-2", "nothing-width-2"),
         ("resnet20-width--2", "resnet20"),

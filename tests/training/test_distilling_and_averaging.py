@@ -59,7 +59,7 @@ def test_the_teacher_is_left_as_it_is_and_normalises_by_its_statistics():
     task = Distilled(task_of(CLASSIFICATION), teacher.train())
     batch = next(iter(Blobs().test()))
     one = Recipe(**{**recipe().model_dump(), "distillation": {"weight": 1}})
-    values = {float(task.loss(network(0).eval(), batch, one)[0]) for _ in range(2)}  # dropout would differ
+    values = {task.loss(network(0).eval(), batch, one)[0].item() for _ in range(2)}  # dropout would differ
     assert len(values) == 1
     itself = network(0)
     assert (
@@ -176,7 +176,7 @@ def test_in_a_sweep_controls_are_trained_alike_and_rewinding_takes_the_steps_tha
     assert all(r.status == "done" for r in taught.values())
     one, other = (taught["global_magnitude", 4.0, flag] for flag in (False, True))
     assert one.spec.key != other.spec.key
-    assert one.test.metrics["loss"] != other.test.metrics["loss"]
+    assert one.after["loss"] != other.after["loss"]
     assert other.spec.control.recipe.distillation == other.spec.recipe.distillation
     assert other.cost.retraining.multiply_adds > one.cost.retraining.multiply_adds
     rewound = taught["global_magnitude[finetuning=rewind-weights-step-5]", 4.0, False]

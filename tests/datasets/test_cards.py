@@ -13,7 +13,7 @@ from shrinkbench.datasets.places365 import categories
 from shrinkbench.errors import ShrinkbenchError, UnknownNameError
 
 # A card's references need not name a paper where the data are the user's own.
-OWN_DATA = ("imagefolder", "parquet")
+OWN_DATA = ("imagefolder", "parquet", "text-files")
 
 
 @pytest.mark.parametrize("name", DATASETS.names())

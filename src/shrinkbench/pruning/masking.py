@@ -211,6 +211,11 @@ def grouped(method: PruningMethod, ctx: PruneContext, scores: Scores | UnitScore
     present = {name: torch.ones_like(w) for name, w in ctx.weights.items()}
     grouping = method.structure.group(ctx, _checked_scores(present, ctx))
     for name in grouping.units:
+        if name not in scores.scores:
+            raise ShrinkbenchError(
+                f"the score of '{method.name}' scores other units than structure '{method.structure.name}' has "
+                f"('{name}' is none of them); leave the structure as it is"
+            )
         require_numbers(name, scores.scores[name])
     units = {
         name: replace(u, scores=scores.scores[name].masked_fill(u.scores == -math.inf, -math.inf))

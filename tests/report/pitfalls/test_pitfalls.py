@@ -75,7 +75,7 @@ def test_figure_8_initial_weights_confound_and_changes_do_not_cure_it():
     assert [p.kind for p in pitfalls] == ["initial-model-confounds"]
     assert "layerwise_magnitude never beats global_magnitude" in pitfalls[0].finding
     assert "does not cure it" in pitfalls[0].finding
-    assert {panel.metric for panel in pitfalls[0].panels} == {"top1", "top1_change"}
+    assert {panel.metric for panel in pitfalls[0].panels} == {"headline", "headline_change"}
 
 
 def test_equal_weights_confound_nothing():

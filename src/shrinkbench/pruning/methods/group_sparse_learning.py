@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from shrinkbench.network.coupling import couple
 from shrinkbench.network.groups import Group
 from shrinkbench.pruning.context import PruneContext
-from shrinkbench.pruning.method import pruning_method
+from shrinkbench.pruning.method import decides, pruning_method
 from shrinkbench.pruning.schedules.hook import Setting
 from shrinkbench.pruning.schedules.penalised import Penalised
 from shrinkbench.pruning.schedules.schedule import SCHEDULES, Schedule, once
@@ -93,6 +93,7 @@ group_sparse_learning = SCHEDULES.add(
     "group_sparse_learning", structure=channels, schedule=group_sparse_learning, reference="fang2023depgraph"
 )
 @pruning_method("group_norm", kind="magnitude", structure=channels, reference="fang2023depgraph")
+@decides("structure")
 def group_norm(ctx: PruneContext) -> UnitScores:
     """Mean square over all parameters that leave with a channel, over the mean of these in its group.
 

@@ -21,32 +21,34 @@ from shrinkbench.pruning.method import decides, pruning_method
 from shrinkbench.pruning.methods.wanda_sparsegpt import Columns, layer_by_layer, one_per_layer
 
 _DAMPING = 0.01  # of the mean diagonal of the Hessian
-_MEMORY = 1 << 23  # numbers of inverse Hessians that are held at a time
+_MEMORY = 1 << 23  # numbers that are held for rows at a time
 
 
-def trace(weights: Tensor, hessian: Tensor) -> tuple[Tensor, Tensor]:
-    """In which order the weights of each row go, and the loss of each removal, half its saliency.
+def trace(weights: Tensor, hessian: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """In which order the first ``most`` weights of each row go, and the loss of each, half its saliency.
 
-    Of (rows, columns) and (columns, columns) in double precision.
+    Of (rows, columns) and (columns, columns) in double precision. The inverse that is left after some removals
+    is the first one less ``u u'`` for each: these u are kept, a column at a time.
     """
-    w = weights.clone()
-    inverse = torch.linalg.inv(hessian).expand(len(w), *hessian.shape).clone()
+    w, row = weights.clone(), torch.arange(len(weights), device=weights.device)
+    inverse = torch.linalg.inv(hessian)
+    diagonal = inverse.diagonal().expand(w.shape).clone()
+    factors = w.new_zeros(*w.shape, most)
     gone = torch.zeros_like(w, dtype=torch.bool)
-    row = torch.arange(len(w), device=w.device)
     orders, losses = [], []
-    for _ in range(w.shape[1]):
-        diagonal = inverse.diagonal(dim1=1, dim2=2)
-        saliency = (w.square() / diagonal).masked_fill(gone, torch.inf)
-        place = saliency.argmin(1)
+    for number in range(most):
+        place = (w.square() / diagonal).masked_fill(gone, torch.inf).argmin(1)
+        pivot = diagonal[row, place].unsqueeze(1)
+        own = factors[row, place, :number].unsqueeze(2)
+        column = inverse[place] - torch.bmm(factors[:, :, :number], own).squeeze(2)
         orders.append(place)
-        losses.append(saliency[row, place] / 2)
-        pivot = diagonal[row, place].clone().unsqueeze(1)
-        column = inverse[row, :, place].clone()
+        losses.append(w[row, place].square() / pivot.squeeze(1) / 2)
         w -= column * (w[row, place].unsqueeze(1) / pivot)
-        inverse -= column.unsqueeze(2) * (column / pivot).unsqueeze(1)
+        factors[:, :, number] = column / pivot.sqrt()
+        diagonal -= factors[:, :, number].square()
         gone[row, place] = True
         w.masked_fill_(gone, 0)
-        inverse[row, place, place] = 1  # was zero, as its row and column are
+        diagonal.masked_fill_(gone, 1)
     return torch.stack(orders, 1), torch.stack(losses, 1)
 
 
@@ -67,6 +69,30 @@ def compensated(weights: Tensor, keep: Tensor, hessian: Tensor) -> Tensor:
     return weights * stays + change
 
 
+def _pieces(weights: Tensor, held: int) -> list[tuple[int, slice]]:
+    """Rows of each group, as many at a time as fit the memory with ``held`` numbers for each weight."""
+    groups, rows, width = weights.shape
+    step = max(_MEMORY // (width * held), 1)
+    return [(g, slice(i, i + step)) for g in range(groups) for i in range(0, rows, step)]
+
+
+def _kept(weights: Tensor, hessians: Tensor, count: int) -> Tensor:
+    """What stays when ``count`` weights go; rows are followed as far as the one that loses most."""
+    groups, rows, width = weights.shape
+    most = min(width, -(-5 * count // (4 * groups * rows)) + 16)
+    while True:
+        pieces = _pieces(weights, most)
+        traced = [trace(weights[g, piece], hessians[g], most) for g, piece in pieces]
+        orders, losses = (torch.cat(parts) for parts in zip(*traced, strict=True))
+        counts = counts_of_rows(losses, count)
+        if most == width or int(counts.max()) < most:
+            break
+        most = min(width, 2 * most)
+    gone = torch.arange(most, device=orders.device) < counts.unsqueeze(1)
+    keep = torch.ones_like(weights, dtype=torch.bool).reshape(-1, width)
+    return keep.scatter_(1, orders, ~gone).reshape(weights.shape)
+
+
 def _layer(ctx: PruneContext, name: str, count: int, values: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
     columns = Columns(ctx, name)
     hessians = columns.hessian(values).double()
@@ -76,15 +102,8 @@ def _layer(ctx: PruneContext, name: str, count: int, values: Mapping[str, Tensor
     diagonal += _DAMPING * diagonal.mean(1, keepdim=True)
     weights = columns.matrices(ctx.weights[name]).double()
     weights.masked_fill_(columns.matrices(ctx.removed(name)) | dead.unsqueeze(1), 0)  # they go first
-    groups, rows, width = weights.shape
-    step = max(_MEMORY // width**2, 1)
-    pieces = [(g, slice(i, i + step)) for g in range(groups) for i in range(0, rows, step)]
-    traced = [trace(weights[g, piece], hessians[g]) for g, piece in pieces]
-    orders, losses = (torch.cat(parts) for parts in zip(*traced, strict=True))
-    counts = counts_of_rows(losses, weights.numel() - count)
-    early = torch.arange(width, device=orders.device) < counts.unsqueeze(1)
-    keep = torch.ones_like(orders, dtype=torch.bool).scatter_(1, orders, ~early).reshape(weights.shape)
-    for g, piece in pieces:
+    keep = _kept(weights, hessians, weights.numel() - count)
+    for g, piece in _pieces(weights, weights.shape[2]):
         weights[g, piece] = compensated(weights[g, piece], keep[g, piece], hessians[g])
     return columns.restore(keep), columns.restore(weights.to(ctx.weights[name]))
 

@@ -205,6 +205,7 @@ READERS = [
 ]
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_who_only_reads_leaves_a_folder_as_it_is(store, tmp_path):
     """Such as one of somebody else's, on a disk that cannot be written: an index that is lacking stays so."""
     folder = tmp_path / "theirs"

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from sample_networks import ConvNet, seeded
+from sampling import sampled
 from torch import nn
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
@@ -38,8 +39,17 @@ def counts(masks):
     return {name: int(mask.sum()) for name, mask in masks.items()}
 
 
-@pytest.mark.parametrize("method", [*at_once(), "global_gradient[schedule=at-initialisation-100]"])
-@pytest.mark.parametrize("score", ["random", "magnitude"])
+@pytest.mark.parametrize(
+    ("method", "score"),
+    sampled(
+        list(
+            itertools.product(
+                [*at_once(), "global_gradient[schedule=at-initialisation-100]"], ["random", "magnitude"]
+            )
+        ),
+        every=3,
+    ),
+)
 def test_a_control_keeps_of_every_layer_what_its_method_ends_with(method, score):
     network, options = seeded(mlp), {"compression": 3, "batches": batches(20)}
     own = prune(network, method, generator=torch.Generator().manual_seed(4), **options)

@@ -75,7 +75,7 @@ def test_points_are_means_over_seeds_and_fronts_are_of_one_task(observations):
             found = points[points["task"] == task]
             expected = {p for p in here if not any(dominates(q, p) for q in here)}
             front = found[found[f"on_{cost}"]]
-            assert set(zip(front[cost].astype(float), front["top1"], strict=True)) == expected
+            assert set(zip(front[cost].astype(float), front["headline"], strict=True)) == expected
 
 
 def test_latency_counts_where_it_was_measured(observations):
@@ -114,10 +114,10 @@ def test_the_figure_steps_along_the_front(observations, cost):
     points = find_points(observations).dropna(subset=[cost.column])
     for panel, task in zip(figure.axes, observations.tasks, strict=True):
         here = points[(points["task"] == task)]
-        front = here[here[f"on_{cost.column}"]].sort_values([cost.column, "top1"])
+        front = here[here[f"on_{cost.column}"]].sort_values([cost.column, "headline"])
         (step,) = [line for line in panel.get_lines() if line.get_drawstyle() == "steps-post"]
         assert step.get_xdata() == pytest.approx(front[cost.column].to_numpy(dtype=float))
-        assert step.get_ydata() == pytest.approx(front["top1"].to_numpy(dtype=float))
+        assert step.get_ydata() == pytest.approx(front["headline"].to_numpy(dtype=float))
         grey = [line for line in panel.get_lines() if line.get_label() == DOMINATED]
         assert sum(len(line.get_xdata()) for line in grey) == len(here) - len(front)
     texts = {text.get_text() for text in figure.legends[0].get_texts()}
@@ -129,5 +129,5 @@ def test_the_figure_steps_along_the_front(observations, cost):
 def test_a_cell_without_a_value_is_no_point():
     results = make_results(pairs=PAIR, methods=["random"], seeds=(0,))
     observations = observe(results)
-    observations.pruned.loc[0, "top1"] = np.nan
+    observations.pruned.loc[0, "headline"] = np.nan
     assert len(find_points(observations)) == len(results) - 1

@@ -24,7 +24,7 @@ def spent(alpha: float, share: float, spending: Spending) -> float:
     alpha log(1 + (e - 1) share).
 
     >>> round(spent(0.05, 0.5, "obrien-fleming"), 5), round(spent(0.05, 1.0, "pocock"), 5)
-    (0.00557, 0.05)
+    (0.00305, 0.05)
     """
     if spending == "pocock":
         return alpha * math.log1p((math.e - 1) * share)

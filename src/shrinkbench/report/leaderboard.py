@@ -87,7 +87,7 @@ def _render(ranked: Boards, bundles: dict[str, Bundle], problems: dict[str, list
         comparisons=ranked.comparisons,
         bundles=[(b, names[b.digest], _folder(b), problems[b.digest]) for b in bundles.values()],
         evidence={b.digest: (names[b.digest], _folder(b), problems[b.digest]) for b in bundles.values()},
-        lead_of=_lead,
+        lead_over=_lead,
         p_value=p_value,
     )
 

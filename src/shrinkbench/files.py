@@ -41,12 +41,12 @@ def is_file(path: Path) -> bool:
 
 def is_folder(path: Path) -> bool:
     """Whether ``path`` is a folder; a name that the system refuses to look at is none."""
-    return os.path.isdir(path)  # noqa: PTH112
+    return os.path.isdir(path)  # noqa: PTH112 - as above
 
 
 def exists(path: Path) -> bool:
     """Whether there is anything at ``path``; a name that the system refuses to look at is nothing."""
-    return os.path.exists(path)  # noqa: PTH110
+    return os.path.exists(path)  # noqa: PTH110 - as above
 
 
 def in_home(path: Path | str) -> Path:
@@ -149,8 +149,9 @@ def check_target(path: Path) -> None:
 
 def _check_parent(path: Path) -> None:
     """Refuse a file below what is no folder, or a name that is too long."""
+    whole = Path(os.path.abspath(path))  # noqa: PTH100 - links stay, as below
     try:
-        above = next(parent for parent in Path(os.path.abspath(path)).parents if parent.exists())  # noqa: PTH100
+        above = next(parent for parent in whole.parents if parent.exists())
     except OSError as error:
         raise _unwritable(path, error) from None
     longest = os.pathconf(above, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Literal
 
 import typer
 
 from shrinkbench.cli.options import AsJson, Source
-from shrinkbench.cli.tables import tell_doubts
+from shrinkbench.cli.tables import print_texts, tell_doubts
 from shrinkbench.errors import ShrinkbenchError
 
 app = typer.Typer()
@@ -26,8 +25,7 @@ def power(
 ) -> None:
     """Tell how many seeds would find a difference between two methods, from the variance that was seen."""
     from shrinkbench.report.power import power_tables
-    from shrinkbench.report.statistics.observations import observe
-    from shrinkbench.report.tables import TEXTS
+    from shrinkbench.report.statistics.observations import observe_bundle
     from shrinkbench.results.bundle import read_source, require_results
 
     if not 0 < margin < 100:
@@ -37,18 +35,7 @@ def power(
     bundle = read_source(directory)
     require_results(bundle, "run a sweep into it first")
     tell_doubts(bundle)
-    observations = observe(
-        bundle.results, missing=bundle.missing, disputed=bundle.disputed, sequential=bundle.sequential
-    )
-    tables = [*power_tables(observations, margin=margin / 100, power=chance)]
+    tables = [*power_tables(observe_bundle(bundle), margin=margin / 100, power=chance)]
     if not tables:
         raise ShrinkbenchError(f"{directory} holds no two methods on common seeds and one range")
-    if as_json:
-        rows = {
-            t.name: [dict(zip(t.columns, (c.text for c in r), strict=True)) for r in t.rows] for t in tables
-        }
-        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
-        return
-    for number, table in enumerate(tables):
-        typer.echo(f"{chr(10) if number else ''}{table.caption}\n")
-        typer.echo(TEXTS[form](table))
+    print_texts(tables, form, as_json=as_json)

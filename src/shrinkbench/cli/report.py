@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from shrinkbench.cli.options import AsJson, CorpusDir, Data, Device, Plugins, Source
-from shrinkbench.cli.tables import tell_doubts, tell_problems
+from shrinkbench.cli.tables import print_texts, tell_doubts, tell_problems
 from shrinkbench.errors import ShrinkbenchError
 
 if TYPE_CHECKING:
@@ -102,7 +102,6 @@ def scratch(
 ) -> None:
     """Print pruned networks beside the same networks trained from scratch (Liu et al. 2019)."""
     from shrinkbench.report.scratch import scratch_tables
-    from shrinkbench.report.tables import TEXTS
     from shrinkbench.results.bundle import read_source
 
     bundle = read_source(directory)
@@ -113,15 +112,7 @@ def scratch(
             f"{directory} holds no pruned network that was trained from scratch; sweep a method with "
             "[finetuning=scratch-e] or [finetuning=scratch-b] into it first"
         )
-    if as_json:
-        rows = {
-            t.name: [dict(zip(t.columns, (c.text for c in r), strict=True)) for r in t.rows] for t in tables
-        }
-        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
-        return
-    for number, table in enumerate(tables):
-        typer.echo(f"{chr(10) if number else ''}{table.caption}\n")
-        typer.echo(TEXTS[form](table))
+    print_texts(tables, form, as_json=as_json)
 
 
 @app.command()

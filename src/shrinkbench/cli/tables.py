@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from shrinkbench.report.tables import Table as ReportTable
     from shrinkbench.results.bundle import Bundle
     from shrinkbench.results.store import Problem
 
@@ -72,6 +74,21 @@ def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
     if shown < len(columns):
         hidden = ", ".join(columns[shown:]).replace("_", " ")
         console.print(f"not shown for want of width: {hidden} (--json has all)", style="dim", highlight=False)
+
+
+def print_texts(tables: Sequence[ReportTable], form: str, *, as_json: bool) -> None:
+    """Print a report's tables with their captions in a format of ``TEXTS``, or their cells' texts as JSON."""
+    from shrinkbench.report.tables import TEXTS
+
+    if as_json:
+        rows = {
+            t.name: [dict(zip(t.columns, (c.text for c in r), strict=True)) for r in t.rows] for t in tables
+        }
+        typer.echo(json.dumps(rows, indent=1, ensure_ascii=False))
+        return
+    for number, table in enumerate(tables):
+        typer.echo(f"{chr(10) if number else ''}{table.caption}\n")
+        typer.echo(TEXTS[form](table))
 
 
 def print_folded(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

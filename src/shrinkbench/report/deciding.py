@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from shrinkbench.report.races import describe_race
 from shrinkbench.report.statistics.claims import judge
-from shrinkbench.report.statistics.observations import Observations, observe
+from shrinkbench.report.statistics.observations import Observations, observe_bundle
 from shrinkbench.report.statistics.sequential import Race
 from shrinkbench.results.bundle import Bundle, read_source
 from shrinkbench.results.store import ResultStore, Status
@@ -35,7 +35,8 @@ def decide(
     wanted: Wanted = _first(experiment.seed[: rules.first_look])
     while True:
         status = sweep(wanted)
-        observations, bundle = _observe(store)
+        bundle = read_source(store.root)
+        observations = observe_bundle(bundle)
         races = tuple(task.race for task in judge(observations).tasks if task.race is not None)
         on_look([describe_race(race, rules, observations.metric(race.task)) for race in races])
         waiting = [race for race in races if race.state == "waiting"]
@@ -44,19 +45,6 @@ def decide(
             return races
         before = needs
         wanted = _next(waiting, observations, bundle, experiment.seed)
-
-
-def _observe(store: ResultStore) -> tuple[Observations, Bundle]:
-    bundle = read_source(store.root)
-    return (
-        observe(
-            bundle.results,
-            missing=bundle.missing,
-            disputed=bundle.disputed,
-            sequential=bundle.sequential,
-        ),
-        bundle,
-    )
 
 
 def _first(seeds: Sequence[int]) -> Wanted:

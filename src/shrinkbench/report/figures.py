@@ -47,13 +47,13 @@ OFF_SCALE = "Grey strip: points below the axis, which lie between the two values
 
 def drawn_metrics(observations: Observations, *, everything: bool) -> list[tuple[Scale, str, str]]:
     """Scales with the columns that have figures and the stems of their files; headlines alone or others too."""
-    found = []
+    found: dict[str, tuple[Scale, str]] = {}
     for scale in observations.scales:
-        found.append((scale, HEADLINE, observations.stem(scale.metric)))
+        found.setdefault(observations.stem(scale.metric), (scale, HEADLINE))
         others = dict.fromkeys(c for task in scale.tasks for c in observations.others(task))
-        found += [(scale, column, column) for column in others if everything]
-    taken: set[str] = set()
-    return [each for each in found if each[2] not in taken and not taken.add(each[2])]  # type: ignore[func-returns-value]
+        for column in others if everything else ():
+            found.setdefault(column, (scale, column))
+    return [(scale, metric, stem) for stem, (scale, metric) in found.items()]
 
 
 def write_tradeoffs(observations: Observations, folder: Path, *, metric: str, stem: str) -> list[Path]:

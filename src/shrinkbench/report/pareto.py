@@ -234,7 +234,7 @@ def _floor(points: pd.DataFrame, metric: str, kind: Metric) -> float | None:
     """Where the vertical axis of one task ends."""
     if not (kind.percent and kind.higher_is_better):
         return None
-    pruned, controls = (points.loc[points["is_control"] == kind, ["method", metric]] for kind in (False, True))
+    pruned, controls = (points.loc[points["is_control"] == own, ["method", metric]] for own in (False, True))
     curves = [part[metric].to_numpy(dtype=float) for _, part in pruned.groupby("method")]
     return readable_floor(curves, controls[metric])
 

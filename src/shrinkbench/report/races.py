@@ -26,9 +26,10 @@ def describe_race(race: Race, rules: UntilDecided, metric: Metric) -> str:
 
 def describe_rules(rules: UntilDecided) -> str:
     """The design, as a reader has to know it to read the numbers."""
-    share = f"{100 * (rules.margin or 0):g}"
-    alike = f" or differ by less than {share} points ({share} % of the control's value if no percentage)"
-    alike = alike if rules.margin is not None else ""
+    alike = ""
+    if rules.margin is not None:
+        share = f"{100 * rules.margin:g}"
+        alike = f" or differ by less than {share} points ({share} % of the control's value if no percentage)"
     return (
         "This is a sequential design, fixed before the first result: seeds were added one by one from "
         f"{rules.first_look} to at most {rules.max_seeds}, until methods are told apart{alike}. Intervals "

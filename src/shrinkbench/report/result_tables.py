@@ -274,15 +274,13 @@ def over_tasks_table(observations: Observations) -> Table | None:
     without = f" No own control: {', '.join(scores.without_control)}." if scores.without_control else ""
     rows = aggregate_scores(scores)
     metric = observations.metric(_compared_over(observations)[0])
-    divided = (
-        "divided by the run’s own control"
-        if metric.higher_is_better
-        else "as share of which the run’s own control is"
-    )
+    average = f"mean {metric.short} over log compression"
+    control = "the run’s own control"
+    share = f"{average} divided by {control}" if metric.higher_is_better else f"{control} divided by {average}"
     return Table(
         name="over-tasks",
-        caption=f"Over {tasks} tasks and {scores.values.shape[1]} runs of each method: mean {metric.short} "
-        f"over log compression {divided}, in % (100: as if not pruned), with 95 % intervals of a "
+        caption=f"Over {tasks} tasks and {scores.values.shape[1]} runs of each method: "
+        f"{share}, in % (100: as if not pruned), with 95 % intervals of a "
         "bootstrap that draws tasks, then seeds; and the probability that, on one task, a run of "
         f"{rows[0].method} scores more. Whether methods differ the table of pairs decides, not this."
         f"{caution}{without}",

@@ -229,10 +229,10 @@ def read_paper_values() -> _Places:
     text = files("shrinkbench.literature").joinpath("data/liu2019/facts.csv").read_text(encoding="utf-8")
     found = {}
     for row in csv.DictReader(text.splitlines()):
-        name = _bare(row["network"])
-        if row["network"].endswith(" %") and row["network"][:-2].isdecimal():
-            name = f"{_bare(row['architecture'])} {row['network']}"
-        if row["quantity"] in ("top1", "top1_change") and name != "unpruned":
+        if row["quantity"] not in ("top1", "top1_change") or row["network"] == "unpruned":
+            continue
+        # A row names its network (ResNet-56-A), or only the fraction that is pruned of its architecture (40 %).
+        for name in (_bare(row["network"]), f"{_bare(row['architecture'])} {row['network']}"):
             place = (row["method"], _bare(row["dataset"]), name, row["finetuning"].casefold())
             found[place] = row["quantity"], float(row["value"])
     return found

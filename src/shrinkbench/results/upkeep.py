@@ -81,7 +81,7 @@ def repair_store(store: ResultStore, *, wait: float = 0.0) -> Iterator[str]:
     """Set aside what is damaged and remove what is left over; yields a sentence for each thing done.
 
     Damaged files are renamed to ``NAME.damaged-...`` and made again by the next sweep; a plan is only told,
-    since nothing makes it again. RunClaims whose owner is gone are removed: those of other hosts after ``wait``
+    since nothing makes it again. Claims whose owner is gone are removed: those of other hosts after ``wait``
     seconds without a heartbeat. What the claims of living processes name is left alone.
     Raises ``ShrinkbenchError`` where a link leads out of the folder.
     """

@@ -14,10 +14,11 @@ Spending = Literal["obrien-fleming", "pocock"]
 class UntilDecided(Value):
     """Seeds are added until the comparison is decided: after which there is a look, and what a look decides.
 
-    ``compare`` are the methods whose comparison is asked for, by name or label; without any, all are, and the
-    question is the best against the rest. ``alpha`` is the chance of any false difference, over all looks and
-    pairs. ``margin`` (a fraction of accuracy; 0.005 is half a point) also decides that two methods differ by
-    less. There is a look after every seed from ``first_look`` to ``max_seeds``.
+    ``compare`` are the methods whose comparison is asked for, by name; without any, all are, and the question
+    is the best against the rest. ``alpha`` is the chance of any false difference, over all looks and pairs.
+    ``margin`` (0.005 is half a point of accuracy, or half a percent of the control's value of a metric that is
+    no percentage) also decides that two methods differ by less. There is a look after every seed from
+    ``first_look`` to ``max_seeds``.
     """
 
     compare: tuple[Annotated[str, Field(min_length=1)], ...] = ()

@@ -86,9 +86,7 @@ class SemanticSegmentation:
                 )
                 found, labelled = logits.argmax(1), wanted != NOT_LABELLED
                 counted.update(found.cpu(), wanted.cpu())
-                loss += float(
-                    F.cross_entropy(logits.float(), wanted, ignore_index=NOT_LABELLED, reduction="sum")
-                )
+                loss += float(_summed_loss(logits, wanted))
                 right += int((found == wanted)[labelled].sum())
                 pixels += int(labelled.sum())
                 images += len(given)

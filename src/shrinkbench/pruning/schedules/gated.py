@@ -16,14 +16,14 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.pruning.schedules.hook import PruningHook, Setting
+from shrinkbench.pruning.schedules.hook import FinishingHook, Setting
 from shrinkbench.pruning.schedules.schedule import register_during
 from shrinkbench.pruning.top_k import keep_highest
 
 Tensors = dict[str, Tensor]
 
 
-class Gated(PruningHook):
+class Gated(FinishingHook):
     """What all such schedules share; a subclass says how gates pass weights, learn, and rank."""
 
     CONSTANTS: ClassVar[Mapping[str, float]] = {"until": 0.75}
@@ -32,17 +32,12 @@ class Gated(PruningHook):
         super().__init__(setting)
         self._end = max(int(self.CONSTANTS["until"] * setting.steps), 1)
         self._dense: Tensors = {name: p.detach().clone() for name, p in setting.parameters.items()}
-        self._done = False
         self._step = 0
+        self._highest = 0.0
         self._optimizer: Optimizer | None = None
         sizes = {name: p.abs() for name, p in self._dense.items()}
         self._budget = setting.decide(setting.amount, scores=sizes).kept
         self.gates: Tensors = {}
-
-    @property
-    def settled(self) -> bool:
-        """Whether the masks have been decided."""
-        return self._done
 
     def passed(self) -> Tensors:
         """The weights behind their gates."""
@@ -65,7 +60,7 @@ class Gated(PruningHook):
         if self._optimizer is None:
             return first
         group = self._optimizer.param_groups[0]
-        self._highest = max(getattr(self, "_highest", 0.0), float(group["lr"]))
+        self._highest = max(self._highest, float(group["lr"]))
         return first * float(group["lr"]) / self._highest if self._highest else 0.0
 
     @torch.no_grad()
@@ -113,9 +108,9 @@ class Gated(PruningHook):
             parameter.copy_(values[name])
 
     def state_dict(self) -> dict[str, Any]:
-        """Masks, gates, the weights beneath, and whether the masks are final."""
-        own = {"dense": self._dense, "gates": self.gates, "done": self._done, "step": self._step}
-        return {**super().state_dict(), **own, "highest": getattr(self, "_highest", 0.0)}
+        """What else is kept, gates, and the weights beneath."""
+        own = {"dense": self._dense, "gates": self.gates, "step": self._step, "highest": self._highest}
+        return {**super().state_dict(), **own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
@@ -123,7 +118,7 @@ class Gated(PruningHook):
         parameters = self.setting.parameters
         self._dense = {n: d.to(parameters[n].dtype) for n, d in self.placed(state["dense"]).items()}
         self.gates = self.placed(state["gates"])
-        self._done, self._step, self._highest = state["done"], state["step"], state["highest"]
+        self._step, self._highest = state["step"], state["highest"]
 
 
 class SoftThreshold(Gated):

@@ -73,7 +73,7 @@ class Evidence:
         told = [
             f"{100 * COLLAPSE:.0f} {'points' if percent else '%'}" for percent in sorted(kinds, reverse=True)
         ]
-        return f"{' or '.join(told)}"
+        return " or ".join(told)
 
     @cached_property
     def methods(self) -> Mapping[str, MethodSpec]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -17,7 +16,6 @@ from typing import Any, Literal
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from shrinkbench.files import check_folder, check_links, parse_json, read_file, write_atomically
 from shrinkbench.plotting import FORMATS
@@ -35,20 +33,19 @@ from shrinkbench.report.page.published import (
     read_published,
     write_published,
 )
+from shrinkbench.report.page.wording import describe_scales, label, lead_text, make_breakable, selection_rule
 from shrinkbench.report.pareto import drawn_costs, front_figures, front_tables, write_fronts
 from shrinkbench.report.pitfalls import find_pitfalls
 from shrinkbench.report.pitfalls.practice import training_is_equal
 from shrinkbench.report.profiles import PROFILES, write_profiles
-from shrinkbench.report.recommendation import POINTS
 from shrinkbench.report.result_tables import all_tables, folded_groups, latency_table
 from shrinkbench.report.scratch import scratch_tables
 from shrinkbench.report.short_labels import labels_table, short_labels
 from shrinkbench.report.statistics.aggregates import normalised_scores
 from shrinkbench.report.statistics.fairness import set_up_table
-from shrinkbench.report.statistics.metrics import Metric
-from shrinkbench.report.statistics.observations import AXES, Observations, Scale, aggregate, observe
+from shrinkbench.report.statistics.observations import AXES, Observations, aggregate, observe_bundle
 from shrinkbench.report.tables import TEXTS, Table
-from shrinkbench.report.verdict import BASES, Verdict, Win, reach_verdict
+from shrinkbench.report.verdict import BASES, Verdict, reach_verdict
 from shrinkbench.results.bundle import Bundle, read_source, require_results
 from shrinkbench.results.conflicts import describe_conflict, say_conflict
 from shrinkbench.results.frame import as_csv, to_frame
@@ -115,12 +112,7 @@ def _write(
         frame = to_frame(results)
         everything = evidence.observations
         if bundle.sequential is not None:  # the evidence is of the first look
-            everything = observe(
-                results,
-                missing=bundle.missing,
-                disputed=bundle.disputed,
-                sequential=bundle.sequential,
-            )
+            everything = observe_bundle(replace(bundle, results=results))
         labels = short_labels(everything, results, plan)
         observations = everything.renamed(labels)
         if figures != "none":
@@ -148,7 +140,7 @@ def _write(
             **_facts(bundle, observations, figures),
             "conflict": say_conflict(bundle.conflicts),
             "conflicts": [describe_conflict(conflict) for conflict in bundle.conflicts],
-            **_judgement(results, results, evidence, labels),
+            **_judgement(results, evidence, observations, labels),
             **describe_scales(observations),
             **_verdict(verdict, observations),
             "training": training_is_equal(results, observations)[1],
@@ -224,7 +216,8 @@ def _facts(bundle: Bundle, observations: Observations, figures: Figures) -> dict
         "figures": [
             {"stem": f"figures/{stem}", "title": title} for stem, title in _figures(observations, figures)
         ],
-        "selection": _selection_rule(results, observations),
+        "selection": selection_rule(results, observations),
+        "sequential": observations.design is not None,
     }
 
 
@@ -234,7 +227,7 @@ def _figures(observations: Observations, figures: Figures) -> list[tuple[str, st
         return []
     return [
         *(
-            (figure_name(stem, axis), f"{_label(observations, scale, metric)} against {AXES[axis]}")
+            (figure_name(stem, axis), f"{label(observations, scale, metric)} against {AXES[axis]}")
             for scale, metric, stem in drawn_metrics(observations, everything=figures == "all")
             for axis in SIZES
         ),
@@ -247,62 +240,15 @@ def _figures(observations: Observations, figures: Figures) -> list[tuple[str, st
     ]
 
 
-def _label(observations: Observations, scale: Scale, metric: str) -> str:
-    task = next(task for task in scale.tasks if observations.has(task, metric))
-    return observations.metric(task, metric).label
-
-
-def describe_scales(observations: Observations) -> dict[str, str]:
-    """Words of the page for what is compared: the metric of all tasks, or that each has its own.
-
-    ``best_mean`` is what the best method has, ``lead_unit`` what leads are in, ``measured`` what is looked at.
-    """
-    metrics = [scale.metric for scale in observations.scales] or [POINTS]
-    if len(metrics) > 1:
-        return {
-            "best_mean": "best mean of the metric that its task leads with",
-            "metric_name": "metric",
-            "lead_unit": "points or the metric’s unit",
-            "measured": "quality",
-            "half_point": "half a point, or half a percent of the control’s value, on",
-        }
-    (metric,) = metrics
-    return {
-        "best_mean": f"{metric.best} mean {metric.short}",
-        "metric_name": metric.short,
-        "lead_unit": "points" if metric.percent else metric.unit or metric.short,
-        "measured": "accuracy" if metric.is_accuracy else metric.short,
-        "half_point": (
-            f"half a point of {'accuracy' if metric.is_accuracy else metric.short} on"
-            if metric.percent
-            else f"half a percent of the control’s {metric.short} on"
-        ),
-    }
-
-
-def _selection_rule(results: Sequence[RunResult], observations: Observations) -> str:
-    """Which epoch is reported, and what chose it."""
-    words = describe_scales(observations)
-    name = words["metric_name"]
-    rules = {
-        "last": "that of the last epoch",
-        "best-validation": f"that of the epoch with the best validation {name}",
-        "best-test": f"that of the epoch with the best test {name}, an upper bound",
-    }
-    used = sorted({r.spec.recipe.selection for r in results})
-    return f"Reported {words['measured']} is {' or '.join(rules[u] for u in used)}." if used else ""
-
-
 def _judgement(
     results: Sequence[RunResult],
-    compared: Sequence[RunResult],
     evidence: checklists.Evidence,
+    observations: Observations,
     labels: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Checklist, pitfalls and what scripts draw; all ``results`` stand in the ledger."""
+    """Checklist and pitfalls by the evidence; what scripts draw, and the ledger, have all runs."""
     lines = checklists.judge_from(evidence)
-    observations = evidence.observations.renamed(labels)
-    pitfalls = find_pitfalls(compared, observations)
+    pitfalls = find_pitfalls(results, evidence.observations.renamed(labels))
     counts = {s: sum(line.status == s for line in lines) for s in ("satisfied", "violated", "undecidable")}
     return {
         "checklist": [
@@ -323,7 +269,7 @@ def _judgement(
 def _verdict(verdict: Verdict, observations: Observations) -> dict[str, Any]:
     """Winners by basis, and the ranking as a drawing."""
     bases = []
-    for axis, label in BASES.items():
+    for axis, name in BASES.items():
         found = {t.task: b.wins for t in verdict.tasks for b in t.bases if b.axis == axis}
         levels = sorted({win.level for wins in found.values() for win in wins})
         rows = []
@@ -331,7 +277,7 @@ def _verdict(verdict: Verdict, observations: Observations) -> dict[str, Any]:
             by_level = {win.level: win for win in wins}
             rows.append((task, observations.metric(task), [by_level.get(level) for level in levels]))
         if levels:
-            bases.append({"axis": axis, "label": label, "levels": levels, "rows": rows})
+            bases.append({"axis": axis, "label": name, "levels": levels, "rows": rows})
     of_all = verdict.tasks[0].sentences if len(verdict.tasks) > 1 else ()
     of_all = tuple(s for s in of_all if all(s in task.sentences for task in verdict.tasks))
     drawn = len(verdict.ranked) > 1 and verdict.ranking.blocks > 0
@@ -346,28 +292,6 @@ def _verdict(verdict: Verdict, observations: Observations) -> dict[str, Any]:
         "ranking_svg": mean_ranks_svg(verdict.ranked, verdict.ranking) if drawn else "",
         "ranked_over": "tasks" if len(observations.tasks) > 1 else "seeds",
     }
-
-
-def _make_breakable(text: str) -> Markup:
-    """Text that may wrap after an underscore, as long method names need on a phone."""
-    return Markup("_<wbr>").join(text.split("_"))
-
-
-def _size(win: Win) -> float:
-    """The larger end of a lead's interval, whose digits the lead has; 0 without one."""
-    return max(abs(win.low), abs(win.high)) if math.isfinite(win.low) else 0.0
-
-
-def _lead(win: Win, metric: Metric) -> str:
-    """A lead, with its interval where there is one; it is positive where the metric is better."""
-    if win.n == 0:
-        return "no shared seed"
-    lead = f"{'+' if win.difference >= 0 else '−'}{metric.number(abs(win.difference), like=_size(win))}"
-    if win.n > 1 and not math.isfinite(win.low):
-        return f"{lead} (no spread)"
-    if win.n < 2:
-        return f"{lead} (one seed)"
-    return f"{lead} {metric.interval(win.low, win.high)}"
 
 
 @dataclass(frozen=True)
@@ -441,8 +365,8 @@ def render_page(template: str, **values: Any) -> str:
         **values,
         style=(assets / "style.css").read_text(encoding="utf-8"),
         script="".join((assets / name).read_text(encoding="utf-8") for name in scripts),
-        lead=_lead,
-        breakable=_make_breakable,
+        lead=lead_text,
+        breakable=make_breakable,
         formats=_formats,
         as_data_uri=as_data_uri,
         version=_version(),

@@ -1,8 +1,8 @@
 """Pitfalls of Section 7.3 of the paper, of its practice and of its records, found in the results themselves.
 
 An order counts only where the difference is at least half a point (half a percent, of a metric that is no
-share) and is told apart from none
-after Holm's correction over all that was looked at; a single seed shows no order.
+share) and is told apart from none after Holm's correction over all that was looked at; a single seed shows no
+order.
 """
 
 from __future__ import annotations

@@ -256,9 +256,8 @@ def _reversal(
     """
     values = at_equal(observations, "compression", metric=metric)
     values = values[values["task"].isin(tasks)]
-    scale = observations.direction(tasks[0]) / observations.yardstick(
-        tasks[0]
-    )  # one for all: they are subtracted
+    first = tasks[0]  # one scale for all: they are subtracted
+    scale = observations.direction(first) / observations.yardstick(first)
     values = values.assign(value=values["value"] * scale)
     levels, seeds = (sorted(values[column].unique()) for column in ("level", "seed"))
     columns: dict[tuple[str, str], stats.Floats] = {

@@ -83,7 +83,7 @@ def copied_runs(results: Sequence[RunResult]) -> Iterator[Pitfall]:
             where=where[names],
             finding=(
                 f"{joined(names[:3])}{more} have the same losses and "
-                f" accuracies to the last digit (seed{'s' if len(seeds) > 1 else ''} {joined(seeds)})"
+                f"accuracies to the last digit (seed{'s' if len(seeds) > 1 else ''} {joined(seeds)})"
                 f"{and_more(len(found), 'case')}."
             ),
             advice="Find out which of them was run: another task or another network gives other numbers.",

@@ -12,6 +12,7 @@ import pandas as pd
 
 from shrinkbench.report.statistics.metrics import CHANGE, HEADLINE, LOSS, OTHERS_SHOWN, Metric, metrics_of
 from shrinkbench.report.statistics.tests import half_width
+from shrinkbench.results.bundle import Bundle
 from shrinkbench.results.frame import column_of, to_frame
 from shrinkbench.results.labels import RunLabel, label_runs
 from shrinkbench.results.record import RunResult
@@ -176,6 +177,13 @@ class Observations:
             design=self.design
             and replace(self.design, methods=tuple(names.get(m, m) for m in self.design.methods)),
         )
+
+
+def observe_bundle(bundle: Bundle) -> Observations:
+    """:func:`observe` of all that a source holds, with what it misses, disputes and decided by."""
+    return observe(
+        bundle.results, missing=bundle.missing, disputed=bundle.disputed, sequential=bundle.sequential
+    )
 
 
 def observe(

@@ -102,7 +102,7 @@ def race(by_task: Mapping[str, Sequence[Curve]], levels: Sequence[float], design
             break
         for one in looked:
             _look(one, levels, design, look)
-        _correct(racing, asked, rules.alpha)
+        _correct(racing, asked)
         undecided = max(1, asked - sum(c.decided for one in racing for c in one.pairs.values()))
         shares = tuple(n / rules.max_seeds for n in rules.looks)
         final = boundaries(rules.alpha / undecided, shares, rules.spending)[-1]
@@ -146,13 +146,13 @@ def _look(one: _Racing, levels: Sequence[float], design: Design, look: int) -> N
         one.pairs[pair] = replace(widen(claim, one.level, p_raw=p), alpha=rules.alpha)
 
 
-def _correct(racing: Sequence[_Racing], asked: int, alpha: float) -> None:
+def _correct(racing: Sequence[_Racing], asked: int) -> None:
     """Holm's correction over all pairs that are asked for, those not looked at among them."""
     known = [(one, pair) for one in racing for pair in one.pairs]
     values = [one.pairs[pair].p_raw for one, pair in known]
     adjusted = stats.holm([*values, *[1.0] * (asked - len(values))])
     for (one, pair), p in zip(known, adjusted.tolist(), strict=False):
-        one.pairs[pair] = replace(one.pairs[pair], p=p, alpha=alpha)
+        one.pairs[pair] = replace(one.pairs[pair], p=p)
 
 
 def _decide(one: _Racing, n: int, share: float, final: float, margin: float | None) -> None:

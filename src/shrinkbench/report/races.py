@@ -16,7 +16,7 @@ def describe_race(race: Race, rules: UntilDecided, metric: Metric) -> str:
         "waiting": f"the look after {race.needs} seeds waits for its runs",
         "decided": f"decided after {seeds} of at most {rules.max_seeds} seeds",
         "alike": f"after {seeds} seeds those left differ by less than {metric.share(rules.margin or 0)}",
-        "futile": f"stopped after {seeds} seeds: the {rules.max_seeds} that were allowed would hardly decide",
+        "futile": f"stopped after {seeds} of at most {rules.max_seeds} seeds, not decided",
         "exhausted": f"not decided with all {rules.max_seeds} seeds",
         "nothing": f"after {seeds} seeds no two methods can be compared",
     }[race.state]

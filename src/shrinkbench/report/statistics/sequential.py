@@ -42,8 +42,9 @@ class Race:
     """How the comparison of a task stands.
 
     ``state``: ``waiting`` for the runs of ``active`` methods on the first ``needs`` seeds; ``decided``, the
-    best is told apart from all others; ``alike``, those left differ by less than the margin; ``futile``, no
-    further seed would be likely to decide; ``exhausted``, all seeds are used; ``nothing`` can be compared.
+    best is told apart from all others; ``alike``, those left differ by less than the margin; ``futile``, the
+    best alone would take further seeds, though not told apart from all others; ``exhausted``, all seeds are
+    used; ``nothing`` can be compared.
     ``block`` is that of the last look, ``level`` its level of a single test, ``pairs`` are corrected.
     """
 
@@ -163,7 +164,7 @@ def _decide(one: _Racing, n: int, share: float, final: float, margin: float | No
     if len(ranked) < 2:
         one.active, one.state = ranked, "nothing"
         return
-    open_, hopeless = [ranked[0]], 0
+    open_ = [ranked[0]]
     for method in ranked[1:]:
         claims = [_seen_from(one, better, method) for better in ranked[: ranked.index(method)]]
         lost = next((claim for claim in claims if claim.decided), None)
@@ -173,13 +174,14 @@ def _decide(one: _Racing, n: int, share: float, final: float, margin: float | No
             one.stops.append(
                 Stop(method, n, f"after {n} seeds unlikely to be told apart from {ranked[0]} with all")
             )
-            hopeless += 1
         else:
             open_.append(method)
     one.active = open_
     best = [_seen_from(one, ranked[0], other) for other in open_[1:]]
     if not best:
-        one.state = "futile" if hopeless else "decided"
+        # a method may have stopped at an earlier look, or against another than the one that is best now
+        claims = [claim for claim in one.pairs.values() if claim.involves(ranked[0])]
+        one.state = "decided" if all(claim.decided for claim in claims) else "futile"
     elif margin is not None and all(-margin < claim.low and claim.high < margin for claim in best):
         one.state = "alike"
 

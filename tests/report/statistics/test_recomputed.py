@@ -81,13 +81,32 @@ def noise_of(levels):
     return {pair: np.mean(found) for pair, found in ratios.items()}
 
 
-def t_test(values, pair, ratio):
+def freedom_of_all(ratios, n, *, blocks):
+    """Box's factor from the matrix of the methods' variances, as far as pairs tell of them, times (n - 1)."""
+    m = len(METHODS)
+    of = [sum(r for pair, r in ratios.items() if name in pair) for name in METHODS]
+    # a pair's ratio is (w_i + w_j) / 2 with weights of mean 1
+    w = np.clip([(2 * total - m) / (m - 2) for total in of], 0, None)
+    w *= m / w.sum()
+    centre = np.eye(m) - 1 / m
+    product = centre @ np.diag(w) @ centre
+    scatter = 1 + 2 / (blocks * (n - 1)) if blocks else 1
+    squares = max((w**2).sum() / scatter, m)
+    share = np.trace(product) ** 2 / (np.trace(product @ product) + (squares - (w**2).sum()) * (1 - 2 / m))
+    return max(1, share) * (n - 1)
+
+
+def t_test(values, pair, ratios, blocks):
     """Difference, its p and its interval: pooled variance over pairs, times the pair's ratio if above 1.5."""
     every = differences(values)
-    variance = np.mean([np.var(d, ddof=1) for d in every.values()]) * (ratio if ratio > 1.5 else 1)
+    ratio = ratios.get(pair, ratios.get(pair[::-1]))
+    ratio = ratio if ratio > 1.5 else 1
+    variance = np.mean([np.var(d, ddof=1) for d in every.values()]) * ratio
     first, second = (METHODS.index(name) for name in pair)
     d = values[first] - values[second]
-    freedom = (len(METHODS) - 1) * (len(d) - 1)
+    pooled = freedom_of_all(ratios, len(d), blocks=blocks)
+    # Satterthwaite: what exceeds the pooled variance is known from the pair's own differences
+    freedom = ratio**2 / ((ratio - 1) ** 2 / (len(d) - 1) + 1 / pooled)
     error = math.sqrt(variance / len(d))
     half = scipy.stats.t.ppf(0.975, freedom) * error
     p = 2 * scipy.stats.t.sf(abs(d.mean()) / error, freedom)
@@ -97,7 +116,7 @@ def t_test(values, pair, ratio):
 @pytest.fixture(scope="module")
 def expected(tables):
     """(difference, low, high, p) by (question, task, first, second, level)."""
-    found, means = {}, []
+    found, means, at_levels, ranges = {}, [], {}, {}
     for model, (sizes, values) in tables.items():
         ends = np.minimum.reduce(sizes[:, :, -1], axis=None)
         levels = []
@@ -113,21 +132,23 @@ def expected(tables):
                     else np.interp(math.log(level), np.log(sizes[m, s]), values[m, s])
                 )
             levels.append(at)
-        noise = noise_of(levels)
-        whole = areas(sizes, values)
-        means.append(whole.mean(axis=1))
+        at_levels[model], ranges[model] = levels, areas(sizes, values)
+        means.append(ranges[model].mean(axis=1))
+    everywhere = noise_of([at for levels in at_levels.values() for at in levels])
+    for model, levels in at_levels.items():
+        noise = {pair: max(ratio, everywhere[pair]) for pair, ratio in noise_of(levels).items()}
         for pair in itertools.combinations(METHODS, 2):
-            found["range", model, *pair, None] = t_test(whole, pair, noise[pair])
+            found["range", model, *pair, None] = t_test(ranges[model], pair, noise, len(levels))
         for place, at in enumerate(levels, start=1):
             best, second = np.argsort(-at.mean(axis=1))[:2]
             pair = METHODS[best], METHODS[second]
-            ratio = noise.get(pair, noise.get(pair[::-1]))
-            found["level", model, *pair, X[place]] = t_test(at, pair, ratio)
+            found["level", model, *pair, X[place]] = t_test(at, pair, noise, len(levels))
     over = np.array(means).T
     variances = {pair: np.var(d, ddof=1) for pair, d in differences(over).items()}
     pooled = np.mean(list(variances.values()))
     for pair in itertools.combinations(METHODS, 2):
-        found["tasks", "", *pair, None] = t_test(over, pair, variances[pair] / pooled)
+        ratios = {other: variance / pooled for other, variance in variances.items()}
+        found["tasks", "", *pair, None] = t_test(over, pair, ratios, 0)
     return found
 
 

@@ -25,7 +25,7 @@ from shrinkbench.report.statistics.observations import Design, Observations
 from shrinkbench.report.statistics.pairs import (
     Claim,
     Layout,
-    Pair,
+    Noise,
     compare_pair,
     compare_pairs,
     mean_of,
@@ -155,9 +155,11 @@ def judge_curves(
         by_task[curve.task].append(replace(curve, y=-curve.y) if curve.task in falling else curve)
     if design is not None:
         return _judge_sequentially(by_task, levels, design)
-    tasks = [_judge_task(task, members, levels) for task, members in by_task.items()]
+    at = {task: _blocks_at(members, levels) for task, members in by_task.items()}
+    noise = relative_noise(block for found_at in at.values() for _, block in found_at)
+    tasks = [_judge_task(task, members, at[task], noise) for task, members in by_task.items()]
     over = _over_scales(tasks, places, scales or {})
-    pairs = compare_pairs("tasks", "", over, {}) if over else ()
+    pairs = compare_pairs("tasks", "", over, Noise()) if over else ()
     return _corrected(tasks, over, pairs)
 
 
@@ -168,8 +170,7 @@ def _judge_sequentially(
     tasks = []
     for found in race(by_task, levels, design):
         members = [c for c in by_task[found.task] if c.method in found.block.methods and c.seed in found.seeds]
-        at = [(level, common_block(members, level=level)) for level in levels]
-        at = [(level, block) for level, block in at if block.methods]
+        at = _blocks_at(members, levels)
         noise = relative_noise([block for _, block in at])
         judged = [_judge_level(found.task, level, block, noise) for level, block in at]
         shown = [
@@ -184,13 +185,19 @@ def _judge_sequentially(
     return Claims(tuple(tasks), None, (), sum(len(task.pairs) for task in tasks))
 
 
-def _judge_task(task: str, members: Sequence[Curve], levels: Sequence[float]) -> TaskClaims:
-    block = common_block(members)
+def _blocks_at(members: Sequence[Curve], levels: Sequence[float]) -> list[tuple[float, Block]]:
     at = [(level, common_block(members, level=level)) for level in levels]
-    at = [(level, found) for level, found in at if found.methods]
-    noise = relative_noise([found for _, found in at])
+    return [(level, found) for level, found in at if found.methods]
+
+
+def _judge_task(
+    task: str, members: Sequence[Curve], at: Sequence[tuple[float, Block]], everywhere: Noise
+) -> TaskClaims:
+    """Few seeds may agree by chance: a pair that is noisier ``everywhere`` counts as such on this task too."""
+    block = common_block(members)
+    noise = relative_noise([found for _, found in at]).at_least(everywhere)
     compared = [found.of(block.methods) for _, found in at]  # who is not compared tells nothing of who is
-    pairs = [*compare_pairs("range", task, block, relative_noise(compared))]
+    pairs = [*compare_pairs("range", task, block, relative_noise(compared).at_least(everywhere))]
     for left_out in block.left_out:  # with each other method over what the two share
         for other in dict.fromkeys(c.method for c in members):
             pair = common_block([c for c in members if c.method in (left_out.method, other)])
@@ -203,7 +210,7 @@ def _judge_task(task: str, members: Sequence[Curve], levels: Sequence[float]) ->
     )
 
 
-def _judge_level(task: str, level: float, block: Block, noise: Mapping[Pair, float]) -> Level:
+def _judge_level(task: str, level: float, block: Block, noise: Noise) -> Level:
     """The best method against the runner-up, which tells it apart from all others (Hung and Fithian 2019)."""
     best, *others = (block.methods[i] for i in np.argsort(-block.means, kind="stable"))
     layout = Layout.of(block, noise)
@@ -332,5 +339,5 @@ def found_with(claim: Claim, *, power: float = 0.8) -> float:
 def _power_of(claim: Claim, difference: float, n: int) -> float:
     """Chance that ``difference`` is told apart with ``n`` units, at the level that the correction left."""
     alpha = claim.alpha * (claim.p_raw / claim.p if claim.p < 1 else 1.0)
-    freedom = claim.freedom // (claim.n - 1) * (n - 1)
+    freedom = claim.freedom / (claim.n - 1) * (n - 1)
     return stats.power_of_t(difference / claim.deviation * math.sqrt(n), freedom, alpha=alpha)

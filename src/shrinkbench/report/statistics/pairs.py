@@ -7,7 +7,7 @@ import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy
@@ -38,7 +38,7 @@ class Claim:
     low: float
     high: float
     deviation: float
-    freedom: int
+    freedom: float
     n: int
     differences: tuple[float, ...]
     p_raw: float
@@ -73,8 +73,24 @@ class Claim:
         return method in (self.first, self.second)
 
 
-def relative_noise(blocks: Iterable[Block]) -> dict[Pair, float]:
-    """How many times as variable a pair's differences are as those of all pairs, on average over levels.
+@dataclass(frozen=True)
+class Noise:
+    """How many times as variable each pair's differences are as those of all pairs of a block.
+
+    ``blocks`` is how many blocks the ratios are averaged over; 0 where each block tells its own.
+    """
+
+    ratios: Mapping[Pair, float] = field(default_factory=dict)
+    blocks: int = 0
+
+    def at_least(self, other: Noise) -> Noise:
+        """The same, or that of ``other`` where it is larger."""
+        ratios = {pair: max(ratio, other.ratios.get(pair, ratio)) for pair, ratio in self.ratios.items()}
+        return replace(self, ratios=ratios)
+
+
+def relative_noise(blocks: Iterable[Block]) -> Noise:
+    """The noise of pairs relative to all pairs, on average over ``blocks``: levels of a task, or of all tasks.
 
     With few seeds one level alone tells little of it; a method's noise grows and falls with that of the others.
     """
@@ -85,7 +101,8 @@ def relative_noise(blocks: Iterable[Block]) -> dict[Pair, float]:
         if math.isfinite(pooled) and pooled > 0:
             for pair, variance in variances.items():
                 found[pair].append(variance / pooled)
-    return {pair: mean_of(ratios) for pair, ratios in found.items()}
+    ratios = {pair: mean_of(ratios) for pair, ratios in found.items()}
+    return Noise(ratios, max(map(len, found.values()), default=0))
 
 
 def variances_of(block: Block) -> dict[Pair, float]:
@@ -105,38 +122,82 @@ class Layout:
     values: Mapping[str, stats.Floats]
     variances: Mapping[Pair, float]
     pooled: float
-    noise: Mapping[Pair, float]
+    noise: Noise
 
     @classmethod
-    def of(cls, block: Block, noise: Mapping[Pair, float]) -> Layout:
+    def of(cls, block: Block, noise: Noise) -> Layout:
         """The layout of ``block``."""
         variances = variances_of(block)
         values = dict(zip(block.methods, block.values, strict=True))
         return cls(block, values, variances, mean_of(variances.values()), noise)
 
-    def variance(self, pair: Pair) -> float:
-        """The mean over all pairs, times the pair's relative noise where that is above :data:`NOISIER`."""
+    def ratio(self, pair: Pair) -> float:
+        """The pair's noise relative to that of all pairs, where above :data:`NOISIER`; 1 otherwise."""
+        if len(self.block.methods) < 3:
+            return 1.0  # of two methods the only pair has its own variance
         own = self.variances.get(pair, self.variances.get(pair[::-1], math.nan))
-        ratio = self.noise.get(pair, self.noise.get(pair[::-1], own / self.pooled if self.pooled else 1.0))
-        return self.pooled * (ratio if ratio > NOISIER else 1.0)
+        known = self.noise.ratios
+        ratio = known.get(pair, known.get(pair[::-1], own / self.pooled if self.pooled else 1.0))
+        return ratio if ratio > NOISIER else 1.0
+
+    def variance(self, pair: Pair) -> float:
+        """The mean over all pairs, times the pair's :meth:`ratio`."""
+        return self.pooled * self.ratio(pair)
+
+    def freedom(self, pair: Pair) -> float:
+        """Degrees of freedom of :meth:`variance` after Satterthwaite (1946).
+
+        A pair's own share of its variance, (1 - 1 / ratio), is known from its units - 1 differences alone.
+        """
+        units = len(self.block.units) - 1
+        own = 1 - 1 / self.ratio(pair)
+        return units / (own**2 + (1 - own) ** 2 * units / self._freedom_of_all) if units else 0.0
+
+    @functools.cached_property
+    def _freedom_of_all(self) -> float:
+        """Of the variance of all pairs: (methods - 1) (units - 1), less where few methods make up most of it.
+
+        Box's (1954) factor for methods of variances w, which sum to their number m:
+        (m - 1) / ((1 - 2 / m) sum w^2 + 1). The scatter of w that equal methods show over several blocks is
+        taken off, as Huynh and Feldt (1976) do; one block alone cannot tell it from unequal noise.
+        """
+        methods, units = len(self.block.methods), len(self.block.units) - 1
+        if methods < 3 or not self.pooled > 0:
+            return float((methods - 1) * units)
+        weights = self._weights
+        squares = float((weights**2).sum())
+        if self.noise.ratios:
+            squares /= 1 + 2 / (self.noise.blocks * units)
+        share = (methods - 1) / ((1 - 2 / methods) * max(squares, methods) + 1)
+        return max(1.0, share * (methods - 1)) * units
+
+    @property
+    def _weights(self) -> stats.Floats:
+        """Variance of each method relative to the mean of all, from what the ratios of its pairs sum to."""
+        methods = self.block.methods
+        known = self.noise.ratios or {pair: v / self.pooled for pair, v in self.variances.items()}
+        sums = dict.fromkeys(methods, 0.0)
+        for pair in itertools.combinations(methods, 2):
+            ratio = known.get(pair, known.get(pair[::-1], 1.0))
+            for method in pair:
+                sums[method] += ratio
+        weights = np.array([max(0.0, 2 * total - len(methods)) for total in sums.values()])
+        return weights * len(methods) / weights.sum() if weights.any() else np.ones(len(methods))
 
 
-def compare_pairs(question: str, task: str, block: Block, noise: Mapping[Pair, float]) -> list[Claim]:
+def compare_pairs(question: str, task: str, block: Block, noise: Noise) -> list[Claim]:
     """Every pair of the block's methods, in their order."""
     layout = Layout.of(block, noise)
     return [compare_pair(question, task, layout, pair) for pair in itertools.combinations(block.methods, 2)]
 
 
 def compare_pair(question: str, task: str, layout: Layout, pair: Pair) -> Claim:
-    """Compare a pair on the block's units: the t-test of a two-way layout, with a noisy pair's own variance.
-
-    freedom = (methods - 1) (units - 1).
-    """
+    """Compare a pair on the block's units: the t-test of a two-way layout, with a noisy pair's own variance."""
     block = layout.block
     n = len(block.units)
     differences = layout.values[pair[0]] - layout.values[pair[1]]
     variance = layout.variance(pair)
-    freedom = (len(block.methods) - 1) * (n - 1)
+    freedom = layout.freedom(pair)
     mean = float(differences.mean())
     error = math.sqrt(variance / n) if n > 1 else math.nan
     spread = n > 1 and error > 1e-12  # units that agree to the last digit tell nothing of others
@@ -158,7 +219,7 @@ def compare_pair(question: str, task: str, layout: Layout, pair: Pair) -> Claim:
     )
 
 
-def _p_value(difference: float, error: float, freedom: int) -> float:
+def _p_value(difference: float, error: float, freedom: float) -> float:
     """Two-sided p of the t-test; undefined without variation, unless nothing differs."""
     if not math.isfinite(error) or error <= 1e-12:
         return 1.0 if difference == 0 else math.nan

@@ -142,7 +142,7 @@ def _centre_of(t: float, freedom: int, probability: float) -> float:
     return (low + high) / 2
 
 
-def _noncentral_t_below(t: float, freedom: int, centre: float) -> float:
+def _noncentral_t_below(t: float, freedom: float, centre: float) -> float:
     """P(T <= t) as the mean of Phi(t s - centre) over s = sqrt(chi2 / freedom).
 
     SciPy's own distribution function is undefined far from its centre, where three seeds often lie.
@@ -221,7 +221,7 @@ def too_few(n: int, *, alpha: float = ALPHA) -> str:
     return ""
 
 
-def power_of_t(centre: float, freedom: int, *, alpha: float = ALPHA) -> float:
+def power_of_t(centre: float, freedom: float, *, alpha: float = ALPHA) -> float:
     """Probability that a two-sided t-test rejects where its statistic has noncentrality ``centre``."""
     threshold = t_quantile(1 - alpha / 2, freedom)
     above = 1 - _noncentral_t_below(threshold, freedom, centre)

@@ -11,8 +11,10 @@ from made_results import changed, make_result, make_results, make_spec
 
 from shrinkbench.report.recommendation import recommend
 from shrinkbench.report.result_tables import result_tables
+from shrinkbench.report.statistics.blocks import common_block
 from shrinkbench.report.statistics.claims import judge
 from shrinkbench.report.statistics.compare import curve_summaries, pairwise
+from shrinkbench.report.statistics.curves import Curve
 from shrinkbench.report.statistics.observations import observe
 from shrinkbench.report.verdict import reach_verdict
 
@@ -178,9 +180,40 @@ def test_leaving_out_the_amounts_at_which_a_method_collapses_wins_nothing():
     assert {level for level, methods in at.items() if BEST in methods} == {2.0, 32.0}
 
 
-def test_a_method_on_other_amounts_about_as_close_is_compared():
-    results = [r for r in store() if r.spec.method.name != BEST or r.spec.target in (1, 2, 8, 32)]
-    assert reasons(results) == {}
+def test_leaving_out_one_amount_at_which_a_method_collapses_wins_nothing():
+    results = [r for r in store() if r.spec.method.name != BEST or r.spec.target != 16]
+    assert reasons(results) == {BEST: "no run between 8× and 32×"}
+    (task,) = judge(observe(results)).tasks
+    assert {level.level for level in task.levels if BEST in level.block.methods} == {2.0, 4.0, 8.0, 32.0}
+
+
+def made(points, *, others=(1, 2, 4, 8, 16), seeds=3):
+    """Curves of ``own`` at ``points`` and of three others on a grid."""
+    random = np.random.default_rng(0)
+    grids = {"own": points, **{f"other {n}": others for n in range(3)}}
+    return [
+        Curve("t", name, seed, np.array(x, dtype=float), 0.9 + 0.01 * random.standard_normal(len(x)))
+        for name, x in grids.items()
+        for seed in range(seeds)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "why"),
+    [
+        ((1, 1.7, 3.2, 8, 16), (1, 2, 4, 8, 16), None),  # 3.2x stands for 4x, though 8x is 2.5 times as far
+        ((1, 1.9, 4.3, 7.5, 17), (1, 2, 4, 8, 16), None),
+        ((1, 2, 8, 16), (1, 2, 4, 8, 16), "no run between 2× and 8×"),
+        ((1, 3, 9, 16), (1, 2, 4, 8, 16), "no run between 1× and 3×"),
+        ((1, 4, 16), (1, 2, 4, 8, 16), "no run between 1× and 4×"),
+        ((1, 2, 3, 8, 32), (1, 2, 3, 8, 9, 32), "no run between 8× and 32×"),
+        ((1, 2, 8, 9, 32), (1, 2, 3, 8, 9, 32), "no run between 2× and 8×"),
+        ((1, 2, 4, 8, 16), (1, 4, 16), None),  # more runs than others have
+    ],
+)
+def test_a_run_stands_for_the_amounts_that_are_nearest_to_it(own, others, why):
+    block = common_block(made(own, others=others))
+    assert {one.method: one.why for one in block.left_out} == ({"own": why} if why else {})
 
 
 def test_a_method_left_out_of_the_range_is_recommended_where_it_is_told_apart():

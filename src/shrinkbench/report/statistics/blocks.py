@@ -11,7 +11,7 @@ A seed of which all runs failed counts as one that the method has.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -84,7 +84,11 @@ def common_block(curves: Sequence[Curve], *, level: float | None = None) -> Bloc
     usual = leaps[(len(leaps) - 1) // 2] if leaps else 1.0
     compared: dict[str, list[Curve]] = {}
     for method, members in chosen.items():
-        why = NO_RANGE if nothing else _obstacle(members, low, high, latest) or _leap(members, low, high, usual)
+        why = (
+            NO_RANGE
+            if nothing
+            else _obstacle(members, low, high, latest) or _leap(method, chosen, low, high, usual)
+        )
         if why:
             left_out.append(LeftOut(method, why))
         else:
@@ -155,19 +159,21 @@ def _obstacle(members: Sequence[Curve], low: float, high: float, latest: float) 
     return ""
 
 
-def _ratio(step: tuple[float, float]) -> float:
-    return step[1] / step[0]
+def _leap(method: str, chosen: Mapping[str, Sequence[Curve]], low: float, high: float, usual: float) -> str:
+    """Why a method takes no part that leaves out amounts: its line between them would be made up.
 
-
-def _leap(members: Sequence[Curve], low: float, high: float, usual: float) -> str:
-    """Why a method takes no part that leaves out many amounts: its line between them would be made up.
-
-    Points may be twice as far apart, in log x, as the ``usual`` widest step, that of half of the methods.
+    Points may be further apart than the ``usual`` widest step, that of half of the methods, only where most
+    others have no run that the method lacks, and never twice as far, in log x.
     """
-    if max(c.leap for c in members) <= usual**2 * (1 + TOLERANCE):
-        return ""
-    start, end = max((c.widest_step(low, high) for c in members), key=_ratio)
-    return f"no run between {start:.3g}× and {end:.3g}×" if end / start > usual**2 * (1 + TOLERANCE) else ""
+    others = [members for name, members in chosen.items() if name != method]
+    for curve in chosen[method]:
+        for start, end in curve.steps(low, high):
+            if end / start <= usual * (1 + TOLERANCE):
+                continue
+            more = sum(all(c.is_run_between(start, end) for c in members) for members in others)
+            if 2 * more > len(others) or end / start > usual**2 * (1 + TOLERANCE):
+                return f"no run between {start:.3g}× and {end:.3g}×"
+    return ""
 
 
 def _describe(holes: Sequence[tuple[Hole, int]]) -> str:

@@ -156,8 +156,10 @@ def judge_curves(
     if design is not None:
         return _judge_sequentially(by_task, levels, design)
     at = {task: _blocks_at(members, levels) for task, members in by_task.items()}
-    noise = relative_noise(block for found_at in at.values() for _, block in found_at)
-    tasks = [_judge_task(task, members, at[task], noise) for task, members in by_task.items()]
+    blocks = {task: common_block(members) for task, members in by_task.items()}
+    # who is not compared tells nothing of who is
+    noise = relative_noise(found.of(blocks[task].methods) for task in at for _, found in at[task])
+    tasks = [_judge_task(blocks[task], members, at[task], noise) for task, members in by_task.items()]
     over = _over_scales(tasks, places, scales or {})
     pairs = compare_pairs("tasks", "", over, Noise()) if over else ()
     return _corrected(tasks, over, pairs)
@@ -191,12 +193,12 @@ def _blocks_at(members: Sequence[Curve], levels: Sequence[float]) -> list[tuple[
 
 
 def _judge_task(
-    task: str, members: Sequence[Curve], at: Sequence[tuple[float, Block]], everywhere: Noise
+    block: Block, members: Sequence[Curve], at: Sequence[tuple[float, Block]], everywhere: Noise
 ) -> TaskClaims:
     """Few seeds may agree by chance: a pair that is noisier ``everywhere`` counts as such on this task too."""
-    block = common_block(members)
+    task = members[0].task
     noise = relative_noise([found for _, found in at]).at_least(everywhere)
-    compared = [found.of(block.methods) for _, found in at]  # who is not compared tells nothing of who is
+    compared = [found.of(block.methods) for _, found in at]
     pairs = [*compare_pairs("range", task, block, relative_noise(compared).at_least(everywhere))]
     for left_out in block.left_out:  # with each other method over what the two share
         for other in dict.fromkeys(c.method for c in members):

@@ -70,20 +70,28 @@ class Curve:
         inner = [(h.low * (1 + TOLERANCE), h.high / (1 + TOLERANCE)) for h in self.holes]
         return [h for h, (start, end) in zip(self.holes, inner, strict=True) if start < high and low < end]
 
-    def widest_step(self, low: float = 0.0, high: float = math.inf) -> tuple[float, float]:
-        """The neighbouring points furthest apart, of those that what ``low`` to ``high`` needs lies between."""
-        widest = (1.0, 1.0)
-        for (x, _), (after, _) in itertools.pairwise(self._points):
-            needed = after > low * (1 + SAME) and x < high * (1 - SAME)
-            if needed and after / x > widest[1] / widest[0]:
-                widest = (x, after)
-        return widest
+    def steps(self, low: float = 0.0, high: float = math.inf) -> list[tuple[float, float]]:
+        """Neighbouring points, of those that what ``low`` to ``high`` needs lies between."""
+        found = [(x, after) for (x, _), (after, _) in itertools.pairwise(self._points)]
+        return [(x, after) for x, after in found if after > low * (1 + SAME) and x < high * (1 - SAME)]
+
+    def is_run_between(self, start: float, end: float) -> bool:
+        """Whether a point lies between ``start`` and ``end`` that neither stands for.
+
+        One stands for a point that is within 10 %, or nearer to it, in log x, than this curve's other points.
+        """
+        x = [point for point, _ in self._points]
+        for before, place, after in zip([0.0, *x], x, [*x[1:], math.inf], strict=False):
+            if start * (1 + TOLERANCE) < place < end / (1 + TOLERANCE):
+                nearest = math.sqrt(before * place) <= start or math.sqrt(place * after) >= end
+                if not nearest:
+                    return True
+        return False
 
     @functools.cached_property
     def leap(self) -> float:
         """How many times as far as its neighbour the point lies that is furthest from it."""
-        start, end = self.widest_step()
-        return end / start
+        return max((after / x for x, after in self.steps()), default=1.0)
 
     @functools.cached_property
     def planned_end(self) -> float:

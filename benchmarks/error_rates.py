@@ -10,8 +10,9 @@ null       nobody leads: how often a method is told apart from all others in the
            pair is decided, any of these; how often another method is recommended from some compression on;
            how often 95 % intervals hold the truth
 effects    the same where every task prefers methods of its own (by 1 point): only claims over tasks can err
-noise      the same where noise differs, by compression or by method (one to three times), and where one seed
-           of one method falls to chance in every fifth store
+noise      the same where noise differs, by compression or by method (one to three times), where one method
+           alone has an effect of every seed of 3 points at all levels, and where one seed of one method falls to
+           chance in every fifth store
 power      one method leads: how often the headline names it as better than all others, the share of levels
            that are shaded for it, how often any of its pairs is decided
 bootstrap  how often the intervals of the table "Over tasks" hold what all tasks would show
@@ -55,6 +56,7 @@ class Design:
     cell: float = CELL
     by_level: float = 1.0
     by_method: float = 1.0
+    by_seed: float = 0.0
     collapse: float = 0.0
     levels: Sequence[float] = LEVELS
 
@@ -66,6 +68,7 @@ class Design:
         )
         text += f", noise to {self.by_level:g}-fold by compression" * (self.by_level != 1)
         text += f", noise to {self.by_method:g}-fold by method" * (self.by_method != 1)
+        text += f", seeds of one method {self.by_seed / POINT:g} points apart" * (self.by_seed > 0)
         return text + ", a seed collapses in every fifth store" * (self.collapse > 0)
 
 
@@ -92,6 +95,8 @@ def make_curves(design: Design, random: np.random.Generator) -> tuple[list[Curve
         offsets[0] += design.lead * CELL
         seeds = random.normal(0, SEED, design.seeds)
         noise = random.normal(0, 1, (design.methods, design.seeds, count)) * spread[:, None]
+        if design.by_seed:
+            noise[-1] += random.normal(0, design.by_seed, (design.seeds, 1))
         for method, seed in np.ndindex(design.methods, design.seeds):
             y = base + offsets[method] + seeds[seed] + noise[method, seed]
             if fallen == (task, method, seed):
@@ -260,6 +265,8 @@ def tables(*, quick: bool) -> dict[str, tuple[str, list[Design], dict[str, str]]
         for tasks in (1, 3)
         for seeds in counts
     ]
+    uneven = [(5, 1, 3)] if quick else [(3, 1, 3), (5, 1, 3), (12, 1, 3), (12, 1, 2), (12, 3, 3), (7, 3, 5)]
+    noise += [Design(methods=m, tasks=t, seeds=s, by_seed=3 * POINT, cell=0.3 * POINT) for m, t, s in uneven]
     power = [Design(seeds=s, lead=lead) for s in counts for lead in (1, 2, 3, 4)]
     power += [Design(tasks=tasks, lead=lead) for tasks in (3, 6) for lead in (1, 3)]
     power += [Design(methods=methods, lead=3) for methods in (2, 12)]

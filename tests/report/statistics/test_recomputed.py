@@ -105,8 +105,9 @@ def t_test(values, pair, ratios, blocks):
     first, second = (METHODS.index(name) for name in pair)
     d = values[first] - values[second]
     pooled = freedom_of_all(ratios, len(d), blocks=blocks)
-    # Satterthwaite: what exceeds the pooled variance is known from the pair's own differences
-    freedom = ratio**2 / ((ratio - 1) ** 2 / (len(d) - 1) + 1 / pooled)
+    # what exceeds the pooled variance is known from the pair's own differences, which are a part of that one
+    own = ((ratio - 1) / ratio) ** 2
+    freedom = 1 / (own / (len(d) - 1) + (1 - own) / pooled)
     error = math.sqrt(variance / len(d))
     half = scipy.stats.t.ppf(0.975, freedom) * error
     p = 2 * scipy.stats.t.sf(abs(d.mean()) / error, freedom)
@@ -146,8 +147,8 @@ def expected(tables):
     over = np.array(means).T
     variances = {pair: np.var(d, ddof=1) for pair, d in differences(over).items()}
     pooled = np.mean(list(variances.values()))
+    ratios = {pair: max(variance / pooled, everywhere[pair]) for pair, variance in variances.items()}
     for pair in itertools.combinations(METHODS, 2):
-        ratios = {other: variance / pooled for other, variance in variances.items()}
         found["tasks", "", *pair, None] = t_test(over, pair, ratios, 0)
     return found
 

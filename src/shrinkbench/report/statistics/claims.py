@@ -161,7 +161,8 @@ def judge_curves(
     noise = relative_noise(found.of(blocks[task].methods) for task in at for _, found in at[task])
     tasks = [_judge_task(blocks[task], members, at[task], noise) for task, members in by_task.items()]
     over = _over_scales(tasks, places, scales or {})
-    pairs = compare_pairs("tasks", "", over, Noise()) if over else ()
+    own = replace(relative_noise([over] if over else []), blocks=0)
+    pairs = compare_pairs("tasks", "", over, own.at_least(noise)) if over else ()
     return _corrected(tasks, over, pairs)
 
 

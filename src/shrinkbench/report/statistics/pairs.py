@@ -17,6 +17,8 @@ from shrinkbench.report.statistics.blocks import Block
 
 NOISIER = 1.5
 """A pair whose variance is more than this many times that of all pairs is tested with its own."""
+NOISIER_OF_THREE = 1.2
+"""The same of three methods: two of the three pairs are with the noisy one, so that no ratio is above 1.5."""
 
 Pair = tuple[str, str]
 
@@ -77,7 +79,7 @@ class Claim:
 class Noise:
     """How many times as variable each pair's differences are as those of all pairs of a block.
 
-    ``blocks`` is how many blocks the ratios are averaged over; 0 where each block tells its own.
+    ``blocks`` is how many blocks the ratios are averaged over; 0 where the compared block itself told them.
     """
 
     ratios: Mapping[Pair, float] = field(default_factory=dict)
@@ -138,7 +140,7 @@ class Layout:
         own = self.variances.get(pair, self.variances.get(pair[::-1], math.nan))
         known = self.noise.ratios
         ratio = known.get(pair, known.get(pair[::-1], own / self.pooled if self.pooled else 1.0))
-        return ratio if ratio > NOISIER else 1.0
+        return ratio if ratio > (NOISIER_OF_THREE if len(self.block.methods) == 3 else NOISIER) else 1.0
 
     def variance(self, pair: Pair) -> float:
         """The mean over all pairs, times the pair's :meth:`ratio`."""
@@ -147,11 +149,12 @@ class Layout:
     def freedom(self, pair: Pair) -> float:
         """Degrees of freedom of :meth:`variance` after Satterthwaite (1946).
 
-        A pair's own share of its variance, (1 - 1 / ratio), is known from its units - 1 differences alone.
+        A noisy pair's own share, s = 1 - 1 / ratio, is known from its units - 1 differences alone, which are a
+        part of what the variance of all pairs, with F degrees, is known from: s^2 / (units - 1) + (1 - s^2) / F.
         """
         units = len(self.block.units) - 1
-        own = 1 - 1 / self.ratio(pair)
-        return units / (own**2 + (1 - own) ** 2 * units / self._freedom_of_all) if units else 0.0
+        own = (1 - 1 / self.ratio(pair)) ** 2
+        return 1 / (own / units + (1 - own) / self._freedom_of_all) if units else 0.0
 
     @functools.cached_property
     def _freedom_of_all(self) -> float:
@@ -166,7 +169,7 @@ class Layout:
             return float((methods - 1) * units)
         weights = self._weights
         squares = float((weights**2).sum())
-        if self.noise.ratios:
+        if self.noise.blocks:
             squares /= 1 + 2 / (self.noise.blocks * units)
         share = (methods - 1) / ((1 - 2 / methods) * max(squares, methods) + 1)
         return max(1.0, share * (methods - 1)) * units
@@ -175,7 +178,7 @@ class Layout:
     def _weights(self) -> stats.Floats:
         """Variance of each method relative to the mean of all, from what the ratios of its pairs sum to."""
         methods = self.block.methods
-        known = self.noise.ratios or {pair: v / self.pooled for pair, v in self.variances.items()}
+        known = self.noise.ratios
         sums = dict.fromkeys(methods, 0.0)
         for pair in itertools.combinations(methods, 2):
             ratio = known.get(pair, known.get(pair[::-1], 1.0))

@@ -10,9 +10,9 @@ null       nobody leads: how often a method is told apart from all others in the
            pair is decided, any of these; how often another method is recommended from some compression on;
            how often 95 % intervals hold the truth
 effects    the same where every task prefers methods of its own (by 1 point): only claims over tasks can err
-noise      the same where noise differs, by compression or by method (one to three times), where one method
-           alone has an effect of every seed of 3 points at all levels, and where one seed of one method falls to
-           chance in every fifth store
+noise      the same where noise differs, by compression or by method (one to three times), where the seeds of
+           one method are 3 points apart at all levels, and where one seed of one method falls to chance in
+           every fifth store
 power      one method leads: how often the headline names it as better than all others, the share of levels
            that are shaded for it, how often any of its pairs is decided
 bootstrap  how often the intervals of the table "Over tasks" hold what all tasks would show

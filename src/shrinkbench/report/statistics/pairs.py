@@ -149,8 +149,9 @@ class Layout:
     def freedom(self, pair: Pair) -> float:
         """Degrees of freedom of :meth:`variance` after Satterthwaite (1946).
 
-        A noisy pair's own share, s = 1 - 1 / ratio, is known from its units - 1 differences alone, which are a
-        part of what the variance of all pairs, with F degrees, is known from: s^2 / (units - 1) + (1 - s^2) / F.
+        A noisy pair's own share, s = 1 - 1 / ratio, is known from its units - 1 differences alone, which are
+        among those that the variance of all pairs, of F degrees, is known from:
+        1 / (s^2 / (units - 1) + (1 - s^2) / F).
         """
         units = len(self.block.units) - 1
         own = (1 - 1 / self.ratio(pair)) ** 2

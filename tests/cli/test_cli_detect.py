@@ -174,6 +174,7 @@ def test_a_detector_pruned_after_training(pruned_after_transfer, half):
     assert sum(layer.total - layer.kept for layer in pruned.layers.values()) == half[1]
 
 
+@pytest.mark.slow
 def test_what_is_done_is_not_run_again(pruned_after_transfer, monkeypatch):
     out, common, report = pruned_after_transfer
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()}
@@ -182,6 +183,7 @@ def test_what_is_done_is_not_run_again(pruned_after_transfer, monkeypatch):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.slow
 def test_the_folder_is_one_of_results_like_any_other(pruned_after_transfer):
     from shrinkbench.cli.report import app as reading
 
@@ -225,6 +227,7 @@ def test_a_key_follows_from_everything_that_decides_a_number(folder, half, tmp_p
         assert pruned.spec.control == run_of(folder, tmp_path, after_transfer=after).spec
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed_equals_uninterrupted(folder, whole, tmp_path):
     """The process dies in the second epoch of the first training; what remains is its checkpoint."""
     complete, expected = whole

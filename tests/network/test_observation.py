@@ -157,6 +157,7 @@ def test_nothing_is_left_when_a_visitor_fails():
     assert isinstance(module(batches(1)[0][0]), torch.Tensor)
 
 
+@pytest.mark.slow
 def test_statistics_over_many_batches_hold_one_batch():
     """Batches of a loader are read, used and let go."""
     alive = 0

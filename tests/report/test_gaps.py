@@ -384,6 +384,7 @@ def test_every_kind_of_method_is_repaired_in_one_round(small_grids):
         assert all(control.count("@") == 1 for control in names_of_controls(simulation))
 
 
+@pytest.mark.slow
 def test_the_whole_library_is_repaired_in_one_round(small_grids):
     simulation = InMemory(built_in())
     for experiment in simulation.repair().experiments:

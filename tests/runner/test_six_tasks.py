@@ -49,7 +49,9 @@ def headline_of(report):
     return re.sub(r"<[^>]+>", "", found)
 
 
-@pytest.mark.parametrize("name", TOLD)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "language-small" else n for n in TOLD]
+)
 def test_a_short_sweep_of_each_task_has_a_report_that_leads_with_its_metric(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     experiments = [shortened(spec) for spec in read_experiments(experiment_of(name, tmp_path))]

@@ -173,6 +173,7 @@ sweep(read_experiments(Path(sys.argv[1]))[0], Path(sys.argv[2]), device="cpu")
 """
 
 
+@pytest.mark.slow
 def test_kill_and_go_on(finished, tmp_path):
     """SIGKILL in the middle; the same sweep finishes, repeats nothing, and the results are the same."""
     target = tmp_path / "killed"

@@ -57,6 +57,8 @@ LARGE = (
     "regnet_y_400mf",
     "densenet40",
     "cifar-vgg",
+    "preresnet56",
+    "resnet56",
 )
 
 
@@ -97,7 +99,8 @@ def test_multiply_adds_fall_with_every_channel_fraction(name):
     assert counts == sorted(set(counts), reverse=True)
 
 
-@pytest.mark.parametrize("name", ["preresnet56", pytest.param("densenet40", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["preresnet56", "densenet40"])
 def test_inputs_that_one_layer_ignores_are_selected_away_before_its_batch_norm(name):
     module, shape = make(name)
     coupling = couple(module, shape)
@@ -133,7 +136,8 @@ def test_an_emptied_residual_block_becomes_the_identity():
     assert count_parameters(small) == measure_size(module, shape, masks).parameters_kept
 
 
-@pytest.mark.parametrize("name", [pytest.param("torchvision/resnet50", marks=pytest.mark.slow), "preresnet56"])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["torchvision/resnet50", "preresnet56"])
 def test_an_emptied_branch_beside_a_projection_costs_nothing(name):
     module, shape = make(name)
     masks = {

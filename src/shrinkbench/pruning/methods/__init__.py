@@ -28,6 +28,8 @@ from shrinkbench.pruning.methods import group_lasso as _group_lasso
 from shrinkbench.pruning.methods import group_sparse_learning as _group_sparse_learning
 from shrinkbench.pruning.methods import variational_dropout as _variational_dropout
 from shrinkbench.pruning.methods import unit_gates as _unit_gates
+from shrinkbench.pruning.methods import gates_of_maps as _gates_of_maps
+from shrinkbench.pruning.methods import discrimination_aware as _discrimination_aware
 from shrinkbench.pruning.methods import published_widths as _published_widths
 
 __all__: list[str] = []
@@ -57,5 +59,7 @@ _FAMILIES = (
     _group_sparse_learning,
     _variational_dropout,
     _unit_gates,
+    _gates_of_maps,
+    _discrimination_aware,
     _published_widths,
 )

@@ -206,6 +206,12 @@ def test_targets_that_are_no_labels_are_refused():
         numbers.loss(torch.randn(4, 5, 2, 2), torch.randn(4, 3), last=False)
 
 
+def test_networks_without_chained_channels_are_refused_before_the_training():
+    module = nn.Sequential(nn.Conv2d(2, 3, 6), nn.Flatten(), nn.Linear(3, 3))
+    with pytest.raises(ShrinkbenchError, match="read by one; choose a method of structure 'channels'"):
+        hook_of(module, compression=1.1)
+
+
 def test_networks_keep_what_tells_classes_apart():
     """One channel alone carries the label; the strongest filters do not."""
     module = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 2))

@@ -179,7 +179,13 @@ class Discriminating(Beside):
         """A classifier for every stage but the last."""
         setting = self.setting
         ctx = PruneContext(setting.module, setting.names, input_shape=setting.example)
-        found = stages(readers(ctx, couple(setting.module, setting.example)))
+        chosen = readers(ctx, couple(setting.module, setting.example))
+        if not chosen:
+            raise ShrinkbenchError(
+                "no channels of this network are produced by one layer and read by one; choose a method of "
+                "structure 'channels'"
+            )
+        found = stages(chosen)
         self._ends = [layer_of(stage[-1].weight) for stage in found[:-1]]
         self._stage = 0
         self._drawn: tuple[int, list[Any]] = (-1, [])

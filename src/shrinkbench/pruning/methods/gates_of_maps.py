@@ -49,8 +49,7 @@ class MapGates(Beside):
         shapes = _input_shapes(setting, {layer_of(r.weight) for r in self.readers.values()})
         self.shapes = {name: shapes[layer_of(reader.weight)] for name, reader in self.readers.items()}
         for name, reader in self.readers.items():
-            device = setting.module.get_parameter(reader.weight).device
-            self._slots[name] = torch.zeros((), device=device, requires_grad=True)
+            self._slots[name] = torch.zeros((), device=self.device_of(name), requires_grad=True)
             self.add_gates(name, reader)
 
     def add_gates(self, name: str, reader: Reader) -> None:
@@ -82,6 +81,10 @@ class MapGates(Beside):
         gates = self.gates(name, maps)
         factors = spread(gates, self.readers[name].unit, maps, last=isinstance(layer, nn.Linear))
         return (maps * factors, *args[1:])
+
+    def device_of(self, name: str) -> torch.device:
+        """Where the reader of a group is now."""
+        return self.setting.module.get_parameter(self.readers[name].weight).device
 
     def is_linear(self, name: str) -> bool:
         """Whether the channels of what the group's reader is given are its last dimension."""
@@ -162,7 +165,7 @@ class ChannelAttention(MapGates):
         super().__init__(setting)
         self._end = int(self.CONSTANTS["until"] * setting.steps)
         self._sums = {
-            name: torch.zeros(reader.units, device=self._slots[name].device)
+            name: torch.zeros(reader.units, device=self.device_of(name))
             for name, reader in self.readers.items()
         }
 
@@ -353,7 +356,7 @@ class BatchCodes(MapGates):
         """Go on from there."""
         super().load_state_dict(state)
         self._logits, self._scales = (
-            {name: t.to(self._slots[name].device, copy=True) for name, t in state[key].items()}
+            {name: t.to(self.device_of(name), copy=True) for name, t in state[key].items()}
             for key in ("logits", "scales")
         )
         self._step = state["step"]

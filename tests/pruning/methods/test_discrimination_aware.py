@@ -177,6 +177,7 @@ def test_stages_are_pruned_one_after_another():
     assert counts[5][1] < 8
     assert second == 8
     assert hook.settled
+    assert not hook.masks.new_weights  # nobody writes back what training has moved since
     assert hook.beside == ()
     total = sum(p.numel() for p in module.parameters())
     removed = hook.masks.total - hook.masks.kept

@@ -260,9 +260,10 @@ class Discriminating(Beside):
         if self._stage < len(self._ends):
             layer = self._ends[self._stage]
             learned = {f"{kind}/{layer}": self.of(kind, layer).detach() for kind in _KINDS}
-        self.adopt(
-            self.setting.decide(self.setting.amount, masks=self.masks, learned=learned, iteration=self._stage)
-        )
+        amount = self.setting.amount
+        masks = self.setting.decide(amount, masks=self.masks, learned=learned, iteration=self._stage)
+        self.adopt(masks)
+        self.adopt(Masks(dict(masks)))  # without the new values, which training moves from here on
         self._stage += 1
         self._done = self._stage > len(self._ends)
 

@@ -145,7 +145,9 @@ def train_and_resume(name, device, tmp_path):
 
 
 def train_with(name, device, checkpoint, *, stop=False):
-    method, module, data = METHODS.get(name), place(ConvNet, device), Pictures(device)
+    method, data = METHODS.get(name), Pictures(device)
+    # Every channel of the convolutional one is in a stream, or read by several layers.
+    module = place(ViT if method.structure.name == "chained-channels" else ConvNet, device)
     hook = hook_for(
         module,
         method,

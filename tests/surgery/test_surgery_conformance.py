@@ -83,7 +83,14 @@ def pruned(name, network_name, compression):
     module = copy.deepcopy(module)
     optimizer = torch.optim.SGD(module.parameters(), lr=1e-3)
     hook = training_hook(
-        module, name, compression=compression, epochs=2, steps_per_epoch=1, seed=0, input_shape=shape
+        module,
+        name,
+        compression=compression,
+        epochs=2,
+        steps_per_epoch=1,
+        seed=0,
+        input_shape=shape,
+        batches=lambda _: data,
     )
     hook.start(optimizer)
     for epoch in (1, 2):

@@ -223,7 +223,10 @@ def _curvature_root(loss: Loss, logits: Tensor, labels: Any) -> Tensor:
     values, vectors = torch.linalg.eigh(hessian)
     used = values > values.max().clamp(min=0) * 1e-9
     if not bool(used.any()):
-        raise ShrinkbenchError("the loss is linear in the logits; OBS needs a loss that curves")
+        raise ShrinkbenchError(
+            "the loss of an image does not curve in its logits (linear, or too far apart), which this "
+            "method needs; choose another method"
+        )
     root: Tensor = vectors[:, used] * values[used].sqrt()
     return root.to(logits.dtype)
 

@@ -160,6 +160,10 @@ def hook_for(
             raise ShrinkbenchError(f"'{chosen.name}' gives no scores of weights that could be added up")
         return found
 
+    def draw(number: int) -> Batches:
+        assert batches is not None  # noqa: S101  given to the setting only where there are any
+        return batches(torch.Generator().manual_seed(stream(seed, "batch-beside", number)))
+
     setting = Setting(
         module=module,
         names=names,
@@ -171,5 +175,6 @@ def hook_for(
         score=score,
         example=Inputs.of(input_shape),
         batch_size=batch_size,
+        draw=None if batches is None else draw,
     )
     return chosen.schedule.during(setting)

@@ -18,14 +18,18 @@ from shrinkbench.pruning.scores import filters as _filters
 from shrinkbench.pruning.methods import over_channels as _over_channels
 from shrinkbench.pruning.methods import thinet_and_regression as _thinet_and_regression
 from shrinkbench.pruning.methods import neuron_merging as _neuron_merging
+from shrinkbench.pruning.methods import collaborative_channels as _collaborative_channels
 from shrinkbench.pruning.methods import importance_propagation as _importance_propagation
 from shrinkbench.pruning.methods import searched_ratios as _searched_ratios
 from shrinkbench.pruning.methods import sparse_structure_selection as _sparse_structure_selection
 from shrinkbench.pruning.methods import network_slimming as _network_slimming
+from shrinkbench.pruning.methods import synaptic_strength as _synaptic_strength
 from shrinkbench.pruning.methods import group_lasso as _group_lasso
 from shrinkbench.pruning.methods import group_sparse_learning as _group_sparse_learning
 from shrinkbench.pruning.methods import variational_dropout as _variational_dropout
 from shrinkbench.pruning.methods import unit_gates as _unit_gates
+from shrinkbench.pruning.methods import gates_of_maps as _gates_of_maps
+from shrinkbench.pruning.methods import discrimination_aware as _discrimination_aware
 from shrinkbench.pruning.methods import published_widths as _published_widths
 
 __all__: list[str] = []
@@ -45,13 +49,17 @@ _FAMILIES = (
     _over_channels,
     _thinet_and_regression,
     _neuron_merging,
+    _collaborative_channels,
     _importance_propagation,
     _searched_ratios,
     _sparse_structure_selection,
     _network_slimming,
+    _synaptic_strength,
     _group_lasso,
     _group_sparse_learning,
     _variational_dropout,
     _unit_gates,
+    _gates_of_maps,
+    _discrimination_aware,
     _published_widths,
 )

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.network.inputs import Inputs
+from shrinkbench.network.view import Batches
 from shrinkbench.pruning.masks import Masks, Upholder
 from shrinkbench.seeds import stream
 from shrinkbench.spec.amount import Amount
@@ -40,7 +41,8 @@ class Setting:
     """What a hook works with: the network, the target, how long training lasts, and how to decide masks.
 
     ``score`` turns (weights, gradients) of one training step into scores; ``names`` are the prunable weights.
-    ``batch_size`` is that of the training, where it is known beforehand.
+    ``batch_size`` is that of the training, where it is known beforehand; ``draw`` gives batches with their
+    targets beside it, others for each number, where the training has any.
     """
 
     module: nn.Module
@@ -53,6 +55,7 @@ class Setting:
     score: Callable[[Mapping[str, Tensor], Mapping[str, Tensor]], Mapping[str, Tensor]]
     example: Inputs
     batch_size: int | None = None
+    draw: Callable[[int], Batches] | None = None
 
     @property
     def steps(self) -> int:

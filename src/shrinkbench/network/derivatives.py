@@ -196,9 +196,10 @@ def output_gradients(
 
     The mean over images of the sum of their outer products is the generalised Gauss-Newton matrix, which is
     the Hessian for a network that is linear in its weights. With more than 16 classes one random mixture of
-    the columns is taken per image, which has the same expectation.
+    the columns is taken per image, which has the same expectation. An image whose loss does not curve gives
+    nothing; where that is so of all, there is an error.
     """
-    generator = torch.Generator().manual_seed(0)
+    generator, curved = torch.Generator().manual_seed(0), False
     for one in islice(_singles(batches), images):
         leaves = _leaves(weights)
         with torch.enable_grad():
@@ -209,24 +210,28 @@ def output_gradients(
                     f"and the network gives {describe(logits)}; choose another method"
                 )
             directions = _curvature_root(loss, logits.detach(), one.targets)
-            if logits.shape[1] > EXACT_CLASSES:
+            if logits.shape[1] > EXACT_CLASSES and directions.shape[1]:
                 signs = torch.randint(0, 2, (directions.shape[1], 1), generator=generator)
                 directions = directions @ (2.0 * signs - 1).to(directions)
             slopes = [(logits[0] * direction).sum() for direction in directions.T]
         for slope in slopes:
             yield from lent(_gradients(slope, leaves, retain=slope is not slopes[-1]))
+        curved = curved or bool(slopes)
+    if not curved:
+        raise ShrinkbenchError(
+            "the loss of no image curves in its logits (linear, or too far apart), which this method needs; "
+            "choose another method"
+        )
 
 
 def _curvature_root(loss: Loss, logits: Tensor, labels: Any) -> Tensor:
-    """Columns r_k with ``sum_k r_k r_k' = d^2 loss / d logits^2`` of one image, (classes, rank)."""
+    """Columns r_k with ``sum_k r_k r_k' = d^2 loss / d logits^2`` of one image, (classes, rank).
+
+    None where the loss does not curve: it is linear, or the logits are too far apart.
+    """
     hessian = torch.func.hessian(lambda z: loss_of(loss, z.unsqueeze(0), labels))(logits[0].double())
     values, vectors = torch.linalg.eigh(hessian)
-    used = values > values.max().clamp(min=0) * 1e-9
-    if not bool(used.any()):
-        raise ShrinkbenchError(
-            "the loss of an image does not curve in its logits (linear, or too far apart), which this "
-            "method needs; choose another method"
-        )
+    used = values > values.max().clamp(min=torch.finfo(values.dtype).tiny) * 1e-9
     root: Tensor = vectors[:, used] * values[used].sqrt()
     return root.to(logits.dtype)
 

@@ -167,10 +167,10 @@ def _neurons(ctx: NetworkView, scores: Scores) -> Grouping:
         if len(firsts) == 1 and len(first) == 2 and first[0] == second[1]:
             groups[source] = [part_by_rows(ctx, source), part_by_columns(ctx, step.parameter)]
         elif sum(shape[0] for shape in firsts.values()) == 2 * second[1]:
+            made = f"'{layer_of(source)}'" + (" and another layer" if len(firsts) > 1 else "")
             gated = (
-                f": each input of '{layer_of(step.parameter)}' is made of two outputs (of "
-                f"{', '.join(repr(layer_of(name)) for name in firsts)}), a gate, whose neurons are units "
-                "of the structure channels"
+                f": each input of '{layer_of(step.parameter)}' is made of two outputs (of {made}), a gate, "
+                "whose neurons are units of the structure channels"
             )
     if not groups:
         raise ShrinkbenchError(

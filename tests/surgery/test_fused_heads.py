@@ -128,3 +128,18 @@ def test_experts_are_named():
         LeftWholeWarning, match=r"mlp.gate.weight' and 5 more are of no layer that is pruned here"
     ):
         prune(module, "global_magnitude", compression=1.1, example_inputs=TOKENS)
+
+
+@pytest.mark.parametrize("method", ["global_magnitude", "wanda"])
+def test_a_tied_head_is_pruned_by_option_and_with_it_the_embedding(method):
+    module = network("gpt2")
+    batches = [(TOKENS, torch.tensor([0, 1]))] if method == "wanda" else None
+    settings = {"compression": 1.5, "batches": batches, "example_inputs": TOKENS}
+    name = "transformer.wte.weight"
+    assert name not in prune(module, method, **settings)
+    masks = prune(module, method, **settings, prune_classifier=True)
+    assert not bool(masks[name].all())
+    masks.apply(module)
+    assert module.lm_head.weight is module.transformer.wte.weight
+    assert bool((module.lm_head.weight[~masks[name]] == 0).all())
+    assert sum(int((~m).sum()) for m in masks.values()) == round(size_of(module) / 3)

@@ -88,3 +88,25 @@ def test_data_written_into_a_constant_made_from_a_parameter_is_data():
     traced = trace(Cut(), (4,))
     assert traced.by_parameter == {"after.weight": 12}
     assert traced.logits == {"after.weight"}
+
+
+class MakesNumbers(nn.Module):
+    """Layers between which numbers are made that torch does not show being made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in range(12))
+
+    def forward(self, x):
+        for layer in self.layers:
+            y = layer(x)
+            x = None  # its memory, and its address, may be used again
+            x = torch.where(y > 0, y, torch.tensor(-1.0, dtype=y.dtype, device=y.device))
+        return x
+
+
+def test_numbers_made_in_freed_memory_are_made_by_no_layer():
+    module = MakesNumbers()
+    for _ in range(5):
+        for number, step in enumerate(read_flow(module, (4,)).steps[1:]):
+            assert step.sources == {f"layers.{number}.weight"}

@@ -51,10 +51,11 @@ def pretrain(
     load_plugins(plugins)
     from shrinkbench.datasets import DATASETS
     from shrinkbench.models import MODELS, get_model
+    from shrinkbench.report.statistics.metrics import metric_of
     from shrinkbench.runner import Workspace, resolve_device
     from shrinkbench.runner.planning import check_compatible
     from shrinkbench.runner.pretraining import pretrain as train
-    from shrinkbench.spec import CLASSIFICATION, DataSpec, ModelSpec, PretrainSpec
+    from shrinkbench.spec import DataSpec, ModelSpec, PretrainSpec
     from shrinkbench.tasks import objective_for
     from shrinkbench.training import RECIPES, with_overrides
 
@@ -79,12 +80,12 @@ def pretrain(
         seed=seed,
     )
 
-    headline = "top-1" if objective == CLASSIFICATION else objective.headline
+    metric = metric_of(objective.metric(objective.headline))
 
     def tell(record: EpochRecord) -> None:
         typer.echo(
             f"epoch {record.epoch}/{chosen.epochs}: loss {record.train_loss:.4f}, "
-            f"validation {headline} {record.validation[objective.headline]:.4f}",
+            f"validation {metric.named(record.validation[objective.headline])}",
             err=True,
         )
 

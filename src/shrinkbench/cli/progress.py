@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from shrinkbench.runner import Progress
+    from shrinkbench.spec import Objective
 
 _MINUTE, _HOUR = 60.0, 3600.0
 
@@ -74,13 +75,18 @@ def _describe(progress: Progress) -> str:
     """One line about a task that has ended."""
     text = f"[{progress.done}/{progress.total}] {progress.kind} {progress.label}"
     result = progress.result
-    if result is not None and result.after is not None:
-        text += (
-            f": {result.spec.task.objective.headline} {result.headline:.4f}, {result.provenance.seconds:.1f} s"
-        )
+    if result is not None and result.headline is not None:
+        text += f": {_named(result.spec.task.objective, result.headline)}, {result.provenance.seconds:.1f} s"
     elif result is not None and result.error:
         text += f": failed: {result.error}"
     return text
+
+
+def _named(objective: Objective, value: float) -> str:
+    """The value that comparisons lead with, worded as a report words it."""
+    from shrinkbench.report.statistics.metrics import metric_of  # read once a run has ended, not to start
+
+    return metric_of(objective.metric(objective.headline)).named(value)
 
 
 def say_left(done: int, total: int, seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Any image-classification dataset in Hugging Face's Parquet form, described by its own metadata."""
+"""Any image-classification dataset in Hugging Face's Parquet or Arrow form, described by its own metadata."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ HOLD_OUT = 10
 
 
 def _load(data: Path | None) -> Dataset:
-    """Load the Parquet file ``data``, or all Parquet files of the folder ``data``."""
+    """Load the Parquet file ``data``, or the folder ``data`` of Parquet files or of ``save_to_disk``."""
     place = data if data is not None and data.is_file() else require_folder(data, "parquet")
     files = find_parquet(place, "parquet")
     if not files:
         raise ShrinkbenchError(
-            f"the folder {place} holds no Parquet file; put train.parquet and test.parquet there"
+            f"the folder {place} holds no Parquet file and no dataset of save_to_disk; put train.parquet and "
+            "test.parquet there, or save a dataset of images there"
         )
     class_names = class_names_of(files.get("train") or next(iter(files.values())))
     encoded = {part: open_parquet(paths, class_names) for part, paths in files.items()}

@@ -1,4 +1,4 @@
-"""Hugging Face image-classification Parquet: a column of encoded images, a column of labels."""
+"""Hugging Face image classification in Parquet or Arrow: a column of encoded images, a column of labels."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from shrinkbench.datasets.arrow_files import ArrowFile, find_saved
 from shrinkbench.datasets.cache import cached_arrays
 from shrinkbench.datasets.folders import validation_as_test
 from shrinkbench.datasets.revision import combined_digest, file_digest
@@ -104,14 +105,26 @@ def place(file: Path, row: int) -> str:
 
 
 def find_parquet(data: Path, name: str) -> dict[str, tuple[Path, ...]]:
-    """Parquet files by split: ``train``, ``validation``, ``test`` -> files in order of their names.
+    """Files by split: ``train``, ``validation``, ``test`` -> Parquet files in order of their names, or Arrow's.
 
     ``data`` is one file, or a folder (searched with all below it); the beginning of a file's name, as in
     ``train-00000-of-00002.parquet``, says which split it belongs to. Validation is test where there is none.
+    A folder of ``save_to_disk`` says it itself.
     """
     if data.is_file():
         return validation_as_test({_part_of(data) or "train": (data,)})
     found: dict[str, tuple[Path, ...]] = {}
+    saved = find_saved(data)
+    for split, streams in saved.items():
+        part = _part_of(Path(split)) or ("train" if len(saved) == 1 else None)
+        if part is None or part in found:
+            raise ShrinkbenchError(
+                f"the split '{split}' of {name} in {data} is none of train, validation and test, each once; "
+                "name a folder that holds these"
+            )
+        found[part] = streams
+    if found:
+        return validation_as_test(found)
     files = sorted(data.rglob("*.parquet"))
     for file in files:
         part = _part_of(file) or ("train" if len(files) == 1 else None)
@@ -194,14 +207,15 @@ def _open(file: Path) -> Any:
     import pyarrow.parquet as pq
 
     try:
-        return pq.ParquetFile(file)
+        return ArrowFile(file) if file.suffix == ".arrow" else pq.ParquetFile(file)
     except (pa.ArrowException, OSError) as error:
         raise _damage_error(file, error) from None
 
 
 def _damage_error(file: Path, error: Exception) -> ShrinkbenchError:
     reason = str(error).splitlines()[0].rstrip(".")
-    return ShrinkbenchError(f"the Parquet file {file} is truncated or damaged ({reason}); fetch it again")
+    kind = "Arrow" if file.suffix == ".arrow" else "Parquet"
+    return ShrinkbenchError(f"the {kind} file {file} is truncated or damaged ({reason}); fetch it again")
 
 
 def _column(names: Sequence[str], wanted: Sequence[str], file: Path, what: str) -> str:

@@ -76,8 +76,29 @@ def with_heads(attention: nn.Module, heads: int) -> nn.Module:
         return NarrowMultiheadAttention(attention, heads)
     if type(attention).__name__ == "ShiftedWindowAttention":
         return NarrowWindowAttention(attention, heads)
+    if not type(attention).__module__.startswith("timm."):
+        return _recounted(attention, heads)
     inner = cast(int, attention.head_dim) * heads
     attention.num_heads, attention.attn_dim = heads, inner  # type: ignore[assignment]  # plain attributes
+    return attention
+
+
+_COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
+_WIDTHS = ("split_size", "all_head_size")
+
+
+def heads_held(attention: nn.Module) -> int | None:
+    """How many heads ``attention`` says that it has, in an attribute that its forward pass may read."""
+    return next((n for name in _COUNTS if type(n := getattr(attention, name, None)) is int), None)
+
+
+def _recounted(attention: nn.Module, heads: int) -> nn.Module:
+    """``attention`` that says that it has ``heads`` heads; whether it then computes as it should is proven."""
+    before = heads_held(attention)
+    for name in (*_COUNTS, *_WIDTHS):
+        held = getattr(attention, name, None)
+        if type(held) is int and before:
+            setattr(attention, name, heads if name in _COUNTS else held // before * heads)
     return attention
 
 

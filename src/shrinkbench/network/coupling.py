@@ -14,17 +14,18 @@ from dataclasses import replace
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from shrinkbench.errors import LeftWholeWarning
-from shrinkbench.network.attention import head_slices, is_attention
+from shrinkbench.network.attention import head_slices, heads_held, is_attention
 from shrinkbench.network.channel_graph import read_groups
 from shrinkbench.network.dataflow import Flow, projected_heads, trace_flow
+from shrinkbench.network.fused_heads import fused_steps, read_fused_heads
 from shrinkbench.network.groups import Coupling, Group, Slice
 from shrinkbench.network.inputs import Example, Inputs
 from shrinkbench.network.probe import require_materialised
 from shrinkbench.network.verification import OUTPUT, find_unsound
-from shrinkbench.network.weights import layer_of
+from shrinkbench.network.weights import is_transposed_linear, layer_of
 
 __all__ = ["Coupling", "Group", "Slice", "couple"]
 
@@ -60,7 +61,7 @@ def _couple(module: nn.Module, example: Inputs) -> Coupling:
     unread = any(name not in traced.read for name, _ in module.named_parameters())
     graph = read_groups(module, example)
     heads = (_head_group(path, child) for path, child in module.named_modules() if is_attention(child))
-    projected = _projected_heads(module, flow)
+    projected = (*_projected_heads(module, flow), *_fused_heads(module, flow, example))
     known = {s.tensor for group in projected for s in group.slices if s.role == "produces"}
     channels = (g for g in graph.groups if not any(s.tensor in known for s in g.slices if s.role == "produces"))
     groups = (*channels, *(g for g in heads if g is not None), *projected)
@@ -90,7 +91,8 @@ def _head_group(path: str, attention: nn.Module) -> Group | None:
         return None
     heads, slices = found
     prefix = f"{path}." if path else ""
-    return Group(path, "heads", heads, tuple(Slice(prefix + t, d, u, r) for t, d, u, r in slices))
+    tensors = tuple(Slice(prefix + t, d, u, r) for t, d, u, r in slices)
+    return Group(path, "heads", heads, tensors, attention=path)
 
 
 def _projected_heads(module: nn.Module, flow: Flow) -> tuple[Group, ...]:
@@ -98,19 +100,44 @@ def _projected_heads(module: nn.Module, flow: Flow) -> tuple[Group, ...]:
     parameters = dict(module.named_parameters())
     found = []
     for heads in projected_heads(flow, parameters):
-        names = (*heads.sources, heads.output)
-        layers = [module.get_submodule(layer_of(name)) for name in names]
+        layers = [module.get_submodule(layer_of(name)) for name in (*heads.sources, heads.output)]
         if any(type(layer) is not nn.Linear for layer in layers):
             continue
-        slices: list[Slice] = []
-        for name in heads.sources:
-            unit = torch.arange(len(parameters[name])) * heads.units // len(parameters[name])
-            bias = f"{layer_of(name)}.bias"
-            slices += [Slice(t, 0, unit, "produces") for t in (name, bias) if t in parameters]
-        width = parameters[heads.output].shape[1]
-        slices.append(Slice(heads.output, 1, torch.arange(width) * heads.units // width, "consumes"))
-        found.append(Group(layer_of(heads.sources[0]), "projected heads", heads.units, tuple(slices)))
+        outputs = {name: _evenly(len(parameters[name]), heads.units) for name in heads.sources}
+        columns = _evenly(parameters[heads.output].shape[1], heads.units)
+        found.append(_attention_group(module, outputs, heads.output, columns, heads.units))
     return tuple(found)
+
+
+def _evenly(places: int, units: int) -> Tensor:
+    return torch.arange(places) * units // places
+
+
+def _fused_heads(module: nn.Module, flow: Flow, example: Inputs) -> tuple[Group, ...]:
+    """Groups of heads whose queries, keys and values one layer makes together."""
+    steps = fused_steps(module, flow, dict(module.named_parameters()))
+    found = read_fused_heads(module, example, steps).found
+    return tuple(_attention_group(module, f.outputs, f.output, f.inputs, f.units) for f in found)
+
+
+def _attention_group(
+    module: nn.Module, outputs: Mapping[str, Tensor], output: str, inputs: Tensor, units: int
+) -> Group:
+    """The group of an attention: the unit of each output of its ``outputs``, and of each input behind."""
+    parameters = dict(module.named_parameters())
+    slices: list[Slice] = []
+    for name, unit in outputs.items():
+        turned = is_transposed_linear(module.get_submodule(layer_of(name)))
+        slices.append(Slice(name, int(turned), unit, "produces"))
+        bias = f"{layer_of(name)}.bias"
+        slices += [Slice(bias, 0, unit, "produces")] if bias in parameters else []
+    turned = is_transposed_linear(module.get_submodule(layer_of(output)))
+    slices.append(Slice(output, int(not turned), inputs, "consumes"))
+    around = layer_of(output).rpartition(".")[0]
+    counted = heads_held(module.get_submodule(around)) == units
+    attention = around if counted else None
+    first = layer_of(next(iter(outputs)))
+    return Group(first, "projected heads", units, tuple(slices), attention=attention)
 
 
 def _name(reasons: Mapping[str, str]) -> tuple[str, ...]:

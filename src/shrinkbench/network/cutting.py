@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.attention import with_heads
+from shrinkbench.network.weights import is_transposed_linear
 
 _Conv = nn.modules.conv._ConvNd
 _BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -99,6 +100,8 @@ def _describe(layer: nn.Module, outputs: int) -> None:
         described.in_channels = first if transposed else second * layer.groups
     elif isinstance(layer, nn.Linear):
         described.out_features, described.in_features = layer.weight.shape
+    elif is_transposed_linear(layer):
+        described.nx, described.nf = described.weight.shape
     elif isinstance(layer, _BatchNorm | nn.modules.instancenorm._InstanceNorm):
         sized = layer.weight if layer.weight is not None else layer.running_mean
         described.num_features = len(sized) if sized is not None else described.num_features

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -77,13 +78,15 @@ class Follower(TorchDispatchMode):
         self.read: set[str] = set()
         self.multiplied: set[str] = set()
         self.uncounted: dict[str, None] = {}
+        self.hidden: set[str] = set()
         self.computes_weights = False  # a product by what is computed from a masked parameter
         self._visit = visit
         self._zeros = zeros or Zeros({}, compute=False)
         self._contractions = Contractions()
-        # Storages of constants are kept alive: a freed one could hand its address to data. What is known of
-        # data is written anew with every output, so the address of a freed one may be used again.
+        # Storages of constants are kept alive. Of all others a weak reference is kept, which keeps the address
+        # and no memory: tensors that are made unseen (torch.tensor) would inherit what is known of freed ones.
         self._alive: list[torch.UntypedStorage] = []
+        self._held: dict[int, StorageWeakRef] = {}
         self._owner: dict[int, str | None] = {}
         self._last: dict[int, frozenset[str]] = {}
         # Of every tensor that does not depend on data: the parameters that it is computed from.
@@ -118,10 +121,14 @@ class Follower(TorchDispatchMode):
         output = func(*args, **kwargs)
         inputs = tuple(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
         outputs = tuple(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
+        for tensor in outputs:
+            if storage_id(tensor) not in self._held:
+                self._held[storage_id(tensor)] = StorageWeakRef(tensor.untyped_storage())
         name = func._overloadpacket.__name__
         found = multiplications_of(func, args, kwargs, output) or self._contractions.summed(func, args, kwargs)
         if is_uncounted(func):
             self.uncounted[str(func._overloadpacket)] = None
+            self.hidden.update(*(self._made_from.get(storage_id(tensor), ()) for tensor in inputs))
         operands = found[0].operands if found else inputs
         owners = tuple(self._owner.get(storage_id(tensor), "") for tensor in inputs)
         self.read.update(name for name in owners if name)

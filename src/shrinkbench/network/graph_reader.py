@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from shrinkbench.libraries import torchvision
 from shrinkbench.network.inputs import Inputs
 from shrinkbench.network.opaque import Core, Entrance
-from shrinkbench.network.skeleton import MIXES, Skeleton
+from shrinkbench.network.skeleton import MIXES, Skeleton, Turned
 
 Side = Literal["out", "in", "both"]
 _Conv = nn.modules.conv._ConvNd
@@ -311,7 +311,7 @@ def _sole_input(node: Any) -> Any | None:
 
 def _size(target: Any, name: str, dim: int) -> int:
     tensor = target if isinstance(target, nn.Parameter) else getattr(target, name.rpartition(".")[2])
-    return int(tensor.shape[dim])
+    return int(tensor.shape[1 - dim if isinstance(target, Turned) and tensor.dim() == 2 else dim])
 
 
 def _is_depthwise(layer: nn.Module) -> bool:
@@ -334,7 +334,7 @@ def norm_width(layer: nn.Module) -> int:
 
 def _layer_tensors(layer: nn.Module, path: str, side: Side) -> tuple[tuple[str, int], ...]:
     """The tensors of a convolution or linear layer that hold its channels on ``side``."""
-    outputs, inputs = (1, 0) if isinstance(layer, _TransposedConv) else (0, 1)
+    outputs, inputs = (1, 0) if isinstance(layer, (_TransposedConv, Turned)) else (0, 1)
     prefix = f"{path}." if path else ""
     if side == "in":  # a block's inputs are no dimension of the weight: the block's filters stand for them
         return () if block_widths(layer) else ((f"{prefix}weight", inputs),)

@@ -32,9 +32,9 @@ class Slice:
 class Group:
     """Units (channels, blocks of a grouped convolution, attention heads) that leave a network together.
 
-    Projected heads are those of an attention whose queries, keys and values are layers of their own.
+    Projected heads are those of an attention whose queries, keys and values linear layers make that it calls.
     ``layer`` is the first layer that produces them and names the group; ``refused_because`` tells
-    why none of them can leave, or is ``None``.
+    why none of them can leave, or is ``None``. ``attention`` is the module that holds how many heads there are.
     """
 
     layer: str
@@ -42,6 +42,7 @@ class Group:
     units: int
     slices: tuple[Slice, ...]
     refused_because: str | None = None
+    attention: str | None = None
 
     def layers(self, role: Role) -> tuple[str, ...]:
         """Paths of the layers in that role."""

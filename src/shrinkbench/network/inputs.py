@@ -323,7 +323,8 @@ def describe(tree: Any) -> str:
     '{ids: int64 2x3}'
     """
     if isinstance(tree, Inputs):
-        return describe(tree.plain)
+        both = bool(tree.args) and bool(tree.kwargs)
+        return f"{describe(tree.args)} and {describe(tree.kwargs)}" if both else describe(tree.plain)
     if isinstance(tree, Tensor):
         return f"{str(tree.dtype).removeprefix('torch.')} {'x'.join(map(str, tree.shape)) or 'number'}"
     if isinstance(tree, Mapping):

@@ -46,7 +46,7 @@ class Trace:
     parameters whose product reaches it with no other weighted product in between. ``read`` are the parameters
     that any operation reads: the others take no part in an evaluation. ``multiplied`` are those that take part
     in a product, be it through a weight that is computed from them. ``uncounted`` are operations that may
-    multiply, in a way that is not known.
+    multiply, in a way that is not known, and ``hidden`` the parameters that they read.
     """
 
     products: tuple[CountedProduct, ...]
@@ -54,6 +54,7 @@ class Trace:
     read: frozenset[str]
     multiplied: frozenset[str] = frozenset()
     uncounted: tuple[str, ...] = ()
+    hidden: frozenset[str] = frozenset()
 
     @property
     def output_shape(self) -> tuple[int, ...]:
@@ -233,6 +234,7 @@ def _trace_on(
         frozenset(follower.read),
         frozenset(follower.multiplied),
         tuple(follower.uncounted),
+        frozenset(follower.hidden),
     )
 
 

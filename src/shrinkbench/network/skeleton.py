@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -19,7 +19,7 @@ from shrinkbench.network.attention import is_attention
 from shrinkbench.network.inputs import Inputs
 from shrinkbench.network.opaque import Made, Opaque, record
 from shrinkbench.network.probe import evaluation_mode
-from shrinkbench.network.weights import copy_of, with_parameters
+from shrinkbench.network.weights import copy_of, is_transposed_linear, with_parameters
 
 MIXES = "mixes or rearranges channels"
 SUMS = "sums over channels"
@@ -66,6 +66,7 @@ def one_of(example: Inputs) -> Inputs:
 def skeleton_of(module: nn.Module, example: Inputs, *, device: str = "meta") -> Skeleton:
     """The copy of ``module``; raises whatever its own code does where it runs on no data at all."""
     bare = copy_of(module).eval()
+    _turn(bare)
     compiled = outermost([p for p, m in module.named_modules() if isinstance(m, torch.jit.ScriptModule)])
     for path in compiled:
         put_everywhere(bare, path, _Caller(bare.get_submodule(path)))
@@ -111,6 +112,18 @@ def _placed(bare: nn.Module, device: str) -> nn.Module:
         for parameter in child.parameters(recurse=False):
             parameter.requires_grad_(parameter.is_floating_point())
     return bare
+
+
+class Turned(nn.Linear):
+    """In place of a linear layer of weights laid out as (inputs, outputs), which the graph does not know."""
+
+
+def _turn(bare: nn.Module) -> None:
+    """Put layers that the graph knows in the place of GPT-2's, under the same names."""
+    for path, layer in list(bare.named_modules()):
+        if path and is_transposed_linear(layer):
+            inputs, outputs = cast(Tensor, layer.weight).shape
+            put_everywhere(bare, path, Turned(inputs, outputs, bias=layer.bias is not None).eval())
 
 
 class _Caller(nn.Module):

@@ -185,8 +185,8 @@ class _Bench:
         heads = {}
         for group in groups:
             gone = self._gone[group.layer]
-            if group.kind == "heads":
-                heads[group.layer] = int((~gone).sum())
+            if group.attention is not None:
+                heads[group.attention] = int((~gone).sum())
             for piece in group.slices:
                 stays = ~gone[piece.unit] | (piece.unit < 0)
                 dims = kept.setdefault(piece.tensor, {})

@@ -74,16 +74,19 @@ def _is_computed(layer: nn.Module, name: str) -> bool:
 def _parameters_of(
     module: nn.Module, kinds: Mapping[type[nn.Module], Sequence[str]]
 ) -> dict[str, nn.Parameter]:
+    names = {id(parameter): name for name, parameter in module.named_parameters()}  # of an embedding, if tied
     found: dict[int, tuple[str, nn.Parameter]] = {}
     for weight in _each(module, kinds):
         if weight.parameter is not None:
             parameter = module.get_parameter(weight.parameter)
-            found.setdefault(id(parameter), (weight.parameter, parameter))
+            found.setdefault(id(parameter), (names[id(parameter)], parameter))
     return dict(found.values())
 
 
 def weight_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     """Weights of convolutions, linear layers and attention projections, by name; a tied weight once.
+
+    Its name is the one that the module's own ``named_parameters`` has for it, be it that of an embedding.
 
     >>> list(weight_parameters(nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))))
     ['0.weight']

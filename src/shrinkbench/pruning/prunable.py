@@ -11,7 +11,7 @@ from torch import nn
 
 from shrinkbench.errors import LeftWholeWarning, ShrinkbenchError
 from shrinkbench.network.inputs import Example
-from shrinkbench.network.probe import classifier_of, layer_parameters, require_materialised, trace
+from shrinkbench.network.probe import Trace, classifier_of, layer_parameters, require_materialised, trace
 from shrinkbench.network.weights import (
     bias_parameters,
     layer_of,
@@ -52,6 +52,7 @@ def prunable_names(
         _name_unread(module, names - traced.read)
         idle = (weights - traced.multiplied) & traced.read
         left += _named(sorted(idle), "used by no product of a pass in evaluation mode")
+        left += _named(_loose_matrices(module, traced), "of no layer that is pruned here, and multiplied by")
         outputs = frozenset() if prune_classifier else classifier_of(module, traced)
         names -= layer_parameters(module, idle | outputs)
     elif not prune_classifier:
@@ -70,6 +71,21 @@ def prunable_names(
     if left:
         warnings.warn(f"left whole: {'; '.join(left)}", LeftWholeWarning, stacklevel=2)
     return tuple(name for name, _ in module.named_parameters() if name in names)
+
+
+def _loose_matrices(module: nn.Module, traced: Trace) -> list[str]:
+    """Matrices that a module multiplies by itself, such as those of a mixture of experts."""
+    known = {id(parameter) for parameter in weight_parameters(module).values()}
+    recurrent = recurrent_weights(module)
+    return [
+        name
+        for name, parameter in module.named_parameters()
+        if (name in traced.by_parameter or name in traced.hidden)
+        and id(parameter) not in known
+        and name not in recurrent
+        and parameter.dim() > 1
+        and ".parametrizations." not in name  # these are told of with the weight that they make
+    ]
 
 
 def _ignored(names: Set[str], globs: Sequence[str]) -> set[str]:

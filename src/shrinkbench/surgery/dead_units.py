@@ -13,6 +13,7 @@ from shrinkbench.errors import LeftWholeWarning
 from shrinkbench.network.coupling import Coupling, Group, Slice
 from shrinkbench.network.inputs import Example
 from shrinkbench.network.watching import watching
+from shrinkbench.network.weights import is_transposed_linear
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.structures.channel_masks import (
     _filters,
@@ -43,7 +44,8 @@ def dead_units(masked: nn.Module, masks: Masks, coupling: Coupling, input_shape:
             gone = torch.zeros_like(gone)  # layers without any weight left become constants, nothing stays
         if group.refused_because is not None:
             if bool(gone.any()):
-                left = f"{int(gone.sum())} pruned channels of '{group.layer}'"
+                what = "channels" if group.kind == "channels" else "heads"
+                left = f"{int(gone.sum())} pruned {what} of '{group.layer}'"
                 warn_left(f"{left} stay in place: {group.refused_because}")
             continue
         constant = int((gone & ~removable).sum())
@@ -80,7 +82,11 @@ def _silent_inputs(masked: nn.Module, coupling: Coupling, input_shape: Example) 
         silent[tensor] = silent[tensor] & zero if tensor in silent else zero
 
     modules = {tensor: masked.get_submodule(path) for path, tensor in layers.items()}
-    read = {tensor: layer for tensor, layer in modules.items() if isinstance(layer, _Conv | nn.Linear)}
+    read = {
+        tensor: layer
+        for tensor, layer in modules.items()
+        if isinstance(layer, _Conv | nn.Linear) or is_transposed_linear(layer)
+    }
     with watching(read, note):
         forward(masked, probe_inputs(masked, input_shape))
     for group in coupling.groups:

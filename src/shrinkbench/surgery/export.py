@@ -12,43 +12,38 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_folder, check_links, check_target, write_atomically
-from shrinkbench.network.inputs import Example
+from shrinkbench.network.inputs import Example, Inputs, is_mask
 from shrinkbench.network.probe import evaluation_mode, floating_leaves
 from shrinkbench.network.weights import copy_of, load_tensors
 from shrinkbench.pruning.masks import Masks, save_tensors
 from shrinkbench.surgery.checking import difference, probe_inputs
 from shrinkbench.surgery.folders import Build, NetworkDescription, read_network, save_network
+from shrinkbench.surgery.programs import WRITERS, Program
 
 _TOLERANCE = 1e-4  # of programs, which may add in another order
-Program = Callable[[Tensor], Any]
 
 
 def export_program(module: nn.Module, path: Path, example: Example) -> None:
     """Write ``module`` by the ending of ``path``: .pt2 (torch.export), .ts (TorchScript) or .onnx.
 
-    The program takes any batch size, in evaluation mode. It is loaded again and its outputs are compared with
-    the module's for another batch size than it was traced with.
+    The program takes what ``example`` shows (a tensor, several by place or by name, trees of them) for any
+    number of examples, in evaluation mode. It is loaded again and its outputs are compared with the module's
+    for another number than it was traced with. Raises ``ShrinkbenchError`` for what a format cannot write.
     """
-    writers: dict[str, Callable[[nn.Module, Tensor, Path], Program]] = {
-        ".pt2": _torch_export,
-        ".ts": _torchscript,
-        ".onnx": _onnx,
-    }
-    writer = writers.get(path.suffix)
+    writer = WRITERS.get(path.suffix)
     if writer is None:
-        raise ShrinkbenchError(f"{path}: the ending tells the format; use {', '.join(writers)}")
+        raise ShrinkbenchError(f"{path}: the ending tells the format; use {', '.join(WRITERS)}")
     _check_file(path)
     frozen = copy_of(module).cpu()
-    inputs = probe_inputs(frozen, example).single
+    inputs = probe_inputs(frozen, example)
     with tempfile.TemporaryDirectory() as scratch:
         draft = Path(scratch) / f"draft{path.suffix}"  # its own name may be too long for the place
         with evaluation_mode(frozen), torch.no_grad(), warnings.catch_warnings():
@@ -108,14 +103,22 @@ def require_same_network(
         _require_equal(inputs.call(frozen), inputs.call(again), path, tolerance=0.0)
 
 
-def require_same(module: nn.Module, program: Program, inputs: Tensor, path: Path, *, tolerance: float) -> None:
-    """Refuse what computes other outputs than ``module``, for three inputs, by more than ``tolerance``.
+def require_same(module: nn.Module, program: Program, inputs: Inputs, path: Path, *, tolerance: float) -> None:
+    """Refuse what computes other outputs than ``module``, for one example more, by more than ``tolerance``.
 
     Differences are relative to the largest value of each output.
     """
-    third = inputs[:1] * 0.5 if inputs.is_floating_point() else inputs[:1].flip(-1)
-    more = torch.cat([inputs, third])
-    _require_equal(module(more), program(more), path, tolerance=tolerance)
+    rows = inputs.rows
+    more = inputs.map(lambda t: torch.cat([t, _changed(t[:1])]) if t.dim() and len(t) == rows else t)
+    _require_equal(more.call(module), program(more), path, tolerance=tolerance)
+
+
+def _changed(example: Tensor) -> Tensor:
+    """Another example: half the values, whole numbers backwards; what says which places count stays."""
+    if example.is_floating_point():
+        return example if is_mask(example) else example * 0.5
+    chooses = example.dtype == torch.bool or bool(((example == 0) | (example == 1)).all())
+    return example if chooses or example.dim() < 2 else example.flip(-1)
 
 
 def _require_equal(one: Any, other: Any, path: Path, *, tolerance: float) -> None:
@@ -139,7 +142,7 @@ def _check_file(path: Path) -> None:
 
 
 def _write(
-    writer: Callable[[nn.Module, Tensor, Path], Program], module: nn.Module, inputs: Tensor, draft: Path
+    writer: Callable[[nn.Module, Inputs, Path], Program], module: nn.Module, inputs: Inputs, draft: Path
 ) -> Program:
     """What ``writer`` makes; whatever an exporter stumbles over in a network becomes one sentence."""
     try:
@@ -151,39 +154,3 @@ def _write(
         raise ShrinkbenchError(
             f"the network cannot be written as {draft.suffix} ({reason}); choose another ending, or a folder"
         ) from error
-
-
-def _torch_export(module: nn.Module, inputs: Tensor, path: Path) -> Program:
-    program = torch.export.export(module, (inputs,), dynamic_shapes=({0: torch.export.Dim("batch")},))
-    torch.export.save(program, path)
-    loaded = torch.export.load(path).module()
-    return cast(Program, loaded)
-
-
-def _torchscript(module: nn.Module, inputs: Tensor, path: Path) -> Program:
-    torch.jit.trace(module, inputs, check_trace=False).save(str(path))
-    loaded = torch.jit.load(str(path))
-    return cast(Program, loaded)
-
-
-def _onnx(module: nn.Module, inputs: Tensor, path: Path) -> Program:
-    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
-    if missing:
-        raise ShrinkbenchError(
-            f"writing ONNX needs {' and '.join(missing)}; install them with: pip install 'shrinkbench[onnx]'"
-        )
-    import onnxruntime
-
-    torch.onnx.export(
-        module,
-        (inputs,),
-        str(path),
-        dynamo=True,
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-        input_names=["input"],
-        output_names=["logits"] if len(floating_leaves(module(inputs))) == 1 else None,
-        external_data=False,
-        verbose=False,
-    )
-    session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    return lambda x: [torch.from_numpy(y) for y in session.run(None, {"input": x.numpy()})]

@@ -124,7 +124,7 @@ class _Plan:
         }
         return Surgery(
             kept={name: dims for name, dims in kept.items() if dims},
-            heads=self.heads,
+            heads={p: n for p, n in self.heads.items() if not _inside(p, (*self.zero, *identity))},
             selected=self.selected,
             constant={
                 path: (self._outputs_left(path, channels), bias)
@@ -166,8 +166,8 @@ def _plan(
                 continue
             units = units.clone()
             units[0] = False  # something has to flow where other channels are concatenated
-        if group.kind == "heads":
-            plan.heads[group.layer] = int((~units).sum())
+        if group.attention is not None:
+            plan.heads[group.attention] = int((~units).sum())
         for piece in group.slices:
             plan.keep(piece.tensor, piece.dim, ~units[piece.unit] | (piece.unit < 0))
     plan.identity += _identities(masked, masks, plan, input_shape)

@@ -16,6 +16,7 @@ from torch import Tensor
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.network.coupling import Coupling, couple
 from shrinkbench.network.observation import Product
+from shrinkbench.network.weights import is_transposed_linear, layer_of
 from shrinkbench.pruning.allocations.rules import layerwise
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masks import Masks
@@ -116,6 +117,12 @@ def prune_by_readers(ctx: PruneContext, choose: Choose, *, counts: Mapping[str, 
     """
     coupling = couple(ctx.module, ctx.example)
     chosen = readers(ctx, coupling)
+    for reader in chosen:
+        if is_transposed_linear(ctx.module.get_submodule(layer_of(reader.weight))):
+            raise ShrinkbenchError(
+                f"'{layer_of(reader.weight)}' lays its weight out as (inputs, outputs), and this method solves "
+                "for rows of inputs; choose a method of structure 'channels'"
+            )
     if counts is None:
         counts = kept_counts(ctx, coupling, chosen)
     sampling = [Reader(name, torch.arange(w.shape[1])) for name, w in ctx.weights.items() if name in counts]

@@ -107,7 +107,7 @@ channels = STRUCTURES.add(
         _channels,
         overlapping=True,
         unit="channel",
-        version=3,
+        version=4,
     ),
 )
 
@@ -167,7 +167,7 @@ chained_channels = STRUCTURES.add(
         _chain,
         overlapping=True,
         unit="channel",
-        version=3,
+        version=4,
     ),
 )
 

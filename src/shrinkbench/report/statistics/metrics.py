@@ -68,6 +68,16 @@ class Metric:
         """
         return self.text(value) if self.is_accuracy else f"{self.short} {self.text(value)}".lstrip()
 
+    def named(self, value: float) -> str:
+        """One value as progress and logs tell it: short name, digits of a table, unit.
+
+        >>> Metric("top1", "top-1 accuracy", "top-1", percent=True).named(0.91234)
+        'top-1 91.23 %'
+        >>> Metric("angle", "", "angle", unit="degrees").named(12.3456)
+        'angle 12.35 degrees'
+        """
+        return f"{self.short} {self.number(value)} {'%' if self.percent else self.unit}".strip()
+
     def difference(self, value: float, *, like: float = 0.0) -> str:
         """The size of a difference, with its unit; with the digits of ``like`` where that is larger.
 

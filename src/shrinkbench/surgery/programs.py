@@ -1,0 +1,161 @@
+"""Networks written as programs for other runtimes, and read again: torch.export, TorchScript, ONNX.
+
+What a network takes may be any tree of tensors, by place or by name. Tensors with a row for each example take
+any number of these in the program; all other sizes are those of the example.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.inputs import Inputs, map_tensors
+from shrinkbench.network.probe import floating_leaves
+
+Program = Callable[[Inputs], Any]
+
+
+def write_torch_export(module: nn.Module, inputs: Inputs, path: Path) -> Program:
+    """A program that takes what the network takes, by place and by name, in any tree."""
+    args, kwargs = inputs.bound(module)
+    batch = torch.export.Dim("batch")
+    rows = inputs.rows
+    shapes: Any = tuple(_dynamic(value, rows, batch) for value in args)
+    if kwargs:  # torch wants one mapping of both, by the names that the forward pass has
+        named = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+        shapes = {name: _dynamic(value, rows, batch) for name, value in _flat_arguments(module, named).items()}
+    program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
+    torch.export.save(program, path)
+    loaded = torch.export.load(path).module()
+
+    def run(given: Inputs) -> Any:
+        args, kwargs = given.bound(module)
+        return loaded(*args, **kwargs)
+
+    return run
+
+
+def _flat_arguments(module: nn.Module, named: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments by name, those that the forward pass collects (``**kwargs``) among them."""
+    collects = [
+        name
+        for name, parameter in inspect.signature(module.forward).parameters.items()
+        if parameter.kind is inspect.Parameter.VAR_KEYWORD
+    ]
+    flat: dict[str, Any] = {}
+    for name, value in named.items():
+        flat |= value if name in collects else {name: value}
+    return flat
+
+
+def _dynamic(tree: Any, rows: int, batch: Any) -> Any:
+    """``tree`` with what torch shall know of each tensor's sizes: the first is any where it holds examples."""
+    return map_tensors(lambda t: {0: batch} if t.dim() and len(t) == rows else None, tree)
+
+
+def write_torchscript(module: nn.Module, inputs: Inputs, path: Path) -> Program:
+    """A traced program; arguments go in by place, or by name where the network takes them by name."""
+    args, kwargs = inputs.bound(module)
+    if args and kwargs:
+        raise ShrinkbenchError(
+            "TorchScript traces a network by arguments in their places or by named ones, and these inputs hold "
+            f"both ({inputs}); give all by name, or choose .pt2"
+        )
+    given: dict[str, Any] = {"example_kwarg_inputs": kwargs} if kwargs else {"example_inputs": args}
+    # Dictionaries come out of a trace only where it is told that their keys are always the same.
+    traced = torch.jit.trace(module, **given, check_trace=False, strict=False)
+    traced.save(str(path))
+    loaded = torch.jit.load(str(path))
+
+    def run(more: Inputs) -> Any:
+        args, kwargs = more.bound(module)
+        return loaded(*args, **kwargs)
+
+    return run
+
+
+class _Flat(nn.Module):
+    """A network that takes the tensors of its inputs one after another, as ONNX has no trees."""
+
+    def __init__(self, module: nn.Module, inputs: Inputs) -> None:
+        super().__init__()
+        self.module = module
+        self.inputs = inputs
+
+    def forward(self, *tensors: Tensor) -> list[Tensor]:
+        """Its floating outputs."""
+        left = iter(tensors)
+        return floating_leaves(self.inputs.map(lambda _: next(left)).call(self.module))
+
+
+def write_onnx(module: nn.Module, inputs: Inputs, path: Path) -> Program:
+    """A graph with one input for each tensor, named as the network names it: ``input`` where there is one."""
+    missing = [name for name in ("onnx", "onnxscript", "onnxruntime") if find_spec(name) is None]
+    if missing:
+        raise ShrinkbenchError(
+            f"writing ONNX needs {' and '.join(missing)}; install them with: pip install 'shrinkbench[onnx]'"
+        )
+    import onnxruntime
+
+    flat = _Flat(module, inputs).eval()
+    names = ["input"] if len(inputs.args) == 1 and len(inputs.tensors) == 1 else list(_names(module, inputs))
+    rows, batch = inputs.rows, torch.export.Dim("batch")
+    torch.onnx.export(
+        flat,
+        tuple(inputs.tensors),
+        str(path),
+        dynamo=True,
+        dynamic_shapes=(tuple(_dynamic(tensor, rows, batch) for tensor in inputs.tensors),),
+        input_names=names,
+        output_names=["logits"] if len(flat(*inputs.tensors)) == 1 else None,
+        external_data=False,
+        verbose=False,
+    )
+    session: Any = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    taken = {one.name for one in session.get_inputs()}  # what the outputs do not depend on may be gone
+
+    def run(more: Inputs) -> Any:
+        fed = {name: t.numpy() for name, t in zip(names, more.tensors, strict=True) if name in taken}
+        return [torch.from_numpy(y) for y in session.run(None, fed)]
+
+    return run
+
+
+def _names(module: nn.Module, inputs: Inputs) -> Iterator[str]:
+    """A name for each tensor: the argument's, and inside of trees the place or the key behind a dot."""
+    collecting = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    parameters = inspect.signature(module.forward).parameters.values()
+    taken = [parameter for parameter in parameters if parameter.kind not in collecting]
+    for number, value in enumerate(inputs.args):
+        name = taken[number].name if number < len(taken) else f"input{number}"
+        yield from _names_in(name, value)
+    for name, value in inputs.kwargs.items():
+        yield from _names_in(name, value)
+
+
+def _names_in(name: str, tree: Any) -> Iterator[str]:
+    if isinstance(tree, Tensor):
+        yield name
+    elif isinstance(tree, Mapping):
+        for key, value in tree.items():
+            yield from _names_in(f"{name}.{key}", value)
+    elif isinstance(tree, list | tuple):
+        for number, value in enumerate(tree):
+            yield from _names_in(f"{name}.{number}", value)
+    else:
+        raise ShrinkbenchError(
+            f"the input '{name}' is a {type(tree).__name__}, which ONNX has no place for; choose .pt2 or .ts"
+        )
+
+
+WRITERS = cast(
+    "Mapping[str, Callable[[nn.Module, Inputs, Path], Program]]",
+    {".pt2": write_torch_export, ".ts": write_torchscript, ".onnx": write_onnx},
+)

@@ -1,5 +1,6 @@
 """A plan tells each mistake before anything runs, and its keys name the code that is used."""
 
+import re
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -8,6 +9,8 @@ import pytest
 from shrinkbench.datasets import EXTRAS
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import MODELS
+from shrinkbench.pruning import FINETUNINGS, METHODS
+from shrinkbench.pruning.finetunings import Finetuning
 from shrinkbench.runner import planning
 from shrinkbench.runner.execution import run
 from shrinkbench.runner.workspace import Workspace
@@ -82,3 +85,44 @@ def test_a_run_whose_network_or_further_evaluation_is_another_code_is_refused(tm
         result = run(spec.model_copy(update={"task": other}), Workspace(root=tmp_path))
         assert result.status == "failed"
         assert f"the code of the {registry.kind} '{value.name}' is not what it was" in result.error
+
+
+@pytest.fixture
+def own_modes(monkeypatch):
+    for attribute in ("_entries", "_spellings", "_origins"):  # forget them afterwards
+        monkeypatch.setattr(FINETUNINGS, attribute, dict(getattr(FINETUNINGS, attribute)))
+    for name, weights in (("late", "rewound"), ("my-rw", "rewound"), ("slow-start", "reinitialised")):
+        mode = Finetuning(name, "a mode of one's own", weights=weights, recipe="pretraining", epoch=7)
+        FINETUNINGS.add(name, mode)
+
+
+@pytest.mark.usefixtures("own_modes")
+@pytest.mark.parametrize("epochs", [0, 1, 3])
+@pytest.mark.parametrize(
+    "method",
+    [
+        "global_magnitude[finetuning=late]",
+        "global_magnitude[finetuning=my-rw]",
+        "global_magnitude[finetuning=slow-start]",
+        "global_magnitude[finetuning=rewind-learning-rate-4]",
+        "weight_rewinding",
+        "random@weight_rewinding",
+        "filter_l1[finetuning=late]:30",
+        "lottery_ticket[finetuning=rewind-weights-3]",
+        "snip",
+    ],
+)
+def test_what_helps_where_pretraining_is_too_short_has_been_tried(tmp_path, method, epochs):
+    """Every name that the sentence gives, and the number of epochs that it asks for, makes a plan."""
+    fields = {"weights": "pretrain", "compression": 1 if ":" in method else 2}
+    if method == "snip" and epochs:
+        pytest.skip("it begins with the first epoch")
+    with pytest.raises(ShrinkbenchError) as told:
+        planned(tmp_path, method=method, pretrain={"epochs": epochs}, **fields)
+    sentence = str(told.value)
+    assert sentence.startswith(f"method '{METHODS.get(method).name}' ")
+    enough = int(re.search(r"set pretrain.epochs to (\d+) at least", sentence)[1])
+    assert planned(tmp_path, method=method, pretrain={"epochs": enough}, **fields)
+    for name in re.findall(r"or name (\S+)$", sentence):
+        assert planned(tmp_path, method=name, pretrain={"epochs": epochs}, **fields)
+    assert ("or name" in sentence) == (bool(epochs) and not re.search("slow-start|:", method))

@@ -19,6 +19,7 @@ from shrinkbench.pruning import (
     fraction_of_layers,
     prunable_names,
 )
+from shrinkbench.pruning.finetunings import rewind_learning_rate, rewind_weights
 from shrinkbench.runner.workspace import Workspace, example_of, normalisation_for
 from shrinkbench.spec import (
     CLASSIFICATION,
@@ -197,12 +198,24 @@ def _recipe_of(method: PruningMethod, *, finetune: Recipe, pretrain: Recipe) -> 
     if mode.recipe == "finetuning" and (method.schedule.start == "trained" or method.schedule.train_after):
         return finetune
     if mode.epoch >= pretrain.epochs:
-        raise ShrinkbenchError(
-            f"method '{method.name}' rewinds to epoch {mode.epoch}, and recipe '{pretrain.name}' has "
-            f"{pretrain.epochs} epochs; choose an earlier epoch, for example "
-            f"{method.name}[finetuning={mode.name.rpartition('-')[0]}-1]"
-        )
+        raise _too_few_epochs(method, pretrain)
     return pretrain
+
+
+def _too_few_epochs(method: PruningMethod, pretrain: Recipe) -> ShrinkbenchError:
+    """Why ``method`` cannot train as pretraining does, and what helps; a name is given once it is tried."""
+    mode, most = method.finetuning, pretrain.epochs - 1
+    does = f"goes on from epoch {mode.epoch}" if mode.epoch else "trains"
+    make = {"rewound": rewind_weights, "kept": rewind_learning_rate}.get(mode.weights)
+    remedy = ""
+    if make is not None and mode.recipe == "pretraining" and most >= 0:
+        found = METHODS.get(f"{method.name}[finetuning={make(min(1, most)).name}]")
+        if found.amount == method.amount:
+            remedy = f", or name {found.name}"
+    return ShrinkbenchError(
+        f"method '{method.name}' {does} by recipe '{pretrain.name}', which has {pretrain.epochs} epochs; set "
+        f"pretrain.epochs to {mode.epoch + 1} at least{remedy}"
+    )
 
 
 def _search_of(method: PruningMethod, *, finetune: Recipe, pretrain: Recipe) -> Recipe | None:

@@ -32,6 +32,7 @@ from shrinkbench.pruning import METHODS, Masks, prune, save_tensors
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.execution import sentence_of
+from shrinkbench.runner.outcomes import classify
 from shrinkbench.runner.provenance import Stopwatch, provenance
 from shrinkbench.spec import (
     CONTINUE,
@@ -199,6 +200,8 @@ def detect(run: DetectionRun, *, on_epoch: OnEpoch | None = None) -> RunResult:
     try:
         result = _train_and_measure(run, start, watch, on_epoch)
     except Exception as error:
+        if classify(error) != "scientific":
+            raise
         failed = RunResult(
             key=run.spec.key,
             spec=run.spec,

@@ -14,6 +14,7 @@ from shrinkbench.models import MODELS, ModelCard, build, get_model, locate_weigh
 from shrinkbench.pruning import (
     METHODS,
     PruningMethod,
+    carried_out,
     check_amount,
     check_constraints,
     fraction_of_layers,
@@ -55,9 +56,10 @@ class PlannedRuns:
 
 def plan(experiment: ExperimentSpec, workspace: Workspace) -> PlannedRuns:
     """Resolve every name and default of ``experiment``; each mistake is told before anything runs."""
-    methods = [(method, method.spec) for method in map(METHODS.get, experiment.method)]
-    _refuse_twins(experiment, methods)
-    _refuse_idle_amounts(experiment, [method for method, _ in methods])
+    methods = [METHODS.get(name) for name in experiment.method]
+    values = {name: _carried_out(experiment, m) for name, m in zip(experiment.method, methods, strict=True)}
+    _refuse_twins(experiment, values)
+    _refuse_idle_amounts(experiment, methods)
     _refuse_idle_entry(experiment)
     runs: dict[str, RunSpec] = {}
     files: dict[str, Path] = {}
@@ -93,10 +95,10 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> PlannedRuns:
                 weights=weights,
             )
             extra = _extra(experiment, dataset, workspace)
-            for recipe, (method, value) in product(recipes, methods):
+            for recipe, (method, at) in product(recipes, zip(methods, values.values(), strict=True)):
                 _check_rewinding(method, weights)
                 _check_learning(method, recipe, pretrain, task)
-                for amount, seed in product(_amounts(experiment, method), experiment.seed):
+                for (amount, value), seed in product(at.items(), experiment.seed):
                     spec = RunSpec(
                         task=task,
                         method=value,
@@ -122,6 +124,8 @@ def label_methods(experiment: ExperimentSpec) -> ExperimentSpec:
         value = method.spec
         given = experiment.labels.get(name) or experiment.labels.get(value.name)
         label = given or ("" if value.changed else method.label)
+        at = [carried for amount, carried in _carried_out(experiment, method).items() if amount != UNPRUNED]
+        value = at[0] if len(set(at)) == 1 else value  # what amounts settle in several ways is called apart
         if label and labels.setdefault(value.name, label) != label:
             raise ShrinkbenchError(
                 f"method '{value.name}' of experiment '{experiment.name}' is labelled '{labels[value.name]}' "
@@ -151,6 +155,18 @@ def _amounts(experiment: ExperimentSpec, method: PruningMethod) -> tuple[Amount,
     return tuple(dict.fromkeys(asked))
 
 
+def _carried_out(experiment: ExperimentSpec, method: PruningMethod) -> dict[Amount, MethodSpec]:
+    """The method as a value at each amount of the grid: what decides the amount may decide the allocation."""
+    found: dict[str, MethodSpec] = {}
+    at = {}
+    for amount in _amounts(experiment, method):
+        carried = carried_out(method, amount)
+        if carried.name not in found:
+            found[carried.name] = carried.spec
+        at[amount] = found[carried.name]
+    return at
+
+
 def _refuse_idle_amounts(experiment: ExperimentSpec, methods: Sequence[PruningMethod]) -> None:
     """Refuse amounts that no method of the grid asks for: all bring their own."""
     asked = [
@@ -175,19 +191,27 @@ def _refuse_idle_entry(experiment: ExperimentSpec) -> None:
         )
 
 
-def _refuse_twins(experiment: ExperimentSpec, methods: Sequence[tuple[PruningMethod, MethodSpec]]) -> None:
+def _refuse_twins(experiment: ExperimentSpec, values: Mapping[str, Mapping[Amount, MethodSpec]]) -> None:
     """Refuse two names of one grid for one method and amount: compared is what is done."""
     seen: dict[tuple[MethodSpec, Amount | None], str] = {}
-    for name, (method, value) in zip(experiment.method, methods, strict=True):
-        unnamed = value.model_copy(update={"base": "", "changed": ()})
-        amounts: list[Amount | None] = [amount for amount in _amounts(experiment, method) if amount != UNPRUNED]
-        for amount in amounts or [method.amount]:
-            twin = seen.setdefault((unnamed, amount), name)
+    for name, at in values.items():
+        own = METHODS.get(name)
+        pruning = {amount: value for amount, value in at.items() if amount != UNPRUNED}
+        for amount, value in pruning.items() or [(own.amount, own.spec)]:
+            twin = seen.setdefault((_unnamed(value), amount), name)
             if twin != name:
                 raise ShrinkbenchError(
                     f"methods '{twin}' and '{name}' of experiment '{experiment.name}' are one method"
                     f"{f' at {amount.label}' if amount is not None else ''}; name it once"
                 )
+
+
+def _unnamed(method: MethodSpec) -> MethodSpec:
+    """What is done, whatever it is called, and whatever that is called whose proportions it has."""
+    allocation = method.allocation
+    if allocation.like is not None:
+        allocation = allocation.model_copy(update={"name": "", "like": _unnamed(allocation.like)})
+    return method.model_copy(update={"base": "", "changed": (), "allocation": allocation})
 
 
 def _recipe_of(method: PruningMethod, *, finetune: Recipe, pretrain: Recipe) -> Recipe:

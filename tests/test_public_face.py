@@ -35,6 +35,38 @@ TAUGHT = {  # what the pages of version 0.1.0 imported, by the module they impor
     "probe": ("trace", "classifier_of"),
 }
 
+IMPORTED = """
+shrinkbench: Masks, pruning_method, prune, Upholder, measure_size
+shrinkbench.datasets: DATASETS, DatasetCard, load_extra, InMemoryImages, load_dataset
+shrinkbench.detection: build_detector, mean_average_precision, prune_detector, read_voc, train_detector
+shrinkbench.detection: CLASSES, VOC_RECIPE, DetectionImages, Detector
+shrinkbench.errors: ShrinkbenchError
+shrinkbench.literature: load_corpus
+shrinkbench.literature.overlay: overlay, read_own
+shrinkbench.literature.overlay_figure: draw_overlay
+shrinkbench.metrics: count_multiply_adds, measure_size
+shrinkbench.metrics.latency: Conditions, time_forward
+shrinkbench.models: MODELS, ModelCard, build, get_model, load_weights
+shrinkbench.probe: weight_parameters
+shrinkbench.pruning: METHODS, Masks, Upholder, prune
+shrinkbench.pruning.allocation: layerwise
+shrinkbench.pruning.coupling: Coupling, couple
+shrinkbench.pruning.finetuning: rewind_weights
+shrinkbench.pruning.scheduling: iterative
+shrinkbench.pruning.selection: keep_highest
+shrinkbench.pruning.structure: filters
+shrinkbench.pruning.structured.guided: allocation_of
+shrinkbench.pruning.structured.patterns: layer_widths, stage_pattern
+shrinkbench.pruning.surgery: shrink
+shrinkbench.report.compare: at_equal, pairwise, winners
+shrinkbench.report.gaps: plan_repair
+shrinkbench.report.html: write_report
+shrinkbench.report.observations: observe
+shrinkbench.results.store: existing_store
+shrinkbench.spec: IMAGENET_NORMALISATION, Recipe
+shrinkbench.training: RECIPES, train
+""".strip().splitlines()  # by the pages of version 0.1.0, and what these go on with
+
 
 def python(code):
     return subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
@@ -146,6 +178,19 @@ def test_what_the_pages_of_the_last_version_taught_still_runs(old):
     homes = [importlib.import_module(f"shrinkbench.{new}") for new in MOVED[old]]
     for name in TAUGHT[old]:
         assert any(getattr(module, name) is vars(home).get(name) for home in homes)
+
+
+@pytest.mark.parametrize("line", IMPORTED)
+def test_every_import_of_the_last_version_still_works(line):
+    module, _, names = line.partition(": ")
+    for loaded in [loaded for loaded in sys.modules if loaded == module and module.partition(".")[2] in MOVED]:
+        del sys.modules[loaded]
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        exec(f"from {module} import {names}", found := {})
+    assert not [name for name in names.split(", ") if name not in found]
+    warned = [warning for warning in told if issubclass(warning.category, DeprecationWarning)]
+    assert bool(warned) == (module.partition(".")[2] in MOVED)
 
 
 def test_old_paths_are_not_in_the_way():

@@ -82,6 +82,9 @@ MOVED: dict[str, tuple[str, ...]] = {
 }
 """Old path -> new paths; a name is looked for in these in turn."""
 
+FORMER = {"detection": "_former_detection"}
+"""Old path -> where those of its names are that no new path holds."""
+
 
 class _Finder(MetaPathFinder, Loader):
     """Makes a module of an old path that hands out what the new ones hold."""
@@ -95,7 +98,9 @@ class _Finder(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self, is_package=any(other.startswith(f"{old}.") for other in MOVED))
 
     def exec_module(self, module: ModuleType) -> None:
-        homes = [f"{__package__}.{new}" for new in MOVED[module.__name__.partition(".")[2]]]
+        old = module.__name__.partition(".")[2]
+        homes = [f"{__package__}.{new}" for new in MOVED[old]]
+        former = [f"{__package__}.{FORMER[old]}"] if old in FORMER else []
         warnings.warn(
             f"{module.__name__} has moved to {' and '.join(homes)}; the old path goes with version 0.3",
             DeprecationWarning,
@@ -103,7 +108,7 @@ class _Finder(MetaPathFinder, Loader):
         )
 
         def find(name: str) -> Any:
-            for home in homes:
+            for home in (*homes, *former):
                 if not name.startswith("__") and name in (held := vars(import_module(home))):
                     return held[name]
             raise AttributeError(f"module '{module.__name__}' has no attribute '{name}'")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Self
@@ -52,6 +53,26 @@ class ShrinkbenchError(Exception):
     @staticmethod
     def _tell(sentence: str) -> str:
         return one_line(sentence)
+
+
+class InputError(ShrinkbenchError):
+    """What was planned with is not there, or is not what it was: code, weights, data, a file beside them.
+
+    It says nothing about a run, which is stored as nothing, and carried out once the input is back.
+    """
+
+
+@contextmanager
+def of_input() -> Iterator[None]:
+    """Tell what cannot be found or read inside as an :class:`InputError`: it was there for the plan."""
+    try:
+        yield
+    except InputError:
+        raise
+    except ShrinkbenchError as error:
+        raise InputError(str(error)) from error
+    except OSError as error:
+        raise InputError(f"cannot read {error.filename}: {error.strerror or error}; put it back") from error
 
 
 class UnknownNameError(ShrinkbenchError):

@@ -8,7 +8,8 @@ from torch import nn
 from shrinkbench.errors import ShrinkbenchError, UnknownNameError
 from shrinkbench.models import build
 from shrinkbench.models.initialise import kaiming_normal
-from shrinkbench.pruning import FINETUNINGS, Masks, prune, restart
+from shrinkbench.pruning import FINETUNINGS, METHODS, Masks, prune, restart
+from shrinkbench.pruning.layer_sensitivity import check_method
 from shrinkbench.surgery.shrinking import shrink
 
 
@@ -116,3 +117,28 @@ def test_networks_run_after_each_mode():
         module, masks = pruned()
         restart(FINETUNINGS.get(name), module, masks, seeded(ConvNet, seed=5).state_dict())
         assert bool(module(batches(1)[0][0]).isfinite().all())
+
+
+LEFT_OUT = {
+    "one_shot_lottery_ticket": "rewinds weights",
+    "global_magnitude[finetuning=rewind-weights-3]": "rewinds weights",
+    "random_reinitialisation": "draws anew",
+    "rescaled_reinitialisation": "draws anew",
+    "channel_l1[finetuning=scratch-b]": "draws anew",
+}
+
+
+@pytest.mark.parametrize("name", LEFT_OUT)
+def test_masks_alone_are_given_of_what_goes_on_from_other_weights_only_when_asked(name):
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    with pytest.raises(ShrinkbenchError, match=rf"{LEFT_OUT[name]}.*a sweep carries it out.*one_shot=True"):
+        prune(net, name, compression=1.5, input_shape=(6,))
+    assert prune(net, name, compression=1.5, input_shape=(6,), one_shot=True).kept
+    with pytest.raises(ShrinkbenchError, match="trains from other weights than those at hand"):
+        check_method(METHODS.get(name))
+
+
+@pytest.mark.parametrize("mode", ["continue", "none", "rewind-learning-rate-0"])
+def test_masks_are_all_of_what_goes_on_from_the_weights_at_hand(mode):
+    net = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    assert prune(net, f"global_magnitude[finetuning={mode}]", compression=1.5, input_shape=(6,)).kept

@@ -8,9 +8,16 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
+from shrinkbench.errors import CannotMeetTargetError, InputError, ShrinkbenchError
 from shrinkbench.files import write_atomically
+from shrinkbench.models import MODELS
+from shrinkbench.pruning import METHODS, resolve
+from shrinkbench.pruning.method import resolve_finetuning
 from shrinkbench.runner.outcomes import classify
+from shrinkbench.runner.workspace import check_source
+from shrinkbench.sources import digest_of, origin_of_file
+from shrinkbench.spec import CLASSIFICATION, AxisValue, FinetuningSpec, ModelSpec, Objective
+from shrinkbench.tasks import task_of
 
 
 def translated(error, raised):
@@ -41,6 +48,8 @@ def translated(error, raised):
             "[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0; PytorchStreamWriter failed"
         ),
         SafetensorError("I/O error: No space left on device (os error 28)"),
+        InputError("the weights file has changed"),
+        translated(InputError("cannot read x; put it back"), OSError(errno.ENOENT, "x")),
         translated(ShrinkbenchError("cannot write x"), OSError(errno.ENOSPC, "full")),
         translated(ShrinkbenchError("cannot write x"), SafetensorError("I/O error: x (os error 28)")),
     ],
@@ -80,3 +89,32 @@ def test_a_refused_write_is_the_machines(tmp_path):
     with pytest.raises(ShrinkbenchError) as refused:
         write_atomically(tmp_path / "file", fill)
     assert classify(refused.value) == "environment"
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda: resolve(METHODS.get("random").spec.model_copy(update={"base": "a_method_that_is_not_there"})),
+        lambda: resolve(METHODS.get("random").spec.model_copy(update={"update": AxisValue(name="other")})),
+        lambda: resolve_finetuning(FinetuningSpec(name="a-mode-that-is-not-there")),
+        lambda: task_of(Objective(**{**CLASSIFICATION.model_dump(), "name": "no-such-task"})),
+        lambda: check_source(MODELS, ModelSpec(name="no-such-network")),
+        lambda: check_source(MODELS, ModelSpec(name="digits-cnn", source="0" * 64)),
+        lambda: METHODS.get("filter_l1[allocation=pattern:liu2019-vgg16#00000000]"),
+    ],
+)
+def test_what_was_planned_with_and_is_not_at_hand(ask):
+    """Code that this process lacks, or has in another version, says nothing about a method."""
+    with pytest.raises(ShrinkbenchError) as told:
+        ask()
+    assert classify(told.value) == "environment"
+
+
+def test_a_plug_in_that_is_edited_while_it_runs(tmp_path):
+    file = tmp_path / "plug.py"
+    file.write_text("x = 1\n")
+    origin = origin_of_file(file)
+    file.write_text("x = 2\n")
+    with pytest.raises(ShrinkbenchError, match="has changed since it was loaded") as told:
+        digest_of([origin])
+    assert classify(told.value) == "environment"

@@ -6,13 +6,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import InputError, ShrinkbenchError
 from shrinkbench.models import build, load_weights, locate_weights
 from shrinkbench.pruning import save_tensors
+from shrinkbench.results.store import ResultStore
 from shrinkbench.runner import workspace as workspaces
 from shrinkbench.runner.execution import run
+from shrinkbench.runner.executors import InProcess
 from shrinkbench.runner.planning import plan
 from shrinkbench.runner.pretraining import initial_network
+from shrinkbench.runner.sweeping import carry_out, opener, prepare_sweep, store_plan
 from shrinkbench.runner.workspace import BoundData, Workspace
 from shrinkbench.spec import ExperimentSpec
 
@@ -76,11 +79,63 @@ def test_weights_replaced_after_the_plan_are_refused(tmp_path):
     write_weights(file, 1)
     with pytest.raises(ShrinkbenchError, match=r"w\.safetensors has changed since the run.*put the"):
         initial_network(spec, workspace, data)
-    result = run(spec, workspace)
-    assert result.status == "failed"
-    assert "has changed since the run was planned" in result.error
+    with pytest.raises(InputError, match="has changed since the run was planned"):
+        run(spec, workspace)
+    assert not ResultStore(workspace.root).has(spec.key)
+    file.unlink()
+    with pytest.raises(InputError, match="there is no weights file"):
+        run(spec, workspace)
     write_weights(file, 0)
     initial_network(spec, workspace, data)
+
+
+def swap_weights(path, there):
+    write_weights(path / "w.safetensors", 0) if there else write_weights(path / "w.safetensors", 1)
+
+
+def lose_weights(path, there):
+    write_weights(path / "w.safetensors", 0) if there else (path / "w.safetensors").unlink()
+
+
+def swap_data(path, there):
+    write_mnist(path / "mnist", 0 if there else 1)
+
+
+def lose_data(path, there):
+    write_mnist(path / "mnist", 0) if there else shutil.rmtree(path / "mnist")
+
+
+OF_FILE = {"weights": "w.safetensors"}
+OF_FOLDER = {"dataset": "mnist", "model": "lenet-300-100"}
+
+
+@pytest.mark.parametrize(
+    ("change", "fields"),
+    [(swap_weights, OF_FILE), (lose_weights, OF_FILE), (swap_data, OF_FOLDER), (lose_data, OF_FOLDER)],
+)
+def test_what_an_input_is_replaced_by_is_told_and_the_run_is_done_when_it_is_back(tmp_path, change, fields):
+    """Nothing is stored of a run whose input is not as planned, and the same command carries it out later."""
+    change(tmp_path, there=True)
+    fields = {name: str(tmp_path / v) if name == "weights" else v for name, v in fields.items()}
+    prepared = prepare_sweep(experiment(**fields), tmp_path / "out", data={"mnist": tmp_path / "mnist"})
+    store_plan(prepared, device="cpu")
+    store, told = ResultStore(tmp_path / "out"), []
+    (spec,) = prepared.todo
+
+    def go_on():
+        forget()
+        open_now = opener(prepared.setting.workspace, retry_failed=False)
+        todo = tuple(filter(open_now, prepared.todo))
+        carry_out(todo, prepared.setting, InProcess(), is_open=open_now, max_retries=0, on_note=told.append)
+
+    change(tmp_path, there=False)
+    go_on()
+    assert not store.has(spec.key)
+    assert len(told) == 1
+    assert "could not be carried out, and is missing: " in told[0]
+    change(tmp_path, there=True)
+    go_on()
+    assert store.read(spec.key).status == "done"
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pt"])

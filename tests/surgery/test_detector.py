@@ -11,7 +11,9 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models.faster_rcnn import build_detector
 from shrinkbench.network.coupling import couple
 from shrinkbench.pruning.structures.channel_masks import masks_of_units
+from shrinkbench.spec import Recipe
 from shrinkbench.surgery.detector import shrink_detector
+from shrinkbench.training import RECIPES
 
 
 @pytest.fixture(scope="module")
@@ -63,3 +65,25 @@ def test_masks_that_narrow_a_stage_are_refused():
     masks = masks_of_units(module, coupling, {stream.layer: torch.arange(stream.units) > 3})
     with pytest.raises(ShrinkbenchError, match="prune inner channels of blocks alone"):
         shrink_detector(detector(), masks, (3, 64, 64))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:shrinkbench.detection has moved")
+def test_the_example_of_the_last_version_still_runs(voc):
+    from shrinkbench.detection import mean_average_precision, prune_detector, read_voc, train_detector
+
+    made, told = detector(), []
+    images = read_voc(voc, "trainval")
+    losses = train_detector(
+        made,
+        images,
+        Recipe(**{**RECIPES.get("voc-faster-rcnn").model_dump(), "epochs": 1}),
+        seed=0,
+        on_epoch=lambda epoch, loss: told.append((epoch, loss)),
+    )
+    assert told == list(enumerate(losses, 1))
+    assert len(told) == 1
+    smaller = prune_detector(made, {}, (3, 64, 64))
+    found = mean_average_precision(smaller, read_voc(voc, "test"))
+    assert 0 <= found["mean"] <= 1
+    assert set(found) <= {"mean", "person", "car"}

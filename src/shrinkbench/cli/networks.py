@@ -82,7 +82,7 @@ def prune(
     ] = None,
     max_ratio: Annotated[float | None, typer.Option(help="Largest fraction of a layer to remove.")] = None,
     one_shot: Annotated[
-        bool, typer.Option("--one-shot", help="Prune at once, by a method that prunes over a training.")
+        bool, typer.Option("--one-shot", help="Masks alone, by a method that trains as it prunes, or rewinds.")
     ] = False,
     weights: Weights = None,
     weights_entry: Entry = None,

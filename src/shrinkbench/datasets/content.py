@@ -19,7 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import InputError, ShrinkbenchError
 from shrinkbench.files import cache_folder, write_atomically
 
 State = tuple[int, int, int, int]
@@ -69,7 +69,7 @@ class Contents:
 
     def _compare(self, row: int, found: str) -> None:
         if found != self.digest(row):
-            raise ShrinkbenchError(
+            raise InputError(
                 f"{self.root / self.names[row]} has changed since it was hashed: its SHA-256 begins with "
                 f"{found[:12]}, not {self.digest(row)[:12]}; put the old file back, or start again with the new"
             )
@@ -143,5 +143,5 @@ def state_of(found: os.stat_result) -> State:
     return found.st_ino & (2**63 - 1), found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _unreadable(path: Path, error: OSError) -> ShrinkbenchError:
-    return ShrinkbenchError(f"cannot read the file {path} ({error.strerror or error}); put it back")
+def _unreadable(path: Path, error: OSError) -> InputError:
+    return InputError(f"cannot read the file {path} ({error.strerror or error}); put it back")

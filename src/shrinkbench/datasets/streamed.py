@@ -33,6 +33,7 @@ class _Damage:
     """What is wrong with an image, carried from a worker as a value: an exception would lose its sentence."""
 
     sentence: str
+    kind: type[ShrinkbenchError]
 
 
 class _Decoded(TorchDataset[Tensor | _Damage]):
@@ -59,7 +60,7 @@ class _Decoded(TorchDataset[Tensor | _Damage]):
         try:
             image = decode(self.encoded, row, channels=self.channels)
         except ShrinkbenchError as error:
-            return _Damage(str(error))
+            return _Damage(str(error), type(error))
         if self.transform is None:
             pass
         elif self.seeds is None:
@@ -74,7 +75,8 @@ class _Decoded(TorchDataset[Tensor | _Damage]):
             height, width = self.shape[1:]
             return _Damage(
                 f"the image {self.encoded.where(row)} has {pixels.shape[1]} x {pixels.shape[0]} pixels, "
-                f"not {width} x {height} like the rest; resize or remove it"
+                f"not {width} x {height} like the rest; resize or remove it",
+                ShrinkbenchError,
             )
         return pixels
 
@@ -118,7 +120,7 @@ def decoded_batches(
     )
     for batch in loader:
         if isinstance(batch, _Damage):
-            raise ShrinkbenchError(batch.sentence)
+            raise batch.kind(batch.sentence)
         yield batch
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.serialization import safe_globals
 
-from shrinkbench.errors import ShrinkbenchError, TakenWarning
+from shrinkbench.errors import InputError, ShrinkbenchError, TakenWarning
 from shrinkbench.files import is_file, require_regular
 
 StateDict = dict[str, Tensor]
@@ -149,10 +149,10 @@ def _read(path: Path, sha256: str | None) -> object:
         require_regular(path)
         content = path.read_bytes()
     except OSError as error:
-        raise ShrinkbenchError(f"cannot read {path}: {error.strerror or error}") from None
+        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     found = hashlib.sha256(content).hexdigest() if sha256 else sha256
     if found != sha256:
-        raise ShrinkbenchError(
+        raise InputError(
             f"the weights file {path} has changed since the run was planned: its SHA-256 begins with "
             f"{str(found)[:12]}, not {str(sha256)[:12]}; put the old file back, or start again with the new"
         )

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from shrinkbench.errors import ShrinkbenchError, some_of
+from shrinkbench.errors import InputError, ShrinkbenchError, some_of
 from shrinkbench.files import (
     cache_folder,
     fetch,
@@ -73,7 +73,7 @@ def locate_weights(source: str | Path, *, card: ModelCard | None = None) -> Weig
     if not is_file(path):
         known = some_of((e.name for e in known_weights(card)), str(source), more=_SHOWN_BY) if card else ""
         hint = f"; {card.name} also knows the weights {known}" if card and known != "none" else ""
-        raise ShrinkbenchError(f"there is no weights file {source}; check the path{hint}")
+        raise InputError(f"there is no weights file {source}; check the path{hint}")
     digest = sha256_of(path)
     return WeightsFile(path=path, sha256=digest, entry=_entry_of(digest, card) or _entry_beside(path, digest))
 

@@ -18,6 +18,7 @@ from shrinkbench.pruning.method import (
     resolve,
     resolve_finetuning,
 )
+from shrinkbench.pruning.names import carried_out
 from shrinkbench.pruning.plugins import load_entry_points, load_plugin
 from shrinkbench.pruning.prunable import prunable_names
 from shrinkbench.pruning.pruner import Pruner
@@ -47,6 +48,7 @@ __all__ = [
     "Upholder",
     "amount_of",
     "budget",
+    "carried_out",
     "check_amount",
     "check_constraints",
     "collapse_in_words",

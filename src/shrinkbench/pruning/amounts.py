@@ -109,7 +109,7 @@ def check_amount(method: PruningMethod, amount: Amount) -> Amount:
         check_amount(method.like, amount)
     elif "allocation" in method.decides:
         raise takes_no_share(method, amount)
-    elif "allocation" in method.changed:
+    elif "allocation" in method.changed and method.allocation.name != amount.settles:
         raise ShrinkbenchError(
             f"{amount.label} says what goes where, so that the allocation of '{method.name}' would change "
             "nothing; leave it out, or give a compression"

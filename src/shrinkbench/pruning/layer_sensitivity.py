@@ -109,6 +109,8 @@ def check_method(method: PruningMethod) -> None:
         reason = f"prunes {method.amount.label} by its name, so that no other density can be asked of it"
     elif not method.in_one_step or method.schedule.rounds != 1:
         reason = f"prunes in several rounds or over a training (schedule {method.schedule.name})"
+    elif method.finetuning.weights != "kept":
+        reason = f"trains from other weights than those at hand (fine-tuning {method.finetuning.name})"
     elif method.structure.pattern or method.structure.one_per_layer:
         reason = f"has a structure, '{method.structure.name}', that leaves no choice of a layer's density"
     else:

@@ -11,7 +11,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import InputError, ShrinkbenchError, of_input
 from shrinkbench.pruning import finetunings
 from shrinkbench.pruning.allocations import rules as allocations
 from shrinkbench.pruning.code import outside_sources
@@ -195,15 +195,16 @@ METHODS: Registry[PruningMethod] = Registry("pruning method")
 
 def resolve(spec: MethodSpec) -> PruningMethod:
     """The method that ``spec`` describes; raises ``ShrinkbenchError`` where the code at hand is another."""
-    method = METHODS.get(spec.name)
-    if method.finetuning.name != spec.finetuning.name:  # a search is shared by all trainings that follow it
-        mode = finetunings.FINETUNINGS.get(spec.finetuning.name)
-        method = replace(method, finetuning=mode, changed=spec.changed)
-    found = method.spec
+    with of_input():
+        method = METHODS.get(spec.name)
+        if method.finetuning.name != spec.finetuning.name:  # a search is shared by all trainings that follow it
+            mode = finetunings.FINETUNINGS.get(spec.finetuning.name)
+            method = replace(method, finetuning=mode, changed=spec.changed)
+        found = method.spec
     if found != spec:
         fields = [name for name in MethodSpec.model_fields if getattr(found, name) != getattr(spec, name)]
         axes = [name for name in fields if name not in ("base", "changed")] or fields  # not what it is called
-        raise ShrinkbenchError(
+        raise InputError(
             f"the method '{spec.name}' is not what it was when the run was planned: its {' and '.join(axes)} "
             f"{'differ' if len(axes) > 1 else 'differs'}; give the sweep again, so that the run is planned anew"
         )
@@ -212,9 +213,10 @@ def resolve(spec: MethodSpec) -> PruningMethod:
 
 def resolve_finetuning(spec: FinetuningSpec) -> finetunings.Finetuning:
     """The fine-tuning mode that ``spec`` describes; raises ``ShrinkbenchError`` where the code is another."""
-    mode = finetunings.FINETUNINGS.get(spec.name)
+    with of_input():
+        mode = finetunings.FINETUNINGS.get(spec.name)
     if mode.spec != spec.model_copy(update={"source": None}):
-        raise ShrinkbenchError(
+        raise InputError(
             f"the fine-tuning mode '{spec.name}' is not what it was when the run was planned; give the sweep "
             "again, so that the run is planned anew"
         )

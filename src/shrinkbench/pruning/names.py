@@ -33,7 +33,7 @@ from shrinkbench.pruning.schedules.before_training import at_initialisation, one
 from shrinkbench.pruning.schedules.schedule import SCHEDULES
 from shrinkbench.pruning.units import STRUCTURES, Scores, Units, UnitScores
 from shrinkbench.registry import Registry
-from shrinkbench.spec import ChannelFraction
+from shrinkbench.spec import Amount, ChannelFraction
 from shrinkbench.spec.axes import AXES
 
 _AXES: dict[str, Registry[Any]] = {
@@ -216,6 +216,22 @@ def percent_named(name: str) -> PruningMethod | None:
     if method.per_layer.percent == "channels":
         return replace(method, amount=ChannelFraction(fraction=fraction))
     return replace(method, amount=fraction_of_layers(method, fraction))
+
+
+def carried_out(method: PruningMethod, amount: Amount) -> PruningMethod:
+    """``method`` with the allocation that it has at ``amount``: a fraction of layers or channels settles it.
+
+    >>> from shrinkbench.pruning.names import METHODS, ChannelFraction, carried_out
+    >>> carried_out(METHODS.get("channel_l1"), ChannelFraction(fraction=0.3)).name
+    'channel_l1[allocation=global]'
+    """
+    own = method if method.like is None else method.like
+    if amount.settles is None or own.allocation.name == amount.settles:
+        return method
+    name = f"{own.name}[allocation={amount.settles}]"
+    if method.like is not None:
+        name = f"{method.name.partition('@')[0]}@{name}"
+    return replace(METHODS.get(name), amount=method.amount)
 
 
 def _is_number(text: str) -> bool:

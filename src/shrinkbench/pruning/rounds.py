@@ -75,8 +75,9 @@ def prune(
     stay. Apply the result with ``masks.apply(module)``. Randomness comes from ``generator`` alone.
 
     A method of several rounds without training between them is carried out whole, unless ``masks`` say that the
-    caller carries its rounds out. One that prunes while it trains, or trains between its rounds, is refused,
-    since nothing is trained here, unless ``one_shot`` asks for its score, structure and allocation alone.
+    caller carries its rounds out. One that prunes while it trains, trains between its rounds, or goes on from
+    other weights than those at hand (rewound, drawn anew) is refused, since masks are not all of it, unless
+    ``one_shot`` asks for its score, structure and allocation alone.
     Where a layer keeps no weight, a ``LayerCollapseWarning`` names it.
 
     >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -93,12 +94,8 @@ def prune(
         speedup=speedup,
     )
     constraints = constraints_for(chosen, amount, round_to=round_to, ignore=ignore, max_ratio=max_ratio)
-    if not (chosen.in_one_step or one_shot):
-        raise ShrinkbenchError(
-            f"'{chosen.name}' prunes over a training (schedule {chosen.schedule.name}), and prune() trains "
-            "nothing; a sweep or, in your own loop, a Pruner carries it out; or ask with one_shot=True "
-            "(--one-shot) for masks by its score and allocation alone"
-        )
+    if not one_shot:
+        _require_masks_alone(chosen)
     example = given_example(input_shape, example_inputs)
     if example is None and batches is not None:
         batches, example = look_ahead(batches)
@@ -138,6 +135,23 @@ def prune(
     if not chosen.structure.one_per_layer:  # whole layers are what is removed
         warn_of_collapse(module, found)
     return found
+
+
+def _require_masks_alone(method: PruningMethod) -> None:
+    """Refuse a method of which masks are a part alone: what it does beside would be left out in silence."""
+    mode, ask = method.finetuning, "or ask with one_shot=True (--one-shot)"
+    if not method.in_one_step:
+        raise ShrinkbenchError(
+            f"'{method.name}' prunes over a training (schedule {method.schedule.name}), and prune() trains "
+            f"nothing; a sweep or, in your own loop, a Pruner carries it out; {ask} for masks by its score and "
+            "allocation alone"
+        )
+    if mode.weights != "kept":
+        done = "rewinds weights" if mode.weights == "rewound" else "trains weights that it draws anew"
+        raise ShrinkbenchError(
+            f"'{method.name}' {done} after pruning (fine-tuning {mode.name}), and prune() leaves them as they "
+            f"are; a sweep carries it out; {ask} for its masks alone"
+        )
 
 
 def _in_rounds(

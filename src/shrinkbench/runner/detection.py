@@ -28,10 +28,11 @@ from shrinkbench.models import (
     read_state_dict,
 )
 from shrinkbench.models.faster_rcnn import Detector, build_detector, count_detector_multiply_adds
-from shrinkbench.pruning import METHODS, Masks, prune, save_tensors
+from shrinkbench.pruning import METHODS, Masks, carried_out, prune, save_tensors
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.execution import sentence_of
+from shrinkbench.runner.outcomes import classify
 from shrinkbench.runner.provenance import Stopwatch, provenance
 from shrinkbench.spec import (
     CONTINUE,
@@ -96,7 +97,7 @@ def decide_by_method(name: str, *, compression: float, input_shape: tuple[int, .
         generator = torch.Generator().manual_seed(seed)
         return prune(classifier, method, compression=asked, input_shape=input_shape, generator=generator)
 
-    return Decision(method.spec, amount, find, method.reference)
+    return Decision(carried_out(method, amount).spec, amount, find, method.reference)
 
 
 def decide_by_masks(path: Path, *, network: str, classes: int | None = None) -> Decision:
@@ -199,6 +200,8 @@ def detect(run: DetectionRun, *, on_epoch: OnEpoch | None = None) -> RunResult:
     try:
         result = _train_and_measure(run, start, watch, on_epoch)
     except Exception as error:
+        if classify(error) != "scientific":
+            raise
         failed = RunResult(
             key=run.spec.key,
             spec=run.spec,

@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import InputError, ShrinkbenchError
 
 Cause = Literal["scientific", "environment", "interruption"]
 
@@ -50,13 +50,14 @@ def classify(error: BaseException) -> Cause:
     """Whether ``error`` says something about the run, or about where it ran.
 
     ``scientific``: the run as it is specified cannot be done (a method raises, training diverges, a target is
-    out of reach); it is stored as failed. ``environment``: disk, memory, device or worker process failed; the
-    run is stored as nothing, and done by the same command again. ``interruption``: somebody stopped it.
+    out of reach); it is stored as failed. ``environment``: disk, memory, device or worker process failed, or an
+    input is not what was planned with; the run is stored as nothing, and done by the same command again.
+    ``interruption``: somebody stopped it.
     """
     for cause in _causes(error):
         if isinstance(cause, (KeyboardInterrupt, GeneratorExit, CancelledError, asyncio.CancelledError)):
             return "interruption"
-        if _is_of_the_machine(cause):
+        if isinstance(cause, InputError) or _is_of_the_machine(cause):
             return "environment"
     return "scientific"
 

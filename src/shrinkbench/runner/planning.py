@@ -14,11 +14,13 @@ from shrinkbench.models import MODELS, ModelCard, build, get_model, locate_weigh
 from shrinkbench.pruning import (
     METHODS,
     PruningMethod,
+    carried_out,
     check_amount,
     check_constraints,
     fraction_of_layers,
     prunable_names,
 )
+from shrinkbench.pruning.finetunings import rewind_learning_rate, rewind_weights
 from shrinkbench.runner.workspace import Workspace, example_of, normalisation_for
 from shrinkbench.spec import (
     CLASSIFICATION,
@@ -54,9 +56,10 @@ class PlannedRuns:
 
 def plan(experiment: ExperimentSpec, workspace: Workspace) -> PlannedRuns:
     """Resolve every name and default of ``experiment``; each mistake is told before anything runs."""
-    methods = [(method, method.spec) for method in map(METHODS.get, experiment.method)]
-    _refuse_twins(experiment, methods)
-    _refuse_idle_amounts(experiment, [method for method, _ in methods])
+    methods = [METHODS.get(name) for name in experiment.method]
+    values = {name: _carried_out(experiment, m) for name, m in zip(experiment.method, methods, strict=True)}
+    _refuse_twins(experiment, values)
+    _refuse_idle_amounts(experiment, methods)
     _refuse_idle_entry(experiment)
     runs: dict[str, RunSpec] = {}
     files: dict[str, Path] = {}
@@ -92,10 +95,10 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> PlannedRuns:
                 weights=weights,
             )
             extra = _extra(experiment, dataset, workspace)
-            for recipe, (method, value) in product(recipes, methods):
+            for recipe, (method, at) in product(recipes, zip(methods, values.values(), strict=True)):
                 _check_rewinding(method, weights)
                 _check_learning(method, recipe, pretrain, task)
-                for amount, seed in product(_amounts(experiment, method), experiment.seed):
+                for (amount, value), seed in product(at.items(), experiment.seed):
                     spec = RunSpec(
                         task=task,
                         method=value,
@@ -121,6 +124,8 @@ def label_methods(experiment: ExperimentSpec) -> ExperimentSpec:
         value = method.spec
         given = experiment.labels.get(name) or experiment.labels.get(value.name)
         label = given or ("" if value.changed else method.label)
+        at = [carried for amount, carried in _carried_out(experiment, method).items() if amount != UNPRUNED]
+        value = at[0] if len(set(at)) == 1 else value  # what amounts settle in several ways is called apart
         if label and labels.setdefault(value.name, label) != label:
             raise ShrinkbenchError(
                 f"method '{value.name}' of experiment '{experiment.name}' is labelled '{labels[value.name]}' "
@@ -150,6 +155,18 @@ def _amounts(experiment: ExperimentSpec, method: PruningMethod) -> tuple[Amount,
     return tuple(dict.fromkeys(asked))
 
 
+def _carried_out(experiment: ExperimentSpec, method: PruningMethod) -> dict[Amount, MethodSpec]:
+    """The method as a value at each amount of the grid: what decides the amount may decide the allocation."""
+    found: dict[str, MethodSpec] = {}
+    at = {}
+    for amount in _amounts(experiment, method):
+        carried = carried_out(method, amount)
+        if carried.name not in found:
+            found[carried.name] = carried.spec
+        at[amount] = found[carried.name]
+    return at
+
+
 def _refuse_idle_amounts(experiment: ExperimentSpec, methods: Sequence[PruningMethod]) -> None:
     """Refuse amounts that no method of the grid asks for: all bring their own."""
     asked = [
@@ -174,19 +191,27 @@ def _refuse_idle_entry(experiment: ExperimentSpec) -> None:
         )
 
 
-def _refuse_twins(experiment: ExperimentSpec, methods: Sequence[tuple[PruningMethod, MethodSpec]]) -> None:
+def _refuse_twins(experiment: ExperimentSpec, values: Mapping[str, Mapping[Amount, MethodSpec]]) -> None:
     """Refuse two names of one grid for one method and amount: compared is what is done."""
     seen: dict[tuple[MethodSpec, Amount | None], str] = {}
-    for name, (method, value) in zip(experiment.method, methods, strict=True):
-        unnamed = value.model_copy(update={"base": "", "changed": ()})
-        amounts: list[Amount | None] = [amount for amount in _amounts(experiment, method) if amount != UNPRUNED]
-        for amount in amounts or [method.amount]:
-            twin = seen.setdefault((unnamed, amount), name)
+    for name, at in values.items():
+        own = METHODS.get(name)
+        pruning = {amount: value for amount, value in at.items() if amount != UNPRUNED}
+        for amount, value in pruning.items() or [(own.amount, own.spec)]:
+            twin = seen.setdefault((_unnamed(value), amount), name)
             if twin != name:
                 raise ShrinkbenchError(
                     f"methods '{twin}' and '{name}' of experiment '{experiment.name}' are one method"
                     f"{f' at {amount.label}' if amount is not None else ''}; name it once"
                 )
+
+
+def _unnamed(method: MethodSpec) -> MethodSpec:
+    """What is done, whatever it is called, and whatever that is called whose proportions it has."""
+    allocation = method.allocation
+    if allocation.like is not None:
+        allocation = allocation.model_copy(update={"name": "", "like": _unnamed(allocation.like)})
+    return method.model_copy(update={"base": "", "changed": (), "allocation": allocation})
 
 
 def _recipe_of(method: PruningMethod, *, finetune: Recipe, pretrain: Recipe) -> Recipe:
@@ -197,12 +222,24 @@ def _recipe_of(method: PruningMethod, *, finetune: Recipe, pretrain: Recipe) -> 
     if mode.recipe == "finetuning" and (method.schedule.start == "trained" or method.schedule.train_after):
         return finetune
     if mode.epoch >= pretrain.epochs:
-        raise ShrinkbenchError(
-            f"method '{method.name}' rewinds to epoch {mode.epoch}, and recipe '{pretrain.name}' has "
-            f"{pretrain.epochs} epochs; choose an earlier epoch, for example "
-            f"{method.name}[finetuning={mode.name.rpartition('-')[0]}-1]"
-        )
+        raise _too_few_epochs(method, pretrain)
     return pretrain
+
+
+def _too_few_epochs(method: PruningMethod, pretrain: Recipe) -> ShrinkbenchError:
+    """Why ``method`` cannot train as pretraining does, and what helps; a name is given once it is tried."""
+    mode, most = method.finetuning, pretrain.epochs - 1
+    does = f"goes on from epoch {mode.epoch}" if mode.epoch else "trains"
+    make = {"rewound": rewind_weights, "kept": rewind_learning_rate}.get(mode.weights)
+    remedy = ""
+    if make is not None and mode.recipe == "pretraining" and most >= 0:
+        found = METHODS.get(f"{method.name}[finetuning={make(min(1, most)).name}]")
+        if found.amount == method.amount:
+            remedy = f", or name {found.name}"
+    return ShrinkbenchError(
+        f"method '{method.name}' {does} by recipe '{pretrain.name}', which has {pretrain.epochs} epochs; set "
+        f"pretrain.epochs to {mode.epoch + 1} at least{remedy}"
+    )
 
 
 def _search_of(method: PruningMethod, *, finetune: Recipe, pretrain: Recipe) -> Recipe | None:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from shrinkbench.datasets import DATASETS, Dataset, ExtraImages, ImageSource, load_dataset, load_extra
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import InputError, ShrinkbenchError, of_input
 from shrinkbench.models import ModelCard, example_for, shape_for
 from shrinkbench.network.inputs import Inputs
 from shrinkbench.registry import Registry
@@ -57,14 +57,16 @@ class Workspace:
 
     def dataset(self, name: str) -> Dataset:
         """The dataset, loaded once per process."""
-        return _load(name, self.data.get(name, self.data.get("")))
+        with of_input():
+            return _load(name, self.data.get(name, self.data.get("")))
 
     def extra(self, name: str, *, revision: str | None = None) -> ExtraImages:
         """The further evaluation split, loaded once per process; its folder is given by its own name.
 
         One whose content is not of the ``revision`` that was planned is refused.
         """
-        extra = _load_extra(name, self.data.get(name))
+        with of_input():
+            extra = _load_extra(name, self.data.get(name))
         _check_revision(f"the extra evaluation '{name}'", extra.revision, revision or extra.revision)
         return extra
 
@@ -114,7 +116,7 @@ def gpus_of(device: str) -> tuple[str, ...]:
 def _check_revision(what: str, found: str, planned: str) -> None:
     """Refuse content that is not what a run's key says: another process may have loaded it, at another time."""
     if found != planned:
-        raise ShrinkbenchError(
+        raise InputError(
             f"{what} has changed since the run was planned: its digest begins with {found[:12]}, not "
             f"{planned[:12]}; put the old data back, or start the sweep again to plan with the new"
         )
@@ -122,8 +124,10 @@ def _check_revision(what: str, found: str, planned: str) -> None:
 
 def check_source(registry: Registry[Any], spec: DataSpec | ModelSpec | ExtraSpec) -> None:
     """Refuse a name whose code from outside this package is not what the run's key says."""
-    if registry.source(spec.name) != spec.source:
-        raise ShrinkbenchError(
+    with of_input():
+        found = registry.source(spec.name)
+    if found != spec.source:
+        raise InputError(
             f"the code of the {registry.kind} '{spec.name}' is not what it was when the run was planned; give "
             "the sweep again, so that the run is planned anew"
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import InputError
 from shrinkbench.sources.imports import (
     PACKAGE,
     holds_libraries,
@@ -171,7 +171,7 @@ def unchanged(file: Path) -> str:
     except OSError:
         now = "gone"
     if now != _CONTENT.setdefault(file, now):
-        raise ShrinkbenchError(
+        raise InputError(
             f"the file {file} has changed since it was loaded, and the old code still runs here; start again"
         )
     return now

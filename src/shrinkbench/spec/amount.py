@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,7 +12,13 @@ from shrinkbench.spec.value import Value
 Rounding = Literal["remove-floor", "keep-floor", "nearest"]
 
 
-class Compression(Value):
+class _Amount(Value):
+    """``settles`` names the allocation that the amount itself decides; of most, none."""
+
+    settles: ClassVar[Literal["layerwise", "global"] | None] = None
+
+
+class Compression(_Amount):
     """``ratio`` = original / kept parameters of the whole network; 1 is the unpruned network."""
 
     kind: Literal["compression"] = "compression"
@@ -24,7 +30,7 @@ class Compression(Value):
         return f"{self.ratio:g}x"
 
 
-class FractionPerLayer(Value):
+class FractionPerLayer(_Amount):
     """The ``fraction`` of the units of every layer that is removed, in whole units.
 
     Of n units ``remove-floor`` removes floor(n x fraction), ``keep-floor`` keeps floor(n x (1 - fraction)) and
@@ -32,6 +38,7 @@ class FractionPerLayer(Value):
     convolutions on the shortcuts of a residual network stay whole.
     """
 
+    settles = "layerwise"
     kind: Literal["fraction_per_layer"] = "fraction_per_layer"
     fraction: float = Field(gt=0, lt=1)
     rounding: Rounding = "remove-floor"
@@ -43,9 +50,10 @@ class FractionPerLayer(Value):
         return f"{100 * self.fraction:g}% per layer"
 
 
-class ChannelFraction(Value):
+class ChannelFraction(_Amount):
     """The ``fraction`` of all channels of the network that is removed, the lowest of them all."""
 
+    settles = "global"
     kind: Literal["channels"] = "channels"
     fraction: float = Field(gt=0, lt=1)
 
@@ -55,7 +63,7 @@ class ChannelFraction(Value):
         return f"{100 * self.fraction:g}% of channels"
 
 
-class Speedup(Value):
+class Speedup(_Amount):
     """``ratio`` = original / kept multiply-adds of one input."""
 
     kind: Literal["speedup"] = "speedup"
@@ -67,7 +75,7 @@ class Speedup(Value):
         return f"{self.ratio:g}x fewer multiply-adds"
 
 
-class PublishedWidths(Value):
+class PublishedWidths(_Amount):
     """The widths that a paper published, by their name in :mod:`shrinkbench.spec.targets`."""
 
     kind: Literal["published"] = "published"

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import InputError, ShrinkbenchError, of_input
 from shrinkbench.registry import Registry
 from shrinkbench.sources import bare_reference, split_reference
 from shrinkbench.spec import CLASSIFICATION, Objective, Recipe
@@ -47,8 +47,10 @@ TASKS: Registry[Callable[[Objective], Task]] = Registry("task")
 
 def task_of(objective: Objective) -> Task:
     """The task that ``objective`` describes; refused where its code is not what was planned with."""
-    if TASKS.source(objective.name) != objective.source:
-        raise ShrinkbenchError(
+    with of_input():
+        found = TASKS.source(objective.name)
+    if found != objective.source:
+        raise InputError(
             f"the code of the task '{objective.name}' is not what it was when the run was planned; give the "
             "sweep again, so that the run is planned anew"
         )

@@ -19,7 +19,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import InputError, ShrinkbenchError
 from shrinkbench.files import is_file, parse_json, read_file, write_atomically
 from shrinkbench.network.stages import same_stages, stages_of
 from shrinkbench.pruning.allocations.rules import (
@@ -117,7 +117,7 @@ def allocation_of(text: str) -> Allocation:
     pattern = PUBLISHED.get(name) or Pattern.load(_find_file(name))
     digest = hashlib.sha256(pattern.model_dump_json().encode()).hexdigest()[:8]
     if expected and expected != digest:
-        raise ShrinkbenchError(
+        raise InputError(
             f"the pattern {name} has changed since ({digest}, it was {expected}); bring the old one back, or "
             "run the sweep again"
         )

@@ -27,19 +27,24 @@ def is_plain(method: MethodSpec) -> bool:
 def is_global(method: MethodSpec, amount: Amount | None = None) -> bool:
     """Whether all layers compete, or chance does not look at layers.
 
-    An amount of every layer, or a published one, leaves nothing to compete for. Without ``amount``, a
+    An amount may settle that itself, and a published one leaves nothing to compete for. Without ``amount``, a
     compression is meant.
     """
-    return method.allocation.scope == "global" and isinstance(
-        amount, Compression | ChannelFraction | type(None)
-    )
+    if _settled(method, amount) is not None:
+        return _settled(method, amount) == "global"
+    return method.allocation.scope == "global" and isinstance(amount, Compression | type(None))
 
 
 def is_uniform(method: MethodSpec, amount: Amount | None = None) -> bool:
     """Whether every layer keeps the same share: by the method, or because the amount is one of every layer."""
-    if isinstance(amount, FractionPerLayer):
-        return method.allocation.like is None
+    if _settled(method, amount) is not None:
+        return _settled(method, amount) == "layerwise"
     return method.allocation.uniform and isinstance(amount, Compression | type(None))
+
+
+def _settled(method: MethodSpec, amount: Amount | None) -> str | None:
+    """The allocation that the amount settles for the method, by name; a control has that of its method."""
+    return None if amount is None or method.allocation.like is not None else amount.settles
 
 
 def is_control(method: MethodSpec) -> bool:
@@ -63,7 +68,7 @@ def is_automatic(method: MethodSpec, amount: Amount | None = None) -> bool:
     structure, allocation = method.structure, method.allocation
     settled = structure.one_per_layer or structure.pattern is not None or is_uniform(method, amount)
     by_itself = isinstance(amount, Compression | ChannelFraction | type(None))
-    return by_itself and not settled and allocation.scope in ("global", "free")
+    return by_itself and not settled and (allocation.scope == "free" or is_global(method, amount))
 
 
 def is_scratch_of(control: MethodSpec, method: MethodSpec) -> bool:

@@ -4,10 +4,18 @@ import os
 from functools import partial
 
 import pytest
+from hypothesis import settings
 
 # Two processes with as many threads as cores each are slower than two with one, and the order of sums, so the
 # last digits, follow from the number of threads.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_configure(config):
+    """What the default run says follows from the code alone; new examples are sought by the slow runs."""
+    settings.register_profile("the same examples", derandomize=True)
+    if config.option.markexpr == "not slow":
+        settings.load_profile("the same examples")
 
 
 @pytest.fixture(scope="module")

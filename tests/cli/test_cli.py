@@ -260,6 +260,7 @@ def test_a_method_that_trains_is_pruned_at_once_only_when_asked(run, small, meth
     assert json.loads(out)["compression"] == pytest.approx(2, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_a_method_with_an_amount_of_its_own_is_asked_for_none(run):
     code, out, err = run("prune", "--model", "resnet56", "--method", "li2017:resnet56-a", "--json")
     assert (code, err) == (0, "")

@@ -197,6 +197,7 @@ def test_the_folder_is_one_of_results_like_any_other(pruned_after_transfer):
     assert set(frame["method"]) == {"control", "masks"}
 
 
+@pytest.mark.slow
 def test_a_key_follows_from_everything_that_decides_a_number(folder, half, tmp_path):
     common = run_of(folder, tmp_path)
     decision = decide_by_masks(half[0], network=MODEL)

@@ -32,6 +32,7 @@ def call(*arguments):
     return result.stdout
 
 
+@pytest.mark.slow
 def test_table_files_and_json_say_the_same(tmp_path):
     out = tmp_path / "found"
     printed = call(*COMMAND, "--method", "channel_l1", "--out", out, "--most-lost", 1)

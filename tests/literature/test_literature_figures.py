@@ -83,6 +83,7 @@ def test_captions_count_exclusions(drawn: dict[str, Plate]) -> None:
     assert "median of" in drawn["figure1"].caption
 
 
+@pytest.mark.slow
 def test_files_repeat_byte_for_byte_and_leave_no_trace(tmp_path: Path) -> None:
     made = corpus([paper("a", 2018), paper("b", 2019, "a")], [fact("a", "evaluated")])
     before = dict(mpl.rcParams)
@@ -118,6 +119,7 @@ def test_an_almost_empty_corpus_draws_what_there_is(tmp_path: Path) -> None:
     assert "Not drawn" in (tmp_path / "captions.md").read_text(encoding="utf-8")
 
 
+@pytest.mark.slow
 def test_the_data_of_a_figure_stand_beside_it(bundled: Corpus, tmp_path: Path) -> None:
     write_figures(bundled, tmp_path, formats=["png"])
     with (tmp_path / "figure3.csv").open(encoding="utf-8", newline="") as file:

@@ -279,6 +279,7 @@ def test_files_that_are_no_table(tmp_path: Path) -> None:
         read_own(tmp_path / "x.parquet")
 
 
+@pytest.mark.slow
 def test_the_figure_shows_both_sides_and_names_both(bundled: Corpus, tmp_path: Path) -> None:
     (found,) = overlay(_own(), bundled).found
     figure = draw_overlay(found)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from sampling import sampled
 from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
@@ -55,10 +56,11 @@ def test_attention_counts_projections_and_products():
 
 @pytest.mark.parametrize(
     "name",
-    [
-        "resnet18", "resnet50", "vgg16_bn", "alexnet", "mobilenet_v2", "efficientnet_b0", "convnext_tiny",
-        "swin_t", "vit_b_16",
-    ],
+    sampled(
+        ["resnet18", "vgg16_bn", "alexnet", "resnet50", "mobilenet_v2", "efficientnet_b0", "convnext_tiny",
+         "swin_t", "vit_b_16"],
+        every=4,
+    ),
 )  # fmt: skip
 def test_agrees_with_torchvisions_published_figures(name):
     import torchvision

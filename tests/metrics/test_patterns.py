@@ -27,6 +27,7 @@ WIDTHS = (64, 64, 128, 128, 256, 256, 256, 512, 512, 512, 512, 512, 512)
 STAGES = (1, 1, 2, 2, 3, 3, 3, 4, 4, 4, 5, 5, 5)
 
 
+@pytest.mark.slow
 def test_stages_are_layers_of_one_map_size():
     stages = stages_of(build("cifar-vgg16"), SHAPE)
     convolutions = [
@@ -61,6 +62,7 @@ def test_guided_and_uniform_pruning_have_the_counted_costs():
     assert cost(build("cifar-vgg19", num_classes=100), guided, 3_072_118) == pytest.approx(214.0e6, rel=0.02)
 
 
+@pytest.mark.slow
 def test_slimming_is_read_as_its_papers_do():
     module = build("cifar-vgg16")
     generator = torch.Generator().manual_seed(0)

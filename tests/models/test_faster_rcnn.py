@@ -35,6 +35,7 @@ def detector():
         return build_detector(classifier(), min_size=96, max_size=128)
 
 
+@pytest.mark.slow
 def test_batch_norms_and_the_first_stage_stay_frozen(data):
     made = detector()
     before = copy.deepcopy(made.state_dict())

@@ -67,6 +67,7 @@ def test_scratch_under_single_weights_has_the_deviation_of_the_survivors():
         assert float(survivors.std()) == pytest.approx((2 / (len(survivors) / inputs)) ** 0.5, rel=0.03)
 
 
+@pytest.mark.slow
 def test_scratch_under_whole_channels_is_drawn_as_the_small_network_is():
     """Deviations of every layer, against the network that is built small."""
     module = build("cifar-vgg16-l1")

@@ -144,6 +144,7 @@ def test_missing_operating_points_and_control_come_back(tmp_path):
     assert violated(simulation.store) == {"pairs"}
 
 
+@pytest.mark.slow
 def test_compression_grows_until_accuracy_collapses(tmp_path):
     def accuracy(spec):
         return plain_accuracy(spec) + (0.12 if 16 < spec.target < 100 else 0.0)
@@ -202,6 +203,7 @@ def test_targets_beyond_the_structure_of_a_method_get_further_points_within_it(t
     assert {spec.key for spec in simulation.repair().missing} == {r.key for r in far}
 
 
+@pytest.mark.slow
 def test_pairs_that_need_the_same_stay_one_experiment(tmp_path):
     results = make_results(pairs=[("cifar10", "resnet20")], seeds=(0, 1, 2))
     results += make_results(pairs=[("cifar10", "resnet56")], seeds=(0, 1))
@@ -265,6 +267,7 @@ def add_experiment(simulation, name, **grid):
     return simulation.resolve(experiment)
 
 
+@pytest.mark.slow
 def test_a_second_experiment_on_the_same_pair_is_completed_too(tmp_path):
     simulation = simulate(tmp_path, methods=list(METHODS))
     add_experiment(simulation, "second", recipe=("long",), seed=(0,))

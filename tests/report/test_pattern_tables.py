@@ -126,6 +126,7 @@ def test_columns_are_in_order_of_the_compression_reached():
     assert [column.compression for column in series.columns] == [2.0, 3.0]
 
 
+@pytest.mark.slow
 def test_figures_of_two_tasks_are_two_files(tmp_path):
     write_store(tmp_path, [slimmed(0.4, 0), slimmed(0.4, 0, images=100)])
     patterns(tmp_path, "--figures", tmp_path / "figures")

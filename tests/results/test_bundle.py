@@ -249,6 +249,7 @@ def test_two_grids_of_one_name_are_both_kept(tmp_path):
     assert re.fullmatch(r"made-[0-9a-f]{6}", names[1])
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_figures")
 def test_the_leaderboard_ranks_methods_and_links_to_the_evidence(tmp_path):
     one = write_store(tmp_path / "one", make_results(methods=["random", "global_magnitude"]), name="one")

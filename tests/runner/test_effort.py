@@ -51,6 +51,7 @@ def runs(tmp_path_factory):
     return run(tmp_path_factory.mktemp("effort"), method=METHODS)
 
 
+@pytest.mark.slow
 def test_pretraining_costs_what_its_epochs_cost(runs):
     dense = runs["global_magnitude", 2].size.multiply_adds
     expected = training_cost(epochs=3, images=IMAGES, multiply_adds=dense)

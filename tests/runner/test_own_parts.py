@@ -196,6 +196,7 @@ def test_a_card_of_name_and_build_is_enough_and_its_figures_are_counted(tmp_path
     assert "name a dataset or give num_classes a default" in unknown.stderr
 
 
+@pytest.mark.slow
 def test_an_own_network_goes_through_the_chain_of_commands(tmp_path):
     (tmp_path / "chain.py").write_text(
         "from torch import nn\n"

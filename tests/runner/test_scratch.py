@@ -159,6 +159,7 @@ def test_an_iterative_architecture_is_the_lottery_tickets(tmp_path):
     assert results[tickets, 1.5].before != results[random, 1.5].before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "method",
     sampled(

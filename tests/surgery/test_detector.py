@@ -58,6 +58,7 @@ def test_prune_d_keeps_what_the_detector_learned_where_nothing_is_removed(voc):
         torch.testing.assert_close(same([image])[0]["boxes"], made([image])[0]["boxes"])
 
 
+@pytest.mark.slow
 def test_masks_that_narrow_a_stage_are_refused():
     module = classifier()
     coupling = couple(module, (3, 64, 64))

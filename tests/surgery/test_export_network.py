@@ -72,6 +72,7 @@ def test_description_and_weights_are_written_both_or_none(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
 
 
+@pytest.mark.slow
 def test_selections_constants_and_identities_are_read_again(tmp_path):
     module, shape = make("preresnet56")
     masks = {

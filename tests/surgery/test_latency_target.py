@@ -36,6 +36,7 @@ def test_a_speedup_is_a_number_above_one(speedup):
         prune_to_latency(build("resnet20"), "channel_l1", speedup, input_shape=SHAPE)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_reached_names_the_most():
     network = build("resnet20").eval()
     with pytest.raises(ShrinkbenchError, match=r"the most that was measured is 1\.1;") as refused:

@@ -260,6 +260,7 @@ def test_new_values_of_a_method_are_carried_over():
     assert torch.equal(small[1].weight, torch.ones(2, 3, 1, 1))
 
 
+@pytest.mark.slow
 def test_the_original_keeps_everything_and_modes_are_copied():
     module, shape = make("densenet40")
     module.train()

@@ -164,6 +164,7 @@ def run(root, **fields):
     return {(r.spec.method.name, r.spec.target, r.spec.recipe.distillation is not None): r for r in results}
 
 
+@pytest.mark.slow
 def test_in_a_sweep_controls_are_trained_alike_and_rewinding_takes_the_steps_that_are_left(tmp_path):
     plain = run(tmp_path)
     finetune = {"epochs": 2, "selection": "last", "early_stopping": None}

@@ -177,7 +177,7 @@ def stream(module, images):
     ("target", "network", "epochs"),
     [
         pytest.param("li2017:vgg16-a", "cifar-vgg16-l1", 243, marks=pytest.mark.slow),
-        ("li2017:resnet56-a", "resnet56", 178),
+        pytest.param("li2017:resnet56-a", "resnet56", 178, marks=pytest.mark.slow),
         pytest.param("li2017:resnet56-b", "resnet56", 220, marks=pytest.mark.slow),
         pytest.param("li2017:resnet110-a", "resnet110", 190, marks=pytest.mark.slow),
         pytest.param("li2017:resnet110-b", "resnet110", 260, marks=pytest.mark.slow),

@@ -157,7 +157,9 @@ def test_proximal_step_by_hand():
     torch.testing.assert_close(new, torch.tensor([0.25 + 0.9 * (0.25 - 0.5 + 0.09), 0.0]))
 
 
-@pytest.mark.parametrize("method", ["network_slimming", "sparse_structure_selection"])
+@pytest.mark.parametrize(
+    "method", ["network_slimming", pytest.param("sparse_structure_selection", marks=pytest.mark.slow)]
+)
 def test_interrupted_and_resumed_is_uninterrupted(method, tmp_path):
     def run(last_epochs):
         module = seeded(Residual)
@@ -188,7 +190,7 @@ def made(name):
 @pytest.mark.parametrize(
     ("name", "channels"),
     [
-        ("cifar-vgg16", 4_224),
+        pytest.param("cifar-vgg16", 4_224, marks=pytest.mark.slow),
         pytest.param("cifar-vgg19", 5_504, marks=pytest.mark.slow),
         ("preresnet56", 4_048),
         pytest.param("densenet40", 9_360, marks=pytest.mark.slow),
@@ -242,6 +244,7 @@ def test_streams_are_selected_and_keep_their_width():
     assert len(select.index) == norm.num_features == small.layer2[1].conv1.in_channels < 128
 
 
+@pytest.mark.slow
 def test_one_channel_stays_in_each_layer():
     module = as_trained(build("cifar-vgg11"))
     with torch.no_grad():
@@ -260,7 +263,7 @@ def test_a_fraction_of_everything_is_refused():
         slimming_masks(build("cifar-vgg11"), (3, 32, 32), 1.0)
 
 
-@pytest.mark.parametrize("score", ["random", "magnitude"])
+@pytest.mark.parametrize("score", ["random", pytest.param("magnitude", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "method", sampled(["network_slimming", "network_slimming:40", "sparse_structure_selection"], every=3)
 )

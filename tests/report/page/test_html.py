@@ -145,6 +145,7 @@ def test_the_same_store_gives_the_same_bytes(tmp_path):
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes(), path.name
 
 
+@pytest.mark.slow
 def test_a_second_report_replaces_its_own_files_and_no_others(tmp_path):
     out = tmp_path / "out"
     big = write_store(tmp_path / "big", make_results(methods=["random"], seeds=(0, 1)))
@@ -182,6 +183,7 @@ def test_results_stand_beside_published_ones(written):
     assert stem.with_suffix(".csv") in report.files
 
 
+@pytest.mark.slow
 def test_another_corpus_is_laid_beside(tmp_path):
     exported = SHARED / "data" / "corpus"
     if not exported.is_dir():
@@ -327,6 +329,7 @@ def test_two_thousand_runs_take_seconds_and_megabytes(tmp_path):
     assert (tmp_path / "out" / "index.html").stat().st_size < 4e6
 
 
+@pytest.mark.slow
 def test_of_many_tasks_the_first_screen_says_once_what_holds_for_all(tmp_path):
     pairs = [("cifar10", f"resnet{depth}") for depth in (20, 32, 44, 56)]
     made = make_results(pairs=pairs, methods=["random", "global_magnitude"], seeds=(0, 1))

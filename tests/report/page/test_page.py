@@ -16,6 +16,7 @@ from made_results import (
     plain_accuracy,
     write_store,
 )
+from sampling import sampled
 from test_html import contrast
 
 from shrinkbench.report.leaderboard import write_leaderboard
@@ -57,7 +58,7 @@ def drive(page, tmp_path, script, width=1440):
     return result["value"]
 
 
-@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("width", [390, pytest.param(1440, marks=pytest.mark.slow)])
 def test_it_opens_without_error_request_or_overflow(page, tmp_path, width):
     value = drive(
         page, tmp_path, "return [document.documentElement.scrollWidth, innerWidth, shown().length]", width
@@ -66,6 +67,7 @@ def test_it_opens_without_error_request_or_overflow(page, tmp_path, width):
     assert value[2] == 7
 
 
+@pytest.mark.slow
 def test_dataset_chooses_networks_and_redraws(page, tmp_path):
     value = drive(
         page,
@@ -83,6 +85,7 @@ def test_dataset_chooses_networks_and_redraws(page, tmp_path):
     assert "imagenet / resnet18" in value[3]
 
 
+@pytest.mark.slow
 def test_metric_and_axis_change_the_chart(page, tmp_path):
     value = drive(
         page,
@@ -99,6 +102,7 @@ def test_metric_and_axis_change_the_chart(page, tmp_path):
     assert "theoretical speedup (log scale)" in value[1]
 
 
+@pytest.mark.slow
 def test_legend_hides_and_shows_methods(page, tmp_path):
     value = drive(
         page,
@@ -117,6 +121,7 @@ def test_legend_hides_and_shows_methods(page, tmp_path):
     assert value == [[7, "true"], [False, "false"], [True, "true"], [0, "false"], [7, "true"]]
 
 
+@pytest.mark.slow
 def test_keyboard_reads_the_points(page, tmp_path):
     value = drive(
         page,
@@ -138,6 +143,7 @@ def test_keyboard_reads_the_points(page, tmp_path):
     assert value[1:] == ["polite", 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [390, 1440])
 def test_pointer_shows_values_inside_the_page(page, tmp_path, width):
     value = drive(
@@ -160,6 +166,7 @@ def test_pointer_shows_values_inside_the_page(page, tmp_path, width):
     assert value[1:] == [True, True]
 
 
+@pytest.mark.slow
 def test_every_seed_can_be_shown_and_values_read_as_a_table(page, tmp_path):
     value = drive(
         page,
@@ -175,6 +182,7 @@ def test_every_seed_can_be_shown_and_values_read_as_a_table(page, tmp_path):
     assert " to " in value[3]
 
 
+@pytest.mark.slow
 def test_layers_weights_and_pitfalls_are_drawn(page, tmp_path):
     value = drive(
         page,
@@ -192,6 +200,7 @@ def test_layers_weights_and_pitfalls_are_drawn(page, tmp_path):
     assert value[3] >= 4
 
 
+@pytest.mark.slow
 def test_the_ledger_filters_and_pages(page, tmp_path):
     value = drive(
         page,
@@ -224,13 +233,13 @@ def board(tmp_path_factory):
     return index
 
 
-@pytest.mark.parametrize("width", [390, 1440])
+@pytest.mark.parametrize("width", [390, pytest.param(1440, marks=pytest.mark.slow)])
 def test_the_leaderboard_opens_too(board, tmp_path, width):
     script = "return [document.documentElement.scrollWidth <= innerWidth, all('tbody tr').length]"
     assert drive(board, tmp_path, script, width) == [True, 2]
 
 
-@pytest.mark.parametrize("kind", ["one run", "failures only", "control only", "no layers"])
+@pytest.mark.parametrize("kind", sampled(["one run", "failures only", "control only", "no layers"], every=4))
 def test_meagre_pages_run_without_error(tmp_path, kind):
     from test_html import MEAGRE
 
@@ -238,6 +247,7 @@ def test_meagre_pages_run_without_error(tmp_path, kind):
     drive(write_report(store.root, tmp_path / "out", figures="none").index, tmp_path, "return 1")
 
 
+@pytest.mark.slow
 def test_training_curves_show_every_seed_beside_its_control(page, tmp_path):
     value = drive(
         page,
@@ -311,6 +321,7 @@ def test_a_failed_run_opens_with_its_error_as_text(page, tmp_path):
     assert value[2].endswith("failed")
 
 
+@pytest.mark.slow
 def test_runs_named_elsewhere_and_in_the_address_open(page, tmp_path):
     value = drive(
         page,
@@ -325,6 +336,7 @@ def test_runs_named_elsewhere_and_in_the_address_open(page, tmp_path):
     assert value == [True, True, True, False]
 
 
+@pytest.mark.slow
 def test_tables_sort_by_numbers_and_give_their_order_back(page, tmp_path):
     value = drive(
         page,
@@ -350,6 +362,7 @@ def test_tables_sort_by_numbers_and_give_their_order_back(page, tmp_path):
     assert again == plain
 
 
+@pytest.mark.slow
 def test_tables_show_one_task_or_method_and_fold_by_rows(page, tmp_path):
     value = drive(
         page,
@@ -415,6 +428,7 @@ def test_a_phone_holds_twelve_methods_of_long_names(long_page, tmp_path):
     assert value[2:] == [True, True, [], True]
 
 
+@pytest.mark.slow
 def test_every_cell_of_the_heat_map_can_be_read(page, tmp_path):
     shades = drive(page, tmp_path, "return [...Array(201).keys()].map((k) => shadeOf(k / 200))")
     for shade in shades:
@@ -423,6 +437,7 @@ def test_every_cell_of_the_heat_map_can_be_read(page, tmp_path):
         assert contrast(colour, {"#000": "#000000", "#fff": "#ffffff"}[ink]) >= 4.5, shade
 
 
+@pytest.mark.slow
 def test_skipped_files_and_computing_time_stand_at_the_head(long_page, tmp_path):
     text = drive(long_page, tmp_path, "return [$('.facts').innerText, $('#runs details').innerText]")
     assert "1 file skipped" in text[0]

@@ -87,6 +87,7 @@ def test_runs_without_epochs_or_results_have_no_curve():
     assert told["ledger"]["metrics"]["top1"] == [None]
 
 
+@pytest.mark.slow
 def test_thousands_of_runs_are_thinned_further():
     results = make_results(pairs=[("cifar10", "resnet20")], methods=["random"], seeds=range(2))
     one = results[0].model_copy(update={"epochs": tuple(records(200))})

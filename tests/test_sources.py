@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,18 @@ from shrinkbench.pruning import METHODS
 from shrinkbench.pruning.allocations.rules import ALLOCATIONS, layerwise
 from shrinkbench.pruning.code import outside_sources
 from shrinkbench.registry import Registry
-from shrinkbench.sources import Origin, digest_of, load_file, origin_of_caller, origin_of_file, origins_in
+from shrinkbench.results.layout import LARGEST_SOURCE
+from shrinkbench.results.store import ResultStore
+from shrinkbench.sources import (
+    Origin,
+    digest_of,
+    digest_of_parts,
+    load_file,
+    origin_of_caller,
+    origin_of_file,
+    origins_in,
+    texts_behind,
+)
 
 AXES = ("score", "structure", "allocation", "schedule", "finetuning", "update")
 
@@ -429,3 +441,19 @@ def test_what_is_hidden_or_passing_is_not_part_of_a_digest(tmp_path):
     load_file(file)
     alone = digest_of([origin_of_file(file)], elsewhere=False)
     assert digest_of([origin_of_file(file)]) == alone
+
+
+def test_data_that_a_plug_in_reads_are_kept_with_its_code(tmp_path):
+    (tmp_path / "k.json").write_text("1")
+    (tmp_path / "large.bin").write_bytes(bytes(LARGEST_SOURCE + 1))
+    file = tmp_path / "kept_plug.py"
+    file.write_text(HEAD + "X = (HERE / 'k.json').read_text()\n")
+    load_file(file)
+    digest = digest_of([origin_of_file(file)])
+    store = ResultStore(tmp_path / "store")
+    store.write_source(digest, texts_behind(digest))
+    assert store.sources() == {digest: {"k.json": b"1", "kept_plug.py": file.read_bytes()}}
+    parts = [(place, sha256(text).hexdigest()) for place, text in store.sources()[digest].items()]
+    assert digest_of_parts(parts) == digest
+    store.write_source("0" * 64, {"large.bin": (tmp_path / "large.bin").read_bytes()})
+    assert "0" * 64 not in store.sources()

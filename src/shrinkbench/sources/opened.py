@@ -76,10 +76,10 @@ def _look_at(path: Path, frame: FrameType) -> None:
     if _is_digesting(frame):
         return
     if _LOADING:
-        for file in {*_LOADING, *_files_on_stack(frame)}:
-            if path != file and home_of(file).holds(path):
+        for opener in {*_LOADING, *_files_on_stack(frame)}:
+            if path != opener and home_of(opener).holds(path):
                 with suppress(OSError):  # it cannot be opened then either
-                    note_opened(file, path)
+                    note_opened(opener, path)
         return
     file = next(_files_on_stack(frame), None)
     if file is None or path == file or not is_known(file) or not home_of(file).holds(path):

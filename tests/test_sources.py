@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,18 @@ from shrinkbench.pruning import METHODS
 from shrinkbench.pruning.allocations.rules import ALLOCATIONS, layerwise
 from shrinkbench.pruning.code import outside_sources
 from shrinkbench.registry import Registry
-from shrinkbench.sources import Origin, digest_of, origin_of_caller, origin_of_file, origins_in
+from shrinkbench.results.layout import LARGEST_SOURCE
+from shrinkbench.results.store import ResultStore
+from shrinkbench.sources import (
+    Origin,
+    digest_of,
+    digest_of_parts,
+    load_file,
+    origin_of_caller,
+    origin_of_file,
+    origins_in,
+    texts_behind,
+)
 
 AXES = ("score", "structure", "allocation", "schedule", "finetuning", "update")
 
@@ -331,3 +343,117 @@ print(digest_of([origin_of_file(file)]))
     counts = edited.startswith("lib/") == (kind in ("plain", "late"))
     assert digests[0] == digests[1]
     assert (digests[0] != digests[2]) == counts
+
+
+BY_PATH = {
+    "spec": "import importlib.util as u\ns = u.spec_from_file_location('k_mod', HERE / 'k.py')\n"
+    "K = u.module_from_spec(s)\ns.loader.exec_module(K)\nX = K.X\n",
+    "runpy": "import runpy\nX = runpy.run_path(str(HERE / 'k.py'))['X']\n",
+    "loader": "from importlib.machinery import SourceFileLoader\n"
+    "X = SourceFileLoader('k_mod', str(HERE / 'k.py')).load_module().X\n",
+    "exec": "exec(open(HERE / 'k.py').read())\n",
+    "json": "import json\nX = json.loads((HERE / 'k.json').read_text())\n",
+    "numpy": "import numpy\nX = int(numpy.load(HERE / 'k.npy'))\n",
+    "helper": "import by_helper\nX = by_helper.X\n",
+    "below": "X = len((HERE / 'data' / 'k.txt').read_text())\n",
+    "package": "from shrinkbench.files import parse_json, read_file\n"
+    "X = parse_json(read_file(HERE / 'k.json', most=99))\n",
+}
+HEAD = "from pathlib import Path\nHERE = Path(__file__).parent\n"
+KEY = """
+import json, sys
+from pathlib import Path
+from shrinkbench.sources import digest_of, load_file, origin_of_file
+for name in sys.argv[1:]:
+    file = Path(name).resolve()
+    load_file(file)
+    print(json.dumps([name, digest_of([origin_of_file(file)])]))
+"""
+
+
+def write_beside(path, value):
+    import numpy as np
+
+    (path / "data").mkdir(exist_ok=True)
+    (path / "k.py").write_text(f"X = {value}\n")
+    (path / "k.json").write_text(str(value))
+    np.save(path / "k.npy", np.array(value))
+    (path / "data" / "k.txt").write_text("x" * value)
+    (path / "by_helper.py").write_text(HEAD + "X = int((HERE / 'k.json').read_text())\n")
+
+
+def sources_of(path, names):
+    command = [sys.executable, "-c", KEY, *(str(path / f"{name}.py") for name in names)]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    return {Path(name).stem: source for name, source in map(json.loads, ended.stdout.splitlines())}
+
+
+def test_what_a_plug_in_opens_beside_itself_is_part_of_its_digest(tmp_path):
+    """Whether it runs it as code or reads it as data, and in a process that finds bytecode in a cache."""
+    names = [f"of_{kind}" for kind in (*BY_PATH, "nothing")]
+    for kind, name in zip((*BY_PATH, "nothing"), names, strict=True):
+        text = HEAD + BY_PATH.get(kind, "")
+        (tmp_path / f"{name}.py").write_text(text)
+    write_beside(tmp_path, 1)
+    before = sources_of(tmp_path, names)
+    assert sources_of(tmp_path, reversed(names)) == before
+    write_beside(tmp_path, 2)
+    after = sources_of(tmp_path, names)
+    assert [name for name in names if before[name] == after[name]] == ["of_nothing"]
+    assert None not in {*before.values(), *after.values()}
+
+
+def test_code_beside_that_was_not_digested_is_refused_when_it_is_run(tmp_path):
+    (tmp_path / "k.py").write_text("X = 1\n")
+    (tmp_path / "known.json").write_text("1")
+    file = tmp_path / "lazy_plug.py"
+    file.write_text(
+        HEAD + "KNOWN = (HERE / 'known.json').read_text()\n"
+        "def run():\n    import runpy\n    return runpy.run_path(str(HERE / 'k.py'))['X']\n"
+        "def again():\n    return (HERE / 'known.json').read_text()\n"
+        "def data():\n    return (HERE / 'late.json').read_text()\n"
+    )
+    (tmp_path / "late.json").write_text("3")
+    module = load_file(file)
+    digest_of([origin_of_file(file)])
+    with pytest.raises(
+        ShrinkbenchError, match=r"runs k\.py beside it, which it did not open while it was loaded"
+    ):
+        module.run()
+    assert module.again() == "1"
+    assert module.data() == "3"
+    (tmp_path / "known.json").write_text("2")
+    with pytest.raises(ShrinkbenchError, match=r"known\.json has changed since it was loaded"):
+        module.again()
+    with pytest.raises(ShrinkbenchError, match=r"known\.json has changed since it was loaded"):
+        digest_of([origin_of_file(file)])
+
+
+def test_what_is_hidden_or_passing_is_not_part_of_a_digest(tmp_path):
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache" / "x").write_text("1")
+    file = tmp_path / "passing_plug.py"
+    file.write_text(
+        HEAD + "import os\nY = (HERE / '.cache' / 'x').read_text()\n"
+        "(HERE / 'scratch').write_text('1')\nZ = (HERE / 'scratch').read_text()\nos.remove(HERE / 'scratch')\n"
+    )
+    load_file(file)
+    alone = digest_of([origin_of_file(file)], elsewhere=False)
+    assert digest_of([origin_of_file(file)]) == alone
+
+
+def test_data_that_a_plug_in_reads_are_kept_with_its_code(tmp_path):
+    (tmp_path / "k.json").write_text("1")
+    (tmp_path / "large.bin").write_bytes(bytes(LARGEST_SOURCE + 1))
+    file = tmp_path / "kept_plug.py"
+    file.write_text(HEAD + "X = (HERE / 'k.json').read_text()\n")
+    load_file(file)
+    digest = digest_of([origin_of_file(file)])
+    store = ResultStore(tmp_path / "store")
+    store.write_source(digest, texts_behind(digest))
+    assert store.sources() == {digest: {"k.json": b"1", "kept_plug.py": file.read_bytes()}}
+    parts = [(place, sha256(text).hexdigest()) for place, text in store.sources()[digest].items()]
+    assert digest_of_parts(parts) == digest
+    store.write_source("0" * 64, {"large.bin": (tmp_path / "large.bin").read_bytes()})
+    assert "0" * 64 not in store.sources()

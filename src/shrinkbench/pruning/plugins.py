@@ -28,8 +28,8 @@ def load_plugin(path: Path | str, *, digest: str | None = None) -> tuple[str, ..
     (``FILE.py:NAME``). Modules beside the file can be imported from it. A file that was loaded before is not
     run again. The file is code and runs with all rights of this process: load only files that you trust.
     Raises ``ShrinkbenchError`` where it cannot be read, fails, offers nothing, has changed since it was loaded,
-    or is not that of ``digest``. A run's key follows the file and what it imports; what it reads in another way
-    (data, text given to ``exec``) is not seen.
+    or is not that of ``digest``. A run's key follows the file, what it imports, and what it opens beside itself
+    while it is loaded; data that it reads later are not seen.
     """
     file = _existing(path)
     if digest is not None and digest_of_plugin(file) != digest:

@@ -15,7 +15,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import require_regular, write_atomically
-from shrinkbench.results.layout import PLAN_NAME, PLUGIN_FILE, RESULT_FILE
+from shrinkbench.results.layout import LARGEST_SOURCE, PLAN_NAME, PLUGIN_FILE, RESULT_FILE
 from shrinkbench.spec.value import SafeName, Value
 
 FORMAT = "shrinkbench-bundle"
@@ -26,7 +26,7 @@ _MEMBERS = (  # what a bundle may hold, and how large the largest of a kind may 
     (re.compile(re.escape(MANIFEST)), 64 * _MIB),
     (re.compile(re.escape(PLAN_NAME)), 256 * _MIB),
     (RESULT_FILE, 8 * _MIB),
-    (PLUGIN_FILE, 4 * _MIB),
+    (PLUGIN_FILE, LARGEST_SOURCE),
 )
 _LARGEST = 1024 * _MIB
 _UNREADABLE = (

@@ -16,6 +16,7 @@ from shrinkbench.results.layout import (
     AGAIN,
     CONFLICTS,
     FAILURE_NAME,
+    LARGEST_SOURCE,
     PLAN_NAME,
     PLUGIN_FILE,
     RESULT_NAME,
@@ -270,16 +271,16 @@ class ResultStore:
             self.write_source(digest, texts_behind(digest))
 
     def write_source(self, digest: str, files: Mapping[str, bytes]) -> None:
-        """Store the files behind ``digest``, by place; what has no plain name is left out."""
+        """Store the files behind ``digest``, by place; what has no plain name, or is large, is left out."""
         for place, content in files.items():
             name = plugin_file(digest, place)
-            if PLUGIN_FILE.fullmatch(name):
+            if PLUGIN_FILE.fullmatch(name) and len(content) <= LARGEST_SOURCE:
                 write_atomically(self.root / name, content)
 
     def sources(self) -> dict[str, dict[str, bytes]]:
         """The stored files of outside code: place -> content for each digest. Nothing of them is run."""
         found: dict[str, dict[str, bytes]] = {}
-        for path in sorted(self.root.glob("plugins/*/**/*.py")):
+        for path in sorted(self.root.glob("plugins/*/**/*")):
             name = PLUGIN_FILE.fullmatch(path.relative_to(self.root).as_posix())
             if name is not None and path.is_file():  # what a sweep put there
                 found.setdefault(name["digest"], {})[name["file"]] = path.read_bytes()

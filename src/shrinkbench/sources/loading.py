@@ -13,6 +13,7 @@ from types import CodeType, ModuleType
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.sources.imports import dotted_name, home_of
+from shrinkbench.sources.opened import watch
 from shrinkbench.sources.origin import forget, modules_of, modules_of_elsewhere, unchanged
 
 _PLUGINS: dict[Path, ModuleType] = {}
@@ -81,7 +82,8 @@ def load_file(file: Path) -> ModuleType:
     before = set(sys.modules)
     claimed = _claim(file, {n: path for n, path in modules.items() if in_package or n != own}, root)
     try:
-        _PLUGINS[file] = import_module(name) if in_package else _run(name, file)
+        with watch(file):
+            _PLUGINS[file] = import_module(name) if in_package else _run(name, file)
         modules_of_elsewhere(file)  # as they are now
     finally:
         _ADDED[file] = (claimed, (set(sys.modules) - before) & {name, *claimed})

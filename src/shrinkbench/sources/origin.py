@@ -26,6 +26,7 @@ from shrinkbench.sources.imports import (
 _STANDARD_LIBRARY = Path(os.__file__).resolve().parent
 _MODULES: dict[Path, dict[str, Path]] = {}  # file -> it and its neighbours, by module
 _CONTENT: dict[Path, str] = {}  # file -> SHA-256 of what it held when it was first seen
+_OPENED: dict[Path, set[Path]] = {}  # file -> what it opened beside itself by path while it was loaded
 _DIGESTED: dict[str, tuple[tuple[str, Path], ...]] = {}  # digest -> its files, by place relative to the plug-in
 
 
@@ -150,6 +151,36 @@ def _elsewhere(file: Path, path: tuple[str, ...]) -> dict[str, Path]:
     return found
 
 
+def note_opened(file: Path, path: Path) -> None:
+    """Let ``path``, which is about to be read for ``file``, be part of its digest."""
+    if path not in _OPENED.setdefault(file, set()):
+        _CONTENT.setdefault(path, _sha(path.read_bytes()))
+        _OPENED[file].add(path)
+
+
+def forget_passing() -> None:
+    """Leave out what was opened and is there no more: a temporary file of somebody's."""
+    for opened in _OPENED.values():
+        opened -= {path for path in opened if not path.is_file()}
+
+
+def opened_by(file: Path) -> frozenset[Path]:
+    """What ``file``, its neighbours, and code among what they opened, opened by path beside themselves."""
+    found: set[Path] = set()
+    open_, seen = [*modules_of(file).values(), *modules_of_elsewhere(file).values()], set()
+    while open_:
+        current = open_.pop()
+        if current in seen:
+            continue
+        seen.add(current)
+        opened = _OPENED.get(current, set())
+        found |= opened
+        open_ += opened
+        open_ += [m for path in opened if path.suffix == ".py" for m in modules_of(path).values()]
+    code = [m for path in found if path.suffix == ".py" for m in modules_of(path).values()]
+    return frozenset(found.union(code))
+
+
 def is_known(file: Path) -> bool:
     """Whether ``file`` belongs to an origin."""
     return file in _CONTENT
@@ -159,7 +190,8 @@ def forget(file: Path) -> None:
     """Let ``file``, which could not be loaded, be mended and loaded again with its neighbours."""
     _elsewhere.cache_clear()
     kept = {path for other, modules in _MODULES.items() if other != file for path in modules.values()}
-    for path in _MODULES.pop(file, {}).values():
+    kept |= {path for other, opened in _OPENED.items() if other != file for path in opened}
+    for path in (*_MODULES.pop(file, {}).values(), *_OPENED.pop(file, set())):
         if path not in kept:
             _CONTENT.pop(path, None)
 
@@ -181,7 +213,8 @@ def digest_of(origins: Iterable[Origin | None], *, elsewhere: bool = True) -> st
     """SHA-256 over all code of ``origins``, whatever their order; ``None`` where there is none.
 
     Files count by content, byte for byte, and by their place relative to the plug-in: a folder can be moved.
-    ``elsewhere``: with what they import from other folders, which is known once they have been loaded.
+    ``elsewhere``: with what they import from other folders, and open beside themselves by path, which is known
+    once they have been loaded.
     Raises ``ShrinkbenchError`` where a file has changed since it was loaded.
     """
     codes: set[str] = set()
@@ -194,6 +227,8 @@ def digest_of(origins: Iterable[Origin | None], *, elsewhere: bool = True) -> st
                 files |= {(path.relative_to(root).as_posix(), path) for path in modules_of(file).values()}
                 others = modules_of_elsewhere(file).values() if elsewhere else ()
                 files |= {(path.relative_to(home_of(path).root).as_posix(), path) for path in others}
+                opened = opened_by(file) if elsewhere else ()
+                files |= {(path.relative_to(root).as_posix(), path) for path in opened}
     if not codes and not files:
         return None
     digest = digest_of_parts({*(("", code) for code in codes), *((place, unchanged(p)) for place, p in files)})

@@ -24,7 +24,7 @@ from shrinkbench.results.labels import CONTROL, RunLabel, label_runs, recipe_lab
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import CLASSIFICATION, Recipe, RunSpec, TaskSpec
 
-DISPUTED = "sources have other numbers for a run of it or of its control"
+DISPUTED = "sources have other numbers, or another outcome, for a run of it or of its control"
 ABSENT = "no finished run that prunes"
 
 

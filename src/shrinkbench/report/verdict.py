@@ -223,9 +223,12 @@ def _warnings(observations: Observations, claims: Claims) -> Iterator[str]:
 
 
 _WHAT = {
-    "failed": "failed",
-    "missing": "of the plan are missing",
-    "disputed": "have other numbers in another source",
+    "failed": ("failed", "failed"),
+    "missing": ("of the plan is missing", "of the plan are missing"),
+    "disputed": (
+        "has other numbers or another outcome in another source, or its control has",
+        "have other numbers or another outcome in another source, or their control has",
+    ),
 }
 
 
@@ -234,9 +237,10 @@ def _absent(observations: Observations) -> Iterator[str]:
     for kind, rows in observations.gaps.groupby("kind"):
         counts = rows["method"].value_counts(sort=True)
         named = [f"{method} {count}" for method, count in counts.items()]
-        what = _WHAT[str(kind)]
+        one, many = _WHAT[str(kind)]
+        runs = f"{len(rows)} runs {many}" if len(rows) > 1 else f"1 run {one}"
         yield (
-            f"{len(rows)} run{'s' if len(rows) > 1 else ''} {what} ({listed(named)}): no claim is made for or "
+            f"{runs} ({listed(named)}): no claim is made for or "
             "against a method over a range in which it lacks one of a compared seed."
         )
 

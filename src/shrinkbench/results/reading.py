@@ -78,7 +78,7 @@ def parse_result(path: Path, content: bytes) -> RunResult | Problem:
     if not _follows(result):
         return Problem(path, "does not agree with its key: its specification was edited")
     first = next(contradictions(result), None)
-    if first is None and is_conflict and (result.status == "failed" or path.stem != numbers_of(result)):
+    if first is None and is_conflict and path.stem != numbers_of(result):
         first = "it is named by other numbers than it holds"
     return result if first is None else Problem(path, f"contradicts itself: {first}")
 

@@ -30,7 +30,8 @@ def verify(bundle: Bundle) -> list[str]:
     found = [f"{p.path.relative_to(bundle.source)}: {p.sentence}" for p in bundle.problems]
     for pair in bundle.conflicts:
         name, used, other = differences(pair)[0]
-        found.append(f"run {pair[0].key[:12]}: another source has other numbers, {name} {other} and not {used}")
+        has = "says that it failed" if pair[1].status == "failed" else "has other numbers"
+        found.append(f"run {pair[0].key[:12]}: another source {has}, {name} {other} and not {used}")
     return found + list(_find_differing_controls(bundle.results))
 
 

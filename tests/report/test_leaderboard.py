@@ -196,6 +196,10 @@ def test_a_control_with_other_numbers_takes_the_rank_of_all_that_start_from_it()
     labs = [made(("random", "global_magnitude")), made(("random",), accuracy=shifted("control", 0.01))]
     (board,) = ranked(*labs)
     assert {entry.rank for entry in board.entries} == {None}
+    assert board.sentences == (
+        "No run that prunes is finished and undisputed: sources contradict each other on 18 finished runs, or on "
+        "their control.",
+    )
 
 
 def test_controls_that_differ_between_labs_are_told_and_each_judges_its_own():

@@ -106,7 +106,7 @@ def test_the_checklist_of_the_command_line_knows_disputed_and_missing_runs(store
     for source, words in ((stores[0], None), (_merged(stores[:2], tmp_path / "out"), "another accuracy")):
         assert (words is None) == (_raw_accuracy(source)["status"] == "satisfied")
     told = _raw_accuracy(tmp_path / "out")
-    assert "Points with another accuracy in another source" in told["evidence"][0]
+    assert "Points with another accuracy, or none, in another source" in told["evidence"][0]
     assert len(told["runs"]) == 2
     store = ResultStore(tmp_path / "out")
     key = next(r.key for r in store.results()[0] if r.key not in told["runs"] and not r.spec.is_control)

@@ -145,7 +145,7 @@ def rank_entries(bundles: Sequence[Bundle], disputed: frozenset[str]) -> Boards:
                 title=title,
                 group=group,
                 data=_about(place),
-                sentences=tuple(describe_task(pool, claims.of(title))),
+                sentences=tuple(describe_task(pool, claims.of(title), disputed=_count_disputed(rows, title))),
                 reach=_reach(claims, title),
                 amounts=tuple(amount_text(a, target) for a, target in amounts_of(here).items()),
                 entries=_entries(
@@ -156,6 +156,11 @@ def rank_entries(bundles: Sequence[Bundle], disputed: frozenset[str]) -> Boards:
             )
         )
     return Boards(tuple(boards), claims.comparisons)
+
+
+def _count_disputed(rows: pd.DataFrame, title: str) -> int:
+    """How many finished runs of a board sources contradict each other on; each key once."""
+    return int(rows.loc[(rows["task"] == title) & rows["disputed"].astype(bool), "key"].nunique())
 
 
 def _missing(bundle: Bundle) -> list[RunSpec]:

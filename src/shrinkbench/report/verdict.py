@@ -157,10 +157,20 @@ def _other_metric(observations: Observations, task: str, metric: Metric) -> str:
     return f" ({own.short}{', of which less is better' * (alike and not own.higher_is_better)})"
 
 
-def describe_task(observations: Observations, claims: TaskClaims | None) -> Iterator[str]:
-    """The recommendation for a task, its evidence, and what was left out of that."""
+def describe_task(
+    observations: Observations, claims: TaskClaims | None, *, disputed: int = 0
+) -> Iterator[str]:
+    """The recommendation for a task, its evidence, and what was left out of that.
+
+    ``disputed`` counts finished runs that ``observations`` do not hold since sources contradict each other.
+    """
     if claims is None:
-        yield "No run that prunes is finished."
+        yield (
+            f"No run that prunes is finished and undisputed: sources contradict each other on {disputed} "
+            f"finished run{'s' if disputed > 1 else ''}, or on {'their' if disputed > 1 else 'its'} control."
+            if disputed
+            else "No run that prunes is finished."
+        )
         return
     metric, yardstick = observations.metric(claims.task), observations.yardstick(claims.task)
     segments = recommend(claims, sign=metric.sign, yardstick=yardstick)

@@ -92,7 +92,7 @@ def differences(pair: Conflict) -> list[tuple[str, str, str]]:
     Where one of them failed it is the status alone.
     """
     if pair[0].status != pair[1].status:
-        return [("status", *(_status_of(result) for result in pair))]
+        return [("status", _status_of(pair[0]), _status_of(pair[1]))]
     first, other = (dict(_flattened("", _measured(result))) for result in pair)
     leading = f"after.{pair[0].spec.task.objective.headline}"
     names = sorted(dict.fromkeys([*first, *other]), key=lambda name: name != leading)
@@ -145,10 +145,10 @@ def say_conflict(conflicts: Iterable[Conflict]) -> str:
             f"(run {widest[0].key[:12]})"
         )
     if failed:
-        key, other = next(iter(failed.items()))
+        key, failure = next(iter(failed.items()))
         told.append(
             f"{_runs_have(len(failed))} failed in another source under the same key and finished here "
-            f"(run {key[:12]}: {one_line(other.error or '', _TOLD)})"
+            f"(run {key[:12]}: {one_line(failure.error or '', _TOLD)})"
         )
     if not told:
         return ""

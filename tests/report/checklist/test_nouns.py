@@ -550,6 +550,16 @@ def test_a_planned_point_without_a_run_has_no_accuracy(clean):
     assert "another accuracy" in violation(clean, "raw-accuracy", disputed=[lacking.key])
 
 
+def test_a_control_that_another_source_contradicts(clean):
+    control = next(r for r in clean if r.spec.is_control and r.spec.seed == 1)
+    told = violation(clean, "control", disputed=[control.key])
+    name = control.spec.method.name
+    assert told == (
+        f"Controls with other numbers or another outcome in another source: seed 1 of {name} at 1x on {TASK}."
+    )
+    assert line(clean, "raw-accuracy", disputed=[control.key]).status == "satisfied"  # theirs are undisputed
+
+
 def test_a_speedup_that_was_not_counted_is_not_stated(clean):
     size = clean[5].size.model_copy(update={"multiply_adds": 0, "multiply_adds_kept": 0})
     results = [*clean[:5], clean[5].model_copy(update={"size": size}), *clean[6:]]

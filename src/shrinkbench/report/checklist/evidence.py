@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import NormalDist
 
@@ -41,11 +41,15 @@ GridCell = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Evidence:
-    """Finished runs as the checklist sees them; ``proposed`` are the labels of the methods that it judges."""
+    """Finished runs as the checklist sees them; ``proposed`` are the labels of the methods that it judges.
+
+    ``disputed`` are keys of runs, controls included, that another source contradicts.
+    """
 
     results: tuple[RunResult, ...]
     observations: Observations
     proposed: tuple[str, ...]
+    disputed: frozenset[str] = frozenset()
 
     @cached_property
     def by_key(self) -> Mapping[str, RunResult]:
@@ -268,4 +272,4 @@ def gather(
             known = ", ".join(methods) or "none"
             raise ShrinkbenchError(f"the results hold no method '{name}'; methods that were run: {known}")
         chosen += found
-    return Evidence(evidence.results, observations, tuple(dict.fromkeys(chosen)))
+    return replace(evidence, proposed=tuple(dict.fromkeys(chosen)), disputed=frozenset(disputed))

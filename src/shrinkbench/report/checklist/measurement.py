@@ -64,28 +64,27 @@ def _curves(evidence: Evidence, methods: Sequence[str] | None = None) -> list[Po
     return [(task, method, None, None) for task, method in evidence.curves(methods)]
 
 
-_WITHOUT_ACCURACY = {
-    "missing": "Planned points without a run",
-    "disputed": "Points with another accuracy in another source",
-}
-"""Kinds of gaps; a run that failed is a result that says so."""
-
-
 @rule("raw-accuracy")
 def raw_accuracy(evidence: Evidence) -> Judgement:
-    """The metric itself, not its change, is stored for every run that is done; planned ones have to be done."""
+    """The metric itself, not its change, is stored for every run that is done; planned ones have to be done.
+
+    A run that failed is a result that says so.
+    """
     gaps = evidence.observations.gaps
+    disputed = gaps["key"].isin(list(evidence.disputed))
     facts = []
-    for kind, what in _WITHOUT_ACCURACY.items():
-        found = gaps[gaps["kind"] == kind]
-        points = [*found[["task", "method", "amount", "seed"]].itertuples(index=False, name=None)]
+    for what, rows in (
+        ("Planned points without a run", gaps[gaps["kind"] == "missing"]),
+        ("Points with another accuracy, or none, in another source", gaps[disputed]),
+    ):
+        points = [*rows[["task", "method", "amount", "seed"]].itertuples(index=False, name=None)]
         if points:
             facts.append(f"{what}: {say(points, [*evidence.grid, *points])}.")
     if facts:
         return violated(
             *facts,
             needed="Run what is missing, and find out which of two results of one key is what it says.",
-            runs=tuple(gaps.loc[gaps["kind"] == "disputed", "key"]),
+            runs=tuple(gaps.loc[disputed, "key"]),
             figure=SIZE_FIGURE,
         )
     return always_stored(evidence, f"state {metrics_of(evidence)} on the test split", SIZE_FIGURE)

@@ -46,6 +46,14 @@ def control(evidence: Evidence) -> Judgement:
         facts.append(
             f"Without a finished control of their own seed and training: {say(lacking, evidence.grid)}."
         )
+    disputed = [run for run in evidence.results if run.spec.is_control and run.key in evidence.disputed]
+    if disputed:
+        every = [evidence.point_of(run) for run in evidence.results if run.spec.is_control]
+        facts.append(
+            "Controls with other numbers or another outcome in another source: "
+            f"{say([evidence.point_of(run) for run in disputed], every)}."
+        )
+        faulty |= {run.key: None for run in disputed}
     for (own_epochs, epochs), points in unequal.items():
         facts.append(
             f"The control was trained for {own_epochs} epochs, the pruned networks for {epochs}: "

@@ -197,8 +197,8 @@ def test_a_control_with_other_numbers_takes_the_rank_of_all_that_start_from_it()
     (board,) = ranked(*labs)
     assert {entry.rank for entry in board.entries} == {None}
     assert board.sentences == (
-        "No run that prunes is finished and undisputed: sources contradict each other on 18 finished runs, or on "
-        "their control.",
+        "No run that prunes is finished and undisputed: sources contradict each other on 18 finished runs, "
+        "or on their control.",
     )
 
 

@@ -157,9 +157,7 @@ def _other_metric(observations: Observations, task: str, metric: Metric) -> str:
     return f" ({own.short}{', of which less is better' * (alike and not own.higher_is_better)})"
 
 
-def describe_task(
-    observations: Observations, claims: TaskClaims | None, *, disputed: int = 0
-) -> Iterator[str]:
+def describe_task(observations: Observations, claims: TaskClaims | None, *, disputed: int = 0) -> Iterator[str]:
     """The recommendation for a task, its evidence, and what was left out of that.
 
     ``disputed`` counts finished runs that ``observations`` do not hold since sources contradict each other.

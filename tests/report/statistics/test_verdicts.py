@@ -131,8 +131,8 @@ def test_a_run_whose_own_control_is_disputed_is_disputed():
     verdict = reach_verdict(observations)
     assert "told apart" not in verdict.headline
     assert any("or their control has" in warning for warning in verdict.warnings)
-    elsewhere = observe(store(), disputed=[r.key for r in store() if is_run(r, METHODS[0], seed=0, targets=(4,))])
-    assert len(elsewhere.gaps) == 1
+    own = [r.key for r in store() if is_run(r, METHODS[0], seed=0, targets=(4,))]
+    assert len(observe(store(), disputed=own).gaps) == 1
 
 
 @pytest.mark.parametrize("changes", [{"compressions": (1, 2)}, {"seeds": (10, 11, 12)}, {"seeds": (0,)}])

@@ -13,6 +13,7 @@ from made_results import (
     make_results,
     make_spec,
     method,
+    size_of,
 )
 from sampling import sampled
 
@@ -21,6 +22,7 @@ from shrinkbench.results.record import LayerDensity
 from shrinkbench.spec import (
     AllocationSpec,
     ChannelFraction,
+    Compression,
     Constraints,
     EarlyStopping,
     FinetuningSpec,
@@ -248,6 +250,91 @@ def test_draws_are_not_taken_for_other_proportions_by_chance():
     assert not any(evidence.same_proportions(task, "layerwise_gradient", "random").values())
 
 
+def moved(result, source, target, count):
+    """``count`` weights fewer of one layer, and more of another."""
+    layers = dict(result.layers)
+    for name, sign in ((source, -count), (target, count)):
+        layers[name] = layers[name].model_copy(update={"kept": layers[name].kept + sign})
+    return result.model_copy(update={"layers": layers, "size": size_of(layers)})
+
+
+@pytest.mark.parametrize("kind", ["random", "magnitude"])
+def test_one_weight_more_is_not_as_many(clean, kind):
+    results = [
+        moved(r, "conv1.weight", "layer1.weight", 1) if r.spec.method.name == f"{kind}@global_gradient" else r
+        for r in clean
+    ]
+    told = violation([r for r in results if r.spec.target in (1, 8)], f"{kind}-same-proportions")
+    assert "global_gradient at" in told
+
+
+# --- amounts that were reached -----------------------------------------------------------------------------
+
+
+def missing_its_target(result):
+    """A network that was compressed half as far as asked."""
+    if result.spec.is_control:
+        return result
+    nearer = make_result(
+        result.spec.model_copy(update={"amount": Compression(ratio=1 + 0.5 * (result.spec.target - 1))})
+    )
+    return result.model_copy(update={"size": nearer.size, "layers": nearer.layers})
+
+
+def test_a_baseline_that_missed_the_amount_was_not_run_at_it(clean):
+    magnitude = is_method("layerwise_magnitude", "global_magnitude")
+    few = [r for r in clean if r.spec.target in (1, 4, 8)]
+    missed = [missing_its_target(r) if magnitude(r.spec) else r for r in few]
+    assert "every method at every amount" in violation(missed, "magnitude-global-or-uniform")
+    everybody = [missing_its_target(r) for r in few]
+    assert line(everybody, "magnitude-global-or-uniform").status == "satisfied"
+    one = [missing_its_target(r) if is_method("global_magnitude")(r.spec) else r for r in few]
+    assert line(one, "magnitude-global-or-uniform").status == "satisfied"
+
+
+def test_equal_shares_remove_as_much_and_are_equal(clean):
+    shares = is_method("layerwise_magnitude", "layerwise_gradient")
+    few = [r for r in clean if r.spec.target in (1, 4, 8)]
+    missed = [missing_its_target(r) if shares(r.spec) else r for r in few]
+    assert "global_gradient at every amount" in violation(missed, "uniform")
+    unequal = [
+        moved(r, "layer2.weight", "layer3.weight", r.layers["layer2.weight"].kept // 3)
+        if shares(r.spec) and not r.spec.is_control
+        else r
+        for r in few
+    ]
+    assert "by equal shares" in violation(unequal, "uniform")
+
+
+# --- pairs -------------------------------------------------------------------------------------------------
+
+
+def test_pairs_without_a_comparison_do_not_count(clean):
+    more = make_results(pairs=PAIRS[1:], compressions=(1, 2), methods=("random", "global_gradient"))
+    assert line([*clean, *more], "pairs").status == "satisfied"
+    controls = [r for r in more if r.spec.is_control]
+    chance = [r for r in more if r.spec.method.name == "random" and r.spec.seed == 0]
+    for few in (controls, chance):
+        told = violation([*clean, *few], "pairs")
+        assert "Pairs that count: cifar10 / resnet20." in told
+        assert "do not count: cifar10 / resnet56, imagenet / resnet18." in told
+
+
+# --- examples ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("field", "what"), [("after", "measured"), ("validation", "validation")])
+def test_other_numbers_of_examples_in_a_task(clean, field, what):
+    results = [
+        r.model_copy(update={field: getattr(r, field).model_copy(update={"examples": 2500})})
+        if is_method("layerwise_gradient")(r.spec) and r.spec.seed == 1
+        else r
+        for r in clean
+    ]
+    told = violation(results, "same-code")
+    assert f"{what} examples: 2500 in 6 runs (seed 1 of layerwise_gradient at every amount" in told
+
+
 # --- baselines ---------------------------------------------------------------------------------------------
 
 
@@ -365,6 +452,8 @@ def test_a_structured_method_needs_its_networks_from_scratch(clean):
     told = violation([*runs, *scratch_runs(pruner, seeds=(0, 1))], "from-scratch")
     assert f"seed 2 of filter_gradient at 4x on {TASK}" in told
     assert "less computation" in violation([*runs, *scratch_runs(pruner, epochs=30)], "from-scratch")
+    elsewhere = [moved(r, "layer1.weight", "layer2.weight", 9) for r in scratch_runs(pruner)]
+    assert "What was kept of every layer was not trained" in violation([*runs, *elsewhere], "from-scratch")
     other = structured("filter_other", "other")
     assert violation([*runs, *scratch_runs(other)], "from-scratch")
 

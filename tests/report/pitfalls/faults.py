@@ -229,6 +229,22 @@ def more_epochs_spent(results):
     return edit(results, lambda r: of(ONE)(r) and not r.spec.is_control, longer)
 
 
+@fault("unequal-training", ONE, "5 epochs against 2", "seed 0")
+def other_epochs_by_seed_of_one_mean(results):
+    def by_seed(r):
+        return r.model_copy(update={"epochs_run": (2, 5, 8)[r.spec.seed]})
+
+    return edit(results, lambda r: of(ONE)(r) and not r.spec.is_control, by_seed)
+
+
+@fault("unequal-conditions", ONE, "validation examples 2500", "validation examples 5000")
+def other_validation_examples(results):
+    def fewer(r):
+        return r.model_copy(update={"validation": r.validation.model_copy(update={"examples": 2500})})
+
+    return edit(results, of(ONE), fewer)
+
+
 @fault("unequal-training", "5 epochs", "control none", "seeds 0, 1 and 2")
 def control_not_fine_tuned(results):
     return edit(results, lambda r: r.spec.is_control, lambda r: r.model_copy(update={"epochs_run": 0}))

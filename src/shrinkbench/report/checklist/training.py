@@ -7,7 +7,7 @@ from typing import Literal
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report.checklist.causes import Point, say
-from shrinkbench.report.checklist.evidence import Evidence
+from shrinkbench.report.checklist.evidence import Evidence, keep_alike, keeps_equal_shares, removes_as_much
 from shrinkbench.report.checklist.lines import Judgement, inapplicable, rule, satisfied, violated
 from shrinkbench.report.checklist.measurement import SIZE_FIGURE
 from shrinkbench.report.checklist.roles import (
@@ -141,7 +141,7 @@ def from_scratch(evidence: Evidence) -> Judgement:
             for name, method in evidence.methods.items()
             if is_scratch_of(method, run.spec.method)
             for other in evidence.cells.get((task, name, amount), ())
-            if other.spec.seed == run.spec.seed
+            if other.spec.seed == run.spec.seed and _keep_the_same(run, other)
         ]
         if not matches:
             lacking.append(evidence.point_of(run))
@@ -158,12 +158,25 @@ def from_scratch(evidence: Evidence) -> Judgement:
             runs=tuple(examples[:12]),
         )
     grid = [evidence.point_of(run) for _, run in needing]
-    facts = [f"Not trained from scratch at equal computation: {say(lacking, grid)}."] if lacking else []
+    facts = []
+    if lacking:
+        facts.append(
+            "What was kept of every layer was not trained from scratch at equal computation: "
+            f"{say(lacking, grid)}."
+        )
     if short:
         facts.append(
             f"Trained from scratch, but for less computation than the large network: {say(short, grid)}."
         )
     return violated(*facts, needed="Run each method with [finetuning=scratch-b] too.", figure=SIZE_FIGURE)
+
+
+def _keep_the_same(run: RunResult, other: RunResult) -> bool:
+    """Whether as many weights stay of every layer; of the network, where layers are not recorded."""
+    if run.layers and other.layers:
+        return keep_alike(run.layers, other.layers)
+    sizes = [r.size.parameters_kept if r.size else None for r in (run, other)]
+    return sizes[0] == sizes[1]
 
 
 def _is_short(run: RunResult) -> bool:
@@ -205,6 +218,8 @@ def uniform(evidence: Evidence) -> Judgement:
             other.key
             for other in others[task, own.seed]
             if is_uniform_counterpart(other.spec.method, other.spec.amount, own.method, own.amount)
+            and removes_as_much(other, run)
+            and keeps_equal_shares(other)
         ]
         examples += matches[:1]
         if not matches:
@@ -212,7 +227,7 @@ def uniform(evidence: Evidence) -> Judgement:
     if lacking:
         grid = [evidence.point_of(run) for _, run in needing]
         return violated(
-            f"No equal shares of every layer beside: {say(lacking, grid)}.",
+            f"No run that removes as much by equal shares of every layer beside: {say(lacking, grid)}.",
             needed="Run layerwise_magnitude with the structure of each method, to the same amounts.",
             figure=SIZE_FIGURE,
         )

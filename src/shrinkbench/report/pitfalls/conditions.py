@@ -18,6 +18,7 @@ from shrinkbench.report.conditions import (
     pruned_parts,
     recipe_facts,
     timing,
+    validated_on,
     weights_facts,
 )
 from shrinkbench.report.pitfalls.finding import Pitfall
@@ -63,6 +64,7 @@ ASPECTS = (
     ),
     _UNEQUAL("Methods pruned different parts of the network", _AGAIN, lambda run: pruned_parts(run.spec)),
     _UNEQUAL("Methods were measured on different examples", _AGAIN, measured_on),
+    _UNEQUAL("Methods were validated on different examples", _AGAIN, validated_on),
     _UNEQUAL("Methods were timed in different ways", _AGAIN, timing, by_seed=False),
     _UNEQUAL("Methods ran on different machines or versions", _AGAIN, machine_facts, by_seed=False),
     _UNEQUAL(

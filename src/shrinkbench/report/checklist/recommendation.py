@@ -186,7 +186,7 @@ def same_code(evidence: Evidence) -> Judgement:
     return satisfied(
         f"All runs of a task have the same {joined(conditions.shared)} (as their provenance records).",
         "They read the same data (by digest) and normalisation, and were measured and validated on as many "
-        "images; methods that are trained alike have the same augmentation, batch size and precision, and prune "
-        "or spare classifier and biases alike.",
+        "images; methods that are trained alike have the same augmentation, batch size and precision, and "
+        "prune or spare classifier and biases alike.",
         *unrecorded,
     )

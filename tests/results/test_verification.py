@@ -6,7 +6,7 @@ import pytest
 from made_results import changed, make_result, make_results, make_spec, quality, write_store
 
 from shrinkbench.results.bundle import read_source
-from shrinkbench.results.verification import find_implausible, verify
+from shrinkbench.results.verification import _find_differing_controls, find_implausible, verify
 from shrinkbench.spec import WeightsSpec
 
 PAIR = [("cifar10", "resnet20")]
@@ -55,9 +55,57 @@ def test_a_seed_that_was_copied_is_told(tmp_path):
     assert len(told) == 1
     assert "seed 0" in told[0]
     assert "seed 7" in told[0]
-    other = copied(victim, 8)
-    other = other.model_copy(update={"after": changed(other.after, loss=other.after["loss"] + 1e-9)})
-    assert len(doubts(tmp_path / "again", [*results, other])) == 0
+
+
+def with_losses(result, change):
+    epochs = [e.model_copy(update={"train_loss": change(e)}) for e in result.epochs]
+    return result.model_copy(update={"epochs": tuple(epochs)})
+
+
+SAME_BUT = {
+    "one image": lambda r: r.model_copy(update={"after": quality(r.after["top1"] - 1e-4)}),
+    "one epoch's loss": lambda r: with_losses(r, lambda e: e.train_loss + (e.epoch == 2)),
+    "all qualities": lambda r: r.model_copy(
+        update={"after": quality(0.5), "before": quality(0.4), "validation": quality(0.5, 5000)}
+    ),
+}
+
+
+@pytest.mark.parametrize("but", SAME_BUT)
+def test_a_copied_seed_is_told_by_its_record_of_training(tmp_path, but):
+    results = make_results(pairs=PAIR, methods=["random"], compressions=(1, 4), seeds=(0, 1))
+    victim = next(r for r in results if r.spec.target == 4)
+    (told,) = doubts(tmp_path, [*results, SAME_BUT[but](copied(victim, 7))])
+    assert "seed 7 has training losses" in told
+    assert ("quality before training" in told) == (but != "all qualities")
+
+
+def test_short_numbers_and_losses_of_a_dead_network_are_nobodys(tmp_path):
+    """ln 10 for every seed is what a constant answer gives; 0.5 may be anybody's."""
+    results = make_results(pairs=PAIR, methods=["random"], compressions=(4,), seeds=(0, 1, 2))
+    for loss in (2.302585092994046, 2.3025851, 0.5, 0.0):
+        same = [with_losses(r, lambda _, loss=loss: loss) for r in results]
+        assert doubts(tmp_path / str(loss), same) == []
+
+
+def test_seeds_that_start_from_one_network_are_told(tmp_path):
+    results = make_results(pairs=PAIR, methods=["random"], compressions=(1, 4), seeds=(0, 1, 2))
+    start = next(r for r in results if r.spec.is_control).before
+    one = [r.model_copy(update={"before": start}) if r.spec.is_control else r for r in results]
+    told = doubts(tmp_path, one)
+    assert ["starts from the network of seed 0" in sentence for sentence in told] == [True, True]
+
+
+@pytest.mark.parametrize("field", ["before", "after", "validation", "epochs_run", "epochs", "weight_histogram"])
+def test_copies_of_one_control_agree_in_everything_measured(tmp_path, field):
+    results = make_results(pairs=PAIR, methods=["random", "global_magnitude"], compressions=(1,), seeds=(0,))
+    other = make_result(make_spec(compression=1, seed=5), accuracy=lambda _: 0.5)
+    odd = results[1].model_copy(update={field: 4 if field == "epochs_run" else getattr(other, field)})
+    if field == "weight_histogram":
+        odd = results[1].model_copy(update={field: None})
+    (told,) = _find_differing_controls([results[0], odd])
+    assert f" in {field}" in told
+    assert not list(_find_differing_controls(results))
 
 
 def test_seeds_that_have_no_say_may_be_equal(tmp_path):

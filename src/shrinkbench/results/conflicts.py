@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -19,6 +20,11 @@ The other has other numbers, or it failed where the first came to an end.
 
 _COUNTED = frozenset(metric.name for metric in SHARES)
 _TOLD = 60  # characters of an error
+_OF_FLOATS, _OF_BINS, _BINS = 1e-5, 1e-3, 3.0
+_EVERYTHING = {
+    *("status", "size", "before", "after", "validation", "further", "selected_epoch", "epochs_run", "epochs"),
+    *("layers", "weight_histogram", "cost", "reachable"),
+}
 
 
 def numbers_of(result: RunResult) -> str:
@@ -61,6 +67,33 @@ def differ(first: RunResult, other: RunResult) -> bool:
     return numbers_of(first) != numbers_of(other)
 
 
+def unlike(first: RunResult, other: RunResult) -> tuple[str, ...]:
+    """Every measured field in which two results differ, by its place: more than makes a conflict.
+
+    Epochs, their losses, the histogram and the cost count too; provenance does not. Shares of images are
+    compared exactly, what is summed in floating point to five digits, bins of weights to a thousandth.
+    """
+    mine, theirs = (
+        dict(_flattened("", result.model_dump(mode="json", include=_EVERYTHING))) for result in (first, other)
+    )
+    found = [name for name, _, _ in differences((first, other))]
+    found += [
+        name for name in dict.fromkeys([*mine, *theirs]) if not _alike(name, mine.get(name), theirs.get(name))
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _alike(name: str, first: object, other: object) -> bool:
+    if first == other:
+        return True
+    if not (isinstance(first, (int, float)) and isinstance(other, (int, float))):
+        return False
+    if name.startswith("weight_histogram"):
+        return math.isclose(first, other, rel_tol=_OF_BINS, abs_tol=_BINS)
+    counted = isinstance(first, int) or name.rpartition(".")[2] in _COUNTED
+    return not counted and math.isclose(first, other, rel_tol=_OF_FLOATS)
+
+
 def accuracy_difference(pair: Conflict) -> float:
     """By how much the headline metric of the second is above that of the first; 0 where one failed."""
     first, other = (result.headline for result in pair)
@@ -93,7 +126,7 @@ def differences(pair: Conflict) -> list[tuple[str, str, str]]:
     """
     if pair[0].status != pair[1].status:
         return [("status", _status_of(pair[0]), _status_of(pair[1]))]
-    first, other = (dict(_flattened("", _measured(result))) for result in pair)
+    first, other = ({name: str(value) for name, value in _flattened("", _measured(result))} for result in pair)
     leading = f"after.{pair[0].spec.task.objective.headline}"
     names = sorted(dict.fromkeys([*first, *other]), key=lambda name: name != leading)
     return [
@@ -107,12 +140,16 @@ def _status_of(result: RunResult) -> str:
     return f"failed ({one_line(result.error or '', _TOLD)})" if result.status == "failed" else "done"
 
 
-def _flattened(path: str, value: Any) -> Iterator[tuple[str, str]]:
+def _flattened(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Every single value that is there, by its path; a list of densities or names is one."""
     if isinstance(value, Mapping):
         for name, entry in value.items():
             yield from _flattened(f"{path}.{name}".lstrip("."), entry)
+    elif isinstance(value, list) and path.partition(".")[0] in ("epochs", "weight_histogram"):
+        for number, entry in enumerate(value):
+            yield from _flattened(f"{path}.{number}", entry)
     elif value is not None:
-        yield path, str(value)
+        yield path, value
 
 
 def describe_conflict(pair: Conflict) -> tuple[str, str]:

@@ -392,6 +392,13 @@ def test_controls_that_differ_between_methods(clean):
     told = violation(results, "control")
     assert "differ" in told
     assert "random at" in told
+    others = {"before": clean[30].before, "validation": clean[30].validation, "epochs": clean[30].epochs}
+    for field, value in others.items():
+        results = [
+            r.model_copy(update={field: value}) if r.spec.is_control and is_method("random")(r.spec) else r
+            for r in clean
+        ]
+        assert "random at" in violation(results, "control")
 
 
 # --- seeds -------------------------------------------------------------------------------------------------
@@ -401,7 +408,7 @@ def test_other_seeds_for_one_method_are_the_cause(clean):
     results = []
     for r in clean:
         other = is_method("layerwise_gradient")(r.spec)
-        results += respecified([r], lambda _, other=other: other, seed=r.spec.seed + 10 * other)
+        results.append(make_result(r.spec.model_copy(update={"seed": r.spec.seed + 10 * other})))
     where = f"layerwise_gradient at every amount on {TASK}"
     told = f"Other seeds for {where}: 10, 11 and 12, where others have 0, 1 and 2."
     assert violation(results, "seeds") == told
@@ -415,6 +422,28 @@ def test_copied_seeds_are_no_seeds(clean):
             r = source.model_copy(update={"spec": r.spec, "key": r.key})
         results.append(r)
     assert f"copies: seed 2 of random at every amount on {TASK}" in violation(results, "seeds")
+
+
+def test_seeds_have_a_network_each(clean):
+    start = next(r for r in clean if r.spec.is_control).before
+    one = [
+        r.model_copy(update={"before": start}) if r.spec.is_control and r.spec.seed < 2 else r for r in clean
+    ]
+    assert f"Seeds 0 and 1 on {TASK} start from one network" in violation(one, "seeds")
+    unmeasured = [r.model_copy(update={"before": None}) if r.spec.is_control else r for r in clean]
+    assert "by its specification" in line(unmeasured, "seeds").evidence[0]
+    assert "by its specification" not in line(clean, "seeds").evidence[0]
+
+
+def test_controls_may_be_copies_too(clean):
+    first = {r.spec.method: r for r in clean if r.spec.is_control and r.spec.seed == 0}
+    results = [
+        first[r.spec.method].model_copy(update={"spec": r.spec, "key": r.key, "before": r.before})
+        if r.spec.is_control and r.spec.seed == 2
+        else r
+        for r in clean
+    ]
+    assert "copies: seed 2 of every method at 1x" in violation(results, "seeds")
 
 
 def test_missing_seeds_are_said_by_what_they_share(clean):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from made_results import FIGURE_6, PRETRAIN, make_result, make_results, plain_accuracy
+from made_results import FIGURE_6, PRETRAIN, make_result, make_results, plain_accuracy, quality
 
 from shrinkbench.results.record import Latency, RunResult
 from shrinkbench.spec import Constraints, Normalisation
@@ -419,6 +419,34 @@ def seeds_copied(results):
         return first[spec.amount].model_copy(update={"spec": spec, "key": spec.key})
 
     return edit(results, of(ONE), copied)
+
+
+@fault("copied-seeds", ONE, "seeds 0, 1 and 2 have the same training losses and validation to the last digit")
+def seeds_copied_but_for_an_image(results):
+    first = {r.spec.amount: r for r in results if of(ONE)(r) and r.spec.seed == 0}
+
+    def copied(r):
+        source = first[r.spec.amount]
+        measured = {
+            name: getattr(source, name) for name in ("before", "validation", "epochs", "layers", "size")
+        }
+        image = 1e-4 * r.spec.seed
+        before, after = (quality(q["top1"] + image) for q in (source.before, source.after))
+        return r.model_copy(update=measured | {"before": before, "after": after})
+
+    return edit(results, lambda r: of(ONE)(r) and r.spec.seed > 0, copied)
+
+
+@fault("one-initial-network", "controls of seeds 0, 1 and 2", "start from one network")
+def one_initial_network_for_all_seeds(results):
+    start = next(r for r in results if r.spec.is_control).before
+    return edit(results, lambda r: r.spec.is_control, lambda r: r.model_copy(update={"before": start}))
+
+
+@fault("control", "Copies of one control that differ", ONE)
+def another_initial_network_for_one_method(results):
+    own = lambda r: r.spec.is_control and of(ONE)(r)  # noqa: E731 - a predicate
+    return edit(results, own, lambda r: r.model_copy(update={"before": quality(0.5)}))
 
 
 @fault("copied-seeds", "control", "seeds 0, 1 and 2")

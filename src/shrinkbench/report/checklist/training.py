@@ -17,6 +17,7 @@ from shrinkbench.report.checklist.roles import (
     is_uniform,
     is_uniform_counterpart,
 )
+from shrinkbench.results.conflicts import unlike
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec.training_cost import scratch_b_epochs
 
@@ -115,12 +116,7 @@ def _equal_epochs(run: RunResult, epochs: int) -> int | None:
 
 def _differing_copies(evidence: Evidence) -> list[RunResult]:
     """Controls that disagree with the first copy under the same key, though one key means one training."""
-    return [
-        copy
-        for copies in evidence.controls.values()
-        for copy in copies[1:]
-        if (copy.after, copy.epochs_run) != (copies[0].after, copies[0].epochs_run)
-    ]
+    return [copy for copies in evidence.controls.values() for copy in copies[1:] if unlike(copies[0], copy)]
 
 
 @rule("from-scratch")

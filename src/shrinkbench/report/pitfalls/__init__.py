@@ -25,6 +25,7 @@ from shrinkbench.report.pitfalls.runs import (
     emptied_layers,
     failed_runs,
     missed_targets,
+    shared_starts,
     twin_methods,
 )
 from shrinkbench.report.statistics.observations import Observations
@@ -50,6 +51,7 @@ def find_pitfalls(results: Sequence[RunResult], observations: Observations) -> l
         *emptied_layers(done),
         *failed_runs(results),
         *copied_seeds(done),
+        *shared_starts(done),
         *copied_runs(done),
         *twin_methods(done),
     ]

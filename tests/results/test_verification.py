@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import pytest
-from made_results import changed, make_result, make_results, make_spec, quality, write_store
+from made_results import changed, make_result, make_results, make_spec, quality, validated, write_store
 
 from shrinkbench.results.bundle import read_source
 from shrinkbench.results.verification import _find_differing_controls, find_implausible, verify
@@ -25,7 +25,7 @@ def test_clean_results_are_not_suspected(tmp_path):
 def test_a_test_accuracy_far_above_validation_is_told(tmp_path):
     """0.93 of 10,000 and 0.9 of 5,000 images; the standard error by hand, not pooled, is 0.00495."""
     result = make_result(make_spec())
-    raised = result.model_copy(update={"after": quality(0.93), "validation": quality(0.90, 5000)})
+    raised = validated(result.model_copy(update={"after": quality(0.93)}), quality(0.90, 5000))
     (told,) = doubts(tmp_path, [raised])
     assert told == (
         f"run {result.key[:12]}: test top1 0.9300 is 6.1 standard errors above its own on validation, 0.9000"
@@ -39,8 +39,8 @@ def test_a_test_accuracy_far_above_validation_is_told(tmp_path):
 )
 def test_what_noise_or_a_fall_explains_is_not(tmp_path, test, validation, images):
     result = make_result(make_spec())
-    pair = {"after": quality(test), "validation": quality(validation, images)}
-    assert doubts(tmp_path, [result.model_copy(update=pair)]) == []
+    result = validated(result.model_copy(update={"after": quality(test)}), quality(validation, images))
+    assert doubts(tmp_path, [result]) == []
 
 
 def copied(result, seed):
@@ -65,8 +65,8 @@ def with_losses(result, change):
 SAME_BUT = {
     "one image": lambda r: r.model_copy(update={"after": quality(r.after["top1"] - 1e-4)}),
     "one epoch's loss": lambda r: with_losses(r, lambda e: e.train_loss + (e.epoch == 2)),
-    "all qualities": lambda r: r.model_copy(
-        update={"after": quality(0.5), "before": quality(0.4), "validation": quality(0.5, 5000)}
+    "all qualities": lambda r: validated(
+        r.model_copy(update={"after": quality(0.5), "before": quality(0.4)}), quality(0.5, 5000)
     ),
 }
 
@@ -113,7 +113,8 @@ def test_seeds_that_have_no_say_may_be_equal(tmp_path):
     weights = WeightsSpec(kind="file", name="published", digest="a" * 64)
     spec = make_spec()
     spec = spec.model_copy(update={"task": spec.task.model_copy(update={"weights": weights})})
-    result = make_result(spec).model_copy(update={"epochs": ()})
+    untrained = {"epochs": (), "epochs_run": 0, "selected_epoch": 0, "validation": None}
+    result = make_result(spec).model_copy(update=untrained)
     assert doubts(tmp_path, [result, copied(result, 1)]) == []
 
 

@@ -141,6 +141,6 @@ def _shared_starts(results: Sequence[RunResult]) -> Iterator[str]:
     for first, *others in find_shared_starts(results):
         for other in others:
             yield (
-                f"run {other.key[:12]}: seed {other.spec.seed} starts from the network of seed {first.spec.seed} "
-                f"(run {first.key[:12]}), which reads alike before training to the last digit"
+                f"run {other.key[:12]}: seed {other.spec.seed} starts from the network of seed "
+                f"{first.spec.seed} (run {first.key[:12]}), which reads alike before training to the last digit"
             )

@@ -28,7 +28,7 @@ def _training(run: RunResult) -> Hashable:
 
 
 def copied_seeds(results: Sequence[RunResult]) -> Iterator[Pitfall]:
-    """Runs of one cell with different seeds of which a record of training is equal to the last digit."""
+    """Runs of one cell and of different seeds of which a record of training is equal to the last digit."""
     cells: dict[tuple[str, str, str], list[RunResult]] = defaultdict(list)
     for run, label in distinct_runs(results):
         name = label.control if run.spec.is_control else label.method
@@ -46,13 +46,14 @@ def copied_seeds(results: Sequence[RunResult]) -> Iterator[Pitfall]:
     for (task, name, seeds), runs in found.items():
         at = amounts[task, name, seeds]
         same = [what for what in agreement(runs[: len(seeds)]) if what in shared[task, name, seeds]]
+        what = joined(same) or "record of training"
         yield Pitfall(
             kind="copied-seeds",
             title="Runs of different seeds are copies of one another",
             where=task,
             finding=(
-                f"{name}: seeds {joined(seeds)} have the same {joined(same) or 'record of training'} to the last "
-                f"digit at {joined(at[:3])}{and_more(len(at) - 2, 'amount') if len(at) > 3 else ''}."
+                f"{name}: seeds {joined(seeds)} have the same {what} to the last digit at "
+                f"{joined(at[:3])}{and_more(len(at) - 2, 'amount') if len(at) > 3 else ''}."
             ),
             advice="Run every seed; copies count as one run, and their deviation says nothing.",
             runs=tuple(run.key for run in runs),

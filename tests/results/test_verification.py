@@ -6,6 +6,7 @@ import pytest
 from made_results import changed, make_result, make_results, make_spec, quality, validated, write_store
 
 from shrinkbench.results.bundle import read_source
+from shrinkbench.results.networks import find_other_networks
 from shrinkbench.results.verification import _find_differing_controls, find_implausible, verify
 from shrinkbench.spec import WeightsSpec
 
@@ -127,6 +128,27 @@ def test_a_loss_that_does_not_go_with_the_accuracy_is_told(tmp_path, loss, told)
     result = make_result(make_spec(), accuracy=lambda _: 0.9)
     found = doubts(tmp_path, [result.model_copy(update={"after": changed(result.after, loss=loss)})])
     assert [told in sentence for sentence in found] == ([True] if told else [])
+
+
+def test_a_network_of_another_size_is_told(tmp_path):
+    results = make_results(
+        pairs=PAIR, methods=["random", "global_magnitude"], compressions=(1, 4), seeds=(0, 1)
+    )
+    size = results[-1].size
+    adds = size.multiply_adds * 10
+    larger = {"multiply_adds": adds, "theoretical_speedup": adds / size.multiply_adds_kept}
+    odd = results[-1].model_copy(update={"size": size.model_copy(update=larger)})
+    (told,) = verify(read_source(write_store(tmp_path, [*results[:-1], odd]).root))
+    assert told.startswith(
+        f"run {odd.key[:12]}: resnet20 on cifar10 has {adds:,} multiply-adds and, in most runs"
+    )
+
+
+def test_one_name_on_other_data_is_another_network(tmp_path):
+    results = make_results(pairs=PAIR, methods=["random"], compressions=(1, 4), seeds=(0,))
+    others = make_results(pairs=[("cifar100", "resnet20")], methods=["random"], compressions=(1, 4), seeds=(0,))
+    wider = [r.model_copy(update={"size": r.size.model_copy(update={"multiply_adds": 10**9})}) for r in others]
+    assert list(find_other_networks([*results, *wider])) == []
 
 
 def test_a_conflict_in_loss_alone_names_the_loss(tmp_path):

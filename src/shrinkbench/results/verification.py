@@ -10,6 +10,7 @@ from shrinkbench.results.bundle import Bundle
 from shrinkbench.results.conflicts import differences, unlike
 from shrinkbench.results.consistency import SHARES
 from shrinkbench.results.copies import agreement, find_shared_starts, records_of, shared_records, telling
+from shrinkbench.results.networks import find_other_networks
 from shrinkbench.results.record import Quality, RunResult
 from shrinkbench.spec import CLASSIFICATION
 
@@ -26,14 +27,19 @@ def verify(bundle: Bundle) -> list[str]:
 
     Every file must be a valid result whose key follows from its specification, every ratio from its counts,
     every count from the layers, every accuracy from a whole number of images; a control must read alike for
-    every method that has it, and a run for every source of it.
+    every method that has it, a run for every source of it, and a network be of one size in all its runs.
     """
     found = [f"{p.path.relative_to(bundle.source)}: {p.sentence}" for p in bundle.problems]
     for pair in bundle.conflicts:
         name, used, other = differences(pair)[0]
         has = "says that it failed" if pair[1].status == "failed" else "has other numbers"
         found.append(f"run {pair[0].key[:12]}: another source {has}, {name} {other} and not {used}")
-    return found + list(_find_differing_controls(bundle.results))
+    found += _find_differing_controls(bundle.results)
+    return found + [
+        f"run {run.key[:12]}: {other.sentence}"
+        for other in find_other_networks(bundle.results)
+        for run in other.runs
+    ]
 
 
 def _find_differing_controls(results: Sequence[RunResult]) -> Iterator[str]:

@@ -384,6 +384,44 @@ def test_and_validation_swapped(results):
     return edit(results, of(ONE), lambda r: r.model_copy(update={"after": r.validation, "validation": r.after}))
 
 
+def enlarged(r, weights, adds):
+    """A network of so many times the weights in every layer, and so many times the multiply-adds."""
+    layers = {
+        n: d.model_copy(update={"kept": d.kept * weights, "total": d.total * weights, "positions": ()})
+        for n, d in r.layers.items()
+    }
+    gone = sum(d.total - d.kept for d in layers.values())
+    whole, all_adds = r.size.parameters * weights, r.size.multiply_adds * adds
+    size = {
+        "parameters": whole,
+        "parameters_kept": whole - gone,
+        "compression": whole / (whole - gone),
+        "multiply_adds": all_adds,
+        "theoretical_speedup": all_adds / r.size.multiply_adds_kept,
+    }
+    return r.model_copy(update={"layers": layers, "size": r.size.model_copy(update=size)})
+
+
+@fault("unequal-conditions", ONE, "resnet20 on cifar10 has 2,620,000 parameters", "262,000")
+def a_larger_network_under_one_specification(results):
+    return edit(results, of(ONE), lambda r: enlarged(r, 10, 1))
+
+
+@fault("architecture", "multiply-adds and, in most runs", "layerwise_gradient at every amount but 1x")
+def a_costlier_network_under_one_specification(results):
+    return edit(results, lambda r: of(ONE)(r) and not r.spec.is_control, lambda r: enlarged(r, 1, 10))
+
+
+@fault("unequal-conditions", ONE, "weights in layer1.weight")
+def another_layer_under_one_specification(results):
+    def narrower(r):
+        moved = {"layer1.weight": -100, "layer2.weight": 100}
+        layers = {n: d.model_copy(update={"total": d.total + moved.get(n, 0)}) for n, d in r.layers.items()}
+        return r.model_copy(update={"layers": layers})
+
+    return edit(results, lambda r: of(ONE)(r) and r.spec.target == 8, narrower)
+
+
 @fault("unequal-conditions", ONE, "timed batch size 1;", "timed batch size 64")
 def timed_at_another_batch_size(results):
     def timed(r):

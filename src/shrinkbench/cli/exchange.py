@@ -195,7 +195,7 @@ def diff(
 def _print_difference(found: ResultsDifference, first: Path, second: Path) -> None:
     typer.echo(f"A: {first}, {found.runs[0]} runs\nB: {second}, {found.runs[1]} runs")
     if found.is_empty:
-        typer.echo("the same runs with the same numbers")
+        typer.echo("the same runs with the same numbers in all that is measured but time; provenance aside")
         return
     paired = {key for group in found.settings for pair in group.pairs for key in pair}
     for name, runs in (("A", found.only_first), ("B", found.only_second)):

@@ -13,26 +13,26 @@ _OF_LAYER = "weights of "
 
 @dataclass(frozen=True)
 class OtherNetwork:
-    """Runs whose network has another number of something than most runs of its specification have."""
+    """Runs whose network has another number of something than ``others`` of its specification have."""
 
     network: str
     what: str
     usual: int
     found: int
     runs: tuple[RunResult, ...]
+    others: int
 
     @property
     def sentence(self) -> str:
         """What differs, with both numbers.
 
-        >>> OtherNetwork("resnet20 on cifar10", "parameters", 262000, 2620000, ()).sentence
-        'resnet20 on cifar10 has 2,620,000 parameters and, in most runs of its specification, 262,000'
+        >>> OtherNetwork("resnet20 on cifar10", "parameters", 262000, 2620000, (), 9).sentence
+        'resnet20 on cifar10 has 2,620,000 parameters and, in 9 other runs of its specification, 262,000'
         """
         layer = self.what.removeprefix(_OF_LAYER)
         told = f"{self.what}" if layer == self.what else f"weights in {layer}"
-        return (
-            f"{self.network} has {self.found:,} {told} and, in most runs of its specification, {self.usual:,}"
-        )
+        others = f"{self.others} other run{'s' * (self.others != 1)}"
+        return f"{self.network} has {self.found:,} {told} and, in {others} of its specification, {self.usual:,}"
 
 
 def find_other_networks(results: Iterable[RunResult]) -> Iterator[OtherNetwork]:
@@ -65,7 +65,7 @@ def _compare(network: str, runs: list[RunResult]) -> Iterator[OtherNetwork]:
             new = tuple(run for run in found if run.key not in told)
             if value != usual and new:
                 told.update(run.key for run in new)
-                yield OtherNetwork(network, what, usual, value, new)
+                yield OtherNetwork(network, what, usual, value, new, len(by_value[usual]))
 
 
 def _measured(run: RunResult) -> Iterator[tuple[str, int]]:

@@ -222,6 +222,17 @@ def test_the_control_has_a_row_with_mean_deviation_and_n():
     assert board.controls == ()
 
 
+def test_the_control_is_that_of_the_seeds_that_are_ranked():
+    """A lab with seeds of its own is not ranked, and its controls do not count."""
+    (alone,) = ranked(made(FOUR))
+    (board,) = ranked(made(FOUR), made(("random",), seeds=(3, 4, 5)))
+    assert board.reach.endswith("seeds 0, 1, 2")
+    assert board.controls == alone.controls
+    assert board.controls[0].value.n == 3
+    more = made(("random",), seeds=(0, 1, 2, 7))
+    assert ranked(made(FOUR), more)[0].controls == alone.controls
+
+
 def test_missing_runs_of_the_plan_are_gaps_until_another_lab_has_them(tmp_path):
     results = made(FOUR[:3])
     cell = ("global_gradient", 4.0, 1)

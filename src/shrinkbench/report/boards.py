@@ -10,17 +10,18 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from shrinkbench.report.board_controls import ControlRow, control_rows
 from shrinkbench.report.recommendation import between
 from shrinkbench.report.result_tables import amounts_of
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.claims import Claim, Claims, judge
-from shrinkbench.report.statistics.compare import curve_summaries, groups, records
+from shrinkbench.report.statistics.compare import curve_summaries, records
 from shrinkbench.report.statistics.metrics import HEADLINE, Metric
 from shrinkbench.report.statistics.observations import Observations, aggregate, observe
 from shrinkbench.report.tables import achieved_text, amount_text, ratio_text
 from shrinkbench.report.verdict import describe_task
 from shrinkbench.results.bundle import Bundle
-from shrinkbench.results.labels import CONTROL, RunLabel, label_runs, recipe_labels
+from shrinkbench.results.labels import RunLabel, label_runs, recipe_labels
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import CLASSIFICATION, Recipe, RunSpec, TaskSpec
 
@@ -54,14 +55,6 @@ class Entry:
     lead: Claim | None
     within: str
     values: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ControlRow:
-    """An unpruned network of a board: its metric over the seeds that it was run with."""
-
-    name: str
-    value: stats.Summary
 
 
 @dataclass(frozen=True)
@@ -152,7 +145,12 @@ def rank_entries(bundles: Sequence[Bundle], disputed: frozenset[str]) -> Boards:
                     entries, claims, here, rows[rows["task"] == title], within, pool.metric(title)
                 ),
                 metric=pool.metric(title),
-                **_controls(controls[controls["task"] == title], sources, pool.metric(title)),
+                **control_rows(
+                    controls[controls["task"] == title],
+                    sources,
+                    pool.metric(title),
+                    seeds=_ranked_seeds(claims, title),
+                ),
             )
         )
     return Boards(tuple(boards), claims.comparisons)
@@ -336,6 +334,11 @@ def _reach(claims: Claims, title: str) -> str:
     return f"ranked over {block.low:.3g} to {ratio_text(block.high)}, {seeds}"
 
 
+def _ranked_seeds(claims: Claims, title: str) -> tuple[str, ...]:
+    task = claims.of(title)
+    return task.block.units if task is not None and task.block.methods else ()
+
+
 def _entries(
     names: Sequence[_Name],
     claims: Claims,
@@ -376,21 +379,3 @@ def _entries(
             )
         )
     return tuple(sorted(found, key=lambda e: (e.rank is None, e.rank or 0, e.method != best, e.method)))
-
-
-def _controls(rows: pd.DataFrame, sources: Mapping[str, str], metric: Metric) -> dict[str, Any]:
-    """The controls of a board; by source, with a sentence, where sources have other numbers of the same one."""
-    found: list[ControlRow] = []
-    apart = 0.0
-    for label, part in groups(rows, "method"):
-        name = label if rows["method"].nunique() > 1 else CONTROL
-        distinct = part.drop_duplicates(["seed", HEADLINE])
-        spread = distinct.groupby("seed")[HEADLINE].agg(lambda values: values.max() - values.min()).max()
-        if distinct["seed"].is_unique:
-            found.append(ControlRow(name, stats.summarise(distinct[HEADLINE])))
-            continue
-        apart = max(apart, spread)
-        for source, own in groups(part.assign(source=part["source"].map(sources)), "source"):
-            found.append(ControlRow(f"{name} ({source})", stats.summarise(own[HEADLINE])))
-    note = f"Sources have other numbers of the same control, by up to {metric.difference(apart)}"
-    return {"controls": tuple(found), "note": note if apart else ""}

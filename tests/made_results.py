@@ -235,13 +235,17 @@ def make_result(
     densities = {n: LayerDensity(kept=t, total=t) for n, t in LAYERS.items()}
     if not spec.is_control:
         densities = layer_densities(spec.method, achieved_ratio(spec), tilts)
-    validation = quality(top1 - 0.002, 5_000)
+    images = spec.data.test_images or 10_000
+    validation = quality(top1 - 0.002, spec.data.validation_images or 5_000)
     epochs = tuple(
         EpochRecord(
             epoch=e,
             learning_rate=spec.recipe.learning_rate,
             train_loss=0.5 / e + 1e-3 * unique / e,
-            validation={"top1": max(0.0, validation["top1"] - 0.004 * (5 - e) / 5), "loss": validation["loss"]},
+            validation={
+                "top1": quality(validation["top1"] - 0.004 * (5 - e) / 5, validation.examples)["top1"],
+                "loss": validation["loss"],
+            },
         )
         for e in range(1, 6)
     )
@@ -253,8 +257,8 @@ def make_result(
         spec=spec,
         status="done",
         size=size_of(densities),
-        before=quality(top1 - (0.001 if spec.is_control else 0.05 * doublings)),
-        after=quality(top1),
+        before=quality(top1 - (0.001 if spec.is_control else 0.05 * doublings), images),
+        after=quality(top1, images),
         validation=validation,
         selected_epoch=5,
         epochs_run=5,
@@ -267,6 +271,13 @@ def make_result(
         ),
         provenance=provenance,
     )
+
+
+def validated(result: RunResult, found: Quality) -> RunResult:
+    """The same with another quality on validation, which every epoch had."""
+    metrics = {name: found[name] for name in ("top1", "loss")}
+    epochs = tuple(epoch.model_copy(update={"validation": metrics}) for epoch in result.epochs)
+    return result.model_copy(update={"validation": found, "epochs": epochs})
 
 
 PAIRS = (("cifar10", "resnet20"), ("cifar10", "resnet56"), ("imagenet", "resnet18"))

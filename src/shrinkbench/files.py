@@ -15,6 +15,7 @@ import re
 import secrets
 import stat
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterator
 from http import HTTPStatus
 from pathlib import Path
@@ -79,6 +80,27 @@ def parse_json(content: bytes | str) -> Any:
         return json.loads(content)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
+
+
+def repeated_name(content: bytes | str) -> str:
+    """A name that stands twice in one object of JSON text; empty where none does, or the text is no JSON.
+
+    >>> repeated_name('{"a": 1, "b": {"c": 2, "c": 3}}'), repeated_name('{"a": {"a": 1}}')
+    ('c', '')
+    """
+    found: list[str] = []
+
+    def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = dict(pairs)
+        if len(names) < len(pairs):
+            found.append(next(name for name, count in Counter(n for n, _ in pairs).items() if count > 1))
+        return names
+
+    try:
+        json.loads(content, object_pairs_hook=look)
+    except (ValueError, RecursionError):
+        return ""
+    return found[0] if found else ""
 
 
 def sha256_of(path: Path) -> str:

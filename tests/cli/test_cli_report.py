@@ -6,6 +6,10 @@ import re
 import pytest
 from commands import shrinkbench
 from made_results import make_result, make_results, write_store
+from typer.testing import CliRunner
+
+from shrinkbench.cli.report import app
+from shrinkbench.results.bundle import write_bundle
 
 PAIR = [("cifar10", "resnet20")]
 
@@ -98,6 +102,27 @@ test_images = 100
 finetune = { epochs = 1 }
 pretrain = { epochs = 2 }
 """
+
+
+def test_a_bundle_tells_what_is_missing_as_its_folder_does(tmp_path):
+    results = make_results(
+        pairs=[("digits", "digits-cnn")],
+        methods=("random", "global_magnitude"),
+        compressions=(1, 2),
+        seeds=(0,),
+    )
+    store = write_store(tmp_path / "store", results)
+    write_bundle(store.root, tmp_path / "a.zip")
+    asked = [
+        CliRunner().invoke(app, ["checklist", str(source), "--fix", "--plan"])
+        for source in (store.root, tmp_path / "a.zip")
+    ]
+    assert [done.exit_code for done in asked] == [0, 0], asked[1].output
+    assert asked[0].stdout == asked[1].stdout
+    assert "Nothing was trained" in asked[1].stdout
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.zip", "store"]
+    refused = CliRunner().invoke(app, ["checklist", str(tmp_path / "a.zip"), "--fix"])
+    assert refused.exit_code != 0  # that would train, and needs a folder
 
 
 @pytest.mark.slow

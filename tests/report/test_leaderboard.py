@@ -196,6 +196,10 @@ def test_a_control_with_other_numbers_takes_the_rank_of_all_that_start_from_it()
     labs = [made(("random", "global_magnitude")), made(("random",), accuracy=shifted("control", 0.01))]
     (board,) = ranked(*labs)
     assert {entry.rank for entry in board.entries} == {None}
+    assert board.sentences == (
+        "No run that prunes is finished and undisputed: sources contradict each other on 18 finished runs, "
+        "or on their control.",
+    )
 
 
 def test_controls_that_differ_between_labs_are_told_and_each_judges_its_own():
@@ -216,6 +220,17 @@ def test_the_control_has_a_row_with_mean_deviation_and_n():
     assert row.value.mean == pytest.approx(sum(values) / 3)
     (board,) = ranked(made(("random",), compressions=(2, 4)))
     assert board.controls == ()
+
+
+def test_the_control_is_that_of_the_seeds_that_are_ranked():
+    """A lab with seeds of its own is not ranked, and its controls do not count."""
+    (alone,) = ranked(made(FOUR))
+    (board,) = ranked(made(FOUR), made(("random",), seeds=(3, 4, 5)))
+    assert board.reach.endswith("seeds 0, 1, 2")
+    assert board.controls == alone.controls
+    assert board.controls[0].value.n == 3
+    more = made(("random",), seeds=(0, 1, 2, 7))
+    assert ranked(made(FOUR), more)[0].controls == alone.controls
 
 
 def test_missing_runs_of_the_plan_are_gaps_until_another_lab_has_them(tmp_path):

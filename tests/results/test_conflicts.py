@@ -8,9 +8,13 @@ import pytest
 from made_results import changed, make_result, make_results, make_spec, plain_accuracy, write_store
 from typer.testing import CliRunner
 
+from shrinkbench.cli.exchange import app as exchange
 from shrinkbench.cli.report import app
-from shrinkbench.report.leaderboard import write_leaderboard
+from shrinkbench.report.boards import rank_entries
+from shrinkbench.report.leaderboard import find_disputed, write_leaderboard
 from shrinkbench.report.page.html import write_report
+from shrinkbench.report.statistics.observations import observe_bundle
+from shrinkbench.report.verdict import reach_verdict
 from shrinkbench.results.bundle import read_source, write_bundle
 from shrinkbench.results.conflicts import describe_conflict, numbers_of, say_conflict
 from shrinkbench.results.merging import merge
@@ -102,7 +106,7 @@ def test_the_checklist_of_the_command_line_knows_disputed_and_missing_runs(store
     for source, words in ((stores[0], None), (_merged(stores[:2], tmp_path / "out"), "another accuracy")):
         assert (words is None) == (_raw_accuracy(source)["status"] == "satisfied")
     told = _raw_accuracy(tmp_path / "out")
-    assert "Points with another accuracy in another source" in told["evidence"][0]
+    assert "Points with another accuracy, or none, in another source" in told["evidence"][0]
     assert len(told["runs"]) == 2
     store = ResultStore(tmp_path / "out")
     key = next(r.key for r in store.results()[0] if r.key not in told["runs"] and not r.spec.is_control)
@@ -144,12 +148,68 @@ def test_a_conflict_that_is_not_what_its_name_says_is_a_problem(stores, tmp_path
     ] * 2
 
 
-def test_a_finished_run_beside_a_failed_one_is_no_conflict(tmp_path):
+OF_THE_MACHINE = [
+    *("killed", "OutOfMemoryError: CUDA out of memory.", "MemoryError: ", "OSError: No space left on device"),
+    *("BrokenProcessPool: a worker ended", "worker was killed by signal 9", "RuntimeError: NCCL error"),
+]
+
+
+@pytest.mark.parametrize("error", OF_THE_MACHINE)
+def test_a_failure_of_the_machine_says_nothing_about_a_finished_run(error, tmp_path):
     spec = make_spec()
-    ResultStore(tmp_path / "one").write(make_result(spec, failed="killed"))
+    ResultStore(tmp_path / "one").write(make_result(spec, failed=error))
     ResultStore(tmp_path / "two").write(make_result(spec))
     assert merge([tmp_path / "one", tmp_path / "two"], tmp_path / "out").conflicts == ()
     assert not list((tmp_path / "out").glob("runs/*/conflicts"))
+
+
+@pytest.fixture(scope="module")
+def failing(tmp_path_factory):
+    """Two labs with the same runs, of which one failed in the second lab; the key of that run."""
+    root = tmp_path_factory.mktemp("failing")
+    results = make_results(pairs=PAIR, methods=["random", "global_magnitude"], compressions=(1, 2, 4))
+    (victim,) = (r for r in results if (r.spec.method.name, r.spec.target, r.spec.seed) == ("random", 4, 1))
+    broken = [make_result(r.spec, failed="the loss is not finite") if r is victim else r for r in results]
+    return (
+        write_store(root / "one", results, name="one").root,
+        write_store(root / "two", broken, name="two").root,
+        victim.key,
+    )
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_a_run_that_failed_elsewhere_is_a_conflict_whatever_the_order(failing, order, tmp_path):
+    merged = merge([failing[n] for n in order], tmp_path / "out")
+    assert [(a.status, b.status, a.key) for a, b in merged.conflicts] == [("done", "failed", failing[2])]
+    for source in (tmp_path / "out", write_bundle(tmp_path / "out", tmp_path / "a.zip").source):
+        bundle = read_source(source)
+        assert not bundle.problems
+        assert bundle.disputed == {failing[2]}
+        assert "another source says that it failed" in " ".join(verify(bundle))
+        assert "1 run has failed in another source" in say_conflict(bundle.conflicts)
+        assert "the loss is not finite" in describe_conflict(*bundle.conflicts)[1]
+        assert _raw_accuracy(source)["status"] == "violated"
+    merge([tmp_path / "out", *failing[:2]], tmp_path / "out")  # once more: nothing is added or lost
+    assert len(list((tmp_path / "out").glob("runs/*/conflicts/*.json"))) == 1
+
+
+def test_the_merged_verdict_and_the_command_line_tell_of_a_failure_elsewhere(failing, tmp_path):
+    done = CliRunner().invoke(exchange, ["merge", *map(str, failing[:2]), "--out", str(tmp_path / "out")])
+    assert done.exit_code == 0, done.output
+    assert "failed (the loss is not finite)" in done.stderr
+    verdict = reach_verdict(observe_bundle(read_source(tmp_path / "out")))
+    assert "Not compared: random (1 disputed run (4x; seed 1))" in verdict.headline
+    assert (
+        "1 run has other numbers or another outcome in another source, or its control has (random 1)"
+        in " ".join(verdict.warnings)
+    )
+
+
+def test_a_method_whose_run_failed_elsewhere_has_no_rank(failing):
+    bundles = [read_source(source) for source in failing[:2]]
+    (board,) = rank_entries(bundles, find_disputed(bundles)).boards
+    ranks = [(entry.rank, entry.method) for entry in board.entries]
+    assert ranks == [(1, "global_magnitude"), (None, "random (one)"), (None, "random (two)")]
 
 
 def test_the_first_screen_of_the_report_says_so(stores, tmp_path):

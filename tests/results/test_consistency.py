@@ -54,6 +54,26 @@ WRONG = {
     "bins beyond counting": (put("weight_histogram/before/0", 10**400), "weight_histogram.before.0"),
     "epoch that was not run": (put("selected_epoch", 9), "epoch 9 is selected of 5 that were run"),
     "epoch that stands there twice": (put("epochs/1/epoch", 1), "its 5 epochs are not numbered"),
+    "epochs cut": (lambda r: r.update(epochs=r["epochs"][:1]), "trained for 5 epochs and has records of 1"),
+    "epochs gone": (lambda r: r.update(epochs=[]), "trained for 5 epochs and has records of 0"),
+    "more epochs than the recipe has": (
+        lambda r: r.update(epochs_run=31, epochs=[r["epochs"][0] | {"epoch": n} for n in range(1, 32)]),
+        "trained up to epoch 31, and its recipe has 30",
+    ),
+    "epochs that were not": (put("epochs_run", 500), "trained for 500 epochs and has records of 5"),
+    "validation of no epoch": (
+        lambda r: r["validation"]["metrics"].update(top1=r["validation"]["metrics"]["top1"] + 0.03, top5=1.0),
+        "is not that of the selected epoch 5",
+    ),
+    "loss on validation of no epoch": (
+        put("validation/metrics/loss", 0.5),
+        "validation.loss = 0.5 is not that",
+    ),
+    "no epoch selected": (put("selected_epoch", None), "its epochs were validated, and none is selected"),
+    "the epoch before the first": (put("selected_epoch", 0), "no epoch is selected that it is of"),
+    "half an image in an epoch": (put("epochs/1/validation/top1", 0.12345), "epoch 2.top1 = 0.12345 is not"),
+    "training loss below 0": (put("epochs/0/train_loss", -5.0), "training loss of epoch 1 is -5"),
+    "learning rate below 0": (put("epochs/0/learning_rate", -1.0), "epochs.0.learning_rate"),
     "no images": (put("after/examples", 0), "after.examples"),
     "key": (put("key", "../../../etc/passwd"), "key: string should match pattern"),
     "key of capitals": (put("key", "A" * 64), "key: string should match pattern"),
@@ -86,6 +106,56 @@ def test_a_wrong_value_is_named_with_its_file_and_never_used(clean, tmp_path, wr
     assert merged.runs == len(clean) - 1
     assert [p.path for p in merged.problems[:1]] == [store.result_path(victim.key)]
     assert len(write_bundle(store.root, tmp_path / "a.zip").results) == len(clean) - 1
+
+
+@pytest.mark.parametrize(("field", "split"), [("after", "test"), ("before", "test"), ("validation",) * 2])
+def test_a_subset_is_measured_whole(field, split):
+    """What is told of the specification's subset is told of no data that is taken whole."""
+    spec = make_spec()
+    data = spec.data.model_copy(update={f"{split}_images": 500})
+    few = make_result(spec.model_copy(update={"task": spec.task.model_copy(update={"data": data})}))
+    assert list(contradictions(few)) == []
+    whole = make_result(spec)
+    odd = few.model_copy(update={field: getattr(whole, field)})
+    assert f"{field} is of {getattr(whole, field).examples} images, and its specification asks for 500" in list(
+        contradictions(odd)
+    )
+
+
+def test_other_losses_may_be_negative_and_other_tasks_count_otherwise():
+    result = make_result(make_spec())
+    task = result.spec.task
+    epochs = [e.model_copy(update={"train_loss": -1.0}) for e in result.epochs]
+    assert any(
+        "cross-entropy" in c for c in contradictions(result.model_copy(update={"epochs": tuple(epochs)}))
+    )
+    own = task.model_copy(update={"objective": task.objective.model_copy(update={"loss": "likelihood"})})
+    spec = result.spec.model_copy(update={"task": own})
+    assert list(contradictions(result.model_copy(update={"spec": spec, "epochs": tuple(epochs)}))) == []
+
+
+def test_smaller_networks_may_be_trained_for_longer_and_old_results_kept_less():
+    result = make_result(make_spec())
+    record = result.epochs[-1]
+    epochs = tuple(record.model_copy(update={"epoch": n}) for n in range(1, 41))
+    long = result.model_copy(update={"epochs": epochs, "epochs_run": 40})
+    assert list(contradictions(long)) == ["it was trained up to epoch 40, and its recipe has 30"]
+    after = long.spec.method.finetuning.model_copy(update={"equal": "computation"})
+    spec = long.spec.model_copy(update={"method": long.spec.method.model_copy(update={"finetuning": after})})
+    assert list(contradictions(long.model_copy(update={"spec": spec}))) == []
+    old = long.spec.model_copy(update={"migrated_from": "ab" * 32})
+    assert list(contradictions(long.model_copy(update={"spec": old, "epochs": epochs[:2]}))) == []
+
+
+def test_a_name_that_stands_twice_is_told(clean, tmp_path):
+    store = write_store(tmp_path / "store", clean[:1])
+    path = store.result_path(clean[0].key)
+    text = path.read_text()
+    better = json.dumps({"metrics": {"top1": 0.99, "top5": 1.0, "loss": 0.1}, "examples": 10000})
+    path.write_text(text.rstrip()[:-1] + f', "after": {better}}}')
+    assert "has two entries of one name, 'after'" in store.results()[1][0].sentence
+    path.write_text(json.dumps(json.loads(text)))  # the same in another form
+    assert store.results()[1] == []
 
 
 @pytest.mark.parametrize("name", ["../../x", "a/b", "", "x" * 101, "a\nb"])

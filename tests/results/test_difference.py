@@ -1,11 +1,15 @@
 """Two sets of results: which runs, numbers, settings and means tell them apart."""
 
-import pytest
-from made_results import FINETUNE, make_result, make_results, make_spec, plain_accuracy, write_store
+from pathlib import Path
 
-from shrinkbench.results.bundle import read_source, write_bundle
+import pytest
+from made_results import FINETUNE, changed, make_result, make_results, make_spec, plain_accuracy, write_store
+
+from shrinkbench.results.bundle import Bundle, read_source, write_bundle
+from shrinkbench.results.conflicts import unlike
 from shrinkbench.results.difference import SettingDifference, difference_of
 from shrinkbench.results.merging import merge
+from shrinkbench.results.record import Cost, Spent
 
 PAIR = [("cifar10", "resnet20")]
 GRID = {"pairs": PAIR, "methods": ["random", "global_magnitude"], "compressions": (1, 4), "seeds": (0, 1)}
@@ -57,13 +61,60 @@ def test_other_numbers_stand_with_the_largest_difference_first(results, tmp_path
     other = make_results(**GRID, accuracy=shift)
     found = compared(tmp_path, results, other)
     assert [round(u.difference, 4) for u in found.unequal] == [-0.02, 0.01]
-    assert found.unequal[0].fields == ("before", "after", "validation")
+    assert found.unequal[0].fields == ("before", "after", "validation", "epochs")
     assert (found.only_first, found.only_second) == ((), ())
     assert [(c.first_n, c.second_n, c.same_settings) for c in found.cells] == [(2, 2, True)] * 2
     assert [round(c.second - c.first, 4) for c in found.cells] == [-0.01, 0.005]
     failed = [make_result(r.spec, failed="killed") if r is results[0] else r for r in results]
     (lost,) = compared(tmp_path / "failed", results, failed).unequal
     assert (lost.second, lost.difference, lost.fields[0]) == (None, None, "status")
+
+
+def with_epochs(result, **update):
+    return result.model_copy(
+        update={"epochs": tuple(e.model_copy(update=update) for e in result.epochs), "epochs_run": 5}
+    )
+
+
+COST = Cost(
+    pretraining=None,
+    pruning=Spent(epochs=0, images=0, multiply_adds=0),
+    retraining=Spent(epochs=5, images=9, multiply_adds=1e9),
+)
+ALSO_MEASURED = {
+    "epochs_run": lambda r: r.model_copy(update={"epochs_run": 50}),
+    "epochs": lambda r: with_epochs(r, train_loss=2.0),
+    "weight_histogram": lambda r: r.model_copy(update={"weight_histogram": None}),
+    "cost": lambda r: r.model_copy(update={"cost": COST}),
+    "layers": lambda r: r.model_copy(
+        update={"layers": {n: d.model_copy(update={"outputs": 3}) for n, d in r.layers.items()}}
+    ),
+}
+
+
+@pytest.mark.parametrize("field", ALSO_MEASURED)
+def test_everything_measured_counts(results, field):
+    first = {"name": "", "source": Path(), "plan": None, "problems": ()}
+    other = [ALSO_MEASURED[field](r) if r is results[1] else r for r in results]
+    found = difference_of(Bundle(results=tuple(results), **first), Bundle(results=tuple(other), **first))
+    assert [u.fields for u in found.unequal] == [(field,)]
+    assert not found.is_empty
+
+
+def test_rounding_and_provenance_do_not_count(results):
+    near = [
+        r.model_copy(
+            update={
+                "after": changed(r.after, loss=r.after["loss"] * (1 + 1e-8)),
+                "epochs": tuple(
+                    e.model_copy(update={"train_loss": e.train_loss * (1 + 1e-8)}) for e in r.epochs
+                ),
+                "provenance": r.provenance.model_copy(update={"seconds": 1.0, "host": "elsewhere"}),
+            }
+        )
+        for r in results
+    ]
+    assert not any(unlike(first, second) for first, second in zip(results, near, strict=True))
 
 
 def test_the_settings_that_differ_are_named_with_both_values(results, tmp_path):

@@ -64,10 +64,10 @@ APART = {
     ],
     "a network spelt like another with its images": [
         make_spec(dataset="a", model="b"),
-        make_spec(dataset="a", model="b / 5 test images"),
+        make_spec(dataset="a", model="b / 10 test images"),
         (few := make_spec(dataset="a", model="b")).model_copy(
             update={
-                "task": few.task.model_copy(update={"data": few.data.model_copy(update={"test_images": 5})})
+                "task": few.task.model_copy(update={"data": few.data.model_copy(update={"test_images": 10})})
             }
         ),
     ],

@@ -3,10 +3,11 @@
 from dataclasses import replace
 
 import pytest
-from made_results import changed, make_result, make_results, make_spec, quality, write_store
+from made_results import changed, make_result, make_results, make_spec, quality, validated, write_store
 
 from shrinkbench.results.bundle import read_source
-from shrinkbench.results.verification import find_implausible, verify
+from shrinkbench.results.networks import find_other_networks
+from shrinkbench.results.verification import _find_differing_controls, find_implausible, verify
 from shrinkbench.spec import WeightsSpec
 
 PAIR = [("cifar10", "resnet20")]
@@ -25,7 +26,7 @@ def test_clean_results_are_not_suspected(tmp_path):
 def test_a_test_accuracy_far_above_validation_is_told(tmp_path):
     """0.93 of 10,000 and 0.9 of 5,000 images; the standard error by hand, not pooled, is 0.00495."""
     result = make_result(make_spec())
-    raised = result.model_copy(update={"after": quality(0.93), "validation": quality(0.90, 5000)})
+    raised = validated(result.model_copy(update={"after": quality(0.93)}), quality(0.90, 5000))
     (told,) = doubts(tmp_path, [raised])
     assert told == (
         f"run {result.key[:12]}: test top1 0.9300 is 6.1 standard errors above its own on validation, 0.9000"
@@ -39,8 +40,8 @@ def test_a_test_accuracy_far_above_validation_is_told(tmp_path):
 )
 def test_what_noise_or_a_fall_explains_is_not(tmp_path, test, validation, images):
     result = make_result(make_spec())
-    pair = {"after": quality(test), "validation": quality(validation, images)}
-    assert doubts(tmp_path, [result.model_copy(update=pair)]) == []
+    result = validated(result.model_copy(update={"after": quality(test)}), quality(validation, images))
+    assert doubts(tmp_path, [result]) == []
 
 
 def copied(result, seed):
@@ -55,9 +56,57 @@ def test_a_seed_that_was_copied_is_told(tmp_path):
     assert len(told) == 1
     assert "seed 0" in told[0]
     assert "seed 7" in told[0]
-    other = copied(victim, 8)
-    other = other.model_copy(update={"after": changed(other.after, loss=other.after["loss"] + 1e-9)})
-    assert len(doubts(tmp_path / "again", [*results, other])) == 0
+
+
+def with_losses(result, change):
+    epochs = [e.model_copy(update={"train_loss": change(e)}) for e in result.epochs]
+    return result.model_copy(update={"epochs": tuple(epochs)})
+
+
+SAME_BUT = {
+    "one image": lambda r: r.model_copy(update={"after": quality(r.after["top1"] - 1e-4)}),
+    "one epoch's loss": lambda r: with_losses(r, lambda e: e.train_loss + (e.epoch == 2)),
+    "all qualities": lambda r: validated(
+        r.model_copy(update={"after": quality(0.5), "before": quality(0.4)}), quality(0.5, 5000)
+    ),
+}
+
+
+@pytest.mark.parametrize("but", SAME_BUT)
+def test_a_copied_seed_is_told_by_its_record_of_training(tmp_path, but):
+    results = make_results(pairs=PAIR, methods=["random"], compressions=(1, 4), seeds=(0, 1))
+    victim = next(r for r in results if r.spec.target == 4)
+    (told,) = doubts(tmp_path, [*results, SAME_BUT[but](copied(victim, 7))])
+    assert "seed 7 has training losses" in told
+    assert ("quality before training" in told) == (but != "all qualities")
+
+
+def test_short_numbers_and_losses_of_a_dead_network_are_nobodys(tmp_path):
+    """ln 10 for every seed is what a constant answer gives; 0.5 may be anybody's."""
+    results = make_results(pairs=PAIR, methods=["random"], compressions=(4,), seeds=(0, 1, 2))
+    for loss in (2.302585092994046, 2.3025851, 0.5, 0.0):
+        same = [with_losses(r, lambda _, loss=loss: loss) for r in results]
+        assert doubts(tmp_path / str(loss), same) == []
+
+
+def test_seeds_that_start_from_one_network_are_told(tmp_path):
+    results = make_results(pairs=PAIR, methods=["random"], compressions=(1, 4), seeds=(0, 1, 2))
+    start = next(r for r in results if r.spec.is_control).before
+    one = [r.model_copy(update={"before": start}) if r.spec.is_control else r for r in results]
+    told = doubts(tmp_path, one)
+    assert ["starts from the network of seed 0" in sentence for sentence in told] == [True, True]
+
+
+@pytest.mark.parametrize("field", ["before", "after", "validation", "epochs_run", "epochs", "weight_histogram"])
+def test_copies_of_one_control_agree_in_everything_measured(tmp_path, field):
+    results = make_results(pairs=PAIR, methods=["random", "global_magnitude"], compressions=(1,), seeds=(0,))
+    other = make_result(make_spec(compression=1, seed=5), accuracy=lambda _: 0.5)
+    odd = results[1].model_copy(update={field: 4 if field == "epochs_run" else getattr(other, field)})
+    if field == "weight_histogram":
+        odd = results[1].model_copy(update={field: None})
+    (told,) = _find_differing_controls([results[0], odd])
+    assert f" in {field}" in told
+    assert not list(_find_differing_controls(results))
 
 
 def test_seeds_that_have_no_say_may_be_equal(tmp_path):
@@ -65,7 +114,8 @@ def test_seeds_that_have_no_say_may_be_equal(tmp_path):
     weights = WeightsSpec(kind="file", name="published", digest="a" * 64)
     spec = make_spec()
     spec = spec.model_copy(update={"task": spec.task.model_copy(update={"weights": weights})})
-    result = make_result(spec).model_copy(update={"epochs": ()})
+    untrained = {"epochs": (), "epochs_run": 0, "selected_epoch": 0, "validation": None}
+    result = make_result(spec).model_copy(update=untrained)
     assert doubts(tmp_path, [result, copied(result, 1)]) == []
 
 
@@ -78,6 +128,27 @@ def test_a_loss_that_does_not_go_with_the_accuracy_is_told(tmp_path, loss, told)
     result = make_result(make_spec(), accuracy=lambda _: 0.9)
     found = doubts(tmp_path, [result.model_copy(update={"after": changed(result.after, loss=loss)})])
     assert [told in sentence for sentence in found] == ([True] if told else [])
+
+
+def test_a_network_of_another_size_is_told(tmp_path):
+    results = make_results(
+        pairs=PAIR, methods=["random", "global_magnitude"], compressions=(1, 4), seeds=(0, 1)
+    )
+    size = results[-1].size
+    adds = size.multiply_adds * 10
+    larger = {"multiply_adds": adds, "theoretical_speedup": adds / size.multiply_adds_kept}
+    odd = results[-1].model_copy(update={"size": size.model_copy(update=larger)})
+    (told,) = verify(read_source(write_store(tmp_path, [*results[:-1], odd]).root))
+    assert told.startswith(
+        f"run {odd.key[:12]}: resnet20 on cifar10 has {adds:,} multiply-adds and, in 7 other runs"
+    )
+
+
+def test_one_name_on_other_data_is_another_network(tmp_path):
+    results = make_results(pairs=PAIR, methods=["random"], compressions=(1, 4), seeds=(0,))
+    others = make_results(pairs=[("cifar100", "resnet20")], methods=["random"], compressions=(1, 4), seeds=(0,))
+    wider = [r.model_copy(update={"size": r.size.model_copy(update={"multiply_adds": 10**9})}) for r in others]
+    assert list(find_other_networks([*results, *wider])) == []
 
 
 def test_a_conflict_in_loss_alone_names_the_loss(tmp_path):

@@ -12,7 +12,7 @@ import typer
 
 from shrinkbench.cli.options import AsJson, Source, Sources
 from shrinkbench.cli.tables import print_folded, tell_doubts, tell_problems, text
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -116,7 +116,8 @@ def merge(
 ) -> None:
     """Unite the results of several folders or bundles in one folder, or unpack one bundle.
 
-    Runs that two sources finished with other numbers are both kept, as a conflict.
+    Runs that two sources finished with other numbers are both kept, as a conflict; so are those that finished
+    in one and failed in another.
     """
     from shrinkbench.results.conflicts import accuracy_difference
     from shrinkbench.results.merging import merge as unite
@@ -129,15 +130,17 @@ def merge(
         typer.echo(f"{count} runs from {source}")
     for first, other in sorted(merged.conflicts, key=lambda pair: -abs(accuracy_difference(pair)))[:_SHOWN]:
         metric = first.spec.task.objective.headline
+        failed = f"failed ({one_line(other.error or '', 80)})"
+        told = f"{other.headline:.6g}" if other.status == "done" else failed
         typer.echo(
             f"conflict: run {first.key[:12]} has {metric} {first.headline:.6g} on {first.provenance.host} and "
-            f"{other.headline:.6g} on {other.provenance.host}",
+            f"{told} on {other.provenance.host}",
             err=True,
         )
     if merged.conflicts:
         typer.echo(
             f"{merged.differing} runs differ between sources, by up to {merged.largest_difference:.4g}; the "
-            "first source's are used, the others are stored beside them",
+            "first source's that finished are used, the others are stored beside them",
             err=True,
         )
     typer.echo(f"{merged.runs} runs -> {merged.out}")
@@ -192,7 +195,7 @@ def diff(
 def _print_difference(found: ResultsDifference, first: Path, second: Path) -> None:
     typer.echo(f"A: {first}, {found.runs[0]} runs\nB: {second}, {found.runs[1]} runs")
     if found.is_empty:
-        typer.echo("the same runs with the same numbers")
+        typer.echo("the same runs with the same numbers in all that is measured but time; provenance aside")
         return
     paired = {key for group in found.settings for pair in group.pairs for key in pair}
     for name, runs in (("A", found.only_first), ("B", found.only_second)):

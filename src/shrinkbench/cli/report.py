@@ -244,19 +244,23 @@ def _print_plan(
     from shrinkbench.cli.options import load_plugins, parse_data
     from shrinkbench.report.gaps import plan_repair
     from shrinkbench.report.repairing import expect, expected_as_json, say_expected
-    from shrinkbench.results.store import existing_store
+    from shrinkbench.results.bundle import read_source
+    from shrinkbench.results.store import ResultStore
 
-    store = existing_store(directory)
-    planned = store.read_plan()
+    bundle = read_source(directory)  # a bundle's plan and results say what is missing as well as a folder's
+    if bundle.plan is None:
+        if not directory.is_file():
+            ResultStore(directory).read_plan()  # says what is wrong with it
+        raise ShrinkbenchError(f"{directory} holds no plan that can be read; bundle the folder of a sweep")
+    planned, results = bundle.plan, bundle.results
     load_plugins(plugins)
     from shrinkbench.runner import Workspace, plan
     from shrinkbench.runner.own_parts import require_own_parts
 
-    require_own_parts(planned, store)
+    require_own_parts(planned, ResultStore(directory))
 
     workspace = Workspace(root=directory, data=parse_data(data))
-    results, problems = store.results()
-    tell_problems("skipped", problems)
+    tell_problems("skipped", bundle.problems)
     repair = plan_repair(
         planned,
         results,

@@ -10,21 +10,22 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from shrinkbench.report.board_controls import ControlRow, control_rows
 from shrinkbench.report.recommendation import between
 from shrinkbench.report.result_tables import amounts_of
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.claims import Claim, Claims, judge
-from shrinkbench.report.statistics.compare import curve_summaries, groups, records
+from shrinkbench.report.statistics.compare import curve_summaries, records
 from shrinkbench.report.statistics.metrics import HEADLINE, Metric
 from shrinkbench.report.statistics.observations import Observations, aggregate, observe
 from shrinkbench.report.tables import achieved_text, amount_text, ratio_text
 from shrinkbench.report.verdict import describe_task
 from shrinkbench.results.bundle import Bundle
-from shrinkbench.results.labels import CONTROL, RunLabel, label_runs, recipe_labels
+from shrinkbench.results.labels import RunLabel, label_runs, recipe_labels
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import CLASSIFICATION, Recipe, RunSpec, TaskSpec
 
-DISPUTED = "sources have other numbers for a run of it or of its control"
+DISPUTED = "sources have other numbers, or another outcome, for a run of it or of its control"
 ABSENT = "no finished run that prunes"
 
 
@@ -54,14 +55,6 @@ class Entry:
     lead: Claim | None
     within: str
     values: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class ControlRow:
-    """An unpruned network of a board: its metric over the seeds that it was run with."""
-
-    name: str
-    value: stats.Summary
 
 
 @dataclass(frozen=True)
@@ -145,17 +138,27 @@ def rank_entries(bundles: Sequence[Bundle], disputed: frozenset[str]) -> Boards:
                 title=title,
                 group=group,
                 data=_about(place),
-                sentences=tuple(describe_task(pool, claims.of(title))),
+                sentences=tuple(describe_task(pool, claims.of(title), disputed=_count_disputed(rows, title))),
                 reach=_reach(claims, title),
                 amounts=tuple(amount_text(a, target) for a, target in amounts_of(here).items()),
                 entries=_entries(
                     entries, claims, here, rows[rows["task"] == title], within, pool.metric(title)
                 ),
                 metric=pool.metric(title),
-                **_controls(controls[controls["task"] == title], sources, pool.metric(title)),
+                **control_rows(
+                    controls[controls["task"] == title],
+                    sources,
+                    pool.metric(title),
+                    seeds=_ranked_seeds(claims, title),
+                ),
             )
         )
     return Boards(tuple(boards), claims.comparisons)
+
+
+def _count_disputed(rows: pd.DataFrame, title: str) -> int:
+    """How many finished runs of a board sources contradict each other on; each key once."""
+    return int(rows.loc[(rows["task"] == title) & rows["disputed"].astype(bool), "key"].nunique())
 
 
 def _missing(bundle: Bundle) -> list[RunSpec]:
@@ -331,6 +334,11 @@ def _reach(claims: Claims, title: str) -> str:
     return f"ranked over {block.low:.3g} to {ratio_text(block.high)}, {seeds}"
 
 
+def _ranked_seeds(claims: Claims, title: str) -> tuple[str, ...]:
+    task = claims.of(title)
+    return task.block.units if task is not None and task.block.methods else ()
+
+
 def _entries(
     names: Sequence[_Name],
     claims: Claims,
@@ -371,21 +379,3 @@ def _entries(
             )
         )
     return tuple(sorted(found, key=lambda e: (e.rank is None, e.rank or 0, e.method != best, e.method)))
-
-
-def _controls(rows: pd.DataFrame, sources: Mapping[str, str], metric: Metric) -> dict[str, Any]:
-    """The controls of a board; by source, with a sentence, where sources have other numbers of the same one."""
-    found: list[ControlRow] = []
-    apart = 0.0
-    for label, part in groups(rows, "method"):
-        name = label if rows["method"].nunique() > 1 else CONTROL
-        distinct = part.drop_duplicates(["seed", HEADLINE])
-        spread = distinct.groupby("seed")[HEADLINE].agg(lambda values: values.max() - values.min()).max()
-        if distinct["seed"].is_unique:
-            found.append(ControlRow(name, stats.summarise(distinct[HEADLINE])))
-            continue
-        apart = max(apart, spread)
-        for source, own in groups(part.assign(source=part["source"].map(sources)), "source"):
-            found.append(ControlRow(f"{name} ({source})", stats.summarise(own[HEADLINE])))
-    note = f"Sources have other numbers of the same control, by up to {metric.difference(apart)}"
-    return {"controls": tuple(found), "note": note if apart else ""}

@@ -99,6 +99,11 @@ def measured_on(run: RunResult) -> Facts:
     return (("measured examples", str(run.after.examples)),) if run.after is not None else ()
 
 
+def validated_on(run: RunResult) -> Facts:
+    """How many examples the epoch was chosen on; nothing where that is not recorded."""
+    return (("validation examples", str(run.validation.examples)),) if run.validation is not None else ()
+
+
 def timing(run: RunResult) -> Facts:
     """How the wall time was taken that the report shows; nothing where none was."""
     timed = timed_as_reported(run)

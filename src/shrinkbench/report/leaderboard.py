@@ -33,8 +33,8 @@ def write_leaderboard(sources: Sequence[Path], out: Path) -> WrittenLeaderboard:
     """Write ``index.html`` with one ranking per place, and a report and a bundle for every source.
 
     Entries are judged as a report judges methods, see :mod:`shrinkbench.report.boards`. Sources that contradict
-    themselves are marked; what is wrong stands beside their report. Entries with a run that has other numbers
-    in another source, or in their own, have no rank.
+    themselves are marked; what is wrong stands beside their report. Entries with a run that another source, or
+    their own, contradicts by other numbers or by a failure have no rank.
     """
     check_folder(out)
     check_links(out)
@@ -61,7 +61,7 @@ def write_leaderboard(sources: Sequence[Path], out: Path) -> WrittenLeaderboard:
 
 
 def find_disputed(bundles: Sequence[Bundle]) -> frozenset[str]:
-    """Keys that some source has other numbers for than another one, or than itself."""
+    """Keys that some source has other numbers for than another one, or than itself, or saw fail."""
     parts = (part for bundle in bundles for part in (bundle.results, bundle.others))
     return frozenset(first.key for first, _ in conflicts_among(parts))
 
@@ -110,9 +110,12 @@ def _write_evidence(bundle: Bundle, out: Path) -> None:
 
 
 def _disputes(bundle: Bundle, disputed: frozenset[str]) -> list[str]:
-    """One sentence about the runs of ``bundle`` that some source has other numbers for."""
+    """One sentence about the runs of ``bundle`` that some source contradicts."""
     own = sorted(result.key for result in bundle.results if result.key in disputed)
     if not own:
         return []
     runs = f"{len(own)} run has" if len(own) == 1 else f"{len(own)} runs have"
-    return [f"{runs} other numbers under the same key in another source, first {own[0][:12]}: no rank for them"]
+    return [
+        f"{runs} other numbers under the same key in another source, or another outcome, first {own[0][:12]}: "
+        "no rank for them"
+    ]

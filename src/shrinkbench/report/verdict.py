@@ -157,10 +157,18 @@ def _other_metric(observations: Observations, task: str, metric: Metric) -> str:
     return f" ({own.short}{', of which less is better' * (alike and not own.higher_is_better)})"
 
 
-def describe_task(observations: Observations, claims: TaskClaims | None) -> Iterator[str]:
-    """The recommendation for a task, its evidence, and what was left out of that."""
+def describe_task(observations: Observations, claims: TaskClaims | None, *, disputed: int = 0) -> Iterator[str]:
+    """The recommendation for a task, its evidence, and what was left out of that.
+
+    ``disputed`` counts finished runs that ``observations`` do not hold since sources contradict each other.
+    """
     if claims is None:
-        yield "No run that prunes is finished."
+        yield (
+            f"No run that prunes is finished and undisputed: sources contradict each other on {disputed} "
+            f"finished run{'s' if disputed > 1 else ''}, or on {'their' if disputed > 1 else 'its'} control."
+            if disputed
+            else "No run that prunes is finished."
+        )
         return
     metric, yardstick = observations.metric(claims.task), observations.yardstick(claims.task)
     segments = recommend(claims, sign=metric.sign, yardstick=yardstick)
@@ -223,9 +231,12 @@ def _warnings(observations: Observations, claims: Claims) -> Iterator[str]:
 
 
 _WHAT = {
-    "failed": "failed",
-    "missing": "of the plan are missing",
-    "disputed": "have other numbers in another source",
+    "failed": ("failed", "failed"),
+    "missing": ("of the plan is missing", "of the plan are missing"),
+    "disputed": (
+        "has other numbers or another outcome in another source, or its control has",
+        "have other numbers or another outcome in another source, or their control has",
+    ),
 }
 
 
@@ -234,9 +245,10 @@ def _absent(observations: Observations) -> Iterator[str]:
     for kind, rows in observations.gaps.groupby("kind"):
         counts = rows["method"].value_counts(sort=True)
         named = [f"{method} {count}" for method, count in counts.items()]
-        what = _WHAT[str(kind)]
+        one, many = _WHAT[str(kind)]
+        runs = f"{len(rows)} runs {many}" if len(rows) > 1 else f"1 run {one}"
         yield (
-            f"{len(rows)} run{'s' if len(rows) > 1 else ''} {what} ({listed(named)}): no claim is made for or "
+            f"{runs} ({listed(named)}): no claim is made for or "
             "against a method over a range in which it lacks one of a compared seed."
         )
 

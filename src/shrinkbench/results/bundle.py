@@ -43,8 +43,8 @@ Sources = Mapping[str, Mapping[str, bytes]]
 class Bundle:
     """Results read from a store or a bundle; ``digest`` identifies the content, whatever the file's name.
 
-    ``others`` are results of the same keys as ``results`` with other numbers. ``sources`` is code that is shown
-    and never run.
+    ``others`` are results of the same keys as ``results`` with other numbers, or of runs that failed elsewhere.
+    ``sources`` is code that is shown and never run.
     """
 
     name: str
@@ -64,12 +64,12 @@ class Bundle:
 
     @property
     def conflicts(self) -> tuple[Conflict, ...]:
-        """Pairs of results of one key with other numbers, the one that is used first."""
+        """Pairs of results of one key that contradict each other, the one that is used first."""
         return conflicts_among([self.results, self.others])
 
     @property
     def disputed(self) -> frozenset[str]:
-        """Keys of runs that have other numbers in another source."""
+        """Keys of runs that have other numbers in another source, or failed there."""
         return frozenset(first.key for first, _ in self.conflicts)
 
     @property

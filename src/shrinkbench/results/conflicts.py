@@ -2,21 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from shrinkbench.errors import one_line
 from shrinkbench.results.consistency import SHARES
+from shrinkbench.results.failures import is_scientific
 from shrinkbench.results.record import Quality, RunResult
 from shrinkbench.spec.value import digest_of_fields
 
 Conflict = tuple[RunResult, RunResult]
-"""Two finished results of one key with other numbers: the one that is used, and another."""
+"""Two results of one key that contradict each other: the one that is used, which is finished, and another.
+
+The other has other numbers, or it failed where the first came to an end.
+"""
 
 _COUNTED = frozenset(metric.name for metric in SHARES)
+_TOLD = 60  # characters of an error
+_OF_FLOATS, _OF_BINS, _BINS = 1e-5, 1e-3, 3.0
+_EVERYTHING = {
+    *("status", "size", "before", "after", "validation", "further", "selected_epoch", "epochs_run", "epochs"),
+    *("layers", "weight_histogram", "cost", "reachable"),
+}
 
 
 def numbers_of(result: RunResult) -> str:
-    """SHA-256 of what a finished run measured: its size, its layers and its metrics.
+    """SHA-256 of what a finished run measured: its size, its layers and its metrics; of a failed one, nothing.
 
     Shares of whole images count with all digits, what is summed in floating point (losses) with five: machines
     that add in another order have the same numbers.
@@ -44,37 +56,77 @@ def _of_quality(quality: Quality | None) -> Mapping[str, Any] | None:
 
 
 def differ(first: RunResult, other: RunResult) -> bool:
-    """Whether two results of one key are in conflict: both finished, with other numbers."""
-    if first is other or not first.status == other.status == "done":
+    """Whether two results of one key are in conflict: other numbers, or one finished and the other failed.
+
+    A failure counts that lies in the run: one of the machine says nothing about it.
+    """
+    if first is other or first.status == other.status == "failed":
         return False
+    if first.status != other.status:
+        return is_scientific(first) or is_scientific(other)
     return numbers_of(first) != numbers_of(other)
 
 
+def unlike(first: RunResult, other: RunResult) -> tuple[str, ...]:
+    """Every measured field in which two results differ, by its place: more than makes a conflict.
+
+    Epochs, their losses, the histogram and the cost count too; provenance does not. Shares of images are
+    compared exactly, what is summed in floating point to five digits, bins of weights to a thousandth.
+    """
+    mine, theirs = (
+        dict(_flattened("", result.model_dump(mode="json", include=_EVERYTHING))) for result in (first, other)
+    )
+    found = [name for name, _, _ in differences((first, other))]
+    found += [
+        name for name in dict.fromkeys([*mine, *theirs]) if not _alike(name, mine.get(name), theirs.get(name))
+    ]
+    return tuple(dict.fromkeys(found))
+
+
+def _alike(name: str, first: object, other: object) -> bool:
+    if first == other:
+        return True
+    if not (isinstance(first, (int, float)) and isinstance(other, (int, float))):
+        return False
+    if name.startswith("weight_histogram"):
+        return math.isclose(first, other, rel_tol=_OF_BINS, abs_tol=_BINS)
+    counted = isinstance(first, int) or name.rpartition(".")[2] in _COUNTED
+    return not counted and math.isclose(first, other, rel_tol=_OF_FLOATS)
+
+
 def accuracy_difference(pair: Conflict) -> float:
-    """By how much the headline metric of the second is above that of the first."""
-    first, other = (result.headline or 0.0 for result in pair)
-    return other - first
+    """By how much the headline metric of the second is above that of the first; 0 where one failed."""
+    first, other = (result.headline for result in pair)
+    return 0.0 if first is None or other is None else other - first
 
 
 def conflicts_among(sources: Iterable[Iterable[RunResult]]) -> tuple[Conflict, ...]:
-    """For every key the result that comes first, with each other that has numbers not seen before.
+    """For every key the result that is used, with each other that contradicts it and was not seen before.
 
-    A finished result comes before a failed one, whatever the order.
+    The result that comes first is used, a finished one before a failed one whatever the order.
     """
-    first: dict[str, RunResult] = {}
-    seen: dict[str, dict[str, RunResult]] = {}
+    by_key: dict[str, list[RunResult]] = {}
     for result in (result for source in sources for result in source):
-        earlier = first.get(result.key)
-        if earlier is None or (earlier.status == "failed" and result.status == "done"):
-            first[result.key] = result
-        elif differ(earlier, result):
-            seen.setdefault(result.key, {}).setdefault(numbers_of(result), result)
-    return tuple((first[key], other) for key, others in seen.items() for other in others.values())
+        by_key.setdefault(result.key, []).append(result)
+    found: list[Conflict] = []
+    for results in (results for results in by_key.values() if len(results) > 1):
+        used = next((result for result in results if result.status == "done"), results[0])
+        others: dict[tuple[str, str], RunResult] = {}
+        for other in results:
+            if differ(used, other):
+                others.setdefault((other.status, numbers_of(other)), other)
+        found += [(used, other) for other in others.values()]
+    return tuple(found)
 
 
 def differences(pair: Conflict) -> list[tuple[str, str, str]]:
-    """Every measured field in which the two differ, with its two values; the headline metric first."""
-    first, other = (dict(_flattened("", _measured(result))) for result in pair)
+    """Every measured field in which the two differ, with its two values; the headline metric first.
+
+    Where one of them failed it is the status alone.
+    """
+    if pair[0].status != pair[1].status:
+        return [("status", _status_of(pair[0]), _status_of(pair[1]))]
+    first, other = ({name: str(value) for name, value in _flattened("", _measured(result))} for result in pair)
     leading = f"after.{pair[0].spec.task.objective.headline}"
     names = sorted(dict.fromkeys([*first, *other]), key=lambda name: name != leading)
     return [
@@ -84,12 +136,20 @@ def differences(pair: Conflict) -> list[tuple[str, str, str]]:
     ]
 
 
-def _flattened(path: str, value: Any) -> Iterator[tuple[str, str]]:
+def _status_of(result: RunResult) -> str:
+    return f"failed ({one_line(result.error or '', _TOLD)})" if result.status == "failed" else "done"
+
+
+def _flattened(path: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Every single value that is there, by its path; a list of densities or names is one."""
     if isinstance(value, Mapping):
         for name, entry in value.items():
             yield from _flattened(f"{path}.{name}".lstrip("."), entry)
+    elif isinstance(value, list) and path.partition(".")[0] in ("epochs", "weight_histogram"):
+        for number, entry in enumerate(value):
+            yield from _flattened(f"{path}.{number}", entry)
     elif value is not None:
-        yield path, str(value)
+        yield path, value
 
 
 def describe_conflict(pair: Conflict) -> tuple[str, str]:
@@ -106,17 +166,34 @@ def say_conflict(conflicts: Iterable[Conflict]) -> str:
     ''
     """
     pairs = list(conflicts)
-    if not pairs:
+    failed = {first.key: other for first, other in pairs if other.status == "failed"}
+    numbers = [pair for pair in pairs if pair[1].status == "done"]
+    told = []
+    if numbers:
+        keys = {first.key for first, _ in numbers}
+        widest = max(numbers, key=lambda pair: abs(accuracy_difference(pair)))
+        metric = widest[0].spec.task.objective.headline
+        name, used, other = differences(widest)[0]
+        apart = abs(accuracy_difference(widest))
+        elsewhere = f"not in {metric} but in {name}: {used} and {other}"
+        how = f"by up to {apart:.4g} of {metric}" if apart else elsewhere
+        told.append(
+            f"{_runs_have(len(keys))} other numbers in another source under the same key, {how} "
+            f"(run {widest[0].key[:12]})"
+        )
+    if failed:
+        key, failure = next(iter(failed.items()))
+        told.append(
+            f"{_runs_have(len(failed))} failed in another source under the same key and finished here "
+            f"(run {key[:12]}: {one_line(failure.error or '', _TOLD)})"
+        )
+    if not told:
         return ""
-    keys = list(dict.fromkeys(first.key for first, _ in pairs))
-    widest = max(pairs, key=lambda pair: abs(accuracy_difference(pair)))
-    metric = widest[0].spec.task.objective.headline
-    name, used, other = differences(widest)[0]
-    apart = abs(accuracy_difference(widest))
-    how = f"by up to {apart:.4g} of {metric}" if apart else f"not in {metric} but in {name}: {used} and {other}"
-    runs = f"{len(keys)} run has" if len(keys) == 1 else f"{len(keys)} runs have"
+    used_here = "those that came first" if numbers and not failed else "finished ones that came first"
     return (
-        f"{runs} other numbers in another source under the same key, {how} "
-        f"(run {widest[0].key[:12]}): a key is one run, so one of the two is not what it "
-        "says; those that came first are used here"
+        f"{'; '.join(told)}: a key is one run, so one of the two is not what it says; {used_here} are used here"
     )
+
+
+def _runs_have(count: int) -> str:
+    return f"{count} run has" if count == 1 else f"{count} runs have"

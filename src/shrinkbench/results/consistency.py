@@ -10,6 +10,7 @@ from shrinkbench.results.record import Quality, RunResult, Size
 from shrinkbench.spec import CLASSIFICATION, DETECTION
 
 _EXACT = 1e-9  # relative: a ratio is stored with all digits of its division
+_ROUNDING = 1e-6
 _OF_AN_IMAGE = 1e-3  # shares are stored with far more digits than images can be told apart by
 SHARES = tuple(metric for metric in CLASSIFICATION.metrics if metric.unit == "fraction")
 """Metrics that are a share of whole examples, from the strictest on: none is below the one before it."""
@@ -24,12 +25,17 @@ def contradictions(result: RunResult) -> Iterator[str]:
             kept, whole = result.size.parameters_kept, result.size.parameters
             yield f"it is a control and keeps {kept} of {whole} parameters"
     yield from _of_epochs(result)
+    yield from _of_selection(result)
+    yield from _of_losses(result)
     qualities = {"before": result.before, "after": result.after, "validation": result.validation}
     qualities |= {f"further.{name}": quality for name, quality in result.further.items()}
     names = [metric.name for metric in SHARES if metric in result.spec.task.objective.metrics]
     for place, quality in qualities.items():
         if quality is not None:
             yield from _of_shares(place, quality, names)
+    if names:
+        yield from _of_images(result)
+        yield from _of_validated(result, names)
 
 
 def _of_ratios(size: Size) -> Iterator[str]:
@@ -68,6 +74,72 @@ def _of_epochs(result: RunResult) -> Iterator[str]:
         yield f"its {len(listed)} epochs are not numbered one after the other, each once"
     if run is not None and selected is not None and selected >= first + run and selected > 0:
         yield f"epoch {selected} is selected of {run} that were run, from epoch {first} on"
+    if result.spec.migrated_from is not None or result.status == "failed":  # of old, not all were stored
+        return
+    if run is not None and run != len(listed):
+        yield f"it was trained for {run} epochs and has records of {len(listed)}"
+    allowed, after = result.spec.recipe.epochs, result.spec.method.finetuning
+    last = max([run or 0, *listed])
+    if last > allowed and after.equal != "computation":  # which trains smaller networks for longer
+        yield f"it was trained up to epoch {last}, and its recipe has {allowed}"
+
+
+def _of_selection(result: RunResult) -> Iterator[str]:
+    """What is measured on validation is of the epoch whose weights were taken, as that was written down."""
+    selected, validation = result.selected_epoch, result.validation
+    recorded = {epoch.epoch: epoch for epoch in result.epochs}
+    if selected is None:
+        if any(epoch.validation for epoch in result.epochs):
+            yield "its epochs were validated, and none is selected"
+        return
+    if selected == 0 and validation is not None and recorded:
+        yield "it has a quality on validation, and no epoch is selected that it is of"
+    if selected == 0 or validation is None:
+        return
+    epoch = recorded.get(selected)
+    if epoch is None:
+        if result.spec.migrated_from is None:
+            yield f"epoch {selected} is selected, and there is no record of it"
+        return
+    for name, value in epoch.validation.items():
+        own = validation.metrics.get(name)
+        if own is not None and own != value:
+            yield f"validation.{name} = {own:.9g} is not that of the selected epoch {selected}, {value:.9g}"
+
+
+def _of_losses(result: RunResult) -> Iterator[str]:
+    """A cross-entropy is a mean of -log p, which is not negative; nor is what is added to distil a teacher."""
+    objective = result.spec.task.objective
+    if objective.loss != CLASSIFICATION.loss or objective.source is not None:
+        return
+    for epoch in result.epochs:
+        if epoch.train_loss < -_ROUNDING:
+            loss = epoch.train_loss
+            yield f"the training loss of epoch {epoch.epoch} is {loss:g}, and no cross-entropy is negative"
+            return
+
+
+def _of_images(result: RunResult) -> Iterator[str]:
+    """A subset that the specification asks for is measured whole."""
+    data = result.spec.data
+    for place, quality, asked in (
+        ("before", result.before, data.test_images),
+        ("after", result.after, data.test_images),
+        ("validation", result.validation, data.validation_images),
+    ):
+        if quality is not None and asked is not None and quality.examples != asked:
+            yield f"{place} is of {quality.examples} images, and its specification asks for {asked}"
+
+
+def _of_validated(result: RunResult, names: list[str]) -> Iterator[str]:
+    """Epochs are validated on as many images as the selected one."""
+    if result.validation is None:
+        return
+    for epoch in result.epochs:
+        quality = Quality.model_construct(metrics=epoch.validation, examples=result.validation.examples)
+        for clause in _of_shares(f"epoch {epoch.epoch}", quality, names):
+            yield clause
+            return
 
 
 def _of_shares(place: str, quality: Quality, names: list[str]) -> Iterator[str]:

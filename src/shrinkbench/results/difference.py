@@ -9,7 +9,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from shrinkbench.results.bundle import Bundle
-from shrinkbench.results.conflicts import numbers_of
+from shrinkbench.results.conflicts import numbers_of, unlike
 from shrinkbench.results.labels import RunLabel, distinct_runs, label_runs
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import RunSpec
@@ -88,8 +88,8 @@ class ResultsDifference:
 def difference_of(first: Bundle, second: Bundle) -> ResultsDifference:
     """Compare the results of two sources by key; provenance is left aside, and so are plans.
 
-    Numbers are the same as :func:`shrinkbench.results.conflicts.numbers_of` has them: whole images exactly,
-    losses to five digits.
+    Compared is everything measured, as :func:`shrinkbench.results.conflicts.unlike` does: whole images exactly,
+    losses to five digits; durations and the rest of the provenance are not.
     """
     sets = ({r.key: r for r in first.results}, {r.key: r for r in second.results})
     both = [*first.results, *(r for r in second.results if r.key not in sets[0])]
@@ -126,11 +126,11 @@ def _name(result: RunResult, label: RunLabel) -> str:
 
 def _unequal(pair: tuple[RunResult, RunResult], names: Mapping[str, str]) -> Unequal | None:
     first, second = pair
-    if first.status == second.status and (first.status == "failed" or numbers_of(first) == numbers_of(second)):
+    found = {place.partition(".")[0] for place in unlike(first, second)}
+    if not found:
         return None
-    parts = ("status", "size", "layers", "before", "after", "validation", "further", "selected_epoch")
-    fields = [name for name in parts if getattr(first, name) != getattr(second, name)]
-    return Unequal(first.key, names[first.key], first.headline, second.headline, tuple(fields))
+    fields = tuple(name for name in type(first).model_fields if name in found)
+    return Unequal(first.key, names[first.key], first.headline, second.headline, fields)
 
 
 def _other_settings(

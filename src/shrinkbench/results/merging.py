@@ -29,7 +29,7 @@ class Merged:
 
     @property
     def differing(self) -> int:
-        """How many runs have other numbers in another source."""
+        """How many runs have other numbers in another source, or failed there."""
         return len({first.key for first, _ in self.conflicts})
 
     @property
@@ -41,10 +41,11 @@ class Merged:
 def merge(sources: Sequence[Path], out: Path) -> Merged:
     """Unite stores or bundles in the store ``out``; of one run, a finished result wins over a failed one.
 
-    Where two sources finished the same run with other numbers, the first is used and the other stored beside it
-    as a conflict: whatever the order of the sources, and however often they are merged, the same results are
-    kept. A store that ``out`` already holds is the first source. Raises ``ShrinkbenchError`` for a folder
-    ``out`` of anything else, or with a link that leads out of it.
+    Where two sources finished the same run with other numbers, or one saw it fail for a reason that lies in the
+    run, the first finished one is used and the other stored beside it as a conflict: whatever the order of the
+    sources, and however often they are merged, the same results are kept. A store that ``out`` already holds is
+    the first source. Raises ``ShrinkbenchError`` for a folder ``out`` of anything else, or with a link that
+    leads out of it.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         existing_store(out)

@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel, Field, ValidationError
 
 from shrinkbench.errors import ShrinkbenchError, one_line
-from shrinkbench.files import parse_json, read_file
+from shrinkbench.files import parse_json, read_file, repeated_name
 from shrinkbench.results.conflicts import numbers_of
 from shrinkbench.results.consistency import contradictions
 from shrinkbench.results.layout import CONFLICTS
@@ -68,17 +68,20 @@ def parse_result(path: Path, content: bytes) -> RunResult | Problem:
     """
     try:
         result = _as_result(content)
+        repeated = "" if result.model_dump_json(indent=1).encode() == content else repeated_name(content)
     except ValidationError as error:
         return Problem(path, _why_unreadable(content, error))
     except _NOT_OF_SCHEMA_1 as error:
         return Problem(path, f"is not a valid result of schema version 1: {_why_not_of_schema_1(error)}")
+    if repeated:  # readers disagree on which of the two counts
+        return Problem(path, f"has two entries of one name, '{one_line(repeated, 60)}'")
     is_conflict = path.parent.name == CONFLICTS
     if result.key != (path.parent.parent if is_conflict else path.parent).name:
         return Problem(path, f"lies in a folder of another key; it says {result.key[:12]}")
     if not _follows(result):
         return Problem(path, "does not agree with its key: its specification was edited")
     first = next(contradictions(result), None)
-    if first is None and is_conflict and (result.status == "failed" or path.stem != numbers_of(result)):
+    if first is None and is_conflict and path.stem != numbers_of(result):
         first = "it is named by other numbers than it holds"
     return result if first is None else Problem(path, f"contradicts itself: {first}")
 

@@ -251,7 +251,7 @@ class ResultStore:
             write_atomically(path, result.model_dump_json(indent=1).encode())
 
     def conflicts(self, results: Iterable[RunResult]) -> tuple[list[RunResult], list[Problem]]:
-        """Finished results with other numbers than those of ``results`` under the same keys, and problems."""
+        """Results that contradict those of ``results`` under the same keys, and problems."""
         used = {result.key: result for result in results}
         found: list[RunResult] = []
         problems: list[Problem] = []

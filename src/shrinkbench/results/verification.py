@@ -7,8 +7,10 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from shrinkbench.results.bundle import Bundle
-from shrinkbench.results.conflicts import differences
+from shrinkbench.results.conflicts import differences, unlike
 from shrinkbench.results.consistency import SHARES
+from shrinkbench.results.copies import agreement, find_shared_starts, records_of, shared_records, telling
+from shrinkbench.results.networks import find_other_networks
 from shrinkbench.results.record import Quality, RunResult
 from shrinkbench.spec import CLASSIFICATION
 
@@ -25,13 +27,19 @@ def verify(bundle: Bundle) -> list[str]:
 
     Every file must be a valid result whose key follows from its specification, every ratio from its counts,
     every count from the layers, every accuracy from a whole number of images; a control must read alike for
-    every method that has it, and a run for every source of it.
+    every method that has it, a run for every source of it, and a network be of one size in all its runs.
     """
     found = [f"{p.path.relative_to(bundle.source)}: {p.sentence}" for p in bundle.problems]
     for pair in bundle.conflicts:
         name, used, other = differences(pair)[0]
-        found.append(f"run {pair[0].key[:12]}: another source has other numbers, {name} {other} and not {used}")
-    return found + list(_find_differing_controls(bundle.results))
+        has = "says that it failed" if pair[1].status == "failed" else "has other numbers"
+        found.append(f"run {pair[0].key[:12]}: another source {has}, {name} {other} and not {used}")
+    found += _find_differing_controls(bundle.results)
+    return found + [
+        f"run {run.key[:12]}: {other.sentence}"
+        for other in find_other_networks(bundle.results)
+        for run in other.runs
+    ]
 
 
 def _find_differing_controls(results: Sequence[RunResult]) -> Iterator[str]:
@@ -39,8 +47,12 @@ def _find_differing_controls(results: Sequence[RunResult]) -> Iterator[str]:
     for result in results:
         if result.spec.is_control and result.status == "done":
             first = controls.setdefault(result.spec.control.key, result)
-            if first.after != result.after:
-                yield f"run {result.key[:12]}: its control differs from that of run {first.key[:12]}"
+            fields = unlike(first, result)
+            if fields:
+                yield (
+                    f"run {result.key[:12]}: its control differs from that of run {first.key[:12]} in "
+                    f"{', '.join(fields[:3])}{f' and {len(fields) - 3} more' if len(fields) > 3 else ''}"
+                )
 
 
 def find_implausible(bundle: Bundle) -> list[str]:
@@ -49,6 +61,7 @@ def find_implausible(bundle: Bundle) -> list[str]:
         *_above_validation(bundle.results),
         *(f"run {r.key[:12]}: {why}" for r in bundle.results for why in _odd_losses(r)),
         *_copied(bundle.results),
+        *_shared_starts(bundle.results),
     ]
 
 
@@ -95,29 +108,45 @@ def _gap(test: Quality, validation: Quality, name: str) -> tuple[float, float]:
 
 
 def _copied(results: Sequence[RunResult]) -> Iterator[str]:
-    """Runs of different seeds that are equal to the last digit, though training or its start is random."""
+    """Runs of different seeds that share a record of training, or everything, though seeds settle either."""
     alike: dict[object, list[RunResult]] = defaultdict(list)
     for result in results:
+        records = records_of(result)
+        for name, values in records.items():
+            for place, value in enumerate(values):
+                if telling(value):
+                    alike[name, place, value].append(result)
         is_random = bool(result.epochs) or result.spec.weights.kind != "file"
-        if result.after is not None and is_random:
-            losses = tuple(epoch.train_loss for epoch in result.epochs)
-            alike[losses, tuple(result.after.metrics.items())].append(result)
+        if not records and result.after is not None and is_random:
+            alike[tuple(result.after.metrics.items())].append(result)
+    told = set()
     for members in alike.values():
         for number, result in enumerate(members):  # few: what is in common is looked at first
             first = next((other for other in members[:number] if _is_copy(result, other)), None)
-            if first is not None:
+            if first is not None and result.key not in told:
+                told.add(result.key)
+                what = ", ".join(agreement([first, result])) or "all numbers"
                 yield (
-                    f"run {result.key[:12]}: seed {result.spec.seed} has all numbers of seed {first.spec.seed} "
+                    f"run {result.key[:12]}: seed {result.spec.seed} has {what} of seed {first.spec.seed} "
                     f"(run {first.key[:12]}), to the last digit"
                 )
 
 
 def _is_copy(result: RunResult, other: RunResult) -> bool:
-    """Whether all that was measured is the same in runs that differ in their seed alone."""
+    """Whether a record of training, or all that was measured, is the same in runs that differ in seed alone."""
     if result.spec.seed == other.spec.seed:
         return False
-    same = {"seed": 0, "migrated_from": None}
     measured = ("before", "after", "validation", "further", "epochs", "layers")
-    return all(getattr(result, name) == getattr(other, name) for name in measured) and (
-        result.spec.model_copy(update=same) == other.spec.model_copy(update=same)
-    )
+    same = {"seed": 0, "migrated_from": None}
+    return bool(
+        shared_records(result, other) or all(getattr(result, name) == getattr(other, name) for name in measured)
+    ) and (result.spec.model_copy(update=same) == other.spec.model_copy(update=same))
+
+
+def _shared_starts(results: Sequence[RunResult]) -> Iterator[str]:
+    for first, *others in find_shared_starts(results):
+        for other in others:
+            yield (
+                f"run {other.key[:12]}: seed {other.spec.seed} starts from the network of seed "
+                f"{first.spec.seed} (run {first.key[:12]}), which reads alike before training to the last digit"
+            )

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from shrinkbench.errors import InputError, ShrinkbenchError
+from shrinkbench.results.failures import MACHINE_WORDS
 
 Cause = Literal["scientific", "environment", "interruption"]
 
@@ -32,16 +33,6 @@ _OF_THE_MACHINE = frozenset(
         ),  # network disks
     )
     if hasattr(errno, name)
-)
-# Libraries that are not Python's own tell these in words only.
-_WORDS = re.compile(
-    r"can't allocate memory|not enough memory|out of memory|std::bad_alloc|CUDNN_STATUS_ALLOC_FAILED"
-    r"|CUDNN_STATUS_NOT_INITIALIZED|CUBLAS_STATUS_ALLOC_FAILED|PytorchStreamWriter failed"
-    r"|unable to (open|mmap|write) .*(file|bytes)|CUDA driver"
-    r"|CUDA error: (uncorrectable ECC|device.*(unavailable|busy)|unknown error|no CUDA-capable)"
-    r"|can't start new thread|Too many open files|No space left on device"
-    r"|Connection (closed|reset) by peer|NCCL error|ProcessGroupNCCL|third_party/gloo",
-    re.IGNORECASE,
 )
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # as Rust says it, in which safetensors is written
 
@@ -82,4 +73,4 @@ def _is_of_the_machine(error: BaseException) -> bool:
     told = _OS_ERROR.search(str(error)[:2000])
     if told is not None:
         return int(told[1]) in _OF_THE_MACHINE
-    return isinstance(error, RuntimeError) and _WORDS.search(str(error)[:2000]) is not None
+    return isinstance(error, RuntimeError) and MACHINE_WORDS.search(str(error)[:2000]) is not None

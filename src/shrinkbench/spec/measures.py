@@ -74,7 +74,7 @@ class EpochRecord(Value):
     """One epoch of fine-tuning; ``validation`` holds the task's metrics on the validation split."""
 
     epoch: Positive
-    learning_rate: Finite
+    learning_rate: NotNegative
     train_loss: Finite
     validation: dict[str, Finite]
 

@@ -13,6 +13,7 @@ from made_results import (
     make_results,
     make_spec,
     method,
+    size_of,
 )
 from sampling import sampled
 
@@ -21,6 +22,7 @@ from shrinkbench.results.record import LayerDensity
 from shrinkbench.spec import (
     AllocationSpec,
     ChannelFraction,
+    Compression,
     Constraints,
     EarlyStopping,
     FinetuningSpec,
@@ -248,6 +250,91 @@ def test_draws_are_not_taken_for_other_proportions_by_chance():
     assert not any(evidence.same_proportions(task, "layerwise_gradient", "random").values())
 
 
+def moved(result, source, target, count):
+    """``count`` weights fewer of one layer, and more of another."""
+    layers = dict(result.layers)
+    for name, sign in ((source, -count), (target, count)):
+        layers[name] = layers[name].model_copy(update={"kept": layers[name].kept + sign})
+    return result.model_copy(update={"layers": layers, "size": size_of(layers)})
+
+
+@pytest.mark.parametrize("kind", ["random", "magnitude"])
+def test_one_weight_more_is_not_as_many(clean, kind):
+    results = [
+        moved(r, "conv1.weight", "layer1.weight", 1) if r.spec.method.name == f"{kind}@global_gradient" else r
+        for r in clean
+    ]
+    told = violation([r for r in results if r.spec.target in (1, 8)], f"{kind}-same-proportions")
+    assert "global_gradient at" in told
+
+
+# --- amounts that were reached -----------------------------------------------------------------------------
+
+
+def missing_its_target(result):
+    """A network that was compressed half as far as asked."""
+    if result.spec.is_control:
+        return result
+    nearer = make_result(
+        result.spec.model_copy(update={"amount": Compression(ratio=1 + 0.5 * (result.spec.target - 1))})
+    )
+    return result.model_copy(update={"size": nearer.size, "layers": nearer.layers})
+
+
+def test_a_baseline_that_missed_the_amount_was_not_run_at_it(clean):
+    magnitude = is_method("layerwise_magnitude", "global_magnitude")
+    few = [r for r in clean if r.spec.target in (1, 4, 8)]
+    missed = [missing_its_target(r) if magnitude(r.spec) else r for r in few]
+    assert "every method at every amount" in violation(missed, "magnitude-global-or-uniform")
+    everybody = [missing_its_target(r) for r in few]
+    assert line(everybody, "magnitude-global-or-uniform").status == "satisfied"
+    one = [missing_its_target(r) if is_method("global_magnitude")(r.spec) else r for r in few]
+    assert line(one, "magnitude-global-or-uniform").status == "satisfied"
+
+
+def test_equal_shares_remove_as_much_and_are_equal(clean):
+    shares = is_method("layerwise_magnitude", "layerwise_gradient")
+    few = [r for r in clean if r.spec.target in (1, 4, 8)]
+    missed = [missing_its_target(r) if shares(r.spec) else r for r in few]
+    assert "global_gradient at every amount" in violation(missed, "uniform")
+    unequal = [
+        moved(r, "layer2.weight", "layer3.weight", r.layers["layer2.weight"].kept // 3)
+        if shares(r.spec) and not r.spec.is_control
+        else r
+        for r in few
+    ]
+    assert "by equal shares" in violation(unequal, "uniform")
+
+
+# --- pairs -------------------------------------------------------------------------------------------------
+
+
+def test_pairs_without_a_comparison_do_not_count(clean):
+    more = make_results(pairs=PAIRS[1:], compressions=(1, 2), methods=("random", "global_gradient"))
+    assert line([*clean, *more], "pairs").status == "satisfied"
+    controls = [r for r in more if r.spec.is_control]
+    chance = [r for r in more if r.spec.method.name == "random" and r.spec.seed == 0]
+    for few in (controls, chance):
+        told = violation([*clean, *few], "pairs")
+        assert "Pairs that count: cifar10 / resnet20." in told
+        assert "do not count: cifar10 / resnet56, imagenet / resnet18." in told
+
+
+# --- examples ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("field", "what"), [("after", "measured"), ("validation", "validation")])
+def test_other_numbers_of_examples_in_a_task(clean, field, what):
+    results = [
+        r.model_copy(update={field: getattr(r, field).model_copy(update={"examples": 2500})})
+        if is_method("layerwise_gradient")(r.spec) and r.spec.seed == 1
+        else r
+        for r in clean
+    ]
+    told = violation(results, "same-code")
+    assert f"{what} examples: 2500 in 6 runs (seed 1 of layerwise_gradient at every amount" in told
+
+
 # --- baselines ---------------------------------------------------------------------------------------------
 
 
@@ -305,6 +392,13 @@ def test_controls_that_differ_between_methods(clean):
     told = violation(results, "control")
     assert "differ" in told
     assert "random at" in told
+    others = {"before": clean[30].before, "validation": clean[30].validation, "epochs": clean[30].epochs}
+    for field, value in others.items():
+        results = [
+            r.model_copy(update={field: value}) if r.spec.is_control and is_method("random")(r.spec) else r
+            for r in clean
+        ]
+        assert "random at" in violation(results, "control")
 
 
 # --- seeds -------------------------------------------------------------------------------------------------
@@ -314,7 +408,7 @@ def test_other_seeds_for_one_method_are_the_cause(clean):
     results = []
     for r in clean:
         other = is_method("layerwise_gradient")(r.spec)
-        results += respecified([r], lambda _, other=other: other, seed=r.spec.seed + 10 * other)
+        results.append(make_result(r.spec.model_copy(update={"seed": r.spec.seed + 10 * other})))
     where = f"layerwise_gradient at every amount on {TASK}"
     told = f"Other seeds for {where}: 10, 11 and 12, where others have 0, 1 and 2."
     assert violation(results, "seeds") == told
@@ -328,6 +422,28 @@ def test_copied_seeds_are_no_seeds(clean):
             r = source.model_copy(update={"spec": r.spec, "key": r.key})
         results.append(r)
     assert f"copies: seed 2 of random at every amount on {TASK}" in violation(results, "seeds")
+
+
+def test_seeds_have_a_network_each(clean):
+    start = next(r for r in clean if r.spec.is_control).before
+    one = [
+        r.model_copy(update={"before": start}) if r.spec.is_control and r.spec.seed < 2 else r for r in clean
+    ]
+    assert f"Seeds 0 and 1 on {TASK} start from one network" in violation(one, "seeds")
+    unmeasured = [r.model_copy(update={"before": None}) if r.spec.is_control else r for r in clean]
+    assert "by its specification" in line(unmeasured, "seeds").evidence[0]
+    assert "by its specification" not in line(clean, "seeds").evidence[0]
+
+
+def test_controls_may_be_copies_too(clean):
+    first = {r.spec.method: r for r in clean if r.spec.is_control and r.spec.seed == 0}
+    results = [
+        first[r.spec.method].model_copy(update={"spec": r.spec, "key": r.key, "before": r.before})
+        if r.spec.is_control and r.spec.seed == 2
+        else r
+        for r in clean
+    ]
+    assert "copies: seed 2 of every method at 1x" in violation(results, "seeds")
 
 
 def test_missing_seeds_are_said_by_what_they_share(clean):
@@ -365,6 +481,8 @@ def test_a_structured_method_needs_its_networks_from_scratch(clean):
     told = violation([*runs, *scratch_runs(pruner, seeds=(0, 1))], "from-scratch")
     assert f"seed 2 of filter_gradient at 4x on {TASK}" in told
     assert "less computation" in violation([*runs, *scratch_runs(pruner, epochs=30)], "from-scratch")
+    elsewhere = [moved(r, "layer1.weight", "layer2.weight", 9) for r in scratch_runs(pruner)]
+    assert "What was kept of every layer was not trained" in violation([*runs, *elsewhere], "from-scratch")
     other = structured("filter_other", "other")
     assert violation([*runs, *scratch_runs(other)], "from-scratch")
 
@@ -548,6 +666,16 @@ def test_a_planned_point_without_a_run_has_no_accuracy(clean):
     results = [r for r in clean if r.key != lacking.key]
     assert "at 8x" in violation(results, "raw-accuracy", missing=[lacking.spec])
     assert "another accuracy" in violation(clean, "raw-accuracy", disputed=[lacking.key])
+
+
+def test_a_control_that_another_source_contradicts(clean):
+    control = next(r for r in clean if r.spec.is_control and r.spec.seed == 1)
+    told = violation(clean, "control", disputed=[control.key])
+    name = control.spec.method.name
+    assert told == (
+        f"Controls with other numbers or another outcome in another source: seed 1 of {name} at 1x on {TASK}."
+    )
+    assert line(clean, "raw-accuracy", disputed=[control.key]).status == "satisfied"  # theirs are undisputed
 
 
 def test_a_speedup_that_was_not_counted_is_not_stated(clean):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from made_results import FIGURE_6, PRETRAIN, make_result, make_results, plain_accuracy
+from made_results import FIGURE_6, PRETRAIN, make_result, make_results, plain_accuracy, quality
 
 from shrinkbench.results.record import Latency, RunResult
 from shrinkbench.spec import Constraints, Normalisation
@@ -229,6 +229,22 @@ def more_epochs_spent(results):
     return edit(results, lambda r: of(ONE)(r) and not r.spec.is_control, longer)
 
 
+@fault("unequal-training", ONE, "5 epochs against 2", "seed 0")
+def other_epochs_by_seed_of_one_mean(results):
+    def by_seed(r):
+        return r.model_copy(update={"epochs_run": (2, 5, 8)[r.spec.seed]})
+
+    return edit(results, lambda r: of(ONE)(r) and not r.spec.is_control, by_seed)
+
+
+@fault("unequal-conditions", ONE, "validation examples 2500", "validation examples 5000")
+def other_validation_examples(results):
+    def fewer(r):
+        return r.model_copy(update={"validation": r.validation.model_copy(update={"examples": 2500})})
+
+    return edit(results, of(ONE), fewer)
+
+
 @fault("unequal-training", "5 epochs", "control none", "seeds 0, 1 and 2")
 def control_not_fine_tuned(results):
     return edit(results, lambda r: r.spec.is_control, lambda r: r.model_copy(update={"epochs_run": 0}))
@@ -368,6 +384,44 @@ def test_and_validation_swapped(results):
     return edit(results, of(ONE), lambda r: r.model_copy(update={"after": r.validation, "validation": r.after}))
 
 
+def enlarged(r, weights, adds):
+    """A network of so many times the weights in every layer, and so many times the multiply-adds."""
+    layers = {
+        n: d.model_copy(update={"kept": d.kept * weights, "total": d.total * weights, "positions": ()})
+        for n, d in r.layers.items()
+    }
+    gone = sum(d.total - d.kept for d in layers.values())
+    whole, all_adds = r.size.parameters * weights, r.size.multiply_adds * adds
+    size = {
+        "parameters": whole,
+        "parameters_kept": whole - gone,
+        "compression": whole / (whole - gone),
+        "multiply_adds": all_adds,
+        "theoretical_speedup": all_adds / r.size.multiply_adds_kept,
+    }
+    return r.model_copy(update={"layers": layers, "size": r.size.model_copy(update=size)})
+
+
+@fault("unequal-conditions", ONE, "resnet20 on cifar10 has 2,620,000 parameters", "262,000")
+def a_larger_network_under_one_specification(results):
+    return edit(results, of(ONE), lambda r: enlarged(r, 10, 1))
+
+
+@fault("architecture", "multiply-adds and, in 111 other runs", "layerwise_gradient at every amount but 1x")
+def a_costlier_network_under_one_specification(results):
+    return edit(results, lambda r: of(ONE)(r) and not r.spec.is_control, lambda r: enlarged(r, 1, 10))
+
+
+@fault("unequal-conditions", ONE, "weights in layer1.weight")
+def another_layer_under_one_specification(results):
+    def narrower(r):
+        moved = {"layer1.weight": -100, "layer2.weight": 100}
+        layers = {n: d.model_copy(update={"total": d.total + moved.get(n, 0)}) for n, d in r.layers.items()}
+        return r.model_copy(update={"layers": layers})
+
+    return edit(results, lambda r: of(ONE)(r) and r.spec.target == 8, narrower)
+
+
 @fault("unequal-conditions", ONE, "timed batch size 1;", "timed batch size 64")
 def timed_at_another_batch_size(results):
     def timed(r):
@@ -403,6 +457,34 @@ def seeds_copied(results):
         return first[spec.amount].model_copy(update={"spec": spec, "key": spec.key})
 
     return edit(results, of(ONE), copied)
+
+
+@fault("copied-seeds", ONE, "seeds 0, 1 and 2 have the same training losses and validation to the last digit")
+def seeds_copied_but_for_an_image(results):
+    first = {r.spec.amount: r for r in results if of(ONE)(r) and r.spec.seed == 0}
+
+    def copied(r):
+        source = first[r.spec.amount]
+        measured = {
+            name: getattr(source, name) for name in ("before", "validation", "epochs", "layers", "size")
+        }
+        image = 1e-4 * r.spec.seed
+        before, after = (quality(q["top1"] + image) for q in (source.before, source.after))
+        return r.model_copy(update=measured | {"before": before, "after": after})
+
+    return edit(results, lambda r: of(ONE)(r) and r.spec.seed > 0, copied)
+
+
+@fault("one-initial-network", "controls of seeds 0, 1 and 2", "start from one network")
+def one_initial_network_for_all_seeds(results):
+    start = next(r for r in results if r.spec.is_control).before
+    return edit(results, lambda r: r.spec.is_control, lambda r: r.model_copy(update={"before": start}))
+
+
+@fault("control", "Copies of one control that differ", ONE)
+def another_initial_network_for_one_method(results):
+    own = lambda r: r.spec.is_control and of(ONE)(r)  # noqa: E731 - a predicate
+    return edit(results, own, lambda r: r.model_copy(update={"before": quality(0.5)}))
 
 
 @fault("copied-seeds", "control", "seeds 0, 1 and 2")

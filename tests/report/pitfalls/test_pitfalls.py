@@ -271,6 +271,35 @@ def test_training_that_is_equal_is_told_with_what_was_looked_at():
     assert "the same recipes" in both[1]
 
 
+def trained_for(epochs):
+    """Two methods, of which one was trained for so many epochs with each seed; ``None`` is unrecorded."""
+    return [
+        r.model_copy(update={"epochs_run": epochs[r.spec.seed]})
+        if r.spec.method.name == TWO[0] and not r.spec.is_control
+        else r
+        for r in make_results(methods=TWO, pairs=ONE_PAIR)
+    ]
+
+
+def test_epochs_are_compared_seed_by_seed():
+    """The mean of 2, 5 and 8 is that of 5, 5 and 5."""
+    results = trained_for((2, 5, 8))
+    equal, sentence = told(results)
+    assert not equal
+    assert "seed 0" in sentence
+    assert "(5 epochs against 2)" in sentence
+    assert any(p.kind == "unequal-training" and "seed 0" in p.where for p in found(results))
+
+
+def test_epochs_that_nobody_recorded_are_not_equal():
+    nobody = [r.model_copy(update={"epochs_run": None}) for r in trained_for((5, 5, 5))]
+    assert (
+        told(nobody)[1] == "Within every task, methods were trained by one recipe; no run records its epochs."
+    )
+    some = told(trained_for((5, None, 5)))[1]
+    assert "5 of 30 runs do not record their epochs; recorded epochs were equal, up to 10 %." in some
+
+
 def test_training_that_is_not_equal_is_told_as_the_pitfall_tells_it():
     for change in ({"optimizer": "sgd"}, {"learning_rate": 1e-3}, {"batch_size": 32}, {"augment": False}):
         other = FINETUNE.model_copy(update=change)

@@ -121,6 +121,21 @@ def test_a_run_that_another_source_disputes_forbids_a_claim():
     assert "global_magnitude" in at[8].methods
 
 
+def test_a_run_whose_own_control_is_disputed_is_disputed():
+    """Of one seed every method starts from it: no claim is left at any level that it takes part in."""
+    (control,) = [r.key for r in store() if r.spec.is_control and r.spec.method.name == METHODS[0]][:1]
+    observations = observe(store(), disputed=[control])
+    (task,) = judge(observations).tasks
+    assert not task.block.methods
+    assert not [level for level in task.levels if level.claim]
+    assert {one.why for one in task.block.left_out} == {"5 disputed runs (2x, 4x, 8x, 16x, 32x; seed 0)"}
+    verdict = reach_verdict(observations)
+    assert "told apart" not in verdict.headline
+    assert any("or their control has" in warning for warning in verdict.warnings)
+    own = [r.key for r in store() if is_run(r, METHODS[0], seed=0, targets=(4,))]
+    assert len(observe(store(), disputed=own).gaps) == 1
+
+
 @pytest.mark.parametrize("changes", [{"compressions": (1, 2)}, {"seeds": (10, 11, 12)}, {"seeds": (0,)}])
 def test_a_method_that_was_run_otherwise_changes_nothing_for_the_others(changes):
     alone = store(methods=METHODS[1:])

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable
 
 from shrinkbench.report.checklist.causes import Point, joined, say
 from shrinkbench.report.checklist.conditions import explain_apart
-from shrinkbench.report.checklist.evidence import Evidence
+from shrinkbench.report.checklist.evidence import Evidence, removes_as_much
 from shrinkbench.report.checklist.lines import Judgement, listing, rule, satisfied, undecidable, violated
 from shrinkbench.report.checklist.measurement import SIZE_FIGURE
 from shrinkbench.report.checklist.roles import (
@@ -18,21 +19,31 @@ from shrinkbench.report.checklist.roles import (
     is_random,
     is_uniform,
 )
+from shrinkbench.results.record import RunResult
 from shrinkbench.spec import Amount, MethodSpec
 
 
 def _baseline(
     evidence: Evidence, wanted: Callable[[MethodSpec, Amount], bool], what: str, needed: str
 ) -> Judgement:
-    """Whether a baseline was run wherever a judged method was: same task, amounts and seeds."""
+    """Whether a baseline was run wherever a judged method was: same task, amounts and seeds.
+
+    One that missed the amount was not run at it, unless the judged method fell as short.
+    """
     names: dict[str, None] = {}
-    covered = set()
+    covered: dict[tuple[str | None, str | None, int | None], list[RunResult]] = defaultdict(list)
     for (task, name, amount), runs in evidence.cells.items():
         for run in runs:
             if is_plain(run.spec.method) and wanted(run.spec.method, run.spec.amount):
                 names[name] = None
-                covered.add((task, amount, run.spec.seed))
-    lacking = [p for p in evidence.judged_points if (p[0], p[2], p[3]) not in covered]
+                covered[task, amount, run.spec.seed].append(run)
+    lacking = [
+        point
+        for cell, runs in evidence.cells.items()
+        if cell[1] in evidence.proposed
+        for point, run in ((evidence.point_of(run), run) for run in runs)
+        if not any(removes_as_much(other, run) for other in covered[point[0], point[2], point[3]])
+    ]
     if lacking or not names:
         return violated(
             f"No {what} beside {say(lacking, evidence.judged_points) or 'any method'}.",

@@ -9,7 +9,7 @@ from itertools import combinations
 
 from shrinkbench.report.checklist.causes import Point, joined, say
 from shrinkbench.report.checklist.evidence import Evidence
-from shrinkbench.report.conditions import loading, machine_facts, pruned_parts
+from shrinkbench.report.conditions import loading, machine_facts, measured_on, pruned_parts, validated_on
 from shrinkbench.results.labels import how_trained, recipe_labels
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import TaskSpec
@@ -108,6 +108,22 @@ def find_unlike_treatment(evidence: Evidence) -> list[Difference]:
                 fewest = min(users.values(), key=len)
                 keys = tuple(r.key for r in members if r.spec.method.name in fewest)
                 found.append(Difference(f"{name} of networks {_adverb(trained)} on {task}: {told}.", keys))
+    return found
+
+
+def find_unlike_measurement(evidence: Evidence) -> list[Difference]:
+    """Other numbers of measured or validated examples than most runs of a task have, controls included.
+
+    A task says which data are read, so that one number of examples follows for all of its runs.
+    """
+    found = []
+    for what, facts_of in (("measured", measured_on), ("validation", validated_on)):
+        by_task: dict[str, dict[str, str]] = defaultdict(dict)
+        for run in evidence.results:
+            for _, number in facts_of(run):
+                by_task[evidence.point_of(run)[0] or ""][run.key] = number
+        mixed = [values for values in by_task.values() if len(set(values.values())) > 1]
+        found += [_difference(f"{what} examples", values, evidence) for values in mixed]
     return found
 
 

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from shrinkbench.report.checklist.causes import say
 from shrinkbench.report.checklist.evidence import Evidence
 from shrinkbench.report.checklist.lines import Judgement, listing, rule, satisfied, undecidable, violated
 from shrinkbench.report.checklist.roles import is_magnitude
 from shrinkbench.report.page.citations import THE_PAPER, cite
+from shrinkbench.results.networks import find_other_networks
 from shrinkbench.results.record import RunResult
 
 OLD = 2010
+MOST = 3
+"""Sizes that are told of, where one network has more."""
 
 
 @rule("context")
@@ -84,6 +88,17 @@ def architecture(evidence: Evidence) -> Judgement:
             f"Initial weights without a digest or a recipe of their training: {listing(names)}.",
             needed="Give the weights as a file, so that its SHA-256 is recorded.",
             runs=tuple(r.key for r in vague),
+        )
+    others = list(find_other_networks(evidence.results))
+    if others:
+        every = [evidence.point_of(run) for run in evidence.results]
+        return violated(
+            *(
+                f"{o.sentence}: {say([evidence.point_of(run) for run in o.runs], every)}."
+                for o in others[:MOST]
+            ),
+            needed="Run again what was another network; one specification is one network.",
+            runs=tuple(run.key for other in others for run in other.runs),
         )
     foreign = _networks_from_outside(evidence)
     if foreign:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from statistics import NormalDist
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report.checklist.causes import Point
 from shrinkbench.report.checklist.roles import is_magnitude, is_random, judged
+from shrinkbench.report.statistics.curves import TOLERANCE
 from shrinkbench.report.statistics.metrics import metric_of
 from shrinkbench.report.statistics.observations import SMALLEST_YARDSTICK, Observations, observe
 from shrinkbench.results.labels import label_runs
@@ -24,6 +25,8 @@ FEWEST_SEEDS = 3
 FEWEST_PAIRS = 3
 COLLAPSE = 0.10
 """A point counts as extreme where the mean is so much worse than the control: 10 points, or 10 % of others."""
+DRAWN = 4.0
+"""Standard deviations within which weights that are drawn one by one are of equal shares."""
 ERROR = 0.01
 """Chance that any draw at random on a page is taken for one of other proportions."""
 TOY_DATASETS = frozenset({"mnist", "fashion-mnist", "digits"})
@@ -41,11 +44,15 @@ GridCell = tuple[str, str, str]
 
 @dataclass(frozen=True)
 class Evidence:
-    """Finished runs as the checklist sees them; ``proposed`` are the labels of the methods that it judges."""
+    """Finished runs as the checklist sees them; ``proposed`` are the labels of the methods that it judges.
+
+    ``disputed`` are keys of runs, controls included, that another source contradicts.
+    """
 
     results: tuple[RunResult, ...]
     observations: Observations
     proposed: tuple[str, ...]
+    disputed: frozenset[str] = frozenset()
 
     @cached_property
     def by_key(self) -> Mapping[str, RunResult]:
@@ -224,6 +231,8 @@ def keep_alike(
 ) -> bool:
     """Whether two runs keep equally much of every layer: to the weight or, of weights drawn, up to chance.
 
+    Drawn weights may be one off beside chance, as their number is rounded.
+
     >>> one, two = {"a": LayerDensity(kept=50, total=100)}, {"a": LayerDensity(kept=52, total=100)}
     >>> keep_alike(one, two), keep_alike(one, two, deviations=3)
     (False, True)
@@ -232,11 +241,39 @@ def keep_alike(
         return False
     for name, one in first.items():
         share = one.kept / one.total if one.total else 1.0
-        # The second term is that of skewness, which counts where few weights stay.
-        chance = deviations * math.sqrt(one.total * share * (1 - share)) + deviations**2 / 6
-        if abs(one.kept - second[name].kept) > 1 + chance:
+        # The last term is that of skewness, which counts where few weights stay.
+        chance = 1 + deviations * math.sqrt(one.total * share * (1 - share)) + deviations**2 / 6
+        if one.total != second[name].total or abs(one.kept - second[name].kept) > (chance if deviations else 0):
             return False
     return True
+
+
+def removes_as_much(other: RunResult, run: RunResult) -> bool:
+    """Whether ``other`` reached the compression asked for, up to 10 %, or at least what ``run`` reached.
+
+    Of amounts that are no compression each counts by what was asked.
+    """
+    if run.size is None or other.size is None or run.spec.target is None:
+        return True
+    return other.size.compression >= (1 - TOLERANCE) * min(run.spec.target, run.size.compression)
+
+
+def keeps_equal_shares(run: RunResult) -> bool:
+    """Whether single weights were removed in equal shares of every layer, up to a weight or a tenth.
+
+    Drawn one by one: up to chance. Of larger units, patterns and bounds on layers nobody can tell by weights.
+    """
+    method = run.spec.method
+    if method.structure.unit != "weight" or method.structure.pattern is not None or run.spec.constraints.label:
+        return True
+    layers = list(run.layers.values())
+    share = sum(layer.kept for layer in layers) / max(1, sum(layer.total for layer in layers))
+    drawn = 0.0 if method.allocation.exact else DRAWN
+    return all(
+        abs(layer.kept - share * layer.total)
+        <= max(1.0, TOLERANCE * share * layer.total, drawn * math.sqrt(layer.total * share * (1 - share)))
+        for layer in layers
+    )
 
 
 def gather(
@@ -268,4 +305,4 @@ def gather(
             known = ", ".join(methods) or "none"
             raise ShrinkbenchError(f"the results hold no method '{name}'; methods that were run: {known}")
         chosen += found
-    return Evidence(evidence.results, observations, tuple(dict.fromkeys(chosen)))
+    return replace(evidence, proposed=tuple(dict.fromkeys(chosen)), disputed=frozenset(disputed))

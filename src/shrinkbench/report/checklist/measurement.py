@@ -9,6 +9,7 @@ from shrinkbench.report.checklist.causes import Point, joined, say
 from shrinkbench.report.checklist.conditions import explain_apart
 from shrinkbench.report.checklist.evidence import FEWEST_SEEDS, Evidence, GridCell
 from shrinkbench.report.checklist.lines import Judgement, listing, rule, satisfied, undecidable, violated
+from shrinkbench.results.copies import find_copies, find_shared_starts
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import Objective
 
@@ -64,28 +65,27 @@ def _curves(evidence: Evidence, methods: Sequence[str] | None = None) -> list[Po
     return [(task, method, None, None) for task, method in evidence.curves(methods)]
 
 
-_WITHOUT_ACCURACY = {
-    "missing": "Planned points without a run",
-    "disputed": "Points with another accuracy in another source",
-}
-"""Kinds of gaps; a run that failed is a result that says so."""
-
-
 @rule("raw-accuracy")
 def raw_accuracy(evidence: Evidence) -> Judgement:
-    """The metric itself, not its change, is stored for every run that is done; planned ones have to be done."""
+    """The metric itself, not its change, is stored for every run that is done; planned ones have to be done.
+
+    A run that failed is a result that says so.
+    """
     gaps = evidence.observations.gaps
+    disputed = gaps["key"].isin(list(evidence.disputed))
     facts = []
-    for kind, what in _WITHOUT_ACCURACY.items():
-        found = gaps[gaps["kind"] == kind]
-        points = [*found[["task", "method", "amount", "seed"]].itertuples(index=False, name=None)]
+    for what, rows in (
+        ("Planned points without a run", gaps[gaps["kind"] == "missing"]),
+        ("Points with another accuracy, or none, in another source", gaps[disputed]),
+    ):
+        points = [*rows[["task", "method", "amount", "seed"]].itertuples(index=False, name=None)]
         if points:
             facts.append(f"{what}: {say(points, [*evidence.grid, *points])}.")
     if facts:
         return violated(
             *facts,
             needed="Run what is missing, and find out which of two results of one key is what it says.",
-            runs=tuple(gaps.loc[gaps["kind"] == "disputed", "key"]),
+            runs=tuple(gaps.loc[disputed, "key"]),
             figure=SIZE_FIGURE,
         )
     return always_stored(evidence, f"state {metrics_of(evidence)} on the test split", SIZE_FIGURE)
@@ -140,9 +140,16 @@ def seeds(evidence: Evidence) -> Judgement:
     copies = _copies(evidence)
     if copies:
         runs += [r.key for r in copies]
-        where = say([evidence.point_of(r) for r in copies], evidence.grid)
+        controls = [evidence.point_of(r) for r in evidence.results if r.spec.is_control]
+        where = say([evidence.point_of(r) for r in copies], [*evidence.grid, *controls])
         facts.append(
-            f"Runs that agree with one of another seed in every number of every epoch, copies: {where}."
+            f"Runs that share a record of training with one of another seed to the last digit, copies: {where}."
+        )
+    for shared in find_shared_starts(evidence.results):
+        runs += [r.key for r in shared]
+        facts.append(
+            f"Seeds {joined(r.spec.seed for r in shared)} on {evidence.point_of(shared[0])[0]} start from one "
+            "network: their controls read alike before training, to the last digit."
         )
     if facts or not usual:
         fewer = {p[:3] for p in lacking} | {cell for cell in evidence.cells if cell[0] in few}
@@ -158,7 +165,12 @@ def seeds(evidence: Evidence) -> Judgement:
             needed=f"“All runs start from the published weights {listing(given)}; the deviations do not "
             "include variation over initial networks.”",
         )
-    return satisfied(f"{told} Each seed has its own initial network.", figure=SIZE_FIGURE)
+    known = any(r.before is not None for r in evidence.results if r.spec.is_control)
+    return satisfied(
+        f"{told} Each seed has its own initial network"
+        f"{'' if known else ' by its specification; no control was measured before training'}.",
+        figure=SIZE_FIGURE,
+    )
 
 
 def _usual_seeds(evidence: Evidence) -> dict[str, tuple[int, ...]]:
@@ -184,14 +196,13 @@ def _say_other_seeds(
 
 
 def _copies(evidence: Evidence) -> list[RunResult]:
-    """Runs whose every measured number is that of a run of the same cell with an earlier seed."""
-    found: list[RunResult] = []
-    for runs in evidence.cells.values():
-        first: list[RunResult] = []
-        for run in sorted(runs, key=lambda r: r.spec.seed):
-            same = [o for o in first if run.epochs and (o.epochs, o.after) == (run.epochs, run.after)]
-            (found if same else first).append(run)
-    return found
+    """Runs, controls included, that share a record of training with one of their cell and an earlier seed."""
+    controls: dict[tuple[str | None, str | None], list[RunResult]] = defaultdict(list)
+    for run in evidence.results:
+        if run.spec.is_control:
+            controls[evidence.point_of(run)[:2]].append(run)
+    cells = [*evidence.cells.values(), *controls.values()]
+    return [copy for runs in cells for copies in find_copies(runs) for copy in copies[1:]]
 
 
 @rule("error-bars")

@@ -9,6 +9,7 @@ from shrinkbench.report.checklist.conditions import (
     explain_apart,
     find_apart,
     find_conditions,
+    find_unlike_measurement,
     find_unlike_treatment,
 )
 from shrinkbench.report.checklist.description import undescribed_data
@@ -47,17 +48,33 @@ def _identify(evidence: Evidence) -> Judgement:
 def pairs(evidence: Evidence) -> Judgement:
     """Pairs that are neither toy nor outdated, one of them large."""
     every = sorted({(r.spec.data.name, r.spec.model.name) for r in evidence.results})
-    modern = [(d, m) for d, m in every if counts(d, m)]
+    compared = _compared_pairs(evidence)
+    modern = [pair for pair in every if counts(*pair) and pair in compared]
     large = [pair for pair in modern if is_large(pair[0])]
     facts = [f"Pairs that count: {listing([' / '.join(p) for p in modern]) or 'none'}."]
-    left_out = [" / ".join(p) for p in every if p not in modern]
-    if left_out:
-        facts.append(f"Toy data or outdated networks, which do not count: {listing(left_out)}.")
+    old = [" / ".join(p) for p in every if not counts(*p)]
+    idle = [" / ".join(p) for p in every if counts(*p) and p not in compared]
+    if old:
+        facts.append(f"Toy data or outdated networks, which do not count: {listing(old)}.")
+    if idle:
+        facts.append(f"No judged method was run beside another, so that they do not count: {listing(idle)}.")
     if len(modern) < FEWEST_PAIRS or not large:
         if not large:
             facts.append("No pair that counts is large-scale (ImageNet, Places365).")
         return violated(*facts, needed="Add pairs of a dataset and a network, one of them large-scale.")
     return satisfied(*facts)
+
+
+def _compared_pairs(evidence: Evidence) -> set[tuple[str, str]]:
+    """Pairs on which a judged method was run at an amount at which another method was run too."""
+    methods: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for task, method, amount in evidence.cells:
+        methods[task, amount].add(method)
+    return {
+        (evidence.tasks[task].data.name, evidence.tasks[task].model.name)
+        for (task, _), found in methods.items()
+        if len(found) > 1 and found.intersection(evidence.proposed)
+    }
 
 
 def counts(dataset: str, network: str) -> bool:
@@ -150,7 +167,7 @@ def same_code(evidence: Evidence) -> Judgement:
     conditions = find_conditions(evidence)
     unlike = find_unlike_treatment(evidence)
     apart = [a for a in find_apart(evidence) if a.of_data]
-    differing = [*conditions.differing, *unlike]
+    differing = [*conditions.differing, *unlike, *find_unlike_measurement(evidence)]
     faulty = [*(d.runs for d in differing), *(a.runs for a in apart)]
     unknown = listing(list(conditions.unrecorded))
     unrecorded = [f"Not recorded by every run, so unknown: {unknown}."] if unknown else []
@@ -168,7 +185,8 @@ def same_code(evidence: Evidence) -> Judgement:
         )
     return satisfied(
         f"All runs of a task have the same {joined(conditions.shared)} (as their provenance records).",
-        "They read the same data (by digest), images and normalisation; methods that are trained alike have "
-        "the same augmentation, batch size and precision, and prune or spare classifier and biases alike.",
+        "They read the same data (by digest) and normalisation, and were measured and validated on as many "
+        "images; methods that are trained alike have the same augmentation, batch size and precision, and "
+        "prune or spare classifier and biases alike.",
         *unrecorded,
     )

@@ -7,7 +7,7 @@ from typing import Literal
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report.checklist.causes import Point, say
-from shrinkbench.report.checklist.evidence import Evidence
+from shrinkbench.report.checklist.evidence import Evidence, keep_alike, keeps_equal_shares, removes_as_much
 from shrinkbench.report.checklist.lines import Judgement, inapplicable, rule, satisfied, violated
 from shrinkbench.report.checklist.measurement import SIZE_FIGURE
 from shrinkbench.report.checklist.roles import (
@@ -17,6 +17,7 @@ from shrinkbench.report.checklist.roles import (
     is_uniform,
     is_uniform_counterpart,
 )
+from shrinkbench.results.conflicts import unlike
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec.training_cost import scratch_b_epochs
 
@@ -46,6 +47,14 @@ def control(evidence: Evidence) -> Judgement:
         facts.append(
             f"Without a finished control of their own seed and training: {say(lacking, evidence.grid)}."
         )
+    disputed = [run for run in evidence.results if run.spec.is_control and run.key in evidence.disputed]
+    if disputed:
+        every = [evidence.point_of(run) for run in evidence.results if run.spec.is_control]
+        facts.append(
+            "Controls with other numbers or another outcome in another source: "
+            f"{say([evidence.point_of(run) for run in disputed], every)}."
+        )
+        faulty |= {run.key: None for run in disputed}
     for (own_epochs, epochs), points in unequal.items():
         facts.append(
             f"The control was trained for {own_epochs} epochs, the pruned networks for {epochs}: "
@@ -107,12 +116,7 @@ def _equal_epochs(run: RunResult, epochs: int) -> int | None:
 
 def _differing_copies(evidence: Evidence) -> list[RunResult]:
     """Controls that disagree with the first copy under the same key, though one key means one training."""
-    return [
-        copy
-        for copies in evidence.controls.values()
-        for copy in copies[1:]
-        if (copy.after, copy.epochs_run) != (copies[0].after, copies[0].epochs_run)
-    ]
+    return [copy for copies in evidence.controls.values() for copy in copies[1:] if unlike(copies[0], copy)]
 
 
 @rule("from-scratch")
@@ -133,7 +137,7 @@ def from_scratch(evidence: Evidence) -> Judgement:
             for name, method in evidence.methods.items()
             if is_scratch_of(method, run.spec.method)
             for other in evidence.cells.get((task, name, amount), ())
-            if other.spec.seed == run.spec.seed
+            if other.spec.seed == run.spec.seed and _keep_the_same(run, other)
         ]
         if not matches:
             lacking.append(evidence.point_of(run))
@@ -150,12 +154,25 @@ def from_scratch(evidence: Evidence) -> Judgement:
             runs=tuple(examples[:12]),
         )
     grid = [evidence.point_of(run) for _, run in needing]
-    facts = [f"Not trained from scratch at equal computation: {say(lacking, grid)}."] if lacking else []
+    facts = []
+    if lacking:
+        facts.append(
+            "What was kept of every layer was not trained from scratch at equal computation: "
+            f"{say(lacking, grid)}."
+        )
     if short:
         facts.append(
             f"Trained from scratch, but for less computation than the large network: {say(short, grid)}."
         )
     return violated(*facts, needed="Run each method with [finetuning=scratch-b] too.", figure=SIZE_FIGURE)
+
+
+def _keep_the_same(run: RunResult, other: RunResult) -> bool:
+    """Whether as many weights stay of every layer; of the network, where layers are not recorded."""
+    if run.layers and other.layers:
+        return keep_alike(run.layers, other.layers)
+    sizes = [r.size.parameters_kept if r.size else None for r in (run, other)]
+    return sizes[0] == sizes[1]
 
 
 def _is_short(run: RunResult) -> bool:
@@ -197,6 +214,8 @@ def uniform(evidence: Evidence) -> Judgement:
             other.key
             for other in others[task, own.seed]
             if is_uniform_counterpart(other.spec.method, other.spec.amount, own.method, own.amount)
+            and removes_as_much(other, run)
+            and keeps_equal_shares(other)
         ]
         examples += matches[:1]
         if not matches:
@@ -204,7 +223,7 @@ def uniform(evidence: Evidence) -> Judgement:
     if lacking:
         grid = [evidence.point_of(run) for _, run in needing]
         return violated(
-            f"No equal shares of every layer beside: {say(lacking, grid)}.",
+            f"No run that removes as much by equal shares of every layer beside: {say(lacking, grid)}.",
             needed="Run layerwise_magnitude with the structure of each method, to the same amounts.",
             figure=SIZE_FIGURE,
         )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shrinkbench.report.pitfalls.conditions import unequal_conditions
+from shrinkbench.report.pitfalls.conditions import other_networks, unequal_conditions
 from shrinkbench.report.pitfalls.finding import Panel, Pitfall
 from shrinkbench.report.pitfalls.noise import wide_seed_spread
 from shrinkbench.report.pitfalls.orders import (
@@ -25,6 +25,7 @@ from shrinkbench.report.pitfalls.runs import (
     emptied_layers,
     failed_runs,
     missed_targets,
+    shared_starts,
     twin_methods,
 )
 from shrinkbench.report.statistics.observations import Observations
@@ -45,11 +46,13 @@ def find_pitfalls(results: Sequence[RunResult], observations: Observations) -> l
         *selection_on_test(done),
         *unequal_training(done, observations),
         *unequal_conditions(done),
+        *other_networks(done),
         *best_of_epochs(done),
         *missed_targets(observations),
         *emptied_layers(done),
         *failed_runs(results),
         *copied_seeds(done),
+        *shared_starts(done),
         *copied_runs(done),
         *twin_methods(done),
     ]

@@ -18,10 +18,12 @@ from shrinkbench.report.conditions import (
     pruned_parts,
     recipe_facts,
     timing,
+    validated_on,
     weights_facts,
 )
 from shrinkbench.report.pitfalls.finding import Pitfall
 from shrinkbench.results.apart import digest_once
+from shrinkbench.results.networks import find_other_networks
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import MethodSpec
 
@@ -63,6 +65,7 @@ ASPECTS = (
     ),
     _UNEQUAL("Methods pruned different parts of the network", _AGAIN, lambda run: pruned_parts(run.spec)),
     _UNEQUAL("Methods were measured on different examples", _AGAIN, measured_on),
+    _UNEQUAL("Methods were validated on different examples", _AGAIN, validated_on),
     _UNEQUAL("Methods were timed in different ways", _AGAIN, timing, by_seed=False),
     _UNEQUAL("Methods ran on different machines or versions", _AGAIN, machine_facts, by_seed=False),
     _UNEQUAL(
@@ -72,6 +75,20 @@ ASPECTS = (
         by_seed=False,
     ),
 )
+
+
+def other_networks(results: Sequence[RunResult]) -> Iterator[Pitfall]:
+    """Runs of one specification whose networks were not one before they were pruned."""
+    for other in find_other_networks(results):
+        methods = sorted({run.spec.method.name for run in other.runs})
+        yield Pitfall(
+            kind="unequal-conditions",
+            title="One network has several sizes",
+            where=f"{other.runs[0].spec.data.name} / {other.runs[0].spec.model.name}",
+            finding=f"{joined(methods)}: {other.sentence}.",
+            advice="Find out which network was pruned: a ratio is of the network that it begins with.",
+            runs=tuple(run.key for run in other.runs),
+        )
 
 
 def unequal_conditions(results: Sequence[RunResult], aspects: Sequence[Aspect] = ASPECTS) -> Iterator[Pitfall]:

@@ -72,23 +72,35 @@ def training_is_equal(results: Sequence[RunResult], observations: Observations) 
             f"Not all comparisons are at equal training ({found[0].where}): "
             f"{found[0].finding.rstrip('.')}{and_more(len(found), 'case')}."
         )
-    cells = [cell for _, cell in _lengths(observations.pruned) if cell["method"].nunique() > 1]
+    pruned = [run for run in done if not run.spec.is_control]
+    stopping = any(run.spec.recipe.early_stopping for run in pruned)
+    cells = [
+        cell for _, cell in _lengths(observations.pruned, by_seed=not stopping) if cell["method"].nunique() > 1
+    ]
     if not cells:
         return True, "No two methods were run at one amount of pruning: there is no training to compare."
+    facts = [_recipes_of(pruned), *_say_lengths(cells, observations.pruned["training_cost"].isna())]
+    return True, f"Within every task, methods were trained by {'; '.join(facts)}."
+
+
+def _say_lengths(cells: Sequence[pd.DataFrame], unknown: pd.Series) -> Iterator[str]:
+    """How far methods' epochs and multiply-adds are apart in a cell, of runs that record them."""
     epochs, computation = (
         max(_apart(cell, column) for cell in cells) for column in ("training_cost", "training_multiply_adds")
     )
-    facts = [_recipes_of([run for run in done if not run.spec.is_control])]
-    unknown = int(observations.pruned["training_cost"].isna().sum())
-    if unknown:
-        facts.append(f"{unknown} runs do not record their epochs")
-    if epochs <= LONGER:
-        facts.append("epochs were equal, up to 10 %")
+    if unknown.all():
+        yield "no run records its epochs"
     else:
-        facts.append(f"epochs differed by up to {epochs:.2g} times (early stopping or equal computation)")
+        those = ""
+        if unknown.any():
+            yield f"{unknown.sum()} of {len(unknown)} runs do not record their epochs"
+            those = "recorded "
+        if epochs <= LONGER:
+            yield f"{those}epochs were equal, up to 10 %"
+        else:
+            yield f"{those}epochs differed by up to {epochs:.2g} times (early stopping or equal computation)"
     if computation > LONGER:
-        facts.append(f"multiply-adds of training differed by up to {computation:.2g} times")
-    return True, f"Within every task, methods were trained by {'; '.join(facts)}."
+        yield f"multiply-adds of training differed by up to {computation:.2g} times"
 
 
 def _recipes_of(results: Sequence[RunResult]) -> str:
@@ -110,7 +122,7 @@ def _differences_in_training(results: Sequence[RunResult], observations: Observa
         named |= set(pitfall.runs)
         yield pitfall
     recipes = {r.key: r.spec.recipe for r in results}
-    columns = ("amount", "method", "method_alone", "key", *_MEASURES)
+    columns = ("amount", "method", "method_alone", "seed", "key", *_MEASURES)
     for _, rows in groups(observations.pruned, "task", only=columns):
         if not named.intersection(rows["key"]):
             yield from _unequal_epochs(rows, recipes)
@@ -119,22 +131,27 @@ def _differences_in_training(results: Sequence[RunResult], observations: Observa
 _MEASURES = ["training_cost", "epochs_allowed", "training_multiply_adds"]
 
 
-def _lengths(rows: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    """By task and amount: the mean of every measure of training, for each method under each of its recipes."""
-    means = rows.groupby(["task", "amount", "method_alone", "method"])[_MEASURES].mean().reset_index()
-    for (task, amount), cell in groups(means, "task", "amount"):
-        yield f"{task}, {amount}", cell
+def _lengths(rows: pd.DataFrame, *, by_seed: bool = False) -> Iterator[tuple[str, pd.DataFrame]]:
+    """By task and amount: the mean of every measure of training, for each method under each of its recipes.
+
+    ``by_seed`` gives the measures themselves: a mean hides that one seed had little, and another much.
+    """
+    names = ["task", "amount", *(["seed"] if by_seed else [])]
+    means = rows.groupby([*names, "method_alone", "method"])[_MEASURES].mean().reset_index()
+    for (task, amount, *seed), cell in groups(means, *names):
+        yield f"{task}, {amount}{f', seed {seed[0]}' if seed else ''}", cell
 
 
 def _unequal_epochs(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Iterator[Pitfall]:
     """Of one task: what was spent or allowed differs by more than 10 %, what early stopping spent by twice.
 
-    Where epochs differ and multiply-adds do not, methods were trained at equal computation on purpose.
+    On average over seeds and, where nothing stops early, with any one of them. Where epochs differ and
+    multiply-adds do not, methods were trained at equal computation on purpose.
     """
     if _spread(rows, "training_cost") <= LONGER and _spread(rows, "epochs_allowed") <= LONGER:
         return  # nor do means differ by more
     stopping = any(recipes[key].early_stopping for key in rows["key"])
-    for where, cell in _lengths(rows):
+    for where, cell in [*_lengths(rows), *(() if stopping else _lengths(rows, by_seed=True))]:
         known = cell["training_multiply_adds"].notna().all()
         if known and _apart(cell, "training_multiply_adds") <= LONGER:
             continue

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 
 from shrinkbench.report.checklist.causes import joined
 from shrinkbench.report.pitfalls.finding import Pitfall, and_more
 from shrinkbench.report.statistics.compare import groups, records
 from shrinkbench.report.statistics.observations import Observations
+from shrinkbench.results.copies import agreement, find_copies, find_shared_starts, records_of
 from shrinkbench.results.labels import RunLabel, distinct_runs, label_runs
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import MethodSpec
@@ -18,40 +19,40 @@ MISSED = 0.1
 """Networks compressed less by more than this share missed the compression asked for."""
 
 
-def _content(run: RunResult) -> Hashable:
-    """All that was measured while and after a run was trained, nothing where it was not trained.
+def _training(run: RunResult) -> Hashable:
+    """What a run wrote down while it was trained, nothing where that tells no training from another.
 
     Two trainings agree in a loss to its last digit only where they are one: equal accuracies do not count.
     """
-    if not run.epochs or run.before is None or run.after is None:
-        return None
-    epochs = tuple((e.train_loss, *sorted(e.validation.items())) for e in run.epochs)
-    return epochs, *(tuple(sorted(quality.metrics.items())) for quality in (run.before, run.after))
+    return records_of(run).get("training losses")
 
 
 def copied_seeds(results: Sequence[RunResult]) -> Iterator[Pitfall]:
-    """Runs of one cell with different seeds whose results are equal to the last digit."""
-    cells: dict[tuple[str, str, str, Hashable], list[RunResult]] = defaultdict(list)
+    """Runs of one cell and of different seeds of which a record of training is equal to the last digit."""
+    cells: dict[tuple[str, str, str], list[RunResult]] = defaultdict(list)
     for run, label in distinct_runs(results):
-        content = _content(run)
-        if content is not None:
-            name = label.control if run.spec.is_control else label.method
-            cells[label.task, name, label.amount, content].append(run)
+        name = label.control if run.spec.is_control else label.method
+        cells[label.task, name, label.amount].append(run)
     found: dict[tuple[str, str, tuple[int, ...]], list[RunResult]] = defaultdict(list)
     amounts: dict[tuple[str, str, tuple[int, ...]], list[str]] = defaultdict(list)
-    for (task, name, amount, _), runs in cells.items():
-        seeds = tuple(sorted({run.spec.seed for run in runs}))
-        if len(seeds) > 1:
-            found[task, name, seeds] += runs
-            amounts[task, name, seeds].append(amount)
+    shared: dict[tuple[str, str, tuple[int, ...]], set[str]] = {}
+    for (task, name, amount), runs in cells.items():
+        for copies in find_copies(_once_each(runs)):
+            case = (task, name, tuple(run.spec.seed for run in copies))
+            found[case] += copies
+            amounts[case].append(amount)
+            own = agreement(copies)
+            shared[case] = set(own).intersection(shared.get(case, own))
     for (task, name, seeds), runs in found.items():
         at = amounts[task, name, seeds]
+        same = [what for what in agreement(runs[: len(seeds)]) if what in shared[task, name, seeds]]
+        what = joined(same) or "record of training"
         yield Pitfall(
             kind="copied-seeds",
             title="Runs of different seeds are copies of one another",
             where=task,
             finding=(
-                f"{name}: seeds {joined(seeds)} have the same losses and accuracies to the last digit at "
+                f"{name}: seeds {joined(seeds)} have the same {what} to the last digit at "
                 f"{joined(at[:3])}{and_more(len(at) - 2, 'amount') if len(at) > 3 else ''}."
             ),
             advice="Run every seed; copies count as one run, and their deviation says nothing.",
@@ -59,13 +60,18 @@ def copied_seeds(results: Sequence[RunResult]) -> Iterator[Pitfall]:
         )
 
 
+def _once_each(runs: Iterable[RunResult]) -> list[RunResult]:
+    """One run of every seed: methods may each have stored the control that they share."""
+    return list({run.spec.seed: run for run in runs}.values())
+
+
 def copied_runs(results: Sequence[RunResult]) -> Iterator[Pitfall]:
     """One training that stands under two keys: for two tasks, or for two networks of different size."""
     alike: dict[Hashable, list[tuple[RunResult, RunLabel]]] = defaultdict(list)
     for run, label in distinct_runs(run for run in results if not run.spec.is_control):
-        content = _content(run)
-        if content is not None:
-            alike[content].append((run, label))
+        training = _training(run)
+        if training is not None:
+            alike[training].append((run, label))
     found: dict[tuple[str, ...], list[RunResult]] = defaultdict(list)
     where: dict[tuple[str, ...], str] = {}
     for members in alike.values():
@@ -82,12 +88,32 @@ def copied_runs(results: Sequence[RunResult]) -> Iterator[Pitfall]:
             title="One run stands in several places",
             where=where[names],
             finding=(
-                f"{joined(names[:3])}{more} have the same losses and "
-                f"accuracies to the last digit (seed{'s' if len(seeds) > 1 else ''} {joined(seeds)})"
+                f"{joined(names[:3])}{more} have the same training losses "
+                f"to the last digit (seed{'s' if len(seeds) > 1 else ''} {joined(seeds)})"
                 f"{and_more(len(found), 'case')}."
             ),
             advice="Find out which of them was run: another task or another network gives other numbers.",
             runs=tuple(dict.fromkeys(run.key for case in found.values() for run in case)),
+        )
+
+
+def shared_starts(results: Sequence[RunResult]) -> Iterator[Pitfall]:
+    """Seeds that start from one network, though each should have its own."""
+    labels = {run.key: label.task for run, label in distinct_runs(results)}
+    found: dict[tuple[str, tuple[int, ...]], list[str]] = defaultdict(list)
+    for runs in find_shared_starts(results):
+        found[labels.get(runs[0].key, ""), tuple(sorted(r.spec.seed for r in runs))] += [r.key for r in runs]
+    for (task, seeds), keys in found.items():
+        yield Pitfall(
+            kind="one-initial-network",
+            title="Seeds start from one network",
+            where=task,
+            finding=(
+                f"The controls of seeds {joined(seeds)} read alike before training, to the last digit: they "
+                "start from one network, where each seed should have its own."
+            ),
+            advice="Draw or pretrain a network for every seed: deviations leave out what the network adds.",
+            runs=tuple(keys),
         )
 
 
@@ -97,7 +123,7 @@ def twin_methods(results: Sequence[RunResult]) -> Iterator[Pitfall]:
     keys: dict[tuple[str, str], list[str]] = defaultdict(list)
     definitions: dict[str, MethodSpec] = {}
     for run, label in distinct_runs(run for run in results if not run.spec.is_control):
-        contents[label.task, label.method][label.amount, run.spec.seed] = _content(run)
+        contents[label.task, label.method][label.amount, run.spec.seed] = _training(run)
         keys[label.task, label.method].append(run.key)
         definitions[label.method] = run.spec.method
     for (task, first), (other_task, second) in itertools.combinations(sorted(contents), 2):
@@ -107,7 +133,7 @@ def twin_methods(results: Sequence[RunResult]) -> Iterator[Pitfall]:
         shared = [cell for cell in a if cell in b]
         copied = bool(shared) and all(a[cell] is not None and a[cell] == b[cell] for cell in shared)
         if copied:
-            reason = f"agree in loss and accuracy to the last digit in all {len(shared)} runs they share"
+            reason = f"agree in their training losses to the last digit in all {len(shared)} runs they share"
         elif _are_one(definitions[first], definitions[second]):
             reason = "are equal in structure, score, allocation, schedule and fine-tuning"
         else:

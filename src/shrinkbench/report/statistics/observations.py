@@ -199,7 +199,8 @@ def observe(
     A task is one dataset (subset and normalisation included), network and initial weights. What is compared
     on it are methods with their recipes. A run counts once, though it be stored twice or measured further.
     Failed runs and ``missing`` ones, which are planned and have no result, are its gaps; so are those with
-    ``disputed`` keys, for which another source has other numbers. ``sequential`` is the experiment whose seeds
+    ``disputed`` keys, which another source contradicts, and those whose own control is disputed: what a run is
+    measured against is a part of what it says. ``sequential`` is the experiment whose seeds
     were added until its comparison was decided.
     """
     results = [*results]
@@ -226,14 +227,15 @@ def observe(
             part[f"{column}_change"] = part[CHANGE].where(own)
     present = sorted({m for m, r in zip(frame["method"], done, strict=True) if not _is_reference(r.spec)})
     order = ["task", "method", "compression", "seed"]
+    pruned = pruned.sort_values(order, ignore_index=True)
     return Observations(
-        pruned=pruned.sort_values(order, ignore_index=True),
+        pruned=pruned,
         control=control.sort_values(order, ignore_index=True),
         tasks=tuple(sorted(frame["task"].unique())),
         methods=tuple(dict.fromkeys([m for m in methods if m in present] + present)),
         chance=frozenset(frame.loc[frame["chance"] & ~frame["is_control"], "method"]),
         task_specs={task: r.spec.task for task, r in zip(frame["task"], done, strict=True)},
-        gaps=_gaps(absent, labels[len(done) :], pruned, disputed),
+        gaps=_gaps(absent, labels[len(done) :], pruned, _disputed_runs(frame, disputed)),
         design=_design(sequential, labels, [*done, *(spec for spec, _ in absent)]),
         splits=tuple(sorted({split for result in done for split in result.further})),
     )
@@ -263,6 +265,15 @@ def _absent_runs(
         *((spec, "failed") for spec in failed.values() if not spec.is_control),
         *((spec, "missing") for spec in missing if not spec.is_control),
     ]
+
+
+def _disputed_runs(frame: pd.DataFrame, disputed: Collection[str]) -> Collection[str]:
+    """The keys of ``disputed`` runs, and of those that start from a disputed control."""
+    if not disputed:
+        return ()
+    doubtful = frame["key"].isin(list(disputed))
+    controls = frame.loc[doubtful & frame["is_control"], "control_key"]
+    return frozenset(frame.loc[doubtful | frame["control_key"].isin(controls), "key"])
 
 
 def _gaps(

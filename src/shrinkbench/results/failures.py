@@ -1,0 +1,33 @@
+"""What a stored failure is about: the run as it is specified, or the machine it ran on."""
+
+from __future__ import annotations
+
+import re
+
+from shrinkbench.results.record import RunResult
+
+MACHINE_WORDS = re.compile(
+    r"can't allocate memory|not enough memory|out of memory|std::bad_alloc|CUDNN_STATUS_ALLOC_FAILED"
+    r"|CUDNN_STATUS_NOT_INITIALIZED|CUBLAS_STATUS_ALLOC_FAILED|PytorchStreamWriter failed"
+    r"|unable to (open|mmap|write) .*(file|bytes)|CUDA driver"
+    r"|CUDA error: (uncorrectable ECC|device.*(unavailable|busy)|unknown error|no CUDA-capable)"
+    r"|can't start new thread|Too many open files|No space left on device"
+    r"|Connection (closed|reset) by peer|NCCL error|ProcessGroupNCCL|third_party/gloo",
+    re.IGNORECASE,
+)
+"""Libraries that are not Python's own tell in words only that memory, disk or device failed."""
+_MACHINE_TYPES = re.compile(
+    r"(MemoryError|OutOfMemoryError|BrokenProcessPool|KeyboardInterrupt|CancelledError|OSError|PermissionError"
+    r"|TimeoutError|Connection\w*Error)\b|(\w+ )*(was )?killed\b"
+)
+_LONGEST = 2000
+
+
+def is_scientific(result: RunResult) -> bool:
+    """Whether a run failed for a reason that lies in what it is: a finding, which all sources should share.
+
+    A sweep stores no other failures; others may store that a worker was killed or that memory was short, which
+    says nothing about the run.
+    """
+    told = (result.error or "")[:_LONGEST]
+    return result.status == "failed" and not (MACHINE_WORDS.search(told) or _MACHINE_TYPES.match(told))

@@ -107,6 +107,7 @@ def test_marks_at_one_place_stand_side_by_side_inside_the_panel():
     assert min(b - a for a, b in itertools.pairwise(sorted(places))) > 3 / 72
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pairs", [PAIR, [("a", "m"), ("b", "m"), ("c", "m"), ("d", "m")]])
 @pytest.mark.parametrize("count", [2, 7, 12])
 def test_a_legend_takes_a_fifth_at_most(monkeypatch, pairs, count):

@@ -147,6 +147,7 @@ def test_unpruned_both_are_the_large_network_from_other_random_weights(swept):
     assert tuned.after != equal.after
 
 
+@pytest.mark.slow
 def test_an_iterative_architecture_is_the_lottery_tickets(tmp_path):
     """The two differ in the weights of the last training alone."""
     tickets, random = (

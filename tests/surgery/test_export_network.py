@@ -34,7 +34,8 @@ def rebuild(name, num_classes):
     return build(name, num_classes=num_classes, seed=3)
 
 
-@pytest.mark.parametrize("name", ["densenet40", pytest.param("torchvision/swin_t", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["densenet40", "torchvision/swin_t"])
 def test_a_small_network_is_read_again_from_its_description(name, tmp_path):
     small, surgery, shape = halved(name)
     classes = 10 if name == "densenet40" else 1000

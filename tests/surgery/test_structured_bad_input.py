@@ -7,6 +7,7 @@ import re
 
 import pytest
 import torch
+from sampling import sampled
 from surgery_networks import load_small
 from torch import nn
 
@@ -91,7 +92,7 @@ def half(tmp_path):
     return tmp_path / "half.safetensors"
 
 
-@pytest.mark.parametrize("method", ["channel_l1", "filter_l1", "slimming_without_penalty"])
+@pytest.mark.parametrize("method", sampled(["channel_l1", "filter_l1", "slimming_without_penalty"], every=3))
 def test_a_ratio_that_would_empty_a_layer_names_the_largest_one(method, refused):
     sentence = refused("prune", "--model", "resnet20", "--method", method, "--compression", 1000, "--one-shot")
     largest = float(re.search(r"the largest possible target is ([\d.]+)$", sentence)[1])

@@ -270,6 +270,7 @@ def test_training_curves_show_every_seed_beside_its_control(page, tmp_path):
     assert "Drawn are about" not in value[5]
 
 
+@pytest.mark.slow
 def test_a_run_opens_with_what_sets_it_apart(page, tmp_path):
     value = drive(
         page,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,11 @@ def changed(quality: Quality, **metrics: float) -> Quality:
     return quality.model_copy(update={"metrics": quality.metrics | metrics})
 
 
+def revision(dataset: str) -> str:
+    """A digest of content, another for each name."""
+    return "ab" * 32 if dataset == "cifar10" else hashlib.sha256(dataset.encode()).hexdigest()
+
+
 def make_spec(
     *,
     dataset: str = "cifar10",
@@ -194,7 +200,7 @@ def make_spec(
     """A run; what is pruned is ``amount`` where that is given, else ``compression``."""
     return RunSpec(
         task=TaskSpec(
-            data=DataSpec(name=dataset, revision="ab" * 32, normalisation=IMAGENET_NORMALISATION),
+            data=DataSpec(name=dataset, revision=revision(dataset), normalisation=IMAGENET_NORMALISATION),
             model=ModelSpec(name=model),
             weights=WeightsSpec(
                 kind="pretrain", name=weights, recipe=PRETRAIN.model_copy(update={"name": weights})

@@ -127,7 +127,10 @@ def test_tasks_of_another_metric_have_their_answers_and_no_part_in_claims_over_t
     claims = judge(observe(results))
     assert len(claims.over_tasks.units) == 2
     text = words_of(index)
-    assert "Over 2 tasks, each over its own range, global_magnitude has the highest average" in text
+    assert (
+        "Over 2 tasks on 1 dataset and 2 networks, each over its own range, global_magnitude has the highest"
+        in text
+    )
     assert "Not part of it: text / resnet20 (perplexity)." in text
     assert "perplexity 1." in text
     frame = pd.read_csv(index.parent / "results.csv")

@@ -154,12 +154,14 @@ def over_tasks_text(
     metric: Metric = POINTS,
     *,
     yardstick: float = 1.0,
+    breadth: str = "",
 ) -> str:
-    """The claim over tasks, whose units are the tasks."""
+    """The claim over tasks, whose units are the tasks; ``breadth`` says of how many datasets and networks."""
     lead = between(pairs, best, ordered[1])
     named = "" if metric.is_accuracy else f" {metric.short}".rstrip()
+    over = f"{len(names)} tasks on {breadth}" if breadth else f"{len(names)} tasks"
     return (
-        f"Over {len(names)} tasks, each over its own range, {best} has the {metric.best} average"
+        f"Over {over}, each over its own range, {best} has the {metric.best} average"
         f"{named} of {len(ordered)} methods, {lead_text(lead, metric)} {ordered[1]}"
         f"{_standing(best, pairs, ordered[1:], metric, yardstick)}"
     )

@@ -23,6 +23,7 @@ from shrinkbench.report.statistics.compare import at_equal_training, ranking, re
 from shrinkbench.report.statistics.curves import own_controls
 from shrinkbench.report.statistics.metrics import HEADLINE, Metric
 from shrinkbench.report.statistics.observations import Observations
+from shrinkbench.report.statistics.places import breadth, pair_of
 from shrinkbench.report.statistics.ranks import Ranking
 
 BASES = {
@@ -140,7 +141,13 @@ def _headline(observations: Observations, claims: Claims, tasks: Sequence[TaskVe
     metric = observations.metric(compared[0])
     yardstick = sum(map(observations.yardstick, compared)) / len(compared)
     text = over_tasks_text(
-        block.units, ordered[0], claims.pairs_over_tasks, ordered, metric, yardstick=yardstick
+        block.units,
+        ordered[0],
+        claims.pairs_over_tasks,
+        ordered,
+        metric,
+        yardstick=yardstick,
+        breadth=breadth([observations.task_specs[task] for task in compared]),
     )
     planned = dict.fromkeys([*observations.tasks, *observations.gaps["task"]])
     aside = [*block.units_left_out, *(task for task in planned if claims.of(task) is None)]
@@ -221,10 +228,13 @@ def _warnings(observations: Observations, claims: Claims) -> Iterator[str]:
     if seeds and stats.too_few(fewest):
         where = [task for task, n in seeds.items() if n == fewest]
         yield f"Within {'a task' if len(where) == len(seeds) else listed(where)}, {stats.too_few(fewest)}."
-    places = observations.pruned[["dataset", "model"]].drop_duplicates()
-    if 0 < len(places) < 3:
+    tasks = [observations.task_specs[task] for task in observations.pruned["task"].unique()]
+    pairs = len({pair_of(task) for task in tasks})
+    if 0 < pairs < 3:
+        named = len({(task.data.name, task.model.name) for task in tasks})
+        once = " (one content under several names counts once)" if named > pairs else ""
         yield (
-            f"{len(places)} pair{'s' if len(places) != 1 else ''} of dataset and network: the order of methods "
+            f"{pairs} pair{'s' if pairs != 1 else ''} of dataset and network{once}: the order of methods "
             "may differ on others."
         )
     yield from _at_equal_training(observations)

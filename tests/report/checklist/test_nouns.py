@@ -320,6 +320,22 @@ def test_pairs_without_a_comparison_do_not_count(clean):
         assert "do not count: cifar10 / resnet56, imagenet / resnet18." in told
 
 
+def test_one_dataset_under_several_names_is_one_pair(clean):
+    results = make_results(compressions=(1, 2), methods=("random", "global_gradient"))
+    assert line(results, "pairs").status == "satisfied"
+    task = clean[0].spec.task
+    again = [
+        r.model_copy(update={"spec": spec, "key": spec.key})
+        for r in results
+        if r.spec.data.name == "cifar10" and r.spec.model.name == "resnet20"
+        for data in [task.data.model_copy(update={"name": "cifar10-again"})]
+        for spec in [r.spec.model_copy(update={"task": task.model_copy(update={"data": data})})]
+    ]
+    two = [r for r in results if r.spec.model.name != "resnet56"]
+    told = violation([*two, *again], "pairs")
+    assert "another name, which count once: cifar10-again / resnet20." in told
+
+
 # --- examples ----------------------------------------------------------------------------------------------
 
 

@@ -136,6 +136,34 @@ def test_a_run_whose_own_control_is_disputed_is_disputed():
     assert len(observe(store(), disputed=own).gaps) == 1
 
 
+def on_data(results, **update):
+    """The same on data with other fields of their specification."""
+    specs = []
+    for r in results:
+        data = r.spec.data.model_copy(update=update)
+        specs.append(r.spec.model_copy(update={"task": r.spec.task.model_copy(update={"data": data})}))
+    return [make_result(spec, accuracy=accuracy) for spec in specs]
+
+
+def test_one_dataset_under_three_names_is_one():
+    small = store(methods=METHODS[:2])
+    results = [*small, *on_data(small, name="cifar10b"), *on_data(small, name="cifar10c")]
+    observations = observe(results)
+    assert len(observations.tasks) == 3
+    assert judge(observations).over_tasks is None
+    (warning,) = [w for w in reach_verdict(observations).warnings if "dataset and network" in w]
+    assert warning.startswith("1 pair of dataset and network (one content under several names counts once)")
+
+
+def test_a_claim_over_tasks_says_on_how_many_datasets_and_networks():
+    small = store(methods=METHODS[:2])
+    subset = on_data(small, train_images=100)
+    others = store(methods=METHODS[:2], pairs=[("cifar10", "resnet56")])
+    verdict = reach_verdict(observe([*small, *subset, *others]))
+    assert verdict.headline.startswith("Over 3 tasks on 1 dataset and 2 networks, each over its own range, ")
+    assert any(w.startswith("2 pairs of dataset and network: ") for w in verdict.warnings)
+
+
 @pytest.mark.parametrize("changes", [{"compressions": (1, 2)}, {"seeds": (10, 11, 12)}, {"seeds": (0,)}])
 def test_a_method_that_was_run_otherwise_changes_nothing_for_the_others(changes):
     alone = store(methods=METHODS[1:])

@@ -29,6 +29,7 @@ from shrinkbench.report.checklist.measurement import (
     error_bars,
 )
 from shrinkbench.report.checklist.roles import is_control
+from shrinkbench.report.statistics.places import pair_of
 
 MOST_TOLD = 6
 """Conditions that are told of, where more differ."""
@@ -49,11 +50,15 @@ def pairs(evidence: Evidence) -> Judgement:
     """Pairs that are neither toy nor outdated, one of them large."""
     every = sorted({(r.spec.data.name, r.spec.model.name) for r in evidence.results})
     compared = _compared_pairs(evidence)
-    modern = [pair for pair in every if counts(*pair) and pair in compared]
+    fresh = _first_names(evidence)
+    modern = [pair for pair in every if counts(*pair) and pair in compared and pair in fresh]
     large = [pair for pair in modern if is_large(pair[0])]
     facts = [f"Pairs that count: {listing([' / '.join(p) for p in modern]) or 'none'}."]
     old = [" / ".join(p) for p in every if not counts(*p)]
+    again = [" / ".join(p) for p in every if counts(*p) and p in compared and p not in fresh]
     idle = [" / ".join(p) for p in every if counts(*p) and p not in compared]
+    if again:
+        facts.append(f"The same data under another name, which count once: {listing(again)}.")
     if old:
         facts.append(f"Toy data or outdated networks, which do not count: {listing(old)}.")
     if idle:
@@ -63,6 +68,14 @@ def pairs(evidence: Evidence) -> Judgement:
             facts.append("No pair that counts is large-scale (ImageNet, Places365).")
         return violated(*facts, needed="Add pairs of a dataset and a network, one of them large-scale.")
     return satisfied(*facts)
+
+
+def _first_names(evidence: Evidence) -> set[tuple[str, str]]:
+    """Of every pair, by the content of the data, the first of its names."""
+    names: dict[tuple[str, str], tuple[str, str]] = {}
+    for task in sorted(evidence.tasks.values(), key=lambda task: (task.data.name, task.model.name)):
+        names.setdefault(pair_of(task), (task.data.name, task.model.name))
+    return set(names.values())
 
 
 def _compared_pairs(evidence: Evidence) -> set[tuple[str, str]]:

@@ -31,6 +31,7 @@ from shrinkbench.report.statistics.pairs import (
     mean_of,
     relative_noise,
 )
+from shrinkbench.report.statistics.places import place_of
 from shrinkbench.report.statistics.sequential import Race, race, widen
 
 __all__ = ["Claim", "Claims", "Level", "TaskClaims", "found_with", "judge", "judge_curves", "more_units"]
@@ -96,7 +97,7 @@ def judge(observations: Observations, *, metric: str = HEADLINE, axis: str = "co
     claims = judge_curves(
         curves(observations, axis, metric),
         default_levels(observations, axis),
-        places={t: (spec.objective, spec.data, spec.model) for t, spec in observations.task_specs.items()},
+        places={task: place_of(spec) for task, spec in observations.task_specs.items()},
         order=observations.methods,
         scales={task: scale.metric for scale in observations.scales for task in scale.tasks},
         falling={task for task in observations.tasks if observations.direction(task, metric) < 0},
@@ -144,7 +145,7 @@ def judge_curves(
 ) -> Claims:
     """Answer all questions about curves at ``levels``.
 
-    Tasks of equal ``places`` (data and network, from other initial weights) are one unit over tasks, and tasks
+    Tasks of equal ``places`` (data, by content, and network) are one unit over tasks, and tasks
     of equal ``scales`` (metric, direction and unit) alone are compared over tasks: those of the scale that has
     most. ``falling`` are tasks of which less is better. With a sequential ``design`` the one question is every
     pair over the range of a task.

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 from made_results import make_result, make_results, make_spec
 
+from shrinkbench.report.pitfalls.orders import initial_model_confounds
 from shrinkbench.report.result_tables import result_tables
+from shrinkbench.report.statistics.aggregates import normalised_scores
 from shrinkbench.report.statistics.claims import judge
 from shrinkbench.report.statistics.compare import pairwise, winners
 from shrinkbench.report.statistics.observations import observe
@@ -222,3 +224,12 @@ def test_two_weights_of_one_network_are_one_unit_over_tasks():
         for w, n in (("a", "resnet20"), ("b", "resnet20"), ("a", "resnet56"))
     ]
     assert len(judge(observe(results)).over_tasks.units) == 2
+
+
+def test_scores_over_tasks_are_of_the_tasks_that_are_judged_as_one():
+    both = store(pairs=[("cifar10", "resnet20"), ("cifar10", "resnet56")])
+    observations = observe([*both, *on_data(both, name="cifar10b")])
+    scores = normalised_scores(observations)
+    assert scores.tasks == judge(observations).over_tasks.units
+    assert len(scores.tasks) == 2
+    assert not list(initial_model_confounds(observations))

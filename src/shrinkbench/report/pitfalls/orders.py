@@ -18,7 +18,7 @@ from shrinkbench.report.statistics.compare import groups
 from shrinkbench.report.statistics.curves import Curve, at_equal, curves, default_levels
 from shrinkbench.report.statistics.metrics import CHANGE, HEADLINE
 from shrinkbench.report.statistics.observations import Observations
-from shrinkbench.spec import DataSpec, ModelSpec, Objective
+from shrinkbench.report.statistics.places import place_of
 
 
 @functools.lru_cache(maxsize=4)
@@ -199,22 +199,19 @@ def order_varies_with_task(observations: Observations) -> Iterator[Pitfall]:
         )
 
 
-_Place = tuple[Objective, DataSpec, ModelSpec]
-
-
-def _places(observations: Observations) -> dict[str, _Place]:
+def _places(observations: Observations) -> dict[str, object]:
     """What every task is about, whatever its initial weights."""
-    specs = observations.task_specs
-    return {task: (specs[task].objective, specs[task].data, specs[task].model) for task in observations.tasks}
+    return {task: place_of(observations.task_specs[task]) for task in observations.tasks}
 
 
 def initial_model_confounds(observations: Observations) -> Iterator[Pitfall]:
     """Comparing across initial weights reverses an order that holds within them (Figure 8)."""
-    same_place: dict[_Place, list[str]] = defaultdict(list)  # tasks of one place differ in their weights
+    same_place: dict[object, list[str]] = defaultdict(list)  # tasks of one place differ in their weights
     for task, place in _places(observations).items():
         same_place[place].append(task)
-    for (_, data, model), tasks in same_place.items():
-        if len(tasks) < 2:
+    for tasks in same_place.values():
+        spec = observations.task_specs[tasks[0]]
+        if all(observations.task_specs[task].weights == spec.weights for task in tasks):
             continue
         reversal = _reversal(observations, tasks, HEADLINE)
         if reversal is None:
@@ -232,7 +229,7 @@ def initial_model_confounds(observations: Observations) -> Iterator[Pitfall]:
         yield Pitfall(
             kind="initial-model-confounds",
             title="The initial weights decide which method looks better",
-            where=f"{data.name} / {model.name}",
+            where=f"{spec.data.name} / {spec.model.name}",
             finding=(
                 f"From the same weights {worse} never beats {better}; yet {worse} from {good} is "
                 f"{metric.better(gap)} than {better} from {bad}.{uncured}"

@@ -22,6 +22,7 @@ from shrinkbench.report.statistics.claims import TaskClaims, judge
 from shrinkbench.report.statistics.curves import SAME, curves
 from shrinkbench.report.statistics.metrics import HEADLINE, Metric
 from shrinkbench.report.statistics.observations import Observations
+from shrinkbench.report.statistics.places import place_of
 from shrinkbench.report.statistics.tests import BOOTSTRAP_RESAMPLES, CONFIDENCE, Floats
 
 ENOUGH = 10
@@ -82,8 +83,7 @@ def normalised_scores(observations: Observations) -> Scores | None:
     specs = observations.task_specs
     by_place: dict[object, list[TaskClaims]] = defaultdict(list)
     for task in claims.tasks:
-        spec = specs[task.task]
-        by_place[spec.objective, spec.data, spec.model].append(task)
+        by_place[place_of(specs[task.task])].append(task)
     parts, sizes = [], []
     for members in by_place.values():
         if " and ".join(task.task for task in members) in over.units:

@@ -91,13 +91,17 @@ def find_shared_starts(results: Iterable[RunResult]) -> Iterator[tuple[RunResult
 
     They read alike before training to the last digit. Weights of a file are the same for all seeds.
     """
-    starts: dict[object, dict[int, RunResult]] = defaultdict(dict)
+    controls: dict[object, dict[int, RunResult]] = defaultdict(dict)
     for run in results:
-        is_own = run.spec.is_control and run.spec.weights.kind != "file"
-        if is_own and run.before is not None and _tells_its_network(run.before):
+        if run.status == "done" and run.spec.is_control and run.spec.weights.kind != "file":
             spec = run.spec.control.model_copy(update={"seed": 0, "migrated_from": None})
-            starts[spec, tuple(sorted(run.before.metrics.items()))].setdefault(run.spec.seed, run)
-    yield from (tuple(by_seed.values()) for by_seed in starts.values() if len(by_seed) > 1)
+            controls[spec].setdefault(run.spec.seed, run)  # methods may each have stored the one they share
+    for by_seed in controls.values():
+        alike: dict[object, list[RunResult]] = defaultdict(list)
+        for run in by_seed.values():
+            if run.before is not None and _tells_its_network(run.before):
+                alike[tuple(sorted(run.before.metrics.items()))].append(run)
+        yield from (tuple(runs) for runs in alike.values() if len(runs) > 1)
 
 
 def _tells_its_network(quality: Quality) -> bool:

@@ -260,7 +260,15 @@ MEAGRE = {
         make_result(make_spec(seed=s), failed="no memory <b>& none</b>") for s in range(2)
     ],
     "no layers": lambda: [
-        r.model_copy(update={"layers": {}, "weight_histogram": None, "epochs": ()})
+        r.model_copy(
+            update={
+                "layers": {},
+                "weight_histogram": None,
+                "epochs": (),
+                "epochs_run": None,
+                "selected_epoch": None,
+            }
+        )
         for r in make_results(pairs=ONE_PAIR, methods=["random", "global_magnitude"])
     ],
     "disjoint seeds": lambda: (

@@ -261,3 +261,58 @@ def test_what_cannot_be_read_keeps_the_caller_s_network_as_it_was():
     assert type(net.middle) is GoesByValues
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert not any(child._forward_hooks for child in net.modules())
+
+
+class AroundChannels(nn.Module):
+    """Two convolutions and a classifier, and between the convolutions what is done to ``wide`` channels."""
+
+    def __init__(self, wide, move, between=None):
+        super().__init__()
+        self.a, self.b, self.between = nn.Conv2d(3, wide, 3, padding=1), nn.Conv2d(8, 8, 3), between
+        self.fc, self.move = nn.Linear(8, 4), move
+
+    def forward(self, x):
+        y = self.a(x).relu()
+        y = self.move(y) if self.between is None else self.move(y, self.between)
+        return self.fc(self.b(y).relu().mean((2, 3)))
+
+
+def stretch(y):
+    return nn.functional.interpolate(y.flatten(2).mT, size=8, mode="linear").mT.unflatten(2, (8, 8))
+
+
+def attend(y, layer):
+    return y * layer(y.mean((2, 3)).unsqueeze(1)).squeeze(1).sigmoid()[:, :, None, None]
+
+
+CHOSEN = torch.tensor([1, 0, 1, 1, 1, 1, 1, 1, 1, 0], dtype=torch.bool)
+REFUSED_BY_THE_GRAPH = {
+    "split unevenly": lambda: AroundChannels(8, lambda y: torch.cat(y.split([3, 5], 1)[::-1], 1)),
+    "chosen by a mask": lambda: AroundChannels(10, lambda y: y[:, CHOSEN]),
+    "interpolated": lambda: AroundChannels(4, lambda y: stretch(y)),
+    "one unit of all": lambda: AroundChannels(8, attend, nn.Conv1d(1, 1, 3, padding=1)),
+    "convolved over": lambda: AroundChannels(
+        4, lambda y, layer: layer(y.unsqueeze(1)).flatten(1, 2), nn.Conv3d(1, 2, 3, padding=1)
+    ),
+    "normalised over": lambda: AroundChannels(8, lambda y, layer: layer(y), nn.LayerNorm([8, 8, 8])),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED_BY_THE_GRAPH)
+def test_channels_that_the_graph_refuses_are_named_once(name):
+    module = REFUSED_BY_THE_GRAPH[name]()
+    with pytest.warns(LeftWholeWarning, match="channels of 'a'.* are left whole: "):
+        free = {group.layer for group in couple(module, (3, 8, 8)).free if group.units > 1}
+    assert free - {"between"} == {"b"}
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        couple(module, (3, 8, 8))
+
+
+def test_what_is_whole_by_its_nature_is_not_named():
+    module = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 3, groups=8), nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4)
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        couple(module, (3, 8, 8))

@@ -33,7 +33,14 @@ NAMED = {
     *("chosen-by-values", "scripted-module", "weight-norm", "spectral-norm", "old-spectral-norm"),
     *("bidirectional-lstm", "stacked-gru", "plain-recurrent", "projected-lstm", "packed-lstm", "lstm-cell"),
     *("gru-cell", "rotated-halves", "rotated-pairs", "rotated-by-the-network-itself", "bilinear-layer"),
-    "frozen-front",
+    *(
+        "frozen-front",
+        "with-coordinates",
+        "shared-module",
+        "mixture-of-experts",
+        "shuffled-halves",
+        "deformable",
+    ),
 }
 pytestmark = [
     pytest.mark.filterwarnings("ignore:.*torch.jit.*:DeprecationWarning"),

@@ -22,11 +22,16 @@ from shrinkbench.network.unreadable import read_graph
 
 @dataclass(frozen=True)
 class ChannelGraph:
-    """Groups as torch-pruning has them, unproven; ``unreadable``: layer -> why its channels stay whole."""
+    """Groups as torch-pruning has them, unproven; ``unreadable``: layer -> why its channels stay whole.
+
+    ``silent``: layers that name groups of an output, of what is summed with the input, or of what passes
+    attention; they stay without a word.
+    """
 
     groups: tuple[Group, ...]
     feeding_norms: Mapping[str, str]
     unreadable: Mapping[str, str]
+    silent: frozenset[str]
 
 
 def read_groups(module: nn.Module, example: Inputs) -> ChannelGraph:
@@ -35,12 +40,15 @@ def read_groups(module: nn.Module, example: Inputs) -> ChannelGraph:
     shared = _find_shared_tensors(module)
     tensors = (*dict(module.named_parameters(remove_duplicate=False)), *dict(module.named_buffers()))
     order = {name: number for number, name in enumerate(tensors)}
-    joined = _join_blocks(skeleton.module, reader.raw_groups(order))
-    groups = [g for merged in joined if (g := _name_groups(merged, shared, order))]
+    groups, silent = [], set()
+    for merged in _join_blocks(skeleton.module, reader.raw_groups(order)):
+        group = _name_groups(merged, shared, order)
+        groups += [] if group is None else [group]
+        if group is not None and any(part.by_nature or not part.is_read for part in merged.parts):
+            silent.add(group.layer)
     groups.sort(key=lambda g: order[g.slices[0].tensor])
-    return ChannelGraph(
-        tuple(groups), reader.feeding_norms(), {**skeleton.unreadable, **reader.unreadable, **reader.unseen()}
-    )
+    unreadable = {**skeleton.unreadable, **reader.unreadable, **reader.unseen()}
+    return ChannelGraph(tuple(groups), reader.feeding_norms(), unreadable, frozenset(silent))
 
 
 def _find_shared_tensors(module: nn.Module) -> frozenset[str]:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from shrinkbench.errors import LeftWholeWarning
 from shrinkbench.network.attention import head_slices, heads_held, is_attention
-from shrinkbench.network.channel_graph import read_groups
+from shrinkbench.network.channel_graph import ChannelGraph, read_groups
 from shrinkbench.network.dataflow import Flow, projected_heads, trace_flow
 from shrinkbench.network.fused_heads import fused_steps, read_fused_heads
 from shrinkbench.network.groups import Coupling, Group, Slice
@@ -29,16 +29,18 @@ from shrinkbench.network.weights import is_transposed_linear, layer_of
 
 __all__ = ["Coupling", "Group", "Slice", "couple"]
 
+FUSED = "they can only leave all together, for they pass a layer that takes all of them at once"
 _KNOWN: WeakKeyDictionary[nn.Module, dict[object, Coupling]] = WeakKeyDictionary()
+_TOLD: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()  # notes that were given of each network
 
 
 def couple(module: nn.Module, input_shape: Example) -> Coupling:
     """Find the groups of ``module`` for one input of ``input_shape``, or example inputs.
 
     Free groups are proven on random weights; those for which that failed, and those that torch-pruning cannot
-    read, are refused and named in a ``LeftWholeWarning``. The network's own weights have no say, so what was
-    found is kept as long as its structure stays. Raises ``ShrinkbenchError`` where the dependency graph cannot
-    follow the network at all.
+    read, are refused and named in a ``LeftWholeWarning``, once for each network. The network's own weights
+    have no say, so what was found is kept as long as its structure stays. Raises ``ShrinkbenchError`` where
+    the dependency graph cannot follow the network at all.
 
     >>> net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2))
     >>> group = couple(net, (3, 3, 3)).free[0]
@@ -51,8 +53,11 @@ def couple(module: nn.Module, input_shape: Example) -> Coupling:
     if key not in known:
         with torch.inference_mode(mode=False):  # the graph is read off the gradients' own
             known[key] = _couple(module, Inputs.of(input_shape))
+    told = _TOLD.setdefault(module, set())
     for note in known[key].notes:
-        warnings.warn(note, LeftWholeWarning, stacklevel=2)
+        if note not in told:
+            warnings.warn(note, LeftWholeWarning, stacklevel=2)
+    told.update(known[key].notes)
     return known[key]
 
 
@@ -76,7 +81,24 @@ def _couple(module: nn.Module, example: Inputs) -> Coupling:
     unreadable = {
         layer: reason for layer, reason in graph.unreadable.items() if _is_read(module, layer, traced.read)
     }
-    return Coupling(proven, graph.feeding_norms, _name({**unreadable, **told}))
+    return Coupling(
+        proven, graph.feeding_norms, _name({**_refused(module, graph, groups), **unreadable, **told})
+    )
+
+
+def _refused(module: nn.Module, graph: ChannelGraph, groups: Iterable[Group]) -> dict[str, str]:
+    """Layer -> why it stays whole, of groups that the graph refuses or makes one unit of, but for outputs."""
+    parameters = dict(module.named_parameters())
+    reasons: dict[str, str] = {}
+    for group in groups:
+        made = [s for s in group.slices if s.role == "produces" and s.tensor in parameters]
+        several = any(parameters[s.tensor].shape[s.dim] > 1 for s in made)
+        reason = group.refused_because if group.layer not in graph.silent else None
+        if group.refused_because is None and group.units == 1:
+            reason = FUSED
+        if group.kind == "channels" and reason is not None and several:
+            reasons |= dict.fromkeys(group.layers("produces"), reason)
+    return reasons
 
 
 def _is_read(module: nn.Module, path: str, read: frozenset[str]) -> bool:

@@ -52,6 +52,8 @@ class Raw:
     items: list[Item]
     refused_because: str | None = None
     part: int = 0  # width of the equal parts that they are split into, of which each loses the same places
+    is_read: bool = False  # by some layer; those of an output are not
+    by_nature: bool = False  # whole because of attention, or because the network's input has as many
 
     def refuse(self, reason: str) -> None:
         """Note why its channels have to stay; the first reason counts."""
@@ -96,7 +98,7 @@ class GraphReader:
                 tensors = tuple((n, d, _size(layer, n, d)) for n, d in _layer_tensors(layer, path, "out"))
                 everything = list(range(outputs))
                 item = Item(path, "out", tensors, everything, everything)
-                groups.append(Raw(outputs, [item], self.unreadable[path]))
+                groups.append(Raw(outputs, [item], self.unreadable[path], is_read=True))
         return groups
 
     def _is_output(self, handler: Any) -> bool:
@@ -147,10 +149,12 @@ class GraphReader:
             target = dep.target.module
             if target is self._whole.core:
                 raw.refuse("they are summed with the network's input")
+                raw.by_nature = True
                 continue
             if target in self._opaque:
                 stand_in, why = self._opaque[target]
                 raw.refuse(passing := f"they pass '{stand_in}', which {why}")
+                raw.by_nature |= why == MIXES
                 if why != MIXES:  # attention is no surprise, and is not told
                     self.unreadable.setdefault(root, passing)
                 continue
@@ -186,6 +190,7 @@ class GraphReader:
         elif isinstance(target, (_Conv, nn.Linear)):
             if not _is_depthwise(target):
                 side = "in" if self._graph.is_in_channel_pruning_fn(dep.handler) else "out"
+                raw.is_read |= side == "in"
             tensors = _layer_tensors(target, path, side)
         elif isinstance(target, _PerChannel) or norm_width(target):
             tensors = _channel_tensors(target, path)

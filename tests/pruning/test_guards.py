@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.pruning import METHODS, prune
+from shrinkbench.pruning import METHODS, prune, training_hook
 
 
 def network():
@@ -103,3 +103,74 @@ def test_inside_inference_mode_masks_are_the_same():
         with torch.inference_mode():
             inside = masks_or_sentence(name)
         assert inside.equal(outside), name
+
+
+def looked_at(name, data):
+    """What the method says of ``data`` on a network of two batches."""
+    try:
+        return prune(network(), name, compression=1.3, batches=data, one_shot=True)
+    except ShrinkbenchError as error:
+        sentence = str(error)
+    assert len(sentence) < 300
+    return sentence
+
+
+READERS = ["wanda", "sparsegpt", "snip", "force", "movement", "owl_wanda", "skeletonization", "alpha_pruning"]
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_a_batch_without_examples_is_refused_by_its_number(name):
+    [(inputs, labels)] = batches()
+    empty = (inputs[:0], labels[:0])
+    assert "batch 1 of batches= holds no examples" in looked_at(name, [empty])
+    if METHODS.get(name).batch_count > 1 and "data" in METHODS.get(name).needs:
+        assert "batch 2 of batches= holds no examples" in looked_at(name, iter([(inputs, labels), empty]))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list(plain_methods()))
+def test_no_method_decides_on_batches_without_examples(name):
+    [(inputs, labels)] = batches()
+    empty = (inputs[:0], labels[:0])
+    assert isinstance(looked_at(name, [empty]), str)
+    looked_at(name, [(inputs, labels), empty])
+
+
+@pytest.mark.parametrize("name", ["wanda", "snip", "obert", "thinet"])
+def test_a_batch_that_the_network_does_not_take_is_named_with_its_shape(name):
+    [(inputs, labels)] = batches()
+    sentence = looked_at(name, [(inputs, labels), (inputs[:, :1], labels)])
+    if METHODS.get(name).batch_count == 1:
+        assert not isinstance(sentence, str)
+        return
+    assert "the network does not take batch 2 of batches=, float32 8x1x6x6: Given groups=1" in sentence
+    other_size = nn.functional.pad(inputs, (1, 1, 1, 1))
+    assert not isinstance(looked_at(name, [(inputs, labels), (other_size, labels)]), str)
+
+
+def test_batches_of_an_iterator_are_the_same_each_time_they_are_read():
+    [(inputs, labels)] = batches()
+    two = [(inputs, labels), (inputs.flip(0) * 2, labels)]
+    for name in ("wanda", "sparsegpt", "snip", "obert"):
+        assert looked_at(name, iter(two)).equal(looked_at(name, two)), name
+
+
+def test_a_hook_refuses_batches_without_examples():
+    module = nn.Sequential(*(nn.Sequential(nn.Conv2d(c, 8, 3, padding=1), nn.ReLU()) for c in (3, 8, 8)))
+    module.append(nn.AdaptiveAvgPool2d(1)).append(nn.Flatten()).append(nn.Linear(8, 4))
+    [(inputs, labels)] = batches()
+    hook = training_hook(
+        module,
+        "discrimination_aware",
+        compression=1.3,
+        epochs=1,
+        steps_per_epoch=4,
+        seed=0,
+        input_shape=(3, 6, 6),
+        batches=lambda generator: [(inputs, labels), (inputs[:0], labels[:0])],
+    )
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    hook.start(optimizer)
+    nn.functional.cross_entropy(module(inputs), labels).backward()
+    with pytest.raises(ShrinkbenchError, match="batch 2 of batches= holds no examples"):
+        hook.after_backward(1)

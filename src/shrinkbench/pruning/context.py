@@ -17,9 +17,10 @@ from shrinkbench.network import derivatives
 from shrinkbench.network.blocks import chain_of
 from shrinkbench.network.blockwise import BlockByBlock
 from shrinkbench.network.dataflow import Flow, Geometry, read_flow, read_geometry
-from shrinkbench.network.inputs import Batch, Example, Inputs, is_mask, map_tensors, split_batch
+from shrinkbench.network.inputs import Batch, Example, Inputs, is_mask, map_tensors
 from shrinkbench.network.observation import Maps, Product, observe_maps, observe_products
 from shrinkbench.network.view import Batches, Loss
+from shrinkbench.pruning.checked_batches import form_of, read_again, require_taken, with_examples
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.units import SINGLE_WEIGHTS, Structure
 from shrinkbench.seeds import stream
@@ -103,7 +104,8 @@ class PruneContext:
         self.proportions = proportions
         self.constraints = constraints
         self._example = None if input_shape is None else Inputs.of(input_shape)
-        self._source = batches
+        self._taken: set[str] = set() if self._example is None else {form_of(self._example)}
+        self._source = None if batches is None else read_again(batches)
         self._batch_count = batch_count
         self._blocks: BlockByBlock | None = None
         self._geometries = read_geometry(module)  # now: while a pass is observed, parameters are replaced
@@ -183,7 +185,7 @@ class PruneContext:
         Each has ``inputs`` and ``targets``, and unpacks into both.
 
         A data loader is read anew each time and nothing is kept; a one-shot iterator is kept, to be read
-        twice.
+        twice. A batch without examples, or that the network does not take, is refused by its number.
         """
         if self._source is None:
             raise ShrinkbenchError(
@@ -193,13 +195,16 @@ class PruneContext:
         dtype = next(iter(self.parameters.values())).dtype
         empty = True
         with derivatives.random_state_kept(self.device):  # a data loader draws from it
-            if iter(self._source) is self._source:
-                self._source = list(islice(self._source, self._batch_count))
-            for given in islice(self._source, self._batch_count):
+            given = with_examples(islice(self._source, self._batch_count))
+            for number, found in enumerate(given, 1):
                 empty = False
-                batch = split_batch(given).to(self.device)
+                batch = found.to(self.device)
                 batch = Batch(batch.inputs.map(_usable), map_tensors(_plain, batch.targets))
-                yield batch.to(self.device, dtype)
+                batch = batch.to(self.device, dtype)
+                if (form := form_of(batch.inputs)) not in self._taken:
+                    require_taken(self.module, batch, number)
+                    self._taken.add(form)
+                yield batch
         if empty:
             raise ShrinkbenchError("batches= is empty; this method needs at least one batch of data")
 

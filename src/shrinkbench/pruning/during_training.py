@@ -12,6 +12,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.inputs import Example, Inputs
 from shrinkbench.network.view import Batches, Loss
 from shrinkbench.pruning.amounts import amount_of, check_amount
+from shrinkbench.pruning.checked_batches import with_examples
 from shrinkbench.pruning.constraining import check_constraints, constraints_for
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masking import prune_once, scored
@@ -162,7 +163,7 @@ def hook_for(
 
     def draw(number: int) -> Batches:
         assert batches is not None  # noqa: S101  given to the setting only where there are any
-        return batches(torch.Generator().manual_seed(stream(seed, "batch-beside", number)))
+        return with_examples(batches(torch.Generator().manual_seed(stream(seed, "batch-beside", number))))
 
     setting = Setting(
         module=module,

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError, line_in
-from shrinkbench.network.inputs import Example, Inputs, split_batch
+from shrinkbench.network.inputs import Example, Inputs
 from shrinkbench.network.probe import require_materialised
 from shrinkbench.network.view import Batches, Loss
 from shrinkbench.network.weights import (
@@ -26,6 +26,7 @@ from shrinkbench.network.weights import (
 from shrinkbench.pruning.allocations.per_layer import counts_per_layer, keep_of_all
 from shrinkbench.pruning.allocations.rules import global_, keep_counts
 from shrinkbench.pruning.amounts import budget_for, largest_named, takes_no_share
+from shrinkbench.pruning.checked_batches import with_examples
 from shrinkbench.pruning.constraining import (
     channels_in,
     channels_left,
@@ -109,7 +110,8 @@ def look_ahead(batches: Batches) -> tuple[Batches, Inputs]:
         first = next(iterator, None)
     if first is None:
         raise ShrinkbenchError("batches= is empty; give at least one batch of data")
-    return (chain([first], iterator) if iterator is batches else batches), split_batch(first).inputs
+    inputs = next(with_examples([first])).inputs
+    return (chain([first], iterator) if iterator is batches else batches), inputs
 
 
 def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = None) -> Masks:

@@ -1,0 +1,82 @@
+"""Batches as they are handed in, each with examples and of a form that the network takes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from itertools import count
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.derivatives import outputs_of
+from shrinkbench.network.inputs import Batch, Inputs, map_tensors, split_batch
+
+_END = object()
+
+
+class _Kept:
+    """What an iterator gives, kept as far as it has been read: copies of a context read one and the same."""
+
+    def __init__(self, source: Iterator[Any]) -> None:
+        self._source = source
+        self._read: list[Any] = []
+
+    def __iter__(self) -> Iterator[Any]:
+        for number in count():
+            if number == len(self._read):
+                following = next(self._source, _END)
+                if following is _END:
+                    return
+                self._read.append(following)
+            yield self._read[number]
+
+
+def read_again(batches: Iterable[Any]) -> Iterable[Any]:
+    """``batches`` such that they can be read more than once; only those of an iterator are kept."""
+    return _Kept(batches) if isinstance(batches, Iterator) else batches
+
+
+def with_examples(batches: Iterable[Any]) -> Iterator[Batch]:
+    """One batch after another, split; one without examples, of which nothing can be told, is refused."""
+    for number, given in enumerate(batches, 1):
+        batch = split_batch(given)
+        if not len(batch):
+            raise ShrinkbenchError(
+                f"batch {number} of batches= holds no examples ({batch.inputs}); leave it out, or give a data "
+                "loader that does not draw empty batches"
+            )
+        yield batch
+
+
+def form_of(inputs: Inputs) -> str:
+    """Structure and shapes of ``inputs``, whatever the number of examples and the precision."""
+    rows = inputs.rows
+
+    def form(tensor: Tensor) -> tuple[object, ...]:
+        per_example = tensor.dim() > 0 and len(tensor) == rows
+        kind = "floating" if tensor.is_floating_point() else str(tensor.dtype)
+        return (tuple(tensor.shape[1:] if per_example else tensor.shape), kind)
+
+    return repr(map_tensors(form, (inputs.args, dict(inputs.kwargs))))
+
+
+def require_taken(module: nn.Module, batch: Batch, number: int) -> None:
+    """Raise ``ShrinkbenchError`` where ``module`` does not run on batch ``number``."""
+    one = batch.inputs.part(0, 1)
+    for tried in (one, batch.inputs):  # one example is enough for most networks, and cheap
+        try:
+            with torch.no_grad():
+                outputs_of(module, {}, tried)
+        except Exception as error:
+            failure = error
+        else:
+            return
+    if isinstance(failure, ShrinkbenchError):
+        raise failure
+    reason = (str(failure).strip() or type(failure).__name__).splitlines()[0][:130]
+    raise ShrinkbenchError(
+        f"the network does not take batch {number} of batches=, {batch.inputs}: {reason}; give batches of what "
+        "its forward pass takes"
+    ) from failure

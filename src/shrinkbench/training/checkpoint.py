@@ -7,7 +7,7 @@ import io
 import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -31,7 +31,7 @@ def _save(state: dict[str, Any], place: Path) -> None:
     """Write through a handle of Python's, whose errors are the system's own; torch's name no number."""
     with place.open("wb", buffering=0) as file:
         stream = _Stream(file)
-        torch.save(state, stream)
+        torch.save(state, cast(IO[bytes], stream))
         if stream.refused is not None:
             raise stream.refused
 

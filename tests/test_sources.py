@@ -17,8 +17,10 @@ from shrinkbench.pruning import METHODS
 from shrinkbench.pruning.allocations.rules import ALLOCATIONS, layerwise
 from shrinkbench.pruning.code import outside_sources
 from shrinkbench.registry import Registry
+from shrinkbench.results.bundle import EDITED, Bundle
 from shrinkbench.results.layout import LARGEST_SOURCE
 from shrinkbench.results.store import ResultStore
+from shrinkbench.results.upkeep import verify_store
 from shrinkbench.sources import (
     Origin,
     digest_of,
@@ -452,8 +454,39 @@ def test_data_that_a_plug_in_reads_are_kept_with_its_code(tmp_path):
     digest = digest_of([origin_of_file(file)])
     store = ResultStore(tmp_path / "store")
     store.write_source(digest, texts_behind(digest))
-    assert store.sources() == {digest: {"k.json": b"1", "kept_plug.py": file.read_bytes()}}
-    parts = [(place, sha256(text).hexdigest()) for place, text in store.sources()[digest].items()]
+    assert store.sources()[0] == {digest: {"k.json": b"1", "kept_plug.py": file.read_bytes()}}
+    parts = [(place, sha256(text).hexdigest()) for place, text in store.sources()[0][digest].items()]
     assert digest_of_parts(parts) == digest
-    store.write_source("0" * 64, {"large.bin": (tmp_path / "large.bin").read_bytes()})
-    assert "0" * 64 not in store.sources()
+    store.write_source("0" * 64, {"a b.py": b"1", "c.py": b"2"})  # of a name that no bundle has
+    assert "0" * 64 not in store.sources()[0]
+
+
+def test_a_large_file_is_left_out_and_its_checksum_is_kept(tmp_path):
+    files = {"mine.py": b"x = 1", "large.bin": bytes(LARGEST_SOURCE + 1)}
+    code = digest_of_parts((place, sha256(content).hexdigest()) for place, content in files.items())
+    store = ResultStore(tmp_path)
+    store.write_source(code, files)
+    assert sorted(store.sources()[0][code]) == ["large.bin.sha256", "mine.py"]
+    bundle = Bundle("a", tmp_path, None, (), (), sources=store.sources()[0])
+    assert "here but for 1 large files" in bundle.lacks_source(code)
+    (tmp_path / "plugins" / code / "mine.py").write_text("x = 2")
+    bundle = Bundle("a", tmp_path, None, (), (), sources=store.sources()[0])
+    assert bundle.lacks_source(code) == EDITED
+
+
+def test_links_pipes_and_large_files_in_a_folder_are_named_and_not_read(tmp_path):
+    store, code = ResultStore(tmp_path / "store"), "a" * 64
+    store.write_source(code, {"mine.py": b"x = 1"})
+    folder = tmp_path / "store" / "plugins" / code
+    (tmp_path / "private").mkdir()
+    (tmp_path / "private" / "secret.txt").write_text("PRIVATE")
+    (folder / "secret.txt").symlink_to(tmp_path / "private" / "secret.txt")
+    (folder / "more").symlink_to(tmp_path / "private")
+    (folder.parent / ("b" * 64)).symlink_to(tmp_path / "private")
+    with (folder / "big.py").open("wb") as file:
+        file.truncate(LARGEST_SOURCE + 1)
+    os.mkfifo(folder / "pipe.py")
+    found, problems = store.sources()
+    assert found == {code: {"mine.py": b"x = 1"}}
+    assert {problem.path.name for problem in problems} == {"secret.txt", "more", "big.py", "pipe.py"}
+    assert {problem.path.name for problem in verify_store(store)} >= {"secret.txt", "pipe.py"}

@@ -181,10 +181,10 @@ def test_code_from_outside_comes_along_is_shown_and_not_run(tmp_path):
     assert (tmp_path / "ran").read_text() == ran  # none of these commands ran it
     (helper,) = (tmp_path / "merged").glob("plugins/*/helper.py")
     helper.write_text(HELPER.replace("abs()", "neg()"))
-    assert (
-        "its source is not whole, or was edited"
-        in shrinkbench("bundle", tmp_path / "merged", "--verify").stderr
-    )
+    done = shrinkbench("bundle", tmp_path / "merged", "--verify")
+    assert "its source is not whole, or was edited" in done.stderr
+    assert "consistent" not in done.stdout
+    assert done.returncode == 2
     shutil.rmtree(tmp_path / "merged" / "plugins")
     done = shrinkbench("bundle", tmp_path / "merged", "--out", tmp_path / "b.zip")
     assert done.returncode == 0

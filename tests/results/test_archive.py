@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import re
 import struct
 import zipfile
+from pathlib import Path
 
 import pytest
 from made_results import make_results, write_store
@@ -12,6 +14,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report.leaderboard import write_leaderboard
 from shrinkbench.results.bundle import read_source, write_bundle
 from shrinkbench.results.merging import merge
+from shrinkbench.results.reading import parse_plan, parse_result
 
 PAIR = [("cifar10", "resnet20")]
 
@@ -135,3 +138,78 @@ def test_names_of_folders_become_names_of_files(tmp_path):
     store.plan_path.unlink()
     write_bundle(store.root, tmp_path / "a.zip")
     assert read_source(tmp_path / "a.zip").name == "my-results-1"
+
+
+CODE = f"plugins/{'c' * 64}"
+
+
+def test_a_file_that_is_a_folder_too_is_refused_before_anything_is_written(bundle, tmp_path):
+    evil = forged(bundle, tmp_path / "evil.zip", more=[(f"{CODE}/a", b"1"), (f"{CODE}/a/b", b"2")])
+    with pytest.raises(ShrinkbenchError, match="as a file and as a folder"):
+        merge([evil], tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_name_does_not_end_at_a_nul(bundle, tmp_path):
+    evil = forged(bundle, tmp_path / "evil.zip", more=[(f"{CODE}/aXb.py", b"1")])
+    evil.write_bytes(evil.read_bytes().replace(b"/aXb.py", b"/a\0b.py"))
+    with pytest.raises(ShrinkbenchError, match=r"a.x00b.py', which is no file of a bundle"):
+        read_source(evil)
+
+
+def test_code_on_which_no_run_rests_is_not_taken_over(bundle, tmp_path):
+    evil = forged(bundle, tmp_path / "evil.zip", more=[(f"{CODE}/mine.py", b"1")])
+    merge([evil], tmp_path / "out")
+    assert not (tmp_path / "out" / "plugins").exists()
+
+
+def _with_manifest(bundle, target, change):
+    with zipfile.ZipFile(bundle) as old, zipfile.ZipFile(target, "w") as new:
+        for name in old.namelist():
+            content = old.read(name)
+            new.writestr(name, change(content) if name == "manifest.json" else content)
+    return target
+
+
+def _listed(content, change):
+    manifest = json.loads(content)
+    change(manifest["files"])
+    return json.dumps(manifest).encode()
+
+
+GHOST = f"runs/{'f' * 64}/result.json"
+MANIFESTS = {
+    "absent": (lambda c: _listed(c, lambda files: files.update({GHOST: "0" * 64})), "which it does not hold"),
+    "stowed": (lambda c: _listed(c, lambda files: files.popitem()), "which its manifest does not list"),
+    "two names": (lambda c: c.replace(b"{", b'{"name": "b",', 1), "two entries of one name, 'name'"),
+    "large": (lambda c: c + b" " * 100_000, "its manifest is"),
+}
+
+
+@pytest.mark.parametrize(("change", "sentence"), MANIFESTS.values(), ids=MANIFESTS)
+def test_a_manifest_that_is_not_of_these_files_is_refused_by_its_own_reason(bundle, tmp_path, change, sentence):
+    with pytest.raises(ShrinkbenchError, match=sentence):
+        read_source(_with_manifest(bundle, tmp_path / "evil.zip", change))
+
+
+def _crowded_result(text, part, count):
+    return text.replace(b'"epochs": [', b'"epochs": [' + part * count, 1).replace(b",]", b"]", 1)
+
+
+@pytest.mark.parametrize(
+    ("part", "count", "sentence"),
+    [(b"{},", 200_000, "200,... objects and lists"), (b"1,", 600_000, "commas"), (b"{},", 30_000, "epochs.0")],
+)
+def test_a_result_of_too_many_parts_is_refused_before_they_are_complained_of(part, count, sentence):
+    result = make_results(pairs=PAIR, methods=["random"], compressions=(4,))[0]
+    text = _crowded_result(result.model_dump_json(indent=1).encode().replace(b"[]", b"[\n]"), part, count)
+    problem = parse_result(Path("runs") / result.key / "result.json", text)
+    assert re.search(sentence, problem.sentence), problem.sentence
+
+
+def test_a_plan_of_too_many_parts_is_refused_and_a_wrong_one_at_its_first_part():
+    head, tail = b'{"schema_version":2,"name":"a","description":"","experiments":[', b'{}],"runs":[]}'
+    with pytest.raises(ShrinkbenchError, match="5,000,004 objects and lists, and up to 4,000,000 are read"):
+        parse_plan(Path("plan.json"), head + b"[]," * 5_000_000 + tail)
+    with pytest.raises(ShrinkbenchError, match=r"experiments\.0"):
+        parse_plan(Path("plan.json"), head + b"{}," * 1000 + tail)

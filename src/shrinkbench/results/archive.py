@@ -8,13 +8,13 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Set
+from pathlib import Path, PurePosixPath
 
 from pydantic import BaseModel, Field, ValidationError
 
-from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import require_regular, write_atomically
+from shrinkbench.errors import ShrinkbenchError, one_line
+from shrinkbench.files import repeated_name, require_regular, write_atomically
 from shrinkbench.results.layout import LARGEST_SOURCE, PLAN_NAME, PLUGIN_FILE, RESULT_FILE
 from shrinkbench.spec.value import SafeName, Value
 
@@ -28,6 +28,7 @@ _MEMBERS = (  # what a bundle may hold, and how large the largest of a kind may 
     (RESULT_FILE, 8 * _MIB),
     (PLUGIN_FILE, LARGEST_SOURCE),
 )
+_TOLD = 1000  # complaints that are looked at one by one
 _LARGEST = 1024 * _MIB
 _UNREADABLE = (
     *(OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError),
@@ -79,7 +80,7 @@ def read_archive(path: Path) -> tuple[str, Iterator[tuple[str, bytes]]]:
     except _UNREADABLE as error:
         raise _not_whole(path, error) from None
     names = {info.filename for info in infos} - {MANIFEST}
-    _refuse_altered(path, sorted(names ^ manifest.files.keys()))
+    _require_equal(path, names, manifest.files.keys())
     return manifest.name, _contents(path, manifest)
 
 
@@ -87,10 +88,11 @@ def _check_members(path: Path, infos: list[zipfile.ZipInfo]) -> None:
     """Refuse by name and announced size; :mod:`zipfile` reads no byte beyond that."""
     seen: set[str] = set()
     for info in infos:
-        limit = next((size for pattern, size in _MEMBERS if pattern.fullmatch(info.filename)), None)
+        whole = info.orig_filename  # the other ends at a NUL
+        limit = next((size for pattern, size in _MEMBERS if pattern.fullmatch(whole)), None)
         if limit is None:
             raise ShrinkbenchError(
-                f"{path} holds {info.filename[:100]!r}, which is no file of a bundle; it was not made by "
+                f"{path} holds {whole[:100]!r}, which is no file of a bundle; it was not made by "
                 "`shrinkbench bundle`, and nothing of it is read"
             )
         if info.filename in seen:
@@ -103,13 +105,48 @@ def _check_members(path: Path, infos: list[zipfile.ZipInfo]) -> None:
                 f"{path}: {info.filename} is {info.file_size / _MIB:,.0f} MiB large, and a bundle's may be "
                 f"{limit // _MIB} MiB; nothing is read"
             )
+        if info.filename == MANIFEST and info.file_size > _manifest_at_most(infos):
+            raise ShrinkbenchError(
+                f"{path}: its manifest is {info.file_size:,} bytes large, and {len(infos) - 1:,} files need "
+                f"{_manifest_at_most(infos):,} at most; nothing is read"
+            )
         seen.add(info.filename)
+    folders = {str(parent) for name in seen for parent in PurePosixPath(name).parents}
+    both = min(seen & folders, default="")
+    if both:
+        raise ShrinkbenchError(
+            f"{path} holds {one_line(both, 120)} as a file and as a folder; it was not made by `shrinkbench "
+            "bundle`, and nothing of it is read"
+        )
     total = sum(info.file_size for info in infos)
     if total > _LARGEST:
         raise ShrinkbenchError(
             f"{path} unpacks to {total / _MIB:,.0f} MiB, and bundles up to {_LARGEST // _MIB:,} MiB are read; "
             "ask its author for several smaller ones"
         )
+
+
+def _manifest_at_most(infos: list[zipfile.ZipInfo]) -> int:
+    """Bytes of a manifest with a name and a checksum for each file, generously."""
+    return 4096 + sum(len(info.orig_filename) + 200 for info in infos)
+
+
+def _require_equal(path: Path, names: Set[str], listed: Set[str]) -> None:
+    """Refuse members that the manifest does not list, and the other way round."""
+    absent, stowed = sorted(listed - names), sorted(names - listed)
+    if absent:
+        told = f"its manifest lists {absent[0][:100]!r}{_more(absent)}, which it does not hold"
+    elif stowed:
+        told = f"it holds {stowed[0][:100]}{_more(stowed)}, which its manifest does not list"
+    else:
+        return
+    raise ShrinkbenchError(
+        f"{path}: {told}; the bundle was altered or damaged, ask its author for the original"
+    )
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if len(names) > 1 else ""
 
 
 def _parse_manifest(path: Path, content: bytes) -> Manifest:
@@ -120,9 +157,16 @@ def _parse_manifest(path: Path, content: bytes) -> Manifest:
                 f"{path} is a {header.format[:60]} of version {header.version}; this shrinkbench reads "
                 f"{FORMAT} of version 1"
             )
+        twice = repeated_name(content)
+        if twice:  # readers disagree on which of the two counts
+            raise ShrinkbenchError(
+                f"{path}: its manifest has two entries of one name, '{one_line(twice, 60)}'; it was not made "
+                "by `shrinkbench bundle`, and nothing of it is read"
+            )
         return Manifest.model_validate_json(content)
     except ValidationError as error:
-        wrong = {complaint["loc"]: complaint for complaint in error.errors()}
+        few = error.errors() if error.error_count() <= _TOLD else []
+        wrong = {complaint["loc"]: complaint for complaint in few}
         if ("name",) in wrong and wrong["name",]["type"] != "missing":
             raise ShrinkbenchError(
                 f"{path} says that its name is {str(wrong['name',]['input'])[:60]!r}; a name is at most "

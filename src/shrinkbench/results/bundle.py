@@ -15,6 +15,7 @@ from shrinkbench.results.archive import read_archive, write_archive
 from shrinkbench.results.conflicts import Conflict, conflicts_among, numbers_of
 from shrinkbench.results.layout import (
     CONFLICTS,
+    LEFT_OUT,
     PLAN_NAME,
     PLUGIN_FILE,
     conflict_file,
@@ -35,6 +36,7 @@ from shrinkbench.results.store import (
 from shrinkbench.sources import digest_of_parts
 from shrinkbench.spec import ExperimentSpec, RunSpec, digest
 
+EDITED = "its source is not whole, or was edited"
 Sources = Mapping[str, Mapping[str, bytes]]
 """Files of outside code: place relative to the plug-in -> content, for each digest that keys name."""
 
@@ -101,8 +103,15 @@ class Bundle:
         files = self.sources.get(code)
         if not files:
             return "its source is not here: the results were made where it was not kept"
-        sums = ((place, hashlib.sha256(content).hexdigest()) for place, content in files.items())
-        return "" if digest_of_parts(sums) == code else "its source is not whole, or was edited"
+        sums = {place: hashlib.sha256(content).hexdigest() for place, content in files.items()}
+        if digest_of_parts(sums.items()) == code:
+            return ""
+        noted = {place: files[place] for place in files if place.endswith(LEFT_OUT)}
+        kept = [(place, digest) for place, digest in sums.items() if place not in noted]
+        large = [(p.removesuffix(LEFT_OUT), c.decode("ascii", "replace")) for p, c in noted.items()]
+        if digest_of_parts([*kept, *large]) == code:
+            return f"its source is here but for {len(large)} large files, of which the checksums are"
+        return EDITED
 
 
 def write_bundle(source: Path | Bundle, out: Path) -> Bundle:
@@ -149,7 +158,8 @@ def read_source(source: Path) -> Bundle:
         problems, plan = [plan, *problems], None
     name = plan.name if plan else source.resolve().name
     ordered = sorted(results, key=lambda result: result.key)  # as a bundle has them
-    return _bundle(name, source, plan, ordered, [*problems, *further], others, store.sources())
+    sources, unread = store.sources()
+    return _bundle(name, source, plan, ordered, [*problems, *further, *unread], others, sources)
 
 
 def read_bundle(path: Path) -> Bundle:

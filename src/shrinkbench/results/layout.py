@@ -20,6 +20,8 @@ PLUGIN_FILE = re.compile(
 )
 LARGEST_SOURCE = 4 << 20
 """Bytes of a file of outside code, or of data that it reads: a larger one is not kept."""
+LEFT_OUT = ".sha256"
+"""What the name of such a file gets: its checksum is kept in its stead."""
 
 
 def result_file(key: str) -> str:

@@ -68,9 +68,11 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
             store.write(result)
     for _, other in conflicts:
         store.write_conflict(other)
+    stored_now = (*(result for _, result in kept.values()), *(other for _, other in conflicts))
+    used = {code for result in stored_now for code in result.spec.sources}
     for bundle in bundles:
         for code, texts in bundle.sources.items():
-            if bundle.source != out:
+            if bundle.source != out and code in used:
                 store.write_source(code, texts)
     taken = tuple((str(b.source), sum(n == number for n, _ in kept.values())) for number, b in stored)
     problems = tuple(problem for bundle in bundles for problem in bundle.problems)

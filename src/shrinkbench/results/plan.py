@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, FailFast, Field, model_validator
 
 from shrinkbench.results.index import IndexEntry
 from shrinkbench.results.record import RunResult
@@ -38,8 +38,8 @@ class Plan(Value):
     schema_version: Literal[2] = 2
     name: SafeName
     description: str
-    experiments: tuple[ExperimentSpec, ...] = Field(min_length=1)
-    runs: tuple[PlannedRun, ...]
+    experiments: Annotated[tuple[ExperimentSpec, ...], FailFast(), Field(min_length=1)]
+    runs: Annotated[tuple[PlannedRun, ...], FailFast()]
 
     @model_validator(mode="after")
     def _asks_for_each_run_once(self) -> Plan:
@@ -72,8 +72,8 @@ class PlanOutline(BaseModel):
     """Keys and names of a plan; what the runs are is passed over."""
 
     schema_version: Literal[2]
-    experiments: tuple[_Name, ...] = Field(min_length=1)
-    runs: tuple[_Key, ...]
+    experiments: Annotated[tuple[_Name, ...], FailFast(), Field(min_length=1)]
+    runs: Annotated[tuple[_Key, ...], FailFast()]
 
 
 def merge_plans(earlier: Plan | None, experiment: ExperimentSpec, runs: Sequence[RunSpec]) -> Plan:

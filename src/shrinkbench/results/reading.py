@@ -20,6 +20,9 @@ from shrinkbench.spec import RunSpec
 
 _READ = (1, SCHEMA_VERSION)
 LARGEST_PLAN, LARGEST_RESULT = 256 << 20, 8 << 20  # bytes of a file that is read
+_MOST_OF_A_PLAN = (4_000_000, 16_000_000)  # objects and lists, and commas: 100,000 runs have fewer
+_MOST_OF_A_RESULT = (100_000, 500_000)  # 8 MiB of real ones have fewer
+_TOLD = 1000  # complaints that are looked at one by one
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,22 @@ class Problem:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "sentence", one_line(self.sentence))  # it may echo what a stranger wrote
+
+
+def check_plan_size(content: bytes) -> None:
+    """Raise ``ValueError`` for JSON text of more parts than any plan has: each takes a hundred bytes."""
+    crowd = _crowd(content, _MOST_OF_A_PLAN)
+    if crowd:
+        raise ValueError(crowd)
+
+
+def _crowd(content: bytes, most: tuple[int, int]) -> str:
+    """What JSON text has too many of; nothing where all is within ``most``."""
+    counts = content.count(b"{") + content.count(b"["), content.count(b",")
+    for what, count, limit in zip(("objects and lists", "commas"), counts, most, strict=True):
+        if count > limit:
+            return f"it has {count:,} {what}, and up to {limit:,} are read"
+    return ""
 
 
 class _Header(BaseModel):
@@ -50,6 +69,7 @@ def read_result(path: Path) -> RunResult | Problem:
 def parse_plan(path: Path, content: bytes) -> Plan:
     """The plan in ``content`` of ``path``, of this schema or of the first; an error where it is neither."""
     try:
+        check_plan_size(content)
         if _Header.model_validate_json(content).schema_version == 1:
             return Plan.model_validate(migrate_plan(parse_json(content)))
         return Plan.model_validate_json(content)
@@ -66,6 +86,9 @@ def parse_result(path: Path, content: bytes) -> RunResult | Problem:
 
     A result that contradicts itself is none.
     """
+    crowd = _crowd(content, _MOST_OF_A_RESULT)
+    if crowd:
+        return Problem(path, f"is not a valid result: {crowd}")
     try:
         result = _as_result(content)
         repeated = "" if result.model_dump_json(indent=1).encode() == content else repeated_name(content)
@@ -120,8 +143,9 @@ def _why_not_of_schema_1(error: Exception) -> str:
 
 def _why_unreadable(content: bytes, error: ValidationError) -> str:
     """Tell a half-written file from foreign JSON and from another version of the schema."""
-    if error.errors()[0]["type"] == "json_invalid":
-        return "is empty" if not content.strip() else f"is not whole JSON ({error.errors()[0]['ctx']['error']})"
+    first = error.errors()[0] if error.error_count() == 1 else None
+    if first is not None and first["type"] == "json_invalid":
+        return "is empty" if not content.strip() else f"is not whole JSON ({first['ctx']['error']})"
     try:
         version = _Header.model_validate_json(content).schema_version
     except ValidationError:
@@ -133,6 +157,8 @@ def _why_unreadable(content: bytes, error: ValidationError) -> str:
 
 def _first(error: ValidationError) -> str:
     """The first complaint of a validation error, with its place."""
+    if error.error_count() > _TOLD:  # each takes more room than what it complains of
+        return f"{error.error_count():,} parts of it are of another kind"
     first = error.errors()[0]
     place = ".".join(str(part) for part in first["loc"])
     message = first["msg"].removeprefix("Value error, ")

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AliasChoices, Field, model_validator
+from pydantic import AliasChoices, FailFast, Field, model_validator
 
 from shrinkbench.spec import RunSpec, Value
 from shrinkbench.spec.measures import (
@@ -91,7 +91,7 @@ class RunResult(Value):
     further: dict[str, Quality] = Field(default_factory=dict)
     selected_epoch: Count | None = None
     epochs_run: Count | None = None
-    epochs: tuple[EpochRecord, ...] = ()
+    epochs: Annotated[tuple[EpochRecord, ...], FailFast(), Field(max_length=20_000)] = ()
     layers: dict[str, LayerDensity] = Field(default_factory=dict)
     weight_histogram: WeightHistogram | None = None
     references: dict[str, str] = Field(default_factory=dict)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import is_folder, read_file, write_atomically
@@ -17,8 +16,10 @@ from shrinkbench.results.layout import (
     CONFLICTS,
     FAILURE_NAME,
     LARGEST_SOURCE,
+    LEFT_OUT,
     PLAN_NAME,
     PLUGIN_FILE,
+    PLUGINS,
     RESULT_NAME,
     conflict_file,
     plugin_file,
@@ -31,6 +32,7 @@ from shrinkbench.results.reading import (
     LARGEST_PLAN,
     LARGEST_RESULT,
     Problem,
+    check_plan_size,
     parse_plan,
     parse_result,
     read_result,
@@ -115,8 +117,10 @@ class ResultStore:
         if not self.plan_path.exists():
             return None
         try:
-            return PlanOutline.model_validate_json(read_file(self.plan_path, most=LARGEST_PLAN))
-        except (OSError, ValidationError):
+            content = read_file(self.plan_path, most=LARGEST_PLAN)
+            check_plan_size(content)
+            return PlanOutline.model_validate_json(content)
+        except (OSError, ValueError):  # what pydantic raises is one
             plan = self.read_plan()  # of schema 1, or its error says what is wrong
             return PlanOutline.model_validate(plan, from_attributes=True)
 
@@ -271,20 +275,43 @@ class ResultStore:
             self.write_source(digest, texts_behind(digest))
 
     def write_source(self, digest: str, files: Mapping[str, bytes]) -> None:
-        """Store the files behind ``digest``, by place; what has no plain name, or is large, is left out."""
-        for place, content in files.items():
-            name = plugin_file(digest, place)
-            if PLUGIN_FILE.fullmatch(name) and len(content) <= LARGEST_SOURCE:
-                write_atomically(self.root / name, content)
+        """Store the files behind ``digest``, by place; of a large one its SHA-256, as ``NAME.sha256``.
 
-    def sources(self) -> dict[str, dict[str, bytes]]:
-        """The stored files of outside code: place -> content for each digest. Nothing of them is run."""
+        Nothing is stored where one has no plain name, since the rest could not be told from edited code.
+        """
+        named = {plugin_file(digest, place): content for place, content in files.items()}
+        if not all(PLUGIN_FILE.fullmatch(name + LEFT_OUT) for name in named):
+            return
+        for name, content in named.items():
+            if len(content) <= LARGEST_SOURCE:
+                write_atomically(self.root / name, content)
+            else:
+                sha256 = hashlib.sha256(content).hexdigest()
+                write_atomically(self.root / (name + LEFT_OUT), sha256.encode())
+
+    def sources(self) -> tuple[dict[str, dict[str, bytes]], list[Problem]]:
+        """The stored files of outside code: place -> content for each digest, and problems.
+
+        Nothing of them is run. Who made a folder must not decide which files of the reader are passed on: what
+        lies behind a link that leads out of it is not read.
+        """
         found: dict[str, dict[str, bytes]] = {}
-        for path in sorted(self.root.glob("plugins/*/**/*")):
+        problems: list[Problem] = []
+        home = os.path.realpath(self.root)
+        for path in sorted(self.root.glob(f"{PLUGINS}/*/**/*")):
             name = PLUGIN_FILE.fullmatch(path.relative_to(self.root).as_posix())
-            if name is not None and path.is_file():  # what a sweep put there
-                found.setdefault(name["digest"], {})[name["file"]] = path.read_bytes()
-        return found
+            if name is None or (path.is_dir() and not path.is_symlink()):  # what no sweep has put there
+                continue
+            if not Path(os.path.realpath(path)).is_relative_to(home):
+                problems.append(Problem(path, "is behind a link that leads out of the folder, and is not read"))
+                continue
+            try:
+                content = read_file(path, most=LARGEST_SOURCE)
+            except OSError as error:
+                problems.append(Problem(path, f"cannot be read ({error.strerror or error})"))
+            else:
+                found.setdefault(name["digest"], {})[name["file"]] = content
+        return found, problems
 
     def status(self) -> Status:
         """Counts over the planned runs; a file that cannot be read counts as missing.

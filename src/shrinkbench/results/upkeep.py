@@ -44,7 +44,7 @@ def verify_store(store: ResultStore) -> list[Problem]:
         if known is not None and is_described and sha256_of(path) != known.sha256:
             found.append(Problem(path, "has other bytes than were written, and the same time of change"))
         found += _check_kept(path.parent, outcome)
-    found += store.conflicts(())[1]
+    found += store.conflicts(())[1] + store.sources()[1]
     shared = ((path, _check(path)) for path in sorted(store.root.glob("shared/*/*/*")))
     return found + [Problem(path, sentence) for path, sentence in shared if sentence]
 

@@ -6,7 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from shrinkbench.results.bundle import Bundle
+from shrinkbench.results.bundle import EDITED, Bundle
 from shrinkbench.results.conflicts import differences, unlike
 from shrinkbench.results.consistency import SHARES
 from shrinkbench.results.copies import agreement, find_shared_starts, records_of, shared_records, telling
@@ -26,10 +26,14 @@ def verify(bundle: Bundle) -> list[str]:
     """What in the results contradicts itself; nothing where all is consistent.
 
     Every file must be a valid result whose key follows from its specification, every ratio from its counts,
-    every count from the layers, every accuracy from a whole number of images; a control must read alike for
-    every method that has it, a run for every source of it, and a network be of one size in all its runs.
+    every count from the layers, every accuracy from a whole number of images; outside code must have the digest
+    that keys name; a control must read alike for every method that has it, a run for every source of it, and a
+    network be of one size in all its runs.
     """
     found = [f"{p.path.relative_to(bundle.source)}: {p.sentence}" for p in bundle.problems]
+    for code, runs in bundle.runs_by_code().items():
+        if bundle.lacks_source(code) == EDITED:
+            found.append(f"outside code {code[:12]}, on which {len(runs)} runs rest: {EDITED}")
     for pair in bundle.conflicts:
         name, used, other = differences(pair)[0]
         has = "says that it failed" if pair[1].status == "failed" else "has other numbers"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import warnings
 from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import Any, cast
+from typing import IO, Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -23,11 +24,43 @@ class DamagedCheckpointWarning(DamagedWarning):
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` (tensors and plain values) to ``path`` in one step."""
-    try:
-        write_atomically(path, lambda place: torch.save(state, place))
-    except RuntimeError as error:  # torch's own kind, for a full disk too
-        reason = str(error).splitlines()[0]
-        raise ShrinkbenchError(f"cannot write the checkpoint {path}: {reason}; make room on the disk") from None
+    write_atomically(path, lambda place: _save(state, place))
+
+
+def _save(state: dict[str, Any], place: Path) -> None:
+    """Write through a handle of Python's, whose errors are the system's own; torch's name no number."""
+    with place.open("wb", buffering=0) as file:
+        stream = _Stream(file)
+        torch.save(state, cast(IO[bytes], stream))
+        if stream.refused is not None:
+            raise stream.refused
+
+
+class _Stream(io.RawIOBase):
+    """Writes to ``file`` until the system refuses, and drops what comes after that.
+
+    An error that is raised into its writer does not come out whole: it complains about its own position.
+    """
+
+    def __init__(self, file: io.FileIO) -> None:
+        super().__init__()
+        self._file = file
+        self.refused: OSError | None = None
+
+    def writable(self) -> bool:
+        """So that it is taken for an open file."""
+        return True
+
+    def write(self, content: Any) -> int:
+        """Write all of ``content``, in as many pieces as the system takes."""
+        rest = memoryview(content).cast("B")
+        size = len(rest)
+        try:
+            while rest and self.refused is None:
+                rest = rest[self._file.write(rest) or 0 :]
+        except OSError as error:
+            self.refused = error
+        return size
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:

@@ -34,7 +34,9 @@ def status(
     directory: Source,
     as_json: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="Tell again until no run is missing.")] = False,
-    interval: Annotated[float, typer.Option(min=0.1, help="With --watch: seconds in between.")] = 10.0,
+    interval: Annotated[
+        float, typer.Option(min=0.1, max=86_400, help="With --watch: seconds in between.")
+    ] = 10.0,
 ) -> None:
     """Tell how many planned runs are done, failed and missing, and how much room a folder takes."""
     from shrinkbench.results.upkeep import disk_use, say_bytes

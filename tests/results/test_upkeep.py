@@ -177,3 +177,13 @@ def test_lines_of_the_index_of_another_kind_are_passed_over_and_go(store):
 def test_an_endless_interval_is_refused(store):
     done = shrinkbench("status", store.root, "--watch", "--interval", "1e300")
     assert done.exit_code == 2
+
+
+def test_a_name_of_a_folder_does_not_act_on_the_terminal(store):
+    folder = store.root / "runs" / os.fsdecode(b"\xff\x1b]0;x\x07\nX")
+    folder.mkdir()
+    (folder / "result.json").write_text("{}")
+    for command in (["status"], ["store", "verify"], ["bundle", "--verify"], ["store", "repair"]):
+        done = shrinkbench(*command, store.root)
+        assert r"\x1b]0;x\x07\nX" in done.output, command
+        assert "\x1b" not in done.output

@@ -77,6 +77,14 @@ def elsewhere(ctx):
     os.chdir("/")
     return magnitude(ctx)
 
+class Odd(BaseException):
+    pass
+
+@pruning_method("odd")
+def odd(ctx):
+    """Raises what only interpreters should."""
+    raise Odd("no Exception")
+
 @pruning_method("hangs")
 def hangs(ctx):
     """Never returns."""
@@ -231,12 +239,12 @@ def test_a_run_that_ends_its_process_loses_only_itself(plugin, tmp_path):
     assert len(notes) == 1
 
 
-def test_code_that_forks_or_changes_to_another_folder_harms_no_other_run(plugin, tmp_path, monkeypatch):
+def test_code_that_forks_moves_or_raises_anything_harms_no_other_run(plugin, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    methods, one = ("forks", "elsewhere", "good"), LocalProcesses(1)
+    methods, one = ("forks", "elsewhere", "odd", "good"), LocalProcesses(1)
     status, errors, notes = sweep_poison(plugin, Path("out"), *methods, executor=one)
-    assert (status.total, status.done, notes) == (3, 3, [])
-    assert errors == dict.fromkeys(methods)
+    assert (status.total, status.done, notes) == (4, 3, [])
+    assert errors == dict.fromkeys(methods) | {"odd": "Odd: no Exception"}
     assert not list((tmp_path / "out" / "claims").iterdir())
 
 

@@ -12,7 +12,7 @@ import typer
 
 from shrinkbench.cli.options import AsJson, CorpusDir, Data, Device, Plugins, Source
 from shrinkbench.cli.tables import print_texts, tell_doubts, tell_problems
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, escaped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,7 +87,7 @@ def report(
     beside = directory / "report" if directory.is_dir() else directory.with_name(f"{directory.stem}-report")
     written = write_report(directory, out or beside, proposed=proposed or (), figures=figures, corpus=corpus)
     for problem in written.problems:
-        typer.echo(f"skipped {problem}", err=True)
+        typer.echo(escaped(f"skipped {problem}"), err=True)
     typer.echo(f"{written.runs} runs, {len(written.problems)} files skipped -> {written.index}")
 
 

@@ -226,8 +226,11 @@ def _ending_of(task: Task, workspace: Workspace, *, own_process: bool) -> Ending
         if not own_process:
             raise
         return Ending("died", "raised KeyboardInterrupt")
-    except Exception as error:
-        return Ending("environment" if classify(error) == "environment" else "failed", sentence_of(error))
+    except BaseException as error:  # whatever class a method raises: its process goes on
+        cause = classify(error)
+        if cause == "interruption" and not own_process:
+            raise
+        return Ending("environment" if cause == "environment" else "failed", sentence_of(error))
 
 
 def _carry_out(task: Task, workspace: Workspace) -> Ending:

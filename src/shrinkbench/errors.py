@@ -26,6 +26,23 @@ def one_line(text: str, most: int = LONGEST) -> str:
     return line if len(line) <= most else f"{line[: most // 2]}…{line[len(line) - (most - 1 - most // 2) :]}"
 
 
+def escaped(text: object) -> str:
+    """``text`` with what could act on a terminal, or begin a line, written out: names of files hold anything.
+
+    >>> escaped("a  b\x1b[2J\n")
+    'a  b\\x1b[2J\\n'
+    """
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
+
+
+def text_of(error: BaseException) -> str:
+    """What ``error`` says; the class may be anybody's, and its text raise."""
+    try:
+        return str(error)
+    except Exception:
+        return "its text cannot be told"
+
+
 def some_of(names: Iterable[str], near: str, *, more: str, most: int = 6) -> str:
     """The few of ``names`` that are nearest to ``near``; ``more`` says where all of them are shown.
 

@@ -55,6 +55,11 @@ def in_home(path: Path | str) -> Path:
     return Path(os.path.expanduser(path))  # noqa: PTH111 - pathlib raises
 
 
+def absolute(path: Path | str) -> Path:
+    """``path`` from the root, its links kept: the same place whatever folder somebody's code changes to."""
+    return Path(os.path.abspath(path))  # noqa: PTH100 - as above
+
+
 def require_regular(path: Path) -> None:
     """Raise ``OSError`` for what is no plain file: a device may be read for ever, a pipe waited for."""
     mode = path.stat().st_mode

@@ -136,3 +136,19 @@ def test_an_error_keeps_its_beginning_and_its_end():
     assert str(error).endswith("is wrong ; choose another")
     assert len(str(error)) == LONGEST
     assert one_line("a\x1b[31mb") == "a\\x1b[31mb"
+
+
+CALL = "import sys; sys.argv = ['shrinkbench', *{}]; from shrinkbench.cli import main; main()"
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize(
+    ("to", "code"), [(">/dev/full", 2), (">&-", 0), (">/dev/full 2>/dev/full", 2), (">&- 2>&-", 0)]
+)
+def test_an_output_that_takes_nothing_is_one_sentence(to, code):
+    call = CALL.format(["list", "recipes", "--json"])
+    words = ["sh", "-c", f'"$0" -c "$1" {to}', sys.executable, call]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == code
+    told = ["error: cannot write: No space left on device; make room, or send the output elsewhere"]
+    assert done.stderr.splitlines() == (told if code and "2>" not in to else [])

@@ -10,6 +10,8 @@ import pytest
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.results import claims as module
 from shrinkbench.results.claims import RunClaims
+from shrinkbench.results.store import ResultStore
+from shrinkbench.results.upkeep import repair_store, verify_store
 
 KEY = "ab" * 32
 
@@ -186,6 +188,31 @@ def test_a_full_disk_leaves_no_claim(tmp_path, monkeypatch):
 def test_a_key_that_is_no_name_is_refused(tmp_path, key):
     with pytest.raises(ShrinkbenchError, match="cannot be claimed"):
         RunClaims(tmp_path).take(key)
+
+
+OBSTACLES = {
+    "dangling link": lambda path: path.symlink_to("nowhere"),
+    "folder": lambda path: path.mkdir(),
+    "pipe": os.mkfifo,
+    "large": lambda path: path.write_bytes(b" " * (2 << 20)),
+    "highest number": lambda path: path.with_name(f"{KEY}.999999999.json").write_bytes(b"{}"),
+}
+
+
+@pytest.mark.parametrize("put", OBSTACLES.values(), ids=OBSTACLES)
+def test_what_is_no_claim_is_named_and_set_aside_in_place_of_an_endless_wait(tmp_path, put):
+    (tmp_path / "claims").mkdir()
+    (tmp_path / "runs").mkdir()
+    put(tmp_path / "claims" / f"{KEY}.1.json")
+    (name,) = files(tmp_path)
+    claims, store = RunClaims(tmp_path), ResultStore(tmp_path)
+    with pytest.raises(ShrinkbenchError, match=rf"{name} .*store repair"):
+        claims.take(KEY)
+    assert claims.holders() == claims.remove_stale() == []
+    assert [problem.path.name for problem in verify_store(store)] == [name]
+    assert len(list(repair_store(store))) == 1
+    assert verify_store(store) == []
+    assert claims.take(KEY) is not None
 
 
 def test_stale_claims_are_removed_and_living_ones_stay(tmp_path):

@@ -66,8 +66,10 @@ def test_an_index_that_is_a_pipe_says_nothing(store):
 
 def test_a_claim_that_is_a_pipe_is_told(store):
     pipe_at(store.root / "claims" / "run-a.1.json")
-    with pytest.raises(ShrinkbenchError, match=r"run-a\.1\.json.*is a device, pipe or socket"):
-        RunClaims(store.root).holders()
+    claims = RunClaims(store.root)
+    with pytest.raises(ShrinkbenchError, match=r"run-a\.1\.json is a link, folder, pipe or device"):
+        claims.take("run-a")
+    assert [path.name for _, path, _ in claims.obstacles()] == ["run-a.1.json"]
 
 
 def test_a_shared_file_that_is_a_pipe_is_not_whole(store):

@@ -159,3 +159,31 @@ def test_disk_use_counts_every_file_once(store):
     used = disk_use(store.root)
     assert sum(used.values()) == sum(path.stat().st_size for path in files)
     assert {"results", "plan", "index", "shared pretrained", "shared control"} <= used.keys()
+
+
+def test_lines_of_the_index_of_another_kind_are_passed_over_and_go(store):
+    index = store.root / INDEX_NAME
+    before = index.read_bytes()
+    for line in (
+        '{"key":5,"size":1,"mtime_ns":1,"sha256":"x","status":"done","timed":[]}',
+        '{"timed":[[]]}',
+        "5",
+    ):
+        index.write_bytes(index.read_bytes() + line.encode() + b"\n")
+    assert shrinkbench("store", "compact", store.root).exit_code == 0
+    assert sorted(index.read_bytes().splitlines()) == sorted(before.splitlines())
+
+
+def test_an_endless_interval_is_refused(store):
+    done = shrinkbench("status", store.root, "--watch", "--interval", "1e300")
+    assert done.exit_code == 2
+
+
+def test_a_name_of_a_folder_does_not_act_on_the_terminal(store):
+    folder = store.root / "runs" / os.fsdecode(b"\xff\x1b]0;x\x07\nX")
+    folder.mkdir()
+    (folder / "result.json").write_text("{}")
+    for command in (["status"], ["store", "verify"], ["bundle", "--verify"], ["store", "repair"]):
+        done = shrinkbench(*command, store.root)
+        assert r"\x1b]0;x\x07\nX" in done.output, command
+        assert "\x1b" not in done.output

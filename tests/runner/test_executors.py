@@ -2,6 +2,9 @@
 
 import importlib.util
 import json
+import multiprocessing
+import os
+from pathlib import Path
 
 import pytest
 import torch
@@ -19,6 +22,7 @@ from shrinkbench.runner.executors import (
     Task,
 )
 from shrinkbench.runner.executors.batches import Batch, Work
+from shrinkbench.runner.executors.local import _Worker
 from shrinkbench.runner.planning import plan
 from shrinkbench.runner.shares import Share, assign_shares, visible_gpus
 from shrinkbench.runner.sweeping import carry_out, opener
@@ -60,6 +64,26 @@ def leaves(ctx):
 def interrupts(ctx):
     """Claims that somebody has typed Ctrl-C."""
     raise KeyboardInterrupt
+
+@pruning_method("forks")
+def forks(ctx):
+    """Goes on as two."""
+    os.fork()
+    return magnitude(ctx)
+
+@pruning_method("elsewhere")
+def elsewhere(ctx):
+    """Changes to another folder."""
+    os.chdir("/")
+    return magnitude(ctx)
+
+class Odd(BaseException):
+    pass
+
+@pruning_method("odd")
+def odd(ctx):
+    """Raises what only interpreters should."""
+    raise Odd("no Exception")
 
 @pruning_method("hangs")
 def hangs(ctx):
@@ -158,6 +182,17 @@ def test_processes_give_the_table_of_this_process(calm, tmp_path, monkeypatch):
         assert lines[-1] == "end: done"
 
 
+def test_a_process_speaks_for_its_own_task_alone():
+    here, there = multiprocessing.Pipe()
+    task, other = (Task("run", key * 64, None) for key in "ab")
+    worker = _Worker(multiprocessing.current_process(), here, task)
+    there.send((os.getpid() + 1, task, Ending("died", "of a copy")))
+    there.send((os.getpid(), other, Ending("died", "of the task before")))
+    assert worker._receive() is None
+    there.send((os.getpid(), task, Ending("done")))
+    assert worker._receive() == Ending("done")
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")
 def test_jobs_give_the_table_of_this_process(one_thread, tmp_path):
@@ -202,6 +237,15 @@ def test_a_run_that_ends_its_process_loses_only_itself(plugin, tmp_path):
     assert (status.total, status.done, status.failed) == (2, 1, 1)
     assert errors == {"segfault": "worker died by SIGSEGV twice", "good": None}
     assert len(notes) == 1
+
+
+def test_code_that_forks_moves_or_raises_anything_harms_no_other_run(plugin, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    methods, one = ("forks", "elsewhere", "odd", "good"), LocalProcesses(1)
+    status, errors, notes = sweep_poison(plugin, Path("out"), *methods, executor=one)
+    assert (status.total, status.done, notes) == (4, 3, [])
+    assert errors == dict.fromkeys(methods) | {"odd": "Odd: no Exception"}
+    assert not list((tmp_path / "out" / "claims").iterdir())
 
 
 @pytest.mark.slow
@@ -257,6 +301,7 @@ def test_gpus_go_round():
     ("make", "sentence"),
     [
         (lambda: LocalProcesses(0), "--workers 0"),
+        (lambda: LocalProcesses(100_000_000), "more than the 1024 processes"),
         (lambda: LocalProcesses(time_limit=0), "a time limit of 0 s"),
         (lambda: SubmititJobs("local", time_limit=-60), "a time limit of -60 s"),
         (lambda: SubmititJobs("local", cpus=0), "1 runs, 0 cores"),

@@ -13,6 +13,7 @@ from shrinkbench.files import write_atomically
 from shrinkbench.models import MODELS
 from shrinkbench.pruning import METHODS, resolve
 from shrinkbench.pruning.method import resolve_finetuning
+from shrinkbench.runner.execution import sentence_of
 from shrinkbench.runner.outcomes import classify
 from shrinkbench.runner.workspace import check_source
 from shrinkbench.sources import digest_of, origin_of_file
@@ -118,3 +119,15 @@ def test_a_plug_in_that_is_edited_while_it_runs(tmp_path):
     with pytest.raises(ShrinkbenchError, match="has changed since it was loaded") as told:
         digest_of([origin])
     assert classify(told.value) == "environment"
+
+
+class MuteError(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+
+def test_what_is_told_is_what_the_code_has_raised_whatever_its_text():
+    assert classify(MuteError()) == "scientific"
+    assert sentence_of(MuteError()) == "MuteError: its text cannot be told"
+    assert sentence_of(ValueError("bad \ud800 text")) == r"ValueError: bad \ud800 text"
+    assert len(sentence_of(ValueError("x" * 10**7))) == 2000

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import platform
 import sys
@@ -13,12 +14,13 @@ from typing import Any
 
 import typer
 
-from shrinkbench.errors import ShrinkbenchError, one_line
+from shrinkbench.errors import ShrinkbenchError, one_line, text_of
 
 REFUSED, INTERRUPTED, FAULT = 2, 130, 70
 # typer carries its own copy of click, or uses the installed one.
 _WRONG_USE: Any = typer.BadParameter.__mro__[2]
 _NO_ARGUMENTS: Any = getattr(import_module(typer.BadParameter.__module__), "NoArgsIsHelpError", ())
+_UNWRITABLE = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF))
 _CLOSED = 141  # as of a program that SIGPIPE ends
 
 
@@ -28,6 +30,7 @@ def run_guarded(command: Callable[[], int | None]) -> None:
     2: the input is at fault, or the machine (memory, disk). 130: interrupted. 70: a fault of shrinkbench, with
     the traceback in a file. What the reader of standard output has left unread is no error.
     """
+    _fill_closed()
     try:
         code = command()
         sys.stdout.flush()
@@ -64,11 +67,17 @@ def outcome_of(error: Exception) -> tuple[int, str]:
     if isinstance(error, OSError) and error.filename is not None:
         reason = error.strerror or type(error).__name__
         return REFUSED, one_line(f"error: cannot use {error.filename}: {reason}; choose another path")
+    if isinstance(error, OSError) and error.errno in _UNWRITABLE:  # of an open file, whose name is not told
+        return REFUSED, one_line(
+            f"error: cannot write: {error.strerror}; make room, or send the output elsewhere"
+        )
+    if isinstance(error, ValueError) and (sys.stdout.closed or sys.stderr.closed):
+        return REFUSED, "error: standard output was closed by somebody's code; nothing more can be told there"
     if isinstance(error, MemoryError) or _is_out_of_memory(error):
         return REFUSED, "error: there is not enough memory for this; choose a smaller network, batch or file"
     if isinstance(error, RecursionError):
         return REFUSED, "error: the input is nested too deeply to be read; flatten it"
-    said = one_line(f"{type(error).__name__}: {error}", 120)
+    said = one_line(f"{type(error).__name__}: {text_of(error)}", 120)
     return FAULT, f"a fault of shrinkbench: {said}; please report it, {_kept(error)}"
 
 
@@ -95,12 +104,21 @@ def _kept(error: Exception) -> str:
     return f"details in {name}"
 
 
+def _fill_closed() -> None:
+    """Give what was closed before the start a place that takes everything; the next file would have its."""
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+
+
 def _leave(code: int, sentence: str) -> None:
     try:
         typer.echo(sentence, err=True)
         sys.stdout.flush()
-    except OSError:  # nobody reads
+    except BrokenPipeError:
         _leave_closed()
+    except (OSError, ValueError):  # a full disk, or closed: what could be told was
+        _drop_rest()
     sys.exit(code)
 
 
@@ -109,13 +127,22 @@ def _flush_or_leave() -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         _leave_closed()
+    except (OSError, ValueError) as error:
+        _leave(*outcome_of(error))
 
 
 def _leave_closed() -> None:
-    """End without a word: Python would complain about the closed pipe once more as it ends."""
+    """End without a word."""
+    _drop_rest()
+    sys.exit(_CLOSED)
+
+
+def _drop_rest() -> None:
+    """Python would complain once more, as it ends, about what it cannot write."""
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
         except OSError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-    sys.exit(_CLOSED)
+        except ValueError:  # it is closed
+            continue

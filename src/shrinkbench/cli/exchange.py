@@ -12,7 +12,7 @@ import typer
 
 from shrinkbench.cli.options import AsJson, Source, Sources
 from shrinkbench.cli.tables import print_folded, tell_doubts, tell_problems, text
-from shrinkbench.errors import ShrinkbenchError, one_line
+from shrinkbench.errors import ShrinkbenchError, escaped, one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -63,7 +63,7 @@ def _verify(source: Path) -> None:
     contradictions, doubts = verify(found), find_implausible(found)
     _tell_code(found)
     for sentence in [*contradictions[:_SHOWN], *(f"implausible: {doubt}" for doubt in doubts[:_SHOWN])]:
-        typer.echo(sentence, err=True)
+        typer.echo(escaped(sentence), err=True)
     if contradictions:
         places = "1 place" if len(contradictions) == 1 else f"{len(contradictions)} places"
         raise ShrinkbenchError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from shrinkbench.errors import escaped
+
 if TYPE_CHECKING:
     from shrinkbench.runner import Progress
     from shrinkbench.spec import Objective
@@ -58,7 +60,7 @@ class Display:
 
     def note(self, text: str) -> None:
         """Something that a person should know meanwhile."""
-        self._console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self._console.print(escaped(text), highlight=False, markup=False, soft_wrap=True)
 
     def advance(self, progress: Progress) -> None:
         """One task has ended."""

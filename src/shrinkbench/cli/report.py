@@ -12,7 +12,7 @@ import typer
 
 from shrinkbench.cli.options import AsJson, CorpusDir, Data, Device, Plugins, Source
 from shrinkbench.cli.tables import print_texts, tell_doubts, tell_problems
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, escaped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -34,7 +34,9 @@ def status(
     directory: Source,
     as_json: AsJson = False,
     watch: Annotated[bool, typer.Option("--watch", help="Tell again until no run is missing.")] = False,
-    interval: Annotated[float, typer.Option(min=0.1, help="With --watch: seconds in between.")] = 10.0,
+    interval: Annotated[
+        float, typer.Option(min=0.1, max=86_400, help="With --watch: seconds in between.")
+    ] = 10.0,
 ) -> None:
     """Tell how many planned runs are done, failed and missing, and how much room a folder takes."""
     from shrinkbench.results.upkeep import disk_use, say_bytes
@@ -85,7 +87,7 @@ def report(
     beside = directory / "report" if directory.is_dir() else directory.with_name(f"{directory.stem}-report")
     written = write_report(directory, out or beside, proposed=proposed or (), figures=figures, corpus=corpus)
     for problem in written.problems:
-        typer.echo(f"skipped {problem}", err=True)
+        typer.echo(escaped(f"skipped {problem}"), err=True)
     typer.echo(f"{written.runs} runs, {len(written.problems)} files skipped -> {written.index}")
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from shrinkbench.cli.options import AsJson
+from shrinkbench.errors import escaped
 
 app = typer.Typer(no_args_is_help=True)
 Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a sweep.")]
@@ -26,7 +27,7 @@ def verify(directory: Folder, as_json: AsJson = False) -> None:
         typer.echo(json.dumps({"damaged": found}))
     else:
         for sentence in found:
-            typer.echo(sentence)
+            typer.echo(escaped(sentence))
         count = f"{len(found)} damaged file{'s' * (len(found) != 1)}"
         typer.echo(count if found else "all files are as they were written")
     if found:
@@ -46,7 +47,7 @@ def repair(
 
     done = 0
     for sentence in repair_store(existing_store(directory), wait=wait):
-        typer.echo(sentence)
+        typer.echo(escaped(sentence))
         done += 1
     typer.echo("give the sweep again to make what is missing" if done else "nothing to repair")
 
@@ -60,6 +61,6 @@ def compact(directory: Folder) -> None:
     store = existing_store(directory)
     before = sum(disk_use(store.root).values())
     for sentence in compact_store(store):
-        typer.echo(sentence)
+        typer.echo(escaped(sentence))
     after = disk_use(store.root)
     typer.echo(f"{before} bytes before, {sum(after.values())} after: {say_bytes(after)}")

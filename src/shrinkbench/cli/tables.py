@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from shrinkbench.errors import escaped
+
 if TYPE_CHECKING:
     from shrinkbench.report.tables import Table as ReportTable
     from shrinkbench.results.bundle import Bundle
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 def tell_problems(what: str, problems: Iterable[Problem]) -> None:
     """Name the files of a source that could not be used."""
     for problem in problems:
-        typer.echo(f"{what} {problem.path}: {problem.sentence}", err=True)
+        typer.echo(escaped(f"{what} {problem.path}: {problem.sentence}"), err=True)
 
 
 def tell_doubts(bundle: Bundle) -> None:

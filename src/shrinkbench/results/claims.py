@@ -21,6 +21,7 @@ import os
 import platform
 import re
 import secrets
+import stat
 import threading
 import time
 from collections.abc import Iterator
@@ -40,6 +41,7 @@ EXPIRES_AFTER = 60.0
 _BEATS = 6  # heartbeats in that time
 _SIZE = 1024  # bytes of every claim file: heartbeats overwrite in place, and need no room on the disk
 _LARGEST = 1 << 20  # of one that somebody else has put there
+_HIGHEST = 999_999_999  # number of a claim
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,150}")
 _FILE = re.compile(rf"(?P<key>{_KEY.pattern})\.(?P<number>[0-9]{{1,9}})\.json")
 
@@ -150,6 +152,12 @@ class RunClaims:
         base, before = 0, None
         if numbers:
             base = numbers[-1]
+            why = self._why_no_claim(key, base)
+            if why:
+                raise ShrinkbenchError(
+                    f"{self._path(key, base)} {why}: it would block its run for good; `store repair` "
+                    "sets it aside"
+                )
             before = self._expired(key, base)
             if before is None:
                 return None
@@ -169,8 +177,27 @@ class RunClaims:
 
     def holders(self) -> list[Holder]:
         """All claims, in order of key; whether they have expired only time tells."""
-        found = [self.holder(key) for key in sorted({key for key, _ in self._files()})]
+        names = {key for key, _ in self._files()}
+        blocked = {key for key, _, _ in self.obstacles()}
+        found = [self.holder(key) for key in sorted(names - blocked)]
         return [holder for holder in found if holder is not None]
+
+    def obstacles(self) -> list[tuple[str, Path, str]]:
+        """What has the place of the claim that counts and is none, so that it never expires: key, file, why."""
+        last = dict(sorted(self._files()))
+        found = ((key, self._path(key, n), self._why_no_claim(key, n)) for key, n in last.items())
+        return [each for each in found if each[2]]
+
+    def _why_no_claim(self, key: str, number: int) -> str:
+        try:
+            place = self._path(key, number).lstat()
+        except OSError:  # released in this moment
+            return ""
+        if not stat.S_ISREG(place.st_mode):
+            return "is a link, folder, pipe or device, and no claim"
+        if place.st_size > _LARGEST:
+            return f"is larger than {_LARGEST:,} bytes, and no claim"
+        return "has the highest number that a claim can have" if number >= _HIGHEST else ""
 
     def remove_stale(self, *, wait: float = 0.0) -> list[Holder]:
         """Remove the claims whose owner is gone, and return them.

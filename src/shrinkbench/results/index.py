@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ from shrinkbench.files import read_file
 from shrinkbench.results.record import RunResult
 
 INDEX_NAME = "index.jsonl"
+_HEXADECIMAL = re.compile("[0-9a-f]{64}")
 _LARGEST = 256 << 20  # bytes: a line has some 200
 
 
@@ -44,6 +46,15 @@ class IndexEntry:
         digest = hashlib.sha256(content).hexdigest()
         return cls(result.key, stat.st_size, stat.st_mtime_ns, digest, result.status, timed)
 
+    def is_sound(self) -> bool:
+        """Whether every part is of its kind: a line may be a stranger's."""
+        names, numbers = (self.key, self.sha256), (self.size, self.mtime_ns, *self.timed)
+        return (
+            all(isinstance(name, str) and _HEXADECIMAL.fullmatch(name) for name in names)
+            and all(type(number) is int for number in numbers)
+            and self.status in ("done", "failed")
+        )
+
     def describes(self, stat: os.stat_result) -> bool:
         """Whether the file is still the one that this was written for."""
         return (self.size, self.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
@@ -62,7 +73,7 @@ def read_index(root: Path) -> dict[str, IndexEntry]:
         ):  # cut short, or of another version
             fields = json.loads(line)
             entry = IndexEntry(**{**fields, "timed": tuple(fields["timed"])})
-            if entry.status in ("done", "failed"):
+            if entry.is_sound():
                 entries[entry.key] = entry
     return entries
 

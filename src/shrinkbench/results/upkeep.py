@@ -45,6 +45,7 @@ def verify_store(store: ResultStore) -> list[Problem]:
             found.append(Problem(path, "has other bytes than were written, and the same time of change"))
         found += _check_kept(path.parent, outcome)
     found += store.conflicts(())[1] + store.sources()[1]
+    found += [Problem(path, why) for _, path, why in RunClaims(store.root).obstacles()]
     shared = ((path, _check(path)) for path in sorted(store.root.glob("shared/*/*/*")))
     return found + [Problem(path, sentence) for path, sentence in shared if sentence]
 

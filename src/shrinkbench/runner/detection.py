@@ -16,7 +16,7 @@ from shrinkbench.datasets import DATASETS
 from shrinkbench.datasets.voc2007 import CLASSES
 from shrinkbench.datasets.voc_detection import DetectionData
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import check_links, sha256_of
+from shrinkbench.files import absolute, check_links, sha256_of
 from shrinkbench.metrics import count_parameters, layer_densities
 from shrinkbench.models import (
     MODELS,
@@ -189,6 +189,7 @@ def detect(run: DetectionRun, *, on_epoch: OnEpoch | None = None) -> RunResult:
     A failure of training is stored and raised; a later call tries again. Prune-D carries the run that it
     begins with out before, and stores its result too.
     """
+    run = replace(run, root=absolute(run.root))  # a method may change to another folder
     stored = _find_done(run)
     if stored is not None:
         return stored

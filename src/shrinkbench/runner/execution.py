@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.datasets import EXTRAS
-from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError, one_line
+from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError, one_line, text_of
 from shrinkbench.files import write_atomically
 from shrinkbench.metrics import layer_densities, measure_size
 from shrinkbench.models import get_model
@@ -33,6 +33,7 @@ from shrinkbench.surgery.folders import NetworkDescription
 from shrinkbench.surgery.stored_inputs import StoredInputs
 from shrinkbench.training import evaluate
 
+_LONGEST = 2000  # characters of a stored reason
 OnEpoch = Callable[[EpochRecord], None]
 
 
@@ -51,13 +52,17 @@ def run(spec: RunSpec, workspace: Workspace) -> RunResult:
             raise
         in_code = not isinstance(error, ShrinkbenchError) or error.__cause__ is not None
         if in_code and workspace.writes:  # someone's mistake, which its sentence alone does not let them find
-            write_atomically(store.run_dir(spec.key) / "traceback.txt", traceback.format_exc().encode())
+            write_atomically(store.run_dir(spec.key) / "traceback.txt", _traceback())
         reachable = error.largest if isinstance(error, CannotMeetTargetError) else None
         return record_failure(spec, workspace, sentence_of(error), watch, reachable=reachable)
     if workspace.writes:
         store.write(result)
         remove_checkpoints(store.run_dir(spec.key))
     return result
+
+
+def _traceback() -> bytes:
+    return traceback.format_exc().encode(errors="backslashreplace")
 
 
 def record_failure(
@@ -86,10 +91,12 @@ def record_failure(
     return result
 
 
-def sentence_of(error: Exception) -> str:
+def sentence_of(error: BaseException) -> str:
     """One line for a stored failure; errors that are not a person's to mend carry their type."""
-    text = str(error) if isinstance(error, ShrinkbenchError) else f"{type(error).__name__}: {error}"
-    return " ".join(text.split())
+    told = text_of(error)
+    return one_line(
+        told if isinstance(error, ShrinkbenchError) else f"{type(error).__name__}: {told}", _LONGEST
+    )
 
 
 def _run(spec: RunSpec, workspace: Workspace, watch: Stopwatch) -> RunResult:

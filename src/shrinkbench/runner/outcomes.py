@@ -12,7 +12,7 @@ from typing import Literal
 
 import torch
 
-from shrinkbench.errors import InputError, ShrinkbenchError
+from shrinkbench.errors import InputError, ShrinkbenchError, text_of
 from shrinkbench.results.failures import MACHINE_WORDS
 
 Cause = Literal["scientific", "environment", "interruption"]
@@ -70,7 +70,8 @@ def _is_of_the_machine(error: BaseException) -> bool:
         return error.errno in _OF_THE_MACHINE
     if isinstance(error, ShrinkbenchError):
         return False
-    told = _OS_ERROR.search(str(error)[:2000])
+    text = text_of(error)[:2000]
+    told = _OS_ERROR.search(text)
     if told is not None:
         return int(told[1]) in _OF_THE_MACHINE
-    return isinstance(error, RuntimeError) and MACHINE_WORDS.search(str(error)[:2000]) is not None
+    return isinstance(error, RuntimeError) and MACHINE_WORDS.search(text) is not None

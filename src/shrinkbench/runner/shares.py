@@ -8,6 +8,9 @@ from dataclasses import dataclass
 
 from shrinkbench.errors import ShrinkbenchError
 
+MOST_WORKERS = 1024
+"""Processes that one machine is asked for at most."""
+
 
 @dataclass(frozen=True)
 class Share:

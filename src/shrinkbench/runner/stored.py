@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import check_links
+from shrinkbench.files import absolute, check_links
 from shrinkbench.pruning import load_entry_points, load_plugin
 from shrinkbench.pruning.plugins import digest_of_plugin
 from shrinkbench.results.store import ResultStore
@@ -55,6 +55,7 @@ def run_stored(
     """
     check_retries(max_retries)
     check_tracker(log_to)
+    out = absolute(out)
     store = ResultStore(out)
     specs = _find(keys, store)
     check_links(out)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
-from shrinkbench.files import check_links
+from shrinkbench.files import absolute, check_links
 from shrinkbench.pruning import resolve
 from shrinkbench.pruning.plugins import digest_of_plugin
 from shrinkbench.results.claims import RunClaims
@@ -80,9 +80,9 @@ def prepare_sweep(
     timed = frozenset(size for each, _ in plans for size in each.latency)
     keep = keep_of(plans)
     workspace = replace(workspace, weights=weights, latency=tuple(sorted(timed)), keep=keep)
-    setting = Setting(workspace, {path: digest_of_plugin(path) for path in plugins})
+    setting = Setting(workspace, {absolute(path): digest_of_plugin(path) for path in plugins})
     runs = {spec.key: spec for _, planned in plans for spec in planned.runs}
-    store = ResultStore(out)
+    store = ResultStore(workspace.root)
     is_open = opener(workspace, retry_failed=retry_failed, store=store)
     return Prepared(plans, runs, tuple(filter(is_open, runs.values())), setting, store)
 
@@ -128,7 +128,7 @@ def sweep(
     to stop at once. A sweep that was killed goes on where it stopped: finished runs are stored whole, and a
     run that was under way resumes from its last epoch.
     """
-    out = Path(out)
+    out = absolute(out)
     check_tracker(log_to)
     chosen = executor or _default_executor(workers, device, devices, num_nodes)
     check_retries(max_retries)

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from shrinkbench.datasets import DATASETS, Dataset, ExtraImages, ImageSource, load_dataset, load_extra
 from shrinkbench.errors import InputError, ShrinkbenchError, of_input
+from shrinkbench.files import absolute
 from shrinkbench.models import ModelCard, example_for, shape_for
 from shrinkbench.network.inputs import Inputs
 from shrinkbench.registry import Registry
@@ -34,7 +35,8 @@ class Workspace:
     ``weights`` maps the SHA-256 of a weights file to its path. ``latency`` names the batch sizes at which
     pruned networks are timed, ``keep`` says by key which networks are stored beside their results, and how much
     of them. ``on_epoch`` is told of every epoch of a run's trainings once its state is on disk. ``team`` are
-    the processes that carry a run out together, ``log_to`` a tool that is told of it too."""
+    the processes that carry a run out together, ``log_to`` a tool that is told of it too. Places are absolute:
+    a method may change to another folder."""
 
     root: Path
     data: Mapping[str, Path] = field(default_factory=dict)
@@ -45,6 +47,12 @@ class Workspace:
     on_epoch: Callable[[EpochRecord], None] | None = None
     team: Team = ALONE
     log_to: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", absolute(self.root))
+        for name in ("data", "weights"):
+            places = {key: absolute(path) for key, path in getattr(self, name).items()}
+            object.__setattr__(self, name, places)
 
     @property
     def writes(self) -> bool:

@@ -25,7 +25,7 @@ import torch
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.runner.executors.performing import perform, stop_after_this_epoch, told_to_stop
 from shrinkbench.runner.executors.protocol import Ending, Setting, Task, check_time_limit, empty
-from shrinkbench.runner.shares import Share, assign_shares, available_cores
+from shrinkbench.runner.shares import MOST_WORKERS, Share, assign_shares, available_cores
 
 _GRACE = 5.0  # seconds between the request to end and the kill
 _PR_SET_PDEATHSIG = 1
@@ -41,6 +41,10 @@ class LocalProcesses:
     def __init__(self, workers: int = 1, *, time_limit: float | None = None, gpus: Sequence[str] = ()) -> None:
         if workers < 1:
             raise ShrinkbenchError(f"--workers {workers} is not a number of at least 1")
+        if workers > MOST_WORKERS:
+            raise ShrinkbenchError(
+                f"--workers {workers} is more than the {MOST_WORKERS} processes that one machine is asked for"
+            )
         check_time_limit(time_limit)
         # One process computes as this one would: the order of sums follows from the number of threads.
         cores = torch.get_num_threads() if workers == 1 else available_cores()
@@ -155,11 +159,16 @@ class _Worker:
         self.connection.close()
 
     def _receive(self) -> Ending | Literal["begun"] | None:
+        """What the process says of its task; what others say, such as its own children, is passed over."""
         try:
-            return self.connection.recv() if self.connection.poll() else None
+            while self.connection.poll():
+                pid, task, said = self.connection.recv()
+                if (pid, task) == (self.process.pid, self.task):
+                    message: Ending | Literal["begun"] = said
+                    return message
         except (EOFError, OSError):
             self.process.join(1)  # the pipe closes a moment before the process is gone
-            return None
+        return None
 
     def _watch_time(self, time_limit: float | None) -> None:
         now = time.monotonic()
@@ -190,8 +199,8 @@ def _serve(connection: Connection, setting: Setting, share: Share, head: int) ->
     with contextlib.suppress(EOFError, BrokenPipeError):
         while True:
             task = connection.recv()
-            connection.send("begun")
-            connection.send(perform(task, setting, own_process=True))
+            connection.send((os.getpid(), task, "begun"))
+            connection.send((os.getpid(), task, perform(task, setting, own_process=True)))
             if told_to_stop():
                 return
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 import threading
 import warnings
 from collections.abc import Iterator
@@ -145,21 +146,43 @@ def _attempt(task: Task, workspace: Workspace, *, own_process: bool) -> Ending:
     tags = {"key": task.key, "kind": task.kind, "label": task.label}
     diary = Diary(workspace.log_to, workspace.root, tags)
 
+    here = os.getpid()
+
     def after_epoch(record: EpochRecord) -> None:
+        _leave_copy(here)
         log.epoch(record)
         diary.epoch(record)
         if workspace.team.tell(_stop.is_set()):
             raise Interrupted
 
     workspace.team.tell(task)
-    with _catch_damage() as notes:
+    with _catch_damage() as notes, _back_to_this_folder():
         ending = _ending_of(task, replace(workspace, on_epoch=after_epoch), own_process=own_process)
+    _leave_copy(here)
     workspace.team.end(ending.kind)
     diary.end(ending.result)
     for note in notes:
         log.write(f"note: {note}")
     log.end(ending.kind, ending.sentence)
     return replace(ending, notes=tuple(notes))
+
+
+def _leave_copy(pid: int) -> None:
+    """End this process if it is no more ``pid``, but a copy that somebody's code has made of it by a fork."""
+    if os.getpid() != pid:
+        os._exit(0)
+
+
+@contextlib.contextmanager
+def _back_to_this_folder() -> Iterator[None]:
+    """Whatever folder somebody's code changes to, the next task begins where this one has."""
+    here = os.open(".", os.O_RDONLY) if os.chdir in os.supports_fd else None
+    try:
+        yield
+    finally:
+        if here is not None:
+            os.chdir(here)
+            os.close(here)
 
 
 @contextlib.contextmanager
@@ -203,8 +226,11 @@ def _ending_of(task: Task, workspace: Workspace, *, own_process: bool) -> Ending
         if not own_process:
             raise
         return Ending("died", "raised KeyboardInterrupt")
-    except Exception as error:
-        return Ending("environment" if classify(error) == "environment" else "failed", sentence_of(error))
+    except BaseException as error:  # whatever class a method raises: its process goes on
+        cause = classify(error)
+        if cause == "interruption" and not own_process:
+            raise
+        return Ending("environment" if cause == "environment" else "failed", sentence_of(error))
 
 
 def _carry_out(task: Task, workspace: Workspace) -> Ending:

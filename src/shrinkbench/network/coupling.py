@@ -8,9 +8,11 @@ one. Groups that are not safe to touch are named with the reason and left whole.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import CodeType
 from weakref import WeakKeyDictionary
 
 import torch
@@ -31,14 +33,14 @@ __all__ = ["Coupling", "Group", "Slice", "couple"]
 
 FUSED = "they can only leave all together, for they pass a layer that takes all of them at once"
 _KNOWN: WeakKeyDictionary[nn.Module, dict[object, Coupling]] = WeakKeyDictionary()
-_TOLD: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()  # notes that were given of each network
+_TOLD: WeakKeyDictionary[nn.Module, set[tuple[str, CodeType]]] = WeakKeyDictionary()  # notes, and to whom
 
 
 def couple(module: nn.Module, input_shape: Example) -> Coupling:
     """Find the groups of ``module`` for one input of ``input_shape``, or example inputs.
 
     Free groups are proven on random weights; those for which that failed, and those that torch-pruning cannot
-    read, are refused and named in a ``LeftWholeWarning``, once for each network. The network's own weights
+    read, are refused and named in a ``LeftWholeWarning``, once for each that asks. The network's own weights
     have no say, so what was found is kept as long as its structure stays. Raises ``ShrinkbenchError`` where
     the dependency graph cannot follow the network at all.
 
@@ -54,10 +56,11 @@ def couple(module: nn.Module, input_shape: Example) -> Coupling:
         with torch.inference_mode(mode=False):  # the graph is read off the gradients' own
             known[key] = _couple(module, Inputs.of(input_shape))
     told = _TOLD.setdefault(module, set())
+    asking = sys._getframe(1).f_code  # pruning tells it once, however many targets it tries, and surgery once
     for note in known[key].notes:
-        if note not in told:
+        if (note, asking) not in told:
             warnings.warn(note, LeftWholeWarning, stacklevel=2)
-    told.update(known[key].notes)
+            told.add((note, asking))
     return known[key]
 
 

@@ -3,7 +3,8 @@
 torch-pruning's graph is a guess about networks whose code it does not read. Here every group is cut on a copy
 of the network whose parameters, constants and statistics are drawn at random, in double precision: a zero or a
 saturated output of the network itself hides nothing. All groups are cut at once; where an output differs,
-halves of them are. What no output shows is not proven either.
+halves of them are. What no output shows is not proven either. What a gate opens or closes is found with other
+values: the network's own, negative ones, and switches the other way.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from shrinkbench.network.cutting import cut
 from shrinkbench.network.groups import Group
 from shrinkbench.network.inputs import Example, Inputs
+from shrinkbench.network.made_values import other_values, random_values
 from shrinkbench.network.probe import floating_leaves
 from shrinkbench.network.weights import copy_of
 
@@ -47,7 +49,7 @@ def find_unsound(
         if not any(names for layer, names in unseen.items() if layer not in reasons):
             break
         choices = _choose(tested, seed)
-        drawn = _randomised(module, seed, gain)
+        drawn = random_values(module, seed, gain)
         for choice in choices:
             while left := [g for g in tested if g.layer not in reasons and (seed == 0 or unseen[g.layer])]:
                 look = any(unseen[group.layer] for group in left)
@@ -65,7 +67,32 @@ def find_unsound(
                     for group in left:
                         unseen[group.layer] -= bench.seen(group)
                     break
+    for drawn in other_values(module):
+        left = [g for g in tested if g.layer not in reasons]
+        inputs = _inputs(drawn, example, 0)
+        reasons |= _unsound_by(drawn, left, _choose(left, 0)[1], inputs, in_training=in_training)
     return reasons | {layer: UNSEEN for layer, names in unseen.items() if names and layer not in reasons}
+
+
+def _unsound_by(
+    drawn: nn.Module,
+    groups: Sequence[Group],
+    choice: Mapping[str, Tensor],
+    inputs: Inputs,
+    *,
+    in_training: bool,
+) -> dict[str, str]:
+    """Layer -> why its units have to stay with the values of ``drawn``, which the network may not run with."""
+    if not groups:
+        return {}
+    try:
+        bench = _Bench(drawn, groups, choice)
+        before = [p._version for p in bench.module.parameters()]
+        bench.run(inputs, in_training=in_training, look=False)
+    except Exception:  # whatever a network's own code raises
+        return {}
+    unchanged = before == [p._version for p in bench.module.parameters()]
+    return bench.unsound(groups) if bench.finite and unchanged else {}
 
 
 def _matrices(module: nn.Module, group: Group) -> set[str]:
@@ -232,41 +259,6 @@ class _Precision(TorchDispatchMode):
         if func._overloadpacket.__name__ == "_to_copy" and args[0].dtype == torch.float64:
             self.low = self.low or (output.is_floating_point() and output.dtype != torch.float64)
         return output
-
-
-def _randomised(module: nn.Module, seed: int, gain: float) -> nn.Module:
-    """A copy in double precision with nothing of the network's own values; nothing random happens in it."""
-    generator = torch.Generator().manual_seed(seed)
-    revealing = copy_of(module).double()
-    with torch.no_grad():
-        for name, parameter in revealing.named_parameters():
-            if parameter.is_floating_point():
-                parameter.requires_grad_()
-                parameter.copy_(_draw(name, parameter, generator, gain))
-        for name, buffer in revealing.named_buffers():
-            constant = (
-                buffer.is_floating_point() and buffer.numel() and bool((buffer == buffer.flatten()[0]).all())
-            )
-            if constant or name.endswith(("running_mean", "running_var")):
-                as_mean = "bias" if name.endswith("running_mean") else name
-                buffer.copy_(_draw(as_mean, buffer.flatten(), generator, gain).view_as(buffer))
-    for child in revealing.modules():
-        if isinstance(child, nn.modules.dropout._DropoutNd):
-            child.p = 0.0
-        elif isinstance(child, nn.modules.batchnorm._NormBase):
-            child.momentum = 0.0  # a pass in training leaves the statistics
-    return revealing
-
-
-def _draw(name: str, like: Tensor, generator: torch.Generator, gain: float) -> Tensor:
-    """Values for a parameter: matrices by fan-in (He et al. 2015), scales around one, shifts around zero."""
-    values = torch.empty(like.shape, dtype=torch.float64)
-    if like.dim() > 1:
-        bound = gain * math.sqrt(6 / max(like[0].numel(), 1))
-        return values.uniform_(-bound, bound, generator=generator)
-    if name.endswith("bias"):
-        return values.normal_(0, 0.3, generator=generator)
-    return values.uniform_(0.5, 1.5, generator=generator)
 
 
 def _sharing_copy(module: nn.Module) -> nn.Module:

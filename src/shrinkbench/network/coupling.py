@@ -26,7 +26,7 @@ from shrinkbench.network.fused_heads import fused_steps, read_fused_heads
 from shrinkbench.network.groups import Coupling, Group, Slice
 from shrinkbench.network.inputs import Example, Inputs
 from shrinkbench.network.probe import require_materialised
-from shrinkbench.network.verification import OUTPUT, find_unsound
+from shrinkbench.network.verification import OUTPUT, differs_in_training, find_unsound
 from shrinkbench.network.weights import is_transposed_linear, layer_of
 
 __all__ = ["Coupling", "Group", "Slice", "couple"]
@@ -74,7 +74,7 @@ def _couple(module: nn.Module, example: Inputs) -> Coupling:
     channels = (g for g in graph.groups if not any(s.tensor in known for s in g.slices if s.role == "produces"))
     groups = (*channels, *(g for g in heads if g is not None), *projected)
     free = [g for g in groups if g.refused_because is None]
-    unsound = find_unsound(module, free, example, in_training=unread)
+    unsound = find_unsound(module, free, example, in_training=unread or differs_in_training(module, example))
     # What is part of an output stays without a word, as a classifier does.
     told = {layer: reason for layer, reason in unsound.items() if reason != OUTPUT}
     proven = tuple(

@@ -32,6 +32,10 @@ CHANGED = "removing some changes the outputs: what mixes or counts them is no la
 IN_TRAINING = "a part that runs in training alone reads them"
 
 _GAINS = (1.0, 0.5, 2.0)  # of the random weights, in turn until every group's influence has been seen
+_CHANCE = frozenset({
+    *("rand", "rand_like", "randn", "randn_like", "uniform", "uniform_", "normal", "normal_"),
+    *("bernoulli", "bernoulli_", "normal_functional", "exponential_"),
+})  # fmt: skip
 _MANY_INPUTS = 20_000  # numbers in one input, above which two of them are shown, else four
 
 
@@ -72,6 +76,22 @@ def find_unsound(
         inputs = _inputs(drawn, example, 0)
         reasons |= _unsound_by(drawn, left, _choose(left, 0)[1], inputs, in_training=in_training)
     return reasons | {layer: UNSEEN for layer, names in unseen.items() if names and layer not in reasons}
+
+
+def differs_in_training(module: nn.Module, example: Example) -> bool:
+    """Whether a pass as in training takes other steps than an evaluation, but for what torch's layers do."""
+    still = random_values(module, 0, 1.0)
+    inputs = _inputs(still, example, 0)
+    own = [child for child in still.modules() if type(child).__module__.startswith("torch.nn.modules.")]
+    try:
+        expected = _run(still.eval(), inputs)
+        still.train()
+        for child in own:
+            child.training = False  # those inside are asked for themselves
+        found = _run(still, inputs)
+    except Exception:  # whatever a network's own code raises
+        return False
+    return expected.steps != found.steps or len(expected.leaves) != len(found.leaves)
 
 
 def _unsound_by(
@@ -245,6 +265,25 @@ class _Bench:
         return None
 
 
+class _Certain(TorchDispatchMode):
+    """Random numbers are all alike, however many are drawn, and what drops some of its input drops none."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own
+        self.steps: list[str] = []  # names of the operations, in order
+        self.leaves: list[Tensor] = []  # what the network gave
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        name = func._overloadpacket.__name__
+        self.steps.append(name)
+        if name == "native_dropout":
+            return args[0].clone(), torch.ones_like(output[1])
+        return output.fill_(1 if name.startswith("bernoulli") else 0.7) if name in _CHANCE else output
+
+
 class _Precision(TorchDispatchMode):
     """Whether values in double precision are cast to fewer digits."""
 
@@ -276,9 +315,19 @@ def _outputs(
     try:
         with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(gradients):
             torch.manual_seed(0)
-            return floating_leaves(inputs.call(module.train(training)))
+            return (
+                _run(module.train(), inputs).leaves if training else floating_leaves(inputs.call(module.eval()))
+            )
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+def _run(module: nn.Module, inputs: Inputs) -> _Certain:
+    """The floating outputs in the modes that the modules are in, where chance has no say."""
+    certain = _Certain()
+    with certain, torch.no_grad():
+        certain.leaves = floating_leaves(inputs.call(module))
+    return certain
 
 
 def _spread(leaf: Tensor) -> Tensor:

@@ -190,3 +190,17 @@ def test_channels_that_meet_a_computed_weight_are_left_whole_and_named(wrap):
     assert torch.equal(module(x), expected)
     masks.apply(module)
     torch.testing.assert_close(small.eval()(x), module.eval()(x))
+
+
+class Transposed(nn.Module):
+    def forward(self, weight):
+        return weight.t()
+
+    def right_inverse(self, weight):
+        return weight.t()
+
+
+def test_zeros_that_lie_in_other_places_are_said_to():
+    module = net(lambda layer: nn.utils.parametrize.register_parametrization(layer, "weight", Transposed()))
+    with pytest.warns(LeftWholeWarning, match="in a way that keeps no zeros in their places"):
+        prune(module, "global_magnitude", compression=1.2, input_shape=(16,))

@@ -316,3 +316,15 @@ def test_what_is_whole_by_its_nature_is_not_named():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         couple(module, (3, 8, 8))
+
+
+class Closed:
+    def __init__(self, logits):
+        self.logits = logits
+
+
+def test_an_output_of_a_class_that_is_not_looked_into_is_the_reason():
+    layers = {"a": nn.Linear(4, 6), "b": nn.Linear(6, 2)}
+    module = Net(lambda m, x: Closed(m.b(m.a(x).relu())), **layers)
+    with pytest.warns(LeftWholeWarning, match="'a', 'b' are left whole: no output .* class 'Closed'"):
+        couple(module, (4,))

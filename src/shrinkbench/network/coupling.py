@@ -8,9 +8,11 @@ one. Groups that are not safe to touch are named with the reason and left whole.
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from types import CodeType
 from weakref import WeakKeyDictionary
 
 import torch
@@ -24,21 +26,21 @@ from shrinkbench.network.fused_heads import fused_steps, read_fused_heads
 from shrinkbench.network.groups import Coupling, Group, Slice
 from shrinkbench.network.inputs import Example, Inputs
 from shrinkbench.network.probe import require_materialised
-from shrinkbench.network.verification import OUTPUT, find_unsound
+from shrinkbench.network.verification import OUTPUT, differs_in_training, find_unsound
 from shrinkbench.network.weights import is_transposed_linear, layer_of
 
 __all__ = ["Coupling", "Group", "Slice", "couple"]
 
 FUSED = "they can only leave all together, for they pass a layer that takes all of them at once"
 _KNOWN: WeakKeyDictionary[nn.Module, dict[object, Coupling]] = WeakKeyDictionary()
-_TOLD: WeakKeyDictionary[nn.Module, set[str]] = WeakKeyDictionary()  # notes that were given of each network
+_TOLD: WeakKeyDictionary[nn.Module, set[tuple[str, CodeType]]] = WeakKeyDictionary()  # notes, and to whom
 
 
 def couple(module: nn.Module, input_shape: Example) -> Coupling:
     """Find the groups of ``module`` for one input of ``input_shape``, or example inputs.
 
     Free groups are proven on random weights; those for which that failed, and those that torch-pruning cannot
-    read, are refused and named in a ``LeftWholeWarning``, once for each network. The network's own weights
+    read, are refused and named in a ``LeftWholeWarning``, once for each that asks. The network's own weights
     have no say, so what was found is kept as long as its structure stays. Raises ``ShrinkbenchError`` where
     the dependency graph cannot follow the network at all.
 
@@ -54,10 +56,11 @@ def couple(module: nn.Module, input_shape: Example) -> Coupling:
         with torch.inference_mode(mode=False):  # the graph is read off the gradients' own
             known[key] = _couple(module, Inputs.of(input_shape))
     told = _TOLD.setdefault(module, set())
+    asking = sys._getframe(1).f_code  # pruning tells it once, however many targets it tries, and surgery once
     for note in known[key].notes:
-        if note not in told:
+        if (note, asking) not in told:
             warnings.warn(note, LeftWholeWarning, stacklevel=2)
-    told.update(known[key].notes)
+            told.add((note, asking))
     return known[key]
 
 
@@ -71,7 +74,7 @@ def _couple(module: nn.Module, example: Inputs) -> Coupling:
     channels = (g for g in graph.groups if not any(s.tensor in known for s in g.slices if s.role == "produces"))
     groups = (*channels, *(g for g in heads if g is not None), *projected)
     free = [g for g in groups if g.refused_because is None]
-    unsound = find_unsound(module, free, example, in_training=unread)
+    unsound = find_unsound(module, free, example, in_training=unread or differs_in_training(module, example))
     # What is part of an output stays without a word, as a classifier does.
     told = {layer: reason for layer, reason in unsound.items() if reason != OUTPUT}
     proven = tuple(

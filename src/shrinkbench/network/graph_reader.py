@@ -28,6 +28,10 @@ _PerChannel = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._Instanc
 # A reading that goes in circles visits one operation more often, or counts more places in all.
 _MOST_VISITS, _MOST_PLACES = 32, 5_000_000
 GRADIENTS = "the network computes them without gradients (no_grad, detach, a reentrant checkpoint)"
+CLOSED = (
+    "no output that can be looked into depends on them: the network returns an object of class '{}' (return "
+    "tensors, lists, dictionaries or dataclasses)"
+)
 UNCALLED = "the network reads their weights without calling their layer"
 ENDLESS = "torch-pruning comes to no end with the places that they move to"
 LOST = "torch-pruning cannot tell where they lie behind an operation that moves or repeats them"
@@ -220,8 +224,10 @@ class GraphReader:
 
     def unseen(self) -> dict[str, str]:
         """Layers that the graph does not reach, and why."""
+        closed = self._whole.closed
+        without = GRADIENTS if closed is None else CLOSED.format(closed)
         return {
-            path: GRADIENTS if path in self._called else UNCALLED
+            path: without if path in self._called else UNCALLED
             for layer, path in self._paths.items()
             if isinstance(layer, (_Conv, nn.Linear)) and layer not in self._graph.module2node
         }

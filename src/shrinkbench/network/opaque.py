@@ -7,7 +7,7 @@ and do not pass.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -86,6 +86,7 @@ class Entrance(nn.Module):
         first = next((tensor for tensor in inputs.tensors if tensor.is_floating_point()), None)
         self.core = Core(first.shape[1] if first is not None and first.dim() > 1 else None)
         self.body = body
+        self.closed: str | None = None  # a class in what the network returns that hides tensors
 
     def forward(self, inputs: Inputs) -> list[Tensor]:
         """Every floating tensor that the network returns and that depends on its input or parameters."""
@@ -96,8 +97,21 @@ class Entrance(nn.Module):
         if first is not None:
             made = self.core((first,), (first,))[0]
             inputs = inputs.map(lambda tensor: made if tensor is first else tensor)
-        leaves = floating_leaves(inputs.call(self.body))
+        output = inputs.call(self.body)
+        self.closed = next(_closed_classes(output), None)
+        leaves = floating_leaves(output)
         return [leaf for leaf in leaves if leaf.requires_grad]
+
+
+def _closed_classes(tree: Any) -> Iterator[str]:
+    """Names of the classes in an output that hold tensors where nobody looks for them."""
+    if isinstance(tree, Mapping):
+        tree = list(tree.values())
+    if isinstance(tree, list | tuple):
+        for part in tree:
+            yield from _closed_classes(part)
+    elif not isinstance(tree, Tensor) and not tensors_in(tree) and tensors_in(getattr(tree, "__dict__", {})):
+        yield type(tree).__name__
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 torch-pruning's graph is a guess about networks whose code it does not read. Here every group is cut on a copy
 of the network whose parameters, constants and statistics are drawn at random, in double precision: a zero or a
 saturated output of the network itself hides nothing. All groups are cut at once; where an output differs,
-halves of them are. What no output shows is not proven either.
+halves of them are. What no output shows is not proven either. What a gate opens or closes is found with other
+values: the network's own, negative ones, and switches the other way.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from shrinkbench.network.cutting import cut
 from shrinkbench.network.groups import Group
 from shrinkbench.network.inputs import Example, Inputs
+from shrinkbench.network.made_values import other_values, random_values
 from shrinkbench.network.probe import floating_leaves
 from shrinkbench.network.weights import copy_of
 
@@ -30,6 +32,10 @@ CHANGED = "removing some changes the outputs: what mixes or counts them is no la
 IN_TRAINING = "a part that runs in training alone reads them"
 
 _GAINS = (1.0, 0.5, 2.0)  # of the random weights, in turn until every group's influence has been seen
+_CHANCE = frozenset({
+    *("rand", "rand_like", "randn", "randn_like", "uniform", "uniform_", "normal", "normal_"),
+    *("bernoulli", "bernoulli_", "normal_functional", "exponential_"),
+})  # fmt: skip
 _MANY_INPUTS = 20_000  # numbers in one input, above which two of them are shown, else four
 
 
@@ -47,7 +53,7 @@ def find_unsound(
         if not any(names for layer, names in unseen.items() if layer not in reasons):
             break
         choices = _choose(tested, seed)
-        drawn = _randomised(module, seed, gain)
+        drawn = random_values(module, seed, gain)
         for choice in choices:
             while left := [g for g in tested if g.layer not in reasons and (seed == 0 or unseen[g.layer])]:
                 look = any(unseen[group.layer] for group in left)
@@ -65,7 +71,48 @@ def find_unsound(
                     for group in left:
                         unseen[group.layer] -= bench.seen(group)
                     break
+    for drawn in other_values(module):
+        left = [g for g in tested if g.layer not in reasons]
+        inputs = _inputs(drawn, example, 0)
+        reasons |= _unsound_by(drawn, left, _choose(left, 0)[1], inputs, in_training=in_training)
     return reasons | {layer: UNSEEN for layer, names in unseen.items() if names and layer not in reasons}
+
+
+def differs_in_training(module: nn.Module, example: Example) -> bool:
+    """Whether a pass as in training takes other steps than an evaluation, but for what torch's layers do."""
+    still = random_values(module, 0, 1.0)
+    inputs = _inputs(still, example, 0)
+    own = [child for child in still.modules() if type(child).__module__.startswith("torch.nn.modules.")]
+    try:
+        expected = _run(still.eval(), inputs)
+        still.train()
+        for child in own:
+            child.training = False  # those inside are asked for themselves
+        found = _run(still, inputs)
+    except Exception:  # whatever a network's own code raises
+        return False
+    return expected.steps != found.steps or len(expected.leaves) != len(found.leaves)
+
+
+def _unsound_by(
+    drawn: nn.Module,
+    groups: Sequence[Group],
+    choice: Mapping[str, Tensor],
+    inputs: Inputs,
+    *,
+    in_training: bool,
+) -> dict[str, str]:
+    """Layer -> why its units have to stay with the values of ``drawn``, which the network may not run with."""
+    if not groups:
+        return {}
+    try:
+        bench = _Bench(drawn, groups, choice)
+        before = [p._version for p in bench.module.parameters()]
+        bench.run(inputs, in_training=in_training, look=False)
+    except Exception:  # whatever a network's own code raises
+        return {}
+    unchanged = before == [p._version for p in bench.module.parameters()]
+    return bench.unsound(groups) if bench.finite and unchanged else {}
 
 
 def _matrices(module: nn.Module, group: Group) -> set[str]:
@@ -218,6 +265,25 @@ class _Bench:
         return None
 
 
+class _Certain(TorchDispatchMode):
+    """Random numbers are all alike, however many are drawn, and what drops some of its input drops none."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own
+        self.steps: list[str] = []  # names of the operations, in order
+        self.leaves: list[Tensor] = []  # what the network gave
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        output = func(*args, **(kwargs or {}))
+        name = func._overloadpacket.__name__
+        self.steps.append(name)
+        if name == "native_dropout":
+            return args[0].clone(), torch.ones_like(output[1])
+        return output.fill_(1 if name.startswith("bernoulli") else 0.7) if name in _CHANCE else output
+
+
 class _Precision(TorchDispatchMode):
     """Whether values in double precision are cast to fewer digits."""
 
@@ -232,41 +298,6 @@ class _Precision(TorchDispatchMode):
         if func._overloadpacket.__name__ == "_to_copy" and args[0].dtype == torch.float64:
             self.low = self.low or (output.is_floating_point() and output.dtype != torch.float64)
         return output
-
-
-def _randomised(module: nn.Module, seed: int, gain: float) -> nn.Module:
-    """A copy in double precision with nothing of the network's own values; nothing random happens in it."""
-    generator = torch.Generator().manual_seed(seed)
-    revealing = copy_of(module).double()
-    with torch.no_grad():
-        for name, parameter in revealing.named_parameters():
-            if parameter.is_floating_point():
-                parameter.requires_grad_()
-                parameter.copy_(_draw(name, parameter, generator, gain))
-        for name, buffer in revealing.named_buffers():
-            constant = (
-                buffer.is_floating_point() and buffer.numel() and bool((buffer == buffer.flatten()[0]).all())
-            )
-            if constant or name.endswith(("running_mean", "running_var")):
-                as_mean = "bias" if name.endswith("running_mean") else name
-                buffer.copy_(_draw(as_mean, buffer.flatten(), generator, gain).view_as(buffer))
-    for child in revealing.modules():
-        if isinstance(child, nn.modules.dropout._DropoutNd):
-            child.p = 0.0
-        elif isinstance(child, nn.modules.batchnorm._NormBase):
-            child.momentum = 0.0  # a pass in training leaves the statistics
-    return revealing
-
-
-def _draw(name: str, like: Tensor, generator: torch.Generator, gain: float) -> Tensor:
-    """Values for a parameter: matrices by fan-in (He et al. 2015), scales around one, shifts around zero."""
-    values = torch.empty(like.shape, dtype=torch.float64)
-    if like.dim() > 1:
-        bound = gain * math.sqrt(6 / max(like[0].numel(), 1))
-        return values.uniform_(-bound, bound, generator=generator)
-    if name.endswith("bias"):
-        return values.normal_(0, 0.3, generator=generator)
-    return values.uniform_(0.5, 1.5, generator=generator)
 
 
 def _sharing_copy(module: nn.Module) -> nn.Module:
@@ -284,9 +315,19 @@ def _outputs(
     try:
         with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(gradients):
             torch.manual_seed(0)
-            return floating_leaves(inputs.call(module.train(training)))
+            return (
+                _run(module.train(), inputs).leaves if training else floating_leaves(inputs.call(module.eval()))
+            )
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+def _run(module: nn.Module, inputs: Inputs) -> _Certain:
+    """The floating outputs in the modes that the modules are in, where chance has no say."""
+    certain = _Certain()
+    with certain, torch.no_grad():
+        certain.leaves = floating_leaves(inputs.call(module))
+    return certain
 
 
 def _spread(leaf: Tensor) -> Tensor:

@@ -43,7 +43,8 @@ def prunable_names(
     names = set(weights) | (set(bias_parameters(module)) if prune_biases else set())
     left = _named(
         weights_without_parameter(module),
-        "computed by the layer in a way that keeps no zeros (torch's remove_parametrizations makes parameters)",
+        "computed by the layer in a way that keeps no zeros in their places (torch's remove_parametrizations "
+        "makes parameters)",
     )
     left += _named(recurrent_weights(module), "of a recurrent layer, whose weights no method here prunes")
     outputs: frozenset[str] = frozenset()

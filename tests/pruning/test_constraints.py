@@ -8,8 +8,9 @@ import pytest
 import torch
 from sample_networks import ConvNet, seeded
 from sampling import sampled
+from torch import nn
 
-from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
+from shrinkbench.errors import CannotMeetTargetError, LeftWholeWarning, ShrinkbenchError
 from shrinkbench.metrics import measure_size
 from shrinkbench.models import build
 from shrinkbench.network.coupling import couple
@@ -150,6 +151,36 @@ def test_layers_around_batch_norms_stay_whole_where_they_are_ignored():
     everything = {"ignore": ["features"], "prune_classifier": True}
     with pytest.raises(ShrinkbenchError, match="no layer around a batch norm"):
         prune(module, "slimming_without_penalty", channels=0.5, input_shape=(1, 8, 8), **everything)
+
+
+@pytest.mark.parametrize("groups", [4, 24])
+@pytest.mark.parametrize("method", ["channel_l1", "group_norm"])
+def test_filters_of_a_grouped_convolution_stay_where_it_is_ignored(groups, method):
+    conv = {"kernel_size": 3, "padding": 1}
+    module = seeded(
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 24, **conv), nn.ReLU(), nn.Conv2d(24, 48, **conv, groups=groups), nn.ReLU(),
+            nn.Conv2d(48, 12, **conv), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(12, 10),
+        )
+    )  # fmt: skip
+    with pytest.warns(LeftWholeWarning, match=r"channels of '0'.*grouped convolution '2'"):
+        masks = prune(module, method, compression=1.5, ignore=["2"], input_shape=SHAPE)
+    assert "2.weight" not in masks or bool(masks["2.weight"].all())
+    assert not bool(masks["4.weight"].flatten(1).any(1).all())  # others pay
+    assert measure_size(module, SHAPE, masks).compression >= 1.5
+
+
+def test_a_depthwise_convolution_between_batch_norms_stays_where_it_is_ignored():
+    module = seeded(
+        lambda: nn.Sequential(
+            nn.Conv2d(3, 12, 3), nn.BatchNorm2d(12), nn.ReLU(), nn.Conv2d(12, 12, 3, groups=12), nn.ReLU(),
+            nn.Conv2d(12, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3),
+            nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+        )
+    )  # fmt: skip
+    masks = pruned(module, "slimming_without_penalty", channels=0.4, ignore=["3"])
+    assert "3.weight" not in masks or bool(masks["3.weight"].all())
+    assert masks.kept < masks.total
 
 
 def test_your_own_loop_keeps_to_bounds_and_reaches_a_speedup():

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils import prune as torch_prune
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning import METHODS, prune, training_hook
@@ -174,3 +175,18 @@ def test_a_hook_refuses_batches_without_examples():
     nn.functional.cross_entropy(module(inputs), labels).backward()
     with pytest.raises(ShrinkbenchError, match="batch 2 of batches= holds no examples"):
         hook.after_backward(1)
+
+
+@pytest.mark.parametrize("name", ["global_magnitude", "layerwise_magnitude", "synflow"])
+def test_what_torch_has_pruned_already_is_pruned(name):
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 16), nn.ReLU(), nn.Linear(16, 4))
+    for layer in (module[0], module[2]):
+        torch_prune.random_unstructured(layer, "weight", amount=0.5)
+    for compression, kept in ((1.5, 256), (3, 204 - 100)):  # half of 512 are gone; 100 are not prunable
+        masks = prune(module, name, compression=compression, input_shape=(16,))
+        assert masks.kept == kept
+        for i in (0, 2):
+            assert not bool((masks[f"{i}.weight_orig"] & (module[i].weight_mask == 0)).any())
+    with pytest.raises(ShrinkbenchError, match="carries masks of torch"):
+        training_hook(module, "rigl", compression=3, epochs=1, steps_per_epoch=9, seed=0, input_shape=(16,))

@@ -55,8 +55,9 @@ class PruneContext:
     """One network at one moment of pruning.
 
     ``weights`` are the prunable parameters (detached; half precision as float32, else in shared storage: do
-    not write to them), ``masks`` what earlier rounds left, ``amount`` how much is to go, ``budget`` how
-    many of the prunable weights stay, ``structure`` what is removed together, and ``iteration`` the round,
+    not write to them), ``masks`` what earlier rounds and ``torch.nn.utils.prune`` left,
+    ``amount`` how much is to go, ``budget`` how many of the prunable weights stay, ``structure`` what is
+    removed together, and ``iteration`` the round,
     from 0. ``proportions`` are those of the method that a control goes with, where it has several rounds,
     ``constraints`` what bounds the units that a layer keeps.
     ``learned`` is what a schedule has learned beside the weights, such as noise or gates, in the form that the
@@ -94,7 +95,7 @@ class PruneContext:
         self.parameters: dict[str, Tensor] = {name: parameters[name].detach() for name in names}
         self.weights: dict[str, Tensor] = {name: _readable(p) for name, p in self.parameters.items()}
         self.total = sum(p.numel() for p in parameters.values())
-        self.masks = (masks or Masks({})).beside(parameters)
+        self.masks = (masks or Masks({})).intersect(Masks.of_torch(module)).beside(parameters)
         self.amount = amount
         self.budget = sum(w.numel() for w in self.weights.values()) if budget is None else budget
         self.iteration = iteration

@@ -108,6 +108,12 @@ def hook_for(
             f"'{chosen.name}' prunes while it trains (schedule {chosen.schedule.name}), and a training of "
             f"{epochs} epochs with {steps_per_epoch} steps has no time for it; train for one epoch at least"
         )
+    carried = Masks.of_torch(module)
+    if carried:
+        raise ShrinkbenchError(
+            f"the network carries masks of torch.nn.utils.prune ('{next(iter(carried))}'), within which no "
+            "training here prunes; make them zeros with torch.nn.utils.prune.remove first"
+        )
     names = prunable_names(
         module,
         input_shape=input_shape,

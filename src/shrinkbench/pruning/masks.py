@@ -108,9 +108,7 @@ class Masks(Mapping[str, Tensor]):
         >>> Masks.from_module(layer)
         Masks(1 tensors, 3 of 4 weights kept)
         """
-        buffers = dict(module.named_buffers())
-        pairs = {n: buffers.get(f"{n.removesuffix('_orig')}_mask") for n, _ in module.named_parameters()}
-        masks = {n: m != 0 for n, m in pairs.items() if m is not None and n.endswith("_orig")}
+        masks = dict(cls.of_torch(module))
         weights = {n: p.detach() != 0 for n, p in module.named_parameters() if p.dim() > 1}
         masks = masks or {n: mask for n, mask in weights.items() if not bool(mask.all())}
         if not masks:
@@ -119,6 +117,13 @@ class Masks(Mapping[str, Tensor]):
                 "smaller (torch-pruning) has no masks either: measure it as the network that it is"
             )
         return cls(masks)
+
+    @classmethod
+    def of_torch(cls, module: nn.Module) -> Masks:
+        """The masks of ``torch.nn.utils.prune`` that ``module`` carries, by the names of its parameters."""
+        buffers = dict(module.named_buffers())
+        pairs = {n: buffers.get(f"{n.removesuffix('_orig')}_mask") for n, _ in module.named_parameters()}
+        return cls({n: m != 0 for n, m in pairs.items() if m is not None and n.endswith("_orig")})
 
     def save(self, path: Path | str, *, network: str | None = None) -> None:
         """Write the masks as safetensors: parameter name -> boolean tensor. The file appears whole or not.

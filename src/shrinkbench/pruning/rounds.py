@@ -207,8 +207,6 @@ def rounds_of(
     be told without scores.
     """
     own = method.like or method
-    if isinstance(amount, Speedup) and own.schedule.during is None:  # its one round tells at once
-        return (amount,)
     if not isinstance(amount, Compression | Speedup) or amount == UNPRUNED:
         return (amount,)
     names = prunable_names(
@@ -231,8 +229,8 @@ def rounds_of(
             require_speedup_in_reach(own, _equal_units(own, ctx), ctx, amount)
         return (amount,)
     with largest_named(partial(_require_reach, own, ctx), amount):
-        if own.in_one_step and own.schedule.rounds == 1:  # its round tells at once
-            budget_for(own, module, names, amount)
+        if own.in_one_step and own.schedule.rounds == 1 and "allocation" in own.decides:
+            budget_for(own, module, names, amount)  # how much a layer has to keep its round tells
             return (amount,)
         _require_reach(own, ctx, amount)
     if method.schedule.rounds == 1 or method.schedule.during is not None:

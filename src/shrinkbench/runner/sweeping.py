@@ -29,7 +29,7 @@ from shrinkbench.runner.retraining import check_in_reach
 from shrinkbench.runner.shared import look_at_shared
 from shrinkbench.runner.tracking import check_tracker
 from shrinkbench.runner.workspace import Kept, Workspace, gpus_of, resolve_device, select_device
-from shrinkbench.spec import ExperimentSpec, RunSpec
+from shrinkbench.spec import UNPRUNED, Compression, ExperimentSpec, RunSpec, Speedup
 from shrinkbench.training.team import check_share
 from shrinkbench.training.together import places_of
 
@@ -271,7 +271,10 @@ def carry_out(
     keeper = _Keeper(workspace, len(beyond) + len(graph), on_progress, tell)
     for spec in todo:
         if spec.key in beyond:
-            keeper.keep(Task("run", spec.key, spec), Ending("failed", beyond[spec.key]))
+            error = beyond[spec.key]
+            sentence = sentence_of(error)
+            result = record_failure(spec, workspace, sentence, reachable=error.largest)
+            keeper.keep(Task("run", spec.key, spec), Ending("failed", sentence, result))
     try:
         if graph:
             executor.start(setting)
@@ -333,27 +336,36 @@ def _is_open(store: ResultStore, spec: RunSpec, timed: frozenset[int], *, retry_
     return not spec.is_control and not timed <= set(stored.timed)
 
 
-def _out_of_reach(todo: Sequence[RunSpec], workspace: Workspace) -> dict[str, str]:
-    """Runs whose training would be in vain, by key, and why; equal for all seeds."""
-    found: dict[str, str] = {}
-    known: dict[str, str | None] = {}
-    for spec in todo:
-        if spec.is_control or (spec.method.schedule.rounds == 1 and not spec.method.schedule.during):
+def _out_of_reach(todo: Sequence[RunSpec], workspace: Workspace) -> dict[str, CannotMeetTargetError]:
+    """Runs whose training, or pretraining, would be in vain, by key, and why; equal for all seeds.
+
+    Of one method the largest target is asked first: where that is in reach, so are the smaller ones.
+    """
+    found: dict[str, CannotMeetTargetError] = {}
+    known: dict[str, CannotMeetTargetError | None] = {}
+    reached: set[tuple[str, str]] = set()
+    for spec in sorted(todo, key=lambda spec: -getattr(spec.amount, "ratio", 1.0)):
+        if spec.is_control or not isinstance(spec.amount, Compression | Speedup):
             continue
         alike = spec.model_copy(update={"seed": 0})
+        family = (alike.model_copy(update={"amount": UNPRUNED}).key, spec.amount.kind)
+        if family in reached:
+            continue
         if alike.key not in known:
             known[alike.key] = _why_out_of_reach(alike, workspace)
         reason = known[alike.key]
-        if reason is not None:
+        if reason is None:
+            reached.add(family)
+        else:
             found[spec.key] = reason
     return found
 
 
-def _why_out_of_reach(spec: RunSpec, workspace: Workspace) -> str | None:
+def _why_out_of_reach(spec: RunSpec, workspace: Workspace) -> CannotMeetTargetError | None:
     try:
         check_in_reach(spec, resolve(spec.method), workspace)
     except CannotMeetTargetError as error:
-        return sentence_of(error)
+        return error
     except ShrinkbenchError:  # told by the run itself, in its place
         return None
     return None

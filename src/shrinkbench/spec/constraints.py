@@ -17,7 +17,8 @@ class Constraints(Value):
 
     ``round_to``: every group of channels keeps a multiple of so many, or stays whole; 1 bounds nothing.
     ``ignore``: layers, by path or glob, whose weights stay; inputs that leave with the channels of other layers
-    do leave. ``max_ratio``: the largest fraction of a layer's units that is removed.
+    do leave, but for those of a grouped convolution, which would take its filters along: such channels stay
+    whole. ``max_ratio``: the largest fraction of a layer's units that is removed.
 
     >>> Constraints(ignore=("fc", "conv1", "fc")) == Constraints(ignore=("conv1", "fc"), round_to=1)
     True

@@ -25,7 +25,7 @@ from shrinkbench.pruning.method import PerLayer, decides, pruning_method
 from shrinkbench.pruning.schedules.penalised import Penalised
 from shrinkbench.pruning.schedules.schedule import SCHEDULES, Schedule, once
 from shrinkbench.pruning.structures.channel_masks import masks_of_units
-from shrinkbench.pruning.structures.channels import weights_per_unit
+from shrinkbench.pruning.structures.channels import held_by, weights_per_unit
 from shrinkbench.pruning.units import STRUCTURES, Grouping, Scores, Structure, Units, UnitScores
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -146,7 +146,7 @@ def _may_leave(found: ScaledChannels, ctx: NetworkView) -> bool:
     if found.group is None:
         return found.reader in ctx.weights or found.reader in ctx.flow.logits
     filters = [s.tensor for s in found.group.slices if s.role == "produces" and s.tensor.endswith("weight")]
-    return all(name in ctx.weights for name in filters)
+    return all(name in ctx.weights for name in filters) and not held_by(ctx, found.group)
 
 
 scaled = STRUCTURES.add(

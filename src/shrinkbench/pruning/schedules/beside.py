@@ -20,7 +20,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.coupling import Group, couple
 from shrinkbench.network.inputs import Example
 from shrinkbench.network.probe import trace
-from shrinkbench.network.weights import layer_of
+from shrinkbench.network.weights import layer_of, weight_parameters
 from shrinkbench.pruning.schedules.hook import Setting
 from shrinkbench.pruning.schedules.penalised import Penalised
 from shrinkbench.seeds import stream
@@ -223,10 +223,12 @@ class NoisyWeights(Beside):
 def gated_groups(module: nn.Module, example: Example, names: frozenset[str]) -> list[Group]:
     """Groups of channels that linear layers and convolutions alone read, and whose filters are in ``names``."""
     found = []
+    whole = weight_parameters(module).keys() - names
     for group in couple(module, example).free:
         filters = [s.tensor for s in group.slices if s.role == "produces" and s.tensor.endswith("weight")]
         readers = [s for s in group.slices if s.role == "consumes"]
-        if not (filters and readers and all(name in names for name in filters)):
+        carried = [s.tensor for s in group.slices if s.role == "carries" and s.tensor in whole]
+        if carried or not (filters and readers and all(name in names for name in filters)):
             continue
         layers = [module.get_submodule(layer_of(s.tensor)) for s in readers]
         plain = all(is_noisy(layer) and getattr(layer, "groups", 1) == 1 for layer in layers)

@@ -9,16 +9,17 @@ compression.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import LeftWholeWarning, ShrinkbenchError
 from shrinkbench.network.coupling import Coupling, Group, couple
 from shrinkbench.network.view import NetworkView
-from shrinkbench.network.weights import layer_of
+from shrinkbench.network.weights import layer_of, weight_parameters
 from shrinkbench.pruning.structures.channel_masks import masks_of_units
 from shrinkbench.pruning.units import STRUCTURES, Grouping, Scores, Structure, Units
 
@@ -64,22 +65,45 @@ def weights_per_unit(group: Group, parameters: Mapping[str, Tensor]) -> int | Te
     return int(sizes[0]) if bool((sizes == sizes[0]).all()) else sizes
 
 
+def held_by(ctx: NetworkView, group: Group) -> list[str]:
+    """Weights of grouped convolutions within the group that are not to be pruned."""
+    stay = weight_parameters(ctx.module).keys() - ctx.weights.keys()
+    return [s.tensor for s in group.slices if s.role == "carries" and s.tensor in stay]
+
+
 def prunable_groups(ctx: NetworkView, coupling: Coupling) -> list[tuple[Group, list[str]]]:
-    """Groups that can lose units and whose producing weights are all prunable, with these weights."""
+    """Groups that can lose units and whose producing weights are all prunable, with these weights.
+
+    Filters of a grouped convolution leave with its inputs, so that its weights have to be prunable too.
+    """
     found = []
     for group in coupling.free:
         if group.kind == "projected heads":  # units of the structure 'heads'
             continue
         weights = [s.tensor for s in group.slices if s.role == "produces" and s.tensor.endswith("weight")]
-        if weights and all(name in ctx.weights for name in weights):
+        if weights and not held_by(ctx, group) and all(name in ctx.weights for name in weights):
             found.append((group, weights))
     return found
+
+
+def _name_held(ctx: NetworkView, coupling: Coupling) -> None:
+    """Warn of groups that stay whole for a grouped convolution whose weights stay."""
+    for group in coupling.free:
+        held = held_by(ctx, group)
+        if held and any(s.role == "produces" and s.tensor in ctx.weights for s in group.slices):
+            warnings.warn(
+                f"left whole: the channels of '{group.layer}', which would take filters of the grouped "
+                f"convolution '{layer_of(held[0])}' along, whose weights stay",
+                LeftWholeWarning,
+                stacklevel=2,
+            )
 
 
 def _channels(ctx: NetworkView, scores: Scores) -> Grouping:
     coupling = couple(ctx.module, ctx.example)
     parameters = dict(ctx.module.named_parameters())
     units: dict[str, Units] = {}
+    _name_held(ctx, coupling)
     for group, weights in prunable_groups(ctx, coupling):
         sums, counts, alive = _sums(group, {name: scores[name] for name in weights})
         size = weights_per_unit(group, parameters)

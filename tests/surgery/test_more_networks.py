@@ -28,6 +28,7 @@ SLOW = frozenset({
 # No channel of theirs can leave: the weights are standardised over them, or tokens are mixed by a linear layer.
 REFUSED = {"standardised-convolution", "squeezed-tokens"}
 NAMED = {
+    "cosine-classifier",  # its matrix of classes is of no layer
     *("scatter", "top-channels", "einsum", "tiled-channels", "every-second-channel", "padded-channels"),
     *("differences-of-channels", "response-norm", "functional-group-norm", "autograd-function"),
     *("chosen-by-values", "scripted-module", "weight-norm", "spectral-norm", "old-spectral-norm"),

@@ -15,6 +15,18 @@ def sampled(cases, *, every):
     return found
 
 
+COSTLY = ("obert", "gradual_woodfisher", "discrimination_aware")
+
+
+def costly_slow(cases):
+    """``cases``; those of the methods that take longest are left to the slow runs."""
+    found = []
+    for case in cases:
+        values, marks = _parts(case)
+        found.append(pytest.param(*values, marks=[*marks, *[pytest.mark.slow] * (values[0] in COSTLY)]))
+    return found
+
+
 def _parts(case):
     if hasattr(case, "marks"):
         return case.values, case.marks

@@ -27,7 +27,7 @@ def one_line(text: str, most: int = LONGEST) -> str:
 
 
 def escaped(text: object) -> str:
-    """``text`` with what could act on a terminal, or begin a line, written out: names of files hold anything.
+    r"""``text`` with what could act on a terminal, or begin a line, written out: names of files hold anything.
 
     >>> escaped("a  b\x1b[2J\n")
     'a  b\\x1b[2J\\n'

@@ -159,6 +159,7 @@ pretrain = { epochs = 1 }
 """
 
 
+@pytest.mark.slow
 def test_code_from_outside_comes_along_is_shown_and_not_run(tmp_path):
     (tmp_path / "mine.py").write_text(PLUGIN)
     (tmp_path / "helper.py").write_text(HELPER)

@@ -55,6 +55,7 @@ def test_latency_prints_measured_beside_theoretical_speedup(masks):
     assert not any(row["unsteady"] for row in rows)  # one round has no spread
 
 
+@pytest.mark.slow
 def test_latency_names_its_conditions_and_what_stays(masks):
     told = call(
         "latency", "--model", "resnet20", "--masks", masks, "--batch-size", 2, "--rounds", 1, "--device", "cpu"
@@ -86,6 +87,7 @@ def test_bad_bounds_are_told(options, reason):
         call("prune", "--model", "resnet20", "--method", "channel_l1", *options)
 
 
+@pytest.mark.slow
 def test_a_speedup_within_bounds_is_met():
     told = call(
         *("prune", "--model", "resnet20", "--method", "channel_l1", "--speedup", 1.3),

@@ -33,7 +33,6 @@ def test_anything_else_is_refused(how, value):
         ("random@thinet", "decides itself how much goes where"),
         ("branch_l1", "has one unit in each layer.*would remove nothing"),
         ("random@branch_l1", "has one unit in each layer.*would remove nothing"),
-        ("global_filter_l1[allocation=layerwise]", "the allocation of .* would change nothing"),
         ("iterative_magnitude", "in several steps towards a compression"),
         ("synflow", "in several steps towards a compression"),
     ],
@@ -44,6 +43,13 @@ def test_a_method_that_cannot_prune_so_says_it(method, sentence, how):
         amount_of(METHODS.get(method), **{how: 0.3})
     with pytest.raises(ShrinkbenchError, match=sentence):
         prune(seeded(ConvNet), method, input_shape=SHAPE, **{how: 0.3})
+
+
+def test_an_allocation_other_than_that_of_the_amount_is_refused():
+    named = METHODS.get("global_filter_l1[allocation=layerwise]")
+    with pytest.raises(ShrinkbenchError, match=r"the allocation of .* would change nothing"):
+        amount_of(named, channels=0.3)
+    assert amount_of(named, fraction_per_layer=0.3).settles == "layerwise"
 
 
 @pytest.mark.parametrize("training", [(0, 5), (1, 0)])

@@ -6,7 +6,7 @@ import io
 import pytest
 import torch
 from sample_networks import largest_unit
-from sampling import sampled
+from sampling import costly_slow, sampled
 from torch import nn
 from torch.nn import functional as F
 
@@ -118,7 +118,7 @@ ROUNDS = [
 ]
 
 
-@pytest.mark.parametrize("name", sampled(DURING, every=4))
+@pytest.mark.parametrize("name", sampled(costly_slow(DURING), every=4))
 def test_masks_and_weights_are_those_of_the_sweeps_loop(name):
     method, theirs, ours = METHODS.get(name), network(), network()
     hook = hook_for(
@@ -177,7 +177,7 @@ def test_rounds_are_those_of_the_sweep_where_each_has_an_optimizer_of_its_own(na
     assert require_done(ours, masks) <= 1
 
 
-@pytest.mark.parametrize("name", sampled([*DURING, "iterative_magnitude"], every=6))
+@pytest.mark.parametrize("name", sampled(costly_slow([*DURING, "iterative_magnitude"]), every=6))
 def test_interrupted_and_resumed_is_uninterrupted(name):
     whole = network()
     pruner, optimizer = pruner_of(whole, name), make_optimizer(whole, RECIPE)

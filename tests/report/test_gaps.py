@@ -215,6 +215,7 @@ def test_pairs_that_need_the_same_stay_one_experiment(tmp_path):
     assert simulation.repair().runs == 0
 
 
+@pytest.mark.slow
 def test_pairs_that_need_different_ratios_are_repaired_apart(tmp_path):
     def accuracy(spec):
         return plain_accuracy(spec) + (0.12 if spec.model.name == "resnet56" and 16 < spec.target < 64 else 0.0)
@@ -280,6 +281,7 @@ def test_a_second_experiment_on_the_same_pair_is_completed_too(tmp_path):
     assert simulation.repair().experiments == ()
 
 
+@pytest.mark.slow
 def test_a_run_of_a_second_experiment_is_run_again(tmp_path):
     simulation = simulate(tmp_path, methods=list(METHODS))
     victim = add_experiment(simulation, "second", recipe=("long",))[40]

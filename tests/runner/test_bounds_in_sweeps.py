@@ -127,6 +127,7 @@ def test_a_speedup_is_reached_and_recorded_and_controls_keep_the_same_of_every_l
     assert kept[0] == kept[1] == kept[2]
 
 
+@pytest.mark.slow
 def test_channels_keep_multiples_on_every_path(tmp_path):
     names = [
         "channel_l1",

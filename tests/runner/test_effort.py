@@ -61,6 +61,7 @@ def test_pretraining_costs_what_its_epochs_cost(runs):
         assert runs[method, 2].cost.pretraining.multiply_adds == 0
 
 
+@pytest.mark.slow
 def test_retraining_costs_epochs_at_the_multiply_adds_that_are_left(runs):
     for (method, _), result in runs.items():
         spent, size = result.cost.retraining, result.size

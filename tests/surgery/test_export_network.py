@@ -111,10 +111,15 @@ ENDINGS = [
     ".ts",
     pytest.param(
         ".onnx",
-        marks=pytest.mark.skipif(
-            find_spec("onnx") is None or find_spec("onnxscript") is None or find_spec("onnxruntime") is None,
-            reason="the extra 'onnx' is not installed",
-        ),
+        marks=[
+            pytest.mark.slow,
+            pytest.mark.skipif(
+                find_spec("onnx") is None
+                or find_spec("onnxscript") is None
+                or find_spec("onnxruntime") is None,
+                reason="the extra 'onnx' is not installed",
+            ),
+        ],
     ),
 ]
 

@@ -10,6 +10,7 @@ from shrinkbench.surgery.latency import prune_to_latency
 SHAPE = (3, 32, 32)
 
 
+@pytest.mark.slow
 def test_the_largest_network_that_is_fast_enough_is_found():
     network = build("resnet20").eval()
     total = sum(p.numel() for p in network.parameters())

@@ -235,6 +235,7 @@ def test_channels_that_the_graph_misreads_are_left_whole_and_named(seed):
     assert (small.first.out_channels, small.second.out_channels) == (6, 3)
 
 
+@pytest.mark.slow
 def test_unstructured_masks_change_nothing_but_the_weights():
     module, shape = make("resnet56")
     generator = torch.Generator().manual_seed(0)

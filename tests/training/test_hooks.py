@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 from sample_networks import largest_unit
-from sampling import sampled
+from sampling import costly_slow, sampled
 from torch import nn
 
 from shrinkbench.pruning import METHODS, Upholder, prune, training_hook
@@ -146,7 +146,7 @@ OTHERS = [name for name in DURING if name != "gradual_magnitude"]
 @pytest.mark.parametrize(
     ("method", "optimizer"),
     [
-        *sampled([(name, ADAM) for name in DURING], every=4),
+        *sampled(costly_slow([(name, ADAM) for name in DURING]), every=4),
         ("gradual_magnitude", MOMENTUM),
         *(pytest.param(name, MOMENTUM, marks=pytest.mark.slow) for name in OTHERS),
     ],

@@ -231,6 +231,7 @@ def test_every_target_names_its_network_and_reference():
         assert method.structure.name == "channels"
 
 
+@pytest.mark.slow
 def test_a_mismatched_network_is_told():
     with pytest.raises(
         ShrinkbenchError, match=r"keeps 14 filters of layer 'layer1.3.conv1', and this network has no"
@@ -250,6 +251,7 @@ def test_an_unknown_target_names_the_known_ones():
         METHODS.get("li2017:resnet57-a")
 
 
+@pytest.mark.slow
 def test_controls_of_a_target_keep_as_much_whatever_compression_is_asked_for():
     module, target = pruned("li2017:resnet56-a", "resnet56")
     for score in ("magnitude", "random"):

@@ -42,6 +42,7 @@ def test_shrink_writes_a_network_that_is_read_again(masks, tmp_path):
     assert "same outputs" in call(*arguments)
 
 
+@pytest.mark.slow
 def test_latency_prints_measured_beside_theoretical_speedup(masks):
     rows = json.loads(
         call("latency", "--model", "resnet20", "--masks", masks, "--batch-size", 2, "--rounds", 1, "--json")

@@ -359,6 +359,7 @@ def test_values_that_are_no_numbers_are_named_with_their_row(bundled: Corpus, tm
         overlay(read_own(tmp_path / "table.zip"), bundled)
 
 
+@pytest.mark.slow
 def test_networks_that_differ_in_case_have_files_of_their_own(bundled: Corpus, tmp_path: Path) -> None:
     laid = overlay(pd.concat([_own(), _own(model="ResNet56")]), bundled).found
     assert len(laid) == 2

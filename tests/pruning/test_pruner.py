@@ -118,7 +118,7 @@ ROUNDS = [
 ]
 
 
-@pytest.mark.parametrize("name", sampled(costly_slow(DURING), every=4))
+@pytest.mark.parametrize("name", sampled(costly_slow(DURING), every=8))
 def test_masks_and_weights_are_those_of_the_sweeps_loop(name):
     method, theirs, ours = METHODS.get(name), network(), network()
     hook = hook_for(
@@ -177,7 +177,7 @@ def test_rounds_are_those_of_the_sweep_where_each_has_an_optimizer_of_its_own(na
     assert require_done(ours, masks) <= 1
 
 
-@pytest.mark.parametrize("name", sampled(costly_slow([*DURING, "iterative_magnitude"]), every=6))
+@pytest.mark.parametrize("name", sampled(costly_slow([*DURING, "iterative_magnitude"]), every=12))
 def test_interrupted_and_resumed_is_uninterrupted(name):
     whole = network()
     pruner, optimizer = pruner_of(whole, name), make_optimizer(whole, RECIPE)
@@ -203,7 +203,7 @@ def test_interrupted_and_resumed_is_uninterrupted(name):
     assert same(module, whole)
 
 
-@pytest.mark.parametrize("name", sampled([*DURING, "iterative_magnitude"], every=6))
+@pytest.mark.parametrize("name", sampled([*DURING, "iterative_magnitude"], every=12))
 def test_a_cast_in_between_is_followed(name):
     module = network()
     pruner = pruner_of(module, name)

@@ -153,6 +153,7 @@ def test_latency_and_set_ups_go_by_amount(results):
     assert common_set_ups(both) == {("global_magnitude", "network_slimming"): "finetuning"}
 
 
+@pytest.mark.slow
 def test_the_leaderboard_has_amounts(results, tmp_path):
     store = write_store(tmp_path / "store", results)
     text = write_leaderboard([store.root], tmp_path / "board").index.read_text(encoding="utf-8")

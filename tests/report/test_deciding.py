@@ -92,6 +92,7 @@ def test_interrupted_and_gone_on_is_as_if_it_had_not_been(tmp_path):
     assert {s.key for s in parts.made} == {s.key for s in whole.made}
 
 
+@pytest.mark.slow
 def test_the_report_of_a_store_or_bundle_says_that_it_is_sequential(tmp_path):
     sweep = MadeSweep(tmp_path / "store")
     (race,) = decide(EXPERIMENT, sweep.store, sweep=sweep)

@@ -162,6 +162,7 @@ def test_compression_grows_until_accuracy_collapses(tmp_path):
     assert violated(simulation.store) == {"pairs"}
 
 
+@pytest.mark.slow
 def test_compression_never_exceeds_what_the_network_allows(tmp_path):
     simulation = simulate(tmp_path, lambda spec: 0.9, methods=list(METHODS))
     for _ in range(8):
@@ -185,6 +186,7 @@ def test_targets_beyond_the_network_are_replaced(tmp_path):
     assert any("cannot be compressed beyond 167.1" in note for note in repair.notes)
 
 
+@pytest.mark.slow
 def test_targets_beyond_the_structure_of_a_method_get_further_points_within_it(tmp_path):
     """What a failed run could have met bounds further points, and it is not tried again; another failure is."""
     results = make_results(pairs=PAIRS[:1])

@@ -186,6 +186,7 @@ def test_nothing_is_trained_for_bounds_that_cannot_be_kept(tmp_path, method):
     assert not (tmp_path / "shared").exists()
 
 
+@pytest.mark.slow
 def test_the_table_has_the_bounds_and_labels_tell_them_apart(tmp_path):
     swept(tmp_path, "global_channel_l1", compression=[1, 2])
     both = experiment("global_channel_l1", speedup=[1, 2], round_to=8, ignore=[WHOLE], name="bound")

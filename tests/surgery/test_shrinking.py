@@ -122,6 +122,7 @@ def test_inputs_that_one_layer_ignores_are_selected_away_before_its_batch_norm(n
     assert count_parameters(whole) > count_parameters(small)
 
 
+@pytest.mark.slow
 def test_an_emptied_residual_block_becomes_the_identity():
     module, shape = make("resnet56")
     masks = {
@@ -438,6 +439,7 @@ def test_an_even_number_of_heads_does_not_wake_the_fused_layer(heads):
     assert [layer.self_attn.num_heads for layer in small.encoder.layers] == [heads, heads]
 
 
+@pytest.mark.slow
 def test_channels_last_stays_the_memory_layout():
     module, shape = make("resnet56")
     module = module.to(memory_format=torch.channels_last)

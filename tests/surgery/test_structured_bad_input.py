@@ -105,6 +105,7 @@ def test_a_ratio_that_would_empty_a_layer_names_the_largest_one(method, refused)
         assert shrink(module, masks, SHAPE).layer1[0].conv1.out_channels == 1
 
 
+@pytest.mark.slow
 def test_thinet_names_the_largest_target_too():
     batches = [(torch.randn(2, *SHAPE), torch.tensor([0, 1]))]
     with pytest.raises(

@@ -146,7 +146,7 @@ OTHERS = [name for name in DURING if name != "gradual_magnitude"]
 @pytest.mark.parametrize(
     ("method", "optimizer"),
     [
-        *sampled(costly_slow([(name, ADAM) for name in DURING]), every=4),
+        *sampled(costly_slow([(name, ADAM) for name in DURING]), every=8),
         ("gradual_magnitude", MOMENTUM),
         *(pytest.param(name, MOMENTUM, marks=pytest.mark.slow) for name in OTHERS),
     ],

@@ -258,6 +258,7 @@ def test_a_network_without_suitable_batch_norm_is_told():
         slimming_masks(build("lenet5"), (1, 28, 28), 0.5)
 
 
+@pytest.mark.slow
 def test_a_fraction_of_everything_is_refused():
     with pytest.raises(ShrinkbenchError, match="a fraction of 1 cannot be removed"):
         slimming_masks(build("cifar-vgg11"), (3, 32, 32), 1.0)

@@ -1,11 +1,19 @@
 """Small networks with every kind of layer that pruning meets."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shrinkbench.pruning.conformance import ConvNet, ViT, batches, largest_unit, seeded
 
-__all__ = ["ConvNet", "Odd", "ViT", "batches", "largest_unit", "seeded"]
+__all__ = ["ConvNet", "Odd", "ViT", "as_drawn", "batches", "largest_unit", "seeded"]
+
+
+def as_drawn(make):
+    """A network with its initial weights of seed 0, whatever was drawn before."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return make()
 
 
 class Odd(nn.Module):

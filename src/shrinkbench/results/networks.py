@@ -8,8 +8,6 @@ from dataclasses import dataclass
 
 from shrinkbench.results.record import RunResult
 
-_OF_LAYER = "weights of "
-
 
 @dataclass(frozen=True)
 class OtherNetwork:
@@ -29,10 +27,11 @@ class OtherNetwork:
         >>> OtherNetwork("resnet20 on cifar10", "parameters", 262000, 2620000, (), 9).sentence
         'resnet20 on cifar10 has 2,620,000 parameters and, in 9 other runs of its specification, 262,000'
         """
-        layer = self.what.removeprefix(_OF_LAYER)
-        told = f"{self.what}" if layer == self.what else f"weights in {layer}"
         others = f"{self.others} other run{'s' * (self.others != 1)}"
-        return f"{self.network} has {self.found:,} {told} and, in {others} of its specification, {self.usual:,}"
+        return (
+            f"{self.network} has {self.found:,} {self.what} and, in {others} of its specification, "
+            f"{self.usual:,}"
+        )
 
 
 def find_other_networks(results: Iterable[RunResult]) -> Iterator[OtherNetwork]:
@@ -75,4 +74,4 @@ def _measured(run: RunResult) -> Iterator[tuple[str, int]]:
         if run.size.multiply_adds:
             yield "multiply-adds", run.size.multiply_adds
     for name, layer in run.layers.items():
-        yield f"{_OF_LAYER}{name}", layer.total
+        yield f"weights in {name}", layer.total

@@ -3,17 +3,12 @@
 import numpy as np
 import pytest
 import torch
+from sample_networks import as_drawn
 from scipy.optimize import minimize
 from torch import nn
 
 from shrinkbench.pruning import prune
 from shrinkbench.pruning.methods.collaborative_channels import relaxed_choice
-
-
-def seeded(make):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return make()
 
 
 def problem(seed, count=7):
@@ -64,7 +59,7 @@ def batches():
 
 def test_channels_that_cost_least_together_go():
     """Slopes and curvatures written out, the choice by trying all subsets' relaxations is that of SciPy."""
-    module, data = seeded(hidden), batches()
+    module, data = as_drawn(hidden), batches()
     weight = module[0].weight
     slope, curvature, images = torch.zeros(6).double(), torch.zeros(6, 6).double(), 0
     for inputs, labels in data:

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from sample_networks import as_drawn
 from torch import nn
 from torch.nn import functional as F
 
@@ -16,12 +17,6 @@ from shrinkbench.pruning.prunable import prunable_names
 from shrinkbench.pruning.structures.channels import Reader
 
 SHAPE, STEPS, EPOCHS = (2, 6, 6), 3, 2
-
-
-def seeded(make):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return make()
 
 
 def network():
@@ -74,7 +69,7 @@ def one_step(module, hook, step, rate=0.05):
 
 
 def test_the_loss_is_the_error_of_the_outputs_and_that_of_the_classifier():
-    module = seeded(network).eval()
+    module = as_drawn(network).eval()
     ctx = PruneContext(module, prunable_names(module, input_shape=SHAPE), input_shape=SHAPE)
     inputs, labels = batches()[0]
     weight = module[3].weight.detach() * torch.tensor([1.0, 0, 1, 0, 0, 1])[None, :, None, None]
@@ -139,7 +134,7 @@ def test_readers_are_shared_among_up_to_four_stages():
 
 
 def test_training_adds_the_gradients_of_the_classifiers_loss():
-    module = seeded(network).train()
+    module = as_drawn(network).train()
     hook = hook_of(module)
     assert hook._ends == ["3"]  # two layers read channels alone; the second stage has the final loss
     before = copy.deepcopy(module.state_dict())
@@ -163,7 +158,7 @@ def test_training_adds_the_gradients_of_the_classifiers_loss():
 
 
 def test_stages_are_pruned_one_after_another():
-    module = seeded(network)
+    module = as_drawn(network)
     hook = hook_of(module)
     counts = []
     for step in range(1, STEPS * EPOCHS + 1):
@@ -186,7 +181,7 @@ def test_stages_are_pruned_one_after_another():
 
 
 def test_a_training_stopped_and_taken_up_goes_on_bit_for_bit():
-    whole, first, second = (seeded(network) for _ in range(3))
+    whole, first, second = (as_drawn(network) for _ in range(3))
     one, two = hook_of(whole), hook_of(first)
     for step in range(1, 7):
         one_step(whole, one, step)

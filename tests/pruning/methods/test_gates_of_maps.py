@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from sample_networks import as_drawn
 from sampling import sampled
 from torch import nn
 
@@ -13,12 +14,6 @@ from shrinkbench.training import loop
 
 METHODS_HERE = ["pcas", "autopruner"]
 SHAPE, STEPS, EPOCHS, BATCH = (2, 6, 6), 4, 2, 6
-
-
-def seeded(make):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return make()
 
 
 def network():
@@ -63,7 +58,7 @@ def count_hooks(module):
 
 
 def test_attention_is_that_of_the_means_and_channels_are_those_of_a_flattened_map():
-    module = seeded(network).eval()
+    module = as_drawn(network).eval()
     hook = hook_of(module, "pcas")
     assert set(hook.readers) == {"0", "3"}  # the classifier is not prunable, and reads whole what feeds it
     hook.before_step(1)
@@ -88,7 +83,7 @@ def test_attention_is_that_of_the_means_and_channels_are_those_of_a_flattened_ma
 
 
 def test_the_network_stays_as_it_is_while_attention_is_trained():
-    module = seeded(network)
+    module = as_drawn(network)
     before = copy.deepcopy(module.state_dict())
     hook = hook_of(module, "pcas")
     optimizer = torch.optim.SGD(module.parameters(), lr=1.0, momentum=0.9, weight_decay=0.1)
@@ -101,7 +96,7 @@ def test_the_network_stays_as_it_is_while_attention_is_trained():
 
 
 def test_what_decides_is_the_mean_attention_of_the_last_quarter():
-    module = seeded(network)
+    module = as_drawn(network)
     hook = hook_of(module, "pcas")
     for step in range(1, 7):
         one_step(module, hook, step)
@@ -124,7 +119,7 @@ def test_what_decides_is_the_mean_attention_of_the_last_quarter():
 
 
 def test_the_code_is_that_of_the_batch_pooled_two_by_two():
-    module = seeded(network).train()
+    module = as_drawn(network).train()
     hook = hook_of(module, "autopruner")
     hook.before_step(2)
     maps = torch.rand(BATCH, 4, 6, 6)
@@ -142,7 +137,7 @@ def test_the_code_is_that_of_the_batch_pooled_two_by_two():
 
 
 def test_the_penalty_draws_the_mean_code_to_the_share_that_stays():
-    module = seeded(network).train()
+    module = as_drawn(network).train()
     hook = hook_of(module, "autopruner")
     hook.before_step(8)
     kept = {n: int(hook.shares[n] * hook.readers[n].units + 0.5) for n in hook.readers}
@@ -163,7 +158,7 @@ def test_the_penalty_draws_the_mean_code_to_the_share_that_stays():
 
 
 def test_codes_come_to_say_how_many_stay():
-    module = seeded(network)
+    module = as_drawn(network)
     hook = hook_of(module, "autopruner", epochs=30)
     with torch.no_grad():
         hook.of("code", "3").abs_()  # all open at first
@@ -180,7 +175,7 @@ def test_codes_come_to_say_how_many_stay():
 
 @pytest.mark.parametrize("method", METHODS_HERE)
 def test_nothing_is_left_behind(method):
-    module = seeded(network)
+    module = as_drawn(network)
     hook = hook_of(module, method)
     for step in range(1, 9):
         one_step(module, hook, step)
@@ -197,7 +192,7 @@ def test_nothing_is_left_behind(method):
 
 @pytest.mark.parametrize("method", METHODS_HERE)
 def test_a_training_stopped_and_taken_up_goes_on_bit_for_bit(method):
-    whole, first, second = (seeded(network) for _ in range(3))
+    whole, first, second = (as_drawn(network) for _ in range(3))
     one, two = hook_of(whole, method), hook_of(first, method)
     for step in range(1, 9):
         one_step(whole, one, step)
@@ -217,7 +212,7 @@ def test_a_training_stopped_and_taken_up_goes_on_bit_for_bit(method):
 @pytest.mark.parametrize("method", sampled(METHODS_HERE, every=2))
 def test_processes_that_train_together_learn_the_same(method, monkeypatch):
     """What each sees of its share goes the way of gradients, which are averaged."""
-    module = seeded(network).train()
+    module = as_drawn(network).train()
     hook = hook_of(module, method)
     averaged = []
     monkeypatch.setattr(loop, "average_gradients", lambda tensors, team: averaged.extend(tensors))
@@ -240,7 +235,7 @@ def test_processes_that_train_together_learn_the_same(method, monkeypatch):
 def test_controls_take_the_proportions(method):
     kept = {}
     for name in (method, f"random@{method}"):
-        module = seeded(network)
+        module = as_drawn(network)
         hook = hook_of(module, METHODS.get(name))
         for step in range(1, 9):
             one_step(module, hook, step)

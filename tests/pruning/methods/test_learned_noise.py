@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from sample_networks import as_drawn
 from sampling import sampled
 from torch import nn
 
@@ -36,12 +37,6 @@ class Joined(nn.Module):
         x = torch.relu(self.first(x))
         x = x + torch.relu(self.second(x))
         return self.head(nn.functional.avg_pool2d(x, 2).flatten(1))
-
-
-def seeded(make):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return make()
 
 
 def linear():
@@ -116,7 +111,7 @@ def test_noise_of_weights_reaches_outputs_as_if_each_example_had_weights_of_its_
 
 
 def test_weights_with_the_most_noise_go():
-    module = seeded(linear)
+    module = as_drawn(linear)
     hook = hook_of(module, "sparse_variational_dropout", (4,), 1.3)
     one_step(module, hook, (4,))
     weight = module[0].weight
@@ -132,17 +127,17 @@ def test_weights_with_the_most_noise_go():
 
 
 def test_the_penalty_is_the_divergence_per_training_example():
-    module = seeded(linear)
+    module = as_drawn(linear)
     hook = hook_of(module, "sparse_variational_dropout", (4,), 1.3)
     one_step(module, hook, (4,))
     log_alpha = hook.of("noise", "0.weight") - (module[0].weight.square() + 1e-8).log()
     torch.testing.assert_close(hook.penalty(), divergence(log_alpha).sum() / (STEPS * BATCH))
-    said = hook_of(seeded(linear), "sparse_variational_dropout", (4,), 1.3, batch_size=50)
+    said = hook_of(as_drawn(linear), "sparse_variational_dropout", (4,), 1.3, batch_size=50)
     assert said.examples == 100
 
 
 def test_hard_concrete_gates():
-    module = seeded(Joined)
+    module = as_drawn(Joined)
     hook = hook_of(module, "l0_hard_concrete", (1, 4, 4), 1.1)
     name = next(iter(hook.groups))
     values = torch.linspace(-3, 3, hook.groups[name].units)
@@ -168,7 +163,7 @@ def test_hard_concrete_gates():
     ("mean", "spread"), [(0.0, -5.0), (-1.0, 0.0), (-6.0, 1.5), (2.0, -1.0), (-19.0, -2.0)]
 )
 def test_log_normal_moments_and_divergence_are_the_integrals(mean, spread):
-    module = seeded(linear)
+    module = as_drawn(linear)
     hook = hook_of(module, "structured_bayesian_pruning", (4,), 1.1)
     set_numbers(hook, "mean", "0", torch.full((6,), mean))
     set_numbers(hook, "spread", "0", torch.full((6,), spread))
@@ -196,14 +191,14 @@ def test_log_normal_moments_and_divergence_are_the_integrals(mean, spread):
 
 
 def test_the_bottleneck_starts_with_log_of_one_plus_the_signal():
-    module = seeded(linear)
+    module = as_drawn(linear)
     hook = hook_of(module, "variational_information_bottleneck", (4,), 1.1, batch_size=BATCH)
     expected = 6 * 0.5 * math.log(1 + math.exp(9)) / 20
     assert abs(float(hook.penalty().detach()) - expected) < 1e-5
 
 
 def test_bayesian_compression_adds_the_divergence_of_the_weights_behind():
-    module = seeded(linear)
+    module = as_drawn(linear)
     hook = hook_of(module, "bayesian_compression", (4,), 1.1, batch_size=BATCH)
     weight = module[2].weight.detach()
     gates = 6 * float(divergence(torch.tensor(-9.0)))
@@ -213,7 +208,7 @@ def test_bayesian_compression_adds_the_divergence_of_the_weights_behind():
 
 @pytest.mark.parametrize("method", sampled(UNIT_METHODS, every=2))
 def test_folded_weights_compute_what_gates_did(method):
-    module = seeded(Joined)
+    module = as_drawn(Joined)
     hook = hook_of(module, method, (1, 4, 4), 1.2)
     for step in (1, 2):
         one_step(module, hook, (1, 4, 4), step)
@@ -232,7 +227,7 @@ def test_folded_weights_compute_what_gates_did(method):
 
 @pytest.mark.parametrize("method", sampled(UNIT_METHODS, every=4))
 def test_units_with_the_least_go_and_gates_are_drawn_for_each_example(method):
-    module = seeded(Joined)
+    module = as_drawn(Joined)
     hook = hook_of(module, method, (1, 4, 4), 1.2)
     one_step(module, hook, (1, 4, 4))
     name = next(iter(hook.groups))
@@ -260,7 +255,7 @@ def test_units_with_the_least_go_and_gates_are_drawn_for_each_example(method):
 
 @pytest.mark.parametrize("method", sampled(["sparse_variational_dropout", *UNIT_METHODS], every=2))
 def test_a_training_stopped_and_taken_up_goes_on_bit_for_bit(method):
-    whole, first, second = (seeded(Joined) for _ in range(3))
+    whole, first, second = (as_drawn(Joined) for _ in range(3))
     one = hook_of(whole, method, (1, 4, 4), 1.2)
     two = hook_of(first, method, (1, 4, 4), 1.2)
     for step in (1, 2):
@@ -290,16 +285,16 @@ class Packed(nn.Module):
 
 def test_layers_that_show_neither_inputs_nor_outputs_are_refused_in_a_sentence():
     with pytest.raises(ShrinkbenchError, match=r"attention.in_proj_weight.*choose another method"):
-        hook_of(seeded(Packed), "sparse_variational_dropout", (3, 8), 1.2)
-    hook = hook_of(seeded(Packed), "l0_hard_concrete", (3, 8), 1.2)
+        hook_of(as_drawn(Packed), "sparse_variational_dropout", (3, 8), 1.2)
+    hook = hook_of(as_drawn(Packed), "l0_hard_concrete", (3, 8), 1.2)
     assert [g.units for g in hook.groups.values()] == [16]
-    hook_of(seeded(Packed), "sparse_variational_dropout", (3, 8), 1.2, ignore=["attention"])
+    hook_of(as_drawn(Packed), "sparse_variational_dropout", (3, 8), 1.2, ignore=["attention"])
 
 
 def test_controls_take_the_proportions_that_were_learned():
     kept = {}
     for name in ("variational_information_bottleneck", "random@variational_information_bottleneck"):
-        module = seeded(Joined)
+        module = as_drawn(Joined)
         hook = hook_of(module, METHODS.get(name), (1, 4, 4), 1.3)
         one_step(module, hook, (1, 4, 4))
         for number, (group, found) in enumerate(hook.groups.items()):
@@ -312,7 +307,7 @@ def test_controls_take_the_proportions_that_were_learned():
 
 
 def test_processes_that_train_together_average_what_is_trained_beside(monkeypatch):
-    module = seeded(linear)
+    module = as_drawn(linear)
     hook = hook_of(module, "variational_information_bottleneck", (4,), 1.1)
     averaged = []
     monkeypatch.setattr(loop, "average_gradients", lambda tensors, team: averaged.extend(tensors))

@@ -5,6 +5,7 @@ import itertools
 
 import pytest
 import torch
+from sample_networks import as_drawn
 from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
@@ -17,12 +18,6 @@ from shrinkbench.pruning.methods.searched_ratios import scores_of
 from shrinkbench.pruning.prunable import prunable_names
 
 
-def seeded(make):
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        return make()
-
-
 def perceptron(widths=(3, 4, 2, 2)):
     layers = [nn.Linear(a, b) for a, b in itertools.pairwise(widths)]
     return nn.Sequential(*(piece for layer in layers[:-1] for piece in (layer, nn.ReLU())), layers[-1])
@@ -33,7 +28,7 @@ def context(module, shape):
 
 
 def test_importance_goes_back_by_absolute_weights():
-    module = seeded(perceptron)
+    module = as_drawn(perceptron)
     ctx = context(module, (3,))
     with torch.no_grad():
         module[2].weight.copy_(torch.tensor([[1.0, -2.0, 0.0, 3.0], [-1.0, 0.0, 5.0, 0.0]]))
@@ -53,7 +48,7 @@ def test_importance_of_a_residual_stream_is_that_of_all_that_reads_it():
             x = self.stem(x)
             return self.head((x + self.outer(torch.relu(self.inner(x)))).mean((2, 3)))
 
-    module = seeded(Stream)
+    module = as_drawn(Stream)
     found = propagate(context(module, (1, 4, 4)), couple(module, (1, 4, 4)), {"stem": torch.tensor([5.0, 2.0])})
     inner = module.outer.weight.detach().abs().double()[:, :, 0, 0].T @ torch.tensor([5.0, 2.0]).double()
     torch.testing.assert_close(found["inner"], inner)
@@ -91,7 +86,7 @@ def batches():
 
 
 def test_nisp_keeps_what_the_last_features_need():
-    module = seeded(lambda: perceptron((3, 8, 4, 2)))
+    module = as_drawn(lambda: perceptron((3, 8, 4, 2)))
     with torch.no_grad():
         module[2].weight[:, 5] = 0  # nobody reads it
     masks = prune(module, "nisp", compression=1.5, batches=batches())
@@ -127,7 +122,7 @@ class Twins(nn.Module):
 
 
 def test_a_unit_whose_twin_stays_goes_without_a_trace_in_the_outputs():
-    module, shape = seeded(Twins).eval(), (1, 6, 6)
+    module, shape = as_drawn(Twins).eval(), (1, 6, 6)
     with torch.no_grad():
         module.conv.weight[4:] = module.conv.weight[:4] * 2
         module.conv.bias[4:] = module.conv.bias[:4] * 2
@@ -152,7 +147,7 @@ def test_searched_shares_are_in_proportion_and_never_worse_than_equal_ones():
     scores = scores_of(ranks, torch.tensor([0.0, 0.6931472]))
     torch.testing.assert_close(scores["b"], -ranks["b"] / 2)
     assert torch.equal(scores["a"], -ranks["a"])
-    module = seeded(lambda: perceptron((3, 12, 12, 2)))
+    module = as_drawn(lambda: perceptron((3, 12, 12, 2)))
     data = batches()
     masks = {}
     with torch.no_grad():
@@ -171,7 +166,7 @@ def test_searched_shares_are_in_proportion_and_never_worse_than_equal_ones():
 
 
 def test_l1_adds_the_sign():
-    module = seeded(perceptron)
+    module = as_drawn(perceptron)
     hook = training_hook(
         module, "l1_regularization", compression=1.2, epochs=1, steps_per_epoch=1, seed=0, input_shape=(3,)
     )
@@ -188,5 +183,5 @@ def test_l1_adds_the_sign():
 def test_methods_that_need_data_say_so():
     for name in ("nisp", "amc"):
         with pytest.raises(ShrinkbenchError, match="none was given"):
-            prune(seeded(perceptron), name, compression=1.2, input_shape=(3,))
+            prune(as_drawn(perceptron), name, compression=1.2, input_shape=(3,))
     assert METHODS.get("data_free_merging").needs == ()

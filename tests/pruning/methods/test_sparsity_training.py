@@ -6,6 +6,7 @@ import copy
 
 import pytest
 import torch
+from sample_networks import as_drawn
 from sampling import sampled
 from surgery_networks import as_trained, make, outputs
 from torch import nn
@@ -81,14 +82,8 @@ def hook_for(module, method, compression, recipe=RECIPE, shape=(3, 8, 8)):
     )
 
 
-def seeded(make_module):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return make_module()
-
-
 def test_the_penalty_is_the_subgradient_of_the_l1_norm_of_scales():
-    module = seeded(Residual)
+    module = as_drawn(Residual)
     hook = hook_for(module, "network_slimming", 1.2)
     scales = [m.weight for m in module.modules() if isinstance(m, nn.BatchNorm2d)]
     with torch.no_grad():
@@ -103,7 +98,7 @@ def test_the_penalty_is_the_subgradient_of_the_l1_norm_of_scales():
 
 @pytest.mark.parametrize("method", ["network_slimming", "sparse_structure_selection"])
 def test_training_ends_with_masks_that_meet_the_target_and_can_be_cut_out(method):
-    module, data = seeded(Residual), Images()
+    module, data = as_drawn(Residual), Images()
     hook = hook_for(module, method, 1.4)
     training = train(module, RECIPE, data, seed=0, hooks=[hook])
     assert len(training.epochs) == 5
@@ -116,7 +111,7 @@ def test_training_ends_with_masks_that_meet_the_target_and_can_be_cut_out(method
 
 
 def test_scaling_factors_reach_zero_where_a_branch_is_of_no_use():
-    module, data = seeded(Residual), Images()
+    module, data = as_drawn(Residual), Images()
     for block in (module.blocks[1], module.blocks[3]):
         nn.init.constant_(block[4].weight, 1e-3)
     hook = hook_for(module, METHODS.get("sparse_structure_selection"), 1.5)
@@ -139,7 +134,7 @@ def test_scaling_factors_reach_zero_where_a_branch_is_of_no_use():
 
 
 def test_factors_are_folded_into_the_weights_at_the_end():
-    module, data = seeded(Residual), Images()
+    module, data = as_drawn(Residual), Images()
     hook = hook_for(module, "sparse_structure_selection", 1.05)
     with torch.no_grad():
         hook.factors.copy_(torch.tensor([0.5, 0.9, 1.1, 0.7]))
@@ -162,9 +157,9 @@ def test_proximal_step_by_hand():
 )
 def test_interrupted_and_resumed_is_uninterrupted(method, tmp_path):
     def run(last_epochs):
-        module = seeded(Residual)
+        module = as_drawn(Residual)
         for last in last_epochs:
-            module = seeded(Residual)
+            module = as_drawn(Residual)
             hook = hook_for(module, method, 1.3, recipe)
             train(*(module, recipe, Images()), seed=0, hooks=[hook], last_epoch=last, checkpoint=path)
         return module, hook
@@ -183,7 +178,7 @@ def made(name):
     """As :func:`make`, and a shallow one of the same kind as preresnet56."""
     if name != "preresnet20":
         return make(name)
-    return as_trained(seeded(lambda: cifar_preresnet(20, 10, gain=0.5))), (3, 32, 32)
+    return as_trained(as_drawn(lambda: cifar_preresnet(20, 10, gain=0.5))), (3, 32, 32)
 
 
 # Population of batch-norm channels that the papers rank, by architecture (facts of the released code).
@@ -272,7 +267,7 @@ def test_controls_train_alike_and_keep_as_much_by_another_score(method, score):
     """In each layer, or in the whole network where a unit is a whole layer."""
     masks, kept = {}, {}
     for name in (method, f"{score}@{method}"):
-        module, generator = seeded(Residual), torch.Generator().manual_seed(1)
+        module, generator = as_drawn(Residual), torch.Generator().manual_seed(1)
         for depth, block in enumerate(module.blocks):  # so that a global cut takes unequal shares
             nn.init.uniform_(block[1].weight, 0.1, 1.2 - 0.2 * depth, generator=generator)
         hook = hook_for(module, name, None if METHODS.get(name).amount else 1.4)

@@ -5,16 +5,11 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from sample_networks import as_drawn
 from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning import METHODS, prune, training_hook
-
-
-def seeded(make):
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        return make()
 
 
 def fed_by_norms():
@@ -43,7 +38,7 @@ def hook_of(module, compression=1.3):
 
 
 def test_the_strength_of_a_kernel_is_its_norm_times_the_scale_in_front_of_it():
-    module = seeded(fed_by_norms)
+    module = as_drawn(fed_by_norms)
     with torch.no_grad():
         module[1].weight.copy_(torch.tensor([2.0, -0.5, 0.0]))
     weight, first = module[3].weight.detach().numpy(), module[0].weight.detach().numpy()
@@ -60,7 +55,7 @@ def test_the_strength_of_a_kernel_is_its_norm_times_the_scale_in_front_of_it():
 
 
 def test_the_penalty_is_that_of_the_products():
-    module = seeded(fed_by_norms)
+    module = as_drawn(fed_by_norms)
     with torch.no_grad():
         module[1].weight.copy_(torch.tensor([2.0, -0.5, 0.7]))
         module[3].weight[1, 2] = 0
@@ -79,7 +74,7 @@ def test_the_penalty_is_that_of_the_products():
 
 
 def test_kernels_go_after_the_last_epoch_and_not_before():
-    module = seeded(fed_by_norms)
+    module = as_drawn(fed_by_norms)
     hook = hook_of(module)
     hook.after_epoch(1)
     assert not hook.settled
@@ -91,6 +86,6 @@ def test_kernels_go_after_the_last_epoch_and_not_before():
 
 
 def test_networks_whose_convolutions_no_norm_feeds_are_refused():
-    plain = seeded(lambda: nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(27, 2)))
+    plain = as_drawn(lambda: nn.Sequential(nn.Conv2d(1, 3, 3), nn.ReLU(), nn.Flatten(), nn.Linear(27, 2)))
     with pytest.raises(ShrinkbenchError, match="choose a network with batch norm or another method"):
         prune(plain, "synaptic_strength", compression=1.1, input_shape=(1, 5, 5), one_shot=True)

@@ -6,7 +6,9 @@ The loops take turns in one process, at equal threads and batch size, over the s
 medians and the ratios of each round. The shrinkbench loop does all that a run does: augmentation, masks upheld
 after every step, losses, and validation on one image for every nine. The bare loop does none of that:
 normalised batches lie ready. The original's style is PIL images through a DataLoader, contiguous float32,
-modules that multiply their weights by masks in every forward pass, and ``.item()`` on every batch.
+modules that multiply their weights by masks in every forward pass, and ``.item()`` on every batch. With
+``--compile`` the bare loop is also run through torch.compile, in the mode that is named; its first pass, which
+pays for the compiling, is told apart.
 """
 
 from __future__ import annotations
@@ -24,12 +26,14 @@ from torch.nn import functional as F
 from shrinkbench.datasets import InMemoryImages, load_dataset
 from shrinkbench.models import build
 from shrinkbench.pruning import Masks, Upholder, prune
+from shrinkbench.runner import resolve_device
 from shrinkbench.spec import IMAGENET_NORMALISATION, Recipe
 from shrinkbench.training import RECIPES, train
 
 from torchvision.transforms import v2  # isort: skip
 
 BATCH = 64
+DEVICE = torch.device("cpu")
 
 
 def pixels(data: Path | None, images: int) -> tuple[Tensor, Tensor]:
@@ -55,19 +59,19 @@ class Data:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         return self._train.batches(
             batch_size, normalisation=IMAGENET_NORMALISATION, generator=generator, augment=augment,
-            memory_format=torch.channels_last,
+            device=DEVICE, memory_format=torch.channels_last,
         )  # fmt: skip
 
     def validation(self) -> Iterator[tuple[Tensor, Tensor]]:
         return self._validation.batches(
-            128, normalisation=IMAGENET_NORMALISATION, memory_format=torch.channels_last
+            128, normalisation=IMAGENET_NORMALISATION, device=DEVICE, memory_format=torch.channels_last
         )
 
     test = validation
 
 
 def network() -> nn.Module:
-    return build("resnet20").to(memory_format=torch.channels_last)
+    return build("resnet20").to(DEVICE).to(memory_format=torch.channels_last)
 
 
 def masks_of(module: nn.Module) -> Masks:
@@ -79,27 +83,40 @@ def masks_of(module: nn.Module) -> Masks:
 def shrinkbench_loop(images: Tensor, labels: Tensor, precision: str) -> Callable[[], None]:
     module, data = network(), Data(images, labels)
     uphold = Upholder(module, masks_of(module))
-    recipe = RECIPES.get("cifar-finetune").model_copy(update={"epochs": 1, "precision": precision})
+    fields = {"epochs": 1, "precision": precision, "batch_size": BATCH}
+    recipe = RECIPES.get("cifar-finetune").model_copy(update=fields)
     return lambda: (train(module, Recipe(**recipe.model_dump()), data, seed=0, after_step=uphold), None)[1]
 
 
-def bare_loop(images: Tensor, labels: Tensor, precision: str) -> Callable[[], None]:
+def bare_loop(
+    images: Tensor, labels: Tensor, precision: str, *, compiled: str | None = None
+) -> Callable[[], None]:
     module = network().train()
+    forward = module if compiled is None else torch.compile(module, mode=compiled, dynamic=False)
     optimizer = torch.optim.Adam(module.parameters(), lr=3e-4, fused=True)
     source = InMemoryImages(images, labels)
     batches = list(
-        source.batches(BATCH, normalisation=IMAGENET_NORMALISATION, memory_format=torch.channels_last)
+        source.batches(
+            BATCH, normalisation=IMAGENET_NORMALISATION, device=DEVICE, memory_format=torch.channels_last
+        )
     )
 
     def epoch() -> None:
         for inputs, targets in batches:
-            with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
-                loss = F.cross_entropy(module(inputs), targets)
+            with torch.autocast(DEVICE.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
+                loss = F.cross_entropy(forward(inputs), targets)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+        finish()
 
     return epoch
+
+
+def finish() -> None:
+    """Wait for what a device has yet to do."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
 
 
 class MaskedConv(nn.Module):
@@ -108,7 +125,7 @@ class MaskedConv(nn.Module):
     def __init__(self, layer: nn.Conv2d, mask: Tensor) -> None:
         super().__init__()
         self.layer = layer
-        self.register_buffer("mask", mask.float())
+        self.register_buffer("mask", mask.to(DEVICE).float())
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.layer.weight * self.mask, None, self.layer.stride, self.layer.padding)
@@ -134,7 +151,7 @@ class PilImages(torch.utils.data.Dataset):
 
 
 def original_loop(images: Tensor, labels: Tensor, _: str) -> Callable[[], None]:
-    module = build("resnet20").train()
+    module = build("resnet20").to(DEVICE).train()
     masks = masks_of(module)
     for name, mask in masks.items():
         path, _, child = name.removesuffix(".weight").rpartition(".")
@@ -145,7 +162,7 @@ def original_loop(images: Tensor, labels: Tensor, _: str) -> Callable[[], None]:
 
     def epoch() -> None:
         total = 0.0
-        for inputs, targets in loader:
+        for inputs, targets in ((x.to(DEVICE), y.to(DEVICE)) for x, y in loader):
             optimizer.zero_grad()
             output = module(inputs)
             loss = F.cross_entropy(output, targets)
@@ -156,14 +173,18 @@ def original_loop(images: Tensor, labels: Tensor, _: str) -> Callable[[], None]:
     return epoch
 
 
-def measure(images: Tensor, labels: Tensor, precision: str, rounds: int) -> None:
+def measure(images: Tensor, labels: Tensor, precision: str, rounds: int, compiled: str | None) -> None:
     loops = {
         "shrinkbench": shrinkbench_loop(images, labels, precision),
         "bare dense loop": bare_loop(images, labels, precision),
         "original's style (float32)": original_loop(images, labels, precision),
     }
-    for loop in loops.values():
+    if compiled:
+        loops["bare loop, compiled"] = bare_loop(images, labels, precision, compiled=compiled)
+    for name, loop in loops.items():
+        start = time.perf_counter()
         loop()
+        print(f"  first pass of {name}: {time.perf_counter() - start:.1f} s")
     speeds: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(rounds):
         for name, loop in loops.items():
@@ -187,14 +208,20 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=1152)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--batch-size", type=int, default=BATCH)
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--compile", help="a mode of torch.compile: default, reduce-overhead, ...")
     options = parser.parse_args()
+    globals().update(BATCH=options.batch_size, DEVICE=torch.device(resolve_device(options.device)))
     torch.set_num_threads(options.threads)
-    print(f"torch {torch.__version__}, {options.threads} threads, batch {BATCH}, {options.images} images")
-    if not torch.cpu._is_avx512_bf16_supported():
+    print(
+        f"torch {torch.__version__}, {DEVICE}, {options.threads} threads, batch {BATCH}, {options.images} images"
+    )
+    if DEVICE.type == "cpu" and not torch.cpu._is_avx512_bf16_supported():
         print("this processor has no bf16 instructions: bf16 is emulated, and slower than float32")
     images, labels = pixels(options.data, options.images)
     for precision in ("float32", "bf16-mixed"):
-        measure(images, labels, precision, options.rounds)
+        measure(images, labels, precision, options.rounds, options.compile)
 
 
 if __name__ == "__main__":

@@ -173,12 +173,15 @@ def original_loop(images: Tensor, labels: Tensor, _: str) -> Callable[[], None]:
     return epoch
 
 
-def measure(images: Tensor, labels: Tensor, precision: str, rounds: int, compiled: str | None) -> None:
+def measure(
+    images: Tensor, labels: Tensor, precision: str, rounds: int, *, compiled: str | None, original: bool
+) -> None:
     loops = {
         "shrinkbench": shrinkbench_loop(images, labels, precision),
         "bare dense loop": bare_loop(images, labels, precision),
-        "original's style (float32)": original_loop(images, labels, precision),
     }
+    if original:
+        loops["original's style (float32)"] = original_loop(images, labels, precision)
     if compiled:
         loops["bare loop, compiled"] = bare_loop(images, labels, precision, compiled=compiled)
     for name, loop in loops.items():
@@ -210,18 +213,19 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--batch-size", type=int, default=BATCH)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--original", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--precision", nargs="+", default=["float32", "bf16-mixed"])
     parser.add_argument("--compile", help="a mode of torch.compile: default, reduce-overhead, ...")
     options = parser.parse_args()
     globals().update(BATCH=options.batch_size, DEVICE=torch.device(resolve_device(options.device)))
     torch.set_num_threads(options.threads)
-    print(
-        f"torch {torch.__version__}, {DEVICE}, {options.threads} threads, batch {BATCH}, {options.images} images"
-    )
+    print(f"torch {torch.__version__} on {DEVICE}, {options.threads} threads")
+    print(f"batch {BATCH}, {options.images} images")
     if DEVICE.type == "cpu" and not torch.cpu._is_avx512_bf16_supported():
         print("this processor has no bf16 instructions: bf16 is emulated, and slower than float32")
     images, labels = pixels(options.data, options.images)
-    for precision in ("float32", "bf16-mixed"):
-        measure(images, labels, precision, options.rounds, options.compile)
+    for precision in options.precision:
+        measure(images, labels, precision, options.rounds, compiled=options.compile, original=options.original)
 
 
 if __name__ == "__main__":

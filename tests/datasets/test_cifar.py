@@ -47,6 +47,10 @@ def test_a_second_load_maps_the_cache(cifar10_part, cache):
     assert second.test.images[0].any()
 
 
+def test_a_folder_is_given_as_a_path_or_as_text(cifar10_part):
+    assert load_dataset("cifar10", str(cifar10_part)).revision == load_dataset("cifar10", cifar10_part).revision
+
+
 def test_train_and_validation_are_the_training_images(cifar10_part):
     cifar = load_dataset("cifar10", cifar10_part)
     assert cifar.train._copies is cifar.validation._copies

@@ -54,7 +54,7 @@ del (
 )
 
 
-def load_dataset(name: str, data: Path | None = None) -> Dataset:
+def load_dataset(name: str, data: Path | str | None = None) -> Dataset:
     """Load the dataset called ``name`` from the folder or file ``data`` (``None``: embedded, or the cache).
 
     >>> digits = load_dataset("digits")
@@ -62,5 +62,7 @@ def load_dataset(name: str, data: Path | None = None) -> Dataset:
     (1085, 357, 355)
     """
     card = DATASETS.get(name)
-    loaded = card.load(data)  # which may know more than the card, such as the size of its images
+    loaded = card.load(
+        None if data is None else Path(data).expanduser()
+    )  # which may know more than the card, such as the size of its images
     return replace(loaded, card=replace(loaded.card, name=card.name))  # and may borrow another's loader

@@ -72,6 +72,6 @@ for _family in _CORRUPTED:
     EXTRAS.add(_family, _card(_family, ""))
 
 
-def load_extra(name: str, data: Path | None = None) -> ExtraImages:
+def load_extra(name: str, data: Path | str | None = None) -> ExtraImages:
     """Load the extra evaluation ``name`` from the folder ``data`` (``None``: the cache, or a download)."""
-    return EXTRAS.get(name).load(data)
+    return EXTRAS.get(name).load(None if data is None else Path(data).expanduser())

@@ -19,6 +19,7 @@ from shrinkbench.files import absolute
 from shrinkbench.models import ModelCard, example_for, shape_for
 from shrinkbench.network.inputs import Inputs
 from shrinkbench.registry import Registry
+from shrinkbench.runner.repeatable import compute_repeatably
 from shrinkbench.runner.shares import visible_gpus
 from shrinkbench.spec import DataSpec, ExtraSpec, ModelSpec, Normalisation
 from shrinkbench.spec.measures import EpochRecord
@@ -53,6 +54,7 @@ class Workspace:
         for name in ("data", "weights"):
             places = {key: absolute(path) for key, path in getattr(self, name).items()}
             object.__setattr__(self, name, places)
+        compute_repeatably(self.device)
 
     @property
     def writes(self) -> bool:
@@ -92,8 +94,15 @@ def _load(name: str, path: Path | None) -> Dataset:
 def resolve_device(name: str) -> str:
     """``cpu`` or ``cuda``: ``auto`` takes CUDA where there is any; asking for what is absent is an error.
 
-    ``cuda:N`` is ``cuda`` too: which GPU a process sees is decided where it starts (:func:`gpus_of`).
+    ``cuda:N`` is ``cuda`` too: which GPU a process sees is decided where it starts (:func:`gpus_of`). What is
+    computed on it by this process repeats from here on (:func:`compute_repeatably`).
     """
+    device = _resolve(name)
+    compute_repeatably(device)
+    return device
+
+
+def _resolve(name: str) -> str:
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if name not in ("cpu", "cuda") and not _GPU.fullmatch(name):

@@ -45,7 +45,7 @@ def main() -> None:
     parser.add_argument("--figures", default="main", help="As the command takes it: main, all or none.")
     parser.add_argument("--profile", type=Path, help="Where to write what cProfile saw.")
     parser.add_argument(
-        "--store", type=Path, help="A folder to write the runs to, and to read them from again."
+        "--store", type=Path, help="A folder to write the runs to, and read from again."
     )
     options = parser.parse_args()
     sys.path.insert(0, str(TESTS))

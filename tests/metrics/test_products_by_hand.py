@@ -19,6 +19,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.metrics import count_multiply_adds, measure_size
 from shrinkbench.network.probe import trace
 from shrinkbench.network.products import has_formula, is_uncounted
+from shrinkbench.pruning import Masks
 
 
 class Net(nn.Module):
@@ -176,7 +177,7 @@ CASES = {
     ),
     "pruned before": (
         prune.custom_from_mask(nn.Linear(6, 4), "weight", first(torch.ones(4, 6), 3, dim=1)), (6,), 24,
-        {"weight_orig": 1}, 24 - 9,  # of the 12 that were left, 9 more
+        {"weight_orig": 1}, 6,  # as the size counts: by the masks that are given, not by those it carries
     ),
     # 6 * 2 * 5 for the weight, which is whole unless both factors of a sum are masked; then 5 * 6
     "low rank": (
@@ -426,3 +427,11 @@ def test_a_formula_that_is_registered_counts():
         assert count_multiply_adds(net, (8,)) == 8 + 32
     finally:
         del flop_registry[torch.ops.aten._fft_r2c]
+
+
+def test_masks_that_a_network_carries_count_as_if_they_were_given():
+    """16 of 72 weights of the first layer stay, each read at 6 x 6 places; the second layer is whole."""
+    net = nn.Sequential(nn.Conv2d(1, 8, 3), nn.Flatten(), nn.Linear(8 * 36, 2))
+    prune.l1_unstructured(net[0], "weight", amount=72 - 16)
+    size = measure_size(net, (1, 8, 8), Masks.from_module(net))
+    assert (size.multiply_adds, size.multiply_adds_kept) == (72 * 36 + 576, 16 * 36 + 576)

@@ -197,6 +197,11 @@ def _first_line(error: Exception) -> str:
     return str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else type(error).__name__
 
 
+def _is_of_masks(buffer: str, masks: Mapping[str, Tensor]) -> bool:
+    """Whether the buffer is a mask of ``torch.nn.utils.prune`` on a parameter whose mask is given."""
+    return buffer.endswith("_mask") and f"{buffer.removesuffix('_mask')}_orig" in masks
+
+
 def _trace_on(
     module: nn.Module,
     inputs: Inputs,
@@ -219,7 +224,7 @@ def _trace_on(
         for name, tensor in parameters.items():
             zeros.add_parameter(name, tensor)
         for name, values in module.named_buffers():
-            zeros.add_buffer(buffers[name], values)
+            zeros.add_buffer(buffers[name], torch.ones_like(values) if _is_of_masks(name, masks) else values)
     follower = Follower(parameters, list(buffers.values()), watch() if watch else None, zeros)
     # Fused attention would hide its products.
     with sdpa_kernel(SDPBackend.MATH):

@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
-.PHONY: install quickstart test lint types format slow clean
+.PHONY: install quickstart test lint types format slow bench clean
 
 install: $(STAMP)
 
@@ -37,3 +37,6 @@ format: $(STAMP)
 
 clean:
 	rm -rf $(VENV) results build dist
+
+bench: $(STAMP)
+	$(BIN)/python benchmarks/page.py --run all

@@ -16,7 +16,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -150,15 +150,22 @@ class PilImages(torch.utils.data.Dataset):
         return self._transform(self._images[row]), self._labels[row]
 
 
-def original_loop(images: Tensor, labels: Tensor, _: str) -> Callable[[], None]:
+def masked_network(method: str, compression: float, weights: Mapping[str, Tensor] | None = None) -> nn.Module:
+    """ResNet-20 whose convolutions multiply their weights by the masks of ``method`` in every forward pass."""
     module = build("resnet20").to(DEVICE).train()
-    masks = masks_of(module)
-    for name, mask in masks.items():
+    if weights is not None:
+        module.load_state_dict(weights)
+    for name, mask in prune(module, method, compression=compression, input_shape=(3, 32, 32)).items():
         path, _, child = name.removesuffix(".weight").rpartition(".")
         parent = module.get_submodule(path)
         setattr(parent, child, MaskedConv(parent.get_submodule(child), mask))
+    return module
+
+
+def original_epoch(module: nn.Module, images: PilImages) -> Callable[[], None]:
+    """One epoch over the images in the original's style."""
     optimizer = torch.optim.Adam(module.parameters(), lr=3e-4)
-    loader = torch.utils.data.DataLoader(PilImages(images, labels), BATCH, shuffle=True)
+    loader = torch.utils.data.DataLoader(images, BATCH, shuffle=True)
 
     def epoch() -> None:
         total = 0.0
@@ -173,6 +180,10 @@ def original_loop(images: Tensor, labels: Tensor, _: str) -> Callable[[], None]:
     return epoch
 
 
+def original_loop(images: Tensor, labels: Tensor) -> Callable[[], None]:
+    return original_epoch(masked_network("global_magnitude", 4), PilImages(images, labels))
+
+
 def measure(
     images: Tensor, labels: Tensor, precision: str, rounds: int, *, compiled: str | None, original: bool
 ) -> None:
@@ -181,7 +192,7 @@ def measure(
         "bare dense loop": bare_loop(images, labels, precision),
     }
     if original:
-        loops["original's style (float32)"] = original_loop(images, labels, precision)
+        loops["original's style (float32)"] = original_loop(images, labels)
     if compiled:
         loops["bare loop, compiled"] = bare_loop(images, labels, precision, compiled=compiled)
     for name, loop in loops.items():

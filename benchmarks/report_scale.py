@@ -44,9 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--figures", default="main", help="As the command takes it: main, all or none.")
     parser.add_argument("--profile", type=Path, help="Where to write what cProfile saw.")
-    parser.add_argument(
-        "--store", type=Path, help="A folder to write the runs to, and read from again."
-    )
+    parser.add_argument("--store", type=Path, help="A folder to write the runs to, and read from again.")
     options = parser.parse_args()
     sys.path.insert(0, str(TESTS))
     with tempfile.TemporaryDirectory() as temporary:

@@ -1,0 +1,172 @@
+"""Run the benchmarks of a list, keep what they print, and write docs/performance.md from it.
+
+    python benchmarks/page.py                    # the page from what is recorded
+    python benchmarks/page.py --run all          # each one, then the page; the machine should be quiet
+    python benchmarks/page.py --run whole_sweep --data ~/data/cifar10
+
+What a benchmark printed, with its command, date, machine and commit, is benchmarks/recorded/NAME.txt.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PAGE = HERE.parent / "docs" / "performance.md"
+INTRODUCTION = """# Performance
+
+What is said here was measured by a script in `benchmarks/`, and every factor is a ratio of times that were
+taken in one run, in turn. `make bench` measures again on your machine and writes this page; what needs a GPU or
+other data stays as it was recorded last. Nothing that makes a run faster changes its numbers beyond the
+tolerance that is told, and a test holds it to that.
+"""
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One script, what its numbers answer, and the arguments it is run with here."""
+
+    title: str
+    text: str
+    script: str
+    arguments: str = ""
+    needs: str = "cpu"  # cpu, data (CIFAR-10) or gpu
+
+
+BENCHMARKS = (
+    Benchmark(
+        "One step of training",
+        "A step does all that a run does, and is compared with a loop that does nothing but train. The "
+        "first pass through torch.compile shows what has to be paid back: a sweep of short runs does not,"
+        " and so there is no switch for it.",
+        "finetuning",
+        "--images 1152 --rounds 5 --compile default",
+    ),
+    Benchmark(
+        "A whole small sweep",
+        "Start-up, data, masks and storing included, against a process for each run.",
+        "whole_sweep",
+        "--images 4000 --rounds 1",
+        "data",
+    ),
+    Benchmark(
+        "Structured runs on the network that is left",
+        "`--train-smaller` fine-tunes the physically smaller network (docs/structured-pruning.md).",
+        "structured_training",
+    ),
+    Benchmark(
+        "Measured latency of smaller networks",
+        "The times of one network in turn with those of its pruned copies.",
+        "structured_latency",
+        "--batch-size 32 --rounds 7",
+    ),
+    Benchmark(
+        "Stopping when it is decided",
+        "`--until-decided` against the fixed grid of its largest number of seeds (docs/statistics.md).",
+        "until_decided",
+        "--stores 100",
+    ),
+    Benchmark(
+        "Ten thousand planned runs",
+        "Planning, checking what is done, and status.",
+        "store_scale",
+    ),
+    Benchmark(
+        "The report of a large comparison",
+        "2,592 runs of 12 methods on 12 tasks, with the main figures.",
+        "report_scale",
+    ),
+    Benchmark(
+        "Choosing the weights to keep",
+        "The highest-scored eighth of all weights of ResNet-50.",
+        "selection",
+    ),
+    Benchmark(
+        "The same run again on a GPU",
+        "Left alone, torch gives other weights each time and multiplies float32 in 10 bits of mantissa "
+        "inside convolutions. shrinkbench turns both off: a run repeats bit for bit, at the price below. "
+        "`bf16-mixed` in a recipe is the honest way to be faster.",
+        "gpu_repeatable",
+        needs="gpu",
+    ),
+    Benchmark(
+        "Several runs on one GPU",
+        "Small networks leave most of a GPU idle. `--workers N` puts N processes on it; NVIDIA's multi-"
+        "process service, started by hand (`nvidia-cuda-mps-control -d`), lets their kernels run side by "
+        "side.",
+        "gpu_processes",
+        "--processes 1 14",
+        "gpu",
+    ),
+)
+
+
+def record(benchmark: Benchmark, data: Path | None) -> None:
+    """Run the script and keep what it printed."""
+    given = shlex.split(benchmark.arguments)
+    if benchmark.needs == "data" or benchmark.script == "gpu_repeatable":
+        given += ["--data", str(data)]
+    script = HERE / f"{benchmark.script}.py"
+    done = subprocess.run([sys.executable, script, *given], check=True, stdout=subprocess.PIPE, text=True)
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], check=True, stdout=subprocess.PIPE, text=True, cwd=HERE
+    )
+    shown = " ".join(["DIR" if word == str(data) else word for word in given])
+    head = f"$ python benchmarks/{benchmark.script}.py {shown}".rstrip()
+    day = datetime.now(UTC).date().isoformat()
+    machine = f"{os.cpu_count()} cores of {processor()}, Python {platform.python_version()}"
+    text = f"{head}\n{day}, {machine}, commit {commit.stdout.strip()}\n\n{done.stdout.rstrip()}\n"
+    recorded(benchmark).write_text(text, encoding="utf-8")
+
+
+def processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(named, platform.machine())
+
+
+def recorded(benchmark: Benchmark) -> Path:
+    """Where the output of the script is kept."""
+    return HERE / "recorded" / f"{benchmark.script}.txt"
+
+
+def write_page() -> None:
+    """Write the page from what is recorded; what is not is named as unmeasured."""
+    parts = [INTRODUCTION]
+    for benchmark in BENCHMARKS:
+        path = recorded(benchmark)
+        shown = f"```text\n{path.read_text(encoding='utf-8')}```" if path.exists() else "Not measured yet."
+        parts.append(f"## {benchmark.title}\n\n{benchmark.text}\n\n{shown}\n")
+    PAGE.write_text("\n".join(parts), encoding="utf-8")
+
+
+def main() -> None:
+    """Read the arguments, measure what is asked for, write the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    names = [benchmark.script for benchmark in BENCHMARKS]
+    parser.add_argument("--run", nargs="+", default=[], choices=["all", *names], metavar="NAME")
+    parser.add_argument("--data", type=Path, help="CIFAR-10, for those that train on it")
+    options = parser.parse_args()
+    for benchmark in BENCHMARKS:
+        asked = benchmark.script in options.run
+        able = benchmark.needs == "cpu" or (benchmark.needs == "data" and options.data is not None)
+        if asked or ("all" in options.run and able):
+            print(f"{benchmark.title} ...", flush=True)
+            record(benchmark, options.data)
+    write_page()
+
+
+if __name__ == "__main__":
+    main()

@@ -30,6 +30,7 @@ from shrinkbench.pruning import (
     restart,
     rounds_of,
 )
+from shrinkbench.results.record import TrainedSmaller
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.pretraining import (
     initial_network,
@@ -38,6 +39,7 @@ from shrinkbench.runner.pretraining import (
     weights_to_restart_from,
 )
 from shrinkbench.runner.sealing import is_whole, load_sealed, read_card, save_sealed, write_card
+from shrinkbench.runner.smaller import chosen_for_training
 from shrinkbench.runner.workspace import BoundData, Workspace, check_source, example_of
 from shrinkbench.seeds import stream
 from shrinkbench.spec import UNPRUNED, Amount, Recipe, RunSpec
@@ -60,6 +62,7 @@ class Outcome:
     training: Training = field(default_factory=Training)
     pruning: Spent = NOTHING
     retraining: Spent = NOTHING
+    smaller: TrainedSmaller | None = None
 
 
 @dataclass(frozen=True)
@@ -212,20 +215,32 @@ def _train(trial: Trial, outcome: Outcome, iteration: int, *, last: bool = True)
     first_epoch, passed_over = place_of_step(spec, mode, trial.workspace)
     outcome.pruning = together(outcome.pruning, outcome.retraining)  # what came before has found the masks
     outcome.before = trial.tested()
-    outcome.training = train(
+    recipe = _recipe_of(mode, trial, outcome.masks)
+    with chosen_for_training(
         module,
-        _recipe_of(mode, trial, outcome.masks),
+        outcome.masks,
+        recipe,
         trial.data,
-        seed=stream(spec.seed, "finetune", iteration),
-        hooks=[Upholder(module, outcome.masks)],
-        first_epoch=first_epoch,
-        passed_over=passed_over,
-        teacher=trial.teacher(),
-        checkpoint=trial.folder / f"checkpoint-{iteration}.pt",
-        on_epoch=trial.workspace.on_epoch,
+        trial.workspace,
+        example=trial.example,
         task=trial.task,
-        team=trial.workspace.team,
-    )
+        seed=stream(spec.seed, "comparing", iteration),
+        so_far=outcome.smaller,
+    ) as (trained, outcome.smaller):
+        outcome.training = train(
+            trained.module,
+            recipe,
+            trial.data,
+            seed=stream(spec.seed, "finetune", iteration),
+            hooks=[Upholder(trained.module, trained.masks)],
+            first_epoch=first_epoch,
+            passed_over=passed_over,
+            teacher=trial.teacher(),
+            checkpoint=trial.folder / f"checkpoint-{iteration}{trained.label}.pt",
+            on_epoch=trial.workspace.on_epoch,
+            task=trial.task,
+            team=trial.workspace.team,
+        )
     outcome.retraining = _cost(trial, outcome.training, outcome.masks)
 
 

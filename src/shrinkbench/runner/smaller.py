@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from shrinkbench.errors import ShrinkbenchError, one_line, text_of
 from shrinkbench.network.inputs import Example, map_tensors
 from shrinkbench.network.weights import copy_of
-from shrinkbench.pruning import Masks
+from shrinkbench.pruning import Masks, Upholder
 from shrinkbench.results.record import TrainedSmaller
 from shrinkbench.runner.outcomes import classify
 from shrinkbench.runner.workspace import BoundData, Workspace
@@ -24,6 +24,7 @@ from shrinkbench.spec import Recipe
 from shrinkbench.surgery.correspondence import NothingLeavesError, SmallerNetwork, smaller_network
 from shrinkbench.tasks import Batches, Task
 from shrinkbench.training.evaluation import CLASSIFY
+from shrinkbench.training.hook import Hook
 
 EXAMPLES = 32
 """The batch on which both networks are compared has as many, and is not augmented."""
@@ -38,11 +39,23 @@ class UnequalError(ShrinkbenchError):
 
 @dataclass(frozen=True)
 class Trained:
-    """The network that a training works on, its masks, and how its checkpoint is called apart from others'."""
+    """The network that a training works on, masks and hooks, and how its checkpoint is told from others'."""
 
     module: nn.Module
     masks: Masks
+    hooks: tuple[Hook, ...]
     label: str = ""
+
+    @classmethod
+    def masked(cls, module: nn.Module, masks: Masks) -> Trained:
+        """The network itself."""
+        return cls(module, masks, (Upholder(module, masks),))
+
+    @classmethod
+    def smaller(cls, found: SmallerNetwork) -> Trained:
+        """What surgery has left of it."""
+        hooks = (found.hook(), Upholder(found.module, found.masks))
+        return cls(found.module, found.masks, hooks, f"-smaller-{found.digest[:16]}")
 
 
 @contextmanager
@@ -64,7 +77,7 @@ def chosen_for_training(
     which weights stayed, so that a training goes on only from states of its own.
     """
     if not workspace.train_smaller or not masks:
-        yield Trained(module, masks), so_far
+        yield Trained.masked(module, masks), so_far
         return
     order = torch.Generator().manual_seed(seed)
     batches = data.train(min(recipe.batch_size, EXAMPLES), generator=order, augment=False)
@@ -74,10 +87,10 @@ def chosen_for_training(
     else:
         found = smaller_or_why(module, masks, recipe, batches, example=example, task=task, seed=seed)
     if isinstance(found, SmallerNetwork):
-        yield Trained(found.module, found.masks, f"-smaller-{found.digest[:16]}"), so_far.with_smaller()
+        yield Trained.smaller(found), so_far.with_smaller()
         found.write_back(module)
     else:
-        yield Trained(module, masks), so_far.with_masked(found) if found else so_far
+        yield Trained.masked(module, masks), so_far.with_masked(found) if found else so_far
 
 
 def smaller_or_why(
@@ -113,6 +126,7 @@ class _Step:
     """What one forward and backward pass gives."""
 
     loss: Tensor
+    parameters: Mapping[str, Tensor]
     gradients: Mapping[str, Tensor | None]
     buffers: Mapping[str, Tensor]
     draws: Tensor
@@ -131,7 +145,8 @@ def require_equal_training(
 
     Compared in double precision up to rounding are the loss, the gradient at every place of the smaller
     network, its statistics afterwards and the state of the random numbers; where gradients are clipped, their
-    norm too. Neither network is changed.
+    norm too. Weights that nothing is said to read are large for it, once positive and once negative. Neither
+    network is changed.
     """
     with torch.random.fork_rng():
         batch = next(iter(task.training_batches(batches)), None)
@@ -139,8 +154,26 @@ def require_equal_training(
         raise UnequalError("there is no batch to compare both networks on")
     batch = map_tensors(lambda t: t.double() if t.is_floating_point() else t, batch)
     plain = recipe.model_copy(update={"precision": "float32"})
-    masked = _step(module, batch, plain, task, seed)
-    small = _step(smaller.module, batch, plain, task, seed)
+    small = _step(copy_of(smaller.module), batch, plain, task, seed)
+    for sign in (1.0, -1.0) if smaller.unheard else (1.0,):
+        masked = _step(_with_unheard(module, smaller, sign), batch, plain, task, seed)
+        _require_equal_steps(masked, small, smaller, clipped=recipe.clip_gradient_norm is not None)
+
+
+def _with_unheard(module: nn.Module, smaller: SmallerNetwork, sign: float) -> nn.Module:
+    """A copy in which the weights that nothing reads are of one ``sign``, and not small."""
+    trial, generator = copy_of(module), torch.Generator().manual_seed(0)
+    for name in smaller.unheard:
+        place = smaller.places[name]
+        parameter = trial.get_parameter(place.tensor)
+        values = parameter.detach().reshape(-1).clone()
+        drawn = sign * (1 + torch.rand(len(place.index), generator=generator))
+        values[place.index.to(values.device)] = drawn.to(values.device, values.dtype)
+        parameter.data = torch.empty_like(parameter).copy_(values.reshape(parameter.shape))
+    return trial
+
+
+def _require_equal_steps(masked: _Step, small: _Step, smaller: SmallerNetwork, *, clipped: bool) -> None:
     if not torch.equal(masked.draws, small.draws):
         raise UnequalError("it draws random numbers, as dropout does, by the shape of what is removed")
     _require_close("the loss", masked.loss, small.loss)
@@ -150,17 +183,20 @@ def require_equal_training(
             _require_close(f"'{place.tensor}'", place.read(masked.buffers[place.tensor]), small.buffers[name])
             continue
         one, other = masked.gradients[place.tensor], small.gradients[name]
+        if name in smaller.unheard:
+            other = torch.zeros_like(small.parameters[name])
         if (one is None) != (other is None):
             raise UnequalError(f"only one of both networks trains '{place.tensor}'")
         if one is not None and other is not None:
             what = f"the gradient of '{place.tensor}'"
             _require_close(what, place.read(one), other, least=_FLOOR * largest)
-    if recipe.clip_gradient_norm is not None:
+    if clipped:
         _require_close("the norm of the gradients", _norm(masked), _norm(small))
 
 
 def _step(module: nn.Module, batch: object, recipe: Recipe, task: Task, seed: int) -> _Step:
-    trial = copy_of(module).double().train()
+    """One step of ``module``, which is turned to double precision for it."""
+    trial = module.double().train()
     device = next((p.device.type for p in trial.parameters()), "cpu")
     trial.zero_grad(set_to_none=True)
     with torch.random.fork_rng(), torch.inference_mode(mode=False), torch.enable_grad():
@@ -171,7 +207,8 @@ def _step(module: nn.Module, batch: object, recipe: Recipe, task: Task, seed: in
             states.append(torch.cuda.get_rng_state())
     loss.backward()
     gradients = {n: p.grad for n, p in trial.named_parameters()}
-    return _Step(loss.detach(), gradients, dict(trial.named_buffers()), torch.cat(states))
+    parameters = dict(trial.named_parameters())
+    return _Step(loss.detach(), parameters, gradients, dict(trial.named_buffers()), torch.cat(states))
 
 
 def _norm(step: _Step) -> Tensor:

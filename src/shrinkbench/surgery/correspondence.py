@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,7 @@ from shrinkbench.surgery.operation import Surgery, operate
 from shrinkbench.surgery.shrinking import plan_and_shrink
 from shrinkbench.surgery.stand_ins import ChannelSelect
 from shrinkbench.surgery.whole_draws import draw_as_whole
+from shrinkbench.training.hook import Hook
 
 
 @dataclass(frozen=True)
@@ -37,16 +38,21 @@ class Place:
 class SmallerNetwork:
     """What surgery makes of a masked network, the masks of what stays, and where everything came from.
 
-    ``places`` has parameters and floating and counting buffers by their names in the smaller network;
-    ``removed`` the entries of parameters that have no place in it, which the masks hold at zero; ``digest``
+    ``places`` has parameters and floating and counting buffers by their names in the smaller network. Weights
+    that surgery takes out and no mask holds at zero are read by nothing, but an optimizer goes on moving them:
+    they are the parameters ``unheard`` of the smaller network, which its forward pass does not use. ``digest``
     tells one correspondence from another.
     """
 
     module: nn.Module
     masks: Masks
     places: Mapping[str, Place]
-    removed: Mapping[str, Tensor]
+    unheard: tuple[str, ...]
     digest: str
+
+    def hook(self) -> Hook:
+        """What takes part in a training of ``module``, so that ``unheard`` weights move as they would."""
+        return _NoGradient([self.module.get_parameter(name) for name in self.unheard])
 
     @torch.no_grad()
     def write_back(self, masked: nn.Module) -> None:
@@ -66,10 +72,10 @@ class SmallerNetwork:
 def smaller_network(
     module: nn.Module, masks: Mapping[str, Tensor], example: Example, *, select_inputs: bool = True
 ) -> SmallerNetwork:
-    """The smaller network whose training is that of ``module`` under ``masks``, value by value.
+    """The smaller network whose training is that of ``module``, on which ``masks`` are, value by value.
 
-    Raises ``ShrinkbenchError`` where nothing would leave, where surgery cannot be done, and where more would
-    leave than the masks hold at zero: weights that train on, or that two layers share.
+    Raises ``NothingLeavesError`` where it would be the network itself, and ``ShrinkbenchError`` where surgery
+    cannot be done or parts layers that share a weight.
     """
     upheld = Masks(dict(masks))  # values that the method chose are in the module by now
     with warnings.catch_warnings():
@@ -83,28 +89,43 @@ def smaller_network(
         if name not in found or found[name].shape != tensor.shape:
             raise ShrinkbenchError(f"the entries of '{name}' cannot be followed through surgery")
     places = dict(_places(found, starts))
-    removed = _removed(module, places)
-    _require_zeros(module, removed, upheld)
     own = {n: upheld[p.tensor] for n, p in places.items() if p.tensor in upheld}
     there = {n: places[n].read(mask).reshape(found[n].shape) for n, mask in own.items()}
-    result = SmallerNetwork(small, Masks(there), places, removed, _digest(places))
-    _draw_alike(module, result, example)
+    beside = _unheard(module, _removed(module, places), upheld)
+    for name, place in beside.items():
+        small.register_parameter(name, nn.Parameter(place.read(module.get_parameter(place.tensor).detach())))
+    places |= beside
+    result = SmallerNetwork(small, Masks(there), places, tuple(beside), _digest(places))
+    _draw_alike(module, upheld, result, example)
     return result
 
 
-def _draw_alike(module: nn.Module, smaller: SmallerNetwork, example: Example) -> None:
+class _NoGradient(Hook):
+    """Gives parameters the gradient that weights have which nothing reads: zero, and not none."""
+
+    def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
+        self._parameters = parameters
+
+    def after_backward(self, step: int) -> None:
+        """Put zeros there."""
+        for parameter in self._parameters:
+            parameter.grad = torch.zeros_like(parameter)
+
+
+def _draw_alike(module: nn.Module, masks: Masks, smaller: SmallerNetwork, example: Example) -> None:
     """Have dropout draw as in the whole network; what stayed is told apart by values drawn for that."""
     if not any(isinstance(child, nn.Dropout) for child in module.modules()):
         return
     values = copy_of(smaller.module)
     revealing = copy_of(module)
+    masks.apply(revealing)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         for name, parameter in values.named_parameters():
             drawn = torch.randn(parameter.shape, generator=generator).abs()  # no rectifier stays shut
             parameter.copy_(drawn + name.endswith("bias"))
         smaller.masks.apply(values)
-    SmallerNetwork(values, smaller.masks, smaller.places, {}, "").write_back(revealing)
+    SmallerNetwork(values, smaller.masks, smaller.places, (), "").write_back(revealing)
     draw_as_whole(smaller.module, (revealing, values), example)
 
 
@@ -161,17 +182,14 @@ def _removed(module: nn.Module, places: Mapping[str, Place]) -> dict[str, Tensor
     return {n: entries.reshape(shapes[n]) for n, entries in gone.items() if bool(entries.any())}
 
 
-def _require_zeros(module: nn.Module, removed: Mapping[str, Tensor], masks: Masks) -> None:
-    """Refuse to leave out what training moves: removed are masked weights alone."""
-    trained = {n for n, p in module.named_parameters() if p.requires_grad}
-    kept = 0
-    for name in removed.keys() & trained:
-        masked = ~masks[name].cpu() if name in masks else torch.zeros_like(removed[name])
-        kept += int((removed[name] & ~masked).sum())
-    if kept:
-        raise ShrinkbenchError(
-            f"surgery would take out {kept} weight{'s' * (kept > 1)} that no mask holds at zero"
-        )
+def _unheard(module: nn.Module, removed: Mapping[str, Tensor], masks: Masks) -> dict[str, Place]:
+    """Of what is removed, the weights that train and no mask holds at zero, by the names they will have."""
+    found: dict[str, Place] = {}
+    for name, gone in removed.items():
+        left = gone & masks[name].cpu() if name in masks else gone
+        if bool(left.any()) and module.get_parameter(name).requires_grad:
+            found[f"unheard_{len(found)}"] = Place(name, left.reshape(-1).nonzero().flatten())
+    return found
 
 
 def _digest(places: Mapping[str, Place]) -> str:

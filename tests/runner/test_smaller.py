@@ -457,6 +457,18 @@ def test_the_account_says_what_was_trained(asked, team, found, tmp_path):
     assert account == found
 
 
+def test_without_an_epoch_nothing_is_made(tmp_path):
+    module, masks = pruned(ConvNet)()
+    settings = {"example": (3, SIDE, SIDE), "task": Classification(), "seed": 0, "so_far": None}
+    workspace = Workspace(tmp_path, train_smaller=True)
+    with chosen_for_training(module, masks, recipe(epochs=0), None, workspace, **settings) as (
+        trained,
+        account,
+    ):
+        assert trained.module is module
+    assert account == TrainedSmaller()
+
+
 def test_an_account_that_contradicts_itself_is_refused():
     TrainedSmaller(trainings=2, smaller=1, masked_because="x")
     for fields in ({"trainings": 1}, {"smaller": 1}, {"trainings": 1, "smaller": 1, "masked_because": "x"}):

@@ -79,9 +79,12 @@ def chosen_for_training(
     if not workspace.train_smaller or not masks:
         yield Trained.masked(module, masks), so_far
         return
+    so_far = so_far or TrainedSmaller()
+    if not recipe.epochs:
+        yield Trained.masked(module, masks), so_far
+        return
     order = torch.Generator().manual_seed(seed)
     batches = data.train(min(recipe.batch_size, EXAMPLES), generator=order, augment=False)
-    so_far = so_far or TrainedSmaller()
     if workspace.team.size > 1:
         found: SmallerNetwork | str = "several processes train one network together"
     else:

@@ -23,9 +23,11 @@ from shrinkbench.pruning.amounts import amount_of
 from shrinkbench.pruning.finetunings import FINETUNINGS
 from shrinkbench.runner.execution import run
 from shrinkbench.runner.planning import plan
+from shrinkbench.runner.smaller import Trained, smaller_or_why
 from shrinkbench.runner.workspace import Workspace
 from shrinkbench.spec import EarlyStopping, ExperimentSpec, Recipe, parse_value
 from shrinkbench.surgery.checking import largest_difference
+from shrinkbench.surgery.correspondence import SmallerNetwork
 from shrinkbench.surgery.latency import prune_to_latency
 from shrinkbench.surgery.shrinking import shrink
 from shrinkbench.tasks import Classification, Metric, Supervised
@@ -382,6 +384,25 @@ def find_patterns(device, tmp_path):
     layer_widths(module, masks, SHAPE)
 
 
+def train_smaller(device, tmp_path):
+    """The smaller network is proven, drops what the whole one drops, is trained there and put back."""
+    for make, method in ((ConvNet, "channel_l1"), (ViT, "head_magnitude")):
+        module, data = place(make, device), Pictures(device)
+        masks = prune(module, method, compression=1.2, input_shape=SHAPE)
+        masks.apply(module)
+        twin = copy.deepcopy(module)
+        drawn = data.train(8, generator=torch.Generator().manual_seed(SEED), augment=False)
+        found = smaller_or_why(twin, masks, recipe(), drawn, example=SHAPE)
+        assert isinstance(found, SmallerNetwork), found
+        require_there(device, found.module.state_dict())
+        for trained in (Trained.masked(module, masks), Trained.smaller(found)):
+            train(trained.module, recipe(selection="last"), data, seed=SEED, hooks=trained.hooks)
+        found.write_back(twin)
+        require_there(device, twin.state_dict())
+        for name, parameter in module.named_parameters():
+            torch.testing.assert_close(twin.get_parameter(name), parameter, atol=1e-4, rtol=1e-3)
+
+
 STEPS_OF_WALK = {
     step.__name__: step
     for step in (
@@ -391,6 +412,7 @@ STEPS_OF_WALK = {
         evaluate_tasks,
         cut,
         cut_made_networks,
+        train_smaller,
         take_time,
         find_patterns,
         use_masks_of_a_file,

@@ -14,6 +14,7 @@ QUICK = {
     "channel_l1",
     "rigl",
     "evaluate_tasks",
+    "train_smaller",
     "use_masks_of_a_file",
     "equal computation",
 }

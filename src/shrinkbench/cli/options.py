@@ -49,6 +49,20 @@ LogTo = Annotated[
     str | None,
     typer.Option("--log-to", metavar="TOOL", help="Tell every epoch to tensorboard, mlflow or wandb as well."),
 ]
+TrainSmaller = Annotated[
+    bool,
+    typer.Option(
+        "--train-smaller", help="Train pruned units out of the way where that is the same computation."
+    ),
+]
+SweepsTrainSmaller = Annotated[
+    bool | None,
+    typer.Option(
+        "--train-smaller/--train-masked",
+        help="Train the physically smaller networks, or not; by default as the sweep does.",
+        show_default=False,
+    ),
+]
 Plugins = Annotated[
     list[Path] | None,
     typer.Option("--plugin", help="Python file of your own: methods, networks, datasets, ..."),

@@ -209,6 +209,7 @@ def _fix(
 
     require_own_parts(planned, store)
     from shrinkbench.runner import Workspace, plan, sweep
+    from shrinkbench.runner.beside_plan import read_beside
 
     places = parse_data(data)
     workspace = Workspace(root=directory, data=places)
@@ -221,6 +222,7 @@ def _fix(
             data=places,
             plugins=plugins or (),
             retry_failed=True,
+            train_smaller=read_beside(directory).train_smaller,
             on_progress=lambda p: typer.echo(f"[{p.done}/{p.total}] {p.kind} {p.label}", err=True),
             **sweep_options,
         ),

@@ -16,6 +16,8 @@ from shrinkbench.cli.options import (
     NumNodes,
     Plugins,
     SweepsDevice,
+    SweepsTrainSmaller,
+    TrainSmaller,
     load_plugins,
     parse_data,
     parse_settings,
@@ -107,6 +109,7 @@ def sweep(
     devices: Devices = 1,
     num_nodes: NumNodes = 1,
     log_to: LogTo = None,
+    train_smaller: TrainSmaller = False,
     max_retries: MaxRetries = 1,
     until_decided: Annotated[
         bool,
@@ -161,6 +164,7 @@ def sweep(
         "data": places,
         "plugins": plugins or (),
         "retry_failed": retry_failed,
+        "train_smaller": train_smaller,
     }
     if plan:
         _print_plan(specs, target, common)
@@ -262,6 +266,7 @@ def run_planned(
     devices: Devices = 1,
     num_nodes: NumNodes = 1,
     log_to: LogTo = None,
+    train_smaller: SweepsTrainSmaller = None,
     max_retries: MaxRetries = 1,
 ) -> None:
     """Carry out single planned runs, in this process: what any scheduler can start, in any number at once."""
@@ -281,6 +286,7 @@ def run_planned(
             devices=devices,
             num_nodes=num_nodes,
             log_to=log_to,
+            train_smaller=train_smaller,
             max_retries=max_retries,
             on_progress=display.advance,
             on_note=display.note,

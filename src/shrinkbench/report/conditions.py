@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from shrinkbench.results.apart import value_text
 from shrinkbench.results.frame import timed_as_reported
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import MethodSpec, Recipe, RunSpec, Value
+from shrinkbench.spec import MethodSpec, Recipe, RunSpec, StructureSpec, Value
 
 Facts = tuple[tuple[str, str], ...]
 """What one run has of one side of its condition: fields in words and their values as text."""
@@ -92,6 +92,19 @@ def machine_facts(run: RunResult) -> Facts:
         "Python": p.python,
     }
     return tuple((named | dict(sorted(p.versions.items()))).items())
+
+
+def trained_network(run: RunResult) -> Facts:
+    """Which network was trained under masks that take units out; nothing where both are one network."""
+    smaller = run.provenance.smaller
+    if smaller is None:
+        unit = run.spec.method.structure.unit
+        trained = "masked" if unit not in ("weight", StructureSpec.model_fields["unit"].default) else ""
+    elif smaller.smaller == smaller.trainings:
+        trained = "smaller" if smaller.trainings else ""
+    else:
+        trained = "masked and smaller" if smaller.smaller else "masked"
+    return (("trained network", trained),) if trained else ()
 
 
 def measured_on(run: RunResult) -> Facts:

@@ -33,16 +33,48 @@ __all__ = [
     "RunResult",
     "Size",
     "Spent",
+    "TrainedSmaller",
     "WeightHistogram",
 ]
 
 SCHEMA_VERSION = 2
 
 
+class TrainedSmaller(Value):
+    """Of the trainings of masks that take units out, how many ran on the physically smaller network.
+
+    ``trainings`` counts them, those between rounds too; ``smaller`` those that did so. ``masked_because`` tells
+    why the first of the others did not.
+    """
+
+    trainings: Count = 0
+    smaller: Count = 0
+    masked_because: str = ""
+
+    @model_validator(mode="after")
+    def _is_a_part(self) -> TrainedSmaller:
+        if self.smaller > self.trainings or (self.smaller == self.trainings) != (not self.masked_because):
+            raise ValueError("a training was on the smaller network, or there is a reason why it was not")
+        return self
+
+    def with_smaller(self) -> TrainedSmaller:
+        """After one more training, on the smaller network."""
+        return TrainedSmaller(
+            trainings=self.trainings + 1, smaller=self.smaller + 1, masked_because=self.masked_because
+        )
+
+    def with_masked(self, because: str) -> TrainedSmaller:
+        """After one more training, on the masked network."""
+        return TrainedSmaller(
+            trainings=self.trainings + 1, smaller=self.smaller, masked_because=self.masked_because or because
+        )
+
+
 class Provenance(Value):
     """Where and when a run happened: the only part in which two runs of one key may differ.
 
-    ``kept`` holds the digests of the masks and weights that lie beside the result, where they were kept.
+    ``smaller`` is set where training on physically smaller networks was asked for. ``kept`` holds the digests
+    of the masks and weights that lie beside the result, where they were kept.
     """
 
     started: str
@@ -58,6 +90,7 @@ class Provenance(Value):
     commit: str | None = None
     command: str = ""
     latency: tuple[Latency, ...] = ()
+    smaller: TrainedSmaller | None = None
     kept: dict[Literal["masks", "weights"], Digest] = Field(default_factory=dict)
 
 

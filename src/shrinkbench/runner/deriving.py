@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -40,8 +41,9 @@ def keep_networks(
     """The folders of the runs ``keys`` (or how they begin), with ``what`` of the network of each in it.
 
     Where it was not kept, the run is carried out once more, with the device, the threads, the folders of data
-    and the weights files that it had. Raises ``ShrinkbenchError`` where a run did not finish, where a kept file
-    is not what the run has written, and where another metric comes out than is stored: nothing is kept then.
+    and the weights files that it had, on smaller networks where it was trained so. Raises ``ShrinkbenchError``
+    where a run did not finish, where a kept file is not what the run has written, and where another metric
+    comes out than is stored: nothing is kept then.
     """
     store = existing_store(root)
     results = [_find(key, store) for key in keys]
@@ -98,6 +100,7 @@ def _derive(stored: RunResult, workspace: Workspace, what: Kept) -> None:
     if claim is None:
         raise ShrinkbenchError(f"another process works on run {key[:12]}; wait for it, or stop it")
     spec, folder = stored.spec, store.run_dir(key)
+    workspace = replace(workspace, train_smaller=stored.provenance.smaller is not None)
     with claim, threads_of(stored):
         ended = carry_run_out(spec.control if spec.is_control else spec, workspace, Stopwatch(), folder)
         remove_checkpoints(folder)

@@ -216,7 +216,10 @@ def carry_run_out(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder:
         references=_references(spec, data),
         cost=cost,
         provenance=provenance(watch, workspace.device, processes=workspace.team.size).model_copy(
-            update={"latency": latencies(spec, workspace, module, masks, shape) if workspace.writes else ()}
+            update={
+                "latency": latencies(spec, workspace, module, masks, shape) if workspace.writes else (),
+                "smaller": outcome.smaller,
+            }
         ),
     )
     classes = len(data.dataset.class_names)

@@ -20,7 +20,6 @@ from shrinkbench.pruning import (
     Masks,
     Proportions,
     PruningMethod,
-    Upholder,
     hook_for,
     progressed,
     proportions_of,
@@ -30,6 +29,7 @@ from shrinkbench.pruning import (
     restart,
     rounds_of,
 )
+from shrinkbench.results.record import TrainedSmaller
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.pretraining import (
     initial_network,
@@ -37,7 +37,9 @@ from shrinkbench.runner.pretraining import (
     untrained_network,
     weights_to_restart_from,
 )
+from shrinkbench.runner.round_states import RoundState, keep_state, resume_rounds, wanted_states
 from shrinkbench.runner.sealing import is_whole, load_sealed, read_card, save_sealed, write_card
+from shrinkbench.runner.smaller import chosen_for_training
 from shrinkbench.runner.workspace import BoundData, Workspace, check_source, example_of
 from shrinkbench.seeds import stream
 from shrinkbench.spec import UNPRUNED, Amount, Recipe, RunSpec
@@ -60,6 +62,11 @@ class Outcome:
     training: Training = field(default_factory=Training)
     pruning: Spent = NOTHING
     retraining: Spent = NOTHING
+    smaller: TrainedSmaller | None = None
+
+    def state(self, trial: Trial) -> RoundState:
+        """What another run needs that goes on from here."""
+        return RoundState(self.masks, self.pruning, self.retraining, trial.scored["images"], self.smaller)
 
 
 @dataclass(frozen=True)
@@ -146,16 +153,24 @@ def prune_and_train(trial: Trial) -> Outcome:
 
 def _find_in_rounds(trial: Trial) -> Outcome:
     """Prune round after round, and train in between where the schedule says so."""
-    outcome = Outcome()
-    proportions = _proportions_for(trial)
-    for iteration, amount in enumerate(trial.rounds):
+    outcome, proportions = Outcome(), _proportions_for(trial)
+    spec, rounds, workspace = trial.spec, trial.rounds, trial.workspace
+    done, state = resume_rounds(spec, rounds, trial.module, workspace)
+    if state is not None:
+        outcome.masks, outcome.pruning, outcome.retraining = state.masks, state.pruning, state.retraining
+        outcome.smaller, trial.scored["images"] = state.smaller, state.images
+    wanted = wanted_states(spec, rounds, workspace, lambda s: check_in_reach(s, resolve(s.method), workspace))
+    for iteration, amount in [*enumerate(rounds)][done:]:
         if amount != UNPRUNED:
-            share = progressed(proportions, amount, trial.rounds[-1])
+            share = progressed(proportions, amount, rounds[-1])
             outcome.masks = _prune(trial, amount, outcome.masks, iteration, share)
-        if iteration == len(trial.rounds) - 1:
+        if iteration == len(rounds) - 1:
             break
         if trial.method is not None and trial.method.schedule.train_between:
             _train(trial, outcome, iteration, last=False)
+            if iteration + 1 in wanted:
+                weights, state = trial.module.state_dict(), outcome.state(trial)
+                keep_state(spec, rounds[: iteration + 1], weights, state, workspace)
         else:
             outcome.masks.apply(trial.module)
     if trial.method is not None and trial.method.like is None and trial.spec.rounds is not None:
@@ -212,20 +227,32 @@ def _train(trial: Trial, outcome: Outcome, iteration: int, *, last: bool = True)
     first_epoch, passed_over = place_of_step(spec, mode, trial.workspace)
     outcome.pruning = together(outcome.pruning, outcome.retraining)  # what came before has found the masks
     outcome.before = trial.tested()
-    outcome.training = train(
+    recipe = _recipe_of(mode, trial, outcome.masks)
+    with chosen_for_training(
         module,
-        _recipe_of(mode, trial, outcome.masks),
+        outcome.masks,
+        recipe,
         trial.data,
-        seed=stream(spec.seed, "finetune", iteration),
-        hooks=[Upholder(module, outcome.masks)],
-        first_epoch=first_epoch,
-        passed_over=passed_over,
-        teacher=trial.teacher(),
-        checkpoint=trial.folder / f"checkpoint-{iteration}.pt",
-        on_epoch=trial.workspace.on_epoch,
+        trial.workspace,
+        example=trial.example,
         task=trial.task,
-        team=trial.workspace.team,
-    )
+        seed=stream(spec.seed, "comparing", iteration),
+        so_far=outcome.smaller,
+    ) as (trained, outcome.smaller):
+        outcome.training = train(
+            trained.module,
+            recipe,
+            trial.data,
+            seed=stream(spec.seed, "finetune", iteration),
+            hooks=trained.hooks,
+            first_epoch=first_epoch,
+            passed_over=passed_over,
+            teacher=trial.teacher(),
+            checkpoint=trial.folder / f"checkpoint-{iteration}{trained.label}.pt",
+            on_epoch=trial.workspace.on_epoch,
+            task=trial.task,
+            team=trial.workspace.team,
+        )
     outcome.retraining = _cost(trial, outcome.training, outcome.masks)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
@@ -67,10 +67,11 @@ def prepare_sweep(
     data: dict[str, Path] | None = None,
     plugins: Sequence[Path] = (),
     retry_failed: bool = False,
+    train_smaller: bool = False,
     only: Callable[[RunSpec], bool] | None = None,
 ) -> Prepared:
     """Plan all experiments, or ``only`` some of their runs; mistakes are told, and nothing is written."""
-    workspace = Workspace(root=out, data=data or {}, device=resolve_device(device))
+    workspace = Workspace(root=out, data=data or {}, device=resolve_device(device), train_smaller=train_smaller)
     given = (experiment,) if isinstance(experiment, ExperimentSpec) else tuple(experiment)
     given, plugins = take_own_parts(given, plugins)
     plans = tuple((each, plan(each, workspace)) for each in map(label_methods, given))
@@ -96,6 +97,7 @@ def sweep(
     data: dict[str, Path] | None = None,
     plugins: Sequence[Path] = (),
     retry_failed: bool = False,
+    train_smaller: bool = False,
     only: Callable[[RunSpec], bool] | None = None,
     executor: Executor | None = None,
     devices: int = 1,
@@ -122,6 +124,9 @@ def sweep(
     machines, which train and evaluate together (docs/clusters.md); ``log_to`` names a tool that is told of
     every epoch: ``tensorboard``, ``mlflow`` or ``wandb``.
 
+    With ``train_smaller``, a training that only upholds masks runs on the physically smaller network where that
+    is the same computation (docs/structured-pruning.md); a run's provenance tells whether it did.
+
     ``only`` says which of the runs that prune are planned, with the controls that these refer to.
 
     ``on_plan`` is told (runs in all, runs to do); ``stopping`` says whether to go on, to finish what runs, or
@@ -133,7 +138,14 @@ def sweep(
     chosen = executor or _default_executor(workers, device, devices, num_nodes)
     check_retries(max_retries)
     prepared = prepare_sweep(
-        experiment, out, device=device, data=data, plugins=plugins, retry_failed=retry_failed, only=only
+        experiment,
+        out,
+        device=device,
+        data=data,
+        plugins=plugins,
+        retry_failed=retry_failed,
+        train_smaller=train_smaller,
+        only=only,
     )
     check_shares(prepared.todo, devices * num_nodes)
     store_plan(prepared, device=device)
@@ -303,6 +315,7 @@ class _Keeper:
     on_progress: Callable[[Progress], None] | None
     note: Callable[[str], None]
     done: int = 0
+    told: set[str] = field(default_factory=set)
 
     def keep(self, task: Task, ending: Ending) -> None:
         self.done += 1
@@ -312,6 +325,10 @@ class _Keeper:
             return
         if ending.kind == "failed" and isinstance(task.spec, RunSpec) and task.kind == "run" and result is None:
             result = record_failure(task.spec, self.workspace, ending.sentence)
+        smaller = result.provenance.smaller if result is not None else None
+        if smaller is not None and smaller.masked_because and smaller.masked_because not in self.told:
+            self.told.add(smaller.masked_because)  # once, of however many runs
+            self.note(f"run {task.label} was trained masked: {smaller.masked_because}")
         if self.on_progress is not None:
             self.on_progress(Progress(task.kind, self.done, self.total, task.label, result))
 

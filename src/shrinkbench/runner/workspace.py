@@ -36,8 +36,9 @@ class Workspace:
     ``weights`` maps the SHA-256 of a weights file to its path. ``latency`` names the batch sizes at which
     pruned networks are timed, ``keep`` says by key which networks are stored beside their results, and how much
     of them. ``on_epoch`` is told of every epoch of a run's trainings once its state is on disk. ``team`` are
-    the processes that carry a run out together, ``log_to`` a tool that is told of it too. Places are absolute:
-    a method may change to another folder."""
+    the processes that carry a run out together, ``log_to`` a tool that is told of it too. With
+    ``train_smaller``, trainings that only uphold masks run on the physically smaller network where that is the
+    same computation. Places are absolute: a method may change to another folder."""
 
     root: Path
     data: Mapping[str, Path] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class Workspace:
     on_epoch: Callable[[EpochRecord], None] | None = None
     team: Team = ALONE
     log_to: str | None = None
+    train_smaller: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", absolute(self.root))

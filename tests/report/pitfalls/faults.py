@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from made_results import FIGURE_6, PRETRAIN, make_result, make_results, plain_accuracy, quality
 
-from shrinkbench.results.record import Latency, RunResult
+from shrinkbench.results.record import Latency, RunResult, TrainedSmaller
 from shrinkbench.spec import Constraints, Normalisation
 
 PAIR = [("cifar10", "resnet20")]
@@ -354,6 +354,19 @@ def other_number_of_threads(results):
 @fault("unequal-conditions", ONE, "processes 4", "processes 1")
 def trained_in_several_processes(results):
     return edit(results, of(ONE), with_provenance(processes=4))
+
+
+@fault("unequal-conditions", ONE, "trained network smaller", "trained network masked")
+def trained_as_smaller_networks(results):
+    """Of methods that remove whole units; of single weights both networks are one."""
+
+    def of_units(r):
+        structure = r.spec.method.structure.model_copy(update={"unit": "channel"})
+        method = r.spec.method.model_copy(update={"structure": structure})
+        return respecified(method=method)(r)
+
+    smaller = with_provenance(smaller=TrainedSmaller(trainings=1, smaller=1))
+    return edit([of_units(r) for r in results], lambda r: of(ONE)(r) and not r.spec.is_control, smaller)
 
 
 @fault("unequal-conditions", ONE, "shrinkbench 9.9.0", "shrinkbench 0.1.0")

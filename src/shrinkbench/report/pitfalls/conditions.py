@@ -18,6 +18,7 @@ from shrinkbench.report.conditions import (
     pruned_parts,
     recipe_facts,
     timing,
+    trained_network,
     validated_on,
     weights_facts,
 )
@@ -67,6 +68,7 @@ ASPECTS = (
     _UNEQUAL("Methods were measured on different examples", _AGAIN, measured_on),
     _UNEQUAL("Methods were validated on different examples", _AGAIN, validated_on),
     _UNEQUAL("Methods were timed in different ways", _AGAIN, timing, by_seed=False),
+    _UNEQUAL("Methods were trained masked and as smaller networks", _AGAIN, trained_network, by_seed=False),
     _UNEQUAL("Methods ran on different machines or versions", _AGAIN, machine_facts, by_seed=False),
     _UNEQUAL(
         "Methods ran with different seeds",

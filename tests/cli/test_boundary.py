@@ -58,7 +58,7 @@ def test_a_fault_is_told_where_no_file_can_be_written(capsys, tmp_path, monkeypa
 def test_a_closed_pipe_is_no_error(tmp_path):
     read, write = os.pipe()
     os.close(read)
-    code = "import sys; sys.argv = ['shrinkbench', 'list', 'recipes']; from shrinkbench.cli import main; main()"
+    code = "import sys; sys.argv = ['shrinkbench', 'literature', 'lint']; from shrinkbench.cli import main; main()"
     ended = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert ended.returncode in (1, 141)  # typer or the boundary saw it first
@@ -148,7 +148,7 @@ CALL = "import sys; sys.argv = ['shrinkbench', *{}]; from shrinkbench.cli import
     sampled([(">/dev/full", 2), (">&-", 0), (">/dev/full 2>/dev/full", 2), (">&- 2>&-", 0)], every=2),
 )
 def test_an_output_that_takes_nothing_is_one_sentence(to, code):
-    call = CALL.format(["list", "recipes", "--json"])
+    call = CALL.format(["literature", "lint", "--json"])
     words = ["sh", "-c", f'"$0" -c "$1" {to}', sys.executable, call]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == code

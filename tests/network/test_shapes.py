@@ -124,6 +124,17 @@ def test_a_pass_sees_the_same_whatever_went_before(make, shape, monkeypatch):
     assert passes == [trace(module, shape)] * 2
 
 
+def test_gradients_flow_through_what_is_remembered():
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(inplace=True), nn.Flatten(), nn.Linear(16, 2)).to("meta")
+    for _ in range(2):
+        with shapes.Remembering():
+            output = module(torch.empty(1, 3, 4, 4, device="meta"))
+        assert output.grad_fn.name() == module[3](torch.empty(1, 16, device="meta")).grad_fn.name()
+        output.sum().backward()
+        assert all(p.grad.shape == p.shape for p in module.parameters())
+    assert shapes._results
+
+
 def test_of_very_many_results_those_before_are_forgotten(monkeypatch):
     monkeypatch.setattr(shapes, "_MOST", 2)
     for size in range(1, 6):

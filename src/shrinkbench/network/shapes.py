@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 _MOST = 20_000  # results that are remembered before all are forgotten
 _VALUES = (bool, int, float, str, type(None), torch.dtype, torch.device, torch.layout, torch.memory_format)
@@ -28,6 +29,15 @@ class _Form(NamedTuple):
     @classmethod
     def of(cls, tensor: Tensor) -> _Form:
         return cls(tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.storage_offset())
+
+
+class Remembering(TorchDispatchMode):
+    """A context in which whatever is carried out is remembered."""
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return call(func, args, kwargs or {})
 
 
 class _UnknownError(Exception):

@@ -5,6 +5,7 @@ import warnings
 import pytest
 import torch
 from sample_networks import ConvNet, seeded
+from sampling import sampled
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models.cifar_resnet import CifarResNet, full_widths
@@ -83,7 +84,7 @@ def test_an_axis_that_is_changed_changes_the_masks_or_is_refused(decided, score,
         assert told == len(others)
 
 
-@pytest.mark.parametrize("score", [s for s in SCORES if "doctest" not in s])
+@pytest.mark.parametrize("score", sampled([s for s in SCORES if "doctest" not in s], every=2))
 def test_a_control_has_the_proportions_of_its_method_or_is_refused(decided, score):
     if decided_by(SCORES.get(score).function):
         with pytest.raises(ShrinkbenchError, match="decides for itself"):

@@ -28,11 +28,14 @@ class _Form(NamedTuple):
 
     @classmethod
     def of(cls, tensor: Tensor) -> _Form:
-        return cls(tuple(tensor.shape), tensor.stride(), tensor.dtype, tensor.storage_offset())
+        return cls(tuple(tensor.shape), tensor.stride(), tensor.dtype, int(tensor.storage_offset()))
 
 
 class Remembering(TorchDispatchMode):
     """A context in which whatever is carried out is remembered."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]  # torch's own
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None

@@ -1,7 +1,7 @@
 """What every test starts from, and what tests of several folders share."""
 
 import os
-from functools import partial
+from functools import cache, partial
 
 import pytest
 from hypothesis import settings
@@ -16,6 +16,18 @@ def pytest_configure(config):
     settings.register_profile("the same examples", derandomize=True)
     if config.option.markexpr == "not slow":
         settings.load_profile("the same examples")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _commands_made_once():
+    """typer makes all commands anew for every call; none of them keeps anything of a call."""
+    import typer.testing
+
+    once = cache(typer.main.get_command)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.main.get_command", once)
+        patch.setattr("typer.testing._get_command", once)
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -15,6 +15,18 @@ def sampled(cases, *, every):
     return found
 
 
+def crossed(rows, columns, *, every):
+    """All pairs for parametrize, of which one in ``every`` runs by default.
+
+    Where ``every`` is no more than the shorter of both is long, each row and each column is in one of them.
+    """
+    return [
+        pytest.param(row, column, marks=[pytest.mark.slow] * bool((at - beside) % every))
+        for at, row in enumerate(rows)
+        for beside, column in enumerate(columns)
+    ]
+
+
 COSTLY = ("obert", "gradual_woodfisher", "discrimination_aware")
 
 

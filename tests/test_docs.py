@@ -125,6 +125,7 @@ assert RECIPES.get("example-recipe").epochs == 2
 """
 EACH_APART = """
 import os, runpy, sys, traceback
+import torch._dynamo, torchvision  # every process below would read them
 import shrinkbench.pruning, shrinkbench.runner
 
 def load_blocks(files):

@@ -8,6 +8,7 @@ import warnings
 import pytest
 import torch
 from network_table import KINDS
+from sampling import crossed
 
 from shrinkbench import measure_size, prune, shrink
 from shrinkbench.errors import CannotMeetTargetError
@@ -30,8 +31,13 @@ def pruned(kind, method):
         return prune(kind.network, method, compression=largest, **options), largest
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow) if n in SLOW else n for n in KINDS])
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [
+        *crossed([name for name in KINDS if name not in SLOW], METHODS, every=2),
+        *(pytest.param(name, method, marks=pytest.mark.slow) for name in SLOW for method in METHODS),
+    ],
+)
 def test_every_kind_of_network_is_pruned(name, method):
     with torch.random.fork_rng():
         torch.manual_seed(0)

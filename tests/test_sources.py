@@ -11,6 +11,7 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from sampling import crossed
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning import METHODS
@@ -319,8 +320,9 @@ ELSEWHERE = {
 }
 
 
-@pytest.mark.parametrize("kind", ELSEWHERE)
-@pytest.mark.parametrize("edited", ["lib/far_away.py", "lib/behind.py", "near_by.py"])
+@pytest.mark.parametrize(
+    ("kind", "edited"), crossed(ELSEWHERE, ["lib/far_away.py", "lib/behind.py", "near_by.py"], every=3)
+)
 def test_code_that_is_found_by_other_ways_counts(tmp_path, kind, edited):
     """From other folders than the plug-in's own, and by names that are put together."""
     ask = """

@@ -55,10 +55,13 @@ def test_a_fault_is_told_where_no_file_can_be_written(capsys, tmp_path, monkeypa
     assert "no file could be written" in capsys.readouterr().err
 
 
+CALL = "import sys; sys.argv = ['shrinkbench', *{}]; from shrinkbench.cli import main; main()"
+
+
 def test_a_closed_pipe_is_no_error(tmp_path):
     read, write = os.pipe()
     os.close(read)
-    code = "import sys; sys.argv = ['shrinkbench', 'list', 'recipes']; from shrinkbench.cli import main; main()"
+    code = CALL.format(["literature", "lint"])
     ended = subprocess.run([sys.executable, "-c", code], stdout=write, stderr=subprocess.PIPE, check=False)
     os.close(write)
     assert ended.returncode in (1, 141)  # typer or the boundary saw it first
@@ -139,16 +142,13 @@ def test_an_error_keeps_its_beginning_and_its_end():
     assert one_line("a\x1b[31mb") == "a\\x1b[31mb"
 
 
-CALL = "import sys; sys.argv = ['shrinkbench', *{}]; from shrinkbench.cli import main; main()"
-
-
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 @pytest.mark.parametrize(
     ("to", "code"),
     sampled([(">/dev/full", 2), (">&-", 0), (">/dev/full 2>/dev/full", 2), (">&- 2>&-", 0)], every=2),
 )
 def test_an_output_that_takes_nothing_is_one_sentence(to, code):
-    call = CALL.format(["list", "recipes", "--json"])
+    call = CALL.format(["literature", "lint", "--json"])
     words = ["sh", "-c", f'"$0" -c "$1" {to}', sys.executable, call]
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == code

@@ -56,15 +56,25 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def half(tmp_path_factory):
-    """A file of masks that halve one inner layer, and how many weights they remove."""
+def halving(tmp_path_factory):
+    """Makes a file of masks that halve the group of a layer, and says how many weights they remove."""
     module = classifier()
     coupling = couple(module, (3, 64, 64))
-    group = coupling.group_of("layer2.0.conv1")
-    masks = masks_of_units(module, coupling, {group.layer: group.slices[0].unit[:128] % 2 == 0})
-    path = tmp_path_factory.mktemp("masks") / "masks.safetensors"
-    masks.save(path)
-    return path, masks.total - masks.kept
+
+    def halve(layer):
+        group = coupling.group_of(layer)
+        masks = masks_of_units(module, coupling, {group.layer: torch.arange(group.units) % 2 == 0})
+        path = tmp_path_factory.mktemp("masks") / "masks.safetensors"
+        masks.save(path)
+        return path, masks.total - masks.kept
+
+    return halve
+
+
+@pytest.fixture(scope="module")
+def half(halving):
+    """A file of masks that halve one inner layer, and how many weights they remove."""
+    return halving("layer2.0.conv1")
 
 
 def call(*arguments):
@@ -264,7 +274,7 @@ def test_a_failed_training_is_stored_told_and_tried_again(folder, tmp_path):
         assert "lower the learning rate" in result.error
 
 
-def test_bad_input_is_told_before_anything_is_trained(folder, half, tmp_path):
+def test_bad_input_is_told_before_anything_is_trained(folder, halving, tmp_path):
     resnet = ("--model", MODEL, "--out", tmp_path / "out")
     with pytest.raises(ShrinkbenchError, match=r"download VOCtrainval_06-Nov-2007\.tar and VOCtest"):
         call(tmp_path, *resnet)
@@ -277,9 +287,9 @@ def test_bad_input_is_told_before_anything_is_trained(folder, half, tmp_path):
     with pytest.raises(ShrinkbenchError, match="compression 1 prunes nothing"):
         call(folder, *resnet, "--method", "channel_l1", "--compression", 1, *QUICK)
     with pytest.raises(ShrinkbenchError, match="build a detector from a residual network"):
-        call(folder, "--model", "torchvision/vgg11", "--out", tmp_path / "out", *QUICK)
+        call(folder, "--model", "torchvision/squeezenet1_1", "--out", tmp_path / "out", *QUICK)
     with pytest.raises(ShrinkbenchError, match="prune inner channels of blocks alone"):
-        call(folder, *resnet, "--method", "channel_l1", "--prune", "detector", *QUICK)
+        call(folder, *resnet, "--masks", halving("layer3.0.conv2")[0], "--prune", "detector", *QUICK)
     assert not (tmp_path / "out").exists()
 
 

@@ -27,7 +27,7 @@ def test_real_parquet_files_are_read_pixel_for_pixel(cifar10_part):
     cifar = load_dataset("cifar10", cifar10_part)
     table = pq.read_table(cifar10_part / "test.parquet")
     assert torch.equal(cifar.test.labels, torch.tensor(table["label"].to_pylist()))
-    for row in range(0, 10_000, 487):
+    for row in range(0, 2_000, 97):
         cell = table["img"][row].as_py()
         with Image.open(io.BytesIO(cell["bytes"])) as image:
             expected = np.asarray(image.convert("RGB"))
@@ -55,11 +55,11 @@ def test_train_and_validation_are_the_training_images(cifar10_part):
     cifar = load_dataset("cifar10", cifar10_part)
     assert cifar.train._copies is cifar.validation._copies
     rows = torch.cat([cifar.train._rows, cifar.validation._rows])
-    assert rows.sort().values.tolist() == list(range(10_000))
+    assert rows.sort().values.tolist() == list(range(4_000))
 
 
 def test_the_normalisation_is_that_of_the_training_images(cifar10_part):
-    # Neither the JPEG copy nor a fifth of the images moves the statistics by much.
+    # Neither the JPEG copy nor a twelfth of the images moves the statistics by much.
     cifar = load_dataset("cifar10", cifar10_part)
     for channel in range(3):
         values = cifar.train.images[:, channel].float() / 255

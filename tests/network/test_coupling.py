@@ -9,6 +9,7 @@ from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import build
+from shrinkbench.models.densenet import CifarDenseNet
 from shrinkbench.network.coupling import LeftWholeWarning, couple
 
 
@@ -41,7 +42,7 @@ def test_the_layer_of_the_logits_is_whole():
 
 
 def test_concatenation_gives_each_producer_its_part_of_a_consumer():
-    coupling = couple(build("densenet40"), (3, 32, 32))
+    coupling = couple(CifarDenseNet(3, 10, stem=24, bottleneck=False), (3, 16, 16))
     second = coupling.group_of("dense1.1.conv1")
     reader = next(s for s in second.slices if s.tensor == "dense1.2.conv1.weight")
     # Stem 24, first layer 12, then the second layer's 12 channels.

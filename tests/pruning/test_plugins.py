@@ -4,7 +4,6 @@ import os
 import re
 import subprocess
 import sys
-from importlib.metadata import EntryPoint
 
 import pytest
 import torch
@@ -110,6 +109,15 @@ def test_the_key_of_a_plugin_changes_with_its_code(tmp_path):
     assert digest_of("w.abs()") != digest_of("w.abs() + 1")
 
 
+def install(folder, package, **entry_points):
+    """As pip does, while this process runs."""
+    info = folder / f"{package}-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
+    lines = [f"{name} = {value}" for name, value in entry_points.items()]
+    (info / "entry_points.txt").write_text("\n".join([f"[{plugins.GROUP}]", *lines]))
+
+
 def test_entry_points_register_modules_and_methods(tmp_path, monkeypatch):
     (tmp_path / "package_of_methods.py").write_text(
         HEAD + "from shrinkbench.pruning import PruningMethod\n"
@@ -117,16 +125,11 @@ def test_entry_points_register_modules_and_methods(tmp_path, monkeypatch):
         "other = PruningMethod(name='from_entry_point_too', score=entry_score)\n"
     )
     monkeypatch.syspath_prepend(tmp_path)
-    points = [
-        EntryPoint("a", "package_of_methods", plugins.GROUP),
-        EntryPoint("b", "package_of_methods:other", plugins.GROUP),
-    ]
-    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
+    assert load_entry_points() == ()
+    install(tmp_path, "methods", a="package_of_methods", b="package_of_methods:other")
     assert load_entry_points() == ("from_entry_point", "from_entry_point_too")
     assert load_entry_points() == ()
-    monkeypatch.setattr(
-        plugins, "entry_points", lambda group: [EntryPoint("c", "absent_package", plugins.GROUP)]
-    )
+    install(tmp_path, "broken", c="absent_package")
     with pytest.raises(ShrinkbenchError, match=r"entry point 'c' .* mend or uninstall"):
         load_entry_points()
 

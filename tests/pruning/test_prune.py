@@ -20,7 +20,7 @@ def count(module):
     return sum(p.numel() for p in module.parameters())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(
     st.sampled_from(["global_magnitude", "layerwise_magnitude"]),
     st.floats(1.0, 4.5),

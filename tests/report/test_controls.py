@@ -116,6 +116,7 @@ def test_the_page_tells_changes_run_by_run():
     assert (curve["start"], curve["mean"], curve["change"]) == (0.55, [0.5], [-0.1])
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_the_leaderboard_judges_by_the_own_control(tmp_path):
     store = write_store(tmp_path / "store", RESULTS)
     text = write_leaderboard([store.root], tmp_path / "board").index.read_text(encoding="utf-8")
@@ -167,7 +168,7 @@ def numbers(observations, methods):
 accuracies = st.fixed_dictionaries({c: st.integers(0, 10_000).map(lambda n: n / 10_000) for c in (1, 2, 4)})
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(one=accuracies, two=accuracies, other=accuracies)
 def test_a_method_with_another_control_changes_no_number_of_those_that_were_there(one, two, other):
     two = two | {1: one[1]}  # one control, shared

@@ -230,21 +230,14 @@ def test_ray_gives_the_table_of_this_process(calm, tmp_path):
     assert results(tmp_path) == calm
 
 
-def test_a_run_that_ends_its_process_loses_only_itself(plugin, tmp_path):
-    status, errors, notes = sweep_poison(
-        plugin, tmp_path / "out", "segfault", "good", executor=LocalProcesses(1)
-    )
-    assert (status.total, status.done, status.failed) == (2, 1, 1)
-    assert errors == {"segfault": "worker died by SIGSEGV twice", "good": None}
-    assert len(notes) == 1
-
-
-def test_code_that_forks_moves_or_raises_anything_harms_no_other_run(plugin, tmp_path, monkeypatch):
+def test_a_run_that_ends_its_process_or_does_anything_to_it_harms_no_other(plugin, tmp_path, monkeypatch):
+    """One dies and is tried again; others fork, move to another folder, and raise what is no Exception."""
     monkeypatch.chdir(tmp_path)
-    methods, one = ("forks", "elsewhere", "odd", "good"), LocalProcesses(1)
+    methods, one = ("segfault", "forks", "elsewhere", "odd", "good"), LocalProcesses(1)
     status, errors, notes = sweep_poison(plugin, Path("out"), *methods, executor=one)
-    assert (status.total, status.done, notes) == (4, 3, [])
-    assert errors == dict.fromkeys(methods) | {"odd": "Odd: no Exception"}
+    assert (status.total, status.done, status.failed, len(notes)) == (5, 3, 2, 1)
+    told = {"segfault": "worker died by SIGSEGV twice", "odd": "Odd: no Exception"}
+    assert errors == dict.fromkeys(methods) | told
     assert not list((tmp_path / "out" / "claims").iterdir())
 
 

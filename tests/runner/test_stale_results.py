@@ -61,8 +61,11 @@ from pathlib import Path
 from shrinkbench.pruning import METHODS, load_plugin
 from shrinkbench.pruning.code import outside_sources
 from shrinkbench.datasets import DATASETS
+from shrinkbench.libraries import torchvision
 from shrinkbench.models import MODELS
 from shrinkbench.training.recipe import RECIPES
+
+torchvision()  # every process below would read it
 
 
 def answer(folder):

@@ -67,6 +67,7 @@ ASK = """
 import json, os, sys
 from contextlib import suppress
 from pathlib import Path
+import sklearn.datasets, torch._dynamo  # every process below would read them
 from shrinkbench.pruning import load_plugin
 from shrinkbench.runner import sweep
 from shrinkbench.spec import ExperimentSpec

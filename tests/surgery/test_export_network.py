@@ -66,10 +66,10 @@ def test_a_network_that_an_exporter_refuses_is_told(tmp_path):
 
 
 def test_description_and_weights_are_written_both_or_none(tmp_path):
-    small, surgery, shape = halved("densenet40")
+    small, surgery, shape = halved("resnet20")
     (tmp_path / "weights.safetensors").mkdir()
     with pytest.raises(ShrinkbenchError, match=r"weights\.safetensors is a folder"):
-        save_network(tmp_path, small, NetworkDescription("densenet40", 10, shape, surgery))
+        save_network(tmp_path, small, NetworkDescription("resnet20", 10, shape, surgery))
     assert [path.name for path in tmp_path.iterdir()] == ["weights.safetensors"]
 
 
@@ -94,8 +94,8 @@ def test_selections_constants_and_identities_are_read_again(tmp_path):
 
 
 def test_a_description_of_another_network_is_refused(tmp_path):
-    small, surgery, shape = halved("densenet40")
-    save_network(tmp_path, small, NetworkDescription("resnet20", 10, shape, surgery))
+    small, surgery, shape = halved("resnet20")
+    save_network(tmp_path, small, NetworkDescription("densenet40", 10, shape, surgery))
     with pytest.raises(ShrinkbenchError, match="for another network"):
         load_small(tmp_path, rebuild)
 

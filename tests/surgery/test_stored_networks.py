@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 from safetensors.torch import save_file
+from sampling import crossed
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import MODELS, build, get_model
@@ -143,8 +144,7 @@ def plant(monkeypatch, name):
     monkeypatch.setattr(export, name, dishonest)
 
 
-@pytest.mark.parametrize("kind", ["masked", "small", "whole"])
-@pytest.mark.parametrize("ending", [".ts", ".pt2"])
+@pytest.mark.parametrize(("kind", "ending"), crossed(["masked", "small", "whole"], [".ts", ".pt2"], every=2))
 def test_a_planted_difference_in_a_program_is_caught(kind, ending, masked, small, tmp_path, monkeypatch):
     module = {"masked": masked[0], "small": small[0], "whole": build("digits-cnn").eval()}[kind]
     export_program(module, tmp_path / f"net{ending}", SHAPE)

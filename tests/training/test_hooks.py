@@ -183,7 +183,7 @@ def test_interrupted_and_resumed_is_uninterrupted(method, optimizer, tmp_path):
 @pytest.mark.parametrize(
     ("method", "selection"),
     [
-        *sampled([(name, "best-validation") for name in DURING], every=3),
+        *sampled(costly_slow([(name, "best-validation") for name in DURING]), every=5),
         ("gradual_magnitude", "last"),
         *(pytest.param(name, "last", marks=pytest.mark.slow) for name in OTHERS),
     ],

@@ -12,6 +12,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from shrinkbench.network import shapes
 from shrinkbench.network.contractions import Contractions
 from shrinkbench.network.products import Multiplication, is_uncounted, multiplications_of, parts_of
 from shrinkbench.network.zeros import Zeros, storage_id
@@ -118,7 +119,7 @@ class Follower(TorchDispatchMode):
         if parts is not None:  # what comes whole, in inference mode or written by others, is seen in parts
             with self:
                 return parts(*args, **kwargs)
-        output = func(*args, **kwargs)
+        output = shapes.call(func, args, kwargs)
         inputs = tuple(leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor))
         outputs = tuple(leaf for leaf in tree_leaves(output) if isinstance(leaf, Tensor))
         for tensor in outputs:

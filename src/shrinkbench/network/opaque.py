@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from shrinkbench.network.inputs import Inputs, map_tensors, tensors_in
 from shrinkbench.network.probe import floating_leaves
+from shrinkbench.network.shapes import Remembering
 from shrinkbench.network.watching import fused_layers_off, watching
 
 
@@ -97,7 +98,8 @@ class Entrance(nn.Module):
         if first is not None:
             made = self.core((first,), (first,))[0]
             inputs = inputs.map(lambda tensor: made if tensor is first else tensor)
-        output = inputs.call(self.body)
+        with Remembering():
+            output = inputs.call(self.body)
         self.closed = next(_closed_classes(output), None)
         leaves = floating_leaves(output)
         return [leaf for leaf in leaves if leaf.requires_grad]
@@ -131,7 +133,7 @@ def record(module: nn.Module, inputs: Inputs, *, device: str = "meta") -> dict[s
         found.setdefault(path, []).append(Made(_without_data(first, device), _without_data(output, device)))
 
     children = {path: child for path, child in module.named_modules() if path}
-    with watching(children, note), torch.no_grad(), fused_layers_off():
+    with watching(children, note), torch.no_grad(), fused_layers_off(), Remembering():
         inputs.call(module)
     return found
 

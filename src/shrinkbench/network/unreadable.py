@@ -16,6 +16,7 @@ from torch import nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.graph_reader import GraphReader
 from shrinkbench.network.inputs import Inputs
+from shrinkbench.network.shapes import Remembering
 from shrinkbench.network.skeleton import Skeleton, is_there, one_of, outermost, skeleton_of, without_values
 from shrinkbench.network.watching import fused_layers_off
 
@@ -69,7 +70,7 @@ def _read_with_values(module: nn.Module, example: Inputs) -> tuple[Skeleton, Gra
 def _read(skeleton: Skeleton, inputs: Inputs) -> GraphReader:
     with fused_layers_off(), torch.device("meta") if skeleton.makes_meta else nullcontext():
         try:
-            with torch.no_grad():
+            with torch.no_grad(), Remembering():
                 inputs.call(skeleton.module)
         except Exception as error:  # whatever a network's own code raises where there are no values
             raise _ValuesError(_first_line(error)) from None

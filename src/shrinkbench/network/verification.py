@@ -314,7 +314,9 @@ def _outputs(
     torch.backends.mha.set_fastpath_enabled(False)
     try:
         with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(gradients):
-            torch.manual_seed(0)
+            # What seeds all devices takes down, for those that have not begun yet, who has asked for it.
+            on_cpu = inputs.device.type == "cpu"
+            (torch.default_generator.manual_seed if on_cpu else torch.manual_seed)(0)
             return (
                 _run(module.train(), inputs).leaves if training else floating_leaves(inputs.call(module.eval()))
             )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+import sys
+from functools import lru_cache
+from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import FunctionType, ModuleType
 
@@ -80,7 +82,7 @@ def load_entry_points() -> tuple[str, ...]:
     ``PruningMethod``. Returns the names that were added; calling it again adds nothing.
     """
     before = len(registered_from_outside())
-    for entry in entry_points(group=GROUP):
+    for entry in _offered(tuple((place, _changed_at(place)) for place in sys.path)):
         try:
             found = entry.load()
             if isinstance(found, PruningMethod) and found.name not in METHODS:
@@ -91,6 +93,19 @@ def load_entry_points() -> tuple[str, ...]:
                 f"{type(error).__name__}: {error}; mend or uninstall that package"
             ) from error
     return _names(registered_from_outside()[before:])
+
+
+@lru_cache(maxsize=1)
+def _offered(places: tuple[tuple[str, int], ...]) -> tuple[EntryPoint, ...]:
+    """The entry points of what is installed in ``places``, which change with each installation."""
+    return tuple(entry_points(group=GROUP))
+
+
+def _changed_at(place: str) -> int:
+    try:
+        return Path(place).stat().st_mtime_ns
+    except OSError:
+        return 0
 
 
 def _registered_by(file: Path) -> tuple[Registration, ...]:

@@ -14,7 +14,7 @@ from types import CodeType, ModuleType
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.sources.imports import dotted_name, home_of
 from shrinkbench.sources.opened import watch
-from shrinkbench.sources.origin import forget, modules_of, modules_of_elsewhere, unchanged
+from shrinkbench.sources.origin import forget, modules_of, modules_of_elsewhere, resolved, unchanged
 
 _PLUGINS: dict[Path, ModuleType] = {}
 _ADDED: dict[Path, tuple[set[str], set[str]]] = {}  # names of neighbours, and modules, that came with a plug-in
@@ -142,4 +142,4 @@ def _claim(file: Path, modules: dict[str, Path], root: Path) -> set[str]:
 
 def _file_of(module: ModuleType) -> Path | None:
     file = getattr(module, "__file__", None)
-    return Path(file).resolve() if isinstance(file, str) else None
+    return resolved(file) if isinstance(file, str) else None

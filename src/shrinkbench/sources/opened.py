@@ -47,6 +47,9 @@ def watch(file: Path) -> Iterator[None]:
 def _on_event(event: str, arguments: tuple[object, ...]) -> None:
     if event != "open" or not _ROOTS or not isinstance(arguments[0], str | bytes | os.PathLike):
         return
+    opener = None if _LOADING else next(_files_on_stack(sys._getframe(1)), None)
+    if not _LOADING and (opener is None or not is_known(opener)):
+        return  # first, as every file that this process opens comes here
     mode, flags = arguments[1], arguments[2]
     if any(c in mode for c in "wax") if isinstance(mode, str) else int(str(flags)) & os.O_WRONLY:
         return
@@ -55,7 +58,7 @@ def _on_event(event: str, arguments: tuple[object, ...]) -> None:
     except (OSError, ValueError):  # whoever opens it is told of that
         return
     if any(_is_beside(path, root) for root in _ROOTS) and path.is_file():
-        _look_at(path, sys._getframe(1))
+        _look_at(path, opener, sys._getframe(1))
 
 
 def _is_beside(path: Path, root: Path) -> bool:
@@ -72,7 +75,8 @@ def _source_of(path: Path) -> Path:
     return path
 
 
-def _look_at(path: Path, frame: FrameType) -> None:
+def _look_at(path: Path, file: Path | None, frame: FrameType) -> None:
+    """Note ``path``, or check it where ``file``, which is outside code and not being loaded, opens it."""
     if _is_digesting(frame):
         return
     if _LOADING:
@@ -81,8 +85,7 @@ def _look_at(path: Path, frame: FrameType) -> None:
                 with suppress(OSError):  # it cannot be opened then either
                     note_opened(opener, path)
         return
-    file = next(_files_on_stack(frame), None)
-    if file is None or path == file or not is_known(file) or not home_of(file).holds(path):
+    if file is None or path == file or not home_of(file).holds(path):
         return
     if path in opened_by(file):
         unchanged(path)

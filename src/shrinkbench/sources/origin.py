@@ -93,7 +93,17 @@ def is_standard(filename: str) -> bool:
 def file_of(code: CodeType) -> Path | None:
     """The file that ``code`` was read from; ``None`` in interactive sessions."""
     file = Path(code.co_filename)
-    return file.resolve() if file.is_file() else None
+    return resolved(code.co_filename) if file.is_file() else None
+
+
+def resolved(name: str) -> Path:
+    """The path of the file that code was read from; it is asked for all code that runs, again and again."""
+    return _resolved(name) if os.path.isabs(name) else Path(name).resolve()  # noqa: PTH117
+
+
+@lru_cache(maxsize=20_000)
+def _resolved(name: str) -> Path:
+    return Path(name).resolve()
 
 
 def origin_of_file(file: Path) -> Origin:

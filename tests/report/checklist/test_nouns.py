@@ -18,6 +18,7 @@ from made_results import (
 from sampling import sampled
 
 from shrinkbench.report.checklist import gather, judge
+from shrinkbench.report.checklist.lines import RULES
 from shrinkbench.results.record import LayerDensity
 from shrinkbench.spec import (
     AllocationSpec,
@@ -42,8 +43,7 @@ def clean():
 
 
 def line(results, name, **options):
-    (found,) = (found for found in judge(results, **options) if found.id == name)
-    return found
+    return RULES[name](gather(results, **options))
 
 
 def violation(results, name, **options):

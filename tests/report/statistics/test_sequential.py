@@ -41,7 +41,7 @@ def test_what_is_spent_ends_at_the_level_and_a_single_look_is_a_plain_test(spend
 @given(
     look=st.integers(0, 7), level=st.floats(1e-6, 0.4), spending=st.sampled_from(["obrien-fleming", "pocock"])
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_a_boundary_is_crossed_at_its_level_and_not_below(look, level, spending):
     looks = Looks(tuple(range(3, 11)), 10, spending, methods=5)
     z = boundaries(level, looks.shares, spending)[look]

@@ -1,4 +1,4 @@
-"""The published results: every number of the page comes from the bundles beside it, which agree with themselves."""
+"""The published results: the page says what the bundles beside it hold, which agree with themselves."""
 
 import importlib
 from pathlib import Path

@@ -118,6 +118,19 @@ def sha256_of(path: Path) -> str:
         raise ShrinkbenchError(f"cannot read {path}: {error.strerror or error}") from None
 
 
+def git_blob_of(path: Path) -> str:
+    """The SHA-1 (hex) by which Git knows the content of a file, ``git hash-object`` of it."""
+    try:
+        require_regular(path)
+        with path.open("rb") as file:
+            digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
+            while block := file.read(1 << 20):
+                digest.update(block)
+            return digest.hexdigest()
+    except OSError as error:
+        raise ShrinkbenchError(f"cannot read {path}: {error.strerror or error}") from None
+
+
 def write_atomically(path: Path, content: bytes | Callable[[Path], object], *, durable: bool = True) -> None:
     """Write ``path`` so that a reader sees the old file or the new one, never a part.
 
@@ -299,10 +312,11 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def fetch(url: str, target: Path, *, sha256: str | None, instead: str) -> Path:
+def fetch(url: str, target: Path, *, sha256: str | None, instead: str, git_blob: str | None = None) -> Path:
     """Return ``target``, first fetching it from ``url`` where it is absent.
 
-    ``sha256`` is the whole digest or its leading digits (``None``: none is published). A download that broke
+    ``sha256`` is the whole digest or its leading digits (``None``: none is published), ``git_blob`` what Git
+    knows the content by. A download that broke
     off is kept as ``NAME.part`` and resumed. Where the network or the digest fails, the ``ShrinkbenchError``
     says which file to fetch by hand, where to put it, and what to do ``instead``.
     """
@@ -316,24 +330,26 @@ def fetch(url: str, target: Path, *, sha256: str | None, instead: str) -> Path:
             if not target.exists():
                 part = target.with_name(target.name + ".part")
                 _download(url, part)
-                _check(part, url, sha256, remedy=f"fetch it by hand and save it as {target}, or {instead}")
+                remedy = f"fetch it by hand and save it as {target}, or {instead}"
+                _check(part, url, sha256, git_blob, remedy=remedy)
                 part.replace(target)
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         raise ShrinkbenchError(
             f"cannot download {url} ({reason}); fetch it by hand and save it as {target}, or {instead}"
         ) from None
-    _check(target, url, sha256, remedy="the copy was removed: run the command again")
+    _check(target, url, sha256, git_blob, remedy="the copy was removed: run the command again")
     return target
 
 
-def _check(path: Path, url: str, sha256: str | None, *, remedy: str) -> None:
-    found = sha256_of(path)
-    if sha256 and not found.startswith(sha256):
-        path.unlink()
-        raise ShrinkbenchError(
-            f"{path.name} from {url} has SHA-256 {found[:16]}..., not {sha256[:16]}...; {remedy}"
-        )
+def _check(path: Path, url: str, sha256: str | None, git_blob: str | None, *, remedy: str) -> None:
+    for name, of, told in (("SHA-256", sha256_of, sha256), ("Git's SHA-1", git_blob_of, git_blob)):
+        found = of(path) if told else ""
+        if told and not found.startswith(told):
+            path.unlink()
+            raise ShrinkbenchError(
+                f"{path.name} from {url} has {name} {found[:16]}..., not {told[:16]}...; {remedy}"
+            )
 
 
 def _download(url: str, part: Path) -> None:

@@ -19,6 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError, TakenWarning
+from shrinkbench.files import fetch, git_blob_of
 from shrinkbench.models import (
     build,
     get_model,
@@ -204,6 +205,33 @@ def test_a_public_file_for_another_depth_is_refused():
         load_weights(build("resnet56"), RESNET_20, card=get_model("resnet56"))
 
 
+def test_a_file_is_known_by_what_git_knows_it_by(tmp_path, monkeypatch):
+    """Where no SHA-256 is on record: ShrinkBench's CIFAR-VGG."""
+    card = get_model("cifar-vgg")
+    path = tmp_path / "w.pt"
+    path.write_bytes(b"what is up, doc?")  # the example of the Git book
+    blob = "bd9dbf5aae1a3862dd1526723246b20206e5fc37"
+    entry = replace(card.weights[0], git_blob=blob)
+    monkeypatch.setattr("shrinkbench.models.weights.known_weights", lambda card: (entry,))
+    assert git_blob_of(path) == blob
+    assert identify(path, card=card) is entry
+    found = locate_weights(path, card=card)
+    assert (found.name, found.normalisation) == ("vgg_bn_drop", entry.normalisation)
+    path.write_bytes(b"something else")
+    assert identify(path, card=card) is None
+
+
+def test_a_download_that_git_knows_as_another_is_refused(tmp_path):
+    source = tmp_path / "there.th"
+    source.write_bytes(b"what is up, doc?")
+    blob = "bd9dbf5aae1a3862dd1526723246b20206e5fc37"
+    url = source.as_uri()
+    assert fetch(url, tmp_path / "a.th", sha256=None, git_blob=blob, instead="wait").is_file()
+    with pytest.raises(ShrinkbenchError, match=r"has Git's SHA-1 bd9dbf5aae1a3862..., not 8f00bd8c"):
+        fetch(url, tmp_path / "b.th", sha256=None, git_blob=f"8f00bd8c{blob[8:]}", instead="wait")
+    assert not (tmp_path / "b.th").exists()
+
+
 def test_an_unknown_file_is_not_identified(tmp_path):
     (tmp_path / "w.pt").write_bytes(b"x")
     assert identify(tmp_path / "w.pt") is None
@@ -215,7 +243,7 @@ def test_entries_of_a_card_have_names_of_their_own():
     for _, card in MODELS.items():
         names = [entry.name.lower() for entry in card.weights]
         assert len(set(names)) == len(names)
-    digests = [e.sha256 for _, card in MODELS.items() for e in card.weights]
+    digests = [e.sha256 or e.git_blob for _, card in MODELS.items() for e in card.weights]
     assert len(set(digests)) == len(digests)
 
 

@@ -167,6 +167,7 @@ def describe_model(
                 "source": entry.source,
                 "licence": entry.licence,
                 "sha256": entry.sha256,
+                "git_blob": entry.git_blob,
                 "published_top1": entry.published_top1,
                 "measured_top1": entry.measured_top1,
                 "note": entry.note,

@@ -22,7 +22,8 @@ class WeightsEntry:
     ``published_top1`` is what its source states and ``measured_top1`` what this library measured, each with
     the data it was taken on; fractions in [0, 1]. ``normalisation`` is what the weights were trained with,
     and overrides the dataset's. ``sha256`` is of the file, whole, or its leading digits (at least eight)
-    where the source publishes no more. ``file`` is the file's name in the cache, by default the last part
+    where the source publishes no more; ``git_blob`` is what Git knows its content by, for a file that no
+    SHA-256 is on record of. ``file`` is the file's name in the cache, by default the last part
     of ``url``.
     """
 
@@ -32,6 +33,7 @@ class WeightsEntry:
     licence: str
     normalisation: Normalisation
     sha256: str | None = None
+    git_blob: str | None = None
     url: str | None = None
     published_top1: float | None = None
     measured_top1: dict[str, float] = field(default_factory=dict)

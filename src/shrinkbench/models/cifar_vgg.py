@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from shrinkbench.models.card import NO_PUBLIC_WEIGHTS, ModelCard, WeightsEntry, register
 from shrinkbench.models.chenyaofo import chenyaofo_weights
 from shrinkbench.models.initialise import batch_norm_gain, kaiming_normal, normal_linear
+from shrinkbench.spec import Normalisation
 
 Widths = Sequence[Sequence[int]]
 
@@ -225,9 +226,20 @@ register(
         agrees_with="3.13e8 FLOP of Li et al. 2017 (Table 1), whose network differs in biases and dropout",
         build=TorchBlogVGG,
         namesakes={k: v for k, v in NAMESAKES.items() if k != "cifar-vgg"},
-        weights_note=(
-            "ShrinkBench publishes cifar10/vgg_bn_drop.th, which loads with --weights; "
-            "its digest is not on record"
+        weights=(
+            WeightsEntry(
+                name="vgg_bn_drop",
+                dataset="cifar10",
+                source="https://github.com/JJGO/shrinkbench-models",
+                licence="none stated",
+                normalisation=Normalisation(mean=(0.491, 0.482, 0.447), std=(0.247, 0.243, 0.262)),
+                git_blob="8f00bd8c980da3aec33974e4abf010716601865e",
+                url="https://github.com/JJGO/shrinkbench-models/raw/master/cifar10/vgg_bn_drop.th",
+                note=(
+                    "the weights of Blalock et al. 2020; how they were trained, and their accuracy, is not "
+                    "published; the normalisation is the one that ShrinkBench's code gives CIFAR-10"
+                ),
+            ),
         ),
     )
 )

@@ -12,6 +12,7 @@ from shrinkbench.errors import InputError, ShrinkbenchError, some_of
 from shrinkbench.files import (
     cache_folder,
     fetch,
+    git_blob_of,
     in_home,
     is_file,
     parse_json,
@@ -51,7 +52,7 @@ def identify(path: Path, *, card: ModelCard | None = None) -> WeightsEntry | Non
 
     ``None`` for a file that is not known.
     """
-    return _entry_of(sha256_of(path), card)
+    return _entry_of(path, sha256_of(path), card)
 
 
 def locate_weights(source: str | Path, *, card: ModelCard | None = None) -> WeightsFile:
@@ -67,7 +68,8 @@ def locate_weights(source: str | Path, *, card: ModelCard | None = None) -> Weig
         if entry.url is None:
             raise ShrinkbenchError(f"the weights '{entry.name}' have no download; pass the path of their file")
         path = cache_folder() / "weights" / (entry.file or entry.url.rsplit("/", 1)[-1])
-        fetch(entry.url, path, sha256=entry.sha256, instead="pass its path with --weights FILE")
+        instead = "pass its path with --weights FILE"
+        fetch(entry.url, path, sha256=entry.sha256, git_blob=entry.git_blob, instead=instead)
         return WeightsFile(path=path, sha256=sha256_of(path), entry=entry)
     path = in_home(source)
     if not is_file(path):
@@ -75,7 +77,8 @@ def locate_weights(source: str | Path, *, card: ModelCard | None = None) -> Weig
         hint = f"; {card.name} also knows the weights {known}" if card and known != "none" else ""
         raise InputError(f"there is no weights file {source}; check the path{hint}")
     digest = sha256_of(path)
-    return WeightsFile(path=path, sha256=digest, entry=_entry_of(digest, card) or _entry_beside(path, digest))
+    known_as = _entry_of(path, digest, card) or _entry_beside(path, digest)
+    return WeightsFile(path=path, sha256=digest, entry=known_as)
 
 
 def load_weights(
@@ -144,12 +147,13 @@ def known_weights(card: ModelCard) -> tuple[WeightsEntry, ...]:
     return MODELS.get(card.features_of[0]).weights
 
 
-def _entry_of(digest: str, card: ModelCard | None = None) -> WeightsEntry | None:
+def _entry_of(path: Path, digest: str, card: ModelCard | None = None) -> WeightsEntry | None:
     own = known_weights(card) if card else ()
-    entries = (
-        entry for found in (own, *(c.weights for _, c in MODELS.items())) for entry in found if entry.sha256
-    )
-    return next((e for e in entries if digest.startswith(str(e.sha256))), None)
+    entries = [entry for found in (own, *(c.weights for _, c in MODELS.items())) for entry in found]
+    found = next((e for e in entries if e.sha256 and digest.startswith(e.sha256)), None)
+    by_blob = [entry for entry in entries if entry.git_blob] if found is None else []
+    blob = git_blob_of(path) if by_blob else ""
+    return next((entry for entry in by_blob if entry.git_blob == blob), found)
 
 
 def _entry_beside(path: Path, digest: str) -> WeightsEntry | None:

@@ -1,11 +1,13 @@
 """A line of progress tells the metric that the task leads with, as the report words it."""
 
+from itertools import pairwise
 from types import SimpleNamespace
 
 import pytest
 
 from shrinkbench.cli.progress import Display
-from shrinkbench.spec import CLASSIFICATION, MetricSpec, Objective
+from shrinkbench.runner import sweep
+from shrinkbench.spec import CLASSIFICATION, ExperimentSpec, MetricSpec, Objective, parse_value
 from shrinkbench.tasks import TASKS
 
 
@@ -18,7 +20,7 @@ def line(capsys, objective, value):
         status="done",
         provenance=SimpleNamespace(seconds=3.21),
     )
-    Display().advance(SimpleNamespace(done=1, total=1, kind="run", label="of mine", result=run))
+    Display().advance(SimpleNamespace(done=1, total=1, kind="run", label="of mine", share=1.0, result=run))
     return " ".join(capsys.readouterr().err.split())
 
 
@@ -44,3 +46,27 @@ def line(capsys, objective, value):
 )
 def test_a_finished_run_is_told_with_its_metric_and_unit(capsys, objective, value, told):
     assert line(capsys, objective, value) == f"[1/1] run of mine: {told}, 3.2 s"
+
+
+def test_copies_of_controls_tell_nothing_of_the_time_that_is_left(tmp_path):
+    """Each method's run of the control takes no time once the control is trained."""
+    fields = {
+        "name": "left",
+        "dataset": "digits",
+        "model": "digits-cnn",
+        "method": ["global_magnitude", "random", "layerwise_magnitude"],
+        "compression": [1, 2],
+        "seed": 0,
+        "train_images": 64,
+        "pretrain": {"epochs": 3},
+        "finetune": {"epochs": 1},
+    }
+    told = []
+    sweep(parse_value(ExperimentSpec, fields, where="test"), tmp_path, on_progress=told.append)
+    assert [progress.done for progress in told] == [*range(1, 9)]
+    steps = [b.share - a.share for a, b in pairwise(told)]
+    whole = 4 + 2 + 3 * 2 + 3 * 0.02  # pretraining, the control, three pruned runs, three copies
+    copies = [progress.result is not None and progress.result.spec.is_control for progress in told[1:]]
+    expected = [0.02 / whole if copy else 2 / whole for copy in copies]
+    assert steps == pytest.approx(expected)
+    assert told[-1].share == pytest.approx(1.0)

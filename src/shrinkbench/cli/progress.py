@@ -21,7 +21,6 @@ class Display:
         from rich.console import Console
         from rich.progress import (
             BarColumn,
-            MofNCompleteColumn,
             TextColumn,
             TimeElapsedColumn,
             TimeRemainingColumn,
@@ -33,14 +32,14 @@ class Display:
         self._bar = Bar(
             TextColumn("{task.description}"),
             BarColumn(),
-            MofNCompleteColumn(),
+            TextColumn("{task.fields[count]}"),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=False),
             console=self._console,
             disable=not self._console.is_terminal,
         )
-        self._task = self._bar.add_task("planning", total=None)
+        self._task = self._bar.add_task("planning", total=None, count="")
 
     def __enter__(self) -> Display:
         self._bar.start()
@@ -67,10 +66,13 @@ class Display:
         text = _describe(progress)
         failed = progress.result is not None and progress.result.status == "failed"
         if not self._console.is_terminal:
-            self.note(text + say_left(progress.done, progress.total, time.monotonic() - self._begun))
+            self.note(text + say_left(progress.share, time.monotonic() - self._begun))
         elif failed:
             self.note(text)
-        self._bar.update(self._task, completed=progress.done, total=progress.total, description=progress.label)
+        count = f"{progress.done}/{progress.total}"
+        self._bar.update(
+            self._task, completed=progress.share, total=1.0, description=progress.label, count=count
+        )
 
 
 def _describe(progress: Progress) -> str:
@@ -91,15 +93,15 @@ def _named(objective: Objective, value: float) -> str:
     return metric_of(objective.metric(objective.headline)).named(value)
 
 
-def say_left(done: int, total: int, seconds: float) -> str:
-    """How long the rest takes, if the tasks to come take as long as those of the last ``seconds``.
+def say_left(share: float, seconds: float) -> str:
+    """How long the rest takes, if this ``share`` of the work took ``seconds``.
 
-    >>> say_left(2, 6, 100.0), say_left(6, 6, 100.0)
+    >>> say_left(1 / 3, 100.0), say_left(1.0, 100.0)
     ('; about 3 min left', '')
     """
-    if not 0 < done < total:
+    if not 0 < share < 1:
         return ""
-    return f"; about {say_duration(seconds / done * (total - done))} left"
+    return f"; about {say_duration(seconds / share * (1 - share))} left"
 
 
 def say_duration(seconds: float) -> str:

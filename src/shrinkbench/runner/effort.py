@@ -5,10 +5,15 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
+from shrinkbench.runner.executors import Task
 from shrinkbench.spec import Recipe, RunSpec
 
 NOTABLE = 5.0
 """A method whose runs train for more than this many times the median is pointed out."""
+
+
+COPYING = 0.02
+"""The run of a control takes over what a task of its own has trained: in epochs."""
 
 
 def epochs_of(spec: RunSpec) -> int:
@@ -21,6 +26,24 @@ def epochs_of(spec: RunSpec) -> int:
     trained = (schedule.rounds or 1) if schedule.train_between and not schedule.during else 1
     search = spec.search.epochs if spec.search is not None and not spec.is_control else 0
     return search + trained * spec.recipe.epochs
+
+
+def epochs_of_task(task: Task) -> int:
+    """Epochs that one task of a sweep trains for by its recipes; what other tasks train is not counted."""
+    spec = task.spec
+    if not isinstance(spec, RunSpec) or task.kind in ("control", "search"):
+        return spec.recipe.epochs
+    if spec.is_control:  # trained once as a task of its own
+        return 0
+    schedule = spec.method.schedule
+    between = (schedule.rounds or 1) - 1 if schedule.train_between and not schedule.during else 0
+    return spec.recipe.epochs * (between + (task.kind == "run"))
+
+
+def expected_work(task: Task) -> float:
+    """What one task takes beside the others of its sweep, in epochs; all but a control's copy do more."""
+    is_copy = task.kind == "run" and isinstance(task.spec, RunSpec) and task.spec.is_control
+    return COPYING if is_copy else 1 + epochs_of_task(task)
 
 
 def _recipes(spec: RunSpec) -> str:

@@ -17,7 +17,7 @@ from shrinkbench.results.store import ResultStore, Status
 from shrinkbench.runner.beside_plan import write_beside
 from shrinkbench.runner.dependencies import graph_of
 from shrinkbench.runner.dispatching import Dispatcher, Stop
-from shrinkbench.runner.effort import say_effort
+from shrinkbench.runner.effort import expected_work, say_effort
 from shrinkbench.runner.execution import record_failure, sentence_of
 from shrinkbench.runner.executors import Ending, Executor, InProcess, LocalProcesses, Setting, Task, Together
 from shrinkbench.runner.executors.performing import digest_at, find_done, is_free
@@ -39,12 +39,16 @@ GRACE = 20.0
 
 @dataclass(frozen=True)
 class Progress:
-    """One task of a sweep has ended: ``done`` of ``total`` so far. ``result`` is set for runs."""
+    """One task of a sweep has ended: ``done`` of ``total`` so far. ``result`` is set for runs.
+
+    ``share`` is that of the expected work, by which the time left is told: tasks are of very different lengths.
+    """
 
     kind: str  # "pretraining", "control", "search", "rounds" or "run"
     done: int
     total: int
     label: str
+    share: float
     result: RunResult | None = None
 
 
@@ -280,7 +284,8 @@ def carry_out(
     tell = on_note or (lambda note: None)
     within = [spec for spec in todo if spec.key not in beyond]
     graph = graph_of(within, lambda task: look_at_shared(task, workspace.root, tell), before)
-    keeper = _Keeper(workspace, len(beyond) + len(graph), on_progress, tell)
+    work = sum(map(expected_work, graph))
+    keeper = _Keeper(workspace, len(beyond) + len(graph), work, on_progress, tell)
     for spec in todo:
         if spec.key in beyond:
             error = beyond[spec.key]
@@ -312,14 +317,18 @@ class _Keeper:
 
     workspace: Workspace
     total: int
+    work: float
     on_progress: Callable[[Progress], None] | None
     note: Callable[[str], None]
     done: int = 0
+    worked: float = 0.0
     told: set[str] = field(default_factory=set)
 
     def keep(self, task: Task, ending: Ending) -> None:
         self.done += 1
         result = ending.result
+        if result is None or result.reachable is None:  # what is out of reach was told before any work
+            self.worked += expected_work(task)
         if ending.kind == "environment":
             self.note(f"{task.kind} {task.label} could not be carried out, and is missing: {ending.sentence}")
             return
@@ -330,7 +339,8 @@ class _Keeper:
             self.told.add(smaller.masked_because)  # once, of however many runs
             self.note(f"run {task.label} was trained masked: {smaller.masked_because}")
         if self.on_progress is not None:
-            self.on_progress(Progress(task.kind, self.done, self.total, task.label, result))
+            share = min(1.0, self.worked / self.work) if self.work else 1.0
+            self.on_progress(Progress(task.kind, self.done, self.total, task.label, share, result))
 
 
 def open_runs(runs: Iterable[RunSpec], workspace: Workspace, *, retry_failed: bool) -> tuple[RunSpec, ...]:

@@ -124,6 +124,30 @@ def test_every_figure_of_shrinkbench_has_an_experiment_and_a_small_one(number):
     assert {stem, f"{stem}-small"} <= {path.stem for path in FILES}
 
 
+# Images a second of one core, as docs/reproduction.md states them: training, evaluating.
+RATES = {"resnet20": (400, 1500), "cifar-vgg": (200, 750), "resnet56": (133, 500)}
+
+
+@pytest.mark.parametrize("number", [6, 7, 8, 15])
+def test_small_twins_of_shrinkbench_take_forty_minutes_of_one_core(number):
+    seconds = 0.0
+    runs = runs_of(ROOT / "experiments" / f"shrinkbench-figure-{number}-small.toml")
+    controls = {run.control.key: run.control for run in runs}
+    for run in [*controls.values(), *(run for run in runs if not run.is_control)]:
+        train, evaluate = RATES[run.model.name]
+        data, epochs = run.data, run.recipe.epochs
+        seconds += epochs * data.train_images / train
+        seconds += (epochs * data.validation_images + 2 * data.test_images) / evaluate
+    for spec in {run.pretraining.key: run.pretraining for run in runs if run.pretraining}.values():
+        train, evaluate = RATES[spec.model.name]
+        seconds += spec.recipe.epochs * (
+            spec.data.train_images / train + spec.data.validation_images / evaluate
+        )
+    assert seconds / 60 < 40
+    assert {run.recipe.precision for run in runs} == {"bf16-mixed"}
+    assert {run.seed for run in runs} == {0, 1, 2}
+
+
 def test_iterative_tickets_are_found_at_each_of_fifteen_rounds():
     """A target that is rounded up takes one round more, which prunes next to nothing and trains in full."""
     for part in read_experiments(ROOT / "experiments" / "rethinking-table-9.toml"):

@@ -15,6 +15,7 @@ from shrinkbench.metrics.patterns import layer_widths, stage_pattern
 from shrinkbench.models import build
 from shrinkbench.pruning.allocations.by_pattern import Pattern
 from shrinkbench.pruning.methods.network_slimming import slimming_masks
+from shrinkbench.report.layer_figures import kernel_figure
 from shrinkbench.report.patterns import selected, series_of_runs
 from shrinkbench.results.record import Size
 from shrinkbench.spec import ChannelFraction, FinetuningSpec
@@ -133,3 +134,15 @@ def test_figures_of_two_tasks_are_two_files(tmp_path):
     names = {path.stem for path in (tmp_path / "figures").glob("weights-*.svg")}
     assert len(names) == 2
     assert all("40-percent-of-channels" in name for name in names)
+
+
+def test_kernels_are_drawn_by_stage_and_amount():
+    shares = [[0.1 * place for place in range(9)], [0.5] * 9]
+    figure = kernel_figure("network, method", {"2x": shares, "4x": [shares[1], [0.0] * 9]})
+    drawn = [axes.images[0].get_array() for axes in figure.axes]
+    assert [image.shape for image in drawn] == [(3, 3)] * 4
+    assert drawn[0][0, 2] == pytest.approx(0.2)  # row by row
+    assert drawn[0][2, 0] == pytest.approx(0.6)
+    assert [axes.get_title() for axes in figure.axes] == ["2x, stage 1", "stage 2", "4x, stage 1", "stage 2"]
+    limits = [axes.images[0].get_clim() for axes in figure.axes]
+    assert limits == [(0, pytest.approx(0.8))] * 2 + [(0, 0.5)] * 2

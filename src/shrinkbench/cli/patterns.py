@@ -61,6 +61,8 @@ def patterns(
         found = series_of_runs(finished)
         if figures is not None:
             _draw(finished, figures)
+            if of == "kernels":
+                _draw_kernels(found, figures)
     if out is not None:
         _write(found, of, out)
     places = _places(of, by_layer=by_layer)
@@ -186,6 +188,19 @@ def _write(found: Sequence[Series], of: Of, path: Path) -> None:
     ]
     kind: Literal["channels", "kernels"] = "kernels" if of == "kernels" else "channels"
     Pattern(kind=kind, source=f"{series.title} ({of})", points=tuple(points)).save(path)
+
+
+def _draw_kernels(found: Sequence[Series], folder: Path) -> None:
+    """The mean share at each position of a kernel, by stage and amount."""
+    from shrinkbench.plotting import save
+    from shrinkbench.report.layer_figures import kernel_figure
+    from shrinkbench.report.patterns import stage_shares
+    from shrinkbench.report.tables import slugs
+
+    names = slugs(series.title for series in found)
+    for series in found:
+        kernels = {column.name: shares for column, shares in stage_shares(series, _count(series, "kernels"))}
+        save(kernel_figure(series.title, kernels), folder / f"kernels-{names[series.title]}")
 
 
 def _draw(results: Sequence[RunResult], folder: Path) -> None:

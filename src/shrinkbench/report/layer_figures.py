@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from itertools import cycle
 
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.plotting import COLOURS, COLUMN_WIDTH, LINES, figure_style, new_figure, shortened
+from shrinkbench.plotting import COLOURS, COLUMN_WIDTH, LINES, PAGE_WIDTH, figure_style, new_figure, shortened
 from shrinkbench.report.tables import achieved_text, amount_text
 from shrinkbench.results.labels import label_runs
 from shrinkbench.results.record import RunResult
@@ -69,6 +70,36 @@ def weight_figure(*results: RunResult, width: float = COLUMN_WIDTH) -> Figure:
             title = f"{first.spec.model.name}, {name}\nat {asked}{_achieved([first])}"
         axes.set_title(title)
         figure.legend(loc="outside upper center")
+    return figure
+
+
+def kernel_figure(
+    title: str, kernels: Mapping[str, Sequence[Sequence[float]]], *, width: float = PAGE_WIDTH
+) -> Figure:
+    """Shares of weights kept at each position of square kernels, as Figure 4 of Liu et al. 2019.
+
+    ``kernels`` holds for each amount the stages, each with its shares row by row. A row of the figure is an
+    amount, a column a stage; darker stays more often, from white (nothing stays) to the most of its amount.
+    """
+    most = max(len(stages) for stages in kernels.values())
+    with figure_style():
+        figure = new_figure(width=width, height=0.5 + 1.05 * width / PAGE_WIDTH * 6 / 5 * len(kernels))
+        grid = figure.subplots(len(kernels), most, squeeze=False)
+        for line, (amount, stages) in zip(grid, kernels.items(), strict=True):
+            top = max((share for stage in stages for share in stage), default=0.0) or 1.0
+            for number, axes in enumerate(line, start=1):
+                axes.set_axis_off()
+                if number > len(stages):
+                    continue
+                shares = np.array(stages[number - 1])
+                side = math.isqrt(len(shares))
+                axes.imshow(shares.reshape(side, side), cmap="Greys", vmin=0, vmax=top)
+                for place, share in enumerate(shares):
+                    row, column = divmod(place, side)
+                    ink = "white" if share > 0.6 * top else "black"
+                    axes.text(column, row, f"{share:.2f}", ha="center", va="center", color=ink, fontsize=6)
+                axes.set_title(f"stage {number}" if number > 1 else f"{amount}, stage 1")
+        figure.suptitle(shortened(title, int(width / 0.06)), fontsize=8)
     return figure
 
 

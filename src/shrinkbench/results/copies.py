@@ -89,11 +89,12 @@ def find_copies(runs: Iterable[RunResult]) -> Iterator[tuple[RunResult, ...]]:
 def find_shared_starts(results: Iterable[RunResult]) -> Iterator[tuple[RunResult, ...]]:
     """Controls of different seeds that start from one network, though their seeds should settle it.
 
-    They read alike before training to the last digit. Weights of a file are the same for all seeds.
+    They read alike before training to the last digit. Weights of a file, or trained once for all,
+    are the same for all seeds.
     """
     controls: dict[object, dict[int, RunResult]] = defaultdict(dict)
     for run in results:
-        if run.status == "done" and run.spec.is_control and run.spec.weights.kind != "file":
+        if run.status == "done" and run.spec.is_control and not run.spec.weights.are_shared:
             spec = run.spec.control.model_copy(update={"seed": 0, "migrated_from": None})
             controls[spec].setdefault(run.spec.seed, run)  # methods may each have stored the one they share
     for by_seed in controls.values():

@@ -23,6 +23,7 @@ from shrinkbench.spec import (
     RunSpec,
     TaskSpec,
     Value,
+    WeightsSpec,
     digest,
 )
 
@@ -196,10 +197,18 @@ def task_variants(tasks: Iterable[TaskSpec]) -> dict[TaskSpec, list[str]]:
         recipes = recipe_labels([task.weights.recipe for task in members if task.weights.recipe])
 
         def weights(task: TaskSpec, recipes: Mapping[Recipe, str] = recipes) -> str:
-            return recipes[task.weights.recipe] if task.weights.recipe else task.weights.name
+            return weights_label(task.weights, recipes)
 
         variants |= tell_apart(members, (_objective, _subset, weights))
     return variants
+
+
+def weights_label(weights: WeightsSpec, recipes: Mapping[Recipe, str]) -> str:
+    """The recipe by which weights are trained, as ``recipes`` call it, and its own seed; else their name."""
+    if weights.recipe is None:
+        return weights.name
+    seed = "" if weights.seed is None else f", seed {weights.seed}"
+    return f"{recipes[weights.recipe]}{seed}"
 
 
 def _objective(task: TaskSpec) -> str:

@@ -120,7 +120,7 @@ def _copied(results: Sequence[RunResult]) -> Iterator[str]:
             for place, value in enumerate(values):
                 if telling(value):
                     alike[name, place, value].append(result)
-        is_random = bool(result.epochs) or result.spec.weights.kind != "file"
+        is_random = bool(result.epochs) or not result.spec.weights.are_shared
         if not records and result.after is not None and is_random:
             alike[tuple(result.after.metrics.items())].append(result)
     told = set()

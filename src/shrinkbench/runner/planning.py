@@ -61,6 +61,7 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> PlannedRuns:
     _refuse_twins(experiment, values)
     _refuse_idle_amounts(experiment, methods)
     _refuse_idle_entry(experiment)
+    _refuse_idle_seed(experiment)
     runs: dict[str, RunSpec] = {}
     files: dict[str, Path] = {}
     for dataset_name, model_name in product(experiment.dataset, experiment.model):
@@ -75,7 +76,9 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> PlannedRuns:
         pretrain = _recipe(experiment.pretrain_recipe or dataset.card.pretrain_recipe, experiment.pretrain)
         recipes = [_recipe(n, experiment.finetune) for n in experiment.recipe or (dataset.card.recipe,)]
         for source in experiment.weights:
-            weights, normalisation, path = _weights(source, card, pretrain, entry=experiment.weights_entry)
+            weights, normalisation, path = _weights(
+                source, card, pretrain, seed=experiment.pretrain_seed, entry=experiment.weights_entry
+            )
             if path is not None and weights.digest is not None:
                 files[weights.digest] = path
             data = DataSpec(
@@ -191,6 +194,15 @@ def _refuse_idle_entry(experiment: ExperimentSpec) -> None:
         )
 
 
+def _refuse_idle_seed(experiment: ExperimentSpec) -> None:
+    """Refuse a seed of pretraining where nothing is pretrained."""
+    if experiment.pretrain_seed is not None and "pretrain" not in experiment.weights:
+        raise ShrinkbenchError(
+            f"pretrain_seed = {experiment.pretrain_seed} of experiment '{experiment.name}' has no say: none of "
+            "its weights are trained here; leave it out, or set weights = 'pretrain'"
+        )
+
+
 def _refuse_twins(experiment: ExperimentSpec, values: Mapping[str, Mapping[Amount, MethodSpec]]) -> None:
     """Refuse two names of one grid for one method and amount: compared is what is done."""
     seen: dict[tuple[MethodSpec, Amount | None], str] = {}
@@ -272,10 +284,11 @@ def _recipe(recipe: str | Recipe, overrides: dict[str, object]) -> Recipe:
 
 
 def _weights(
-    source: str, card: ModelCard, pretrain: Recipe, *, entry: str | None
+    source: str, card: ModelCard, pretrain: Recipe, *, seed: int | None, entry: str | None
 ) -> tuple[WeightsSpec, Normalisation | None, Path | None]:
     if source == "pretrain":
-        return WeightsSpec(kind="pretrain", name="pretrain", recipe=pretrain), None, None
+        name = "pretrain" if seed is None else f"pretrain, seed {seed}"
+        return WeightsSpec(kind="pretrain", name=name, recipe=pretrain, seed=seed), None, None
     if source == "random":
         return WeightsSpec(kind="random", name="random"), None, None
     file = locate_weights(source, card=card)

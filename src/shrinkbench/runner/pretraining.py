@@ -250,7 +250,8 @@ def weights_to_restart_from(
     if mode.weights in ("reinitialised", "scratch"):
         return untrained_network(spec.model.name, data, spec.seed, "anew", str(iteration)).state_dict()
     if mode.epoch == 0 and not mode.step and spec.weights.kind != "file":
-        return untrained_network(spec.model.name, data, spec.seed).state_dict()
+        seed = spec.seed if spec.pretraining is None else spec.pretraining.seed
+        return untrained_network(spec.model.name, data, seed).state_dict()
     if spec.pretraining is None:
         raise ShrinkbenchError(
             f"fine-tuning mode '{mode.name}' rewinds weights, and '{spec.weights.name}' has no earlier epochs; "

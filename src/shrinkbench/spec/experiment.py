@@ -67,6 +67,10 @@ class ExperimentSpec(Value):
     ``FILE.py:NAME``; a recipe may be a table of its fields. ``plugin`` lists files that register methods or
     parts by other names. Such paths, and those of weights, count from the folder of the experiment's file.
 
+    ``pretrain_seed`` is the seed from which ``pretrain`` weights are trained, once for the runs of all seeds;
+    left out, each run's own. The rest of a run follows its own seed in any case: scoring, the order of data,
+    weights that are drawn anew.
+
     ``weights_entry`` is the entry or prefix of the weights in their file (``state_dict_ema``), for weights of
     files. ``keep`` says what of each run's network is stored beside its result: nothing, its masks, or masks
     and weights; it decides no number, so no run's key knows it.
@@ -99,6 +103,7 @@ class ExperimentSpec(Value):
     pretrain_recipe: Annotated[str | Recipe | None, BeforeValidator(_as_recipe)] = None
     finetune: dict[str, Any] = Field(default_factory=dict)
     pretrain: dict[str, Any] = Field(default_factory=dict)
+    pretrain_seed: Seed | None = None
     prune_classifier: bool = False
     prune_biases: bool = False
     train_images: int | None = Field(default=None, ge=1, lt=2**63)

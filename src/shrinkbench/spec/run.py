@@ -104,7 +104,7 @@ class RunSpec(KeyedValue):
             data=self.data,
             model=self.model,
             recipe=self.weights.recipe,
-            seed=self.seed,
+            seed=self.seed if self.weights.seed is None else self.weights.seed,
         )
 
     @property

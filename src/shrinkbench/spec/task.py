@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from shrinkbench.spec.recipe import Recipe
-from shrinkbench.spec.value import Digest, Value
+from shrinkbench.spec.value import Digest, Seed, Value
 
 
 class MetricSpec(Value):
@@ -144,10 +144,11 @@ class ModelSpec(Value):
 class WeightsSpec(Value):
     """Where the weights before pruning come from.
 
-    ``kind`` is ``pretrain`` (trained here by ``recipe`` from the run's seed), ``random`` (initialised from
-    the seed, not trained) or ``file`` (``digest`` is the SHA-256 of the file, wherever it came from). One that
-    is trained here begins with those of the file where there is a ``digest``. ``entry`` is the entry or prefix
-    of the weights in their file, where one was named; keys of tasks without one do not know the field.
+    ``kind`` is ``pretrain`` (trained here by ``recipe``, by default from the run's seed), ``random``
+    (initialised from the seed, not trained) or ``file`` (``digest`` is the SHA-256 of the file, wherever it
+    came from). One that is trained here begins with those of the file where there is a ``digest``. ``entry`` is
+    the entry or prefix of the weights in their file, where one was named, and ``seed`` the one from which they
+    are trained here for the runs of all seeds; keys of tasks without one do not know the field.
     """
 
     kind: Literal["pretrain", "random", "file"]
@@ -157,6 +158,18 @@ class WeightsSpec(Value):
     entry: str | None = Field(
         default=None, min_length=1, max_length=200, exclude_if=lambda entry: entry is None
     )
+    seed: Seed | None = Field(default=None, exclude_if=lambda seed: seed is None)
+
+    @model_validator(mode="after")
+    def _seed_of_training(self) -> WeightsSpec:
+        if self.seed is not None and (self.kind != "pretrain" or self.recipe is None):
+            raise ValueError("a seed is of weights that are trained here; leave it out")
+        return self
+
+    @property
+    def are_shared(self) -> bool:
+        """Whether runs of all seeds start from one network."""
+        return self.kind == "file" or self.seed is not None
 
 
 class TaskSpec(Value):

@@ -10,7 +10,7 @@ from itertools import combinations
 from shrinkbench.report.checklist.causes import Point, joined, say
 from shrinkbench.report.checklist.evidence import Evidence
 from shrinkbench.report.conditions import loading, machine_facts, measured_on, pruned_parts, validated_on
-from shrinkbench.results.labels import how_trained, recipe_labels
+from shrinkbench.results.labels import how_trained, recipe_labels, weights_label
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import TaskSpec
 
@@ -201,5 +201,5 @@ def _weights(one: TaskSpec, other: TaskSpec) -> Iterable[str]:
     recipes = recipe_labels(task.weights.recipe for task in (one, other) if task.weights.recipe)
     for task in (other, one):
         weights = task.weights
-        named = recipes[weights.recipe] if weights.recipe else weights.name
+        named = weights_label(weights, recipes)
         yield f"{named} (digest {weights.digest[:12]})" if weights.digest else named

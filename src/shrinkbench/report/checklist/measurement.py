@@ -157,12 +157,14 @@ def seeds(evidence: Evidence) -> Judgement:
         facts = facts or ["No pruned network was run."]
         return violated(*facts, needed="Run the missing seeds.", runs=tuple(dict.fromkeys(runs)))
     counts = [str(count) for count in sorted({len(s) for s in usual.values()})]
-    given = sorted({r.spec.weights.name for r in evidence.results if r.spec.weights.kind == "file"})
+    common = [r.spec.weights for r in evidence.results if r.spec.weights.are_shared]
+    given = sorted({weights.name for weights in common})
     told = f"Every cell holds {joined(counts)} seeds, the same for every method and amount of a task."
     if given:
+        origin = "published " if all(weights.kind == "file" for weights in common) else ""
         return undecidable(
             f"{told} Yet all runs from {listing(given)} share one initial network.",
-            needed=f"“All runs start from the published weights {listing(given)}; the deviations do not "
+            needed=f"“All runs start from the {origin}weights {listing(given)}; the deviations do not "
             "include variation over initial networks.”",
         )
     known = any(r.before is not None for r in evidence.results if r.spec.is_control)

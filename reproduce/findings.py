@@ -12,6 +12,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
+from itertools import combinations
 from pathlib import Path
 
 from shrinkbench.report.statistics.blocks import common_block
@@ -377,8 +378,8 @@ def matrix() -> list[str]:
         *(f"| {method} | {cell(method, 4.0)} | {cell(method, 16.0)} |" for method in order),
         "",
         *([f"Equal in every run: {'; '.join(alike)}.", ""] if alike else []),
-        f"With these seeds and this noise a difference of {smallest:.1f} points at 4x would be found 8 times in "
-        "10, were it the only question. Smaller differences between published methods of one seed say nothing.",
+        f"With these seeds and this noise a difference of {smallest:.1f} points at 4x would be found 8 times "
+        "in 10, were it the only question. Smaller differences between published methods of one seed say nothing.",
     ]
 
 

@@ -305,7 +305,8 @@ def _print_plan(specs: tuple[ExperimentSpec, ...], target: Path, options: dict[s
     from shrinkbench.report.repairing import expect
     from shrinkbench.results.store import ResultStore
     from shrinkbench.runner import prepare_sweep
-    from shrinkbench.runner.forecast import forecast
+    from shrinkbench.runner.calibrating import expected_seconds
+    from shrinkbench.runner.forecast import costly_methods, forecast
 
     prepared = prepare_sweep(specs, target, **options)
     found = forecast(prepared)
@@ -314,15 +315,21 @@ def _print_plan(specs: tuple[ExperimentSpec, ...], target: Path, options: dict[s
     typer.echo(f"{found.epochs} epochs, {found.images} training images, by the recipes")
     groups = expect(prepared.todo, ResultStore(target).results()[0])
     known = [group.seconds for group in groups if group.seconds is not None]
-    unknown = sum(len(group.keys) for group in groups if group.seconds is None)
+    unknown = [key for group in groups if group.seconds is None for key in group.keys]
     finished = sum(group.finished for group in groups)
     if known:
         typer.echo(
-            f"about {say_duration(sum(known))} for {len(prepared.todo) - unknown} runs one after another, by "
-            f"the mean of {finished} finished ones{f'; unknown for {unknown}' if unknown else ''}"
+            f"about {say_duration(sum(known))} for {len(prepared.todo) - len(unknown)} runs one after another, "
+            f"by the mean of {finished} finished ones"
         )
-    elif unknown:
-        typer.echo("time unknown: no run of the same task and recipe is finished here")
+    if unknown:
+        seconds = expected_seconds(prepared, unknown)
+        typer.echo(
+            f"about {say_duration(seconds)} of training and evaluation for {len(unknown)} runs one after "
+            "another, by steps timed here just now; deciding masks, loading and storing come to it"
+        )
+    for line in costly_methods(prepared.todo):
+        typer.echo(line)
 
 
 def _choose(

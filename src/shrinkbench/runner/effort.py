@@ -5,8 +5,9 @@ from __future__ import annotations
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
 
+from shrinkbench.pruning.schedules.schedule import SCHEDULES
 from shrinkbench.runner.executors import Task
-from shrinkbench.spec import Recipe, RunSpec
+from shrinkbench.spec import Compression, Recipe, RunSpec, Speedup
 
 NOTABLE = 5.0
 """A method whose runs train for more than this many times the median is pointed out."""
@@ -20,12 +21,21 @@ def epochs_of(spec: RunSpec) -> int:
     """Epochs that the run itself trains for at most: its search, the rounds with training, and the last.
 
     Early stopping may end it sooner, training of equal computation takes longer; pretraining is shared and not
-    counted. Where the target decides the number of rounds, one is counted.
+    counted.
     """
     schedule = spec.method.schedule
-    trained = (schedule.rounds or 1) if schedule.train_between and not schedule.during else 1
+    trained = _rounds_of(spec) if schedule.train_between and not schedule.during else 1
     search = spec.search.epochs if spec.search is not None and not spec.is_control else 0
     return search + trained * spec.recipe.epochs
+
+
+def _rounds_of(spec: RunSpec) -> int:
+    """Rounds of pruning; where the target decides how many, what it takes if all is prunable."""
+    schedule = spec.method.schedule
+    ratio = spec.amount.ratio if isinstance(spec.amount, Compression | Speedup) else None
+    if schedule.rounds is not None or ratio is None:
+        return schedule.rounds or 1
+    return len(SCHEDULES.get(schedule.name).steps(ratio))
 
 
 def epochs_of_task(task: Task) -> int:
@@ -36,7 +46,7 @@ def epochs_of_task(task: Task) -> int:
     if spec.is_control:  # trained once as a task of its own
         return 0
     schedule = spec.method.schedule
-    between = (schedule.rounds or 1) - 1 if schedule.train_between and not schedule.during else 0
+    between = _rounds_of(spec) - 1 if schedule.train_between and not schedule.during else 0
     return spec.recipe.epochs * (between + (task.kind == "run"))
 
 

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from shrinkbench.runner.dependencies import graph_of
-from shrinkbench.runner.effort import epochs_of_task
+from shrinkbench.runner.effort import epochs_of, epochs_of_task
 from shrinkbench.runner.executors.performing import file_of_task
 from shrinkbench.runner.sweeping import Prepared
+from shrinkbench.spec import RunSpec
 
 
 @dataclass(frozen=True)
 class Forecast:
     """Tasks by kind, and the epochs and training images of all together.
 
-    Epochs are those of the recipes: early stopping takes fewer, equal computation and rounds whose number
-    follows from the target take more.
+    Epochs are those of the recipes: early stopping takes fewer, equal computation takes more. Rounds
+    whose number follows from the target are counted as if every parameter were prunable.
     """
 
     planned: int
@@ -37,3 +38,18 @@ def forecast(prepared: Prepared) -> Forecast:
         epochs += own
         images += own * (data.train_images or len(workspace.dataset(data.name).train))
     return Forecast(len(prepared.runs), Counter(task.kind for task in graph), epochs, images)
+
+
+def costly_methods(runs: Sequence[RunSpec], *, most: int = 3) -> list[str]:
+    """A line for each of the methods whose runs train longest, where methods differ in it."""
+    epochs: Counter[str] = Counter()
+    for spec in runs:
+        if not spec.is_control:
+            epochs[spec.method.name] += epochs_of(spec)
+    if len(set(epochs.values())) < 2:
+        return []
+    total = sum(epochs.values())
+    return [
+        f"{method}: {count} epochs, {count / total:.0%} of what pruned networks train"
+        for method, count in epochs.most_common(most)
+    ]

@@ -20,6 +20,7 @@ from typing import Literal, get_args
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.literature.corpus import Result
+from shrinkbench.literature.errata import count_errata
 from shrinkbench.literature.reference import FACTORS, Convention, convolution_share, operations_convention
 
 Reading = Literal["original / kept", "fraction pruned", "fraction kept"]
@@ -65,13 +66,17 @@ def readings(value: float) -> dict[Reading, float]:
 
 @dataclass(frozen=True)
 class Measure:
-    """A value with the derivation it comes from, and the bounds that all printed digits leave."""
+    """A value with the derivation it comes from, and the bounds that all printed digits leave.
+
+    ``errata`` counts the corrected numbers that it is derived from.
+    """
 
     value: float
     low: float
     high: float
     derivation: str
     spread: float | None = None
+    errata: int = 0
 
     @property
     def is_printed(self) -> bool:
@@ -84,6 +89,7 @@ class Measure:
 
 
 PRINTED = "as printed"
+CORRECTED = "corrected by an erratum"
 _ALIKE = 1 + 1e-9
 """Two ways whose bounds are as wide as each other up to this factor are equally precise: floats round."""
 
@@ -140,7 +146,7 @@ def narrowest(ways: Sequence[Measure]) -> Measure:
 
     >>> rough, fine = Measure(1.28, 1.26, 1.30, "pruned"), Measure(1.274, 1.269, 1.279, "kept")
     >>> narrowest([rough, fine])
-    Measure(value=1.274, low=1.269, high=1.279, derivation='kept', spread=None)
+    Measure(value=1.274, low=1.269, high=1.279, derivation='kept', spread=None, errata=0)
     """
     low, high = max(way.low for way in ways), min(way.high for way in ways)
     least = min(way.high - way.low for way in ways)
@@ -179,7 +185,9 @@ def _take_printed(result: Result, quantity: str) -> Measure | None:
     if fact is None:
         return None
     value, slack = fact.scaled, fact.resolution
-    return Measure(value, value - slack, value + slack, PRINTED, fact.scaled_spread)
+    errata = count_errata([fact])
+    derivation = CORRECTED if errata else PRINTED
+    return Measure(value, value - slack, value + slack, derivation, fact.scaled_spread, errata)
 
 
 def _derive(derivation: str, formula: Callable[..., float], *inputs: Measure | None) -> Measure | None:
@@ -192,7 +200,8 @@ def _derive(derivation: str, formula: Callable[..., float], *inputs: Measure | N
         return None
     value = formula(*(measure.value for measure in known))
     corners = [formula(*corner) for corner in product(*((m.low, m.high) for m in known))]
-    return Measure(value, min(corners), max(corners), derivation, known[0].spread)
+    errata = sum(measure.errata for measure in known)
+    return Measure(value, min(corners), max(corners), derivation, known[0].spread, errata)
 
 
 def _ratio(derivation: str, original: Measure | None, kept: Measure | None) -> Measure | None:
@@ -201,7 +210,8 @@ def _ratio(derivation: str, original: Measure | None, kept: Measure | None) -> M
         return None
     low = max(original.low, 0.0) / kept.high
     high = original.high / kept.low if kept.low > 0 else math.inf
-    return Measure(original.value / kept.value, low, high, derivation)
+    errata = original.errata + kept.errata
+    return Measure(original.value / kept.value, low, high, derivation, errata=errata)
 
 
 _WHOLE = Measure(1.0, 1.0, 1.0, "")

@@ -24,7 +24,7 @@ from shrinkbench.literature.curves import (
     is_plottable,
     tradeoff_curves,
 )
-from shrinkbench.literature.filters import Extract, extract
+from shrinkbench.literature.filters import Extract, errata_told, extract
 from shrinkbench.literature.networks import published_names
 from shrinkbench.literature.normalise import Normalised
 from shrinkbench.literature.own_results import OwnTask, own_tasks, read_own
@@ -114,7 +114,7 @@ def overlay(own: pd.DataFrame, corpus: Corpus | None = None, *, keep: Collection
             unmatched.append(f"{task.name}: no published result here gives a metric that the own results have")
             continue
         published = [n for n in used.results if n.result.pair in pairs and is_plottable(n)]
-        notes = _notes(_Sides(task, pairs, published, panels))
+        notes = _notes(_Sides(task, pairs, published, panels, errata_told(corpus, published)))
         stem = _file_name(task.name, {earlier.stem for earlier in found})
         found.append(Overlay(task.name, stem, pairs, panels, notes))
     return Overlays(tuple(found), tuple(unmatched))
@@ -161,6 +161,7 @@ class _Sides:
     pairs: tuple[Pair, ...]
     published: list[Normalised]
     panels: tuple[OverlayPanel, ...]
+    errata: str
 
 
 def _notes(sides: _Sides) -> tuple[str, ...]:
@@ -171,6 +172,7 @@ def _notes(sides: _Sides) -> tuple[str, ...]:
         _repetition(sides),
         _sizes(sides),
         _networks(sides),
+        sides.errata and f"Published numbers: {sides.errata[0].lower()}{sides.errata[1:]}",
         "Papers seldom say how the weights that they report were chosen, nor name data augmentation, schedules "
         "and libraries well enough to rule them out as the cause of a difference.",
     ]

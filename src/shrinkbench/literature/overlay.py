@@ -25,11 +25,11 @@ from shrinkbench.literature.curves import (
     tradeoff_curves,
 )
 from shrinkbench.literature.filters import Extract, errata_told, extract
-from shrinkbench.literature.networks import published_names
 from shrinkbench.literature.normalise import Normalised
 from shrinkbench.literature.own_results import OwnTask, own_tasks, read_own
 from shrinkbench.literature.reference import variants
 from shrinkbench.literature.store import load_corpus
+from shrinkbench.spec.published_names import published_names
 
 __all__ = ["Overlay", "OverlayPanel", "Overlays", "overlay", "published_pairs", "read_own"]
 
@@ -94,7 +94,7 @@ def overlay(own: pd.DataFrame, corpus: Corpus | None = None, *, keep: Collection
     found: list[Overlay] = []
     unmatched = []
     for task in own_tasks(own):
-        pairs = published_pairs(corpus, used, task.dataset, task.model)
+        pairs = published_pairs(corpus, used, task.dataset, task.published_as or published_names(task.model))
         if not pairs:
             unmatched.append(f"{task.name}: the corpus has no curve for this dataset and network")
             continue
@@ -126,9 +126,11 @@ def _file_name(task: str, taken: Collection[str]) -> str:
     return next(name for n in count(1) if (name := stem if n == 1 else f"{stem}-{n}") not in taken)
 
 
-def published_pairs(corpus: Corpus, used: Extract, dataset: str, model: str) -> tuple[Pair, ...]:
+def published_pairs(
+    corpus: Corpus, used: Extract, dataset: str, published_as: Iterable[str]
+) -> tuple[Pair, ...]:
     """The published pairs that an own task goes by; case and punctuation of names do not matter."""
-    names = {_plain(name) for name in published_names(model)}
+    names = {_plain(name) for name in published_as}
     names |= {
         _plain(merge.name)
         for merge in corpus.rules.merges

@@ -106,6 +106,33 @@ def test_lint(corpus: list[str], tmp_path: Path) -> None:
     assert CliRunner().invoke(app, ["lint", "--strict", *corpus]).exit_code == 1
 
 
+def test_errata_are_listed_with_and_without_a_corpus(corpus: list[str], tmp_path: Path) -> None:
+    rows = json.loads(run("errata", "--json", "--out", str(tmp_path)))
+    assert [(row["network"], row["printed"], row["corrected"]) for row in rows] == [
+        (f"record {number}", "10.1", "89.9") for number in (281, 582, 583)
+    ]
+    assert all(row["reason"] and row["source"] for row in rows)
+    assert json.loads(run("errata", "--json", *corpus)) == rows
+    assert "record 582: initial_top5 10.1 -> 89.9 percent: the top-5 error" in run("errata")
+    assert "3 errata, applied where" in run("errata", *corpus)
+    assert len((tmp_path / "errata.csv").read_text(encoding="utf-8").splitlines()) == 4
+
+
+def test_the_shipped_errata_need_no_export() -> None:
+    assert "3 errata of the published export" in run("errata")
+
+
+def test_what_touches_values_says_how_many_errata(corpus: list[str], tmp_path: Path) -> None:
+    figures = ("figures", "--format", "svg", "--out", str(tmp_path / "figures"))
+    for command in (("summary",), ("lint",), figures, ("convert", "--out", str(tmp_path / "own"))):
+        assert "Errata applied: 3 (zhang-accel-very-deep: initial_top5 10.1 -> 89.9" in run(*command, *corpus)
+        told = run(*command, "--as-printed", *corpus)
+        assert "Read as printed, listed errata not applied: 3" in told
+        assert "applied" not in run(*command)  # the bundled tables have none
+    assert json.loads(run("summary", "--json", *corpus))["errata_applied"] == 3
+    assert json.loads(run("summary", "--json", "--as-printed", *corpus))["errata_applied"] == 0
+
+
 def test_overlay(tmp_path: Path) -> None:
     rows = [
         {

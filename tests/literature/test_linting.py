@@ -65,6 +65,105 @@ def test_values(facts: list[tuple[str, str, str]], check: str, told: str) -> Non
     assert any(f.check == check and told in f.message for f in findings)
 
 
+def _initial(values: dict[str, str], quantity: str = "initial_top5", **more: object) -> list[Finding]:
+    """What is found about one accuracy of each paper."""
+    facts = [fact(key, quantity, value, "percent", **more) for key, value in values.items()]
+    return [f for f in _found(facts, [paper(key, 2018) for key in values]) if f.check == "unlikely-accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("quantity", "others", "value", "told"),
+    [
+        ("initial_top5", ("89.9", "90.4"), "10.1", "likely an error in place of an accuracy (89.9 %)"),
+        ("initial_top5", ("89.9", "90.4"), "7.1", "2 other papers have 89.9 to 90.4 % before pruning"),
+        ("initial_top1", ("76.1", "75.3"), "0.76", "likely a fraction in place of a percentage (76 %)"),
+        ("initial_top1_error", ("23.9", "24.7"), "76.1", "likely an accuracy in place of an error (23.9 %)"),
+        ("initial_top1_error", ("6.2", "6.9"), "0.062", "likely a fraction in place of a percentage (6.2 %)"),
+        ("initial_top1", ("76.1", "75.3"), "57.2", "likely another network, another metric or a misprint"),
+        ("initial_top5", ("89.9",), "10.1", "where 1 other paper has 89.9 %"),
+    ],
+)
+def test_an_accuracy_unlike_those_of_the_other_papers(
+    quantity: str, others: tuple[str, ...], value: str, told: str
+) -> None:
+    values = {**dict(zip("bc", others, strict=False)), "a": value}
+    (finding,) = _initial(values, quantity)
+    assert finding.where.startswith("a: ImageNet / VGG-16")
+    assert f"{quantity} = {value} percent" in finding.message
+    assert told in finding.message
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"a": "10.1"},  # nothing to compare with
+        {"a": "10.1", "b": "10.9"},
+        {"a": "88.4", "b": "89.9", "c": "90.8"},
+        {"a": "62.4", "b": "57.2", "c": "56.8"},  # other crops
+    ],
+)
+def test_accuracies_that_are_like_each_other_are_no_finding(values: dict[str, str]) -> None:
+    assert _initial(values) == []
+
+
+def test_another_dataset_or_network_is_no_standard() -> None:
+    others = [fact(key, "initial_top5", "89.9", "percent", dataset="Places") for key in "bc"]
+    facts = [fact("a", "initial_top5", "10.1", "percent"), *others]
+    assert _found(facts, [paper(key, 2018) for key in "abc"]) == []
+    unknown = {"a": "10.1", "b": "89.9", "c": "90.1"}
+    assert _initial(unknown, architecture="???") == []
+
+
+def test_the_published_list_is_a_standard_too() -> None:
+    item = Listing(
+        catalogue="list",
+        dataset="ImageNet",
+        architecture="VGG-16",
+        quantity="top5",
+        value=Decimal("90.37"),
+        unit="percent",
+        source="row",
+    )
+    made = corpus([paper("a", 2018)], [fact("a", "initial_top5", "9.9", "percent")])
+    (finding,) = lint(MadeCorpus(**{**made.__dict__, "listings": (item,)}))
+    assert "where published lists of networks 90.37 % before pruning: likely an error" in finding.message
+
+
+@pytest.mark.parametrize(
+    ("value", "before", "told"),
+    [
+        ("0.76", "76.1", "likely a fraction in place of a percentage (76 %), unless the network has collapsed"),
+        ("25.2", "76.1", "likely an error in place of an accuracy (74.8 %)"),
+        ("10.0", "76.1", ""),  # a network that has collapsed
+        ("44.6", "57.8", ""),  # both readings are near
+        ("60.0", "76.1", ""),
+        ("76.3", "76.1", ""),
+    ],
+)
+def test_accuracies_after_pruning_are_compared_with_those_before(value: str, before: str, told: str) -> None:
+    facts = [fact("a", "top1", value, "percent"), fact("a", "initial_top1", before, "percent")]
+    messages = [f.message for f in _found(facts) if f.check == "unlikely-accuracy"]
+    assert len(messages) == bool(told)
+    assert not told or told in messages[0]
+
+
+def test_a_curve_that_falls_is_no_error_in_place_of_an_accuracy() -> None:
+    low = [fact("a", "top1", "25.2", "percent"), fact("a", "initial_top1", "76.1", "percent")]
+    assert _checks(_found(low)) == {"unlikely-accuracy"}
+    between = [fact("a", "top1", "50", "percent", network="b")]
+    assert _found(low + between) == []
+
+
+def test_the_initial_accuracy_of_other_papers_stands_in_where_the_own_one_is_wrong() -> None:
+    facts = [
+        fact("a", "top5", "88.9", "percent"),
+        fact("a", "initial_top5", "10.1", "percent"),
+        *(fact(key, "initial_top5", "89.9", "percent") for key in "bc"),
+    ]
+    found = _found(facts, [paper(key, 2018) for key in "abc"])
+    assert ["initial_top5 = 10.1" in f.message for f in found] == [True]
+
+
 def test_later_and_unknown_comparisons() -> None:
     papers = [paper("a", 2016, "b", "nobody"), paper("b", 2018)]
     findings = _found([fact("a", "evaluated"), fact("b", "evaluated")], papers)

@@ -152,6 +152,81 @@ def test_disagreement_is_reported_and_both_values_kept() -> None:
     assert found.value("top1_change") == conflict.used.value
 
 
+def test_the_more_precise_of_two_ways_is_taken() -> None:
+    # 22 % pruned leaves 1.266 to 1.299; 47.8 of 60.9 million leaves 1.269 to 1.279.
+    sizes = [("initial_parameters", "60.9", "million"), ("parameters", "47.8", "million")]
+    found = _normalised(("parameters_pruned", "22", "percent"), *sizes).measures["compression"]
+    assert (found.value, found.derivation) == (pytest.approx(60.9 / 47.8), "initial_parameters / parameters")
+    assert (found.low, found.high) == (pytest.approx(60.8 / 47.9), pytest.approx(61.0 / 47.7))
+    speed = _normalised(
+        ("operations_pruned", "50", "percent"),
+        ("initial_operations", "15.47", "billion"),
+        ("operations", "7.66", "billion"),
+    )
+    assert speed.value("speedup") == pytest.approx(15.47 / 7.66)
+    exact = _normalised(("compression", "1.2741", "ratio"), *sizes).measures["compression"]
+    assert (exact.value, exact.is_printed) == (1.2741, True)
+    equal = _normalised(("top1", "70.1", "percent"), ("top1_error", "29.9", "percent")).measures["top1"]
+    assert equal.is_printed  # two ways of one precision: the printed one
+
+
+def test_bounds_are_those_that_all_printed_numbers_leave() -> None:
+    # 1.3 leaves 1.2 to 1.4, 1 / 0.75 leaves 1.316 to 1.351: the second; 4 of 3 million leaves 0.75 to 2.5.
+    ways = [("compression", "1.3", "ratio"), ("parameters_kept", "75", "percent")]
+    both = _normalised(*ways, ("initial_parameters", "4", "million"), ("parameters", "3", "million"))
+    found = both.measures["compression"]
+    assert (found.low, found.high) == (pytest.approx(1 / 0.76), pytest.approx(1 / 0.74))
+    kept, whole = both.measures["parameters"], both.measures["initial_parameters"]
+    assert (kept.low, kept.high) == (pytest.approx(3e6 * 0.74), pytest.approx(5e6 * 0.76))
+    assert (whole.low, whole.high) == (3e6, 5e6)
+    assert not both.conflicts
+
+
+def test_ways_that_do_not_meet_are_told_and_the_first_is_kept() -> None:
+    contradicting = [("compression", "2.0", "ratio"), ("parameters_pruned", "22", "percent")]
+    sizes = [("initial_parameters", "60.9", "million"), ("parameters", "47.8", "million")]
+    found = _normalised(*contradicting, *sizes)
+    assert found.value("compression") == 2.0
+    assert [c.other.derivation for c in found.conflicts] == [
+        "1 / (1 - parameters_pruned)",
+        "initial_parameters / parameters",
+    ]
+    assert found.value("parameters") == 47.8e6  # said once, of the ratio
+    # The first way meets both others, which do not meet each other.
+    rough = _normalised(
+        ("compression", "2", "ratio"),
+        ("parameters_kept", "40.0", "percent"),
+        ("parameters_pruned", "30.0", "percent"),
+    )
+    (conflict,) = rough.conflicts
+    assert (conflict.used.derivation, conflict.other.derivation) == (
+        "1 / parameters_kept",
+        "1 / (1 - parameters_pruned)",
+    )
+    assert rough.value("compression") == pytest.approx(2.5)
+
+
+@given(st.integers(10, 99), st.integers(100, 999), st.integers(0, 2))
+def test_every_way_to_one_network_narrows_and_none_loses_it(kept: int, whole: int, digits: int) -> None:
+    printed = [
+        ("parameters_pruned", f"{100 * (1 - kept / whole):.{digits}f}", "percent"),
+        ("parameters", str(kept), "million"),
+        ("initial_parameters", str(whole), "million"),
+    ]
+    found = _normalised(*printed)
+    together = found.measures["compression"]
+    assert not found.conflicts
+    assert together.low <= whole / kept <= together.high
+    for alone in (printed[:1], printed[1:]):
+        one = _normalised(*alone).measures["compression"]
+        assert one.low <= together.low <= together.value <= together.high <= one.high
+
+
+def test_a_size_of_the_export_is_as_precise_as_its_record(export: Corpus) -> None:
+    (result,) = [r for r in export.results if r.network == "record 430"]
+    assert normalise(result).value("compression") == pytest.approx(60.9 / 47.8)
+
+
 def test_the_conflicts_of_the_export_are_the_two_misprinted_records(export: Corpus) -> None:
     where = {n.result.network for n in map(normalise, export.results) if n.conflicts}
     assert where == {"record 365", "record 525"}  # one paper's change, typed beside two other rates

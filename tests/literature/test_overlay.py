@@ -8,17 +8,20 @@ from statistics import stdev
 import numpy as np
 import pandas as pd
 import pytest
+from places import SHARED
+from torch.nn import Linear
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.literature import Corpus
 from shrinkbench.literature.curves import PublishedCurve, PublishedPoint
 from shrinkbench.literature.filters import extract
-from shrinkbench.literature.networks import PUBLISHED_AS
 from shrinkbench.literature.overlay import Overlay, OverlayPanel, overlay, published_pairs, read_own
 from shrinkbench.literature.overlay_figure import OFF_SCALE, View, draw_overlay, views_of, write_overlay
-from shrinkbench.models import MODELS, get_model
+from shrinkbench.models import MODELS, ModelCard, get_model
 from shrinkbench.plotting import STRIP
+from shrinkbench.spec.published_names import PUBLISHED_AS, published_names, without_provider
 
+EXPORT = SHARED / "data" / "corpus"
 CONTROL = {0: 0.930, 1: 0.934}
 PRUNED = {0: 0.920, 1: 0.930}
 
@@ -112,7 +115,7 @@ def test_metrics_that_one_side_lacks_get_no_panel(bundled: Corpus) -> None:
 def test_published_names_of_own_networks(
     export: Corpus, dataset: str, model: str, pairs: set[tuple[str, str]]
 ) -> None:
-    assert set(published_pairs(export, extract(export, "curves"), dataset, model)) == pairs
+    assert set(published_pairs(export, extract(export, "curves"), dataset, published_names(model))) == pairs
 
 
 @pytest.mark.parametrize(
@@ -122,14 +125,51 @@ def test_published_names_of_own_networks(
 def test_networks_of_the_shipped_experiments_meet_their_published_rows(
     bundled: Corpus, model: str, architecture: str
 ) -> None:
-    assert published_pairs(bundled, extract(bundled, "curves"), "imagenet", model) == (
+    names = get_model(model).published_as
+    assert published_pairs(bundled, extract(bundled, "curves"), "imagenet", names) == (
         ("ImageNet", architecture),
     )
 
 
-def test_every_network_with_a_published_name_exists() -> None:
-    for name in PUBLISHED_AS:
-        assert name in MODELS or get_model(f"torchvision/{name}").name == f"torchvision/{name}"
+def test_every_network_with_a_published_name_exists_and_its_card_has_it() -> None:
+    for name, published in PUBLISHED_AS.items():
+        card = get_model(name if name in MODELS else f"torchvision/{name}")
+        assert card.published_as == published
+        assert published_names(card.name) == published
+
+
+def test_every_network_that_has_published_rows_says_so_on_its_card(
+    bundled: Corpus, request: pytest.FixtureRequest
+) -> None:
+    corpora = [bundled, *([request.getfixturevalue("export")] if EXPORT.is_dir() else [])]
+    architectures = {"".join(filter(str.isalnum, r.architecture)).lower() for c in corpora for r in c.results}
+    library = [f"torchvision/{name}" for name in ("alexnet", "googlenet", "vgg16", "resnet50", "mobilenet_v2")]
+    for name in [*MODELS, *library]:
+        if "".join(filter(str.isalnum, without_provider(name))).lower() in architectures:
+            assert get_model(name).published_as, name
+
+
+def test_a_network_of_narrower_layers_is_not_the_published_one() -> None:
+    assert get_model("resnet20-width-0.5").published_as == ()
+
+
+def test_a_network_of_ones_own_goes_by_what_its_card_says(bundled: Corpus) -> None:
+    card = ModelCard(name="mine", published_as=("ResNet-56",), build=lambda classes: Linear(1, classes))
+    own = _own(model="mine", published_as="; ".join(card.published_as))
+    (found,) = overlay(own, bundled).found
+    assert found.pairs == (("CIFAR-10", "ResNet-56"),)
+    both = _own(model="mine", published_as="ResNet-110; ResNet-56")
+    assert len(overlay(both, bundled).found[0].pairs) == 2
+    for silent in (_own(model="mine"), _own(model="mine", published_as=None)):
+        assert overlay(silent, bundled).unmatched
+
+
+def test_errata_of_the_published_side_are_noted(export: Corpus) -> None:
+    own = _own(model="torchvision/vgg16", dataset="imagenet")
+    (found,) = overlay(own, export).found
+    assert any("Published numbers: errata applied: 3 (zhang" in note for note in found.notes)
+    (other,) = overlay(_own(), export).found
+    assert not any("rrata" in note for note in other.notes)
 
 
 def test_notes_say_what_differs(export: Corpus) -> None:

@@ -12,11 +12,27 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from shrinkbench.cli.listing import describe_model, entries
+from shrinkbench.cli.tables import print_description
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.models import MODELS, build, get_model
+from shrinkbench.models import MODELS, ModelCard, build, get_model
 from shrinkbench.network.probe import classifier_weights, trace
 
 BATCH_NORM = nn.BatchNorm1d | nn.BatchNorm2d
+
+
+@pytest.mark.parametrize("names", ["VGG-16", ["VGG-16"], ("",), ("A; B",), (16,)])
+def test_names_in_papers_are_a_tuple_of_names(names):
+    with pytest.raises(ShrinkbenchError, match="published_as of the network 'x' is"):
+        ModelCard(name="x", build=lambda classes: nn.Linear(1, classes), published_as=names)
+
+
+def test_names_in_papers_are_told(capsys):
+    assert describe_model("vgg16-gap", None)["published_as"] == ["VGG-GAP", "VGG-16"]
+    rows = {row["name"]: row["published_as"] for row in entries("models")}
+    assert (rows["sss-resnet-50"], rows["digits-cnn"]) == (["ResNet-50"], [])
+    print_description(describe_model("lenet5", None))
+    assert "in papers" in capsys.readouterr().out
 
 
 def on_meta(name: str, num_classes: int | None = None) -> nn.Module:

@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from shrinkbench.cli import app
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.results.bundle import read_source, write_bundle
+from shrinkbench.results.frame import to_frame
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner import sweep
 from shrinkbench.spec import read_experiments
@@ -173,6 +174,23 @@ def test_two_different_files_of_one_name_are_refused(tmp_path):
     sweep(read_experiments(one), tmp_path / "out")
     with pytest.raises(ShrinkbenchError, match="two different files are called"):
         sweep(read_experiments(other), tmp_path / "out")
+
+
+def test_what_papers_call_an_own_network_is_stored_with_its_runs(tmp_path):
+    path = write(tmp_path, "named")
+    file = tmp_path / "named.py"
+    card = "ModelCard(name='mine', build=lambda n: make_network(), published_as=('A-1', 'B 2'))"
+    file.write_text(
+        f"{file.read_text()}\nfrom shrinkbench.models import MODELS, ModelCard\nMODELS.add('mine', {card})\n"
+    )
+    path.write_text(path.read_text().replace('model = "named.py:make_network"', 'model = "mine"'))
+    # A registered network is there for every test that walks the registry, so in a process of its own.
+    done = in_process(
+        "-m", "shrinkbench", "sweep", str(path), "--out", "out", "--plugin", "named.py", cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    frame = to_frame(ResultStore(tmp_path / "out").results()[0])
+    assert set(frame["published_as"]) == {"A-1; B 2"}
 
 
 @pytest.mark.slow

@@ -54,6 +54,7 @@ def _models() -> list[Row]:
             "num_classes": card.num_classes,
             **dict(zip(("parameters", "multiply_adds"), figures_of(card), strict=True)),
             "weights": [entry.name for entry in card.weights],
+            "published_as": list(card.published_as),
         }
         for name, card in MODELS.items()
     ]
@@ -158,6 +159,7 @@ def describe_model(
         "agrees_with": card.agrees_with,
         "classifier": sorted(classifier_of(module, traced)),
         "namesakes": dict(card.namesakes),
+        "published_as": list(card.published_as),
         "pruned_from": card.pruned_from,
         "weights_note": card.weights_note,
         "weights": [

@@ -1,4 +1,4 @@
-"""Commands on the pruning literature: summary, table1, figures, graph, methods, lint, overlay, convert."""
+"""Commands on the pruning literature, from counting a corpus to laying own results over it."""
 
 from __future__ import annotations
 
@@ -35,14 +35,24 @@ Keep = Annotated[
     typer.Option("--keep", metavar="NAME", help="Do not apply this named exclusion; repeat for several."),
 ]
 
+AsPrinted = Annotated[
+    bool, typer.Option("--as-printed", help="Read the corpus without its listed errata (`literature errata`).")
+]
+
 
 @app.command()
-def summary(corpus: CorpusDir = None, out: OutDir = None, as_json: AsJson = False, keep: Keep = None) -> None:
+def summary(
+    corpus: CorpusDir = None,
+    out: OutDir = None,
+    as_json: AsJson = False,
+    keep: Keep = None,
+    as_printed: AsPrinted = False,
+) -> None:
     """Count papers, datasets, networks, pairs and comparisons, with every exclusion and its count."""
     from shrinkbench.literature.store import load_corpus
     from shrinkbench.literature.summary import summarise_corpus
 
-    found = summarise_corpus(load_corpus(corpus), keep=keep or ())
+    found = summarise_corpus(load_corpus(corpus, as_printed=as_printed), keep=keep or ())
     text = json.dumps(found.as_json(), indent=2, ensure_ascii=False)
     if out is not None:
         write_atomically(out / "summary.json", (text + "\n").encode())
@@ -90,13 +100,15 @@ def figures(
     ] = None,
     as_json: AsJson = False,
     keep: Keep = None,
+    as_printed: AsPrinted = False,
 ) -> None:
     """Draw Figures 1 to 5 and the graph of comparisons, with their data as CSV and captions."""
     from shrinkbench.literature.figures import write_figures
     from shrinkbench.literature.store import load_corpus
     from shrinkbench.plotting import FORMATS
 
-    written = write_figures(load_corpus(corpus), out, keep=keep or (), formats=tuple(formats or FORMATS))
+    loaded = load_corpus(corpus, as_printed=as_printed)
+    written = write_figures(loaded, out, keep=keep or (), formats=tuple(formats or FORMATS))
     if as_json:
         entries = [
             {"figure": plate.name, "caption": plate.caption, "files": [str(path) for path in paths]}
@@ -107,6 +119,8 @@ def figures(
     for plate, paths in written:
         typer.echo(f"{plate.name}: {', '.join(path.name for path in paths) or plate.caption}")
     typer.echo(f"captions, with what is left out: {out / 'captions.md'}")
+    if loaded.errata_told:
+        typer.echo(loaded.errata_told)
 
 
 @app.command()
@@ -188,12 +202,14 @@ def lint(
     out: OutDir = None,
     as_json: AsJson = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with code 1 where anything is found.")] = False,
+    as_printed: AsPrinted = False,
 ) -> None:
     """Find entries that are inconsistent, impossible or ambiguous."""
     from shrinkbench.literature.linting import lint as run_checks
     from shrinkbench.literature.store import load_corpus
 
-    findings = run_checks(load_corpus(corpus))
+    loaded = load_corpus(corpus, as_printed=as_printed)
+    findings = run_checks(loaded)
     rows = [asdict(finding) for finding in findings]
     text = json.dumps(rows, indent=2, ensure_ascii=False)
     if out is not None:
@@ -204,8 +220,36 @@ def lint(
         for finding in findings:
             typer.echo(f"{finding.check}: {finding.where}: {finding.message}")
         typer.echo(f"{len(findings)} finding{'' if len(findings) == 1 else 's'}")
+        if loaded.errata_told:
+            typer.echo(loaded.errata_told)
     if strict and findings:
         raise typer.Exit(1)
+
+
+@app.command()
+def errata(corpus: CorpusDir = None, out: OutDir = None, as_json: AsJson = False) -> None:
+    """List the corrections of a corpus: record, value as printed, value corrected, reason and source.
+
+    Without --corpus: those that come with shrinkbench, for the published export.
+    """
+    from shrinkbench.literature.errata import ERRATA_FILE, Erratum, shipped_errata
+    from shrinkbench.literature.store import load_corpus
+    from shrinkbench.literature.tables import write_table
+
+    listed = shipped_errata() if corpus is None else load_corpus(corpus).errata
+    rows = [erratum.model_dump(mode="json") for erratum in listed]
+    if out is not None:
+        write_table(out / ERRATA_FILE, list(Erratum.model_fields), rows)
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    for erratum in listed:
+        typer.echo(str(erratum))
+    count = f"{len(listed)} {'erratum' if len(listed) == 1 else 'errata'}"
+    if corpus is None:
+        typer.echo(f"{count} of the published export, applied where it is read; the bundled tables have none")
+    else:
+        typer.echo(f"{count}, applied where {corpus} is read; --as-printed reads it without")
 
 
 @app.command()
@@ -223,13 +267,14 @@ def overlay(
     ),
     as_json: AsJson = False,
     keep: Keep = None,
+    as_printed: AsPrinted = False,
 ) -> None:
     """Lay your own results over published curves: figure, points and notes on what differs."""
     from shrinkbench.literature.overlay import overlay as lay_over
     from shrinkbench.literature.overlay_figure import write_overlay
     from shrinkbench.literature.store import load_corpus
 
-    laid = lay_over(_own_table(results), load_corpus(corpus), keep=keep or ())
+    laid = lay_over(_own_table(results), load_corpus(corpus, as_printed=as_printed), keep=keep or ())
     if not laid.found:
         raise ShrinkbenchError(
             f"nothing to lay over: {'; '.join(laid.unmatched)}; give another corpus with --corpus"
@@ -278,15 +323,18 @@ def convert(
         Path, typer.Option("--out", metavar="DIR", help="Folder for the corpus.", show_default=False)
     ],
     corpus: CorpusDir = None,
+    as_printed: AsPrinted = False,
 ) -> None:
     """Write a corpus in our own format: one fact per row, with its source."""
     from shrinkbench.literature.store import load_corpus, write_corpus
 
-    loaded = load_corpus(corpus)
+    loaded = load_corpus(corpus, as_printed=as_printed)
     paths = write_corpus(loaded, out)
     typer.echo(
         f"{len(loaded.papers)} papers, {len(loaded.facts)} facts -> {', '.join(p.name for p in paths)} in {out}"
     )
+    if loaded.errata_told:
+        typer.echo(loaded.errata_told)
 
 
 def _print_summary(found: CorpusSummary) -> None:
@@ -310,6 +358,8 @@ def _print_summary(found: CorpusSummary) -> None:
     for scope, applied in found.exclusions.items():
         for choice in applied:
             typer.echo(f"left out or merged ({scope}): {choice}")
+    if found.errata_told:
+        typer.echo(found.errata_told)
     typer.echo(f"conflicts between printed values: {found.conflicts} (`lint` lists them)")
     for derivation, count in found.derivations.items():
         typer.echo(f"derived {count:4d}  {derivation}")

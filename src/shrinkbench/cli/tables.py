@@ -121,6 +121,8 @@ def print_description(description: dict[str, Any]) -> None:
     facts.add_row("classifier", text(description["classifier"]))
     for name, difference in description["namesakes"].items():
         facts.add_row("not to be mixed up with", f"{name}: {difference}")
+    if description["published_as"]:
+        facts.add_row("in papers", text(description["published_as"]))
     if description["pruned_from"]:
         facts.add_row("pruned from", description["pruned_from"])
     for entry in description["weights"]:

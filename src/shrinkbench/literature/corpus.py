@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 
 from shrinkbench.errors import UnknownNameError
+from shrinkbench.literature.errata import Erratum, tell
 from shrinkbench.literature.rules import Rules
 from shrinkbench.literature.schema import UNPRUNED, Fact, Listing, Paper
 
@@ -75,7 +76,8 @@ class Result:
 class Corpus:
     """Papers, facts and unpruned networks, with the named choices that go with them.
 
-    Compared and hashed by identity, so that what is derived from it can be kept.
+    ``errata`` are the listed corrections that the facts have, or would have if they were not read
+    ``as_printed``. Compared and hashed by identity, so that what is derived from it can be kept.
     """
 
     name: str
@@ -86,6 +88,13 @@ class Corpus:
     rules: Rules = field(default_factory=Rules)
     findings: tuple[Finding, ...] = ()
     origin: str = "bundled"
+    errata: tuple[Erratum, ...] = ()
+    as_printed: bool = False
+
+    @property
+    def errata_told(self) -> str:
+        """One sentence on all errata, with their number; empty where none is listed."""
+        return tell(self.errata, as_printed=self.as_printed)
 
     @cached_property
     def by_key(self) -> dict[str, Paper]:

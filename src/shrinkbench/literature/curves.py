@@ -21,12 +21,14 @@ class PublishedPoint:
     """One operating point: the mean over results at one x.
 
     ``spread`` is the sample standard deviation over those results or, for a single one, what its paper prints.
+    ``errata`` counts the corrected numbers that it rests on.
     """
 
     x: float
     y: float
     spread: float | None
     results: int
+    errata: int = 0
 
 
 @dataclass(frozen=True)
@@ -95,18 +97,20 @@ def tradeoff_curves(
     for n in results:
         efficiency, change = n.measures.get(x), n.measures.get(y)
         if n.result.pair == pair and efficiency is not None and change is not None:
-            placed.append(PlacedResult(n, efficiency.value, change.value, change.spread))
+            errata = efficiency.errata + change.errata
+            placed.append(PlacedResult(n, efficiency.value, change.value, change.spread, errata))
     return group_curves(corpus, placed)
 
 
 @dataclass(frozen=True)
 class PlacedResult:
-    """A result with its coordinates."""
+    """A result with its coordinates, and how many corrected numbers they rest on."""
 
     result: Normalised
     x: float
     y: float
     spread: float | None
+    errata: int = 0
 
 
 def group_curves(corpus: Corpus, places: Iterable[PlacedResult]) -> tuple[PublishedCurve, ...]:
@@ -163,7 +167,8 @@ def _points(places: list[PlacedResult]) -> tuple[PublishedPoint, ...]:
     for x, together in sorted(at.items()):
         values = [place.y for place in together]
         spread = stdev(values) if len(values) > 1 else together[0].spread
-        points.append(PublishedPoint(x, fmean(values), spread, len(values)))
+        errata = sum(place.errata for place in together)
+        points.append(PublishedPoint(x, fmean(values), spread, len(values), errata))
     return tuple(points)
 
 

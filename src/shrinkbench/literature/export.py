@@ -16,6 +16,7 @@ from pathlib import Path
 from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.files import is_file
 from shrinkbench.literature.corpus import Corpus, Finding
+from shrinkbench.literature.errata import correct, shipped_errata
 from shrinkbench.literature.rules import Rules
 from shrinkbench.literature.schema import Fact, Paper
 from shrinkbench.literature.supplements import read_listings, read_supplements
@@ -61,8 +62,11 @@ def is_export(folder: Path) -> bool:
     return any(is_file(folder / name) for name in (PAPERS, RESULTS, MODELS, DATASETS))
 
 
-def read_export(folder: Path) -> Corpus:
-    """Read the export in ``folder``; what cannot be read is one sentence with file, row and remedy."""
+def read_export(folder: Path, *, as_printed: bool = False) -> Corpus:
+    """Read the export in ``folder`` and correct it by the listed errata, unless it is read ``as_printed``.
+
+    What cannot be read is one sentence with file, row and remedy.
+    """
     papers = read_table(
         folder / PAPERS,
         ["Name", "Date", "AuthorName", "Venue", "BibTeX", "Notes", "Compares To", "Non-pruning", "Results"],
@@ -78,7 +82,9 @@ def read_export(folder: Path) -> Corpus:
     venues = read_table(folder / VENUES, ["Name", "Papers"], remedy=REMEDY)
     read_papers = tuple(_paper(row) for row in papers)
     _check_references(records, papers, models, datasets)
-    facts = tuple(fact for row in records for fact in _facts(row))
+    printed = tuple(fact for row in records for fact in _facts(row))
+    corrected, errata, unfit = correct(printed, shipped_errata())
+    facts = printed if as_printed else corrected
     supplements, absent = read_supplements(folder, facts)
     listings, more_absent = read_listings(folder)
     return Corpus(
@@ -94,8 +100,11 @@ def read_export(folder: Path) -> Corpus:
             *_venue_lists(papers, venues),
             *absent,
             *more_absent,
+            *(Finding("erratum", erratum.where, f"not applied: {problem}") for erratum, problem in unfit),
         ),
         origin=str(folder),
+        errata=errata,
+        as_printed=as_printed,
     )
 
 

@@ -18,7 +18,7 @@ from shrinkbench.literature.curves import (
     is_plottable,
     methods_without_shared_coordinate,
 )
-from shrinkbench.literature.filters import Extract
+from shrinkbench.literature.filters import Extract, errata_told
 from shrinkbench.literature.graph import comparison_graph
 from shrinkbench.literature.histograms import draw_breadth, draw_comparisons, draw_graph
 from shrinkbench.literature.standard import StandardModel, family_panels, variability_curves
@@ -64,7 +64,7 @@ def write_figures(
             f"figures are written as {', '.join(FORMATS)}, not as '{unknown}'; choose one of these"
         )
     written = []
-    captions = [f"# {corpus.name}\n"]
+    captions = [f"# {corpus.name}\n", *([f"{corpus.errata_told}\n"] if corpus.errata_told else [])]
     for plate in plates(corpus, keep=keep):
         paths: list[Path] = []
         if plate.figure is not None:
@@ -91,6 +91,7 @@ def _families(corpus: Corpus, keep: Collection[str]) -> Plate:
             "size_value": point.size,
             "accuracy": panel.accuracy,
             "accuracy_value": point.accuracy,
+            "errata": point.errata,
         }
         for panel in panels
         for kind, points in (("unpruned", panel.unpruned), ("pruned", panel.pruned))
@@ -101,7 +102,7 @@ def _families(corpus: Corpus, keep: Collection[str]) -> Plate:
         "(stars). Pruned networks are scaled as if every one of a name had begun the same: "
         f"{_standards(standards)}. Operations of unknown convention count as the fraction that the paper "
         "gives. "
-        f"{_exclusions(used)}"
+        f"{_exclusions(used)}{_errata(corpus, used)}"
     )
     return Plate("figure1", caption, draw_families(panels), tuple(rows))
 
@@ -139,7 +140,7 @@ def _fragmentation(corpus: Corpus, keep: Collection[str]) -> Plate:
         "right is better; bars are standard deviations where a paper gives any. Results without an "
         "efficiency or "
         f"a change in accuracy: {len(without)} of {len({n.result.paper for n in without})} papers. "
-        f"{_exclusions(used)}{footnote}"
+        f"{_exclusions(used)}{_errata(corpus, used)}{footnote}"
     )
     rows = [row for panel in panels for row in _curve_rows(panel.curves, panel.pair, panel.x, panel.y)]
     return Plate("figure3", caption, draw_fragmentation(panels), tuple(rows))
@@ -165,7 +166,7 @@ def _variability(corpus: Corpus, keep: Collection[str]) -> Plate:
         "and differ in implementation, schedule and fine-tuning; below are all others. Points that share a "
         "size are "
         f"averaged, with their standard deviation as a bar. Scaled to one standard initial model: "
-        f"{_standards((standard,))}. {_exclusions(used)}"
+        f"{_standards((standard,))}. {_exclusions(used)}{_errata(corpus, used)}"
     )
     rows = [
         *_curve_rows(magnitude, standard.pair, "parameters", "top1"),
@@ -196,6 +197,8 @@ def _standards(standards: Iterable[StandardModel]) -> str:
             scale, unit = units.get(name, (100, f"% {name}"))
             papers = standard.papers[name]
             behind = f"median of {papers} paper{'s' if papers > 1 else ''}" if papers else "published list"
+            corrected = standard.errata[name]
+            behind += f", {corrected} errat{'a' if corrected > 1 else 'um'} applied" if corrected else ""
             values.append(f"{value * scale:.4g} {unit} ({behind})")
         texts.append(f"{standard.pair[1]} {', '.join(values)}")
     return "; ".join(texts) if texts else "none"
@@ -204,6 +207,12 @@ def _standards(standards: Iterable[StandardModel]) -> str:
 def _exclusions(used: Extract) -> str:
     named = [str(applied) for applied in (*used.excluded, *used.merged)]
     return f"Left out or merged: {'; '.join(named)}." if named else "Nothing is left out."
+
+
+def _errata(corpus: Corpus, used: Extract) -> str:
+    """The errata of the results in use; the column ``errata`` tells which points they touch."""
+    told = errata_told(corpus, used.results)
+    return f" {told}" if told else ""
 
 
 def _histogram_rows(histograms: Mapping[str, Histogram]) -> tuple[Mapping[str, object], ...]:
@@ -233,6 +242,7 @@ def _curve_rows(
             "y_value": point.y,
             "spread": point.spread,
             "results": point.results,
+            "errata": point.errata,
         }
         for curve in curves
         for point in curve.points

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from shrinkbench.errors import UnknownNameError
 from shrinkbench.literature.corpus import Corpus, nearest
+from shrinkbench.literature.errata import tell
 from shrinkbench.literature.normalise import Normalised, normalise
 from shrinkbench.literature.rules import Scope, Where
+from shrinkbench.literature.schema import UNPRUNED
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,14 @@ def extract(
 def fits(where: Where, result: Normalised) -> bool:
     """Whether a result is one that ``where`` describes."""
     return where.matches(result.result.fields, result.value("top1"), result.value("compression"))
+
+
+def errata_told(corpus: Corpus, results: Iterable[Normalised]) -> str:
+    """One sentence on the errata of ``corpus`` that are about ``results``; empty where none is."""
+    networks = {(n.result.paper, n.result.dataset, n.result.network) for n in results}
+    papers = {(paper, dataset, UNPRUNED) for paper, dataset, _ in networks}
+    about = [e for e in corpus.errata if (e.paper, e.dataset, e.network) in networks | papers]
+    return tell(about, as_printed=corpus.as_printed)
 
 
 @lru_cache(maxsize=4)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from statistics import median
 
+from shrinkbench.literature.accuracies import find_unlikely_accuracies
 from shrinkbench.literature.corpus import Corpus, Finding
 from shrinkbench.literature.graph import comparison_graph
 from shrinkbench.literature.normalise import Normalised, normalise, readings
@@ -240,6 +241,7 @@ def _stem(architecture: str) -> str:
 CHECKS: dict[str, Check] = {
     "does-not-add-up": _find_conflicts,
     "impossible-value": _ranges,
+    "unlikely-accuracy": find_unlikely_accuracies,
     "compares-to-later-paper": _find_anachronisms,
     "dangling-comparison": _find_dangling,
     "printed-twice": _find_repeated,

@@ -1,23 +1,26 @@
 """One set of metrics from whatever a paper printed, with the derivation of every value.
 
 Accuracies are fractions classified right, changes are differences of such fractions, sizes are original over
-pruned (compression ratio, theoretical speedup; Section 6 of the paper). A printed value wins over a derived
-one, except that the difference of two printed accuracies wins over a printed change, as in the paper. Where two
-ways to a value disagree by more than the printed digits can explain, that is a conflict, and it is kept beside
-the value, not hidden by it.
+pruned (compression ratio, theoretical speedup; Section 6 of the paper). Every way to a value has the bounds
+that the printed digits leave, and the value has those that all ways leave together; it comes from the most
+precise way, so that "22 %" never hides "47.8 of 60.9 million". Of equally precise ways, the printed value wins
+over a derived one. The difference of two printed accuracies always wins over a printed change, as in the paper.
+Where ways to a value disagree by more than the printed digits can explain, that is a conflict, and it is kept
+beside the value, not hidden by it; the later way is then not used.
 """
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Literal, get_args
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.literature.corpus import Result
+from shrinkbench.literature.errata import count_errata
 from shrinkbench.literature.reference import FACTORS, Convention, convolution_share, operations_convention
 
 Reading = Literal["original / kept", "fraction pruned", "fraction kept"]
@@ -63,26 +66,37 @@ def readings(value: float) -> dict[Reading, float]:
 
 @dataclass(frozen=True)
 class Measure:
-    """A value with the derivation it comes from, and the bounds that its printed digits leave."""
+    """A value with the derivation it comes from, and the bounds that all printed digits leave.
+
+    ``errata`` counts the corrected numbers that it is derived from.
+    """
 
     value: float
     low: float
     high: float
     derivation: str
     spread: float | None = None
+    errata: int = 0
 
     @property
     def is_printed(self) -> bool:
         """Whether the paper prints this very value."""
         return self.derivation == PRINTED
 
+    def meets(self, other: Measure) -> bool:
+        """Whether some value lies within the bounds of both."""
+        return self.low <= other.high and other.low <= self.high
+
 
 PRINTED = "as printed"
+CORRECTED = "corrected by an erratum"
+_ALIKE = 1 + 1e-9
+"""Two ways whose bounds are as wide as each other up to this factor are equally precise: floats round."""
 
 
 @dataclass(frozen=True)
 class Conflict:
-    """Two ways to one value that disagree beyond the printed digits; the first is the one in use."""
+    """Two ways to one value that disagree beyond the printed digits; ``other`` is not in use."""
 
     quantity: str
     used: Measure
@@ -120,15 +134,39 @@ def normalise(result: Result) -> Normalised:
     ways |= operation_ways
     measures, conflicts = {}, []
     for quantity, found in ways.items():
-        present = [measure for measure in found if measure is not None]
-        if present:
-            measures[quantity] = present[0]
-            conflicts += [
-                Conflict(quantity, present[0], other)
-                for other in present[1:]
-                if other.low > present[0].high or other.high < present[0].low
-            ]
+        agreeing, contradictions = _sort_out(quantity, found)
+        conflicts += contradictions
+        if agreeing:
+            measures[quantity] = agreeing[0] if quantity.endswith("_change") else narrowest(agreeing)
     return Normalised(result, measures, tuple(conflicts), convention)
+
+
+def narrowest(ways: Sequence[Measure]) -> Measure:
+    """The most precise of ``ways`` that agree, the first of equals, within the bounds that all of them leave.
+
+    >>> rough, fine = Measure(1.28, 1.26, 1.30, "pruned"), Measure(1.274, 1.269, 1.279, "kept")
+    >>> narrowest([rough, fine])
+    Measure(value=1.274, low=1.269, high=1.279, derivation='kept', spread=None, errata=0)
+    """
+    low, high = max(way.low for way in ways), min(way.high for way in ways)
+    least = min(way.high - way.low for way in ways)
+    best = next(way for way in ways if way.high - way.low <= least * _ALIKE)
+    return replace(best, value=min(max(best.value, low), high), low=low, high=high)
+
+
+def _sort_out(quantity: str, found: Iterable[Measure | None]) -> tuple[list[Measure], list[Conflict]]:
+    """The ways that agree with all before them, and a contradiction for each of the others."""
+    agreeing: list[Measure] = []
+    contradictions = []
+    for way in found:
+        if way is None:
+            continue
+        clash = next((earlier for earlier in agreeing if not earlier.meets(way)), None)
+        if clash is None:
+            agreeing.append(way)
+        else:
+            contradictions.append(Conflict(quantity, clash, way))
+    return agreeing, contradictions
 
 
 def derivation_counts(results: Iterable[Normalised]) -> dict[str, int]:
@@ -147,7 +185,9 @@ def _take_printed(result: Result, quantity: str) -> Measure | None:
     if fact is None:
         return None
     value, slack = fact.scaled, fact.resolution
-    return Measure(value, value - slack, value + slack, PRINTED, fact.scaled_spread)
+    errata = count_errata([fact])
+    derivation = CORRECTED if errata else PRINTED
+    return Measure(value, value - slack, value + slack, derivation, fact.scaled_spread, errata)
 
 
 def _derive(derivation: str, formula: Callable[..., float], *inputs: Measure | None) -> Measure | None:
@@ -160,7 +200,8 @@ def _derive(derivation: str, formula: Callable[..., float], *inputs: Measure | N
         return None
     value = formula(*(measure.value for measure in known))
     corners = [formula(*corner) for corner in product(*((m.low, m.high) for m in known))]
-    return Measure(value, min(corners), max(corners), derivation, known[0].spread)
+    errata = sum(measure.errata for measure in known)
+    return Measure(value, min(corners), max(corners), derivation, known[0].spread, errata)
 
 
 def _ratio(derivation: str, original: Measure | None, kept: Measure | None) -> Measure | None:
@@ -169,7 +210,8 @@ def _ratio(derivation: str, original: Measure | None, kept: Measure | None) -> M
         return None
     low = max(original.low, 0.0) / kept.high
     high = original.high / kept.low if kept.low > 0 else math.inf
-    return Measure(original.value / kept.value, low, high, derivation)
+    errata = original.errata + kept.errata
+    return Measure(original.value / kept.value, low, high, derivation, errata=errata)
 
 
 _WHOLE = Measure(1.0, 1.0, 1.0, "")
@@ -177,6 +219,17 @@ _WHOLE = Measure(1.0, 1.0, 1.0, "")
 
 def _take_first(ways: Iterable[Measure | None]) -> Measure | None:
     return next((measure for measure in ways if measure is not None), None)
+
+
+def _take_narrowest(ways: Iterable[Measure | None]) -> Measure | None:
+    """The value that :func:`normalise` takes from ``ways``."""
+    agreeing, _ = _sort_out("", ways)
+    return narrowest(agreeing) if agreeing else None
+
+
+def _and_where_it_agrees(printed: Measure, derived: Measure | None) -> list[Measure | None]:
+    """``printed``, and ``derived`` to narrow it; a contradiction is told of the value that is derived from."""
+    return [printed, derived if derived is not None and printed.meets(derived) else None]
 
 
 def _complement(measure: Measure | None) -> Measure | None:
@@ -218,13 +271,13 @@ def _size_ways(result: Result) -> dict[str, list[Measure | None]]:
         _ratio("initial_parameters / parameters", initial, parameters),
         _ratio("1 / (1 - convolution share x convolution_weights_pruned)", _WHOLE, kept_of_all),
     ]
-    first = _take_first(compression)
+    ratio = _take_narrowest(compression)
+    kept = _ratio("initial_parameters / compression", initial, ratio)
+    whole = _derive("parameters x compression", lambda p, c: p * c, parameters, ratio)
     return {
         "compression": compression,
-        "parameters": [parameters or _ratio("initial_parameters / compression", initial, first)],
-        "initial_parameters": [
-            initial or _derive("parameters x compression", lambda p, c: p * c, parameters, first)
-        ],
+        "parameters": [kept] if parameters is None else _and_where_it_agrees(parameters, kept),
+        "initial_parameters": [whole] if initial is None else _and_where_it_agrees(initial, whole),
     }
 
 
@@ -240,9 +293,9 @@ def _operation_ways(result: Result) -> tuple[Convention, dict[str, list[Measure 
         _ratio("1 / (1 - operations_pruned)", _WHOLE, _complement(_take_printed(result, "operations_pruned"))),
         *(_ratio(f"initial_{n} / {n}", initial, after) for n, (after, initial) in counts.items()),
     ]
-    first = _take_first(speedup)
+    ratio = _take_narrowest(speedup)
     operations, initial = counts["operations"]
-    whole = initial or _derive("operations x speedup", lambda o, s: o * s, operations, first)
+    whole = initial or _derive("operations x speedup", lambda o, s: o * s, operations, ratio)
     convention: Convention = "unknown"
     if whole is not None:
         convention = operations_convention(*result.pair, whole.value)

@@ -24,12 +24,12 @@ from shrinkbench.literature.curves import (
     is_plottable,
     tradeoff_curves,
 )
-from shrinkbench.literature.filters import Extract, extract
-from shrinkbench.literature.networks import published_names
+from shrinkbench.literature.filters import Extract, errata_told, extract
 from shrinkbench.literature.normalise import Normalised
 from shrinkbench.literature.own_results import OwnTask, own_tasks, read_own
 from shrinkbench.literature.reference import variants
 from shrinkbench.literature.store import load_corpus
+from shrinkbench.spec.published_names import published_names
 
 __all__ = ["Overlay", "OverlayPanel", "Overlays", "overlay", "published_pairs", "read_own"]
 
@@ -94,7 +94,7 @@ def overlay(own: pd.DataFrame, corpus: Corpus | None = None, *, keep: Collection
     found: list[Overlay] = []
     unmatched = []
     for task in own_tasks(own):
-        pairs = published_pairs(corpus, used, task.dataset, task.model)
+        pairs = published_pairs(corpus, used, task.dataset, task.published_as or published_names(task.model))
         if not pairs:
             unmatched.append(f"{task.name}: the corpus has no curve for this dataset and network")
             continue
@@ -114,7 +114,7 @@ def overlay(own: pd.DataFrame, corpus: Corpus | None = None, *, keep: Collection
             unmatched.append(f"{task.name}: no published result here gives a metric that the own results have")
             continue
         published = [n for n in used.results if n.result.pair in pairs and is_plottable(n)]
-        notes = _notes(_Sides(task, pairs, published, panels))
+        notes = _notes(_Sides(task, pairs, published, panels, errata_told(corpus, published)))
         stem = _file_name(task.name, {earlier.stem for earlier in found})
         found.append(Overlay(task.name, stem, pairs, panels, notes))
     return Overlays(tuple(found), tuple(unmatched))
@@ -126,9 +126,11 @@ def _file_name(task: str, taken: Collection[str]) -> str:
     return next(name for n in count(1) if (name := stem if n == 1 else f"{stem}-{n}") not in taken)
 
 
-def published_pairs(corpus: Corpus, used: Extract, dataset: str, model: str) -> tuple[Pair, ...]:
+def published_pairs(
+    corpus: Corpus, used: Extract, dataset: str, published_as: Iterable[str]
+) -> tuple[Pair, ...]:
     """The published pairs that an own task goes by; case and punctuation of names do not matter."""
-    names = {_plain(name) for name in published_names(model)}
+    names = {_plain(name) for name in published_as}
     names |= {
         _plain(merge.name)
         for merge in corpus.rules.merges
@@ -161,6 +163,7 @@ class _Sides:
     pairs: tuple[Pair, ...]
     published: list[Normalised]
     panels: tuple[OverlayPanel, ...]
+    errata: str
 
 
 def _notes(sides: _Sides) -> tuple[str, ...]:
@@ -171,6 +174,7 @@ def _notes(sides: _Sides) -> tuple[str, ...]:
         _repetition(sides),
         _sizes(sides),
         _networks(sides),
+        sides.errata and f"Published numbers: {sides.errata[0].lower()}{sides.errata[1:]}",
         "Papers seldom say how the weights that they report were chosen, nor name data augmentation, schedules "
         "and libraries well enough to rule them out as the cause of a difference.",
     ]

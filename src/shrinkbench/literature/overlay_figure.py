@@ -142,6 +142,7 @@ def write_overlay(overlay: Overlay, folder: Path) -> list[Path]:
             "y_value": point.y,
             "spread": point.spread,
             "runs": point.results,
+            "errata": point.errata,
         }
         for panel in overlay.panels
         for side, curves in (("own", panel.own), ("published", panel.published))

@@ -36,6 +36,7 @@ COLUMNS = (
 class OwnTask:
     """Own results on one task: a value of dataset (subset included), network and initial weights.
 
+    ``published_as`` is what papers call the network, as its card said when it ran; empty where none is stored.
     ``controls`` are the unpruned networks by name, one row for each seed; ``pruned`` has the runs whose control
     is among them, with their changes from it. ``failed`` and ``without_control`` count the other runs.
     """
@@ -43,6 +44,7 @@ class OwnTask:
     name: str
     dataset: str
     model: str
+    published_as: tuple[str, ...]
     images: Mapping[str, int]
     controls: Mapping[str, pd.DataFrame]
     pruned: pd.DataFrame
@@ -170,9 +172,16 @@ def _task(name: str, rows: pd.DataFrame, *, failed: int) -> OwnTask:
         name=name,
         dataset=str(first["dataset"]),
         model=str(first["model"]),
+        published_as=_names_in_papers(rows),
         images={kind: int(first[column]) for column, kind in IMAGES.items() if pd.notna(first[column])},
         controls={str(control): part for control, part in used.groupby("control", sort=True)},
         pruned=compared,
         failed=failed,
         without_control=int((~has_control).sum()),
     )
+
+
+def _names_in_papers(rows: pd.DataFrame) -> tuple[str, ...]:
+    """Every name in the column ``published_as``, which older tables lack."""
+    cells = rows["published_as"].dropna() if "published_as" in rows else ()
+    return tuple(dict.fromkeys(name for cell in cells for name in str(cell).split("; ") if name))

@@ -115,8 +115,9 @@ class Fact(Value):
     """One printed number.
 
     ``value`` keeps the digits as printed and is in ``unit``; ``evaluated`` has no value and says that a paper
-    used a dataset and network without a number on record. An empty ``method``, ``finetuning`` makes the fact
-    hold for every result of that network; ``network`` "unpruned" makes it an initial value. ``spread`` has the
+    used a dataset and network without a number on record. Where a listed erratum corrects ``value``,
+    ``printed`` is what was printed. An empty ``method``, ``finetuning`` makes the fact hold for every result of
+    that network; ``network`` "unpruned" makes it an initial value. ``spread`` has the
     unit of ``value``. ``part`` names the layer or stage of facts that are not about the whole network.
     ``collection`` names a supplement that only single figures use; ``source`` is the page, table or figure.
     ``operations`` are counts whose convention the paper leaves open; ``multiply_adds`` and ``flops`` (two per
@@ -132,6 +133,7 @@ class Fact(Value):
     quantity: Quantity
     value: Printed | None = None
     unit: Unit = ""
+    printed: Printed | None = None
     spread: Annotated[Printed, Field(ge=0)] | None = None
     spread_kind: Literal["", "standard deviation", "maximum deviation"] = ""
     trials: int | None = Field(default=None, ge=1)
@@ -147,6 +149,8 @@ class Fact(Value):
             raise ValueError(f"unit '{self.unit}' does not fit '{self.quantity}', which is in {allowed}")
         if (self.value is None) != (self.quantity == "evaluated"):
             raise ValueError("a value is needed for every quantity but 'evaluated', which has none")
+        if self.printed is not None and self.value is None:
+            raise ValueError("a printed value stands beside the one that it was corrected to")
         return self
 
     @property

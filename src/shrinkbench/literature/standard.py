@@ -28,11 +28,15 @@ _LISTED = {"parameters": "parameters", "multiply_adds": "operations", "top1": "t
 
 @dataclass(frozen=True)
 class StandardModel:
-    """The standard initial values of one pair; ``papers`` counts those behind each, 0 for a published list."""
+    """The standard initial values of one pair.
+
+    ``papers`` counts those behind each, 0 for a published list; ``errata`` the corrected numbers behind each.
+    """
 
     pair: Pair
     values: dict[str, float]
     papers: dict[str, int]
+    errata: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,7 @@ class ScaledPoint:
     name: str
     size: float
     accuracy: float
+    errata: int = 0
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,7 @@ class FamilyPanel:
 
 def standard_model(corpus: Corpus, results: Iterable[Normalised], pair: Pair) -> StandardModel:
     """The standard initial model of ``pair`` from ``results``, then from the published lists."""
-    values, papers = {}, {}
+    values, papers, errata = {}, {}, {}
     on_pair = [n for n in results if n.result.pair == pair]
     for name, quantity in INITIAL.items():
         by_paper: dict[str, list[float]] = {}
@@ -65,6 +70,7 @@ def standard_model(corpus: Corpus, results: Iterable[Normalised], pair: Pair) ->
             value = n.value(quantity)
             if value is not None:
                 by_paper.setdefault(n.result.paper, []).append(value)
+        errata[name] = sum(n.measures[quantity].errata for n in on_pair if quantity in n.measures)
         listed = [
             item.scaled
             for item in corpus.listings
@@ -76,19 +82,23 @@ def standard_model(corpus: Corpus, results: Iterable[Normalised], pair: Pair) ->
         elif listed:
             values[name] = median(listed)
             papers[name] = 0
-    return StandardModel(pair, values, papers)
+    return StandardModel(pair, values, papers, errata)
 
 
 def scale_to_standard(
     result: Normalised, standard: StandardModel, size: str, accuracy: str
 ) -> PlacedResult | None:
     """``result`` with its size and accuracy as if it had begun as ``standard``; nothing where a value lacks."""
-    ratio = result.value({"parameters": "compression", "multiply_adds": "speedup"}[size])
+    ratio = result.measures.get({"parameters": "compression", "multiply_adds": "speedup"}[size])
     change = result.measures.get(f"{accuracy}_change")
     if ratio is None or change is None or not {size, accuracy} <= standard.values.keys():
         return None
     return PlacedResult(
-        result, standard.values[size] / ratio, standard.values[accuracy] + change.value, change.spread
+        result,
+        standard.values[size] / ratio.value,
+        standard.values[accuracy] + change.value,
+        change.spread,
+        standard.errata[size] + standard.errata[accuracy] + ratio.errata + change.errata,
     )
 
 
@@ -111,7 +121,7 @@ def family_panels(
                             standards[n.result.pair] = standard_model(corpus, used.results, n.result.pair)
                         place = scale_to_standard(n, standards[n.result.pair], size, accuracy)
                         if place is not None:
-                            pruned.append(ScaledPoint(n.result.architecture, place.x, place.y))
+                            pruned.append(ScaledPoint(n.result.architecture, place.x, place.y, place.errata))
                 unpruned = _find_unpruned(corpus, family, size, accuracy)
                 panels.append(FamilyPanel(family, size, accuracy, unpruned, tuple(pruned)))
     return tuple(panels), used, tuple(standards.values())

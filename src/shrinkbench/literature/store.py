@@ -1,7 +1,8 @@
 """Loading a corpus from wherever it is, and writing one in the project's own format.
 
 A folder of the own format holds ``corpus.json`` (name, reference, named choices), ``papers.csv``, ``facts.csv``
-(one fact per row) and, where there are any, ``listings.csv`` (unpruned networks).
+(one fact per row) and, where there are any, ``listings.csv`` (unpruned networks) and ``errata.csv``
+(corrections).
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from pydantic import Field
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import is_file, is_folder, parse_json, read_file, write_atomically
 from shrinkbench.literature.corpus import Corpus, Finding
+from shrinkbench.literature.errata import ERRATA_FILE, Erratum, correct
+from shrinkbench.literature.errata import as_printed as take_back
 from shrinkbench.literature.export import PAPERS, is_export, read_export, split_names
 from shrinkbench.literature.rules import Rules
 from shrinkbench.literature.schema import SCHEMA_VERSION, Fact, Listing, Paper
@@ -39,15 +42,16 @@ class CorpusManifest(Value):
     findings: tuple[tuple[str, str, str], ...] = ()
 
 
-def load_corpus(folder: Path | None = None) -> Corpus:
+def load_corpus(folder: Path | None = None, *, as_printed: bool = False) -> Corpus:
     """Load the corpus in ``folder``: the published export, a checkout that holds it, or the own format.
 
-    Without a folder, the bundled tables of Liu et al. 2019 are loaded. Raises ``ShrinkbenchError`` with one
-    sentence for a folder that holds neither or a file that is damaged.
+    Listed errata are applied unless it is read ``as_printed``. Without a folder, the bundled tables of Liu et
+    al. 2019 are loaded, which have none. Raises ``ShrinkbenchError`` with one sentence for a folder that holds
+    neither or a file that is damaged.
     """
     if folder is None:
         with resources.as_file(resources.files("shrinkbench.literature") / "data" / "liu2019") as bundled:
-            return _read_own(bundled, origin="bundled")
+            return _read_own(bundled, origin="bundled", as_printed=as_printed)
     if not is_folder(folder):
         raise ShrinkbenchError(
             f"there is no folder {folder}; give the folder of a corpus, or leave --corpus out for the "
@@ -55,9 +59,9 @@ def load_corpus(folder: Path | None = None) -> Corpus:
         )
     for candidate in (folder, folder / _BELOW_CHECKOUT):
         if is_file(candidate / CORPUS_FILE):
-            return _read_own(candidate, origin=str(candidate))
+            return _read_own(candidate, origin=str(candidate), as_printed=as_printed)
         if is_export(candidate):
-            return _check(read_export(candidate))
+            return _check(read_export(candidate, as_printed=as_printed))
     raise ShrinkbenchError(
         f"{folder} holds neither '{CORPUS_FILE}' nor '{PAPERS}'; point --corpus at a corpus, for example "
         f"{_BELOW_CHECKOUT} in a checkout of the original repository"
@@ -65,7 +69,10 @@ def load_corpus(folder: Path | None = None) -> Corpus:
 
 
 def write_corpus(corpus: Corpus, folder: Path) -> list[Path]:
-    """Write ``corpus`` to ``folder`` in the own format; an export becomes one fact per row this way."""
+    """Write ``corpus`` to ``folder`` in the own format; an export becomes one fact per row this way.
+
+    Corrected values have the printed ones beside them; what was read as printed is written without errata.
+    """
     manifest = CorpusManifest(
         schema_version=SCHEMA_VERSION,
         name=corpus.name,
@@ -77,6 +84,7 @@ def write_corpus(corpus: Corpus, folder: Path) -> list[Path]:
         "papers.csv": (Paper, corpus.papers),
         "facts.csv": (Fact, corpus.facts),
         "listings.csv": (Listing, corpus.listings),
+        ERRATA_FILE: (Erratum, () if corpus.as_printed else corpus.errata),
     }
     for name, (kind, values) in tables.items():
         write_table(folder / name, list(kind.model_fields), (_cells(value) for value in values))
@@ -97,21 +105,49 @@ def _cells(value: Value) -> dict[str, object]:
     }
 
 
-def _read_own(folder: Path, *, origin: str) -> Corpus:
+def _read_own(folder: Path, *, origin: str, as_printed: bool) -> Corpus:
     manifest = _manifest(folder / CORPUS_FILE)
     listings = folder / "listings.csv"
+    facts, errata = _correct(folder)
     return _check(
         Corpus(
             name=manifest.name,
             reference=manifest.reference,
             papers=tuple(_values(folder / "papers.csv", Paper)),
-            facts=tuple(_values(folder / "facts.csv", Fact)),
+            facts=take_back(facts) if as_printed else facts,
             listings=tuple(_values(listings, Listing)) if listings.is_file() else (),
             rules=manifest.rules,
             findings=tuple(Finding(*finding) for finding in manifest.findings),
             origin=origin,
+            errata=errata,
+            as_printed=as_printed,
         )
     )
+
+
+def _correct(folder: Path) -> tuple[tuple[Fact, ...], tuple[Erratum, ...]]:
+    """The facts, corrected by the errata beside them; each erratum must fit, and each correction be listed."""
+    facts, path = _values(folder / "facts.csv", Fact), folder / ERRATA_FILE
+    errata = _values(path, Erratum) if path.is_file() else []
+    for fact in facts:
+        if fact.printed is not None and not any(erratum.touches(fact) for erratum in errata):
+            raise ShrinkbenchError(
+                f"{folder / 'facts.csv'}: {fact.quantity} of '{fact.paper}' ({fact.source}) is corrected from "
+                f"{fact.printed} without an erratum; list it in {ERRATA_FILE}, or empty its cell 'printed'"
+            )
+    for row, erratum in enumerate(errata, start=2):
+        if any(erratum.is_of_the_number_of(earlier) for earlier in errata[: row - 2]):
+            raise ShrinkbenchError(
+                f"{path}, row {row}: {erratum.quantity} of {erratum.where} is corrected twice; remove one row"
+            )
+    corrected, listed, unfit = correct(facts, errata)
+    if unfit:
+        erratum, problem = unfit[0]
+        raise ShrinkbenchError(
+            f"{path}, row {errata.index(erratum) + 2}: {erratum.quantity} of {erratum.where}: {problem}; "
+            "correct the row or remove it"
+        )
+    return corrected, listed
 
 
 def _manifest(path: Path) -> CorpusManifest:

@@ -9,6 +9,7 @@ from typing import Any
 
 from shrinkbench.literature.corpus import Corpus
 from shrinkbench.literature.curves import Pair, is_plottable, most_common_pairs, points_per_curve
+from shrinkbench.literature.errata import Erratum
 from shrinkbench.literature.filters import Applied, Extract, extract
 from shrinkbench.literature.graph import comparison_graph
 from shrinkbench.literature.normalise import Normalised, derivation_counts
@@ -70,6 +71,9 @@ class CorpusSummary:
     exclusions: dict[str, tuple[Applied, ...]]
     derivations: dict[str, int]
     conflicts: int
+    errata: tuple[Erratum, ...]
+    errata_applied: int
+    errata_told: str
     printed: str
     agrees_with_print: tuple[str, ...]
     differs_from_print: tuple[PrintDifference, ...]
@@ -77,6 +81,7 @@ class CorpusSummary:
     def as_json(self) -> dict[str, Any]:
         """The summary as plain values for JSON, shares included."""
         data = asdict(self)
+        data["errata"] = [erratum.model_dump(mode="json") for erratum in self.errata]
         for name in ("compare_to_none", "compare_to_at_most_one", "compare_to_at_most_three"):
             data[f"{name}_share"] = round(data[name] / self.papers, 4) if self.papers else None
         return data
@@ -109,6 +114,9 @@ def summarise_corpus(corpus: Corpus, *, keep: Collection[str] = ()) -> CorpusSum
         exclusions={"counts": counted.excluded, "curves": (*drawn.excluded, *drawn.merged)},
         derivations=derivation_counts(counted.results),
         conflicts=sum(len(n.conflicts) for n in counted.results),
+        errata=corpus.errata,
+        errata_applied=0 if corpus.as_printed else len(corpus.errata),
+        errata_told=corpus.errata_told,
         printed=corpus.rules.printed.source,
         agrees_with_print=agrees,
         differs_from_print=differs,

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
 import torch
 from torch import nn
 
+from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.network.inputs import Inputs
 from shrinkbench.registry import Registry
 from shrinkbench.spec import Normalisation
+from shrinkbench.spec.published_names import PUBLISHED_AS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,9 +50,11 @@ class ModelCard:
     ``build(num_classes)`` returns a freshly initialised module; ``parameters`` and ``multiply_adds`` hold
     for ``num_classes`` classes and one input of ``input_shape`` (channels, height, width). ``agrees_with``
     names the published figure that they agree with; ``namesakes`` names other networks that papers call the
-    same and says how they differ. The first entry of ``weights`` is the default one; ``weights_note`` says
-    what else is known of public weights, and where there are none, that they must be trained. Figures that are
-    left out are counted where they are asked for, input and classes are then the dataset's. ``pruned_from``
+    same and says how they differ. ``published_as`` is what papers, and so published results, call it; empty
+    where no paper has it, and then it goes by its name. The first entry of ``weights`` is the default one;
+    ``weights_note`` says what else is known of public weights, and where there are none, that they must be
+    trained. Figures that are left out are counted where they are asked for, input and classes are then the
+    dataset's. ``pruned_from``
     is the network that one of published widths was cut from. ``features_of`` is a network whose weights fit
     all tensors of a prefix, (name, prefix): they load too, and what has another name stays as drawn.
     One that ``takes`` tokens, whole numbers below ``num_classes``, has their number as ``input_shape``.
@@ -68,6 +72,7 @@ class ModelCard:
     agrees_with: str = ""
     build: Callable[[int], nn.Module]
     namesakes: dict[str, str] = field(default_factory=dict)
+    published_as: tuple[str, ...] = ()
     weights: tuple[WeightsEntry, ...] = ()
     weights_note: str = ""
     pruned_from: str | None = None
@@ -75,6 +80,15 @@ class ModelCard:
     features_of: tuple[str, str] | None = None
     configuration: Path | None = None
     digest: str | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse names that a result cannot store."""
+        names = self.published_as
+        if not isinstance(names, tuple) or not all(isinstance(n, str) and n and ";" not in n for n in names):
+            raise ShrinkbenchError(
+                f"published_as of the network '{self.name}' is {one_line(repr(names), 40)}; give a tuple of "
+                'names without semicolons, such as ("VGG-16",)'
+            )
 
 
 def example_for(card: ModelCard, shape: tuple[int, ...]) -> Inputs:
@@ -92,5 +106,6 @@ MODELS: Registry[ModelCard] = Registry("model", digest=lambda card: card.digest)
 
 
 def register(card: ModelCard, *, aliases: tuple[str, ...] = ()) -> ModelCard:
-    """Add a card under its own name."""
+    """Add a card under its own name, with the names that papers have for it."""
+    card = replace(card, published_as=card.published_as or PUBLISHED_AS.get(card.name, ()))
     return MODELS.add(card.name, card, aliases=aliases)

@@ -14,6 +14,7 @@ from shrinkbench.libraries import optional, torchvision
 from shrinkbench.models.card import MODELS, NO_PUBLIC_WEIGHTS, ModelCard, WeightsEntry
 from shrinkbench.models.counting import count
 from shrinkbench.spec import Normalisation
+from shrinkbench.spec.published_names import PUBLISHED_AS
 
 
 def _timm() -> Any:
@@ -66,6 +67,7 @@ def make_card(name: str) -> ModelCard:
         multiply_adds=multiply_adds,
         agrees_with="counted from the module that timm builds",
         build=build,
+        published_as=PUBLISHED_AS.get(architecture, ()),
         weights=entries,
         weights_note="" if entries else NO_PUBLIC_WEIGHTS,
     )

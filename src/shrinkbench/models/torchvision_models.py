@@ -17,6 +17,7 @@ from shrinkbench.models.ambiguous import AMBIGUOUS, plain
 from shrinkbench.models.card import MODELS, ModelCard, WeightsEntry
 from shrinkbench.models.counting import count
 from shrinkbench.spec import Normalisation
+from shrinkbench.spec.published_names import PUBLISHED_AS
 
 # Longest matching prefix wins.
 REFERENCES = {
@@ -88,6 +89,7 @@ def _card(name: str) -> ModelCard:
         ),
         build=build,
         namesakes=_namesakes(name),
+        published_as=PUBLISHED_AS.get(name, ()),
         weights=tuple(_entry(w) for w in ordered if _fits(name, w, size)),
     )
 

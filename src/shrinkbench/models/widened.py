@@ -56,6 +56,7 @@ def widened(name: str, factor: float) -> ModelCard:
         agrees_with="counted here; by the definition at 1 it is the published network",
         build=build,
         namesakes={card.name: "the network of the published widths"},
+        published_as=(),
         weights=(),
         weights_note=NO_PUBLIC_WEIGHTS,
     )

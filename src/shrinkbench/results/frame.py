@@ -19,6 +19,7 @@ COLUMNS: dict[str, str] = {
     "task": "string",
     "dataset": "string",
     "model": "string",
+    "published_as": "string",
     "weights": "string",
     "method": "string",
     "method_alone": "string",
@@ -63,6 +64,7 @@ COLUMNS: dict[str, str] = {
 Rows belong together by ``task`` (or ``task_key``): dataset, subset, network and initial weights. ``method``
 tells methods of different settings apart, ``method_alone`` the same without the recipe; ``control_key`` is the
 key of the run's own control.
+``published_as`` is what papers call the network, several names joined by semicolons.
 ``amount`` is what was asked for, ``compression_target`` the same where it was a compression, and
 ``compression`` what was achieved; ``round_to``, ``ignore`` (patterns, joined by commas) and ``max_ratio`` are
 its bounds, empty where there were none. ``*_images`` are empty where all images are used.
@@ -132,6 +134,7 @@ def _row(result: RunResult, label: RunLabel, metrics: tuple[str, ...]) -> dict[s
         "task": label.task,
         "dataset": spec.data.name,
         "model": spec.model.name,
+        "published_as": "; ".join(result.provenance.published_as) or None,
         "weights": spec.weights.name,
         "method": label.method,
         "method_alone": label.method_alone,

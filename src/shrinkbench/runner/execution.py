@@ -219,6 +219,7 @@ def carry_run_out(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder:
             update={
                 "latency": latencies(spec, workspace, module, masks, shape) if workspace.writes else (),
                 "smaller": outcome.smaller,
+                "published_as": get_model(spec.model.name).published_as,
             }
         ),
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
 from commands import shrinkbench
-from made_results import make_spec
+from made_results import SNIP, make_result, make_spec
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning import FINETUNINGS
@@ -62,7 +64,8 @@ def test_the_report_says_that_they_share_it(swept):
     _, results = swept
     (line,) = [line for line in judge(results) if any("one initial network" in said for said in line.evidence)]
     assert line.status == "undecidable"
-    assert "All runs start from the weights pretrain, seed 7" in line.needed
+    assert "Runs start from the weights pretrain, seed 7" in line.needed
+    assert any("share one initial network, whatever their seed" in said for said in line.evidence)
 
 
 def test_it_is_what_the_same_grid_trains_for_that_seed(tmp_path):
@@ -87,7 +90,8 @@ def test_rewinding_goes_back_to_its_first_weights(tmp_path):
 
 
 def test_methods_without_a_trained_network_draw_their_own(tmp_path):
-    workspace, runs = planned(tmp_path, pretrain_seed=7, method="snip", compression=2)
+    workspace, runs = planned(tmp_path, pretrain_seed=7, method=["random", "snip"], compression=2)
+    runs = [run for run in runs if run.method.name == "snip"]
     data = BoundData(workspace.dataset("digits"), runs[0].data, "cpu")
     one, other = (initial_network(run, workspace, data).state_dict() for run in runs)
     assert any(not torch.equal(one[name], other[name]) for name in one)
@@ -129,5 +133,43 @@ def test_a_bad_value_is_told_in_one_sentence(value, said, tmp_path):
 def test_one_that_has_no_say_is_told(tmp_path):
     with pytest.raises(ShrinkbenchError, match="pretrain_seed = 0 of experiment 'once' has no say"):
         planned(tmp_path, weights="random", pretrain_seed=0)
+    with pytest.raises(ShrinkbenchError, match="methods all prune before training"):
+        planned(tmp_path, method=["snip", "synflow"], compression=2, pretrain_seed=0)
     with pytest.raises(ValueError, match="leave it out"):
         WeightsSpec(kind="random", name="random", seed=0)
+
+
+DRAWN = """
+import torch
+from torch import nn
+
+class Drawn(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.register_buffer("places", torch.randn(64, 32), persistent=False)
+        self.fc = nn.Linear(32, num_classes)
+
+    def forward(self, x):
+        return self.fc(torch.relu(x.flatten(1) @ self.places))
+"""
+
+
+def test_what_weights_do_not_hold_is_of_the_seed_that_they_were_trained_from(tmp_path):
+    (tmp_path / "drawn.py").write_text(DRAWN)
+    spec = experiment(model=f"{tmp_path}/drawn.py:Drawn", pretrain_seed=0, compression=1, method="random")
+    sweep(spec, tmp_path / "runs", device="cpu")
+    one, other = ResultStore(tmp_path / "runs").results()[0]
+    assert one.before == other.before
+
+
+@pytest.mark.parametrize(("method", "said"), [("random", True), (SNIP, False)])
+def test_only_runs_that_start_from_shared_weights_are_said_to(method, said):
+    """A method that prunes before training draws its own weights for each seed."""
+    results = []
+    for ratio, seed in product((1, 4), (0, 1, 2)):
+        spec = make_spec(method=method, compression=ratio, seed=seed)
+        weights = spec.task.weights.model_copy(update={"seed": 7})
+        task = spec.task.model_copy(update={"weights": weights})
+        results.append(make_result(spec.model_copy(update={"task": task})))
+    told = [evidence for line in judge(results) for evidence in line.evidence]
+    assert any("share one initial network, whatever their seed" in evidence for evidence in told) is said

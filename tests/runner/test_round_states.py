@@ -1,11 +1,13 @@
 """Rounds that runs of one method have in common are done once, and the outcome is that of separate runs."""
 
 import pytest
+import torch
 
 from shrinkbench.results.store import ResultStore
 from shrinkbench.results.upkeep import verify_store
 from shrinkbench.runner import retraining as middle
 from shrinkbench.runner import sweep
+from shrinkbench.runner.sealing import load_sealed, save_sealed
 from shrinkbench.spec import ExperimentSpec, parse_value
 
 BASE = {
@@ -144,3 +146,53 @@ def test_controls_with_a_methods_proportions_have_their_own_rounds(tmp_path, tra
         sweep(experiment(method=names, compression=[ratio]), tmp_path / f"{ratio:g}", device="cpu")
         one, alone = results_of(tmp_path / "one"), results_of(tmp_path / f"{ratio:g}")
         assert all(told(one[key]) == told(result) for key, result in alone.items())
+
+
+def test_states_of_other_threads_are_not_gone_on_from(tmp_path, trainings):
+    """A run says of all of itself with how many threads it was computed."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(before + 1)
+        sweep(experiment(compression=[3.5, 7]), tmp_path, device="cpu")
+        trainings.clear()
+        torch.set_num_threads(before)
+        sweep(experiment(compression=[6.8]), tmp_path, device="cpu")
+    finally:
+        torch.set_num_threads(before)
+    assert [t[1] for t in trainings] == [0, 1, 2]
+
+
+def test_a_state_whose_files_are_of_two_writers_is_not_taken(tmp_path, trainings):
+    sweep(experiment(compression=[3.5, 7]), tmp_path, device="cpu")
+    (card,) = states(tmp_path)
+    masks = card.with_name("masks.safetensors")
+    others = {name: ~mask for name, mask in load_sealed(masks, key=card.parent.name).items()}
+    save_sealed(others, masks, key=card.parent.name)
+    trainings.clear()
+    sweep(experiment(compression=[6.8]), tmp_path, device="cpu")
+    assert [t[1] for t in trainings] == [0, 1, 2]
+
+
+COUNTS = """
+from torch import nn
+
+class Counts(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.passes, self.fc1, self.fc2 = 0, nn.Linear(64, 32), nn.Linear(32, num_classes)
+
+    def forward(self, x):
+        self.passes += self.training
+        return self.fc2(self.fc1(x.flatten(1)).relu() / (1 + self.passes / 10))
+"""
+
+
+def test_a_network_from_outside_does_all_of_its_rounds(tmp_path, trainings):
+    """It may go on from more than its tensors."""
+    (tmp_path / "counts.py").write_text(COUNTS)
+    model = f"{tmp_path}/counts.py:Counts"
+    sweep(experiment(model=model, compression=[3.5, 7]), tmp_path / "out", device="cpu")
+    for ratio in (3.5, 7):
+        rounds = [iteration for target, iteration, _ in trainings if target == ratio]
+        assert rounds == [*range(len(rounds))]
+    assert not states(tmp_path / "out")

@@ -61,7 +61,7 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> PlannedRuns:
     _refuse_twins(experiment, values)
     _refuse_idle_amounts(experiment, methods)
     _refuse_idle_entry(experiment)
-    _refuse_idle_seed(experiment)
+    _refuse_idle_seed(experiment, methods)
     runs: dict[str, RunSpec] = {}
     files: dict[str, Path] = {}
     for dataset_name, model_name in product(experiment.dataset, experiment.model):
@@ -194,8 +194,13 @@ def _refuse_idle_entry(experiment: ExperimentSpec) -> None:
         )
 
 
-def _refuse_idle_seed(experiment: ExperimentSpec) -> None:
+def _refuse_idle_seed(experiment: ExperimentSpec, methods: Sequence[PruningMethod]) -> None:
     """Refuse a seed of pretraining where nothing is pretrained."""
+    if experiment.pretrain_seed is not None and all(m.spec.start == "initialisation" for m in methods):
+        raise ShrinkbenchError(
+            f"pretrain_seed = {experiment.pretrain_seed} of experiment '{experiment.name}' has no say: its "
+            "methods all prune before training, from each run's own seed; leave it out"
+        )
     if experiment.pretrain_seed is not None and "pretrain" not in experiment.weights:
         raise ShrinkbenchError(
             f"pretrain_seed = {experiment.pretrain_seed} of experiment '{experiment.name}' has no say: none of "

@@ -37,7 +37,10 @@ def untrained_network(model: str, data: BoundData, seed: int, *purpose: str) -> 
 def initial_network(spec: RunSpec, workspace: Workspace, data: BoundData) -> nn.Module:
     """The network before pruning: trained, read from a file, or with its initial weights."""
     check_source(MODELS, spec.model)
-    module = untrained_network(spec.model.name, data, spec.seed)
+    if spec.method.start == "initialisation" or spec.weights.seed is None:
+        module = untrained_network(spec.model.name, data, spec.seed)
+    else:  # what a network draws and its weights do not hold is of the seed that it was trained from
+        module = untrained_network(spec.model.name, data, spec.weights.seed)
     if spec.method.start == "initialisation":
         return module
     if spec.weights.kind == "file" and spec.weights.digest is not None:

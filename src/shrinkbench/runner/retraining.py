@@ -37,7 +37,13 @@ from shrinkbench.runner.pretraining import (
     untrained_network,
     weights_to_restart_from,
 )
-from shrinkbench.runner.round_states import RoundState, keep_state, resume_rounds, wanted_states
+from shrinkbench.runner.round_states import (
+    RoundState,
+    code_from_outside,
+    keep_state,
+    resume_rounds,
+    wanted_states,
+)
 from shrinkbench.runner.sealing import is_whole, load_sealed, read_card, save_sealed, write_card
 from shrinkbench.runner.smaller import chosen_for_training
 from shrinkbench.runner.workspace import BoundData, Workspace, check_source, example_of
@@ -237,6 +243,7 @@ def _train(trial: Trial, outcome: Outcome, iteration: int, *, last: bool = True)
         example=trial.example,
         task=trial.task,
         seed=stream(spec.seed, "comparing", iteration),
+        own=code_from_outside(spec),
         so_far=outcome.smaller,
     ) as (trained, outcome.smaller):
         outcome.training = train(

@@ -7,6 +7,7 @@ the runs of the plan that go through it too. They go on from there, to the bit a
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,13 +20,16 @@ from shrinkbench.network.weights import load_tensors
 from shrinkbench.pruning import Masks
 from shrinkbench.results.record import TrainedSmaller
 from shrinkbench.results.store import ResultStore
+from shrinkbench.runner.provenance import Stopwatch, provenance
 from shrinkbench.runner.sealing import is_whole, load_sealed, read_card, save_sealed, write_card
 from shrinkbench.runner.workspace import Workspace
 from shrinkbench.spec import Amount, RunSpec
 from shrinkbench.spec.measures import Spent
 from shrinkbench.spec.value import digest_of_fields
 
-FILES = ("weights.safetensors", "masks.safetensors", "card.json")
+_WHERE = ("device", "threads", "processes", "python", "platform", "processor", "versions", "commit")
+TENSORS, CARD = ("weights.safetensors", "masks.safetensors"), "card.json"
+FILES = (*TENSORS, CARD)
 Rounds = Sequence[Amount]
 
 
@@ -40,11 +44,22 @@ class RoundState:
     smaller: TrainedSmaller | None
 
 
+def code_from_outside(spec: RunSpec) -> str:
+    """What of the network and its task is code from outside, which may hold more than its weights tell."""
+    if spec.model.source is not None:
+        return f"the network '{spec.model.name}'"
+    return f"the task '{spec.task.objective.name}'" if spec.task.objective.source is not None else ""
+
+
 def shares_rounds(spec: RunSpec) -> bool:
-    """Whether another run may have the same rounds; a control's follow from the end of its method's."""
+    """Whether another run may have the same rounds; a control's follow from the end of its method's.
+
+    Of a network from outside only its tensors are known, and they may not be all that it goes on from.
+    """
     schedule = spec.method.schedule
     return (
         not spec.is_control
+        and not code_from_outside(spec)
         and spec.method.allocation.like is None
         and schedule.rounds != 1
         and not schedule.during
@@ -52,11 +67,19 @@ def shares_rounds(spec: RunSpec) -> bool:
     )
 
 
-def key_of_state(spec: RunSpec, rounds: Rounds, *, smaller: bool) -> str:
-    """The key of the state after ``rounds``: of all that decides it, and of nothing that comes later."""
-    fields = _without_target(spec, rounds[-1]).model_dump(mode="json")
-    amounts = [amount.model_dump(mode="json") for amount in rounds]
-    return digest_of_fields({"run": fields, "rounds": amounts, "train_smaller": smaller})
+def key_of_state(spec: RunSpec, rounds: Rounds, workspace: Workspace) -> str:
+    """The key of the state after ``rounds``: of all that decides it to the bit, and nothing that comes later.
+
+    That is also where it is computed: a run says of all of itself on what machine and with how many threads.
+    """
+    here = provenance(Stopwatch(), workspace.device, processes=workspace.team.size)
+    fields = {
+        "run": _without_target(spec, rounds[-1]).model_dump(mode="json"),
+        "rounds": [amount.model_dump(mode="json") for amount in rounds],
+        "train_smaller": workspace.train_smaller,
+        "where": here.model_dump(mode="json", include=set(_WHERE)),
+    }
+    return digest_of_fields(fields)
 
 
 def resume_rounds(
@@ -64,7 +87,7 @@ def resume_rounds(
 ) -> tuple[int, RoundState | None]:
     """How many of the ``rounds`` are done, with the state after them, whose weights ``module`` has then."""
     for done in range(len(rounds) - 1, 0, -1) if shares_rounds(spec) else ():
-        key = key_of_state(spec, rounds[:done], smaller=workspace.train_smaller)
+        key = key_of_state(spec, rounds[:done], workspace)
         folder = _folder(workspace, key)
         if workspace.sees(partial(_is_there, folder, key)):
             load_tensors(module, load_sealed(folder / "weights.safetensors", key=key))
@@ -73,12 +96,20 @@ def resume_rounds(
 
 
 def _is_there(folder: Path, key: str) -> bool:
-    return all(is_whole(folder / name, key=key) for name in FILES)
+    """Whether all files are whole and of one writer, as the card has it."""
+    if not all(is_whole(folder / name, key=key) for name in FILES):
+        return False
+    named = read_card(folder / CARD, key=key).get("files")
+    return named == {name: _digest_of(folder / name) for name in TENSORS}
+
+
+def _digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _read(folder: Path, key: str, workspace: Workspace) -> RoundState:
     masks = load_sealed(folder / "masks.safetensors", key=key)
-    card = read_card(folder / "card.json", key=key)
+    card = read_card(folder / CARD, key=key)
     smaller = card["smaller"]
     return RoundState(
         Masks({name: mask.to(workspace.device) for name, mask in masks.items()}),
@@ -122,7 +153,7 @@ def keep_state(
     spec: RunSpec, rounds: Rounds, weights: Mapping[str, Tensor], state: RoundState, workspace: Workspace
 ) -> None:
     """Store the state after ``rounds`` for other runs."""
-    key = key_of_state(spec, rounds, smaller=workspace.train_smaller)
+    key = key_of_state(spec, rounds, workspace)
     folder = _folder(workspace, key)
     card = {
         "spec": _without_target(spec, rounds[-1]).model_dump(mode="json"),
@@ -135,7 +166,8 @@ def keep_state(
     folder.mkdir(parents=True, exist_ok=True)
     save_sealed(weights, folder / "weights.safetensors", key=key)
     save_sealed(state.masks, folder / "masks.safetensors", key=key)
-    write_card(folder / "card.json", card, key=key)
+    card["files"] = {name: _digest_of(folder / name) for name in TENSORS}
+    write_card(folder / CARD, card, key=key)
 
 
 def _without_target(spec: RunSpec, amount: Amount) -> RunSpec:

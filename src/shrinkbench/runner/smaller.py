@@ -69,11 +69,13 @@ def chosen_for_training(
     example: Example,
     task: Task,
     seed: int,
+    own: str = "",
     so_far: TrainedSmaller | None,
 ) -> Iterator[tuple[Trained, TrainedSmaller | None]]:
     """What to train inside, ``module`` or, where that is asked for, the smaller network; weights are put back.
 
-    Beside it comes the account of the run's trainings ``so_far`` and this one. The label holds a digest of
+    ``own`` is what of the run is code from outside: its network is trained masked. Beside what is trained comes
+    the account of the run's trainings ``so_far`` and this one. The label holds a digest of
     which weights stayed, so that a training goes on only from states of its own.
     """
     if not workspace.train_smaller or not masks:
@@ -87,6 +89,8 @@ def chosen_for_training(
     batches = data.train(min(recipe.batch_size, EXAMPLES), generator=order, augment=False)
     if workspace.team.size > 1:
         found: SmallerNetwork | str = "several processes train one network together"
+    elif own:
+        found = f"{own} is code from outside, and one batch does not prove what it does later in training"
     else:
         found = smaller_or_why(module, masks, recipe, batches, example=example, task=task, seed=seed)
     if isinstance(found, SmallerNetwork):

@@ -157,14 +157,20 @@ def seeds(evidence: Evidence) -> Judgement:
         facts = facts or ["No pruned network was run."]
         return violated(*facts, needed="Run the missing seeds.", runs=tuple(dict.fromkeys(runs)))
     counts = [str(count) for count in sorted({len(s) for s in usual.values()})]
-    common = [r.spec.weights for r in evidence.results if r.spec.weights.are_shared]
+    starts = {
+        (r.spec.weights, r.spec.task)
+        for r in evidence.results
+        if r.spec.weights.are_shared and r.spec.method.start == "trained" and not r.spec.method.from_scratch
+    }
+    common = {weights for weights, _ in starts}
     given = sorted({weights.name for weights in common})
     told = f"Every cell holds {joined(counts)} seeds, the same for every method and amount of a task."
     if given:
         origin = "published " if all(weights.kind == "file" for weights in common) else ""
+        one = "one initial network" if len(starts) == 1 else "one initial network each"
         return undecidable(
-            f"{told} Yet all runs from {listing(given)} share one initial network.",
-            needed=f"“All runs start from the {origin}weights {listing(given)}; the deviations do not "
+            f"{told} Yet runs from {listing(given)} share {one}, whatever their seed.",
+            needed=f"“Runs start from the {origin}weights {listing(given)}; their deviations do not "
             "include variation over initial networks.”",
         )
     known = any(r.before is not None for r in evidence.results if r.spec.is_control)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +14,7 @@ from shrinkbench.report.statistics.ranks import Ranking
 if TYPE_CHECKING:  # matplotlib is loaded where something is drawn
     from matplotlib.figure import Figure
 
-AXIS_WIDTH, ROW, CHARACTER = 330.0, 22.0, 6.9
+AXIS_WIDTH, ROW, CHARACTER, NUMBER = 330.0, 22.0, 6.9, 20.0
 RANKING = "mean-ranks"
 """Name of the files of the figure for papers."""
 
@@ -34,8 +35,11 @@ def mean_ranks_svg(methods: Sequence[str], ranking: Ranking) -> str:
         return side + (rank - 1) / max(1, count - 1) * AXIS_WIDTH
 
     parts = [_line(x(1), 44, x(count), 44)]
+    every = math.ceil(count * NUMBER / AXIS_WIDTH)  # numbers that would touch are left out
     for rank in range(1, count + 1):
-        parts += [_line(x(rank), 38, x(rank), 44), _text(x(rank), 32, str(rank), "middle")]
+        parts.append(_line(x(rank), 38, x(rank), 44))
+        if (rank - 1) % every == 0:
+            parts.append(_text(x(rank), 32, str(rank), "middle"))
     for place, index in enumerate(order):
         rank = ranking.mean_ranks[index]
         left = place < half

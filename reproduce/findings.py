@@ -319,7 +319,7 @@ def told(answer: Answer) -> str:
         p = "undefined" if math.isnan(claim.p) else f"{claim.p:.2g}"
         seeds = str(claim.n)
         row = (
-            asked.bundle,
+            runs,
             asked.first,
             asked.second,
             f"equal {axis}, {reach}",

@@ -63,6 +63,11 @@ BENCHMARKS = (
         "structured_training",
     ),
     Benchmark(
+        "Rounds in common",
+        "An iterative method at several compressions in one sweep, against a sweep for each (docs/methods.md).",
+        "shared_rounds",
+    ),
+    Benchmark(
         "Measured latency of smaller networks",
         "The times of one network in turn with those of its pruned copies.",
         "structured_latency",

@@ -55,7 +55,9 @@ def main() -> None:
         command = ["report", str(root), "--out", str(out), "--figures", options.figures]
         program = ["-m", "cProfile", "-o", str(options.profile)] if options.profile else []
         before, begun = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-        subprocess.run([sys.executable, *program, "-m", "shrinkbench", *command], check=True)
+        subprocess.run(
+            [sys.executable, *program, "-m", "shrinkbench", *command], check=True, stdout=subprocess.DEVNULL
+        )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
         page = (out / "index.html").stat().st_size

@@ -48,7 +48,7 @@ BENCHMARKS = (
         "first pass through torch.compile shows what has to be paid back: a sweep of short runs does not,"
         " and so there is no switch for it.",
         "finetuning",
-        "--images 1152 --rounds 5 --compile default",
+        "--images 640 --rounds 3 --compile default",
     ),
     Benchmark(
         "A whole small sweep",

@@ -45,8 +45,8 @@ BENCHMARKS = (
     Benchmark(
         "One step of training",
         "A step does all that a run does, and is compared with a loop that does nothing but train. The "
-        "first pass through torch.compile shows what has to be paid back: a sweep of short runs does not,"
-        " and so there is no switch for it.",
+        "first pass through torch.compile is what has to be paid back first; a recipe has no switch for "
+        "it yet.",
         "finetuning",
         "--images 640 --rounds 3 --compile default",
     ),

@@ -19,6 +19,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from shrinkbench.runner.provenance import processor
+
 HERE = Path(__file__).parent
 PAGE = HERE.parent / "docs" / "performance.md"
 INTRODUCTION = """# Performance
@@ -130,16 +132,6 @@ def record(benchmark: Benchmark, data: Path | None) -> None:
     machine = f"{os.cpu_count()} cores of {processor()}, Python {platform.python_version()}"
     text = f"{head}\n{day}, {machine}, commit {commit.stdout.strip()}\n\n{done.stdout.rstrip()}\n"
     recorded(benchmark).write_text(text, encoding="utf-8")
-
-
-def processor() -> str:
-    """The processor's name, where the system tells it."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(named, platform.machine())
 
 
 def recorded(benchmark: Benchmark) -> Path:

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from commands import shrinkbench
 
 from shrinkbench.runner import calibrating, sweep
 from shrinkbench.runner.sweeping import prepare_sweep
@@ -58,3 +59,17 @@ def test_what_is_done_takes_no_time(tmp_path, monkeypatch):
     sweep(first.plans[0][0], tmp_path, device="cpu")
     later = prepared(tmp_path, **spec | {"compression": [1, 2]})
     assert calibrating.expected_seconds(later, (s.key for s in later.todo)) == 2  # of 50 images each
+
+
+def test_a_network_that_fails_leaves_the_time_unknown_and_says_why(tmp_path):
+    (tmp_path / "mine.py").write_text(
+        "from torch import nn\n\n\nclass Raises(nn.Module):\n    def __init__(self, num_classes):\n"
+        "        super().__init__()\n        self.fc = nn.Linear(64, num_classes)\n\n"
+        "    def forward(self, x):\n        if self.training:\n            raise ValueError('mine fails')\n"
+        "        return self.fc(x.flatten(1))\n"
+    )
+    words = ["--set", f"model={tmp_path}/mine.py:Raises", "--out", tmp_path / "out", "--device", "cpu"]
+    told = shrinkbench("sweep", "quickstart", "--plan", *words)
+    assert told.returncode == 0
+    assert "time unknown for 90 runs: a step of" in told.stdout
+    assert "could not be timed: ValueError: mine fails" in told.stdout

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from shrinkbench.results.store import Status
+    from shrinkbench.runner.sweeping import Prepared
     from shrinkbench.spec import ExperimentSpec
 
 app = typer.Typer()
@@ -305,7 +306,6 @@ def _print_plan(specs: tuple[ExperimentSpec, ...], target: Path, options: dict[s
     from shrinkbench.report.repairing import expect
     from shrinkbench.results.store import ResultStore
     from shrinkbench.runner import prepare_sweep
-    from shrinkbench.runner.calibrating import expected_seconds
     from shrinkbench.runner.forecast import costly_methods, forecast
 
     prepared = prepare_sweep(specs, target, **options)
@@ -323,13 +323,23 @@ def _print_plan(specs: tuple[ExperimentSpec, ...], target: Path, options: dict[s
             f"by the mean of {finished} finished ones"
         )
     if unknown:
-        seconds = expected_seconds(prepared, unknown)
-        typer.echo(
-            f"about {say_duration(seconds)} of training and evaluation for {len(unknown)} runs one after "
-            "another, by steps timed here just now; deciding masks, loading and storing come to it"
-        )
+        typer.echo(_say_timed(prepared, unknown))
     for line in costly_methods(prepared.todo):
         typer.echo(line)
+
+
+def _say_timed(prepared: Prepared, keys: Sequence[str]) -> str:
+    """How long runs take of whose kind none is finished."""
+    from shrinkbench.runner.calibrating import expected_seconds
+
+    try:
+        seconds = expected_seconds(prepared, keys)
+    except ShrinkbenchError as error:  # the sweep tells it of each run
+        return f"time unknown for {len(keys)} runs: {error}"
+    return (
+        f"about {say_duration(seconds)} of training and evaluation for {len(keys)} runs one after another, by "
+        "steps timed here just now; deciding masks, loading and storing come to it"
+    )
 
 
 def _choose(

@@ -9,8 +9,9 @@ from itertools import islice
 
 import torch
 
+from shrinkbench.errors import ShrinkbenchError, one_line, text_of
 from shrinkbench.runner.dependencies import graph_of
-from shrinkbench.runner.effort import epochs_of_task
+from shrinkbench.runner.effort import epochs_of_task, is_copy
 from shrinkbench.runner.executors import Task
 from shrinkbench.runner.executors.performing import file_of_task
 from shrinkbench.runner.pretraining import untrained_network
@@ -25,6 +26,7 @@ from shrinkbench.training.loop import make_optimizer
 SECONDS = 2.0
 """As long is each kind of training timed, and at least three steps."""
 FEWEST = 3
+LONGEST = 150  # letters of somebody else's sentence
 
 
 def expected_seconds(prepared: Prepared, only: Iterable[str]) -> float:
@@ -32,6 +34,7 @@ def expected_seconds(prepared: Prepared, only: Iterable[str]) -> float:
 
     Steps of every combination of data, network, batch size and precision are timed on copies that are thrown
     away. Deciding masks, loading and storing are not in it; early stopping takes less, equal computation more.
+    Raises ``ShrinkbenchError`` where a step fails.
     """
     workspace, wanted = prepared.setting.workspace, frozenset(only)
     runs = [spec for spec in prepared.todo if spec.key in wanted]
@@ -41,7 +44,12 @@ def expected_seconds(prepared: Prepared, only: Iterable[str]) -> float:
         recipe, data = task.spec.recipe, task.spec.data
         key = (data, task.spec.model, recipe.batch_size, recipe.precision, recipe.augment)
         if key not in rates:
-            rates[key] = _rates(task, recipe, workspace)
+            try:
+                rates[key] = _rates(task, recipe, workspace)
+            except Exception as error:  # of a network or a loss of somebody's
+                told = one_line(f"{type(error).__name__}: {text_of(error)}", LONGEST)
+                label = f"{task.spec.model.name} on {data.name}"
+                raise ShrinkbenchError(f"a step of {label} could not be timed: {told}") from error
         step, evaluation = rates[key]
         bound = BoundData(workspace.dataset(data.name), data, workspace.device)
         epochs = epochs_of_task(task)
@@ -54,8 +62,7 @@ def _evaluations(task: Task, data: BoundData, epochs: int) -> int:
     """Batches that are evaluated: validation after each epoch, the test split before and after."""
     validation = data.spec.validation_images or len(data.dataset.validation)
     tests = 2 * (data.spec.test_images or len(data.dataset.test)) if task.kind in ("run", "control") else 0
-    copied = isinstance(task.spec, RunSpec) and task.kind == "run" and task.spec.is_control
-    return 0 if copied else -(-(epochs * validation + tests) // EVALUATION_BATCH)
+    return 0 if is_copy(task) else -(-(epochs * validation + tests) // EVALUATION_BATCH)
 
 
 def _rates(task: Task, recipe: Recipe, workspace: Workspace) -> tuple[float, float]:

@@ -50,10 +50,14 @@ def epochs_of_task(task: Task) -> int:
     return spec.recipe.epochs * (between + (task.kind == "run"))
 
 
+def is_copy(task: Task) -> bool:
+    """Whether the task takes over what the training of a control has stored."""
+    return task.kind == "run" and isinstance(task.spec, RunSpec) and task.spec.is_control
+
+
 def expected_work(task: Task) -> float:
     """What one task takes beside the others of its sweep, in epochs; all but a control's copy do more."""
-    is_copy = task.kind == "run" and isinstance(task.spec, RunSpec) and task.spec.is_control
-    return COPYING if is_copy else 1 + epochs_of_task(task)
+    return COPYING if is_copy(task) else 1 + epochs_of_task(task)
 
 
 def _recipes(spec: RunSpec) -> str:

@@ -43,7 +43,7 @@ def provenance(watch: Stopwatch, device: str, *, processes: int = 1) -> Provenan
         threads=torch.get_num_threads(),
         python=platform.python_version(),
         platform=platform.platform(),
-        processor=_processor(),
+        processor=processor(),
         versions=_versions(),
         commit=_commit(),
         command=os.environ.get("SHRINKBENCH_COMMAND", " ".join(sys.argv)),
@@ -62,7 +62,8 @@ def _versions() -> dict[str, str]:
 
 
 @cache
-def _processor() -> str:
+def processor() -> str:
+    """The processor's name, where the system tells it."""
     try:
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):

@@ -23,9 +23,10 @@ from shrinkbench.runner.keeping import Ended, copy_kept, lacks, with_kept
 from shrinkbench.runner.outcomes import classify
 from shrinkbench.runner.pretraining import pretraining_cost
 from shrinkbench.runner.provenance import Stopwatch, provenance
-from shrinkbench.runner.retraining import Trial, prune_and_train
+from shrinkbench.runner.retraining import prune_and_train
 from shrinkbench.runner.sealing import is_whole
 from shrinkbench.runner.timing import latencies
+from shrinkbench.runner.trial import Trial
 from shrinkbench.runner.workspace import BoundData, Workspace, check_source
 from shrinkbench.spec import RunSpec
 from shrinkbench.spec.measures import Cost, EpochRecord, WeightHistogram

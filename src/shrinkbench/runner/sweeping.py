@@ -25,9 +25,9 @@ from shrinkbench.runner.fixed_rules import check_rules
 from shrinkbench.runner.keeping import lacking_networks
 from shrinkbench.runner.own_parts import take_own_parts
 from shrinkbench.runner.planning import PlannedRuns, label_methods, plan
-from shrinkbench.runner.retraining import check_in_reach
 from shrinkbench.runner.shared import look_at_shared
 from shrinkbench.runner.tracking import check_tracker
+from shrinkbench.runner.trial import check_in_reach
 from shrinkbench.runner.workspace import Kept, Workspace, gpus_of, resolve_device, select_device
 from shrinkbench.spec import UNPRUNED, Compression, ExperimentSpec, RunSpec, Speedup
 from shrinkbench.training.team import check_share

@@ -47,8 +47,13 @@ BENCHMARKS = (
     Benchmark(
         "One step of training",
         "A step does all that a run does, and is compared with a loop that does nothing but train. The "
-        "first pass through torch.compile is what has to be paid back first; a recipe has no switch for "
-        "it yet.",
+        "first pass through torch.compile is what has to be paid back first. `sweep --compile on` sends the "
+        "steps of pretraining and of training under masks through it; `--compile auto` times a few steps of "
+        "either kind and takes what makes the sweep shorter; in Python it is `sweep(..., compiled=True)`. Keys "
+        "stay what they are, and a run's provenance says whether its steps were compiled: before each training "
+        "a step is compared with the network's own, and has to be as near to one in double precision up to a "
+        "factor of three. Later steps drift apart as they do with another number of threads. Networks whose "
+        "passes are hooked into, and methods that prune while they train, run as they are.",
         "finetuning",
         "--images 640 --rounds 3 --compile default",
     ),

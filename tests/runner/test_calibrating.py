@@ -37,7 +37,7 @@ def prepared(tmp_path, **fields):
     ],
 )
 def test_steps_and_evaluations_are_counted(step, evaluation, expected, tmp_path, monkeypatch):
-    monkeypatch.setattr(calibrating, "_rates", lambda *_: (step, evaluation))
+    monkeypatch.setattr(calibrating, "_rates", lambda *_: calibrating._Rates(step, evaluation))
     found = prepared(tmp_path)
     assert calibrating.expected_seconds(found, (spec.key for spec in found.todo)) == expected
 
@@ -53,7 +53,7 @@ def test_timing_leaves_no_trace(tmp_path):
 
 
 def test_what_is_done_takes_no_time(tmp_path, monkeypatch):
-    monkeypatch.setattr(calibrating, "_rates", lambda *_: (1.0, 0.0))
+    monkeypatch.setattr(calibrating, "_rates", lambda *_: calibrating._Rates(1.0, 0.0))
     spec = {"method": "random", "compression": 1, "pretrain": {"epochs": 1}, "finetune": {"epochs": 1}}
     first = prepared(tmp_path, **spec)
     sweep(first.plans[0][0], tmp_path, device="cpu")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -62,6 +62,14 @@ SweepsTrainSmaller = Annotated[
         help="Train the physically smaller networks, or not; by default as the sweep does.",
         show_default=False,
     ),
+]
+Compile = Annotated[
+    Literal["off", "on", "auto"],
+    typer.Option("--compile", help="Compile training steps; auto: where the sweep takes less time for it."),
+]
+SweepsCompile = Annotated[
+    Literal["off", "on"] | None,
+    typer.Option("--compile", help="Compile training steps; by default as the sweep does.", show_default=False),
 ]
 Plugins = Annotated[
     list[Path] | None,

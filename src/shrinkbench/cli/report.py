@@ -223,6 +223,7 @@ def _fix(
             plugins=plugins or (),
             retry_failed=True,
             train_smaller=read_beside(directory).train_smaller,
+            compiled=read_beside(directory).compiled,
             on_progress=lambda p: typer.echo(f"[{p.done}/{p.total}] {p.kind} {p.label}", err=True),
             **sweep_options,
         ),

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from shrinkbench.cli.options import (
+    Compile,
     Data,
     Device,
     Devices,
     LogTo,
     NumNodes,
     Plugins,
+    SweepsCompile,
     SweepsDevice,
     SweepsTrainSmaller,
     TrainSmaller,
@@ -111,6 +113,7 @@ def sweep(
     num_nodes: NumNodes = 1,
     log_to: LogTo = None,
     train_smaller: TrainSmaller = False,
+    compiling: Compile = "off",
     max_retries: MaxRetries = 1,
     until_decided: Annotated[
         bool,
@@ -166,7 +169,10 @@ def sweep(
         "plugins": plugins or (),
         "retry_failed": retry_failed,
         "train_smaller": train_smaller,
+        "compiled": compiling == "on",
     }
+    if compiling == "auto":
+        common["compiled"] = _compiling_pays(specs, target, common)
     if plan:
         _print_plan(specs, target, common)
         return
@@ -268,6 +274,7 @@ def run_planned(
     num_nodes: NumNodes = 1,
     log_to: LogTo = None,
     train_smaller: SweepsTrainSmaller = None,
+    compiling: SweepsCompile = None,
     max_retries: MaxRetries = 1,
 ) -> None:
     """Carry out single planned runs, in this process: what any scheduler can start, in any number at once."""
@@ -288,6 +295,7 @@ def run_planned(
             num_nodes=num_nodes,
             log_to=log_to,
             train_smaller=train_smaller,
+            compiled=None if compiling is None else compiling == "on",
             max_retries=max_retries,
             on_progress=display.advance,
             on_note=display.note,
@@ -326,6 +334,21 @@ def _print_plan(specs: tuple[ExperimentSpec, ...], target: Path, options: dict[s
         typer.echo(_say_timed(prepared, unknown))
     for line in costly_methods(prepared.todo):
         typer.echo(line)
+
+
+def _compiling_pays(specs: tuple[ExperimentSpec, ...], target: Path, options: dict[str, Any]) -> bool:
+    """Whether the sweep takes less time with compiled steps, which is told."""
+    from shrinkbench.runner import prepare_sweep
+    from shrinkbench.runner.calibrating import seconds_of_compiling
+
+    prepared = prepare_sweep(specs, target, **options)
+    if not prepared.todo:
+        return False
+    plain, compiled = seconds_of_compiling(prepared)
+    found = "compiled" if compiled < plain else "not compiled"
+    seconds = f"{say_duration(plain)} as they are, {say_duration(compiled)} compiled"
+    typer.echo(f"steps are {found}: about {seconds}, by a few timed here just now", err=True)
+    return compiled < plain
 
 
 def _say_timed(prepared: Prepared, keys: Sequence[str]) -> str:

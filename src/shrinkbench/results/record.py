@@ -73,9 +73,10 @@ class TrainedSmaller(Value):
 class Provenance(Value):
     """Where and when a run happened: the only part in which two runs of one key may differ.
 
-    ``smaller`` is set where training on physically smaller networks was asked for. ``kept`` holds the digests
-    of the masks and weights that lie beside the result, where they were kept. ``published_as`` is what papers
-    call the network, as its card has it: a report loads no network.
+    ``smaller`` is set where training on physically smaller networks was asked for, ``uncompiled`` where steps
+    were to be compiled: why those of the last training were not, and nothing where they were. ``kept`` holds
+    the digests of the masks and weights that lie beside the result, where they were kept. ``published_as`` is
+    what papers call the network, as its card has it: a report loads no network.
     """
 
     started: str
@@ -92,6 +93,7 @@ class Provenance(Value):
     command: str = ""
     latency: tuple[Latency, ...] = ()
     smaller: TrainedSmaller | None = None
+    uncompiled: str | None = None
     kept: dict[Literal["masks", "weights"], Digest] = Field(default_factory=dict)
     published_as: tuple[str, ...] = ()
 

@@ -22,7 +22,7 @@ Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 class Beside(Value):
     """Folders of data by dataset, weights files by digest, plug-ins with theirs, batch sizes to time, device,
-    whether smaller networks are trained, and what is kept of the network of a run, by its key.
+    whether smaller networks are trained and steps compiled, and what is kept of a run's network, by its key.
 
     Paths are absolute. ``device`` is as it was asked for: each machine resolves ``auto`` for itself.
     """
@@ -34,6 +34,7 @@ class Beside(Value):
     device: str = "auto"
     latency: tuple[int, ...] = ()
     train_smaller: bool = False
+    compiled: bool = False
     keep: dict[Digest, Literal["masks", "weights"]] = Field(default_factory=dict)
 
 
@@ -56,6 +57,7 @@ def write_beside(setting: Setting, *, device: str, planned: Collection[str] = ()
             device=device,
             latency=workspace.latency,
             train_smaller=workspace.train_smaller,
+            compiled=workspace.compiled,
             keep={k: v for k, v in earlier.keep.items() if k not in planned} | dict(workspace.keep),
         )
         if fresh != earlier or not path.exists():

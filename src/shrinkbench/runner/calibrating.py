@@ -5,9 +5,11 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
+from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError, one_line, text_of
 from shrinkbench.runner.dependencies import graph_of
@@ -20,6 +22,7 @@ from shrinkbench.runner.workspace import EVALUATION_BATCH, BoundData, Workspace
 from shrinkbench.seeds import stream
 from shrinkbench.spec import Recipe, RunSpec
 from shrinkbench.tasks import task_of
+from shrinkbench.training.compiling import program_of, require_compiler
 from shrinkbench.training.evaluation import evaluate
 from shrinkbench.training.loop import make_optimizer
 
@@ -38,7 +41,7 @@ def expected_seconds(prepared: Prepared, only: Iterable[str]) -> float:
     """
     workspace, wanted = prepared.setting.workspace, frozenset(only)
     runs = [spec for spec in prepared.todo if spec.key in wanted]
-    rates: dict[tuple[object, ...], tuple[float, float]] = {}
+    rates: dict[tuple[object, ...], _Rates] = {}
     total = 0.0
     for task in graph_of(runs, lambda task: file_of_task(task, workspace.root).exists(), {}):
         recipe, data = task.spec.recipe, task.spec.data
@@ -46,16 +49,32 @@ def expected_seconds(prepared: Prepared, only: Iterable[str]) -> float:
         if key not in rates:
             try:
                 rates[key] = _rates(task, recipe, workspace)
+                total += rates[key].first
             except Exception as error:  # of a network or a loss of somebody's
                 told = one_line(f"{type(error).__name__}: {text_of(error)}", LONGEST)
                 label = f"{task.spec.model.name} on {data.name}"
                 raise ShrinkbenchError(f"a step of {label} could not be timed: {told}") from error
-        step, evaluation = rates[key]
         bound = BoundData(workspace.dataset(data.name), data, workspace.device)
         epochs = epochs_of_task(task)
         batches = -(-len(bound.train_source) // recipe.batch_size)
-        total += epochs * batches * step + _evaluations(task, bound, epochs) * evaluation
+        total += epochs * batches * rates[key].step + _evaluations(task, bound, epochs) * rates[key].evaluation
     return total
+
+
+def seconds_of_compiling(prepared: Prepared) -> tuple[float, float]:
+    """:func:`expected_seconds` of what is to do, with steps as they are and with compiled ones.
+
+    What compiling itself takes is in the second, once: each worker compiles, at the same time as the others.
+    """
+    require_compiler()
+    keys = [spec.key for spec in prepared.todo]
+    plain, compiled = (expected_seconds(_with(prepared, compiled=each), keys) for each in (False, True))
+    return plain, compiled
+
+
+def _with(prepared: Prepared, *, compiled: bool) -> Prepared:
+    workspace = replace(prepared.setting.workspace, compiled=compiled)
+    return replace(prepared, setting=replace(prepared.setting, workspace=workspace))
 
 
 def _evaluations(task: Task, data: BoundData, epochs: int) -> int:
@@ -65,8 +84,16 @@ def _evaluations(task: Task, data: BoundData, epochs: int) -> int:
     return 0 if is_copy(task) else -(-(epochs * validation + tests) // EVALUATION_BATCH)
 
 
-def _rates(task: Task, recipe: Recipe, workspace: Workspace) -> tuple[float, float]:
-    """Median seconds of a training step, and of evaluating a batch."""
+@dataclass(frozen=True)
+class _Rates:
+    """Median seconds of a training step, those of evaluating a batch, and of compiling first."""
+
+    step: float
+    evaluation: float
+    first: float = 0.0
+
+
+def _rates(task: Task, recipe: Recipe, workspace: Workspace) -> _Rates:
     data = BoundData(workspace.dataset(task.spec.data.name), task.spec.data, workspace.device)
     module = untrained_network(task.spec.model.name, data, 0)
     spec = task.spec
@@ -75,12 +102,19 @@ def _rates(task: Task, recipe: Recipe, workspace: Workspace) -> tuple[float, flo
     generator = torch.Generator().manual_seed(stream(0, "data", 1))
     batches = data.train(recipe.batch_size, generator=generator, augment=recipe.augment)
     steps: list[float] = []
+    stepped: nn.Module = module
+    first = 0.0
+    if workspace.compiled and task.kind != "search":
+        begun = time.perf_counter()
+        program, _ = program_of(module, recipe, data, learned, seed=0)
+        stepped = module if program is None else program
+        first = time.perf_counter() - begun
     module.train()
     with torch.random.fork_rng():
         begun = time.perf_counter()
         for batch in learned.training_batches(batches):
             start = time.perf_counter()
-            loss, _ = learned.loss(module, batch, recipe)
+            loss, _ = learned.loss(stepped, batch, recipe)
             loss.backward()
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -92,4 +126,4 @@ def _rates(task: Task, recipe: Recipe, workspace: Workspace) -> tuple[float, flo
     few = list(islice(iter(data.validation() or data.test()), FEWEST))
     evaluate(module, iter(few), precision=recipe.precision, task=learned)
     evaluation = (time.perf_counter() - start) / max(len(few), 1)
-    return statistics.median(steps[1:] or steps), evaluation
+    return _Rates(statistics.median(steps[1:] or steps), evaluation, first)

@@ -15,11 +15,12 @@ from shrinkbench.results.claims import RunClaims
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, existing_store
 from shrinkbench.runner.beside_plan import read_beside
-from shrinkbench.runner.execution import carry_run_out, remove_checkpoints, require_same_numbers
+from shrinkbench.runner.execution import carry_run_out, require_same_numbers
 from shrinkbench.runner.keeping import lacking_networks, lacks, read_kept, with_kept
 from shrinkbench.runner.provenance import Stopwatch
 from shrinkbench.runner.stored import SHORTEST, check_plugins
 from shrinkbench.runner.workspace import Kept, Workspace, select_device
+from shrinkbench.training import remove_checkpoints
 
 __all__ = ["keep_networks", "keys_lacking", "threads_of"]
 
@@ -100,7 +101,8 @@ def _derive(stored: RunResult, workspace: Workspace, what: Kept) -> None:
     if claim is None:
         raise ShrinkbenchError(f"another process works on run {key[:12]}; wait for it, or stop it")
     spec, folder = stored.spec, store.run_dir(key)
-    workspace = replace(workspace, train_smaller=stored.provenance.smaller is not None)
+    p = stored.provenance
+    workspace = replace(workspace, train_smaller=p.smaller is not None, compiled=p.uncompiled is not None)
     with claim, threads_of(stored):
         ended = carry_run_out(spec.control if spec.is_control else spec, workspace, Stopwatch(), folder)
         remove_checkpoints(folder)

@@ -32,7 +32,7 @@ from shrinkbench.spec import RunSpec
 from shrinkbench.spec.measures import Cost, EpochRecord, WeightHistogram
 from shrinkbench.surgery.folders import NetworkDescription
 from shrinkbench.surgery.stored_inputs import StoredInputs
-from shrinkbench.training import evaluate
+from shrinkbench.training import evaluate, remove_checkpoints
 
 _LONGEST = 2000  # characters of a stored reason
 OnEpoch = Callable[[EpochRecord], None]
@@ -220,6 +220,7 @@ def carry_run_out(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder:
             update={
                 "latency": latencies(spec, workspace, module, masks, shape) if workspace.writes else (),
                 "smaller": outcome.smaller,
+                "uncompiled": training.uncompiled,
                 "published_as": get_model(spec.model.name).published_as,
             }
         ),
@@ -263,9 +264,3 @@ def _histogram(before: dict[str, Tensor], after: nn.Module, masks: Masks) -> Wei
         before=tuple(torch.histc(old, 60, -limit, limit).int().tolist()),
         after=tuple(torch.histc(new.clamp(-limit, limit), 60, -limit, limit).int().tolist()),
     )
-
-
-def remove_checkpoints(folder: Path) -> None:
-    """Remove what a training under way has left in ``folder``."""
-    for path in folder.glob("checkpoint*.pt"):
-        path.unlink(missing_ok=True)

@@ -6,7 +6,7 @@ the run, and the result their digests: a file that was edited or exchanged since
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +17,10 @@ from shrinkbench.pruning import Masks
 from shrinkbench.results.layout import RESULT_NAME
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import Problem, ResultStore, read_result
+from shrinkbench.runner.planning import PlannedRuns
 from shrinkbench.runner.sealing import NotAsWrittenError, load_sealed, read_card, save_sealed, write_card
 from shrinkbench.runner.workspace import Kept, Workspace
+from shrinkbench.spec import ExperimentSpec
 from shrinkbench.surgery.folders import (
     DESCRIPTION,
     MASKS,
@@ -47,6 +49,20 @@ class Ended:
         if what == "weights":
             kept["weights"] = save_sealed(_checked(self.module.state_dict()), folder / WEIGHTS, key=key)
         return with_kept(self.result, kept)
+
+
+def keep_of(plans: Iterable[tuple[ExperimentSpec, PlannedRuns]]) -> dict[str, Kept]:
+    """What is kept of which network, by the key of its run: the most that any experiment asks for.
+
+    A control is shared by the runs that refer to it, and kept under its own key too.
+    """
+    keep: dict[str, Kept] = {}
+    for experiment, planned in plans:
+        for spec in planned.runs if experiment.keep != "none" else ():
+            for key in (spec.key, *((spec.control.key,) if spec.is_control else ())):
+                if keep.get(key) != "weights" and experiment.keep != "none":
+                    keep[key] = experiment.keep
+    return keep
 
 
 def with_kept(result: RunResult, kept: Mapping[Kept, str]) -> RunResult:

@@ -23,7 +23,7 @@ from shrinkbench.spec import PretrainSpec, RunSpec
 from shrinkbench.spec.measures import EpochRecord, Spent
 from shrinkbench.spec.training_cost import NOTHING, training_cost
 from shrinkbench.tasks import task_of
-from shrinkbench.training import KeepEpochs, KeepStep, evaluate, train
+from shrinkbench.training import KeepEpochs, KeepStep, evaluate, remove_checkpoints, train
 
 
 def untrained_network(model: str, data: BoundData, seed: int, *purpose: str) -> nn.Module:
@@ -84,25 +84,25 @@ def ensure_pretrained(
         data,
         seed=stream(spec.seed, "pretrain"),
         hooks=[_keeper(spec, module, keep, workspace, folder)],
-        checkpoint=folder / "checkpoint.pt",
+        checkpoint=folder / f"checkpoint{workspace.label}.pt",
         on_epoch=on_epoch or workspace.on_epoch,
         task=task,
         team=workspace.team,
+        compiled=workspace.compiled,
     )
     tested = evaluate(module, data.test(), precision=spec.recipe.precision, task=task, team=workspace.team)
+    made = provenance(watch, workspace.device, processes=workspace.team.size)
     card = {
         "spec": spec.model_dump(mode="json"),
         "selected_epoch": training.selected_epoch,
         "epochs": [record.model_dump() for record in training.epochs],
         "test": tested.model_dump(),
-        "provenance": provenance(watch, workspace.device, processes=workspace.team.size).model_dump(
-            mode="json"
-        ),
+        "provenance": made.model_copy(update={"uncompiled": training.uncompiled}).model_dump(mode="json"),
     }
     if workspace.writes:
         write_card(folder / "card.json", card, key=spec.key)
         save_sealed(module.state_dict(), weights, key=spec.key)
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        remove_checkpoints(folder)
     workspace.team.tell(None)  # who reads it next waits until it is there
     return folder
 
@@ -190,6 +190,7 @@ def _ensure_epoch(spec: PretrainSpec, epoch: int, workspace: Workspace, folder: 
             last_epoch=epoch,
             task=task_of(spec.objective),
             team=workspace.team,
+            compiled=workspace.compiled,
         )
         workspace.team.tell(None)
     return path
@@ -224,6 +225,7 @@ def _ensure_step(spec: PretrainSpec, step: int, workspace: Workspace, folder: Pa
         last_epoch=step // max(len(data.train_source) // spec.recipe.batch_size, 1) + 1,
         task=task_of(spec.objective),
         team=workspace.team,
+        compiled=workspace.compiled,
     )
     workspace.team.tell(None)
     if not found:

@@ -43,7 +43,7 @@ from shrinkbench.spec import UNPRUNED, Amount, Recipe, RunSpec
 from shrinkbench.spec.measures import Spent
 from shrinkbench.spec.training_cost import scoring_cost, scratch_b, together, training_cost
 from shrinkbench.tasks import scoring_loss, split_for
-from shrinkbench.training import Training, train
+from shrinkbench.training import Training, remove_checkpoints, train
 
 Batches = Iterable[Batch]
 SEARCHED = ("weights.safetensors", "masks.safetensors", "card.json")
@@ -106,8 +106,8 @@ def ensure_rounds(spec: RunSpec, workspace: Workspace) -> Path:
     path = _rounds_card(spec, workspace)
     if not workspace.sees(lambda: is_whole(path, key=spec.key)):
         _find_in_rounds(Trial.of(spec, workspace, path.parent))
-        for checkpoint in path.parent.glob("checkpoint*.pt") if workspace.writes else ():
-            checkpoint.unlink(missing_ok=True)
+        if workspace.writes:
+            remove_checkpoints(path.parent)
     return path
 
 
@@ -163,10 +163,11 @@ def _train(trial: Trial, outcome: Outcome, iteration: int, *, last: bool = True)
             first_epoch=first_epoch,
             passed_over=passed_over,
             teacher=trial.teacher(),
-            checkpoint=trial.folder / f"checkpoint-{iteration}{trained.label}.pt",
+            checkpoint=trial.folder / f"checkpoint-{iteration}{trained.label}{trial.workspace.label}.pt",
             on_epoch=trial.workspace.on_epoch,
             task=trial.task,
             team=trial.workspace.team,
+            compiled=trial.workspace.compiled,
         )
     outcome.retraining = _cost(trial, outcome.training, outcome.masks)
 
@@ -223,7 +224,7 @@ def ensure_search(spec: RunSpec, workspace: Workspace) -> Path:
         save_sealed(outcome.masks, folder / "masks.safetensors", key=spec.key)
         save_sealed(trial.module.state_dict(), folder / "weights.safetensors", key=spec.key)
         write_card(folder / "card.json", card, key=spec.key)
-        (folder / "checkpoint-0.pt").unlink(missing_ok=True)
+        remove_checkpoints(folder)
     workspace.team.tell(None)
     return folder
 
@@ -270,6 +271,8 @@ def _train_with_hook(trial: Trial) -> Outcome:
         task=trial.task,
         team=trial.workspace.team,
     )
+    if trial.workspace.compiled:
+        training.uncompiled = "the network is pruned while it is trained"
     # Masks change on the way, and the network is whole at first: counted as dense throughout.
     return Outcome(hook.masks, before, training, retraining=_cost(trial, training, Masks({})))
 

@@ -77,6 +77,7 @@ def key_of_state(spec: RunSpec, rounds: Rounds, workspace: Workspace) -> str:
         "run": _without_target(spec, rounds[-1]).model_dump(mode="json"),
         "rounds": [amount.model_dump(mode="json") for amount in rounds],
         "train_smaller": workspace.train_smaller,
+        **({"compiled": True} if workspace.compiled else {}),
         "where": here.model_dump(mode="json", include=set(_WHERE)),
     }
     return digest_of_fields(fields)

@@ -42,6 +42,7 @@ def run_stored(
     num_nodes: int = 1,
     log_to: str | None = None,
     train_smaller: bool | None = None,
+    compiled: bool | None = None,
     max_retries: int = 1,
     on_progress: Callable[[Progress], None] | None = None,
     on_note: Callable[[str], None] | None = None,
@@ -49,11 +50,11 @@ def run_stored(
 ) -> dict[str, str]:
     """Carry out the runs ``keys`` of the plan in ``out`` in this process, with what they need.
 
-    Folders of data, weights files, batch sizes to time, the device and whether smaller networks are trained are
-    those that the sweep has stored beside the plan, unless given here. ``devices``, ``num_nodes`` and
-    ``log_to`` are those of :func:`~shrinkbench.runner.sweep`. Plug-ins are code and have to be given. Returns
-    ``done``, ``failed`` or ``missing`` for each key. Raises ``ShrinkbenchError`` where a key or what a run
-    needs is not there.
+    Folders of data, weights files, batch sizes to time, the device, and whether smaller networks are trained
+    and steps compiled, are those that the sweep has stored beside the plan, unless given here. ``devices``,
+    ``num_nodes`` and ``log_to`` are those of :func:`~shrinkbench.runner.sweep`. Plug-ins are code and have to
+    be given. Returns ``done``, ``failed`` or ``missing`` for each key. Raises ``ShrinkbenchError`` where a key
+    or what a run needs is not there.
     """
     check_retries(max_retries)
     check_tracker(log_to)
@@ -75,6 +76,7 @@ def run_stored(
         keep=beside.keep,
         log_to=log_to,
         train_smaller=beside.train_smaller if train_smaller is None else train_smaller,
+        compiled=beside.compiled if compiled is None else compiled,
     )
     todo = open_runs(specs, workspace, retry_failed=retry_failed)
     check_shares(todo, devices * num_nodes)

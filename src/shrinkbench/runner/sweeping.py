@@ -22,14 +22,15 @@ from shrinkbench.runner.execution import record_failure, sentence_of
 from shrinkbench.runner.executors import Ending, Executor, InProcess, LocalProcesses, Setting, Task, Together
 from shrinkbench.runner.executors.performing import digest_at, find_done, is_free
 from shrinkbench.runner.fixed_rules import check_rules
-from shrinkbench.runner.keeping import lacking_networks
+from shrinkbench.runner.keeping import keep_of, lacking_networks
 from shrinkbench.runner.own_parts import take_own_parts
 from shrinkbench.runner.planning import PlannedRuns, label_methods, plan
 from shrinkbench.runner.shared import look_at_shared
 from shrinkbench.runner.tracking import check_tracker
 from shrinkbench.runner.trial import check_in_reach
-from shrinkbench.runner.workspace import Kept, Workspace, gpus_of, resolve_device, select_device
+from shrinkbench.runner.workspace import Workspace, gpus_of, resolve_device, select_device
 from shrinkbench.spec import UNPRUNED, Compression, ExperimentSpec, RunSpec, Speedup
+from shrinkbench.training.compiling import require_compiler
 from shrinkbench.training.team import check_share
 from shrinkbench.training.together import places_of
 
@@ -72,10 +73,19 @@ def prepare_sweep(
     plugins: Sequence[Path] = (),
     retry_failed: bool = False,
     train_smaller: bool = False,
+    compiled: bool = False,
     only: Callable[[RunSpec], bool] | None = None,
 ) -> Prepared:
     """Plan all experiments, or ``only`` some of their runs; mistakes are told, and nothing is written."""
-    workspace = Workspace(root=out, data=data or {}, device=resolve_device(device), train_smaller=train_smaller)
+    if compiled:
+        require_compiler()
+    workspace = Workspace(
+        root=out,
+        data=data or {},
+        device=resolve_device(device),
+        train_smaller=train_smaller,
+        compiled=compiled,
+    )
     given = (experiment,) if isinstance(experiment, ExperimentSpec) else tuple(experiment)
     given, plugins = take_own_parts(given, plugins)
     plans = tuple((each, plan(each, workspace)) for each in map(label_methods, given))
@@ -102,6 +112,7 @@ def sweep(
     plugins: Sequence[Path] = (),
     retry_failed: bool = False,
     train_smaller: bool = False,
+    compiled: bool = False,
     only: Callable[[RunSpec], bool] | None = None,
     executor: Executor | None = None,
     devices: int = 1,
@@ -129,7 +140,8 @@ def sweep(
     every epoch: ``tensorboard``, ``mlflow`` or ``wandb``.
 
     With ``train_smaller``, a training that only upholds masks runs on the physically smaller network where that
-    is the same computation (docs/structured-pruning.md); a run's provenance tells whether it did.
+    is the same computation (docs/structured-pruning.md); with ``compiled``, the steps of such trainings and of
+    pretraining go through ``torch.compile`` (docs/performance.md). A run's provenance tells whether they did.
 
     ``only`` says which of the runs that prune are planned, with the controls that these refer to.
 
@@ -149,6 +161,7 @@ def sweep(
         plugins=plugins,
         retry_failed=retry_failed,
         train_smaller=train_smaller,
+        compiled=compiled,
         only=only,
     )
     check_shares(prepared.todo, devices * num_nodes)
@@ -179,20 +192,6 @@ def _part_of(planned: PlannedRuns, only: Callable[[RunSpec], bool]) -> PlannedRu
     controls = {spec.control.key for spec in chosen.values()}
     runs = [s for s in planned.runs if s.key in chosen or (s.is_control and s.control.key in controls)]
     return replace(planned, runs=tuple(runs))
-
-
-def keep_of(plans: Iterable[tuple[ExperimentSpec, PlannedRuns]]) -> dict[str, Kept]:
-    """What is kept of which network, by the key of its run: the most that any experiment asks for.
-
-    A control is shared by the runs that refer to it, and kept under its own key too.
-    """
-    keep: dict[str, Kept] = {}
-    for experiment, planned in plans:
-        for spec in planned.runs if experiment.keep != "none" else ():
-            for key in (spec.key, *((spec.control.key,) if spec.is_control else ())):
-                if keep.get(key) != "weights" and experiment.keep != "none":
-                    keep[key] = experiment.keep
-    return keep
 
 
 def say_lacking(prepared: Prepared) -> list[str]:

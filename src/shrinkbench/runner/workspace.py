@@ -38,7 +38,8 @@ class Workspace:
     of them. ``on_epoch`` is told of every epoch of a run's trainings once its state is on disk. ``team`` are
     the processes that carry a run out together, ``log_to`` a tool that is told of it too. With
     ``train_smaller``, trainings that only uphold masks run on the physically smaller network where that is the
-    same computation. Places are absolute: a method may change to another folder."""
+    same computation; ``compiled`` sends the steps of those that uphold masks, and of pretraining, through
+    ``torch.compile``. Places are absolute: a method may change to another folder."""
 
     root: Path
     data: Mapping[str, Path] = field(default_factory=dict)
@@ -50,6 +51,7 @@ class Workspace:
     team: Team = ALONE
     log_to: str | None = None
     train_smaller: bool = False
+    compiled: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", absolute(self.root))
@@ -57,6 +59,11 @@ class Workspace:
             places = {key: absolute(path) for key, path in getattr(self, name).items()}
             object.__setattr__(self, name, places)
         compute_repeatably(self.device)
+
+    @property
+    def label(self) -> str:
+        """By which checkpoints are told apart that others cannot go on from."""
+        return "-compiled" if self.compiled else ""
 
     @property
     def writes(self) -> bool:

@@ -1,8 +1,9 @@
 """Training, fine-tuning and evaluation from recipes that are values."""
 
-from shrinkbench.training.checkpoint import KeepEpochs, KeepStep
+from shrinkbench.training.checkpoint import KeepEpochs, KeepStep, remove_checkpoints
+from shrinkbench.training.data import Data
 from shrinkbench.training.evaluation import evaluate
-from shrinkbench.training.loop import Data, Training, learning_rate, train
+from shrinkbench.training.loop import Training, learning_rate, train
 from shrinkbench.training.recipe import RECIPES, with_overrides
 
 __all__ = [
@@ -13,6 +14,7 @@ __all__ = [
     "Training",
     "evaluate",
     "learning_rate",
+    "remove_checkpoints",
     "train",
     "with_overrides",
 ]

@@ -22,6 +22,12 @@ class DamagedCheckpointWarning(DamagedWarning):
     """A checkpoint could not be read, and its training begins anew."""
 
 
+def remove_checkpoints(folder: Path) -> None:
+    """Remove what a training under way has left in ``folder``."""
+    for path in folder.glob("checkpoint*.pt"):
+        path.unlink(missing_ok=True)
+
+
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
     """Write ``state`` (tensors and plain values) to ``path`` in one step."""
     write_atomically(path, lambda place: _save(state, place))

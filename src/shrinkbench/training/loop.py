@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,11 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.seeds import stream
 from shrinkbench.spec import Objective, Recipe
 from shrinkbench.spec.measures import EpochRecord, Quality
-from shrinkbench.tasks import Batches, Task
+from shrinkbench.tasks import Task
 from shrinkbench.training.averaging import averager_of, renew_statistics
 from shrinkbench.training.checkpoint import load_checkpoint, save_checkpoint
+from shrinkbench.training.compiling import program_of
+from shrinkbench.training.data import Data
 from shrinkbench.training.distilling import learned_by
 from shrinkbench.training.evaluation import CLASSIFY, evaluate
 from shrinkbench.training.hook import Hook
@@ -28,36 +30,19 @@ from shrinkbench.training.shares import average_gradients, count_of, share_of, w
 from shrinkbench.training.team import ALONE, Team, check_share, is_head
 
 
-class Data(Protocol):
-    """What the loop asks of data; the runner binds a dataset, its normalisation and the device to it.
-
-    Batches are what the task takes.
-    """
-
-    def train(self, batch_size: int, *, generator: torch.Generator, augment: bool) -> Batches:
-        """Shuffled training batches of one epoch."""
-        ...
-
-    def validation(self) -> Batches | None:
-        """Validation batches, in a fixed order; ``None`` where no images are set aside."""
-        ...
-
-    def test(self) -> Batches:
-        """Test batches; read during training only by recipes that select on the reported split."""
-        ...
-
-
 @dataclass
 class Training:
     """What a training run went through.
 
     ``selected_epoch`` is the epoch whose weights the module holds and ``validation`` their quality on the
-    validation split (``None``: no epoch was run, or there is no such split).
+    validation split (``None``: no epoch was run, or there is no such split). ``uncompiled`` tells why steps
+    that were to be compiled were not; it is empty where they were, and ``None`` where nobody asked.
     """
 
     epochs: list[EpochRecord] = field(default_factory=list)
     selected_epoch: int = 0
     validation: Quality | None = None
+    uncompiled: str | None = None
 
 
 @dataclass
@@ -124,6 +109,7 @@ def train(
     team: Team = ALONE,
     teacher: nn.Module | None = None,
     passed_over: int = 0,
+    compiled: bool = False,
 ) -> Training:
     """Train ``module`` in place by ``recipe`` and leave in it the weights that the recipe selects.
 
@@ -142,6 +128,9 @@ def train(
     With ``devices``, as many processes of this machine train together, each on its share of every batch: on the
     GPUs where ``module`` is on one, else on the cores. Network, data and hooks are sent to them by pickle. In a
     process of a ``team`` that is there already, this is its part of the training.
+
+    With ``compiled``, whole batches go through ``torch.compile`` where that gives the network's own step up to
+    rounding (:mod:`shrinkbench.training.compiling`); ``hooks`` must not change what the network computes.
     """
     if after_step is not None:
         hooks = (_AfterStep(after_step), *hooks)
@@ -158,6 +147,7 @@ def train(
             "task": task,
             "teacher": teacher,
             "passed_over": passed_over,
+            "compiled": compiled,
         }
         with _team_for(module, devices, shared) as found:
             return train(module, **shared, checkpoint=checkpoint, on_epoch=on_epoch, team=found)
@@ -172,13 +162,20 @@ def train(
     if saved is not None:
         _restore(saved, module, optimizer, hooks, state)
     last = recipe.epochs if last_epoch is None else min(last_epoch, recipe.epochs)
+    program: nn.Module | None = None
+    if compiled and team.size > 1:
+        state.training.uncompiled = "several processes train one network together"
+    elif compiled:
+        program, state.training.uncompiled = program_of(module, recipe, data, learned, seed=seed)
     for epoch in range(first_epoch + len(state.training.epochs), last + 1):
         if _patience_spent(recipe, state):
             break
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(recipe, epoch)
         skipped = passed_over if epoch == first_epoch else 0
-        loss = _run_epoch(module, recipe, data, optimizer, seed, epoch, hooks, state, learned, team, skipped)
+        loss = _run_epoch(
+            module, recipe, data, optimizer, seed, epoch, hooks, state, learned, team, skipped, program
+        )
         for hook in hooks:
             hook.after_epoch(epoch)
         if averager is not None and epoch == recipe.epochs:
@@ -228,8 +225,12 @@ def _run_epoch(
     task: Task,
     team: Team,
     skipped: int,
+    program: nn.Module | None,
 ) -> float:
-    """One pass over the training examples, but for the first ``skipped`` batches; returns their mean loss."""
+    """One pass over the training examples, but for the first ``skipped`` batches; returns their mean loss.
+
+    The ``program`` is for whole batches: another size would be compiled anew.
+    """
     module.train()
     generator = torch.Generator().manual_seed(stream(seed, "data", epoch))
     total: Tensor | None = None
@@ -242,7 +243,8 @@ def _run_epoch(
             state.step += 1
             for hook in hooks:
                 hook.before_step(state.step)
-            loss, count = _backward(module, recipe, batch, hooks, task, team)
+            stepped = program if program is not None and count_of(batch) == recipe.batch_size else module
+            loss, count = _backward(stepped, recipe, batch, hooks, task, team)
             for hook in hooks:
                 hook.after_backward(state.step)
             if recipe.clip_gradient_norm is not None:

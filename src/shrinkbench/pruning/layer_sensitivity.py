@@ -50,6 +50,7 @@ def sensitivity(
     ignore: Sequence[str] = (),
     prune_classifier: bool = False,
     prune_biases: bool = False,
+    prune_embeddings: bool = False,
     task: Task | None = None,
     on_point: Callable[[int, int], None] | None = None,
 ) -> Sensitivity:
@@ -84,6 +85,7 @@ def sensitivity(
         input_shape=shape,
         prune_classifier=prune_classifier,
         prune_biases=prune_biases,
+        prune_embeddings=prune_embeddings,
         ignore=ignore,
     )
     setting = _Setting(module, chosen, names, shape, _source(batches, chosen), scoring_loss(learned))

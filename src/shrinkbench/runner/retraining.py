@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -136,10 +137,15 @@ def check_in_reach(spec: RunSpec, method: PruningMethod, workspace: Workspace) -
         method,
         spec.amount,
         input_shape=example_of(get_model(spec.model.name), data.dataset),
-        prune_classifier=spec.prune_classifier,
-        prune_biases=spec.prune_biases,
+        **_what_may_go(spec),
         constraints=spec.constraints,
     )
+
+
+def _what_may_go(spec: RunSpec) -> dict[str, Any]:
+    """Which kinds of parameters are prunable beside the weights of layers."""
+    names = ("prune_classifier", "prune_biases", "prune_embeddings")
+    return dict(zip(names, spec.also_prunable, strict=True))
 
 
 def prune_and_train(trial: Trial) -> Outcome:
@@ -213,8 +219,7 @@ def _keep_proportions(trial: Trial, method: PruningMethod, spec: RunSpec, masks:
         trial.module,
         masks,
         input_shape=trial.example,
-        prune_classifier=spec.prune_classifier,
-        prune_biases=spec.prune_biases,
+        **_what_may_go(spec),
         ignore=spec.constraints.ignore,
     ).kept
     path = _rounds_card(spec, trial.workspace)
@@ -345,8 +350,7 @@ def _train_with_hook(trial: Trial) -> Outcome:
         input_shape=trial.example,
         batches=lambda generator: _scoring_batches(trial, generator),
         loss=scoring_loss(trial.task),
-        prune_classifier=spec.prune_classifier,
-        prune_biases=spec.prune_biases,
+        **_what_may_go(spec),
         constraints=spec.constraints,
         batch_size=recipe.batch_size,
     )
@@ -381,8 +385,7 @@ def _prune(
         masks=masks,
         generator=torch.Generator().manual_seed(stream(spec.seed, "scoring", iteration)),
         iteration=iteration,
-        prune_classifier=spec.prune_classifier,
-        prune_biases=spec.prune_biases,
+        **_what_may_go(spec),
         constraints=spec.constraints,
         proportions=proportions,
     )

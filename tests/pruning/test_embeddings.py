@@ -18,9 +18,11 @@ from shrinkbench.metrics.multiply_adds import measure_size
 from shrinkbench.metrics.size import layer_densities
 from shrinkbench.network.inputs import Inputs
 from shrinkbench.pruning import prune
+from shrinkbench.pruning.layer_sensitivity import sensitivity
 from shrinkbench.pruning.prunable import prunable_names
+from shrinkbench.report.page.origin import as_toml
 from shrinkbench.results.labels import label_runs
-from shrinkbench.spec import ExperimentSpec, RunSpec, digest
+from shrinkbench.spec import ExperimentSpec, RunSpec, digest, read_experiments
 from shrinkbench.surgery.shrinking import plan_and_shrink
 
 TOKENS = torch.randint(0, 13, (8, 6), generator=torch.Generator().manual_seed(0))
@@ -160,7 +162,9 @@ def test_every_method_meets_the_target_or_says_that_it_is_an_embedding(name, spa
             masks = prune(net, name, **settings, **({} if fixed else {"compression": 1.5}))
         except ShrinkbenchError as error:
             told = str(error)
-            assert "'embedding.weight' is an embedding, which is looked up and multiplies nothing" in told
+            assert (
+                "'embedding.weight' is an embedding, which is looked up and is the weight of no layer" in told
+            )
             assert "prune_embeddings" in told
             assert len(told) < 300
             assert (
@@ -215,6 +219,28 @@ def test_a_network_with_a_pruned_embedding_shrinks_to_the_same_outputs():
     masks.apply(masked)
     small, _ = plan_and_shrink(net, masks, Inputs.of(TOKENS))
     assert torch.allclose(small(TOKENS), masked(TOKENS), atol=1e-12)
+
+
+@pytest.mark.parametrize("method", ["global_magnitude", "filter_l1"])
+def test_a_table_is_looked_at_alone_where_the_structure_has_units_in_it(method):
+    settings = {"validation": BATCHES, "example_inputs": TOKENS, "densities": [0.5], "prune_embeddings": True}
+    if method == "filter_l1":
+        with pytest.raises(ShrinkbenchError, match="'filters' has no units in it"):
+            sensitivity(Bag(), method, **settings)
+        return
+    found = {point.group: point.kept for point in sensitivity(Bag(), method, **settings).points}
+    assert found == {"embedding": 104, "hidden": 192}
+
+
+def test_a_file_and_what_overrides_it_say_so(tmp_path):
+    fields = 'name = "e"\ndataset = "digits"\nmodel = "m"\nmethod = "random"\ncompression = 2\n'
+    (tmp_path / "e.toml").write_text(fields)
+    assert not read_experiments(tmp_path / "e.toml")[0].prune_embeddings
+    assert read_experiments(tmp_path / "e.toml", {"prune_embeddings": True})[0].prune_embeddings
+    (tmp_path / "e.toml").write_text(fields + "prune_embeddings = true\n")
+    found = read_experiments(tmp_path / "e.toml")[0]
+    assert found.prune_embeddings
+    assert "prune_embeddings = true" in as_toml(found)
 
 
 def test_the_option_is_in_the_key_and_a_run_without_it_has_the_key_that_it_had():

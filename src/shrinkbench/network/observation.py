@@ -240,9 +240,9 @@ def unseen_error(module: nn.Module, name: str) -> ShrinkbenchError:
     """Why no product of the weight ``name`` was seen."""
     if name in looked_up(module):
         return ShrinkbenchError(
-            f"'{name}' is an embedding, which is looked up and multiplies nothing, so that it cannot be scored "
-            "by its inputs; leave prune_embeddings out (or ignore it), or choose a method that does not look "
-            "at activations"
+            f"'{name}' is an embedding, which is looked up and is the weight of no layer that multiplies, so "
+            "that it cannot be scored by its inputs; leave prune_embeddings out (or ignore it), or choose a "
+            "method that does not look at activations"
         )
     return ShrinkbenchError(
         f"no data passes through '{name}', so that it cannot be scored by its inputs; leave that "

@@ -21,7 +21,7 @@ from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masking import decide, grouped, look_ahead, scored, whole_masks
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import METHODS, PruningMethod
-from shrinkbench.pruning.prunable import prunable_names
+from shrinkbench.pruning.prunable import prunable_names, require_structure_takes
 from shrinkbench.pruning.units import Grouping, Units
 from shrinkbench.results.sensitivity import LayerGroup, Sensitivity, SensitivityPoint, check_densities
 from shrinkbench.seeds import stream
@@ -88,6 +88,7 @@ def sensitivity(
         prune_embeddings=prune_embeddings,
         ignore=ignore,
     )
+    require_structure_takes(chosen.structure, module, names)
     setting = _Setting(module, chosen, names, shape, _source(batches, chosen), scoring_loss(learned))
     grouping, groups = _groups(setting)
     points: list[SensitivityPoint] = []

@@ -59,14 +59,9 @@ def prunable_names(
         traced = trace(module, input_shape)
         _name_unread(module, names - traced.read)
         idle = (weights - traced.multiplied) & traced.read
-        left += _named(sorted(idle), "used by no product of a pass in evaluation mode")
-        loose = [name for name in _loose_matrices(module, traced) if name not in tables]
-        left += _named(loose, "of no layer that is pruned here, and multiplied by")
         if not prune_classifier:
             outputs = classifier_of(module, traced) | (tables & traced.logits)
-            left += _named(
-                sorted(tables & outputs), "also the layer of the logits, which prune_classifier frees"
-            )
+        left += _left_by_trace(module, traced, idle, tables, outputs)
         names -= layer_parameters(module, idle | outputs)
     elif not prune_classifier:
         raise ShrinkbenchError(
@@ -86,14 +81,25 @@ def prunable_names(
     return tuple(name for name, _ in module.named_parameters() if name in names)
 
 
+def _left_by_trace(
+    module: nn.Module, traced: Trace, idle: Set[str], tables: Set[str], outputs: Set[str]
+) -> list[str]:
+    """What a pass shows to stay whole, and why."""
+    left = _named(sorted(idle), "used by no product of a pass in evaluation mode")
+    loose = [name for name in _loose_matrices(module, traced) if name not in tables]
+    left += _named(loose, "of no layer that is pruned here, and multiplied by")
+    tied = sorted(tables & outputs)
+    return left + _named(tied, "also the layer of the logits, which prune_classifier frees")
+
+
 def require_structure_takes(structure: Structure, module: nn.Module, names: Iterable[str]) -> None:
     """Refuse tables that are looked up where ``structure`` removes outputs, inputs or places of a product."""
     tables = looked_up(module).intersection(names)
     if tables and not structure.takes_tables:
         raise ShrinkbenchError(
-            f"'{min(tables)}' is an embedding, which is looked up and multiplies nothing, so that the "
-            f"structure '{structure.name}' has no units in it; leave prune_embeddings out (or ignore it), or "
-            "choose a method of single weights"
+            f"'{min(tables)}' is an embedding, which is looked up and is the weight of no layer that "
+            f"multiplies, so that the structure '{structure.name}' has no units in it; leave prune_embeddings "
+            "out (or ignore it), or choose a method of single weights"
         )
 
 

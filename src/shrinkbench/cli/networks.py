@@ -96,6 +96,7 @@ def prune(
     seed: Seed = 0,
     prune_classifier: Annotated[bool, typer.Option(help="Prune the layer that makes the logits too.")] = False,
     prune_biases: Annotated[bool, typer.Option(help="Prune biases too.")] = False,
+    prune_embeddings: Annotated[bool, typer.Option(help="Prune embeddings too.")] = False,
     out: Annotated[Path | None, typer.Option(help="Pruned weights (.safetensors).")] = None,
     masks_out: Annotated[Path | None, typer.Option(help="Masks (.safetensors), name -> bool.")] = None,
     plugins: Plugins = None,
@@ -172,6 +173,7 @@ def prune(
             "generator": torch.Generator().manual_seed(stream(seed, "scoring", 0)),
             "prune_classifier": prune_classifier,
             "prune_biases": prune_biases,
+            "prune_embeddings": prune_embeddings,
             "one_shot": one_shot,
         }
         if latency_speedup is None:

@@ -51,6 +51,7 @@ def sensitivity(
         bool, typer.Option(help="Look at the layer that makes the logits too.")
     ] = False,
     prune_biases: Annotated[bool, typer.Option(help="Look at biases too.")] = False,
+    prune_embeddings: Annotated[bool, typer.Option(help="Look at embeddings too.")] = False,
     most_lost: Annotated[
         float,
         typer.Option(help="How much of the metric a layer alone may lose in the bounds that are printed."),
@@ -110,6 +111,7 @@ def sensitivity(
             ignore=ignore or (),
             prune_classifier=prune_classifier,
             prune_biases=prune_biases,
+            prune_embeddings=prune_embeddings,
             task=task_of(objective_for(task or loaded.card.task)),
             on_point=advance,
         )

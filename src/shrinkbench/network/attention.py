@@ -7,14 +7,20 @@ other layer has to change with it.
 
 from __future__ import annotations
 
+import copy
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from shrinkbench.errors import ShrinkbenchError
+
 Role = Literal["produces", "carries", "consumes"]
 HeadSlices = list[tuple[str, int, Tensor, Role]]
+HeadsLeft = int | tuple[int, ...]
+"""How many heads of an attention stay, or which, where it is given something for each of them."""
 
 
 def is_attention(module: nn.Module) -> bool:
@@ -67,11 +73,21 @@ def _fused(attention: nn.Module, *, bias_table: bool) -> tuple[int, HeadSlices]:
     return heads, [*slices, ("proj.weight", 1, of_inner, "consumes")]
 
 
-def with_heads(attention: nn.Module, heads: int) -> nn.Module:
-    """``attention`` with room for ``heads`` heads of the same size; its tensors are narrowed by the caller.
+def with_heads(attention: nn.Module, stay: HeadsLeft) -> nn.Module:
+    """``attention`` with room for the heads that ``stay``, of the same size; its tensors are cut by the caller.
 
-    The result has the same parameter names. Its weights are those of ``attention``, not yet sliced.
+    The result has the same parameter names. Its weights are those of ``attention``, not yet sliced. Where heads
+    are named one by one, it is given position biases of all heads, and picks those of its own.
     """
+    if not isinstance(stay, int):
+        before = heads_held(attention)
+        if before is None or not all(0 <= head < before for head in stay):
+            raise ShrinkbenchError(
+                f"an attention of {before or 'no known number of'} heads cannot keep the heads "
+                f"{list(stay)[:8]}; this surgery is for another network"
+            )
+        attention.register_forward_pre_hook(BiasesOfHeads(tuple(stay), of=before), with_kwargs=True)
+    heads = stay if isinstance(stay, int) else len(stay)
     if isinstance(attention, nn.MultiheadAttention):
         return NarrowMultiheadAttention(attention, heads)
     if type(attention).__name__ == "ShiftedWindowAttention":
@@ -84,22 +100,73 @@ def with_heads(attention: nn.Module, heads: int) -> nn.Module:
 
 
 _COUNTS = ("num_heads", "num_attention_heads", "n_heads", "n_head")
+_SHARED = ("num_key_value_heads",)  # heads of keys and values, each with the queries that read it
 _WIDTHS = ("split_size", "all_head_size")
 
 
 def heads_held(attention: nn.Module) -> int | None:
-    """How many heads ``attention`` says that it has, in an attribute that its forward pass may read."""
-    return next((n for name in _COUNTS if type(n := getattr(attention, name, None)) is int), None)
+    """How many heads ``attention`` says that it has, in an attribute that its forward pass may read.
+
+    Where it says so of keys and values alone (Phi-3), and has the queries counted elsewhere, these.
+    """
+    counts = (getattr(attention, name, None) for name in (*_COUNTS, *_SHARED))
+    return next((count for count in counts if type(count) is int), None)
 
 
 def _recounted(attention: nn.Module, heads: int) -> nn.Module:
     """``attention`` that says that it has ``heads`` heads; whether it then computes as it should is proven."""
     before = heads_held(attention)
-    for name in (*_COUNTS, *_WIDTHS):
-        held = getattr(attention, name, None)
-        if type(held) is int and before:
-            setattr(attention, name, heads if name in _COUNTS else held // before * heads)
+    if not before:
+        return attention
+    holders: list[object] = [attention]
+    configuration = getattr(attention, "config", None)
+    if configuration is not None and not any(hasattr(attention, name) for name in _COUNTS):
+        attention.config = copy.copy(configuration)  # all layers share it, and each loses heads of its own
+        holders.append(attention.config)
+    for holder in holders:
+        for name in (*_COUNTS, *_SHARED, *_WIDTHS):
+            held = getattr(holder, name, None)
+            if type(held) is int and held % before == 0:
+                setattr(holder, name, held // before * heads)
     return attention
+
+
+@dataclass(frozen=True)
+class BiasesOfHeads:
+    """Of position biases that attention is given for all ``of`` heads (BLOOM), those of ``heads``, in a hook.
+
+    They are what has three dimensions, the first of them examples x heads.
+    """
+
+    heads: tuple[int, ...]
+    of: int
+
+    def __call__(
+        self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The arguments, with the biases of the heads that are left."""
+        rows = args[0].shape[0] if args and isinstance(args[0], Tensor) else 0
+        return (
+            tuple(self._picked(value, rows) for value in args),
+            {name: self._picked(value, rows) for name, value in kwargs.items()},
+        )
+
+    def _picked(self, value: Any, rows: int) -> Any:
+        if not is_bias_of_heads(value, rows, self.of):
+            return value
+        index = torch.tensor(self.heads, device=value.device)
+        return value.unflatten(0, (rows, self.of)).index_select(1, index).flatten(0, 1)
+
+
+def is_bias_of_heads(value: object, rows: int, heads: int) -> bool:
+    """Whether ``value``, which attention is given for ``rows`` examples, has one part for each head of each."""
+    return (
+        isinstance(value, Tensor)
+        and value.is_floating_point()
+        and value.dim() == 3
+        and heads > 1
+        and value.shape[0] == rows * heads
+    )
 
 
 class NarrowMultiheadAttention(nn.MultiheadAttention):

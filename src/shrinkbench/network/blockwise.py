@@ -17,7 +17,7 @@ from shrinkbench.network.blocks import BlockCall, first_state, fresh, placed
 from shrinkbench.network.derivatives import random_state_kept
 from shrinkbench.network.following import Call, Follower
 from shrinkbench.network.inputs import Inputs, split_batch
-from shrinkbench.network.observation import Product, product_of
+from shrinkbench.network.observation import Product, product_of, unseen_error
 from shrinkbench.network.probe import follow
 from shrinkbench.network.view import Batches, NetworkView
 
@@ -65,10 +65,7 @@ class BlockByBlock:
         seen = self._watch(ctx, visit, wanted, values)
         unseen = sorted(wanted - seen)
         if unseen:
-            raise ShrinkbenchError(
-                f"no data passes through '{unseen[0]}', so that it cannot be scored by its inputs; leave that "
-                "layer out of the network or choose a method that does not look at activations"
-            )
+            raise unseen_error(ctx.module, unseen[0])
         return self.images
 
     def _block_of(self, name: str) -> int | None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -18,7 +19,8 @@ def call_with(
     """The output of ``module`` with ``tensors``, by the first name of each, as its parameters and buffers.
 
     ``torch.func.functional_call`` does not give back the tensors of a layer that stands at two places of the
-    network; here every layer is met once, and tied tensors are replaced wherever they are held.
+    network; here every layer is met once, and tied tensors are replaced wherever they are held. Gradients of
+    the output are dense, also those of embeddings that ask for sparse ones, of which little can be computed.
     """
     first: dict[int, str] = {}
     for name, tensor in (*module.named_parameters(), *module.named_buffers()):
@@ -29,4 +31,17 @@ def call_with(
             known = first.get(id(tensor))
             if known is not None and known in tensors:
                 places[f"{path}.{name}" if path else name] = tensors[known]
-    return torch.func.functional_call(module, places, args, dict(kwargs or {}), tie_weights=False)
+    with _dense_gradients(module):
+        return torch.func.functional_call(module, places, args, dict(kwargs or {}), tie_weights=False)
+
+
+@contextmanager
+def _dense_gradients(module: nn.Module) -> Iterator[None]:
+    sparse = [m for m in module.modules() if isinstance(m, nn.Embedding | nn.EmbeddingBag) and m.sparse]
+    try:
+        for table in sparse:
+            table.sparse = False
+        yield
+    finally:
+        for table in sparse:
+            table.sparse = True

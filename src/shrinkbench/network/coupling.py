@@ -142,7 +142,8 @@ def _fused_heads(module: nn.Module, flow: Flow, example: Inputs) -> tuple[Group,
     """Groups of heads whose queries, keys and values one layer makes together."""
     steps = fused_steps(module, flow, dict(module.named_parameters()))
     found = read_fused_heads(module, example, steps).found
-    return tuple(_attention_group(module, f.outputs, f.output, f.inputs, f.units) for f in found)
+    groups = (_attention_group(module, f.outputs, f.output, f.inputs, f.units) for f in found)
+    return tuple(replace(g, given_biases=f.given_biases) for g, f in zip(groups, found, strict=True))
 
 
 def _attention_group(

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.network.attention import with_heads
+from shrinkbench.network.attention import HeadsLeft, with_heads
 from shrinkbench.network.weights import is_transposed_linear
 
 _Conv = nn.modules.conv._ConvNd
@@ -17,9 +17,9 @@ _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 
 def cut(
-    module: nn.Module, kept: Mapping[str, Mapping[int, Iterable[int]]], heads: Mapping[str, int]
+    module: nn.Module, kept: Mapping[str, Mapping[int, Iterable[int]]], heads: Mapping[str, HeadsLeft]
 ) -> nn.Module:
-    """Keep of each tensor the positions ``kept``, by dimension, and as many ``heads`` of each attention.
+    """Keep of each tensor the positions ``kept``, by dimension, and of each attention the ``heads`` that stay.
 
     Works in place and returns ``module``; tensors are replaced, not written to.
     """
@@ -32,8 +32,8 @@ def cut(
             raise ShrinkbenchError(f"the network has no tensor '{name}'; this surgery is for another network")
         touched.setdefault(path, _width(holder))
         _set_tensor(holder, tensor, _narrow(name, old, dims))
-    for path, number in heads.items():
-        put(module, path, with_heads(child_at(module, path), number))
+    for path, stay in heads.items():
+        put(module, path, with_heads(child_at(module, path), stay))
     for path, outputs in touched.items():
         _describe(child_at(module, path), outputs)
     return module

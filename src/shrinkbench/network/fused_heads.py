@@ -8,13 +8,13 @@ inputs of the layer behind, and a gradient tells which outputs of the layer in f
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from shrinkbench.network.attention import head_slices, reads_its_weights_itself
+from shrinkbench.network.attention import head_slices, is_bias_of_heads, reads_its_weights_itself
 from shrinkbench.network.blocks import fresh
 from shrinkbench.network.dataflow import Flow, Step
 from shrinkbench.network.inputs import Inputs, is_mask, map_tensors
@@ -30,13 +30,15 @@ UNSEEN = "no head is seen to read some of them; give an example of several token
 class FusedHeads:
     """One attention: ``outputs`` has the unit of each output of a source, ``inputs`` that of the layer behind.
 
-    Query heads that share keys or values are one unit.
+    Query heads that share keys or values are one unit. ``given_biases``: the attention is given position
+    biases, for each head of each example.
     """
 
     outputs: Mapping[str, Tensor]
     output: str
     inputs: Tensor
     units: int
+    given_biases: bool = False
 
     @property
     def packed(self) -> bool:
@@ -80,8 +82,14 @@ def read_fused_heads(module: nn.Module, example: Inputs, steps: Sequence[Step]) 
         if isinstance(result, str):
             refused[step.parameter] = result
         else:
-            found.append(result)
+            found.append(replace(result, given_biases=_gives_biases(arriving[path], result.units)))
     return Fused(tuple(found), refused)
+
+
+def _gives_biases(given: tuple[tuple[Any, ...], dict[str, Any]], heads: int) -> bool:
+    """Whether one of the arguments for a single example has a part for each head."""
+    args, kwargs = given
+    return any(is_bias_of_heads(value, 1, heads) for value in (*args[1:], *kwargs.values()))
 
 
 def _around(step: Step) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 from torch import Tensor
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.network.attention import Role
+from shrinkbench.network.attention import HeadsLeft, Role
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ class Group:
 
     Projected heads are those of an attention whose queries, keys and values linear layers make that it calls.
     ``layer`` is the first layer that produces them and names the group; ``refused_because`` tells
-    why none of them can leave, or is ``None``. ``attention`` is the module that holds how many heads there are.
+    why none of them can leave, or is ``None``. ``attention`` is the module that holds how many heads there are;
+    ``given_biases``: it is given position biases for each of them.
     """
 
     layer: str
@@ -43,6 +44,12 @@ class Group:
     slices: tuple[Slice, ...]
     refused_because: str | None = None
     attention: str | None = None
+    given_biases: bool = False
+
+    def heads_left(self, gone: Tensor) -> HeadsLeft:
+        """What its attention has to know of the units that are not ``gone``."""
+        stay = (~gone).nonzero().flatten().tolist()
+        return tuple(stay) if self.given_biases else len(stay)
 
     def layers(self, role: Role) -> tuple[str, ...]:
         """Paths of the layers in that role."""

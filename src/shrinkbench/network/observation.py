@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shrinkbench.errors import ShrinkbenchError
@@ -23,6 +23,7 @@ from shrinkbench.network.following import Call, Follower
 from shrinkbench.network.inputs import Inputs, split_batch
 from shrinkbench.network.probe import follow
 from shrinkbench.network.view import Batches, NetworkView
+from shrinkbench.network.weights import looked_up
 from shrinkbench.network.zeros import storage_id
 
 _UNFOLDED = 1 << 24  # numbers in one piece of unfolded input: 64 MB
@@ -173,10 +174,7 @@ def observe_products(
         images += len(batch)
     unseen = sorted(wanted - seen.keys() - _biases(ctx))
     if unseen:
-        raise ShrinkbenchError(
-            f"no data passes through '{unseen[0]}', so that it cannot be scored by its inputs; leave that "
-            "layer out of the network or choose a method that does not look at activations"
-        )
+        raise unseen_error(ctx.module, unseen[0])
     return images
 
 
@@ -236,6 +234,20 @@ def _run(
             follow(ctx.module, inputs, {**tensors, **buffers}, follower)
         except _SeenAllError:
             return
+
+
+def unseen_error(module: nn.Module, name: str) -> ShrinkbenchError:
+    """Why no product of the weight ``name`` was seen."""
+    if name in looked_up(module):
+        return ShrinkbenchError(
+            f"'{name}' is an embedding, which is looked up and is the weight of no layer that multiplies, so "
+            "that it cannot be scored by its inputs; leave prune_embeddings out (or ignore it), or choose a "
+            "method that does not look at activations"
+        )
+    return ShrinkbenchError(
+        f"no data passes through '{name}', so that it cannot be scored by its inputs; leave that "
+        "layer out of the network or choose a method that does not look at activations"
+    )
 
 
 def _biases(ctx: NetworkView) -> set[str]:

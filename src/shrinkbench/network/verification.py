@@ -233,7 +233,7 @@ class _Bench:
         for group in groups:
             gone = self._gone[group.layer]
             if group.attention is not None:
-                heads[group.attention] = int((~gone).sum())
+                heads[group.attention] = group.heads_left(gone)
             for piece in group.slices:
                 stays = ~gone[piece.unit] | (piece.unit < 0)
                 dims = kept.setdefault(piece.tensor, {})

@@ -24,6 +24,7 @@ _WEIGHTS: dict[type[nn.Module], tuple[str, ...]] = {
     nn.Bilinear: ("weight",),
     nn.MultiheadAttention: ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"),
 }
+_LOOKED_UP: dict[type[nn.Module], tuple[str, ...]] = {nn.Embedding: ("weight",), nn.EmbeddingBag: ("weight",)}
 _BIASES: dict[type[nn.Module], tuple[str, ...]] = {
     nn.modules.conv._ConvNd: ("bias",),
     nn.Linear: ("bias",),
@@ -59,7 +60,7 @@ def _each(module: nn.Module, kinds: Mapping[type[nn.Module], Sequence[str]]) -> 
     for path, layer in module.named_modules():
         prefix = f"{path}." if path else ""
         names = next((names for kind, names in kinds.items() if isinstance(layer, kind)), ())
-        for name in kinds[nn.Linear] if is_transposed_linear(layer) else names:
+        for name in kinds.get(nn.Linear, ()) if is_transposed_linear(layer) else names:
             if _is_computed(layer, name):
                 behind = _parameter_behind(layer, name)
                 yield Weight(path, name, layer, None if behind is None else prefix + behind)
@@ -92,6 +93,19 @@ def weight_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     ['0.weight']
     """
     return _parameters_of(module, _WEIGHTS)
+
+
+def embedding_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """Tables that are looked up, of tokens, positions or types, by name; a tied one once.
+
+    One that a linear layer multiplies by too is among :func:`weight_parameters` as well.
+    """
+    return _parameters_of(module, _LOOKED_UP)
+
+
+def looked_up(module: nn.Module) -> frozenset[str]:
+    """Tables of :func:`embedding_parameters` that no linear layer multiplies by."""
+    return frozenset(embedding_parameters(module).keys() - weight_parameters(module).keys())
 
 
 def bias_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -159,7 +173,7 @@ def _parameter_behind(layer: nn.Module, name: str) -> str | None:
 
 def require_values(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
     """Refuse ``masks`` that leave a computed weight without values: a norm of nothing divides by zero."""
-    for weight in _each(module, _WEIGHTS):
+    for weight in (*_each(module, _WEIGHTS), *_each(module, _LOOKED_UP)):
         if not weight.computed or weight.parameter is None or weight.parameter not in masks:
             continue
         trial = copy_of(weight.layer).eval()

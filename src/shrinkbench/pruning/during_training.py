@@ -45,6 +45,7 @@ def training_hook(
     batches: Callable[[torch.Generator], Batches] | None = None,
     prune_classifier: bool = False,
     prune_biases: bool = False,
+    prune_embeddings: bool = False,
     loss: Loss = F.cross_entropy,
     batch_size: int | None = None,
 ) -> PruningHook:
@@ -74,6 +75,7 @@ def training_hook(
         batches=batches,
         prune_classifier=prune_classifier,
         prune_biases=prune_biases,
+        prune_embeddings=prune_embeddings,
         constraints=constraints_for(chosen, amount, round_to=round_to, ignore=ignore, max_ratio=max_ratio),
         loss=loss,
         batch_size=batch_size,
@@ -92,6 +94,7 @@ def hook_for(
     batches: Callable[[torch.Generator], Batches] | None = None,
     prune_classifier: bool = False,
     prune_biases: bool = False,
+    prune_embeddings: bool = False,
     constraints: Constraints = UNCONSTRAINED,
     loss: Loss = F.cross_entropy,
     batch_size: int | None = None,
@@ -119,6 +122,7 @@ def hook_for(
         input_shape=input_shape,
         prune_classifier=prune_classifier,
         prune_biases=prune_biases,
+        prune_embeddings=prune_embeddings,
         ignore=constraints.ignore,
     )
     rounds_of(  # a target out of reach is told before the training
@@ -128,6 +132,7 @@ def hook_for(
         input_shape=input_shape,
         prune_classifier=prune_classifier,
         prune_biases=prune_biases,
+        prune_embeddings=prune_embeddings,
         constraints=constraints,
     )
 
@@ -153,6 +158,7 @@ def hook_for(
             iteration=iteration,
             prune_classifier=prune_classifier,
             prune_biases=prune_biases,
+            prune_embeddings=prune_embeddings,
             loss=loss,
             scores=scores,
             constraints=constraints,

@@ -21,7 +21,7 @@ from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masking import decide, grouped, look_ahead, scored, whole_masks
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import METHODS, PruningMethod
-from shrinkbench.pruning.prunable import prunable_names
+from shrinkbench.pruning.prunable import prunable_names, require_structure_takes
 from shrinkbench.pruning.units import Grouping, Units
 from shrinkbench.results.sensitivity import LayerGroup, Sensitivity, SensitivityPoint, check_densities
 from shrinkbench.seeds import stream
@@ -50,6 +50,7 @@ def sensitivity(
     ignore: Sequence[str] = (),
     prune_classifier: bool = False,
     prune_biases: bool = False,
+    prune_embeddings: bool = False,
     task: Task | None = None,
     on_point: Callable[[int, int], None] | None = None,
 ) -> Sensitivity:
@@ -84,8 +85,10 @@ def sensitivity(
         input_shape=shape,
         prune_classifier=prune_classifier,
         prune_biases=prune_biases,
+        prune_embeddings=prune_embeddings,
         ignore=ignore,
     )
+    require_structure_takes(chosen.structure, module, names)
     setting = _Setting(module, chosen, names, shape, _source(batches, chosen), scoring_loss(learned))
     grouping, groups = _groups(setting)
     points: list[SensitivityPoint] = []

@@ -37,7 +37,7 @@ from shrinkbench.pruning.constraining import (
 from shrinkbench.pruning.context import Proportions, PruneContext, stream_beside
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import PruningMethod
-from shrinkbench.pruning.prunable import prunable_names
+from shrinkbench.pruning.prunable import prunable_names, require_structure_takes
 from shrinkbench.pruning.speeding import meet_speedup, require_speedup
 from shrinkbench.pruning.top_k import require_numbers
 from shrinkbench.pruning.units import Grouping, Keep, Scores, UnitScores
@@ -58,6 +58,7 @@ def prune_once(
     iteration: int = 0,
     prune_classifier: bool = False,
     prune_biases: bool = False,
+    prune_embeddings: bool = False,
     loss: Loss = F.cross_entropy,
     scores: Scores | None = None,
     proportions: Proportions | None = None,
@@ -80,6 +81,7 @@ def prune_once(
         input_shape=input_shape,
         prune_classifier=prune_classifier,
         prune_biases=prune_biases,
+        prune_embeddings=prune_embeddings,
         ignore=constraints.ignore,
     )
     ctx = PruneContext(
@@ -118,6 +120,7 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
     """The masks of one round, which keep ``ctx.budget`` of the prunable weights."""
     ctx = copy.copy(ctx)
     ctx.structure = method.structure
+    require_structure_takes(method.structure, ctx.module, ctx.weights)
     for name, weight in ctx.weights.items():
         if weight.numel() and not all(bool(end.isfinite()) for end in weight.aminmax()):
             raise ShrinkbenchError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence, Set
+from collections.abc import Iterable, Sequence, Set
 from fnmatch import fnmatchcase
 from itertools import accumulate
 
@@ -14,11 +14,14 @@ from shrinkbench.network.inputs import Example
 from shrinkbench.network.probe import Trace, classifier_of, layer_parameters, require_materialised, trace
 from shrinkbench.network.weights import (
     bias_parameters,
+    embedding_parameters,
     layer_of,
+    looked_up,
     recurrent_weights,
     weight_parameters,
     weights_without_parameter,
 )
+from shrinkbench.pruning.units import Structure
 
 
 def prunable_names(
@@ -27,12 +30,15 @@ def prunable_names(
     input_shape: Example | None,
     prune_classifier: bool = False,
     prune_biases: bool = False,
+    prune_embeddings: bool = False,
     ignore: Sequence[str] = (),
 ) -> tuple[str, ...]:
     """Names of the parameters that may be pruned, in the module's order.
 
     Weights of convolutions, linear layers and attention projections; the layer that produces the logits is
-    left out unless ``prune_classifier``, biases unless ``prune_biases``. Batch-norm and other parameters never
+    left out unless ``prune_classifier``, biases unless ``prune_biases``, and tables that are looked up (of
+    tokens, positions, types) unless ``prune_embeddings``. A table that makes the logits too, if tied,
+    is the classifier, one tensor, and goes by ``prune_classifier`` alone. Batch-norm and other parameters never
     take part. ``input_shape`` (without batch dimension, or example inputs) is needed to find the classifier,
     and weights that multiply nothing; these, and weights computed without keeping zeros, a
     ``LeftWholeWarning`` names. Left out are layers whose path, or a part of it from the left, one of the globs
@@ -40,7 +46,8 @@ def prunable_names(
     """
     require_materialised(module)
     weights = frozenset(weight_parameters(module))
-    names = set(weights) | (set(bias_parameters(module)) if prune_biases else set())
+    tables = frozenset(embedding_parameters(module)) if prune_embeddings else frozenset[str]()
+    names = weights | tables | (set(bias_parameters(module)) if prune_biases else set())
     left = _named(
         weights_without_parameter(module),
         "computed by the layer in a way that keeps no zeros in their places (torch's remove_parametrizations "
@@ -52,9 +59,9 @@ def prunable_names(
         traced = trace(module, input_shape)
         _name_unread(module, names - traced.read)
         idle = (weights - traced.multiplied) & traced.read
-        left += _named(sorted(idle), "used by no product of a pass in evaluation mode")
-        left += _named(_loose_matrices(module, traced), "of no layer that is pruned here, and multiplied by")
-        outputs = frozenset() if prune_classifier else classifier_of(module, traced)
+        if not prune_classifier:
+            outputs = classifier_of(module, traced) | (tables & traced.logits)
+        left += _left_by_trace(module, traced, idle, tables, outputs)
         names -= layer_parameters(module, idle | outputs)
     elif not prune_classifier:
         raise ShrinkbenchError(
@@ -72,6 +79,28 @@ def prunable_names(
     if left:
         warnings.warn(f"left whole: {'; '.join(left)}", LeftWholeWarning, stacklevel=2)
     return tuple(name for name, _ in module.named_parameters() if name in names)
+
+
+def _left_by_trace(
+    module: nn.Module, traced: Trace, idle: Set[str], tables: Set[str], outputs: Set[str]
+) -> list[str]:
+    """What a pass shows to stay whole, and why."""
+    left = _named(sorted(idle), "used by no product of a pass in evaluation mode")
+    loose = [name for name in _loose_matrices(module, traced) if name not in tables]
+    left += _named(loose, "of no layer that is pruned here, and multiplied by")
+    tied = sorted(tables & outputs)
+    return left + _named(tied, "also the layer of the logits, which prune_classifier frees")
+
+
+def require_structure_takes(structure: Structure, module: nn.Module, names: Iterable[str]) -> None:
+    """Refuse tables that are looked up where ``structure`` removes outputs, inputs or places of a product."""
+    tables = looked_up(module).intersection(names)
+    if tables and not structure.takes_tables:
+        raise ShrinkbenchError(
+            f"'{min(tables)}' is an embedding, which is looked up and is the weight of no layer that "
+            f"multiplies, so that the structure '{structure.name}' has no units in it; leave prune_embeddings "
+            "out (or ignore it), or choose a method of single weights"
+        )
 
 
 def _loose_matrices(module: nn.Module, traced: Trace) -> list[str]:

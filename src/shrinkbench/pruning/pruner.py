@@ -75,6 +75,7 @@ class Pruner:
         rewound: Mapping[str, Tensor] | None = None,
         prune_classifier: bool = False,
         prune_biases: bool = False,
+        prune_embeddings: bool = False,
         loss: Loss = F.cross_entropy,
     ) -> None:
         self._module = module
@@ -98,6 +99,7 @@ class Pruner:
             "input_shape": shape if given is None else given,
             "prune_classifier": prune_classifier,
             "prune_biases": prune_biases,
+            "prune_embeddings": prune_embeddings,
             "constraints": bounds,
             "loss": loss,
         }

@@ -30,7 +30,7 @@ from shrinkbench.pruning.masking import (
 )
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import METHODS, PruningMethod
-from shrinkbench.pruning.prunable import prunable_names
+from shrinkbench.pruning.prunable import prunable_names, require_structure_takes
 from shrinkbench.pruning.units import Grouping
 from shrinkbench.spec import UNPRUNED, Amount, Compression, Speedup
 from shrinkbench.spec.amount import ratio_of
@@ -57,6 +57,7 @@ def prune(
     iteration: int = 0,
     prune_classifier: bool = False,
     prune_biases: bool = False,
+    prune_embeddings: bool = False,
     loss: Loss = F.cross_entropy,
     one_shot: bool = False,
 ) -> Masks:
@@ -103,6 +104,7 @@ def prune(
         "input_shape": example,
         "prune_classifier": prune_classifier,
         "prune_biases": prune_biases,
+        "prune_embeddings": prune_embeddings,
         "constraints": constraints,
     }
     several = chosen.schedule.rounds != 1 and not one_shot
@@ -186,7 +188,7 @@ def _in_rounds(
 
 
 def _where(settings: dict[str, Any]) -> dict[str, Any]:
-    names = ("input_shape", "prune_classifier", "prune_biases")
+    names = ("input_shape", "prune_classifier", "prune_biases", "prune_embeddings")
     return {**{name: settings[name] for name in names}, "ignore": settings["constraints"].ignore}
 
 
@@ -198,6 +200,7 @@ def rounds_of(
     input_shape: Example | None,
     prune_classifier: bool = False,
     prune_biases: bool = False,
+    prune_embeddings: bool = False,
     constraints: Constraints = UNCONSTRAINED,
 ) -> tuple[Amount, ...]:
     """How much is pruned in each round of ``method``, ``amount`` in the last.
@@ -214,8 +217,10 @@ def rounds_of(
         input_shape=input_shape,
         prune_classifier=prune_classifier,
         prune_biases=prune_biases,
+        prune_embeddings=prune_embeddings,
         ignore=constraints.ignore,
     )
+    require_structure_takes(own.structure, module, names)
     ctx = PruneContext(
         module,
         names,
@@ -283,6 +288,7 @@ def proportions_of(
     input_shape: Example | None,
     prune_classifier: bool = False,
     prune_biases: bool = False,
+    prune_embeddings: bool = False,
     ignore: Sequence[str] = (),
 ) -> Proportions:
     """How many weights of each group of units the final ``masks`` of ``method`` keep."""
@@ -291,6 +297,7 @@ def proportions_of(
         input_shape=input_shape,
         prune_classifier=prune_classifier,
         prune_biases=prune_biases,
+        prune_embeddings=prune_embeddings,
         ignore=ignore,
     )
     ctx = PruneContext(module, names, input_shape=input_shape, structure=method.structure)

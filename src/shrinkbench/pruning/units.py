@@ -87,7 +87,8 @@ class Structure:
     ``overlapping``: a weight may belong to several units (it stays if all of them stay), so that removed
     weights do not add up, and the budget is found by bisection. ``one_per_layer``: no layer has more than one
     unit. ``unit`` is what a unit is called; ``channel`` and ``filter`` are what a fraction of channels counts.
-    ``pattern`` is (n, m) of an N:M structure. ``version`` is raised when the rule changes.
+    ``pattern`` is (n, m) of an N:M structure. ``takes_tables``: it has units in an embedding as well,
+    which is looked up and multiplies nothing. ``version`` is raised when the rule changes.
     """
 
     name: str
@@ -97,6 +98,7 @@ class Structure:
     one_per_layer: bool = False
     unit: str = "unit"
     pattern: tuple[int, int] | None = None
+    takes_tables: bool = False
     version: int = 1
 
 
@@ -107,7 +109,9 @@ def _weights(ctx: NetworkView, scores: Scores) -> Grouping:
     return Grouping({name: Units(scores[name]) for name in ctx.weights}, dict)
 
 
-SINGLE_WEIGHTS = Structure("weights", "single weights (unstructured)", _weights, unit="weight")
+SINGLE_WEIGHTS = Structure(
+    "weights", "single weights (unstructured)", _weights, unit="weight", takes_tables=True
+)
 
 
 def mean_score(scores: Tensor, dim: int) -> Tensor:

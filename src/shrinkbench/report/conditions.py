@@ -71,6 +71,7 @@ def pruned_parts(spec: RunSpec) -> Facts:
     return (
         ("pruning of the classifier", _TOLD[spec.prune_classifier]),
         ("pruning of biases", _TOLD[spec.prune_biases]),
+        ("pruning of embeddings", _TOLD[spec.prune_embeddings]),
         ("bounds on layers", spec.constraints.label or "none"),
     )
 

@@ -139,6 +139,7 @@ class _Kind(NamedTuple):
     search: Recipe | None
     prune_classifier: bool
     prune_biases: bool
+    prune_embeddings: bool
     constraints: Constraints
     extra: tuple[ExtraSpec, ...]
     is_control: bool
@@ -152,6 +153,7 @@ def _kind(spec: RunSpec, same: _Canonical) -> _Kind:
         search=spec.search,
         prune_classifier=spec.prune_classifier,
         prune_biases=spec.prune_biases,
+        prune_embeddings=spec.prune_embeddings,
         constraints=spec.constraints,
         extra=spec.extra,
         is_control=spec.is_control,
@@ -270,6 +272,7 @@ def _method_labels(specs: Sequence[RunSpec], names: Mapping[str, str]) -> list[t
         if not spec.is_control:
             label += " + classifier" if spec.prune_classifier else ""
             label += " + biases" if spec.prune_biases else ""
+            label += " + embeddings" if spec.prune_embeddings else ""
             label += f" ({spec.constraints.label})" if spec.constraints.label else ""
         recipe = f", {recipes[spec.recipe]}" if spec.method in several else ""
         if spec.method in several_searches and spec.search is not None:

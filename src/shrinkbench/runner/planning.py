@@ -112,6 +112,7 @@ def plan(experiment: ExperimentSpec, workspace: Workspace) -> PlannedRuns:
                         search=_search_of(method, finetune=recipe, pretrain=pretrain),
                         prune_classifier=experiment.prune_classifier,
                         prune_biases=experiment.prune_biases,
+                        prune_embeddings=experiment.prune_embeddings,
                         extra=extra,
                     )
                     # Methods that train by the pretraining recipe are alike for all others.
@@ -326,6 +327,7 @@ def _check_ignored(experiment: ExperimentSpec, dataset: Dataset, card: ModelCard
                 input_shape=example_of(card, dataset),
                 prune_classifier=experiment.prune_classifier,
                 prune_biases=experiment.prune_biases,
+                prune_embeddings=experiment.prune_embeddings,
                 ignore=experiment.constraints.ignore,
             )
     except ShrinkbenchError as error:

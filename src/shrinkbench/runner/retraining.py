@@ -36,7 +36,7 @@ from shrinkbench.runner.round_states import (
 )
 from shrinkbench.runner.sealing import is_whole, load_sealed, read_card, save_sealed, write_card
 from shrinkbench.runner.smaller import chosen_for_training
-from shrinkbench.runner.trial import Outcome, Trial, check_in_reach
+from shrinkbench.runner.trial import Outcome, Trial, check_in_reach, what_may_go
 from shrinkbench.runner.workspace import Workspace
 from shrinkbench.seeds import stream
 from shrinkbench.spec import UNPRUNED, Amount, Recipe, RunSpec
@@ -121,8 +121,7 @@ def _keep_proportions(trial: Trial, method: PruningMethod, spec: RunSpec, masks:
         trial.module,
         masks,
         input_shape=trial.example,
-        prune_classifier=spec.prune_classifier,
-        prune_biases=spec.prune_biases,
+        **what_may_go(spec),
         ignore=spec.constraints.ignore,
     ).kept
     path = _rounds_card(spec, trial.workspace)
@@ -254,8 +253,7 @@ def _train_with_hook(trial: Trial) -> Outcome:
         input_shape=trial.example,
         batches=lambda generator: _scoring_batches(trial, generator),
         loss=scoring_loss(trial.task),
-        prune_classifier=spec.prune_classifier,
-        prune_biases=spec.prune_biases,
+        **what_may_go(spec),
         constraints=spec.constraints,
         batch_size=recipe.batch_size,
     )
@@ -292,8 +290,7 @@ def _prune(
         masks=masks,
         generator=torch.Generator().manual_seed(stream(spec.seed, "scoring", iteration)),
         iteration=iteration,
-        prune_classifier=spec.prune_classifier,
-        prune_biases=spec.prune_biases,
+        **what_may_go(spec),
         constraints=spec.constraints,
         proportions=proportions,
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -99,7 +100,12 @@ def check_in_reach(spec: RunSpec, method: PruningMethod, workspace: Workspace) -
         method,
         spec.amount,
         input_shape=example_of(get_model(spec.model.name), data.dataset),
-        prune_classifier=spec.prune_classifier,
-        prune_biases=spec.prune_biases,
+        **what_may_go(spec),
         constraints=spec.constraints,
     )
+
+
+def what_may_go(spec: RunSpec) -> dict[str, Any]:
+    """Which kinds of parameters are prunable beside the weights of layers, as pruning is told."""
+    names = ("prune_classifier", "prune_biases", "prune_embeddings")
+    return dict(zip(names, spec.also_prunable, strict=True))

@@ -7,7 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.files import read_file
@@ -106,6 +114,7 @@ class ExperimentSpec(Value):
     pretrain_seed: Seed | None = None
     prune_classifier: bool = False
     prune_biases: bool = False
+    prune_embeddings: bool = False
     train_images: int | None = Field(default=None, ge=1, lt=2**63)
     validation_images: int | None = Field(default=None, ge=1, lt=2**63)
     test_images: int | None = Field(default=None, ge=1, lt=2**63)
@@ -115,6 +124,14 @@ class ExperimentSpec(Value):
     plugin: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
     keep: Literal["none", "masks", "weights"] = "none"
     until_decided: UntilDecided | None = None
+
+    @model_serializer(mode="wrap")
+    def _leave_out_embeddings(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Unless they are prunable, as before they could be: a grid is told from others by its fields."""
+        fields: dict[str, Any] = handler(self)
+        if not self.prune_embeddings:
+            fields.pop("prune_embeddings", None)
+        return fields
 
     @field_validator("labels")
     @classmethod

@@ -19,9 +19,10 @@ class RunSpec(KeyedValue):
     """One run, resolved in full.
 
     ``amount`` is how much is pruned, within ``constraints``; a control has none, and where there are none the
-    key has no entry for them. ``recipe`` is the training whose outcome is measured; ``search`` that of
-    a method which prunes while it trains, where another training follows. ``migrated_from`` is the key under
-    which an earlier schema stored the run: it makes the key another than that of any new run.
+    key has no entry for them, as it has none for embeddings that are not prunable. ``recipe`` is the training
+    whose outcome is measured; ``search`` that of a method which prunes while it trains, where another training
+    follows. ``migrated_from`` is the key under which an earlier schema stored the run: it makes the key another
+    than that of any new run.
     """
 
     task: TaskSpec
@@ -33,6 +34,7 @@ class RunSpec(KeyedValue):
     search: Recipe | None = None
     prune_classifier: bool = False
     prune_biases: bool = False
+    prune_embeddings: bool = False
     extra: tuple[ExtraSpec, ...] = ()
     migrated_from: Digest | None = None
 
@@ -44,23 +46,28 @@ class RunSpec(KeyedValue):
 
     @model_serializer(mode="wrap")
     def _leave_out_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Without constraints, as they were before there were any: so keys stay what they are."""
+        """Without what was added later and is not asked for: so keys stay what they are."""
         fields: dict[str, Any] = handler(self)
-        if not self.is_constrained:
-            fields.pop("constraints", None)
-        return fields
+        return {name: field for name, field in fields.items() if name not in self._not_asked_for}
 
     def _parts(self) -> Mapping[str, Any]:
         """As :meth:`_leave_out_none` has it."""
-        parts = super()._parts()
-        if self.is_constrained:
-            return parts
-        return {name: part for name, part in parts.items() if name != "constraints"}
+        return {name: part for name, part in super()._parts().items() if name not in self._not_asked_for}
+
+    @property
+    def _not_asked_for(self) -> frozenset[str]:
+        asked = {"constraints": self.is_constrained, "prune_embeddings": self.prune_embeddings}
+        return frozenset(name for name, wanted in asked.items() if not wanted)
 
     @property
     def is_constrained(self) -> bool:
         """Whether there is anything that the surgery or the proportions have to keep."""
         return self.constraints is not UNCONSTRAINED and self.constraints != UNCONSTRAINED
+
+    @property
+    def also_prunable(self) -> tuple[bool, bool, bool]:
+        """Whether the classifier, biases and embeddings are prunable, beside the weights that always are."""
+        return (self.prune_classifier, self.prune_biases, self.prune_embeddings)
 
     @property
     def data(self) -> DataSpec:
@@ -154,6 +161,7 @@ class RunSpec(KeyedValue):
                 "search": None,
                 "prune_classifier": False,
                 "prune_biases": False,
+                "prune_embeddings": False,
                 "migrated_from": None,
             }
         )

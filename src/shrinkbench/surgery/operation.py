@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError, one_line
+from shrinkbench.network.attention import HeadsLeft
 from shrinkbench.network.cutting import child_at, cut, put
 from shrinkbench.surgery.stand_ins import ChannelSelect, ConstantLayer, PassOn, ZeroOutputs
 
@@ -21,15 +22,15 @@ from shrinkbench.surgery.stand_ins import ChannelSelect, ConstantLayer, PassOn, 
 class Surgery:
     """Everything that turns a network into the smaller one; applies to any network of the same definition.
 
-    ``kept``: tensor -> dimension -> positions that stay. ``heads``: attention -> heads that stay.
-    ``selected``: layer -> those of the channels arriving there that it reads. ``constant``: layers without a
-    weight left, with their number of outputs (1 where nothing listens) and whether a bias stays. ``zero``:
-    normalisation layers and attention of which nothing is left. ``identity``: modules that pass on their
-    input unchanged.
+    ``kept``: tensor -> dimension -> positions that stay. ``heads``: attention -> how many heads stay, or
+    which, where it is given position biases for each. ``selected``: layer -> those of the channels arriving
+    there that it reads. ``constant``: layers without a weight left, with their number of outputs (1 where
+    nothing listens) and whether a bias stays. ``zero``: normalisation layers and attention of which nothing is
+    left. ``identity``: modules that pass on their input unchanged.
     """
 
     kept: Mapping[str, Mapping[int, tuple[int, ...]]] = field(default_factory=dict)
-    heads: Mapping[str, int] = field(default_factory=dict)
+    heads: Mapping[str, HeadsLeft] = field(default_factory=dict)
     selected: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     constant: Mapping[str, tuple[int, bool]] = field(default_factory=dict)
     zero: tuple[str, ...] = ()

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import LeftWholeWarning, ShrinkbenchError
-from shrinkbench.network.attention import is_attention, reads_its_weights_itself
+from shrinkbench.network.attention import HeadsLeft, is_attention, reads_its_weights_itself
 from shrinkbench.network.blocks import fresh
 from shrinkbench.network.coupling import Coupling, Group, couple
 from shrinkbench.network.inputs import Example, required_example, tensors_in
@@ -96,7 +96,7 @@ class _Plan:
     """A surgery under construction."""
 
     kept: dict[str, dict[int, Tensor]] = field(default_factory=dict)  # boolean, one per position
-    heads: dict[str, int] = field(default_factory=dict)
+    heads: dict[str, HeadsLeft] = field(default_factory=dict)
     selected: dict[str, tuple[int, ...]] = field(default_factory=dict)
     constant: dict[str, tuple[int, bool]] = field(default_factory=dict)
     zero: list[str] = field(default_factory=list)
@@ -167,7 +167,7 @@ def _plan(
             units = units.clone()
             units[0] = False  # something has to flow where other channels are concatenated
         if group.attention is not None:
-            plan.heads[group.attention] = int((~units).sum())
+            plan.heads[group.attention] = group.heads_left(units)
         for piece in group.slices:
             plan.keep(piece.tensor, piece.dim, ~units[piece.unit] | (piece.unit < 0))
     plan.identity += _identities(masked, masks, plan, input_shape)

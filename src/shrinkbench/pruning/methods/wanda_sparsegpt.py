@@ -16,6 +16,7 @@ from torch import Tensor
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.observation import Product
+from shrinkbench.network.weights import looked_up
 from shrinkbench.pruning.allocations.rules import (
     fill,
     keep_at_least,
@@ -64,7 +65,8 @@ def layer_by_layer(ctx: PruneContext, prune_layer: PruneLayer, counts_of: Counts
     """Layer after layer keeps its count; ``prune_layer`` returns its mask and, if it wants, new values.
 
     It is given the layer's name, the number of weights to keep, and the values of the layers before it.
-    Weights that no data reaches through a product (biases) keep their largest.
+    Weights that no data reaches through a product keep their largest: embeddings, before all layers, which then
+    see what is left of them, and biases, after all.
     """
     structure = ctx.structure
     if not structure.pattern and structure.name != "weights":
@@ -75,8 +77,10 @@ def layer_by_layer(ctx: PruneContext, prune_layer: PruneLayer, counts_of: Counts
     counts = counts_of({name: _alive(ctx, name) for name in ctx.weights}, ctx.budget, ctx)
     ctx = ctx.block_by_block()
     pruned = _Pruned(ctx.weights)
-    order = [name for name in ctx.flow.order if name in ctx.weights]
-    for name in (*order, *(n for n in ctx.weights if n not in order)):
+    tables = looked_up(ctx.module)
+    order = [name for name in ctx.flow.order if name in ctx.weights and name not in tables]
+    others = [name for name in ctx.weights if name not in order]
+    for name in (*(n for n in others if n in tables), *order, *(n for n in others if n not in tables)):
         if name in order:
             mask, value = prune_layer(ctx, name, counts[name], pruned)
         else:

@@ -139,7 +139,8 @@ class _Settings:
             "search": spec.search,
         }
         places = [self._part(name, value) for name, value in named.items() if value is not None]
-        rest: dict[str, Any] = {"prune_classifier": spec.prune_classifier, "prune_biases": spec.prune_biases}
+        names = ("prune_classifier", "prune_biases", "prune_embeddings")
+        rest: dict[str, Any] = {name: getattr(spec, name) for name in names}
         if spec.constraints != UNCONSTRAINED:
             rest |= {f"constraints.{name}": value for name, value in spec.constraints.model_dump().items()}
         rest |= {f"extra.{extra.name}": digest_once(extra)[:12] for extra in spec.extra}

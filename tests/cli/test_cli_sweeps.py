@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from commands import shrinkbench
 from typer.testing import CliRunner
 
 from shrinkbench.cli import app
@@ -167,3 +168,13 @@ def test_a_single_run_is_stopped_after_its_epoch_too(grid, tmp_path):
     assert (stopped.returncode, stopped.stdout) == (128 + 10, f"{key[:12]} missing\n")
     assert subprocess.run(COMMAND + words, capture_output=True, text=True).returncode == 0
     assert ResultStore(out).read(key).after == calm
+
+
+def test_a_plan_says_what_the_first_look_takes(tmp_path):
+    words = ["sweep", "quickstart", "--plan", "--out", tmp_path / "out", "--device", "cpu"]
+    words += ["--set", "compression=[1,2]", "--set", 'method=["global_magnitude","random"]']
+    done = shrinkbench(*words, "--until-decided", "--max-seeds", "6")
+    # Two methods and a control each, of six seeds; of each seed one network and one control are shared.
+    assert "24 runs planned, 24 to do" in done.stdout
+    assert "first look is at 3 seeds, after 12 of these 24 runs and 50% of their training images" in done.stdout
+    assert "first look" not in shrinkbench(*words).stdout

@@ -62,13 +62,13 @@ def test_what_is_done_takes_no_time(tmp_path, monkeypatch):
 
 
 def test_a_network_that_fails_leaves_the_time_unknown_and_says_why(tmp_path):
-    (tmp_path / "mine.py").write_text(
+    (tmp_path / "raising.py").write_text(
         "from torch import nn\n\n\nclass Raises(nn.Module):\n    def __init__(self, num_classes):\n"
         "        super().__init__()\n        self.fc = nn.Linear(64, num_classes)\n\n"
         "    def forward(self, x):\n        if self.training:\n            raise ValueError('mine fails')\n"
         "        return self.fc(x.flatten(1))\n"
     )
-    words = ["--set", f"model={tmp_path}/mine.py:Raises", "--out", tmp_path / "out", "--device", "cpu"]
+    words = ["--set", f"model={tmp_path}/raising.py:Raises", "--out", tmp_path / "out", "--device", "cpu"]
     told = shrinkbench("sweep", "quickstart", "--plan", *words)
     assert told.returncode == 0
     assert "time unknown for 90 runs: a step of" in told.stdout

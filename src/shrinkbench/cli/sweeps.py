@@ -25,7 +25,8 @@ from shrinkbench.cli.options import (
     parse_settings,
 )
 from shrinkbench.cli.placing import RunPlace, executor_of
-from shrinkbench.cli.progress import Display, say_duration
+from shrinkbench.cli.plans import compiling_pays, print_plan
+from shrinkbench.cli.progress import Display
 from shrinkbench.cli.stopping import Stopping
 from shrinkbench.errors import ShrinkbenchError, one_line, some_of
 from shrinkbench.files import check_folder, exists, is_file
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from shrinkbench.results.store import Status
-    from shrinkbench.runner.sweeping import Prepared
     from shrinkbench.spec import ExperimentSpec
 
 app = typer.Typer()
@@ -172,9 +172,9 @@ def sweep(
         "compiled": compiling == "on",
     }
     if compiling == "auto":
-        common["compiled"] = _compiling_pays(specs, target, common)
+        common["compiled"] = compiling_pays(specs, target, common)
     if plan:
-        _print_plan(specs, target, common)
+        print_plan(specs, target, common)
         return
     if write_plan:
         from shrinkbench.runner import prepare_sweep, store_plan
@@ -307,62 +307,6 @@ def run_planned(
         raise typer.Exit(stopping.code)
     if set(states.values()) != {"done"}:
         raise typer.Exit(1)
-
-
-def _print_plan(specs: tuple[ExperimentSpec, ...], target: Path, options: dict[str, Any]) -> None:
-    """Tell what a sweep would do, and how long that takes by what is stored."""
-    from shrinkbench.report.repairing import expect
-    from shrinkbench.results.store import ResultStore
-    from shrinkbench.runner import prepare_sweep
-    from shrinkbench.runner.forecast import costly_methods, forecast
-
-    prepared = prepare_sweep(specs, target, **options)
-    found = forecast(prepared)
-    tasks = ", ".join(f"{count} of kind {kind}" for kind, count in found.tasks.items() if kind != "run")
-    typer.echo(f"{found.planned} runs planned, {len(prepared.todo)} to do{f'; first {tasks}' if tasks else ''}")
-    typer.echo(f"{found.epochs} epochs, {found.images} training images, by the recipes")
-    groups = expect(prepared.todo, ResultStore(target).results()[0])
-    known = [group.seconds for group in groups if group.seconds is not None]
-    unknown = [key for group in groups if group.seconds is None for key in group.keys]
-    finished = sum(group.finished for group in groups)
-    if known:
-        typer.echo(
-            f"about {say_duration(sum(known))} for {len(prepared.todo) - len(unknown)} runs one after another, "
-            f"by the mean of {finished} finished ones"
-        )
-    if unknown:
-        typer.echo(_say_timed(prepared, unknown))
-    for line in costly_methods(prepared.todo):
-        typer.echo(line)
-
-
-def _compiling_pays(specs: tuple[ExperimentSpec, ...], target: Path, options: dict[str, Any]) -> bool:
-    """Whether the sweep takes less time with compiled steps, which is told."""
-    from shrinkbench.runner import prepare_sweep
-    from shrinkbench.runner.calibrating import seconds_of_compiling
-
-    prepared = prepare_sweep(specs, target, **options)
-    if not prepared.todo:
-        return False
-    plain, compiled = seconds_of_compiling(prepared)
-    found = "compiled" if compiled < plain else "not compiled"
-    seconds = f"{say_duration(plain)} as they are, {say_duration(compiled)} compiled"
-    typer.echo(f"steps are {found}: about {seconds}, by a few timed here just now", err=True)
-    return compiled < plain
-
-
-def _say_timed(prepared: Prepared, keys: Sequence[str]) -> str:
-    """How long runs take of whose kind none is finished."""
-    from shrinkbench.runner.calibrating import expected_seconds
-
-    try:
-        seconds = expected_seconds(prepared, keys)
-    except ShrinkbenchError as error:  # the sweep tells it of each run
-        return f"time unknown for {len(keys)} runs: {error}"
-    return (
-        f"about {say_duration(seconds)} of training and evaluation for {len(keys)} runs one after another, by "
-        "steps timed here just now; deciding masks, loading and storing come to it"
-    )
 
 
 def _choose(

@@ -14,7 +14,13 @@ from torch.utils._pytree import tree_leaves
 
 from shrinkbench.network import shapes
 from shrinkbench.network.contractions import Contractions
-from shrinkbench.network.products import Multiplication, is_uncounted, multiplications_of, parts_of
+from shrinkbench.network.products import (
+    Multiplication,
+    is_uncounted,
+    multiplications_of,
+    name_of,
+    parts_of,
+)
 from shrinkbench.network.zeros import Zeros, storage_id
 
 
@@ -49,6 +55,7 @@ class Call:
     sources: frozenset[str]
 
 
+_COPIES = frozenset({"clone", "_to_copy"})
 # Operations whose results have the shape and type of a tensor, and none of its values; and those through which
 # a tensor comes that was written down in the code (its storage may have the address of data that is gone).
 _MAKERS = frozenset(
@@ -92,6 +99,8 @@ class Follower(TorchDispatchMode):
         self._last: dict[int, frozenset[str]] = {}
         # Of every tensor that does not depend on data: the parameters that it is computed from.
         self._made_from: dict[int, frozenset[str]] = {}
+        # Of every weight that data have scaled: the same.
+        self._scaled_from: dict[int, frozenset[str]] = {}
         self._sizes = {name: tensor.numel() for name, tensor in parameters.items()}
         for tensor in constants:
             self._own(tensor, None, frozenset())
@@ -161,12 +170,17 @@ class Follower(TorchDispatchMode):
 
     def _count(self, found: Sequence[Multiplication], owner: str | None, outputs: Sequence[Tensor]) -> None:
         for number, product in enumerate(found):
-            kept = product.kept([self._zeros.nonzeros(tensor) for tensor in product.operands])
+            weights = product.position_of_weights
+            kept = product.kept(
+                [self._zeros.nonzeros(t, is_weight=i == weights) for i, t in enumerate(product.operands)]
+            )
             parameter = owner if number == 0 else None
             shape = tuple(outputs[0].shape)
             self.products.append(CountedProduct(parameter, product.multiply_adds, shape, kept))
-            for tensor in product.operands:
-                made_from = self._made_from.get(storage_id(tensor), frozenset())
+            for i, tensor in enumerate(product.operands):
+                at = storage_id(tensor)
+                scaled = self._scaled_from.get(at, frozenset[str]()) if i == weights else frozenset[str]()
+                made_from = self._made_from.get(at, scaled)
                 self.multiplied |= made_from
                 if storage_id(tensor) not in self._of_parameters and made_from & self._zeros.masked:
                     self.computes_weights = True
@@ -196,10 +210,20 @@ class Follower(TorchDispatchMode):
         sources = [frozenset[str]() if makes else self._made_from.get(storage_id(t)) for t in inputs]
         known = [source for source in sources if source is not None]
         if len(known) < len(sources):
-            for tensor in outputs:
-                if storage_id(tensor) not in self._of_parameters:
-                    self._made_from.pop(storage_id(tensor), None)
-            self._zeros.forget(outputs)
+            places = {storage_id(tensor) for tensor in inputs}
+            fresh = [t for t in outputs if func._schema.is_mutable or storage_id(t) not in places]  # no view
+            weight = self._scaled_weight(func, args, outputs)
+            for tensor in fresh:
+                at = storage_id(tensor)
+                if at not in self._of_parameters:
+                    self._made_from.pop(at, None)
+                    self._scaled_from.pop(at, None)
+                    if weight is not None:
+                        self._scaled_from[at] = self._sources_of(weight)
+            if weight is None:
+                self._zeros.forget(fresh)
+            elif fresh:
+                self._zeros.scale(weight, outputs[0])
             return None
         made_from = frozenset[str]().union(*known)
         self._zeros.follow(func, args, kwargs, () if makes else inputs, outputs)
@@ -207,3 +231,20 @@ class Follower(TorchDispatchMode):
             if storage_id(tensor) not in self._of_parameters:
                 self._made_from[storage_id(tensor)] = made_from
         return made_from
+
+    def _scaled_weight(self, func: Any, args: tuple[Any, ...], outputs: Sequence[Tensor]) -> Tensor | None:
+        """The weight that ``func`` scales by data, or copies after that; ``None`` where it does something else.
+
+        Data that are as large as the product are no scales of a weight: a weight is theirs.
+        """
+        name, tensors = name_of(func), [argument for argument in args if isinstance(argument, Tensor)]
+        weights = [tensor for tensor in tensors if self._sources_of(tensor)]
+        if len(weights) != 1 or len(outputs) != 1 or func._schema.is_mutable:
+            return None
+        scales = name == "mul" or (name == "div" and args[0] is weights[0])
+        smaller = all(t is weights[0] or t.numel() < outputs[0].numel() for t in tensors)
+        return weights[0] if name in _COPIES or (scales and smaller) else None
+
+    def _sources_of(self, tensor: Tensor) -> frozenset[str]:
+        at = storage_id(tensor)
+        return self._made_from.get(at) or self._scaled_from.get(at, frozenset())

@@ -24,6 +24,12 @@ class Multiplication:
     multiply_adds: int
     operands: tuple[Tensor, ...]
 
+    @property
+    def position_of_weights(self) -> int | None:
+        """Which operand holds the weights, where the operation says so."""
+        either = self.operation in _MATRICES or self.operation == "mul"
+        return 1 if self.operation in _OPERANDS and not either else None
+
     def kept(self, nonzeros: Sequence[NonZeros]) -> int:
         """Multiply-adds that are left when entries outside the ``nonzeros`` of the operands are skipped."""
         found = [(i, entries) for i, entries in enumerate(nonzeros) if entries is not None]
@@ -39,7 +45,7 @@ class Multiplication:
         # Every entry of an operand takes part in equally many products. The weights of a convolution are its
         # second operand; the zeros of its input are not followed.
         index, entries = found[-1]
-        if self.operation not in _MATRICES and self.operation != "mul" and index != 1:
+        if self.position_of_weights not in (None, index):
             return self.multiply_adds
         return self.multiply_adds * int(entries.sum()) // max(entries.numel(), 1)
 

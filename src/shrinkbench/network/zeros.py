@@ -2,8 +2,9 @@
 
 A mask is on a parameter; what multiplies may be a part of it, or be computed from it (a normalised or
 standardised weight, a product of two, the output of a small network), and then a masked entry need not be a
-zero there. All that does not depend on data is computed twice, from made-up positive parameters, whole and
-masked: an entry is skipped if it is zero in the second and not in the first.
+zero there. All that does not depend on data is computed whole and masked, from made-up parameters that are once
+positive and once negative: an entry is skipped if it is zero masked wherever it is another number whole. A
+weight that data scale keeps its zeros.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from torch.utils._pytree import tree_leaves, tree_map_only
 
 from shrinkbench.network.products import NonZeros
 
+_Versions = tuple[tuple[Tensor, Tensor], ...]  # whole and masked, for each sign
+_SIGNS = (1, -1)
+
 
 class Zeros:
     """The values of constants, whole and masked, by storage.
@@ -28,34 +32,54 @@ class Zeros:
         self.masked = frozenset(name for name, mask in masks.items() if not bool(mask.all()))
         self._masks = masks
         self._compute = compute
-        self._values: dict[int, tuple[Tensor, Tensor]] = {}
+        self._values: dict[int, _Versions] = {}
+        self._scaled: set[int] = set()
         self._generator = torch.Generator().manual_seed(0)
 
     def add_parameter(self, name: str, at: Tensor) -> None:
         """Make up values for the parameter ``name``, which the pass holds as ``at``."""
         if name not in self.masked and not self._compute:
             return
-        whole = torch.rand(at.shape, generator=self._generator).add_(1).to(at.dtype)
-        whole = _laid_out_as(at, whole)
-        masked = whole
-        if name in self.masked:
-            masked = whole.clone()
-            _view(masked, at).masked_fill_(~self._masks[name].cpu(), 0)
-        self._values[storage_id(at)] = (whole, masked)
+        size = torch.rand(at.shape, generator=self._generator).add_(1).to(at.dtype)
+        versions = []
+        for sign in _SIGNS if self._compute else _SIGNS[:1]:
+            whole = _laid_out_as(at, size * sign if at.is_floating_point() or at.is_complex() else size)
+            masked = whole
+            if name in self.masked:
+                masked = whole.clone()
+                _view(masked, at).masked_fill_(~self._masks[name].cpu(), 0)
+            versions.append((whole, masked))
+        self._values[storage_id(at)] = tuple(versions)
 
     def add_buffer(self, at: Tensor, values: Tensor) -> None:
         """Take the buffer's own ``values``."""
         if self._compute and values.device.type != "meta":
             whole = _laid_out_as(at, values.detach().cpu())
-            self._values[storage_id(at)] = (whole, whole)
+            self._values[storage_id(at)] = ((whole, whole),) * len(_SIGNS)
 
-    def nonzeros(self, tensor: Tensor) -> NonZeros:
-        """Which entries of ``tensor`` are multiplied."""
-        found = self._values.get(storage_id(tensor))
-        if found is None or found[0] is found[1]:
+    def nonzeros(self, tensor: Tensor, *, is_weight: bool = False) -> NonZeros:
+        """Which entries of ``tensor`` are multiplied; what data scale is looked at where it ``is_weight``."""
+        at = storage_id(tensor)
+        found = self._values.get(at)
+        if found is None or not _is_dirty(found) or (at in self._scaled and not is_weight):
             return None
-        whole, masked = (_view(values, tensor) for values in found)
-        return (masked != 0) | (whole == 0)
+        skipped = used = torch.zeros(tensor.shape, dtype=torch.bool)
+        for version in found:
+            whole, masked = (_view(values, tensor) for values in version)
+            tells = whole.isfinite() & (whole != 0)
+            skipped, used = skipped | (tells & (masked == 0)), used | (tells & (masked != 0))
+        return used | ~skipped
+
+    def scale(self, weight: Tensor, product: Tensor) -> None:
+        """``product`` is ``weight`` scaled by data, or a copy of such a one."""
+        at, found = storage_id(product), self._values.get(storage_id(weight))
+        if found is None or not _is_dirty(found):
+            self.forget([product])
+        elif at != storage_id(weight):
+            self._values[at] = tuple(
+                (_scaled(whole, weight, product), _scaled(masked, weight, product)) for whole, masked in found
+            )
+            self._scaled.add(at)
 
     def follow(
         self, func: Any, args: Any, kwargs: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
@@ -77,32 +101,47 @@ class Zeros:
         """What was made of data is not known."""
         for tensor in outputs:
             self._values.pop(storage_id(tensor), None)
+            self._scaled.discard(storage_id(tensor))
 
     def _repeat(
         self, func: Any, args: Any, kwargs: Any, inputs: Sequence[Tensor], outputs: Sequence[Tensor]
     ) -> None:
-        dirty = any(self._values[storage_id(t)][0] is not self._values[storage_id(t)][1] for t in inputs)
+        given = [storage_id(tensor) for tensor in inputs]
+        dirty = any(_is_dirty(self._values[at]) for at in given)
         kwargs = {k: torch.device("cpu") if k == "device" and v is not None else v for k, v in kwargs.items()}
         if dirty and func._schema.is_mutable:  # whole and masked part ways here
-            for tensor in inputs:
-                whole, masked = self._values[storage_id(tensor)]
-                self._values[storage_id(tensor)] = (whole, masked.clone() if masked is whole else masked)
-        results = []
-        for version in (0, 1) if dirty else (0,):
+            for at in given:
+                self._values[at] = tuple(
+                    (whole, masked.clone() if masked is whole else masked) for whole, masked in self._values[at]
+                )
+        results: list[list[list[Tensor]]] = []
+        for sign in range(len(_SIGNS)):
+            results.append([])
+            for version in (0, 1) if dirty else (0,):
 
-            def values_of(tensor: Tensor, version: int = version) -> Tensor:
-                found = self._values.get(storage_id(tensor))
-                if found is None:  # an operation that takes the shape alone
-                    return torch.empty(tensor.shape, dtype=tensor.dtype)
-                return _view(found[version], tensor)
+                def values_of(tensor: Tensor, sign: int = sign, version: int = version) -> Tensor:
+                    found = self._values.get(storage_id(tensor))
+                    if found is None:  # an operation that takes the shape alone
+                        return torch.empty(tensor.shape, dtype=tensor.dtype)
+                    return _view(found[sign][version], tensor)
 
-            found = func(*tree_map_only(Tensor, values_of, args), **tree_map_only(Tensor, values_of, kwargs))
-            results.append([leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)])
-        places = {storage_id(tensor) for tensor in inputs}
+                found = func(
+                    *tree_map_only(Tensor, values_of, args), **tree_map_only(Tensor, values_of, kwargs)
+                )
+                results[-1].append([leaf for leaf in tree_leaves(found) if isinstance(leaf, Tensor)])
         for i, tensor in enumerate(outputs):
-            if storage_id(tensor) not in places:
-                versions = [_laid_out_as(tensor, result[i]) for result in results]
-                self._values[storage_id(tensor)] = (versions[0], versions[-1])
+            if storage_id(tensor) not in given:
+                laid = [[_laid_out_as(tensor, leaves[i]) for leaves in versions] for versions in results]
+                self._values[storage_id(tensor)] = tuple((each[0], each[-1]) for each in laid)
+
+
+def _scaled(values: Tensor, weight: Tensor, product: Tensor) -> Tensor:
+    return _laid_out_as(product, _view(values, weight).expand(product.shape))
+
+
+def _is_dirty(versions: _Versions) -> bool:
+    """Whether masks have reached the values."""
+    return any(whole is not masked for whole, masked in versions)
 
 
 def storage_id(tensor: Tensor) -> int:

@@ -1,12 +1,12 @@
 """Seconds of a whole small sweep against one process per run in the original ShrinkBench's style.
 
-    python benchmarks/whole_sweep.py --data DIR [--images 4000] [--rounds 2]
+    python benchmarks/whole_sweep.py --data DIR [--images 4000] [--rounds 2] [--precision bf16-mixed]
 
 Six runs of ResNet-20: three methods at two ratios, one epoch of fine-tuning on the same images, accuracy before
 and after on the same 1,000 test images; start-up, data, masks, storing and what else either does are counted.
 "shrinkbench" is one command with two workers. "original's style" is a process for each run, one after another
 with two threads, that reads the images through PIL and a DataLoader, and trains a network whose modules
-multiply their weights by masks (see finetuning.py). They take turns; ratios are of one round.
+multiply their weights by masks (see finetuning.py), in float32. They take turns; ratios are of one round.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ test_images = 1000
 
 [finetune]
 epochs = 1
+precision = "{precision}"
 """
 ORIGINAL = """
 import sys
@@ -73,6 +74,7 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="CIFAR-10")
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--precision", default="float32", help="shrinkbench's; the original has no other")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
@@ -86,6 +88,7 @@ def main() -> None:
             "methods": list(METHODS),
             "ratios": list(RATIOS),
             "images": options.images,
+            "precision": options.precision,
         }
         experiment.write_text(EXPERIMENT.format(**fields).replace("'", '"'))
         ratios = []

@@ -99,6 +99,18 @@ def range_text(claims: TaskClaims, control: str, metric: Metric = POINTS, *, yar
     return f"{text}{_standing(best, claims.pairs, others, metric, yardstick)}"
 
 
+def only_pairs_text(claims: TaskClaims) -> str:
+    """What is said where fewer than two methods are compared at once, though some may be two by two."""
+    if not claims.pairs:
+        return "No two methods can be compared over one range of compressions and the same seeds."
+    alone = f"{claims.block.methods[0]} alone" if claims.block.methods else "no method"
+    pairs = [f"{c.first} and {c.second}{' (told apart)' * c.decided}" for c in claims.pairs]
+    return (
+        f"Several methods at once are not compared: over the seeds and the range that most share, {alone} is "
+        f"complete. The table of pairs compares, each over what the two share: {listed(pairs, '; ')}."
+    )
+
+
 def lead_text(claim: Claim, metric: Metric = POINTS) -> str:
     """A lead with its 95 % interval, that of one comparison by itself: above, or below where less is better."""
     if abs(claim.difference) <= TIE:
@@ -167,14 +179,16 @@ def over_tasks_text(
     )
 
 
-def listed(names: Sequence[str]) -> str:
-    """Names as a phrase; of many, how many.
+def listed(names: Sequence[str], comma: str = ", ") -> str:
+    """Names as a phrase, parted by ``comma``; of many, how many.
 
     >>> listed(["a", "b", "c"]), listed(["a", "b", "c", "d", "e"])
     ('a, b and c', 'a, b, c and 2 others')
     """
     shown, more = list(names[:FEW]), len(names) - FEW
     if more > 0:
-        return f"{', '.join(shown)} and {more} other{'s' if more > 1 else ''}"
+        return f"{comma.join(shown)} and {more} other{'s' if more > 1 else ''}"
     *start, last = list(dict.fromkeys(names))
+    if start and comma != ", ":
+        return comma.join([*start, last])
     return f"{', '.join(start)} and {last}" if start else last

@@ -11,6 +11,7 @@ import pandas as pd
 from shrinkbench.report.races import describe_race, describe_rules
 from shrinkbench.report.recommendation import (
     listed,
+    only_pairs_text,
     over_tasks_text,
     range_text,
     recommend,
@@ -186,12 +187,13 @@ def describe_task(observations: Observations, claims: TaskClaims | None, *, disp
     if len(claims.block.methods) > 1:
         yield range_text(claims, _control_text(observations, claims), metric, yardstick=yardstick)
     else:
-        yield "No two methods can be compared over one range of compressions and the same seeds."
+        yield only_pairs_text(claims)
     left_out = _left_out_text(claims.block.left_out).strip()
     if left_out:
         yield left_out
     if claims.block.units_left_out:
-        yield f"Seeds that half of the methods lack were left out: {listed(claims.block.units_left_out)}."
+        seeds = listed(claims.block.units_left_out)
+        yield f"Other seeds, which too few methods share, were left out: {seeds}."
 
 
 def _control_text(observations: Observations, claims: TaskClaims) -> str:

@@ -8,7 +8,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shrinkbench.report.recommendation import CLOSE, between, over_tasks_text, range_text, recommend
+from shrinkbench.report.recommendation import (
+    CLOSE,
+    FEW,
+    between,
+    only_pairs_text,
+    over_tasks_text,
+    range_text,
+    recommend,
+)
 from shrinkbench.report.statistics.claims import judge_curves
 from shrinkbench.report.statistics.curves import Curve, _hole
 
@@ -88,6 +96,25 @@ def agrees(best, others, pairs, text):
     assert named(text, "undecided against") == set(others) - decided
 
 
+def denies_no_pair(task):
+    """Without a comparison of several at once the sentence says which pairs are compared, and how it went."""
+    text = only_pairs_text(task)
+    assert ("No two methods can be compared" in text) == (not task.pairs)
+    for pair in task.pairs[:FEW]:
+        assert f"{pair.first} and {pair.second}{' (told apart)' * pair.decided}" in text
+    assert text.count("told apart") == sum(pair.decided for pair in task.pairs[:FEW])
+
+
+@settings(max_examples=100, deadline=None)
+@given(stores(most_methods=6, most_tasks=1))
+def test_headline_and_pairs_agree_where_few_methods_have_much_in_common(store):
+    """With more methods, which lack one seed or another, several at once are seldom compared."""
+    (task,) = judged(store).tasks or (None,)
+    if task is None or len(task.block.methods) > 1:
+        return
+    denies_no_pair(task)
+
+
 @settings(max_examples=40, deadline=None)
 @given(stores())
 def test_headline_and_pairs_agree(store):
@@ -95,6 +122,8 @@ def test_headline_and_pairs_agree(store):
     for task in claims.tasks:
         if len(task.block.methods) > 1:
             agrees(*headline(task)[:2], task.pairs, headline(task)[2])
+        else:
+            denies_no_pair(task)
     over = claims.over_tasks
     if over is not None and len(over.methods) > 1:
         order = [over.methods[i] for i in np.argsort(-over.means, kind="stable")]

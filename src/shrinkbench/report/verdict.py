@@ -21,7 +21,7 @@ from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.blocks import LeftOut
 from shrinkbench.report.statistics.claims import Claims, TaskClaims, judge
 from shrinkbench.report.statistics.compare import at_equal_training, ranking, records, winners
-from shrinkbench.report.statistics.curves import own_controls
+from shrinkbench.report.statistics.curves import own_controls, repeated_amounts
 from shrinkbench.report.statistics.metrics import HEADLINE, Metric
 from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.report.statistics.places import breadth, pair_of
@@ -223,6 +223,13 @@ def _left_out_text(left_out: Iterable[LeftOut]) -> str:
 def _warnings(observations: Observations, claims: Claims) -> Iterator[str]:
     """What limits the claim: failed and missing runs, few seeds, few tasks."""
     yield from _absent(observations)
+    repeated = repeated_amounts(observations)
+    if repeated:
+        where = [f"{m} on {task} with {listed(amounts)}" for (task, m), amounts in repeated.items()]
+        yield (
+            f"Several amounts reached one compression, up to 1 %: {listed(where, '; ')}. Where it is compared "
+            "the mean of a seed’s runs counts."
+        )
     if observations.design is not None:
         yield describe_rules(observations.design.rules)
     seeds = {task.task: len(task.block.units) for task in claims.tasks if len(task.block.methods) > 1}

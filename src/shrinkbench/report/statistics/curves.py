@@ -44,7 +44,8 @@ class Hole(NamedTuple):
 class Curve:
     """One seed's measured points in order of ``x``; the method's own control of that seed is the first.
 
-    A seed of which every run failed has no point, and gaps everywhere.
+    Points of one ``x`` count as their mean, whatever was asked for. A seed of which every run failed has no
+    point, and gaps everywhere.
     """
 
     task: str
@@ -57,13 +58,13 @@ class Curve:
     @functools.cached_property
     def _points(self) -> list[tuple[float, float]]:
         """As plain numbers, which a handful of points is computed with many times as fast as as arrays."""
-        return list(zip(self.x.tolist(), self.y.tolist(), strict=True))
+        x, y = stats.points_in_order(self.x, self.y)
+        return list(zip(x.tolist(), y.tolist(), strict=True))
 
     @functools.cached_property
     def _line(self) -> tuple[list[float], list[float]]:
         """log x and y of the points, those of one x averaged."""
-        x, y = stats.points_in_order(self.x, self.y)
-        return np.log(x).tolist(), y.tolist()
+        return [math.log(x) for x, _ in self._points], [y for _, y in self._points]
 
     def holes_in(self, low: float, high: float) -> list[Hole]:
         """Gaps that a statement about ``low`` to ``high`` would bridge; of one level, those it lies in."""
@@ -99,9 +100,9 @@ class Curve:
         return max([float(self.x[-1]), *(h.place for h in self.holes if np.isfinite(h.place))])
 
     def at(self, level: float) -> float:
-        """The value at ``level``: measured where a point lies within 1 %, else between points; never beyond."""
-        nearest, value = min(self._points, key=lambda point: abs(math.log(point[0] / level)))
-        return value if abs(nearest / level - 1) < SAME else self._between(math.log(level))
+        """The value at ``level``: the mean of points within 1 %, else between points; never beyond."""
+        measured = [value for x, value in self._points if abs(x / level - 1) < SAME]
+        return sum(measured) / len(measured) if measured else self._between(math.log(level))
 
     def mean(self, low: float, high: float) -> float:
         """Mean over the logarithm of ``x`` from ``low`` to ``high``, inside what was measured."""
@@ -154,14 +155,28 @@ def _curves(observations: Observations, axis: str, metric: str) -> Iterator[Curv
             continue
         x, y = xs[places], ys[places]
         # its control is that of the least pruned run, where the runs of a curve have several
-        start = starts[places[np.argmin(x)]] if len(places) else math.nan
-        if math.isfinite(start):
+        first = starts[places[x == x.min()]] if len(places) else np.empty(0)
+        if np.isfinite(first).any():
+            start = np.unique(first[np.isfinite(first)]).mean()
             x, y = np.r_[1.0, x], np.r_[start, y]
         order = np.argsort(x, kind="stable")
         x, y = x[order], y[order]
         absent = [(xs[p], "unmeasured", observations.pruned["amount"].iloc[p]) for p in unmeasured]
         task, method, seed = cell
         yield Curve(task, method, seed, x, y, tuple(_hole(x, *gap) for gap in [*gaps.get(cell, ()), *absent]))
+
+
+def repeated_amounts(observations: Observations) -> dict[tuple[str, str], tuple[str, ...]]:
+    """By task and method the amounts of which a seed reached one compression, up to 1 %: their mean counts."""
+    found: dict[tuple[str, str], set[tuple[float, str]]] = defaultdict(set)
+    ordered = observations.pruned.sort_values("compression", kind="stable")
+    for (task, method, _), rows in ordered.groupby(["task", "method", "seed"]):
+        targets = rows["compression_target"].fillna(math.inf)
+        runs = zip(rows["compression"], zip(targets, rows["amount"], strict=True), strict=True)
+        for (x, amount), (after, other) in itertools.pairwise(runs):
+            if after < x * (1 + SAME):
+                found[task, method] |= {amount, other}
+    return {cell: tuple(amount for _, amount in sorted(amounts)) for cell, amounts in found.items()}
 
 
 def _places_of_gaps(

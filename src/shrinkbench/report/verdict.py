@@ -60,11 +60,12 @@ class Win:
 
 @dataclass(frozen=True)
 class Basis:
-    """Winners of one task, everything compared at equal levels of one quantity."""
+    """Winners of one task, everything compared at equal levels of one quantity, and who was left out where."""
 
     axis: str
     label: str
     wins: tuple[Win, ...]
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -98,9 +99,9 @@ def reach_verdict(observations: Observations) -> Verdict:
             task,
             tuple(describe_task(observations, claims.of(task))),
             tuple(
-                _basis(axis, table[table["task"] == task])
+                _basis(axis, table[table["task"] == task] if len(table) else table, found)
                 for axis, table in tables.items()
-                if len(table) and (table["task"] == task).any()
+                if (found := judge(observations, axis=axis).of(task)) is not None and _are_several(found)
             ),
         )
         for task in observations.tasks
@@ -115,7 +116,12 @@ def reach_verdict(observations: Observations) -> Verdict:
     )
 
 
-def _basis(axis: str, table: pd.DataFrame) -> Basis:
+def _are_several(claims: TaskClaims) -> bool:
+    """Whether there is anything to be compared, were it left out."""
+    return len(claims.block.methods) + len(claims.block.left_out) > 1
+
+
+def _basis(axis: str, table: pd.DataFrame, claims: TaskClaims) -> Basis:
     """Winners along one axis; only those at equal size are tested."""
     wins = tuple(
         Win(
@@ -124,7 +130,19 @@ def _basis(axis: str, table: pd.DataFrame) -> Basis:
         )
         for row in records(table)
     )
-    return Basis(axis, BASES[axis], wins)
+    return Basis(axis, BASES[axis], wins, tuple(_left_out_at_levels(claims)))
+
+
+def _left_out_at_levels(claims: TaskClaims) -> Iterator[str]:
+    """Who takes no part at which levels, and why; without any level, who takes none over the range."""
+    where: dict[LeftOut, list[str]] = {}
+    for level in claims.levels:
+        for one in level.block.left_out:
+            where.setdefault(one, []).append(f"{level.level:g}×")
+    if not claims.levels:
+        where = {one: [] for one in claims.block.left_out}
+    for one, levels in where.items():
+        yield f"{one.method}{' at ' * bool(levels)}{', '.join(levels)}: {one.why}"
 
 
 def _headline(observations: Observations, claims: Claims, tasks: Sequence[TaskVerdict]) -> str:

@@ -4,7 +4,7 @@ One rule, wherever methods are compared on a task. Seeds are those that more tha
 long as more than half have all of them; else those of the largest group (:func:`shared_units`). The range goes
 from where the curves of more than half begin to where those of more than half end or, where that leaves fewer
 than two, to where those of the largest group do; what begins or ends up to :data:`TOLERANCE` inside shortens
-it, what ends earlier is left out. A method without one of the seeds, with points much further apart than those of
+it, what ends earlier is left out. A method without one of the seeds, with points much further apart than
 others, or with a failed or missing run inside the range, is left out as well: a gap is never bridged, so that
 failing cannot pay. A seed of which all runs failed counts as one that the method has.
 """
@@ -226,8 +226,9 @@ def _obstacle(members: Sequence[Curve], low: float, high: float, latest: float) 
 def _leap(method: str, chosen: Mapping[str, Sequence[Curve]], low: float, high: float, usual: float) -> str:
     """Why a method takes no part that leaves out amounts: its line between them would be made up.
 
-    Points may be further apart than the ``usual`` widest step, that of half of the methods, only where most
-    others have no run that the method lacks, and never twice as far, in log x.
+    Runs may be further apart than the ``usual`` widest step, that of half of the methods, only where most
+    others have none that the method lacks, and never twice as far, in log compression. What counts is how far
+    networks were compressed, on every axis: where they lie apart in speed no run is missing between them.
     """
     others = [members for name, members in chosen.items() if name != method]
     for curve in chosen[method]:
@@ -236,7 +237,8 @@ def _leap(method: str, chosen: Mapping[str, Sequence[Curve]], low: float, high: 
                 continue
             more = sum(all(c.is_run_between(start, end) for c in members) for members in others)
             if 2 * more > len(others) or end / start > usual**2 * (1 + TOLERANCE):
-                return f"no run between {start:.3g}× and {end:.3g}×"
+                amounts = f"{start:.3g}× and {end:.3g}×"
+                return f"no run between {'' if curve.amounts is None else 'compressions '}{amounts}"
     return ""
 
 

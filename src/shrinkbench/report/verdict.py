@@ -24,7 +24,7 @@ from shrinkbench.report.statistics.compare import at_equal_training, ranking, re
 from shrinkbench.report.statistics.curves import own_controls, repeated_amounts
 from shrinkbench.report.statistics.metrics import HEADLINE, Metric
 from shrinkbench.report.statistics.observations import Observations
-from shrinkbench.report.statistics.places import breadth, pair_of
+from shrinkbench.report.statistics.places import breadth, pair_of, place_of
 from shrinkbench.report.statistics.ranks import Ranking
 
 BASES = {
@@ -154,7 +154,7 @@ def _headline(observations: Observations, claims: Claims, tasks: Sequence[TaskVe
     if observations.design is not None:
         return "Seeds were added until decided, task by task: each task has its own answer below."
     if block is None or len(block.methods) < 2:
-        return "No two methods can be compared over several tasks: each task has its own answer below."
+        return f"{_why_not_over_tasks(observations, claims)}. Each task has its own answer below."
     ordered = [block.methods[i] for i in (-block.means).argsort(kind="stable")]
     compared = [t for t in observations.tasks if claims.of(t) and t not in block.units_left_out]
     metric = observations.metric(compared[0])
@@ -172,6 +172,25 @@ def _headline(observations: Observations, claims: Claims, tasks: Sequence[TaskVe
     aside = [*block.units_left_out, *(task for task in planned if claims.of(task) is None)]
     aside = [f"{task}{_other_metric(observations, task, metric)}" for task in aside]
     return f"{text}{_left_out_text(block.left_out)}" + (f" Not part of it: {listed(aside)}." if aside else "")
+
+
+def _why_not_over_tasks(observations: Observations, claims: Claims) -> str:
+    """Why nothing is said over tasks."""
+    scales = {task: scale.metric for scale in observations.scales for task in scale.tasks}
+    places: dict[object, set[object]] = {}
+    for task in claims.tasks:
+        places.setdefault(scales[task.task], set()).add(place_of(observations.task_specs[task.task]))
+    if len(claims.tasks) < 2:
+        return "Runs that prune are finished on fewer than two tasks"
+    if len({place for found in places.values() for place in found}) < 2:
+        names = {observations.task_specs[task.task].data.name for task in claims.tasks}
+        alike = "are one content under several names, or " * (len(names) > 1)
+        return f"Nothing is said over tasks: they {alike}differ in initial weights alone, and count as one"
+    if max(map(len, places.values())) < 2:
+        return "Nothing is said over tasks: no two are measured by one metric"
+    several = len(claims.tasks) > sum(map(len, places.values()))
+    all_weights = " (on all the initial weights of each)" * several
+    return f"Nothing is said over tasks: no two methods are both compared on two of them{all_weights}"
 
 
 def _other_metric(observations: Observations, task: str, metric: Metric) -> str:

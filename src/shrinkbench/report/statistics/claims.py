@@ -18,7 +18,7 @@ import numpy as np
 import scipy
 
 from shrinkbench.report.statistics import tests as stats
-from shrinkbench.report.statistics.blocks import Block, LeftOut, common_block
+from shrinkbench.report.statistics.blocks import Block, LeftOut, common_block, shared_units
 from shrinkbench.report.statistics.curves import Curve, curves, default_levels
 from shrinkbench.report.statistics.metrics import HEADLINE
 from shrinkbench.report.statistics.observations import Design, Observations
@@ -241,8 +241,8 @@ def _over_scales(
 def _over_tasks(tasks: Sequence[TaskClaims], places: Mapping[str, object]) -> Block | None:
     """Methods x places, seeds averaged, each task over its own range; missing below two places.
 
-    Places are those where more than half of the methods are compared; a method that is not on one of them is
-    left out, as a method without one of the seeds is within a task.
+    Places are chosen as seeds are within a task (:func:`shared_units`); a method that is not compared on one of
+    them is left out, as a method without one of the seeds is.
     """
     by_place: dict[object, list[TaskClaims]] = defaultdict(list)
     for task in tasks:
@@ -250,7 +250,8 @@ def _over_tasks(tasks: Sequence[TaskClaims], places: Mapping[str, object]) -> Bl
     methods = list(dict.fromkeys(method for task in tasks for method in task.block.methods))
     known = [_means_at(members) for members in by_place.values()]
     names = [" and ".join(task.task for task in members) for members in by_place.values()]
-    kept = [place for place, means in enumerate(known) if 2 * len(means) > len(methods) and len(means) > 1]
+    has = {m: [place for place, means in enumerate(known) if m in means and len(means) > 1] for m in methods}
+    kept = shared_units(has, has, fewest=2)
     if len(kept) < 2:
         return None
     chosen = [task for place, members in enumerate(by_place.values()) if place in kept for task in members]

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from shrinkbench.report.statistics.claims import Claim, TaskClaims, more_units
+from shrinkbench.report.statistics.claims import FEWEST_TASKS, Claim, TaskClaims, more_units
 from shrinkbench.report.statistics.compare import TIE
 from shrinkbench.report.statistics.metrics import Metric
 from shrinkbench.report.statistics.tests import ALPHA
@@ -132,6 +132,8 @@ def _standing(
 ) -> str:
     """From whom the best is told apart, and how many more units would settle the rest."""
     claims = [between(pairs, best, other) for other in others]
+    if claims[0].question == "tasks" and claims[0].n < FEWEST_TASKS:
+        return f" (with {claims[0].n} tasks nothing is told apart: {FEWEST_TASKS} are the fewest)."
     open_ = [c for c in claims if not c.decided]
     if not open_:
         return ", and is told apart from every one of them."

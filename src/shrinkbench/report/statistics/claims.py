@@ -36,6 +36,8 @@ from shrinkbench.report.statistics.sequential import Race, race, widen
 
 __all__ = ["Claim", "Claims", "Level", "TaskClaims", "found_with", "judge", "judge_curves", "more_units"]
 
+FEWEST_TASKS = 3
+"""Claims over tasks are made from as many: two may agree by chance, which hides how a method varies."""
 SHARES = {"range": 0.25, "tasks": 0.25, "level": 0.5}
 """How the 5 % are shared among the questions; one that is not asked gives its share to the levels."""
 
@@ -163,7 +165,10 @@ def judge_curves(
     tasks = [_judge_task(blocks[task], members, at[task], noise) for task, members in by_task.items()]
     over = _over_scales(tasks, places, scales or {})
     own = replace(relative_noise([over] if over else []), blocks=0)
-    pairs = compare_pairs("tasks", "", over, own.at_least(noise)) if over else ()
+    pairs = compare_pairs("tasks", "", over, own.at_least(noise)) if over else []
+    if over and len(over.units) < FEWEST_TASKS:
+        shown = [replace(claim, p_raw=math.nan, low=math.nan, high=math.nan) for claim in pairs]
+        return replace(_corrected(tasks, over, ()), pairs_over_tasks=tuple(shown))
     return _corrected(tasks, over, pairs)
 
 

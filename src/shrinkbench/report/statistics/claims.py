@@ -302,8 +302,13 @@ def _corrected(tasks: Sequence[TaskClaims], over: Block | None, pairs: Sequence[
             for w, c in zip(weights, everything, strict=True)
         ]
     adjusted = stats.holm([c.p_raw for c in everything], weights=weights)
+    left = sum(w for w, p in zip(weights, adjusted, strict=True) if p >= stats.ALPHA)
+    shares_left = [w / (left + w * (not p >= stats.ALPHA)) for w, p in zip(weights, adjusted, strict=True)]
     looks = sum(len(level.leads) for task in tasks for level in task.levels)
-    told = {id(c): replace(c, p=float(p)) for c, p in zip(everything, adjusted, strict=True)}
+    told = {
+        id(c): replace(c, p=float(p), share=share)
+        for c, p, share in zip(everything, adjusted, shares_left, strict=True)
+    }
     return Claims(
         tuple(
             replace(
@@ -348,6 +353,6 @@ def found_with(claim: Claim, *, power: float = 0.8) -> float:
 
 def _power_of(claim: Claim, difference: float, n: int) -> float:
     """Chance that ``difference`` is told apart with ``n`` units, at the level that the correction left."""
-    alpha = claim.alpha * (claim.p_raw / claim.p if claim.p < 1 else 1.0)
+    alpha = claim.alpha * claim.share
     freedom = claim.freedom / (claim.n - 1) * (n - 1)
     return stats.power_of_t(difference / claim.deviation * math.sqrt(n), freedom, alpha=alpha)

@@ -165,6 +165,19 @@ def test_the_recommendation_never_contradicts_a_decided_level(store):
                 assert lead.difference < CLOSE
 
 
+@settings(max_examples=80, deadline=None)
+@given(stores(most_methods=5))
+def test_nothing_is_recommended_where_a_run_of_it_is_absent(store):
+    for task in judged(store).tasks:
+        before = 1.0
+        for segment in recommend(task):
+            start, before = segment.since or before, segment.to
+            own = [c for c in store[0] if (c.task, c.method) == (task.task, segment.method)]
+            compared = [c for c in own if str(c.seed) in task.block.units]
+            assert not any(c.holes_in(start, segment.to) for c in compared if start < segment.to)
+            assert all(c.x[0] <= start * 1.1 and c.x[-1] >= segment.to * 0.9 for c in compared)
+
+
 @settings(max_examples=40, deadline=None)
 @given(stores())
 def test_everybody_is_compared_or_named(store):

@@ -101,6 +101,34 @@ def common_block(curves: Sequence[Curve], *, level: float | None = None) -> Bloc
     )
 
 
+Stretches = tuple[tuple[float, float], ...]
+
+
+def known_stretches(curves: Iterable[Curve], seeds: Container[str]) -> dict[str, Stretches]:
+    """Between which points each method was measured on all of its ``seeds``, without an absent run."""
+    by_method: dict[str, list[Curve]] = {}
+    for curve in curves:
+        if str(curve.seed) in seeds:
+            by_method.setdefault(curve.method, []).append(curve)
+    return {method: _known(members) for method, members in by_method.items()}
+
+
+def _known(members: Sequence[Curve]) -> Stretches:
+    if _is_empty(members) or not all(len(curve.x) for curve in members):
+        return ()
+    found = [(max(float(c.x[0]) for c in members), min(float(c.x[-1]) for c in members))]
+    for hole in (hole for curve in members for hole in curve.holes):
+        cut = [(low, min(high, hole.low)) for low, high in found]
+        cut += [(max(low, hole.high), high) for low, high in found]
+        found = [(low, high) for low, high in cut if low <= high]
+    return tuple(sorted(found))
+
+
+def covers(stretches: Stretches, low: float, high: float) -> bool:
+    """Whether one of the stretches holds all from ``low`` to ``high``; 10 % on either side count as that."""
+    return any(a <= low * (1 + TOLERANCE) and b * (1 + TOLERANCE) >= high for a, b in stretches)
+
+
 def _is_empty(curves: Iterable[Curve]) -> bool:
     """Whether no run of any curve is finished."""
     return not any(len(curve.x) for curve in curves)

@@ -12,13 +12,20 @@ import functools
 import math
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy
 
 from shrinkbench.report.statistics import tests as stats
-from shrinkbench.report.statistics.blocks import Block, LeftOut, common_block, shared_units
+from shrinkbench.report.statistics.blocks import (
+    Block,
+    LeftOut,
+    Stretches,
+    common_block,
+    known_stretches,
+    shared_units,
+)
 from shrinkbench.report.statistics.curves import Curve, curves, default_levels
 from shrinkbench.report.statistics.metrics import HEADLINE
 from shrinkbench.report.statistics.observations import Design, Observations
@@ -61,6 +68,7 @@ class TaskClaims:
 
     ``looks`` counts the leads of best methods over others at all levels of all tasks. ``race`` is how a
     comparison went whose number of seeds was decided on the way; its levels are shown and not tested.
+    ``known`` are the stretches over which a method was measured on the compared seeds.
     """
 
     task: str
@@ -69,6 +77,7 @@ class TaskClaims:
     levels: tuple[Level, ...]
     looks: int = 0
     race: Race | None = None
+    known: Mapping[str, Stretches] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,7 +199,8 @@ def _judge_sequentially(
             )
             for level in judged
         ]
-        tasks.append(TaskClaims(found.task, found.block, found.pairs, tuple(shown), race=found))
+        known = known_stretches(members, found.block.units)
+        tasks.append(TaskClaims(found.task, found.block, found.pairs, tuple(shown), race=found, known=known))
     return Claims(tuple(tasks), None, (), sum(len(task.pairs) for task in tasks))
 
 
@@ -214,9 +224,8 @@ def _judge_task(
                 c.involves(other) and c.involves(left_out.method) for c in pairs
             ):
                 pairs += compare_pairs("range", task, pair, noise)
-    return TaskClaims(
-        task, block, tuple(pairs), tuple(_judge_level(task, level, here, noise) for level, here in at)
-    )
+    levels = tuple(_judge_level(task, level, here, noise) for level, here in at)
+    return TaskClaims(task, block, tuple(pairs), levels, known=known_stretches(members, block.units))
 
 
 def _judge_level(task: str, level: float, block: Block, noise: Noise) -> Level:

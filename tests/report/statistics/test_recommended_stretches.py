@@ -79,7 +79,7 @@ def test_stretches_are_those_between_the_gaps_of_all_seeds():
 
     assert known(curve(0), curve(1, last=5)) == ((1, 16),)
     assert known(curve(0, 8.0), curve(1)) == ((1, 4), (16, 32))
-    assert known(curve(0, 8.0), curve(1, 2.0)) == ((4, 4), (16, 32))
+    assert known(curve(0, 8.0), curve(1, 2.0)) == ((1, 1), (4, 4), (16, 32))
     assert known(curve(0, 32.0), curve(1)) == ((1, 16),)
     assert known(curve(0, 8.0), curve(2, 2.0)) == ((1, 4), (16, 32))
     assert not covers(known(curve(0, 8.0)), 4, 16)

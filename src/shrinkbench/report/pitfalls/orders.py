@@ -297,12 +297,12 @@ def _reversal(observations: Observations, tasks: Sequence[str], metric: str) -> 
                 if found:
                     gaps[good, bad][first, second] = found
     signs = clear_signs(gaps, alone=[key for key in gaps if key[0] != key[1]])
-    found = max(
+    largest = max(
         _reversals(observations.methods, tasks, gaps, signs),
         key=lambda f: (_tells_more(observations, f[0], f[1]), f[4]),
         default=None,
     )
-    return found and _Reversal(*found, _higher_at(columns, tasks, levels, *found[:2]))
+    return largest and _Reversal(*largest, _higher_at(columns, tasks, levels, *largest[:2]))
 
 
 def _higher_at(

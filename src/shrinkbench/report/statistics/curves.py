@@ -188,7 +188,8 @@ def repeated_amounts(observations: Observations) -> dict[tuple[str, str], tuple[
     """By task and method the amounts of which a seed reached one compression, up to 1 %: their mean counts."""
     found: dict[tuple[str, str], set[tuple[float, str]]] = defaultdict(set)
     ordered = observations.pruned.sort_values("compression", kind="stable")
-    for (task, method, _), rows in ordered.groupby(["task", "method", "seed"]):
+    cells: dict[Any, Any] = dict(iter(ordered.groupby(["task", "method", "seed"])))
+    for (task, method, _), rows in cells.items():
         targets = rows["compression_target"].fillna(math.inf)
         runs = zip(rows["compression"], zip(targets, rows["amount"], strict=True), strict=True)
         for (x, amount), (after, other) in itertools.pairwise(runs):

@@ -105,6 +105,19 @@ def test_failing_wins_no_shorter_range():
     assert named(block) == {"a": "3 failed runs (8x; seed 0, 1, 2)"}
 
 
+def test_failing_leaves_out_no_seed():
+    """Two of three failed in seed 2, which the third was not run on: on seeds 0 and 1 they are not compared."""
+    made = curves({"a": (range(3), (1, *GRID)), "b": (range(3), (1, *GRID)), "c": (range(2), (1, *GRID))})
+    hole = (_hole(np.array([1.0, 2, 4, 16, 32]), 8.0, "failed", "8x"),)
+    made = [
+        Curve(c.task, c.method, c.seed, c.x[c.x != 8], c.y[c.x != 8], hole if c.seed == 2 else ()) for c in made
+    ]
+    block = common_block(made)
+    assert block.units == ("0", "1", "2")
+    assert named(block)["a"] == "1 failed run (8x; seed 2)"
+    assert not block.methods
+
+
 def half_and_half(stray=(0, 3)):
     seeds = dict(zip(METHODS, ((0, 1, 2), (0, 1, 2), (3, 4, 5), (3, 4, 5), stray), strict=True))
     made = make_results(pairs=(("cifar10", "resnet20"),), methods=METHODS, seeds=range(6))

@@ -142,8 +142,10 @@ def _common(curves: Sequence[Curve]) -> tuple[list[int], list[int]]:
     finished = {curve.method for curve in curves if len(curve.x)}
     some = {curve.seed for curve in curves if len(curve.x)}
     has = {method: {c.seed for c in curves if c.method == method and c.seed in some} for method in finished}
-    gaps = {(c.method, c.seed) for c in curves if c.holes}
-    whole = {method: {seed for seed in seeds if (method, seed) not in gaps} for method, seeds in has.items()}
+    gaps = {
+        curve.method for curve in curves if curve.holes
+    }  # on whatever seed: none is left out for its failures
+    whole = {method: seeds for method, seeds in has.items() if method not in gaps}
     kept = shared_units(has, whole)
     return kept, sorted({c.seed for c in curves if c.method in finished} - set(kept))
 
@@ -156,8 +158,8 @@ def shared_units(
     Those that more than half of the methods have, where more than half have all of them. Where not, those of
     one group, so that no method takes the answers of all others away by sharing a unit with each: units that
     two methods share, those two with which most results (methods that have all of the units x units) are
-    compared; then the lowest. Methods count that are ``whole`` on all units, without a gap, and only
-    where no two are, those that have them.
+    compared; then the lowest. Methods count that are ``whole``, without a gap, and only where no two of
+    those have all of the units, all methods that have them.
 
     >>> shared_units(h := {"a": [0, 1, 2], "b": [0, 1, 2], "c": [3, 4], "d": [3, 4], "e": [0, 3]}, h)
     [0, 1, 2]

@@ -14,6 +14,7 @@ from shrinkbench.report.board_controls import ControlRow, control_rows
 from shrinkbench.report.recommendation import between
 from shrinkbench.report.result_tables import amounts_of
 from shrinkbench.report.statistics import tests as stats
+from shrinkbench.report.statistics.blocks import Block
 from shrinkbench.report.statistics.claims import Claim, Claims, judge
 from shrinkbench.report.statistics.compare import curve_summaries, records
 from shrinkbench.report.statistics.metrics import HEADLINE, Metric
@@ -27,6 +28,7 @@ from shrinkbench.spec import CLASSIFICATION, Recipe, RunSpec, TaskSpec
 
 DISPUTED = "sources have other numbers, or another outcome, for a run of it or of its control"
 ABSENT = "no finished run that prunes"
+ALONE = "no other entry can be compared with it"
 
 
 class Place(NamedTuple):
@@ -326,17 +328,24 @@ def _about(place: Place) -> str:
 
 def _reach(claims: Claims, title: str) -> str:
     """Over what the entries are ranked."""
-    task = claims.of(title)
-    if task is None or not task.block.methods:
+    block = _ranked_block(claims, title)
+    if block is None:
         return "no entry can be ranked"
-    block = task.block
     seeds = f"seed{'s' if len(block.units) > 1 else ''} {', '.join(block.units)}"
     return f"ranked over {block.low:.3g} to {ratio_text(block.high)}, {seeds}"
 
 
-def _ranked_seeds(claims: Claims, title: str) -> tuple[str, ...]:
+def _ranked_block(claims: Claims, title: str) -> Block | None:
+    """The comparison that entries are ranked by; of one among others that it cannot be compared with, none."""
     task = claims.of(title)
-    return task.block.units if task is not None and task.block.methods else ()
+    if task is None or not task.block.methods or len(task.block.methods) < min(2, 1 + len(task.block.left_out)):
+        return None
+    return task.block
+
+
+def _ranked_seeds(claims: Claims, title: str) -> tuple[str, ...]:
+    block = _ranked_block(claims, title)
+    return block.units if block else ()
 
 
 def _entries(
@@ -350,10 +359,12 @@ def _entries(
     """Entries by rank; those that take no part stand below in order of their names."""
     amounts = list(amounts_of(cells))
     task = claims.of(names[0].title) if names else None
-    block, pairs = (task.block, task.pairs) if task else (None, ())
+    block = _ranked_block(claims, names[0].title) if names else None
+    pairs = task.pairs if task else ()
     means = dict(zip(block.methods, block.means, strict=True)) if block else {}
     values = dict(zip(block.methods, metric.sign * block.values, strict=True)) if block else {}
-    reasons = {one.method: one.why for one in block.left_out} if block else {}
+    reasons = {one.method: one.why for one in task.block.left_out} if task else {}
+    reasons |= dict.fromkeys(task.block.methods, ALONE) if task and not block else {}
     best = max(means, key=lambda method: means[method]) if means else ""
     seeds = rows.groupby("method")["seed"].nunique().to_dict()
     texts = {

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from shrinkbench.report.statistics.claims import Claim, TaskClaims, more_units
+from shrinkbench.report.statistics.blocks import covers
+from shrinkbench.report.statistics.claims import FEWEST_TASKS, Claim, TaskClaims, more_units
 from shrinkbench.report.statistics.compare import TIE
+from shrinkbench.report.statistics.curves import TOLERANCE
 from shrinkbench.report.statistics.metrics import Metric
 from shrinkbench.report.statistics.tests import ALPHA
 from shrinkbench.report.tables import ratio_text
@@ -24,11 +27,15 @@ POINTS = Metric("", "", percent=True)
 
 @dataclass(frozen=True)
 class Segment:
-    """The method to use up to level ``to``, and its mean there."""
+    """The method to use up to level ``to``, and its mean there.
+
+    From the level before on or, where not all is known of it on the way from there, from level ``since``.
+    """
 
     method: str
     to: float
     value: float
+    since: float | None = None
 
 
 def recommend(claims: TaskClaims, *, sign: int = 1, yardstick: float = 1.0) -> tuple[Segment, ...]:
@@ -36,8 +43,10 @@ def recommend(claims: TaskClaims, *, sign: int = 1, yardstick: float = 1.0) -> t
 
     Better is one that leads by half a point or more and is told apart from it: as the best of its level, or
     corrected for all leads that are looked at (levels of all tasks x other methods).
-    One that takes no part in the range was never second to it there, and needs no half point. ``sign`` is that
-    of the metric's direction; half a point of another metric than a share is 0.5 % of ``yardstick``.
+    One that takes no part in the range was never second to it there, and needs no half point. Below the range,
+    and where a method was not measured on all compared seeds on the way to a level, it is not recommended.
+    ``sign`` is that of the metric's direction; half a point of another metric than a share is 0.5 % of
+    ``yardstick``.
     """
     block = claims.block
     if len(block.methods) < 2 or len(block.units) < 2:
@@ -46,6 +55,7 @@ def recommend(claims: TaskClaims, *, sign: int = 1, yardstick: float = 1.0) -> t
     if sum(block.means >= block.means.max() - TIE) > 1:  # names would decide
         return ()
     chosen: list[Segment] = []
+    before = block.low, (*block.methods, *(one.method for one in block.left_out))
     for level in claims.levels:
         decided = level.claim is not None and level.claim.decided
         best = level.leads[0].first if level.leads else level.block.methods[0]
@@ -57,10 +67,16 @@ def recommend(claims: TaskClaims, *, sign: int = 1, yardstick: float = 1.0) -> t
         )
         absent = overall not in level.block.methods
         method = best if better or absent else overall
-        if chosen and chosen[-1].method == method:
-            chosen.pop()
         value = sign * float(level.block.means[level.block.methods.index(method)])
-        chosen.append(Segment(method, level.block.high, value))
+        to = level.block.high
+        on_the_way = method in before[1] and covers(claims.known.get(method, ()), before[0], to)
+        since = None if on_the_way else to
+        if on_the_way and not chosen and block.low > 1 + TOLERANCE:
+            since = block.low
+        if on_the_way and chosen and chosen[-1].method == method:
+            since = chosen.pop().since
+        chosen.append(Segment(method, to, value, since))
+        before = to, level.block.methods
     return tuple(chosen)
 
 
@@ -69,14 +85,28 @@ def segments_text(segments: Sequence[Segment], metric: Metric = POINTS) -> str:
 
     >>> segments_text([Segment("A", 8.0, 0.98), Segment("C", 31.6, 0.9)])
     'Up to 8× use A (98.0 % there); beyond, up to 31.6×, C (90.0 %)'
+    >>> segments_text([Segment("A", 8.0, 0.98), Segment("C", 32.0, 0.9, since=16.0)])
+    'Up to 8× use A (98.0 % there); from 16× up to 32×, C (90.0 %; not all is known of it between 8× and 16×)'
     """
     if len(segments) > FEW:
-        return f"Which method to use changes {len(segments) - 1} times along the curve (table below)"
-    first, *others = segments
-    text = f"Up to {ratio_text(first.to)} use {first.method} ({metric.said(first.value)} there)"
-    return text + "".join(
-        f"; beyond, up to {ratio_text(s.to)}, {s.method} ({metric.said(s.value)})" for s in others
-    )
+        changes = sum(a.method != b.method for a, b in itertools.pairwise(segments))
+        return f"Which method to use changes {changes} times along the curve (table below)"
+    first = segments[0]
+    start = _stretch(first) if first.since else f"up to {ratio_text(first.to)}"
+    text = f"{start[0].upper()}{start[1:]} use {first.method} ({metric.said(first.value)} there)"
+    for before, s in itertools.pairwise(segments):
+        where, gap = f"beyond, up to {ratio_text(s.to)}", ""
+        if s.since:
+            where = _stretch(s)
+            gap = f"; not all is known of it between {ratio_text(before.to)} and {ratio_text(s.since)}"
+        text += f"; {where}, {s.method} ({metric.said(s.value)}{gap})"
+    return text
+
+
+def _stretch(segment: Segment) -> str:
+    """Where a method is recommended whose recommendation does not follow on another."""
+    since, to = segment.since or segment.to, segment.to
+    return f"from {ratio_text(since)} up to {ratio_text(to)}" if since < to else f"at {ratio_text(to)}"
 
 
 def range_text(claims: TaskClaims, control: str, metric: Metric = POINTS, *, yardstick: float = 1.0) -> str:
@@ -97,6 +127,18 @@ def range_text(claims: TaskClaims, control: str, metric: Metric = POINTS, *, yar
     )
     others = [block.methods[i] for i in ordered[1:]]
     return f"{text}{_standing(best, claims.pairs, others, metric, yardstick)}"
+
+
+def only_pairs_text(claims: TaskClaims) -> str:
+    """What is said where fewer than two methods are compared at once, though some may be two by two."""
+    if not claims.pairs:
+        return "No two methods can be compared over one range of compressions and the same seeds."
+    alone = f"{claims.block.methods[0]} alone" if claims.block.methods else "no method"
+    pairs = [f"{c.first} and {c.second}{' (told apart)' * c.decided}" for c in claims.pairs]
+    return (
+        f"Several methods at once are not compared: over the seeds and the range that most share, {alone} is "
+        f"complete. The table of pairs compares, each over what the two share: {listed(pairs, '; ')}."
+    )
 
 
 def lead_text(claim: Claim, metric: Metric = POINTS) -> str:
@@ -120,6 +162,8 @@ def _standing(
 ) -> str:
     """From whom the best is told apart, and how many more units would settle the rest."""
     claims = [between(pairs, best, other) for other in others]
+    if claims[0].question == "tasks" and claims[0].n < FEWEST_TASKS:
+        return f" (with {claims[0].n} tasks nothing is told apart: {FEWEST_TASKS} are the fewest)."
     open_ = [c for c in claims if not c.decided]
     if not open_:
         return ", and is told apart from every one of them."
@@ -167,14 +211,16 @@ def over_tasks_text(
     )
 
 
-def listed(names: Sequence[str]) -> str:
-    """Names as a phrase; of many, how many.
+def listed(names: Sequence[str], comma: str = ", ") -> str:
+    """Names as a phrase, parted by ``comma``; of many, how many.
 
     >>> listed(["a", "b", "c"]), listed(["a", "b", "c", "d", "e"])
     ('a, b and c', 'a, b, c and 2 others')
     """
     shown, more = list(names[:FEW]), len(names) - FEW
     if more > 0:
-        return f"{', '.join(shown)} and {more} other{'s' if more > 1 else ''}"
+        return f"{comma.join(shown)} and {more} other{'s' if more > 1 else ''}"
     *start, last = list(dict.fromkeys(names))
+    if start and comma != ", ":
+        return comma.join([*start, last])
     return f"{', '.join(start)} and {last}" if start else last

@@ -16,7 +16,7 @@ from shrinkbench.report.statistics.aggregates import (
     aggregate_scores,
     normalised_scores,
 )
-from shrinkbench.report.statistics.claims import judge
+from shrinkbench.report.statistics.claims import FEWEST_TASKS, judge
 from shrinkbench.report.statistics.compare import curve_summaries, pairwise, records, references
 from shrinkbench.report.statistics.metrics import HEADLINE, Metric
 from shrinkbench.report.statistics.observations import Observations, aggregate
@@ -220,12 +220,17 @@ def pairwise_table(observations: Observations, *, task: str | None = None) -> Ta
         "first minus second" if metric.higher_is_better else "second minus first (positive: first is better)"
     )
     reach = "over all looks" if observations.design is not None else "of one comparison"
+    tested = (
+        f" with the 95 % interval {reach}; p corrected for all {claims.comparisons} comparisons of the report "
+        "(bold: p < 0.05)"
+    )
+    if unit == "task" and claims.over_tasks and len(claims.over_tasks.units) < FEWEST_TASKS:
+        tested = f"; two tasks are shown and not judged, as {FEWEST_TASKS} are the fewest for that"
     return Table(
         name=f"pairs-{slug(where)}",
         caption=f"Pairs of methods on {where}: mean {metric.short} over log compression, {over}, {signed} in "
-        f"{'points' if metric.percent else metric.unit or metric.short} with the 95 % interval {reach}; p "
-        f"corrected for all {claims.comparisons} comparisons of the report (bold: p < 0.05); n {unit}s, "
-        "paired; effect size d_z.",
+        f"{'points' if metric.percent else metric.unit or metric.short}{tested}; n {unit}s, paired; effect "
+        "size d_z.",
         columns=(
             *("first", "second", "points" if metric.percent else "better by", "95 % interval", "p"),
             *("n", "range", "d_z"),
@@ -276,13 +281,18 @@ def over_tasks_table(observations: Observations) -> Table | None:
     metric = observations.metric(_compared_over(observations)[0])
     average = f"mean {metric.short} over log compression"
     control = "the run’s own control"
+    decides = (
+        "Whether methods differ the table of pairs decides, not this."
+        if tasks >= FEWEST_TASKS
+        else "Two tasks do not decide whether methods differ."
+    )
     share = f"{average} divided by {control}" if metric.higher_is_better else f"{control} divided by {average}"
     return Table(
         name="over-tasks",
         caption=f"Over {tasks} tasks and {scores.values.shape[1]} runs of each method: "
         f"{share}, in % (100: as if not pruned), with 95 % intervals of a "
         "bootstrap that draws tasks, then seeds; and the probability that, on one task, a run of "
-        f"{rows[0].method} scores more. Whether methods differ the table of pairs decides, not this."
+        f"{rows[0].method} scores more. {decides}"
         f"{caution}{without}",
         columns=("method", "interquartile mean", "median of tasks", "mean", f"P({rows[0].method} is better)"),
         rows=tuple(

@@ -11,6 +11,7 @@ import pandas as pd
 from shrinkbench.report.races import describe_race, describe_rules
 from shrinkbench.report.recommendation import (
     listed,
+    only_pairs_text,
     over_tasks_text,
     range_text,
     recommend,
@@ -20,10 +21,10 @@ from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.blocks import LeftOut
 from shrinkbench.report.statistics.claims import Claims, TaskClaims, judge
 from shrinkbench.report.statistics.compare import at_equal_training, ranking, records, winners
-from shrinkbench.report.statistics.curves import own_controls
+from shrinkbench.report.statistics.curves import own_controls, repeated_amounts
 from shrinkbench.report.statistics.metrics import HEADLINE, Metric
 from shrinkbench.report.statistics.observations import Observations
-from shrinkbench.report.statistics.places import breadth, pair_of
+from shrinkbench.report.statistics.places import breadth, pair_of, place_of
 from shrinkbench.report.statistics.ranks import Ranking
 
 BASES = {
@@ -59,11 +60,12 @@ class Win:
 
 @dataclass(frozen=True)
 class Basis:
-    """Winners of one task, everything compared at equal levels of one quantity."""
+    """Winners of one task, everything compared at equal levels of one quantity, and who was left out where."""
 
     axis: str
     label: str
     wins: tuple[Win, ...]
+    left_out: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,9 +99,9 @@ def reach_verdict(observations: Observations) -> Verdict:
             task,
             tuple(describe_task(observations, claims.of(task))),
             tuple(
-                _basis(axis, table[table["task"] == task])
+                _basis(axis, table[table["task"] == task] if len(table) else table, found)
                 for axis, table in tables.items()
-                if len(table) and (table["task"] == task).any()
+                if (found := judge(observations, axis=axis).of(task)) is not None and _are_several(found)
             ),
         )
         for task in observations.tasks
@@ -114,7 +116,12 @@ def reach_verdict(observations: Observations) -> Verdict:
     )
 
 
-def _basis(axis: str, table: pd.DataFrame) -> Basis:
+def _are_several(claims: TaskClaims) -> bool:
+    """Whether there is anything to be compared, were it left out."""
+    return len(claims.block.methods) + len(claims.block.left_out) > 1
+
+
+def _basis(axis: str, table: pd.DataFrame, claims: TaskClaims) -> Basis:
     """Winners along one axis; only those at equal size are tested."""
     wins = tuple(
         Win(
@@ -123,7 +130,19 @@ def _basis(axis: str, table: pd.DataFrame) -> Basis:
         )
         for row in records(table)
     )
-    return Basis(axis, BASES[axis], wins)
+    return Basis(axis, BASES[axis], wins, tuple(_left_out_at_levels(claims)))
+
+
+def _left_out_at_levels(claims: TaskClaims) -> Iterator[str]:
+    """Who takes no part at which levels, and why; without any level, who takes none over the range."""
+    where: dict[LeftOut, list[str]] = {}
+    for level in claims.levels:
+        for one in level.block.left_out:
+            where.setdefault(one, []).append(f"{level.level:g}×")
+    if not claims.levels:
+        where = {one: [] for one in claims.block.left_out}
+    for one, levels in where.items():
+        yield f"{one.method}{' at ' * bool(levels)}{', '.join(levels)}: {one.why}"
 
 
 def _headline(observations: Observations, claims: Claims, tasks: Sequence[TaskVerdict]) -> str:
@@ -135,7 +154,7 @@ def _headline(observations: Observations, claims: Claims, tasks: Sequence[TaskVe
     if observations.design is not None:
         return "Seeds were added until decided, task by task: each task has its own answer below."
     if block is None or len(block.methods) < 2:
-        return "No two methods can be compared over several tasks: each task has its own answer below."
+        return f"{_why_not_over_tasks(observations, claims)}. Each task has its own answer below."
     ordered = [block.methods[i] for i in (-block.means).argsort(kind="stable")]
     compared = [t for t in observations.tasks if claims.of(t) and t not in block.units_left_out]
     metric = observations.metric(compared[0])
@@ -153,6 +172,25 @@ def _headline(observations: Observations, claims: Claims, tasks: Sequence[TaskVe
     aside = [*block.units_left_out, *(task for task in planned if claims.of(task) is None)]
     aside = [f"{task}{_other_metric(observations, task, metric)}" for task in aside]
     return f"{text}{_left_out_text(block.left_out)}" + (f" Not part of it: {listed(aside)}." if aside else "")
+
+
+def _why_not_over_tasks(observations: Observations, claims: Claims) -> str:
+    """Why nothing is said over tasks."""
+    scales = {task: scale.metric for scale in observations.scales for task in scale.tasks}
+    places: dict[object, set[object]] = {}
+    for task in claims.tasks:
+        places.setdefault(scales[task.task], set()).add(place_of(observations.task_specs[task.task]))
+    if len(claims.tasks) < 2:
+        return "Runs that prune are finished on fewer than two tasks"
+    if len({place for found in places.values() for place in found}) < 2:
+        names = {observations.task_specs[task.task].data.name for task in claims.tasks}
+        alike = "are one content under several names, or " * (len(names) > 1)
+        return f"Nothing is said over tasks: they {alike}differ in initial weights alone, and count as one"
+    if max(map(len, places.values())) < 2:
+        return "Nothing is said over tasks: no two are measured by one metric"
+    several = len(claims.tasks) > sum(map(len, places.values()))
+    all_weights = " (on all the initial weights of each)" * several
+    return f"Nothing is said over tasks: no two methods are both compared on two of them{all_weights}"
 
 
 def _other_metric(observations: Observations, task: str, metric: Metric) -> str:
@@ -186,12 +224,13 @@ def describe_task(observations: Observations, claims: TaskClaims | None, *, disp
     if len(claims.block.methods) > 1:
         yield range_text(claims, _control_text(observations, claims), metric, yardstick=yardstick)
     else:
-        yield "No two methods can be compared over one range of compressions and the same seeds."
+        yield only_pairs_text(claims)
     left_out = _left_out_text(claims.block.left_out).strip()
     if left_out:
         yield left_out
     if claims.block.units_left_out:
-        yield f"Seeds that half of the methods lack were left out: {listed(claims.block.units_left_out)}."
+        seeds = listed(claims.block.units_left_out)
+        yield f"Other seeds, which too few methods share, were left out: {seeds}."
 
 
 def _control_text(observations: Observations, claims: TaskClaims) -> str:
@@ -221,6 +260,13 @@ def _left_out_text(left_out: Iterable[LeftOut]) -> str:
 def _warnings(observations: Observations, claims: Claims) -> Iterator[str]:
     """What limits the claim: failed and missing runs, few seeds, few tasks."""
     yield from _absent(observations)
+    repeated = repeated_amounts(observations)
+    if repeated:
+        where = [f"{m} on {task} with {listed(amounts)}" for (task, m), amounts in repeated.items()]
+        yield (
+            f"Several amounts reached one compression, up to 1 %: {listed(where, '; ')}. Where it is compared "
+            "the mean of a seed’s runs counts."
+        )
     if observations.design is not None:
         yield describe_rules(observations.design.rules)
     seeds = {task.task: len(task.block.units) for task in claims.tasks if len(task.block.methods) > 1}

@@ -349,7 +349,7 @@ def test_of_many_tasks_the_first_screen_says_once_what_holds_for_all(tmp_path):
         assert (" open>" in details) == (tasks <= 3)
         assert f"({tasks} tasks)" in details
     answers = text[text.index('<details class="by-task"') : text.index("</dl>")]
-    said = "Seeds that half of the methods lack were left out: 1."
+    said = "Other seeds, which too few methods share, were left out: 1."
     assert answers.count(said) == 1
     assert answers.index(said) < answers.index("<dl")
 

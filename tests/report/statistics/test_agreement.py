@@ -8,8 +8,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from shrinkbench.report.recommendation import CLOSE, between, over_tasks_text, range_text, recommend
-from shrinkbench.report.statistics.claims import judge_curves
+from shrinkbench.report.recommendation import (
+    CLOSE,
+    FEW,
+    between,
+    only_pairs_text,
+    over_tasks_text,
+    range_text,
+    recommend,
+)
+from shrinkbench.report.statistics.claims import FEWEST_TASKS, judge_curves
 from shrinkbench.report.statistics.curves import Curve, _hole
 
 LEVELS = (2.0, 4.0, 8.0, 16.0, 32.0)
@@ -88,6 +96,25 @@ def agrees(best, others, pairs, text):
     assert named(text, "undecided against") == set(others) - decided
 
 
+def denies_no_pair(task):
+    """Without a comparison of several at once the sentence says which pairs are compared, and how it went."""
+    text = only_pairs_text(task)
+    assert ("No two methods can be compared" in text) == (not task.pairs)
+    for pair in task.pairs[:FEW]:
+        assert f"{pair.first} and {pair.second}{' (told apart)' * pair.decided}" in text
+    assert text.count("told apart") == sum(pair.decided for pair in task.pairs[:FEW])
+
+
+@settings(max_examples=100, deadline=None)
+@given(stores(most_methods=6, most_tasks=1))
+def test_headline_and_pairs_agree_where_few_methods_have_much_in_common(store):
+    """With more methods, which lack one seed or another, several at once are seldom compared."""
+    (task,) = judged(store).tasks or (None,)
+    if task is None or len(task.block.methods) > 1:
+        return
+    denies_no_pair(task)
+
+
 @settings(max_examples=40, deadline=None)
 @given(stores())
 def test_headline_and_pairs_agree(store):
@@ -95,10 +122,16 @@ def test_headline_and_pairs_agree(store):
     for task in claims.tasks:
         if len(task.block.methods) > 1:
             agrees(*headline(task)[:2], task.pairs, headline(task)[2])
+        else:
+            denies_no_pair(task)
     over = claims.over_tasks
     if over is not None and len(over.methods) > 1:
         order = [over.methods[i] for i in np.argsort(-over.means, kind="stable")]
         text = over_tasks_text(over.units, order[0], claims.pairs_over_tasks, order)
+        if len(over.units) < FEWEST_TASKS:
+            assert "nothing is told apart" in text
+            assert not any(claim.decided or np.isfinite(claim.p) for claim in claims.pairs_over_tasks)
+            return
         agrees(order[0], order[1:], claims.pairs_over_tasks, text)
 
 
@@ -130,6 +163,19 @@ def test_the_recommendation_never_contradicts_a_decided_level(store):
             if level.claim and level.claim.decided and told != level.claim.first:
                 lead = next(c for c in level.leads if c.second == told)
                 assert lead.difference < CLOSE
+
+
+@settings(max_examples=80, deadline=None)
+@given(stores(most_methods=5))
+def test_nothing_is_recommended_where_a_run_of_it_is_absent(store):
+    for task in judged(store).tasks:
+        before = 1.0
+        for segment in recommend(task):
+            start, before = segment.since or before, segment.to
+            own = [c for c in store[0] if (c.task, c.method) == (task.task, segment.method)]
+            compared = [c for c in own if str(c.seed) in task.block.units]
+            assert not any(c.holes_in(start, segment.to) for c in compared if start < segment.to)
+            assert all(c.x[0] <= start * 1.1 and c.x[-1] >= segment.to * 0.9 for c in compared)
 
 
 @settings(max_examples=40, deadline=None)

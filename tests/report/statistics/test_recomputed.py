@@ -14,7 +14,7 @@ from shrinkbench.report.statistics.observations import observe
 from shrinkbench.report.statistics.ranks import rank_methods
 
 METHODS = ("global_magnitude", "layerwise_magnitude", "global_gradient", "layerwise_gradient", "random")
-PAIRS = (("cifar10", "resnet20"), ("cifar10", "resnet56"))
+PAIRS = (("cifar10", "resnet20"), ("cifar10", "resnet56"), ("cifar10", "resnet110"))
 X = np.array([1.0, 2, 4, 8, 16, 32])
 
 
@@ -159,7 +159,7 @@ def shown(claims):
     for claim in claims.pairs_over_tasks:
         found["tasks", "", claim.first, claim.second, None] = claim
     for task in claims.tasks:
-        model = "resnet20" if "resnet20" in task.task.lower().replace("-", "") else "resnet56"
+        model = next(m for _, m in PAIRS if m in task.task.lower().replace("-", ""))
         for claim in task.pairs:
             found["range", model, claim.first, claim.second, None] = claim
         for level in task.levels:
@@ -175,7 +175,7 @@ def shown(claims):
 def test_means_differences_intervals_and_p(claims, expected):
     found = shown(claims)
     assert found.keys() == expected.keys()
-    assert len(found) == 2 * (10 + 5) + 10 == claims.comparisons
+    assert len(found) == 3 * (10 + 5) + 10 == claims.comparisons
     for key, claim in found.items():
         got = claim.difference, claim.low, claim.high, claim.p_raw
         assert got == pytest.approx(expected[key], rel=1e-6, abs=1e-9), key

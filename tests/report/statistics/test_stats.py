@@ -124,7 +124,7 @@ def test_a_curve_between_its_points_is_numpys(points, level):
     value = Curve("t", "m", 0, x, y).at(level)
     near = np.abs(x / level - 1) < SAME
     if near.any():
-        assert value in y[near]
+        assert value == pytest.approx(np.mean([y[x == place].mean() for place in np.unique(x[near])]))
     else:
         expected = stats.interpolate(x, y, [level])[0]
         assert value == pytest.approx(expected, nan_ok=True)

@@ -270,14 +270,16 @@ def _verdict(verdict: Verdict, observations: Observations) -> dict[str, Any]:
     """Winners by basis, and the ranking as a drawing."""
     bases = []
     for axis, name in BASES.items():
-        found = {t.task: b.wins for t in verdict.tasks for b in t.bases if b.axis == axis}
+        here = {t.task: b for t in verdict.tasks for b in t.bases if b.axis == axis}
+        found = {task: basis.wins for task, basis in here.items() if basis.wins}
+        left_out = [(task, text) for task, basis in here.items() for text in basis.left_out]
         levels = sorted({win.level for wins in found.values() for win in wins})
         rows = []
         for task, wins in found.items():
             by_level = {win.level: win for win in wins}
             rows.append((task, observations.metric(task), [by_level.get(level) for level in levels]))
-        if levels:
-            bases.append({"axis": axis, "label": name, "levels": levels, "rows": rows})
+        if here:
+            bases.append({"axis": axis, "label": name, "levels": levels, "rows": rows, "left_out": left_out})
     of_all = verdict.tasks[0].sentences if len(verdict.tasks) > 1 else ()
     of_all = tuple(s for s in of_all if all(s in task.sentences for task in verdict.tasks))
     drawn = len(verdict.ranked) > 1 and verdict.ranking.blocks > 0

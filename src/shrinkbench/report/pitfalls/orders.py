@@ -7,6 +7,7 @@ import itertools
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -216,7 +217,7 @@ def initial_model_confounds(observations: Observations) -> Iterator[Pitfall]:
         reversal = _reversal(observations, tasks, HEADLINE)
         if reversal is None:
             continue
-        better, worse, good, bad, gap = reversal
+        better, worse, good, bad, gap, _ = reversal
         metric = observations.metric(good)
         told = "accuracy" if metric.is_accuracy else metric.short
         cure = _reversal(observations, tasks, CHANGE)
@@ -231,7 +232,7 @@ def initial_model_confounds(observations: Observations) -> Iterator[Pitfall]:
             title="The initial weights decide which method looks better",
             where=f"{spec.data.name} / {spec.model.name}",
             finding=(
-                f"From the same weights {worse} never beats {better}; yet {worse} from {good} is "
+                f"From the same weights {_never_better(reversal)}; yet on average {worse} from {good} is "
                 f"{metric.better(gap)} than {better} from {bad}.{uncured}"
             ),
             advice=f"Compare methods from identical initial weights only, in absolute {told} and in changes.",
@@ -243,10 +244,34 @@ def initial_model_confounds(observations: Observations) -> Iterator[Pitfall]:
         )
 
 
-def _reversal(
-    observations: Observations, tasks: Sequence[str], metric: str
-) -> tuple[str, str, str, str, float] | None:
-    """The largest reversal: (better, worse, weights that favour the worse, the other weights, gap).
+class _Reversal(NamedTuple):
+    """The worse method from ``good`` weights lies ``gap`` above the better one from ``bad`` weights.
+
+    ``at`` are the levels compared from the same weights, and whether the worse has the higher mean at one.
+    """
+
+    better: str
+    worse: str
+    good: str
+    bad: str
+    gap: float
+    at: Mapping[float, bool]
+
+
+def _never_better(found: _Reversal) -> str:
+    """How the two compare from the same weights, and at which compressions that was looked at."""
+    count, low, high = len(found.at), min(found.at), max(found.at)
+    where = f"{count} compressions from {low:g}× to {high:g}×" if count > 1 else f"{low:g}×"
+    if not any(found.at.values()):
+        return f"{found.worse} never beats {found.better} (means at {where})"
+    above = ", ".join(f"{level:g}×" for level, higher in found.at.items() if higher)
+    return (
+        f"{found.worse} is worse than {found.better} on average over {where}, with the better mean at {above}"
+    )
+
+
+def _reversal(observations: Observations, tasks: Sequence[str], metric: str) -> _Reversal | None:
+    """The largest reversal.
 
     Within a task methods share their blocks; across weights they do not, so there each difference has the
     variance of its own seeds alone.
@@ -272,11 +297,30 @@ def _reversal(
                 if found:
                     gaps[good, bad][first, second] = found
     signs = clear_signs(gaps, alone=[key for key in gaps if key[0] != key[1]])
-    return max(
+    largest = max(
         _reversals(observations.methods, tasks, gaps, signs),
         key=lambda f: (_tells_more(observations, f[0], f[1]), f[4]),
         default=None,
     )
+    return largest and _Reversal(*largest, _higher_at(columns, tasks, levels, *largest[:2]))
+
+
+def _higher_at(
+    columns: Mapping[tuple[str, str], stats.Floats],
+    tasks: Sequence[str],
+    levels: Sequence[float],
+    better: str,
+    worse: str,
+) -> dict[float, bool]:
+    """At which levels ``worse`` has the higher mean over seeds from some of the weights; of those compared."""
+    found: dict[float, bool] = {}
+    for place, level in enumerate(levels):
+        for task in tasks:
+            differences = columns[task, worse][place] - columns[task, better][place]
+            known = differences[np.isfinite(differences)]
+            if len(known):
+                found[level] = found.get(level, False) or bool(known.mean() > 0)
+    return found
 
 
 def _reversals(

@@ -1,25 +1,30 @@
 """What may be compared: the same seeds over the same range, and by name what was left out of it.
 
-One rule, wherever methods are compared on a task. Seeds are those that more than half of the methods have (or,
-without any, the largest group of them). The range goes from where the curves of more than half begin to where
-those of more than half end; what begins or ends up to :data:`TOLERANCE` inside shortens it, what ends earlier
-is left out. A method without one of the seeds, with points much further apart than those of others, or with a
-failed or missing run inside the range, is left out as well: a gap is never bridged, so that failing cannot pay.
-A seed of which all runs failed counts as one that the method has.
+One rule, wherever methods are compared on a task. Seeds are those that more than half of the methods have, as
+long as more than half have all of them; else those of the largest group (:func:`shared_units`). The range goes
+from where the curves of more than half begin to where those of more than half end or, where that leaves fewer
+than two, to where those of the largest group do; what begins or ends up to :data:`TOLERANCE` inside shortens
+it, what ends earlier is left out. A method without one of the seeds, with points much further apart than
+others, or with a failed or missing run inside the range, is left out as well: a gap is never bridged, so that
+failing cannot pay. A seed of which all runs failed counts as one that the method has.
 """
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+import itertools
+from collections import Counter
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 
 from shrinkbench.report.statistics.curves import SAME, TOLERANCE, Curve, Hole
 from shrinkbench.report.statistics.tests import Floats
 
-NO_RANGE = "shares no range with more than half of the methods"
+NO_RANGE = "shares no range with the other methods"
+
+Unit = TypeVar("Unit", int, str)
 
 
 @dataclass(frozen=True)
@@ -77,22 +82,12 @@ def common_block(curves: Sequence[Curve], *, level: float | None = None) -> Bloc
             left_out.append(LeftOut(method, f"no finished run of seed {', '.join(map(str, absent))}"))
         else:
             chosen[method] = [found[seed] for seed in seeds]
-    low, high = (level, level) if level is not None else _common_range(list(chosen.values()))
-    nothing = level is None and high * (1 - TOLERANCE) <= low * (1 + TOLERANCE)
-    latest = max((c.x[0] for members in chosen.values() for c in members if c.x[0] <= low), default=low)
-    leaps = sorted(max(c.leap for c in members) for members in chosen.values())
-    usual = leaps[(len(leaps) - 1) // 2] if leaps else 1.0
-    compared: dict[str, list[Curve]] = {}
-    for method, members in chosen.items():
-        why = (
-            NO_RANGE
-            if nothing
-            else _obstacle(members, low, high, latest) or _leap(method, chosen, low, high, usual)
-        )
-        if why:
-            left_out.append(LeftOut(method, why))
-        else:
-            compared[method] = members
+    if level is None:
+        (low, high), reasons = _widest(chosen)
+    else:
+        low, high, reasons = level, level, _obstacles(chosen, level, level)
+    left_out += [LeftOut(method, why) for method, why in reasons.items() if why]
+    compared = {method: members for method, members in chosen.items() if not reasons[method]}
     low, high = _shortened([c for members in compared.values() for c in members], low, high)
     values = [[c.at(high) if level is not None else c.mean(low, high) for c in m] for m in compared.values()]
     return Block(
@@ -106,29 +101,128 @@ def common_block(curves: Sequence[Curve], *, level: float | None = None) -> Bloc
     )
 
 
+Stretches = tuple[tuple[float, float], ...]
+
+
+def known_stretches(curves: Iterable[Curve], seeds: Container[str]) -> dict[str, Stretches]:
+    """Between which points each method was measured on all of its ``seeds``, without an absent run."""
+    by_method: dict[str, list[Curve]] = {}
+    for curve in curves:
+        if str(curve.seed) in seeds:
+            by_method.setdefault(curve.method, []).append(curve)
+    return {method: _known(members) for method, members in by_method.items()}
+
+
+def _known(members: Sequence[Curve]) -> Stretches:
+    if _is_empty(members) or not all(len(curve.x) for curve in members):
+        return ()
+    found = [(max(float(c.x[0]) for c in members), min(float(c.x[-1]) for c in members))]
+    for hole in (hole for curve in members for hole in curve.holes):
+        cut = [(low, min(high, hole.low)) for low, high in found]
+        cut += [(max(low, hole.high), high) for low, high in found]
+        found = [(low, high) for low, high in cut if low <= high]
+    return tuple(sorted(found))
+
+
+def covers(stretches: Stretches, low: float, high: float) -> bool:
+    """Whether one of the stretches holds all from ``low`` to ``high``; 10 % on either side count as that."""
+    return any(a <= low * (1 + TOLERANCE) and b * (1 + TOLERANCE) >= high for a, b in stretches)
+
+
 def _is_empty(curves: Iterable[Curve]) -> bool:
     """Whether no run of any curve is finished."""
     return not any(len(curve.x) for curve in curves)
 
 
 def _common(curves: Sequence[Curve]) -> tuple[list[int], list[int]]:
-    """Seeds that some method has finished and more than half of the methods have, and the others.
+    """Seeds that some method has finished and that are compared, and the others.
 
-    A method counts that has finished a run. Where no seed is that common, seeds are those of one group of
-    methods, the largest (then with most seeds, then with the lowest): studies on other seeds do not take each
-    other's answers away.
+    A method counts that has finished a run. It has the seeds of which it has an outcome, were it a failed one.
     """
     finished = {curve.method for curve in curves if len(curve.x)}
-    counts = Counter(curve.seed for curve in curves if curve.method in finished)
     some = {curve.seed for curve in curves if len(curve.x)}
-    kept = sorted(seed for seed, count in counts.items() if 2 * count > len(finished) and seed in some)
-    if not kept:
-        groups: dict[frozenset[str], list[int]] = defaultdict(list)
-        for seed in sorted(some):
-            groups[frozenset(c.method for c in curves if c.seed == seed and c.method in finished)].append(seed)
-        shared = [group for group in groups if len(group) > 1]
-        kept = groups[min(shared, key=lambda g: (-len(g), -len(groups[g]), groups[g]))] if shared else []
-    return kept, sorted(counts.keys() - set(kept))
+    has = {method: {c.seed for c in curves if c.method == method and c.seed in some} for method in finished}
+    gaps = {
+        curve.method for curve in curves if curve.holes
+    }  # on whatever seed: none is left out for its failures
+    whole = {method: seeds for method, seeds in has.items() if method not in gaps}
+    kept = shared_units(has, whole)
+    return kept, sorted({c.seed for c in curves if c.method in finished} - set(kept))
+
+
+def shared_units(
+    has: Mapping[str, Collection[Unit]], whole: Mapping[str, Collection[Unit]], *, fewest: int = 1
+) -> list[Unit]:
+    """The units (seeds of a task, or tasks) that methods are compared on; at least ``fewest``, or none.
+
+    Those that more than half of the methods have, where more than half have all of them. Where not, those of
+    one group, so that no method takes the answers of all others away by sharing a unit with each: units that
+    two methods share, those two with which most results (methods that have all of the units x units) are
+    compared; then the lowest. Methods count that are ``whole``, without a gap, and only where no two of
+    those have all of the units, all methods that have them.
+
+    >>> shared_units(h := {"a": [0, 1, 2], "b": [0, 1, 2], "c": [3, 4], "d": [3, 4], "e": [0, 3]}, h)
+    [0, 1, 2]
+    """
+
+    def count(of: Mapping[str, Collection[Unit]], units: Collection[Unit]) -> int:
+        found = sum(set(units) <= set(own) for own in of.values())
+        return found if found > 1 else 0
+
+    counts = Counter(unit for units in has.values() for unit in units)
+    common = sorted(unit for unit, number in counts.items() if 2 * number > len(has))
+    if len(has) < 2:
+        return common if len(common) >= fewest else []
+    pairs = {tuple(sorted(set(a) & set(b))) for a, b in itertools.combinations(has.values(), 2)}
+    groups = sorted(units for units in pairs if len(units) >= fewest)
+    best = max(groups, key=lambda u: (count(whole, u) * len(u), count(has, u) * len(u)), default=())
+    majority = len(common) >= fewest and 2 * count(has, common) > len(has)
+    if majority and (count(whole, common) or not count(whole, best)):
+        return common
+    return list(best)
+
+
+def _widest(chosen: Mapping[str, Sequence[Curve]]) -> tuple[tuple[float, float], dict[str, str]]:
+    """The range that is compared, and for every method why it takes no part (empty where it does).
+
+    That of more than half of the methods. Where it leaves fewer than two, that of the largest group of methods
+    without a gap, from where one begins to where one ends, then the widest, then the lowest.
+    """
+    reach = _common_range(list(chosen.values()))
+    reasons = _reasons(chosen, *reach)
+    whole = {method: members for method, members in chosen.items() if not any(c.holes for c in members)}
+    if sum(not why for why in reasons.values()) > 1 or len(whole) < 2:
+        return reach, reasons
+    starts = {max(float(c.x[0]) for c in members) for members in whole.values()}
+    ends = {min(float(c.x[-1]) for c in members) for members in whole.values()}
+    found = []
+    for low, high in itertools.product(sorted(starts), sorted(ends)):
+        compared = [method for method, why in _reasons(whole, low, high).items() if not why]
+        if len(compared) > 1:
+            found.append((len(compared), high / low, -low, (low, high)))
+    if not found:
+        return reach, reasons
+    reach = max(found)[-1]
+    reasons = _reasons(whole, *reach)
+    gaps = {method: [(hole, c.seed) for c in members for hole in c.holes] for method, members in chosen.items()}
+    return reach, {method: reasons[method] if method in whole else _describe(gaps[method]) for method in chosen}
+
+
+def _reasons(chosen: Mapping[str, Sequence[Curve]], low: float, high: float) -> dict[str, str]:
+    """Why each method takes no part over a range; empty where it does."""
+    nothing = high * (1 - TOLERANCE) <= low * (1 + TOLERANCE)
+    return dict.fromkeys(chosen, NO_RANGE) if nothing else _obstacles(chosen, low, high)
+
+
+def _obstacles(chosen: Mapping[str, Sequence[Curve]], low: float, high: float) -> dict[str, str]:
+    """What keeps each method from a comparison; of a single level, both ends are that."""
+    latest = max((c.x[0] for members in chosen.values() for c in members if c.x[0] <= low), default=low)
+    leaps = sorted(max(c.leap for c in members) for members in chosen.values())
+    usual = leaps[(len(leaps) - 1) // 2] if leaps else 1.0
+    return {
+        method: _obstacle(members, low, high, latest) or _leap(method, chosen, low, high, usual)
+        for method, members in chosen.items()
+    }
 
 
 def _common_range(members: Sequence[Sequence[Curve]]) -> tuple[float, float]:
@@ -162,8 +256,9 @@ def _obstacle(members: Sequence[Curve], low: float, high: float, latest: float) 
 def _leap(method: str, chosen: Mapping[str, Sequence[Curve]], low: float, high: float, usual: float) -> str:
     """Why a method takes no part that leaves out amounts: its line between them would be made up.
 
-    Points may be further apart than the ``usual`` widest step, that of half of the methods, only where most
-    others have no run that the method lacks, and never twice as far, in log x.
+    Runs may be further apart than the ``usual`` widest step, that of half of the methods, only where most
+    others have none that the method lacks, and never twice as far, in log compression. What counts is how far
+    networks were compressed, on every axis: where they lie apart in speed no run is missing between them.
     """
     others = [members for name, members in chosen.items() if name != method]
     for curve in chosen[method]:
@@ -172,7 +267,8 @@ def _leap(method: str, chosen: Mapping[str, Sequence[Curve]], low: float, high: 
                 continue
             more = sum(all(c.is_run_between(start, end) for c in members) for members in others)
             if 2 * more > len(others) or end / start > usual**2 * (1 + TOLERANCE):
-                return f"no run between {start:.3g}× and {end:.3g}×"
+                amounts = f"{start:.3g}× and {end:.3g}×"
+                return f"no run between {'' if curve.amounts is None else 'compressions '}{amounts}"
     return ""
 
 

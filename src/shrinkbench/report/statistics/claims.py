@@ -12,13 +12,20 @@ import functools
 import math
 from collections import defaultdict
 from collections.abc import Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy
 
 from shrinkbench.report.statistics import tests as stats
-from shrinkbench.report.statistics.blocks import Block, LeftOut, common_block
+from shrinkbench.report.statistics.blocks import (
+    Block,
+    LeftOut,
+    Stretches,
+    common_block,
+    known_stretches,
+    shared_units,
+)
 from shrinkbench.report.statistics.curves import Curve, curves, default_levels
 from shrinkbench.report.statistics.metrics import HEADLINE
 from shrinkbench.report.statistics.observations import Design, Observations
@@ -36,6 +43,8 @@ from shrinkbench.report.statistics.sequential import Race, race, widen
 
 __all__ = ["Claim", "Claims", "Level", "TaskClaims", "found_with", "judge", "judge_curves", "more_units"]
 
+FEWEST_TASKS = 3
+"""Claims over tasks are made from as many: two may agree by chance, which hides how a method varies."""
 SHARES = {"range": 0.25, "tasks": 0.25, "level": 0.5}
 """How the 5 % are shared among the questions; one that is not asked gives its share to the levels."""
 
@@ -59,6 +68,7 @@ class TaskClaims:
 
     ``looks`` counts the leads of best methods over others at all levels of all tasks. ``race`` is how a
     comparison went whose number of seeds was decided on the way; its levels are shown and not tested.
+    ``known`` are the stretches over which a method was measured on the compared seeds.
     """
 
     task: str
@@ -67,6 +77,7 @@ class TaskClaims:
     levels: tuple[Level, ...]
     looks: int = 0
     race: Race | None = None
+    known: Mapping[str, Stretches] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,7 +174,10 @@ def judge_curves(
     tasks = [_judge_task(blocks[task], members, at[task], noise) for task, members in by_task.items()]
     over = _over_scales(tasks, places, scales or {})
     own = replace(relative_noise([over] if over else []), blocks=0)
-    pairs = compare_pairs("tasks", "", over, own.at_least(noise)) if over else ()
+    pairs = compare_pairs("tasks", "", over, own.at_least(noise)) if over else []
+    if over and len(over.units) < FEWEST_TASKS:
+        shown = [replace(claim, p_raw=math.nan, low=math.nan, high=math.nan) for claim in pairs]
+        return replace(_corrected(tasks, over, ()), pairs_over_tasks=tuple(shown))
     return _corrected(tasks, over, pairs)
 
 
@@ -185,7 +199,8 @@ def _judge_sequentially(
             )
             for level in judged
         ]
-        tasks.append(TaskClaims(found.task, found.block, found.pairs, tuple(shown), race=found))
+        known = known_stretches(members, found.block.units)
+        tasks.append(TaskClaims(found.task, found.block, found.pairs, tuple(shown), race=found, known=known))
     return Claims(tuple(tasks), None, (), sum(len(task.pairs) for task in tasks))
 
 
@@ -209,9 +224,8 @@ def _judge_task(
                 c.involves(other) and c.involves(left_out.method) for c in pairs
             ):
                 pairs += compare_pairs("range", task, pair, noise)
-    return TaskClaims(
-        task, block, tuple(pairs), tuple(_judge_level(task, level, here, noise) for level, here in at)
-    )
+    levels = tuple(_judge_level(task, level, here, noise) for level, here in at)
+    return TaskClaims(task, block, tuple(pairs), levels, known=known_stretches(members, block.units))
 
 
 def _judge_level(task: str, level: float, block: Block, noise: Noise) -> Level:
@@ -241,8 +255,8 @@ def _over_scales(
 def _over_tasks(tasks: Sequence[TaskClaims], places: Mapping[str, object]) -> Block | None:
     """Methods x places, seeds averaged, each task over its own range; missing below two places.
 
-    Places are those where more than half of the methods are compared; a method that is not on one of them is
-    left out, as a method without one of the seeds is within a task.
+    Places are chosen as seeds are within a task (:func:`shared_units`); a method that is not compared on one of
+    them is left out, as a method without one of the seeds is.
     """
     by_place: dict[object, list[TaskClaims]] = defaultdict(list)
     for task in tasks:
@@ -250,7 +264,8 @@ def _over_tasks(tasks: Sequence[TaskClaims], places: Mapping[str, object]) -> Bl
     methods = list(dict.fromkeys(method for task in tasks for method in task.block.methods))
     known = [_means_at(members) for members in by_place.values()]
     names = [" and ".join(task.task for task in members) for members in by_place.values()]
-    kept = [place for place, means in enumerate(known) if 2 * len(means) > len(methods) and len(means) > 1]
+    has = {m: [place for place, means in enumerate(known) if m in means and len(means) > 1] for m in methods}
+    kept = shared_units(has, has, fewest=2)
     if len(kept) < 2:
         return None
     chosen = [task for place, members in enumerate(by_place.values()) if place in kept for task in members]
@@ -296,8 +311,13 @@ def _corrected(tasks: Sequence[TaskClaims], over: Block | None, pairs: Sequence[
             for w, c in zip(weights, everything, strict=True)
         ]
     adjusted = stats.holm([c.p_raw for c in everything], weights=weights)
+    left = sum(w for w, p in zip(weights, adjusted, strict=True) if p >= stats.ALPHA)
+    shares_left = [w / (left + w * (not p >= stats.ALPHA)) for w, p in zip(weights, adjusted, strict=True)]
     looks = sum(len(level.leads) for task in tasks for level in task.levels)
-    told = {id(c): replace(c, p=float(p)) for c, p in zip(everything, adjusted, strict=True)}
+    told = {
+        id(c): replace(c, p=float(p), share=share)
+        for c, p, share in zip(everything, adjusted, shares_left, strict=True)
+    }
     return Claims(
         tuple(
             replace(
@@ -342,6 +362,6 @@ def found_with(claim: Claim, *, power: float = 0.8) -> float:
 
 def _power_of(claim: Claim, difference: float, n: int) -> float:
     """Chance that ``difference`` is told apart with ``n`` units, at the level that the correction left."""
-    alpha = claim.alpha * (claim.p_raw / claim.p if claim.p < 1 else 1.0)
+    alpha = claim.alpha * claim.share
     freedom = claim.freedom / (claim.n - 1) * (n - 1)
     return stats.power_of_t(difference / claim.deviation * math.sqrt(n), freedom, alpha=alpha)

@@ -44,7 +44,8 @@ class Hole(NamedTuple):
 class Curve:
     """One seed's measured points in order of ``x``; the method's own control of that seed is the first.
 
-    A seed of which every run failed has no point, and gaps everywhere.
+    Points of one ``x`` count as their mean, whatever was asked for. A seed of which every run failed has no
+    point, and gaps everywhere. ``amounts`` are the compressions of the points, where ``x`` is another quantity.
     """
 
     task: str
@@ -53,17 +54,18 @@ class Curve:
     x: stats.Floats
     y: stats.Floats
     holes: tuple[Hole, ...] = ()
+    amounts: stats.Floats | None = None
 
     @functools.cached_property
     def _points(self) -> list[tuple[float, float]]:
         """As plain numbers, which a handful of points is computed with many times as fast as as arrays."""
-        return list(zip(self.x.tolist(), self.y.tolist(), strict=True))
+        x, y = stats.points_in_order(self.x, self.y)
+        return list(zip(x.tolist(), y.tolist(), strict=True))
 
     @functools.cached_property
     def _line(self) -> tuple[list[float], list[float]]:
         """log x and y of the points, those of one x averaged."""
-        x, y = stats.points_in_order(self.x, self.y)
-        return np.log(x).tolist(), y.tolist()
+        return [math.log(x) for x, _ in self._points], [y for _, y in self._points]
 
     def holes_in(self, low: float, high: float) -> list[Hole]:
         """Gaps that a statement about ``low`` to ``high`` would bridge; of one level, those it lies in."""
@@ -71,16 +73,31 @@ class Curve:
         return [h for h, (start, end) in zip(self.holes, inner, strict=True) if start < high and low < end]
 
     def steps(self, low: float = 0.0, high: float = math.inf) -> list[tuple[float, float]]:
-        """Neighbouring points, of those that what ``low`` to ``high`` needs lies between."""
-        found = [(x, after) for (x, _), (after, _) in itertools.pairwise(self._points)]
-        return [(x, after) for x, after in found if after > low * (1 + SAME) and x < high * (1 - SAME)]
+        """Compressions of neighbouring runs, of those that what ``low`` to ``high`` needs lies between."""
+        found = itertools.pairwise(zip(self._amounts, self.x[self._order].tolist(), strict=True))
+        return [
+            (amount, after)
+            for (amount, x), (after, y) in found
+            if max(x, y) > low * (1 + SAME) and min(x, y) < high * (1 - SAME)
+        ]
+
+    @functools.cached_property
+    def _order(self) -> Any:
+        """The points in order of their compression."""
+        return np.argsort(self.x if self.amounts is None else self.amounts, kind="stable")
+
+    @functools.cached_property
+    def _amounts(self) -> list[float]:
+        """Compressions of the points in order."""
+        amounts: list[float] = (self.x if self.amounts is None else self.amounts)[self._order].tolist()
+        return amounts
 
     def is_run_between(self, start: float, end: float) -> bool:
-        """Whether a point lies between ``start`` and ``end`` that neither stands for.
+        """Whether a run lies between compressions ``start`` and ``end`` that neither stands for.
 
-        One stands for a point that is within 10 %, or nearer to it, in log x, than this curve's other points.
+        One stands for a run that is within 10 %, or nearer to it, in log compression, than this curve's others.
         """
-        x = [point for point, _ in self._points]
+        x = self._amounts
         for before, place, after in zip([0.0, *x], x, [*x[1:], math.inf], strict=False):
             if start * (1 + TOLERANCE) < place < end / (1 + TOLERANCE):
                 nearest = math.sqrt(before * place) <= start or math.sqrt(place * after) >= end
@@ -90,7 +107,7 @@ class Curve:
 
     @functools.cached_property
     def leap(self) -> float:
-        """How many times as far as its neighbour the point lies that is furthest from it."""
+        """How many times as compressed as its neighbour the run is that is furthest from it."""
         return max((after / x for x, after in self.steps()), default=1.0)
 
     @functools.cached_property
@@ -99,9 +116,9 @@ class Curve:
         return max([float(self.x[-1]), *(h.place for h in self.holes if np.isfinite(h.place))])
 
     def at(self, level: float) -> float:
-        """The value at ``level``: measured where a point lies within 1 %, else between points; never beyond."""
-        nearest, value = min(self._points, key=lambda point: abs(math.log(point[0] / level)))
-        return value if abs(nearest / level - 1) < SAME else self._between(math.log(level))
+        """The value at ``level``: the mean of points within 1 %, else between points; never beyond."""
+        measured = [value for x, value in self._points if abs(x / level - 1) < SAME]
+        return sum(measured) / len(measured) if measured else self._between(math.log(level))
 
     def mean(self, low: float, high: float) -> float:
         """Mean over the logarithm of ``x`` from ``low`` to ``high``, inside what was measured."""
@@ -141,6 +158,7 @@ def curves(observations: Observations, axis: str, metric: str) -> tuple[Curve, .
 def _curves(observations: Observations, axis: str, metric: str) -> Iterator[Curve]:
     starts = own_controls(observations, metric).to_numpy()
     xs, ys = (observations.pruned[column].to_numpy(dtype=float, na_value=math.nan) for column in (axis, metric))
+    compressions = observations.pruned["compression"].to_numpy(dtype=float, na_value=math.nan)
     known = np.isfinite(xs) & np.isfinite(ys)
     rows: dict[Any, Any] = observations.pruned.groupby(["task", "method", "seed"]).indices
     gaps = _places_of_gaps(observations, axis)
@@ -152,16 +170,32 @@ def _curves(observations: Observations, axis: str, metric: str) -> Iterator[Curv
         places = places[known[places]]
         if not len(places) and cell not in failed:
             continue
-        x, y = xs[places], ys[places]
+        x, y, amounts = xs[places], ys[places], compressions[places]
         # its control is that of the least pruned run, where the runs of a curve have several
-        start = starts[places[np.argmin(x)]] if len(places) else math.nan
-        if math.isfinite(start):
-            x, y = np.r_[1.0, x], np.r_[start, y]
+        first = starts[places[x == x.min()]] if len(places) else np.empty(0)
+        if np.isfinite(first).any():
+            start = np.unique(first[np.isfinite(first)]).mean()
+            x, y, amounts = np.r_[1.0, x], np.r_[start, y], np.r_[1.0, amounts]
         order = np.argsort(x, kind="stable")
-        x, y = x[order], y[order]
+        x, y, amounts = x[order], y[order], amounts[order]
         absent = [(xs[p], "unmeasured", observations.pruned["amount"].iloc[p]) for p in unmeasured]
         task, method, seed = cell
-        yield Curve(task, method, seed, x, y, tuple(_hole(x, *gap) for gap in [*gaps.get(cell, ()), *absent]))
+        holes = tuple(_hole(x, *gap) for gap in [*gaps.get(cell, ()), *absent])
+        yield Curve(task, method, seed, x, y, holes, None if axis == "compression" else amounts)
+
+
+def repeated_amounts(observations: Observations) -> dict[tuple[str, str], tuple[str, ...]]:
+    """By task and method the amounts of which a seed reached one compression, up to 1 %: their mean counts."""
+    found: dict[tuple[str, str], set[tuple[float, str]]] = defaultdict(set)
+    ordered = observations.pruned.sort_values("compression", kind="stable")
+    cells: dict[Any, Any] = dict(iter(ordered.groupby(["task", "method", "seed"])))
+    for (task, method, _), rows in cells.items():
+        targets = rows["compression_target"].fillna(math.inf)
+        runs = zip(rows["compression"], zip(targets, rows["amount"], strict=True), strict=True)
+        for (x, amount), (after, other) in itertools.pairwise(runs):
+            if after < x * (1 + SAME):
+                found[task, method] |= {amount, other}
+    return {cell: tuple(amount for _, amount in sorted(amounts)) for cell, amounts in found.items()}
 
 
 def _places_of_gaps(

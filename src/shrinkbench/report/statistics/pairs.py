@@ -29,6 +29,7 @@ class Claim:
 
     Both stand for what is better: a positive ``difference`` speaks for ``first``, whatever the metric's
     direction. ``n`` counts seeds or, over tasks, tasks; ``deviation`` is of one unit's difference, as tested.
+    ``share`` is what the correction leaves of the level ``alpha`` for it, by what is told apart already.
     """
 
     question: str
@@ -46,6 +47,7 @@ class Claim:
     p_raw: float
     p: float = math.nan
     alpha: float = stats.ALPHA
+    share: float = 1.0
 
     @property
     def decided(self) -> bool:

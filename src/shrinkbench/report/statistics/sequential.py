@@ -152,8 +152,10 @@ def _correct(racing: Sequence[_Racing], asked: int) -> None:
     known = [(one, pair) for one in racing for pair in one.pairs]
     values = [one.pairs[pair].p_raw for one, pair in known]
     adjusted = stats.holm([*values, *[1.0] * (asked - len(values))])
+    decided = sum(p < one.pairs[pair].alpha for (one, pair), p in zip(known, adjusted.tolist(), strict=False))
     for (one, pair), p in zip(known, adjusted.tolist(), strict=False):
-        one.pairs[pair] = replace(one.pairs[pair], p=p)
+        claim = replace(one.pairs[pair], p=p)
+        one.pairs[pair] = replace(claim, share=1 / (asked - decided + claim.decided))
 
 
 def _decide(one: _Racing, n: int, share: float, final: float, margin: float | None) -> None:

@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from made_results import changed, make_result, make_results, make_spec, plain_accuracy, write_store
+from made_results import changed, make_result, make_results, make_spec, plain_accuracy, quality, write_store
 from typer.testing import CliRunner
 
 from shrinkbench.cli.exchange import app as exchange
@@ -13,7 +13,7 @@ from shrinkbench.cli.report import app
 from shrinkbench.report.boards import rank_entries
 from shrinkbench.report.leaderboard import find_disputed, write_leaderboard
 from shrinkbench.report.page.html import write_report
-from shrinkbench.report.statistics.observations import observe_bundle
+from shrinkbench.report.statistics.observations import observe, observe_bundle
 from shrinkbench.report.verdict import reach_verdict
 from shrinkbench.results.bundle import read_source, write_bundle
 from shrinkbench.results.conflicts import describe_conflict, numbers_of, say_conflict
@@ -199,10 +199,7 @@ def test_the_merged_verdict_and_the_command_line_tell_of_a_failure_elsewhere(fai
     assert "failed (the loss is not finite)" in done.stderr
     verdict = reach_verdict(observe_bundle(read_source(tmp_path / "out")))
     assert "Not compared: random (1 disputed run (4x; seed 1))" in verdict.headline
-    assert (
-        "1 run has other numbers or another outcome in another source, or its control has (random 1)"
-        in " ".join(verdict.warnings)
-    )
+    assert "1 run has two outcomes, or its control has (random 1)" in " ".join(verdict.warnings)
 
 
 def test_a_method_whose_run_failed_elsewhere_has_no_rank(failing):
@@ -236,3 +233,78 @@ def test_entries_of_disputed_runs_have_no_rank(stores, tmp_path):
     ranks = [(re.sub("<[^>]*>", "", rank), re.sub("<wbr>", "", name)) for rank, name in rows]
     assert ranks == [("1", "global_magnitude"), ("no rank", "random (one)"), ("no rank", "random (two)")]
     assert page.count("2 runs have other numbers under the same key in another source") == 2
+
+
+def with_other_control(results, method, by):
+    """The same results, where a method stored controls of its own with other numbers."""
+    return [
+        r.model_copy(update={"after": quality(r.after["top1"] + by)})
+        if r.spec.is_control and r.spec.method.name == method
+        else r
+        for r in results
+    ]
+
+
+TWO = ["global_magnitude", "layerwise_magnitude", "random"]
+CONTROLS = with_other_control(make_results(pairs=PAIR, methods=TWO, compressions=(1, 2, 4)), "random", -0.05)
+
+
+def test_a_control_with_two_sets_of_numbers_is_a_conflict_and_neither_is_used(tmp_path):
+    root = write_store(tmp_path / "store", CONTROLS).root
+    observations = observe_bundle(read_source(root))
+    assert observations.control.empty  # of two numbers none is picked
+    assert observations.pruned["headline_change"].isna().all()
+    assert set(observations.gaps["kind"]) == {"disputed"}
+    assert len(observations.gaps) == 3 * 2 * 3
+    verdict = reach_verdict(observations)
+    assert "its control" not in verdict.headline
+    assert any(w.startswith("18 runs have two outcomes, or their control has") for w in verdict.warnings)
+    told = say_conflict(read_source(root).differing_controls)
+    assert told.startswith("3 controls have other numbers under the keys of two methods")
+    assert "by up to 0.05 of top1" in told
+    page = write_report(root, tmp_path / "report", figures="none").index.read_text()
+    assert "3 controls have other numbers" in page
+    found = CliRunner().invoke(app, ["status", str(root)])
+    assert "conflict: 3 controls have other numbers" in found.stderr
+
+
+def test_order_does_not_decide_which_control_is_used():
+    for results in (CONTROLS, CONTROLS[::-1]):
+        assert observe(results).control.empty
+
+
+def test_controls_of_two_labs_that_differ_are_told_by_merge_and_block_ranks(tmp_path):
+    labs = [
+        write_store(
+            tmp_path / name, [r for r in CONTROLS if (r.spec.method.name == "random") == own], name=name
+        )
+        for name, own in (("one", False), ("two", True))
+    ]
+    assert not merge([lab.root for lab in labs], tmp_path / "merged").conflicts
+    again = ["merge", *(str(lab.root) for lab in labs), "--out", str(tmp_path / "again")]
+    assert "conflict: 3 controls have other numbers" in CliRunner().invoke(exchange, again).stderr
+    bundles = [read_source(lab.root) for lab in labs]
+    (board,) = rank_entries(bundles, find_disputed(bundles)).boards
+    assert {entry.rank for entry in board.entries} == {None}
+
+
+def test_what_only_one_copy_of_a_control_measured_is_no_conflict():
+    results = [
+        r.model_copy(update={"before": None, "layers": {}})
+        if r.spec.is_control and r.spec.method.name == "random"
+        else r
+        for r in make_results(pairs=PAIR, methods=TWO, compressions=(1, 2))
+    ]
+    assert len(observe(results).control) == 3
+    assert observe(results).gaps.empty
+
+
+def test_a_control_that_failed_for_one_method_alone_says_nothing_of_the_others():
+    results = [
+        make_result(r.spec, failed="ValueError: loss is not finite")
+        if r.spec.is_control and r.spec.method.name == "random" and r.spec.seed == 1
+        else r
+        for r in make_results(pairs=PAIR, methods=TWO, compressions=(1, 2))
+    ]
+    assert sorted(observe(results).control["seed"]) == [0, 1, 2]
+    assert observe(results).gaps.empty

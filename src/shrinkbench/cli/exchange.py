@@ -119,7 +119,7 @@ def merge(
     Runs that two sources finished with other numbers are both kept, as a conflict; so are those that finished
     in one and failed in another.
     """
-    from shrinkbench.results.conflicts import accuracy_difference
+    from shrinkbench.results.conflicts import accuracy_difference, say_conflict
     from shrinkbench.results.merging import merge as unite
 
     if len(sources) < 2 and not sources[0].is_file():
@@ -143,6 +143,8 @@ def merge(
             "first source's that finished are used, the others are stored beside them",
             err=True,
         )
+    if merged.controls:
+        typer.echo(f"conflict: {say_conflict(merged.controls)}", err=True)
     typer.echo(f"{merged.runs} runs -> {merged.out}")
 
 

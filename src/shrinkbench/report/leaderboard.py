@@ -16,7 +16,7 @@ from shrinkbench.report.statistics.claims import Claim
 from shrinkbench.report.statistics.metrics import Metric
 from shrinkbench.report.tables import p_value
 from shrinkbench.results.bundle import Bundle, read_source, require_results, write_bundle
-from shrinkbench.results.conflicts import conflicts_among
+from shrinkbench.results.conflicts import conflicts_among, find_differing_controls
 from shrinkbench.results.store import Problem
 from shrinkbench.results.verification import find_implausible, verify
 
@@ -61,9 +61,15 @@ def write_leaderboard(sources: Sequence[Path], out: Path) -> WrittenLeaderboard:
 
 
 def find_disputed(bundles: Sequence[Bundle]) -> frozenset[str]:
-    """Keys that some source has other numbers for than another one, or than itself, or saw fail."""
-    parts = (part for bundle in bundles for part in (bundle.results, bundle.others))
-    return frozenset(first.key for first, _ in conflicts_among(parts))
+    """Keys that some source has other numbers for than another one, or than itself, or saw fail.
+
+    Controls are among them that methods stored with other numbers, be it in one source or in two.
+    """
+    parts = [part for bundle in bundles for part in (bundle.results, bundle.others)]
+    controls = find_differing_controls(result for part in parts for result in part)
+    return frozenset(
+        [first.key for first, _ in conflicts_among(parts)] + [copy.key for pair in controls for copy in pair]
+    )
 
 
 def _refuse_sequential(bundle: Bundle) -> None:
@@ -116,6 +122,6 @@ def _disputes(bundle: Bundle, disputed: frozenset[str]) -> list[str]:
         return []
     runs = f"{len(own)} run has" if len(own) == 1 else f"{len(own)} runs have"
     return [
-        f"{runs} other numbers under the same key in another source, or another outcome, first {own[0][:12]}: "
-        "no rank for them"
+        f"{runs} other numbers under the same key in another source, or another outcome, or as controls under "
+        f"that of another method, first {own[0][:12]}: no rank for them"
     ]

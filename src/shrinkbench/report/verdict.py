@@ -244,8 +244,8 @@ _WHAT = {
     "failed": ("failed", "failed"),
     "missing": ("of the plan is missing", "of the plan are missing"),
     "disputed": (
-        "has other numbers or another outcome in another source, or its control has",
-        "have other numbers or another outcome in another source, or their control has",
+        "has two outcomes, or its control has",
+        "have two outcomes, or their control has",
     ),
 }
 

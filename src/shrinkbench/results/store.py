@@ -267,6 +267,10 @@ class ResultStore:
                 found.append(outcome)
         return found, problems
 
+    def has_second_outcomes(self) -> bool:
+        """Whether some run has another result beside the one that is used, or failed later."""
+        return any(any(self.root.glob(f"runs/*/{name}")) for name in (CONFLICTS, FAILURE_NAME))
+
     # Code from outside
 
     def keep_sources(self, runs: Iterable[RunSpec]) -> None:

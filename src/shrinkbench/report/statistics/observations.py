@@ -13,6 +13,7 @@ import pandas as pd
 from shrinkbench.report.statistics.metrics import CHANGE, HEADLINE, LOSS, OTHERS_SHOWN, Metric, metrics_of
 from shrinkbench.report.statistics.tests import half_width
 from shrinkbench.results.bundle import Bundle
+from shrinkbench.results.conflicts import find_differing_controls
 from shrinkbench.results.frame import column_of, to_frame
 from shrinkbench.results.labels import RunLabel, label_runs
 from shrinkbench.results.record import RunResult
@@ -214,7 +215,10 @@ def observe(
     frame["is_control"] = np.array([r.spec.is_control for r in done], dtype=bool)
     frame["chance"] = np.array([r.spec.method.score.kind == "random" for r in done], dtype=bool)
     frame[HEADLINE] = np.array([np.nan if r.headline is None else r.headline for r in done], dtype=float)
-    control = frame[frame["is_control"]].drop_duplicates("control_key").assign(method=lambda f: f["control"])
+    apart = find_differing_controls(results, keys=dict(zip(frame["key"], frame["control_key"], strict=True)))
+    doubted = set(frame.loc[frame["key"].isin([copy.key for pair in apart for copy in pair]), "control_key"])
+    control = frame[frame["is_control"] & ~frame["control_key"].isin(list(doubted))]
+    control = control.drop_duplicates("control_key").assign(method=lambda f: f["control"])
     reference = control.set_index("control_key")[HEADLINE]
     columns = {
         task: column_of(r.spec.task.objective.headline) for task, r in zip(frame["task"], done, strict=True)
@@ -235,7 +239,7 @@ def observe(
         methods=tuple(dict.fromkeys([m for m in methods if m in present] + present)),
         chance=frozenset(frame.loc[frame["chance"] & ~frame["is_control"], "method"]),
         task_specs={task: r.spec.task for task, r in zip(frame["task"], done, strict=True)},
-        gaps=_gaps(absent, labels[len(done) :], pruned, _disputed_runs(frame, disputed)),
+        gaps=_gaps(absent, labels[len(done) :], pruned, _disputed_runs(frame, disputed, doubted)),
         design=_design(sequential, labels, [*done, *(spec for spec, _ in absent)]),
         splits=tuple(sorted({split for result in done for split in result.further})),
     )
@@ -267,12 +271,12 @@ def _absent_runs(
     ]
 
 
-def _disputed_runs(frame: pd.DataFrame, disputed: Collection[str]) -> Collection[str]:
-    """The keys of ``disputed`` runs, and of those that start from a disputed control."""
-    if not disputed:
+def _disputed_runs(frame: pd.DataFrame, disputed: Collection[str], doubted: Collection[str]) -> Collection[str]:
+    """The keys of ``disputed`` runs, and of those that start from a disputed control, or one ``doubted``."""
+    if not (disputed or doubted):
         return ()
     doubtful = frame["key"].isin(list(disputed))
-    controls = frame.loc[doubtful & frame["is_control"], "control_key"]
+    controls = [*frame.loc[doubtful & frame["is_control"], "control_key"], *doubted]
     return frozenset(frame.loc[doubtful | frame["control_key"].isin(controls), "key"])
 
 

@@ -100,10 +100,11 @@ def find_shared_starts(results: Iterable[RunResult]) -> Iterator[tuple[RunResult
     for by_seed in controls.values():
         alike: dict[object, list[RunResult]] = defaultdict(list)
         for run in by_seed.values():
-            if run.before is not None and _tells_its_network(run.before):
+            if run.before is not None and tells_its_network(run.before):
                 alike[tuple(sorted(run.before.metrics.items()))].append(run)
         yield from (tuple(runs) for runs in alike.values() if len(runs) > 1)
 
 
-def _tells_its_network(quality: Quality) -> bool:
+def tells_its_network(quality: Quality) -> bool:
+    """Whether what a network reads before training has numbers that no other network has by chance."""
     return any(name not in _COUNTED and telling(value) for name, value in quality.metrics.items())

@@ -174,13 +174,17 @@ class Evidence:
                 yield task, method
 
     def collapsed(self, task: str, method: str) -> bool | None:
-        """Whether some point lies far below the runs' own controls, on average; undefined without controls."""
-        known = False
+        """Whether some point lies far below the runs' own controls, on average.
+
+        Only points whose every run has its control tell; undefined where no point does so and some cannot.
+        """
+        known = True
         for amount in self.amounts(task, method):
-            pairs = [(run, self.control_of(run)) for run in self.cells[task, method, amount]]
-            losses = [_loss(run, control) for run, control in pairs if control is not None]
-            known = known or bool(losses)
-            if losses and sum(losses) / len(losses) >= COLLAPSE:
+            runs = self.cells[task, method, amount]
+            losses = [_loss(run, own) for run in runs if (own := self.control_of(run)) is not None]
+            if len(losses) < len(runs):
+                known = False
+            elif sum(losses) / len(losses) >= COLLAPSE:
                 return True
         return False if known else None
 

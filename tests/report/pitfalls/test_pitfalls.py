@@ -339,6 +339,44 @@ def test_early_stopping_may_double_what_is_spent_and_is_told():
     assert "epochs differed by up to 1.6 times" in sentence
 
 
+def at_other_amounts(epochs, amounts=(1, 2.2, 4.4, 8.8, 17.6, 33)):
+    """Two methods of one recipe that share no amount; the second was trained for so many epochs."""
+    second = make_results(methods=TWO[1:], pairs=ONE_PAIR, compressions=amounts)
+    return [
+        *make_results(methods=TWO[:1], pairs=ONE_PAIR),
+        *(r if r.spec.is_control else r.model_copy(update={"epochs_run": epochs}) for r in second),
+    ]
+
+
+def test_training_is_compared_between_amounts_too():
+    """Curves are judged over a range, whatever their amounts: so is what they cost."""
+    equal, sentence = told(at_other_amounts(30))
+    assert not equal
+    assert (
+        "layerwise_magnitude was trained 6.0 times as long as global_magnitude (30 epochs against 5)"
+        in sentence
+    )
+    findings = [p for p in found(at_other_amounts(30)) if p.title == "Methods had unequal training"]
+    assert "beside" in findings[0].where
+    assert told(at_other_amounts(5)) == (
+        True,
+        "Within every task, methods were trained by one recipe; epochs were equal, up to 10 %.",
+    )
+
+
+def test_where_no_range_is_shared_no_training_is_compared():
+    equal, sentence = told(at_other_amounts(30, amounts=(1, 100, 150)))
+    assert equal
+    assert sentence.startswith("No two methods were run over a common range of pruning")
+
+
+def test_who_was_not_trained_at_all_is_not_compared_by_a_ratio():
+    equal, sentence = told(trained_for((0, 0, 0)))
+    assert not equal
+    assert "layerwise_magnitude was trained for 5 epochs, global_magnitude for none" in sentence
+    assert "inf" not in sentence
+
+
 def test_methods_that_have_more_conditions_than_others_share_some_with_them():
     """A variant of one method, and tasks that not every method has, are no unequal condition."""
     results = make_results(methods=TWO, pairs=ONE_PAIR)

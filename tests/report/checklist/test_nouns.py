@@ -354,6 +354,25 @@ def test_other_numbers_of_examples_in_a_task(clean, field, what):
 # --- baselines ---------------------------------------------------------------------------------------------
 
 
+def test_a_method_without_validation_was_not_validated_on_as_many_images():
+    last = FINETUNE.model_copy(update={"selection": "last"})
+    results = make_results(pairs=ONE, recipe=last)
+    assert line(results, "same-code").status == "satisfied"
+    bare = [
+        r.model_copy(
+            update={
+                "validation": None,
+                "epochs": tuple(e.model_copy(update={"validation": {}}) for e in r.epochs),
+            }
+        )
+        if r.spec.method.name == "random" and not r.spec.is_control
+        else r
+        for r in results
+    ]
+    told = violation(bare, "same-code")
+    assert f"validation examples: none in 15 runs (random at every amount but 1x on {TASK})" in told
+
+
 def test_a_baseline_needs_every_seed_and_amount(clean):
     without_seed = [r for r in clean if r.spec.method.score.kind != "random" or r.spec.seed != 1]
     assert violation(without_seed, "random").startswith("No random pruning beside 1 of 3 seeds (1) everywhere.")

@@ -185,7 +185,7 @@ def test_a_run_that_failed_elsewhere_is_a_conflict_whatever_the_order(failing, o
         bundle = read_source(source)
         assert not bundle.problems
         assert bundle.disputed == {failing[2]}
-        assert "another source says that it failed" in " ".join(verify(bundle))
+        assert "another source, or a later attempt, says that it failed" in " ".join(verify(bundle))
         assert "1 run has failed in another source" in say_conflict(bundle.conflicts)
         assert "the loss is not finite" in describe_conflict(*bundle.conflicts)[1]
         assert _raw_accuracy(source)["status"] == "violated"
@@ -308,3 +308,42 @@ def test_a_control_that_failed_for_one_method_alone_says_nothing_of_the_others()
     ]
     assert sorted(observe(results).control["seed"]) == [0, 1, 2]
     assert observe(results).gaps.empty
+
+
+def failing_later(root, *, error="ValueError: loss is not finite", name="made"):
+    """A store whose first run that prunes failed when it was tried again."""
+    store = write_store(root, make_results(pairs=PAIR, methods=["random"], compressions=(1, 2, 4)), name=name)
+    (victim,) = [
+        r for r in store.results()[0] if (r.spec.target, r.spec.seed) == (2, 0) and not r.spec.is_control
+    ]
+    assert store.write(make_result(victim.spec, failed=error)).name == "failure.json"
+    return store, victim
+
+
+def test_a_later_failure_of_a_run_that_is_done_is_a_second_outcome(tmp_path):
+    store, victim = failing_later(tmp_path / "store")
+    bundle = read_source(store.root)
+    assert bundle.disputed == {victim.key}
+    assert "1 run has failed in another source, or later," in say_conflict(bundle.conflicts)
+    assert "a later attempt" in " ".join(verify(bundle))
+    assert "conflict: 1 run has failed" in CliRunner().invoke(app, ["status", str(store.root)]).stderr
+    page = write_report(store.root, tmp_path / "report", figures="none").index.read_text()
+    assert "1 run has failed in another source, or later," in page
+    (board,) = rank_entries([bundle], find_disputed([bundle])).boards
+    assert {entry.rank for entry in board.entries} == {None}
+    write_bundle(store.root, tmp_path / "made.zip")
+    carried = read_source(tmp_path / "made.zip")
+    assert carried.disputed == {victim.key}
+    assert carried.digest == bundle.digest
+
+
+def test_a_later_failure_of_the_machine_says_nothing(tmp_path):
+    store, _ = failing_later(tmp_path / "store", error="MemoryError")
+    assert not read_source(store.root).conflicts
+
+
+def test_two_folders_of_one_content_stand_under_both_names(tmp_path):
+    results = make_results(pairs=PAIR, methods=["random"], compressions=(1, 2, 4))
+    roots = [write_store(tmp_path / name, results, name=name).root for name in ("one", "two")]
+    page = write_leaderboard(roots, tmp_path / "board").index.read_text()
+    assert "one and two" in page

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError
@@ -42,7 +42,7 @@ def write_leaderboard(sources: Sequence[Path], out: Path) -> WrittenLeaderboard:
     for bundle in bundles:
         require_results(bundle, "leave it out")
         _refuse_sequential(bundle)
-    unique = {bundle.digest: bundle for bundle in bundles}
+    unique = _once_each(bundles)
     disputed = find_disputed(list(unique.values()))
     problems = {
         name: [
@@ -58,6 +58,17 @@ def write_leaderboard(sources: Sequence[Path], out: Path) -> WrittenLeaderboard:
     ranked = rank_entries(list(unique.values()), disputed)
     write_atomically(index, _render(ranked, unique, problems).encode(), durable=False)
     return WrittenLeaderboard(index, tuple(p for bundle in unique.values() for p in bundle.problems))
+
+
+def _once_each(bundles: Sequence[Bundle]) -> dict[str, Bundle]:
+    """Bundles by their content; those of one content are one, under the names of all of them."""
+    found: dict[str, list[Bundle]] = {}
+    for bundle in bundles:
+        found.setdefault(bundle.digest, []).append(bundle)
+    return {
+        content: replace(alike[0], name=" and ".join(dict.fromkeys(bundle.name for bundle in alike)))
+        for content, alike in found.items()
+    }
 
 
 def find_disputed(bundles: Sequence[Bundle]) -> frozenset[str]:

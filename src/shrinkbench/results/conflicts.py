@@ -191,7 +191,8 @@ def describe_conflict(pair: Conflict) -> tuple[str, str]:
             f"the control of seed {pair[0].spec.seed} has {name} {used} as {whose} stored it and {other} as "
             f"{copys} did (run {pair[1].key[:12]}){others}; neither is used"
         )
-    return pair[0].key[:12], f"{name} {used} is used, another source has {other}{others}"
+    later = ", or a later attempt," if pair[1].status == "failed" else ""
+    return pair[0].key[:12], f"{name} {used} is used, another source{later} has {other}{others}"
 
 
 def _say_controls(pairs: Sequence[Conflict]) -> str:
@@ -238,8 +239,8 @@ def say_conflict(conflicts: Iterable[Conflict]) -> str:
     if failed:
         key, failure = next(iter(failed.items()))
         told.append(
-            f"{_runs_have(len(failed))} failed in another source under the same key and finished here "
-            f"(run {key[:12]}: {one_line(failure.error or '', _TOLD)})"
+            f"{_runs_have(len(failed))} failed in another source, or later, under the same key and finished "
+            f"here (run {key[:12]}: {one_line(failure.error or '', _TOLD)})"
         )
     if not told:
         return ""

@@ -36,8 +36,10 @@ def verify(bundle: Bundle) -> list[str]:
             found.append(f"outside code {code[:12]}, on which {len(runs)} runs rest: {EDITED}")
     for pair in bundle.conflicts:
         name, used, other = differences(pair)[0]
-        has = "says that it failed" if pair[1].status == "failed" else "has other numbers"
-        found.append(f"run {pair[0].key[:12]}: another source {has}, {name} {other} and not {used}")
+        has = (
+            ", or a later attempt, says that it failed" if pair[1].status == "failed" else " has other numbers"
+        )
+        found.append(f"run {pair[0].key[:12]}: another source{has}, {name} {other} and not {used}")
     found += _find_differing_controls(bundle.results)
     return found + [
         f"run {run.key[:12]}: {other.sentence}"

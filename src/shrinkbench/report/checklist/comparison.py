@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence, Set
 
 from shrinkbench.report.checklist.causes import Point, joined, say
 from shrinkbench.report.checklist.conditions import explain_apart
@@ -35,13 +35,14 @@ def _baseline(
         for run in runs:
             if is_plain(run.spec.method) and wanted(run.spec.method, run.spec.amount):
                 covered[task, amount, run.spec.seed].append((name, run))
-    beside: dict[Point, dict[str, None]] = {}
+    beside: dict[Point, set[str]] = {}
     for cell, runs in evidence.cells.items():
         for run in runs if cell[1] in evidence.proposed else ():
             others = covered[cell[0], cell[2], run.spec.seed]
-            beside[*cell, run.spec.seed] = {name: None for name, other in others if removes_as_much(other, run)}
-    lacking = [point for point, names in beside.items() if not names]
-    if lacking or not covered:
+            beside[*cell, run.spec.seed] = {name for name, other in others if removes_as_much(other, run)}
+    lacking = [point for point, others in beside.items() if not others]
+    names = list(dict.fromkeys(name for runs in covered.values() for name, _ in runs))
+    if lacking or not names:
         return violated(
             f"No {what} beside {say(lacking, evidence.judged_points) or 'any method'}.",
             *explain_apart(evidence, lacking),
@@ -50,16 +51,16 @@ def _baseline(
         )
     return satisfied(
         f"Run on the task of every judged method, at its every amount and with its every seed: "
-        f"{_say_baselines(list(beside.values()))}.",
+        f"{_say_baselines(names, list(beside.values()))}.",
         figure=SIZE_FIGURE,
     )
 
 
-def _say_baselines(beside: Sequence[Mapping[str, None]]) -> str:
-    """The baselines that stand beside every run; where none does so alone, that these do so together."""
-    every = [name for name in beside[0] if all(name in names for names in beside)]
-    together = dict.fromkeys(name for names in beside for name in names)
-    return listing(every) if every else f"one of {listing(list(together))} (none of them beside every run)"
+def _say_baselines(names: Sequence[str], beside: Sequence[Set[str]]) -> str:
+    """The baselines that stand beside every run; where none does so alone, those that do so together."""
+    every = [name for name in names if all(name in others for others in beside)]
+    together = [name for name in names if any(name in others for others in beside)]
+    return listing(every) if every else f"one of {listing(together)} (none of them beside every run)"
 
 
 def _same_proportions(evidence: Evidence, kind: str) -> Judgement:

@@ -388,3 +388,22 @@ def test_methods_that_have_more_conditions_than_others_share_some_with_them():
     assert "unequal-conditions" not in kinds(results + more)
     wider = make_results(methods=TWO[:1], pairs=ONE_PAIR, seeds=(3, 4))
     assert "unequal-conditions" not in kinds(results + wider)
+
+
+def test_a_version_that_nobody_recorded_is_no_other_version():
+    results = make_results(methods=TWO, pairs=ONE_PAIR)
+
+    def told_of(**versions):
+        spoilt = []
+        for r in results:
+            known = r.provenance.versions | versions
+            own = {name: version for name, version in known.items() if version}
+            provenance = r.provenance.model_copy(update={"versions": own})
+            wanted = r.spec.method.name == TWO[0] and not r.spec.is_control
+            spoilt.append(r.model_copy(update={"provenance": provenance}) if wanted else r)
+        return [p.finding for p in found(spoilt) if p.kind == "unequal-conditions"]
+
+    assert told_of(torch="") == []
+    (finding,) = told_of(torch="", numpy="9.9")
+    assert "numpy 9.9" in finding
+    assert "torch" not in finding

@@ -63,7 +63,8 @@ class Observations:
     at random; ``task_specs`` tells what each task is, and with it its metrics; ``splits`` are extra evaluation
     splits. ``gaps`` has one row per run that prunes and is planned but not there: columns
     task, method, amount, seed, compression_target, kind (``failed``, ``missing`` or ``disputed``) and key.
-    ``design`` are the rules by which seeds were added, where that was decided on the way.
+    ``design`` are the rules by which seeds were added, where that was decided on the way. ``absent_controls``
+    counts the controls that failed, and those that are planned and missing, by that kind.
     """
 
     pruned: pd.DataFrame
@@ -75,6 +76,7 @@ class Observations:
     gaps: pd.DataFrame
     splits: tuple[str, ...] = ()
     design: Design | None = None
+    absent_controls: Mapping[str, int] = field(default_factory=dict)
 
     @functools.cached_property
     def _metrics(self) -> Mapping[str, Mapping[str, Metric]]:
@@ -204,7 +206,7 @@ def observe(
     measured against is a part of what it says. ``sequential`` is the experiment whose seeds
     were added until its comparison was decided.
     """
-    results = [*results]
+    results, missing = [*results], [*missing]
     by_key = {r.key: r for r in reversed(results) if r.status == "done"}
     done = sorted(by_key.values(), key=lambda r: (-len(r.further), r.key))  # of two alike, one measured most
     absent = _absent_runs(results, missing)
@@ -242,6 +244,10 @@ def observe(
         gaps=_gaps(absent, labels[len(done) :], pruned, _disputed_runs(frame, disputed, doubted)),
         design=_design(sequential, labels, [*done, *(spec for spec, _ in absent)]),
         splits=tuple(sorted({split for result in done for split in result.further})),
+        absent_controls={
+            "failed": len({r.key for r in results if r.spec.is_control and r.key not in by_key}),
+            "missing": sum(spec.is_control for spec in missing),
+        },
     )
 
 

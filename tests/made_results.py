@@ -248,7 +248,7 @@ def make_result(
         EpochRecord(
             epoch=e,
             learning_rate=spec.recipe.learning_rate,
-            train_loss=0.5 / e + 1e-3 * unique / e,
+            train_loss=0.5 / e + 0.1 * unique / e,
             validation={
                 "top1": quality(validation["top1"] - 0.004 * (5 - e) / 5, validation.examples)["top1"],
                 "loss": validation["loss"],

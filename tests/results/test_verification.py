@@ -158,3 +158,26 @@ def test_a_conflict_in_loss_alone_names_the_loss(tmp_path):
     (sentence,) = verify(replace(bundle, others=(other,)))
     assert "after.loss" in sentence
     assert "top1" not in sentence
+
+
+@pytest.mark.parametrize("factor", [1 + 1e-9, 1 + 1e-7])
+def test_a_copy_whose_numbers_were_changed_in_a_late_digit_is_told(tmp_path, factor):
+    first = make_result(make_spec(seed=0))
+    other = copied(first, 1)
+    epochs = tuple(e.model_copy(update={"train_loss": e.train_loss * factor}) for e in first.epochs)
+    assert any(
+        "up to rounding" in doubt
+        for doubt in doubts(tmp_path, [first, other.model_copy(update={"epochs": epochs})])
+    )
+
+
+def test_starts_that_differ_in_a_late_digit_are_one(tmp_path):
+    results = make_results(pairs=PAIR, methods=["random"], compressions=(1, 2))
+    start = results[0].before
+    one = [
+        r.model_copy(update={"before": changed(start, loss=start["loss"] * (1 + 1e-9 * r.spec.seed))})
+        if r.spec.is_control
+        else r
+        for r in results
+    ]
+    assert sum("starts from the network of seed 0" in doubt for doubt in doubts(tmp_path, one)) == 2

@@ -9,7 +9,14 @@ from collections.abc import Iterator, Sequence
 from shrinkbench.results.bundle import EDITED, Bundle
 from shrinkbench.results.conflicts import differences, unlike
 from shrinkbench.results.consistency import SHARES
-from shrinkbench.results.copies import agreement, find_shared_starts, records_of, shared_records, telling
+from shrinkbench.results.copies import (
+    Trainings,
+    agreement,
+    find_shared_starts,
+    records_of,
+    shared_records,
+    telling,
+)
 from shrinkbench.results.networks import find_other_networks
 from shrinkbench.results.record import Quality, RunResult
 from shrinkbench.spec import CLASSIFICATION
@@ -132,10 +139,18 @@ def _copied(results: Sequence[RunResult]) -> Iterator[str]:
             if first is not None and result.key not in told:
                 told.add(result.key)
                 what = ", ".join(agreement([first, result])) or "all numbers"
-                yield (
-                    f"run {result.key[:12]}: seed {result.spec.seed} has {what} of seed {first.spec.seed} "
-                    f"(run {first.key[:12]}), to the last digit"
-                )
+                yield _say_copy(result, first, what, "to the last digit")
+    for first, result in Trainings().pairs(results):  # what was copied, and changed in a late digit
+        if result.key not in told and _differ_in_seed_alone(first, result):
+            told.add(result.key)
+            yield _say_copy(result, first, "training losses and validation", "up to rounding")
+
+
+def _say_copy(result: RunResult, first: RunResult, what: str, how: str) -> str:
+    return (
+        f"run {result.key[:12]}: seed {result.spec.seed} has {what} of seed {first.spec.seed} "
+        f"(run {first.key[:12]}), {how}"
+    )
 
 
 def _is_copy(result: RunResult, other: RunResult) -> bool:
@@ -143,10 +158,16 @@ def _is_copy(result: RunResult, other: RunResult) -> bool:
     if result.spec.seed == other.spec.seed:
         return False
     measured = ("before", "after", "validation", "further", "epochs", "layers")
-    same = {"seed": 0, "migrated_from": None}
     return bool(
         shared_records(result, other) or all(getattr(result, name) == getattr(other, name) for name in measured)
-    ) and (result.spec.model_copy(update=same) == other.spec.model_copy(update=same))
+    ) and _differ_in_seed_alone(result, other)
+
+
+def _differ_in_seed_alone(first: RunResult, other: RunResult) -> bool:
+    same = {"seed": 0, "migrated_from": None}
+    return first.spec.seed != other.spec.seed and (
+        first.spec.model_copy(update=same) == other.spec.model_copy(update=same)
+    )
 
 
 def _shared_starts(results: Sequence[RunResult]) -> Iterator[str]:
@@ -154,5 +175,5 @@ def _shared_starts(results: Sequence[RunResult]) -> Iterator[str]:
         for other in others:
             yield (
                 f"run {other.key[:12]}: seed {other.spec.seed} starts from the network of seed "
-                f"{first.spec.seed} (run {first.key[:12]}), which reads alike before training to the last digit"
+                f"{first.spec.seed} (run {first.key[:12]}), which reads alike before training, up to rounding"
             )

@@ -144,13 +144,13 @@ def seeds(evidence: Evidence) -> Judgement:
         controls = [evidence.point_of(r) for r in evidence.results if r.spec.is_control]
         where = say([evidence.point_of(r) for r in copies], [*evidence.grid, *controls])
         facts.append(
-            f"Runs that share a record of training with one of another seed to the last digit, copies: {where}."
+            f"Runs that share a record of training with one of another seed, up to rounding, copies: {where}."
         )
     for shared in find_shared_starts(evidence.results):
         runs += [r.key for r in shared]
         facts.append(
             f"Seeds {joined(r.spec.seed for r in shared)} on {evidence.point_of(shared[0])[0]} start from one "
-            "network: their controls read alike before training, to the last digit."
+            "network: their controls read alike before training, up to rounding."
         )
     if facts or not usual:
         fewer = {p[:3] for p in lacking} | {cell for cell in evidence.cells if cell[0] in few}

@@ -17,6 +17,7 @@ from shrinkbench.report.statistics.observations import observe, observe_bundle
 from shrinkbench.report.verdict import reach_verdict
 from shrinkbench.results.bundle import read_source, write_bundle
 from shrinkbench.results.conflicts import describe_conflict, numbers_of, say_conflict
+from shrinkbench.results.failures import is_scientific
 from shrinkbench.results.merging import merge
 from shrinkbench.results.store import ResultStore
 from shrinkbench.results.verification import verify
@@ -161,6 +162,20 @@ def test_a_failure_of_the_machine_says_nothing_about_a_finished_run(error, tmp_p
     ResultStore(tmp_path / "two").write(make_result(spec))
     assert merge([tmp_path / "one", tmp_path / "two"], tmp_path / "out").conflicts == ()
     assert not list((tmp_path / "out").glob("runs/*/conflicts"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "global_magnitude killed every unit of layer conv1",
+        "the score killed all filters",
+        "unable to write 3 bytes of mask file: score is NaN",
+        "ValueError: CUDA driver",
+        "Pruning was killed off: no channel left",
+    ],
+)
+def test_a_failure_of_the_method_is_one_whatever_its_words(error):
+    assert is_scientific(make_result(make_spec(), failed=error))
 
 
 @pytest.fixture(scope="module")

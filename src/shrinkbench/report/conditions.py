@@ -90,6 +90,7 @@ def machine_facts(run: RunResult) -> Facts:
         "threads": str(p.threads or ""),
         "processes": str(p.processes or ""),
         "Python": p.python,
+        "platform": p.platform,
         "training steps": "compiled" if p.uncompiled == "" else "not compiled",
     }
     return tuple((named | dict(sorted(p.versions.items()))).items())

@@ -362,3 +362,21 @@ def test_two_folders_of_one_content_stand_under_both_names(tmp_path):
     roots = [write_store(tmp_path / name, results, name=name).root for name in ("one", "two")]
     page = write_leaderboard(roots, tmp_path / "board").index.read_text()
     assert "one and two" in page
+
+
+def test_other_training_losses_under_one_key_are_a_conflict(tmp_path):
+    first = make_result(make_spec())
+    epochs = tuple(e.model_copy(update={"train_loss": 1.5 * e.train_loss}) for e in first.epochs)
+    for name, result in (("one", first), ("two", first.model_copy(update={"epochs": epochs}))):
+        ResultStore(tmp_path / name).write(result)
+    merged = merge([tmp_path / "one", tmp_path / "two"], tmp_path / "out")
+    assert len(merged.conflicts) == 1
+    assert read_source(tmp_path / "out").disputed == {first.key}
+    assert "epochs.1.train_loss" in say_conflict(merged.conflicts)
+
+
+def test_an_empty_folder_is_not_consistent_with_itself(tmp_path):
+    (tmp_path / "runs").mkdir()
+    found = CliRunner().invoke(exchange, ["bundle", str(tmp_path), "--verify"])
+    assert found.exit_code != 0
+    assert "consistent" not in found.stdout

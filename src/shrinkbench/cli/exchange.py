@@ -56,10 +56,12 @@ def bundle(
 
 
 def _verify(source: Path) -> None:
-    from shrinkbench.results.bundle import read_source
+    from shrinkbench.results.bundle import read_source, require_results
     from shrinkbench.results.verification import find_implausible, verify
 
     found = read_source(source)
+    if not found.problems:
+        require_results(found, "there is nothing to verify")
     contradictions, doubts = verify(found), find_implausible(found)
     _tell_code(found)
     for sentence in [*contradictions[:_SHOWN], *(f"implausible: {doubt}" for doubt in doubts[:_SHOWN])]:
@@ -218,6 +220,9 @@ def _print_difference(found: ResultsDifference, first: Path, second: Path) -> No
         keys = ", ".join(key[:12] for key in found.disputed[:3])
         more = " and others" if len(found.disputed) > 3 else ""
         typer.echo(f"\n{len(found.disputed)} runs have conflicts that are not the same in both: {keys}{more}")
+    if found.planned:
+        those = "1 run is" if len(found.planned) == 1 else f"{len(found.planned)} runs are"
+        typer.echo(f"\n{those} missing from both that one plan asks for, and the other does not")
     means = [
         (c.label, _number(c.first), str(c.first_n), _number(c.second), str(c.second_n), _settings(c))
         for c in found.cells

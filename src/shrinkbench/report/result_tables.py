@@ -16,7 +16,7 @@ from shrinkbench.report.statistics.aggregates import (
     aggregate_scores,
     normalised_scores,
 )
-from shrinkbench.report.statistics.claims import judge
+from shrinkbench.report.statistics.claims import Claims, judge
 from shrinkbench.report.statistics.compare import curve_summaries, pairwise, records, references
 from shrinkbench.report.statistics.metrics import HEADLINE, Metric
 from shrinkbench.report.statistics.observations import Observations, aggregate
@@ -36,6 +36,9 @@ from shrinkbench.report.tables import (
 from shrinkbench.results.labels import distinct_runs
 from shrinkbench.results.record import Latency, RunResult
 from shrinkbench.spec.measures import UNSTEADY, WallTime
+
+TOLD = 0.02
+"""A column whose bold cell is of an amount smaller than asked for by more than this share says so."""
 
 
 def amounts_of(cells: pd.DataFrame) -> dict[str, float]:
@@ -57,7 +60,8 @@ def result_tables(observations: Observations, metric: str) -> list[Table]:
         counts[cell] for cell in zip(pruned["task"], pruned["method"], pruned["amount"], strict=True)
     ]
     own = references(observations, metric)
-    best = _best_by_level(observations, metric)
+    claims = judge(observations, metric=metric)
+    best = _best_by_level(claims)
     return [
         _result_table(
             observations,
@@ -67,12 +71,13 @@ def result_tables(observations: Observations, metric: str) -> list[Table]:
             controls[controls["task"] == task],
             own,
             best,
+            note=_say_where_compared(claims, task),
         )
         for task in observations.tasks
     ]
 
 
-def _best_by_level(observations: Observations, metric: str) -> dict[tuple[str, float], frozenset[str]]:
+def _best_by_level(claims: Claims) -> dict[tuple[str, float], frozenset[str]]:
     """The methods with the highest mean at each level of a task, of those that can be compared there."""
     return {
         (task.task, level.level): frozenset(
@@ -80,10 +85,23 @@ def _best_by_level(observations: Observations, metric: str) -> dict[tuple[str, f
             for method, mean in zip(level.block.methods, level.block.means, strict=True)
             if mean == level.block.means.max()
         )
-        for task in judge(observations, metric=metric).tasks
+        for task in claims.tasks
         for level in task.levels
         if level.leads
     }
+
+
+def _say_where_compared(claims: Claims, task: str) -> str:
+    """Columns whose bold is not of the amount that was asked for, as some network fell short of it."""
+    short = [
+        f"{level.level:g}× at {level.block.high:.3g}×"
+        for found in claims.tasks
+        for level in found.levels
+        if found.task == task and level.leads and level.block.high < (1 - TOLD) * level.level
+    ]
+    if not short:
+        return ""
+    return f" Bold compares networks of equal size, interpolated where one fell short: {', '.join(short)}."
 
 
 def _result_table(
@@ -94,6 +112,8 @@ def _result_table(
     controls: pd.DataFrame,
     own: Mapping[tuple[str, str], stats.Summary],
     best: Mapping[tuple[str, float], frozenset[str]],
+    *,
+    note: str,
 ) -> Table:
     amounts = amounts_of(here)
     kind, column = shown
@@ -118,7 +138,7 @@ def _result_table(
             rows.append((Cell(method), Cell(first), *(entries.get((method, a), Cell("–")) for a in amounts)))
     return Table(
         name=f"{kind.column}-{slugs(observations.tasks)[task]}",
-        caption=_result_caption(task, kind, here, several=several),
+        caption=_result_caption(task, kind, here, several=several) + note,
         columns=("method", "1×", *(amount_text(a, target) for a, target in amounts.items())),
         rows=tuple(rows),
         group=_group_of(observations, task, column),

@@ -23,6 +23,7 @@ methods stored under keys of their own; of these neither is used.
 _COUNTED = frozenset(metric.name for metric in SHARES)
 _TOLD = 60  # characters of an error
 _OF_FLOATS, _OF_BINS, _BINS = 1e-5, 1e-3, 3.0
+_OF_LOSSES = 1e-2
 _EVERYTHING = {
     *("status", "size", "before", "after", "validation", "further", "selected_epoch", "epochs_run", "epochs"),
     *("layers", "weight_histogram", "cost", "reachable"),
@@ -66,7 +67,15 @@ def differ(first: RunResult, other: RunResult) -> bool:
         return False
     if first.status != other.status:
         return is_scientific(first) or is_scientific(other)
-    return numbers_of(first) != numbers_of(other)
+    return numbers_of(first) != numbers_of(other) or bool(_other_losses(first, other))
+
+
+def _other_losses(first: RunResult, other: RunResult) -> list[tuple[str, str, str]]:
+    """The first epoch whose training loss differs beyond all rounding, with both values, if there is one."""
+    for mine, theirs in zip(first.epochs, other.epochs, strict=False):
+        if not math.isclose(mine.train_loss, theirs.train_loss, rel_tol=_OF_LOSSES, abs_tol=_OF_LOSSES**2):
+            return [(f"epochs.{mine.epoch}.train_loss", f"{mine.train_loss:.5g}", f"{theirs.train_loss:.5g}")]
+    return []
 
 
 def unlike(first: RunResult, other: RunResult) -> tuple[str, ...]:
@@ -158,11 +167,12 @@ def differences(pair: Conflict) -> list[tuple[str, str, str]]:
     names = sorted(dict.fromkeys([*first, *other]), key=lambda name: name != leading)
     if pair[0].key != pair[1].key:
         names = [name for name in names if name in first and name in other]
-    return [
+    found = [
         (name, first.get(name, "nothing"), other.get(name, "nothing"))
         for name in names
         if first.get(name) != other.get(name)
     ]
+    return found or _other_losses(*pair)
 
 
 def _status_of(result: RunResult) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from shrinkbench.report.bold import best_by_level, say_where_compared
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.aggregates import (
     ENOUGH,
@@ -16,7 +17,7 @@ from shrinkbench.report.statistics.aggregates import (
     aggregate_scores,
     normalised_scores,
 )
-from shrinkbench.report.statistics.claims import Claims, judge
+from shrinkbench.report.statistics.claims import judge
 from shrinkbench.report.statistics.compare import curve_summaries, pairwise, records, references
 from shrinkbench.report.statistics.metrics import HEADLINE, Metric
 from shrinkbench.report.statistics.observations import Observations, aggregate
@@ -36,9 +37,6 @@ from shrinkbench.report.tables import (
 from shrinkbench.results.labels import distinct_runs
 from shrinkbench.results.record import Latency, RunResult
 from shrinkbench.spec.measures import UNSTEADY, WallTime
-
-TOLD = 0.02
-"""A column whose bold cell is of an amount smaller than asked for by more than this share says so."""
 
 
 def amounts_of(cells: pd.DataFrame) -> dict[str, float]:
@@ -61,7 +59,7 @@ def result_tables(observations: Observations, metric: str) -> list[Table]:
     ]
     own = references(observations, metric)
     claims = judge(observations, metric=metric)
-    best = _best_by_level(claims)
+    best = best_by_level(claims)
     return [
         _result_table(
             observations,
@@ -71,37 +69,10 @@ def result_tables(observations: Observations, metric: str) -> list[Table]:
             controls[controls["task"] == task],
             own,
             best,
-            note=_say_where_compared(claims, task),
+            note=say_where_compared(claims, task),
         )
         for task in observations.tasks
     ]
-
-
-def _best_by_level(claims: Claims) -> dict[tuple[str, float], frozenset[str]]:
-    """The methods with the highest mean at each level of a task, of those that can be compared there."""
-    return {
-        (task.task, level.level): frozenset(
-            method
-            for method, mean in zip(level.block.methods, level.block.means, strict=True)
-            if mean == level.block.means.max()
-        )
-        for task in claims.tasks
-        for level in task.levels
-        if level.leads
-    }
-
-
-def _say_where_compared(claims: Claims, task: str) -> str:
-    """Columns whose bold is not of the amount that was asked for, as some network fell short of it."""
-    short = [
-        f"{level.level:g}× at {level.block.high:.3g}×"
-        for found in claims.tasks
-        for level in found.levels
-        if found.task == task and level.leads and level.block.high < (1 - TOLD) * level.level
-    ]
-    if not short:
-        return ""
-    return f" Bold compares networks of equal size, interpolated where one fell short: {', '.join(short)}."
 
 
 def _result_table(

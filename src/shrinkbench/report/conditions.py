@@ -91,7 +91,7 @@ def machine_facts(run: RunResult) -> Facts:
         "threads": str(p.threads or ""),
         "processes": str(p.processes or ""),
         "Python": p.python,
-        "platform": p.platform,
+        "operating system": p.platform.partition("-")[0],  # what follows is the kernel's release
         "training steps": "compiled" if p.uncompiled == "" else "not compiled",
     }
     return tuple((named | dict(sorted(p.versions.items()))).items())

@@ -66,7 +66,7 @@ def force(ctx: PruneContext) -> Scores:
     draw anew.
     """
     total = sum(w.numel() for w in ctx.weights.values())
-    density = _density(ctx, total)
+    density = density_of(ctx, total)
     masks = {name: ~ctx.removed(name) for name in ctx.weights}
     scores: dict[str, Tensor] = {}
     for number in range(1, _FORCE_ROUNDS + 1):
@@ -78,7 +78,7 @@ def force(ctx: PruneContext) -> Scores:
     return scores
 
 
-def _density(ctx: PruneContext, total: int) -> float:
+def density_of(ctx: PruneContext, total: int) -> float:
     """The fraction of prunable weights that stays, as far as the amount says."""
     if isinstance(ctx.amount, FractionPerLayer | ChannelFraction):
         return 1 - ctx.amount.fraction

@@ -175,8 +175,8 @@ def _edge(source: PathLayer, reader: PathLayer, read: Tensor) -> Edge:
     touched, alone = (ones | others).any(0), (ones ^ others).all(0)
     if bool((touched & ~alone).any()) or not bool(touched.any()):
         raise ShrinkbenchError(
-            f"inputs of '{layer_of(reader.name)}' are not made of one channel of '{layer_of(source.name)}' each, "
-            f"as paths of single weights need it; {_OTHER}"
+            f"inputs of '{layer_of(reader.name)}' are not made of one channel of '{layer_of(source.name)}' "
+            f"each, as paths of single weights need it; {_OTHER}"
         )
     numbers = sum(digit.long() << place for place, digit in enumerate(ones))
     inputs = touched.nonzero().squeeze(1)
@@ -225,10 +225,14 @@ class _Signals:
     def _run(self, answer: Callable[[str, nn.Module, tuple[Tensor, ...]], Tensor], rows: int) -> None:
         device = next(self._module.parameters()).device
         given = self._inputs.repeated(rows).to(device, next(self._module.parameters()).dtype)
-        with torch.no_grad(), evaluation_mode(self._module), random_state_kept(device):
-            with _answering(self._layers, answer):
-                args, kwargs = given.bound(self._module)
-                call_with(self._module, self._neutral, args, kwargs)
+        args, kwargs = given.bound(self._module)
+        with (
+            torch.no_grad(),
+            evaluation_mode(self._module),
+            random_state_kept(device),
+            _answering(self._layers, answer),
+        ):
+            call_with(self._module, self._neutral, args, kwargs)
 
 
 def _layer_of(module: nn.Module, name: str) -> nn.Module:
@@ -258,7 +262,7 @@ def _answering(
     """Layers put out ``answer(name, layer, arguments)``; their own way of computing is as before afterwards."""
 
     def told(name: str, layer: nn.Module) -> Callable[..., Tensor]:
-        return lambda *args: answer(name, layer, args)
+        return lambda *args, **named: answer(name, layer, (*args, *named.values()))
 
     before = {name: layer.__dict__.get("forward") for name, layer in layers.items()}
     try:

@@ -36,7 +36,7 @@ class _Draw:
 
     @classmethod
     def of(cls, sizes: Tensor, alive: Tensor) -> _Draw:
-        """In proportion to ``sizes`` (units, entries); where all of a unit are zero, equal for what is alive."""
+        """In proportion to ``sizes`` (units, entries); where all of a unit are 0, equal for what is alive."""
         sizes = torch.where(sizes.sum(1, keepdim=True) > 0, sizes, alive.to(sizes))
         sums = torch.cat([sizes.new_zeros(1), sizes.flatten().cumsum(0)])
         return cls(sums, sizes.shape[1])
@@ -67,7 +67,7 @@ class _Walked:
 
     @classmethod
     def of(cls, layer: PathLayer, weight: Tensor, gone: Tensor | None) -> _Walked:
-        """With chances in proportion to magnitudes; ``gone`` is what earlier rounds removed, if it is prunable."""
+        """With chances in proportion to magnitudes; ``gone``: what earlier rounds removed, of prunable ones."""
         sizes = layer.rows(weight.abs().double())
         alive = torch.ones_like(sizes, dtype=torch.bool) if gone is None else ~layer.rows(gone)
         sizes = sizes * alive
@@ -162,7 +162,7 @@ class Walks:
             walked.first.scatter_reduce_(0, at[done], order[done], "amin")
 
     def _choose(self, edges: Sequence[Edge], unit: Tensor, *, forward: bool) -> tuple[Tensor, Tensor]:
-        """Of the layers that read (or made) each unit one, all alike, and the unit there; -1 where there is none."""
+        """One of the layers that read (or made) each unit, and the unit there; -1 where there is none."""
         place, there = torch.full_like(unit, -1), torch.full_like(unit, -1)
         if not edges:
             return place, there
@@ -186,7 +186,7 @@ class Walks:
 
 @pruning_method("phew", kind="other", schedule=at_initialisation, reference="patil2021phew")
 def first_passed(ctx: PruneContext) -> Scores:
-    """The earlier a walk has passed a weight the higher; steps are as probable as weights are large, |w| / sum |w|.
+    """The earlier a walk passes a weight the higher; steps are as probable as |w| / sum |w|.
 
     Walks start at inputs and outputs in turn, at one unit after another; from the inputs the sum is over all
     weights that read a unit, backwards over those that make it. They end when they have passed as many weights
@@ -209,9 +209,7 @@ def first_passed(ctx: PruneContext) -> Scores:
 
 def _ranked(ctx: PruneContext, orders: dict[str, Tensor]) -> Scores:
     """0 for what was passed first, falling; below all of it, what was never passed, by magnitude."""
-    last = max(
-        (int(o[o < _NEVER].max()) + 1 for o in orders.values() if bool((o < _NEVER).any())), default=0
-    )
+    last = max((int(o[o < _NEVER].max()) + 1 for o in orders.values() if bool((o < _NEVER).any())), default=0)
     largest = max((float(w.abs().max()) for w in ctx.weights.values() if w.numel()), default=0.0) or 1.0
     scores = {}
     for name, w in ctx.weights.items():

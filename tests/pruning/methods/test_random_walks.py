@@ -1,21 +1,13 @@
-"""PHEW: which weights walks pass and in which order, by hand; connected paths; networks without paths."""
+"""PHEW: which weights walks pass and in which order, by hand; connected paths."""
 
-import pytest
 import torch
-from sample_networks import ConvNet, Odd, ViT, seeded
+from sample_networks import ConvNet, seeded
 from torch import nn
 
-from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.network.unit_paths import read_paths
 from shrinkbench.pruning import prune
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.method import SCORES
 from shrinkbench.pruning.methods.random_walks import _Draw
-
-
-def pairs(link):
-    """Unit -> units on the other side."""
-    return [link.items[s : s + c].tolist() for s, c in zip(link.starts, link.counts, strict=True)]
 
 
 def test_steps_are_as_probable_as_weights_are_large():
@@ -41,35 +33,6 @@ def test_walks_that_have_no_choice_pass_weights_in_this_order():
     assert found["2.weight"][0, 1] == -2
     assert found["0.weight"][1, 1] == -3
     assert bool((found["0.weight"][~torch.eye(2).bool()] < -3).all())
-
-
-def test_convolutions_are_flattened_joined_grouped_and_shuffled():
-    class Joined(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.left, self.right = nn.Conv2d(1, 2, 1), nn.Conv2d(1, 2, 1)
-            self.norm = nn.BatchNorm2d(4)
-            self.grouped = nn.Conv2d(4, 4, 1, groups=2)
-            self.head = nn.Linear(16, 3)
-
-        def forward(self, x):
-            x = torch.relu(self.norm(torch.cat([self.left(x), self.right(x)], 1)))
-            x = self.grouped(x[:, [0, 2, 1, 3]])
-            return self.head(x.flatten(1))
-
-    module = Joined()
-    with torch.no_grad():
-        module.norm.weight.fill_(-1.0)  # would hide what passes the ReLU
-    layers = read_paths(module, (1, 2, 2))
-    left, right = layers["left.weight"].readers[0], layers["right.weight"].readers[0]
-    assert pairs(left.reached) == [[0], [2]]
-    assert pairs(right.reached) == [[1], [3]]
-    assert pairs(left.made) == [[0], [], [1], []]
-    head = layers["head.weight"].sources[0]
-    assert pairs(head.reached) == [[4 * c, 4 * c + 1, 4 * c + 2, 4 * c + 3] for c in range(4)]
-    assert layers["head.weight"].last
-    assert not layers["left.weight"].sources
-    assert "forward" not in module.left.__dict__
 
 
 def test_what_stays_lies_on_whole_paths():
@@ -102,19 +65,3 @@ def test_nothing_comes_back_and_a_masked_network_is_walked_where_it_is():
     first = prune(module, "phew", compression=2.0, **options)
     second = prune(module, "phew", compression=3.0, masks=first, **options)
     assert second.within(first)
-
-
-@pytest.mark.parametrize(
-    ("module", "shape", "reason"),
-    [
-        (seeded(ViT), (3, 8, 8), "attention"),
-        (seeded(Odd), (3, 8, 8), "used several times"),
-        (nn.Sequential(nn.Linear(3, 4), nn.LayerNorm(4), nn.Linear(4, 2)), (3,), "not made of one channel"),
-        (nn.Sequential(nn.LSTM(3, 4)), (5, 3), "recurrent"),
-    ],
-)
-def test_networks_without_paths_are_refused(module, shape, reason):
-    with pytest.raises(ShrinkbenchError, match=reason) as found:
-        read_paths(module, shape)
-    assert "; choose " in str(found.value)
-    assert len(str(found.value)) < 300

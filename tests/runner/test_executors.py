@@ -454,13 +454,13 @@ def test_jobs_of_several_runs_lose_none_to_one_that_ends_its_process(plugin, tmp
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
 def test_a_time_limit_under_ray_ends_what_hangs(plugin, tmp_path):
-    executor = RayCluster(time_limit=9)
+    executor = RayCluster(time_limit=36)  # a worker that begins imports torch within it
     status, errors, _ = sweep_poison(
         plugin, tmp_path / "out", "hangs", "good", "segfault", executor=executor, max_retries=0
     )
     assert status.done == 1
     assert errors == {
-        "hangs": "worker was stopped at the time limit of 0.15 minutes",
+        "hangs": "worker was stopped at the time limit of 0.6 minutes",
         "segfault": "worker died by SIGSEGV",
         "good": None,
     }

@@ -10,6 +10,9 @@ from shrinkbench.files import unique_suffix
 
 PLAN_NAME = "plan.json"
 RESULT_NAME = "result.json"
+BESIDE_NAME = "workspace.json"  # where what runs need lies
+LOCK_NAME = ".lock"
+LOG_NAME = "log.txt"
 NETWORK_NAME = "network.json"  # what the tensors of a kept network belong to
 FAILURE_NAME = "failure.json"  # of a later attempt at a run that is done
 AGAIN = "again"  # empty: the run is asked for once more, and its result stands until then

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from shrinkbench.files import sha256_of
-from shrinkbench.results.claims import RunClaims
+from shrinkbench.files import is_folder, sha256_of
+from shrinkbench.results.claims import CLAIMS, RunClaims
 from shrinkbench.results.index import read_index
 from shrinkbench.results.layout import FAILURE_NAME, NETWORK_NAME, RESULT_NAME
+from shrinkbench.results.places import find_misplaced
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.seals import check_card, check_tensors
 from shrinkbench.results.store import Problem, ResultStore, read_result
@@ -21,7 +22,8 @@ def verify_store(store: ResultStore) -> list[Problem]:
     """Everything in the folder that is not what was written there; results are read and checked in full.
 
     A result has to agree with its key, with itself and with the checksum noted when it was written; what runs
-    share, with the seal that it carries and the key of its folder.
+    share, with the seal that it carries and the key of its folder. What is no file, or no folder, where one
+    belongs is named too.
     """
     plan = store.find_plan()
     found = [plan] if isinstance(plan, Problem) else []
@@ -40,7 +42,9 @@ def verify_store(store: ResultStore) -> list[Problem]:
         outcome = read_result(path)
         found += [outcome] if isinstance(outcome, Problem) else []
     found += store.conflicts(())[1] + store.sources()[1]
-    found += [Problem(path, why) for _, path, why in RunClaims(store.root).obstacles()]
+    found += find_misplaced(store.root)
+    if is_folder(store.root / CLAIMS):
+        found += [Problem(path, why) for _, path, why in RunClaims(store.root).obstacles()]
     for path in sorted(store.root.glob("shared/*/*/*")):
         found += _check_shared(path)
     return list({problem.path: problem for problem in reversed(found)}.values())[::-1]  # the first of each

@@ -50,7 +50,10 @@ def dangling_at(path):
 
 
 CASES = [
-    *((file_at, name) for name in ("claims", "runs", "shared", "plugins", RUN, f"{RUN}/conflicts")),
+    *(
+        (file_at, name)
+        for name in ("claims", "runs", "shared", "plugins", f"plugins/{KEY}", RUN, f"{RUN}/conflicts")
+    ),
     *(
         (file_at, f"shared/{kind}")
         for kind in ("pretrained", "search", "rounds", "states", "control", "detector")

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 
 from shrinkbench.files import is_folder, sha256_of
 from shrinkbench.results.claims import CLAIMS, RunClaims
 from shrinkbench.results.index import read_index
-from shrinkbench.results.layout import FAILURE_NAME, NETWORK_NAME, RESULT_NAME
+from shrinkbench.results.layout import FAILURE_NAME, NETWORK_NAME, PLUGIN_FOLDER, PLUGINS, RESULT_NAME
+from shrinkbench.results.outside_code import EDITED, lack_of
 from shrinkbench.results.places import find_misplaced
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.seals import check_card, check_tensors
@@ -28,11 +31,13 @@ def verify_store(store: ResultStore) -> list[Problem]:
     plan = store.find_plan()
     found = [plan] if isinstance(plan, Problem) else []
     index = read_index(store.root)
+    results: list[RunResult] = []
     for path in sorted(store.root.glob(f"runs/*/{RESULT_NAME}")):
         outcome = read_result(path)
         if isinstance(outcome, Problem):
             found.append(outcome)
             continue
+        results.append(outcome)
         known = index.get(outcome.key)
         is_described = known is not None and known.describes(path.stat())
         if known is not None and is_described and sha256_of(path) != known.sha256:
@@ -41,13 +46,26 @@ def verify_store(store: ResultStore) -> list[Problem]:
     for path in sorted(store.root.glob(f"runs/*/{FAILURE_NAME}")):
         outcome = read_result(path)
         found += [outcome] if isinstance(outcome, Problem) else []
-    found += store.conflicts(())[1] + store.sources()[1]
+    found += store.conflicts(())[1] + _check_outside_code(store, results)
     found += find_misplaced(store.root)
     if is_folder(store.root / CLAIMS):
         found += [Problem(path, why) for _, path, why in RunClaims(store.root).obstacles()]
     for path in sorted(store.root.glob("shared/*/*/*")):
         found += _check_shared(path)
     return list({problem.path: problem for problem in reversed(found)}.values())[::-1]  # the first of each
+
+
+def _check_outside_code(store: ResultStore, results: Iterable[RunResult]) -> list[Problem]:
+    """Copies of outside code that are not the files whose digest names their folder."""
+    sources, problems = store.sources()
+    rest = Counter(code for result in results for code in result.spec.sources)
+    for folder in sorted((store.root / PLUGINS).glob("*")):
+        code = folder.name
+        if PLUGIN_FOLDER.fullmatch(code) and folder.is_dir():
+            lack = EDITED if code not in sources else lack_of(sources[code], code)
+            if lack == EDITED:
+                problems.append(Problem(folder, f"holds outside code, on which {rest[code]} runs rest: {lack}"))
+    return problems
 
 
 def _check_kept(folder: Path, result: RunResult) -> list[Problem]:

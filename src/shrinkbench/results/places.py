@@ -48,6 +48,8 @@ def find_misplaced(root: Path, runs: Iterable[str] | None = None) -> Iterator[Pr
         yield from _look(root / name, "folder")
     for name in _FILES:
         yield from _look(root / name, "file")
+    for code in _names_in(root / PLUGINS, _KEY):
+        yield from _look(root / PLUGINS / code, "folder")
     for kind in _names_in(root / "shared", _KIND):
         yield from _look(root / "shared" / kind, "folder")
         for key in _names_in(root / "shared" / kind, _KEY):

@@ -36,14 +36,23 @@ def repair_store(store: ResultStore, *, wait: float = 0.0) -> Iterator[str]:
     for problem in verify_store(store):
         if problem.path == store.plan_path:
             yield f"{problem.path} {problem.sentence}; left as it is: move it away to plan anew"
-        else:
-            yield f"{problem.path} {problem.sentence}; set aside as {set_aside(problem.path).name}"
+            continue
+        place = _place_of(problem.path, store.root)
+        if os.path.lexists(place):  # or it went with an earlier one
+            again = "; a sweep with this plug-in keeps it anew" if place.parent.name == PLUGINS else ""
+            yield f"{problem.path} {problem.sentence}; set aside as {set_aside(place).name}{again}"
     claims = RunClaims(store.root)
     for holder in claims.remove_stale(wait=wait):
         yield f"removed the claim on {holder.key[:24]} of process {holder.pid} on {holder.host}, which is gone"
     for path in _temporaries(store.root):
         yield from _remove(path, "left by a process that ended while it wrote")
     yield from _remove_checkpoints(store, claims)
+
+
+def _place_of(damaged: Path, root: Path) -> Path:
+    """What is renamed: of outside code the folder, since one file by itself has no digest."""
+    parts = damaged.relative_to(root).parts
+    return root / PLUGINS / parts[1] if parts[0] == PLUGINS and len(parts) > 1 else damaged
 
 
 def compact_store(store: ResultStore) -> Iterator[str]:

@@ -187,6 +187,20 @@ def test_compact_frees_room_and_changes_no_result(store):
     assert verify_store(store) == []
 
 
+def test_compact_gives_the_index_the_lines_that_it_lacks(store):
+    index = store.root / INDEX_NAME
+    whole = index.read_bytes()
+    for lacking in (None, whole.splitlines(keepends=True)[0]):
+        if lacking is None:
+            index.unlink()
+        else:
+            index.write_bytes(lacking)
+        (told,) = compact_store(ResultStore(store.root))
+        assert "3 lines in place of" in told
+        assert sorted(index.read_bytes().splitlines()) == sorted(whole.splitlines())
+        assert list(compact_store(ResultStore(store.root))) == []
+
+
 def test_disk_use_counts_every_file_once(store):
     files = [path for path in store.root.rglob("*") if path.is_file()]
     used = disk_use(store.root)

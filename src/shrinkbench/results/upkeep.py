@@ -80,10 +80,11 @@ def compact_store(store: ResultStore) -> Iterator[str]:
         before = read_index(store.root)
         whole = text_of_index(sorted((before | {e.key: e for e in entries}).values(), key=lambda e: e.key))
         path = store.root / INDEX_NAME
-        saved = (path.stat().st_size if path.exists() else 0) - len(whole)
-        if saved > 0:
+        lines = path.read_bytes().splitlines() if path.is_file() else []
+        if sorted(lines) != sorted(whole.splitlines()):
             write_atomically(path, whole)
-            yield f"rewrote {path}: {saved} bytes less"
+            count = len(whole.splitlines())
+            yield f"rewrote {path}: {count} line{'s' * (count != 1)} in place of {len(lines)}"
 
 
 def _remove_checkpoints(store: ResultStore, claims: RunClaims) -> Iterator[str]:

@@ -236,8 +236,9 @@ def make_result(
     )
     if failed is not None:
         return RunResult(key=spec.key, spec=spec, status="failed", error=failed, provenance=provenance)
-    top1, doublings = accuracy(spec), np.log2(achieved_ratio(spec))
-    unique = int((spec.control if spec.is_control else spec).key[:13], 16) / 16**13  # no two trainings agree
+    shared = spec.control if spec.is_control else spec  # one run, whatever method stores it
+    top1, doublings = accuracy(shared), np.log2(achieved_ratio(spec))
+    unique = int(shared.key[:13], 16) / 16**13  # no two trainings agree
     densities = {n: LayerDensity(kept=t, total=t) for n, t in LAYERS.items()}
     if not spec.is_control:
         densities = layer_densities(spec.method, achieved_ratio(spec), tilts)
@@ -247,7 +248,7 @@ def make_result(
         EpochRecord(
             epoch=e,
             learning_rate=spec.recipe.learning_rate,
-            train_loss=0.5 / e + 1e-3 * unique / e,
+            train_loss=0.5 / e + 0.1 * unique / e,
             validation={
                 "top1": quality(validation["top1"] - 0.004 * (5 - e) / 5, validation.examples)["top1"],
                 "loss": validation["loss"],

@@ -202,14 +202,16 @@ def test_a_control_with_other_numbers_takes_the_rank_of_all_that_start_from_it()
     )
 
 
-def test_controls_that_differ_between_labs_are_told_and_each_judges_its_own():
+def test_a_control_that_two_labs_measured_otherwise_is_told_and_nobody_is_ranked_by_it():
+    """They stored it under keys of two methods; it is one run all the same."""
     other = made(("random",), accuracy=lambda spec: plain_accuracy(spec) - (0.06 if spec.is_control else 0))
     (board,) = ranked(made(("global_magnitude",)), other)
     assert [row.name for row in board.controls] == ["control (lab-0)", "control (lab-1)"]
     first, second = (row.value.mean for row in board.controls)
     assert first - second == pytest.approx(0.06)
     assert board.note == "Sources have other numbers of the same control, by up to 6.00 points"
-    assert {e.method: e.within for e in board.entries}["random"] == "4×"  # of its own control, the lower one
+    assert {entry.rank for entry in board.entries} == {None}
+    assert {entry.disputed for entry in board.entries} == {True}
 
 
 def test_the_control_has_a_row_with_mean_deviation_and_n():

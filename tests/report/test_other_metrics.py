@@ -37,7 +37,8 @@ def of_another(results, other, value, *, data="elsewhere"):
 
     def quality(found):
         made = value(found["top1"])
-        return None if found is None or made is None else Quality(metrics={other.headline: made}, examples=9)
+        rest = {metric.name: found["loss" if metric.name == "loss" else "top1"] for metric in other.metrics}
+        return None if made is None else Quality(metrics=rest | {other.headline: made}, examples=9)
 
     changed = []
     for result in results:

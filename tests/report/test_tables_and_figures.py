@@ -8,7 +8,7 @@ from importlib.resources import files
 
 import numpy as np
 import pytest
-from made_results import make_results, make_spec
+from made_results import layer_densities, make_results, make_spec, size_of
 from PIL import Image
 
 from shrinkbench import plotting
@@ -338,3 +338,22 @@ def test_experiment_files_give_the_same_grid(tmp_path):
 def test_a_run_of_the_made_store_is_plausible():
     spec = make_spec(compression=8.0)
     assert spec.key == make_spec(compression=8.0).key != make_spec(compression=8.0, seed=1).key
+
+
+def smaller(result, compression):
+    """The result of a network that was compressed as much as that."""
+    layers = layer_densities(result.spec.method, compression)
+    return result.model_copy(update={"size": size_of(layers), "layers": layers})
+
+
+def test_a_caption_says_where_bold_compares_if_not_at_the_amount_asked_for():
+    """One network fell short of 32x: the bold cell of that column is the best at 29x."""
+    whole = make_results(pairs=PAIR, methods=["global_magnitude", "layerwise_magnitude"])
+    (table,) = result_tables(observe(whole), "top1")
+    assert "Bold compares" not in table.caption
+    short = [
+        smaller(r, 29.0) if (r.spec.method.name, r.spec.target) == ("layerwise_magnitude", 32) else r
+        for r in whole
+    ]
+    (table,) = result_tables(observe(short), "top1")
+    assert table.caption.endswith("interpolated where one fell short: 32× at 29×.")

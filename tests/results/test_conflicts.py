@@ -5,7 +5,7 @@ import json
 import re
 
 import pytest
-from made_results import changed, make_result, make_results, make_spec, plain_accuracy, write_store
+from made_results import changed, make_result, make_results, make_spec, plain_accuracy, quality, write_store
 from typer.testing import CliRunner
 
 from shrinkbench.cli.exchange import app as exchange
@@ -13,10 +13,11 @@ from shrinkbench.cli.report import app
 from shrinkbench.report.boards import rank_entries
 from shrinkbench.report.leaderboard import find_disputed, write_leaderboard
 from shrinkbench.report.page.html import write_report
-from shrinkbench.report.statistics.observations import observe_bundle
+from shrinkbench.report.statistics.observations import observe, observe_bundle
 from shrinkbench.report.verdict import reach_verdict
 from shrinkbench.results.bundle import read_source, write_bundle
 from shrinkbench.results.conflicts import describe_conflict, numbers_of, say_conflict
+from shrinkbench.results.failures import is_scientific
 from shrinkbench.results.merging import merge
 from shrinkbench.results.store import ResultStore
 from shrinkbench.results.verification import verify
@@ -163,6 +164,20 @@ def test_a_failure_of_the_machine_says_nothing_about_a_finished_run(error, tmp_p
     assert not list((tmp_path / "out").glob("runs/*/conflicts"))
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        "global_magnitude killed every unit of layer conv1",
+        "the score killed all filters",
+        "unable to write 3 bytes of mask file: score is NaN",
+        "ValueError: CUDA driver",
+        "Pruning was killed off: no channel left",
+    ],
+)
+def test_a_failure_of_the_method_is_one_whatever_its_words(error):
+    assert is_scientific(make_result(make_spec(), failed=error))
+
+
 @pytest.fixture(scope="module")
 def failing(tmp_path_factory):
     """Two labs with the same runs, of which one failed in the second lab; the key of that run."""
@@ -185,7 +200,7 @@ def test_a_run_that_failed_elsewhere_is_a_conflict_whatever_the_order(failing, o
         bundle = read_source(source)
         assert not bundle.problems
         assert bundle.disputed == {failing[2]}
-        assert "another source says that it failed" in " ".join(verify(bundle))
+        assert "another source, or a later attempt, says that it failed" in " ".join(verify(bundle))
         assert "1 run has failed in another source" in say_conflict(bundle.conflicts)
         assert "the loss is not finite" in describe_conflict(*bundle.conflicts)[1]
         assert _raw_accuracy(source)["status"] == "violated"
@@ -199,10 +214,7 @@ def test_the_merged_verdict_and_the_command_line_tell_of_a_failure_elsewhere(fai
     assert "failed (the loss is not finite)" in done.stderr
     verdict = reach_verdict(observe_bundle(read_source(tmp_path / "out")))
     assert "Not compared: random (1 disputed run (4x; seed 1))" in verdict.headline
-    assert (
-        "1 run has other numbers or another outcome in another source, or its control has (random 1)"
-        in " ".join(verdict.warnings)
-    )
+    assert "1 run has two outcomes, or its control has (random 1)" in " ".join(verdict.warnings)
 
 
 def test_a_method_whose_run_failed_elsewhere_has_no_rank(failing):
@@ -236,3 +248,135 @@ def test_entries_of_disputed_runs_have_no_rank(stores, tmp_path):
     ranks = [(re.sub("<[^>]*>", "", rank), re.sub("<wbr>", "", name)) for rank, name in rows]
     assert ranks == [("1", "global_magnitude"), ("no rank", "random (one)"), ("no rank", "random (two)")]
     assert page.count("2 runs have other numbers under the same key in another source") == 2
+
+
+def with_other_control(results, method, by):
+    """The same results, where a method stored controls of its own with other numbers."""
+    return [
+        r.model_copy(update={"after": quality(r.after["top1"] + by)})
+        if r.spec.is_control and r.spec.method.name == method
+        else r
+        for r in results
+    ]
+
+
+TWO = ["global_magnitude", "layerwise_magnitude", "random"]
+CONTROLS = with_other_control(make_results(pairs=PAIR, methods=TWO, compressions=(1, 2, 4)), "random", -0.05)
+
+
+def test_a_control_with_two_sets_of_numbers_is_a_conflict_and_neither_is_used(tmp_path):
+    root = write_store(tmp_path / "store", CONTROLS).root
+    observations = observe_bundle(read_source(root))
+    assert observations.control.empty  # of two numbers none is picked
+    assert observations.pruned["headline_change"].isna().all()
+    assert set(observations.gaps["kind"]) == {"disputed"}
+    assert len(observations.gaps) == 3 * 2 * 3
+    verdict = reach_verdict(observations)
+    assert "its control" not in verdict.headline
+    assert any(w.startswith("18 runs have two outcomes, or their control has") for w in verdict.warnings)
+    told = say_conflict(read_source(root).differing_controls)
+    assert told.startswith("3 controls have other numbers under the keys of two methods")
+    assert "by up to 0.05 of top1" in told
+    page = write_report(root, tmp_path / "report", figures="none").index.read_text()
+    assert "3 controls have other numbers" in page
+    found = CliRunner().invoke(app, ["status", str(root)])
+    assert "conflict: 3 controls have other numbers" in found.stderr
+
+
+def test_order_does_not_decide_which_control_is_used():
+    for results in (CONTROLS, CONTROLS[::-1]):
+        assert observe(results).control.empty
+
+
+def test_controls_of_two_labs_that_differ_are_told_by_merge_and_block_ranks(tmp_path):
+    labs = [
+        write_store(
+            tmp_path / name, [r for r in CONTROLS if (r.spec.method.name == "random") == own], name=name
+        )
+        for name, own in (("one", False), ("two", True))
+    ]
+    assert not merge([lab.root for lab in labs], tmp_path / "merged").conflicts
+    again = ["merge", *(str(lab.root) for lab in labs), "--out", str(tmp_path / "again")]
+    assert "conflict: 3 controls have other numbers" in CliRunner().invoke(exchange, again).stderr
+    bundles = [read_source(lab.root) for lab in labs]
+    (board,) = rank_entries(bundles, find_disputed(bundles)).boards
+    assert {entry.rank for entry in board.entries} == {None}
+
+
+def test_what_only_one_copy_of_a_control_measured_is_no_conflict():
+    results = [
+        r.model_copy(update={"before": None, "layers": {}})
+        if r.spec.is_control and r.spec.method.name == "random"
+        else r
+        for r in make_results(pairs=PAIR, methods=TWO, compressions=(1, 2))
+    ]
+    assert len(observe(results).control) == 3
+    assert observe(results).gaps.empty
+
+
+def test_a_control_that_failed_for_one_method_alone_says_nothing_of_the_others():
+    results = [
+        make_result(r.spec, failed="ValueError: loss is not finite")
+        if r.spec.is_control and r.spec.method.name == "random" and r.spec.seed == 1
+        else r
+        for r in make_results(pairs=PAIR, methods=TWO, compressions=(1, 2))
+    ]
+    assert sorted(observe(results).control["seed"]) == [0, 1, 2]
+    assert observe(results).gaps.empty
+
+
+def failing_later(root, *, error="ValueError: loss is not finite", name="made"):
+    """A store whose first run that prunes failed when it was tried again."""
+    store = write_store(root, make_results(pairs=PAIR, methods=["random"], compressions=(1, 2, 4)), name=name)
+    (victim,) = [
+        r for r in store.results()[0] if (r.spec.target, r.spec.seed) == (2, 0) and not r.spec.is_control
+    ]
+    assert store.write(make_result(victim.spec, failed=error)).name == "failure.json"
+    return store, victim
+
+
+def test_a_later_failure_of_a_run_that_is_done_is_a_second_outcome(tmp_path):
+    store, victim = failing_later(tmp_path / "store")
+    bundle = read_source(store.root)
+    assert bundle.disputed == {victim.key}
+    assert "1 run has failed in another source, or later," in say_conflict(bundle.conflicts)
+    assert "a later attempt" in " ".join(verify(bundle))
+    assert "conflict: 1 run has failed" in CliRunner().invoke(app, ["status", str(store.root)]).stderr
+    page = write_report(store.root, tmp_path / "report", figures="none").index.read_text()
+    assert "1 run has failed in another source, or later," in page
+    (board,) = rank_entries([bundle], find_disputed([bundle])).boards
+    assert {entry.rank for entry in board.entries} == {None}
+    write_bundle(store.root, tmp_path / "made.zip")
+    carried = read_source(tmp_path / "made.zip")
+    assert carried.disputed == {victim.key}
+    assert carried.digest == bundle.digest
+
+
+def test_a_later_failure_of_the_machine_says_nothing(tmp_path):
+    store, _ = failing_later(tmp_path / "store", error="MemoryError")
+    assert not read_source(store.root).conflicts
+
+
+def test_two_folders_of_one_content_stand_under_both_names(tmp_path):
+    results = make_results(pairs=PAIR, methods=["random"], compressions=(1, 2, 4))
+    roots = [write_store(tmp_path / name, results, name=name).root for name in ("one", "two")]
+    page = write_leaderboard(roots, tmp_path / "board").index.read_text()
+    assert "one and two" in page
+
+
+def test_other_training_losses_under_one_key_are_a_conflict(tmp_path):
+    first = make_result(make_spec())
+    epochs = tuple(e.model_copy(update={"train_loss": 1.5 * e.train_loss}) for e in first.epochs)
+    for name, result in (("one", first), ("two", first.model_copy(update={"epochs": epochs}))):
+        ResultStore(tmp_path / name).write(result)
+    merged = merge([tmp_path / "one", tmp_path / "two"], tmp_path / "out")
+    assert len(merged.conflicts) == 1
+    assert read_source(tmp_path / "out").disputed == {first.key}
+    assert "epochs.1.train_loss" in say_conflict(merged.conflicts)
+
+
+def test_an_empty_folder_is_not_consistent_with_itself(tmp_path):
+    (tmp_path / "runs").mkdir()
+    found = CliRunner().invoke(exchange, ["bundle", str(tmp_path), "--verify"])
+    assert found.exit_code != 0
+    assert "consistent" not in found.stdout

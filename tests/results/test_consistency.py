@@ -4,12 +4,13 @@ import json
 import time
 
 import pytest
-from made_results import changed, make_result, make_results, make_spec, write_store
+from made_results import FINETUNE, changed, make_result, make_results, make_spec, write_store
 
 from shrinkbench.results.bundle import read_source, write_bundle
 from shrinkbench.results.consistency import contradictions
 from shrinkbench.results.merging import merge
 from shrinkbench.results.verification import verify
+from shrinkbench.spec import EarlyStopping
 
 PAIR = [("cifar10", "resnet20")]
 
@@ -53,6 +54,17 @@ WRONG = {
     "parameters beyond counting": (put("size/parameters", 10**400), "size.parameters: input should be less"),
     "bins beyond counting": (put("weight_histogram/before/0", 10**400), "weight_histogram.before.0"),
     "epoch that was not run": (put("selected_epoch", 9), "epoch 9 is selected of 5 that were run"),
+    "validation gone": (
+        put("validation", None),
+        "its recipe 'cifar-finetune' takes the best epoch by validation, and has no quality on it of epoch 5",
+    ),
+    "an epoch without validation": (put("epochs/2/validation", {}), "by validation, and epoch 3 was not"),
+    "no validation at all": (
+        lambda r: r.update(
+            validation=None, selected_epoch=None, epochs=[e | {"validation": {}} for e in r["epochs"]]
+        ),
+        "by validation, and epoch 1 was not validated",
+    ),
     "epoch that stands there twice": (put("epochs/1/epoch", 1), "its 5 epochs are not numbered"),
     "epochs cut": (lambda r: r.update(epochs=r["epochs"][:1]), "trained for 5 epochs and has records of 1"),
     "epochs gone": (lambda r: r.update(epochs=[]), "trained for 5 epochs and has records of 0"),
@@ -227,3 +239,13 @@ def test_a_plan_whose_runs_no_experiment_asks_for_once_is_a_problem(clean, tmp_p
     found = read_source(tmp_path)
     assert found.plan is None
     assert sentence in found.problems[0].sentence
+
+
+def test_a_recipe_that_takes_the_last_epoch_needs_no_validation():
+    last = FINETUNE.model_copy(update={"selection": "last"})
+    result = make_result(make_spec(recipe=last))
+    bare = {"validation": None, "epochs": tuple(e.model_copy(update={"validation": {}}) for e in result.epochs)}
+    assert not list(contradictions(result.model_copy(update=bare)))
+    stopping = last.model_copy(update={"early_stopping": EarlyStopping(patience=3)})
+    stopped = make_result(make_spec(recipe=stopping)).model_copy(update=bare)
+    assert "stops by validation" in next(contradictions(stopped))

@@ -153,3 +153,21 @@ def test_a_conflict_that_one_set_lacks_is_a_difference(results, tmp_path):
         found = difference_of(*pair)
         assert (found.unequal, found.disputed, found.is_empty) == ((), (victim.key,), False)
     assert difference_of(both, both).is_empty
+
+
+def test_runs_that_one_plan_alone_misses_are_a_difference(results, tmp_path):
+    more = make_results(pairs=PAIR, methods=["global_gradient"], seeds=(0,))
+    one = write_store(tmp_path / "one", results).root
+    store = write_store(tmp_path / "two", [*results, *more])
+    for result in more:
+        store.result_path(result.key).unlink()
+    found = difference_of(read_source(one), read_source(store.root))
+    assert len(found.planned) == len(more)
+    assert not found.is_empty
+    assert difference_of(read_source(one), read_source(one)).is_empty
+
+
+def test_failures_for_other_reasons_are_a_difference(tmp_path):
+    spec = make_spec()
+    found = compared(tmp_path, [make_result(spec, failed="a")], [make_result(spec, failed="b")])
+    assert [u.fields for u in found.unequal] == [("error",)]

@@ -196,6 +196,24 @@ def test_two_thousand_results_are_read_within_seconds(tmp_path):
     assert time.perf_counter() - start < 5
 
 
+@pytest.mark.parametrize(
+    ("place", "gone"),
+    [("after", "top1"), ("after", "top5"), ("after", "loss"), ("before", "top1"), ("validation", "top1")],
+)
+def test_a_result_without_a_metric_of_its_task_is_refused_and_named(tmp_path, place, gone):
+    """Whoever reads it finds it out: nothing later has to live with half a result."""
+    results = make_results(pairs=[("cifar10", "resnet20")], methods=["random"], seeds=(0,))
+    quality = getattr(results[2], place)
+    left = {name: value for name, value in quality.metrics.items() if name != gone}
+    results[2] = results[2].model_copy(update={place: quality.model_copy(update={"metrics": left})})
+    found, (problem,) = write_store(tmp_path / "made", results).results()
+    assert len(found) == len(results) - 1
+    assert problem.path.parent.name == results[2].key
+    assert problem.sentence == (
+        f"is not a valid result: {place} was measured without '{gone}', a metric of its task"
+    )
+
+
 def test_a_problem_is_one_line_whatever_it_echoes(store):
     (path, *_) = store.root.glob("runs/*/result.json")
     fields = json.loads(path.read_text())

@@ -158,3 +158,51 @@ def test_a_conflict_in_loss_alone_names_the_loss(tmp_path):
     (sentence,) = verify(replace(bundle, others=(other,)))
     assert "after.loss" in sentence
     assert "top1" not in sentence
+
+
+@pytest.mark.parametrize("factor", [1 + 1e-9, 1 + 1e-7])
+def test_a_copy_whose_numbers_were_changed_in_a_late_digit_is_told(tmp_path, factor):
+    first = make_result(make_spec(seed=0))
+    other = copied(first, 1)
+    epochs = tuple(e.model_copy(update={"train_loss": e.train_loss * factor}) for e in first.epochs)
+    assert any(
+        "up to rounding" in doubt
+        for doubt in doubts(tmp_path, [first, other.model_copy(update={"epochs": epochs})])
+    )
+
+
+def test_starts_that_differ_in_a_late_digit_are_one(tmp_path):
+    results = make_results(pairs=PAIR, methods=["random"], compressions=(1, 2))
+    start = results[0].before
+    one = [
+        r.model_copy(update={"before": changed(start, loss=start["loss"] * (1 + 1e-9 * r.spec.seed))})
+        if r.spec.is_control
+        else r
+        for r in results
+    ]
+    assert sum("starts from the network of seed 0" in doubt for doubt in doubts(tmp_path, one)) == 2
+
+
+def test_other_learning_rates_than_the_recipes_are_told(tmp_path):
+    result = make_result(make_spec())
+    epochs = tuple(e.model_copy(update={"learning_rate": 9.0}) for e in result.epochs)
+    root = write_store(tmp_path / "made", [result.model_copy(update={"epochs": epochs})]).root
+    (told,) = verify(read_source(root))
+    assert "the learning rate of epoch 1 is 9, and that of recipe 'cifar-finetune' is 0.0003" in told
+
+
+def with_adds(result, kept):
+    size = {"multiply_adds_kept": kept, "theoretical_speedup": result.size.multiply_adds / kept}
+    return result.model_copy(update={"size": result.size.model_copy(update=size)})
+
+
+def test_multiply_adds_that_do_not_go_with_the_layers_are_told(tmp_path):
+    results = make_results(pairs=PAIR, methods=["random", "global_magnitude"], compressions=(1, 2, 4))
+    assert verify(read_source(write_store(tmp_path / "clean", results).root)) == []
+    victim = next(r for r in results if r.spec.target == 4)
+    kept = victim.size.multiply_adds_kept
+    for number, forged in enumerate((kept // 10, kept * 11 // 10)):
+        spoilt = [with_adds(r, forged) if r is victim else r for r in results]
+        told = verify(read_source(write_store(tmp_path / f"{number}", spoilt).root))
+        assert told
+        assert all("multiply-adds" in sentence for sentence in told)

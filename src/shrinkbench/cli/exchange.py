@@ -56,10 +56,12 @@ def bundle(
 
 
 def _verify(source: Path) -> None:
-    from shrinkbench.results.bundle import read_source
+    from shrinkbench.results.bundle import read_source, require_results
     from shrinkbench.results.verification import find_implausible, verify
 
     found = read_source(source)
+    if not found.problems:
+        require_results(found, "there is nothing to verify")
     contradictions, doubts = verify(found), find_implausible(found)
     _tell_code(found)
     for sentence in [*contradictions[:_SHOWN], *(f"implausible: {doubt}" for doubt in doubts[:_SHOWN])]:
@@ -119,7 +121,7 @@ def merge(
     Runs that two sources finished with other numbers are both kept, as a conflict; so are those that finished
     in one and failed in another.
     """
-    from shrinkbench.results.conflicts import accuracy_difference
+    from shrinkbench.results.conflicts import accuracy_difference, say_conflict
     from shrinkbench.results.merging import merge as unite
 
     if len(sources) < 2 and not sources[0].is_file():
@@ -143,6 +145,8 @@ def merge(
             "first source's that finished are used, the others are stored beside them",
             err=True,
         )
+    if merged.controls:
+        typer.echo(f"conflict: {say_conflict(merged.controls)}", err=True)
     typer.echo(f"{merged.runs} runs -> {merged.out}")
 
 
@@ -216,6 +220,9 @@ def _print_difference(found: ResultsDifference, first: Path, second: Path) -> No
         keys = ", ".join(key[:12] for key in found.disputed[:3])
         more = " and others" if len(found.disputed) > 3 else ""
         typer.echo(f"\n{len(found.disputed)} runs have conflicts that are not the same in both: {keys}{more}")
+    if found.planned:
+        those = "1 run is" if len(found.planned) == 1 else f"{len(found.planned)} runs are"
+        typer.echo(f"\n{those} missing from both that one plan asks for, and the other does not")
     means = [
         (c.label, _number(c.first), str(c.first_n), _number(c.second), str(c.second_n), _settings(c))
         for c in found.cells

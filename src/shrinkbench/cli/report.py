@@ -53,16 +53,18 @@ def status(
 
 def _count(directory: Path) -> dict[str, int]:
     from shrinkbench.results.bundle import read_source
+    from shrinkbench.results.index import have_differing_controls
     from shrinkbench.results.store import ResultStore, status_of
 
     store, outline = ResultStore(directory), None
-    if directory.is_dir() and not any(directory.glob("runs/*/conflicts")):
+    if directory.is_dir() and not store.has_second_outcomes():
         with contextlib.suppress(ShrinkbenchError):  # told below, where all is read
             outline = store.outline()
     if outline is not None:
         entries, problems = store.entries()  # what the index knows is not read
-        tell_problems("skipped", problems)
-        return status_of(entries, outline).as_dict()
+        if not have_differing_controls(entries):
+            tell_problems("skipped", problems)
+            return status_of(entries, outline).as_dict()
     bundle = read_source(directory)
     tell_doubts(bundle)
     return bundle.status.as_dict()

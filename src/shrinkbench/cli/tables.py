@@ -30,8 +30,9 @@ def tell_doubts(bundle: Bundle) -> None:
     from shrinkbench.results.conflicts import say_conflict
 
     tell_problems("skipped", bundle.problems)
-    if bundle.conflicts:
-        typer.echo(f"conflict: {say_conflict(bundle.conflicts)}", err=True)
+    conflicts = (*bundle.conflicts, *bundle.differing_controls)
+    if conflicts:
+        typer.echo(f"conflict: {say_conflict(conflicts)}", err=True)
 
 
 def text(value: object) -> str:

@@ -26,7 +26,7 @@ from shrinkbench.results.labels import RunLabel, label_runs, recipe_labels
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import CLASSIFICATION, Recipe, RunSpec, TaskSpec
 
-DISPUTED = "sources have other numbers, or another outcome, for a run of it or of its control"
+DISPUTED = "sources, or methods, have other numbers or another outcome for a run of it or of its control"
 ABSENT = "no finished run that prunes"
 ALONE = "no other entry can be compared with it"
 

@@ -91,6 +91,7 @@ def machine_facts(run: RunResult) -> Facts:
         "threads": str(p.threads or ""),
         "processes": str(p.processes or ""),
         "Python": p.python,
+        "operating system": p.platform.partition("-")[0],  # what follows is the kernel's release
         "training steps": "compiled" if p.uncompiled == "" else "not compiled",
     }
     return tuple((named | dict(sorted(p.versions.items()))).items())
@@ -115,8 +116,10 @@ def measured_on(run: RunResult) -> Facts:
 
 
 def validated_on(run: RunResult) -> Facts:
-    """How many examples the epoch was chosen on; nothing where that is not recorded."""
-    return (("validation examples", str(run.validation.examples)),) if run.validation is not None else ()
+    """How many examples the epoch was validated on; nothing where there was no epoch, or none was taken."""
+    if run.validation is None and (not run.epochs or run.selected_epoch == 0):
+        return ()
+    return (("validation examples", str(run.validation.examples if run.validation is not None else "none")),)
 
 
 def timing(run: RunResult) -> Facts:

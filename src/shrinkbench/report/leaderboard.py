@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError
@@ -16,7 +16,7 @@ from shrinkbench.report.statistics.claims import Claim
 from shrinkbench.report.statistics.metrics import Metric
 from shrinkbench.report.tables import p_value
 from shrinkbench.results.bundle import Bundle, read_source, require_results, write_bundle
-from shrinkbench.results.conflicts import conflicts_among
+from shrinkbench.results.conflicts import conflicts_among, find_differing_controls
 from shrinkbench.results.store import Problem
 from shrinkbench.results.verification import find_implausible, verify
 
@@ -42,7 +42,7 @@ def write_leaderboard(sources: Sequence[Path], out: Path) -> WrittenLeaderboard:
     for bundle in bundles:
         require_results(bundle, "leave it out")
         _refuse_sequential(bundle)
-    unique = {bundle.digest: bundle for bundle in bundles}
+    unique = _once_each(bundles)
     disputed = find_disputed(list(unique.values()))
     problems = {
         name: [
@@ -60,10 +60,27 @@ def write_leaderboard(sources: Sequence[Path], out: Path) -> WrittenLeaderboard:
     return WrittenLeaderboard(index, tuple(p for bundle in unique.values() for p in bundle.problems))
 
 
+def _once_each(bundles: Sequence[Bundle]) -> dict[str, Bundle]:
+    """Bundles by their content; those of one content are one, under the names of all of them."""
+    found: dict[str, list[Bundle]] = {}
+    for bundle in bundles:
+        found.setdefault(bundle.digest, []).append(bundle)
+    return {
+        content: replace(alike[0], name=" and ".join(dict.fromkeys(bundle.name for bundle in alike)))
+        for content, alike in found.items()
+    }
+
+
 def find_disputed(bundles: Sequence[Bundle]) -> frozenset[str]:
-    """Keys that some source has other numbers for than another one, or than itself, or saw fail."""
-    parts = (part for bundle in bundles for part in (bundle.results, bundle.others))
-    return frozenset(first.key for first, _ in conflicts_among(parts))
+    """Keys that some source has other numbers for than another one, or than itself, or saw fail.
+
+    Controls are among them that methods stored with other numbers, be it in one source or in two.
+    """
+    parts = [part for bundle in bundles for part in (bundle.results, bundle.others)]
+    controls = find_differing_controls(result for part in parts for result in part)
+    return frozenset(
+        [first.key for first, _ in conflicts_among(parts)] + [copy.key for pair in controls for copy in pair]
+    )
 
 
 def _refuse_sequential(bundle: Bundle) -> None:
@@ -116,6 +133,6 @@ def _disputes(bundle: Bundle, disputed: frozenset[str]) -> list[str]:
         return []
     runs = f"{len(own)} run has" if len(own) == 1 else f"{len(own)} runs have"
     return [
-        f"{runs} other numbers under the same key in another source, or another outcome, first {own[0][:12]}: "
-        "no rank for them"
+        f"{runs} other numbers under the same key in another source, or another outcome, or as controls under "
+        f"that of another method, first {own[0][:12]}: no rank for them"
     ]

@@ -212,15 +212,21 @@ def over_tasks_text(
 
 
 def listed(names: Sequence[str], comma: str = ", ") -> str:
-    """Names as a phrase, parted by ``comma``; of many, how many.
+    """Names as a phrase, parted by ``comma``, or by semicolons where a name has one itself; of many, how many.
 
     >>> listed(["a", "b", "c"]), listed(["a", "b", "c", "d", "e"])
     ('a, b and c', 'a, b, c and 2 others')
+    >>> listed(["a, one way", "b", "c"])
+    'a, one way; b; and c'
     """
+    within = comma == ", " and any(comma in name for name in names)
+    comma = "; " if within else comma
     shown, more = list(names[:FEW]), len(names) - FEW
     if more > 0:
-        return f"{comma.join(shown)} and {more} other{'s' if more > 1 else ''}"
+        return f"{comma.join(shown)}{';' if within else ''} and {more} other{'s' if more > 1 else ''}"
     *start, last = list(dict.fromkeys(names))
+    if start and within:
+        return f"{'; '.join(start)}; and {last}"
     if start and comma != ", ":
         return comma.join([*start, last])
     return f"{', '.join(start)} and {last}" if start else last

@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from shrinkbench.report.bold import best_by_level, say_where_compared
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.aggregates import (
     ENOUGH,
@@ -57,7 +58,8 @@ def result_tables(observations: Observations, metric: str) -> list[Table]:
         counts[cell] for cell in zip(pruned["task"], pruned["method"], pruned["amount"], strict=True)
     ]
     own = references(observations, metric)
-    best = _best_by_level(observations, metric)
+    claims = judge(observations, metric=metric)
+    best = best_by_level(claims)
     return [
         _result_table(
             observations,
@@ -67,23 +69,10 @@ def result_tables(observations: Observations, metric: str) -> list[Table]:
             controls[controls["task"] == task],
             own,
             best,
+            note=say_where_compared(claims, task),
         )
         for task in observations.tasks
     ]
-
-
-def _best_by_level(observations: Observations, metric: str) -> dict[tuple[str, float], frozenset[str]]:
-    """The methods with the highest mean at each level of a task, of those that can be compared there."""
-    return {
-        (task.task, level.level): frozenset(
-            method
-            for method, mean in zip(level.block.methods, level.block.means, strict=True)
-            if mean == level.block.means.max()
-        )
-        for task in judge(observations, metric=metric).tasks
-        for level in task.levels
-        if level.leads
-    }
 
 
 def _result_table(
@@ -94,6 +83,8 @@ def _result_table(
     controls: pd.DataFrame,
     own: Mapping[tuple[str, str], stats.Summary],
     best: Mapping[tuple[str, float], frozenset[str]],
+    *,
+    note: str,
 ) -> Table:
     amounts = amounts_of(here)
     kind, column = shown
@@ -118,7 +109,7 @@ def _result_table(
             rows.append((Cell(method), Cell(first), *(entries.get((method, a), Cell("–")) for a in amounts)))
     return Table(
         name=f"{kind.column}-{slugs(observations.tasks)[task]}",
-        caption=_result_caption(task, kind, here, several=several),
+        caption=_result_caption(task, kind, here, several=several) + note,
         columns=("method", "1×", *(amount_text(a, target) for a, target in amounts.items())),
         rows=tuple(rows),
         group=_group_of(observations, task, column),

@@ -16,6 +16,7 @@ from shrinkbench.report.scratch_conclusion import MARGIN, Network, beside_paper,
 from shrinkbench.report.statistics.metrics import Metric, metric_of
 from shrinkbench.report.tables import Cell, Table, achieved_text, amount_text
 from shrinkbench.results.apart import digest_once
+from shrinkbench.results.conflicts import find_differing_controls
 from shrinkbench.results.labels import distinct_runs, label_runs, recipe_labels
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import CONTINUE, FinetuningSpec, PublishedWidths, Recipe, RunSpec, TaskSpec
@@ -184,8 +185,11 @@ def _find_unpruned(results: Sequence[RunResult]) -> dict[TaskSpec, _Large]:
     """
     costs: dict[TaskSpec, float] = defaultdict(float)
     found: dict[TaskSpec, dict[tuple[int, str], dict[int, float]]] = defaultdict(lambda: defaultdict(dict))
+    doubted = {first.spec.control.key for first, _ in find_differing_controls(results)}
     for result in results:
         spec, spent = result.spec, result.cost
+        if doubted and spec.is_control and spec.control.key in doubted:
+            continue
         kept = spec.method.finetuning.weights == "kept"
         itself = kept and (spec.method.start == "trained" or spec.search is not None)
         quality = result.before if itself else result.after

@@ -290,23 +290,31 @@ _WHAT = {
     "failed": ("failed", "failed"),
     "missing": ("of the plan is missing", "of the plan are missing"),
     "disputed": (
-        "has other numbers or another outcome in another source, or its control has",
-        "have other numbers or another outcome in another source, or their control has",
+        "has two outcomes, or its control has",
+        "have two outcomes, or their control has",
     ),
 }
 
 
 def _absent(observations: Observations) -> Iterator[str]:
-    """Runs that failed or are missing, by method; they forbid every claim over a range that they lie in."""
+    """Runs that failed or are missing, by method; they forbid every claim over a range that they lie in.
+
+    Controls, which methods share, are counted beside.
+    """
+    controls = {kind: count for kind, count in observations.absent_controls.items() if count}
     for kind, rows in observations.gaps.groupby("kind"):
         counts = rows["method"].value_counts(sort=True)
         named = [f"{method} {count}" for method, count in counts.items()]
         one, many = _WHAT[str(kind)]
         runs = f"{len(rows)} runs {many}" if len(rows) > 1 else f"1 run {one}"
+        beside = controls.pop(str(kind), 0)
+        also = f", and {beside} control{'s' * (beside > 1)}" if beside else ""
         yield (
-            f"{runs} ({listed(named)}): no claim is made for or "
+            f"{runs} ({listed(named)}){also}: no claim is made for or "
             "against a method over a range in which it lacks one of a compared seed."
         )
+    for kind, count in controls.items():
+        yield f"{count} control{f's {_WHAT[kind][1]}' if count > 1 else f' {_WHAT[kind][0]}'}."
 
 
 def _at_equal_training(observations: Observations) -> Iterator[str]:

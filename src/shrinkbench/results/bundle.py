@@ -12,7 +12,7 @@ from pathlib import Path
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_target, is_folder
 from shrinkbench.results.archive import read_archive, write_archive
-from shrinkbench.results.conflicts import Conflict, conflicts_among, numbers_of
+from shrinkbench.results.conflicts import Conflict, conflicts_among, find_differing_controls, numbers_of
 from shrinkbench.results.layout import (
     CONFLICTS,
     PLAN_NAME,
@@ -67,6 +67,11 @@ class Bundle:
     def conflicts(self) -> tuple[Conflict, ...]:
         """Pairs of results of one key that contradict each other, the one that is used first."""
         return conflicts_among([self.results, self.others])
+
+    @functools.cached_property
+    def differing_controls(self) -> tuple[Conflict, ...]:
+        """Pairs of copies of one control, of methods that each stored it, that contradict each other."""
+        return find_differing_controls(self.results)
 
     @property
     def disputed(self) -> frozenset[str]:

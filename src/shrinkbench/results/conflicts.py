@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from shrinkbench.errors import one_line
@@ -15,12 +16,14 @@ from shrinkbench.spec.value import digest_of_fields
 Conflict = tuple[RunResult, RunResult]
 """Two results of one key that contradict each other: the one that is used, which is finished, and another.
 
-The other has other numbers, or it failed where the first came to an end.
+The other has other numbers, or it failed where the first came to an end. Or two copies of one control, which
+methods stored under keys of their own; of these neither is used.
 """
 
 _COUNTED = frozenset(metric.name for metric in SHARES)
 _TOLD = 60  # characters of an error
 _OF_FLOATS, _OF_BINS, _BINS = 1e-5, 1e-3, 3.0
+_OF_LOSSES = 1e-2
 _EVERYTHING = {
     *("status", "size", "before", "after", "validation", "further", "selected_epoch", "epochs_run", "epochs"),
     *("layers", "weight_histogram", "cost", "reachable"),
@@ -64,7 +67,15 @@ def differ(first: RunResult, other: RunResult) -> bool:
         return False
     if first.status != other.status:
         return is_scientific(first) or is_scientific(other)
-    return numbers_of(first) != numbers_of(other)
+    return numbers_of(first) != numbers_of(other) or bool(_other_losses(first, other))
+
+
+def _other_losses(first: RunResult, other: RunResult) -> list[tuple[str, str, str]]:
+    """The first epoch whose training loss differs beyond all rounding, with both values, if there is one."""
+    for mine, theirs in zip(first.epochs, other.epochs, strict=False):
+        if not math.isclose(mine.train_loss, theirs.train_loss, rel_tol=_OF_LOSSES, abs_tol=_OF_LOSSES**2):
+            return [(f"epochs.{mine.epoch}.train_loss", f"{mine.train_loss:.5g}", f"{theirs.train_loss:.5g}")]
+    return []
 
 
 def unlike(first: RunResult, other: RunResult) -> tuple[str, ...]:
@@ -119,21 +130,49 @@ def conflicts_among(sources: Iterable[Iterable[RunResult]]) -> tuple[Conflict, .
     return tuple(found)
 
 
+def find_differing_controls(
+    results: Iterable[RunResult], *, keys: Mapping[str, str] = MappingProxyType({})
+) -> tuple[Conflict, ...]:
+    """For every control that methods stored with two sets of numbers, the first copy with each other one.
+
+    A control is one run, whatever key each method's copy lies under. What one copy measured and the other did
+    not is no contradiction; nor is a copy that failed, since that may lie in the method that stored it.
+    ``keys`` are those of controls by that of a copy, where they are known.
+    """
+    copies: dict[str, dict[str, RunResult]] = {}
+    for result in results:
+        if result.status == "done" and result.spec.is_control:
+            copies.setdefault(keys.get(result.key) or result.spec.control.key, {}).setdefault(
+                result.key, result
+            )
+    found: list[Conflict] = []
+    for first, *rest in (list(by_key.values()) for by_key in copies.values() if len(by_key) > 1):
+        others: dict[str, RunResult] = {}
+        for other in rest:
+            if differ(first, other) and differences((first, other)):
+                others.setdefault(numbers_of(other), other)
+        found += [(first, other) for other in others.values()]
+    return tuple(found)
+
+
 def differences(pair: Conflict) -> list[tuple[str, str, str]]:
     """Every measured field in which the two differ, with its two values; the headline metric first.
 
-    Where one of them failed it is the status alone.
+    Where one of them failed it is the status alone; of two copies of a control, what both measured.
     """
     if pair[0].status != pair[1].status:
         return [("status", _status_of(pair[0]), _status_of(pair[1]))]
     first, other = ({name: str(value) for name, value in _flattened("", _measured(result))} for result in pair)
     leading = f"after.{pair[0].spec.task.objective.headline}"
     names = sorted(dict.fromkeys([*first, *other]), key=lambda name: name != leading)
-    return [
+    if pair[0].key != pair[1].key:
+        names = [name for name in names if name in first and name in other]
+    found = [
         (name, first.get(name, "nothing"), other.get(name, "nothing"))
         for name in names
         if first.get(name) != other.get(name)
     ]
+    return found or _other_losses(*pair)
 
 
 def _status_of(result: RunResult) -> str:
@@ -156,7 +195,29 @@ def describe_conflict(pair: Conflict) -> tuple[str, str]:
     """The run of a conflict, and where its two results differ."""
     (name, used, other), *more = differences(pair)
     others = f" (and {len(more)} other field{'s' if len(more) > 1 else ''})" if more else ""
-    return pair[0].key[:12], f"{name} {used} is used, another source has {other}{others}"
+    if pair[0].key != pair[1].key:
+        whose, copys = (result.spec.method.name for result in pair)
+        return pair[0].key[:12], (
+            f"the control of seed {pair[0].spec.seed} has {name} {used} as {whose} stored it and {other} as "
+            f"{copys} did (run {pair[1].key[:12]}){others}; neither is used"
+        )
+    later = ", or a later attempt," if pair[1].status == "failed" else ""
+    return pair[0].key[:12], f"{name} {used} is used, another source{later} has {other}{others}"
+
+
+def _say_controls(pairs: Sequence[Conflict]) -> str:
+    """That controls have two sets of numbers, with the largest difference."""
+    widest = max(pairs, key=lambda pair: abs(accuracy_difference(pair)))
+    apart, metric = abs(accuracy_difference(widest)), widest[0].spec.task.objective.headline
+    name, first, other = differences(widest)[0]
+    how = f"by up to {apart:.4g} of {metric}" if apart else f"in {name}: {first} and {other}"
+    count = len({pair[0].spec.control.key for pair in pairs})
+    controls = "1 control has" if count == 1 else f"{count} controls have"
+    return (
+        f"{controls} other numbers under the keys of two methods, {how} (runs "
+        f"{widest[0].key[:12]} and {widest[1].key[:12]}): a control is one run, so one of the two is not what "
+        "it says; neither is used, and no claim is made for runs that start from it"
+    )
 
 
 def say_conflict(conflicts: Iterable[Conflict]) -> str:
@@ -166,6 +227,10 @@ def say_conflict(conflicts: Iterable[Conflict]) -> str:
     ''
     """
     pairs = list(conflicts)
+    controls = [pair for pair in pairs if pair[0].key != pair[1].key]
+    if controls:
+        rest = say_conflict(pair for pair in pairs if pair[0].key == pair[1].key)
+        return "; ".join(filter(None, [rest, _say_controls(controls)]))
     failed = {first.key: other for first, other in pairs if other.status == "failed"}
     numbers = [pair for pair in pairs if pair[1].status == "done"]
     told = []
@@ -184,8 +249,8 @@ def say_conflict(conflicts: Iterable[Conflict]) -> str:
     if failed:
         key, failure = next(iter(failed.items()))
         told.append(
-            f"{_runs_have(len(failed))} failed in another source under the same key and finished here "
-            f"(run {key[:12]}: {one_line(failure.error or '', _TOLD)})"
+            f"{_runs_have(len(failed))} failed in another source, or later, under the same key and finished "
+            f"here (run {key[:12]}: {one_line(failure.error or '', _TOLD)})"
         )
     if not told:
         return ""

@@ -26,6 +26,7 @@ def contradictions(result: RunResult) -> Iterator[str]:
             yield f"it is a control and keeps {kept} of {whole} parameters"
     yield from _of_epochs(result)
     yield from _of_selection(result)
+    yield from _of_needed_validation(result)
     yield from _of_losses(result)
     qualities = {"before": result.before, "after": result.after, "validation": result.validation}
     qualities |= {f"further.{name}": quality for name, quality in result.further.items()}
@@ -105,6 +106,20 @@ def _of_selection(result: RunResult) -> Iterator[str]:
         own = validation.metrics.get(name)
         if own is not None and own != value:
             yield f"validation.{name} = {own:.9g} is not that of the selected epoch {selected}, {value:.9g}"
+
+
+def _of_needed_validation(result: RunResult) -> Iterator[str]:
+    """A recipe that takes an epoch, or stops, by validation has it of every epoch, and of the one it took."""
+    recipe = result.spec.recipe
+    stops = recipe.early_stopping is not None and recipe.selection == "last"
+    if result.spec.migrated_from is not None or not (stops or recipe.selection == "best-validation"):
+        return
+    what = f"recipe '{recipe.name}' {'stops' if stops else 'takes the best epoch'} by validation"
+    bare = next((epoch.epoch for epoch in result.epochs if not epoch.validation), None)
+    if bare is not None:
+        yield f"its {what}, and epoch {bare} was not validated"
+    elif result.selected_epoch and result.validation is None:
+        yield f"its {what}, and has no quality on it of epoch {result.selected_epoch}, which it took"
 
 
 def _of_losses(result: RunResult) -> Iterator[str]:

@@ -1,7 +1,8 @@
-"""Runs of several seeds that are one training: what two of them share to the last digit, and only one has."""
+"""Runs of several seeds that are one training: what two of them share up to rounding, and only one has."""
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,6 +14,10 @@ DIGITS = 7
 """Significant digits from which on a number is told apart from any other by itself."""
 _COUNTED = frozenset(metric.name for metric in SHARES)
 _OF_CHANCE = 1e-5
+NEAR, FEWEST = 1e-6, 2
+"""Sequences of at least so many epochs whose every number agrees up to this share are one training."""
+_STARTS = 1e-7
+LOSSES = "training losses"
 _QUALITIES = {"before": "quality before training", "after": "quality after it", "validation": "validation"}
 Records = Mapping[str, tuple[float, ...]]
 
@@ -38,7 +43,7 @@ def records_of(result: RunResult) -> Records:
     """
     found: dict[str, list[float]] = defaultdict(list)
     for epoch in result.epochs:
-        found["training losses"].append(epoch.train_loss)
+        found[LOSSES].append(epoch.train_loss)
         for name, value in epoch.validation.items():
             if name not in _COUNTED:
                 found[f"{name} on validation by epoch"].append(value)
@@ -51,13 +56,74 @@ def _is_telling(values: Sequence[float]) -> bool:
 
 def shared_records(first: RunResult, other: RunResult) -> tuple[str, ...]:
     """Names of records that two runs share to the last digit, at half of the epochs or more."""
-    mine, theirs = records_of(first), records_of(other)
+    return _shared(records_of(first), records_of(other))
+
+
+def _shared(mine: Records, theirs: Records) -> tuple[str, ...]:
     found = []
     for name in mine.keys() & theirs.keys():
         same = sum(a == b and telling(a) for a, b in zip(mine[name], theirs[name], strict=False))
         if same and 2 * same >= min(len(mine[name]), len(theirs[name])):
             found.append(name)
     return tuple(sorted(found))
+
+
+def near(value: float, other: float) -> bool:
+    """Whether two numbers are one but for rounding, or for a digit that somebody changed."""
+    return math.isclose(value, other, rel_tol=NEAR)
+
+
+class Trainings:
+    """What runs wrote down while they were trained, looked at once for each, and which are one training."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[RunResult, Records]] = {}
+
+    def records(self, run: RunResult) -> Records:
+        """:func:`records_of` the run."""
+        if id(run) not in self._known:
+            self._known[id(run)] = run, records_of(run)
+        return self._known[id(run)][1]
+
+    def share(self, first: RunResult, other: RunResult) -> bool:
+        """Whether two runs share a record to the last digit, or all of their training up to rounding."""
+        return bool(_shared(self.records(first), self.records(other))) or self.are_one(first, other)
+
+    def are_one(self, first: RunResult, other: RunResult) -> bool:
+        """Whether two runs have one sequence of losses and of metrics on validation, up to rounding."""
+        mine, theirs = (self.records(run).get(LOSSES) for run in (first, other))
+        if mine is None or theirs is None or len(mine) != len(theirs):
+            return False
+        return mine == theirs or (len(mine) >= FEWEST and _are_near(first, other))
+
+    def pairs(self, runs: Sequence[RunResult]) -> Iterator[tuple[RunResult, RunResult]]:
+        """Pairs of ``runs`` that are one training, each once; of thousands few are looked at beside."""
+        seen: set[tuple[int, int]] = set()
+        for place in (0.0, 0.5, 1.0):
+            losses = sorted(
+                (
+                    (values[round(place * (len(values) - 1))], number)
+                    for number, run in enumerate(runs)
+                    if (values := self.records(run).get(LOSSES))
+                )
+            )
+            for at, (loss, number) in enumerate(losses):
+                for other_loss, other in itertools.islice(losses, at + 1, None):
+                    if not near(loss, other_loss):
+                        break
+                    pair = (min(number, other), max(number, other))
+                    if pair not in seen and self.are_one(runs[number], runs[other]):
+                        seen.add(pair)
+                        yield runs[pair[0]], runs[pair[1]]
+
+
+def _are_near(first: RunResult, other: RunResult) -> bool:
+    return all(
+        near(mine.train_loss, theirs.train_loss)
+        and mine.validation.keys() == theirs.validation.keys()
+        and all(near(value, theirs.validation[name]) for name, value in mine.validation.items())
+        for mine, theirs in zip(first.epochs, other.epochs, strict=True)
+    )
 
 
 def agreement(runs: Sequence[RunResult]) -> tuple[str, ...]:
@@ -75,10 +141,11 @@ def agreement(runs: Sequence[RunResult]) -> tuple[str, ...]:
 
 
 def find_copies(runs: Iterable[RunResult]) -> Iterator[tuple[RunResult, ...]]:
-    """Groups of runs of one cell and of different seeds that share a record of training, in order of seed."""
+    """Groups of runs of one cell and of different seeds that are one training, in order of seed."""
     groups: list[list[RunResult]] = []
+    trainings = Trainings()
     for run in sorted(runs, key=lambda r: r.spec.seed):
-        group = next((g for g in groups if shared_records(g[0], run)), None)
+        group = next((g for g in groups if trainings.share(g[0], run)), None)
         if group is None:
             groups.append([run])
         elif all(run.spec.seed != other.spec.seed for other in group):
@@ -89,7 +156,7 @@ def find_copies(runs: Iterable[RunResult]) -> Iterator[tuple[RunResult, ...]]:
 def find_shared_starts(results: Iterable[RunResult]) -> Iterator[tuple[RunResult, ...]]:
     """Controls of different seeds that start from one network, though their seeds should settle it.
 
-    They read alike before training to the last digit. Weights of a file, or trained once for all,
+    They read alike before training, up to rounding. Weights of a file, or trained once for all,
     are the same for all seeds.
     """
     controls: dict[object, dict[int, RunResult]] = defaultdict(dict)
@@ -98,12 +165,27 @@ def find_shared_starts(results: Iterable[RunResult]) -> Iterator[tuple[RunResult
             spec = run.spec.control.model_copy(update={"seed": 0, "migrated_from": None})
             controls[spec].setdefault(run.spec.seed, run)  # methods may each have stored the one they share
     for by_seed in controls.values():
-        alike: dict[object, list[RunResult]] = defaultdict(list)
+        alike: list[list[RunResult]] = []
         for run in by_seed.values():
-            if run.before is not None and _tells_its_network(run.before):
-                alike[tuple(sorted(run.before.metrics.items()))].append(run)
-        yield from (tuple(runs) for runs in alike.values() if len(runs) > 1)
+            if run.before is not None and tells_its_network(run.before):
+                group = next((g for g in alike if _read_alike(g[0].before, run.before)), None)
+                if group is None:
+                    alike.append([run])
+                else:
+                    group.append(run)
+        yield from (tuple(runs) for runs in alike if len(runs) > 1)
 
 
-def _tells_its_network(quality: Quality) -> bool:
+def _read_alike(first: Quality | None, other: Quality | None) -> bool:
+    """Whether two networks are one by what they read: equal counts of images, the rest up to rounding."""
+    if first is None or other is None or first.metrics.keys() != other.metrics.keys():
+        return False
+    return all(
+        value == other[name] or (name not in _COUNTED and math.isclose(value, other[name], rel_tol=_STARTS))
+        for name, value in first.metrics.items()
+    )
+
+
+def tells_its_network(quality: Quality) -> bool:
+    """Whether what a network reads before training has numbers that no other network has by chance."""
     return any(name not in _COUNTED and telling(value) for name, value in quality.metrics.items())

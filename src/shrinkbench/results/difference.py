@@ -68,7 +68,8 @@ class CellChange:
 class ResultsDifference:
     """What tells two sets apart; labels are of both together; ``only_*`` hold the runs of ``settings``.
 
-    ``disputed`` are the keys of runs whose conflicts are not the same in both.
+    ``disputed`` are the keys of runs whose conflicts are not the same in both, ``planned`` those that one plan
+    alone asks for and nobody ran.
     """
 
     runs: tuple[int, int]
@@ -78,15 +79,16 @@ class ResultsDifference:
     settings: tuple[OtherSettings, ...]
     cells: tuple[CellChange, ...]
     disputed: tuple[str, ...] = ()
+    planned: tuple[str, ...] = ()
 
     @property
     def is_empty(self) -> bool:
-        """Whether both sets hold the same runs with the same numbers."""
-        return not (self.only_first or self.only_second or self.unequal or self.disputed)
+        """Whether both sets hold the same runs with the same numbers, and lack the same ones."""
+        return not (self.only_first or self.only_second or self.unequal or self.disputed or self.planned)
 
 
 def difference_of(first: Bundle, second: Bundle) -> ResultsDifference:
-    """Compare the results of two sources by key; provenance is left aside, and so are plans.
+    """Compare the results of two sources by key, and what their plans miss; provenance is left aside.
 
     Compared is everything measured, as :func:`shrinkbench.results.conflicts.unlike` does: whole images exactly,
     losses to five digits; durations and the rest of the provenance are not.
@@ -110,7 +112,13 @@ def difference_of(first: Bundle, second: Bundle) -> ResultsDifference:
         settings=_other_settings(*lonely, names),
         cells=tuple(_cells(first.results, second.results)),
         disputed=_disputed(first, second),
+        planned=tuple(sorted(_missing(first, sets[1]) ^ _missing(second, sets[0]))),
     )
+
+
+def _missing(bundle: Bundle, elsewhere: Mapping[str, RunResult]) -> set[str]:
+    """Keys of planned runs that neither set has."""
+    return {spec.migrated_from or spec.key for spec in bundle.missing} - elsewhere.keys()
 
 
 def _disputed(first: Bundle, second: Bundle) -> tuple[str, ...]:
@@ -127,6 +135,8 @@ def _name(result: RunResult, label: RunLabel) -> str:
 def _unequal(pair: tuple[RunResult, RunResult], names: Mapping[str, str]) -> Unequal | None:
     first, second = pair
     found = {place.partition(".")[0] for place in unlike(first, second)}
+    if first.error != second.error and first.status == second.status:
+        found.add("error")
     if not found:
         return None
     fields = tuple(name for name in type(first).model_fields if name in found)
@@ -185,7 +195,7 @@ def _cells(first: Sequence[RunResult], second: Sequence[RunResult]) -> list[Cell
     cells = []
     for cell in sets[0].keys() & sets[1].keys():
         runs = sets[0][cell], sets[1][cell]
-        means = [fmean(run.headline or 0.0 for run in members) for members in runs]
+        means = [fmean(v for run in members if (v := run.headline) is not None) for members in runs]
         settings = [{_without_seed(run) for run in members} for members in runs]
         if means[0] != means[1]:
             same = settings[0] == settings[1]

@@ -16,10 +16,16 @@ MACHINE_WORDS = re.compile(
     re.IGNORECASE,
 )
 """Libraries that are not Python's own tell in words only that memory, disk or device failed."""
+_TYPE = re.compile(r"(?:[A-Za-z_]\w*\.)*(?P<name>[A-Z]\w*(?:Error|Exception|Pool|Interrupt))\s*(?::|\Z)")
 _MACHINE_TYPES = re.compile(
-    r"(MemoryError|OutOfMemoryError|BrokenProcessPool|KeyboardInterrupt|CancelledError|OSError|PermissionError"
-    r"|TimeoutError|Connection\w*Error)\b|(\w+ )*(was )?killed\b"
+    r"MemoryError|OutOfMemoryError|BrokenProcessPool|KeyboardInterrupt|CancelledError|OSError|PermissionError"
+    r"|TimeoutError|Connection\w*Error"
 )
+_WITHOUT_TYPE = re.compile(
+    r"(killed|out of memory|((a|the|its) )?(worker|process)( \d+)? (was|has been) killed( by signal \w+)?)\W*",
+    re.IGNORECASE,
+)
+"""Whole sentences of a scheduler or a shell, in which no method plays a part."""
 _LONGEST = 2000
 
 
@@ -27,7 +33,15 @@ def is_scientific(result: RunResult) -> bool:
     """Whether a run failed for a reason that lies in what it is: a finding, which all sources should share.
 
     A sweep stores no other failures; others may store that a worker was killed or that memory was short, which
-    says nothing about the run.
+    says nothing about the run. The type of the error decides, where it is told; what libraries say in words
+    counts of a ``RuntimeError`` alone, which is all that they raise.
     """
+    if result.status != "failed":
+        return False
     told = (result.error or "")[:_LONGEST]
-    return result.status == "failed" and not (MACHINE_WORDS.search(told) or _MACHINE_TYPES.match(told))
+    kind = _TYPE.match(told)
+    if kind is None:
+        return _WITHOUT_TYPE.fullmatch(told) is None
+    if kind["name"] == "RuntimeError":
+        return MACHINE_WORDS.search(told) is None
+    return _MACHINE_TYPES.fullmatch(kind["name"]) is None

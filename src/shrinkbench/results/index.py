@@ -19,6 +19,7 @@ from typing import Literal
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import NotPlainError, append_to, read_file
+from shrinkbench.results.conflicts import numbers_of
 from shrinkbench.results.record import RunResult
 
 INDEX_NAME = "index.jsonl"
@@ -30,7 +31,8 @@ _LARGEST = 256 << 20  # bytes: a line has some 200
 class IndexEntry:
     """A readable result: size and time of change of its file, its checksum, and what decides on running again.
 
-    ``timed`` are the batch sizes at which the network was timed.
+    ``timed`` are the batch sizes at which the network was timed. ``control`` names a control, with a digest of
+    what was measured, whatever method stored it; it is empty of other runs.
     """
 
     key: str
@@ -39,13 +41,15 @@ class IndexEntry:
     sha256: str
     status: Literal["done", "failed"]
     timed: tuple[int, ...] = ()
+    control: str = ""
 
     @classmethod
     def of(cls, result: RunResult, content: bytes, stat: os.stat_result) -> IndexEntry:
         """The entry of ``result``, which lies on disk as ``content``."""
         timed = tuple(sorted({latency.batch_size for latency in result.provenance.latency}))
         digest = hashlib.sha256(content).hexdigest()
-        return cls(result.key, stat.st_size, stat.st_mtime_ns, digest, result.status, timed)
+        control = f"{result.spec.control.key} {numbers_of(result)}" if result.spec.is_control else ""
+        return cls(result.key, stat.st_size, stat.st_mtime_ns, digest, result.status, timed, control)
 
     def is_sound(self) -> bool:
         """Whether every part is of its kind: a line may be a stranger's."""
@@ -54,11 +58,18 @@ class IndexEntry:
             all(isinstance(name, str) and _HEXADECIMAL.fullmatch(name) for name in names)
             and all(type(number) is int for number in numbers)
             and self.status in ("done", "failed")
+            and isinstance(self.control, str)
         )
 
     def describes(self, stat: os.stat_result) -> bool:
         """Whether the file is still the one that this was written for."""
         return (self.size, self.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+
+
+def have_differing_controls(entries: Iterable[IndexEntry]) -> bool:
+    """Whether copies of one control may contradict each other: only reading them tells how."""
+    known = {entry.control for entry in entries if entry.control}
+    return len({control.partition(" ")[0] for control in known}) < len(known)
 
 
 def read_index(root: Path) -> dict[str, IndexEntry]:
@@ -73,7 +84,7 @@ def read_index(root: Path) -> dict[str, IndexEntry]:
             ValueError, KeyError, TypeError, RecursionError
         ):  # cut short, or of another version
             fields = json.loads(line)
-            entry = IndexEntry(**{**fields, "timed": tuple(fields["timed"])})
+            entry = IndexEntry(**fields | {"timed": tuple(fields["timed"]), "control": fields["control"]})
             if entry.is_sound():
                 entries[entry.key] = entry
     return entries

@@ -8,7 +8,12 @@ from pathlib import Path
 
 from shrinkbench.files import check_links
 from shrinkbench.results.bundle import Bundle, read_source
-from shrinkbench.results.conflicts import Conflict, accuracy_difference, conflicts_among
+from shrinkbench.results.conflicts import (
+    Conflict,
+    accuracy_difference,
+    conflicts_among,
+    find_differing_controls,
+)
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import Problem, ResultStore, existing_store
 from shrinkbench.spec import ExperimentSpec, RunSpec, digest
@@ -18,6 +23,7 @@ from shrinkbench.spec import ExperimentSpec, RunSpec, digest
 class Merged:
     """What a merge gave: runs in all, taken over from each source, and results that sources disagree on.
 
+    ``controls`` are pairs of copies of one control, each stored by a method, that contradict each other.
     ``problems`` are files of the sources that could not be used.
     """
 
@@ -26,6 +32,7 @@ class Merged:
     taken: tuple[tuple[str, int], ...]
     conflicts: tuple[Conflict, ...]
     problems: tuple[Problem, ...]
+    controls: tuple[Conflict, ...] = ()
 
     @property
     def differing(self) -> int:
@@ -76,7 +83,8 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
                 store.write_source(code, texts)
     taken = tuple((str(b.source), sum(n == number for n, _ in kept.values())) for number, b in stored)
     problems = tuple(problem for bundle in bundles for problem in bundle.problems)
-    return Merged(out, len(kept), taken, conflicts, problems)
+    controls = find_differing_controls(result for _, result in kept.values())
+    return Merged(out, len(kept), taken, conflicts, problems, controls)
 
 
 def _unite_plans(bundles: Sequence[Bundle]) -> Iterator[tuple[ExperimentSpec, list[RunSpec]]]:

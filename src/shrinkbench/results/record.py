@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, FailFast, Field, model_validator
 
-from shrinkbench.spec import RunSpec, Value
+from shrinkbench.spec import DETECTION, RunSpec, Value
 from shrinkbench.spec.measures import (
     Cost,
     Count,
@@ -101,8 +102,8 @@ class Provenance(Value):
 class RunResult(Value):
     """A finished or failed run. ``error`` is set exactly when ``status`` is ``failed``.
 
-    Qualities hold the metrics of the run's task by name, each within its bounds; a run that is done has one
-    ``after`` fine-tuning, and its size.
+    Qualities hold the metrics of the run's task by name, each within its bounds; a run that is done has all of
+    them ``after`` fine-tuning, and its size.
 
     ``reachable`` is the largest compression that could be met, where a run failed since its own could not; the
     largest speedup where a speedup was asked for.
@@ -151,10 +152,26 @@ class RunResult(Value):
             raise ValueError("a run that is done has a size and a quality after fine-tuning")
         if self.status == "failed" and self.after is not None:
             raise ValueError("a run that failed has no quality after fine-tuning")
+        for place, name in self._lacking():
+            raise ValueError(f"{place} was measured without '{name}', a metric of its task")
         unasked = sorted(self.further.keys() - {extra.name for extra in self.spec.extra})
         if unasked:
             raise ValueError(f"the specification asks for no extra evaluation '{unasked[0]}'")
         return self
+
+    def _lacking(self) -> Iterator[tuple[str, str]]:
+        """Places that lack the metric that the task leads with or, after fine-tuning, any of its metrics.
+
+        A class of which no image shows an object has no precision; the mean over those that do has to be there.
+        """
+        objective = self.spec.task.objective
+        named = {"after": self.after, "before": self.before, "validation": self.validation}
+        named |= {f"further.{name}": quality for name, quality in self.further.items()}
+        for place, quality in named.items():
+            names = [objective.headline]
+            if place == "after" and objective.headline != DETECTION.headline:
+                names += [metric.name for metric in objective.metrics]
+            yield from ((place, name) for name in names if quality and name not in quality.metrics)
 
     @model_validator(mode="after")
     def _is_within_bounds(self) -> RunResult:

@@ -265,17 +265,25 @@ class ResultStore:
             write_atomically(path, result.model_dump_json(indent=1).encode())
 
     def conflicts(self, results: Iterable[RunResult]) -> tuple[list[RunResult], list[Problem]]:
-        """Results that contradict those of ``results`` under the same keys, and problems."""
+        """Results that contradict those of ``results`` under the same keys, and problems.
+
+        A later failure that lies beside a run that is done is one, where it lies in the run.
+        """
         used = {result.key: result for result in results}
-        found: list[RunResult] = []
+        found: dict[tuple[str, str, str], RunResult] = {}
         problems: list[Problem] = []
-        for path in sorted(self.root.glob(f"runs/*/{CONFLICTS}/*.json")):
-            outcome = read_result(path)
-            if isinstance(outcome, Problem):
-                problems.append(outcome)
-            elif outcome.key not in used or differ(used[outcome.key], outcome):
-                found.append(outcome)
-        return found, problems
+        for name in (f"{CONFLICTS}/*.json", FAILURE_NAME):
+            for path in sorted(self.root.glob(f"runs/*/{name}")):
+                outcome = read_result(path)
+                if isinstance(outcome, Problem):
+                    problems.append(outcome)
+                elif outcome.key not in used or differ(used[outcome.key], outcome):
+                    found.setdefault((outcome.key, outcome.status, numbers_of(outcome)), outcome)
+        return list(found.values()), problems
+
+    def has_second_outcomes(self) -> bool:
+        """Whether some run has another result beside the one that is used, or failed later."""
+        return any(any(self.root.glob(f"runs/*/{name}")) for name in (CONFLICTS, FAILURE_NAME))
 
     # Code from outside
 

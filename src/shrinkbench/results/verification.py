@@ -9,8 +9,16 @@ from collections.abc import Iterator, Sequence
 from shrinkbench.results.bundle import EDITED, Bundle
 from shrinkbench.results.conflicts import differences, unlike
 from shrinkbench.results.consistency import SHARES
-from shrinkbench.results.copies import agreement, find_shared_starts, records_of, shared_records, telling
+from shrinkbench.results.copies import (
+    Trainings,
+    agreement,
+    find_shared_starts,
+    records_of,
+    shared_records,
+    telling,
+)
 from shrinkbench.results.networks import find_other_networks
+from shrinkbench.results.recomputing import find_other_computation, find_other_rates
 from shrinkbench.results.record import Quality, RunResult
 from shrinkbench.spec import CLASSIFICATION
 
@@ -27,7 +35,8 @@ def verify(bundle: Bundle) -> list[str]:
 
     Every file must be a valid result whose key follows from its specification, every ratio from its counts,
     every count from the layers, every accuracy from a whole number of images; outside code must have the digest
-    that keys name; a control must read alike for every method that has it, a run for every source of it, and a
+    that keys name; learning rates must be those of the recipe, and multiply-adds go with the layers; a control
+    must read alike for every method that has it, a run for every source of it, and a
     network be of one size in all its runs.
     """
     found = [f"{p.path.relative_to(bundle.source)}: {p.sentence}" for p in bundle.problems]
@@ -36,14 +45,15 @@ def verify(bundle: Bundle) -> list[str]:
             found.append(f"outside code {code[:12]}, on which {len(runs)} runs rest: {EDITED}")
     for pair in bundle.conflicts:
         name, used, other = differences(pair)[0]
-        has = "says that it failed" if pair[1].status == "failed" else "has other numbers"
-        found.append(f"run {pair[0].key[:12]}: another source {has}, {name} {other} and not {used}")
+        has = (
+            ", or a later attempt, says that it failed" if pair[1].status == "failed" else " has other numbers"
+        )
+        found.append(f"run {pair[0].key[:12]}: another source{has}, {name} {other} and not {used}")
     found += _find_differing_controls(bundle.results)
-    return found + [
-        f"run {run.key[:12]}: {other.sentence}"
-        for other in find_other_networks(bundle.results)
-        for run in other.runs
-    ]
+    others = {run.key: other.sentence for other in find_other_networks(bundle.results) for run in other.runs}
+    one_network = [run for run in bundle.results if run.key not in others]
+    found += [*find_other_rates(bundle.results), *find_other_computation(one_network)]
+    return found + [f"run {key[:12]}: {sentence}" for key, sentence in others.items()]
 
 
 def _find_differing_controls(results: Sequence[RunResult]) -> Iterator[str]:
@@ -130,10 +140,18 @@ def _copied(results: Sequence[RunResult]) -> Iterator[str]:
             if first is not None and result.key not in told:
                 told.add(result.key)
                 what = ", ".join(agreement([first, result])) or "all numbers"
-                yield (
-                    f"run {result.key[:12]}: seed {result.spec.seed} has {what} of seed {first.spec.seed} "
-                    f"(run {first.key[:12]}), to the last digit"
-                )
+                yield _say_copy(result, first, what, "to the last digit")
+    for first, result in Trainings().pairs(results):  # what was copied, and changed in a late digit
+        if result.key not in told and _differ_in_seed_alone(first, result):
+            told.add(result.key)
+            yield _say_copy(result, first, "training losses and validation", "up to rounding")
+
+
+def _say_copy(result: RunResult, first: RunResult, what: str, how: str) -> str:
+    return (
+        f"run {result.key[:12]}: seed {result.spec.seed} has {what} of seed {first.spec.seed} "
+        f"(run {first.key[:12]}), {how}"
+    )
 
 
 def _is_copy(result: RunResult, other: RunResult) -> bool:
@@ -141,10 +159,16 @@ def _is_copy(result: RunResult, other: RunResult) -> bool:
     if result.spec.seed == other.spec.seed:
         return False
     measured = ("before", "after", "validation", "further", "epochs", "layers")
-    same = {"seed": 0, "migrated_from": None}
     return bool(
         shared_records(result, other) or all(getattr(result, name) == getattr(other, name) for name in measured)
-    ) and (result.spec.model_copy(update=same) == other.spec.model_copy(update=same))
+    ) and _differ_in_seed_alone(result, other)
+
+
+def _differ_in_seed_alone(first: RunResult, other: RunResult) -> bool:
+    same = {"seed": 0, "migrated_from": None}
+    return first.spec.seed != other.spec.seed and (
+        first.spec.model_copy(update=same) == other.spec.model_copy(update=same)
+    )
 
 
 def _shared_starts(results: Sequence[RunResult]) -> Iterator[str]:
@@ -152,5 +176,5 @@ def _shared_starts(results: Sequence[RunResult]) -> Iterator[str]:
         for other in others:
             yield (
                 f"run {other.key[:12]}: seed {other.spec.seed} starts from the network of seed "
-                f"{first.spec.seed} (run {first.key[:12]}), which reads alike before training to the last digit"
+                f"{first.spec.seed} (run {first.key[:12]}), which reads alike before training, up to rounding"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal
 
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
@@ -87,3 +88,22 @@ class Recipe(Value):
             if getattr(self, name) is None:
                 fields.pop(name, None)
         return fields
+
+
+def learning_rate(recipe: Recipe, epoch: int) -> float:
+    """Learning rate of ``epoch`` (counted from 1).
+
+    >>> steps = {"schedule": "multistep", "milestones": (80, 120), "epochs": 160}
+    >>> recipe = Recipe(name="r", reference="", optimizer="sgd", learning_rate=0.1, batch_size=8, **steps)
+    >>> [round(learning_rate(recipe, e), 6) for e in (1, 80, 81, 121)]
+    [0.1, 0.1, 0.01, 0.001]
+    """
+    done = epoch - 1
+    if done < recipe.warmup_epochs:
+        return recipe.learning_rate * (done + 1) / (recipe.warmup_epochs + 1)
+    if recipe.schedule == "multistep":
+        return recipe.learning_rate * recipe.decay ** sum(done >= m for m in recipe.milestones)
+    if recipe.schedule == "cosine":
+        progress = (done - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1)
+        return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+    return recipe.learning_rate

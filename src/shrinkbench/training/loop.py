@@ -18,6 +18,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.seeds import stream
 from shrinkbench.spec import Objective, Recipe
 from shrinkbench.spec.measures import EpochRecord, Quality
+from shrinkbench.spec.recipe import learning_rate
 from shrinkbench.tasks import Task
 from shrinkbench.training.averaging import averager_of, renew_statistics
 from shrinkbench.training.checkpoint import load_checkpoint, save_checkpoint
@@ -55,25 +56,6 @@ class _State:
     since_best: int = 0
     best_weights: dict[str, Tensor] | None = None
     best_hooks: list[dict[str, Any]] | None = None
-
-
-def learning_rate(recipe: Recipe, epoch: int) -> float:
-    """Learning rate of ``epoch`` (counted from 1).
-
-    >>> from shrinkbench.training.recipe import RECIPES
-    >>> recipe = RECIPES.get("cifar-train")
-    >>> [round(learning_rate(recipe, e), 6) for e in (1, 80, 81, 121)]
-    [0.1, 0.1, 0.01, 0.001]
-    """
-    done = epoch - 1
-    if done < recipe.warmup_epochs:
-        return recipe.learning_rate * (done + 1) / (recipe.warmup_epochs + 1)
-    if recipe.schedule == "multistep":
-        return recipe.learning_rate * recipe.decay ** sum(done >= m for m in recipe.milestones)
-    if recipe.schedule == "cosine":
-        progress = (done - recipe.warmup_epochs) / max(recipe.epochs - recipe.warmup_epochs, 1)
-        return recipe.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
-    return recipe.learning_rate
 
 
 def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

@@ -1,5 +1,6 @@
 """oBERT, optimal brain compression, group norms, permuted patterns, FORCE and ProsPr, by hand."""
 
+import copy
 import itertools
 
 import pytest
@@ -196,7 +197,7 @@ def test_force_lets_weights_come_back_and_prospr_looks_through_steps():
         out = module[2](torch.tanh(batch[0] @ leaf.T))
         (g,) = torch.autograd.grad(nn.functional.cross_entropy(out, batch[1]), leaf)
         score = (w * g).abs().flatten()
-        count = round(total * (budget / total) ** (number / 60))
+        count = int(total * (budget / total) ** (number / 60) + 1e-9)
         keep = (
             torch.zeros(total, dtype=torch.bool).scatter_(0, score.topk(count).indices, value=True).view_as(w)
         )
@@ -206,13 +207,37 @@ def test_force_lets_weights_come_back_and_prospr_looks_through_steps():
     assert not masks.equal(prune(module, "snip", **options))
     ctx = PruneContext(module, ["0.weight"], batches=[batch], input_shape=(6,))
     found = SCORES.get("prospr").function(ctx)["0.weight"]
-    m = torch.ones_like(w).requires_grad_()
-    value = w * m
-    for _ in range(3):
-        loss = nn.functional.cross_entropy(module[2](torch.tanh(batch[0] @ value.T)), batch[1])
-        value = value - 0.1 * torch.autograd.grad(loss, value, create_graph=True)[0]
-    last = nn.functional.cross_entropy(module[2](torch.tanh(batch[0] @ value.T)), batch[1])
-    torch.testing.assert_close(found, torch.autograd.grad(last, m)[0].abs(), rtol=1e-4, atol=1e-7)
+    m, last = torch.ones_like(w).requires_grad_(), module[2].weight.detach().clone().requires_grad_()
+    values = [w * m, last]  # the classifier is not prunable, but trained
+    for step in range(4):
+        loss = nn.functional.cross_entropy(torch.tanh(batch[0] @ values[0].T) @ values[1].T, batch[1])
+        if step < 3:
+            slopes = torch.autograd.grad(loss, values, create_graph=True)
+            values = [v - 0.1 * g for v, g in zip(values, slopes, strict=True)]
+    torch.testing.assert_close(found, torch.autograd.grad(loss, m)[0].abs(), rtol=1e-4, atol=1e-7)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_prospr_trains_what_training_moves_and_no_more(frozen):
+    """Biases and the scale of a batch norm move with the weights; what is frozen stays."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(6, 9), nn.BatchNorm1d(9), nn.Tanh(), nn.Linear(9, 3))
+    module[1].requires_grad_(not frozen)
+    (batch,) = data()
+    ctx = PruneContext(module, ["0.weight"], batches=[batch], input_shape=(6,))
+    found = SCORES.get("prospr").function(ctx)["0.weight"]
+    given = {name: p.detach().clone() for name, p in module.named_parameters()}
+    m = torch.ones_like(given["0.weight"]).requires_grad_()
+    values = {name: p.requires_grad_() for name, p in given.items() if not (frozen and name.startswith("1."))}
+    values["0.weight"] = given["0.weight"].detach() * m
+    twin = copy.deepcopy(module).train()
+    for step in range(4):
+        loss = nn.functional.cross_entropy(torch.func.functional_call(twin, values, batch[0]), batch[1])
+        if step < 3:
+            slopes = torch.autograd.grad(loss, list(values.values()), create_graph=True)
+            values = {name: v - 0.1 * g for (name, v), g in zip(values.items(), slopes, strict=True)}
+    torch.testing.assert_close(found, torch.autograd.grad(loss, m)[0].abs(), rtol=1e-4, atol=1e-7)
 
 
 def test_gradual_forms_by_name_are_those_of_their_scores():

@@ -354,11 +354,51 @@ def test_other_numbers_of_examples_in_a_task(clean, field, what):
 # --- baselines ---------------------------------------------------------------------------------------------
 
 
+def test_a_method_without_validation_was_not_validated_on_as_many_images():
+    last = FINETUNE.model_copy(update={"selection": "last"})
+    results = make_results(pairs=ONE, recipe=last)
+    assert line(results, "same-code").status == "satisfied"
+    bare = [
+        r.model_copy(
+            update={
+                "validation": None,
+                "epochs": tuple(e.model_copy(update={"validation": {}}) for e in r.epochs),
+            }
+        )
+        if r.spec.method.name == "random" and not r.spec.is_control
+        else r
+        for r in results
+    ]
+    told = violation(bare, "same-code")
+    assert f"validation examples: none in 15 runs (random at every amount but 1x on {TASK})" in told
+
+
 def test_a_baseline_needs_every_seed_and_amount(clean):
     without_seed = [r for r in clean if r.spec.method.score.kind != "random" or r.spec.seed != 1]
     assert violation(without_seed, "random").startswith("No random pruning beside 1 of 3 seeds (1) everywhere.")
     without_amount = [r for r in clean if r.spec.method.score.kind != "magnitude" or r.spec.target != 4]
     assert "every method at 4x" in violation(without_amount, "magnitude")
+
+
+def test_only_baselines_that_stand_beside_every_run_are_named(clean):
+    some = [
+        r
+        for r in clean
+        if r.spec.method.name != "layerwise_magnitude" or (r.spec.target, r.spec.seed) in ((1, 0), (2, 0))
+    ]
+    (told,) = line(some, "magnitude").evidence
+    assert "layerwise_magnitude" not in told
+    assert "with its every seed: global_magnitude" in told
+    plain = [r for r in clean if r.spec.method.name != "magnitude@global_gradient"]
+    halves = [
+        r
+        for r in plain
+        if r.spec.is_control
+        or "magnitude" not in r.spec.method.name
+        or (r.spec.method.name == "global_magnitude") == (r.spec.target < 8)
+    ]
+    (told,) = line(halves, "magnitude", proposed=["global_gradient"]).evidence
+    assert told.endswith("one of global_magnitude, layerwise_magnitude (none of them beside every run).")
 
 
 def test_a_fraction_of_every_layer_is_no_global_baseline(clean):
@@ -428,6 +468,42 @@ def test_other_seeds_for_one_method_are_the_cause(clean):
     where = f"layerwise_gradient at every amount on {TASK}"
     told = f"Other seeds for {where}: 10, 11 and 12, where others have 0, 1 and 2."
     assert violation(results, "seeds") == told
+
+
+def test_a_cell_without_any_finished_run_holds_no_seeds(clean):
+    """*Every* cell: one whose runs all failed is a cell all the same, and so is one that was only planned."""
+    broken = [
+        make_result(r.spec, failed="ValueError: no")
+        if (r.spec.method.name, r.spec.target) == ("random", 8)
+        else r
+        for r in clean
+    ]
+    assert violation(broken, "seeds") == f"Missing: random at 8x on {TASK}."
+    kept = [r for r in clean if (r.spec.method.name, r.spec.target) != ("random", 8)]
+    missing = [r.spec for r in clean if (r.spec.method.name, r.spec.target) == ("random", 8)]
+    assert violation(kept, "seeds", missing=missing) == f"Missing: random at 8x on {TASK}."
+
+
+def test_cells_of_a_method_at_one_amount_are_not_of_every_amount(clean):
+    some = [r for r in clean if r.spec.method.name != "random" or r.spec.target in (1, 2)]
+    found = line(some, "seeds")
+    assert found.status == "satisfied"
+    assert found.evidence[0].startswith("Every cell of method and amount that was run holds 3 seeds")
+    assert "the same for every method and amount" in line(clean, "seeds").evidence[0]
+
+
+def test_each_seed_has_its_own_network_where_each_control_shows_it(clean):
+    """*Each* seed, not one of them."""
+    blind = [
+        r.model_copy(update={"before": None}) if r.spec.is_control and r.spec.seed > 0 else r for r in clean
+    ]
+    (told,) = line(blind, "seeds").evidence
+    assert told.endswith(
+        "Each seed has its own initial network by its specification; not every control of seed 1 and 2 was "
+        "measured before training."
+    )
+    (told,) = line(clean, "seeds").evidence
+    assert told.endswith("Each seed has its own initial network.")
 
 
 def test_copied_seeds_are_no_seeds(clean):
@@ -600,7 +676,7 @@ def test_data_without_a_digest_is_not_described(clean):
 
 def test_without_controls_nobody_says_how_far_accuracy_falls(clean):
     told = violation([r for r in clean if not r.spec.is_control], "range")
-    assert told.startswith("Without a control, nobody can tell how far accuracy falls: ")
+    assert told.startswith("Without the control of every run, nobody can tell how far accuracy falls: ")
 
 
 # --- what each line says of all of something ---------------------------------------------------------------
@@ -640,6 +716,23 @@ def test_the_control_of_another_recipe_is_none(clean):
     assert "Without a finished control" in violation(results, "control")
 
 
+def test_one_seed_that_falls_is_no_mean_that_does(clean):
+    """*Mean* accuracy, of *the runs'* controls: of one control nothing follows for three runs."""
+
+    def falls(spec):
+        return 0.92 if spec.is_control else 0.75 if (spec.seed, spec.target) == (0, 32) else 0.9
+
+    some = [make_result(r.spec, accuracy=falls) for r in clean if not r.spec.is_control or r.spec.seed == 0]
+    assert "Without the control of every run" in violation(some, "range")
+
+
+def test_a_method_at_one_amount_has_no_curve_to_compete_with(clean):
+    two = [r for r in clean if r.spec.method.name in ("global_gradient", "random")]
+    assert line(two, "competing-curves").status == "satisfied"
+    some = [r for r in two if r.spec.method.name != "random" or r.spec.target == 2]
+    assert "global_gradient on" in violation(some, "competing-curves")
+
+
 @pytest.mark.parametrize("task", [0, 1])
 def test_one_method_that_never_falls_breaks_the_range(clean, task):
     """The curve of *every* judged method, on every task."""
@@ -647,7 +740,7 @@ def test_one_method_that_never_falls_breaks_the_range(clean, task):
 
     def flat(r):
         wanted = r.spec.method.name == "layerwise_gradient" and r.spec.model.name == model
-        return make_result(r.spec, accuracy=lambda _: 0.9) if wanted else r
+        return make_result(r.spec, accuracy=lambda _: 0.9) if wanted and not r.spec.is_control else r
 
     told = violation(list(map(flat, both_tasks(clean))), "range")
     assert told == (

@@ -448,7 +448,7 @@ def timed_at_another_batch_size(results):
 # Records
 
 
-@fault("twin-methods", ONE, "twin", "to the last digit in all 15 runs")
+@fault("twin-methods", ONE, "twin", "up to rounding, in 15 of 15 runs")
 def one_method_stored_under_two_names(results):
     return results + [renamed(r, "twin") for r in results if of(ONE)(r)]
 

@@ -339,6 +339,44 @@ def test_early_stopping_may_double_what_is_spent_and_is_told():
     assert "epochs differed by up to 1.6 times" in sentence
 
 
+def at_other_amounts(epochs, amounts=(1, 2.2, 4.4, 8.8, 17.6, 33)):
+    """Two methods of one recipe that share no amount; the second was trained for so many epochs."""
+    second = make_results(methods=TWO[1:], pairs=ONE_PAIR, compressions=amounts)
+    return [
+        *make_results(methods=TWO[:1], pairs=ONE_PAIR),
+        *(r if r.spec.is_control else r.model_copy(update={"epochs_run": epochs}) for r in second),
+    ]
+
+
+def test_training_is_compared_between_amounts_too():
+    """Curves are judged over a range, whatever their amounts: so is what they cost."""
+    equal, sentence = told(at_other_amounts(30))
+    assert not equal
+    assert (
+        "layerwise_magnitude was trained 6.0 times as long as global_magnitude (30 epochs against 5)"
+        in sentence
+    )
+    findings = [p for p in found(at_other_amounts(30)) if p.title == "Methods had unequal training"]
+    assert "beside" in findings[0].where
+    assert told(at_other_amounts(5)) == (
+        True,
+        "Within every task, methods were trained by one recipe; epochs were equal, up to 10 %.",
+    )
+
+
+def test_where_no_range_is_shared_no_training_is_compared():
+    equal, sentence = told(at_other_amounts(30, amounts=(1, 100, 150)))
+    assert equal
+    assert sentence.startswith("No two methods were run over a common range of pruning")
+
+
+def test_who_was_not_trained_at_all_is_not_compared_by_a_ratio():
+    equal, sentence = told(trained_for((0, 0, 0)))
+    assert not equal
+    assert "layerwise_magnitude was trained for 5 epochs, global_magnitude for none" in sentence
+    assert "inf" not in sentence
+
+
 def test_methods_that_have_more_conditions_than_others_share_some_with_them():
     """A variant of one method, and tasks that not every method has, are no unequal condition."""
     results = make_results(methods=TWO, pairs=ONE_PAIR)
@@ -350,3 +388,101 @@ def test_methods_that_have_more_conditions_than_others_share_some_with_them():
     assert "unequal-conditions" not in kinds(results + more)
     wider = make_results(methods=TWO[:1], pairs=ONE_PAIR, seeds=(3, 4))
     assert "unequal-conditions" not in kinds(results + wider)
+
+
+def test_a_version_that_nobody_recorded_is_no_other_version():
+    results = make_results(methods=TWO, pairs=ONE_PAIR)
+
+    def told_of(**versions):
+        spoilt = []
+        for r in results:
+            known = r.provenance.versions | versions
+            own = {name: version for name, version in known.items() if version}
+            provenance = r.provenance.model_copy(update={"versions": own})
+            wanted = r.spec.method.name == TWO[0] and not r.spec.is_control
+            spoilt.append(r.model_copy(update={"provenance": provenance}) if wanted else r)
+        return [p.finding for p in found(spoilt) if p.kind == "unequal-conditions"]
+
+    assert told_of(torch="") == []
+    (finding,) = told_of(torch="", numpy="9.9")
+    assert "numpy 9.9" in finding
+    assert "torch" not in finding
+
+
+MEASURED = ("before", "after", "validation", "epochs")
+
+
+def copying(change=lambda r: r, *, shift=0, spared=()):
+    """Two methods, of which the second is a copy of the first, of ``shift`` seeds on, but for ``spared``."""
+    results = make_results(methods=TWO, pairs=ONE_PAIR)
+    own = {(r.spec.target, r.spec.seed): r for r in results if r.spec.method.name == TWO[0]}
+
+    def copied(r):
+        source = change(own[r.spec.target, (r.spec.seed + shift) % 3])
+        return r.model_copy(update={name: getattr(source, name) for name in MEASURED})
+
+    return [
+        copied(r)
+        if r.spec.method.name == TWO[1] and not r.spec.is_control and (r.spec.target, r.spec.seed) not in spared
+        else r
+        for r in results
+    ]
+
+
+def with_losses(result, factor, *, only=None):
+    """The result with other training losses, of all epochs or of ``only`` one."""
+    epochs = tuple(
+        e.model_copy(update={"train_loss": e.train_loss * factor}) if only in (None, e.epoch) else e
+        for e in result.epochs
+    )
+    return result.model_copy(update={"epochs": epochs})
+
+
+@pytest.mark.parametrize(
+    ("results", "count"),
+    [
+        (copying(), 15),
+        (copying(shift=1), 15),
+        (copying(spared=[(32, 2)]), 14),
+        (copying(lambda r: with_losses(r, 1 + 1e-7, only=1)), 15),
+        (copying(lambda r: with_losses(r, 1 + 1e-9), shift=2), 15),
+    ],
+)
+def test_a_copied_method_is_found_however_it_was_disguised(results, count):
+    (twin,) = (p for p in found(results) if p.kind == "twin-methods")
+    assert f"up to rounding, in {count} of 15 runs they share" in twin.finding
+
+
+def test_a_seed_whose_losses_were_changed_in_a_late_digit_is_a_copy():
+    results = make_results(methods=TWO, pairs=ONE_PAIR)
+    first = {(r.spec.method.name, r.spec.target): r for r in results if r.spec.seed == 0}
+    spoilt = []
+    for r in results:
+        source = with_losses(first[r.spec.method.name, r.spec.target], 1 + 1e-9)
+        update = {name: getattr(source, name) for name in MEASURED}
+        spoilt.append(r.model_copy(update=update) if r.spec.seed == 1 else r)
+    findings = [p for p in found(spoilt) if p.kind == "copied-seeds"]
+    assert findings
+    assert all("seeds 0 and 1 have the same" in p.finding for p in findings)
+
+
+def emptied(result):
+    """The same with a layer of which nothing is left."""
+    name = "layer1.weight"
+    layers = result.layers | {name: result.layers[name].model_copy(update={"kept": 0})}
+    return result.model_copy(update={"layers": layers})
+
+
+def test_what_trains_behind_an_emptied_layer_is_no_copy():
+    """Of one seed it trains alike, whatever else was pruned."""
+    results = make_results(methods=TWO[:1], pairs=ONE_PAIR)
+    at_16 = {r.spec.seed: r for r in results if r.spec.target == 16}
+    spoilt = [
+        r.model_copy(update={name: getattr(at_16[r.spec.seed], name) for name in MEASURED})
+        if r.spec.target == 32
+        else r
+        for r in results
+    ]
+    assert "copied-runs" in {p.kind for p in found(spoilt)}
+    dead = [emptied(r) if r.spec.target in (16, 32) else r for r in spoilt]
+    assert "copied-runs" not in {p.kind for p in found(dead)}

@@ -233,3 +233,18 @@ def test_scores_over_tasks_are_of_the_tasks_that_are_judged_as_one():
     assert scores.tasks == judge(observations).over_tasks.units
     assert len(scores.tasks) == 2
     assert not list(initial_model_confounds(observations))
+
+
+def test_controls_that_are_absent_are_told_beside_what_they_miss():
+    results = make_results(pairs=[("cifar10", "resnet20")])
+    is_gone = [(r.spec.method.name, r.spec.seed) == ("random", 1) for r in results]
+    left = [r for r, gone in zip(results, is_gone, strict=True) if not gone]
+    lost = [r.spec for r, gone in zip(results, is_gone, strict=True) if gone]
+    warnings = reach_verdict(observe(left, missing=lost)).warnings
+    assert any(w.startswith("5 runs of the plan are missing (random 5), and 1 control: ") for w in warnings)
+    failed = [
+        make_result(r.spec, failed="ValueError: no") if r.spec.is_control and r.spec.seed == 2 else r
+        for r in results
+    ]
+    count = sum(r.status == "failed" for r in failed)
+    assert f"{count} controls failed." in reach_verdict(observe(failed)).warnings

@@ -267,6 +267,11 @@ def uniform_plus(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> 
 @by_layer("erdos-renyi-kernel", version=2)
 def erdos_renyi_kernel(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Mapping[str, float]:
     """Density of a layer in proportion to (sum of its dimensions) / (their product) (Evci et al. 2020)."""
+    return erdos_renyi_shares(units, budget, ctx)
+
+
+def erdos_renyi_shares(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> dict[str, float]:
+    """Weights to keep in each layer by :func:`erdos_renyi_kernel`, ``budget`` in all."""
     weights = {name: sum(weight_of(name, ctx, "erdos-renyi-kernel").shape) for name in units}
     return fill(weights, limits_of(units), budget)
 

@@ -7,6 +7,8 @@ The order of registration is that of listings.
 from shrinkbench.pruning.scores import magnitude as _magnitude
 from shrinkbench.pruning.scores import gradient as _gradient
 from shrinkbench.pruning.scores import untrained as _untrained
+from shrinkbench.pruning.methods import random_walks as _random_walks
+from shrinkbench.pruning.methods import node_path_balancing as _node_path_balancing
 from shrinkbench.pruning.scores import curvature as _curvature
 from shrinkbench.pruning.methods import optimal_brain_surgeon as _optimal_brain_surgeon
 from shrinkbench.pruning.scores import activation as _activation
@@ -38,6 +40,8 @@ _FAMILIES = (
     _magnitude,
     _gradient,
     _untrained,
+    _random_walks,
+    _node_path_balancing,
     _curvature,
     _optimal_brain_surgeon,
     _activation,

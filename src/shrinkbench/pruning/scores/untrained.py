@@ -53,6 +53,7 @@ def snip(ctx: PruneContext) -> Scores:
 @pruning_method(
     "force",
     kind="gradient",
+    version=2,
     schedule=scheduling.at_initialisation,
     needs=_NEEDS,
     reference="dejorge2021progressive",
@@ -65,18 +66,19 @@ def force(ctx: PruneContext) -> Scores:
     draw anew.
     """
     total = sum(w.numel() for w in ctx.weights.values())
-    density = _density(ctx, total)
+    density = density_of(ctx, total)
     masks = {name: ~ctx.removed(name) for name in ctx.weights}
     scores: dict[str, Tensor] = {}
     for number in range(1, _FORCE_ROUNDS + 1):
         masked = {name: p * masks[name] for name, p in ctx.parameters.items()}
         gradients = mean_gradients(ctx.module, masked, ctx.each_batch(), ctx.loss, batch_statistics=True)
         scores = {name: (w * gradients[name]).abs() for name, w in ctx.weights.items()}
-        masks = keep_highest(scores, max(round(total * density ** (number / _FORCE_ROUNDS)), 1))
+        # Rounded down as by the authors: one weight more in a round makes other masks in those that follow.
+        masks = keep_highest(scores, max(int(total * density ** (number / _FORCE_ROUNDS) + 1e-9), 1))
     return scores
 
 
-def _density(ctx: PruneContext, total: int) -> float:
+def density_of(ctx: PruneContext, total: int) -> float:
     """The fraction of prunable weights that stays, as far as the amount says."""
     if isinstance(ctx.amount, FractionPerLayer | ChannelFraction):
         return 1 - ctx.amount.fraction
@@ -88,6 +90,7 @@ def _density(ctx: PruneContext, total: int) -> float:
 @pruning_method(
     "prospr",
     kind="gradient",
+    version=2,
     schedule=scheduling.at_initialisation,
     needs=_NEEDS,
     batch_count=_PROSPR_STEPS + 1,
@@ -97,17 +100,22 @@ def prospr(ctx: PruneContext) -> Scores:
     """``|dL(w_3)/dm|`` with ``w_0 = m * w`` and three steps of gradient descent, each on its batch, rate 0.1.
 
     The loss is that of a fourth batch, the derivative is taken through the steps, at m = 1; where there are
-    fewer batches they are taken in turn. Steps are without momentum. The first layer is no exception.
+    fewer batches they are taken in turn. The steps move whatever training moves, biases and normalisation too;
+    they are without momentum. The first layer is no exception.
     """
+    trained = {name: p.detach() for name, p in ctx.module.named_parameters() if p.requires_grad}
     leaves = {name: torch.ones_like(p).requires_grad_() for name, p in ctx.parameters.items()}
     batches = list(ctx.each_batch())
     with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
-        values = {name: p * leaves[name] for name, p in ctx.parameters.items()}
+        beside = {name: p.clone().requires_grad_() for name, p in trained.items() if name not in leaves}
+        values = {**{name: p * leaves[name] for name, p in ctx.parameters.items()}, **beside}
         for number in range(_PROSPR_STEPS):
             loss = _loss_at(ctx, values, batches[number % len(batches)])
             found = torch.autograd.grad(loss, list(values.values()), create_graph=True, allow_unused=True)
             moved = zip(values.items(), found, strict=True)
-            values = {name: v if g is None else v - _PROSPR_RATE * g for (name, v), g in moved}
+            values = {
+                name: v if g is None or name not in trained else v - _PROSPR_RATE * g for (name, v), g in moved
+            }
         last = _loss_at(ctx, values, batches[_PROSPR_STEPS % len(batches)])
         slopes = torch.autograd.grad(last, list(leaves.values()), allow_unused=True)
     return {

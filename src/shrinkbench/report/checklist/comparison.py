@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence, Set
 
 from shrinkbench.report.checklist.causes import Point, joined, say
 from shrinkbench.report.checklist.conditions import explain_apart
@@ -30,20 +30,18 @@ def _baseline(
 
     One that missed the amount was not run at it, unless the judged method fell as short.
     """
-    names: dict[str, None] = {}
-    covered: dict[tuple[str | None, str | None, int | None], list[RunResult]] = defaultdict(list)
+    covered: dict[tuple[str, str, int], list[tuple[str, RunResult]]] = defaultdict(list)
     for (task, name, amount), runs in evidence.cells.items():
         for run in runs:
             if is_plain(run.spec.method) and wanted(run.spec.method, run.spec.amount):
-                names[name] = None
-                covered[task, amount, run.spec.seed].append(run)
-    lacking = [
-        point
-        for cell, runs in evidence.cells.items()
-        if cell[1] in evidence.proposed
-        for point, run in ((evidence.point_of(run), run) for run in runs)
-        if not any(removes_as_much(other, run) for other in covered[point[0], point[2], point[3]])
-    ]
+                covered[task, amount, run.spec.seed].append((name, run))
+    beside: dict[Point, set[str]] = {}
+    for cell, runs in evidence.cells.items():
+        for run in runs if cell[1] in evidence.proposed else ():
+            others = covered[cell[0], cell[2], run.spec.seed]
+            beside[*cell, run.spec.seed] = {name for name, other in others if removes_as_much(other, run)}
+    lacking = [point for point, others in beside.items() if not others]
+    names = list(dict.fromkeys(name for runs in covered.values() for name, _ in runs))
     if lacking or not names:
         return violated(
             f"No {what} beside {say(lacking, evidence.judged_points) or 'any method'}.",
@@ -53,9 +51,16 @@ def _baseline(
         )
     return satisfied(
         f"Run on the task of every judged method, at its every amount and with its every seed: "
-        f"{listing(list(names))}.",
+        f"{_say_baselines(names, list(beside.values()))}.",
         figure=SIZE_FIGURE,
     )
+
+
+def _say_baselines(names: Sequence[str], beside: Sequence[Set[str]]) -> str:
+    """The baselines that stand beside every run; where none does so alone, those that do so together."""
+    every = [name for name in names if all(name in others for others in beside)]
+    together = [name for name in names if any(name in others for others in beside)]
+    return listing(every) if every else f"one of {listing(together)} (none of them beside every run)"
 
 
 def _same_proportions(evidence: Evidence, kind: str) -> Judgement:

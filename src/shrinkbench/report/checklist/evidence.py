@@ -15,6 +15,7 @@ from shrinkbench.report.checklist.roles import is_magnitude, is_random, judged
 from shrinkbench.report.statistics.curves import TOLERANCE
 from shrinkbench.report.statistics.metrics import metric_of
 from shrinkbench.report.statistics.observations import SMALLEST_YARDSTICK, Observations, observe
+from shrinkbench.results.conflicts import find_differing_controls
 from shrinkbench.results.labels import label_runs
 from shrinkbench.results.record import LayerDensity, RunResult
 from shrinkbench.spec import ExperimentSpec, MethodSpec, RunSpec, TaskSpec
@@ -134,9 +135,19 @@ class Evidence:
         """The run's own control, in all its copies: nothing pruned, trained alike, of the same seed."""
         return self.controls.get(self._labelled[run.key][1], ())
 
+    @cached_property
+    def _doubted(self) -> frozenset[str]:
+        """Keys of copies of a control that contradict each other, by the first of them that do."""
+        return frozenset(copy.key for pair in find_differing_controls(self.results) for copy in pair)
+
     def control_of(self, run: RunResult) -> RunResult | None:
-        """The run's own control, if it is finished; the copy of its own method where there are several."""
+        """The run's own control, if it is finished; the copy of its own method where there are several.
+
+        Of copies that contradict each other none is.
+        """
         copies = self.controls_of(run)
+        if any(copy.key in self._doubted for copy in copies):
+            return None
         return next((c for c in copies if c.spec.method == run.spec.method), copies[0] if copies else None)
 
     @cached_property
@@ -163,13 +174,17 @@ class Evidence:
                 yield task, method
 
     def collapsed(self, task: str, method: str) -> bool | None:
-        """Whether some point lies far below the runs' own controls, on average; undefined without controls."""
-        known = False
+        """Whether some point lies far below the runs' own controls, on average.
+
+        Only points whose every run has its control tell; undefined where no point does so and some cannot.
+        """
+        known = True
         for amount in self.amounts(task, method):
-            pairs = [(run, self.control_of(run)) for run in self.cells[task, method, amount]]
-            losses = [_loss(run, control) for run, control in pairs if control is not None]
-            known = known or bool(losses)
-            if losses and sum(losses) / len(losses) >= COLLAPSE:
+            runs = self.cells[task, method, amount]
+            losses = [_loss(run, own) for run in runs if (own := self.control_of(run)) is not None]
+            if len(losses) < len(runs):
+                known = False
+            elif sum(losses) / len(losses) >= COLLAPSE:
                 return True
         return False if known else None
 

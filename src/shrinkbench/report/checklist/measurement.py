@@ -9,7 +9,7 @@ from shrinkbench.report.checklist.causes import Point, joined, say
 from shrinkbench.report.checklist.conditions import explain_apart
 from shrinkbench.report.checklist.evidence import FEWEST_SEEDS, Evidence, GridCell
 from shrinkbench.report.checklist.lines import Judgement, listing, rule, satisfied, undecidable, violated
-from shrinkbench.results.copies import find_copies, find_shared_starts
+from shrinkbench.results.copies import find_copies, find_shared_starts, tells_its_network
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import Objective
 
@@ -31,7 +31,7 @@ def compression_range(evidence: Evidence) -> Judgement:
     if any(found.values()):
         facts = {
             "narrow": "One operating point is no range",
-            "unknown": f"Without a control, nobody can tell how far {evidence.measured} falls",
+            "unknown": f"Without the control of every run, nobody can tell how far {evidence.measured} falls",
             "flat": _never(evidence),
         }
         return violated(
@@ -125,12 +125,13 @@ def seeds(evidence: Evidence) -> Judgement:
         for cell, members in evidence.cells.items()
         if not {r.spec.seed for r in members} <= set(usual[cell[0]])
     }
-    lacking = [
+    lacking: list[Point] = [
         (*cell, seed)
         for cell, members in evidence.cells.items()
         for seed in usual[cell[0]]
         if cell not in other and seed not in {r.spec.seed for r in members}
     ]
+    lacking += _empty_cells(evidence)
     if lacking:
         own = [point for point in evidence.grid if point[:3] not in other]
         facts.append(f"Missing: {say(lacking, [*own, *lacking])}.")
@@ -143,17 +144,17 @@ def seeds(evidence: Evidence) -> Judgement:
         controls = [evidence.point_of(r) for r in evidence.results if r.spec.is_control]
         where = say([evidence.point_of(r) for r in copies], [*evidence.grid, *controls])
         facts.append(
-            f"Runs that share a record of training with one of another seed to the last digit, copies: {where}."
+            f"Runs that share a record of training with one of another seed, up to rounding, copies: {where}."
         )
     for shared in find_shared_starts(evidence.results):
         runs += [r.key for r in shared]
         facts.append(
             f"Seeds {joined(r.spec.seed for r in shared)} on {evidence.point_of(shared[0])[0]} start from one "
-            "network: their controls read alike before training, to the last digit."
+            "network: their controls read alike before training, up to rounding."
         )
     if facts or not usual:
         fewer = {p[:3] for p in lacking} | {cell for cell in evidence.cells if cell[0] in few}
-        runs += [r.key for cell in sorted(fewer) for r in evidence.cells.get(cell, ())]
+        runs += [r.key for cell in evidence.cells if cell in fewer for r in evidence.cells[cell]]
         facts = facts or ["No pruned network was run."]
         return violated(*facts, needed="Run the missing seeds.", runs=tuple(dict.fromkeys(runs)))
     counts = [str(count) for count in sorted({len(s) for s in usual.values()})]
@@ -164,7 +165,7 @@ def seeds(evidence: Evidence) -> Judgement:
     }
     common = {weights for weights, _ in starts}
     given = sorted({weights.name for weights in common})
-    told = f"Every cell holds {joined(counts)} seeds, the same for every method and amount of a task."
+    told = _say_seeds(evidence, joined(counts))
     if given:
         origin = "published " if all(weights.kind == "file" for weights in common) else ""
         one = "one initial network" if len(starts) == 1 else "one initial network each"
@@ -173,12 +174,45 @@ def seeds(evidence: Evidence) -> Judgement:
             needed=f"“Runs start from the {origin}weights {listing(given)}; their deviations do not "
             "include variation over initial networks.”",
         )
-    known = any(r.before is not None for r in evidence.results if r.spec.is_control)
     return satisfied(
-        f"{told} Each seed has its own initial network"
-        f"{'' if known else ' by its specification; no control was measured before training'}.",
-        figure=SIZE_FIGURE,
+        f"{told} Each seed has its own initial network{_say_starts(evidence)}.", figure=SIZE_FIGURE
     )
+
+
+def _empty_cells(evidence: Evidence) -> list[Point]:
+    """Points of cells without any finished run, though runs of them were planned or failed."""
+    gaps = evidence.observations.gaps
+    points = gaps[["task", "method", "amount", "seed"]].itertuples(index=False, name=None)
+    return [point for point in points if point[:3] not in evidence.cells]
+
+
+def _say_seeds(evidence: Evidence, counts: str) -> str:
+    """How many seeds cells hold: those of every method and amount, or those that were run."""
+    amounts: dict[str, set[frozenset[str]]] = defaultdict(set)
+    for task, method in evidence.curves():
+        amounts[task].add(frozenset(evidence.amounts(task, method)))
+    if all(len(sets) == 1 for sets in amounts.values()):
+        return f"Every cell holds {counts} seeds, the same for every method and amount of a task."
+    return (
+        f"Every cell of method and amount that was run holds {counts} seeds, within a task the same; not every "
+        "method was run at every amount."
+    )
+
+
+def _say_starts(evidence: Evidence) -> str:
+    """What is known of initial networks beside the specification: controls that tell theirs, seed by seed."""
+    told = {
+        (run.spec.task, run.spec.seed)
+        for run in evidence.results
+        if run.spec.is_control and run.before is not None and tells_its_network(run.before)
+    }
+    every = {(run.spec.task, run.spec.seed) for runs in evidence.cells.values() for run in runs}
+    if every <= told:
+        return ""
+    if not told:
+        return " by its specification; no control was measured before training"
+    seeds = sorted({seed for _, seed in every - told})
+    return f" by its specification; not every control of seed {joined(seeds)} was measured before training"
 
 
 def _usual_seeds(evidence: Evidence) -> dict[str, tuple[int, ...]]:

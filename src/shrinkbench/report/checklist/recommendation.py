@@ -124,10 +124,15 @@ def both_accuracies(evidence: Evidence) -> Judgement:
 
 @rule("competing-curves")
 def competing_curves(evidence: Evidence) -> Judgement:
-    """At least two methods on every task; controls of a method do not compete with it."""
+    """At least two methods on every task, with a curve where any of them has one.
+
+    Controls of a method do not compete with it; nor does a single amount with a curve.
+    """
     methods: dict[str, list[str]] = defaultdict(list)
-    for task, method in evidence.curves():
-        if not is_control(evidence.methods[method]):
+    amounts = {curve: len(evidence.amounts(*curve)) for curve in evidence.curves()}
+    curved = {task for (task, _), count in amounts.items() if count > 1}
+    for (task, method), count in amounts.items():
+        if (count > 1 or task not in curved) and not is_control(evidence.methods[method]):
             methods[task].append(method)
     alone = [task for task in evidence.tasks if len(methods[task]) < 2]
     if alone or not methods:

@@ -99,6 +99,7 @@ def _write(
         bundle = read_source(source) if isinstance(source, Path) else source
         require_results(bundle, "run a sweep into it first")
         results, plan, problems = bundle.results, bundle.plan, bundle.problems
+        conflicts = (*bundle.conflicts, *bundle.differing_controls)
         if corpus is not None:
             check_corpus(corpus)  # told before anything is drawn
         results = tuple(share_values(results))
@@ -138,8 +139,8 @@ def _write(
         write_atomically(written[-1], bibtex(citations).encode(), durable=False)
         content = {
             **_facts(bundle, observations, figures),
-            "conflict": say_conflict(bundle.conflicts),
-            "conflicts": [describe_conflict(conflict) for conflict in bundle.conflicts],
+            "conflict": say_conflict(conflicts),
+            "conflicts": [describe_conflict(conflict) for conflict in conflicts],
             **_judgement(results, evidence, observations, labels),
             **describe_scales(observations),
             **_verdict(verdict, observations),

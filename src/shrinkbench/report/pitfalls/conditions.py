@@ -36,7 +36,8 @@ class Aspect:
     """One side of a run's condition.
 
     ``facts_of`` gives its facts, nothing where the aspect does not apply to a run. ``by_seed``: methods are
-    compared seed by seed too, and seeds with one another; machines may be mixed over seeds.
+    compared seed by seed too, and seeds with one another; machines may be mixed over seeds. ``recorded``: facts
+    are what somebody wrote down, or did not, and what nobody knows differs from nothing.
     """
 
     kind: str
@@ -44,6 +45,7 @@ class Aspect:
     advice: str
     facts_of: Callable[[RunResult], Facts]
     by_seed: bool = True
+    recorded: bool = False
 
 
 _AGAIN = "Run the methods that differ again under the condition of the others."
@@ -69,7 +71,9 @@ ASPECTS = (
     _UNEQUAL("Methods were validated on different examples", _AGAIN, validated_on),
     _UNEQUAL("Methods were timed in different ways", _AGAIN, timing, by_seed=False),
     _UNEQUAL("Methods were trained masked and as smaller networks", _AGAIN, trained_network, by_seed=False),
-    _UNEQUAL("Methods ran on different machines or versions", _AGAIN, machine_facts, by_seed=False),
+    _UNEQUAL(
+        "Methods ran on different machines or versions", _AGAIN, machine_facts, by_seed=False, recorded=True
+    ),
     _UNEQUAL(
         "Methods ran with different seeds",
         _AGAIN,
@@ -129,6 +133,8 @@ def _differences(
     for rows in of_part.values():
         if len({facts for _, _, facts, _ in rows}) == 1:
             continue
+        if aspect.recorded:
+            rows = _with_usual(rows)
         named: set[str] = set()
         for sentence, odd in _compare(rows, lambda row: row[0], "method"):
             named |= set(odd)
@@ -136,6 +142,19 @@ def _differences(
         if not aspect.by_seed:
             continue
         yield from _seed_by_seed(aspect, place, [row for row in rows if row[0] not in named])
+
+
+def _with_usual(rows: Sequence[tuple[str, int, Facts, str]]) -> list[tuple[str, int, Facts, str]]:
+    """The rows with the most frequent value of every field that a run does not record."""
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    for _, _, facts, _ in rows:
+        for field, text in facts:
+            counts[field][text] += bool(text)
+    usual = {field: found.most_common(1)[0][0] for field, found in counts.items()}
+    return [
+        (method, seed, tuple((usual | {field: text for field, text in facts if text}).items()), key)
+        for method, seed, facts, key in rows
+    ]
 
 
 def _seed_by_seed(aspect: Aspect, place: str, rows: Sequence[tuple[str, int, Facts, str]]) -> Iterator[Pitfall]:

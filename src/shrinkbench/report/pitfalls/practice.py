@@ -60,7 +60,7 @@ def unequal_training(results: Sequence[RunResult], observations: Observations) -
 
 
 def training_is_equal(results: Sequence[RunResult], observations: Observations) -> tuple[bool, str]:
-    """Whether methods of every task and amount were trained alike, and a sentence that says how or who was not.
+    """Whether methods of every task were trained alike, and a sentence that says how or who was not.
 
     Compared are the values of their recipes, and the epochs that were allowed and spent; they are alike exactly
     where :func:`unequal_training` finds no two methods that differ. Multiply-adds are told beside.
@@ -78,7 +78,7 @@ def training_is_equal(results: Sequence[RunResult], observations: Observations) 
         cell for _, cell in _lengths(observations.pruned, by_seed=not stopping) if cell["method"].nunique() > 1
     ]
     if not cells:
-        return True, "No two methods were run at one amount of pruning: there is no training to compare."
+        return True, "No two methods were run over a common range of pruning: there is no training to compare."
     facts = [_recipes_of(pruned), *_say_lengths(cells, observations.pruned["training_cost"].isna())]
     return True, f"Within every task, methods were trained by {'; '.join(facts)}."
 
@@ -97,9 +97,11 @@ def _say_lengths(cells: Sequence[pd.DataFrame], unknown: pd.Series) -> Iterator[
             those = "recorded "
         if epochs <= LONGER:
             yield f"{those}epochs were equal, up to 10 %"
+        elif math.isinf(epochs):
+            yield f"{those}epochs were none for some, and not for others (early stopping or equal computation)"
         else:
             yield f"{those}epochs differed by up to {epochs:.2g} times (early stopping or equal computation)"
-    if computation > LONGER:
+    if LONGER < computation < math.inf:
         yield f"multiply-adds of training differed by up to {computation:.2g} times"
 
 
@@ -122,7 +124,7 @@ def _differences_in_training(results: Sequence[RunResult], observations: Observa
         named |= set(pitfall.runs)
         yield pitfall
     recipes = {r.key: r.spec.recipe for r in results}
-    columns = ("amount", "method", "method_alone", "seed", "key", *_MEASURES)
+    columns = ("amount", "compression", "method", "method_alone", "seed", "key", *_MEASURES)
     for _, rows in groups(observations.pruned, "task", only=columns):
         if not named.intersection(rows["key"]):
             yield from _unequal_epochs(rows, recipes)
@@ -134,12 +136,36 @@ _MEASURES = ["training_cost", "epochs_allowed", "training_multiply_adds"]
 def _lengths(rows: pd.DataFrame, *, by_seed: bool = False) -> Iterator[tuple[str, pd.DataFrame]]:
     """By task and amount: the mean of every measure of training, for each method under each of its recipes.
 
+    Then, of each pair of methods, amounts that one of them lacks beside the nearest of the other.
     ``by_seed`` gives the measures themselves: a mean hides that one seed had little, and another much.
     """
-    names = ["task", "amount", *(["seed"] if by_seed else [])]
-    means = rows.groupby([*names, "method_alone", "method"])[_MEASURES].mean().reset_index()
+    units = ["task", *(["seed"] if by_seed else [])]
+    names = [*units[:1], "amount", *units[1:]]
+    means = rows.groupby([*names, "method_alone", "method"])[[*_MEASURES, "compression"]].mean().reset_index()
     for (task, amount, *seed), cell in groups(means, *names):
         yield f"{task}, {amount}{f', seed {seed[0]}' if seed else ''}", cell
+    for (task, *seed), part in means.groupby(units, sort=True):
+        for pair in _side_by_side(part):
+            amounts = " beside ".join(dict.fromkeys(pair["amount"]))
+            yield f"{task}, {amounts}{f', seed {seed[0]}' if seed else ''}", pair
+
+
+def _side_by_side(means: pd.DataFrame) -> Iterator[pd.DataFrame]:
+    """Of each pair of methods, an amount that the other lacks, within its range, with the nearest that it has.
+
+    Curves are compared between their points too, wherever these lie.
+    """
+    curves = dict(iter(groups(means, "method_alone")))
+    amounts = {method: frozenset(part["amount"]) for method, part in curves.items()}
+    if len(set(amounts.values())) == 1:
+        return
+    for one, other in itertools.permutations(curves, 2):
+        reached = curves[other].groupby("amount")["compression"].mean()
+        for amount, point in groups(curves[one], "amount"):
+            at = point["compression"].mean()
+            if amount not in amounts[other] and reached.min() / LONGER <= at <= reached.max() * LONGER:
+                nearest = (reached / at).map(math.log).abs().idxmin()
+                yield pd.concat([point, curves[other][curves[other]["amount"] == nearest]])
 
 
 def _unequal_epochs(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Iterator[Pitfall]:
@@ -163,16 +189,18 @@ def _unequal_epochs(rows: pd.DataFrame, recipes: Mapping[str, Recipe]) -> Iterat
             if _ratio(most[0], least[0]) <= limit:
                 continue
             rule = " under early stopping" if stopping else ""
+            times = f"{_ratio(most[0], least[0]):.1f} times as long as {least[1]}"
             yield Pitfall(
                 kind="unequal-training",
                 title="Methods had unequal training",
                 where=where,
                 finding=(
-                    f"{most[1]} {words} {_ratio(most[0], least[0]):.1f} times as long as {least[1]} "
-                    f"({most[0]:.3g} epochs against {least[0]:.3g}){rule}."
+                    f"{most[1]} {words} {times} ({most[0]:.3g} epochs against {least[0]:.3g}){rule}."
+                    if least[0]
+                    else f"{most[1]} {words} for {most[0]:.3g} epochs, {least[1]} for none{rule}."
                 ),
                 advice="Compare at equal training, or say what each accuracy cost.",
-                runs=tuple(rows.loc[rows["amount"] == cell["amount"].iloc[0], "key"]),
+                runs=tuple(rows.loc[rows["amount"].isin(cell["amount"]), "key"]),
             )
             return
 

@@ -4,31 +4,39 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from shrinkbench.report.checklist.causes import joined
 from shrinkbench.report.pitfalls.finding import Pitfall, and_more
 from shrinkbench.report.statistics.compare import groups, records
 from shrinkbench.report.statistics.observations import Observations
-from shrinkbench.results.copies import agreement, find_copies, find_shared_starts, records_of
-from shrinkbench.results.labels import RunLabel, distinct_runs, label_runs
+from shrinkbench.results.copies import Trainings, agreement, find_copies, find_shared_starts
+from shrinkbench.results.labels import distinct_runs, label_runs
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import MethodSpec
 
+MOST = 0.9
+"""Of the runs that two methods share, the part that has to be one training for them to be one method.
+
+Methods that differ may come to one network in some: one that lets weights return where none does.
+"""
 MISSED = 0.1
 """Networks compressed less by more than this share missed the compression asked for."""
 
 
-def _training(run: RunResult) -> Hashable:
-    """What a run wrote down while it was trained, nothing where that tells no training from another.
+def _one_training(runs: Sequence[RunResult], trainings: Trainings) -> Iterator[tuple[RunResult, RunResult]]:
+    """Pairs of runs that are one training, up to rounding: equal accuracies alone do not count.
 
-    Two trainings agree in a loss to its last digit only where they are one: equal accuracies do not count.
+    Behind a layer of which nothing is left only the rest trains: of one seed, it does so alike for every
+    method and amount that emptied one, and two such runs are no copies.
     """
-    return records_of(run).get("training losses")
+    for first, other in trainings.pairs(runs):
+        if first.spec.seed != other.spec.seed or not (_emptied(first) and _emptied(other)):
+            yield first, other
 
 
 def copied_seeds(results: Sequence[RunResult]) -> Iterator[Pitfall]:
-    """Runs of one cell and of different seeds of which a record of training is equal to the last digit."""
+    """Runs of one cell and of different seeds that are one training, up to rounding."""
     cells: dict[tuple[str, str, str], list[RunResult]] = defaultdict(list)
     for run, label in distinct_runs(results):
         name = label.control if run.spec.is_control else label.method
@@ -46,13 +54,14 @@ def copied_seeds(results: Sequence[RunResult]) -> Iterator[Pitfall]:
     for (task, name, seeds), runs in found.items():
         at = amounts[task, name, seeds]
         same = [what for what in agreement(runs[: len(seeds)]) if what in shared[task, name, seeds]]
-        what = joined(same) or "record of training"
+        what = joined(same) or "training losses and validation"
+        digits = " to the last digit" if same else ", up to rounding,"
         yield Pitfall(
             kind="copied-seeds",
             title="Runs of different seeds are copies of one another",
             where=task,
             finding=(
-                f"{name}: seeds {joined(seeds)} have the same {what} to the last digit at "
+                f"{name}: seeds {joined(seeds)} have the same {what}{digits} at "
                 f"{joined(at[:3])}{and_more(len(at) - 2, 'amount') if len(at) > 3 else ''}."
             ),
             advice="Run every seed; copies count as one run, and their deviation says nothing.",
@@ -67,33 +76,30 @@ def _once_each(runs: Iterable[RunResult]) -> list[RunResult]:
 
 def copied_runs(results: Sequence[RunResult]) -> Iterator[Pitfall]:
     """One training that stands under two keys: for two tasks, or for two networks of different size."""
-    alike: dict[Hashable, list[tuple[RunResult, RunLabel]]] = defaultdict(list)
-    for run, label in distinct_runs(run for run in results if not run.spec.is_control):
-        training = _training(run)
-        if training is not None:
-            alike[training].append((run, label))
-    found: dict[tuple[str, ...], list[RunResult]] = defaultdict(list)
+    labels = {run.key: label for run, label in distinct_runs(r for r in results if not r.spec.is_control)}
+    runs = [run for run in results if run.key in labels]
+    found: dict[tuple[str, ...], dict[str, RunResult]] = defaultdict(dict)
     where: dict[tuple[str, ...], str] = {}
-    for members in alike.values():
-        cells = {(x.task, x.method, x.amount): run.size and run.size.parameters_kept for run, x in members}
-        if len({(task, kept) for (task, _, _), kept in cells.items()}) > 1:
-            names = tuple(f"{method} at {amount} on {task}" for task, method, amount in sorted(cells))
-            found[names] += [run for run, _ in members]
-            where[names] = min(cells)[0]
-    for names, runs in itertools.islice(found.items(), 1):
-        more = and_more(len(names) - 2, "cell") if len(names) > 3 else ""
-        seeds = sorted({run.spec.seed for run in runs})
+    for pair in _one_training(runs, Trainings()):
+        own = [labels[run.key] for run in pair]
+        if len({(x.task, run.size and run.size.parameters_kept) for x, run in zip(own, pair, strict=True)}) > 1:
+            cells = sorted({(x.task, x.method, x.amount) for x in own})
+            names = tuple(f"{method} at {amount} on {task}" for task, method, amount in cells)
+            found[names] |= {run.key: run for run in pair}
+            where[names] = cells[0][0]
+    order = {run.key: number for number, run in enumerate(runs)}
+    for names, copies in sorted(found.items(), key=lambda case: min(map(order.__getitem__, case[1])))[:1]:
+        seeds = sorted({run.spec.seed for run in copies.values()})
         yield Pitfall(
             kind="copied-runs",
             title="One run stands in several places",
             where=where[names],
             finding=(
-                f"{joined(names[:3])}{more} have the same training losses "
-                f"to the last digit (seed{'s' if len(seeds) > 1 else ''} {joined(seeds)})"
-                f"{and_more(len(found), 'case')}."
+                f"{joined(names)} have the same training losses, up to rounding "
+                f"(seed{'s' if len(seeds) > 1 else ''} {joined(seeds)}){and_more(len(found), 'case')}."
             ),
             advice="Find out which of them was run: another task or another network gives other numbers.",
-            runs=tuple(dict.fromkeys(run.key for case in found.values() for run in case)),
+            runs=tuple(dict.fromkeys(key for case in found.values() for key in case)),
         )
 
 
@@ -109,7 +115,7 @@ def shared_starts(results: Sequence[RunResult]) -> Iterator[Pitfall]:
             title="Seeds start from one network",
             where=task,
             finding=(
-                f"The controls of seeds {joined(seeds)} read alike before training, to the last digit: they "
+                f"The controls of seeds {joined(seeds)} read alike before training, up to rounding: they "
                 "start from one network, where each seed should have its own."
             ),
             advice="Draw or pretrain a network for every seed: deviations leave out what the network adds.",
@@ -118,23 +124,27 @@ def shared_starts(results: Sequence[RunResult]) -> Iterator[Pitfall]:
 
 
 def twin_methods(results: Sequence[RunResult]) -> Iterator[Pitfall]:
-    """One method under two names: equal in every axis, or in every number where both were run."""
-    contents: dict[tuple[str, str], dict[tuple[str, int], Hashable]] = defaultdict(dict)
-    keys: dict[tuple[str, str], list[str]] = defaultdict(list)
-    definitions: dict[str, MethodSpec] = {}
+    """One method under two names: equal in every axis, or in most trainings where both were run.
+
+    A training is another method's whatever the seed that it is told to be of.
+    """
+    cells: dict[tuple[str, str], dict[str, list[RunResult]]] = defaultdict(dict)
+    definitions: dict[tuple[str, str], MethodSpec] = {}
+    curves: dict[str, tuple[str, str, str]] = {}
     for run, label in distinct_runs(run for run in results if not run.spec.is_control):
-        contents[label.task, label.method][label.amount, run.spec.seed] = _training(run)
-        keys[label.task, label.method].append(run.key)
-        definitions[label.method] = run.spec.method
-    for (task, first), (other_task, second) in itertools.combinations(sorted(contents), 2):
+        cells[label.task, label.method].setdefault(label.amount, []).append(run)
+        curves[run.key] = label.task, label.method, label.amount
+        definitions[label.task, label.method] = run.spec.method
+    copied = _copied_cells(results, curves)
+    for (task, first), (other_task, second) in itertools.combinations(sorted(cells), 2):
         if task != other_task:
             continue
-        a, b = contents[task, first], contents[task, second]
-        shared = [cell for cell in a if cell in b]
-        copied = bool(shared) and all(a[cell] is not None and a[cell] == b[cell] for cell in shared)
-        if copied:
-            reason = f"agree in their training losses to the last digit in all {len(shared)} runs they share"
-        elif _are_one(definitions[first], definitions[second]):
+        a, b = cells[task, first], cells[task, second]
+        shared = sum(min(len(a[amount]), len(b[amount])) for amount in a if amount in b)
+        alike = copied.get((task, first, second), 0)
+        if shared and alike >= MOST * shared:
+            reason = f"agree in their training losses, up to rounding, in {alike} of {shared} runs they share"
+        elif _are_one(definitions[task, first], definitions[task, second]):
             reason = "are equal in structure, score, allocation, schedule and fine-tuning"
         else:
             continue
@@ -144,8 +154,24 @@ def twin_methods(results: Sequence[RunResult]) -> Iterator[Pitfall]:
             where=task,
             finding=f"{first} and {second} {reason}.",
             advice="Keep one of them: a method that is counted twice tells nothing about the other's rank.",
-            runs=(*keys[task, first], *keys[task, second]),
+            runs=tuple(run.key for cell in (a, b) for runs in cell.values() for run in runs),
         )
+
+
+def _copied_cells(
+    results: Sequence[RunResult], curves: Mapping[str, tuple[str, str, str]]
+) -> Mapping[tuple[str, str, str], int]:
+    """How many runs of two methods of a task are one training at one amount, each counted once."""
+    runs = [run for run in results if run.key in curves]
+    told: dict[tuple[str, str, str], tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
+    for pair in _one_training(runs, Trainings()):
+        (task, method, amount), (other_task, other_method, other_amount) = own = [curves[r.key] for r in pair]
+        if (task, amount) == (other_task, other_amount) and method != other_method:
+            one, two = (pair[n].key for n in ((0, 1) if own[0] < own[1] else (1, 0)))
+            sides = told[task, min(method, other_method), max(method, other_method)]
+            sides[0].add(one)
+            sides[1].add(two)
+    return {methods: min(map(len, sides)) for methods, sides in told.items()}
 
 
 def _are_one(first: MethodSpec, second: MethodSpec) -> bool:

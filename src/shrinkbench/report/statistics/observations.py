@@ -13,6 +13,7 @@ import pandas as pd
 from shrinkbench.report.statistics.metrics import CHANGE, HEADLINE, LOSS, OTHERS_SHOWN, Metric, metrics_of
 from shrinkbench.report.statistics.tests import half_width
 from shrinkbench.results.bundle import Bundle
+from shrinkbench.results.conflicts import find_differing_controls
 from shrinkbench.results.frame import column_of, to_frame
 from shrinkbench.results.labels import RunLabel, label_runs
 from shrinkbench.results.record import RunResult
@@ -62,7 +63,8 @@ class Observations:
     at random; ``task_specs`` tells what each task is, and with it its metrics; ``splits`` are extra evaluation
     splits. ``gaps`` has one row per run that prunes and is planned but not there: columns
     task, method, amount, seed, compression_target, kind (``failed``, ``missing`` or ``disputed``) and key.
-    ``design`` are the rules by which seeds were added, where that was decided on the way.
+    ``design`` are the rules by which seeds were added, where that was decided on the way. ``absent_controls``
+    counts the controls that failed, and those that are planned and missing, by that kind.
     """
 
     pruned: pd.DataFrame
@@ -74,6 +76,7 @@ class Observations:
     gaps: pd.DataFrame
     splits: tuple[str, ...] = ()
     design: Design | None = None
+    absent_controls: Mapping[str, int] = field(default_factory=dict)
 
     @functools.cached_property
     def _metrics(self) -> Mapping[str, Mapping[str, Metric]]:
@@ -203,7 +206,7 @@ def observe(
     measured against is a part of what it says. ``sequential`` is the experiment whose seeds
     were added until its comparison was decided.
     """
-    results = [*results]
+    results, missing = [*results], [*missing]
     by_key = {r.key: r for r in reversed(results) if r.status == "done"}
     done = sorted(by_key.values(), key=lambda r: (-len(r.further), r.key))  # of two alike, one measured most
     absent = _absent_runs(results, missing)
@@ -214,7 +217,10 @@ def observe(
     frame["is_control"] = np.array([r.spec.is_control for r in done], dtype=bool)
     frame["chance"] = np.array([r.spec.method.score.kind == "random" for r in done], dtype=bool)
     frame[HEADLINE] = np.array([np.nan if r.headline is None else r.headline for r in done], dtype=float)
-    control = frame[frame["is_control"]].drop_duplicates("control_key").assign(method=lambda f: f["control"])
+    apart = find_differing_controls(results, keys=dict(zip(frame["key"], frame["control_key"], strict=True)))
+    doubted = set(frame.loc[frame["key"].isin([copy.key for pair in apart for copy in pair]), "control_key"])
+    control = frame[frame["is_control"] & ~frame["control_key"].isin(list(doubted))]
+    control = control.drop_duplicates("control_key").assign(method=lambda f: f["control"])
     reference = control.set_index("control_key")[HEADLINE]
     columns = {
         task: column_of(r.spec.task.objective.headline) for task, r in zip(frame["task"], done, strict=True)
@@ -235,9 +241,13 @@ def observe(
         methods=tuple(dict.fromkeys([m for m in methods if m in present] + present)),
         chance=frozenset(frame.loc[frame["chance"] & ~frame["is_control"], "method"]),
         task_specs={task: r.spec.task for task, r in zip(frame["task"], done, strict=True)},
-        gaps=_gaps(absent, labels[len(done) :], pruned, _disputed_runs(frame, disputed)),
+        gaps=_gaps(absent, labels[len(done) :], pruned, _disputed_runs(frame, disputed, doubted)),
         design=_design(sequential, labels, [*done, *(spec for spec, _ in absent)]),
         splits=tuple(sorted({split for result in done for split in result.further})),
+        absent_controls={
+            "failed": len({r.key for r in results if r.spec.is_control and r.key not in by_key}),
+            "missing": sum(spec.is_control for spec in missing),
+        },
     )
 
 
@@ -267,12 +277,12 @@ def _absent_runs(
     ]
 
 
-def _disputed_runs(frame: pd.DataFrame, disputed: Collection[str]) -> Collection[str]:
-    """The keys of ``disputed`` runs, and of those that start from a disputed control."""
-    if not disputed:
+def _disputed_runs(frame: pd.DataFrame, disputed: Collection[str], doubted: Collection[str]) -> Collection[str]:
+    """The keys of ``disputed`` runs, and of those that start from a disputed control, or one ``doubted``."""
+    if not (disputed or doubted):
         return ()
     doubtful = frame["key"].isin(list(disputed))
-    controls = frame.loc[doubtful & frame["is_control"], "control_key"]
+    controls = [*frame.loc[doubtful & frame["is_control"], "control_key"], *doubted]
     return frozenset(frame.loc[doubtful | frame["control_key"].isin(controls), "key"])
 
 

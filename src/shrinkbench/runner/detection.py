@@ -16,7 +16,7 @@ from shrinkbench.datasets import DATASETS
 from shrinkbench.datasets.voc2007 import CLASSES
 from shrinkbench.datasets.voc_detection import DetectionData
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import absolute, check_links, sha256_of
+from shrinkbench.files import absolute, sha256_of
 from shrinkbench.metrics import count_parameters, layer_densities
 from shrinkbench.models import (
     MODELS,
@@ -28,6 +28,7 @@ from shrinkbench.models import (
 )
 from shrinkbench.models.faster_rcnn import Detector, build_detector, count_detector_multiply_adds
 from shrinkbench.pruning import METHODS, Masks, carried_out, prune
+from shrinkbench.results.places import check_places
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.execution import sentence_of
@@ -194,7 +195,7 @@ def detect(run: DetectionRun, *, on_epoch: OnEpoch | None = None) -> RunResult:
     if stored is not None:
         return stored
     require_metric()
-    check_links(run.store.root)
+    check_places(run.store.root, [run.spec.key])
     run.store.keep_sources([run.spec])
     start = _start(run, on_epoch)
     watch = Stopwatch()

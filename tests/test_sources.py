@@ -21,7 +21,7 @@ from shrinkbench.registry import Registry
 from shrinkbench.results.bundle import EDITED, Bundle
 from shrinkbench.results.layout import LARGEST_SOURCE
 from shrinkbench.results.store import ResultStore
-from shrinkbench.results.upkeep import verify_store
+from shrinkbench.results.upkeep import repair_store, verify_store
 from shrinkbench.sources import (
     Origin,
     digest_of,
@@ -474,6 +474,36 @@ def test_a_large_file_is_left_out_and_its_checksum_is_kept(tmp_path):
     (tmp_path / "plugins" / code / "mine.py").write_text("x = 2")
     bundle = Bundle("a", tmp_path, None, (), (), sources=store.sources()[0])
     assert bundle.lacks_source(code) == EDITED
+
+
+DAMAGES = {
+    "edited": lambda folder: (folder / "mine.py").write_text("x = 2"),
+    "deleted": lambda folder: (folder / "part" / "k.json").unlink(),
+    "emptied": lambda folder: [path.unlink() for path in folder.rglob("*") if path.is_file()],
+    "added": lambda folder: (folder / "more.py").write_text("1"),
+    "a pipe": lambda folder: ((folder / "mine.py").unlink(), os.mkfifo(folder / "mine.py")),
+    "a folder": lambda folder: ((folder / "mine.py").unlink(), (folder / "mine.py").mkdir()),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_copy_of_a_plug_in_that_is_not_what_keys_name_is_damage(tmp_path, damage):
+    files = {"mine.py": b"x = 1", "part/k.json": b"1", "large.bin": bytes(LARGEST_SOURCE + 1)}
+    code = digest_of_parts((place, sha256(content).hexdigest()) for place, content in files.items())
+    store = ResultStore(tmp_path)
+    store.write_source(code, files)
+    assert verify_store(store) == []
+    folder = tmp_path / "plugins" / code
+    DAMAGES[damage](folder)
+    found = {problem.path: problem.sentence for problem in verify_store(store)}
+    assert EDITED in found[folder]
+    (told,) = repair_store(store)
+    assert f"set aside as {code}.damaged-" in told
+    assert "a sweep with this plug-in keeps it anew" in told
+    assert not folder.exists()
+    assert verify_store(store) == []
+    store.write_source(code, files)
+    assert verify_store(store) == []
 
 
 def test_links_pipes_and_large_files_in_a_folder_are_named_and_not_read(tmp_path):

@@ -24,6 +24,7 @@ from typing import Any
 from shrinkbench.errors import ShrinkbenchError, one_line
 
 _CHUNK = 1 << 20
+_NOT_PLAIN = "it is a device, pipe or socket; give a plain file"
 _TIMEOUT = 30.0  # seconds without an answer
 _TEMPORARY = re.compile(r"\..+-[0-9]+-[0-9a-f]{8}\.tmp")
 _OPEN_FILES = (Path("/dev/fd"), Path("/proc/self/fd"))
@@ -60,13 +61,36 @@ def absolute(path: Path | str) -> Path:
     return Path(os.path.abspath(path))  # noqa: PTH100 - as above
 
 
+class NotPlainError(OSError):
+    """A device, pipe or socket lies where a plain file belongs."""
+
+
 def require_regular(path: Path) -> None:
     """Raise ``OSError`` for what is no plain file: a device may be read for ever, a pipe waited for."""
     mode = path.stat().st_mode
     if stat.S_ISDIR(mode):
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if not stat.S_ISREG(mode):
-        raise OSError(errno.EINVAL, "it is a device, pipe or socket; give a plain file", str(path))
+        raise NotPlainError(errno.EINVAL, _NOT_PLAIN, str(path))
+
+
+def append_to(path: Path, content: bytes, *, follow: bool = True) -> None:
+    """Add ``content`` to a plain file, which is made where there is none; raises ``OSError`` for any other.
+
+    It never waits for the reader of a pipe. A link is refused unless ``follow`` is set.
+    """
+    odd = (errno.EINVAL, _NOT_PLAIN, str(path))
+    flags = getattr(os, "O_NONBLOCK", 0) | (0 if follow else getattr(os, "O_NOFOLLOW", 0))
+    try:
+        handle = os.open(path, flags | os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+    except OSError as error:
+        raise (NotPlainError(*odd) if error.errno == errno.ENXIO else error) from None
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise NotPlainError(*odd)
+        os.write(handle, content)
+    finally:
+        os.close(handle)
 
 
 def read_file(path: Path, *, most: int) -> bytes:
@@ -124,7 +148,7 @@ def git_blob_of(path: Path) -> str:
         require_regular(path)
         with path.open("rb") as file:
             digest = hashlib.sha1(f"blob {path.stat().st_size}\0".encode(), usedforsecurity=False)
-            while block := file.read(1 << 20):
+            while block := file.read(_CHUNK):
                 digest.update(block)
             return digest.hexdigest()
     except OSError as error:
@@ -316,9 +340,8 @@ def fetch(url: str, target: Path, *, sha256: str | None, instead: str, git_blob:
     """Return ``target``, first fetching it from ``url`` where it is absent.
 
     ``sha256`` is the whole digest or its leading digits (``None``: none is published), ``git_blob`` what Git
-    knows the content by. A download that broke
-    off is kept as ``NAME.part`` and resumed. Where the network or the digest fails, the ``ShrinkbenchError``
-    says which file to fetch by hand, where to put it, and what to do ``instead``.
+    knows the content by. A download that broke off is kept as ``NAME.part`` and resumed. Where the network or
+    the digest fails, the ``ShrinkbenchError`` says which file to fetch, where to put it and what ``instead``.
     """
     import http.client
 

@@ -20,6 +20,7 @@ from shrinkbench.pruning import Masks
 from shrinkbench.pruning.structures.channel_masks import masks_of_units
 from shrinkbench.results.frame import to_frame
 from shrinkbench.results.store import ResultStore
+from shrinkbench.results.upkeep import verify_store
 from shrinkbench.runner import detection
 from shrinkbench.runner.detection import DetectionRun, decide_by_masks, detect
 from shrinkbench.surgery.folders import NetworkDescription, save_network
@@ -200,6 +201,7 @@ def test_the_folder_is_one_of_results_like_any_other(pruned_after_transfer):
     out, _, report = pruned_after_transfer
     told = CliRunner().invoke(reading, ["status", str(out), "--json"])
     assert json.loads(told.stdout) == {"total": 2, "done": 2, "failed": 0, "missing": 0}
+    assert verify_store(ResultStore(out)) == []
     frame = to_frame(results_of(out).values())
     assert sorted(frame["map50"]) == sorted([report["mean_average_precision"], report["before_pruning"]])
     assert frame["top1"].isna().all()
@@ -272,6 +274,15 @@ def test_a_failed_training_is_stored_told_and_tried_again(folder, tmp_path):
         (result,) = results_of(tmp_path).values()
         assert (result.key, result.status) == (run.spec.key, "failed")
         assert "lower the learning rate" in result.error
+
+
+def test_what_is_in_the_way_is_told_and_no_failure_is_stored(folder, tmp_path):
+    run = run_of(folder, tmp_path)
+    (tmp_path / "shared").mkdir(exist_ok=True)
+    (tmp_path / "shared" / "detector").write_text("x")
+    with pytest.raises(ShrinkbenchError, match="detector is a file, where a folder belongs; move it away"):
+        detect(run)
+    assert results_of(tmp_path) == {}
 
 
 def test_bad_input_is_told_before_anything_is_trained(folder, halving, tmp_path):

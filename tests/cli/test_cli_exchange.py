@@ -131,6 +131,24 @@ def test_conflicts_are_named_by_merge(store, tmp_path):
     )
 
 
+def test_a_conflict_beside_the_headline_names_the_field_that_differs(store, tmp_path):
+    run = next(r for r in store.results()[0] if r.spec.target == 4)
+    metrics = {**run.after.metrics, "loss": 0.5}
+    shifted = {**metrics, "loss": 0.501}
+    first, other = (
+        write_store(
+            tmp_path / name,
+            [run.model_copy(update={"after": run.after.model_copy(update={"metrics": numbers})})],
+        )
+        for name, numbers in (("first", metrics), ("other", shifted))
+    )
+    done = shrinkbench("merge", first.root, other.root, "--out", tmp_path / "out")
+    assert f"conflict: run {run.key[:12]} has after.loss 0.5 on" in done.stderr
+    assert "and 0.501 on" in done.stderr
+    assert "1 runs differ between sources, and none in what it is judged by" in done.stderr
+    assert "by up to 0" not in done.stderr
+
+
 PLUGIN = """
 from pathlib import Path
 from helper import strength

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from places import SHARED
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.literature import Corpus, load_corpus, summarise_corpus, write_corpus
 from shrinkbench.literature.schema import UNPRUNED, Fact
+from shrinkbench.literature.supplements import read_listings, read_supplements
 
 
 def test_conversion_loses_nothing(export: Corpus, tmp_path: Path) -> None:
@@ -158,3 +161,44 @@ def test_resolution_is_one_in_the_last_digit() -> None:
         1e-4
     )
     assert fact("a", "parameters", "1.7", "million").resolution == pytest.approx(1e5)
+
+
+ODD: dict[str, Callable[[Path], object]] = {
+    "folder": Path.mkdir,
+    "pipe": os.mkfifo,
+    "dangling link": lambda path: path.symlink_to("nowhere"),
+    "loop": lambda path: path.symlink_to(path.name),
+}
+
+
+@pytest.mark.parametrize("put", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("name", ["errata.csv", "listings.csv", "corpus.json", "papers.csv"])
+def test_what_is_no_file_is_refused_and_not_passed_over(
+    tmp_path: Path, name: str, put: Callable[[Path], object]
+) -> None:
+    write_corpus(corpus([paper("a", 2018)], [fact("a", "initial_top5", "10.1", "percent")]), tmp_path)
+    (tmp_path / name).unlink()
+    put(tmp_path / name)
+    with pytest.raises(ShrinkbenchError) as caught:
+        load_corpus(tmp_path)
+    assert str(tmp_path / name) in str(caught.value)
+
+
+@pytest.mark.parametrize("put", ODD.values(), ids=ODD)
+@pytest.mark.parametrize("name", ["pytorch-pretrained/ModelsComparison.csv", "lottery-tix"])
+def test_what_lies_beside_the_export_and_is_no_file_is_refused(
+    tmp_path: Path, name: str, put: Callable[[Path], object]
+) -> None:
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    put(tmp_path / name)
+    read = read_supplements if name == "lottery-tix" else lambda folder, facts: read_listings(folder)
+    with pytest.raises(ShrinkbenchError) as caught:
+        read(tmp_path, ())
+    assert str(tmp_path / name) in str(caught.value)
+
+
+def test_tables_that_are_not_there_are_done_without(tmp_path: Path) -> None:
+    write_corpus(corpus([paper("a", 2018)], [fact("a", "initial_top5", "10.1", "percent")]), tmp_path)
+    for name in ("errata.csv", "listings.csv"):
+        (tmp_path / name).unlink()
+    assert load_corpus(tmp_path).errata == load_corpus(tmp_path).listings == ()

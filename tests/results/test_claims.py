@@ -215,6 +215,16 @@ def test_what_is_no_claim_is_named_and_set_aside_in_place_of_an_endless_wait(tmp
     assert claims.take(KEY) is not None
 
 
+@pytest.mark.parametrize("number", ["0", "01", "001"])
+def test_a_number_that_no_claim_is_written_with_blocks_nothing(tmp_path, number):
+    (tmp_path / "claims").mkdir()
+    (tmp_path / "claims" / f"{KEY}.{number}.json").write_bytes(b"{}")
+    claims = RunClaims(tmp_path)
+    with claims.take(KEY) as claim:
+        assert claim.number == 1
+        assert [holder.key for holder in claims.holders()] == [KEY]
+
+
 def test_stale_claims_are_removed_and_living_ones_stay(tmp_path):
     process = multiprocessing.get_context("fork").Process(target=_take_and_die, args=(tmp_path,))
     process.start()

@@ -151,6 +151,7 @@ def test_a_conflict_that_is_not_what_its_name_says_is_a_problem(stores, tmp_path
 
 OF_THE_MACHINE = [
     *("killed", "OutOfMemoryError: CUDA out of memory.", "MemoryError: ", "OSError: No space left on device"),
+    *("NotADirectoryError: [Errno 20] Not a directory: 'x'", "IsADirectoryError: [Errno 21] Is a directory"),
     *("BrokenProcessPool: a worker ended", "worker was killed by signal 9", "RuntimeError: NCCL error"),
 ]
 

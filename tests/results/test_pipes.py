@@ -8,7 +8,7 @@ from made_results import make_result, make_spec, write_store
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.results.claims import RunClaims
-from shrinkbench.results.index import read_index
+from shrinkbench.results.index import INDEX_NAME, read_index
 from shrinkbench.results.seals import check_card, check_tensors
 from shrinkbench.results.store import ResultStore
 from shrinkbench.results.upkeep import verify_store
@@ -78,10 +78,11 @@ def test_a_shared_file_that_is_a_pipe_is_not_whole(store):
 
 
 def test_what_stands_beside_the_plan_may_be_a_pipe(store):
-    from shrinkbench.runner.beside_plan import NAME, read_beside
+    from shrinkbench.results.layout import BESIDE_NAME
+    from shrinkbench.runner.beside_plan import read_beside
 
-    pipe_at(store.root / NAME)
-    with pytest.raises(ShrinkbenchError, match=NAME):
+    pipe_at(store.root / BESIDE_NAME)
+    with pytest.raises(ShrinkbenchError, match=BESIDE_NAME):
         read_beside(store.root)
 
 
@@ -95,3 +96,20 @@ def test_what_never_ends_is_read_up_to_a_limit(store, name):
             ResultStore(store.root).status()
     else:
         assert ResultStore(store.root).status().done == 1
+
+
+def test_who_writes_lines_does_not_wait_for_the_reader_of_a_pipe(store):
+    from shrinkbench.runner.logs import RunLog
+
+    RunLog(pipe_at(store.run_dir(SPEC.key) / "log.txt")).start("a run")  # left out: no run fails by its diary
+    path = pipe_at(store.root / INDEX_NAME)
+    with pytest.raises(ShrinkbenchError, match=r"index\.jsonl is a device, pipe or socket; move it away"):
+        store.write(make_result(SPEC))
+    reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    with pytest.raises(ShrinkbenchError, match="move it away"):
+        store.write(make_result(SPEC))
+    os.close(reader)
+    assert isinstance(store.read(SPEC.key), type(make_result(SPEC)))
+    path.unlink()
+    store.write(make_result(SPEC))  # the lock was given back
+    assert SPEC.key in read_index(store.root)

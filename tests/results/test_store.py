@@ -140,6 +140,35 @@ def test_plans_of_other_experiments_are_kept(store):
     }
 
 
+UNREADABLE = {
+    "extra field": lambda fields: fields.update(more=1),
+    "extra field of a run": lambda fields: fields["runs"][0]["spec"].update(more=1),
+    "wrong key": lambda fields: fields["runs"][0].update(key="0" * 64),
+    "doubled run": lambda fields: fields["runs"].append(fields["runs"][0]),
+    "doubled experiment": lambda fields: fields["experiments"].append(fields["experiments"][0]),
+    "other version": lambda fields: fields.update(schema_version=3),
+}
+
+
+@pytest.mark.parametrize("damage", UNREADABLE)
+def test_a_plan_that_cannot_be_read_is_refused_and_never_replaced(store, damage):
+    plan = store.read_plan()
+    fields = json.loads(store.plan_path.read_bytes())
+    UNREADABLE[damage](fields)
+    store.plan_path.write_text(json.dumps(fields))
+    before = store.plan_path.read_bytes()
+    for runs in ([run.spec for run in plan.runs], [plan.runs[0].spec]):
+        with pytest.raises(ShrinkbenchError, match="move it away to plan anew"):
+            store.write_plan(plan.experiments[0], runs)
+        assert store.plan_path.read_bytes() == before
+
+
+def test_a_plan_that_is_there_already_is_not_written_anew(store):
+    plan, stat = store.read_plan(), store.plan_path.stat()
+    assert store.write_plan(plan.experiments[0], [run.spec for run in plan.runs]) == plan
+    assert store.plan_path.stat() == stat
+
+
 def test_no_plan_and_a_broken_plan_are_told(tmp_path):
     with pytest.raises(ShrinkbenchError, match=r"holds no plan\.json"):
         ResultStore(tmp_path).read_plan()

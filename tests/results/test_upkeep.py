@@ -27,11 +27,27 @@ def store(tmp_path):
     tensors["h"] = torch.ones(5, dtype=torch.bfloat16)
     save_sealed(tensors, pretrained / "weights.safetensors", key=SHARED)
     save_sealed(tensors, pretrained / "epoch-2.safetensors", key=f"{SHARED} epoch 2")
+    save_sealed(tensors, pretrained / "step-3.safetensors", key=f"{SHARED} step 3")
+    write_card(pretrained / "step-3.json", {"epoch": 1, "done": 3}, key=f"{SHARED} step 3")
     write_card(pretrained / "card.json", {"a": [1, 2.5, None]}, key=SHARED)
+    for kind in ("search", "states"):
+        for name in ("weights", "masks"):
+            save_sealed(tensors, store.shared_dir(kind, SHARED) / f"{name}.safetensors", key=SHARED)
+        write_card(store.shared_dir(kind, SHARED) / "card.json", {"spent": 1}, key=SHARED)
+    write_card(store.shared_dir("rounds", SHARED) / "card.json", {"kept": {"w": 0.5}}, key=SHARED)
+    save_sealed(tensors, store.shared_dir("detector", SHARED) / "weights.safetensors", key=SHARED)
     control = make_spec(compression=1.0).control
     folder = store.shared_dir("control", control.key)
     folder.mkdir(parents=True)
-    (folder / "result.json").write_text(make_result(control).model_dump_json())
+    made = make_result(control)
+    kept = {
+        name: save_sealed(tensors, folder / f"{name}.safetensors", key=made.key)
+        for name in ("masks", "weights")
+    }
+    write_card(folder / "network.json", {"network": "x"}, key=made.key)
+    provenance = made.provenance.model_copy(update={"kept": kept})
+    made = made.model_copy(update={"provenance": provenance})
+    (folder / "result.json").write_text(made.model_dump_json())
     return store
 
 
@@ -49,8 +65,18 @@ FILES = [
     "runs/*/result.json",
     "shared/pretrained/*/weights.safetensors",
     "shared/pretrained/*/epoch-2.safetensors",
+    "shared/pretrained/*/step-3.safetensors",
+    "shared/pretrained/*/step-3.json",
     "shared/pretrained/*/card.json",
     "shared/control/*/result.json",
+    "shared/control/*/weights.safetensors",
+    "shared/control/*/network.json",
+    "shared/search/*/masks.safetensors",
+    "shared/search/*/card.json",
+    "shared/states/*/weights.safetensors",
+    "shared/states/*/card.json",
+    "shared/rounds/*/card.json",
+    "shared/detector/*/weights.safetensors",
 ]
 
 
@@ -80,7 +106,14 @@ def test_damage_is_named_and_set_aside(store, file, damage):
 def test_a_shared_file_of_another_key_is_damage(store):
     folder = store.shared_dir("pretrained", SHARED)
     folder.rename(folder.with_name("cd" * 32))
-    assert len(verify_store(store)) == 3
+    assert len(verify_store(store)) == 5
+
+
+def test_the_weights_of_another_step_are_damage(store):
+    folder = store.shared_dir("pretrained", SHARED)
+    (folder / "step-3.safetensors").rename(folder / "step-4.safetensors")
+    (folder / "step-3.json").rename(folder / "epoch-3.json")
+    assert {problem.path.name for problem in verify_store(store)} == {"step-4.safetensors", "epoch-3.json"}
 
 
 def test_a_bit_that_changed_by_itself_is_found_by_the_checksum(store):
@@ -152,6 +185,20 @@ def test_compact_frees_room_and_changes_no_result(store):
     assert not store.run_dir("0" * 64).exists()
     assert sum(disk_use(store.root).values()) < size - 5000
     assert verify_store(store) == []
+
+
+def test_compact_gives_the_index_the_lines_that_it_lacks(store):
+    index = store.root / INDEX_NAME
+    whole = index.read_bytes()
+    for lacking in (None, whole.splitlines(keepends=True)[0]):
+        if lacking is None:
+            index.unlink()
+        else:
+            index.write_bytes(lacking)
+        (told,) = compact_store(ResultStore(store.root))
+        assert "3 lines in place of" in told
+        assert sorted(index.read_bytes().splitlines()) == sorted(whole.splitlines())
+        assert list(compact_store(ResultStore(store.root))) == []
 
 
 def test_disk_use_counts_every_file_once(store):

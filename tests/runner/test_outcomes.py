@@ -3,18 +3,20 @@
 import errno
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import SafetensorError
 
 from shrinkbench.errors import CannotMeetTargetError, InputError, ShrinkbenchError
-from shrinkbench.files import write_atomically
+from shrinkbench.files import NotPlainError, write_atomically
 from shrinkbench.models import MODELS
 from shrinkbench.pruning import METHODS, resolve
 from shrinkbench.pruning.method import resolve_finetuning
 from shrinkbench.runner.execution import sentence_of
 from shrinkbench.runner.outcomes import classify
+from shrinkbench.runner.sealing import NotAsWrittenError
 from shrinkbench.runner.workspace import check_source
 from shrinkbench.sources import digest_of, origin_of_file
 from shrinkbench.spec import CLASSIFICATION, AxisValue, FinetuningSpec, ModelSpec, Objective
@@ -39,6 +41,9 @@ def translated(error, raised):
             OSError(getattr(errno, name), "x")
             for name in ("ENOSPC", "EFBIG", "EDQUOT", "EIO", "EMFILE", "ESTALE")
         ),
+        *(OSError(getattr(errno, name), "x") for name in ("ENOTDIR", "EISDIR", "ELOOP", "EEXIST")),
+        NotPlainError(errno.EINVAL, "it is a pipe"),
+        translated(NotAsWrittenError(Path("x")), IsADirectoryError(errno.EISDIR, "x")),
         MemoryError(),
         torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB"),
         BrokenProcessPool("a process died"),
@@ -70,6 +75,7 @@ def test_the_machine(error):
         RecursionError(),
         OSError("no number"),
         OSError(errno.ENOENT, "a file that the method reads"),
+        OSError(errno.EINVAL, "what the method asks of the system"),
         translated(ShrinkbenchError("there is no dataset"), OSError(errno.ENOENT, "x")),
         translated(ValueError("the method's own way out failed"), MemoryError()),
     ],

@@ -121,7 +121,7 @@ def merge(
     Runs that two sources finished with other numbers are both kept, as a conflict; so are those that finished
     in one and failed in another.
     """
-    from shrinkbench.results.conflicts import accuracy_difference, say_conflict
+    from shrinkbench.results.conflicts import accuracy_difference, differences, say_conflict
     from shrinkbench.results.merging import merge as unite
 
     if len(sources) < 2 and not sources[0].is_file():
@@ -132,16 +132,21 @@ def merge(
         typer.echo(f"{count} runs from {source}")
     for first, other in sorted(merged.conflicts, key=lambda pair: -abs(accuracy_difference(pair)))[:_SHOWN]:
         metric = first.spec.task.objective.headline
+        used = f"{first.headline:.6g}"
         failed = f"failed ({one_line(other.error or '', 80)})"
         told = f"{other.headline:.6g}" if other.status == "done" else failed
+        if told == used:  # it is something else that they differ in
+            metric, used, told = (one_line(text, 60) for text in differences((first, other))[0])
         typer.echo(
-            f"conflict: run {first.key[:12]} has {metric} {first.headline:.6g} on {first.provenance.host} and "
+            f"conflict: run {first.key[:12]} has {metric} {used} on {first.provenance.host} and "
             f"{told} on {other.provenance.host}",
             err=True,
         )
     if merged.conflicts:
+        largest = merged.largest_difference
         typer.echo(
-            f"{merged.differing} runs differ between sources, by up to {merged.largest_difference:.4g}; the "
+            f"{merged.differing} runs differ between sources, "
+            f"{f'by up to {largest:.4g}' if largest else 'and none in what it is judged by'}; the "
             "first source's that finished are used, the others are stored beside them",
             err=True,
         )

@@ -13,6 +13,7 @@ from shrinkbench.cells import from_text
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import is_folder, require_regular
 from shrinkbench.literature.curves import CHANGES, PublishedCurve, PublishedPoint
+from shrinkbench.literature.tables import lies_at
 
 OWN_COLUMNS = {
     "compression": "compression",
@@ -76,7 +77,7 @@ def read_own(path: Path) -> pd.DataFrame:
         places = [
             folder / name for folder in (path, path / "report") for name in ("results.parquet", "results.csv")
         ]
-        found = next((place for place in places if place.is_file()), None)
+        found = next((place for place in places if lies_at(place)), None)
         if found is None:
             raise ShrinkbenchError(
                 f"{path} holds no results.csv or results.parquet; run `shrinkbench report` on its results first"

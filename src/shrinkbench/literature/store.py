@@ -15,14 +15,14 @@ from pathlib import Path
 from pydantic import Field
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import is_file, is_folder, parse_json, read_file, write_atomically
+from shrinkbench.files import is_folder, parse_json, read_file, write_atomically
 from shrinkbench.literature.corpus import Corpus, Finding
 from shrinkbench.literature.errata import ERRATA_FILE, Erratum, correct
 from shrinkbench.literature.errata import as_printed as take_back
 from shrinkbench.literature.export import PAPERS, is_export, read_export, split_names
 from shrinkbench.literature.rules import Rules
 from shrinkbench.literature.schema import SCHEMA_VERSION, Fact, Listing, Paper
-from shrinkbench.literature.tables import Row, read_table, write_table
+from shrinkbench.literature.tables import Row, lies_at, read_table, write_table
 from shrinkbench.spec import Value, parse_value
 from shrinkbench.spec.value import ValueT
 
@@ -58,7 +58,7 @@ def load_corpus(folder: Path | None = None, *, as_printed: bool = False) -> Corp
             "bundled one"
         )
     for candidate in (folder, folder / _BELOW_CHECKOUT):
-        if is_file(candidate / CORPUS_FILE):
+        if lies_at(candidate / CORPUS_FILE):
             return _read_own(candidate, origin=str(candidate), as_printed=as_printed)
         if is_export(candidate):
             return _check(read_export(candidate, as_printed=as_printed))
@@ -115,7 +115,7 @@ def _read_own(folder: Path, *, origin: str, as_printed: bool) -> Corpus:
             reference=manifest.reference,
             papers=tuple(_values(folder / "papers.csv", Paper)),
             facts=take_back(facts) if as_printed else facts,
-            listings=tuple(_values(listings, Listing)) if listings.is_file() else (),
+            listings=tuple(_values(listings, Listing)) if lies_at(listings) else (),
             rules=manifest.rules,
             findings=tuple(Finding(*finding) for finding in manifest.findings),
             origin=origin,
@@ -128,7 +128,7 @@ def _read_own(folder: Path, *, origin: str, as_printed: bool) -> Corpus:
 def _correct(folder: Path) -> tuple[tuple[Fact, ...], tuple[Erratum, ...]]:
     """The facts, corrected by the errata beside them; each erratum must fit, and each correction be listed."""
     facts, path = _values(folder / "facts.csv", Fact), folder / ERRATA_FILE
-    errata = _values(path, Erratum) if path.is_file() else []
+    errata = _values(path, Erratum) if lies_at(path) else []
     for fact in facts:
         if fact.printed is not None and not any(erratum.touches(fact) for erratum in errata):
             raise ShrinkbenchError(

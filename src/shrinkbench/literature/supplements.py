@@ -8,10 +8,9 @@ from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any
 
-from shrinkbench.files import is_file, is_folder
 from shrinkbench.literature.corpus import Finding
 from shrinkbench.literature.schema import UNPRUNED, Fact, Listing
-from shrinkbench.literature.tables import Row, read_table
+from shrinkbench.literature.tables import Row, lies_at, read_table
 
 REMEDY = "fetch the folder again from the original repository, or remove it to go without"
 LOTTERY, SPARSITY = "lottery-tix", "state-of-sparsity-resnet50"
@@ -52,7 +51,7 @@ def read_supplements(folder: Path, facts: tuple[Fact, ...]) -> tuple[tuple[Fact,
     read: list[Fact] = []
     findings = []
     for name, reader in ((LOTTERY, _lottery), (SPARSITY, _sparsity)):
-        if is_folder(folder / name):
+        if lies_at(folder / name):
             read.extend(reader(folder / name, facts))
         else:
             findings.append(Finding("absent", name, "the folder is absent; Figure 5 is drawn without it"))
@@ -65,7 +64,7 @@ def read_listings(folder: Path) -> tuple[tuple[Listing, ...], tuple[Finding, ...
     findings = []
     for name, quantities in _LISTING_FILES.items():
         path = folder / name
-        if not is_file(path):
+        if not lies_at(path):
             findings.append(Finding("absent", name, "the list is absent; Figure 1 is drawn without it"))
             continue
         for row in read_table(path, ["Model", *(c for c, _ in quantities.values())], remedy=REMEDY):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,11 @@ class Row:
         return ShrinkbenchError(
             f"{self.path}, row {self.number} (line {self.line}), column '{column}': {problem}; correct the cell"
         )
+
+
+def lies_at(path: Path) -> bool:
+    """Whether anything is at ``path``: what is no file, or a link that leads nowhere, is not passed over."""
+    return os.path.lexists(path)
 
 
 def read_table(path: Path, columns: Iterable[str], *, remedy: str) -> list[Row]:
@@ -84,7 +90,8 @@ def _decode(path: Path, remedy: str) -> str:
     try:
         return read_file(path, most=_LARGEST).decode("utf-8-sig")
     except FileNotFoundError:
-        raise ShrinkbenchError(f"{path} does not exist; {remedy}") from None
+        why = "is a link that leads nowhere" if path.is_symlink() else "does not exist"
+        raise ShrinkbenchError(f"{path} {why}; {remedy}") from None
     except OSError as error:
         raise ShrinkbenchError(f"cannot read {path}: {error.strerror or error}; {remedy}") from None
     except UnicodeDecodeError as error:

@@ -15,13 +15,14 @@ from shrinkbench.results.archive import read_archive, write_archive
 from shrinkbench.results.conflicts import Conflict, conflicts_among, find_differing_controls, numbers_of
 from shrinkbench.results.layout import (
     CONFLICTS,
-    LEFT_OUT,
     PLAN_NAME,
     PLUGIN_FILE,
     conflict_file,
     plugin_file,
     result_file,
 )
+from shrinkbench.results.outside_code import EDITED as EDITED
+from shrinkbench.results.outside_code import lack_of
 from shrinkbench.results.plan import sequential_of
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import (
@@ -33,10 +34,8 @@ from shrinkbench.results.store import (
     parse_result,
     status_of,
 )
-from shrinkbench.sources import digest_of_parts
 from shrinkbench.spec import ExperimentSpec, RunSpec, digest
 
-EDITED = "its source is not whole, or was edited"
 Sources = Mapping[str, Mapping[str, bytes]]
 """Files of outside code: place relative to the plug-in -> content, for each digest that keys name."""
 
@@ -105,18 +104,7 @@ class Bundle:
 
     def lacks_source(self, code: str) -> str:
         """Why the code of digest ``code`` cannot be read here; nothing where it can."""
-        files = self.sources.get(code)
-        if not files:
-            return "its source is not here: the results were made where it was not kept"
-        sums = {place: hashlib.sha256(content).hexdigest() for place, content in files.items()}
-        if digest_of_parts(sums.items()) == code:
-            return ""
-        noted = {place: files[place] for place in files if place.endswith(LEFT_OUT)}
-        kept = [(place, digest) for place, digest in sums.items() if place not in noted]
-        large = [(p.removesuffix(LEFT_OUT), c.decode("ascii", "replace")) for p, c in noted.items()]
-        if digest_of_parts([*kept, *large]) == code:
-            return f"its source is here but for {len(large)} large files, of which the checksums are"
-        return EDITED
+        return lack_of(self.sources.get(code, {}), code)
 
 
 def write_bundle(source: Path | Bundle, out: Path) -> Bundle:

@@ -43,7 +43,7 @@ _SIZE = 1024  # bytes of every claim file: heartbeats overwrite in place, and ne
 _LARGEST = 1 << 20  # of one that somebody else has put there
 _HIGHEST = 999_999_999  # number of a claim
 _KEY = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,150}")
-_FILE = re.compile(rf"(?P<key>{_KEY.pattern})\.(?P<number>[0-9]{{1,9}})\.json")
+_FILE = re.compile(rf"(?P<key>{_KEY.pattern})\.(?P<number>[1-9][0-9]{{0,8}})\.json")
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ MACHINE_WORDS = re.compile(
 _TYPE = re.compile(r"(?:[A-Za-z_]\w*\.)*(?P<name>[A-Z]\w*(?:Error|Exception|Pool|Interrupt))\s*(?::|\Z)")
 _MACHINE_TYPES = re.compile(
     r"MemoryError|OutOfMemoryError|BrokenProcessPool|KeyboardInterrupt|CancelledError|OSError|PermissionError"
-    r"|TimeoutError|Connection\w*Error"
+    r"|NotADirectoryError|IsADirectoryError|FileExistsError|NotPlainError|TimeoutError|Connection\w*Error"
 )
 _WITHOUT_TYPE = re.compile(
     r"(killed|out of memory|((a|the|its) )?(worker|process)( \d+)? (was|has been) killed( by signal \w+)?)\W*",

@@ -17,7 +17,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from shrinkbench.files import read_file
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import NotPlainError, append_to, read_file
 from shrinkbench.results.conflicts import numbers_of
 from shrinkbench.results.record import RunResult
 
@@ -90,16 +91,20 @@ def read_index(root: Path) -> dict[str, IndexEntry]:
 
 
 def append_index(root: Path, entries: Iterable[IndexEntry]) -> None:
-    """Add ``entries``; a folder that cannot be written goes without."""
+    """Add ``entries``; a folder that cannot be written goes without.
+
+    Raises ``ShrinkbenchError`` where the index is a device, pipe or socket.
+    """
     text = "".join(f"{_line(entry)}\n" for entry in entries)
     if text:
-        with contextlib.suppress(OSError):
-            plain = getattr(os, "O_NOFOLLOW", 0)  # the folder may be a stranger's
-            handle = os.open(root / INDEX_NAME, os.O_WRONLY | os.O_APPEND | os.O_CREAT | plain, 0o666)
-            try:
-                os.write(handle, text.encode())
-            finally:
-                os.close(handle)
+        try:
+            append_to(root / INDEX_NAME, text.encode(), follow=False)  # the folder may be a stranger's
+        except NotPlainError as error:
+            raise ShrinkbenchError(
+                f"{root / INDEX_NAME} is a device, pipe or socket; move it away, and give the command again"
+            ) from error
+        except OSError:
+            pass
 
 
 def text_of_index(entries: Iterable[IndexEntry]) -> bytes:

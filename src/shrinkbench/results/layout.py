@@ -10,6 +10,10 @@ from shrinkbench.files import unique_suffix
 
 PLAN_NAME = "plan.json"
 RESULT_NAME = "result.json"
+BESIDE_NAME = "workspace.json"  # where what runs need lies
+LOCK_NAME = ".lock"
+LOG_NAME = "log.txt"
+NETWORK_NAME = "network.json"  # what the tensors of a kept network belong to
 FAILURE_NAME = "failure.json"  # of a later attempt at a run that is done
 AGAIN = "again"  # empty: the run is asked for once more, and its result stands until then
 CONFLICTS = "conflicts"
@@ -18,6 +22,7 @@ RESULT_FILE = re.compile(rf"runs/(?P<key>[0-9a-f]{{64}})/({RESULT_NAME}|{CONFLIC
 PLUGIN_FILE = re.compile(
     rf"{PLUGINS}/(?P<digest>[0-9a-f]{{64}})/(?P<file>([A-Za-z0-9_][A-Za-z0-9_.-]{{0,99}}/){{0,8}}[A-Za-z0-9_][A-Za-z0-9_.-]{{0,99}})"
 )
+PLUGIN_FOLDER = re.compile("[0-9a-f]{64}")
 LARGEST_SOURCE = 4 << 20
 """Bytes of a file of outside code, or of data that it reads: a larger one is not kept."""
 LEFT_OUT = ".sha256"

@@ -9,8 +9,10 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.results.layout import LOCK_NAME
 
-LOCK_NAME = ".lock"
+__all__ = ["LOCK_NAME", "hold_lock"]
+
 _PATIENCE = 120.0  # seconds; what is done under the lock takes fractions of one
 
 

@@ -97,11 +97,21 @@ class ResultStore:
         ``ShrinkbenchError`` where there is a plan that cannot be read: what it asked for would be lost.
         """
         with hold_lock(self.root):
-            outline = self.outline()
-            others = outline is not None and any(e.name != experiment.name for e in outline.experiments)
-            plan = merge_plans(self.read_plan() if others else None, experiment, runs)
-            write_atomically(self.plan_path, plan.model_dump_json(indent=1).encode())
+            plan = merge_plans(None, experiment, runs)
+            content = plan.model_dump_json(indent=1).encode()
+            if not self._plan_is(content):  # else it need not be read, which takes long
+                earlier = self.read_plan() if self.plan_path.exists() else None
+                if earlier is not None and any(e.name != experiment.name for e in earlier.experiments):
+                    plan = merge_plans(earlier, experiment, runs)
+                    content = plan.model_dump_json(indent=1).encode()
+                write_atomically(self.plan_path, content)
         return plan
+
+    def _plan_is(self, content: bytes) -> bool:
+        try:
+            return read_file(self.plan_path, most=LARGEST_PLAN) == content
+        except OSError:
+            return False
 
     def find_plan(self) -> Plan | Problem | None:
         """The stored plan, what is wrong with it, or nothing where there is none."""

@@ -4,78 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import check_links, is_temporary, sha256_of, unique_suffix, write_atomically
+from shrinkbench.files import check_links, is_temporary, unique_suffix, write_atomically
 from shrinkbench.results.claims import CLAIMS, RunClaims
+from shrinkbench.results.damage import verify_store
 from shrinkbench.results.index import INDEX_NAME, read_index, text_of_index
 from shrinkbench.results.layout import CONFLICTS, PLAN_NAME, PLUGINS, RESULT_NAME, set_aside
 from shrinkbench.results.locking import hold_lock
-from shrinkbench.results.record import RunResult
-from shrinkbench.results.seals import check_card, check_tensors
-from shrinkbench.results.store import Problem, ResultStore, read_result
+from shrinkbench.results.store import Problem, ResultStore
 
-_EPOCH = re.compile(r"epoch-([0-9]+)\.safetensors")
+__all__ = ["compact_store", "disk_use", "repair_store", "say_bytes", "sentences_of", "verify_store"]
+
 _OLD = 3600.0  # seconds; nothing that is being written takes longer
 _MARKS = {"pretrained": "weights.safetensors", "control": RESULT_NAME}  # what is made last; else card.json
 _MARK = "card.json"
-
-
-def verify_store(store: ResultStore) -> list[Problem]:
-    """Everything in the folder that is not what was written there; results are read and checked in full.
-
-    A result has to agree with its key, with itself and with the checksum noted when it was written; what runs
-    share, with the seal that it carries and the key of its folder.
-    """
-    plan = store.find_plan()
-    found = [plan] if isinstance(plan, Problem) else []
-    index = read_index(store.root)
-    for path in sorted(store.root.glob(f"runs/*/{RESULT_NAME}")):
-        outcome = read_result(path)
-        if isinstance(outcome, Problem):
-            found.append(outcome)
-            continue
-        known = index.get(outcome.key)
-        is_described = known is not None and known.describes(path.stat())
-        if known is not None and is_described and sha256_of(path) != known.sha256:
-            found.append(Problem(path, "has other bytes than were written, and the same time of change"))
-        found += _check_kept(path.parent, outcome)
-    found += store.conflicts(())[1] + store.sources()[1]
-    found += [Problem(path, why) for _, path, why in RunClaims(store.root).obstacles()]
-    shared = ((path, _check(path)) for path in sorted(store.root.glob("shared/*/*/*")))
-    return found + [Problem(path, sentence) for path, sentence in shared if sentence]
-
-
-def _check_kept(folder: Path, result: RunResult) -> list[Problem]:
-    """Files of the run's network that are there, and are not what the run has written."""
-    found = []
-    for name, seal in result.provenance.kept.items():
-        path = folder / f"{name}.safetensors"
-        sentence = check_tensors(path, key=result.key, seal=seal) if path.exists() else ""
-        found += [Problem(path, sentence)] if sentence else []
-    return found
-
-
-def _check(path: Path) -> str:
-    """What is wrong with a shared file; nothing where it is whole, or of no kind that is sealed."""
-    key = path.parent.name
-    epoch = _EPOCH.fullmatch(path.name)
-    if epoch is not None:
-        return check_tensors(path, key=f"{key} epoch {epoch[1]}")
-    if path.suffix == ".safetensors":
-        return check_tensors(path, key=key)
-    if path.name == _MARK:
-        return check_card(path, key=key)
-    if path.name == RESULT_NAME:
-        outcome = read_result(path)
-        if isinstance(outcome, RunResult):
-            return "" if outcome.status == "done" else "is of a control that failed"
-        return outcome.sentence
-    return ""
 
 
 def repair_store(store: ResultStore, *, wait: float = 0.0) -> Iterator[str]:
@@ -90,14 +36,23 @@ def repair_store(store: ResultStore, *, wait: float = 0.0) -> Iterator[str]:
     for problem in verify_store(store):
         if problem.path == store.plan_path:
             yield f"{problem.path} {problem.sentence}; left as it is: move it away to plan anew"
-        else:
-            yield f"{problem.path} {problem.sentence}; set aside as {set_aside(problem.path).name}"
+            continue
+        place = _place_of(problem.path, store.root)
+        if os.path.lexists(place):  # or it went with an earlier one
+            again = "; a sweep with this plug-in keeps it anew" if place.parent.name == PLUGINS else ""
+            yield f"{problem.path} {problem.sentence}; set aside as {set_aside(place).name}{again}"
     claims = RunClaims(store.root)
     for holder in claims.remove_stale(wait=wait):
         yield f"removed the claim on {holder.key[:24]} of process {holder.pid} on {holder.host}, which is gone"
     for path in _temporaries(store.root):
         yield from _remove(path, "left by a process that ended while it wrote")
     yield from _remove_checkpoints(store, claims)
+
+
+def _place_of(damaged: Path, root: Path) -> Path:
+    """What is renamed: of outside code the folder, since one file by itself has no digest."""
+    parts = damaged.relative_to(root).parts
+    return root / PLUGINS / parts[1] if parts[0] == PLUGINS and len(parts) > 1 else damaged
 
 
 def compact_store(store: ResultStore) -> Iterator[str]:
@@ -125,10 +80,11 @@ def compact_store(store: ResultStore) -> Iterator[str]:
         before = read_index(store.root)
         whole = text_of_index(sorted((before | {e.key: e for e in entries}).values(), key=lambda e: e.key))
         path = store.root / INDEX_NAME
-        saved = (path.stat().st_size if path.exists() else 0) - len(whole)
-        if saved > 0:
+        lines = path.read_bytes().splitlines() if path.is_file() else []
+        if sorted(lines) != sorted(whole.splitlines()):
             write_atomically(path, whole)
-            yield f"rewrote {path}: {saved} bytes less"
+            count = len(whole.splitlines())
+            yield f"rewrote {path}: {count} line{'s' * (count != 1)} in place of {len(lines)}"
 
 
 def _remove_checkpoints(store: ResultStore, claims: RunClaims) -> Iterator[str]:

@@ -10,11 +10,11 @@ from pydantic import Field, ValidationError
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import read_file, write_atomically
+from shrinkbench.results.layout import BESIDE_NAME
 from shrinkbench.results.locking import hold_lock
 from shrinkbench.runner.executors.protocol import Setting
 from shrinkbench.spec.value import Value
 
-NAME = "workspace.json"
 _LARGEST = 256 << 20  # bytes
 Key = TypeVar("Key")
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -44,7 +44,7 @@ def write_beside(setting: Setting, *, device: str, planned: Collection[str] = ()
     What is kept of the runs ``planned`` is what ``setting`` says, be it nothing.
     """
     workspace = setting.workspace
-    path = workspace.root / NAME
+    path = workspace.root / BESIDE_NAME
     with hold_lock(workspace.root):
         try:
             earlier = read_beside(workspace.root)
@@ -66,7 +66,7 @@ def write_beside(setting: Setting, *, device: str, planned: Collection[str] = ()
 
 def read_beside(root: Path) -> Beside:
     """What was stored beside the plan in ``root``; nothing where no sweep has stored it."""
-    path = root / NAME
+    path = root / BESIDE_NAME
     try:
         return Beside.model_validate_json(read_file(path, most=_LARGEST))
     except FileNotFoundError:

@@ -16,7 +16,7 @@ from shrinkbench.datasets import DATASETS
 from shrinkbench.datasets.voc2007 import CLASSES
 from shrinkbench.datasets.voc_detection import DetectionData
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import absolute, check_links, sha256_of
+from shrinkbench.files import absolute, sha256_of
 from shrinkbench.metrics import count_parameters, layer_densities
 from shrinkbench.models import (
     MODELS,
@@ -25,15 +25,16 @@ from shrinkbench.models import (
     get_model,
     load_weights,
     parameters_of,
-    read_state_dict,
 )
 from shrinkbench.models.faster_rcnn import Detector, build_detector, count_detector_multiply_adds
-from shrinkbench.pruning import METHODS, Masks, carried_out, prune, save_tensors
+from shrinkbench.pruning import METHODS, Masks, carried_out, prune
+from shrinkbench.results.places import check_places
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.execution import sentence_of
 from shrinkbench.runner.outcomes import classify
 from shrinkbench.runner.provenance import Stopwatch, provenance
+from shrinkbench.runner.sealing import is_whole, load_sealed, save_sealed
 from shrinkbench.spec import (
     CONTINUE,
     CONTROL_METHOD,
@@ -194,7 +195,7 @@ def detect(run: DetectionRun, *, on_epoch: OnEpoch | None = None) -> RunResult:
     if stored is not None:
         return stored
     require_metric()
-    check_links(run.store.root)
+    check_places(run.store.root, [run.spec.key])
     run.store.keep_sources([run.spec])
     start = _start(run, on_epoch)
     watch = Stopwatch()
@@ -245,7 +246,7 @@ def _train_and_measure(
     )
     after = evaluate(detector, run.data.test(), precision=spec.recipe.precision, task=task)
     if spec.is_control and not run.after_transfer:
-        save_tensors(detector.state_dict(), run.trained_weights)
+        save_sealed(detector.state_dict(), run.trained_weights, key=spec.key)
     return RunResult(
         key=spec.key,
         spec=spec,
@@ -295,12 +296,12 @@ def _prune(run: DetectionRun, whole: Detector) -> _Start:
 
 
 def _ensure_transferred(run: DetectionRun, on_epoch: OnEpoch | None) -> dict[str, torch.Tensor]:
-    """The weights of the trained whole detector; trained again where only its result is left."""
-    path = run.trained_weights
-    if not path.exists():
-        run.store.ask_again(run.spec.key)
+    """The weights of the trained whole detector; trained again where its result alone is left, or whole."""
+    path, key = run.trained_weights, run.spec.key
+    if not is_whole(path, key=key):
+        run.store.ask_again(key)
     detect(run, on_epoch=on_epoch)
-    return read_state_dict(path)
+    return load_sealed(path, key=key)
 
 
 def _load_classifier(run: DetectionRun) -> nn.Module:

@@ -7,13 +7,14 @@ import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
+from shrinkbench.files import append_to
 from shrinkbench.spec.measures import EpochRecord
 
 
 class RunLog:
     """Lines with a time, appended one by one, so that what a killed run has come to stays.
 
-    A line that cannot be written is left out: no run fails by its diary.
+    A line that cannot be written is left out: no run fails by its diary, or waits for the reader of a pipe.
     """
 
     def __init__(self, path: Path) -> None:
@@ -24,8 +25,7 @@ class RunLog:
         when = datetime.now(UTC).isoformat(timespec="seconds")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
-                file.write(f"{when} {' '.join(text.split())}\n")
+            append_to(self._path, f"{when} {' '.join(text.split())}\n".encode())
         except OSError:
             pass
 

@@ -13,6 +13,7 @@ from typing import Literal
 import torch
 
 from shrinkbench.errors import InputError, ShrinkbenchError, text_of
+from shrinkbench.files import NotPlainError
 from shrinkbench.results.failures import MACHINE_WORDS
 
 Cause = Literal["scientific", "environment", "interruption"]
@@ -21,6 +22,7 @@ _OF_THE_MACHINE = frozenset(
     getattr(errno, name)
     for name in (
         *("ENOSPC", "EDQUOT", "EFBIG", "EIO", "EROFS", "EACCES", "EPERM", "ENODEV", "ENXIO"),  # disk
+        *("ENOTDIR", "EISDIR", "ELOOP", "EEXIST"),  # what lies in the place of a file or folder
         *("EMFILE", "ENFILE", "ENOMEM", "EAGAIN", "ENOLCK", "EBUSY"),  # limits
         *(
             "ESTALE",
@@ -64,7 +66,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_of_the_machine(error: BaseException) -> bool:
-    if isinstance(error, (MemoryError, BrokenProcessPool, torch.OutOfMemoryError)):
+    if isinstance(error, (MemoryError, BrokenProcessPool, NotPlainError, torch.OutOfMemoryError)):
         return True
     if isinstance(error, OSError):
         return error.errno in _OF_THE_MACHINE

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
-from shrinkbench.files import absolute, check_links
+from shrinkbench.files import absolute
 from shrinkbench.pruning import resolve
 from shrinkbench.pruning.plugins import digest_of_plugin
 from shrinkbench.results.claims import RunClaims
+from shrinkbench.results.places import check_places
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, Status
 from shrinkbench.runner.beside_plan import write_beside
@@ -212,10 +213,10 @@ def say_lacking(prepared: Prepared) -> list[str]:
 def store_plan(prepared: Prepared, *, device: str) -> None:
     """Write what any process needs to carry one of the runs out: plan, code from outside, places.
 
-    Raises ``ShrinkbenchError`` where a link in the folder leads out of it.
+    Raises ``ShrinkbenchError`` where a link in the folder leads out of it, or something is in the way there.
     """
     store = prepared.store
-    check_links(store.root)
+    check_places(store.root, (spec.key for spec in prepared.todo))
     check_rules(store, [each for each, _ in prepared.plans])
     for each, planned in prepared.plans:
         store.write_plan(each, planned.runs)
@@ -274,6 +275,7 @@ def carry_out(
     Those that others have carried out since they were planned, so that they are no more ``is_open``, are not.
     """
     workspace = setting.workspace
+    check_places(workspace.root, (spec.key for spec in todo))
     wish = stopping or (lambda: "go on")
     store = ResultStore(workspace.root)
     before = {spec.key: digest_at(store.result_path(spec.key)) for spec in todo}

@@ -18,6 +18,7 @@ from shrinkbench.files import read_file, remove_temporaries
 from shrinkbench.models.hugging_face import remember_folder
 from shrinkbench.pruning import load_entry_points, load_plugin
 from shrinkbench.results.claims import RunClaims
+from shrinkbench.results.layout import LOG_NAME
 from shrinkbench.results.reading import LARGEST_RESULT
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, read_result
@@ -141,7 +142,7 @@ def _holder_of(task: Task, root: Path) -> str:
 
 
 def _attempt(task: Task, workspace: Workspace, *, own_process: bool) -> Ending:
-    log = RunLog(file_of_task(task, workspace.root).with_name("log.txt"))
+    log = RunLog(file_of_task(task, workspace.root).with_name(LOG_NAME))
     log.start(task.label)
     tags = {"key": task.key, "kind": task.kind, "label": task.label}
     diary = Diary(workspace.log_to, workspace.root, tags)

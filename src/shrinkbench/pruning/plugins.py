@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -12,10 +15,27 @@ from shrinkbench.errors import ShrinkbenchError, line_in
 from shrinkbench.files import is_file
 from shrinkbench.pruning.method import METHODS, SCORES, PruningMethod
 from shrinkbench.registry import Registration, registered_from_outside
-from shrinkbench.sources import digest_of, load_file, origin_of_file, remember_file, unload_file
+from shrinkbench.sources import digest_of, load_file, load_within, origin_of_file, remember_file, unload_file
+from shrinkbench.training.global_settings import settings_put_back
 
 GROUP = "shrinkbench.methods"
 _LOADED: dict[Path, tuple[str, ...]] = {}
+
+
+@contextmanager
+def _settings_put_back(file: Path) -> Iterator[None]:
+    """No file changes the numbers of runs that do not rest on it."""
+    with settings_put_back() as changed:
+        yield
+    if changed:
+        warnings.warn(
+            f"{file.name} changes settings of the whole process as it is loaded, which are put back: "
+            f"{', '.join(changed)}; set them in the functions that need them",
+            stacklevel=2,
+        )
+
+
+load_within(_settings_put_back)
 
 
 def digest_of_plugin(path: Path | str) -> str | None:

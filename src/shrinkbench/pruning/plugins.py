@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import FunctionType, ModuleType
 
-from shrinkbench.errors import ShrinkbenchError, line_in
+from shrinkbench.errors import ShrinkbenchError, is_of_the_code, line_in, said_of
 from shrinkbench.files import is_file
 from shrinkbench.pruning.method import METHODS, SCORES, PruningMethod
 from shrinkbench.registry import Registration, registered_from_outside
@@ -61,9 +61,10 @@ def load_plugin(path: Path | str, *, digest: str | None = None) -> tuple[str, ..
         module = load_file(file)
     except ShrinkbenchError as error:
         raise ShrinkbenchError(f"plug-in {path}: {error}") from None
-    except Exception as error:
-        line = line_in(file, error)
-        raise ShrinkbenchError(f"the plug-in {path} fails{line}: {type(error).__name__}: {error}") from error
+    except BaseException as error:  # whatever class the file raises
+        if not is_of_the_code(error):
+            raise
+        raise ShrinkbenchError(f"the plug-in {path} fails{line_in(file, error)}: {said_of(error)}") from error
     if file in _LOADED:
         return _LOADED[file]
     added = registered_from_outside()[before:] or _registered_by(file)
@@ -107,10 +108,12 @@ def load_entry_points() -> tuple[str, ...]:
             found = entry.load()
             if isinstance(found, PruningMethod) and found.name not in METHODS:
                 METHODS.add(found.name, found, origin=found.origin)
-        except Exception as error:
+        except BaseException as error:
+            if not is_of_the_code(error):
+                raise
             raise ShrinkbenchError(
-                f"the entry point '{entry.name}' of group {GROUP} ({entry.value}) fails: "
-                f"{type(error).__name__}: {error}; mend or uninstall that package"
+                f"the entry point '{entry.name}' of group {GROUP} ({entry.value}) fails: {said_of(error)}; "
+                "mend or uninstall that package"
             ) from error
     return _names(registered_from_outside()[before:])
 

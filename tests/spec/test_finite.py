@@ -109,3 +109,10 @@ def test_fields_that_do_not_agree_are_told_without_a_table():
     assert str(refused.value) == "recipe 'own': averaging is of 9 epochs, and there are 1"
     with pytest.raises(ShrinkbenchError, match="own': name = a table: input should be a valid string"):
         parse_value(Recipe, fields | {"name": {"a": 1}}, where="recipe 'own'")
+
+
+@pytest.mark.parametrize("name", ["", "m\x1b[31m", "a\n", "m" * 201, "\u202e"])
+def test_a_metric_whose_name_acts_on_a_terminal_is_refused_wherever_it_comes_from(name):
+    with pytest.raises(ShrinkbenchError, match="name"):
+        parse_value(MetricSpec, {"name": name, "direction": "lower", "unit": ""}, where="a result")
+    assert MetricSpec(name="ap50_traffic light", direction="higher", unit="").name == "ap50_traffic light"

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from shrinkbench.spec.measures import LARGEST_FLOAT32
 from shrinkbench.spec.recipe import Recipe
 from shrinkbench.spec.value import Digest, Seed, Value
+
+# The names of classes, which anybody gives, are parts of some of them.
+MetricName = Annotated[str, Field(pattern=r"^\P{C}+$", max_length=200)]
 
 
 class MetricSpec(Value):
@@ -25,7 +28,7 @@ class MetricSpec(Value):
     True
     """
 
-    name: str
+    name: MetricName
     direction: Literal["higher", "lower"]
     unit: str
     lower: float | None = None

@@ -126,6 +126,10 @@ class TakenWarning(UserWarning):
     """Which of several things in a file was taken, where nobody said which."""
 
 
+class SettingsWarning(UserWarning):
+    """A file changes settings of the whole process as it is loaded; they are put back."""
+
+
 class DamagedWarning(UserWarning):
     """A stored file was damaged; it is set aside, and made again."""
 

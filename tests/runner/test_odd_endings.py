@@ -7,6 +7,7 @@ import signal
 import pytest
 import torch
 
+from shrinkbench.errors import SettingsWarning
 from shrinkbench.models import get_model
 from shrinkbench.pruning import load_plugin
 from shrinkbench.results.store import ResultStore
@@ -108,7 +109,7 @@ def test_the_run_after_one_that_leaks_has_the_numbers_of_a_run_alone(plugin, tmp
 def test_a_file_that_leaks_as_it_is_loaded_changes_nothing(tmp_path):
     path = tmp_path / "odd_network_file.py"
     path.write_text(LOADED)
-    with pytest.warns(UserWarning, match=r"odd_network_file.py changes settings .*default dtype"):
+    with pytest.warns(SettingsWarning, match=r"odd_network_file.py changes settings .*default dtype"):
         get_model(f"{path}:odd_network")
     assert torch.get_default_dtype() is torch.float32
 

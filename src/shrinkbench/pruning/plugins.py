@@ -11,7 +11,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import FunctionType, ModuleType
 
-from shrinkbench.errors import ShrinkbenchError, is_of_the_code, line_in, said_of
+from shrinkbench.errors import SettingsWarning, ShrinkbenchError, is_of_the_code, line_in, said_of
 from shrinkbench.files import is_file
 from shrinkbench.pruning.method import METHODS, SCORES, PruningMethod
 from shrinkbench.registry import Registration, registered_from_outside
@@ -31,6 +31,7 @@ def _settings_put_back(file: Path) -> Iterator[None]:
         warnings.warn(
             f"{file.name} changes settings of the whole process as it is loaded, which are put back: "
             f"{', '.join(changed)}; set them in the functions that need them",
+            SettingsWarning,
             stacklevel=2,
         )
 

@@ -43,6 +43,28 @@ def text_of(error: BaseException) -> str:
         return "its text cannot be told"
 
 
+def said_of(error: BaseException) -> str:
+    """Class and text of what somebody's code raised; ``sys.exit`` is told as what was called.
+
+    >>> said_of(SystemExit("no")), said_of(KeyError("a"))
+    ("it calls sys.exit('no')", "KeyError: 'a'")
+    """
+    if isinstance(error, SystemExit):
+        given = repr(error.code) if isinstance(error.code, str) else text_of(error)
+        return f"it calls sys.exit({'' if error.code is None else given})"
+    return f"{type(error).__name__}: {text_of(error)}"
+
+
+def is_of_the_code(error: BaseException) -> bool:
+    """Whether ``error`` is the doing of the code that was run, and no wish to end this process.
+
+    Whoever ends it by a signal raises ``KeyboardInterrupt``, or a kind of ``SystemExit`` of their own.
+    """
+    if isinstance(error, SystemExit):
+        return type(error) is SystemExit
+    return not isinstance(error, KeyboardInterrupt | GeneratorExit)
+
+
 def some_of(names: Iterable[str], near: str, *, more: str, most: int = 6) -> str:
     """The few of ``names`` that are nearest to ``near``; ``more`` says where all of them are shown.
 
@@ -102,6 +124,10 @@ class LeftWholeWarning(UserWarning):
 
 class TakenWarning(UserWarning):
     """Which of several things in a file was taken, where nobody said which."""
+
+
+class SettingsWarning(UserWarning):
+    """A file changes settings of the whole process as it is loaded; they are put back."""
 
 
 class DamagedWarning(UserWarning):

@@ -29,6 +29,8 @@ def raising(error):
         (RecursionError(), 2, "error: the input is nested too deeply"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (KeyError("a\nb"), 70, "a fault of shrinkbench: KeyError: "),
+        (SystemExit("no"), 2, "error: somebody's code ends this command: it calls sys.exit('no')"),
+        (GeneratorExit(), 70, "a fault of shrinkbench: GeneratorExit:"),
         (OSError("without a place"), 70, "a fault of shrinkbench: OSError: "),
     ],
 )

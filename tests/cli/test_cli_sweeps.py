@@ -110,8 +110,14 @@ def test_a_scheduler_starts_single_runs(grid, tmp_path):
     assert call("run", first, second, "--store", out).exit_code == 0
     assert ResultStore(out).result_path(first).stat().st_mtime_ns == before
     assert ResultStore(out).status().done == 2
-    for key in ("ffffffffff", first[:3], "../../x"):
-        assert "is the beginning of no run of the plan in" in str(call("run", key, "--store", out).exception)
+    wrong = {
+        "ffffffffff": "is the beginning of no run of the plan in",
+        first[:5]: f"'{first[:5]}' is too short to name a run of {out}; give the first 6 digits",
+        first + "0": "has 65 signs, and keys have 64",
+        "../../x": "'../../x' is no key",
+    }
+    for key, said in wrong.items():
+        assert said in str(call("run", key, "--store", out).exception)
     watched = call("status", out, "--watch", "--interval", "1000")  # returns, as nothing is missing
     assert watched.output.splitlines()[0] == "2 total, 2 done, 0 failed, 0 missing"
 
@@ -178,3 +184,12 @@ def test_a_plan_says_what_the_first_look_takes(tmp_path):
     assert "24 runs planned, 24 to do" in done.stdout
     assert "first look is at 3 seeds, after 12 of these 24 runs and 50% of their training images" in done.stdout
     assert "first look" not in shrinkbench(*words).stdout
+
+
+def test_a_plan_promises_nothing_that_the_sweep_refuses(grid, tmp_path):
+    words = ["sweep", grid, "--out", tmp_path / "out", "--device", "cpu"]
+    call(*words, "--write-plan")
+    rules = ["--until-decided", "--max-seeds", "4"]
+    refused = call(*words, *rules)
+    assert "holds runs already, and rules that decide when to stop are fixed before" in str(refused.exception)
+    assert str(call(*words, *rules, "--plan").exception) == str(refused.exception)

@@ -17,6 +17,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.literature import Corpus, load_corpus, summarise_corpus, write_corpus
 from shrinkbench.literature.schema import UNPRUNED, Fact
 from shrinkbench.literature.supplements import read_listings, read_supplements
+from shrinkbench.literature.tables import read_table, write_table
 
 
 def test_conversion_loses_nothing(export: Corpus, tmp_path: Path) -> None:
@@ -202,3 +203,29 @@ def test_tables_that_are_not_there_are_done_without(tmp_path: Path) -> None:
     for name in ("errata.csv", "listings.csv"):
         (tmp_path / name).unlink()
     assert load_corpus(tmp_path).errata == load_corpus(tmp_path).listings == ()
+
+
+def test_no_written_text_is_a_formula_and_each_is_read_as_it_was(tmp_path: Path) -> None:
+    texts = ("=cmd|'/c calc'!A0", "+1+1", "@sum(a)", "-see below", "-0.3", "plain")
+    write_table(tmp_path / "table.csv", ("text", "number"), [{"text": text, "number": -1} for text in texts])
+    with (tmp_path / "table.csv").open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["text"] for row in rows] == [*(f"'{text}" for text in texts[:4]), *texts[4:]]
+    assert {row["number"] for row in rows} == {"-1"}
+    again = read_table(tmp_path / "table.csv", ("text",), remedy="mend it")
+    assert tuple(row["text"] for row in again) == texts
+
+
+def test_a_corpus_with_a_formula_is_converted_as_text(tmp_path: Path) -> None:
+    given = corpus([paper("a", 2019)], [fact("a", "top1", "90", "percent", note="=cmd|x")])
+    write_corpus(given, tmp_path)
+    assert ",'=cmd|x" in (tmp_path / "facts.csv").read_text(encoding="utf-8")
+    assert [each.note for each in load_corpus(tmp_path).facts] == ["=cmd|x"]
+
+
+@pytest.mark.parametrize("sign", ["\x1b", "\x00", "\x07", "\x9b", "\x7f"])
+def test_a_control_character_in_a_cell_is_refused(sign: str, tmp_path: Path) -> None:
+    (tmp_path / "table.csv").write_text(f"text\na\nb{sign}[31mc\n", encoding="utf-8")
+    with pytest.raises(ShrinkbenchError, match=r"row 3 .* column 'text': the control") as refused:
+        read_table(tmp_path / "table.csv", ("text",), remedy="mend it")
+    assert sign not in str(refused.value)

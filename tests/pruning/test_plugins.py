@@ -410,3 +410,34 @@ def test_what_was_digested_is_what_runs(tmp_path):
     second, other = answer()
     assert (first, second) == ("1", "2")
     assert digest != other
+
+
+FALLS = {
+    'import sys; sys.exit("no")': "in line 1: it calls sys.exit('no')",
+    "import sys; sys.exit(3)": "in line 1: it calls sys.exit(3)",
+    "import sys; sys.exit()": "in line 1: it calls sys.exit()",
+    "class X(BaseException): pass\nraise X('hi')": "in line 2: X: hi",
+    "class Y(Exception):\n def __str__(self): return 1 / 0\nraise Y": "in line 3: Y: its text cannot be told",
+}
+
+
+@pytest.mark.parametrize("number", range(len(FALLS)))
+def test_whatever_a_file_raises_is_told_with_its_name(number, tmp_path):
+    text, told = list(FALLS.items())[number]
+    path = tmp_path / f"falls_{number}.py"
+    path.write_text(text)
+    for _ in range(2):
+        with pytest.raises(ShrinkbenchError, match=re.escape(f"falls_{number}.py fails {told}")):
+            load_plugin(path)
+        with pytest.raises(ShrinkbenchError, match=re.escape(f"falls_{number}.py fails {told}")):
+            MODELS.get(f"{path}:network")
+
+
+def test_an_interrupt_is_no_fall_of_a_file(tmp_path):
+    path = tmp_path / "interrupted.py"
+    path.write_text("raise KeyboardInterrupt")
+    with pytest.raises(KeyboardInterrupt):
+        load_plugin(path)
+    path.write_text("from shrinkbench.cli.stopping import Ended\nraise Ended(143)")
+    with pytest.raises(SystemExit):
+        load_plugin(path)

@@ -14,7 +14,7 @@ from typing import Any
 
 import typer
 
-from shrinkbench.errors import ShrinkbenchError, one_line, text_of
+from shrinkbench.errors import ShrinkbenchError, one_line, said_of
 
 REFUSED, INTERRUPTED, FAULT = 2, 130, 70
 # typer carries its own copy of click, or uses the installed one.
@@ -39,14 +39,16 @@ def run_guarded(command: Callable[[], int | None]) -> None:
             error.show()  # the help
             sys.exit(REFUSED)
         _leave(REFUSED, _usage(error))
-    except SystemExit:
+    except SystemExit as error:
+        if isinstance(error.code, str):  # ours are numbers
+            _leave(REFUSED, one_line(f"error: somebody's code ends this command: {said_of(error)}"))
         _flush_or_leave()
         raise
     except BrokenPipeError:
         _leave_closed()
     except KeyboardInterrupt:
         _leave(INTERRUPTED, "interrupted")
-    except Exception as error:
+    except BaseException as error:
         _leave(*outcome_of(error))
     else:
         if code:  # of typer.Exit
@@ -60,7 +62,7 @@ def _usage(error: Any) -> str:
     return one_line(f"error: {error.format_message().rstrip('.')}{asked}")
 
 
-def outcome_of(error: Exception) -> tuple[int, str]:
+def outcome_of(error: BaseException) -> tuple[int, str]:
     """The exit code and the sentence for what a command raised."""
     if isinstance(error, ShrinkbenchError):
         return REFUSED, f"error: {error}"
@@ -77,17 +79,17 @@ def outcome_of(error: Exception) -> tuple[int, str]:
         return REFUSED, "error: there is not enough memory for this; choose a smaller network, batch or file"
     if isinstance(error, RecursionError):
         return REFUSED, "error: the input is nested too deeply to be read; flatten it"
-    said = one_line(f"{type(error).__name__}: {text_of(error)}", 120)
+    said = one_line(said_of(error), 120)
     return FAULT, f"a fault of shrinkbench: {said}; please report it, {_kept(error)}"
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     """Whether torch has run out of the device's memory."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
-def _kept(error: Exception) -> str:
+def _kept(error: BaseException) -> str:
     """Write the traceback to a file of its own and say where that is."""
     from shrinkbench import __version__
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import typer
 
-from shrinkbench.errors import DamagedWarning, LeftWholeWarning, TakenWarning
+from shrinkbench.errors import DamagedWarning, LeftWholeWarning, SettingsWarning, TakenWarning
 
 
 def notes_of(caught: Iterable[warnings.WarningMessage]) -> list[str]:
@@ -16,7 +16,7 @@ def notes_of(caught: Iterable[warnings.WarningMessage]) -> list[str]:
     from shrinkbench.pruning.collapse import LayerCollapseWarning
     from shrinkbench.pruning.prunable import UnreadWarning
 
-    own = LeftWholeWarning | TakenWarning | UnreadWarning | LayerCollapseWarning | DamagedWarning
+    own = (LeftWholeWarning, TakenWarning, UnreadWarning, LayerCollapseWarning, DamagedWarning, SettingsWarning)
     notes: list[str] = []
     for warning in caught:
         if issubclass(warning.category, own):

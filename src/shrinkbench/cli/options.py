@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from shrinkbench.cli.notes import tell_notes
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import exists
 
@@ -133,9 +134,10 @@ def load_plugins(paths: list[Path] | None) -> None:
     """Register what installed packages and plug-in files offer."""
     from shrinkbench.pruning import load_entry_points, load_plugin
 
-    load_entry_points()
-    for path in paths or []:
-        load_plugin(path)
+    with tell_notes():
+        load_entry_points()
+        for path in paths or []:
+            load_plugin(path)
 
 
 CorpusDir = Annotated[

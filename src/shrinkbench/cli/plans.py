@@ -22,9 +22,11 @@ def print_plan(specs: tuple[ExperimentSpec, ...], target: Path, options: dict[st
     from shrinkbench.report.repairing import expect
     from shrinkbench.results.store import ResultStore
     from shrinkbench.runner import prepare_sweep
+    from shrinkbench.runner.fixed_rules import check_rules
     from shrinkbench.runner.forecast import costly_methods, forecast
 
     prepared = prepare_sweep(specs, target, **options)
+    check_rules(prepared.store, [spec for spec, _ in prepared.plans])  # what the sweep refuses is not promised
     found = forecast(prepared)
     tasks = ", ".join(f"{count} of kind {kind}" for kind, count in found.tasks.items() if kind != "run")
     typer.echo(f"{found.planned} runs planned, {len(prepared.todo)} to do{f'; first {tasks}' if tasks else ''}")

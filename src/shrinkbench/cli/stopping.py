@@ -12,12 +12,18 @@ from typing import Any, Literal
 import typer
 
 Stop = Literal["go on", "finish", "checkpoint", "stop"]
+_ORDER: tuple[Stop, ...] = ("go on", "finish", "checkpoint", "stop")  # each ends sooner than the one before
 _GRACE = 20.0  # seconds after SIGTERM or SIGUSR1 in which a run may end its epoch
+
+
+class Ended(SystemExit):
+    """The end that a signal has asked for; that of ``sys.exit`` in somebody's code is another."""
 
 
 class Stopping:
     """Ctrl-C once: what runs is finished; twice: all stops. SIGTERM, SIGUSR1: runs stop after their epoch.
 
+    Whatever comes later makes no stop a weaker one, and the exit code of a request stays.
     Signals before ``begin`` end the command at once, as nothing runs yet. With ``in_process``, the function
     that makes the run of this process stop after its epoch, the process ends itself after the grace time.
     """
@@ -26,6 +32,7 @@ class Stopping:
         self.code = 0
         self._wish: Stop = "go on"
         self._begun = False
+        self._interrupts = 0
         self._in_process = in_process
         self._before: dict[signal.Signals, Any] = {}
 
@@ -51,24 +58,29 @@ class Stopping:
         """From now on there is something to finish."""
         self._begun = True
 
+    def _ask(self, wish: Stop) -> None:
+        self._wish = max(self._wish, wish, key=_ORDER.index)
+
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
-        again = self._wish == "finish"
-        self.code = 130
+        self._interrupts += 1
+        self.code = self.code or 130
+        again = self._interrupts > 1
         if not self._begun or (again and self._in_process is not None) or self._wish == "stop":
             raise KeyboardInterrupt
-        self._wish = "stop" if again else "finish"
-        typer.echo(
-            "stopping; runs go on from their last whole epoch"
-            if again
-            else "finishing the runs that are under way; Ctrl-C once more stops them",
-            err=True,
-        )
+        self._ask("stop" if again else "finish")
+        if again:
+            told = "stopping; runs go on from their last whole epoch"
+        elif self._wish == "checkpoint":
+            told = "runs stop after their epoch already; Ctrl-C once more stops them now"
+        else:
+            told = "finishing the runs that are under way; Ctrl-C once more stops them"
+        typer.echo(told, err=True)
 
     def _on_request(self, number: int, frame: FrameType | None) -> None:
         self.code = 128 + number
         if not self._begun:
-            raise SystemExit(self.code)
-        self._wish = "checkpoint"
+            raise Ended(self.code)
+        self._ask("checkpoint")
         if self._in_process is not None:
             self._in_process()
             timer = threading.Timer(_GRACE, os._exit, (self.code,))

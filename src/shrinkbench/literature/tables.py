@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.cells import as_text, from_text
+from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.files import read_file, write_atomically
 
 _LARGEST = 256 << 20  # bytes of a table
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,9 @@ def lies_at(path: Path) -> bool:
 def read_table(path: Path, columns: Iterable[str], *, remedy: str) -> list[Row]:
     """Read every record of ``path``; byte-order marks and cells of several lines are understood.
 
-    ``columns`` must all be in the header. ``remedy`` ends each sentence. Raises ``ShrinkbenchError`` for a file
-    that is missing, not UTF-8, cut off, foreign or lacks a column.
+    A text that :func:`write_table` has marked is what it was, and none holds control characters. ``columns``
+    must all be in the header. ``remedy`` ends each sentence. Raises ``ShrinkbenchError`` for a file that is
+    missing, not UTF-8, cut off, foreign or lacks a column.
     """
     text = _decode(path, remedy)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
@@ -69,8 +73,10 @@ def read_table(path: Path, columns: Iterable[str], *, remedy: str) -> list[Row]:
                     f"{path}, row {number} (line {line}): {len(record)} cells where the header has "
                     f"{len(header)}, as in a file that was cut off; {remedy}"
                 )
-            cells = {name: cell.strip() for name, cell in zip(header, record, strict=True)}
-            rows.append(Row(cells=cells, number=number, line=line, path=path))
+            cells = {name: from_text(cell.strip()) for name, cell in zip(header, record, strict=True)}
+            row = Row(cells=cells, number=number, line=line, path=path)
+            _refuse_controls(row)
+            rows.append(row)
         line = reader.line_num + 1
     if header is None:
         raise ShrinkbenchError(f"{path}, row 1: the file is empty; {remedy}")
@@ -78,12 +84,18 @@ def read_table(path: Path, columns: Iterable[str], *, remedy: str) -> list[Row]:
 
 
 def write_table(path: Path, columns: Sequence[str], rows: Iterable[Mapping[str, object]]) -> None:
-    """Write records to ``path``; missing values become empty cells."""
+    """Write records to ``path``; missing values become empty cells, and no text is a formula."""
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, fieldnames=list(columns), lineterminator="\n")
     writer.writeheader()
-    writer.writerows({c: "" if row[c] is None else row[c] for c in columns} for row in rows)
+    writer.writerows({c: _cell_of(row[c]) for c in columns} for row in rows)
     write_atomically(path, text.getvalue().encode(), durable=False)
+
+
+def _cell_of(value: object) -> object:
+    if value is None:
+        return ""
+    return as_text(value) if isinstance(value, str) else value
 
 
 def _decode(path: Path, remedy: str) -> str:
@@ -100,6 +112,14 @@ def _decode(path: Path, remedy: str) -> str:
             f"{path}, line {row}: byte {error.start} is not UTF-8 text, so this is no CSV file of the "
             f"corpus; {remedy}"
         ) from None
+
+
+def _refuse_controls(row: Row) -> None:
+    """What acts on a terminal is no part of a text; lines and tabs are."""
+    for column, cell in row.cells.items():
+        found = _CONTROL.search(cell)
+        if found is not None:
+            raise row.error(one_line(column, 40), f"the control character {ascii(found[0])[1:-1]} is no text")
 
 
 def _name_where_read(error: csv.Error) -> str:

@@ -3,19 +3,40 @@
 from __future__ import annotations
 
 import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import FunctionType, ModuleType
 
-from shrinkbench.errors import ShrinkbenchError, line_in
+from shrinkbench.errors import SettingsWarning, ShrinkbenchError, is_of_the_code, line_in, said_of
 from shrinkbench.files import is_file
 from shrinkbench.pruning.method import METHODS, SCORES, PruningMethod
 from shrinkbench.registry import Registration, registered_from_outside
-from shrinkbench.sources import digest_of, load_file, origin_of_file, remember_file, unload_file
+from shrinkbench.sources import digest_of, load_file, load_within, origin_of_file, remember_file, unload_file
+from shrinkbench.training.global_settings import settings_put_back
 
 GROUP = "shrinkbench.methods"
 _LOADED: dict[Path, tuple[str, ...]] = {}
+
+
+@contextmanager
+def _settings_put_back(file: Path) -> Iterator[None]:
+    """No file changes the numbers of runs that do not rest on it."""
+    with settings_put_back() as changed:
+        yield
+    if changed:
+        warnings.warn(
+            f"{file.name} changes settings of the whole process as it is loaded, which are put back: "
+            f"{', '.join(changed)}; set them in the functions that need them",
+            SettingsWarning,
+            stacklevel=2,
+        )
+
+
+load_within(_settings_put_back)
 
 
 def digest_of_plugin(path: Path | str) -> str | None:
@@ -41,9 +62,10 @@ def load_plugin(path: Path | str, *, digest: str | None = None) -> tuple[str, ..
         module = load_file(file)
     except ShrinkbenchError as error:
         raise ShrinkbenchError(f"plug-in {path}: {error}") from None
-    except Exception as error:
-        line = line_in(file, error)
-        raise ShrinkbenchError(f"the plug-in {path} fails{line}: {type(error).__name__}: {error}") from error
+    except BaseException as error:  # whatever class the file raises
+        if not is_of_the_code(error):
+            raise
+        raise ShrinkbenchError(f"the plug-in {path} fails{line_in(file, error)}: {said_of(error)}") from error
     if file in _LOADED:
         return _LOADED[file]
     added = registered_from_outside()[before:] or _registered_by(file)
@@ -87,10 +109,12 @@ def load_entry_points() -> tuple[str, ...]:
             found = entry.load()
             if isinstance(found, PruningMethod) and found.name not in METHODS:
                 METHODS.add(found.name, found, origin=found.origin)
-        except Exception as error:
+        except BaseException as error:
+            if not is_of_the_code(error):
+                raise
             raise ShrinkbenchError(
-                f"the entry point '{entry.name}' of group {GROUP} ({entry.value}) fails: "
-                f"{type(error).__name__}: {error}; mend or uninstall that package"
+                f"the entry point '{entry.name}' of group {GROUP} ({entry.value}) fails: {said_of(error)}; "
+                "mend or uninstall that package"
             ) from error
     return _names(registered_from_outside()[before:])
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
 from shrinkbench.datasets import EXTRAS
@@ -30,6 +31,7 @@ from shrinkbench.runner.trial import Trial
 from shrinkbench.runner.workspace import BoundData, Workspace, check_source
 from shrinkbench.spec import RunSpec
 from shrinkbench.spec.measures import Cost, EpochRecord, WeightHistogram
+from shrinkbench.spec.value import tell_violation
 from shrinkbench.surgery.folders import NetworkDescription
 from shrinkbench.surgery.stored_inputs import StoredInputs
 from shrinkbench.training import evaluate, remove_checkpoints
@@ -94,10 +96,13 @@ def record_failure(
 
 def sentence_of(error: BaseException) -> str:
     """One line for a stored failure; errors that are not a person's to mend carry their type."""
-    told = text_of(error)
-    return one_line(
-        told if isinstance(error, ShrinkbenchError) else f"{type(error).__name__}: {told}", _LONGEST
-    )
+    if isinstance(error, ShrinkbenchError):
+        told = text_of(error)
+    elif isinstance(error, ValidationError):  # its own text has lines, and the address of a page
+        told = f"a value of {error.title} cannot be: {tell_violation(error)}"
+    else:
+        told = f"{type(error).__name__}: {text_of(error)}"
+    return one_line(told, _LONGEST)
 
 
 def _run(spec: RunSpec, workspace: Workspace, watch: Stopwatch) -> RunResult:

@@ -42,6 +42,7 @@ from shrinkbench.spec import (
     WeightsSpec,
     parse_value,
 )
+from shrinkbench.spec.value import of_own_parts
 from shrinkbench.tasks import objective_for
 from shrinkbench.training import RECIPES, with_overrides
 
@@ -56,6 +57,11 @@ class PlannedRuns:
 
 def plan(experiment: ExperimentSpec, workspace: Workspace) -> PlannedRuns:
     """Resolve every name and default of ``experiment``; each mistake is told before anything runs."""
+    with of_own_parts(f"experiment '{experiment.name}' cannot be planned"):
+        return _planned(experiment, workspace)
+
+
+def _planned(experiment: ExperimentSpec, workspace: Workspace) -> PlannedRuns:
     methods = [METHODS.get(name) for name in experiment.method]
     values = {name: _carried_out(experiment, m) for name, m in zip(experiment.method, methods, strict=True)}
     _refuse_twins(experiment, values)

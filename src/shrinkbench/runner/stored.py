@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.files import absolute, check_links
 from shrinkbench.pruning import load_entry_points, load_plugin
 from shrinkbench.pruning.plugins import digest_of_plugin
@@ -28,6 +28,8 @@ from shrinkbench.spec import RunSpec
 
 SHORTEST = 6
 """Digits of a key that are enough to name it, where no other begins with them."""
+LENGTH = 64
+"""Digits of a whole key."""
 
 
 def run_stored(
@@ -104,17 +106,28 @@ def _find(keys: Sequence[str], store: ResultStore) -> list[RunSpec]:
             spec for each, spec in planned.items() if len(key) >= SHORTEST and each[: len(key)] == key
         ]
         if len(matches) != 1:
-            count = f"{len(matches)} runs" if matches else "no run"
-            raise ShrinkbenchError(
-                f"'{key[:64]}' is the beginning of {count} of the plan in {store.root}; give a key of "
-                f"plan.json, or at least its first {SHORTEST} digits"
-            )
+            raise ShrinkbenchError(_why_not_one(key, len(matches), store.root))
         if matches[0].migrated_from is not None:
             raise ShrinkbenchError(
                 f"run {key[:12]} was planned by an earlier version of shrinkbench; give the sweep again"
             )
         found.append(matches[0])
     return found
+
+
+def _why_not_one(key: str, count: int, root: Path) -> str:
+    """What is wrong with a key by which no run, or more than one, is found."""
+    shown = one_line(key, 40)
+    if len(key) < SHORTEST:
+        return f"'{shown}' is too short to name a run of {root}; give the first {SHORTEST} digits of its key"
+    if len(key) > LENGTH:
+        return f"'{shown}' has {len(key):,} signs, and keys have {LENGTH}; give a key of the plan in {root}"
+    if not set(key) <= set("0123456789abcdef"):
+        return f"'{shown}' is no key, which has digits and the letters a to f; give one of the plan in {root}"
+    return (
+        f"'{shown}' is the beginning of {f'{count} runs' if count else 'no run'} of the plan in {root}; give a "
+        f"key of plan.json, or at least its first {SHORTEST} digits{' and more of them' if count else ''}"
+    )
 
 
 def check_plugins(plugins: Sequence[Path], beside: Beside) -> dict[Path, str | None]:

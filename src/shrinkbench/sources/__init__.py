@@ -5,7 +5,7 @@ result of an older version is never taken for that of the present one.
 """
 
 from shrinkbench.sources.callables import origins_in, same_value
-from shrinkbench.sources.loading import load_file, unload_file
+from shrinkbench.sources.loading import load_file, load_within, unload_file
 from shrinkbench.sources.named import (
     bare_reference,
     file_of_reference,
@@ -33,6 +33,7 @@ __all__ = [
     "find_object",
     "is_remembered",
     "load_file",
+    "load_within",
     "origin_of_caller",
     "origin_of_file",
     "origin_of_maker",

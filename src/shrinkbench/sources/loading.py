@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from importlib import import_module
 from importlib.abc import MetaPathFinder
 from importlib.machinery import EXTENSION_SUFFIXES, ModuleSpec, SourceFileLoader
@@ -18,6 +19,12 @@ from shrinkbench.sources.origin import forget, modules_of, modules_of_elsewhere,
 
 _PLUGINS: dict[Path, ModuleType] = {}
 _ADDED: dict[Path, tuple[set[str], set[str]]] = {}  # names of neighbours, and modules, that came with a plug-in
+_WITHIN: list[Callable[[Path], AbstractContextManager[object]]] = []
+
+
+def load_within(context: Callable[[Path], AbstractContextManager[object]]) -> None:
+    """From now on every file is run inside ``context(file)``."""
+    _WITHIN.append(context)
 
 
 class _FromSource(SourceFileLoader):
@@ -82,7 +89,9 @@ def load_file(file: Path) -> ModuleType:
     before = set(sys.modules)
     claimed = _claim(file, {n: path for n, path in modules.items() if in_package or n != own}, root)
     try:
-        with watch(file):
+        with ExitStack() as stack:
+            for context in (*_WITHIN, watch):
+                stack.enter_context(context(file))
             _PLUGINS[file] = import_module(name) if in_package else _run(name, file)
         modules_of_elsewhere(file)  # as they are now
     finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from shrinkbench.errors import ShrinkbenchError, UnknownNameError, line_in
+from shrinkbench.errors import ShrinkbenchError, UnknownNameError, is_of_the_code, line_in, said_of
 from shrinkbench.sources.loading import load_file
 from shrinkbench.sources.origin import Origin, digest_of, origin_of_file
 
@@ -98,9 +98,10 @@ def find_object(text: str) -> tuple[object, Origin]:
         module = load_file(file)
     except ShrinkbenchError:
         raise
-    except Exception as error:
-        line = line_in(file, error)
-        raise ShrinkbenchError(f"the file {file} fails{line}: {type(error).__name__}: {error}") from error
+    except BaseException as error:  # whatever class the file raises
+        if not is_of_the_code(error):
+            raise
+        raise ShrinkbenchError(f"the file {file} fails{line_in(file, error)}: {said_of(error)}") from error
     members = vars(module)
     if split[1] not in members:
         own = [name for name, value in members.items() if getattr(value, "__module__", None) == module.__name__]

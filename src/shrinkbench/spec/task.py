@@ -7,22 +7,44 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from shrinkbench.spec.measures import LARGEST_FLOAT32
 from shrinkbench.spec.recipe import Recipe
 from shrinkbench.spec.value import Digest, Seed, Value
 
+# The names of classes, which anybody gives, are parts of some of them.
+MetricName = Annotated[str, Field(pattern=r"^\P{C}+$", max_length=200)]
+
 
 class MetricSpec(Value):
-    """A measure of quality: which direction is better, its unit, and the bounds that no value can leave."""
+    """A measure of quality: which direction is better, its unit, and the bounds that no value can leave.
 
-    name: str
+    An infinite bound bounds nothing, and is none.
+
+    >>> MetricSpec(name="error", direction="lower", unit="", lower=0, upper=math.inf).upper is None
+    True
+    """
+
+    name: MetricName
     direction: Literal["higher", "lower"]
     unit: str
     lower: float | None = None
     upper: float | None = None
+
+    @field_validator("lower", "upper", mode="before")
+    @classmethod
+    def _infinite_is_none(cls, value: object, info: ValidationInfo) -> object:
+        nothing = -math.inf if info.field_name == "lower" else math.inf
+        return None if isinstance(value, float) and value == nothing else value
+
+    @model_validator(mode="after")
+    def _has_room(self) -> MetricSpec:
+        if self.lower is not None and self.upper is not None and self.lower > self.upper:
+            raise ValueError(f"the lower bound {self.lower:g} is above the upper, {self.upper:g}")
+        return self
 
     def complaint(self, value: float) -> str | None:
         """What is wrong with ``value``, if anything is.
@@ -32,6 +54,8 @@ class MetricSpec(Value):
         """
         if not math.isfinite(value):
             return f"{self.name} = {value} is not a finite number"
+        if abs(value) > LARGEST_FLOAT32:
+            return f"{self.name} = {value:g} is beyond float32, whose largest number is {LARGEST_FLOAT32:g}"
         if self.lower is not None and value < self.lower:
             return f"{self.name} = {value:g} is below {self.lower:g}"
         if self.upper is not None and value > self.upper:

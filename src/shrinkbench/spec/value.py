@@ -6,7 +6,8 @@ import hashlib
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -23,9 +24,12 @@ _canonical = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
 
 
 class Value(BaseModel):
-    """Base of every stored value: immutable, and unknown fields are refused."""
+    """Base of every stored value: immutable; unknown fields are refused, and numbers that are not finite.
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    JSON has none for those: what was stored with one could not be read back.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class KeyedValue(Value):
@@ -125,10 +129,29 @@ def parse_value(kind: type[ValueT], data: Mapping[str, Any], *, where: str) -> V
             ) from None
         if first["type"] == "missing":
             raise ShrinkbenchError(f"{where}: the key '{field}' is missing; add it") from None
-        message = first["msg"].removeprefix("Value error, ")
-        message = message[:1].lower() + message[1:]
-        value = one_line(spell_out(first["input"]), 80)
-        raise ShrinkbenchError(f"{where}: {one_line(field, 60)} = {value}: {one_line(message, 120)}") from None
+        raise ShrinkbenchError(f"{where}: {tell_violation(error)}") from None
+
+
+def tell_violation(error: ValidationError) -> str:
+    """The first field that cannot be what it was to be, its value, and why."""
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"])
+    message = first["msg"].removeprefix("Value error, ")
+    message = message[:1].lower() + message[1:]
+    is_table = isinstance(first["input"], Mapping | BaseModel)
+    if is_table and first["type"] == "value_error":  # of fields together, which it names
+        return f"{one_line(field, 60)}: {one_line(message, 200)}" if field else one_line(message, 200)
+    value = "a table" if is_table else one_line(spell_out(first["input"]), 80)
+    return f"{one_line(field or 'value', 60)} = {value}: {one_line(message, 120)}"
+
+
+@contextmanager
+def of_own_parts(where: str) -> Iterator[None]:
+    """Tell a value that cannot be one, made inside by somebody's code, as a ``ShrinkbenchError``."""
+    try:
+        yield
+    except ValidationError as error:
+        raise ShrinkbenchError(f"{where}: {error.title}: {tell_violation(error)}") from error
 
 
 def spell_out(value: object) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
@@ -10,16 +11,17 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.network.inputs import Batch, split_batch
 from shrinkbench.network.probe import evaluation_mode
-from shrinkbench.spec import MetricSpec, Objective, Recipe
+from shrinkbench.spec import MetricSpec, Objective, Recipe, parse_value
 from shrinkbench.spec.measures import Quality
 from shrinkbench.tasks.batches import join_last, placed
 from shrinkbench.tasks.classification import Classification
 from shrinkbench.tasks.task import Batches, Task
 
 Criterion = Callable[[Any, Any], Tensor]
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 @dataclass(frozen=True)
@@ -58,16 +60,28 @@ class Supervised:
         """The task as a value."""
         if not self.metrics or "loss" in self.metrics:
             raise ShrinkbenchError("give metrics= at least one metric; 'loss' is added, and no name for one")
-        specs = [
-            MetricSpec(name=name, direction=m.direction, unit=m.unit, lower=m.lower, upper=m.upper)
-            for name, m in self.metrics.items()
-        ]
-        return Objective(
-            name=self.name,
-            loss=getattr(self.criterion, "__name__", "criterion"),
-            metrics=(*specs, MetricSpec(name="loss", direction="lower", unit="")),
-            headline=specs[0].name,
-        )
+        where = f"task '{one_line(str(self.name), 40)}'"
+        specs = [self._spec_of(name, metric, where) for name, metric in self.metrics.items()]
+        fields = {
+            "name": self.name,
+            "loss": getattr(self.criterion, "__name__", "criterion"),
+            "metrics": (*specs, MetricSpec(name="loss", direction="lower", unit="")),
+            "headline": specs[0].name,
+        }
+        return parse_value(Objective, fields, where=where)
+
+    def _spec_of(self, name: str, metric: object, where: str) -> MetricSpec:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
+            raise ShrinkbenchError(
+                f"{where}: a metric is called '{one_line(str(name), 60)}'; give it a name of up to 100 "
+                "letters, digits, dots, dashes and underscores"
+            )
+        if not isinstance(metric, Metric):
+            raise ShrinkbenchError(
+                f"{where}: metric '{name}' is a {type(metric).__name__}; give Metric(of, direction)"
+            )
+        fields = {part: getattr(metric, part) for part in ("direction", "unit", "lower", "upper")}
+        return parse_value(MetricSpec, {"name": name, **fields}, where=f"{where}, metric '{name}'")
 
     def training_batches(self, batches: Batches) -> Iterator[Batch]:
         """As for classification: a last batch of one example is joined to the one before."""
@@ -78,12 +92,17 @@ class Supervised:
         given = placed(split_batch(batch), module)
         kind = given.inputs.device.type
         with torch.autocast(kind, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
-            loss = self.criterion(given.inputs.call(module), given.targets)
-        if loss.dim():
-            raise ShrinkbenchError(
-                f"the criterion of task '{self.name}' gives {tuple(loss.shape)}; return the mean of a batch"
-            )
+            loss = self._loss_of(given.inputs.call(module), given.targets)
         return loss, len(given)
+
+    def _loss_of(self, outputs: Any, targets: Any) -> Tensor:
+        loss: object = self.criterion(outputs, targets)
+        if isinstance(loss, Tensor) and not loss.dim() and not loss.is_complex():
+            return loss
+        raise ShrinkbenchError(
+            f"the criterion of task '{self.name}' gives {_what_is(loss)}; return the mean of a batch, one real "
+            "number in a tensor without dimensions"
+        )
 
     @torch.inference_mode()
     def evaluate(self, module: nn.Module, batches: Batches, *, precision: str = "float32") -> Quality:
@@ -98,7 +117,7 @@ class Supervised:
                     outputs = given.inputs.call(module)
                 for name, metric in self.metrics.items():
                     sums[name] += self._sum_of(name, metric.of(outputs, given.targets), len(given))
-                sums["loss"] += float(self.criterion(outputs, given.targets)) * len(given)
+                sums["loss"] += float(self._loss_of(outputs, given.targets)) * len(given)
                 examples += len(given)
         if not examples:
             raise ShrinkbenchError("there are no examples to evaluate on; give a split with at least one")
@@ -116,13 +135,19 @@ class Supervised:
                     "numbers within its bounds, and lower the learning rate where the network has diverged"
                 )
 
-    def _sum_of(self, name: str, values: Tensor, examples: int) -> float:
-        if values.shape != (examples,):
+    def _sum_of(self, name: str, values: object, examples: int) -> float:
+        if not isinstance(values, Tensor) or values.shape != (examples,) or values.is_complex():
             raise ShrinkbenchError(
-                f"metric '{name}' gives values of shape {tuple(values.shape)} for {examples} examples; return "
-                "one value per example, so that short batches weigh what they hold"
+                f"metric '{name}' gives {_what_is(values)} for {examples} examples; return a tensor of one "
+                "real value per example, so that short batches weigh what they hold"
             )
         return float(values.double().sum())
+
+
+def _what_is(found: object) -> str:
+    if not isinstance(found, Tensor):
+        return f"a value of type {type(found).__name__}"
+    return f"{'complex ' if found.is_complex() else ''}values of shape {tuple(found.shape)}"
 
 
 @runtime_checkable

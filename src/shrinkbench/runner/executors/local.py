@@ -181,7 +181,20 @@ class _Worker:
 
     def _cause(self) -> str:
         code = self.process.exitcode or 0
-        return f"died by {signal.Signals(-code).name}" if code < 0 else f"ended itself with exit code {code}"
+        return f"died by {name_of_signal(-code)}" if code < 0 else f"ended itself with exit code {code}"
+
+
+def name_of_signal(number: int) -> str:
+    """What the system calls a signal; those for any use have no names but the first and the last.
+
+    >>> name_of_signal(9), name_of_signal(1000)
+    ('SIGKILL', 'signal 1000')
+    """
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        first = getattr(signal, "SIGRTMIN", number + 1)
+        return f"SIGRTMIN+{number - first}" if first <= number <= signal.SIGRTMAX else f"signal {number}"
 
 
 def _late(time_limit: float | None) -> Ending:

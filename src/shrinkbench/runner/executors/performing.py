@@ -13,7 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from shrinkbench.errors import DamagedWarning, ShrinkbenchError
+from shrinkbench.errors import DamagedWarning, ShrinkbenchError, one_line, text_of
 from shrinkbench.files import read_file, remove_temporaries
 from shrinkbench.models.hugging_face import remember_folder
 from shrinkbench.pruning import load_entry_points, load_plugin
@@ -32,6 +32,7 @@ from shrinkbench.runner.tracking import Diary
 from shrinkbench.runner.workspace import Workspace
 from shrinkbench.spec import PretrainSpec
 from shrinkbench.spec.measures import EpochRecord
+from shrinkbench.training.global_settings import settings_put_back
 
 _SHARED = {"pretraining": "pretrained", "control": "control", "search": "search", "rounds": "rounds"}
 _FILES = {
@@ -157,13 +158,16 @@ def _attempt(task: Task, workspace: Workspace, *, own_process: bool) -> Ending:
             raise Interrupted
 
     workspace.team.tell(task)
-    with _catch_damage() as notes, _back_to_this_folder():
-        ending = _ending_of(task, replace(workspace, on_epoch=after_epoch), own_process=own_process)
+    watched = replace(workspace, on_epoch=after_epoch)
+    with settings_put_back() as changed, _catch_damage() as notes, _back_to_this_folder():
+        ending = _ending_of(task, watched, own_process=own_process)
     _leave_copy(here)
     workspace.team.end(ending.kind)
     diary.end(ending.result)
     for note in notes:
         log.write(f"note: {note}")
+    if changed:  # by code that it ran; the next task finds them as this one has
+        log.write(f"note: left settings of the process changed, which are put back: {', '.join(changed)}")
     log.end(ending.kind, ending.sentence)
     return replace(ending, notes=tuple(notes))
 
@@ -211,7 +215,9 @@ def follow_head(task: Task, workspace: Workspace) -> str:
         if workspace.team.tell(False):
             raise Interrupted
 
-    return _ending_of(task, replace(workspace, on_epoch=after_epoch), own_process=True).kind
+    watched = replace(workspace, on_epoch=after_epoch)
+    with settings_put_back(), _back_to_this_folder():
+        return _ending_of(task, watched, own_process=True).kind
 
 
 def _ending_of(task: Task, workspace: Workspace, *, own_process: bool) -> Ending:
@@ -222,7 +228,7 @@ def _ending_of(task: Task, workspace: Workspace, *, own_process: bool) -> Ending
     except SystemExit as error:
         if _leaving.is_set():
             raise
-        return Ending("died", f"called sys.exit({'' if error.code is None else error.code})")
+        return Ending("died", f"called sys.exit({'' if error.code is None else one_line(text_of(error), 80)})")
     except KeyboardInterrupt:
         if not own_process:
             raise

@@ -20,7 +20,7 @@ from shrinkbench.network.dataflow import Flow, Geometry, read_flow, read_geometr
 from shrinkbench.network.derivatives import random_state_kept
 from shrinkbench.network.inputs import Example, Inputs
 from shrinkbench.network.probe import evaluation_mode
-from shrinkbench.network.weights import is_transposed_linear, layer_of, recurrent_weights
+from shrinkbench.network.weights import is_transposed_linear, layer_of, looked_up, recurrent_weights
 
 _OTHER = "choose a method that scores weights one by one, such as synflow"
 _LOW, _HIGH = 0.1, 0.2  # positive, and below the bounds of activation functions that have some
@@ -291,3 +291,16 @@ def _by_input(tensor: Tensor, layer: nn.Module, rows: int) -> Tensor:
     """(rows, inputs): of what a layer reads, for each row of the batch, the mean over all positions."""
     channels = tensor.movedim(1, -1) if isinstance(layer, nn.modules.conv._ConvNd) else tensor
     return channels.double().reshape(rows, -1, channels.shape[-1]).mean(1).cpu()
+
+
+def unpassed_error(module: nn.Module, name: str) -> ShrinkbenchError:
+    """Why no path from inputs to outputs leads over the weight ``name``."""
+    if name in looked_up(module):
+        return ShrinkbenchError(
+            f"'{name}' is an embedding, which is looked up and is the weight of no layer that multiplies, so "
+            "that no path leads over it; leave prune_embeddings out (or ignore it), or choose another method"
+        )
+    return ShrinkbenchError(
+        f"no path leads over '{name}', which multiplies nothing on the way from inputs to outputs; choose a "
+        "method that scores weights one by one, such as synflow"
+    )

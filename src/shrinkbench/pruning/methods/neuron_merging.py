@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.coupling import Group, Slice
 from shrinkbench.network.weights import layer_of
 from shrinkbench.pruning.allocations.rules import layerwise
@@ -84,7 +85,13 @@ def _affine(ctx: PruneContext, scale: str | None, channels: int) -> tuple[Tensor
         getattr(norm, key).detach().double().cpu() for key in ("running_mean", "running_var", "weight", "bias")
     )
     factor = gain / (variance + float(norm.eps)).sqrt()  # type: ignore[arg-type]
-    return factor, offset - factor * mean
+    shift = offset - factor * mean
+    if not bool((factor + shift).isfinite().all()):
+        raise ShrinkbenchError(
+            f"the batch norm '{layer_of(str(scale))}' has statistics that are not finite, so that units behind it "
+            "cannot be compared; check the network"
+        )
+    return factor, shift
 
 
 def _rows(tensor: Tensor, piece: Slice) -> Tensor:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.network.unit_paths import PathLayer, read_paths
+from shrinkbench.network.unit_paths import PathLayer, read_paths, unpassed_error
 from shrinkbench.pruning.allocations.rules import (
     erdos_renyi_kernel,
     erdos_renyi_shares,
@@ -153,10 +153,7 @@ def balanced_paths(ctx: PruneContext) -> Masks:
     layers = read_paths(ctx.module, ctx.example)
     other = [name for name, w in ctx.weights.items() if name not in layers and w.dim() > 1]
     if other:
-        raise ShrinkbenchError(
-            f"no path leads over '{other[0]}', which multiplies nothing on the way from inputs to outputs; "
-            "choose a method that scores weights one by one, such as synflow"
-        )
+        raise unpassed_error(ctx.module, other[0])
     alive = {name: Units(_magnitudes(ctx, name)) for name in ctx.weights}
     least = {name: keep_at_least(units, 1) for name, units in alive.items()}
     reason = "one weight of every layer stays"

@@ -12,8 +12,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.network.unit_paths import Edge, PathLayer, read_paths
+from shrinkbench.network.unit_paths import Edge, PathLayer, read_paths, unpassed_error
 from shrinkbench.network.weights import layer_of
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.method import pruning_method
@@ -225,8 +224,5 @@ def _order_of(ctx: PruneContext, name: str, orders: dict[str, Tensor]) -> Tensor
         return orders[name]
     weight = f"{layer_of(name)}.weight"
     if weight not in orders or ctx.weights[name].dim() > 1:
-        raise ShrinkbenchError(
-            f"no walk leads over '{name}', which multiplies nothing on the way from inputs to outputs; choose "
-            "a method that scores weights one by one, such as synflow"
-        )
+        raise unpassed_error(ctx.module, name)
     return ctx.geometry(weight).rows(orders[weight]).flatten(1).amin(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property, reduce
@@ -10,6 +11,7 @@ from operator import and_
 import torch
 from torch import Tensor
 
+from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.coupling import Coupling, couple
 from shrinkbench.network.derivatives import loss_of, outputs_of
 from shrinkbench.network.inputs import Batch
@@ -127,5 +129,11 @@ def searched_ratios(ctx: PruneContext) -> UnitScores:
     }
     ratio = ctx.amount.ratio if isinstance(ctx.amount, Compression | Speedup) else 2.0
     network = _Network(ctx, couple(ctx.module, ctx.example), ranks, batches, ctx.total / ratio)
+    everything = {name: torch.ones_like(rank, dtype=torch.bool) for name, rank in ranks.items()}
+    if not math.isfinite(network.loss_of(everything)):
+        raise ShrinkbenchError(
+            "the loss of the whole network is not finite on batches=, so that no ratio is better by it; give "
+            "other data or check the network's weights and statistics"
+        )
     generator = torch.Generator().manual_seed(int(torch.randint(2**62, (1,), generator=ctx.generator)))
     return UnitScores(scores_of(ranks, search(network, len(ranks), generator)))

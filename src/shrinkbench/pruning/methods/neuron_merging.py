@@ -88,8 +88,8 @@ def _affine(ctx: PruneContext, scale: str | None, channels: int) -> tuple[Tensor
     shift = offset - factor * mean
     if not bool((factor + shift).isfinite().all()):
         raise ShrinkbenchError(
-            f"the batch norm '{layer_of(str(scale))}' has statistics that are not finite, so that units behind it "
-            "cannot be compared; check the network"
+            f"the batch norm '{layer_of(str(scale))}' has statistics that are not finite, so that units "
+            "behind it cannot be compared; check the network"
         )
     return factor, shift
 

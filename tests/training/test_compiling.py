@@ -42,6 +42,7 @@ def network():
 def by(backend, monkeypatch):
     """Programs are made by ``backend`` of a graph: a compiler that nobody waits for."""
     torch.compiler.reset()
+    monkeypatch.setattr(compiling, "_COMPARED", set())
     monkeypatch.setattr(compiling, "_compile", lambda module: torch.compile(module, backend=backend))
 
 
@@ -108,6 +109,25 @@ def test_a_training_of_the_same_program_is_the_same_training(monkeypatch):
     assert second.uncompiled == ""
     assert [e.train_loss for e in first.epochs] == [e.train_loss for e in second.epochs]
     assert all(torch.equal(a, b) for a, b in zip(plain.parameters(), compiled.parameters(), strict=True))
+
+
+def test_networks_that_share_a_program_are_compared_once(monkeypatch):
+    by("eager", monkeypatch)
+    steps, step = [], compiling._step
+    monkeypatch.setattr(compiling, "_step", lambda *given: steps.append(given) or step(*given))
+    given = split_for(CLASSIFY, batch())
+    for module, recipe, count in (
+        (network(), RECIPE, 3),
+        (network(), RECIPE, 3),
+        (network(), RECIPE.model_copy(update={"label_smoothing": 0.1}), 6),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 10)), RECIPE, 9),
+        (nn.Sequential(nn.Flatten(), nn.Linear(64, 10).requires_grad_(False), nn.Linear(10, 10)), RECIPE, 12),
+    ):
+        assert isinstance(compiling.compile_steps(module, recipe, given, CLASSIFY), nn.Module)
+        assert len(steps) == count
+    other = split_for(CLASSIFY, batch(16))
+    assert isinstance(compiling.compile_steps(network(), RECIPE, other, CLASSIFY), nn.Module)
+    assert len(steps) == 15
 
 
 def test_only_whole_batches_go_through_the_program(monkeypatch):

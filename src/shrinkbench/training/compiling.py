@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import logging
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -30,6 +30,7 @@ FARTHEST = 3.0
 _FLOOR = 1e-5  # of the loss, and of the norm of the gradient: nearer than this is rounding in any case
 _MOST_PROGRAMS = 64  # of one network: its widths, batch sizes and precisions
 _LONGEST = 200
+_COMPARED: set[Hashable] = set()
 _LOGGERS = ("torch._inductor", "torch._dynamo", "torch.utils.cpp_extension")
 
 
@@ -38,13 +39,17 @@ def compile_steps(module: nn.Module, recipe: Recipe, batch: Any, task: Task) -> 
 
     A copy is compiled and takes a step on ``batch``, in training mode, as does the network: loss and gradients
     have to be as near to those in double precision, up to a factor of :data:`FARTHEST`, and the random draws
-    the same. What is hooked into the passes of a network is not in a program that exists already, so that such
-    a network is never compiled.
+    the same; networks of one class, modules and shapes share a program, and one of them is compared. What is
+    hooked into the passes of a network is not in a program that exists already, so that such a network is never
+    compiled.
     """
     if any(map(_is_hooked, module.modules())):
         return "something is hooked into its passes"
+    kind = _kind_of(module, recipe, batch, task)
     with _settings():
         program = _compile(module)
+        if kind in _COMPARED:
+            return program
         try:
             own = _step(copy_of(module), batch, recipe, task)
             trial = copy_of(module)
@@ -52,7 +57,28 @@ def compile_steps(module: nn.Module, recipe: Recipe, batch: Any, task: Task) -> 
             true = _step(copy_of(module).double(), *_in_double(batch, recipe), task)
         except Exception as error:  # of a compiler, on a network of somebody's
             return one_line(f"{type(error).__name__}: {text_of(error)}", _LONGEST)
-    return _difference(found, own, true) or program
+    difference = _difference(found, own, true)
+    if not difference:
+        _COMPARED.add(kind)
+    return difference or program
+
+
+def _kind_of(module: nn.Module, recipe: Recipe, batch: Any, task: Task) -> Hashable:
+    """What two networks and batches have in common that one program is for."""
+
+    def shape(tensor: Tensor) -> Hashable:
+        return (*tensor.shape, *tensor.stride()), tensor.dtype, tensor.device, tensor.requires_grad
+
+    own = tuple((name, shape(t)) for name, t in [*module.named_parameters(), *module.named_buffers()])
+    given: list[Hashable] = []
+
+    def note(tensor: Tensor) -> Tensor:
+        given.append(shape(tensor))
+        return tensor
+
+    map_tensors(note, batch)
+    trained = recipe.precision, recipe.label_smoothing, recipe.distillation, repr(task.objective), type(task)
+    return type(module), repr(module), own, tuple(given), trained
 
 
 def _compile(module: nn.Module) -> nn.Module:

@@ -193,3 +193,13 @@ def test_a_plan_promises_nothing_that_the_sweep_refuses(grid, tmp_path):
     refused = call(*words, *rules)
     assert "holds runs already, and rules that decide when to stop are fixed before" in str(refused.exception)
     assert str(call(*words, *rules, "--plan").exception) == str(refused.exception)
+
+
+@pytest.mark.parametrize("methods", ['["snip"]', '["global_magnitude", "rigl"]'])
+def test_a_teacher_that_was_never_trained_is_refused_with_the_method(methods, tmp_path):
+    words = ["sweep", "quickstart", "--plan", "--out", tmp_path / "out", "--device", "cpu"]
+    words += ["--set", f"method={methods}", "--set", "finetune.distillation={temperature=4,weight=0.5}"]
+    done = shrinkbench(*words)
+    assert done.returncode == 2
+    assert "is not trained before it is pruned, so that it can teach nothing" in done.stderr
+    assert ("snip" if "snip" in methods else "rigl") in done.stderr

@@ -370,6 +370,12 @@ def _check_learning(method: PruningMethod, finetune: Recipe, pretrain: Recipe, t
             f"the pretraining recipe '{pretrain.name}' has distillation, and the unpruned network has no "
             "teacher; set finetune.distillation"
         )
+    untrained = method.schedule.start == "initialisation" or task.weights.kind == "random"
+    if finetune.distillation is not None and untrained:
+        raise ShrinkbenchError(
+            f"recipe '{finetune.name}' has distillation, and the network of '{method.name}' is not trained "
+            "before it is pruned, so that it can teach nothing; leave it out"
+        )
     own = _recipe_of(method, finetune=finetune, pretrain=pretrain)
     search = _search_of(method, finetune=finetune, pretrain=pretrain)
     for recipe in (own, *([] if search is None else [search])):
@@ -384,11 +390,6 @@ def _check_learning(method: PruningMethod, finetune: Recipe, pretrain: Recipe, t
             raise ShrinkbenchError(
                 f"recipe '{recipe.name}' has distillation, which compares scores of classes, and the task is "
                 f"'{task.objective.name}'; leave it out"
-            )
-        if method.schedule.start == "initialisation" or task.weights.kind == "random":
-            raise ShrinkbenchError(
-                f"recipe '{recipe.name}' has distillation, and the network of '{method.name}' is not trained "
-                "before it is pruned, so that it can teach nothing; leave it out"
             )
 
 

@@ -76,6 +76,7 @@ def test_unequal_noise_breaks_no_promise(made, noise, seeds):
 
 @pytest.mark.slow
 def test_a_lead_of_three_deviations_is_seen_with_three_seeds(made):
+    """Of levels, which share half of the 5 %, some two in five: degrees of freedom follow unequal noise."""
     rates = made.simulate(made.Design(lead=3), stores=400)
-    assert rates["headline"] >= 0.4
-    assert rates["cells"] >= 0.4
+    assert rates["headline"] >= 0.8
+    assert rates["cells"] >= 0.35

@@ -46,15 +46,15 @@ def print_plan(specs: tuple[ExperimentSpec, ...], target: Path, options: dict[st
         typer.echo(line)
     for spec in specs:
         if spec.until_decided is not None and prepared.todo:
-            typer.echo(_say_first_look(prepared, spec.seed[: spec.until_decided.first_look]))
+            typer.echo(_say_first_look(prepared, spec.seed[: spec.until_decided.first_look], found.images))
 
 
-def _say_first_look(prepared: Prepared, seeds: Sequence[int]) -> str:
-    """What a comparison costs at least, of the largest plan; whether that decides it is not known."""
+def _say_first_look(prepared: Prepared, seeds: Sequence[int], images: int) -> str:
+    """What a comparison costs at least, of the ``images`` of the largest plan; it may be undecided then."""
     from shrinkbench.runner.forecast import forecast
 
     first = replace(prepared, todo=tuple(spec for spec in prepared.todo if spec.seed in seeds))
-    share = forecast(first).images / max(forecast(prepared).images, 1)
+    share = forecast(first).images / max(images, 1)
     return (
         f"until decided: the first look is at {len(seeds)} seeds, after {len(first.todo)} of these "
         f"{len(prepared.todo)} runs and {share:.0%} of their training images; decided there, the rest is saved"

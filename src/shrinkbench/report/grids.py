@@ -123,7 +123,7 @@ def _united(experiments: Sequence[ExperimentSpec]) -> ExperimentSpec:
 def _context(spec: RunSpec) -> Context:
     """Constraints last; a control, which no constraints bind, belongs to runs of any."""
     bounds = None if spec.is_control else spec.constraints
-    return (spec.task, spec.recipe, *spec.also_prunable, spec.extra, bounds)
+    return (spec.task, spec.recipe, *spec.also_prunable.values(), spec.extra, bounds)
 
 
 def _within(contexts: set[Context], others: set[Context]) -> bool:

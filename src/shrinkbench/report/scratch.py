@@ -89,7 +89,7 @@ def _alike(results: Iterable[RunResult]) -> list[list[RunResult]]:
     for result in results:
         spec = result.spec
         values = (spec.task, spec.method, spec.amount, spec.recipe, spec.search)
-        found[*map(id, values), spec.constraints, *spec.also_prunable].append(result)
+        found[*map(id, values), spec.constraints, *spec.also_prunable.values()].append(result)
     return list(found.values())
 
 

@@ -84,7 +84,7 @@ def ensure_pretrained(
         data,
         seed=stream(spec.seed, "pretrain"),
         hooks=[_keeper(spec, module, keep, workspace, folder)],
-        checkpoint=folder / f"checkpoint{workspace.label}.pt",
+        checkpoint=folder / f"checkpoint{workspace.checkpoint_label}.pt",
         on_epoch=on_epoch or workspace.on_epoch,
         task=task,
         team=workspace.team,

@@ -36,7 +36,7 @@ from shrinkbench.runner.round_states import (
 )
 from shrinkbench.runner.sealing import is_whole, load_sealed, read_card, save_sealed, write_card
 from shrinkbench.runner.smaller import chosen_for_training
-from shrinkbench.runner.trial import Outcome, Trial, check_in_reach, what_may_go
+from shrinkbench.runner.trial import Outcome, Trial, check_in_reach
 from shrinkbench.runner.workspace import Workspace
 from shrinkbench.seeds import stream
 from shrinkbench.spec import UNPRUNED, Amount, Recipe, RunSpec
@@ -121,7 +121,7 @@ def _keep_proportions(trial: Trial, method: PruningMethod, spec: RunSpec, masks:
         trial.module,
         masks,
         input_shape=trial.example,
-        **what_may_go(spec),
+        **spec.also_prunable,
         ignore=spec.constraints.ignore,
     ).kept
     path = _rounds_card(spec, trial.workspace)
@@ -153,6 +153,7 @@ def _train(trial: Trial, outcome: Outcome, iteration: int, *, last: bool = True)
         own=code_from_outside(spec),
         so_far=outcome.smaller,
     ) as (trained, outcome.smaller):
+        label = trained.label + trial.workspace.checkpoint_label
         outcome.training = train(
             trained.module,
             recipe,
@@ -162,7 +163,7 @@ def _train(trial: Trial, outcome: Outcome, iteration: int, *, last: bool = True)
             first_epoch=first_epoch,
             passed_over=passed_over,
             teacher=trial.teacher(),
-            checkpoint=trial.folder / f"checkpoint-{iteration}{trained.label}{trial.workspace.label}.pt",
+            checkpoint=trial.folder / f"checkpoint-{iteration}{label}.pt",
             on_epoch=trial.workspace.on_epoch,
             task=trial.task,
             team=trial.workspace.team,
@@ -253,7 +254,7 @@ def _train_with_hook(trial: Trial) -> Outcome:
         input_shape=trial.example,
         batches=lambda generator: _scoring_batches(trial, generator),
         loss=scoring_loss(trial.task),
-        **what_may_go(spec),
+        **spec.also_prunable,
         constraints=spec.constraints,
         batch_size=recipe.batch_size,
     )
@@ -290,7 +291,7 @@ def _prune(
         masks=masks,
         generator=torch.Generator().manual_seed(stream(spec.seed, "scoring", iteration)),
         iteration=iteration,
-        **what_may_go(spec),
+        **spec.also_prunable,
         constraints=spec.constraints,
         proportions=proportions,
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -100,12 +99,6 @@ def check_in_reach(spec: RunSpec, method: PruningMethod, workspace: Workspace) -
         method,
         spec.amount,
         input_shape=example_of(get_model(spec.model.name), data.dataset),
-        **what_may_go(spec),
+        **spec.also_prunable,
         constraints=spec.constraints,
     )
-
-
-def what_may_go(spec: RunSpec) -> dict[str, Any]:
-    """Which kinds of parameters are prunable beside the weights of layers, as pruning is told."""
-    names = ("prune_classifier", "prune_biases", "prune_embeddings")
-    return dict(zip(names, spec.also_prunable, strict=True))

@@ -61,8 +61,8 @@ class Workspace:
         compute_repeatably(self.device)
 
     @property
-    def label(self) -> str:
-        """By which checkpoints are told apart that others cannot go on from."""
+    def checkpoint_label(self) -> str:
+        """What tells checkpoints apart that trainings of another kind cannot go on from."""
         return "-compiled" if self.compiled else ""
 
     @property

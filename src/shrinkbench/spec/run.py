@@ -65,9 +65,13 @@ class RunSpec(KeyedValue):
         return self.constraints is not UNCONSTRAINED and self.constraints != UNCONSTRAINED
 
     @property
-    def also_prunable(self) -> tuple[bool, bool, bool]:
-        """Whether the classifier, biases and embeddings are prunable, beside the weights that always are."""
-        return (self.prune_classifier, self.prune_biases, self.prune_embeddings)
+    def also_prunable(self) -> dict[str, Any]:
+        """What is prunable beside the weights that always are, by the names under which pruning is told."""
+        return {
+            "prune_classifier": self.prune_classifier,
+            "prune_biases": self.prune_biases,
+            "prune_embeddings": self.prune_embeddings,
+        }
 
     @property
     def data(self) -> DataSpec:

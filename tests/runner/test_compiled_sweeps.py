@@ -100,3 +100,29 @@ def test_the_first_step_pays_for_compiling(tmp_path, monkeypatch):
     prepared = prepare_sweep(EXPERIMENT, tmp_path, device="cpu")
     plain, compiled = calibrating.seconds_of_compiling(prepared)
     assert compiled == plain + 7  # one network, one batch size
+
+
+def test_without_a_compiler_auto_goes_on_and_on_is_refused(tmp_path, monkeypatch):
+    def fail(function):
+        raise RuntimeError("no g++ here\nmore of it")
+
+    compiling.require_compiler.cache_clear()
+    monkeypatch.setattr(torch, "compile", fail)
+    words = (
+        "sweep",
+        "quickstart",
+        "--out",
+        tmp_path,
+        "--device",
+        "cpu",
+        "--set",
+        'method="random"',
+        "--write-plan",
+    )
+    refused = shrinkbench(*words, "--compile", "on")
+    assert refused.returncode == 2
+    assert "torch cannot compile here: no g++ here; install g++, or leave --compile out" in refused.stderr
+    done = shrinkbench(*words, "--compile", "auto")
+    assert done.returncode == 0
+    assert "steps are not compiled: torch cannot compile here: no g++ here" in done.stderr
+    assert not read_beside(tmp_path).compiled

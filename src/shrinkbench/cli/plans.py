@@ -69,7 +69,11 @@ def compiling_pays(specs: tuple[ExperimentSpec, ...], target: Path, options: dic
     prepared = prepare_sweep(specs, target, **options)
     if not prepared.todo:
         return False
-    plain, compiled = seconds_of_compiling(prepared)
+    try:
+        plain, compiled = seconds_of_compiling(prepared)
+    except ShrinkbenchError as error:  # no compiler, or a network that cannot be timed
+        typer.echo(f"steps are not compiled: {error}", err=True)
+        return False
     found = "compiled" if compiled < plain else "not compiled"
     seconds = f"{say_duration(plain)} as they are, {say_duration(compiled)} compiled"
     typer.echo(f"steps are {found}: about {seconds}, by a few timed here just now", err=True)

@@ -180,7 +180,7 @@ def require_compiler() -> None:
         try:
             torch.compile(torch.square)(torch.ones(3))
         except Exception as error:
-            told = one_line(text_of(error), _LONGEST)
+            told = one_line(text_of(error).partition("\n")[0], _LONGEST)
             raise ShrinkbenchError(
                 f"torch cannot compile here: {told}; install g++, or leave --compile out"
             ) from error

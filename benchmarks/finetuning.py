@@ -27,6 +27,7 @@ from shrinkbench.datasets import InMemoryImages, load_dataset
 from shrinkbench.models import build
 from shrinkbench.pruning import Masks, Upholder, prune
 from shrinkbench.runner import resolve_device
+from shrinkbench.runner.repeatable import compute_repeatably
 from shrinkbench.spec import IMAGENET_NORMALISATION, Recipe
 from shrinkbench.training import RECIPES, train
 
@@ -245,6 +246,7 @@ def main() -> None:
     options = parser.parse_args()
     globals().update(BATCH=options.batch_size, DEVICE=torch.device(resolve_device(options.device)))
     torch.set_num_threads(options.threads)
+    compute_repeatably(DEVICE.type)
     print(f"torch {torch.__version__} on {DEVICE}, {options.threads} threads")
     print(f"batch {BATCH}, {options.images} images")
     if DEVICE.type == "cpu" and not torch.cpu._is_avx512_bf16_supported():

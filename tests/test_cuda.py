@@ -5,6 +5,8 @@
 takes about a minute.
 """
 
+import gc
+
 import device_walk
 import pytest
 import torch
@@ -16,6 +18,7 @@ from shrinkbench.metrics.latency import Conditions, time_forward
 from shrinkbench.pruning import METHODS, Upholder, prune
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner import sweep
+from shrinkbench.runner.repeatable import compute_repeatably
 from shrinkbench.spec import ExperimentSpec, parse_value
 from shrinkbench.training import evaluate, train
 
@@ -86,6 +89,40 @@ def test_one_seed_gives_the_same_weights_again():
         train(module, recipe(epochs=3), Pictures("cuda"), seed=5)
         found.append(module.state_dict())
     assert all(torch.equal(found[0][name], found[1][name]) for name in found[0])
+
+
+def compiled_training():
+    """A network after 3 epochs of compiled steps, which are played from a CUDA graph."""
+    compute_repeatably("cuda")
+    module = place(ConvNet, "cuda", memory_format=torch.channels_last)
+    masks = prune(module, "global_magnitude", compression=2, input_shape=device_walk.SHAPE)
+    masks.apply(module)
+    hooks = [Upholder(module, masks)]
+    done = train(module, recipe(epochs=3), Pictures("cuda"), seed=5, hooks=hooks, compiled=True)
+    assert done.uncompiled == ""
+    assert all(not module.get_parameter(n)[~m].any() for n, m in masks.items())
+    return module.state_dict()
+
+
+def test_compiled_steps_give_the_weights_of_steps_as_they_are_and_the_same_again():
+    first, again = compiled_training(), compiled_training()
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    module = place(ConvNet, "cuda", memory_format=torch.channels_last)
+    masks = prune(module, "global_magnitude", compression=2, input_shape=device_walk.SHAPE)
+    masks.apply(module)
+    train(module, recipe(epochs=3), Pictures("cuda"), seed=5, hooks=[Upholder(module, masks)])
+    for name, value in module.state_dict().items():
+        torch.testing.assert_close(first[name], value, rtol=1e-3, atol=1e-4)
+
+
+def test_trainings_that_share_a_program_hold_no_memory_of_each_other():
+    """Each network lies elsewhere, and a graph is recorded for where it lies."""
+    held = []
+    for _ in range(12):
+        compiled_training()
+        gc.collect()
+        held.append(torch.cuda.memory_allocated())
+    assert held[-1] - held[3] < 1e6
 
 
 def test_training_leaves_the_random_state_of_the_gpu():

@@ -27,7 +27,9 @@ from shrinkbench.training.shares import count_of
 
 FARTHEST = 3.0
 """A compiled step is at most so many times as far from the step in double precision as the network's own."""
-_FLOOR = 1e-5  # of the loss, and of the norm of the gradient: nearer than this is rounding in any case
+_FLOOR = {"loss": {"float32": 1e-5, "bf16-mixed": 2**-8}, "gradient": {"float32": 1e-5, "bf16-mixed": 1e-5}}
+"""Nearer than this part of the loss, or of the norm of the gradient, is rounding in any case: one loss may lie
+nearer by luck than a number in bf16 can, which a gradient of thousands of numbers does not."""
 _MOST_PROGRAMS = 64  # of one network: its widths, batch sizes and precisions
 _LONGEST = 200
 _COMPARED: set[Hashable] = set()
@@ -57,7 +59,7 @@ def compile_steps(module: nn.Module, recipe: Recipe, batch: Any, task: Task) -> 
             true = _step(copy_of(module).double(), *_in_double(batch, recipe), task)
         except Exception as error:  # of a compiler, on a network of somebody's
             return one_line(f"{type(error).__name__}: {text_of(error)}", _LONGEST)
-    difference = _difference(found, own, true)
+    difference = _difference(found, own, true, recipe.precision)
     if not difference:
         _COMPARED.add(kind)
     return difference or program
@@ -179,7 +181,7 @@ def _step(trial: nn.Module, batch: Any, recipe: Recipe, task: Task, program: nn.
     return _Step(loss.detach(), gradients, draws)
 
 
-def _difference(found: _Step, own: _Step, true: _Step) -> str:
+def _difference(found: _Step, own: _Step, true: _Step, precision: str) -> str:
     """What tells the compiled step from the network's own; empty where rounding explains it."""
     if not torch.equal(found.draws, own.draws):
         return "compiled, it draws other random numbers"
@@ -189,7 +191,7 @@ def _difference(found: _Step, own: _Step, true: _Step) -> str:
     for what, size, far, near in zip(
         ("loss", "gradient"), sizes, found.distance(true), own.distance(true), strict=True
     ):
-        if not far <= FARTHEST * near + _FLOOR * size:
+        if not far <= FARTHEST * near + _FLOOR[what][precision] * size:
             return f"compiled, its {what} is {far:.2g} from that in double precision, {near:.2g} as it is"
     return ""
 

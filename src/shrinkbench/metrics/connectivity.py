@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -48,17 +47,18 @@ def linear_connectivity(
     >>> linear_connectivity(a, b, lambda net: 1 - net.weight.item() ** 2, points=3).errors
     (0.0, 1.0, 0.0)
     """
-    if isinstance(points, bool) or not isinstance(points, Integral):
+    if isinstance(points, bool) or not hasattr(points, "__index__"):
         raise ShrinkbenchError(
             f"points = {one_line(repr(points), 40)} is no whole number; give how many networks of the line are "
             "measured, at least 3"
         )
     if points < 3:
         raise ShrinkbenchError(f"{points} points have none between the two networks; give at least 3")
-    for network in (first, second):
-        if not isinstance(network, nn.Module):
+    given: tuple[object, object] = (first, second)
+    for end in given:
+        if not isinstance(end, nn.Module):
             raise ShrinkbenchError(
-                f"{one_line(repr(network), 60)} is no network; give two torch modules of one architecture"
+                f"{one_line(repr(end), 60)} is no network; give two torch modules of one architecture"
             )
     ends = _state(first), _state(second)
     _check(*ends)

@@ -146,8 +146,6 @@ def test_a_listed_method_is_told_by_the_names_of_its_axes(run):
     assert axes == ["weights", "magnitude", "layerwise", "gradual-cubic", "continue"]
     assert (row["kind"], row["amount"]) == ("magnitude", None)
     assert rows["li2017:resnet56-a"]["amount"] == "as published"
-    _, out, _ = run("list", "methods")
-    assert len(out.splitlines()) <= len(rows) + 3  # a head, and what is not shown
 
 
 def test_methods_are_chosen_by_what_tells_them_apart(run):
@@ -198,7 +196,7 @@ def test_a_method_is_described(run):
     assert "no_such_thing" in err
     code, _, err = run("describe", "lottery_tickets")
     assert code == 2
-    assert "no method has that name either; did you mean 'lottery_ticket'" in err
+    assert "no network, method or axis value is called 'lottery_tickets'; did you mean 'lottery_ticket'" in err
 
 
 def prune_arguments(small, **changes):

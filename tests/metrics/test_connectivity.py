@@ -1,5 +1,6 @@
 """The line between two networks: by hand, and what it refuses."""
 
+import numpy
 import pytest
 import torch
 from torch import nn
@@ -57,3 +58,32 @@ def test_whole_numbers_stay():
     linear_connectivity(net, one(3.0), lambda n: found.append(n[1].num_batches_tracked.item()) or 0.0, points=3)
     assert found == [7, 7, 7]
     assert net[1].num_batches_tracked.dtype == torch.int64
+
+
+@pytest.mark.parametrize("points", [3.5, 3.0, True, False, float("nan"), "5", None, [3]])
+def test_points_are_a_whole_number(points):
+    with pytest.raises(ShrinkbenchError, match="is no whole number; give how many networks") as raised:
+        linear_connectivity(one(1.0), one(2.0), lambda n: 0.0, points=points)
+    assert len(str(raised.value)) < 300
+
+
+@pytest.mark.parametrize("points", [0, 1, -3])
+def test_a_line_without_inner_points_is_refused(points):
+    with pytest.raises(ShrinkbenchError, match=f"^{points} points have none between"):
+        linear_connectivity(one(1.0), one(2.0), lambda n: 0.0, points=points)
+
+
+def test_whole_numbers_of_other_libraries_are_taken():
+    found = linear_connectivity(one(1.0), one(2.0), lambda n: torch.tensor(0.5), points=numpy.int64(3))
+    assert found.errors == (0.5, 0.5, 0.5)
+
+
+@pytest.mark.parametrize("value", [None, "x", torch.ones(2)])
+def test_an_error_that_is_no_number_is_refused(value):
+    with pytest.raises(ShrinkbenchError, match="which is no number; let it return one"):
+        linear_connectivity(one(1.0), one(2.0), lambda n: value)
+
+
+def test_what_is_no_network_is_refused():
+    with pytest.raises(ShrinkbenchError, match="5 is no network"):
+        linear_connectivity(one(1.0), 5, lambda n: 0.0)

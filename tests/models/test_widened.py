@@ -59,3 +59,20 @@ def test_other_families_have_widths(name):
 def test_what_means_nothing_is_refused(name, match):
     with pytest.raises(ShrinkbenchError, match=match):
         get_model(name)
+
+
+@pytest.mark.parametrize("base", ["resnet20", "resnet20-projection", "cifar-vgg16"])
+@pytest.mark.parametrize(
+    ("factor", "canonical"),
+    [("2.0", "2"), ("02", "2"), ("2.000", "2"), ("0.50", "0.5"), ("00.5", "0.5"), ("12.50", "12.5")],
+)
+def test_one_network_has_one_name(base, factor, canonical):
+    with pytest.raises(ShrinkbenchError, match=f"another spelling of '{base}-width-{canonical}'; name it so"):
+        get_model(f"{base}-width-{factor}")
+    assert get_model(f"{base}-width-{canonical}").name == f"{base}-width-{canonical}"
+
+
+@pytest.mark.parametrize("factor", ["0.0001", "1.5", "3", "0.3333", "15.9999"])
+def test_a_name_that_was_found_finds_itself(factor):
+    name = get_model(f"resnet20-width-{factor}").name
+    assert get_model(name).name == name == f"resnet20-width-{factor}"

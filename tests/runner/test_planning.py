@@ -222,3 +222,34 @@ def test_a_label_goes_to_what_the_amount_makes_of_the_method():
         labels={"channel_l1": "L1"},
     )
     assert planning.label_methods(grid).labels == {"channel_l1[allocation=global]": "L1"}
+
+
+REWINDING = {"weights": "pretrain", "compression": 4, "pretrain": {"epochs": 3, "batch_size": 8}}
+
+
+@pytest.mark.parametrize("method", ["global_magnitude", "iterative_magnitude", "random@global_magnitude"])
+def test_the_last_step_to_rewind_to_is_one_that_training_goes_on_from(tmp_path, method):
+    # 20 images in batches of 8 are 3 steps, three times.
+    mode = "rewind-weights-step"
+    assert planned(tmp_path, method=f"{method}[finetuning={mode}-8]", **REWINDING)
+    for step in (9, 10, 10**9):
+        with pytest.raises(ShrinkbenchError, match=r"takes 9 steps \(3 epochs of 20 examples") as e:
+            planned(tmp_path, method=f"{method}[finetuning={mode}-{step}]", **REWINDING)
+        assert len(str(e.value)) < 300
+
+
+@pytest.mark.parametrize("mode", ["rewind-weights-1", "rewind-weights-step-1"])
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"method": "global_magnitude", "weights": "random"}, "'random' are those of no training"),
+        ({"method": "snip"}, "prunes before any training"),
+        ({"method": "rigl"}, "prunes before any training"),
+    ],
+)
+def test_weights_that_no_training_has_are_not_rewound_to(tmp_path, mode, fields, match):
+    method = f"{fields['method']}[finetuning={mode}]"
+    with pytest.raises(ShrinkbenchError, match=match):
+        planned(tmp_path, **{**REWINDING, **fields, "method": method})
+    start = f"{fields['method']}[finetuning=rewind-weights-0]"  # that is drawn, whatever the weights are
+    assert planned(tmp_path, **{**REWINDING, **fields, "method": start})

@@ -194,7 +194,7 @@ def test_in_a_sweep_controls_are_trained_alike_and_rewinding_takes_the_steps_tha
         ({"method": "gradual_magnitude", "finetune": {"averaging": {"epochs": 2}}}, "changes masks while"),
         ({"pretrain": {"epochs": 3, "distillation": {}}}, "has no teacher; set finetune.distillation"),
         ({"weights": "random", "finetune": {"distillation": {}}}, "is not trained before it is pruned"),
-        ({"method": "global_magnitude[finetuning=rewind-weights-step-1000000]"}, None),
+        ({"method": "global_magnitude[finetuning=rewind-weights-step-1000000]"}, "choose an earlier step"),
     ],
 )
 def test_plans_that_mean_nothing_are_refused(fields, match, tmp_path):
@@ -205,8 +205,4 @@ def test_plans_that_mean_nothing_are_refused(fields, match, tmp_path):
             run(tmp_path, **fields)
         return
     (result,) = run(tmp_path, **fields).values()
-    if "step" in str(fields["method"]):
-        assert "cannot rewind to step 1000000" in result.error
-        assert "choose an earlier step" in result.error
-    else:
-        assert result.spec.recipe.averaging is None
+    assert result.spec.recipe.averaging is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any
 
-from shrinkbench.cli.methods import METHOD_AXES, method_row
+from shrinkbench.cli.methods import method_row
 
 if TYPE_CHECKING:
     from shrinkbench.surgery.folders import StoredNetwork
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 Row = dict[str, Any]
 
 COLUMNS: dict[str, tuple[str, ...]] = {
-    "methods": ("name", "year", "start", "trainings", *METHOD_AXES, "needs", "reference"),
     "models": ("name", "input_shape", "num_classes", "parameters", "multiply_adds", "weights"),
     "datasets": ("name", "image_shape", "num_classes", "recipe", "description"),
     "recipes": ("name", "optimizer", "learning_rate", "batch_size", "epochs", "schedule", "selection"),

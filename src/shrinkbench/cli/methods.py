@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,6 @@ from shrinkbench.errors import ShrinkbenchError, some_of
 
 if TYPE_CHECKING:
     from shrinkbench.pruning import PruningMethod
-    from shrinkbench.registry import Registry
 
 Row = dict[str, Any]
 _EXAMPLE = 4.0
@@ -22,16 +20,21 @@ STARTS = {"trained": "trained", "initialisation": "untrained"}
 
 def method_row(name: str, method: PruningMethod) -> Row:
     """One method as a row; ``trainings`` are those that follow its starting weights at 4x."""
+    from shrinkbench.pruning.families import family_of, sentence_of
+
     return {
         "name": name,
+        "family": family_of(method),
         "year": _year(method.reference),  # as text: a year has no thousands
         "start": STARTS[method.schedule.start],
         "trainings": trainings(method),
         **dict(zip(METHOD_AXES, method.axes, strict=True)),
         "kind": method.kind,
         "amount": None if method.amount is None else method.amount.label,
-        "needs": list(method.needs),
+        "needs": list(method.all_needs),
+        "needs_by_axis": {axis: list(needs) for axis, needs in method.needs_by_axis.items()},
         "reference": method.reference,
+        "sentence": sentence_of(method),
         "description": method.summary,
     }
 
@@ -57,25 +60,30 @@ def narrow(
     rows: Sequence[Row],
     *,
     structure: str | None = None,
+    needs: Sequence[str] = (),
     without: Sequence[str] = (),
     start: str | None = None,
     since: int | None = None,
 ) -> list[Row]:
-    """The ``rows`` of that structure and start, from ``since`` on, that need nothing of ``without``.
+    """The ``rows`` of that structure and start, from ``since`` on, with all of ``needs``, none of ``without``.
 
     Raises ``ShrinkbenchError`` for values that no method has, and where nothing is left.
     """
     _require(structure, {row["structure"] for row in rows}, "structure")
     _require(start, set(STARTS.values()), "start")
-    needs = {need for row in rows for need in row["needs"]}
-    for need in without:
-        _require(need, needs, "need")
+    known = {need for row in rows for need in row["needs"]}
+    for need in (*needs, *without):
+        _require(need, known, "need")
+    both = next((need for need in needs if need in without), None)
+    if both is not None:
+        raise ShrinkbenchError(f"'{both}' is asked for by --needs and excluded by --without; give it once")
     found = [
         row
         for row in rows
         if structure in (None, row["structure"])
         and start in (None, row["start"])
         and (since is None or int(row["year"] or 0) >= since)
+        and set(needs) <= set(row["needs"])
         and not set(without) & set(row["needs"])
     ]
     if not found:
@@ -89,42 +97,20 @@ def _require(value: str | None, known: set[str], what: str) -> None:
         raise ShrinkbenchError(f"no method has the {what} '{value}'; there are {some}")
 
 
-def is_method(name: str) -> bool:
-    """Whether ``name`` is a method's and no network's."""
-    from shrinkbench.models import MODELS
-    from shrinkbench.pruning import METHODS
-
-    return not _knows(MODELS, name) and _knows(METHODS, name)
-
-
-def _knows(registry: Registry[Any], name: str) -> bool:
-    try:
-        registry.get(name)
-    except ShrinkbenchError:
-        return False
-    return True
-
-
-def no_method(name: str) -> str:
-    """That no method has this ``name``, and which is near it."""
-    from shrinkbench.pruning import METHODS
-
-    near = difflib.get_close_matches(name[:100], METHODS, n=2, cutoff=0.6)
-    mean = " or ".join(f"'{n}'" for n in near)
-    hint = f"did you mean {mean}?" if near else "see `shrinkbench list methods`"
-    return f"no method has that name either; {hint}"
-
-
 def describe_method(name: str) -> Row:
-    """A method's axes with the numbers by which they work, what it costs, and what to cite."""
+    """A method's axes with formulas and deviations, its numbers, its costs, and what to cite."""
+    from shrinkbench.cli.courses import course_in_text
+    from shrinkbench.cli.documented import note_of
     from shrinkbench.pruning import METHODS
+    from shrinkbench.pruning.course import course_of
     from shrinkbench.report.page.citations import Citation, bibliography
 
     method = METHODS.get(name)
     row = method_row(method.name, method)
     keys = [key for key in method.reference.split(", ") if key]
     cited = [Citation(key, (), bibliography().get(key, "")) for key in keys]
-    steps = method.schedule(_EXAMPLE)
+    course = course_of(method, target=_EXAMPLE)
+    in_rounds = course.along == "rounds" and row["amount"] is None
     return {
         **row,
         "description": inspect.getdoc(method.score) or "",
@@ -134,11 +120,23 @@ def describe_method(name: str) -> Row:
             "schedule": method.schedule.description,
             "finetuning": method.finetuning.description,
         },
+        "notes": {axis: note for axis in METHOD_AXES if (note := note_of(axis, row[axis]))},
+        "mechanism": _mechanism(method),
         "numbers": method.schedule.numbers,
-        "batches": method.batch_count if method.needs else 0,
-        "rounds": [round(step, 4) for step in steps],
+        "batches": method.batch_count if method.needs_to_decide else 0,
+        "when": course.when,
+        "rounds": [round(step, 4) for step in course.ratios[1:]] if in_rounds else None,
+        "figure": course_in_text(course),
+        "course": {"along": course.along, "ratios": [round(ratio, 4) for ratio in course.ratios]},
         "cite": {citation.key: citation.title for citation in cited},
     }
+
+
+def _mechanism(method: PruningMethod) -> str:
+    """What a schedule does while the network trains, by its formulas: the docstring of its hook."""
+    hook: Any = method.schedule.hook
+    own = getattr(hook, "__doc__", None)  # of the class itself: what it builds upon does something else
+    return inspect.cleandoc(own) if own else ""
 
 
 def print_method(row: Row) -> None:
@@ -151,27 +149,89 @@ def print_method(row: Row) -> None:
     facts = Table(box=None, show_header=False, pad_edge=False)
     facts.add_column(style="bold", no_wrap=True)
     facts.add_column(overflow="fold")
-
-    def tell(key: str, value: str) -> None:
+    for key, value in _facts(row):
         facts.add_row(key, escape(value))
-
-    tell("method", row["name"])
-    tell("score", f"{row['score']} ({row['kind']})")
-    for axis, description in row["axes"].items():
-        tell(axis, f"{row[axis]}: {description}")
-    if row["numbers"]:
-        tell("numbers", ", ".join(f"{name} = {value:g}" for name, value in row["numbers"].items()))
-    if row["amount"]:
-        tell("amount", row["amount"])
-    tell("starts from", f"{row['start']} weights")
-    rounds = row["rounds"]
-    some = ", ".join(f"{step:g}x" for step in rounds[:4])
-    tell("rounds at 4x", f"{len(rounds)}: {some}{', ...' if len(rounds) > 4 else ''}")
-    tell("trainings at 4x", str(row["trainings"]))
-    scored = f"{row['batches']} minibatch{'' if row['batches'] == 1 else 'es'}"
-    tell("scored on", f"{', '.join(row['needs'])} of {scored}" if row["needs"] else "the weights alone")
-    for key, title in row["cite"].items():
-        tell("cite", f"{key}: {title}")
     console.print(facts)
     console.print()
-    console.print(escape(row["description"]), soft_wrap=True)
+    for line in row["figure"]:
+        console.print(escape(line), soft_wrap=True)
+    paragraphs = [row["description"], row["mechanism"], *_notes(row)]
+    for paragraph in filter(None, paragraphs):
+        console.print()
+        console.print(escape(paragraph), soft_wrap=True)
+
+
+def _facts(row: Row) -> list[tuple[str, str]]:
+    """What is told of a method, line by line."""
+    told = [("method", row["name"]), ("family", row["family"]), ("score", f"{row['score']} ({row['kind']})")]
+    told += [(axis, f"{row[axis]}: {description}") for axis, description in row["axes"].items()]
+    if row["numbers"]:
+        told.append(("numbers", ", ".join(f"{name} = {value:g}" for name, value in row["numbers"].items())))
+    if row["amount"]:
+        told.append(("amount", f"{row['amount']}, whatever is asked for"))
+    at = "" if row["amount"] else " at 4x"
+    told.append(("starts from", f"{row['start']} weights"))
+    told.append(("prunes", row["when"]))
+    if row["rounds"] and len(row["rounds"]) > 1:
+        some = ", ".join(f"{step:g}x" for step in row["rounds"][:4])
+        told.append((f"rounds{at}", f"{len(row['rounds'])}: {some}{', ...' if len(row['rounds']) > 4 else ''}"))
+    told.append((f"trainings{at}", str(row["trainings"])))
+    whose = [f"{axis}: {', '.join(needs)}" for axis, needs in row["needs_by_axis"].items()]
+    told.append(("needs", "; ".join(whose) or "the weights alone"))
+    if row["batches"] and {"data"} & {need for axis in ("score", "allocation") for need in _of(row, axis)}:
+        told.append(("scored on", f"{row['batches']} minibatch{'' if row['batches'] == 1 else 'es'}"))
+    return told + [("cite", f"{key}: {title}") for key, title in row["cite"].items()]
+
+
+def _of(row: Row, axis: str) -> list[str]:
+    found: list[str] = row["needs_by_axis"].get(axis, [])
+    return found
+
+
+def _notes(row: Row) -> list[str]:
+    """Formula, source and differences from the paper, by axis."""
+    return [
+        f"{axis} {row[axis]}: {'; '.join(f'{column}: {text}' for column, text in columns.items())}"
+        for axis, columns in row["notes"].items()
+    ]
+
+
+def print_methods(rows: Sequence[Row]) -> None:
+    """Print methods by family, each with its sentence and all that tells it apart; long lines fold."""
+    from rich.console import Console
+    from rich.padding import Padding
+    from rich.text import Text
+
+    from shrinkbench.pruning.families import FAMILIES
+
+    console = Console(highlight=False)
+    for family, what in FAMILIES.items():
+        members = [row for row in rows if row["family"] == family]
+        if not members:
+            continue
+        console.print(Text(f"{family}: {what}", style="bold"))
+        for row in members:
+            console.print(Padding(Text(_head(row), overflow="fold"), (0, 0, 0, 2)))
+            for line in (row["sentence"].replace("``", ""), _in_axes(row)):
+                console.print(Padding(Text(line, style="dim", overflow="fold"), (0, 0, 0, 6)))
+        console.print()
+    console.print(
+        f"{len(rows)} method{'' if len(rows) == 1 else 's'}; `shrinkbench describe METHOD` says all of one",
+        style="dim",
+    )
+
+
+def _head(row: Row) -> str:
+    """Name, year, and what it takes."""
+    count = row["trainings"]
+    parts = [
+        f"from {row['start']} weights",
+        f"{count} training{'' if count == 1 else 's'}{'' if row['amount'] else ' at 4x'}",
+        f"needs {', '.join(row['needs']) or 'weights alone'}",
+        *([f"amount {row['amount']}"] if row["amount"] else []),
+    ]
+    return f"{row['name']}  {row['year'] or ''}  {'; '.join(parts)}"
+
+
+def _in_axes(row: Row) -> str:
+    return f"{', '.join(f'{axis} {row[axis]}' for axis in METHOD_AXES)}; cite {row['reference']}"

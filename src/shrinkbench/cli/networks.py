@@ -155,7 +155,7 @@ def prune(
     amount = None if latency_speedup is not None else amount_of(chosen, **stated)
     card = get_model(model)  # a wrong name is told before any data are read
     loaded = load_named(dataset, data)
-    if loaded is None and "data" in chosen.needs:
+    if loaded is None and "data" in chosen.needs_to_decide:
         raise ShrinkbenchError(f"method '{method}' scores weights on data; name it with --dataset (and --data)")
     module, file = build_named(model, weights, loaded, seed, entry=weights_entry)
     example = _example_of(card, loaded)

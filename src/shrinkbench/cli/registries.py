@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
@@ -24,8 +25,15 @@ def list_(
     as_json: AsJson = False,
     plugins: Plugins = None,
     structure: Annotated[str | None, typer.Option(help="Methods that remove these units alone.")] = None,
+    needs: Annotated[
+        list[str] | None,
+        typer.Option(help="Methods that need this (and maybe more): data, labels, gradients; may be repeated."),
+    ] = None,
     without: Annotated[
-        list[str] | None, typer.Option(help="Methods that need none of this: data, labels, gradients.")
+        list[str] | None,
+        typer.Option(
+            help="Methods that need none of this until masks are decided, by score, schedule or else."
+        ),
     ] = None,
     start: Annotated[str | None, typer.Option(help="Methods from trained or from untrained weights.")] = None,
     since: Annotated[int | None, typer.Option(help="Methods of papers from this year on.")] = None,
@@ -38,11 +46,20 @@ def list_(
     if what == "methods":
         from shrinkbench.cli.methods import narrow
 
-        rows = narrow(rows, structure=structure, without=without or (), start=start, since=since)
-    elif structure or without or start or since is not None:
-        raise ShrinkbenchError(f"--structure, --without, --start and --since are of methods, not of {what}")
+        rows = narrow(
+            rows, structure=structure, needs=needs or (), without=without or (), start=start, since=since
+        )
+    elif structure or needs or without or start or since is not None:
+        raise ShrinkbenchError(
+            f"--structure, --needs, --without, --start and --since are of methods, not of {what}"
+        )
     if as_json:
         typer.echo(json.dumps(rows, indent=1))
+        return
+    if what == "methods":
+        from shrinkbench.cli.methods import print_methods
+
+        print_methods(rows)
         return
     from shrinkbench.cli.tables import print_table
 
@@ -53,40 +70,63 @@ def list_(
 def describe(
     model: Annotated[
         str,
-        typer.Argument(help="Network or method, as `shrinkbench list` names it, or a folder that holds one."),
+        typer.Argument(
+            help="Network, method or value of an axis, by its name, or a folder that holds a network."
+        ),
     ],
     input_shape: Annotated[
         str | None, typer.Option(metavar="C,H,W", help="Input other than the card's.")
     ] = None,
     dataset: DatasetName = None,
     data: Data = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="Draw a method's schedule into this file (.svg, .pdf or .png).")
+    ] = None,
     plugins: Plugins = None,
     as_json: AsJson = False,
 ) -> None:
     """Say exactly what a network is, with its size by layer, or what a method does, costs and cites."""
     load_plugins(plugins)
     from shrinkbench.cli.listing import describe_model
-    from shrinkbench.cli.methods import describe_method, is_method, no_method, print_method
+    from shrinkbench.cli.naming import describe_value, is_method, print_values, unknown
 
-    if is_method(model):
-        found = describe_method(model)
-        if as_json:
-            typer.echo(json.dumps(found, indent=1))
-        else:
-            print_method(found)
+    place = find_folder(model, None)
+    if place is None and is_method(model):
+        _describe_method(model, figure, as_json=as_json)
         return
-
+    if figure is not None:
+        raise ShrinkbenchError(f"--figure draws the schedule of a method, and '{model}' is none; leave it out")
     loaded = load_named(dataset, data)
     shape = parse_shape(input_shape) if input_shape else shape_of(loaded)
-    place = find_folder(model, None)
     stored = None if place is None else load_folder(place[0])[0]
     try:
         description = describe_model(model, shape, classes=classes_of(loaded), stored=stored)
-    except UnknownNameError as error:
-        raise UnknownNameError(f"{error}; {no_method(model)}") from None
+    except UnknownNameError:
+        values = describe_value(model)
+        if not values:
+            raise unknown(model) from None
+        if as_json:
+            typer.echo(json.dumps(values, indent=1))
+        else:
+            print_values(values)
+        return
     if as_json:
         typer.echo(json.dumps(description, indent=1))
         return
     from shrinkbench.cli.tables import print_description
 
     print_description(description)
+
+
+def _describe_method(name: str, figure: Path | None, *, as_json: bool) -> None:
+    """Print what a method is, and draw its schedule where a file for that was given."""
+    from shrinkbench.cli.methods import describe_method, print_method
+    from shrinkbench.pruning.course import course_of, save_course
+
+    found = describe_method(name)
+    if figure is not None:
+        save_course(course_of(name), figure)
+    if as_json:
+        typer.echo(json.dumps(found, indent=1))
+    else:
+        print_method(found)

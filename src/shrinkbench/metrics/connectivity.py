@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, one_line
 
 
 @dataclass(frozen=True)
@@ -47,19 +47,41 @@ def linear_connectivity(
     >>> linear_connectivity(a, b, lambda net: 1 - net.weight.item() ** 2, points=3).errors
     (0.0, 1.0, 0.0)
     """
+    if isinstance(points, bool) or not hasattr(points, "__index__"):
+        raise ShrinkbenchError(
+            f"points = {one_line(repr(points), 40)} is no whole number; give how many networks of the line are "
+            "measured, at least 3"
+        )
     if points < 3:
         raise ShrinkbenchError(f"{points} points have none between the two networks; give at least 3")
+    given: tuple[object, object] = (first, second)
+    for end in given:
+        if not isinstance(end, nn.Module):
+            raise ShrinkbenchError(
+                f"{one_line(repr(end), 60)} is no network; give two torch modules of one architecture"
+            )
     ends = _state(first), _state(second)
     _check(*ends)
     network = copy.deepcopy(first)
     places = tuple(n / (points - 1) for n in range(points))
-    errors = tuple(float(error(_moved(network, *ends, t))) for t in places)
+    errors = tuple(_number(error(_moved(network, *ends, t))) for t in places)
     if not all(map(math.isfinite, errors)):
         raise ShrinkbenchError(
             "the errors along the line are not all finite (infinite, or no numbers); one "
             "of the networks has diverged"
         )
     return Connectivity(places, errors)
+
+
+def _number(value: object) -> float:
+    """What somebody's function gave, as a number."""
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError, RuntimeError):
+        raise ShrinkbenchError(
+            f"error(network) gave {one_line(repr(value), 60)}, which is no number; let it return one, such as "
+            "1 - top-1"
+        ) from None
 
 
 def _state(module: nn.Module) -> dict[str, Tensor]:

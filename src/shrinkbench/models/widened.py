@@ -29,7 +29,12 @@ _LARGEST = 16.0
 def _from_name(name: str) -> ModelCard | None:
     """``resnet20-width-0.5``, ``cifar-vgg16-width-2`` and their like."""
     match = _NAME.fullmatch(name.lower())
-    return widened(match["base"], float(match["factor"])) if match and match["base"] in MODELS else None
+    if match is None or match["base"] not in MODELS:
+        return None
+    card = widened(match["base"], float(match["factor"]))
+    if match["factor"] != card.name.rpartition("-")[2]:  # one network has one name
+        raise ShrinkbenchError(f"'{name}' is another spelling of '{card.name}'; name it so")
+    return card
 
 
 @lru_cache

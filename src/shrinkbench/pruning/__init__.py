@@ -5,6 +5,7 @@ from shrinkbench.pruning.amounts import amount_of, budget, check_amount, fractio
 from shrinkbench.pruning.collapse import LayerCollapseWarning, collapse_in_words
 from shrinkbench.pruning.constraining import check_constraints
 from shrinkbench.pruning.context import Proportions, PruneContext
+from shrinkbench.pruning.course import Course, course_of, draw_course, save_course
 from shrinkbench.pruning.during_training import hook_for, training_hook
 from shrinkbench.pruning.finetunings import FINETUNINGS, Finetuning, restart
 from shrinkbench.pruning.importing import import_masks
@@ -37,6 +38,7 @@ __all__ = [
     "METHODS",
     "SCHEDULES",
     "STRUCTURES",
+    "Course",
     "Finetuning",
     "LayerCollapseWarning",
     "Masks",
@@ -52,7 +54,9 @@ __all__ = [
     "check_amount",
     "check_constraints",
     "collapse_in_words",
+    "course_of",
     "decides",
+    "draw_course",
     "fraction_of_layers",
     "hook_for",
     "import_masks",
@@ -68,6 +72,7 @@ __all__ = [
     "resolve_finetuning",
     "restart",
     "rounds_of",
+    "save_course",
     "save_tensors",
     "training_hook",
 ]

@@ -233,13 +233,13 @@ def repeat(method: PruningMethod, make: Callable[[], nn.Module], compression: fl
 def say_what_is_needed(method: PruningMethod, make: Callable[[], nn.Module], compression: float) -> None:
     """A method that does not need data runs without; one that does not need labels takes no notice of them."""
     module = seeded(make)
-    if "data" not in method.needs:
+    if "data" not in method.needs_to_decide:
         try:
             _decide(method, module, compression, batches=None, input_shape=SHAPE)
         except NotApplicableError as error:
             _decide(method, module, compression)  # it refuses the network anyway
             raise Breach(f'without data it says: {error}; add needs=("data",)') from None
-    elif "labels" not in method.needs:
+    elif "labels" not in method.needs_to_decide:
         data = batches(2, 4)
         changed = [(x, torch.zeros_like(y)) for x, y in data]
         by_one, by_other = (_decide(method, module, compression, batches=d) for d in (data, changed))

@@ -140,7 +140,7 @@ def _drawn_anew(validation: TaskBatches | Callable[[], TaskBatches]) -> Callable
 
 def _source(batches: Batches | Draw | None, method: PruningMethod) -> Draw | None:
     if batches is None:
-        if "data" in method.needs:
+        if "data" in method.needs_to_decide:
             raise ShrinkbenchError(f"'{method.name}' scores weights on data; give batches= of training data")
         return None
     if callable(batches):

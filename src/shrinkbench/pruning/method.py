@@ -36,6 +36,9 @@ from shrinkbench.spec import (
 from shrinkbench.spec.amount import Rounding
 from shrinkbench.spec.axes import AxisName, ScoreKind
 
+NEEDS = ("data", "labels", "gradients")
+"""What can be looked at beyond the weights, in this order."""
+
 Score = Callable[[PruneContext], Scores | UnitScores | Masks]
 Update = Callable[[PruneContext, Masks], Mapping[str, Tensor]]
 
@@ -58,6 +61,25 @@ def decided_by(score: Score) -> tuple[str, ...]:
     """The axes that ``score`` was marked with by :func:`decides`."""
     axes: tuple[str, ...] = getattr(score, "decides", ())
     return axes
+
+
+def differentiates(score: Score) -> Score:
+    """Say of the decorated score that it takes gradients, though none of the loss on data: SynFlow's.
+
+    What is a ``needs`` of gradients is said so; this is for those whose ``needs`` are part of stored keys.
+    """
+    vars(score)["differentiates"] = True
+    return score
+
+
+def in_rounds(count: int) -> Callable[[Score], Score]:
+    """Say of the decorated score that it goes to the target in ``count`` rounds, without training."""
+
+    def mark(score: Score) -> Score:
+        vars(score)["rounds"] = count
+        return score
+
+    return mark
 
 
 @dataclass(frozen=True)
@@ -123,6 +145,32 @@ class PruningMethod:
         return decided_by(self.score)
 
     @property
+    def needs_by_axis(self) -> dict[str, tuple[str, ...]]:
+        """What each axis looks at until masks are decided, beyond the weights; others are left out.
+
+        Training that follows the last masks is not among it: all methods but those without fine-tuning have it.
+        """
+        score = (*self.needs, *(("gradients",) if getattr(self.score, "differentiates", False) else ()))
+        like = () if self.like is None else self.like.needs_to_decide
+        allocation = (*self.allocation.needs, *like)
+        found = {"score": score, "allocation": allocation, "schedule": self.schedule.needs}
+        return {axis: tuple(n for n in NEEDS if n in needs) for axis, needs in found.items() if needs}
+
+    @property
+    def needs_to_decide(self) -> tuple[str, ...]:
+        """What one decision looks at beyond the weights, whatever is trained before it."""
+        return self._needs_of("score", "allocation")
+
+    @property
+    def all_needs(self) -> tuple[str, ...]:
+        """What it takes to come to the last masks: the needs of all axes."""
+        return self._needs_of("score", "allocation", "schedule")
+
+    def _needs_of(self, *axes: str) -> tuple[str, ...]:
+        named = {need for axis in axes for need in self.needs_by_axis.get(axis, ())}
+        return tuple(need for need in NEEDS if need in named)
+
+    @property
     def axes(self) -> tuple[str, ...]:
         """Structure, score, allocation, schedule and fine-tuning, by name."""
         return (
@@ -136,7 +184,7 @@ class PruningMethod:
     @property
     def in_one_step(self) -> bool:
         """Whether masks are decided once, without training on the way."""
-        return self.schedule.during is None and (self.schedule.rounds == 1 or not self.schedule.train_between)
+        return not self.schedule.trains_on_the_way
 
     @property
     def spec(self) -> MethodSpec:

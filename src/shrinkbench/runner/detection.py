@@ -76,7 +76,7 @@ class Decision:
 def decide_by_method(name: str, *, compression: float, input_shape: tuple[int, ...]) -> Decision:
     """The masks of a registered method, which has to look at weights alone and to prune at once."""
     method = METHODS.get(name)
-    if "data" in method.needs or method.schedule.during:
+    if "data" in method.needs_to_decide or method.schedule.during:
         raise ShrinkbenchError(
             f"'{name}' looks at data; write its masks with `shrinkbench prune --masks-out`, and pass them with "
             "--masks"

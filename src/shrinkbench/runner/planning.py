@@ -21,6 +21,7 @@ from shrinkbench.pruning import (
     prunable_names,
 )
 from shrinkbench.pruning.finetunings import rewind_learning_rate, rewind_weights
+from shrinkbench.runner.rewinding import check_rewinding
 from shrinkbench.runner.workspace import Workspace, example_of, normalisation_for
 from shrinkbench.spec import (
     CLASSIFICATION,
@@ -105,7 +106,9 @@ def _planned(experiment: ExperimentSpec, workspace: Workspace) -> PlannedRuns:
             )
             extra = _extra(experiment, dataset, workspace)
             for recipe, (method, at) in product(recipes, zip(methods, values.values(), strict=True)):
-                _check_rewinding(method, weights)
+                check_rewinding(
+                    method, weights, pretrain, examples=experiment.train_images or len(dataset.train)
+                )
                 _check_learning(method, recipe, pretrain, task)
                 for (amount, value), seed in product(at.items(), experiment.seed):
                     spec = RunSpec(
@@ -350,17 +353,6 @@ def _check_subsets(dataset: Dataset, experiment: ExperimentSpec) -> None:
             raise ShrinkbenchError(
                 f"{name} = {count} is more than the {len(source)} images that '{dataset.card.name}' has there"
             )
-
-
-def _check_rewinding(method: PruningMethod, weights: WeightsSpec) -> None:
-    """Refuse to rewind weights that come from a file."""
-    rounds = (method.finetuning, method.finetuning.between if len(method.schedule(2)) > 1 else None)
-    mode = next((mode for mode in rounds if mode is not None and mode.weights == "rewound"), None)
-    if weights.kind == "file" and mode is not None:
-        raise ShrinkbenchError(
-            f"method '{method.name}' rewinds weights ({mode.name}), and those of the file '{weights.name}' "
-            "have no earlier epochs; use weights = 'pretrain'"
-        )
 
 
 def _check_learning(method: PruningMethod, finetune: Recipe, pretrain: Recipe, task: TaskSpec) -> None:

@@ -66,7 +66,7 @@ def outlier_shares(units: Mapping[str, Units], budget: int, ctx: PruneContext) -
     return {name: max(units[name].total * share, 1e-6) for name, share in found.items()}
 
 
-@by_layer("owl", by_values=True)
+@by_layer("owl", by_values=True, needs=("data",))
 def owl(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Mapping[str, float]:
     """Density of a block linear in its ratio of outliers (OWL, Yin et al. 2024).
 

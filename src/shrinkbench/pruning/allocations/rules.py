@@ -30,8 +30,8 @@ class Allocation:
     """A named rule ``(units, budget in weights, context) -> units that stay``; ``exact``: to the budget.
 
     ``scope`` and ``uniform`` are those of :class:`shrinkbench.spec.AllocationSpec`; ``fixed``: what stays does
-    not depend on the budget; ``by_values``: how much of a layer stays depends on its weights. ``version`` is
-    raised when the rule changes.
+    not depend on the budget; ``by_values``: how much of a layer stays depends on its weights. ``needs`` names
+    what the rule looks at beyond weights and scores (``data``). ``version`` is raised when the rule changes.
     """
 
     name: str
@@ -43,6 +43,7 @@ class Allocation:
     scope: Scope = "free"
     uniform: bool = False
     version: int = 1
+    needs: tuple[str, ...] = ()
 
     def __call__(self, units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Keep:
         """Which units stay, as boolean tensors of the scores' shape."""
@@ -66,13 +67,18 @@ def allocation(
 
 
 def by_layer(
-    name: str, *, uniform: bool = False, by_values: bool = False, version: int = 1
+    name: str,
+    *,
+    uniform: bool = False,
+    by_values: bool = False,
+    version: int = 1,
+    needs: tuple[str, ...] = (),
 ) -> Callable[[Shares], Allocation]:
     """Register a rule ``(units, budget, context) -> weights per layer`` as the allocation ``name``.
 
     Within a layer, the highest scores stay. Of single weights every layer keeps one at least, as by rounding
     down what is removed. ``uniform``: the rule keeps the same fraction of every layer, up to exceptions that it
-    names.
+    names. ``needs`` is what the rule looks at beyond weights and scores.
     """
 
     def register(shares: Shares) -> Allocation:
@@ -90,6 +96,7 @@ def by_layer(
             scope="layerwise",
             uniform=uniform,
             version=version,
+            needs=needs,
         )
         return ALLOCATIONS.add(name, found)
 
@@ -375,15 +382,15 @@ def independent(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> K
     return {name: u.scores >= 1 - probability for name, u in units.items()}
 
 
-def given(name: str, weights: Callable[[Mapping[str, Units], PruneContext], Mapping[str, float]]) -> Allocation:
-    """The allocation ``name`` that keeps ``weights(units, context)`` weights in each layer.
-
-    Used for controls: prune with one score and another method's layerwise proportions.
-    """
+def given(
+    name: str,
+    weights: Callable[[Mapping[str, Units], PruneContext], Mapping[str, float]],
+    description: str = "the layerwise proportions of another method",
+) -> Allocation:
+    """The allocation ``name`` that keeps ``weights(units, context)`` weights in each layer."""
 
     def decide(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> Keep:
         shares = weights(units, ctx)
         return keep_counts(units, whole_units(units, shares, sum(shares.values())))
 
-    description = "the layerwise proportions of another method"
     return Allocation(name, description, decide, fixed=True, scope="given", version=2)

@@ -175,6 +175,17 @@ class Discriminating(Beside):
         "rate": _RATE,
     }
 
+    @classmethod
+    def course(cls, target: float, progress: float) -> float | None:
+        """As if all stages were of one size."""
+        stages = cls.CONSTANTS["losses"] + 1
+        return 1 / (1 + int(progress * stages + 1e-9) / stages * (1 / target - 1))
+
+    @classmethod
+    def when(cls) -> str:
+        """By stages."""
+        return f"in {cls.CONSTANTS['losses'] + 1:g} stages of it, the layers of each at its end"
+
     def place(self) -> None:
         """A classifier for every stage but the last."""
         setting = self.setting

@@ -25,7 +25,14 @@ from shrinkbench.pruning.top_k import require_numbers
 from shrinkbench.spec import PublishedWidths
 from shrinkbench.spec.targets import TARGETS, Target
 
-PUBLISHED = given("published", lambda units, ctx: {})
+PUBLISHED = given(
+    "published", lambda units, ctx: {}, "what the paper reports for each layer, whatever is asked for"
+)
+_CHOICES = {
+    "l1": "those of the largest L1 norm",
+    "thinet": "chosen by ThiNet, greedily by their joint share of the next layer's output, on data",
+    "regression": "chosen by LASSO against the next layer's unpruned outputs, on data",
+}
 
 
 @METHODS.add_resolver
@@ -41,9 +48,10 @@ def target_named(name: str) -> PruningMethod | None:
 
     @decides("structure", "allocation")
     def published(ctx: PruneContext) -> Masks:
-        """Keep as many filters of each layer as were published."""
         return masks_of_target(ctx, target)
 
+    widths, chosen = target.name.partition(":")[2], _CHOICES[target.choice]
+    published.__doc__ = f"Keep as many filters of each layer as were published of {widths}, {chosen}."
     return PruningMethod(
         name=target.name,
         score=published,

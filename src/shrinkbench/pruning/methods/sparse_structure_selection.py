@@ -65,6 +65,16 @@ class ScaledBranches(PruningHook):
 
     CONSTANTS: ClassVar[Mapping[str, float]] = {"momentum": 0.9}
 
+    @classmethod
+    def course(cls, target: float, progress: float) -> float | None:
+        """Nothing goes before the training is over."""
+        return target if progress >= 1 else 1.0
+
+    @classmethod
+    def when(cls) -> str:
+        """At the end."""
+        return "once, when it is over"
+
     def __init__(self, setting: Setting, *, penalty: float) -> None:
         super().__init__(setting)
         self._penalty = penalty

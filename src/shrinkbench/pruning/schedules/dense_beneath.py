@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.pruning.schedules.gradual import cubic_density
-from shrinkbench.pruning.schedules.hook import FinishingHook, PruningHook, Setting
+from shrinkbench.pruning.schedules.gradual import cubic_course, cubic_density
+from shrinkbench.pruning.schedules.hook import FinishingHook, PruningHook, Setting, often
 from shrinkbench.pruning.schedules.schedule import register_during
 from shrinkbench.spec.amount import Amount, Compression, ratio_of
 
@@ -26,6 +26,17 @@ class Feedback(FinishingHook):
     """
 
     CONSTANTS: ClassVar[Mapping[str, float]] = {"until": 0.5, "every": 16, "at_least": 20}
+
+    @classmethod
+    def course(cls, target: float, progress: float) -> float | None:
+        """Cubically."""
+        return cubic_course(cls.CONSTANTS, target, progress)
+
+    @classmethod
+    def when(cls) -> str:
+        """From the first step on."""
+        constants = cls.CONSTANTS
+        return f"to the target from the start to {constants['until']:.0%} of it, {often(constants)}"
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -111,6 +122,16 @@ class Refined(Feedback):
 
     CONSTANTS: ClassVar[Mapping[str, float]] = {"decay": 2e-4, "every": 10, "at_least": 100}
 
+    @classmethod
+    def course(cls, target: float, progress: float) -> float | None:
+        """The same throughout."""
+        return target
+
+    @classmethod
+    def when(cls) -> str:
+        """From before the first step on."""
+        return f"at the target from the start, masks anew {often(cls.CONSTANTS)}"
+
     def __init__(self, setting: Setting) -> None:
         PruningHook.__init__(self, setting)
         constants = self.CONSTANTS
@@ -153,6 +174,16 @@ class TopKast(PruningHook):
         "every": 100,
         "at_least": 20,
     }
+
+    @classmethod
+    def course(cls, target: float, progress: float) -> float | None:
+        """That of the forward pass, the same throughout."""
+        return target
+
+    @classmethod
+    def when(cls) -> str:
+        """From before the first step on."""
+        return f"at the target from the start, both sets anew {often(cls.CONSTANTS)}"
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -217,6 +248,23 @@ class Alternating(PruningHook):
     """
 
     CONSTANTS: ClassVar[Mapping[str, float]] = {"warm_up": 0.1, "phase": 0.05, "last": 0.8}
+
+    @classmethod
+    def course(cls, target: float, progress: float) -> float | None:
+        """The target in the compressed phases."""
+        warm_up, phase, last = (cls.CONSTANTS[name] for name in ("warm_up", "phase", "last"))
+        if progress < warm_up:
+            return 1.0
+        return target if progress >= last or int((progress - warm_up) / phase + 1e-9) % 2 == 0 else 1.0
+
+    @classmethod
+    def when(cls) -> str:
+        """By phases."""
+        warm_up, phase, last = (cls.CONSTANTS[name] for name in ("warm_up", "phase", "last"))
+        return (
+            f"dense for {warm_up:.0%} of it, then to the target and back in turn for {phase:.0%} each, "
+            f"at the target from {last:.0%} on"
+        )
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)

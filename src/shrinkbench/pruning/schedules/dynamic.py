@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.pruning.schedules.gradual import Gradual, Soft, StraightThrough, cubic_density
-from shrinkbench.pruning.schedules.hook import FinishingHook, PruningHook, Setting
+from shrinkbench.pruning.schedules.gradual import Gradual, Soft, StraightThrough, cubic_course, cubic_density
+from shrinkbench.pruning.schedules.hook import FinishingHook, PruningHook, Setting, often
 from shrinkbench.pruning.schedules.schedule import register_during
 from shrinkbench.pruning.top_k import require_numbers
 from shrinkbench.spec.amount import Amount, Compression, ratio_of
@@ -30,6 +30,16 @@ class Dynamic(PruningHook):
     """
 
     EXCHANGES: ClassVar[bool] = True
+
+    @classmethod
+    def course(cls, target: float, progress: float) -> float | None:
+        """The same throughout: as many grow as go."""
+        return target
+
+    @classmethod
+    def when(cls) -> str:
+        """Exchanges after epochs."""
+        return "at the target from the start, exchanges after every epoch but the last"
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -154,6 +164,12 @@ class Rigged(Dynamic):
 
     CONSTANTS: ClassVar[Mapping[str, float]] = {"fraction": 0.3, "until": 0.75, "every": 100, "at_least": 20}
 
+    @classmethod
+    def when(cls) -> str:
+        """Exchanges after steps."""
+        until = cls.CONSTANTS["until"]
+        return f"at the target from the start, exchanges to {until:.0%} of it, {often(cls.CONSTANTS)}"
+
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self._end = max(int(self.CONSTANTS["until"] * setting.steps), 1)
@@ -214,6 +230,18 @@ class Regenerated(FinishingHook, Rigged):
     """
 
     CONSTANTS: ClassVar[Mapping[str, float]] = {**Rigged.CONSTANTS, "fraction": 0.5, "first": 2.0}
+
+    @classmethod
+    def course(cls, target: float, progress: float) -> float | None:
+        """Cubically from the first masks on."""
+        first = min(cls.CONSTANTS["first"], target)
+        return first * cubic_course(cls.CONSTANTS, target / first, progress)
+
+    @classmethod
+    def when(cls) -> str:
+        """From half density on."""
+        first, until = cls.CONSTANTS["first"], cls.CONSTANTS["until"]
+        return f"from {first:g}x at the start to {until:.0%} of it, {often(cls.CONSTANTS)}"
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)

@@ -28,6 +28,16 @@ class Gated(FinishingHook):
 
     CONSTANTS: ClassVar[Mapping[str, float]] = {"until": 0.75}
 
+    @classmethod
+    def course(cls, target: float, progress: float) -> float | None:
+        """Nothing goes for good before gates decide."""
+        return target if progress >= cls.CONSTANTS["until"] else 1.0
+
+    @classmethod
+    def when(cls) -> str:
+        """Once."""
+        return f"once, when {cls.CONSTANTS['until']:.0%} of it are over"
+
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self._end = max(int(self.CONSTANTS["until"] * setting.steps), 1)
@@ -215,6 +225,19 @@ class SoftTopK(Gated):
     """
 
     CONSTANTS: ClassVar[Mapping[str, float]] = {**Gated.CONSTANTS, "warm_up": 0.2, "sharpest": 10.0}
+
+    @classmethod
+    def course(cls, target: float, progress: float) -> float | None:
+        """What the forward pass uses: density falls linearly."""
+        return 1 / (1 + min(progress / cls.CONSTANTS["warm_up"], 1) * (1 / target - 1))
+
+    @classmethod
+    def when(cls) -> str:
+        """In every step, until masks stay."""
+        return (
+            f"in every step, to the target at {cls.CONSTANTS['warm_up']:.0%} of it; what is kept is "
+            f"settled at {cls.CONSTANTS['until']:.0%}"
+        )
 
     @property
     def _sharpness(self) -> float:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from shrinkbench.pruning.masks import Masks
-from shrinkbench.pruning.schedules.hook import FinishingHook, PruningHook, Setting
+from shrinkbench.pruning.schedules.hook import FinishingHook, PruningHook, Setting, often
 from shrinkbench.spec.amount import Compression, ratio_of
 
 
@@ -24,6 +24,15 @@ def cubic_density(progress: float, final: float) -> float:
     return final + (1 - final) * (1 - min(progress, 1.0)) ** 3
 
 
+def cubic_course(constants: Mapping[str, float], target: float, progress: float) -> float:
+    """The compression at ``progress`` of a training, at the share ``until`` of which ``target`` is reached.
+
+    >>> cubic_course({"until": 0.5}, 4, 0), cubic_course({"until": 0.5}, 4, 0.5)
+    (1.0, 4.0)
+    """
+    return 1 / cubic_density(progress / constants["until"], 1 / target)
+
+
 class Gradual(FinishingHook):
     """Prune every few steps over the first half of training, ever more slowly (Zhu and Gupta 2017).
 
@@ -31,6 +40,16 @@ class Gradual(FinishingHook):
     """
 
     CONSTANTS: ClassVar[Mapping[str, float]] = {"until": 0.5, "every": 100, "at_least": 20}
+
+    @classmethod
+    def course(cls, target: float, progress: float) -> float | None:
+        """Cubically."""
+        return cubic_course(cls.CONSTANTS, target, progress)
+
+    @classmethod
+    def when(cls) -> str:
+        """From the first step on."""
+        return f"from the start to {cls.CONSTANTS['until']:.0%} of it, {often(cls.CONSTANTS)}"
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -120,6 +139,16 @@ class Soft(PruningHook):
 
     The masks after the last epoch are the outcome.
     """
+
+    @classmethod
+    def course(cls, target: float, progress: float) -> float | None:
+        """From the end of the first of ten epochs on; what is zeroed trains on in between."""
+        return target if progress >= 0.1 else 1.0
+
+    @classmethod
+    def when(cls) -> str:
+        """After epochs."""
+        return "after every epoch of it, each time to the target; what is zeroed trains on"
 
     def after_step(self, step: int) -> None:
         """Nothing: zeroed weights may grow again."""

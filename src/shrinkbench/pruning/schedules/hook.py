@@ -88,6 +88,19 @@ class PruningHook(Hook):
         self.masks = Masks({n: torch.ones_like(p, dtype=torch.bool) for n, p in setting.parameters.items()})
         self._uphold = Upholder(setting.module, self.masks)
 
+    @classmethod
+    def course(cls, target: float, progress: float) -> float | None:
+        """All weights / those computed with, once the share ``progress`` of a training to ``target`` is over.
+
+        ``None`` where a hook does not say. How often it decides is left out: the course is that of many steps.
+        """
+        return None
+
+    @classmethod
+    def when(cls) -> str:
+        """When in the training it decides, in words, by its ``CONSTANTS``; empty where it does not say."""
+        return ""
+
     def adopt(self, masks: Masks) -> None:
         """Apply ``masks`` now and uphold them from now on."""
         self.masks = masks
@@ -111,6 +124,15 @@ class PruningHook(Hook):
         """``tensors`` by parameter name, each on the device of its parameter."""
         parameters = dict(self.setting.module.named_parameters())
         return {name: tensor.to(parameters[name].device) for name, tensor in tensors.items()}
+
+
+def often(constants: Mapping[str, float]) -> str:
+    """How often a hook with these ``CONSTANTS`` decides.
+
+    >>> often({"every": 100, "at_least": 20})
+    'every 100 steps, or at least 20 times'
+    """
+    return f"every {constants['every']:g} steps, or at least {constants['at_least']:g} times"
 
 
 class FinishingHook(PruningHook):

@@ -13,6 +13,9 @@ from shrinkbench.registry import Registry
 Steps = Callable[[float], tuple[float, ...]]
 
 
+OF_TRAINING = ("data", "labels", "gradients")
+"""What a training looks at."""
+
 MakeHook = Callable[[Setting], PruningHook]
 
 
@@ -45,15 +48,26 @@ class Schedule:
     @property
     def numbers(self) -> dict[str, float]:
         """The numbers by which it works now: its ``parameters``, and the ``CONSTANTS`` of its hook."""
-        return {**getattr(self._hook, "CONSTANTS", {}), **self.parameters}
+        return {**getattr(self.hook, "CONSTANTS", {}), **self.parameters}
+
+    @property
+    def trains_on_the_way(self) -> bool:
+        """Whether the network is trained between two decisions, or before the only one."""
+        return self.during is not None or (self.rounds != 1 and self.train_between)
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """What it takes to come to the last masks: those of a training, if it trains on the way."""
+        return OF_TRAINING if self.trains_on_the_way else ()
 
     @property
     def exchanges(self) -> bool:
         """Whether which single weights of a layer stay changes on the way, beside how many."""
-        return bool(getattr(self._hook, "EXCHANGES", False))
+        return bool(getattr(self.hook, "EXCHANGES", False))
 
     @property
-    def _hook(self) -> MakeHook | None:
+    def hook(self) -> MakeHook | None:
+        """The class of the hook that prunes while the network trains, if one does."""
         return self.during.func if isinstance(self.during, partial) else self.during
 
     def __call__(self, target: float) -> tuple[float, ...]:

@@ -107,12 +107,7 @@ from shrinkbench.pruning.units import Scores
 @pruning_method("layerwise_magnitude", allocation=layerwise, reference="blalock2020state")
 @pruning_method("global_magnitude", kind="magnitude", reference="blalock2020state")
 def magnitude(ctx: PruneContext) -> Scores:
-    """Absolute value ``|w|``; of a filter, its L1 norm per weight.
-
-    ``lottery_ticket`` compares all layers and leaves the classifier; Frankle and Carbin 2019 prune every layer
-    by a rate, the output layer by half of it. ``iterative_magnitude`` has no thresholds by layer, as Han et al.
-    2015 have.
-    """
+    """Absolute value ``|w|``; of a filter, its L1 norm per weight."""
     return {name: w.abs() for name, w in ctx.weights.items()}
 
 

@@ -17,7 +17,7 @@ from shrinkbench.network.derivatives import (
 from shrinkbench.network.inputs import Batch
 from shrinkbench.network.probe import evaluation_mode, first_tensor
 from shrinkbench.pruning.context import PruneContext
-from shrinkbench.pruning.method import pruning_method
+from shrinkbench.pruning.method import differentiates, in_rounds, pruning_method
 from shrinkbench.pruning.schedules import before_training as scheduling
 from shrinkbench.pruning.top_k import keep_highest
 from shrinkbench.pruning.units import Scores
@@ -58,6 +58,7 @@ def snip(ctx: PruneContext) -> Scores:
     needs=_NEEDS,
     reference="dejorge2021progressive",
 )
+@in_rounds(_FORCE_ROUNDS)
 def force(ctx: PruneContext) -> Scores:
     """``|w * dL/dw at the masked network|`` in 60 rounds, none of which binds the next (FORCE).
 
@@ -157,6 +158,7 @@ def grasp(ctx: PruneContext) -> Scores:
 @pruning_method(
     "synflow", kind="gradient", schedule=scheduling.at_initialisation_100, reference="tanaka2020pruning"
 )
+@differentiates
 def synflow(ctx: PruneContext) -> Scores:
     """Synaptic flow ``|dR/d|w| * |w|| / R`` with R the sum of outputs for inputs of ones and weights |w|.
 

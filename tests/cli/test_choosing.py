@@ -12,7 +12,7 @@ from shrinkbench.cli.listing import entries
 from shrinkbench.cli.methods import METHOD_AXES, describe_method
 from shrinkbench.cli.naming import axes
 from shrinkbench.pruning import METHODS
-from shrinkbench.pruning.families import FAMILIES
+from shrinkbench.pruning.families import FAMILIES, sentence_of
 
 NAMES = [name for name in METHODS if not name.startswith(("doctest", "check_"))]
 MORE = ["thinet:vgg-conv", "li2017:resnet56-a", "random@rigl", "network_slimming:70"]
@@ -232,3 +232,8 @@ def test_values_of_axes_are_described_as_what_they_are(run, axis):
     assert code == 0
     assert f"{axis} is an axis of methods" in out
     assert next(iter(axes()[axis])) in out
+
+
+def test_no_two_methods_have_one_sentence():
+    told = [sentence_of(METHODS.get(name)) for name in NAMES]
+    assert len(set(told)) == len(told)

@@ -16,6 +16,20 @@ from shrinkbench.pruning import METHODS, Masks, load_entry_points, load_plugin, 
 from shrinkbench.pruning.allocations.rules import ALLOCATIONS
 from shrinkbench.training.recipe import RECIPES
 
+
+@pytest.fixture(scope="module", autouse=True)
+def _registered_for_these_tests():
+    """What the plug-ins of this file register goes when it is over: their files are gone, or edited."""
+    registries = (METHODS, MODELS, ALLOCATIONS, RECIPES)
+    before = [
+        (r, dict(r._entries), dict(r._spellings), dict(r._origins), list(r._resolvers)) for r in registries
+    ]
+    yield
+    for registry, entries, spellings, origins, resolvers in before:
+        registry._entries, registry._spellings = entries, spellings
+        registry._origins, registry._resolvers = origins, resolvers
+
+
 TUTORIAL = ROOT / "docs" / "add-a-method.md"
 
 

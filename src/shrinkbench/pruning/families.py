@@ -35,7 +35,7 @@ def family_of(method: PruningMethod) -> str:
 
 
 def sentence_of(method: PruningMethod) -> str:
-    """One sentence: what the score is; when and from which weights, where not once and on as usual."""
+    """One sentence: what the score is, and what is not as most have it: single weights, all compared, once."""
     schedule, mode = method.schedule, method.finetuning
     summary = method.summary.rstrip(".")
     parts = [summary]
@@ -44,6 +44,11 @@ def sentence_of(method: PruningMethod) -> str:
         parts = [schedule.description, f"by {clause[:1].lower()}{clause[1:]}"]
     elif schedule.rounds != 1:
         parts.append(schedule.description)
+    if method.structure.name != "weights":
+        parts.append(f"units are {method.structure.description}")
+    allocation = method.allocation.description
+    if method.allocation.name != "global":
+        parts.append(f"{allocation[:1].lower()}{allocation[1:].rstrip('.')}")
     if mode != continue_:
         parts.append(mode.description)
     text = "; ".join(parts)

@@ -41,6 +41,12 @@ class Benchmark:
     script: str
     arguments: str = ""
     needs: str = "cpu"  # cpu, data (CIFAR-10) or gpu
+    variant: str = ""  # of a script that is run more than once
+
+    @property
+    def name(self) -> str:
+        """What it is called on the command line and among the records."""
+        return f"{self.script}_{self.variant}" if self.variant else self.script
 
 
 BENCHMARKS = (
@@ -102,6 +108,16 @@ BENCHMARKS = (
         "selection",
     ),
     Benchmark(
+        "One step of training on a GPU",
+        "Small networks wait for the launches of their kernels there: a compiled step is one CUDA graph that "
+        "launches them all (`sweep --compile on`). Both loops repeat bit for bit, without TF32. The bare one is "
+        "given batches that lie ready, and evaluates nothing.",
+        "finetuning",
+        "--device cuda --compile reduce-overhead --batch-size 128 --images 6400 --rounds 5 --no-original",
+        "gpu",
+        "cuda",
+    ),
+    Benchmark(
         "The same run again on a GPU",
         "Left alone, torch gives other weights each time and multiplies float32 in 10 bits of mantissa "
         "inside convolutions. shrinkbench turns both off: a run repeats bit for bit, at the price below. "
@@ -141,7 +157,7 @@ def record(benchmark: Benchmark, data: Path | None) -> None:
 
 def recorded(benchmark: Benchmark) -> Path:
     """Where the output of the script is kept."""
-    return HERE / "recorded" / f"{benchmark.script}.txt"
+    return HERE / "recorded" / f"{benchmark.name}.txt"
 
 
 def write_page() -> None:
@@ -157,12 +173,12 @@ def write_page() -> None:
 def main() -> None:
     """Read the arguments, measure what is asked for, write the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    names = [benchmark.script for benchmark in BENCHMARKS]
+    names = [benchmark.name for benchmark in BENCHMARKS]
     parser.add_argument("--run", nargs="+", default=[], choices=["all", *names], metavar="NAME")
     parser.add_argument("--data", type=Path, help="CIFAR-10, for those that train on it")
     options = parser.parse_args()
     for benchmark in BENCHMARKS:
-        asked = benchmark.script in options.run
+        asked = benchmark.name in options.run
         able = benchmark.needs == "cpu" or (benchmark.needs == "data" and options.data is not None)
         if asked or ("all" in options.run and able):
             print(f"{benchmark.title} ...", flush=True)

@@ -110,8 +110,8 @@ BENCHMARKS = (
     Benchmark(
         "One step of training on a GPU",
         "Small networks wait for the launches of their kernels there: a compiled step is one CUDA graph that "
-        "launches them all (`sweep --compile on`). Both loops repeat bit for bit, without TF32. The bare one is "
-        "given batches that lie ready, and evaluates nothing.",
+        "launches them all (`sweep --compile on`). Both loops repeat bit for bit, without TF32. The bare one "
+        "finds its batches ready, and evaluates nothing.",
         "finetuning",
         "--device cuda --compile reduce-overhead --batch-size 128 --images 6400 --rounds 5 --no-original",
         "gpu",

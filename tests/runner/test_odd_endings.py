@@ -1,8 +1,10 @@
 """What a method does to its process falls on no run but its own."""
 
 import json
+import os
 import re
 import signal
+from pathlib import Path
 
 import pytest
 import torch
@@ -34,6 +36,7 @@ def odd_leaks(ctx):
     torch.set_flush_denormal(True)
     torch.set_num_threads(torch.get_num_threads() + 2)
     torch.set_grad_enabled(False)
+    os.umask(0o777)
     return found
 
 @pruning_method("odd_signal")
@@ -88,7 +91,14 @@ def of_method(root, name):
     raise AssertionError(name)
 
 
+def file_mask():
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask
+
+
 def test_the_run_after_one_that_leaks_has_the_numbers_of_a_run_alone(plugin, tmp_path):
+    mask = file_mask()
     settings = torch.get_num_threads(), torch.backends.mkldnn.enabled
     alone, mixed = tmp_path / "alone", tmp_path / "mixed"
     assert sweep(experiment("global_magnitude"), alone, device="cpu", executor=InProcess()).done == 1
@@ -104,6 +114,9 @@ def test_the_run_after_one_that_leaks_has_the_numbers_of_a_run_alone(plugin, tmp
     _, log = of_method(mixed, "odd_leaks")
     assert "left settings of the process changed, which are put back: default device (cpu -> meta)" in log
     assert "mkldnn.enabled (True -> False)" in log
+    if Path("/proc/self/status").exists():
+        assert f"umask ({mask:03o} -> 777)" in log
+        assert file_mask() == mask
 
 
 def test_a_file_that_leaks_as_it_is_loaded_changes_nothing(tmp_path):

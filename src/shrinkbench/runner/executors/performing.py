@@ -23,6 +23,7 @@ from shrinkbench.results.reading import LARGEST_RESULT
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, read_result
 from shrinkbench.runner.execution import ensure_control, run, sentence_of
+from shrinkbench.runner.executors.process_state import process_put_back
 from shrinkbench.runner.executors.protocol import Ending, Setting, Task
 from shrinkbench.runner.logs import RunLog
 from shrinkbench.runner.outcomes import classify
@@ -159,13 +160,14 @@ def _attempt(task: Task, workspace: Workspace, *, own_process: bool) -> Ending:
 
     workspace.team.tell(task)
     watched = replace(workspace, on_epoch=after_epoch)
-    with settings_put_back() as changed, _catch_damage() as notes, _back_to_this_folder():
+    with settings_put_back() as changed, _catch_damage() as notes, process_put_back() as moved:
         ending = _ending_of(task, watched, own_process=own_process)
     _leave_copy(here)
     workspace.team.end(ending.kind)
     diary.end(ending.result)
     for note in notes:
         log.write(f"note: {note}")
+    changed += moved
     if changed:  # by code that it ran; the next task finds them as this one has
         log.write(f"note: left settings of the process changed, which are put back: {', '.join(changed)}")
     log.end(ending.kind, ending.sentence)
@@ -176,18 +178,6 @@ def _leave_copy(pid: int) -> None:
     """End this process if it is no more ``pid``, but a copy that somebody's code has made of it by a fork."""
     if os.getpid() != pid:
         os._exit(0)
-
-
-@contextlib.contextmanager
-def _back_to_this_folder() -> Iterator[None]:
-    """Whatever folder somebody's code changes to, the next task begins where this one has."""
-    here = os.open(".", os.O_RDONLY) if os.chdir in os.supports_fd else None
-    try:
-        yield
-    finally:
-        if here is not None:
-            os.chdir(here)
-            os.close(here)
 
 
 @contextlib.contextmanager
@@ -216,7 +206,7 @@ def follow_head(task: Task, workspace: Workspace) -> str:
             raise Interrupted
 
     watched = replace(workspace, on_epoch=after_epoch)
-    with settings_put_back(), _back_to_this_folder():
+    with settings_put_back(), process_put_back():
         return _ending_of(task, watched, own_process=True).kind
 
 

@@ -1,0 +1,41 @@
+"""What a process has beside the settings of torch and numpy: its folder, and the mode of its new files.
+
+The environment and the search path of imports stay as a task leaves them: files that are loaded in one task set
+them for what they do in the next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+_STATUS = Path("/proc/self/status")
+
+
+@contextlib.contextmanager
+def process_put_back() -> Iterator[list[str]]:
+    """Whatever somebody's code changes of it inside is changed back; the list tells of the mode afterwards."""
+    here = os.open(".", os.O_RDONLY) if os.chdir in os.supports_fd else None
+    mask = _file_mask()
+    changed: list[str] = []
+    try:
+        yield changed
+    finally:
+        if here is not None:
+            os.chdir(here)
+            os.close(here)
+        after = _file_mask()
+        if mask is not None and after is not None and after != mask:
+            changed.append(f"umask ({mask:03o} -> {after:03o})")
+            os.umask(mask)
+
+
+def _file_mask() -> int | None:
+    """The mask of new files' modes where it can be read; the system call to ask sets it, for all threads."""
+    with contextlib.suppress(OSError, ValueError):
+        for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines():
+            if line.startswith("Umask:"):
+                return int(line.split()[1], 8)
+    return None

@@ -69,14 +69,14 @@ def some_of(names: Iterable[str], near: str, *, more: str, most: int = 6) -> str
     """The few of ``names`` that are nearest to ``near``; ``more`` says where all of them are shown.
 
     >>> some_of("abcdefghij", "b", more="the file")
-    'b, a, c, d, e, f, ... (the file shows all 10)'
+    'b, a, c, d, e, f, ... (the file shows all)'
     """
     known = sorted(names)
     if len(known) <= most:
         return ", ".join(known) or "none"
     close = difflib.get_close_matches(near[:100], known, n=most, cutoff=0.5)
     chosen = [*close, *(name for name in known if name not in close)][:most]
-    return f"{', '.join(one_line(name, 40) for name in chosen)}, ... ({more} shows all {len(known)})"
+    return f"{', '.join(one_line(name, 40) for name in chosen)}, ... ({more} shows all)"
 
 
 class ShrinkbenchError(Exception):

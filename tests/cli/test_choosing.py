@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from shrinkbench.cli import main
-from shrinkbench.cli.documented import note_of
+from shrinkbench.cli.documented import note_of, plain
 from shrinkbench.cli.listing import entries
 from shrinkbench.cli.methods import METHOD_AXES, describe_method
 from shrinkbench.cli.naming import axes
@@ -43,7 +43,7 @@ def test_at_no_width_is_anything_of_a_method_left_out(run, width):
     assert max(map(len, out.splitlines())) <= width
     whole = re.sub(r"\s+", "", out)  # folding breaks lines, and nothing else
     for row in entries("methods"):
-        told = [row["name"], row["sentence"].replace("``", ""), row["reference"], row["start"]]
+        told = [row["name"], plain(row["sentence"]), row["reference"], row["start"]]
         told += [f"{axis} {row[axis]}" for axis in METHOD_AXES]
         told += row["needs"] + ([row["amount"]] if row["amount"] else [])
         for text in told:
@@ -125,12 +125,18 @@ def test_needs_that_mean_nothing_are_refused(run, arguments, sentence):
     assert sentence in err
 
 
+def is_fine_tuned(method):
+    return method.schedule.start == "trained" and method.schedule.during is None
+
+
 @pytest.mark.parametrize("name", [*NAMES, *MORE])
 def test_a_description_has_formula_deviations_and_course_of_every_axis(name):
     """Every value of every axis has its row in docs/methods.md, which is where they are told."""
     row = describe_method(name)
     method = METHODS.get(name)
-    assert row["notes"].keys() >= {axis for axis in METHOD_AXES if axis != "score"}
+    told = {axis for axis in METHOD_AXES if axis not in ("score", "finetuning")}
+    assert row["notes"].keys() >= told
+    assert ("finetuning" in row["notes"]) == (method.schedule.train_after or is_fine_tuned(method))
     if not name.startswith("random@"):
         assert "score" in row["notes"]
     assert (row["mechanism"] != "") == (method.schedule.during is not None)
@@ -237,3 +243,62 @@ def test_values_of_axes_are_described_as_what_they_are(run, axis):
 def test_no_two_methods_have_one_sentence():
     told = [sentence_of(METHODS.get(name)) for name in NAMES]
     assert len(set(told)) == len(told)
+
+
+@pytest.mark.parametrize(
+    ("asked", "told"),
+    [
+        (("",), "an empty name describes nothing"),
+        (("rigl", "--input-shape", "3,8,8"), "--input-shape is for networks"),
+        (("rigl", "--dataset", "digits"), "--dataset is for networks"),
+        (("rigle", "--figure", "x.svg"), "did you mean 'rigl'"),
+        ((f"lottery_ticket[finetuning=rewind-weights-{'9' * 5000}]",), "unknown fine-tuning mode"),
+        ((f"global_magnitude[structure=1:{'9' * 5000}]",), "unknown structure"),
+        ((f"global_magnitude[structure=permuted-1:{'9' * 5000}]",), "unknown structure"),
+        ((f"network_slimming:{'9' * 5000}",), "no whole percentage"),
+        (("lottery_ticket[finetuning=rewind-weights-007]",), "unknown fine-tuning mode"),
+    ],
+)
+def test_what_cannot_be_described_is_said_in_one_sentence(run, asked, told):
+    code, out, err = run("describe", *asked)
+    assert (code, out) == (2, "")
+    assert told in " ".join(err.split())
+    assert len(err) < 330
+
+
+def test_a_schedule_that_ranks_by_its_own_is_not_told_by_a_score(run):
+    assert "by its absolute" not in sentence_of(METHODS.get("continuous_sparsification"))
+    code, out, _ = run("describe", "continuous_sparsification", width=200)
+    assert code == 0
+    assert "none decides: the schedule ranks weights by how far its gate is on the open side" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("rigl", "nothing follows the training that it prunes in, which is by the pretraining recipe"),
+        (
+            "gradual_magnitude",
+            "nothing follows the training that it prunes in, which is by the fine-tuning",
+        ),
+        ("snip", "train what is left by the pretraining recipe, with the mask fixed"),
+        ("global_magnitude", "go on from the weights that pruning left"),
+    ],
+)
+def test_what_trains_the_network_that_is_left_is_told(run, name, told):
+    code, out, _ = run("describe", name, width=200)
+    assert code == 0
+    assert told in " ".join(out.split())
+
+
+def test_no_marks_of_other_languages_are_printed(run):
+    for name in ("npb", "dsnot", "amc", "thinet:vgg-conv"):
+        _, out, _ = run("describe", name)
+        assert not re.search(r":func:|\]\(|``", out), name
+    _, out, _ = run("list", "methods")
+    assert not re.search(r":func:|\]\(|``", out)
+
+
+def test_a_method_that_brings_its_amount_goes_by_the_name_that_was_asked_for():
+    assert describe_method("network_slimming:70")["name"] == "network_slimming:70"
+    assert describe_method("random@network_slimming:30")["name"] == "random@network_slimming:30"

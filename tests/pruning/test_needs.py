@@ -4,10 +4,10 @@ import traceback
 
 import pytest
 import torch
-from sample_networks import batches, seeded
+from sample_networks import ConvNet, batches, seeded
 from test_conformance import NAMES, NETWORKS, SHAPE, own_kind, target_for
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.pruning import METHODS, prune
 from shrinkbench.pruning.method import NEEDS
 from shrinkbench.pruning.schedules.schedule import OF_TRAINING
@@ -98,3 +98,18 @@ def test_needs_of_axes_are_no_part_of_keys():
     assert METHODS.get("global_magnitude[allocation=owl]").spec.score.needs == ()
     assert METHODS.get("global_magnitude[allocation=owl]").all_needs == ("data",)
     assert METHODS.get("synflow").spec.score.needs == ()
+
+
+@pytest.mark.parametrize("name", ["owl_wanda", "owl_sparsegpt", "lamp[allocation=owl]", "random@owl_wanda"])
+def test_a_target_out_of_reach_is_told_where_the_allocation_reads_data(name):
+    module = seeded(ConvNet)
+    with pytest.raises(CannotMeetTargetError, match="largest"):
+        prune(module, name, compression=1e6, batches=batches(4))
+
+
+@pytest.mark.parametrize("name", ["synflow[allocation=owl]", "iterative_snip[allocation=owl]"])
+def test_rounds_with_an_allocation_that_reads_data_are_carried_out(name):
+    module = seeded(ConvNet)
+    total = sum(p.numel() for p in module.parameters())
+    masks = prune(module, name, compression=2, batches=batches(4))
+    assert total - (masks.total - masks.kept) == pytest.approx(total / 2, abs=1)

@@ -28,13 +28,23 @@ def note_of(axis: str, name: str) -> dict[str, str]:
     A member of a family (``iterative-30``) has the family's row; what has none has no columns.
 
     >>> note_of("schedule", "soft-from-scratch")
-    {'when': 'the same in a training from initial weights'}
+    {'when': 'as `soft`, in a training from initial weights'}
     """
     rows = _rows()
     for key in (name, _PLACE.sub("#", name), f"{name.partition(':')[0]}:"):
         if (axis, key) in rows:
             return rows[axis, key]
     return {}
+
+
+def plain(text: str) -> str:
+    """``text`` without the marks of the languages that it is written in.
+
+    >>> plain("``|w|`` (see :func:`balance` and [structures](structured-pruning.md))")
+    '|w| (see balance and structures)'
+    """
+    text = re.sub(r":[a-z]+:`~?([^`]+)`", r"\1", text).replace("``", "")
+    return re.sub(r"\[([^\]]+)\]\([^)\s]+\)", r"\1", text)
 
 
 @cache

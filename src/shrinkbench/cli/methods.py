@@ -6,6 +6,7 @@ import inspect
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from shrinkbench.cli.documented import plain
 from shrinkbench.errors import ShrinkbenchError, some_of
 
 if TYPE_CHECKING:
@@ -103,10 +104,11 @@ def describe_method(name: str) -> Row:
     from shrinkbench.cli.documented import note_of
     from shrinkbench.pruning import METHODS
     from shrinkbench.pruning.course import course_of
+    from shrinkbench.pruning.families import ranked_by
     from shrinkbench.report.page.citations import Citation, bibliography
 
     method = METHODS.get(name)
-    row = method_row(method.name, method)
+    row = method_row(method.name if method.amount is None else name, method)
     keys = [key for key in method.reference.split(", ") if key]
     cited = [Citation(key, (), bibliography().get(key, "")) for key in keys]
     course = course_of(method, target=_EXAMPLE)
@@ -118,9 +120,14 @@ def describe_method(name: str) -> Row:
             "structure": method.structure.description,
             "allocation": method.allocation.description,
             "schedule": method.schedule.description,
-            "finetuning": method.finetuning.description,
+            "finetuning": _after(method),
         },
-        "notes": {axis: note for axis in METHOD_AXES if (note := note_of(axis, row[axis]))},
+        "notes": {
+            axis: note
+            for axis in METHOD_AXES
+            if (note := note_of(axis, row[axis])) and (axis != "finetuning" or _finetunes(method))
+        },
+        "ranked_by": ranked_by(method),
         "mechanism": _mechanism(method),
         "numbers": method.schedule.numbers,
         "batches": method.batch_count if method.needs_to_decide else 0,
@@ -130,6 +137,26 @@ def describe_method(name: str) -> Row:
         "course": {"along": course.along, "ratios": [round(ratio, 4) for ratio in course.ratios]},
         "cite": {citation.key: citation.title for citation in cited},
     }
+
+
+def _finetunes(method: PruningMethod) -> bool:
+    """Whether the fine-tuning recipe follows the last masks."""
+    return method.schedule.train_after or (
+        method.schedule.start == "trained" and method.schedule.during is None
+    )
+
+
+def _after(method: PruningMethod) -> str:
+    """What trains the network that is left, in words."""
+    from shrinkbench.pruning.finetunings import continue_
+
+    mode, schedule = method.finetuning, method.schedule
+    if mode != continue_ or _finetunes(method):
+        return mode.description
+    recipe = "pretraining" if schedule.start == "initialisation" else "fine-tuning"
+    if schedule.during is not None:
+        return f"nothing follows the training that it prunes in, which is by the {recipe} recipe"
+    return f"train what is left by the {recipe} recipe, with the mask fixed"
 
 
 def _mechanism(method: PruningMethod) -> str:
@@ -158,12 +185,15 @@ def print_method(row: Row) -> None:
     paragraphs = [row["description"], row["mechanism"], *_notes(row)]
     for paragraph in filter(None, paragraphs):
         console.print()
-        console.print(escape(paragraph), soft_wrap=True)
+        console.print(escape(plain(paragraph)), soft_wrap=True)
 
 
 def _facts(row: Row) -> list[tuple[str, str]]:
     """What is told of a method, line by line."""
-    told = [("method", row["name"]), ("family", row["family"]), ("score", f"{row['score']} ({row['kind']})")]
+    score = f"{row['score']} ({row['kind']})"
+    if row["ranked_by"]:
+        score = f"none decides: the schedule ranks weights {row['ranked_by']}; one-shot, {score}"
+    told = [("method", row["name"]), ("family", row["family"]), ("score", score)]
     told += [(axis, f"{row[axis]}: {description}") for axis, description in row["axes"].items()]
     if row["numbers"]:
         told.append(("numbers", ", ".join(f"{name} = {value:g}" for name, value in row["numbers"].items())))
@@ -212,7 +242,7 @@ def print_methods(rows: Sequence[Row]) -> None:
         console.print(Text(f"{family}: {what}", style="bold"))
         for row in members:
             console.print(Padding(Text(_head(row), overflow="fold"), (0, 0, 0, 2)))
-            for line in (row["sentence"].replace("``", ""), _in_axes(row)):
+            for line in (plain(row["sentence"]), _in_axes(row)):
                 console.print(Padding(Text(line, style="dim", overflow="fold"), (0, 0, 0, 6)))
         console.print()
     console.print(

@@ -30,6 +30,13 @@ def is_method(name: str) -> bool:
     return _find(METHODS, name) is not None or _has_amount(name)
 
 
+def is_model(name: str) -> bool:
+    """Whether ``name`` is a network's."""
+    from shrinkbench.models import MODELS
+
+    return _find(MODELS, name) is not None
+
+
 def _has_amount(name: str) -> bool:
     """Whether ``name`` is a known method with a percentage or widths that there are not, which is then told."""
     from shrinkbench.pruning import METHODS

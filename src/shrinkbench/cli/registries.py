@@ -88,13 +88,21 @@ def describe(
     """Say exactly what a network is, with its size by layer, or what a method does, costs and cites."""
     load_plugins(plugins)
     from shrinkbench.cli.listing import describe_model
-    from shrinkbench.cli.naming import describe_value, is_method, print_values, unknown
+    from shrinkbench.cli.naming import describe_value, is_method, is_model, print_values, unknown
 
+    if not model.strip():
+        raise ShrinkbenchError("an empty name describes nothing; name a network, a method or an axis value")
     place = find_folder(model, None)
     if place is None and is_method(model):
+        given = {"--input-shape": input_shape, "--dataset": dataset, "--data": data}
+        idle = [option for option, value in given.items() if value]
+        if idle:
+            raise ShrinkbenchError(f"{idle[0]} is for networks, and '{model}' is a method; leave it out")
         _describe_method(model, figure, as_json=as_json)
         return
     if figure is not None:
+        if place is None and not is_model(model) and not describe_value(model):
+            raise unknown(model)
         raise ShrinkbenchError(f"--figure draws the schedule of a method, and '{model}' is none; leave it out")
     loaded = load_named(dataset, data)
     shape = parse_shape(input_shape) if input_shape else shape_of(loaded)

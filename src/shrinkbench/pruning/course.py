@@ -5,11 +5,12 @@ It is what a schedule asks for, by its own numbers; nothing is trained to draw i
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.plotting import COLOURS, FORMATS, figure_style, new_figure, save
 from shrinkbench.pruning.method import METHODS, PruningMethod
 from shrinkbench.spec import Compression
@@ -52,8 +53,9 @@ def course_of(method: str | PruningMethod, *, target: float = 4.0) -> Course:
     >>> course_of("gradual_magnitude").when
     'in one training from trained weights: from the start to 50% of it, every 100 steps, or at least 20 times'
     """
-    if not 1 < target < float("inf"):
-        raise ShrinkbenchError(f"a course to compression {target:g} has no steps; name a target above 1")
+    if isinstance(target, bool) or not isinstance(target, int | float) or not 1 < target < math.inf:
+        shown = f"{target:g}" if isinstance(target, float) else one_line(repr(target), 40)
+        raise ShrinkbenchError(f"a course to compression {shown} has no steps; name a target above 1")
     chosen = METHODS.get(method) if isinstance(method, str) else method
     label = f"{target:g}x" if isinstance(chosen.amount, Compression | None) else chosen.amount.label
     schedule = chosen.schedule
@@ -114,8 +116,9 @@ def draw_course(course: Course) -> Figure:
     return figure
 
 
-def save_course(course: Course, path: Path) -> Path:
+def save_course(course: Course, path: Path | str) -> Path:
     """Write :func:`draw_course` to ``path``, whose ending says the format; one of ``FORMATS``."""
+    path = Path(path)
     kind = path.suffix.lower().lstrip(".")
     if kind not in FORMATS:
         known = ", .".join(FORMATS)

@@ -12,7 +12,7 @@ FAMILIES = {
     "curvature": "by curvature: second derivatives of the loss or of a layer's error",
     "activation": "by what layers compute on data",
     "structure": "by how the network is connected, how alike its parts are, or by search",
-    "sparse training": "trained sparse from the first step on, or through gates of single weights",
+    "sparse training": "masks that change within one training from initial weights",
     "learned": "learned in a training of its own: penalties, noise and gates",
     "published widths": "the widths that a paper reports",
     "random": "by chance, as controls",
@@ -34,6 +34,11 @@ def family_of(method: PruningMethod) -> str:
     return "structure" if method.kind == "other" else method.kind
 
 
+def ranked_by(method: PruningMethod) -> str:
+    """By what the schedule itself ranks weights while it trains, in words; empty where the score does."""
+    return str(getattr(method.schedule.hook, "RANKED_BY", ""))
+
+
 def sentence_of(method: PruningMethod) -> str:
     """One sentence: what the score is, and what is not as most have it: single weights, all compared, once."""
     schedule, mode = method.schedule, method.finetuning
@@ -41,7 +46,8 @@ def sentence_of(method: PruningMethod) -> str:
     parts = [summary]
     if schedule.during is not None:
         clause = summary.partition(";")[0]
-        parts = [schedule.description, f"by {clause[:1].lower()}{clause[1:]}"]
+        own = ranked_by(method)
+        parts = [schedule.description, own or f"by {clause[:1].lower()}{clause[1:]}"]
     elif schedule.rounds != 1:
         parts.append(schedule.description)
     if method.structure.name != "weights":

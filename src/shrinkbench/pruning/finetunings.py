@@ -65,16 +65,17 @@ class Finetuning:
 
 
 FINETUNINGS: Registry[Finetuning] = Registry("fine-tuning mode")
+_EPOCH = "0|[1-9][0-9]{0,8}"
 
 
 @FINETUNINGS.add_resolver
 def _from_name(name: str) -> Finetuning | None:
     """``rewind-weights-K`` and ``rewind-learning-rate-K`` for any epoch K, ``rewind-weights-step-K``."""
-    if match := re.fullmatch(r"rewind-weights-(\d+)", name):
+    if match := re.fullmatch(rf"rewind-weights-({_EPOCH})", name):
         return rewind_weights(int(match[1]))
-    if match := re.fullmatch(r"rewind-weights-step-([1-9]\d{0,17})", name):
+    if match := re.fullmatch(r"rewind-weights-step-([1-9][0-9]{0,17})", name):
         return rewind_steps(int(match[1]))
-    if match := re.fullmatch(r"rewind-learning-rate-(\d+)", name):
+    if match := re.fullmatch(rf"rewind-learning-rate-({_EPOCH})", name):
         return rewind_learning_rate(int(match[1]))
     return None
 

@@ -22,7 +22,7 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.pruning.allocations.rules import ALLOCATIONS, given, global_, independent
 from shrinkbench.pruning.amounts import fraction_of_layers
 from shrinkbench.pruning.context import PruneContext
@@ -207,10 +207,10 @@ def percent_named(name: str) -> PruningMethod | None:
         raise ShrinkbenchError(
             f"'{name}' says twice how much is pruned: '{base}' brings its amount; say it once"
         )
-    if not (percent.isascii() and percent.isdecimal() and 0 < int(percent) < 100):
+    if not (re.fullmatch("[0-9]{1,9}", percent) and 0 < int(percent) < 100):
         raise ShrinkbenchError(
-            f"'{percent}' in method '{name}' is no whole percentage of units to remove; name 1 to 99, or give "
-            "the amount apart from the name"
+            f"'{one_line(percent, 40)}' in method '{one_line(name, 80)}' is no whole percentage of units to "
+            "remove; name 1 to 99, or give the amount apart from the name"
         )
     fraction = int(percent) / 100
     if method.per_layer.percent == "channels":

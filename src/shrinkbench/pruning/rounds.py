@@ -17,6 +17,7 @@ from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.network.inputs import Example, given_example
 from shrinkbench.network.view import Batches, Loss
 from shrinkbench.network.weights import copy_of
+from shrinkbench.pruning.allocations.rules import global_
 from shrinkbench.pruning.amounts import amount_of, budget_for, largest_named, steps_to
 from shrinkbench.pruning.collapse import warn_of_collapse
 from shrinkbench.pruning.constraining import constrained, constraints_for
@@ -250,6 +251,8 @@ def _require_reach(method: PruningMethod, ctx: PruneContext, amount: Compression
         return
     ctx = copy.copy(ctx)
     ctx.amount, ctx.budget = amount, budget
+    if "data" in method.allocation.needs:  # which are not at hand; of its proportions any sum can be reached
+        method = replace(method, allocation=global_)
     allocate(method, _equal_units(method, ctx), ctx)
 
 

@@ -290,3 +290,15 @@ def test_layers_that_write_the_outputs_are_named_where_they_are_all_there_is():
         assert prune(bare, method, compression=1.1, input_shape=(5, 8), prune_classifier=True)
     with pytest.raises(ShrinkbenchError, match=r"'0\.weight' is kept because the outputs are written there"):
         prune(nn.Sequential(nn.Linear(4, 3)), "global_magnitude", compression=2, input_shape=(4,))
+
+
+@pytest.mark.parametrize("size", ["7x100000000", "100000000x3", "999999999x999999999"])
+def test_blocks_larger_than_a_layer_are_the_layer(size):
+    """The same masks as of blocks of the larger of all layers' rows and columns."""
+    module = seeded(ConvNet)
+    tall, wide = (min(int(part), 4096) for part in size.split("x"))
+    asked = {"compression": 1.2, "input_shape": SHAPE}
+    found = prune(module, f"global_magnitude[structure=blocks-{size}]", **asked)
+    same = prune(module, f"global_magnitude[structure=blocks-{tall}x{wide}]", **asked)
+    assert found.kept == same.kept
+    assert all(torch.equal(found[n], same[n]) for n in same)

@@ -208,7 +208,7 @@ class InTime(Rigged):
 
 
 class InTimeByChance(InTime):
-    """As the former with random growth, every 1,500 steps (SET-ITOP).
+    """RigL-ITOP with random growth, every 1,500 steps (SET-ITOP).
 
     Weights that grow start at zero, and a step that exchanges does not move weights, as in RigL.
     """
@@ -241,7 +241,8 @@ class Regenerated(FinishingHook, Rigged):
     def when(cls) -> str:
         """From half density on."""
         first, until = cls.CONSTANTS["first"], cls.CONSTANTS["until"]
-        return f"from {first:g}x at the start to {until:.0%} of it, {often(cls.CONSTANTS)}"
+        start = f"from {first:g}x at the start, or the target if that is less"
+        return f"{start}, to {until:.0%} of it, {often(cls.CONSTANTS)}"
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)

@@ -167,6 +167,8 @@ class SoftThreshold(Gated):
                 self.gates[name] *= math.exp(-self.CONSTANTS["pull"] / self._end)
         return beneath
 
+    RANKED_BY = "by how much a weight passes the threshold of its layer"
+
     def ranking(self) -> Mapping[str, Tensor]:
         """By how much a weight passes its threshold."""
         return self._margins()
@@ -209,6 +211,8 @@ class SigmoidGates(Gated):
             self.gates[name] -= self.rate(self.CONSTANTS["rate"]) * slope * b * gate * (1 - gate)
             beneath[name] = gradients[name] * gate.to(gradients[name])
         return beneath
+
+    RANKED_BY = "by how far its gate is on the open side"
 
     def ranking(self) -> Mapping[str, Tensor]:
         """How far gates are on the open side."""

@@ -96,6 +96,9 @@ class PruningHook(Hook):
         """
         return None
 
+    RANKED_BY: ClassVar[str] = ""
+    """What the highest of stay, in words, where it is not the method's score."""
+
     @classmethod
     def when(cls) -> str:
         """When in the training it decides, in words, by its ``CONSTANTS``; empty where it does not say."""

@@ -19,7 +19,7 @@ _SWEEPS = 8  # over all pairs of runs, at most
 @STRUCTURES.add_resolver
 def _from_name(name: str) -> Structure | None:
     """``permuted-N:M`` for any numbers."""
-    match = re.fullmatch(r"permuted-([1-9]\d*):([1-9]\d*)", name)
+    match = re.fullmatch(r"permuted-([1-9][0-9]{0,8}):([1-9][0-9]{0,8})", name)
     return permuted(int(match[1]), int(match[2])) if match and int(match[1]) < int(match[2]) else None
 
 

@@ -33,9 +33,9 @@ from shrinkbench.pruning.units import (
 @STRUCTURES.add_resolver
 def _from_name(name: str) -> Structure | None:
     """``blocks-8x8`` and ``2:4`` for any numbers."""
-    if match := re.fullmatch(r"blocks-([1-9]\d*)x([1-9]\d*)", name):
+    if match := re.fullmatch(r"blocks-([1-9][0-9]{0,8})x([1-9][0-9]{0,8})", name):
         return blocks(int(match[1]), int(match[2]))
-    if (match := re.fullmatch(r"([1-9]\d*):([1-9]\d*)", name)) and int(match[1]) < int(match[2]):
+    if (match := re.fullmatch(r"([1-9][0-9]{0,8}):([1-9][0-9]{0,8})", name)) and int(match[1]) < int(match[2]):
         return n_of_m(int(match[1]), int(match[2]))
     return None
 
@@ -58,10 +58,11 @@ def blocks(height: int, width: int) -> Structure:
         return Grouping(units, expand)
 
     def tiles(matrix: Tensor) -> Tensor:
-        """(rows of blocks, columns of blocks, height x width), edges filled with NaN."""
-        down, right = -matrix.shape[0] % height, -matrix.shape[1] % width
+        """(rows of blocks, columns of blocks, height x width), edges filled with NaN; a layer at most."""
+        tall, wide = min(height, matrix.shape[0]), min(width, matrix.shape[1])
+        down, right = -matrix.shape[0] % tall, -matrix.shape[1] % wide
         padded = torch.nn.functional.pad(matrix, (0, right, 0, down), value=math.nan)
-        split = padded.unfold(0, height, height).unfold(1, width, width)
+        split = padded.unfold(0, tall, tall).unfold(1, wide, wide)
         return split.reshape(*split.shape[:2], -1)
 
     def block_units(score: Tensor, geometry: Geometry) -> Units:
@@ -71,12 +72,13 @@ def blocks(height: int, width: int) -> Structure:
         gone = tiled == -math.inf
         sums = tiled.masked_fill(gone | ~inside, 0).sum(-1)
         means = (sums / sizes).masked_fill((gone | ~inside).all(-1), -math.inf)
-        return Units(means, height * width if bool(inside.all()) else sizes)
+        return Units(means, tiled.shape[-1] if bool(inside.all()) else sizes)
 
     def spread(keep: Tensor, shape: torch.Size, geometry: Geometry) -> Tensor:
         rows = geometry.rows(torch.empty(shape, device="meta")).shape
-        matrix = keep.repeat_interleave(height, 0).repeat_interleave(width, 1)
-        return geometry.restore(matrix[: rows[0], : math.prod(rows[1:])].reshape(rows)).contiguous()
+        columns = math.prod(rows[1:])
+        matrix = keep.repeat_interleave(min(height, rows[0]), 0).repeat_interleave(min(width, columns), 1)
+        return geometry.restore(matrix[: rows[0], :columns].reshape(rows)).contiguous()
 
     return Structure(
         f"blocks-{height}x{width}", f"blocks of {height} outputs x {width} inputs", group, unit="block"

@@ -25,13 +25,15 @@ SLOW = frozenset({
     *("differences-of-channels", "top-channels", "old-spectral-norm", "spectral-norm", "two-best-experts"),
     *("response-norm", "spatial-attention", "einsum", "called-at-two-sizes"),
 })  # fmt: skip
-# No channel of theirs can leave: the weights are standardised over them, or tokens are mixed by a linear layer.
-REFUSED = {"standardised-convolution", "squeezed-tokens"}
+# No channel of theirs can leave: weights are standardised over them, or divided by a norm that they have a part
+# in, or tokens are mixed by a linear layer.
+REFUSED = {"standardised-convolution", "spectral-norm", "squeezed-tokens"}
 NAMED = {
     "cosine-classifier",  # its matrix of classes is of no layer
+    "two-best-experts",
     *("scatter", "top-channels", "einsum", "tiled-channels", "every-second-channel", "padded-channels"),
     *("differences-of-channels", "response-norm", "functional-group-norm", "autograd-function"),
-    *("chosen-by-values", "scripted-module", "weight-norm", "spectral-norm", "old-spectral-norm"),
+    *("chosen-by-values", "scripted-module", "weight-norm", "old-spectral-norm", "spatial-attention"),
     *("bidirectional-lstm", "stacked-gru", "plain-recurrent", "projected-lstm", "packed-lstm", "lstm-cell"),
     *("gru-cell", "rotated-halves", "rotated-pairs", "rotated-by-the-network-itself", "bilinear-layer"),
     *(

@@ -71,7 +71,7 @@ def one_of_each_family():
     """The smallest registered network of each family, and the size of its input, at most 64 where it may be."""
     chosen = {}
     for name, card in MODELS.items():
-        if card.pruned_from is None and card.input_shape:
+        if card.pruned_from is None and len(card.input_shape or ()) == 3:  # others: test_stored_tokens.py
             known = chosen.get(card.family)
             if known is None or card.parameters < MODELS.get(known).parameters:
                 chosen[card.family] = name

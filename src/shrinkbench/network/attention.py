@@ -45,8 +45,10 @@ def head_slices(attention: nn.Module) -> tuple[int, HeadSlices] | None:
     if kind.__name__ in ("ShiftedWindowAttention", "NarrowWindowAttention"):
         return _fused(attention, bias_table=True)
     if kind.__module__.startswith("timm.") and kind.__name__ == "Attention":
-        plain = isinstance(attention.norm, nn.Identity) and getattr(attention, "gate", None) is None
-        return _fused(attention, bias_table=False) if plain else None
+        # timm calls by this name attention of other layers too (LeViT), which is none of these.
+        plain = isinstance(getattr(attention, "norm", None), nn.Identity) and is_attention(attention)
+        gated = getattr(attention, "gate", None) is not None
+        return _fused(attention, bias_table=False) if plain and not gated else None
     return None
 
 

@@ -177,6 +177,8 @@ def _by_gradients(step: Step, made: Mapping[str, Tensor], read: Tensor) -> Fused
     """Which outputs of ``made`` have a say in which head of ``read`` (..., tokens, inputs)."""
     size = step.head_size or read.shape[-1]
     heads = read.shape[-1] // size
+    if not heads:  # what is read is narrower than a head: tokens and channels have changed places
+        return UNSEEN
     generator = torch.Generator().manual_seed(1)
     weights = torch.randn(read.shape, generator=generator, dtype=read.dtype).to(read.device)
     seen: dict[str, list[Tensor]] = {name: [] for name in made}

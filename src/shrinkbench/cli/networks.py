@@ -180,7 +180,8 @@ def prune(
             masks = find_masks(module, chosen, **stated, **settings)
         else:
             conditions = Conditions(latency_batch)
-            masks = prune_to_latency(module.eval(), chosen, latency_speedup, conditions=conditions, **settings)
+            module.eval()
+            masks = prune_to_latency(module, chosen, latency_speedup, conditions=conditions, **settings)
     reached = _finish(module, card, example, masks, out=out, masks_out=masks_out, as_json=as_json)
     if amount is not None:
         _note_distance(chosen.name, amount, reached)

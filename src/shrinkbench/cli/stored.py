@@ -134,4 +134,5 @@ def _named(
         normalisation=normalisation,
         takes=StoredInputs.of(inputs),
     )
-    return Loaded(module.eval(), Masks({}), description)
+    module.eval()
+    return Loaded(module, Masks({}), description)

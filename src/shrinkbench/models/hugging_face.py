@@ -148,7 +148,8 @@ def _builder(folder: Path, architecture: str) -> Callable[[int], nn.Module]:
                 f"the network in {folder} tells {config.vocab_size:,} tokens apart, and the data have "
                 f"{num_classes:,}; give data with its vocabulary"
             )
-        return module.train()
+        module.train()
+        return module
 
     return build
 

@@ -20,7 +20,7 @@ from shrinkbench.network.dataflow import Flow, Step
 from shrinkbench.network.inputs import Inputs, is_mask, map_tensors
 from shrinkbench.network.probe import evaluation_mode
 from shrinkbench.network.watching import fused_layers_off, watching, watching_calls
-from shrinkbench.network.weights import copy_of, is_transposed_linear, layer_of
+from shrinkbench.network.weights import copy_of, in_mode, is_transposed_linear, layer_of
 
 UNCALLED = "their layers are not called one by one"
 UNSEEN = "no head is seen to read some of them; give an example of several tokens"
@@ -154,7 +154,7 @@ def _try(
 def _randomised(attention: nn.Module) -> nn.Module:
     """A copy in double precision with matrices and shifts at random, so that no head is silent."""
     generator = torch.Generator().manual_seed(0)
-    trial = copy_of(attention).double().eval()
+    trial = in_mode(copy_of(attention).double(), training=False)
     with torch.inference_mode(mode=False), torch.no_grad():
         for parameter in trial.parameters():
             values = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)

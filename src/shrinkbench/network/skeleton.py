@@ -19,7 +19,7 @@ from shrinkbench.network.attention import is_attention
 from shrinkbench.network.inputs import Inputs
 from shrinkbench.network.opaque import Made, Opaque, record
 from shrinkbench.network.probe import evaluation_mode
-from shrinkbench.network.weights import copy_of, is_transposed_linear, with_parameters
+from shrinkbench.network.weights import copy_of, in_mode, is_transposed_linear, with_parameters
 
 MIXES = "mixes or rearranges channels"
 SUMS = "sums over channels"
@@ -65,7 +65,7 @@ def one_of(example: Inputs) -> Inputs:
 
 def skeleton_of(module: nn.Module, example: Inputs, *, device: str = "meta") -> Skeleton:
     """The copy of ``module``; raises whatever its own code does where it runs on no data at all."""
-    bare = copy_of(module).eval()
+    bare = in_mode(copy_of(module), training=False)
     _turn(bare)
     compiled = outermost([p for p, m in module.named_modules() if isinstance(m, torch.jit.ScriptModule)])
     for path in compiled:

@@ -23,7 +23,7 @@ from shrinkbench.network.groups import Group
 from shrinkbench.network.inputs import Example, Inputs
 from shrinkbench.network.made_values import other_values, random_values
 from shrinkbench.network.probe import floating_leaves
-from shrinkbench.network.weights import copy_of
+from shrinkbench.network.weights import copy_of, in_mode
 
 UNSEEN = "no output shows what they do, so a wrong cut would not be noticed"
 OUTPUT = "they are part of an output"
@@ -84,7 +84,7 @@ def differs_in_training(module: nn.Module, example: Example) -> bool:
     inputs = _inputs(still, example, 0)
     own = [child for child in still.modules() if type(child).__module__.startswith("torch.nn.modules.")]
     try:
-        expected = _run(still.eval(), inputs)
+        expected = _run(in_mode(still, training=False), inputs)
         still.train()
         for child in own:
             child.training = False  # those inside are asked for themselves
@@ -318,7 +318,9 @@ def _outputs(
             on_cpu = inputs.device.type == "cpu"
             (torch.default_generator.manual_seed if on_cpu else torch.manual_seed)(0)
             return (
-                _run(module.train(), inputs).leaves if training else floating_leaves(inputs.call(module.eval()))
+                _run(in_mode(module, training=True), inputs).leaves
+                if training
+                else floating_leaves(inputs.call(in_mode(module, training=False)))
             )
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)

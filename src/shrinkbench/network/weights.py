@@ -150,7 +150,7 @@ def _parameter_behind(layer: nn.Module, name: str) -> str | None:
     It is found by trying: weight and spectral normalisation and ``torch.nn.utils.prune`` have one, a weight
     that is made symmetric or orthogonal has none.
     """
-    trial = copy_of(layer).eval()
+    trial = in_mode(copy_of(layer), training=False)
     generator = torch.Generator().manual_seed(0)
     found = None
     with torch.inference_mode(mode=False), torch.no_grad():
@@ -176,7 +176,7 @@ def require_values(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
     for weight in (*_each(module, _WEIGHTS), *_each(module, _LOOKED_UP)):
         if not weight.computed or weight.parameter is None or weight.parameter not in masks:
             continue
-        trial = copy_of(weight.layer).eval()
+        trial = in_mode(copy_of(weight.layer), training=False)
         inside = weight.parameter.removeprefix(f"{weight.path}.")
         with torch.inference_mode(mode=False), torch.no_grad():
             parameter = trial.get_parameter(inside)
@@ -228,6 +228,12 @@ def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     state = OrderedDict(tensors)
     vars(state)["_metadata"] = getattr(module.state_dict(), "_metadata", None)
     module.load_state_dict(state)
+
+
+def in_mode(module: nn.Module, *, training: bool) -> nn.Module:
+    """``module`` in that mode: ``train()`` of some networks returns nothing (timm's LeViT)."""
+    module.train(training)
+    return module
 
 
 def copy_of(module: nn.Module) -> nn.Module:

@@ -308,7 +308,8 @@ def _load_classifier(run: DetectionRun) -> nn.Module:
     module = build(run.model, num_classes=run.classes, seed=run.seed)
     if run.weights is not None:
         load_weights(module, run.weights.path, card=get_model(run.model), sha256=run.weights.sha256)
-    return module.eval()
+    module.eval()
+    return module
 
 
 def _build_detector(run: DetectionRun, classifier: nn.Module) -> Detector:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError, one_line, text_of
 from shrinkbench.network.inputs import Example, map_tensors
-from shrinkbench.network.weights import copy_of
+from shrinkbench.network.weights import copy_of, in_mode
 from shrinkbench.pruning import Masks, Upholder
 from shrinkbench.results.record import TrainedSmaller
 from shrinkbench.runner.outcomes import classify
@@ -203,7 +203,7 @@ def _require_equal_steps(masked: _Step, small: _Step, smaller: SmallerNetwork, *
 
 def _step(module: nn.Module, batch: object, recipe: Recipe, task: Task, seed: int) -> _Step:
     """One step of ``module``, which is turned to double precision for it."""
-    trial = module.double().train()
+    trial = in_mode(module.double(), training=True)
     device = next((p.device.type for p in trial.parameters()), "cpu")
     trial.zero_grad(set_to_none=True)
     with torch.random.fork_rng(), torch.inference_mode(mode=False), torch.enable_grad():

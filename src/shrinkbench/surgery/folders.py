@@ -33,7 +33,7 @@ from shrinkbench.models import build as build_named
 from shrinkbench.models.hugging_face import names_a_path
 from shrinkbench.network.inputs import Inputs
 from shrinkbench.network.probe import evaluation_mode
-from shrinkbench.network.weights import load_tensors
+from shrinkbench.network.weights import in_mode, load_tensors
 from shrinkbench.pruning.masks import Masks, save_tensors
 from shrinkbench.sources import split_reference
 from shrinkbench.spec import Normalisation
@@ -187,7 +187,7 @@ def read_network(
         masks = Masks(read(folder / MASKS))
         _check_masks(module, masks, folder)
     _check_forward(module, description, folder)
-    return StoredNetwork(folder, description, module.eval(), masks, weights)
+    return StoredNetwork(folder, description, in_mode(module, training=False), masks, weights)
 
 
 def build_full(name: str, num_classes: int) -> nn.Module:

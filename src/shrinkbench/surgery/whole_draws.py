@@ -13,7 +13,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.cutting import put
 from shrinkbench.network.inputs import Example, Inputs
 from shrinkbench.network.watching import watching_calls
-from shrinkbench.network.weights import copy_of
+from shrinkbench.network.weights import copy_of, in_mode
 
 EXAMPLES = 32
 _SAME = 1e-9  # of a channel's largest value, in double precision
@@ -73,8 +73,8 @@ def draw_as_whole(small: nn.Module, pair: tuple[nn.Module, nn.Module], example: 
 
 def _arriving(network: nn.Module, paths: list[str], example: Example) -> Mapping[str, Tensor]:
     """What each dropout is first given in a forward pass of training in which none of them drops."""
-    trial = copy_of(network).double().train()
-    layers = {path: trial.get_submodule(path).eval() for path in paths}
+    trial = in_mode(copy_of(network).double(), training=True)
+    layers = {path: in_mode(trial.get_submodule(path), training=False) for path in paths}
     like = next(trial.parameters())
     inputs = Inputs.of(example).drawn(EXAMPLES, seed=0).to(like.device, torch.float64)
     found: dict[str, Tensor] = {}

@@ -9,33 +9,17 @@ corrected for all questions of the page (Holm). A verdict follows from a questio
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import cache
-from itertools import combinations
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
-from shrinkbench.report.statistics.blocks import common_block
-from shrinkbench.report.statistics.claims import found_with
-from shrinkbench.report.statistics.curves import curves, default_levels
-from shrinkbench.report.statistics.observations import CHANGE, HEADLINE, Observations, observe_bundle
-from shrinkbench.report.statistics.pairs import Claim, Layout, compare_pair, relative_noise
-from shrinkbench.report.statistics.tests import ALPHA, holm
-from shrinkbench.results.bundle import Bundle, read_source
+from asking import RESULTS, Answer, Question, ask, bundle_of, correct, observed
+from checklisted import open_lines
+from matrix import MATRIX, MATRIX_HEAD, matrix
+from noise import BUNDLE as NOISE
+from noise import THREADS, noise
 
-RESULTS = Path(__file__).resolve().parents[1] / "docs" / "results"
-
-
-@dataclass(frozen=True)
-class Question:
-    """Whether ``first`` is above ``second`` in a bundle, at one level of an axis or over the common range."""
-
-    bundle: str
-    first: str
-    second: str
-    axis: str = "compression"
-    level: float | None = None
-    task: str = ""  # a part of the task's name, where a bundle holds several
+from shrinkbench.report.statistics.observations import CHANGE, HEADLINE
 
 
 @dataclass(frozen=True)
@@ -47,67 +31,6 @@ class Finding:
     source: str
     questions: tuple[Question, ...] = ()
     note: str = ""
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A question with what the runs say; ``why`` where they say nothing."""
-
-    question: Question
-    claim: Claim | None = None
-    why: str = ""
-
-    @property
-    def verdict(self) -> str:
-        """Confirmed or contradicted where the two are told apart, else undecided."""
-        if self.claim is None:
-            return "cannot be asked"
-        if not self.claim.decided:
-            return "undecided"
-        return "confirmed" if self.claim.difference > 0 else "contradicted"
-
-
-@cache
-def bundle_of(name: str) -> Bundle | None:
-    """The runs of a bundle, once."""
-    path = RESULTS / f"{name}.zip"
-    return read_source(path) if path.exists() else None
-
-
-@cache
-def observed(name: str) -> Observations | None:
-    """What a bundle's report reasons about."""
-    bundle = bundle_of(name)
-    return None if bundle is None else observe_bundle(bundle)
-
-
-def ask(question: Question) -> Answer:
-    """Compare the two on common seeds, over what all methods of the task share, as the report does."""
-    observations = observed(question.bundle)
-    if observations is None:
-        return Answer(question, why=f"docs/results/{question.bundle}.zip is not there")
-    tasks = [task for task in observations.tasks if question.task in task]
-    if len(tasks) != 1:
-        return Answer(question, why=f"{len(tasks)} tasks have '{question.task}' in their name")
-    members = [c for c in curves(observations, question.axis, HEADLINE) if c.task == tasks[0]]
-    block = common_block(members, level=question.level)
-    wanted = (question.first, question.second)
-    if not set(wanted) <= set(block.methods):
-        absent = [f"{left.method}: {left.why}" for left in block.left_out if left.method in wanted]
-        return Answer(question, why="; ".join(absent) or "one of the two was not run")
-    levels = default_levels(observations, question.axis)
-    noise = relative_noise(common_block(members, level=level).of(block.methods) for level in levels)
-    return Answer(question, compare_pair("asked", tasks[0], Layout.of(block, noise), wanted))
-
-
-def correct(answers: Sequence[Answer]) -> list[Answer]:
-    """The same with p-values corrected for all that are asked on the page."""
-    raw = [a.claim.p_raw for a in answers if a.claim is not None]
-    adjusted = iter(holm([1.0 if math.isnan(p) else p for p in raw]))
-    return [
-        a if a.claim is None else replace(a, claim=replace(a.claim, p=float(next(adjusted)), alpha=ALPHA))
-        for a in answers
-    ]
 
 
 def changes(bundle: str, method: str, target: float, task: str = "") -> str:
@@ -123,18 +46,31 @@ def changes(bundle: str, method: str, target: float, task: str = "") -> str:
     return f"{found.mean():+.2f} points on average over {len(found)} seeds ({extremes})"
 
 
-def deviations(bundle: str, method: str) -> str:
+def deviations(bundle: str, method: str, task: str = "") -> str:
     """Standard deviations over seeds at every target, in points."""
     observations = observed(bundle)
     if observations is None:
         return f"docs/results/{bundle}.zip is not there"
     rows = observations.pruned
+    rows = rows[rows["task"].str.contains(task, regex=False)]
     spread = rows[rows["method"] == method].groupby("compression_target")[HEADLINE].std() * 100
     return ", ".join(f"{value:.2f} at {target:g}x" for target, value in spread.items())
 
 
-SMALL, DIGITS, MATRIX = "cifar10-resnet20-small", "quickstart", "cifar10-resnet20-matrix-small"
+SMALL, DIGITS = "cifar10-resnet20-small", "quickstart"
 INITIAL = "shrinkbench-figure-8-small"
+LARGER = "shrinkbench-figure-7-gpu-small"
+VGG, DEEP = (LARGER, "vgg"), (LARGER, "resnet56")
+COMPARED = (
+    (SMALL, ""),
+    (MATRIX, ""),
+    (DIGITS, ""),
+    ("shrinkbench-figure-6-small", ""),
+    ("shrinkbench-figure-15-small", ""),
+    VGG,
+    DEEP,
+)
+"""Bundles with magnitude and gradient, global and layerwise, and the part of a task's name."""
 NORMS, WEIGHTS, TICKETS = "rethinking-table-1-small", "rethinking-table-6-small", "rethinking-table-9-small"
 LONGER = "rethinking-table-16-small"
 LENGTHS = (
@@ -144,6 +80,7 @@ LENGTHS = (
 BLALOCK, LIU = "Blalock et al. 2020", "Liu et al. 2019"
 MAGNITUDE, GRADIENT = ("global_magnitude", "layerwise_magnitude"), ("global_gradient", "layerwise_gradient")
 NORM = "channel_l1"
+SPEEDUP = "theoretical_speedup"
 KEPT = "convolution_magnitude"
 
 
@@ -159,11 +96,20 @@ FINDINGS = (
         "are above global ones.",
         BLALOCK,
         (
-            *(Question(bundle, *MAGNITUDE) for bundle in (SMALL, MATRIX, DIGITS)),
-            *(Question(bundle, *GRADIENT) for bundle in (SMALL, MATRIX, DIGITS)),
-            Question(SMALL, *MAGNITUDE[::-1], axis="theoretical_speedup", level=8),
-            Question(SMALL, *GRADIENT[::-1], axis="theoretical_speedup", level=8),
-            Question(DIGITS, *MAGNITUDE[::-1], axis="theoretical_speedup", level=8),
+            *(Question(bundle, *MAGNITUDE, task=task) for bundle, task in COMPARED),
+            *(Question(bundle, *GRADIENT, task=task) for bundle, task in COMPARED),
+            Question(SMALL, *MAGNITUDE[::-1], axis=SPEEDUP, level=8),
+            Question(SMALL, *GRADIENT[::-1], axis=SPEEDUP, level=8),
+            Question(DIGITS, *MAGNITUDE[::-1], axis=SPEEDUP, level=8),
+            *(
+                Question(bundle, *pair[::-1], axis=SPEEDUP, level=4, task=task)
+                for pair in (MAGNITUDE, GRADIENT)
+                for bundle, task in (VGG, DEEP)
+            ),
+            *(
+                Question(bundle, *MAGNITUDE[::-1], axis=SPEEDUP, level=8, task=task)
+                for bundle, task in (VGG, DEEP)
+            ),
         ),
     ),
     Finding(
@@ -171,11 +117,15 @@ FINDINGS = (
         "Magnitude is above gradient in general.",
         BLALOCK,
         (
-            *(Question(bundle, MAGNITUDE[0], GRADIENT[0]) for bundle in (SMALL, MATRIX, DIGITS)),
-            *(Question(bundle, MAGNITUDE[1], GRADIENT[1]) for bundle in (SMALL, MATRIX, DIGITS)),
+            *(
+                Question(bundle, magnitude, gradient, task=task)
+                for magnitude, gradient in zip(MAGNITUDE, GRADIENT, strict=True)
+                for bundle, task in COMPARED
+            ),
+            *(Question(LARGER, MAGNITUDE[0], GRADIENT[0], level=level, task="vgg") for level in (2, 4, 8)),
         ),
-        "The exception that the paper names, CIFAR-VGG below 10x, was not run: see shrinkbench-figure-* in "
-        "experiments/.",
+        "The paper names an exception, CIFAR-VGG below 10x, asked by the last three lines: contradicted "
+        "would bear it out.",
     ),
     Finding(
         3,
@@ -184,6 +134,12 @@ FINDINGS = (
         tuple(
             Question(SMALL, method, "random", level=level)
             for level in (2, 8)
+            for method in (*MAGNITUDE, *GRADIENT)
+        )
+        + tuple(
+            Question(LARGER, method, "random", level=level, task=task)
+            for task in ("vgg", "resnet56")
+            for level in (2, 32)
             for method in (*MAGNITUDE, *GRADIENT)
         ),
     ),
@@ -196,6 +152,11 @@ FINDINGS = (
             Question(SMALL, GRADIENT[0], MAGNITUDE[1], level=16),
             Question(DIGITS, GRADIENT[0], MAGNITUDE[1], level=2),
             Question(DIGITS, GRADIENT[0], MAGNITUDE[1], level=16),
+            *(
+                Question(bundle, GRADIENT[0], MAGNITUDE[1], level=level, task=task)
+                for bundle, task in (VGG, DEEP)
+                for level in (2, 8, 32)
+            ),
         ),
         "Confirmed where one line says confirmed and another contradicted; everything else leaves it open.",
     ),
@@ -296,19 +257,15 @@ twins: fewer images, epochs and seeds than in the papers, whose own settings are
 """
 
 
-MATRIX_HEAD = """## The matrix
-
-Methods that the literature compares to, and those since 2020, from one trained ResNet-20 on CIFAR-10 under one
-protocol (`cifar10-resnet20-matrix-small`): mean top-1 in % over the seeds, and the difference from global
-magnitude pruning with its 95 % interval. A star: told apart from it, corrected for all comparisons of this
-table (Holm). Fine-tuning is short, which is hard on methods that prune while they train."""
+def _runs(bundle: str, task: str) -> str:
+    return f"{bundle}, {task}" if task else bundle
 
 
 def told(answer: Answer) -> str:
     """One line of a finding's table."""
     asked, claim = answer.question, answer.claim
-    runs = f"{asked.bundle}, {asked.task}" if asked.task else asked.bundle
-    axis = "speedup" if asked.axis == "theoretical_speedup" else "size"
+    runs = _runs(asked.bundle, asked.task)
+    axis = "speedup" if asked.axis == SPEEDUP else "size"
     if claim is None:
         where = f"equal {axis}" + ("" if asked.level is None else f", {asked.level:g}x")
         row = (runs, asked.first, asked.second, where, "", "", "", f"{answer.verdict}: {answer.why}")
@@ -345,59 +302,21 @@ def across_weights(target: float) -> str:
     return f"- {target:g}x: " + ", ".join(told)
 
 
-def matrix() -> list[str]:
-    """The methods of the matrix beside global magnitude pruning, at both targets."""
-    observations = observed(MATRIX)
-    if observations is None:
-        return [f"docs/results/{MATRIX}.zip is not there."]
-    members = curves(observations, "compression", HEADLINE)
-    noise = relative_noise(common_block(members, level=level) for level in (4, 16))
-    claims: dict[tuple[str, float], Claim] = {}
-    means: dict[tuple[str, float], float] = {}
-    for level in (4.0, 16.0):
-        block = common_block(members, level=level)
-        layout = Layout.of(block, noise)
-        means |= {(m, level): v for m, v in zip(block.methods, 100 * block.means, strict=True)}
-        others = [m for m in block.methods if m != MAGNITUDE[0]]
-        pairs = {m: compare_pair("matrix", MATRIX, layout, (m, MAGNITUDE[0])) for m in others}
-        claims |= {(method, level): claim for method, claim in pairs.items()}
-    adjusted = dict(zip(claims, holm([c.p_raw for c in claims.values()]), strict=True))
-
-    def cell(method: str, level: float) -> str:
-        if (method, level) not in means:
-            return "left out"
-        if (method, level) not in claims:
-            return f"{means[method, level]:.2f}"
-        claim, told = claims[method, level], adjusted[method, level] < ALPHA
-        difference = f"{100 * claim.difference:+.2f} [{100 * claim.low:.2f}, {100 * claim.high:.2f}]"
-        return f"{means[method, level]:.2f}, {difference}{' *' if told else ''}"
-
-    order = sorted(observations.methods, key=lambda m: -means.get((m, 4.0), 0.0) - means.get((m, 16.0), 0.0))
-    one = next(claim for (_, level), claim in claims.items() if level == 4.0)
-    smallest = 100 * found_with(replace(one, p=one.p_raw))
-    values = observations.pruned.pivot_table(index=["amount", "seed"], columns="method", values=HEADLINE)
-    complete = values.columns[values.notna().all()]
-    alike = [f"{a} and {b}" for a, b in combinations(complete, 2) if (values[a] == values[b]).all()]
-    return [
-        "| method | at 4x | at 16x |",
-        "| --- | --- | --- |",
-        *(f"| {method} | {cell(method, 4.0)} | {cell(method, 16.0)} |" for method in order),
-        "",
-        *([f"Equal in every run: {'; '.join(alike)}.", ""] if alike else []),
-        f"With these seeds and this noise a difference of {smallest:.1f} points at 4x would be found 8 times "
-        "in 10, were it the only question. Smaller differences between published single runs say nothing.",
-    ]
-
-
 def further(finding: Finding) -> list[str]:
     """What a finding shows that is no comparison of two methods."""
     if finding.number == 5:
-        return [f"- {bundle}, {m}: {deviations(bundle, m)}" for bundle in (SMALL, DIGITS) for m in MAGNITUDE]
+        return [
+            f"- {_runs(bundle, task)}, {m}: {deviations(bundle, m, task)}"
+            for bundle, task in ((DIGITS, ""), VGG, DEEP)
+            for m in (*MAGNITUDE, *GRADIENT)
+        ]
     if finding.number == 6:
         return [across_weights(level) for level in (4, 16)]
     if finding.number == 7:
         return [
-            f"- {bundle}, {m} at 2x: {changes(bundle, m, 2)}" for bundle in (SMALL, DIGITS) for m in MAGNITUDE
+            f"- {_runs(bundle, task)}, {m} at 2x: {changes(bundle, m, 2, task)}"
+            for bundle, task in ((DIGITS, ""), (SMALL, ""), VGG, DEEP)
+            for m in MAGNITUDE
         ]
     return []
 
@@ -437,13 +356,16 @@ def write_page(folder: Path = RESULTS) -> None:
             parts.append("\n".join(lines))
     parts.append(MATRIX_HEAD)
     parts.append("\n".join(matrix()))
+    parts.append("\n".join(noise()))
     columns = ("bundle", "runs", "computing", "on", "with", "commit")
-    names = dict.fromkeys([q.bundle for finding in FINDINGS for q in finding.questions])
+    asked = [q.bundle for finding in FINDINGS for q in finding.questions]
+    names = dict.fromkeys([*asked, NOISE, *THREADS])
     rows = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns), *map(origin, names)]
     parts.append(
         "## The runs\n\n`shrinkbench sweep NAME` carries each of them out; a commit with + had changes."
     )
     parts.append("\n".join(rows))
+    parts.append("\n".join(open_lines(names)))
     (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 

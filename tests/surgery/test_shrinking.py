@@ -72,6 +72,8 @@ def test_channels_of_every_network(name):
     masks = masks_of_units(module, coupling, keep_some(coupling, 0.5))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
+        if "convnext" in name:  # its streams pass layer norms over channels, which mix them
+            warnings.filterwarnings("ignore", r".*LayerNorm(2d)?\), which mixes channels", LeftWholeWarning)
         small = shrink(module, masks, shape)
     assert_same_outputs(module, masks, small, shape)
     size = measure_size(module, shape, masks)

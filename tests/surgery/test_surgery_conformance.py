@@ -53,6 +53,8 @@ REFUSED_BY_SCORE = {
     "apoz": {*WITHOUT_BATCH_NORM, "torchvision/efficientnet_b0"},  # no ReLU
     "hrank": {*WITHOUT_BATCH_NORM, "cifar-vgg"},  # linear layers have no maps
     "batch_norm_scale": WITHOUT_BATCH_NORM,
+    # Its descent on weights that nobody has trained diverges where they are deep.
+    "most_discriminative": {"resnet56", "preresnet56", "torchvision/resnet50"},
 }
 
 
@@ -199,7 +201,10 @@ def assert_conforms(name, network_name, record):
         small, masks = small_of(name, module, masks, shape)
         counts.append(count_multiply_adds(small, shape))
     record("multiply_adds", counts)
-    assert counts == sorted(counts, reverse=True)
+    if name == "amc":  # it searches for the least loss at a size: speed goes either way
+        assert max(counts) == counts[0]
+    else:
+        assert counts == sorted(counts, reverse=True)
     # Filters whose outputs are added to others' stay: of the first few that go, none may be free to leave.
     assert counts[-1] < counts[0] if structure in PARTIAL else len(set(counts)) == len(counts)
     assert_trainable(small, module, masks, data)

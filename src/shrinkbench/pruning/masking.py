@@ -157,8 +157,8 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
     for name, value in masks.new_weights.items():
         if not bool(torch.isfinite(value).all()):
             raise ShrinkbenchError(
-                f"the new values of '{name}' that {method.name} gives contain NaN or infinity; its data or the "
-                "network's weights have diverged"
+                f"the new values of '{name}' that {method.name} gives contain NaN or infinity: its descent, "
+                "its data or the network's weights have diverged; choose another method, or look at these"
             )
     return masks
 

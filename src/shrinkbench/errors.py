@@ -166,6 +166,19 @@ class CannotMeetTargetError(ShrinkbenchError):
         return error
 
 
+@contextmanager
+def said_by(what: str) -> Iterator[None]:
+    """What code of somebody's raises inside is told in a sentence, of ``what``; errors of the machine pass."""
+    try:
+        yield
+    except (ShrinkbenchError, OSError, MemoryError):
+        raise
+    except BaseException as error:
+        if not is_of_the_code(error):
+            raise
+        raise ShrinkbenchError(f"{what} failed: {one_line(said_of(error), 160)}; mend it") from error
+
+
 def line_in(file: Path, error: BaseException) -> str:
     """Where in ``file`` an error arose: ``" in line 7"``, or nothing where that is not known."""
     if isinstance(error, SyntaxError):

@@ -371,3 +371,29 @@ def test_sparse_and_quantised_tensors_are_refused_by_name(trained, tmp_path):
         torch.save({**trained.state_dict(), "linear.weight": value}, tmp_path / "w.pt")
         with pytest.raises(ShrinkbenchError, match=sentence):
             load_weights(build("digits-cnn", seed=1), tmp_path / "w.pt")
+
+
+@pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.complex64])
+def test_numbers_of_another_kind_are_refused(dtype, tmp_path):
+    module = nn.Linear(3, 2)
+    state = {name: (127 * value).to(dtype) for name, value in module.state_dict().items()}
+    torch.save(state, tmp_path / "other.pt")
+    with pytest.raises(
+        ShrinkbenchError, match=rf"weight is of {dtype} in the file, the network's of torch.float32"
+    ):
+        load_weights(module, tmp_path / "other.pt")
+
+
+def test_a_flipped_byte_is_found_by_the_checksum(tmp_path):
+    module = nn.Linear(64, 64)
+    path = tmp_path / "whole.pt"
+    torch.save(module.state_dict(), path)
+    content = bytearray(path.read_bytes())
+    place = content.index(module.weight.detach().numpy().tobytes()[:64])
+    content[place + 8] ^= 1
+    path.with_name("flipped.pt").write_bytes(content)
+    load_weights(module, path)
+    with pytest.raises(
+        ShrinkbenchError, match=r"flipped.pt is damaged: '.*data/.*' in it is not what its checksum"
+    ):
+        load_weights(module, path.with_name("flipped.pt"))

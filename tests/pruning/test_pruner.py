@@ -272,10 +272,94 @@ def test_what_cannot_be_done_is_told_in_one_sentence():
     with pytest.raises(ShrinkbenchError, match="LBFGS"):
         pruner.attach(torch.optim.LBFGS(module.parameters()))
     state = pruner_of(module, "movement").state_dict()
-    with pytest.raises(ShrinkbenchError, match="the state is of 'movement'"):
+    with pytest.raises(ShrinkbenchError, match="the state has method = movement, this Pruner rigl"):
         pruner.load_state_dict(state)
     pruner.attach(optimizer)
     with pytest.raises(ShrinkbenchError, match="0 of 20 steps"):
         pruner.finish()
     with pytest.raises(ShrinkbenchError, match="before attach"):
         pruner.load_state_dict(pruner.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ({"total": 5}, "total_steps = 20, this Pruner 5"),
+        ({"seed": 4}, "seed = 3, this Pruner 4"),
+        ({"steps_per_epoch": 10}, "steps_per_epoch = 5, this Pruner 10"),
+        ({"prune_classifier": True}, "prune_classifier = False, this Pruner True"),
+        ({"max_ratio": 0.5}, "bounds = "),
+    ],
+)
+def test_a_state_of_other_arguments_is_refused(options, told):
+    state = pruner_of(network(), "gradual_magnitude").state_dict()
+    with pytest.raises(ShrinkbenchError, match=told):
+        pruner_of(network(), "gradual_magnitude", **options).load_state_dict(state)
+
+
+def test_what_is_no_state_and_what_is_not_attached_is_told():
+    with pytest.raises(ShrinkbenchError, match="it lacks 'method'"):
+        pruner_of(network(), "rigl").load_state_dict({})
+    pruner = pruner_of(network(), "gradual_magnitude")
+    pruner.load_state_dict({**pruner.state_dict(), "step": TOTAL})
+    with pytest.raises(ShrinkbenchError, match="is not attached"):
+        pruner.finish()
+    for total in ("20", 2.5, True):
+        with pytest.raises(ShrinkbenchError, match="total_steps = "):
+            pruner_of(network(), "rigl", total=total)
+
+
+def test_weights_that_no_optimizer_holds_are_refused_unless_they_are_frozen():
+    module = network()
+    first, *rest = module.parameters()
+    pruner = pruner_of(module, "global_magnitude")
+    other = make_optimizer(network(), RECIPE)
+    with pytest.raises(ShrinkbenchError, match=r"'0.weight' can be pruned and is in no optimizer given"):
+        pruner.attach(other)
+    some = torch.optim.SGD(rest, lr=0.1)
+    with pytest.raises(ShrinkbenchError, match=r"\(1 such\)"):
+        pruner.attach(some)
+    first.requires_grad_(False)
+    pruner.attach(some)
+
+
+def test_two_optimizers_keep_what_is_pruned_at_zero():
+    module = network()
+    matrices = [p for p in module.parameters() if p.dim() > 1]
+    vectors = [p for p in module.parameters() if p.dim() == 1]
+    optimizers = [torch.optim.AdamW(vectors, lr=0.1), torch.optim.SGD(matrices, lr=0.1, momentum=0.9)]
+    pruner = pruner_of(module, "global_magnitude")
+    pruner.attach(*optimizers)
+    data = Pictures()
+    for _ in range(TOTAL):
+        F.cross_entropy(module(data.inputs), data.labels).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        parameters = dict(module.named_parameters())
+        assert len(pruner.masks)
+        assert all(not parameters[n][~mask].any() for n, mask in pruner.masks.items())
+    pruner.finish()
+
+
+@pytest.mark.parametrize("method", ["l0_hard_concrete", "variational_information_bottleneck"])
+def test_a_network_that_was_compiled_and_called_before_is_gated_all_the_same(method):
+    """Losses are those of the network as it is: a program of before would know nothing of the gates."""
+    found = []
+    for compiled in (False, True):
+        module = network()
+        called = torch.compile(module, backend="eager") if compiled else module
+        data = Pictures()
+        F.cross_entropy(called(data.inputs), data.labels)
+        optimizer = make_optimizer(module, RECIPE)
+        pruner_of(module, method).attach(optimizer)
+        torch.manual_seed(0)
+        losses = []
+        for _ in range(4):
+            loss = F.cross_entropy(called(data.inputs), data.labels)
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            losses.append(float(loss.detach()))
+        found.append(losses)
+    assert found[0] == pytest.approx(found[1], rel=1e-5)

@@ -15,7 +15,7 @@ from shrinkbench.datasets.card import DATASETS, Batch, Dataset, DatasetCard
 from shrinkbench.datasets.memory import InMemoryImages, check_count, check_pass
 from shrinkbench.datasets.revision import content_digest, revision_of
 from shrinkbench.datasets.splits import balanced_order
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, said_by
 from shrinkbench.spec import Normalisation
 
 HOLD_OUT = 10
@@ -99,7 +99,8 @@ def _load(card: DatasetCard, make: Callable[..., Any], data: Path | None) -> Dat
         )
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(0)
-        made = make(data) if takes else make()
+        with said_by(f"'{card.name}'"):
+            made = make(data) if takes else make()
     if isinstance(made, Dataset):
         return made
     parts = [_source(card, part) for part in _parts(card, made)]

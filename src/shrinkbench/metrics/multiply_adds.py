@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
-from shrinkbench.metrics.size import count_kept, count_parameters
+from shrinkbench.metrics.size import count_kept, count_parameters, require_masks_of
 from shrinkbench.network.inputs import Example, required_example
 from shrinkbench.network.probe import trace
 from shrinkbench.spec.measures import Size
@@ -51,6 +51,7 @@ def measure_size(
     parameter or is computed from it: of a weight that is standardised after masking, none. Inputs and
     what is raised are as for :func:`count_multiply_adds`.
     """
+    require_masks_of(module, masks)
     traced = trace(module, required_example(input_shape, example_inputs), masks=masks)
     parameters, parameters_kept = count_parameters(module), count_kept(module, masks)
     multiply_adds, multiply_adds_kept = traced.multiply_adds, traced.kept

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor, nn
 
+from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.spec.measures import LayerDensity
 
 
@@ -18,8 +20,26 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
+def require_masks_of(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """Raise ``ShrinkbenchError`` where a mask is of no parameter, of another shape or not boolean."""
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    for name, mask in masks.items():
+        if name not in parameters:
+            raise ShrinkbenchError(
+                f"the network has no parameter '{name}'; these masks are for another network"
+            )
+        if mask.shape != parameters[name].shape:
+            raise ShrinkbenchError(
+                f"the mask of '{name}' has shape {tuple(mask.shape)}, the parameter "
+                f"{tuple(parameters[name].shape)}; these masks are for another network"
+            )
+        if mask.dtype != torch.bool:
+            raise ShrinkbenchError(f"the mask of '{name}' is {mask.dtype}; give boolean ones: mask != 0")
+
+
 def count_kept(module: nn.Module, masks: Mapping[str, Tensor]) -> int:
     """Parameters that the masks keep; parameters without a mask are kept whole."""
+    require_masks_of(module, masks)
     pruned = sum(mask.numel() - int(mask.sum()) for mask in masks.values())
     return count_parameters(module) - pruned
 

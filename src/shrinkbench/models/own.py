@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import inspect
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from torch import nn
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, said_by
 from shrinkbench.models.card import MODELS, NO_PUBLIC_WEIGHTS, ModelCard, example_for
 from shrinkbench.models.counting import count
 
@@ -39,23 +40,41 @@ def _builder(name: str, make: Callable[..., Any]) -> Callable[[int], nn.Module]:
             f"'{name}' takes {', '.join(required)}; let it take the number of classes alone, or nothing"
         )
 
+    given: dict[int, weakref.ref[nn.Parameter]] = {}
+
     def build(num_classes: int) -> nn.Module:
         if required and num_classes < 1:
             raise ShrinkbenchError(
                 f"'{name}' takes {required[0]}, and nothing says how many classes there are; name a dataset "
                 f"or give {required[0]} a default"
             )
-        if named and num_classes >= 1:
-            module = make(num_classes=num_classes)
-        else:
-            module = make(num_classes) if required else make()
+        with said_by(f"'{name}'"):
+            if named and num_classes >= 1:
+                module = make(num_classes=num_classes)
+            else:
+                module = make(num_classes) if required else make()
         if not isinstance(module, nn.Module):
             raise ShrinkbenchError(
                 f"'{name}' returned a {type(module).__name__}; let it return a torch.nn.Module"
             )
+        _require_fresh(name, module, given)
         return module
 
     return build
+
+
+def _require_fresh(name: str, module: nn.Module, given: dict[int, weakref.ref[nn.Parameter]]) -> None:
+    """Refuse parameters that were given out before: what trains one run would be where the next begins."""
+    for parameter in module.parameters():
+        known = given.get(id(parameter))
+        if known is not None and known() is parameter:
+            raise ShrinkbenchError(
+                f"'{name}' returns parameters that it has returned before, so that one run would go on from "
+                "another; let it make a fresh network each time"
+            )
+    for gone in [key for key, known in given.items() if known() is None]:
+        del given[gone]
+    given.update({id(parameter): weakref.ref(parameter) for parameter in module.parameters()})
 
 
 def figures_of(card: ModelCard) -> tuple[int | None, int | None]:

@@ -6,6 +6,8 @@ import hashlib
 import io
 import re
 import warnings
+import zipfile
+import zlib
 from argparse import Namespace
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -172,6 +174,7 @@ def _plain_kinds() -> list[object]:
 
 
 def _read_checkpoint(path: Path, content: bytes) -> object:
+    _require_checksums(path, content)
     try:
         with warnings.catch_warnings(), safe_globals(_plain_kinds()):  # type: ignore[arg-type]
             warnings.simplefilter("ignore")  # of layouts that are refused by name below
@@ -185,6 +188,23 @@ def _read_checkpoint(path: Path, content: bytes) -> object:
             ) from None
         first = (str(error) or type(error).__name__).splitlines()[0].split(". ")[0]
         raise ShrinkbenchError(f"{path} is damaged or not a PyTorch checkpoint ({first})") from None
+
+
+def _require_checksums(path: Path, content: bytes) -> None:
+    """Raise where a member of the archive is not what was written: torch does not look at its checksums."""
+    file = io.BytesIO(content)
+    if not zipfile.is_zipfile(file):
+        return  # of before torch 1.6, or none; reading it says so
+    try:
+        with zipfile.ZipFile(file) as archive:
+            bad = archive.testzip()
+    except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError, OSError):
+        return  # reading it says what is wrong
+    if bad is not None:
+        raise ShrinkbenchError(
+            f"{path} is damaged: '{bad}' in it is not what its checksum says; fetch the file again, or save it "
+            "again if it was written without checksums"
+        )
 
 
 def _read_safetensors(path: Path, content: bytes) -> object:

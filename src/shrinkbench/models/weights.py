@@ -181,13 +181,22 @@ def _check_same_network(own: Mapping[str, Tensor], state: StateDict, file: Weigh
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in state if k not in own]
     reshaped = [k for k in state if k in own and state[k].shape != own[k].shape]
+    other_kinds = [
+        k for k in own if k in state and _kind(state[k]) != _kind(own[k]) and own[k].is_floating_point()
+    ]
     differences = [
+        *(f"{k} is of {state[k].dtype} in the file, the network's of {own[k].dtype}" for k in other_kinds[:1]),
         *(f"{k} is {_shape(state[k])} in the file and {_shape(own[k])} in the network" for k in reshaped[:1]),
         *([f"the file lacks {', '.join(missing[:2])}{_more(missing)}"] if missing else []),
         *([f"the network lacks {', '.join(unexpected[:2])}{_more(unexpected)}"] if unexpected else []),
     ]
     if differences:
         raise ShrinkbenchError(f"{file.path} is for another network than {name}: {'; '.join(differences)}")
+
+
+def _kind(tensor: Tensor) -> str:
+    """Whether numbers are real, complex or whole: one does not become another in silence."""
+    return "real" if tensor.is_floating_point() else "complex" if tensor.is_complex() else "whole"
 
 
 def _more(names: list[str]) -> str:

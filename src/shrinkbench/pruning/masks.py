@@ -104,7 +104,8 @@ class Masks(Mapping[str, Tensor]):
         Names are those that its parameters have now (``fc.weight_orig`` until ``prune.remove``). Weights are
         tensors of two or more dimensions. Raises ``ShrinkbenchError`` where nothing is pruned.
 
-        >>> layer = nn.utils.prune.l1_unstructured(nn.Linear(2, 2), "weight", amount=1)
+        >>> from torch.nn.utils.prune import l1_unstructured
+        >>> layer = l1_unstructured(nn.Linear(2, 2), "weight", amount=1)
         >>> Masks.from_module(layer)
         Masks(1 tensors, 3 of 4 weights kept)
         """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from typing import Any
@@ -21,6 +22,7 @@ from shrinkbench.pruning.during_training import hook_for
 from shrinkbench.pruning.masking import look_ahead, prune_once
 from shrinkbench.pruning.masks import Masks, Upholder
 from shrinkbench.pruning.method import METHODS, PruningMethod
+from shrinkbench.pruning.prunable import prunable_names
 from shrinkbench.pruning.rounds import rounds_of
 from shrinkbench.pruning.rounds_in_training import RoundsInTraining
 from shrinkbench.pruning.schedules.hook import PruningHook
@@ -119,13 +121,19 @@ class Pruner:
         """Optimizer steps so far."""
         return self._step
 
-    def attach(self, optimizer: Optimizer) -> None:
-        """Follow the steps of ``optimizer`` from now on, in place of an earlier one; may prune at once."""
-        inner = getattr(optimizer, "optimizer", optimizer)  # what Lightning and Accelerate wrap
-        if isinstance(inner, LBFGS):
+    def attach(self, optimizer: Optimizer, *others: Optimizer) -> None:
+        """Follow the steps of ``optimizer`` from now on, in place of an earlier one; may prune at once.
+
+        ``others`` move the rest of the network, where one optimizer does not hold it all; what is pruned stays
+        pruned after their steps too. Raises ``ShrinkbenchError`` where weights that can be pruned and train are
+        in none of them.
+        """
+        inner, *beside = (getattr(o, "optimizer", o) for o in (optimizer, *others))  # Lightning, Accelerate
+        if any(isinstance(each, LBFGS) for each in (inner, *beside)):
             raise ShrinkbenchError(
                 "LBFGS evaluates the loss many times in a step, which no schedule counts; use another optimizer"
             )
+        self._require_held((inner, *beside))
         self._detach()
         if self._hook is None:
             self._hook = self._begin()
@@ -133,7 +141,12 @@ class Pruner:
         self._handles = [
             inner.register_step_pre_hook(self._before),
             inner.register_step_post_hook(lambda *_: self._after()),
+            *(each.register_step_post_hook(lambda *_: self._uphold(self._started())) for each in beside),
         ]
+        if (
+            "torch._dynamo" in sys.modules
+        ):  # programs of the network from before know nothing of what was hooked in
+            torch._dynamo.reset()
         if self._step < self._total:
             self._hook.before_step(self._step + 1)
 
@@ -145,7 +158,11 @@ class Pruner:
         hook = self._hook
         kind: Any = type(hook)
         early = hook is not None and kind.settled is not Hook.settled and hook.settled
-        if hook is None or (self._step < self._total and not early):
+        if hook is None:
+            raise ShrinkbenchError(
+                f"this Pruner of '{self._method.name}' is not attached; attach it to the optimizer, then finish"
+            )
+        if self._step < self._total and not early:
             raise ShrinkbenchError(
                 f"'{self._method.name}' has seen {self._step} of {self._total} steps and is not at its target; "
                 "attach it and train on, or make a Pruner with fewer total_steps"
@@ -157,19 +174,58 @@ class Pruner:
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values from which a training goes on bit for bit; save the network's beside."""
         state = self._loaded if self._hook is None else self._hook.state_dict()
-        return {"method": self._method.name, "amount": self._amount.label, "step": self._step, "hook": state}
+        return {**self._identity, "step": self._step, "hook": state}
+
+    @property
+    def _identity(self) -> dict[str, Any]:
+        """What decides masks, apart from the network and its data, by the names of the arguments."""
+        settings = self._settings
+        return {
+            "method": self._method.name,
+            "amount": self._amount.label,
+            "total_steps": self._total,
+            "steps_per_epoch": self._per_epoch,
+            "seed": self._seed,
+            "bounds": settings["constraints"].label,
+            **{name: settings[name] for name in ("prune_classifier", "prune_biases", "prune_embeddings")},
+        }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from ``state``, in a Pruner with the same arguments that is not attached yet."""
         if self._hook is not None:
             raise ShrinkbenchError("this Pruner has begun already; load its state before attach()")
-        own = (self._method.name, self._amount.label)
-        if (state["method"], state["amount"]) != own:
+        own = self._identity
+        lacking = [name for name in (*own, "step", "hook") if name not in state]
+        if lacking:
             raise ShrinkbenchError(
-                f"the state is of '{state['method']}' at {state['amount']}, this Pruner is '{own[0]}' at "
-                f"{own[1]}; give the same method and amount"
+                f"this is no state of a Pruner: it lacks '{lacking[0]}'; give state_dict()'s"
             )
+        for name, value in own.items():
+            if state[name] != value:
+                raise ShrinkbenchError(
+                    f"the state has {name} = {state[name]}, this Pruner {value}; give the same arguments"
+                )
         self._loaded, self._step = state["hook"], state["step"]
+
+    def _require_held(self, optimizers: Sequence[Optimizer]) -> None:
+        """Raise where a weight that may be pruned trains, and no optimizer holds it: others would move it."""
+        held = {id(p) for each in optimizers for group in each.param_groups for p in group["params"]}
+        settings = self._settings
+        names = prunable_names(
+            self._module,
+            input_shape=settings["input_shape"],
+            prune_classifier=settings["prune_classifier"],
+            prune_biases=settings["prune_biases"],
+            prune_embeddings=settings["prune_embeddings"],
+            ignore=settings["constraints"].ignore,
+        )
+        parameters = dict(self._module.named_parameters(remove_duplicate=False))
+        lost = [name for name in names if parameters[name].requires_grad and id(parameters[name]) not in held]
+        if lost:
+            raise ShrinkbenchError(
+                f"'{lost[0]}' can be pruned and is in no optimizer given ({len(lost)} such); give all that "
+                "move the network, attach(first, second), or freeze it with requires_grad_(False)"
+            )
 
     def _begin(self) -> PruningHook | RoundsInTraining:
         """The hook of the schedule; where a state was loaded, the network keeps the weights it has."""
@@ -282,8 +338,8 @@ class Pruner:
 
 
 def _steps_of_epoch(method: PruningMethod, total: int, per_epoch: int | None) -> int:
-    if total < 1:
-        raise ShrinkbenchError(f"total_steps = {total}; give the number of optimizer steps, at least 1")
+    if isinstance(total, bool) or not isinstance(total, int) or total < 1:
+        raise ShrinkbenchError(f"total_steps = {total!r}; give the number of optimizer steps, at least 1")
     schedule = method.schedule
     if per_epoch is None:
         hook: Any = getattr(schedule.during, "func", schedule.during)

@@ -9,6 +9,7 @@ from torch.nn.utils import prune as torchs
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.metrics import measure_size
+from shrinkbench.pruning import prune
 from shrinkbench.pruning.masks import Masks
 
 MASK = torch.arange(24).reshape(3, 8) % 2 == 0
@@ -37,3 +38,10 @@ def test_masks_of_torch_are_counted_under_the_names_of_now():
     with pytest.raises(ShrinkbenchError, match="no parameter 'weight_orig'"):
         measure_size(layer, (8,), masks)
     assert measure_size(layer, (8,), Masks.from_module(layer)).multiply_adds_kept == 12
+
+
+@pytest.mark.parametrize("masks", [{"module.0.weight": MASK}, {"0.weight": MASK[:2]}])
+def test_an_earlier_round_of_another_network_is_refused(masks):
+    module = nn.Sequential(nn.Linear(8, 3), nn.Linear(3, 2))
+    with pytest.raises(ShrinkbenchError, match="these masks are for another network"):
+        prune(module, "global_magnitude", compression=1.5, input_shape=(8,), masks=Masks(masks))

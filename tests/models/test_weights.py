@@ -397,3 +397,21 @@ def test_a_flipped_byte_is_found_by_the_checksum(tmp_path):
         ShrinkbenchError, match=r"flipped.pt is damaged: '.*data/.*' in it is not what its checksum"
     ):
         load_weights(module, path.with_name("flipped.pt"))
+
+
+class Wrapped(nn.Module):
+    """All of its parameters lie where a wrapper of torch would put them."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.add_module(name, nn.Linear(3, 2))
+
+
+@pytest.mark.parametrize("name", ["module", "_orig_mod"])
+def test_names_of_the_network_itself_are_no_wrappers(name, tmp_path):
+    saved, module = Wrapped(name), Wrapped(name)
+    torch.save(saved.state_dict(), tmp_path / "own.pt")
+    torch.save({f"module.{key}": value for key, value in saved.state_dict().items()}, tmp_path / "wrapped.pt")
+    for file in ("own.pt", "wrapped.pt"):
+        load_weights(module, tmp_path / file)
+        assert all(torch.equal(a, b) for a, b in zip(saved.parameters(), module.parameters(), strict=True))

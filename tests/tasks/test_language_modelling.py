@@ -175,3 +175,27 @@ def test_sequences_of_several_lengths_are_classified():
     assert found["loss"] == pytest.approx(float(nn.functional.cross_entropy(logits, labels)), rel=1e-5)
     assert found.examples == 5
     assert len(list(SequenceClassification().training_batches(batches))) == 2  # lengths that cannot be joined
+
+
+def test_a_network_that_sees_the_token_it_is_scored_on_is_refused():
+    config = transformers.BertConfig(
+        vocab_size=13, hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16
+    )
+    masked = transformers.BertForMaskedLM(config)
+    for batch in (tokens(vocabulary=13), {"input_ids": tokens(vocabulary=13)}):
+        with pytest.raises(ShrinkbenchError, match="it is no causal language model"):
+            evaluate(masked, [batch], task=TASK)
+    causal = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(vocab_size=13, n_embd=16, n_layer=1, n_head=2, n_positions=16)
+    )
+    ones = {"attention_mask": torch.ones(5, 9, dtype=torch.int64), "input_ids": tokens(vocabulary=13)}
+    assert evaluate(causal, [ones], task=TASK)["perplexity"] > 1
+
+
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt", "ria"])
+def test_blocks_of_several_lengths_calibrate(method):
+    batches = [(part, part) for part in (tokens(3, 9), tokens(3, 5, seed=3), tokens(2, 9, seed=4))]
+    masks = prune(model(), method, compression=1.5, batches=batches, one_shot=True)
+    again = prune(model(), method, compression=1.5, batches=batches, one_shot=True)
+    assert masks.equal(again)
+    assert masks.kept < masks.total

@@ -290,7 +290,8 @@ def evaluate(
         return
     words = {"top1": "top-1", "top5": "top-5"}
     found = ", ".join(f"{words.get(name, name)} {value:.4f}" for name, value in quality.metrics.items())
-    typer.echo(f"{found} over {quality.examples:,} {split} images")
+    counted = "tokens" if learned.objective.headline == "perplexity" else "images"
+    typer.echo(f"{found} over {quality.examples:,} {split} {counted}")
 
 
 def load_named(name: str | None, data: list[str] | None) -> Dataset | None:

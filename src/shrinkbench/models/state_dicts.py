@@ -9,7 +9,7 @@ import warnings
 import zipfile
 import zlib
 from argparse import Namespace
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,13 @@ def read_state_dict(path: Path, *, sha256: str | None = None, entry: str | None 
     return with_masks_applied(read_entries(path, sha256=sha256, entry=entry))
 
 
-def read_entries(path: Path, *, sha256: str | None = None, entry: str | None = None) -> StateDict:
-    """:func:`read_state_dict`, with the masks of ``torch.nn.utils.prune`` as they are in the file."""
+def read_entries(
+    path: Path, *, sha256: str | None = None, entry: str | None = None, own: Collection[str] = ()
+) -> StateDict:
+    """:func:`read_state_dict`, with the masks of ``torch.nn.utils.prune`` as they are in the file.
+
+    Where the file has all names of a network's ``own``, none is taken for a wrapper's.
+    """
     if not is_file(path):
         raise ShrinkbenchError(f"there is no weights file {path}; check the path")
     content = _unwrapped(path, _read(path, sha256), entry)
@@ -57,7 +62,9 @@ def read_entries(path: Path, *, sha256: str | None = None, entry: str | None = N
                 f"{path} is not a state dict: its entry '{key}' is a {type(value).__name__}, not a tensor{hint}"
             )
         _require_dense(path, key, value)
-    return _plain_names(dict(content))
+    state = dict(content)
+    fitting = (found for found in _with_fewer_wrappers(state) if own and set(own) <= found.keys())
+    return next(fitting, None) or _plain_names(state)
 
 
 def with_masks_applied(state: StateDict) -> StateDict:
@@ -217,12 +224,17 @@ def _read_safetensors(path: Path, content: bytes) -> object:
         raise ShrinkbenchError(f"{path} is damaged or not a safetensors file ({error})") from None
 
 
+def _with_fewer_wrappers(state: StateDict) -> Iterator[StateDict]:
+    """``state`` as it is, then with one ``module.`` after another taken off where all names have it."""
+    yield state
+    while all(key.startswith("module.") for key in state if key != _COUNTER) and state.keys() != {_COUNTER}:
+        state = {key.removeprefix("module."): value for key, value in state.items() if key != _COUNTER}
+        yield state
+
+
 def _plain_names(state: StateDict) -> StateDict:
     """Names without what wrappers around a network, in any order and number, put before them."""
-    state = {key.replace("_orig_mod.", ""): value for key, value in state.items()}
-    while all(key.startswith("module.") for key in state if key != _COUNTER) and state.keys() != {_COUNTER}:
-        state.pop(_COUNTER, None)
-        state = {key.removeprefix("module."): value for key, value in state.items()}
+    *_, state = _with_fewer_wrappers({key.replace("_orig_mod.", ""): value for key, value in state.items()})
     # torchvision's DenseNet files carry names from before PyTorch forbade dots in module names.
     legacy = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")
     return {legacy.sub(r"\1\2.", key): value for key, value in state.items()}

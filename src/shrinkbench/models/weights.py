@@ -100,8 +100,8 @@ def load_weights(
     naming the first differences where the file is for another network.
     """
     file = locate_weights(source, card=card)
-    state = read_entries(file.path, sha256=sha256 or file.sha256, entry=entry)
     own = module.state_dict()
+    state = read_entries(file.path, sha256=sha256 or file.sha256, entry=entry, own=own)
     state = _with_tied(module, state)
     if not own.keys() <= state.keys():
         state = with_names_of(own, with_masks_applied(state), file.path)

@@ -85,13 +85,13 @@ class BlockByBlock:
             self._arguments.append((args, kwargs))
             raise _ArrivedError
 
-        handle = first.register_forward_pre_hook(stop, with_kwargs=True)
-        try:
-            for batch in map(split_batch, self._batches()):
+        for batch in map(split_batch, self._batches()):  # forms are tried on the whole network
+            handle = first.register_forward_pre_hook(stop, with_kwargs=True)
+            try:
                 _run(self._module, batch.inputs, tensors, tensors)
-                self.images += len(batch)
-        finally:
-            handle.remove()
+            finally:
+                handle.remove()
+            self.images += len(batch)
         self._at = 0
 
     def _go_on(self, values: Mapping[str, Tensor]) -> None:

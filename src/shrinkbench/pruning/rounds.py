@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
+from shrinkbench.metrics.size import require_masks_of
 from shrinkbench.network.inputs import Example, given_example
 from shrinkbench.network.view import Batches, Loss
 from shrinkbench.network.weights import copy_of
@@ -98,6 +99,7 @@ def prune(
     constraints = constraints_for(chosen, amount, round_to=round_to, ignore=ignore, max_ratio=max_ratio)
     if not one_shot:
         _require_masks_alone(chosen)
+    require_masks_of(module, masks or {})
     example = given_example(input_shape, example_inputs)
     if example is None and batches is not None:
         batches, example = look_ahead(batches)

@@ -67,13 +67,13 @@ class Classification:
                 batch = torch.stack([ranked[:, 0].sum(), ranked.sum(), loss]).double()
                 sums = batch if sums is None else sums + batch
                 images += len(labels)
-        if sums is None:
+        if sums is None or not images:
             raise ShrinkbenchError("there are no images to evaluate on; give a split with at least one image")
         top1, top5, loss = (sums / images).tolist()
         if not math.isfinite(loss):
             raise ShrinkbenchError(
                 f"the network has diverged: its mean loss over {images} images is {loss}; lower the learning "
-                "rate"
+                "rate, or look for NaN in the data"
             )
         return Quality(metrics={"top1": top1, "top5": top5, "loss": loss}, examples=images)
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.network.inputs import TARGETS, Batch, Inputs, describe, split_batch
+from shrinkbench.network.inputs import TARGETS, Batch, Inputs, describe, split_batch, tensors_in
 from shrinkbench.network.probe import evaluation_mode, first_tensor
 from shrinkbench.spec import MetricSpec, Objective, Recipe
 from shrinkbench.spec.measures import LARGEST_FLOAT32, Quality
@@ -89,8 +89,10 @@ class LanguageModelling:
         """
         loss, right, tokens = 0.0, 0, 0
         with evaluation_mode(module):
-            for each in batches:
+            for number, each in enumerate(batches):
                 given = placed(self.split(each), module)
+                if not number:
+                    _require_causal(module, given.inputs)
                 kind = given.inputs.device.type
                 with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16-mixed"):
                     outputs = given.inputs.call(module)
@@ -112,6 +114,34 @@ class LanguageModelling:
             )
         metrics = {"perplexity": math.exp(mean), "token_accuracy": right / tokens, "loss": mean}
         return Quality(metrics=metrics, examples=tokens)
+
+
+def _require_causal(module: nn.Module, inputs: Inputs) -> None:
+    """Raise where what is put out for the first half of a block changes with a token of the second half."""
+    one = inputs.part(0, 1)
+    named = one.kwargs.get("input_ids")
+    found = [t for t in tensors_in((one.args, dict(one.kwargs)) if named is None else named) if _are_tokens(t)]
+    if not found:
+        return
+    tokens, middle = found[0], found[0].shape[1] // 2
+    first, old = tokens[:, 0], tokens[:, middle]
+    changed = tokens.clone()
+    changed[:, middle] = torch.where(first != old, first, torch.where(first > 0, first - 1, first + 1))
+    altered = one.map(lambda t: changed if t is tokens else t)
+    before, after = (first_tensor(each.call(module)) for each in (one, altered))
+    if before.dim() != 3 or before.shape[1] != tokens.shape[1]:
+        return
+    before, after = (each[:, :middle].float() for each in (before, after))
+    close = torch.allclose(before, after, rtol=0, atol=1e-5 * float(before.abs().max()), equal_nan=True)
+    if not close and bool(torch.isfinite(before).all()):
+        raise ShrinkbenchError(
+            "what the network puts out before a token changes with that token: it is no causal language model, "
+            "and its perplexity would be of tokens that it sees; give one, or another task"
+        )
+
+
+def _are_tokens(tensor: Tensor) -> bool:
+    return tensor.dtype == torch.int64 and tensor.dim() == 2 and tensor.shape[1] > 1
 
 
 def _predictions(outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:

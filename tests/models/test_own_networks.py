@@ -9,6 +9,8 @@ from torch import nn
 from shrinkbench.datasets.own import _card_of as dataset_of
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models.own import _card_of
+from shrinkbench.tasks import Supervised
+from shrinkbench.tasks.task import _maker_of
 
 KEPT = nn.Linear(3, 2)
 
@@ -62,3 +64,24 @@ def test_the_machines_own_errors_pass():
     with pytest.raises(OSError, match="No space"):
         _card_of("parts.py:make", full).build(2)
     assert torch.is_grad_enabled()
+
+
+def one_pair():
+    return torch.rand(9, 3), torch.arange(9) % 3
+
+
+def words():
+    return ("a", "b"), ("c", "d")
+
+
+@pytest.mark.parametrize(
+    ("make", "told"), [(one_pair, "tensors in place of pairs"), (words, "taken as two tensors")]
+)
+def test_data_of_another_shape_are_told(make, told):
+    with pytest.raises(ShrinkbenchError, match=told):
+        dataset_of("parts.py:make", make).load(None)
+
+
+def test_a_task_that_cannot_be_made_is_told():
+    with pytest.raises(ShrinkbenchError, match=r"'parts\.py:task' failed: TypeError"):
+        _maker_of("parts.py:task", Supervised)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -137,6 +138,8 @@ def _inputs(source: InMemoryImages | InMemoryExamples) -> Tensor:
 def _parts(card: DatasetCard, made: Any) -> Sequence[Any]:
     if not isinstance(made, tuple | list) or len(made) not in (2, 3):
         raise ShrinkbenchError(f"'{card.name}' returned a {type(made).__name__}; {_SHAPE}")
+    if any(isinstance(part, Tensor | np.ndarray) for part in made):
+        raise ShrinkbenchError(f"'{card.name}' returned tensors in place of pairs of them; {_SHAPE}")
     return made
 
 
@@ -145,11 +148,13 @@ def _source(card: DatasetCard, part: Any) -> InMemoryImages | InMemoryExamples:
     if not isinstance(part, tuple | list):
         if not hasattr(part, "__getitem__") or not hasattr(part, "__len__"):
             raise ShrinkbenchError(f"a split of '{card.name}' is a {type(part).__name__}; {_SHAPE}")
-        rows = [part[number] for number in range(len(part))]
-        part = tuple(torch.stack([torch.as_tensor(row[place]) for row in rows]) for place in (0, 1))
+        with said_by(f"a split of '{card.name}', read row by row,"):
+            rows = [part[number] for number in range(len(part))]
+            part = tuple(torch.stack([torch.as_tensor(row[place]) for row in rows]) for place in (0, 1))
     if len(part) != 2:
         raise ShrinkbenchError(f"a split of '{card.name}' holds {len(part)} things; {_SHAPE}")
-    inputs, targets = (torch.as_tensor(value) for value in part)
+    with said_by(f"a split of '{card.name}', taken as two tensors,"):
+        inputs, targets = (torch.as_tensor(value) for value in part)
     if len(inputs) != len(targets) or not len(inputs):
         raise ShrinkbenchError(
             f"a split of '{card.name}' has {len(inputs)} inputs and {len(targets)} targets; give one target "

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from shrinkbench.errors import InputError, ShrinkbenchError, of_input
+from shrinkbench.errors import InputError, ShrinkbenchError, of_input, said_by
 from shrinkbench.registry import Registry
 from shrinkbench.sources import bare_reference, split_reference
 from shrinkbench.spec import CLASSIFICATION, Objective, Recipe
@@ -83,7 +83,8 @@ _ASKING = Objective(name="asking", loss="", metrics=CLASSIFICATION.metrics, head
 @TASKS.take_objects
 def _maker_of(name: str, found: object) -> Callable[[Objective], Task]:
     """A task as it is, or what a class or function of no arguments returns."""
-    task: Any = found() if callable(found) else found
+    with said_by(f"'{name}'"):
+        task: Any = found() if callable(found) else found
     if not all(hasattr(task, part) for part in ("objective", "training_batches", "loss", "evaluate")):
         raise ShrinkbenchError(
             f"'{name}' is no task; let it be a shrinkbench.tasks.Supervised, or a class that has objective, "

@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 from sample_networks import ConvNet, batches, seeded
+from sampling import sampled
 from torch.nn import functional as F
 
 from shrinkbench.cli.courses import ROWS, course_in_text
@@ -58,7 +59,7 @@ def trained_by(name, target):
     return found
 
 
-@pytest.mark.parametrize("name", EXACT)
+@pytest.mark.parametrize("name", sampled(EXACT, every=2))
 def test_masks_go_the_way_that_the_course_tells(name):
     target = 2.0
     really = trained_by(name, target)
@@ -74,7 +75,9 @@ def test_masks_go_the_way_that_the_course_tells(name):
         assert min(near) * 0.93 <= ratio <= max(near) * 1.07, (part, ratio, near)
 
 
-@pytest.mark.parametrize("name", [*NAMES, "random@lottery_ticket", "network_slimming:70", "thinet:vgg-conv"])
+@pytest.mark.parametrize(
+    "name", [*sampled(NAMES, every=3), "random@lottery_ticket", "network_slimming:70", "thinet:vgg-conv"]
+)
 @pytest.mark.parametrize("target", [1.5, 4.0, 64.0])
 def test_every_course_ends_at_the_target_and_says_when(name, target):
     course = course_of(name, target=target)
@@ -88,7 +91,7 @@ def test_every_course_ends_at_the_target_and_says_when(name, target):
         assert list(course.ratios) == sorted(course.ratios)
 
 
-@pytest.mark.parametrize("name", [*NAMES, "network_slimming:70", "thinet:vgg-conv"])
+@pytest.mark.parametrize("name", [*sampled(NAMES, every=3), "network_slimming:70", "thinet:vgg-conv"])
 @pytest.mark.parametrize("width", [20, 48])
 def test_the_figure_in_text_is_full_where_the_target_is_reached(name, width):
     lines = course_in_text(course_of(name), width=width)

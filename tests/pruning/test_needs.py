@@ -5,6 +5,7 @@ import traceback
 import pytest
 import torch
 from sample_networks import ConvNet, batches, seeded
+from sampling import sampled
 from test_conformance import NAMES, NETWORKS, SHAPE, own_kind, target_for
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
@@ -54,13 +55,13 @@ def derivatives(monkeypatch):
     return taken
 
 
-@pytest.mark.parametrize("name", [*NAMES, *MADE])
+@pytest.mark.parametrize("name", [*sampled(NAMES, every=2), *MADE])
 def test_a_decision_takes_gradients_where_its_axes_say_so_and_nowhere_else(name, derivatives):
     decide(name, data=batches(2, 4))
     assert bool(derivatives) == ("gradients" in METHODS.get(name).needs_to_decide)
 
 
-@pytest.mark.parametrize("name", [*NAMES, *MADE])
+@pytest.mark.parametrize("name", [*sampled(NAMES, every=2), *MADE])
 def test_masks_are_decided_without_data_where_no_axis_needs_any(name):
     if "data" not in METHODS.get(name).needs_to_decide:
         assert decide(name, data=None).kept
@@ -69,7 +70,7 @@ def test_masks_are_decided_without_data_where_no_axis_needs_any(name):
         decide(name, data=None)
 
 
-@pytest.mark.parametrize("name", [*NAMES, *MADE])
+@pytest.mark.parametrize("name", [*sampled(NAMES, every=2), *MADE])
 def test_what_trains_on_the_way_to_its_masks_needs_what_a_training_looks_at(name):
     """Without such a schedule, all rounds are carried out at once, with what the other axes need alone."""
     method = METHODS.get(name)

@@ -124,12 +124,12 @@ def test_every_figure_of_shrinkbench_has_an_experiment_and_a_small_one(number):
     assert {stem, f"{stem}-small"} <= {path.stem for path in FILES}
 
 
-# Images a second of one core, as docs/reproduction.md states them: training, evaluating.
+# Images a second of one core: training, evaluating.
 RATES = {"resnet20": (400, 1500), "cifar-vgg": (200, 750), "resnet56": (133, 500)}
 
 
 @pytest.mark.parametrize("number", [6, 7, 8, 15])
-def test_small_twins_of_shrinkbench_take_forty_minutes_of_one_core(number):
+def test_small_twins_of_shrinkbench_take_an_hour_of_one_core(number):
     seconds = 0.0
     runs = runs_of(ROOT / "experiments" / f"shrinkbench-figure-{number}-small.toml")
     controls = {run.control.key: run.control for run in runs}
@@ -143,9 +143,9 @@ def test_small_twins_of_shrinkbench_take_forty_minutes_of_one_core(number):
         seconds += spec.recipe.epochs * (
             spec.data.train_images / train + spec.data.validation_images / evaluate
         )
-    assert seconds / 60 < 40
+    assert seconds / 60 < 60
     assert {run.recipe.precision for run in runs} == {"bf16-mixed"}
-    assert {run.seed for run in runs} == {0, 1, 2}
+    assert {run.seed for run in runs} == set(range(5 if number == 8 else 3))
 
 
 def test_iterative_tickets_are_found_at_each_of_fifteen_rounds():

@@ -64,6 +64,12 @@ def top1(results: Sequence[RunResult], factor: Factor, method: str, target: floa
     }
 
 
+def results_of(name: str) -> Sequence[RunResult]:
+    """The runs of a bundle that is there."""
+    bundle = bundle_of(name)
+    return () if bundle is None else bundle.results
+
+
 def deviation(values: Sequence[float]) -> tuple[float, str]:
     """The standard deviation of ``values``, and how it is told."""
     found, free = stdev(values), len(values) - 1
@@ -73,8 +79,7 @@ def deviation(values: Sequence[float]) -> tuple[float, str]:
 
 def threads() -> Iterator[str]:
     """The same runs from the same weights on one thread and on two: what rounding alone does to a number."""
-    pair = [bundle_of(name) for name in THREADS]
-    one, two = ({r.key: r for r in b.results if r.after} for b in pair if b is not None)
+    one, two = ({r.key: r for r in results_of(name) if r.after} for name in THREADS)
     for target in TARGETS:
         moved = [
             100 * (one[key].after["top1"] - two[key].after["top1"])
@@ -94,9 +99,9 @@ def noise() -> list[str]:
     square: dict[tuple[str, float], float] = {}
     between: dict[float, float] = {}
     for factor in FACTORS:
-        bundle = bundle_of(factor.bundle)
+        runs = results_of(factor.bundle)
         for target in TARGETS:
-            found = {m: top1(bundle.results if bundle else (), factor, m, target) for m in METHODS}
+            found = {m: top1(runs, factor, m, target) for m in METHODS}
             common = sorted(set.intersection(*(set(v) for v in found.values())), key=str)
             apart, told = deviation([found[METHODS[0]][k] - found[METHODS[1]][k] for k in common])
             between[target] = between.get(target, 0.0) + apart**2

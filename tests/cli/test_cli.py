@@ -175,6 +175,9 @@ def test_methods_are_chosen_by_what_tells_them_apart(run):
         (("methods", "--without", "sleep"), "no method has the need 'sleep'"),
         (("methods", "--since", "2199"), "no method is left"),
         (("models", "--since", "2020"), "are of methods, not of models"),
+        (("methods", "--needs", "sleep"), "no method has the need 'sleep'"),
+        (("methods", "--needs", "data", "--without", "data"), "asked for by --needs and excluded by --without"),
+        (("models", "--needs", "data"), "are of methods, not of models"),
     ],
 )
 def test_a_choice_that_leaves_nothing_is_told(run, arguments, sentence):

@@ -20,19 +20,25 @@ def count_parameters(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def require_masks_of(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """Raise ``ShrinkbenchError`` where a mask is of no parameter, of another shape or not boolean."""
+def require_shapes_of(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Raise ``ShrinkbenchError`` where one of ``tensors`` is of no parameter, or of another shape."""
     parameters = dict(module.named_parameters(remove_duplicate=False))
-    for name, mask in masks.items():
+    for name, tensor in tensors.items():
         if name not in parameters:
             raise ShrinkbenchError(
                 f"the network has no parameter '{name}'; these masks are for another network"
             )
-        if mask.shape != parameters[name].shape:
+        if tensor.shape != parameters[name].shape:
             raise ShrinkbenchError(
-                f"the mask of '{name}' has shape {tuple(mask.shape)}, the parameter "
+                f"the mask of '{name}' has shape {tuple(tensor.shape)}, the parameter "
                 f"{tuple(parameters[name].shape)}; these masks are for another network"
             )
+
+
+def require_masks_of(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
+    """:func:`require_shapes_of`, and raise ``ShrinkbenchError`` where a mask is not boolean."""
+    require_shapes_of(module, masks)
+    for name, mask in masks.items():
         if mask.dtype != torch.bool:
             raise ShrinkbenchError(f"the mask of '{name}' is {mask.dtype}; give boolean ones: mask != 0")
 

@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import require_regular, write_atomically
+from shrinkbench.metrics.size import require_masks_of, require_shapes_of
 from shrinkbench.sources.origin import is_own
 from shrinkbench.training.hook import Hook
 
@@ -172,18 +173,10 @@ def save_tensors(
 
 
 def _match_parameters(module: nn.Module, masks: Masks) -> dict[str, nn.Parameter]:
-    parameters = dict(module.named_parameters(remove_duplicate=False))
-    for name, tensor in (*masks.items(), *masks.new_weights.items()):
-        if name not in parameters:
-            raise ShrinkbenchError(
-                f"the network has no parameter '{name}'; these masks are for another network"
-            )
-        if parameters[name].shape != tensor.shape:
-            raise ShrinkbenchError(
-                f"the mask of '{name}' has shape {tuple(tensor.shape)}, the parameter "
-                f"{tuple(parameters[name].shape)}; these masks are for another network"
-            )
-    return parameters
+    """The parameters by name, of which those of the ``masks`` and of their new values have these shapes."""
+    require_masks_of(module, masks)
+    require_shapes_of(module, masks.new_weights)
+    return dict(module.named_parameters(remove_duplicate=False))
 
 
 class IdleWarning(UserWarning):

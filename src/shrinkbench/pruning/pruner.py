@@ -177,6 +177,10 @@ class Pruner:
         return {**self._identity, "step": self._step, "hook": state}
 
     @property
+    def _also_prunable(self) -> dict[str, bool]:
+        return {n: self._settings[n] for n in ("prune_classifier", "prune_biases", "prune_embeddings")}
+
+    @property
     def _identity(self) -> dict[str, Any]:
         """What decides masks, apart from the network and its data, by the names of the arguments."""
         settings = self._settings
@@ -187,7 +191,7 @@ class Pruner:
             "steps_per_epoch": self._per_epoch,
             "seed": self._seed,
             "bounds": settings["constraints"].label,
-            **{name: settings[name] for name in ("prune_classifier", "prune_biases", "prune_embeddings")},
+            **self._also_prunable,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -214,9 +218,7 @@ class Pruner:
         names = prunable_names(
             self._module,
             input_shape=settings["input_shape"],
-            prune_classifier=settings["prune_classifier"],
-            prune_biases=settings["prune_biases"],
-            prune_embeddings=settings["prune_embeddings"],
+            **self._also_prunable,
             ignore=settings["constraints"].ignore,
         )
         parameters = dict(self._module.named_parameters(remove_duplicate=False))

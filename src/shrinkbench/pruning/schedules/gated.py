@@ -140,6 +140,7 @@ class SoftThreshold(Gated):
     """
 
     CONSTANTS: ClassVar[Mapping[str, float]] = {**Gated.CONSTANTS, "first": -6.0, "pull": 6.0, "rate": 0.1}
+    RANKED_BY = "by how much a weight passes the threshold of its layer"
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -167,8 +168,6 @@ class SoftThreshold(Gated):
                 self.gates[name] *= math.exp(-self.CONSTANTS["pull"] / self._end)
         return beneath
 
-    RANKED_BY = "by how much a weight passes the threshold of its layer"
-
     def ranking(self) -> Mapping[str, Tensor]:
         """By how much a weight passes its threshold."""
         return self._margins()
@@ -187,6 +186,7 @@ class SigmoidGates(Gated):
         "penalty": 1e-8,
         "rate": 0.1,
     }
+    RANKED_BY = "by how far its gate is on the open side"
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
@@ -211,8 +211,6 @@ class SigmoidGates(Gated):
             self.gates[name] -= self.rate(self.CONSTANTS["rate"]) * slope * b * gate * (1 - gate)
             beneath[name] = gradients[name] * gate.to(gradients[name])
         return beneath
-
-    RANKED_BY = "by how far its gate is on the open side"
 
     def ranking(self) -> Mapping[str, Tensor]:
         """How far gates are on the open side."""

@@ -77,11 +77,13 @@ class PruningHook(Hook):
     """A hook that holds masks and, unless a subclass says otherwise, keeps pruned weights at zero.
 
     ``CONSTANTS`` are the numbers by which a subclass works; they are part of a run's key. ``EXCHANGES``: it
-    lets single weights of a layer take the place of others.
+    lets single weights of a layer take the place of others. ``RANKED_BY``: by what it ranks them itself, in
+    words; empty where the method's score does.
     """
 
     CONSTANTS: ClassVar[Mapping[str, float]] = {}
     EXCHANGES: ClassVar[bool] = False
+    RANKED_BY: ClassVar[str] = ""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
@@ -95,9 +97,6 @@ class PruningHook(Hook):
         ``None`` where a hook does not say. How often it decides is left out: the course is that of many steps.
         """
         return None
-
-    RANKED_BY: ClassVar[str] = ""
-    """What the highest of stay, in words, where it is not the method's score."""
 
     @classmethod
     def when(cls) -> str:

@@ -87,6 +87,17 @@ def test_several_rounds_work_on_a_copy(kind):
     assert torch.equal(copy(x), module(x))
 
 
+def test_what_a_layer_keeps_in_lists_and_dictionaries_is_copied():
+    module = nn.Linear(2, 2)
+    module.kept = {"biases": [module.weight[0] * 2, (module.weight[1] * 3,)]}
+    copy = copy_of(module)
+    first, (second,) = copy.kept["biases"]
+    assert first.is_leaf
+    assert first is not module.kept["biases"][0]
+    assert torch.equal(first, module.weight[0] * 2)
+    assert torch.equal(second, module.weight[1] * 3)
+
+
 @pytest.mark.parametrize("kind", WITHOUT)
 def test_a_weight_that_keeps_no_zeros_is_left_whole_and_named(kind):
     module = net(WITHOUT[kind])

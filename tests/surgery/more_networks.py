@@ -84,6 +84,32 @@ for named, normalise in (
     KINDS[named] = inside(
         lambda normalise=normalise: nn.Sequential(conv(8, 8), nn.ReLU(), normalise(conv(8, 8)))
     )
+
+
+class KeptBiases(nn.Module):
+    """Biases of places, which an evaluation computes once and keeps, as timm's LeViT and its kin do."""
+
+    def __init__(self):
+        super().__init__()
+        self.biases = nn.Parameter(torch.linspace(-1, 1, 5))
+        self.register_buffer("index", torch.arange(64).view(8, 8) % 5)
+        self.kept = {}
+
+    def train(self, mode=True):
+        self.kept = {}
+        return super().train(mode)
+
+    def _apply(self, fn, *args, **kwargs):
+        self.kept = {}
+        return super()._apply(fn, *args, **kwargs)
+
+    def forward(self, x):
+        if self.training:
+            return x + self.biases[self.index]
+        return x + self.kept.setdefault(str(x.device), self.biases[self.index])
+
+
+KINDS["kept-biases"] = inside(KeptBiases)
 KINDS["standardised-convolution"] = inside(
     lambda: nn.Sequential(nn.GroupNorm(2, 8), Standardised(8, 8, 3, padding=1), nn.ReLU(), conv(8, 8))
 )

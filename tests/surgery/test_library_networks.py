@@ -31,7 +31,10 @@ TIMM = (
     *("vit_tiny_patch16_224", "deit_tiny_patch16_224", "mobileone_s0", "hardcorenas_a"),
 )
 # Of these some channels have to stay, and are named; without a name they would be claimed and not reached.
-NAMED = {"timm/ghostnet_100", "timm/skresnet18", "timm/convnextv2_atto", "torchvision/shufflenet_v2_x0_5"}
+NAMED = {
+    *("timm/ghostnet_100", "timm/skresnet18", "timm/convnextv2_atto", "timm/levit_128s"),
+    "torchvision/shufflenet_v2_x0_5",
+}
 
 
 def names():

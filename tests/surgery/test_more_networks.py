@@ -22,18 +22,19 @@ SLOW = frozenset({
     *("bidirectional-lstm", "stacked-gru", "projected-lstm", "packed-lstm", "plain-recurrent", "gru-cell"),
     *("encoder", "decoder", "rotated-pairs", "rotated-by-the-network-itself", "attention-with-more-keys"),
     *("attention-over-batch", "scripted-module", "tiled-channels", "both-signs", "padded-channels"),
-    *("differences-of-channels", "top-channels", "old-spectral-norm", "spectral-norm", "two-best-experts"),
-    *("response-norm", "spatial-attention", "einsum", "called-at-two-sizes"),
+    *("differences-of-channels", "top-channels", "old-spectral-norm", "response-norm", "einsum"),
+    "called-at-two-sizes",
 })  # fmt: skip
-# No channel of theirs can leave: weights are standardised over them, or divided by a norm that they have a part
-# in, or tokens are mixed by a linear layer.
-REFUSED = {"standardised-convolution", "spectral-norm", "squeezed-tokens"}
+# No channel of theirs can leave: the weights are standardised over them, or tokens are mixed by a linear layer.
+REFUSED = {"standardised-convolution", "squeezed-tokens"}
 NAMED = {
     "cosine-classifier",  # its matrix of classes is of no layer
-    "two-best-experts",
+    "kept-biases",  # of places, which torch-pruning takes for channels
+    "spatial-attention",  # a mean over the channels counts them
+    "two-best-experts",  # as of any experts: their outputs are summed by shares that a gate makes
     *("scatter", "top-channels", "einsum", "tiled-channels", "every-second-channel", "padded-channels"),
     *("differences-of-channels", "response-norm", "functional-group-norm", "autograd-function"),
-    *("chosen-by-values", "scripted-module", "weight-norm", "old-spectral-norm", "spatial-attention"),
+    *("chosen-by-values", "scripted-module", "weight-norm", "spectral-norm", "old-spectral-norm"),
     *("bidirectional-lstm", "stacked-gru", "plain-recurrent", "projected-lstm", "packed-lstm", "lstm-cell"),
     *("gru-cell", "rotated-halves", "rotated-pairs", "rotated-by-the-network-itself", "bilinear-layer"),
     *(

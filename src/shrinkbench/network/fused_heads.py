@@ -23,6 +23,7 @@ from shrinkbench.network.watching import fused_layers_off, watching, watching_ca
 from shrinkbench.network.weights import copy_of, in_mode, is_transposed_linear, layer_of
 
 UNCALLED = "their layers are not called one by one"
+ACROSS = "they attend across channels, not across tokens"
 UNSEEN = "no head is seen to read some of them; give an example of several tokens"
 
 
@@ -177,8 +178,8 @@ def _by_gradients(step: Step, made: Mapping[str, Tensor], read: Tensor) -> Fused
     """Which outputs of ``made`` have a say in which head of ``read`` (..., tokens, inputs)."""
     size = step.head_size or read.shape[-1]
     heads = read.shape[-1] // size
-    if not heads:  # what is read is narrower than a head: tokens and channels have changed places
-        return UNSEEN
+    if not heads:  # what is read is narrower than a head: tokens and channels have changed places (XCiT)
+        return ACROSS
     generator = torch.Generator().manual_seed(1)
     weights = torch.randn(read.shape, generator=generator, dtype=read.dtype).to(read.device)
     seen: dict[str, list[Tensor]] = {name: [] for name in made}

@@ -9,7 +9,6 @@ values: the network's own, negative ones, and switches the other way.
 
 from __future__ import annotations
 
-import copy
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -243,7 +242,7 @@ class _Bench:
             for tensor, dims in kept.items()
         }
         try:
-            small = cut(_sharing_copy(self.module), positions, heads)
+            small = cut(_with_parameters_of(self.module), positions, heads)
             found = _outputs(small, self._inputs)
         except Exception:  # shapes that no longer fit together, in the network's own code
             return STUCK
@@ -300,16 +299,19 @@ class _Precision(TorchDispatchMode):
         return output
 
 
-def _sharing_copy(module: nn.Module) -> nn.Module:
-    """A copy with modules of its own and the same tensors, those that layers have computed among them."""
-    computed = (v for child in module.modules() for v in vars(child).values() if isinstance(v, Tensor))
-    return copy.deepcopy(module, {id(t): t for t in (*module.parameters(), *module.buffers(), *computed)})
+def _with_parameters_of(module: nn.Module) -> nn.Module:
+    """A copy that has the same parameters, and all else for itself."""
+    return copy_of(module, sharing=module.parameters())
 
 
 def _outputs(
     module: nn.Module, inputs: Inputs, *, training: bool = False, gradients: bool = False
 ) -> list[Tensor]:
-    """Every floating tensor that the network returns; the same random numbers each time, should it draw any."""
+    """Every floating tensor that the network returns; the same random numbers each time, should it draw any.
+
+    What a pass leaves in the network (biases kept for the next one, a power iteration's vectors) is forgotten.
+    """
+    module = _with_parameters_of(module)
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -236,12 +236,21 @@ def in_mode(module: nn.Module, *, training: bool) -> nn.Module:
     return module
 
 
-def copy_of(module: nn.Module) -> nn.Module:
-    """A deep copy, also where layers hold a weight that they have computed, which torch refuses to copy."""
-    computed = [
-        value
-        for child in module.modules()
-        for value in vars(child).values()
-        if isinstance(value, Tensor) and not value.is_leaf
-    ]
-    return copy.deepcopy(module, {id(value): value.detach().clone() for value in computed})
+def copy_of(module: nn.Module, *, sharing: Iterable[Tensor] = ()) -> nn.Module:
+    """A deep copy but for the tensors that it is ``sharing``.
+
+    Also where layers hold what they have computed, in attributes, lists or dictionaries, which torch refuses
+    to copy: a weight of theirs, or the biases of an attention (timm's LeViT).
+    """
+    held = (tensor for child in module.modules() for value in vars(child).values() for tensor in _held(value))
+    copies = {id(tensor): tensor.detach().clone() for tensor in held if not tensor.is_leaf}
+    return copy.deepcopy(module, {**copies, **{id(tensor): tensor for tensor in sharing}})
+
+
+def _held(value: object) -> Iterator[Tensor]:
+    """The tensors of a nested value."""
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict | list | tuple):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _held(inner)

@@ -18,7 +18,7 @@ from sampling import sampled
 from surgery_networks import CONFORMANCE, as_trained, make
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
-from shrinkbench.metrics import count_multiply_adds
+from shrinkbench.metrics import count_multiply_adds, count_parameters
 from shrinkbench.models.cifar_resnet import CifarResNet, full_widths
 from shrinkbench.pruning import METHODS, prune, training_hook
 from shrinkbench.pruning.structures.channel_masks import complete_masks
@@ -83,6 +83,7 @@ def pruned(name, network_name, compression):
             module, name, compression=compression, batches=data, generator=generator, one_shot=True
         )
     module = copy.deepcopy(module)
+    torch.manual_seed(0)  # dropped at random are the same units, and paths, at every compression
     optimizer = torch.optim.SGD(module.parameters(), lr=1e-3)
     hook = training_hook(
         module,
@@ -197,10 +198,13 @@ def assert_conforms(name, network_name, record):
         steps = [found]
     structure = METHODS.get(name).structure.name
     counts = [count_multiply_adds(network(network_name)[0], shape)]
+    sizes = [count_parameters(network(network_name)[0])]
     for module, masks in steps:
         small, masks = small_of(name, module, masks, shape)
         counts.append(count_multiply_adds(small, shape))
+        sizes.append(count_parameters(small))
     record("multiply_adds", counts)
+    assert sizes == sorted(sizes, reverse=True)
     if name == "amc":  # it searches for the least loss at a size: speed goes either way
         assert max(counts) == counts[0]
     else:

@@ -22,6 +22,7 @@ MASK = torch.arange(24).reshape(3, 8) % 2 == 0
         ({"module.weight": MASK}, "the network has no parameter 'module.weight'"),
         ({"weight_orig": MASK}, "the network has no parameter 'weight_orig'"),
         ({"weight": MASK[:, :1]}, "the mask of 'weight' has shape (3, 1), the parameter (3, 8)"),
+        ({"weight": [1, 0]}, "the mask of 'weight' is a list"),
         ({"weight": MASK.float()}, "the mask of 'weight' is torch.float32"),
     ],
 )

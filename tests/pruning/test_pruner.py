@@ -323,6 +323,12 @@ def test_weights_that_no_optimizer_holds_are_refused_unless_they_are_frozen():
     pruner.attach(some)
 
 
+def test_what_is_no_optimizer_is_told():
+    module = network()
+    with pytest.raises(ShrinkbenchError, match="a Sequential is no optimizer"):
+        pruner_of(module, "gradual_magnitude").attach(module)
+
+
 def test_two_optimizers_keep_what_is_pruned_at_zero():
     module = network()
     matrices = [p for p in module.parameters() if p.dim() > 1]

@@ -28,6 +28,8 @@ def require_shapes_of(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             raise ShrinkbenchError(
                 f"the network has no parameter '{name}'; these masks are for another network"
             )
+        if not isinstance(tensor, Tensor):
+            raise ShrinkbenchError(f"the mask of '{name}' is a {type(tensor).__name__}; give a boolean tensor")
         if tensor.shape != parameters[name].shape:
             raise ShrinkbenchError(
                 f"the mask of '{name}' has shape {tuple(tensor.shape)}, the parameter "

@@ -129,6 +129,9 @@ class Pruner:
         in none of them.
         """
         inner, *beside = (getattr(o, "optimizer", o) for o in (optimizer, *others))  # Lightning, Accelerate
+        strange = next((each for each in (inner, *beside) if not isinstance(each, Optimizer)), None)
+        if strange is not None:
+            raise ShrinkbenchError(f"a {type(strange).__name__} is no optimizer; attach to the one that trains")
         if any(isinstance(each, LBFGS) for each in (inner, *beside)):
             raise ShrinkbenchError(
                 "LBFGS evaluates the loss many times in a step, which no schedule counts; use another optimizer"

@@ -2,6 +2,7 @@
 
 import functools
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -12,7 +13,7 @@ from shrinkbench.models.own import _card_of
 from shrinkbench.tasks import Supervised
 from shrinkbench.tasks.task import _maker_of
 
-KEPT = nn.Linear(3, 2)
+KEPT, STATISTICS, ARRAY = nn.Linear(3, 2), nn.BatchNorm1d(3), np.zeros((2, 3), dtype=np.float32)
 
 
 def same():
@@ -30,10 +31,57 @@ def shared():
 
 @pytest.mark.parametrize("make", [same, cached, shared])
 def test_parameters_that_were_returned_before_are_refused(make):
-    build = _card_of("parts.py:make", make).build
-    build(2)
     with pytest.raises(ShrinkbenchError, match="let it make a fresh network each time"):
+        _card_of("parts.py:make", make).build(2)
+
+
+def new_parameters_over_kept_values():
+    module = nn.Linear(3, 2)
+    module.weight = nn.Parameter(KEPT.weight.detach()[:])
+    return module
+
+
+def kept_buffers():
+    module = nn.BatchNorm1d(3)
+    module.running_mean = STATISTICS.running_mean
+    return module
+
+
+def from_an_array():
+    module = nn.Linear(3, 2)
+    module.weight = nn.Parameter(torch.from_numpy(ARRAY))
+    return module
+
+
+@pytest.mark.parametrize("make", [new_parameters_over_kept_values, kept_buffers, from_an_array])
+def test_networks_that_share_memory_are_refused_at_the_first(make):
+    with pytest.raises(ShrinkbenchError, match=r"share '(weight|running_mean)'.*a fresh network each time"):
+        _card_of("parts.py:make", make).build(2)
+
+
+def test_networks_take_turns():
+    first, second = nn.Linear(3, 2), nn.Linear(3, 2)
+    turns = iter([first, second, first])
+    build = _card_of("parts.py:make", lambda: next(turns)).build
+    build(2)
+    with pytest.raises(ShrinkbenchError, match="that it has returned before"):
         build(2)
+
+
+def test_the_second_network_of_the_trial_draws_no_random_numbers():
+    def numbers(build):
+        torch.manual_seed(0)
+        return *build().parameters(), torch.rand(1)
+
+    mine = numbers(lambda: _card_of("parts.py:make", lambda: nn.Linear(3, 2)).build(2))
+    assert all(map(torch.equal, mine, numbers(lambda: nn.Linear(3, 2))))
+
+
+def test_lazy_networks_and_those_without_values_are_taken():
+    build = _card_of("parts.py:make", lambda: nn.Sequential(nn.LazyLinear(2), nn.BatchNorm1d(2))).build
+    assert isinstance(build(2), nn.Sequential)
+    with torch.device("meta"):
+        assert _card_of("parts.py:make", lambda: nn.Linear(3, 2)).build(2).weight.is_meta
 
 
 def test_fresh_networks_are_taken_as_often_as_asked():

@@ -8,7 +8,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from shrinkbench.errors import ShrinkbenchError, said_by
 from shrinkbench.models.card import MODELS, NO_PUBLIC_WEIGHTS, ModelCard, example_for
@@ -41,6 +43,7 @@ def _builder(name: str, make: Callable[..., Any]) -> Callable[[int], nn.Module]:
         )
 
     given: dict[int, weakref.ref[nn.Parameter]] = {}
+    tried: list[bool] = []
 
     def build(num_classes: int) -> nn.Module:
         if required and num_classes < 1:
@@ -48,6 +51,15 @@ def _builder(name: str, make: Callable[..., Any]) -> Callable[[int], nn.Module]:
                 f"'{name}' takes {required[0]}, and nothing says how many classes there are; name a dataset "
                 f"or give {required[0]} a default"
             )
+        module = once(num_classes)
+        _require_fresh(name, module, given)
+        if not tried:
+            with torch.random.fork_rng(devices=[]):
+                _require_apart(name, module, once(num_classes))
+            tried.append(True)
+        return module
+
+    def once(num_classes: int) -> nn.Module:
         with said_by(f"'{name}'"):
             if named and num_classes >= 1:
                 module = make(num_classes=num_classes)
@@ -57,10 +69,28 @@ def _builder(name: str, make: Callable[..., Any]) -> Callable[[int], nn.Module]:
             raise ShrinkbenchError(
                 f"'{name}' returned a {type(module).__name__}; let it return a torch.nn.Module"
             )
-        _require_fresh(name, module, given)
         return module
 
     return build
+
+
+def _require_apart(name: str, one: nn.Module, other: nn.Module) -> None:
+    """Refuse two networks that share memory, as that of parameters made anew over kept tensors."""
+    held = _places(one).values()
+    shared = next((path for path, place in _places(other).items() if place in held), None)
+    if shared is not None:
+        raise ShrinkbenchError(
+            f"called twice, '{name}' returns networks that share '{shared}', so that one run would go on from "
+            "another; let it make a fresh network each time"
+        )
+
+
+def _places(module: nn.Module) -> dict[str, int]:
+    """Where parameters and buffers lie in memory; those that hold nothing lie nowhere."""
+    tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    plain = {path: t for path, t in tensors.items() if not t.is_meta and t.layout == torch.strided}
+    places = {path: t.untyped_storage().data_ptr() for path, t in plain.items() if not is_lazy(t)}
+    return {path: place for path, place in places.items() if place}
 
 
 def _require_fresh(name: str, module: nn.Module, given: dict[int, weakref.ref[nn.Parameter]]) -> None:

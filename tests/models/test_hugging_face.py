@@ -143,3 +143,76 @@ epochs = 0
     weights = {r.spec.weights.digest for r in results}
     assert weights == {sha256_of(tmp_path / "little-llama" / "model.safetensors")}
     assert str(tmp_path) not in (out / "plan.json").read_text()
+
+
+LAYERS = {k: v for k, v in SIZES.items() if k != "vocab_size"} | {"num_attention_heads": 4}
+IMAGES = {"image_size": 16, "patch_size": 8, "num_labels": 3}
+TOKEN_SIZES = SIZES | {"num_attention_heads": 4}
+RENAMED = {
+    "ViT": lambda: transformers.ViTForImageClassification(transformers.ViTConfig(**LAYERS, **IMAGES)),
+    "DeiT": lambda: transformers.DeiTForImageClassification(transformers.DeiTConfig(**LAYERS, **IMAGES)),
+    "BEiT": lambda: transformers.BeitForImageClassification(transformers.BeitConfig(**LAYERS, **IMAGES)),
+    "Swin": lambda: transformers.SwinForImageClassification(
+        transformers.SwinConfig(
+            image_size=32,
+            patch_size=4,
+            embed_dim=16,
+            depths=[1, 1],
+            num_heads=[2, 4],
+            window_size=4,
+            num_labels=3,
+        )
+    ),
+    "DINOv2": lambda: transformers.Dinov2ForImageClassification(
+        transformers.Dinov2Config(hidden_size=16, num_hidden_layers=2, num_attention_heads=4, **IMAGES)
+    ),
+    "GPT-NeoX": lambda: transformers.GPTNeoXForCausalLM(transformers.GPTNeoXConfig(**TOKEN_SIZES)),
+    "Mixtral": lambda: transformers.MixtralForCausalLM(
+        transformers.MixtralConfig(**TOKEN_SIZES, num_key_value_heads=2, num_local_experts=4)
+    ),
+    "Qwen2-MoE": lambda: transformers.Qwen2MoeForCausalLM(
+        transformers.Qwen2MoeConfig(
+            **TOKEN_SIZES,
+            num_key_value_heads=2,
+            num_experts=4,
+            moe_intermediate_size=8,
+            shared_expert_intermediate_size=8,
+        )
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", RENAMED)
+def test_files_with_names_of_earlier_versions_are_loaded(tmp_path, kind, capfd):
+    torch.manual_seed(0)
+    module = RENAMED[kind]()
+    module.save_pretrained(tmp_path)
+    name = f"hf:{tmp_path}"
+    other = build(name, num_classes=3 if "Image" in type(module).__name__ else 13, seed=1)
+    capfd.readouterr()
+    load_weights(other, "folder", card=get_model(name))
+    assert capfd.readouterr() == ("", "")
+    expected, found = module.state_dict(), other.state_dict()
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[key], found[key]) for key in expected)
+
+
+def test_earlier_names_of_another_network_are_told(tmp_path):
+    RENAMED["ViT"]().save_pretrained(tmp_path)
+    card = get_model(f"hf:{tmp_path}")
+    with pytest.raises(ShrinkbenchError, match=r"classifier\.bias is 3 in the file and 5 in the network"):
+        load_weights(card.build(5), "folder", card=card)
+    deeper = transformers.ViTForImageClassification(
+        transformers.ViTConfig(**LAYERS | {"num_hidden_layers": 3}, **IMAGES)
+    )
+    with pytest.raises(ShrinkbenchError, match="the file lacks"):
+        load_weights(deeper, tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("change", [{"vocab_size": "13"}, {"num_attention_heads": 0}])
+def test_configurations_of_other_kinds_of_values_are_told(tmp_path, change):
+    saved(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps(config | change))
+    with pytest.raises(ShrinkbenchError, match="cannot build the network"):
+        build(f"hf:{tmp_path}")

@@ -6,17 +6,23 @@ weights are the entry ``folder`` (or ``default``); without them initial weights 
 
 from __future__ import annotations
 
+import copy
 import hashlib
-from collections.abc import Callable
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.files import in_home, is_file, is_folder, parse_json, read_file
 from shrinkbench.libraries import optional
 from shrinkbench.models.card import MODELS, NO_PUBLIC_WEIGHTS, ModelCard, WeightsEntry
+from shrinkbench.models.state_dicts import StateDict
 from shrinkbench.sources import split_reference
 from shrinkbench.spec import Normalisation
 
@@ -76,8 +82,10 @@ def make_card(place: str) -> ModelCard:
     remember_folder(folder)
     architecture = _architecture(folder, config)
     images = architecture.endswith("ForImageClassification")
-    size = config.get("image_size")
-    shape = (int(config.get("num_channels", 3)), size, size) if images and isinstance(size, int) else ()
+    size, channels = config.get("image_size"), config.get("num_channels", 3)
+    shape: tuple[int, ...] = ()
+    if images and isinstance(size, int) and isinstance(channels, int):
+        shape = (channels, size, size)
     vocabulary = config.get("vocab_size")
     weights = folder / "model.safetensors"
     return ModelCard(
@@ -138,7 +146,7 @@ def _builder(folder: Path, architecture: str) -> Callable[[int], nn.Module]:
                 config.num_labels = num_classes
             config.use_cache = False  # of generation: blocks of tokens go in whole
             module: nn.Module = getattr(library, kind).from_config(config)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
+        except Exception as error:  # a configuration may hold anything
             raise ShrinkbenchError(
                 f"transformers {library.__version__} cannot build the network in {folder} "
                 f"({one_line(str(error), 120)}); update it, or save the folder again"
@@ -152,6 +160,48 @@ def _builder(folder: Path, architecture: str) -> Callable[[int], nn.Module]:
         return module
 
     return build
+
+
+def with_names_of_today(module: nn.Module, state: StateDict) -> StateDict:
+    """``state`` as transformers itself would load it: files have names and splits of earlier versions.
+
+    What is not the network's, or of another shape, stays as it is in the file.
+    """
+    library = sys.modules.get("transformers")
+    if library is None or not isinstance(module, library.PreTrainedModel):
+        return state
+    precision = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings(), _silent(library):
+        warnings.simplefilter("ignore")
+        try:
+            loaded, told = type(module).from_pretrained(
+                None,
+                config=copy.deepcopy(module.config),
+                state_dict=dict(state),
+                dtype=precision,
+                ignore_mismatched_sizes=True,
+                output_loading_info=True,
+            )
+        except Exception:  # what does not fit is told by the names as they are
+            return state
+    left_out = {*told["missing_keys"], *(found[0] for found in told["mismatched_keys"])}
+    found = {name: tensor for name, tensor in loaded.state_dict().items() if name not in left_out}
+    found |= {name: torch.empty(shape, device="meta") for name, shape, _ in sorted(told["mismatched_keys"])}
+    return found | {name: tensor for name, tensor in state.items() if name in told["unexpected_keys"]}
+
+
+@contextmanager
+def _silent(library: Any) -> Iterator[None]:
+    """Without the library's report of what it loads, and its bar of progress."""
+    said, shown = library.logging.get_verbosity(), library.logging.is_progress_bar_enabled()
+    library.logging.set_verbosity(library.logging.CRITICAL)
+    library.logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        library.logging.set_verbosity(said)
+        if shown:
+            library.logging.enable_progress_bar()
 
 
 def _entry(weights: Path, folder: Path) -> WeightsEntry:

@@ -20,6 +20,7 @@ from shrinkbench.files import (
     sha256_of,
 )
 from shrinkbench.models.card import MODELS, ModelCard, WeightsEntry
+from shrinkbench.models.hugging_face import with_names_of_today
 from shrinkbench.models.state_dicts import StateDict, read_entries, with_masks_applied, with_names_of
 from shrinkbench.spec import Normalisation
 
@@ -105,6 +106,8 @@ def load_weights(
     state = _with_tied(module, state)
     if not own.keys() <= state.keys():
         state = with_names_of(own, with_masks_applied(state), file.path)
+    if not own.keys() <= state.keys():
+        state = _with_tied(module, with_names_of_today(module, state))
     state = {k: v for k, v in state.items() if k in own or not k.startswith(_AUXILIARY)}
     asked = own
     if card and card.features_of and any(k not in state or state[k].shape != own[k].shape for k in own):

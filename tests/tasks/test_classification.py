@@ -103,6 +103,15 @@ def test_whole_numbers_and_an_empty_batch_are_taken():
     assert (quality["top1"], quality.examples) == (1, 3)
 
 
+def test_scores_of_some_images_that_are_no_numbers_are_of_the_data():
+    rows = torch.rand(4, 3)
+    rows[1, 0] = float("nan")
+    with pytest.raises(ShrinkbenchError, match=r"of 1 of 4 images are not finite.*look for NaN"):
+        evaluate(nn.Linear(3, 2), [(rows[:2], torch.zeros(2).long()), (rows[2:], torch.zeros(2).long())])
+    with pytest.raises(ShrinkbenchError, match="the network has diverged"):
+        evaluate(nn.Linear(3, 2), [(rows[1:2], torch.zeros(1).long())])
+
+
 def test_every_task_is_found_by_its_objective():
     assert task_of(CLASSIFICATION) == Classification()
     for name, make in TASKS.items():

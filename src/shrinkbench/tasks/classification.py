@@ -64,12 +64,18 @@ class Classification:
                 logits = logits.float()
                 ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels.unsqueeze(1)
                 loss = F.cross_entropy(logits, labels, reduction="sum")
-                batch = torch.stack([ranked[:, 0].sum(), ranked.sum(), loss]).double()
+                broken = (~torch.isfinite(logits).all(dim=1)).sum()
+                batch = torch.stack([ranked[:, 0].sum(), ranked.sum(), loss, broken]).double()
                 sums = batch if sums is None else sums + batch
                 images += len(labels)
         if sums is None or not images:
             raise ShrinkbenchError("there are no images to evaluate on; give a split with at least one image")
-        top1, top5, loss = (sums / images).tolist()
+        top1, top5, loss, broken_part = (sums / images).tolist()
+        if 0 < broken_part < 1:
+            raise ShrinkbenchError(
+                f"the network's scores of {round(broken_part * images)} of {images} images are not finite, and "
+                "those of the others are; look for NaN and infinite numbers in these data"
+            )
         if not math.isfinite(loss):
             raise ShrinkbenchError(
                 f"the network has diverged: its mean loss over {images} images is {loss}; lower the learning "

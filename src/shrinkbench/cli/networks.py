@@ -256,6 +256,7 @@ def evaluate(
     from shrinkbench.runner.deriving import threads_of
     from shrinkbench.tasks import objective_for, task_of
     from shrinkbench.training import evaluate as measure
+    from shrinkbench.training.evaluation import require_runs
 
     load_plugins(plugins)
     where = resolve_device(device)
@@ -277,6 +278,8 @@ def evaluate(
     source = loaded.test if split == "test" else loaded.validation
     batches = source.batches(128, normalisation=used, device=where, memory_format=torch.channels_last)
     learned = task_of(objective_for(task or loaded.card.task))
+    one = source.subset(1).batches(1, normalisation=used, device=where)
+    require_runs(module.to(where), one, task=learned, network=name, dataset=loaded.card.name)
     with nullcontext() if result is None else threads_of(result):  # as it was measured then
         quality = measure(
             module.to(where).to(memory_format=torch.channels_last),

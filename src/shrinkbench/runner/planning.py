@@ -317,6 +317,11 @@ def _weights(
 def check_compatible(dataset: Dataset, card: ModelCard) -> None:
     """Refuse a network whose input the dataset's images are not."""
     shape = dataset.card.image_shape
+    if card.takes == "tokens" and shape is not None and dataset.example is None:
+        raise ShrinkbenchError(
+            f"model '{card.name}' takes tokens, and dataset '{dataset.card.name}' has numbers of shape "
+            f"{_text(shape)}; choose data of text (shrinkbench list datasets)"
+        )
     if shape is not None and card.input_shape and shape[0] != card.input_shape[0]:
         raise ShrinkbenchError(
             f"model '{card.name}' takes images of shape {_text(card.input_shape)}, dataset "

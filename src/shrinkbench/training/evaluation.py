@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain
+from itertools import chain, islice
 from typing import Any
 
+import torch
 from torch import nn
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, one_line, said_of
+from shrinkbench.network.probe import evaluation_mode
 from shrinkbench.spec.measures import Quality
 from shrinkbench.tasks import Batches, Classification, Task
+from shrinkbench.tasks.batches import Splits, placed, split_for
 from shrinkbench.training.shares import shares_of
 from shrinkbench.training.team import ALONE, Team
 
@@ -45,6 +48,27 @@ def evaluate(
         if isinstance(part, ShrinkbenchError):
             raise part
     return _together([part for part in parts if isinstance(part, Quality)])
+
+
+def require_runs(module: nn.Module, batches: Batches, *, task: Task, network: str, dataset: str) -> None:
+    """Raise ``ShrinkbenchError`` where ``network`` does not run on the first of ``batches`` of ``dataset``.
+
+    Tasks whose batches are not known to be inputs and targets tell it themselves.
+    """
+    if not isinstance(task, Classification | Splits):
+        return
+    for batch in islice(batches, 1):
+        try:
+            with evaluation_mode(module), torch.inference_mode():
+                placed(split_for(task, batch), module).inputs.call(module)
+        except (ShrinkbenchError, OSError, MemoryError, torch.OutOfMemoryError):
+            raise
+        except Exception as error:
+            said = one_line(said_of(error), 130)
+            raise ShrinkbenchError(
+                f"the network '{network}' does not run on what '{dataset}' holds ({said}); name data that its "
+                "forward pass takes"
+            ) from error
 
 
 def _unless_empty(batches: Iterator[Any]) -> Iterator[Any] | None:

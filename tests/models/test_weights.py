@@ -17,6 +17,7 @@ import torch
 from places import SHARED
 from safetensors.torch import save_file
 from torch import nn
+from torch.nn.utils.prune import custom_from_mask
 
 from shrinkbench.errors import ShrinkbenchError, TakenWarning
 from shrinkbench.files import fetch, git_blob_of
@@ -29,6 +30,7 @@ from shrinkbench.models import (
     locate_weights,
     read_state_dict,
 )
+from shrinkbench.pruning import import_masks
 from shrinkbench.spec import IMAGENET_NORMALISATION
 
 WEIGHTS = SHARED / "data" / "weights"
@@ -415,3 +417,15 @@ def test_names_of_the_network_itself_are_no_wrappers(name, tmp_path):
     for file in ("own.pt", "wrapped.pt"):
         load_weights(module, tmp_path / file)
         assert all(torch.equal(a, b) for a, b in zip(saved.parameters(), module.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["module", "_orig_mod"])
+def test_masks_of_torch_are_found_under_the_networks_own_names(name, tmp_path):
+    saved, keep = Wrapped(name), torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
+    custom_from_mask(getattr(saved, name), "weight", keep)
+    torch.save(saved.state_dict(), tmp_path / "masked.pt")
+    for take in (load_weights, import_masks):
+        module = Wrapped(name)
+        found = take(module, tmp_path / "masked.pt")
+        assert torch.equal(getattr(module, name).weight, getattr(saved, name).weight)
+    assert torch.equal(found[f"{name}.weight"], keep != 0)

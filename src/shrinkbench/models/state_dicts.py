@@ -63,7 +63,8 @@ def read_entries(
             )
         _require_dense(path, key, value)
     state = dict(content)
-    fitting = (found for found in _with_fewer_wrappers(state) if own and set(own) <= found.keys())
+    needed = {name for name in own if not name.endswith("num_batches_tracked")}
+    fitting = (f for f in _with_fewer_wrappers(state) if needed and needed <= {*f, *masked_names(f)})
     return next(fitting, None) or _plain_names(state)
 
 

@@ -21,7 +21,7 @@ def import_masks(module: nn.Module, path: Path | str, *, entry: str | None = Non
     ``ShrinkbenchError`` where nothing is pruned, and for networks that were made smaller.
     """
     file = Path(path).expanduser()
-    state = read_entries(file, entry=entry)
+    state = read_entries(file, entry=entry, own=module.state_dict())
     masked, plain = set(masked_names(state)), with_masks_applied(state)
     own = {name: p.shape for name, p in module.named_parameters()}
     found = with_names_of(own, plain, file)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models.llama import TinyLlama
-from shrinkbench.pruning import prune
+from shrinkbench.pruning import METHODS, prune
 from shrinkbench.spec import Recipe
 from shrinkbench.tasks import LanguageModelling, SequenceClassification, objective_for, scoring_loss, task_of
 from shrinkbench.training import evaluate, train
@@ -199,3 +200,14 @@ def test_blocks_of_several_lengths_calibrate(method):
     again = prune(model(), method, compression=1.5, batches=batches, one_shot=True)
     assert masks.equal(again)
     assert masks.kept < masks.total
+
+
+@pytest.mark.parametrize("method", ["wanda", "sparsegpt", "ria"])
+def test_blocks_of_several_lengths_weigh_as_one_by_one(method):
+    blocks, chosen = (tokens(3, 9), tokens(3, 5, seed=3)), replace(METHODS.get(method), batch_count=6)
+    rows = [row for part in blocks for row in part.split(1)]
+    together, alone = (
+        prune(model(), chosen, compression=1.5, batches=[(b, b) for b in given], one_shot=True)
+        for given in (blocks, rows)
+    )
+    assert together.equal(alone)

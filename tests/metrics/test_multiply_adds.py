@@ -1,5 +1,6 @@
 """Multiply-adds against counts by hand and against torchvision's own figures."""
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -111,3 +112,11 @@ def test_networks_that_look_at_their_data_are_counted_too():
             return super().forward(x) if bool((x >= 0).all()) else x
 
     assert count_multiply_adds(Peeks(4, 3), (4,)) == 12
+
+
+def test_shapes_are_whole_numbers_of_any_kind_from_1_on_and_examples_one_at_least():
+    assert count_multiply_adds(nn.Linear(8, 3), (np.int64(8),)) == 24
+    with pytest.raises(ShrinkbenchError, match=r"input shape \(-8,\) has a dimension below 1"):
+        measure_size(nn.Linear(8, 3), (-8,))
+    with pytest.raises(ShrinkbenchError, match="float32 0x8 hold no example"):
+        measure_size(nn.Linear(8, 3), example_inputs=torch.zeros(0, 8))

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn.utils import prune as torchs
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.metrics import measure_size
+from shrinkbench.metrics import count_kept, measure_size
 from shrinkbench.pruning import prune
 from shrinkbench.pruning.masks import Masks
 
@@ -36,13 +36,26 @@ def test_masks_of_torch_are_counted_under_the_names_of_now():
     masks = Masks.from_module(layer)
     assert measure_size(layer, (8,), masks).multiply_adds_kept == 12
     torchs.remove(layer, "weight")
-    with pytest.raises(ShrinkbenchError, match="no parameter 'weight_orig'"):
+    with pytest.raises(ShrinkbenchError, match="no parameter 'weight_orig'; give the mask of 'weight' under that"):
         measure_size(layer, (8,), masks)
     assert measure_size(layer, (8,), Masks.from_module(layer)).multiply_adds_kept == 12
 
 
-@pytest.mark.parametrize("masks", [{"module.0.weight": MASK}, {"0.weight": MASK[:2]}])
-def test_an_earlier_round_of_another_network_is_refused(masks):
-    module = nn.Sequential(nn.Linear(8, 3), nn.Linear(3, 2))
-    with pytest.raises(ShrinkbenchError, match="these masks are for another network"):
+@pytest.mark.parametrize(
+    ("masks", "told"),
+    [
+        ({"other.weight": MASK}, "these masks are for another network"),
+        ({"0.weight": MASK[:2]}, "these masks are for another network"),
+        ({"module.0.weight": MASK}, "no parameter 'module.0.weight'; give the mask of '0.weight' under that name"),
+        ({"_orig_mod.0.weight": MASK}, "give the mask of '0.weight' under that name"),
+        ({"0.weight_orig": MASK}, "give the mask of '0.weight' under that name"),
+        ({"2.weight": MASK}, "'2.weight' is another name of '0.weight'"),
+    ],
+)
+def test_an_earlier_round_of_other_names_is_refused(masks, told):
+    module = nn.Sequential(nn.Linear(8, 3), nn.Linear(3, 2), nn.Linear(8, 3))
+    module[2].weight = module[0].weight
+    with pytest.raises(ShrinkbenchError, match=told):
+        count_kept(module, masks)
+    with pytest.raises(ShrinkbenchError, match=told):
         prune(module, "global_magnitude", compression=1.5, input_shape=(8,), masks=Masks(masks))

@@ -153,3 +153,46 @@ def test_an_upholder_that_does_nothing_is_told():
         kept()
         del kept
         Upholder(layer, masks).attach(optimizer).remove()
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        torch.float32,
+        torch.float64,
+        torch.float16,
+        torch.bfloat16,
+        torch.float8_e4m3fn,
+        torch.complex64,
+        torch.int64,
+    ],
+)
+def test_pruned_weights_are_zero_whatever_they_have_become_and_kept_ones_stay_as_they_are(kind):
+    values = torch.tensor([[-1.0, 2.0, 3.0, -4.0], [5.0, -0.0, 7.0, 8.0]]).t().to(kind)
+    if kind.is_floating_point or kind.is_complex:
+        values[2, 0] = values[3, 1] = torch.tensor(torch.nan).to(kind)
+        values[3, 0] = values[1, 0] = torch.tensor(448.0 if kind == torch.float8_e4m3fn else torch.inf).to(kind)
+    layer = nn.Module()
+    layer.weight = nn.Parameter(values.clone(), requires_grad=False)
+    kept = torch.tensor([[True, True], [False, True], [False, True], [False, True]])
+    Upholder(layer, Masks({"weight": kept}))()
+    found = layer.weight.to(torch.complex128)
+    assert torch.equal(found[~kept], torch.zeros(3, dtype=torch.complex128))
+    torch.testing.assert_close(found[kept], values.to(torch.complex128)[kept], rtol=0, atol=0, equal_nan=True)
+
+
+def test_an_upholder_is_attached_to_what_moves_the_pruned_weights():
+    layer, other = nn.Linear(2, 1), nn.Linear(2, 1)
+    uphold = Upholder(layer, Masks({"weight": torch.tensor([[True, False]])}))
+    for optimizer in (torch.optim.SGD([layer.bias], lr=0.1), torch.optim.SGD(other.parameters(), lr=0.1)):
+        with pytest.raises(ShrinkbenchError, match="'weight' can be pruned and is in no optimizer given"):
+            uphold.attach(optimizer)
+    with pytest.raises(ShrinkbenchError, match="a Linear is no optimizer"):
+        uphold.attach(layer)
+    first, second = torch.optim.SGD([layer.bias], lr=0.1), torch.optim.SGD([layer.weight], lr=0.1)
+    handle = uphold.attach(first, second)
+    for hold in (True, False):
+        layer(torch.ones(1, 2)).sum().backward()
+        second.step()
+        assert (layer.weight[0, 1].item() == 0) == hold
+        handle.remove()

@@ -288,7 +288,9 @@ def test_what_cannot_be_done_is_told_in_one_sentence():
         ({"seed": 4}, "seed = 3, this Pruner 4"),
         ({"steps_per_epoch": 10}, "steps_per_epoch = 5, this Pruner 10"),
         ({"prune_classifier": True}, "prune_classifier = False, this Pruner True"),
-        ({"max_ratio": 0.5}, "bounds = "),
+        ({"max_ratio": 0.5}, "max_ratio = None, this Pruner 0.5"),
+        ({"ignore": ["0"]}, r"ignore = \[\], this Pruner \['0'\]"),
+        ({"compression": 2.0000001}, "ratio = 2.0, this Pruner 2.0000001"),
     ],
 )
 def test_a_state_of_other_arguments_is_refused(options, told):
@@ -300,13 +302,72 @@ def test_a_state_of_other_arguments_is_refused(options, told):
 def test_what_is_no_state_and_what_is_not_attached_is_told():
     with pytest.raises(ShrinkbenchError, match="it lacks 'method'"):
         pruner_of(network(), "rigl").load_state_dict({})
+    module = network()
+    begun = pruner_of(module, "gradual_magnitude")
+    begun.attach(make_optimizer(module, RECIPE))
     pruner = pruner_of(network(), "gradual_magnitude")
-    pruner.load_state_dict({**pruner.state_dict(), "step": TOTAL})
-    with pytest.raises(ShrinkbenchError, match="is not attached"):
+    pruner.load_state_dict({**begun.state_dict(), "step": TOTAL})
+    with pytest.raises(ShrinkbenchError, match="a state after 20 of 20 steps is loaded"):
         pruner.finish()
+    with pytest.raises(ShrinkbenchError, match="is not attached"):
+        pruner_of(network(), "gradual_magnitude").finish()
     for total in ("20", 2.5, True):
         with pytest.raises(ShrinkbenchError, match="total_steps = "):
             pruner_of(network(), "rigl", total=total)
+
+
+def test_masks_short_of_the_target_are_not_final():
+    module = network()
+    pruner, optimizer = pruner_of(module, "gradual_magnitude"), make_optimizer(module, RECIPE)
+    pruner.attach(optimizer)
+    epochs(module, optimizer, 1, 1, EPOCHS)
+    state = pruner.state_dict()
+    for mask in state["hook"]["masks"].values():
+        mask.fill_(True)
+    other = pruner_of(module, "gradual_magnitude")
+    other.load_state_dict(state)
+    other.attach(optimizer)
+    with pytest.raises(ShrinkbenchError, match="were asked for"):
+        other.finish()
+
+
+def test_biases_that_go_with_channels_are_in_an_optimizer_too():
+    module = network()
+    matrices = [p for p in module.parameters() if p.dim() > 1]
+    pruner, optimizer = pruner_of(module, "channel_l1"), torch.optim.SGD(matrices, lr=0.1)
+    pruner.attach(optimizer)
+    F.cross_entropy(module(Pictures().inputs), Pictures().labels).backward()
+    with pytest.raises(ShrinkbenchError, match=r"bias' can be pruned and is in no optimizer given"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("name", ["l0_hard_concrete", "sparse_variational_dropout"])
+def test_gates_come_and_go_in_a_network_that_was_compiled_and_called_before(name, in_place):
+    found = []
+    for compiled in (False, True):
+        module = network()
+        called = module
+        if compiled and in_place:
+            module.compile(backend="eager")
+        elif compiled:
+            called = torch.compile(module, backend="eager")
+        x, y = Pictures().inputs[:13], Pictures().labels[:13]
+        for training in (True, False):
+            called.train(training)(x)
+        pruner, optimizer = pruner_of(module, name), make_optimizer(module, RECIPE)
+        pruner.attach(optimizer)
+        losses = []
+        for _ in range(TOTAL):
+            called.train()
+            losses.append(F.cross_entropy(called(x), y))
+            losses[-1].backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        pruner.finish()
+        found.append((torch.stack(losses).detach(), called.eval()(x).detach()))
+    torch.testing.assert_close(found[0], found[1])
+    torch._dynamo.reset()
 
 
 def test_weights_that_no_optimizer_holds_are_refused_unless_they_are_frozen():

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.pruning import prune
 from shrinkbench.spec import CLASSIFICATION, Recipe
 from shrinkbench.tasks import TASKS, Classification, task_of
 from shrinkbench.training import evaluate, train
@@ -117,3 +118,19 @@ def test_every_task_is_found_by_its_objective():
     for name, make in TASKS.items():
         assert make().objective.name == name
         assert task_of(make().objective) == make()
+
+
+@pytest.mark.parametrize("kind", [torch.float64, torch.bfloat16])
+def test_inputs_go_in_in_the_precision_of_the_network(kind):
+    network = nn.Linear(3, 2)
+    expected = evaluate(network, [(ROWS, torch.tensor([0, 1, 1, 0]))])
+    for module, inputs in ((copy.deepcopy(network).to(kind), ROWS), (network, ROWS.to(kind))):
+        found = evaluate(module, [(inputs, torch.tensor([0, 1, 1, 0]))])
+        assert found["loss"] == pytest.approx(expected["loss"], rel=1e-6 if kind == torch.float64 else 1e-2)
+
+
+def test_a_network_without_values_is_refused():
+    with pytest.raises(ShrinkbenchError, match="'weight' is on the meta device and has no values"):
+        evaluate(nn.Linear(3, 2, device="meta"), [(ROWS, torch.tensor([0, 1, 1, 0]))])
+    with pytest.raises(ShrinkbenchError, match="'weight' is on the meta device and has no values"):
+        prune(nn.Linear(3, 2, device="meta"), "global_magnitude", compression=1.2, prune_classifier=True)

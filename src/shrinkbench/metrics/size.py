@@ -25,9 +25,7 @@ def require_shapes_of(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     parameters = dict(module.named_parameters(remove_duplicate=False))
     for name, tensor in tensors.items():
         if name not in parameters:
-            raise ShrinkbenchError(
-                f"the network has no parameter '{name}'; these masks are for another network"
-            )
+            raise ShrinkbenchError(f"the network has no parameter '{name}'; {_instead_of(name, parameters)}")
         if not isinstance(tensor, Tensor):
             raise ShrinkbenchError(f"the mask of '{name}' is a {type(tensor).__name__}; give a boolean tensor")
         if tensor.shape != parameters[name].shape:
@@ -38,11 +36,25 @@ def require_shapes_of(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
 
 
 def require_masks_of(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
-    """:func:`require_shapes_of`, and raise ``ShrinkbenchError`` where a mask is not boolean."""
+    """:func:`require_shapes_of`, and refuse masks that are not boolean or by a tied weight's second name."""
     require_shapes_of(module, masks)
+    parameters = dict(module.named_parameters())
     for name, mask in masks.items():
         if mask.dtype != torch.bool:
             raise ShrinkbenchError(f"the mask of '{name}' is {mask.dtype}; give boolean ones: mask != 0")
+        if name not in parameters:
+            tied = module.get_parameter(name)
+            first = next(known for known, parameter in parameters.items() if parameter is tied)
+            raise ShrinkbenchError(f"'{name}' is another name of '{first}'; give its mask as '{first}'")
+
+
+def _instead_of(name: str, parameters: Mapping[str, Tensor]) -> str:
+    """What to do about a mask of ``name``, which no parameter has."""
+    plain = name.replace("_orig_mod.", "").removeprefix("module.")
+    for known in (plain, plain.removesuffix("_orig"), f"{plain}_orig"):
+        if known in parameters:
+            return f"give the mask of '{known}' under that name"
+    return "these masks are for another network"
 
 
 def count_kept(module: nn.Module, masks: Mapping[str, Tensor]) -> int:

@@ -125,6 +125,11 @@ class _Sums:
                 self._wide[name] = self._wide.get(name, 0) + leaf.grad.float()
                 leaf.grad = None
 
+    @property
+    def reached(self) -> bool:
+        """Whether any scalar depended on any of the weights."""
+        return bool(self._wide) or any(leaf.grad is not None for leaf in self.leaves.values())
+
     def mean(self, count: int) -> dict[str, Tensor]:
         """The sums over ``count``."""
         means = {}
@@ -163,7 +168,17 @@ def mean_gradients(
             outputs = outputs_of(module, sums.leaves, part.inputs, batch_statistics=batch_statistics)
             sums.add(loss_of(loss, outputs, part.targets) * len(part))
         images += len(part)
+    if images and not sums.reached:
+        raise independent_loss()
     return sums.mean(images)
+
+
+def independent_loss() -> ShrinkbenchError:
+    """The error for a loss of which every gradient is zero, whatever the weights: all scores would be equal."""
+    return ShrinkbenchError(
+        "the loss does not depend on any weight that may be pruned, so that gradients tell nothing; "
+        "give as loss= one of the network's outputs, without .detach(), .item() or argmax"
+    )
 
 
 def image_gradients(
@@ -266,10 +281,13 @@ def hessian_product(
 
 def _slope(scalar: Tensor, leaves: Mapping[str, Tensor], vectors: Mapping[str, Tensor]) -> Tensor:
     """Derivative of ``scalar`` along ``vectors``, as a graph that no longer holds the gradient itself."""
+    if not scalar.requires_grad:
+        raise independent_loss()
     gradients = torch.autograd.grad(scalar, list(leaves.values()), allow_unused=True, create_graph=True)
-    return torch.stack(
-        [_product(g, vectors[n]) for n, g in zip(leaves, gradients, strict=True) if g is not None]
-    ).sum()
+    products = [_product(g, vectors[n]) for n, g in zip(leaves, gradients, strict=True) if g is not None]
+    if not products:
+        raise independent_loss()
+    return torch.stack(products).sum()
 
 
 def _product(gradient: Tensor, vector: Tensor) -> Tensor:

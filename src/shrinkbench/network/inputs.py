@@ -10,6 +10,7 @@ import copy
 import inspect
 from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, fields, is_dataclass
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -86,8 +87,14 @@ class Inputs:
                 f"inputs of type {type(example).__name__} are none that a network could be called with; give a "
                 "tensor, a tuple of arguments, a dictionary of named ones, or the shape of one input"
             )
-        elif all(isinstance(size, int) for size in example):
-            found = cls((torch.empty((1, *example), device="meta"),))
+        elif all(isinstance(size, Integral) for size in example):  # numpy's too
+            shape = tuple(int(size) for size in example)
+            if any(size < 1 for size in shape):
+                raise ShrinkbenchError(
+                    f"the input shape {shape} has a dimension below 1; give that of one input, without batch "
+                    "dimension"
+                )
+            found = cls((torch.empty((1, *shape), device="meta"),))
         else:
             found = cls(tuple(example))
         first = next(iter(tensors_in((found.args, found.kwargs))), None)

@@ -163,7 +163,12 @@ def trace(
     require_materialised(module)
     parameters = dict(module.named_parameters())
     dtype = next((p.dtype for p in parameters.values() if p.is_floating_point()), torch.float32)
-    inputs = Inputs.of(example).part(0, 1)
+    given = Inputs.of(example)
+    if not given.rows:
+        raise ShrinkbenchError(
+            f"the example inputs {given} hold no example; give tensors with one row for each"
+        )
+    inputs = given.part(0, 1)
     seen = (watch, masks or {})
     try:
         return _trace_on(module, inputs.to("cpu", dtype), torch.device("meta"), *seen)

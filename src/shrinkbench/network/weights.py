@@ -189,6 +189,21 @@ def require_values(module: nn.Module, masks: Mapping[str, Tensor]) -> None:
             )
 
 
+def hooks_on(module: nn.Module) -> tuple[int, ...]:
+    """The hooks of forward passes that the layers of ``module`` carry, by number."""
+    return tuple(n for m in module.modules() for n in (*m._forward_pre_hooks, *m._forward_hooks))
+
+
+def require_present(module: nn.Module) -> None:
+    """Refuse parameters on the meta device, which have a shape and no values."""
+    for name, parameter in module.named_parameters():
+        if parameter.is_meta:
+            raise ShrinkbenchError(
+                f"parameter '{name}' is on the meta device and has no values; load the network's weights first "
+                "(load_state_dict(state, assign=True))"
+            )
+
+
 def _compute(layer: nn.Module, name: str) -> Tensor:
     """``layer.name`` of the layer's present parameters."""
     if not is_parametrized(layer, name):

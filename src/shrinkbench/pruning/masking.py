@@ -21,6 +21,7 @@ from shrinkbench.network.probe import require_materialised
 from shrinkbench.network.view import Batches, Loss
 from shrinkbench.network.weights import (
     copy_of,
+    require_present,
     require_values,
 )
 from shrinkbench.pruning.allocations.per_layer import counts_per_layer, keep_of_all
@@ -71,6 +72,7 @@ def prune_once(
     to the ``proportions`` of its method where that has several rounds. ``learned`` is that of the context.
     """
     require_materialised(module)
+    require_present(module)
     if any(p.is_inference() for p in module.parameters()):  # autograd refuses them
         module = copy_of(module)
     if input_shape is None and batches is not None:

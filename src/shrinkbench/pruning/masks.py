@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import require_regular, write_atomically
-from shrinkbench.metrics.size import require_masks_of, require_shapes_of
+from shrinkbench.metrics.size import require_shapes_of
 from shrinkbench.sources.origin import is_own
 from shrinkbench.training.hook import Hook
 
@@ -174,9 +174,56 @@ def save_tensors(
 
 def _match_parameters(module: nn.Module, masks: Masks) -> dict[str, nn.Parameter]:
     """The parameters by name, of which those of the ``masks`` and of their new values have these shapes."""
-    require_masks_of(module, masks)
+    require_shapes_of(module, masks)
     require_shapes_of(module, masks.new_weights)
     return dict(module.named_parameters(remove_duplicate=False))
+
+
+def optimizer_in(given: object) -> Optimizer:
+    """The optimizer that ``given`` is, or that Lightning and Accelerate have wrapped in it."""
+    inner = getattr(given, "optimizer", given)
+    if not isinstance(inner, Optimizer):
+        raise ShrinkbenchError(f"a {type(given).__name__} is no optimizer; attach to the one that trains")
+    return inner
+
+
+def require_held(module: nn.Module, names: Iterable[str], *optimizers: Optimizer) -> None:
+    """Refuse ``optimizers`` of which none holds one of the parameters ``names`` that trains.
+
+    Another optimizer, or none that anybody knows of, moves it, and its zeros hold until then only.
+    """
+    held = {id(p) for each in optimizers for group in each.param_groups for p in group["params"]}
+    parameters = dict(module.named_parameters(remove_duplicate=False))
+    lost = [name for name in names if parameters[name].requires_grad and id(parameters[name]) not in held]
+    if lost:
+        raise ShrinkbenchError(
+            f"'{lost[0]}' can be pruned and is in no optimizer given ({len(lost)} such); give all that "
+            "move the network as it is now, attach(first, second), or freeze it with requires_grad_(False)"
+        )
+
+
+class Handles:
+    """What takes several hooks away again."""
+
+    def __init__(self, handles: Iterable[RemovableHandle]) -> None:
+        self._handles = tuple(handles)
+
+    def remove(self) -> None:
+        """Take all of them away."""
+        for handle in self._handles:
+            handle.remove()
+
+
+_WHOLE_NUMBERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def _bits_of(weight: Tensor) -> Tensor:
+    """The same storage as whole numbers, of which 0 times any is 0: of floats, infinity and NaN stay.
+
+    Complex numbers have a dimension more, for their two parts.
+    """
+    parts = torch.view_as_real(weight) if weight.is_complex() else weight
+    return parts.view(_WHOLE_NUMBERS[parts.element_size()])
 
 
 class IdleWarning(UserWarning):
@@ -186,10 +233,11 @@ class IdleWarning(UserWarning):
 class Upholder(Hook):
     """Keeps pruned weights at exactly zero: attach it to an optimizer once, or call it after every step.
 
-    One fused multiplication over all masked weights. Zeroing gradients would not be enough: an optimizer with
-    momentum, moments or weight decay moves a weight whose gradient is zero. Weights are looked up by name at
-    each call, so casts, moves and ``load_state_dict(assign=True)`` change nothing; raises ``ShrinkbenchError``
-    where a masked weight is no longer there. One that is thrown away without having done anything warns.
+    One fused multiplication over the bits of all masked weights, so that infinity and NaN go too. Zeroing
+    gradients would not be enough: an optimizer with momentum, moments or weight decay moves a weight whose
+    gradient is zero. Weights are looked up by name at each call, so casts, moves and
+    ``load_state_dict(assign=True)`` change nothing; raises ``ShrinkbenchError`` where a masked weight is no
+    longer there. One that is thrown away without having done anything warns.
 
     >>> layer = nn.Linear(2, 1, bias=False)
     >>> optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
@@ -208,19 +256,24 @@ class Upholder(Hook):
         self._masks = {name: mask for name, mask in masks.items() if not bool(mask.all())}
         self._factors: dict[str, Tensor] = {}
 
-    def attach(self, optimizer: Optimizer) -> RemovableHandle:
-        """Uphold the masks after every step of ``optimizer``, until the handle's ``remove()``."""
+    def attach(self, optimizer: Optimizer, *others: Optimizer) -> Handles:
+        """Uphold the masks after every step of these optimizers, until the handle's ``remove()``.
+
+        Raises ``ShrinkbenchError`` where a pruned weight trains and none of them holds it.
+        """
+        inner = [optimizer_in(each) for each in (optimizer, *others)]
+        require_held(self._module, self._masks, *inner)
         self._idle = False
-        return optimizer.register_step_post_hook(lambda *_: self())
+        return Handles(each.register_step_post_hook(lambda *_: self()) for each in inner)
 
     @torch.no_grad()
     def __call__(self) -> None:
-        """Multiply every masked weight by its 0/1 mask, in place."""
+        """Zero the pruned weights, whatever they have become, in place."""
         self._idle = False
-        weights = {name: self._weight(name) for name in self._masks}
-        if weights:
-            factors = [self._factor(name, weight) for name, weight in weights.items()]
-            torch._foreach_mul_(list(weights.values()), factors)
+        bits = {name: _bits_of(self._weight(name)) for name in self._masks}
+        if bits:
+            factors = [self._factor(name, weight) for name, weight in bits.items()]
+            torch._foreach_mul_(list(bits.values()), factors)
 
     def after_step(self, step: int) -> None:
         """Uphold the masks."""
@@ -248,12 +301,14 @@ class Upholder(Hook):
         return weight.detach()
 
     def _factor(self, name: str, weight: Tensor) -> Tensor:
-        """The mask as numbers like ``weight``: in its memory layout too, since mixed ones are slower."""
+        """The mask as numbers like the bits: in their memory layout too, since mixed ones are slower."""
         known = self._factors.get(name)
         if known is None or (known.dtype, known.device, known.stride()) != (
             weight.dtype,
             weight.device,
             weight.stride(),
         ):
-            known = self._factors[name] = torch.empty_like(weight).copy_(self._masks[name].to(weight.device))
+            mask = self._masks[name].to(weight.device)
+            mask = mask.unsqueeze(-1) if weight.dim() > mask.dim() else mask
+            known = self._factors[name] = torch.empty_like(weight).copy_(mask)
         return known

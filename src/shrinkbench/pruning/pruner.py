@@ -14,20 +14,23 @@ from torch.optim import LBFGS, Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.metrics.size import count_kept, count_parameters
 from shrinkbench.network.inputs import Example, Inputs, given_example
 from shrinkbench.network.view import Batches, Loss
+from shrinkbench.network.weights import hooks_on
 from shrinkbench.pruning.amounts import amount_of
 from shrinkbench.pruning.constraining import constraints_for
+from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.during_training import hook_for
 from shrinkbench.pruning.masking import look_ahead, prune_once
-from shrinkbench.pruning.masks import Masks, Upholder
+from shrinkbench.pruning.masks import Masks, Upholder, optimizer_in, require_held
 from shrinkbench.pruning.method import METHODS, PruningMethod
 from shrinkbench.pruning.prunable import prunable_names
 from shrinkbench.pruning.rounds import rounds_of
 from shrinkbench.pruning.rounds_in_training import RoundsInTraining
 from shrinkbench.pruning.schedules.hook import PruningHook
 from shrinkbench.seeds import stream
-from shrinkbench.spec import Amount
+from shrinkbench.spec import Amount, Compression
 from shrinkbench.training.hook import Hook
 
 
@@ -106,6 +109,9 @@ class Pruner:
             "loss": loss,
         }
         self._hook: PruningHook | RoundsInTraining | None = None
+        self._placed_hooks = hooks_on(module)
+        self._optimizers: tuple[Optimizer, ...] = ()
+        self._held: frozenset[str] = frozenset()  # what is masked and was seen in an optimizer
         self._loaded: dict[str, Any] | None = None
         self._step = 0
         self._handles: list[RemovableHandle] = []
@@ -128,16 +134,15 @@ class Pruner:
         pruned after their steps too. Raises ``ShrinkbenchError`` where weights that can be pruned and train are
         in none of them.
         """
-        inner, *beside = (getattr(o, "optimizer", o) for o in (optimizer, *others))  # Lightning, Accelerate
-        strange = next((each for each in (inner, *beside) if not isinstance(each, Optimizer)), None)
-        if strange is not None:
-            raise ShrinkbenchError(f"a {type(strange).__name__} is no optimizer; attach to the one that trains")
+        inner, *beside = (optimizer_in(each) for each in (optimizer, *others))
         if any(isinstance(each, LBFGS) for each in (inner, *beside)):
             raise ShrinkbenchError(
                 "LBFGS evaluates the loss many times in a step, which no schedule counts; use another optimizer"
             )
-        self._require_held((inner, *beside))
+        require_held(self._module, self._prunable(), inner, *beside)
         self._detach()
+        self._optimizers, self._held = (inner, *beside), frozenset()
+        self._placed_hooks = hooks_on(self._module)
         if self._hook is None:
             self._hook = self._begin()
         self._hook.start(inner)
@@ -146,21 +151,23 @@ class Pruner:
             inner.register_step_post_hook(lambda *_: self._after()),
             *(each.register_step_post_hook(lambda *_: self._uphold(self._started())) for each in beside),
         ]
-        if (
-            "torch._dynamo" in sys.modules
-        ):  # programs of the network from before know nothing of what was hooked in
-            torch._dynamo.reset()
         if self._step < self._total:
             self._hook.before_step(self._step + 1)
+        self._forget_programs()
 
     def finish(self) -> Masks:
         """Let go of the optimizer, zero what is pruned, and return the final masks.
 
-        Raises ``ShrinkbenchError`` where the schedule has not come to its target yet.
+        Raises ``ShrinkbenchError`` where the schedule has not come to its target.
         """
         hook = self._hook
         kind: Any = type(hook)
         early = hook is not None and kind.settled is not Hook.settled and hook.settled
+        if hook is None and self._loaded is not None:
+            raise ShrinkbenchError(
+                f"a state after {self._step} of {self._total} steps is loaded, and its masks are not in the "
+                "network yet; attach(optimizer), then finish"
+            )
         if hook is None:
             raise ShrinkbenchError(
                 f"this Pruner of '{self._method.name}' is not attached; attach it to the optimizer, then finish"
@@ -170,7 +177,9 @@ class Pruner:
                 f"'{self._method.name}' has seen {self._step} of {self._total} steps and is not at its target; "
                 "attach it and train on, or make a Pruner with fewer total_steps"
             )
+        self._require_met(hook.masks)
         self._detach()
+        self._forget_programs()
         Masks(dict(hook.masks)).apply(self._module)
         return hook.masks
 
@@ -189,11 +198,11 @@ class Pruner:
         settings = self._settings
         return {
             "method": self._method.name,
-            "amount": self._amount.label,
+            **self._amount.model_dump(mode="json"),
             "total_steps": self._total,
             "steps_per_epoch": self._per_epoch,
             "seed": self._seed,
-            "bounds": settings["constraints"].label,
+            **settings["constraints"].model_dump(mode="json"),
             **self._also_prunable,
         }
 
@@ -214,23 +223,40 @@ class Pruner:
                 )
         self._loaded, self._step = state["hook"], state["step"]
 
-    def _require_held(self, optimizers: Sequence[Optimizer]) -> None:
-        """Raise where a weight that may be pruned trains, and no optimizer holds it: others would move it."""
-        held = {id(p) for each in optimizers for group in each.param_groups for p in group["params"]}
+    def _prunable(self) -> tuple[str, ...]:
         settings = self._settings
-        names = prunable_names(
+        return prunable_names(
             self._module,
             input_shape=settings["input_shape"],
             **self._also_prunable,
             ignore=settings["constraints"].ignore,
         )
-        parameters = dict(self._module.named_parameters(remove_duplicate=False))
-        lost = [name for name in names if parameters[name].requires_grad and id(parameters[name]) not in held]
-        if lost:
+
+    def _require_met(self, masks: Masks) -> None:
+        """Refuse masks that keep more than a compression asks for, and more by a whole unit."""
+        method, amount = self._method, self._amount
+        loose = method.allocation.fixed or not method.allocation.exact or self._settings["constraints"].on_units
+        if loose or not isinstance(amount, Compression):
+            return
+        total = count_parameters(self._module)
+        kept, asked = count_kept(self._module, masks), total / amount.ratio
+        if kept > asked + 0.5 and kept > asked + self._largest_unit():
             raise ShrinkbenchError(
-                f"'{lost[0]}' can be pruned and is in no optimizer given ({len(lost)} such); give all that "
-                "move the network, attach(first, second), or freeze it with requires_grad_(False)"
+                f"the masks of '{method.name}' keep {kept:,} of {total:,} parameters, and {asked:,.0f} were "
+                "asked for: these steps were not those of its schedule; train anew with total_steps steps"
             )
+
+    def _largest_unit(self) -> int:
+        ctx = PruneContext(self._module, self._prunable(), input_shape=self._settings["input_shape"])
+        groups = self._method.structure.group(ctx, ctx.weights).units.values()
+        return max((int(torch.as_tensor(units.size).max()) for units in groups), default=0)
+
+    def _forget_programs(self) -> None:
+        """Have torch.compile read the network anew where hooks came or went, for which it does not look."""
+        now, dynamo = hooks_on(self._module), sys.modules.get("torch._dynamo")
+        if now != self._placed_hooks and dynamo is not None:
+            dynamo.reset()
+        self._placed_hooks = now
 
     def _begin(self) -> PruningHook | RoundsInTraining:
         """The hook of the schedule; where a state was loaded, the network keeps the weights it has."""
@@ -291,6 +317,10 @@ class Pruner:
 
     def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Gradients are there, unless the optimizer is given a function that makes them."""
+        masked = frozenset(self.masks)
+        if not masked <= self._held:  # channels take biases along
+            require_held(self._module, masked, *self._optimizers)
+            self._held = masked
         closure = kwargs.get("closure") or next((a for a in args if callable(a) and a is not optimizer), None)
         if closure is None:
             self._after_backward()
@@ -321,6 +351,7 @@ class Pruner:
             hook.after_epoch(self._step // self._per_epoch)
         if self._step < self._total:
             hook.before_step(self._step + 1)
+        self._forget_programs()
 
     def _started(self) -> PruningHook | RoundsInTraining:
         assert self._hook is not None  # noqa: S101  hooks of the optimizer are set by attach() alone

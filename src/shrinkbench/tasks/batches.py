@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import nn
 
 from shrinkbench.network.inputs import Batch, split_batch
+from shrinkbench.network.weights import require_present
 from shrinkbench.tasks.task import Batches, Task
 
 
@@ -26,9 +27,12 @@ def split_for(task: Task, batch: Any) -> Batch:
 
 
 def placed(batch: Batch, module: nn.Module) -> Batch:
-    """``batch`` where the parameters of ``module`` are."""
+    """``batch`` where the parameters of ``module`` are, floating inputs in their precision, as for pruning."""
     like = next(module.parameters(), None)
-    return batch if like is None else batch.to(like.device)
+    if like is not None and like.is_meta:
+        require_present(module)
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
+    return batch if like is None else batch.to(like.device, dtype)
 
 
 def join_last(batches: Batches) -> Iterator[Batch]:

@@ -176,3 +176,19 @@ def test_half_precision_scores_do_not_vanish():
     found = score("filter_l2", batches, module)
     assert bool((found > 0).all())
     assert score("global_gradient", batches, module).dtype == torch.float64  # promoted from float32
+
+
+@pytest.mark.parametrize(
+    "name", ["global_gradient", "global_taylor", "snip", "grasp", "obd_hutchinson", "prospr"]
+)
+@pytest.mark.parametrize(
+    "loss",
+    [
+        lambda outputs, targets: torch.tensor(1.0),
+        lambda outputs, targets: half_square(outputs.detach().requires_grad_(), targets),
+        lambda outputs, targets: (outputs > targets).float().mean(),
+    ],
+)
+def test_a_loss_that_does_not_depend_on_the_network_ranks_nothing(name, loss):
+    with pytest.raises(ShrinkbenchError, match="the loss does not depend on any weight"):
+        score(name, loss=loss)

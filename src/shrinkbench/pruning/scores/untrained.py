@@ -9,6 +9,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from shrinkbench.network.calling import call_with
 from shrinkbench.network.derivatives import (
     HESSIAN_PARTS,
+    independent_loss,
     loss_of,
     mean_gradients,
     outputs_of,
@@ -112,6 +113,8 @@ def prospr(ctx: PruneContext) -> Scores:
         values = {**{name: p * leaves[name] for name, p in ctx.parameters.items()}, **beside}
         for number in range(_PROSPR_STEPS):
             loss = _loss_at(ctx, values, batches[number % len(batches)])
+            if not loss.requires_grad:
+                raise independent_loss()
             found = torch.autograd.grad(loss, list(values.values()), create_graph=True, allow_unused=True)
             moved = zip(values.items(), found, strict=True)
             values = {
@@ -119,6 +122,8 @@ def prospr(ctx: PruneContext) -> Scores:
             }
         last = _loss_at(ctx, values, batches[_PROSPR_STEPS % len(batches)])
         slopes = torch.autograd.grad(last, list(leaves.values()), allow_unused=True)
+    if all(slope is None for slope in slopes):
+        raise independent_loss()
     return {
         name: torch.zeros_like(ctx.weights[name])
         if slope is None

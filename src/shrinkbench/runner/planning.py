@@ -317,7 +317,8 @@ def _weights(
 def check_compatible(dataset: Dataset, card: ModelCard) -> None:
     """Refuse a network whose input the dataset's images are not."""
     shape = dataset.card.image_shape
-    if card.takes == "tokens" and shape is not None and dataset.example is None:
+    numbers = dataset.example is None and dataset.card.task is None  # as data of images are
+    if card.takes == "tokens" and shape is not None and numbers:
         raise ShrinkbenchError(
             f"model '{card.name}' takes tokens, and dataset '{dataset.card.name}' has numbers of shape "
             f"{_text(shape)}; choose data of text (shrinkbench list datasets)"

@@ -46,7 +46,8 @@ bench: $(STAMP)
 TWINS := quickstart cifar10-resnet20-small cifar10-resnet20-matrix-small shrinkbench-figure-6-small \
   shrinkbench-figure-8-small shrinkbench-figure-15-small rethinking-table-1-small rethinking-table-6-small \
   rethinking-table-9-small rethinking-figure-3-small rethinking-table-16-small
-ON_GPU := shrinkbench-figure-7-gpu-small cifar10-resnet20-noise-small
+ON_GPU := shrinkbench-figure-7-gpu-small cifar10-resnet20-noise-small rethinking-gpu-small \
+  rethinking-50-epochs-gpu-small
 NOISE := cifar10-resnet20-noise-small
 CIFAR ?= data/cifar10
 SWEEP := $(BIN)/shrinkbench sweep

@@ -67,7 +67,8 @@ def ask(question: Question) -> Answer:
     observations = observed(question.bundle)
     if observations is None:
         return Answer(question, why=f"docs/results/{question.bundle}.zip is not there")
-    tasks = [task for task in observations.tasks if question.task in task]
+    named = [task for task in observations.tasks if question.task in task.split(" / ")]
+    tasks = named or [task for task in observations.tasks if question.task in task]
     if len(tasks) != 1:
         return Answer(question, why=f"{len(tasks)} tasks have '{question.task}' in their name")
     members = [c for c in curves(observations, question.axis, HEADLINE) if c.task == tasks[0]]

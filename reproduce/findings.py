@@ -227,9 +227,9 @@ FINDINGS = (
             for mode in ("scratch-e", "scratch-b")
         )
         + (Question(LONG, KEPT, anew(KEPT, "scratch-e"), level=15.264),),
-        "At 1.419x the paper finds no difference: undecided is what it expects there. As above, Scratch-B trains "
-        "for up to 101 epochs beside 16, and Scratch-E at large learning rates beside 4 or 12 epochs at small "
-        "ones.",
+        "At 1.419x the paper finds no difference: undecided is what it expects there. As above, Scratch-B "
+        "trains for up to 101 epochs beside 16, and Scratch-E at large learning rates beside 4 or 12 epochs at "
+        "small ones.",
     ),
     Finding(
         10,

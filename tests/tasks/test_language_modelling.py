@@ -211,3 +211,26 @@ def test_blocks_of_several_lengths_weigh_as_one_by_one(method):
         for given in (blocks, rows)
     )
     assert together.equal(alone)
+
+
+class Mixes(nn.Module):
+    """Logits of each token, with a trace of the block's last tokens: in halves by rounding, or by a leak."""
+
+    def __init__(self, leak):
+        super().__init__()
+        self.table = nn.Embedding(8, 8)
+        self.leak = leak
+
+    def forward(self, tokens):
+        logits = self.table(tokens)
+        rounding = torch.finfo(logits.dtype).eps if logits.dtype == torch.bfloat16 else 0.0
+        return logits + (self.leak + rounding) * (tokens.sum(1) % 2)[:, None, None]
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float64])
+def test_rounding_of_halves_is_no_leak_and_a_leak_in_halves_is_one(kind):
+    torch.manual_seed(0)
+    tokens = torch.randint(8, (4, 12))
+    assert evaluate(Mixes(0.0).to(kind), [tokens], task=TASK)["perplexity"] > 1
+    with pytest.raises(ShrinkbenchError, match="it is no causal language model"):
+        evaluate(Mixes(0.1).to(kind), [tokens], task=TASK)

@@ -29,7 +29,7 @@ class Scripted:
         self.script = {key: iter(endings) for key, endings in (script or {}).items()}
         self.begun, self.queue, self.at_once = [], [], at_once
 
-    def start(self, setting):
+    def start(self, setting, *, tasks):
         raise NotImplementedError
 
     def submit(self, tasks):

@@ -355,7 +355,7 @@ def jobs(tmp_path, monkeypatch):
 
     def make(**options):
         executor = SubmititJobs("local", **options)
-        executor.start(Setting(Workspace(root=tmp_path)))
+        executor.start(Setting(Workspace(root=tmp_path)), tasks=1)
         return executor
 
     return make, given
@@ -497,3 +497,13 @@ def test_a_damaged_checkpoint_is_told_by_the_sweep(tmp_path):
     assert sweep(one, tmp_path, device="cpu", on_note=notes.append).done == 1
     assert [note for note in notes if str(checkpoint) in note and note.endswith("its training begins anew")]
     assert "note: the checkpoint" in (checkpoint.parent / "log.txt").read_text()
+
+
+def test_processes_begin_before_their_tasks_and_no_more_than_there_are(tmp_path):
+    before = set(multiprocessing.active_children())
+    for tasks in (0, 1, 5):
+        executor = LocalProcesses(2)
+        executor.start(Setting(Workspace(root=tmp_path)), tasks=tasks)
+        assert len(set(multiprocessing.active_children()) - before) == min(tasks, 2)
+        executor.close()
+        assert set(multiprocessing.active_children()) == before

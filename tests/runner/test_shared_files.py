@@ -141,9 +141,9 @@ def test_what_gets_in_the_way_later_fails_no_run(root, case, monkeypatch):
     experiment = _again(root, method)
 
     class Late(InProcess):
-        def start(self, setting):
+        def start(self, setting, *, tasks):
             put(path)
-            super().start(setting)
+            super().start(setting, tasks=tasks)
 
     notes = []
     try:

@@ -281,21 +281,19 @@ def carry_out(
     before = {spec.key: digest_at(store.result_path(spec.key)) for spec in todo}
     # Asked after the digests were taken: what is open now was so then, and none of them is of a fresh result.
     todo = [spec for spec in todo if before[spec.key] is None or is_open(spec)]
-    beyond = _out_of_reach(todo, workspace)
     tell = on_note or (lambda note: None)
-    within = [spec for spec in todo if spec.key not in beyond]
-    graph = graph_of(within, lambda task: look_at_shared(task, workspace.root, tell), before)
-    work = sum(map(expected_work, graph))
-    keeper = _Keeper(workspace, len(beyond) + len(graph), work, on_progress, tell)
-    for spec in todo:
-        if spec.key in beyond:
-            error = beyond[spec.key]
-            sentence = sentence_of(error)
-            result = record_failure(spec, workspace, sentence, reachable=error.largest)
-            keeper.keep(Task("run", spec.key, spec), Ending("failed", sentence, result))
     try:
+        if todo:
+            executor.start(setting, tasks=len(todo))
+        beyond = _out_of_reach(todo, workspace)
+        within = [spec for spec in todo if spec.key not in beyond]
+        graph = graph_of(within, lambda task: look_at_shared(task, workspace.root, tell), before)
+        work = sum(map(expected_work, graph))
+        keeper = _Keeper(workspace, len(beyond) + len(graph), work, on_progress, tell)
+        for spec in todo:
+            if spec.key in beyond:
+                keeper.keep_beyond(spec, beyond[spec.key])
         if graph:
-            executor.start(setting)
             Dispatcher(
                 graph,
                 executor,
@@ -324,6 +322,12 @@ class _Keeper:
     done: int = 0
     worked: float = 0.0
     told: set[str] = field(default_factory=set)
+
+    def keep_beyond(self, spec: RunSpec, error: CannotMeetTargetError) -> None:
+        """Store a run whose target is out of reach as failed."""
+        sentence = sentence_of(error)
+        result = record_failure(spec, self.workspace, sentence, reachable=error.largest)
+        self.keep(Task("run", spec.key, spec), Ending("failed", sentence, result))
 
     def keep(self, task: Task, ending: Ending) -> None:
         self.done += 1

@@ -16,7 +16,7 @@ class InProcess:
         self._queue: deque[Task] = deque()
         self._setting: Setting | None = None
 
-    def start(self, setting: Setting) -> None:
+    def start(self, setting: Setting, *, tasks: int) -> None:
         """Keep the setting."""
         self._setting = setting
 

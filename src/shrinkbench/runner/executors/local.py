@@ -54,9 +54,11 @@ class LocalProcesses:
         self._workers: dict[int, _Worker] = {}
         self._setting: Setting | None = None
 
-    def start(self, setting: Setting) -> None:
-        """Keep the setting; processes start with their first task."""
+    def start(self, setting: Setting, *, tasks: int) -> None:
+        """Begin the processes, which are busy with their imports until there is a task."""
         self._setting = setting
+        for place, share in enumerate(self._shares[:tasks]):
+            self._workers[place] = _Worker.begin(setting, share)
 
     def submit(self, tasks: Sequence[Task]) -> None:
         """Queue the tasks, and hand out what idle processes can take."""

@@ -41,7 +41,7 @@ class RayCluster:
         self._remote: Any = None
         self._setting: Any = None
 
-    def start(self, setting: Setting) -> None:
+    def start(self, setting: Setting, *, tasks: int) -> None:
         """Connect, and put the setting where every node finds it."""
         ray = self._ray
         if not ray.is_initialized():
@@ -123,7 +123,7 @@ def _perform(placed: tuple[Setting, int, float | None], task: Task) -> Ending:
         return perform(task, setting, own_process=True)
     if not _children:
         _children.append(LocalProcesses(1, time_limit=time_limit))
-        _children[0].start(setting)
+        _children[0].start(setting, tasks=1)
     _children[0].submit([task])
     while not (ended := _children[0].completed(1.0)):
         pass

@@ -58,7 +58,7 @@ class SubmititJobs:
         self._executor: Any = None
         self._work: Work | None = None
 
-    def start(self, setting: Setting) -> None:
+    def start(self, setting: Setting, *, tasks: int) -> None:
         """Make submitit ready; its files lie in ``jobs`` of the output folder.
 
         They are unpickled, and so lie in a folder of a new name: nobody else has put any there.

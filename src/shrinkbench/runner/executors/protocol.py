@@ -84,8 +84,8 @@ class Executor(Protocol):
     Whether an attempt is repeated, and what it means for other tasks, is the sweep's to decide.
     """
 
-    def start(self, setting: Setting) -> None:
-        """Make ready; called once, before the first task."""
+    def start(self, setting: Setting, *, tasks: int) -> None:
+        """Make ready for up to so many ``tasks``; called once, before the first of them."""
         ...
 
     def submit(self, tasks: Sequence[Task]) -> None:

@@ -29,10 +29,10 @@ class Together(InProcess):
         self._joined = ExitStack()
         self._team: FabricTeam | None = None
 
-    def start(self, setting: Setting) -> None:
+    def start(self, setting: Setting, *, tasks: int) -> None:
         """Start the other processes, and wait until all have joined."""
         self._team = self._joined.enter_context(team_of(self._places, Following(setting)))
-        super().start(replace(setting, workspace=replace(setting.workspace, team=self._team)))
+        super().start(replace(setting, workspace=replace(setting.workspace, team=self._team)), tasks=tasks)
 
     def completed(self, seconds: float) -> Sequence[tuple[Task, Ending]]:
         """Carry out the next task; refuse to go on where the processes have not ended it alike."""

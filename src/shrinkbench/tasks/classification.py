@@ -74,7 +74,7 @@ class Classification:
         if 0 < broken_part < 1:
             raise ShrinkbenchError(
                 f"the network's scores of {round(broken_part * images)} of {images} images are not finite, and "
-                "those of the others are; look for NaN and infinite numbers in these data"
+                "those of the others are; look for NaN and infinity in these data, or for scores that overflow"
             )
         if not math.isfinite(loss):
             raise ShrinkbenchError(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.files import absolute
-from shrinkbench.pruning import resolve
 from shrinkbench.pruning.plugins import digest_of_plugin
 from shrinkbench.results.claims import RunClaims
 from shrinkbench.results.places import check_places
@@ -26,11 +25,11 @@ from shrinkbench.runner.fixed_rules import check_rules
 from shrinkbench.runner.keeping import keep_of, lacking_networks
 from shrinkbench.runner.own_parts import take_own_parts
 from shrinkbench.runner.planning import PlannedRuns, label_methods, plan
+from shrinkbench.runner.reach import runs_out_of_reach
 from shrinkbench.runner.shared import look_at_shared
 from shrinkbench.runner.tracking import check_tracker
-from shrinkbench.runner.trial import check_in_reach
 from shrinkbench.runner.workspace import Workspace, gpus_of, resolve_device, select_device
-from shrinkbench.spec import UNPRUNED, Compression, ExperimentSpec, RunSpec, Speedup
+from shrinkbench.spec import ExperimentSpec, RunSpec
 from shrinkbench.training.compiling import require_compiler
 from shrinkbench.training.team import check_share
 from shrinkbench.training.together import places_of
@@ -285,7 +284,7 @@ def carry_out(
     try:
         if todo:
             executor.start(setting, tasks=len(todo))
-        beyond = _out_of_reach(todo, workspace)
+        beyond = runs_out_of_reach(todo, workspace)
         within = [spec for spec in todo if spec.key not in beyond]
         graph = graph_of(within, lambda task: look_at_shared(task, workspace.root, tell), before)
         work = sum(map(expected_work, graph))
@@ -366,38 +365,3 @@ def _is_open(store: ResultStore, spec: RunSpec, timed: frozenset[int], *, retry_
     if stored is None or stored.status == "failed":
         return stored is None or retry_failed
     return not spec.is_control and not timed <= set(stored.timed)
-
-
-def _out_of_reach(todo: Sequence[RunSpec], workspace: Workspace) -> dict[str, CannotMeetTargetError]:
-    """Runs whose training, or pretraining, would be in vain, by key, and why; equal for all seeds.
-
-    Of one method the largest target is asked first: where that is in reach, so are the smaller ones.
-    """
-    found: dict[str, CannotMeetTargetError] = {}
-    known: dict[str, CannotMeetTargetError | None] = {}
-    reached: set[tuple[str, str]] = set()
-    for spec in sorted(todo, key=lambda spec: -getattr(spec.amount, "ratio", 1.0)):
-        if spec.is_control or not isinstance(spec.amount, Compression | Speedup):
-            continue
-        alike = spec.model_copy(update={"seed": 0})
-        family = (alike.model_copy(update={"amount": UNPRUNED}).key, spec.amount.kind)
-        if family in reached:
-            continue
-        if alike.key not in known:
-            known[alike.key] = _why_out_of_reach(alike, workspace)
-        reason = known[alike.key]
-        if reason is None:
-            reached.add(family)
-        else:
-            found[spec.key] = reason
-    return found
-
-
-def _why_out_of_reach(spec: RunSpec, workspace: Workspace) -> CannotMeetTargetError | None:
-    try:
-        check_in_reach(spec, resolve(spec.method), workspace)
-    except CannotMeetTargetError as error:
-        return error
-    except ShrinkbenchError:  # told by the run itself, in its place
-        return None
-    return None

@@ -213,3 +213,10 @@ def test_the_warning_points_at_the_import():
     assert "DeprecationWarning: shrinkbench.measures has moved to shrinkbench.spec.measures" in found.stderr
     assert "<string>:1" in found.stderr
     assert python("import sys, shrinkbench.measures\nassert 'torch' not in sys.modules").returncode == 0
+
+
+def test_no_module_has_more_than_400_lines():
+    package = Path(shrinkbench.__file__).parent
+    lengths = {path.relative_to(package): len(path.read_text().splitlines()) for path in package.rglob("*.py")}
+    assert len(lengths) > 400
+    assert {path: lines for path, lines in lengths.items() if lines > 400} == {}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from itertools import islice
 from typing import Any
 
 import torch
@@ -15,17 +14,18 @@ from torch.utils.hooks import RemovableHandle
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.metrics.size import count_kept, count_parameters
-from shrinkbench.network.inputs import Example, Inputs, given_example
+from shrinkbench.network.inputs import Example, given_example
 from shrinkbench.network.view import Batches, Loss
 from shrinkbench.network.weights import hooks_on
 from shrinkbench.pruning.amounts import amount_of
 from shrinkbench.pruning.constraining import constraints_for
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.during_training import hook_for
-from shrinkbench.pruning.masking import look_ahead, prune_once
+from shrinkbench.pruning.masking import prune_once
 from shrinkbench.pruning.masks import Masks, Upholder, optimizer_in, require_held
 from shrinkbench.pruning.method import METHODS, PruningMethod
 from shrinkbench.pruning.prunable import prunable_names
+from shrinkbench.pruning.pruner_arguments import check_method, source_of, steps_of_epoch
 from shrinkbench.pruning.rounds import rounds_of
 from shrinkbench.pruning.rounds_in_training import RoundsInTraining
 from shrinkbench.pruning.schedules.hook import PruningHook
@@ -96,10 +96,10 @@ class Pruner:
             self._method, self._amount, round_to=round_to, ignore=ignore, max_ratio=max_ratio
         )
         self._total, self._seed, self._rewound = total_steps, seed, rewound
-        self._per_epoch = _steps_of_epoch(self._method, total_steps, steps_per_epoch)
-        _check_method(self._method, rewound)
+        self._per_epoch = steps_of_epoch(self._method, total_steps, steps_per_epoch)
+        check_method(self._method, rewound)
         given = given_example(input_shape, example_inputs)
-        self._draw, shape = _source_of(batches, self._method.batch_count, seed)
+        self._draw, shape = source_of(batches, self._method.batch_count, seed)
         self._settings: dict[str, Any] = {
             "input_shape": shape if given is None else given,
             "prune_classifier": prune_classifier,
@@ -371,56 +371,3 @@ class Pruner:
         for handle in self._handles:
             handle.remove()
         self._handles = []
-
-
-def _steps_of_epoch(method: PruningMethod, total: int, per_epoch: int | None) -> int:
-    if isinstance(total, bool) or not isinstance(total, int) or total < 1:
-        raise ShrinkbenchError(f"total_steps = {total!r}; give the number of optimizer steps, at least 1")
-    schedule = method.schedule
-    if per_epoch is None:
-        hook: Any = getattr(schedule.during, "func", schedule.during)
-        if hook is not None and hook.after_epoch is not Hook.after_epoch and not schedule.decided_last:
-            raise ShrinkbenchError(
-                f"'{method.name}' acts after every epoch (schedule {schedule.name}); give steps_per_epoch="
-            )
-        return total
-    if per_epoch < 1 or total % per_epoch:
-        raise ShrinkbenchError(
-            f"total_steps = {total} are no whole number of epochs of {per_epoch} steps; give a multiple"
-        )
-    return per_epoch
-
-
-def _check_method(method: PruningMethod, rewound: Mapping[str, Tensor] | None) -> None:
-    """Refuse what one training in somebody else's loop cannot carry out."""
-    schedule, mode = method.schedule, method.finetuning
-    several = schedule.during is None and schedule.rounds != 1
-    if several and method.like is not None:
-        raise ShrinkbenchError(
-            f"'{method.name}' keeps of every layer what '{method.like.name}' ends with, which one training "
-            "cannot know; compare them in a sweep"
-        )
-    if mode.weights in ("reinitialised", "scratch"):
-        raise ShrinkbenchError(
-            f"'{method.name}' trains new weights after pruning (fine-tuning {mode.name}), which a Pruner does "
-            "not draw; a sweep carries it out"
-        )
-    if mode.weights == "rewound" and rewound is None:
-        raise ShrinkbenchError(
-            f"'{method.name}' goes back to the weights after epoch {mode.epoch} of the training before "
-            f"(fine-tuning {mode.name}) and trains from there after each round; give their state dict as "
-            "rewound="
-        )
-
-
-def _source_of(
-    batches: Batches | Callable[[torch.Generator], Batches] | None, count: int, seed: int
-) -> tuple[Callable[[torch.Generator], Batches] | None, Inputs | None]:
-    """A function that draws batches, and the inputs of the first."""
-    if batches is None:
-        return None, None
-    if callable(batches):
-        first = batches(torch.Generator().manual_seed(stream(seed, "scoring-batch", 0)))
-        return batches, look_ahead(first)[1]
-    kept = list(islice(batches, max(count, 1))) if iter(batches) is batches else batches
-    return (lambda _: kept), look_ahead(kept)[1]

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import warnings
 from importlib.metadata import version
+from pathlib import Path
 from types import ModuleType
 
 import pytest

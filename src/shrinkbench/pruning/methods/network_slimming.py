@@ -33,11 +33,19 @@ _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 @dataclass(frozen=True)
 class ScaledChannels:
-    """The channels of one batch norm: ``group`` if they leave as a whole, and the weight that reads them."""
+    """The channels of one batch norm: ``group`` if they leave as a whole, and the weight that reads them.
+
+    ``dim`` is the dimension of the reader's inputs: 0 in transposed convolutions.
+    """
 
     norm: str
     reader: str
+    dim: int
     group: Group | None
+
+    def along(self, values: Tensor, weight: Tensor) -> Tensor:
+        """One value per channel, in a shape that broadcasts to the reader's ``weight``."""
+        return values.view([-1 if dim == self.dim else 1 for dim in range(weight.dim())])
 
 
 def scaled_channels(module: nn.Module, coupling: Coupling) -> list[ScaledChannels]:
@@ -50,7 +58,7 @@ def scaled_channels(module: nn.Module, coupling: Coupling) -> list[ScaledChannel
         if alone and all(bool((s.unit >= 0).all()) for s in group.slices):
             own[norms.pop()] = group
     return [
-        ScaledChannels(path, f"{readers[path]}.weight", own.get(path))
+        ScaledChannels(path, f"{readers[path]}.weight", _input_dim(module, readers[path]), own.get(path))
         for path, layer in module.named_modules()
         if path in readers and isinstance(layer, _BatchNorm) and layer.affine
     ]
@@ -60,6 +68,10 @@ def _reads_all(module: nn.Module, layer: str) -> bool:
     """Whether every output of ``layer`` reads every channel: not so in depthwise and grouped convolutions."""
     found = module.get_submodule(layer)
     return isinstance(found, nn.Linear) or getattr(found, "groups", 0) == 1
+
+
+def _input_dim(module: nn.Module, layer: str) -> int:
+    return 0 if getattr(module.get_submodule(layer), "transposed", False) else 1
 
 
 def masks_of_scales(module: nn.Module, coupling: Coupling, keep: Mapping[str, Tensor]) -> Masks:
@@ -79,7 +91,7 @@ def masks_of_scales(module: nn.Module, coupling: Coupling, keep: Mapping[str, Te
             masks = masks.intersect(masks_of_units(module, coupling, {found.group.layer: units}))
             continue
         weight = parameters[found.reader]
-        columns = stays.view(1, -1, *[1] * (weight.dim() - 2)).expand(weight.shape)
+        columns = found.along(stays, weight).expand(weight.shape)
         both = {f"{found.norm}.weight": stays, f"{found.norm}.bias": stays, found.reader: columns}
         masks = masks.intersect(Masks({name: m.to(weight.device).clone() for name, m in both.items()}))
     return masks
@@ -118,10 +130,10 @@ def _group(ctx: NetworkView, scores: Scores) -> Grouping:
         weight = parameters[found.reader].detach()
         # A classifier is not prunable, but may lose inputs: its own weights then tell which.
         score = scores[found.reader] if found.reader in scores else weight.abs()
-        rows = score.movedim(1, 0).flatten(1).float()
+        rows = score.movedim(found.dim, 0).flatten(1).float()
         gone = (rows == -torch.inf).all(1)
         means = rows.masked_fill(rows == -torch.inf, 0).mean(1).masked_fill(gone, -torch.inf).cpu()
-        size = weight.numel() // weight.shape[1] + 2
+        size = weight.numel() // weight.shape[found.dim] + 2
         units[found.norm] = Units(
             means,
             size if found.group is None else weights_per_unit(found.group, parameters),

@@ -411,4 +411,4 @@ def given(
         shares = weights(units, ctx)
         return keep_counts(units, whole_units(units, shares, sum(shares.values())))
 
-    return Allocation(name, description, decide, fixed=True, scope="given", version=2)
+    return Allocation(name, description, decide, fixed=True, scope="given", version=3)

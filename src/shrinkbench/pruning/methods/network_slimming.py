@@ -25,7 +25,7 @@ from shrinkbench.pruning.method import PerLayer, decides, pruning_method
 from shrinkbench.pruning.schedules.penalised import Penalised
 from shrinkbench.pruning.schedules.schedule import SCHEDULES, Schedule, once
 from shrinkbench.pruning.structures.channel_masks import masks_of_units
-from shrinkbench.pruning.structures.channels import held_by, weights_per_unit
+from shrinkbench.pruning.structures.channels import held_by, unit_scores, unit_sums, weights_per_unit
 from shrinkbench.pruning.units import STRUCTURES, Grouping, Scores, Structure, Units, UnitScores
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -127,18 +127,14 @@ def _group(ctx: NetworkView, scores: Scores) -> Grouping:
     for found in scaled_channels(ctx.module, coupling):
         if not _may_leave(found, ctx):
             continue
-        weight = parameters[found.reader].detach()
-        # A classifier is not prunable, but may lose inputs: its own weights then tell which.
-        score = scores[found.reader] if found.reader in scores else weight.abs()
-        rows = score.movedim(found.dim, 0).flatten(1).float()
-        gone = (rows == -torch.inf).all(1)
-        means = rows.masked_fill(rows == -torch.inf, 0).mean(1).masked_fill(gone, -torch.inf).cpu()
+        means, scored = _mean_scores(found, scores, parameters)
+        weight = parameters[found.reader]
         size = weight.numel() // weight.shape[found.dim] + 2
         units[found.norm] = Units(
             means,
             size if found.group is None else weights_per_unit(found.group, parameters),
             least=1,
-            scored=rows.shape[1],
+            scored=scored,
         )
     if not units:
         _scales(ctx.module, coupling)  # says why
@@ -151,6 +147,24 @@ def _group(ctx: NetworkView, scores: Scores) -> Grouping:
         return dict(masks_of_scales(ctx.module, coupling, keep))
 
     return Grouping(units, expand)
+
+
+def _mean_scores(
+    found: ScaledChannels, scores: Scores, parameters: Mapping[str, Tensor]
+) -> tuple[Tensor, int | Tensor]:
+    """Mean score of the weights that read each channel, and how many; where these stay, of its filters.
+
+    A classifier is not prunable, but may lose inputs. What others read too is scored by its weights.
+    """
+    if found.reader not in scores and found.group is not None:
+        unit = next(s.unit for s in found.group.slices if s.tensor == f"{found.norm}.weight")
+        ones = {name: torch.ones_like(score) for name, score in scores.items()}
+        return unit_scores(found.group, scores)[unit], unit_sums(found.group, ones)[unit]
+    score = scores[found.reader] if found.reader in scores else parameters[found.reader].detach().abs()
+    rows = score.movedim(found.dim, 0).flatten(1).float()
+    gone = (rows == -torch.inf).all(1)
+    means = rows.masked_fill(rows == -torch.inf, 0).mean(1).masked_fill(gone, -torch.inf)
+    return means.cpu(), rows.shape[1]
 
 
 def _may_leave(found: ScaledChannels, ctx: NetworkView) -> bool:
@@ -169,7 +183,7 @@ scaled = STRUCTURES.add(
         _group,
         overlapping=True,
         unit="channel",
-        version=2,
+        version=3,
     ),
 )
 

@@ -6,9 +6,9 @@ import sys
 
 import pytest
 
-from shrinkbench.cli import main
+from shrinkbench.cli import main, tables
 from shrinkbench.cli.documented import note_of, plain
-from shrinkbench.cli.listing import entries
+from shrinkbench.cli.listing import COLUMNS, entries
 from shrinkbench.cli.methods import METHOD_AXES, describe_method
 from shrinkbench.cli.naming import axes
 from shrinkbench.pruning import METHODS
@@ -102,6 +102,34 @@ def test_needs_and_without_part_all_methods_in_two(run, need):
     }
     assert of_schedules <= having.keys()
     assert {"global_magnitude", "phew", "li2017:resnet56-a"} <= lacking.keys()
+
+
+@pytest.mark.parametrize("spelling", ["branches", "residual-blocks", "Residual_Blocks"])
+def test_structures_are_asked_for_by_all_their_names(run, spelling):
+    code, out, _ = run("list", "methods", "--json", "--structure", spelling)
+    assert code == 0
+    assert {row["name"] for row in json.loads(out)} >= {"branch_l1", "residual_block_taylor"}
+
+
+@pytest.mark.parametrize("name", ["obert", "gradual_woodfisher", "woodfisher", "obs"])
+def test_sentences_say_that_weights_adapt(name):
+    assert METHODS.get(name).update is not None
+    assert "weights adapt" in sentence_of(METHODS.get(name))
+
+
+@pytest.mark.parametrize("width", [30, 40, 60, 80, 120, 200])
+@pytest.mark.parametrize("what", ["models", "datasets", "recipes", "experiments"])
+def test_at_no_width_is_a_column_of_other_lists_left_out(run, what, width):
+    code, out, _ = run("list", what, width=width)
+    assert code == 0
+    assert max(map(len, out.splitlines())) <= width
+    if width < 120:  # a table folds beside other columns
+        whole = re.sub(r"\s+", "", out)
+        if any(line.startswith("name ") for line in out.splitlines()):
+            return
+        for row in entries(what):
+            for column in COLUMNS[what]:
+                assert re.sub(r"\s+", "", tables.text(row[column])) in whole, (row["name"], column)
 
 
 def test_needs_add_up(run):

@@ -7,8 +7,9 @@ from typer.testing import CliRunner
 
 from shrinkbench.cli import app
 from shrinkbench.datasets import load_dataset
+from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models import build
-from shrinkbench.surgery.folders import NetworkDescription, save_network
+from shrinkbench.surgery.folders import NetworkDescription, read_network, save_network
 from shrinkbench.training import evaluate
 
 
@@ -31,3 +32,12 @@ def test_the_ends_are_the_networks_themselves(tmp_path):
     assert [found["errors"][0], found["errors"][-1]] == pytest.approx(expected)
     assert found["barrier"] == pytest.approx(max(found["errors"]) - sum(expected) / 2)
     assert (found["split"], found["images"]) == ("test", len(digits.test))
+
+
+@pytest.mark.parametrize("place", ["nowhere", "."])
+def test_a_folder_without_a_network_is_told_with_what_to_give(tmp_path, place):
+    with pytest.raises(
+        ShrinkbenchError, match=r"\(No such file or directory\); give a folder that holds"
+    ) as error:
+        read_network(tmp_path / place)
+    assert "FileNotFoundError" not in str(error.value)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from sample_networks import ConvNet, seeded
 from sampling import sampled
+from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models.cifar_resnet import CifarResNet, full_widths
@@ -180,3 +181,51 @@ def test_two_sanity_checks_are_other_words_for_what_has_a_name():
             METHODS.get(f"reinitialised@{method}").spec
             == METHODS.get(f"{method}[finetuning=reinitialise]").spec
         )
+
+
+class Chain(nn.Module):
+    """Two convolutions, one of them with a batch norm that the classifier's inputs come from."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 12, 3, padding=1)
+        self.norm, self.last = nn.BatchNorm2d(12), nn.Linear(12, 4)
+        nn.init.uniform_(self.norm.weight, 0.5, 1.5)
+
+    def forward(self, x):
+        return self.last(self.norm(self.second(self.first(x).relu())).relu().mean((2, 3)))
+
+
+def chain(name, seed=0):
+    module = seeded(Chain)
+    generator = torch.Generator().manual_seed(seed)
+    return prune(module, name, compression=1.5, input_shape=(3, 8, 8), generator=generator)
+
+
+def kept_rows(masks, name):
+    return masks[name].flatten(1).any(1)
+
+
+@pytest.mark.parametrize("score", ["random", "magnitude"])
+def test_controls_of_channels_that_a_classifier_reads_remove_as_many(score):
+    masks, control = chain("slimming_without_penalty"), chain(f"{score}@slimming_without_penalty")
+    assert int(masks["norm.weight"].sum()) == int(control["norm.weight"].sum()) < 12
+    assert (masks.total, masks.kept) == (control.total, control.kept)
+
+
+def test_channels_that_a_classifier_reads_are_scored_by_their_filters():
+    """By chance, they are another choice for every seed; by magnitude, the filters tell."""
+    kept = {tuple(chain("random@slimming_without_penalty", seed)["norm.weight"].tolist()) for seed in range(4)}
+    assert len(kept) > 1
+    filters = seeded(Chain).second.weight.abs().flatten(1).mean(1)
+    found = chain("magnitude@slimming_without_penalty")["norm.weight"]
+    assert filters[found].min() > filters[~found].max()
+
+
+def test_what_goes_last_of_all_goes_first_when_it_is_inverted_but_not_altogether():
+    """Layers without batch norm have infinite scores."""
+    masks, control = chain("batch_norm_scale"), chain("inverted@batch_norm_scale")
+    assert kept_rows(masks, "first.weight").all()
+    assert kept_rows(control, "first.weight").all()
+    assert (masks.total, masks.kept) == (control.total, control.kept)
+    assert not (kept_rows(masks, "second.weight") & kept_rows(control, "second.weight")).all()

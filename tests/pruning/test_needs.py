@@ -19,8 +19,9 @@ MADE += [
     "global_magnitude[schedule=gradual-cubic]",
     "random@synflow",
 ]
-# Derivatives of a probe that tell how data flows through a network are none of the loss.
-LOOKING_AT_NETWORKS = ("/network/dataflow.py", "/network/following.py", "/network/coupling.py")
+# Derivatives of a probe that tell how data flows through a network are none of the loss, nor at its weights.
+LOOKING_AT_NETWORKS = ("dataflow", "following", "coupling", "fused_heads")
+LOOKING_AT_NETWORKS = tuple(f"/network/{name}.py" for name in LOOKING_AT_NETWORKS)
 
 
 def decide(name, *, data, whole=False):
@@ -59,6 +60,35 @@ def derivatives(monkeypatch):
 def test_a_decision_takes_gradients_where_its_axes_say_so_and_nowhere_else(name, derivatives):
     decide(name, data=batches(2, 4))
     assert bool(derivatives) == ("gradients" in METHODS.get(name).needs_to_decide)
+
+
+@pytest.mark.parametrize(
+    "name", ["channel_l1", "branch_l1", "head_magnitude", "neuron_magnitude", "block_influence"]
+)
+def test_the_probe_of_a_structure_takes_no_gradient_at_the_weights_of_the_network(name):
+    def refuse(gradient):
+        raise AssertionError("a gradient at the network's own weights")
+
+    module = seeded(NETWORKS["transformer"])
+    for parameter in module.parameters():
+        parameter.register_hook(refuse)
+    assert "gradients" not in METHODS.get(name).all_needs
+    assert prune(module, name, compression=1.1, batches=batches(1, 4)).kept
+
+
+def test_curvature_of_a_cross_entropy_asks_for_no_labels():
+    """They decide nothing of ``obs``: it is the same with others, and with none."""
+    assert METHODS.get("obs").all_needs == ("data", "gradients")
+    given = batches(2, 4)
+    others = [(x, (y + 1) % 4) for x, y in given]
+    found = [
+        prune(seeded(ConvNet), "obs", compression=2, batches=b)
+        for b in (given, others, [(x, None) for x, _ in given])
+    ]
+    assert found[0].equal(found[1])
+    assert found[0].equal(found[2])
+    for name, values in found[0].new_weights.items():
+        assert torch.equal(values, found[2].new_weights[name])
 
 
 @pytest.mark.parametrize("name", [*sampled(NAMES, every=2), *MADE])

@@ -82,7 +82,8 @@ def test_runs_of_one_grid_share_the_control_of_the_unbounded_grid(tmp_path):
         ("li2017:vgg16-a", {"compression": 1, "ignore": WHOLE}, "widths that were published"),
         ("global_magnitude", {"compression": 2, "round_to": 8}, "counts channels"),
         ("thinet", {"compression": 2, "max_ratio": 0.5}, "decides itself how much of every layer stays"),
-        ("rigl[structure=filters]", {"compression": 2, "max_ratio": 0.5}, "exchanges single weights"),
+        ("rigl[structure=filters]", {"compression": 2}, "exchanges single weights"),
+        ("magnitude_2_4[schedule=rigged-lottery]", {"compression": 2}, "not keep to the structure '2:4'"),
         ("channel_l1", {"fraction_per_layer": 0.5, "max_ratio": 0.3}, "more than max_ratio=0.3 lets go"),
         ("channel_l1:50", {"compression": 1, "max_ratio": 0.3}, "more than max_ratio=0.3 lets go"),
         (

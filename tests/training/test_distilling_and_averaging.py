@@ -13,7 +13,7 @@ from shrinkbench.results.store import ResultStore
 from shrinkbench.runner import sweep
 from shrinkbench.spec import CLASSIFICATION, ExperimentSpec, Recipe, parse_value
 from shrinkbench.tasks import task_of
-from shrinkbench.training import train
+from shrinkbench.training import RECIPES, train, with_overrides
 from shrinkbench.training.distilling import Distilled
 
 LAST = {"selection": "last"}
@@ -206,3 +206,19 @@ def test_plans_that_mean_nothing_are_refused(fields, match, tmp_path):
         return
     (result,) = run(tmp_path, **fields).values()
     assert result.spec.recipe.averaging is None
+
+
+def test_what_a_recipe_has_is_taken_away_by_a_word():
+    """A file of TOML has no null: averaging would be out of reach for recipes that stop early."""
+    stops = RECIPES.get("digits-finetune")
+    assert stops.early_stopping is not None
+    averaged = with_overrides(
+        stops, {"averaging": {"epochs": 2}, "selection": "last", "early_stopping": "none"}
+    )
+    assert averaged.early_stopping is None
+    for name in ("averaging", "distillation", "clip_gradient_norm", "largest_stretch"):
+        assert getattr(with_overrides(averaged, {name: "none"}), name) is None
+    with pytest.raises(ShrinkbenchError, match=r"averaging is of the last epochs; .* early_stopping = 'none'"):
+        with_overrides(stops, {"averaging": {"epochs": 2}})
+    with pytest.raises(ShrinkbenchError, match="epochs = 'none'"):
+        with_overrides(stops, {"epochs": "none"})

@@ -10,6 +10,7 @@ from sample_networks import largest_unit
 from sampling import costly_slow, sampled
 from torch import nn
 
+from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning import METHODS, Upholder, prune, training_hook
 from shrinkbench.pruning.schedules.gradual import cubic_density
 from shrinkbench.spec import Recipe
@@ -349,3 +350,30 @@ def test_training_can_be_left_early():
     )  # fmt: skip
     train(half, recipe(), Pictures(), seed=5, last_epoch=2)
     assert all(torch.equal(kept_weights[n], t) for n, t in half.state_dict().items())
+
+
+@pytest.mark.parametrize("schedule", ["gradual-straight-through", "network-surgery"])
+def test_a_score_on_data_is_told_that_a_step_has_none(schedule):
+    """Batches were given: to give some is no way out."""
+    module, data = network(), Pictures()
+    hook = training_hook(
+        module,
+        f"obd[schedule={schedule}]",
+        compression=2,
+        epochs=EPOCHS,
+        steps_per_epoch=STEPS,
+        seed=0,
+        input_shape=(2, 4, 4),
+        batches=lambda _: data.test(),
+    )
+    with pytest.raises(ShrinkbenchError, match=f"scores on data, and the schedule '{schedule}'"):
+        train(module, recipe(), data, seed=0, hooks=[hook])
+
+
+@pytest.mark.parametrize("structure", ["2:4", "permuted-2:4", "filters", "kernels", "blocks-2x2"])
+@pytest.mark.parametrize("method", ["rigl", "granet", "set_itop", "mest", "sparse_evolutionary_training"])
+def test_what_exchanges_single_weights_takes_no_structure_of_several(method, structure):
+    with pytest.raises(ShrinkbenchError, match="exchanges single weights"):
+        METHODS.get(f"{method}[structure={structure}]")
+    assert METHODS.get(f"{method}[structure={structure},schedule=gradual-cubic]").structure.name == structure
+    assert METHODS.get(f"{method}[structure=convolution-weights]").schedule.exchanges

@@ -70,6 +70,10 @@ def narrow(
 
     Raises ``ShrinkbenchError`` for values that no method has, and where nothing is left.
     """
+    from shrinkbench.pruning.units import STRUCTURES
+
+    if structure is not None and structure in STRUCTURES:  # by whatever spelling
+        structure = STRUCTURES.get(structure).name
     _require(structure, {row["structure"] for row in rows}, "structure")
     _require(start, set(STARTS.values()), "start")
     known = {need for row in rows for need in row["needs"]}

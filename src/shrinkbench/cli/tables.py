@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.table import Table
+from rich.text import Text
 
 from shrinkbench.errors import escaped
 
@@ -51,32 +53,33 @@ def text(value: object) -> str:
 
 
 def print_table(rows: Sequence[dict[str, Any]], columns: Sequence[str]) -> None:
-    """Print ``columns`` of ``rows``, numbers to the right; a narrow terminal gets the first columns only."""
-    console = Console()
+    """Print ``columns`` of ``rows``, numbers to the right; where they do not fit, each row as a paragraph."""
+    console = Console(highlight=False)
     cells = [[text(row.get(column)) for column in columns] for row in rows]
+    heads = [column.replace("_", " ") for column in columns]
     widths = [
-        min(max([len(column), *(len(line[i]) for line in cells)]), 32 if i else 60)
-        for i, column in enumerate(columns)
+        min(max([len(head), *(len(line[i]) for line in cells)]), 32 if i else 60)
+        for i, head in enumerate(heads)
     ]
-    shown = len(columns)
-    while shown > 2 and sum(widths[:shown]) + 2 * shown > console.width:
-        shown -= 1
+    if sum(widths) + 2 * len(columns) > console.width:
+        for name, *others in cells:
+            told = "; ".join(f"{head} {cell}" for head, cell in zip(heads[1:], others, strict=True) if cell)
+            console.print(Text(name, overflow="fold"))
+            console.print(Padding(Text(told, style="dim", overflow="fold"), (0, 0, 0, 4)))
+        return
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for i, column in enumerate(columns[:shown]):
+    for i, (column, head) in enumerate(zip(columns, heads, strict=True)):
         numeric = bool(rows) and all(isinstance(row.get(column), int | float | None) for row in rows)
         table.add_column(
-            column.replace("_", " "),
+            head,
             justify="right" if numeric else "left",
             overflow="fold",
             min_width=min(widths[i], 12),
             no_wrap=i == 0,
         )
     for line in cells:
-        table.add_row(*line[:shown])
+        table.add_row(*map(Text, line))
     console.print(table)
-    if shown < len(columns):
-        hidden = ", ".join(columns[shown:]).replace("_", " ")
-        console.print(f"not shown for want of width: {hidden} (--json has all)", style="dim", highlight=False)
 
 
 def print_texts(tables: Sequence[ReportTable], form: str, *, as_json: bool) -> None:

@@ -212,7 +212,8 @@ def output_gradients(
     The mean over images of the sum of their outer products is the generalised Gauss-Newton matrix, which is
     the Hessian for a network that is linear in its weights. With more than 16 classes one random mixture of
     the columns is taken per image, which has the same expectation. An image whose loss does not curve gives
-    nothing; where that is so of all, there is an error.
+    nothing; where that is so of all, there is an error. A cross-entropy curves whatever the labels are, and
+    takes batches without any.
     """
     generator, curved = torch.Generator().manual_seed(0), False
     for one in islice(_singles(batches), images):
@@ -224,7 +225,7 @@ def output_gradients(
                     "this method follows the curvature of the loss in outputs of shape (examples, outputs), "
                     f"and the network gives {describe(logits)}; choose another method"
                 )
-            directions = _curvature_root(loss, logits.detach(), one.targets)
+            directions = _curvature_root(loss, logits.detach(), _labels(loss, logits, one.targets))
             if logits.shape[1] > EXACT_CLASSES and directions.shape[1]:
                 signs = torch.randint(0, 2, (directions.shape[1], 1), generator=generator)
                 directions = directions @ (2.0 * signs - 1).to(directions)
@@ -237,6 +238,11 @@ def output_gradients(
             "the loss of no image curves in its logits (linear, or too far apart), which this method needs; "
             "choose another method"
         )
+
+
+def _labels(loss: Loss, logits: Tensor, given: Any) -> Any:
+    """The labels, or any where there are none and the loss curves in the same way whatever they are."""
+    return logits.detach().argmax(1) if given is None and loss is nn.functional.cross_entropy else given
 
 
 def _curvature_root(loss: Loss, logits: Tensor, labels: Any) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning.method import PruningMethod
-from shrinkbench.pruning.units import SINGLE_WEIGHTS, Grouping, Units
+from shrinkbench.pruning.units import Grouping, Units
 from shrinkbench.spec import Amount, Constraints, FractionPerLayer, PublishedWidths, parse_value
 from shrinkbench.spec.axes import CHANNELS
 
@@ -63,11 +63,6 @@ def check_constraints(method: PruningMethod, constraints: Constraints, amount: A
         raise ShrinkbenchError(
             f"max_ratio={constraints.max_ratio:g} bounds a fraction of a layer, and the structure "
             f"'{structure.name}' of '{method.name}' leaves no choice of one; leave it out"
-        )
-    if method.schedule.exchanges and structure.name != SINGLE_WEIGHTS.name:
-        raise ShrinkbenchError(
-            f"the schedule '{method.schedule.name}' of '{method.name}' exchanges single weights, and keeps no "
-            f"bound on units of structure '{structure.name}'; leave round_to and max_ratio out"
         )
     if not method.allocation.exact:
         raise ShrinkbenchError(

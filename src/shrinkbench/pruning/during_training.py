@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -166,7 +168,14 @@ def hook_for(
         )
 
     def score(weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> Scores:
-        ctx = PruneContext(module, names, input_shape=input_shape, amount=amount, gradients=gradients)
+        ctx = PruneContext(
+            module,
+            names,
+            batches=_NoBatches(chosen),
+            input_shape=input_shape,
+            amount=amount,
+            gradients=gradients,
+        )
         ctx.weights = dict(weights)
         found = scored(chosen, ctx)
         if isinstance(found, Masks | UnitScores):
@@ -191,3 +200,16 @@ def hook_for(
         draw=None if batches is None else draw,
     )
     return chosen.schedule.during(setting)
+
+
+@dataclass(frozen=True)
+class _NoBatches:
+    """In place of batches, where weights and gradients of a step are all that ``method`` may look at."""
+
+    method: PruningMethod
+
+    def __iter__(self) -> Iterator[Any]:
+        raise ShrinkbenchError(
+            f"'{self.method.name}' scores on data, and the schedule '{self.method.schedule.name}' goes by the "
+            "weights and gradients of every training step; choose another schedule, such as gradual-cubic"
+        )

@@ -45,9 +45,8 @@ def sentence_of(method: PruningMethod) -> str:
     summary = method.summary.rstrip(".")
     parts = [summary]
     if schedule.during is not None:
-        clause = summary.partition(";")[0]
         own = ranked_by(method)
-        parts = [schedule.description, own or f"by {clause[:1].lower()}{clause[1:]}"]
+        parts = [schedule.description, own or f"by {summary[:1].lower()}{summary[1:]}"]
     elif schedule.rounds != 1:
         parts.append(schedule.description)
     if method.structure.name != "weights":

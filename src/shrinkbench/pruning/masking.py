@@ -316,7 +316,8 @@ def require_speedup_in_reach(
 
 def kept_by_group(method: PruningMethod, ctx: PruneContext, masks: Masks) -> dict[str, int]:
     """How many weights of each group of ``method``'s units ``masks`` keep."""
-    alive = {n: masks[n].to(w).float() if n in masks else torch.ones_like(w) for n, w in ctx.weights.items()}
+    parameters = {**dict(ctx.module.named_parameters()), **ctx.weights}  # a classifier may lose inputs
+    alive = {n: masks[n].to(w).float() if n in masks else torch.ones_like(w) for n, w in parameters.items()}
     units = method.structure.group(ctx, alive).units
     return {name: u.weight_of(u.scores > 0) for name, u in units.items()}
 

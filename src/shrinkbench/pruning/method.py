@@ -131,6 +131,12 @@ class PruningMethod:
     origin: Origin | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if self.schedule.exchanges and not self.structure.exchangeable:
+            raise ShrinkbenchError(
+                f"the schedule '{self.schedule.name}' exchanges single weights, so that '{self.name}' would "
+                f"not keep to the structure '{self.structure.name}'; choose the structure weights, or another "
+                "schedule"
+            )
         makers = [origin for origin in (self.origin, origin_of_maker()) if origin is not None]
         object.__setattr__(self, "origin", reduce(or_, makers) if makers else None)
 

@@ -22,6 +22,8 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+from torch import Tensor
+
 from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.pruning.allocations.rules import ALLOCATIONS, given, global_, independent
 from shrinkbench.pruning.amounts import fraction_of_layers
@@ -35,6 +37,8 @@ from shrinkbench.pruning.units import STRUCTURES, Scores, Units, UnitScores
 from shrinkbench.registry import Registry
 from shrinkbench.spec import Amount, ChannelFraction
 from shrinkbench.spec.axes import AXES
+
+_FIRST = -1e30  # finite in sums too
 
 _AXES: dict[str, Registry[Any]] = {
     "structure": STRUCTURES,
@@ -142,12 +146,17 @@ def _turned_round(score: Score) -> Score:
     def turned(ctx: PruneContext) -> Scores | UnitScores:
         found = score(ctx)
         if isinstance(found, UnitScores):
-            return UnitScores({name: -values for name, values in found.scores.items()})
-        return {name: -values for name, values in found.items()}
+            return UnitScores({name: _opposite(values) for name, values in found.scores.items()})
+        return {name: _opposite(values) for name, values in found.items()}
 
     turned.__name__ = f"inverted_{score.__name__}"
     turned.__doc__ = f"The scores of {score.__name__} with the opposite sign."
     return turned
+
+
+def _opposite(scores: Tensor) -> Tensor:
+    """``-scores``, where what goes last of all (infinity) goes first, but has not gone before (-infinity)."""
+    return (-scores).clamp(min=_FIRST)
 
 
 def _weights_of(method: PruningMethod) -> Callable[[Mapping[str, Units], PruneContext], Mapping[str, float]]:

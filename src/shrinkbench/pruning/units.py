@@ -88,7 +88,8 @@ class Structure:
     weights do not add up, and the budget is found by bisection. ``one_per_layer``: no layer has more than one
     unit. ``unit`` is what a unit is called; ``channel`` and ``filter`` are what a fraction of channels counts.
     ``pattern`` is (n, m) of an N:M structure. ``takes_tables``: it has units in an embedding as well,
-    which is looked up and multiplies nothing. ``version`` is raised when the rule changes.
+    which is looked up and multiplies nothing. ``exchangeable``: it stays what it is where one weight of a layer
+    takes the place of another. ``version`` is raised when the rule changes.
     """
 
     name: str
@@ -99,6 +100,7 @@ class Structure:
     unit: str = "unit"
     pattern: tuple[int, int] | None = None
     takes_tables: bool = False
+    exchangeable: bool = False
     version: int = 1
 
 
@@ -110,7 +112,12 @@ def _weights(ctx: NetworkView, scores: Scores) -> Grouping:
 
 
 SINGLE_WEIGHTS = Structure(
-    "weights", "single weights (unstructured)", _weights, unit="weight", takes_tables=True
+    "weights",
+    "single weights (unstructured)",
+    _weights,
+    unit="weight",
+    takes_tables=True,
+    exchangeable=True,
 )
 
 

@@ -75,7 +75,9 @@ class Recipe(Value):
         if self.averaging is None:
             return self
         if self.selection != "last" or self.early_stopping is not None:
-            raise ValueError("averaging is of the last epochs; set selection = 'last' and no early_stopping")
+            raise ValueError(
+                "averaging is of the last epochs; set selection = 'last' and early_stopping = 'none'"
+            )
         if self.averaging.epochs > self.epochs:
             raise ValueError(f"averaging is of {self.averaging.epochs} epochs, and there are {self.epochs}")
         return self

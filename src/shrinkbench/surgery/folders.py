@@ -146,7 +146,12 @@ def read_description(folder: Path) -> NetworkDescription:
         numbers = 0 if found.takes is None else found.takes.numbers
         if max(math.prod(found.input_shape), numbers) > _MOST_INPUTS:
             raise ValueError(f"one input has more than {_MOST_INPUTS:,} numbers")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+    except OSError as error:
+        raise ShrinkbenchError(
+            f"cannot read a network's description from {path} ({error.strerror or error}); give a folder that "
+            "holds a network, such as a run's that is kept with weights"
+        ) from None
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else repr(error)
         raise ShrinkbenchError(
             f"cannot read a network's description from {path}: {one_line(said, 120)}"

@@ -36,11 +36,16 @@ def _add(**fields: Any) -> None:
     RECIPES.add(recipe.name, recipe)
 
 
+NONE = "none"  # a file of TOML has no other word for it
+
+
 def with_overrides(recipe: Recipe, overrides: dict[str, Any]) -> Recipe:
-    """``recipe`` with single fields replaced and checked."""
+    """``recipe`` with single fields replaced and checked; ``"none"`` is no early stopping, no averaging, ..."""
     if not overrides:
         return recipe
-    return parse_value(Recipe, {**recipe.model_dump(), **overrides}, where=f"recipe '{recipe.name}'")
+    optional = {name for name, field in Recipe.model_fields.items() if field.default is None}
+    given = {n: None if n in optional and v == NONE else v for n, v in overrides.items()}
+    return parse_value(Recipe, {**recipe.model_dump(), **given}, where=f"recipe '{recipe.name}'")
 
 
 # Appendix C.2 of Blalock et al. 2020. "If the validation accuracy repeatedly decreases after some point we

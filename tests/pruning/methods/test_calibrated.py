@@ -9,6 +9,7 @@ import torch
 import transformers
 from torch import nn
 
+from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models.llama import TinyLlama
 from shrinkbench.network.blocks import chain_of, read_blocks
 from shrinkbench.network.inputs import Inputs
@@ -250,3 +251,10 @@ def test_looking_at_blocks_leaves_no_trace(method):
     assert float(module.passes) == 0
     assert torch.equal(torch.get_rng_state(), state)
     assert module.training
+
+
+def test_exchanges_leave_no_pattern_so_that_none_is_promised():
+    batches = [(torch.randn(4, 8), torch.zeros(4, dtype=torch.long))]
+    options = {"compression": 1.5, "batches": batches, "prune_classifier": True}
+    with pytest.raises(ShrinkbenchError, match="single weights of a row, which leaves no '2:4'"):
+        prune(nn.Linear(8, 4), "dsnot[structure=2:4]", **options)

@@ -353,7 +353,10 @@ def layerwise_counts(
 
 
 def keep_in_rows(name: str, units: Units, count: int, ctx: PruneContext) -> Tensor:
-    """The best ``count`` weights of a layer, equally many in each row; the first rows get what is left over."""
+    """The best ``count`` weights of a layer, equally many in each row; the first rows get what is left over.
+
+    Rows of which earlier rounds have left fewer keep these, and the others make up for it.
+    """
     if not units.single or units.scores.shape != weight_of(name, ctx, "rowwise").shape:
         raise ShrinkbenchError("allocation 'rowwise' ranks single weights; use it with structure 'weights'")
     require_numbers(name, units.scores)
@@ -364,11 +367,26 @@ def keep_in_rows(name: str, units: Units, count: int, ctx: PruneContext) -> Tens
     if units.first is not None:
         first = geometry.rows(units.first).reshape(flat.shape).to(torch.int8)
         order = order.gather(1, first.gather(1, order).argsort(dim=1, descending=True, stable=True))
-    per_row = torch.full((len(flat), 1), count // len(flat), device=flat.device)
-    per_row[: count % len(flat)] += 1
-    within = torch.arange(flat.shape[1], device=flat.device) < per_row
+    per_row = _level((flat > -math.inf).sum(1), count)
+    within = torch.arange(flat.shape[1], device=flat.device) < per_row.unsqueeze(1)
     keep = torch.zeros_like(flat, dtype=torch.bool).scatter_(1, order, within)
     return geometry.restore(keep.reshape(rows.shape)).contiguous()
+
+
+def _level(most: Tensor, count: int) -> Tensor:
+    """``count`` split evenly over rows that take ``most`` each; the first of those with room take the rest.
+
+    >>> _level(torch.tensor([4, 1, 4]), 8), _level(torch.tensor([4, 4, 4]), 8)
+    (tensor([4, 1, 3]), tensor([3, 3, 2]))
+    """
+    low, high = 0, int(most.max()) if most.numel() else 0
+    while low < high:  # the highest level whose sum fits
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if int(most.clamp(max=middle).sum()) <= count else (low, middle - 1)
+    found = most.clamp(max=low)
+    room = (most > low).nonzero().squeeze(1)
+    found[room[: max(count - int(found.sum()), 0)]] += 1
+    return found
 
 
 @allocation("independent", scope="global", exact=False)
@@ -393,4 +411,4 @@ def given(
         shares = weights(units, ctx)
         return keep_counts(units, whole_units(units, shares, sum(shares.values())))
 
-    return Allocation(name, description, decide, fixed=True, scope="given", version=2)
+    return Allocation(name, description, decide, fixed=True, scope="given", version=3)

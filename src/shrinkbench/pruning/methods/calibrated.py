@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.observation import Product
 from shrinkbench.pruning.allocations.outliers import outlier_shares, owl
 from shrinkbench.pruning.allocations.rules import (
@@ -201,4 +202,9 @@ def dsnot(ctx: PruneContext) -> Masks:
 
     See :func:`exchange`; no weight gets a new value.
     """
+    if ctx.structure.pattern:
+        raise ShrinkbenchError(
+            f"'dsnot' exchanges single weights of a row, which leaves no '{ctx.structure.name}'; choose the "
+            "structure weights, or wanda"
+        )
     return layer_by_layer(ctx, _prune_by_dsnot, rowwise_counts)

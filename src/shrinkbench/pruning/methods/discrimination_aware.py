@@ -26,7 +26,12 @@ from shrinkbench.pruning.allocations.rules import layerwise
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.method import decides, pruning_method
-from shrinkbench.pruning.methods.thinet_and_regression import alive_units, kept_counts, prune_by_readers
+from shrinkbench.pruning.methods.thinet_and_regression import (
+    alive_units,
+    kept_counts,
+    prune_by_readers,
+    require_rows,
+)
 from shrinkbench.pruning.schedules.beside import Beside
 from shrinkbench.pruning.schedules.hook import PruningHook
 from shrinkbench.pruning.schedules.schedule import SCHEDULES, Schedule, once
@@ -196,6 +201,7 @@ class Discriminating(Beside):
                 "no channels of this network are produced by one layer and read by one; choose a method of "
                 "structure 'channels'"
             )
+        require_rows(ctx, chosen)
         found = stages(chosen)
         self._ends = [layer_of(stage[-1].weight) for stage in found[:-1]]
         self._stage = 0

@@ -19,7 +19,7 @@ from torch.utils.hooks import RemovableHandle
 
 from shrinkbench.network.coupling import couple
 from shrinkbench.network.probe import trace
-from shrinkbench.network.weights import layer_of
+from shrinkbench.network.weights import is_transposed_linear, layer_of
 from shrinkbench.pruning.allocations.rules import layerwise
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.method import pruning_method
@@ -79,7 +79,7 @@ class MapGates(Beside):
     def _gate(self, name: str, layer: Layer, args: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         maps = args[0]
         gates = self.gates(name, maps)
-        factors = spread(gates, self.readers[name].unit, maps, last=isinstance(layer, nn.Linear))
+        factors = spread(gates, self.readers[name].unit, maps, last=self.is_linear(name))
         return (maps * factors, *args[1:])
 
     def device_of(self, name: str) -> torch.device:
@@ -88,7 +88,8 @@ class MapGates(Beside):
 
     def is_linear(self, name: str) -> bool:
         """Whether the channels of what the group's reader is given are its last dimension."""
-        return isinstance(self.setting.module.get_submodule(layer_of(self.readers[name].weight)), nn.Linear)
+        layer = self.setting.module.get_submodule(layer_of(self.readers[name].weight))
+        return isinstance(layer, nn.Linear) or is_transposed_linear(layer)
 
     def is_training(self, name: str) -> bool:
         """Whether the reader of a group is in training mode."""

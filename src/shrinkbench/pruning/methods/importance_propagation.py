@@ -63,14 +63,16 @@ def propagate(ctx: PruneContext, coupling: Coupling, last: Mapping[str, Tensor])
     made, read = _slices(coupling, "produces"), _slices(coupling, "consumes")
     parameters = dict(ctx.module.named_parameters())
     for name in reversed(ctx.flow.order):
-        weight = parameters[name].detach().abs().double().cpu()
+        geometry = ctx.geometry(name)
+        weight = geometry.rows(parameters[name].detach()).abs().double().cpu()
+        outputs, inputs = (1, 0) if geometry.transposed else (0, 1)
         behind = torch.ones(weight.shape[0], dtype=torch.float64)
         for group, piece in made.get(name, []):
             importance = found[group.layer][piece.unit.clamp_min(0)]
-            if piece.dim == 0 and bool(importance.any()):
+            if piece.dim == outputs and bool(importance.any()):
                 behind = torch.where(piece.unit >= 0, importance, behind)
         for group, piece in read.get(name, []):
-            if piece.dim != 1 or len(piece.unit) != weight.shape[1]:
+            if piece.dim != inputs or len(piece.unit) != weight.shape[1]:
                 continue
             here = piece.unit >= 0
             if name in ctx.flow.logits and group.layer in last:
@@ -134,7 +136,13 @@ def last_responses(ctx: PruneContext, coupling: Coupling) -> dict[str, Tensor]:
 
 
 @pruning_method(
-    "nisp", structure=channels, allocation=layerwise, needs=("data",), batch_count=8, reference="yu2018nisp"
+    "nisp",
+    version=2,
+    structure=channels,
+    allocation=layerwise,
+    needs=("data",),
+    batch_count=8,
+    reference="yu2018nisp",
 )
 @decides("structure")
 def importance(ctx: PruneContext) -> UnitScores:

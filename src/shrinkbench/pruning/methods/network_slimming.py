@@ -25,7 +25,7 @@ from shrinkbench.pruning.method import PerLayer, decides, pruning_method
 from shrinkbench.pruning.schedules.penalised import Penalised
 from shrinkbench.pruning.schedules.schedule import SCHEDULES, Schedule, once
 from shrinkbench.pruning.structures.channel_masks import masks_of_units
-from shrinkbench.pruning.structures.channels import held_by, weights_per_unit
+from shrinkbench.pruning.structures.channels import held_by, unit_scores, unit_sums, weights_per_unit
 from shrinkbench.pruning.units import STRUCTURES, Grouping, Scores, Structure, Units, UnitScores
 
 _BatchNorm = nn.modules.batchnorm._BatchNorm
@@ -33,11 +33,19 @@ _BatchNorm = nn.modules.batchnorm._BatchNorm
 
 @dataclass(frozen=True)
 class ScaledChannels:
-    """The channels of one batch norm: ``group`` if they leave as a whole, and the weight that reads them."""
+    """The channels of one batch norm: ``group`` if they leave as a whole, and the weight that reads them.
+
+    ``dim`` is the dimension of the reader's inputs: 0 in transposed convolutions.
+    """
 
     norm: str
     reader: str
+    dim: int
     group: Group | None
+
+    def along(self, values: Tensor, weight: Tensor) -> Tensor:
+        """One value per channel, in a shape that broadcasts to the reader's ``weight``."""
+        return values.view([-1 if dim == self.dim else 1 for dim in range(weight.dim())])
 
 
 def scaled_channels(module: nn.Module, coupling: Coupling) -> list[ScaledChannels]:
@@ -50,7 +58,7 @@ def scaled_channels(module: nn.Module, coupling: Coupling) -> list[ScaledChannel
         if alone and all(bool((s.unit >= 0).all()) for s in group.slices):
             own[norms.pop()] = group
     return [
-        ScaledChannels(path, f"{readers[path]}.weight", own.get(path))
+        ScaledChannels(path, f"{readers[path]}.weight", _input_dim(module, readers[path]), own.get(path))
         for path, layer in module.named_modules()
         if path in readers and isinstance(layer, _BatchNorm) and layer.affine
     ]
@@ -60,6 +68,10 @@ def _reads_all(module: nn.Module, layer: str) -> bool:
     """Whether every output of ``layer`` reads every channel: not so in depthwise and grouped convolutions."""
     found = module.get_submodule(layer)
     return isinstance(found, nn.Linear) or getattr(found, "groups", 0) == 1
+
+
+def _input_dim(module: nn.Module, layer: str) -> int:
+    return 0 if getattr(module.get_submodule(layer), "transposed", False) else 1
 
 
 def masks_of_scales(module: nn.Module, coupling: Coupling, keep: Mapping[str, Tensor]) -> Masks:
@@ -79,7 +91,7 @@ def masks_of_scales(module: nn.Module, coupling: Coupling, keep: Mapping[str, Te
             masks = masks.intersect(masks_of_units(module, coupling, {found.group.layer: units}))
             continue
         weight = parameters[found.reader]
-        columns = stays.view(1, -1, *[1] * (weight.dim() - 2)).expand(weight.shape)
+        columns = found.along(stays, weight).expand(weight.shape)
         both = {f"{found.norm}.weight": stays, f"{found.norm}.bias": stays, found.reader: columns}
         masks = masks.intersect(Masks({name: m.to(weight.device).clone() for name, m in both.items()}))
     return masks
@@ -115,18 +127,14 @@ def _group(ctx: NetworkView, scores: Scores) -> Grouping:
     for found in scaled_channels(ctx.module, coupling):
         if not _may_leave(found, ctx):
             continue
-        weight = parameters[found.reader].detach()
-        # A classifier is not prunable, but may lose inputs: its own weights then tell which.
-        score = scores[found.reader] if found.reader in scores else weight.abs()
-        rows = score.movedim(1, 0).flatten(1).float()
-        gone = (rows == -torch.inf).all(1)
-        means = rows.masked_fill(rows == -torch.inf, 0).mean(1).masked_fill(gone, -torch.inf).cpu()
-        size = weight.numel() // weight.shape[1] + 2
+        means, scored = _mean_scores(found, scores, parameters)
+        weight = parameters[found.reader]
+        size = weight.numel() // weight.shape[found.dim] + 2
         units[found.norm] = Units(
             means,
             size if found.group is None else weights_per_unit(found.group, parameters),
             least=1,
-            scored=rows.shape[1],
+            scored=scored,
         )
     if not units:
         _scales(ctx.module, coupling)  # says why
@@ -139,6 +147,24 @@ def _group(ctx: NetworkView, scores: Scores) -> Grouping:
         return dict(masks_of_scales(ctx.module, coupling, keep))
 
     return Grouping(units, expand)
+
+
+def _mean_scores(
+    found: ScaledChannels, scores: Scores, parameters: Mapping[str, Tensor]
+) -> tuple[Tensor, int | Tensor]:
+    """Mean score of the weights that read each channel, and how many; where these stay, of its filters.
+
+    A classifier is not prunable, but may lose inputs. What others read too is scored by its weights.
+    """
+    if found.reader not in scores and found.group is not None:
+        unit = next(s.unit for s in found.group.slices if s.tensor == f"{found.norm}.weight")
+        ones = {name: torch.ones_like(score) for name, score in scores.items()}
+        return unit_scores(found.group, scores)[unit], unit_sums(found.group, ones)[unit]
+    score = scores[found.reader] if found.reader in scores else parameters[found.reader].detach().abs()
+    rows = score.movedim(found.dim, 0).flatten(1).float()
+    gone = (rows == -torch.inf).all(1)
+    means = rows.masked_fill(rows == -torch.inf, 0).mean(1).masked_fill(gone, -torch.inf)
+    return means.cpu(), rows.shape[1]
 
 
 def _may_leave(found: ScaledChannels, ctx: NetworkView) -> bool:
@@ -157,7 +183,7 @@ scaled = STRUCTURES.add(
         _group,
         overlapping=True,
         unit="channel",
-        version=2,
+        version=3,
     ),
 )
 

@@ -24,25 +24,28 @@ _DAMPING = 0.01  # of the mean diagonal of the Hessian
 _MEMORY = 1 << 23  # numbers that are held for rows at a time
 
 
-def trace(weights: Tensor, hessian: Tensor, most: int) -> tuple[Tensor, Tensor]:
+def trace(weights: Tensor, hessian: Tensor, most: int, before: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """In which order the first ``most`` weights of each row go, and the loss of each, half its saliency.
 
-    Of (rows, columns) and (columns, columns) in double precision. The inverse that is left after some removals
-    is the first one less ``u u'`` for each: these u are kept, a column at a time.
+    Of (rows, columns) and (columns, columns) in double precision. What has gone ``before`` goes first, at a
+    loss of -1. The inverse that is left after some removals is the first one less ``u u'`` for each: these u
+    are kept, a column at a time.
     """
     w, row = weights.clone(), torch.arange(len(weights), device=weights.device)
     inverse = torch.linalg.inv(hessian)
     diagonal = inverse.diagonal().expand(w.shape).clone()
     factors = w.new_zeros(*w.shape, most)
     gone = torch.zeros_like(w, dtype=torch.bool)
+    before = gone.clone() if before is None else before
     orders, losses = [], []
     for number in range(most):
-        place = (w.square() / diagonal).masked_fill(gone, torch.inf).argmin(1)
+        saliency = (w.square() / diagonal).masked_fill(before, -2)
+        place = saliency.masked_fill(gone, torch.inf).argmin(1)
         pivot = diagonal[row, place].unsqueeze(1)
         own = factors[row, place, :number].unsqueeze(2)
         column = inverse[place] - torch.bmm(factors[:, :, :number], own).squeeze(2)
         orders.append(place)
-        losses.append(w[row, place].square() / pivot.squeeze(1) / 2)
+        losses.append(saliency[row, place] / 2)
         w -= column * (w[row, place].unsqueeze(1) / pivot)
         factors[:, :, number] = column / pivot.sqrt()
         diagonal -= factors[:, :, number].square()
@@ -76,13 +79,16 @@ def _pieces(weights: Tensor, held: int) -> list[tuple[int, slice]]:
     return [(g, slice(i, i + step)) for g in range(groups) for i in range(0, rows, step)]
 
 
-def _kept(weights: Tensor, hessians: Tensor, count: int) -> Tensor:
-    """What stays when ``count`` weights go; rows are followed as far as the one that loses most."""
+def _kept(weights: Tensor, hessians: Tensor, count: int, before: Tensor) -> Tensor:
+    """What stays when ``count`` weights go, those gone ``before`` first.
+
+    Rows are followed as far as the one that loses most.
+    """
     groups, rows, width = weights.shape
     most = min(width, -(-5 * count // (4 * groups * rows)) + 16)
     while True:
         pieces = _pieces(weights, most)
-        traced = [trace(weights[g, piece], hessians[g], most) for g, piece in pieces]
+        traced = [trace(weights[g, piece], hessians[g], most, before[g, piece]) for g, piece in pieces]
         orders, losses = (torch.cat(parts) for parts in zip(*traced, strict=True))
         counts = counts_of_rows(losses, count)
         if most == width or int(counts.max()) < most:
@@ -101,8 +107,9 @@ def _layer(ctx: PruneContext, name: str, count: int, values: Mapping[str, Tensor
     diagonal[dead] = 1
     diagonal += _DAMPING * diagonal.mean(1, keepdim=True)
     weights = columns.matrices(ctx.weights[name]).double()
-    weights.masked_fill_(columns.matrices(ctx.removed(name)) | dead.unsqueeze(1), 0)  # they go first
-    keep = _kept(weights, hessians, weights.numel() - count)
+    before = columns.matrices(ctx.removed(name))
+    weights.masked_fill_(before | dead.unsqueeze(1), 0)  # they go first
+    keep = _kept(weights, hessians, weights.numel() - count, before)
     for g, piece in _pieces(weights, weights.shape[2]):
         weights[g, piece] = compensated(weights[g, piece], keep[g, piece], hessians[g])
     return columns.restore(keep), columns.restore(weights.to(ctx.weights[name]))
@@ -111,6 +118,7 @@ def _layer(ctx: PruneContext, name: str, count: int, values: Mapping[str, Tensor
 @pruning_method(
     "obc",
     kind="curvature",
+    version=2,
     allocation=layerwise,
     needs=("data",),
     batch_count=2,

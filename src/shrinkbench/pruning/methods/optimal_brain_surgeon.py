@@ -234,12 +234,18 @@ def _adapt_by_newton(ctx: PruneContext, masks: Masks) -> Mapping[str, Tensor]:
     return adapted(ctx, masks, _gauss_newton(ctx))
 
 
-@pruning_method("obs", kind="curvature", update=_adapt_by_newton, needs=_NEEDS, reference="hassibi1993optimal")
+@pruning_method(
+    "obs",
+    kind="curvature",
+    update=_adapt_by_newton,
+    needs=("data", "gradients"),
+    reference="hassibi1993optimal",
+)
 def obs(ctx: PruneContext) -> Scores:
     """``w^2 / (2 [H^-1]_ww)`` with H the generalised Gauss-Newton matrix, over up to 16 images; weights adapt.
 
     Hassibi and Stork build H from gradients of the outputs, for a squared error; for a cross-entropy the
-    outputs are weighted by the curvature of the loss in them. They compute H^-1 anew after each weight that
-    goes; here all saliencies are those of the first H.
+    outputs are weighted by the curvature of the loss in them, which is the same whatever the labels. They
+    compute H^-1 anew after each weight that goes; here all saliencies are those of the first H.
     """
     return saliency(ctx, _gauss_newton(ctx))

@@ -79,6 +79,7 @@ convolution_weights = STRUCTURES.add(
         "single weights of convolutions; linear layers stay whole",
         _convolutions,
         unit="weight",
+        exchangeable=True,
     ),
 )
 pruning_method("convolution_magnitude", structure=convolution_weights, reference="han2015learning")(magnitude)

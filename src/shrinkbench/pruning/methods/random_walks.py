@@ -46,7 +46,7 @@ class _Draw:
         low, high = self.sums[start], self.sums[start + self.length]
         at = torch.searchsorted(self.sums, low + chance * (high - low), right=True) - 1
         # What has no chance is stepped over in either direction: its sums are those of its neighbours.
-        at = torch.minimum(at.clamp_min(start), torch.searchsorted(self.sums, high) - 1)
+        at = torch.minimum(at, torch.searchsorted(self.sums, high) - 1).clamp_min(start)
         return at - start, high > low
 
 

@@ -7,7 +7,7 @@ the streams of residual networks, which many layers read, stay whole, as in the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.network.coupling import Coupling, couple
 from shrinkbench.network.observation import Product
-from shrinkbench.network.weights import is_transposed_linear, layer_of
+from shrinkbench.network.weights import layer_of
 from shrinkbench.pruning.allocations.rules import layerwise
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masks import Masks
@@ -109,6 +109,16 @@ def _columns_of(reader: Reader, weight: Tensor) -> Tensor:
 Choose = Callable[[PruneContext, Reader, int, Mapping[str, Tensor]], tuple[Tensor, Tensor]]
 
 
+def require_rows(ctx: PruneContext, chosen: Iterable[Reader]) -> None:
+    """Raise ``ShrinkbenchError`` where a reader's weight is not laid out as (outputs, inputs)."""
+    for reader in chosen:
+        if ctx.geometry(reader.weight).transposed:
+            raise ShrinkbenchError(
+                f"'{layer_of(reader.weight)}' lays its weight out as (inputs, outputs), and this method solves "
+                "for rows of inputs; choose a method of structure 'channels'"
+            )
+
+
 def prune_by_readers(ctx: PruneContext, choose: Choose, *, counts: Mapping[str, int] | None = None) -> Masks:
     """Prune group after group; ``choose`` gives the units that stay and new values of the reader.
 
@@ -117,12 +127,7 @@ def prune_by_readers(ctx: PruneContext, choose: Choose, *, counts: Mapping[str, 
     """
     coupling = couple(ctx.module, ctx.example)
     chosen = readers(ctx, coupling)
-    for reader in chosen:
-        if is_transposed_linear(ctx.module.get_submodule(layer_of(reader.weight))):
-            raise ShrinkbenchError(
-                f"'{layer_of(reader.weight)}' lays its weight out as (inputs, outputs), and this method solves "
-                "for rows of inputs; choose a method of structure 'channels'"
-            )
+    require_rows(ctx, chosen)
     if counts is None:
         counts = kept_counts(ctx, coupling, chosen)
     sampling = [Reader(name, torch.arange(w.shape[1])) for name, w in ctx.weights.items() if name in counts]

@@ -184,6 +184,24 @@ def test_alternating_phases_are_dense_and_compressed_in_turn():
     assert 1.0 in densities[4:31]
 
 
+@pytest.mark.parametrize("steps", [20, 24, 28, 34, 46, 1400])
+def test_alternating_phases_are_of_one_length_whatever_the_steps(steps):
+    hook = training_hook(
+        linear(),
+        "ac_dc",
+        compression=2.0,
+        epochs=1,
+        steps_per_epoch=steps,
+        seed=0,
+        input_shape=(5,),
+        prune_classifier=True,
+    )
+    first, last = max(steps // 10, 1), max(steps * 4 // 5, 1)
+    for step in range(1, steps + 1):
+        expected = -1 if step < first else 14 if step >= last else min((step - first) * 20 // steps, 13)
+        assert hook.phase_after(step) == expected
+
+
 def test_elastic_mutation_drops_by_weight_and_gradient_ever_less():
     module = linear()
     hook = hook_of("mest", module)

@@ -291,7 +291,7 @@ class Alternating(PruningHook):
         if step < first:
             return -1
         length = max(self.CONSTANTS["phase"] * self.setting.steps, 1.0)
-        return min(int((step - first) / length), self._phases - 1)
+        return min(int((step - first) / length + 1e-9), self._phases - 1)  # 7 / 7.000000000000001 is a phase
 
     def start(self, optimizer: torch.optim.Optimizer) -> None:
         """Keep the optimizer, whose state is reset where weights come back."""
@@ -358,4 +358,5 @@ alternating = register_during(
     "compressed and dense phases of training in turn, compressed in the end",
     Alternating,
     from_scratch=True,
+    version=2,
 )

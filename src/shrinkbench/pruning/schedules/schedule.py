@@ -94,10 +94,12 @@ def register_during(
     *,
     from_scratch: bool = False,
     rounds: int | None = 1,
+    version: int = 1,
 ) -> Schedule:
     """Register the schedule ``name`` that prunes while it trains, by the hook ``make``."""
     start: Literal["trained", "initialisation"] = "initialisation" if from_scratch else "trained"
-    return SCHEDULES.add(name, Schedule(name, description, once, start=start, during=make, rounds=rounds))
+    made = Schedule(name, description, once, start=start, during=make, rounds=rounds, version=version)
+    return SCHEDULES.add(name, made)
 
 
 def register_penalised(

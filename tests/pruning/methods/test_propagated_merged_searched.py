@@ -5,6 +5,8 @@ import itertools
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from sample_networks import as_drawn
 from torch import nn
 
@@ -106,6 +108,48 @@ def test_merging_by_hand():
     torch.testing.assert_close(merged, torch.tensor([[3.01], [0.0], [1.0], [0.0]]))
     alive[3] = False
     assert merge_units(incoming, outgoing, alive, 2)[0].tolist() == [0, 2]
+
+
+def merge_plainly(incoming, outgoing, alive, keep):
+    """As the paper says it: all pairs are looked at before each removal."""
+    rows, outgoing, left = incoming.double(), outgoing.clone(), alive.clone()
+    distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").square()
+    distances.fill_diagonal_(torch.inf)
+    for _ in range(int(left.sum()) - keep):
+        distances[~left] = torch.inf
+        distances[:, ~left] = torch.inf
+        nearest, to = distances.min(0)
+        saliency = nearest * outgoing.double().square().mean(1)
+        gone = int(torch.where(saliency.isnan() | ~left, torch.inf, saliency).argmin())
+        into = int(to[gone])
+        outgoing[into] += outgoing[gone]
+        outgoing[gone] = 0
+        left[gone] = False
+    return left.nonzero().flatten(), outgoing
+
+
+@settings(max_examples=150, deadline=None)
+@given(data=st.data(), width=st.integers(2, 40), seed=st.integers(0, 2**31))
+def test_merging_is_that_of_all_pairs_bit_for_bit(data, width, seed):
+    generator = torch.Generator().manual_seed(seed)
+    incoming = torch.randn(width, data.draw(st.integers(1, 20)), generator=generator)
+    outgoing = torch.randn(width, data.draw(st.integers(1, 20)), generator=generator)
+    if data.draw(st.booleans()):  # few different rows, so many equal distances
+        incoming = incoming[torch.randint(data.draw(st.integers(1, 5)), (width,), generator=generator) % width]
+    if data.draw(st.booleans()):
+        outgoing = outgoing.sign()
+    number = st.sampled_from([float("nan"), float("inf"), -float("inf"), 3e38, 0.0])
+    for tensor in (incoming, outgoing):
+        for row, value in data.draw(st.dictionaries(st.integers(0, width - 1), number, max_size=3)).items():
+            tensor[row] = value
+    alive = torch.rand(width, generator=generator) < data.draw(st.sampled_from([0.3, 0.8, 1.1]))
+    keep = data.draw(st.integers(1, max(1, int(alive.sum()))))
+    for found, plain in zip(
+        merge_units(incoming, outgoing, alive, keep),
+        merge_plainly(incoming, outgoing, alive, keep),
+        strict=True,
+    ):
+        assert torch.equal(found.nan_to_num(7e37), plain.nan_to_num(7e37))
 
 
 class Twins(nn.Module):

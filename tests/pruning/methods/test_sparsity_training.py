@@ -249,8 +249,13 @@ def test_one_channel_stays_in_each_layer():
 
 
 def test_a_network_without_suitable_batch_norm_is_told():
-    with pytest.raises(ShrinkbenchError, match="no batch norm that feeds one layer alone"):
-        slimming_masks(build("lenet5"), (1, 28, 28), 0.5)
+    grouped = nn.Sequential(
+        *(nn.Conv2d(3, 8, 1), nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, groups=2)),
+        *(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4)),
+    )
+    for module, shape in ((build("lenet5"), (1, 28, 28)), (grouped, (3, 8, 8))):  # none; none read whole
+        with pytest.raises(ShrinkbenchError, match="feeds one layer alone which reads all its channels"):
+            slimming_masks(module, shape, 0.5)
 
 
 @pytest.mark.slow

@@ -49,7 +49,7 @@ class ScaledChannels:
 
 
 def scaled_channels(module: nn.Module, coupling: Coupling) -> list[ScaledChannels]:
-    """Batch norms that feed one layer alone, in the module's order."""
+    """Batch norms that feed one layer alone, which reads all their channels; in the module's order."""
     readers = {norm: layer for layer, norm in coupling.feeding_norm.items() if _reads_all(module, layer)}
     own: dict[str, Group] = {}
     for group in coupling.free:
@@ -115,7 +115,8 @@ def _scales(module: nn.Module, coupling: Coupling) -> dict[str, Tensor]:
     }
     if not found:
         raise ShrinkbenchError(
-            "this network has no batch norm that feeds one layer alone; choose a method of structure 'channels'"
+            "this network has no batch norm that feeds one layer alone which reads all its channels (a grouped "
+            "convolution reads a part for each output); choose a method of structure 'channels'"
         )
     return found
 

@@ -22,7 +22,7 @@ def merge_units(incoming: Tensor, outgoing: Tensor, alive: Tensor, keep: int) ->
     """Remove unit after unit until ``keep`` of the ``alive`` are left; returns these and the new ``outgoing``.
 
     The next is the j with the least ``||w_i - w_j||^2 * mean of a_j^2`` over pairs of units that are left, w
-    being rows of ``incoming`` and a rows of ``outgoing``; its a_j is added to a_i.
+    being rows of ``incoming`` and a rows of ``outgoing``; its a_j is added to a_i. Of equals the first goes.
 
     >>> w, a = torch.tensor([[1.0], [5.0], [1.5]]), torch.tensor([[1.0], [1.0], [0.5]])
     >>> merge_units(w, a, torch.tensor([True, True, True]), 2)
@@ -30,23 +30,26 @@ def merge_units(incoming: Tensor, outgoing: Tensor, alive: Tensor, keep: int) ->
             [1.0000],
             [0.0000]]))
     """
-    rows, outgoing = incoming.double(), outgoing.clone()
+    rows, outgoing = incoming.double(), outgoing.clone(memory_format=torch.contiguous_format)
     distances = torch.cdist(rows, rows, compute_mode="donot_use_mm_for_euclid_dist").square()
     distances.fill_diagonal_(torch.inf)
     left = alive.to(rows.device).clone()
     distances[~left] = torch.inf
     distances[:, ~left] = torch.inf
+    nearest, to = distances.min(1)
+    size = outgoing.double().square().mean(1)
     for _ in range(int(left.sum()) - keep):
-        nearest, to = distances.min(0)
-        saliency = (nearest * outgoing.double().square().mean(1)).masked_fill(~left, torch.inf)
-        saliency = torch.where(saliency.isnan(), torch.inf, saliency)
-        gone = int(saliency.argmin())
+        saliency = nearest * size
+        gone = int(torch.where(saliency.isnan() | ~left, torch.inf, saliency).argmin())
         into = int(to[gone])
         outgoing[into] += outgoing[gone]
         outgoing[gone] = 0
+        size[[gone, into]] = outgoing[[gone, into]].double().square().mean(1)
         left[gone] = False
         distances[gone] = torch.inf
         distances[:, gone] = torch.inf
+        alone = (left & (to == gone)).nonzero().flatten()  # only these have another nearest now
+        nearest[alone], to[alone] = distances[alone].min(1)
     return left.nonzero().flatten(), outgoing
 
 

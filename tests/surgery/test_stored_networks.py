@@ -311,3 +311,16 @@ def test_a_hostile_card_cannot_leave_its_table(small, tmp_path):
     card = model_card(Published(named, size))
     assert "\nlicense: mit" not in card
     assert "<script>" not in card.partition("---\n")[2].partition("---\n")[2].replace("\\<script", "")
+
+
+def test_a_trace_of_one_way_of_a_branch_is_caught(tmp_path):
+    class Forks(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.layer(x).relu() if x.sum() > 0 else self.layer(x).tanh()
+
+    with pytest.raises(ShrinkbenchError, match="computes something else than the network"):
+        export_program(Forks(), tmp_path / "net.ts", torch.rand(2, 4))

@@ -106,11 +106,16 @@ def require_same_network(
 def require_same(module: nn.Module, program: Program, inputs: Inputs, path: Path, *, tolerance: float) -> None:
     """Refuse what computes other outputs than ``module``, for one example more, by more than ``tolerance``.
 
-    Differences are relative to the largest value of each output.
+    Differences are relative to the largest value of each output. Numbers of the other sign are tried too, where
+    the network takes them: a trace has followed one way of each branch.
     """
     rows = inputs.rows
     more = inputs.map(lambda t: torch.cat([t, _changed(t[:1])]) if t.dim() and len(t) == rows else t)
     _require_equal(more.call(module), program(more), path, tolerance=tolerance)
+    opposite = more.map(lambda t: -t if t.is_floating_point() and not is_mask(t) else t)
+    expected = opposite.call(module)
+    if all(bool(leaf.isfinite().all()) for leaf in floating_leaves(expected)):
+        _require_equal(expected, program(opposite), path, tolerance=tolerance)
 
 
 def _changed(example: Tensor) -> Tensor:

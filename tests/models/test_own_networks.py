@@ -122,12 +122,41 @@ def words():
     return ("a", "b"), ("c", "d")
 
 
+def four():
+    return (one_pair(),) * 4
+
+
+def few():
+    return one_pair(), one_pair()
+
+
 @pytest.mark.parametrize(
-    ("make", "told"), [(one_pair, "tensors in place of pairs"), (words, "taken as two tensors")]
+    ("make", "told"),
+    [
+        (one_pair, "tensors in place of pairs"),
+        (words, "taken as two tensors"),
+        (four, "returned 4 splits"),
+        (few, "returned 9 examples to train on, of which every tenth is held out .* there is none"),
+    ],
 )
 def test_data_of_another_shape_are_told(make, told):
     with pytest.raises(ShrinkbenchError, match=told):
         dataset_of("parts.py:make", make).load(None)
+
+
+def splits_of(images, labels):
+    return lambda: ((images, labels), (images[::30], labels[::30]), (images[5:], labels[5:]))
+
+
+def test_data_laid_out_in_any_way_are_those_of_their_values():
+    """A tensor with sizes of one is contiguous to torch whatever its strides are."""
+    images = torch.rand(30, 1, 4, 4, generator=torch.Generator().manual_seed(0)).permute(0, 2, 3, 1)
+    labels = torch.arange(30) % 2
+    found, plain = (
+        dataset_of("parts.py:make", splits_of(each, labels)).load(None)
+        for each in (images, torch.tensor(images.tolist()))
+    )
+    assert found.revision == plain.revision
 
 
 def test_a_task_that_cannot_be_made_is_told():

@@ -318,6 +318,27 @@ def test_what_is_no_state_and_what_is_not_attached_is_told():
             pruner_of(network(), "rigl", total=total)
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"step": "3"}, "it has step = '3'"),
+        ({"step": -1}, "step = -1"),
+        ({"hook": {}}, "lacks 'masks' of 'rigl'"),
+    ],
+)
+def test_a_state_that_was_written_over_is_told(change, told):
+    module, other = network(), network()
+    pruner, again = pruner_of(module, "rigl"), pruner_of(other, "rigl")
+    pruner.attach(make_optimizer(module, RECIPE))
+
+    def go_on():
+        again.load_state_dict({**pruner.state_dict(), **change})
+        again.attach(make_optimizer(other, RECIPE))
+
+    with pytest.raises(ShrinkbenchError, match=told):
+        go_on()
+
+
 def test_masks_short_of_the_target_are_not_final():
     module = network()
     pruner, optimizer = pruner_of(module, "gradual_magnitude"), make_optimizer(module, RECIPE)

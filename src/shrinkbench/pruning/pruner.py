@@ -228,7 +228,10 @@ class Pruner:
                 raise ShrinkbenchError(
                     f"the state has {name} = {state[name]}, this Pruner {value}; give the same arguments"
                 )
-        self._loaded, self._step = state["hook"], state["step"]
+        step, hook = state["step"], state["hook"]
+        if type(step) is not int or step < 0 or not isinstance(hook, dict | None):
+            raise ShrinkbenchError(f"this is no state of a Pruner: it has step = {step!r}; give state_dict()'s")
+        self._loaded, self._step = hook, step
 
     def _prunable(self) -> tuple[str, ...]:
         settings = self._settings
@@ -274,7 +277,12 @@ class Pruner:
             return hook
         before = {name: p.detach().clone() for name, p in self._module.named_parameters()}
         hook = self._make_hook()
-        hook.load_state_dict(self._loaded)
+        try:
+            hook.load_state_dict(self._loaded)
+        except KeyError as error:
+            raise ShrinkbenchError(
+                f"the state that is loaded lacks {error} of '{self._method.name}'; give state_dict()'s"
+            ) from None
         with torch.no_grad():
             for name, parameter in self._module.named_parameters():
                 parameter.copy_(before[name])

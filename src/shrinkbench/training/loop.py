@@ -246,7 +246,7 @@ def _run_epoch(
     if not math.isfinite(mean):
         raise ShrinkbenchError(
             f"training diverged: the loss of epoch {epoch} is {mean}; lower the learning rate "
-            f"({learning_rate(recipe, epoch):g})"
+            f"({learning_rate(recipe, epoch):g}), or look for NaN in the data"
         )
     return mean
 

@@ -135,6 +135,10 @@ class Registry(Generic[T]):
             resolved = resolve(name)
             if resolved is not None:
                 return resolved, origin
+        if name.endswith(".py"):
+            raise UnknownNameError(
+                f"'{one_line(name, 80)}' names a file, and no {self.kind} in it; write it as FILE.py:NAME"
+            )
         near = difflib.get_close_matches(name[:100], self._entries, n=3, cutoff=0.6)
         hint = (
             "did you mean " + " or ".join(f"'{n}'" for n in near) + "?"

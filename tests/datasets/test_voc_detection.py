@@ -42,6 +42,8 @@ def test_boxes_count_from_zero_and_difficult_objects_are_told_apart(voc):
         ("<annotation><object><name>unicorn</name></object></annotation>", "class 'unicorn'"),
         ("<annotation><object><name>cat</name></object></annotation>", "cannot be read"),
         (f"<annotation>{OBJECT.format(5, 5, 5, 9, name='cat', difficult=0)}</annotation>", "box without area"),
+        (f"<annotation>{OBJECT.format('nan', 5, 8, 9, name='cat', difficult=0)}</annotation>", "of no numbers"),
+        (f"<annotation>{OBJECT.format(5, 5, 'inf', 9, name='cat', difficult=0)}</annotation>", "of no numbers"),
         ("<annotation", "cannot be read"),
     ],
 )

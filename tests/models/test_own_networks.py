@@ -1,6 +1,7 @@
 """A network of one's own is made anew each time, and what its function raises is told."""
 
 import functools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from shrinkbench.datasets.own import _card_of as dataset_of
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.models.own import _card_of
+from shrinkbench.runner.pretraining import untrained_network
 from shrinkbench.tasks import Supervised
 from shrinkbench.tasks.task import _maker_of
 
@@ -122,14 +124,55 @@ def words():
     return ("a", "b"), ("c", "d")
 
 
+def four():
+    return (one_pair(),) * 4
+
+
+def few():
+    return one_pair(), one_pair()
+
+
 @pytest.mark.parametrize(
-    ("make", "told"), [(one_pair, "tensors in place of pairs"), (words, "taken as two tensors")]
+    ("make", "told"),
+    [
+        (one_pair, "tensors in place of pairs"),
+        (words, "taken as two tensors"),
+        (four, "returned 4 splits"),
+        (few, "returned 9 examples to train on, of which every tenth is held out .* there is none"),
+    ],
 )
 def test_data_of_another_shape_are_told(make, told):
     with pytest.raises(ShrinkbenchError, match=told):
         dataset_of("parts.py:make", make).load(None)
 
 
+def splits_of(images, labels):
+    return lambda: ((images, labels), (images[::30], labels[::30]), (images[5:], labels[5:]))
+
+
+def test_data_laid_out_in_any_way_are_those_of_their_values():
+    """A tensor with sizes of one is contiguous to torch whatever its strides are."""
+    images = torch.rand(30, 1, 4, 4, generator=torch.Generator().manual_seed(0)).permute(0, 2, 3, 1)
+    labels = torch.arange(30) % 2
+    found, plain = (
+        dataset_of("parts.py:make", splits_of(each, labels)).load(None)
+        for each in (images, torch.tensor(images.tolist()))
+    )
+    assert found.revision == plain.revision
+
+
 def test_a_task_that_cannot_be_made_is_told():
     with pytest.raises(ShrinkbenchError, match=r"'parts\.py:task' failed: TypeError"):
         _maker_of("parts.py:task", Supervised)
+
+
+def test_a_run_of_a_network_without_shapes_is_told(tmp_path):
+    file = tmp_path / "parts.py"
+    file.write_text(
+        "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.LazyLinear(2))\n"
+    )
+    data = SimpleNamespace(dataset=SimpleNamespace(class_names=("a", "b")), device="cpu")
+    with pytest.raises(ShrinkbenchError, match=r"'1\.weight' is lazy and has no shape yet"):
+        untrained_network(f"{file}:make", data, 0)
+    with pytest.raises(ShrinkbenchError, match=r"names a file, and no model in it; write it as FILE\.py:NAME"):
+        untrained_network(str(file), data, 0)

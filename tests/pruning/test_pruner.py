@@ -2,6 +2,7 @@
 
 import copy
 import io
+import warnings
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.metrics import measure_size
 from shrinkbench.pruning import METHODS, Pruner, Upholder, hook_for, prune_once, restart, rounds_of
 from shrinkbench.pruning.amounts import amount_of
 from shrinkbench.pruning.masks import Masks
@@ -316,6 +318,27 @@ def test_what_is_no_state_and_what_is_not_attached_is_told():
             pruner_of(network(), "rigl", total=total)
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"step": "3"}, "it has step = '3'"),
+        ({"step": -1}, "step = -1"),
+        ({"hook": {}}, "lacks 'masks' of 'rigl'"),
+    ],
+)
+def test_a_state_that_was_written_over_is_told(change, told):
+    module, other = network(), network()
+    pruner, again = pruner_of(module, "rigl"), pruner_of(other, "rigl")
+    pruner.attach(make_optimizer(module, RECIPE))
+
+    def go_on():
+        again.load_state_dict({**pruner.state_dict(), **change})
+        again.attach(make_optimizer(other, RECIPE))
+
+    with pytest.raises(ShrinkbenchError, match=told):
+        go_on()
+
+
 def test_masks_short_of_the_target_are_not_final():
     module = network()
     pruner, optimizer = pruner_of(module, "gradual_magnitude"), make_optimizer(module, RECIPE)
@@ -430,3 +453,92 @@ def test_a_network_that_was_compiled_and_called_before_is_gated_all_the_same(met
             losses.append(float(loss.detach()))
         found.append(losses)
     assert found[0] == pytest.approx(found[1], rel=1e-5)
+
+
+def scaled_training(name, *, fused, scale, infinite_at=None, given=True):
+    """The masks and the network after a training with a GradScaler, or without one."""
+    module = network()
+    pruner, optimizer = pruner_of(module, name), torch.optim.SGD(module.parameters(), 0.05, fused=fused)
+    scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
+    pruner.attach(optimizer, scaler=scaler if given else None)
+    left_out = 0
+    for x, y in draw(torch.Generator().manual_seed(0)) * EPOCHS:
+        for factor in (float("inf"), 1.0) if pruner.step == infinite_at else (1.0,):
+            scaler.scale(F.cross_entropy(module(x), y) * factor).backward()
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            left_out += factor > 1
+    assert left_out == (infinite_at is not None)
+    return pruner.finish(), module
+
+
+@pytest.mark.parametrize("name", ["soft_threshold_reparameterization", "continuous_sparsification", "rigl"])
+def test_a_fused_optimizer_that_divides_gradients_itself_shows_them_divided(name):
+    masks, module = scaled_training(name, fused=True, scale=None)
+    for infinite_at in (None, 3):
+        again, other = scaled_training(name, fused=True, scale=1024.0, infinite_at=infinite_at)
+        assert again.equal(masks)
+        assert all(torch.equal(a, b) for a, b in zip(module.parameters(), other.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("name", ["l0_hard_concrete", "sparse_variational_dropout", "autopruner"])
+@pytest.mark.parametrize("fused", [False, True])
+def test_gates_see_no_scale_of_the_loss(name, fused):
+    masks, module = scaled_training(name, fused=fused, scale=None)
+    again, other = scaled_training(name, fused=fused, scale=1024.0)
+    assert again.equal(masks)
+    assert same(module, other)
+    _, finite = scaled_training(name, fused=fused, scale=1024.0, infinite_at=3)
+    assert all(bool(p.isfinite().all()) for p in finite.parameters())
+    if not fused:
+        with pytest.raises(ShrinkbenchError, match=r"divided by 1024 after .* attach.optimizer, scaler=scaler"):
+            scaled_training(name, fused=False, scale=1024.0, given=False)
+    other = network()
+    with pytest.raises(ShrinkbenchError, match="a str is no GradScaler"):
+        pruner_of(other, name).attach(torch.optim.SGD(other.parameters(), 0.1), scaler="fp16")
+
+
+def test_noise_without_training_mode_is_told():
+    module = network().eval()
+    pruner, optimizer = pruner_of(module, "sparse_variational_dropout"), make_optimizer(module, RECIPE)
+    pruner.attach(optimizer)
+    module(torch.randn(2, 2, 4, 4)).sum().backward()
+    with pytest.raises(ShrinkbenchError, match=r"called in training mode before this step.*model.train"):
+        optimizer.step()
+
+
+@pytest.mark.parametrize("batches", [1, 3])
+def test_the_examples_of_a_step_of_several_batches_are_counted(batches):
+    """What divides the penalty of noise: 12 examples of a step, for 5 steps of an epoch."""
+    module = network()
+    pruner, optimizer = pruner_of(module, "sparse_variational_dropout"), make_optimizer(module, RECIPE)
+    pruner.attach(optimizer)
+    for inputs in torch.randn(12, 2, 4, 4).chunk(batches):
+        checkpointed = torch.utils.checkpoint.checkpoint(module, inputs, use_reentrant=False)
+        (checkpointed.square().sum() / batches).backward()
+    optimizer.step()
+    assert pruner.state_dict()["hook"]["examples"] == 12 * STEPS
+
+
+@pytest.mark.parametrize("name", ["l0_hard_concrete", "sparse_variational_dropout", "autopruner", "pcas"])
+def test_a_copy_that_keeps_gates_is_told_and_none_is_written(name):
+    module = network()
+    pruner, optimizer = pruner_of(module, name), make_optimizer(module, RECIPE)
+    pruner.attach(optimizer)
+    for make in (copy.deepcopy, torch.optim.swa_utils.AveragedModel):
+        with pytest.warns(UserWarning, match="keeps those of now, and no training reaches them"):
+            made = make(module)
+        assert torch.equal(
+            made.eval()(draw(torch.Generator())[0][0]), module.eval()(draw(torch.Generator())[0][0])
+        )
+    with pytest.raises(ShrinkbenchError, match=r"save its state_dict.. and that of the Pruner"):
+        torch.save(module, io.BytesIO())
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        count = measure_size(module, SHAPE).parameters
+        epochs(module, optimizer, 1, 1, EPOCHS)
+        pruner.finish()
+        copy.deepcopy(module)
+        torch.save(module, io.BytesIO())
+    assert count == sum(p.numel() for p in module.parameters())

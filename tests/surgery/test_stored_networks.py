@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -311,3 +312,34 @@ def test_a_hostile_card_cannot_leave_its_table(small, tmp_path):
     card = model_card(Published(named, size))
     assert "\nlicense: mit" not in card
     assert "<script>" not in card.partition("---\n")[2].partition("---\n")[2].replace("\\<script", "")
+
+
+def test_a_trace_of_one_way_of_a_branch_is_caught(tmp_path):
+    class Forks(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 3)
+
+        def forward(self, x):
+            return self.layer(x).relu() if x.sum() > 0 else self.layer(x).tanh()
+
+    with pytest.raises(ShrinkbenchError, match="computes something else than the network"):
+        export_program(Forks(), tmp_path / "net.ts", torch.rand(2, 4))
+
+
+def test_a_network_of_halves_keeps_its_buffers_of_float32():
+    class Turns(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(4, 3)
+            self.register_buffer("frequencies", torch.rand(4), persistent=False)
+
+        def forward(self, x):
+            return self.layer((x.float() * self.frequencies).to(self.layer.weight.dtype))
+
+    module, again = Turns(), Turns()
+    module.layer.bfloat16()
+    again.load_state_dict(module.state_dict())
+    again.frequencies.copy_(module.frequencies)
+    description = NetworkDescription("digits-cnn", 3, (4,))
+    export.require_same_network(module, again, description, Path("net"))

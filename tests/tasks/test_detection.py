@@ -125,3 +125,71 @@ def test_a_class_has_a_metric_by_its_label():
     assert {(metric.lower, metric.upper, metric.direction) for metric in TASK.objective.metrics} == {
         (0, 1, "higher")
     }
+
+
+@measured
+@pytest.mark.parametrize(("side", "expected"), [(40, 1), (10, 0.5)])
+def test_a_box_is_forgiven_that_overlaps_a_difficult_object_by_half_and_none_that_lies_in_it(side, expected):
+    """On a difficult object of side 50: 1600 of 2500 in common, and 100 of 2500."""
+    truth = [objects((LEFT, DOG), ([0, 0, 50, 50], CAT, "difficult"), ([50, 50, 60, 60], CAT))]
+    found = [(LEFT, DOG, 0.9), ([5, 5, 5 + side, 5 + side], CAT, 0.9), ([50, 50, 60, 60], CAT, 0.8)]
+    assert quality(truth, [found])["ap50_cat"] == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(("label", "told"), [(0, "from 0 to 1"), (-1, "from -1 to 1"), (4, "from 1 to 4")])
+def test_labels_of_no_class_are_refused(label, told):
+    """Label 0 stood for the mean in the metrics by name, and -1 for the last class."""
+    truth = [objects((LEFT, label), (RIGHT, CAT))]
+    with pytest.raises(ShrinkbenchError, match=f"labels {told}, and the task's 3 classes count from 1"):
+        quality(truth, [[(LEFT, CAT, 0.9)]])
+
+
+@measured
+@pytest.mark.parametrize("which", ["boxes", "scores"])
+def test_boxes_that_are_no_numbers_are_a_divergence(which):
+    box = [float("nan"), 0, 20, 20] if which == "boxes" else LEFT
+    score = float("nan") if which == "scores" else 0.9
+    with pytest.raises(ShrinkbenchError, match="diverged: it gives boxes or scores that are no finite"):
+        quality([objects((LEFT, CAT))], [[(box, CAT, score), (LEFT, CAT, 0.8)]])
+
+
+@measured
+@pytest.mark.parametrize(
+    ("pair", "told"),
+    [
+        ((IMAGE, {"boxes": torch.zeros(1, 4), "labels": torch.ones(1)}), "takes batches of"),
+        ((IMAGE, Objects(torch.zeros(2, 4), torch.tensor([1]), torch.tensor([False]))), "takes batches of"),
+        ((IMAGE, Objects(torch.zeros(1, 4), torch.tensor([1.0]), torch.tensor([False]))), "takes batches of"),
+        (IMAGE, "takes batches of"),
+    ],
+)
+def test_what_are_no_objects_is_told(pair, told):
+    with pytest.raises(ShrinkbenchError, match=told):
+        evaluate(Says([]), [[pair]], task=TASK)
+
+
+@measured
+@pytest.mark.parametrize(
+    "answer",
+    [
+        torch.zeros(1, 5),
+        [],
+        [{"boxes": torch.zeros(1, 4), "labels": torch.ones(1).long()}],
+        [{"boxes": torch.zeros(1, 4), "labels": torch.ones(1).long(), "scores": torch.ones(2)}],
+        [{"boxes": torch.zeros(1, 5), "labels": torch.ones(1).long(), "scores": torch.ones(1)}],
+        [{"boxes": torch.zeros(1, 4), "labels": torch.ones(1), "scores": torch.ones(1)}],
+    ],
+)
+def test_what_is_no_detector_is_told(answer):
+    class Gives(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.tensor(2.0))
+
+        def forward(self, images):
+            return answer
+
+    with pytest.raises(
+        ShrinkbenchError, match=r"a detector gives for each image|gives boxes, labels and scores of shapes"
+    ):
+        evaluate(Gives(), [[(IMAGE, objects((LEFT, CAT)))]], task=TASK)

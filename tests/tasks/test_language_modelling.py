@@ -111,6 +111,7 @@ def test_the_loss_is_that_of_hugging_face():
         ((tokens(2), tokens(2)[:, 1:]), "takes logits .N, T, vocabulary. and tokens"),
         ((tokens(2), tokens(2).float()), "tokens .N, T. as int64"),
         ((tokens(2), tokens(2) + 6), "the token 12 is none of the 7"),
+        ((tokens(2), tokens(2).fill_(-1)), "the token -1 is none of the 7 .*, and -100 where nothing"),
         ((tokens(2, 1), tokens(2, 1)), "there are no tokens to predict"),
     ],
 )
@@ -234,3 +235,11 @@ def test_rounding_of_halves_is_no_leak_and_a_leak_in_halves_is_one(kind):
     assert evaluate(Mixes(0.0).to(kind), [tokens], task=TASK)["perplexity"] > 1
     with pytest.raises(ShrinkbenchError, match="it is no causal language model"):
         evaluate(Mixes(0.1).to(kind), [tokens], task=TASK)
+
+
+def test_a_batch_without_tokens_to_predict_teaches_nothing():
+    module, nothing = model(), torch.full_like(tokens(), -100)
+    for loss in (TASK.loss(module, (tokens(), nothing), RECIPE)[0], TASK.criterion(module(tokens()), nothing)):
+        loss.backward()
+        assert loss.item() == 0
+    assert all(not p.grad.any() for p in module.parameters() if p.grad is not None)

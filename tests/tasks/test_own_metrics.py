@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 from pydantic import ValidationError
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 import shrinkbench
@@ -122,3 +122,15 @@ def test_an_objective_of_somebodys_class_is_refused_in_a_sentence():
         of_own_parts("here"),
     ):
         MetricSpec(name="m", direction="sideways", unit="")
+
+
+@pytest.mark.parametrize("inner", [Tensor.detach, lambda outputs: outputs.argmax(1, keepdim=True).float()])
+def test_a_loss_that_no_weight_moves_is_told(inner):
+    task = Supervised(
+        lambda y, t: F.mse_loss(inner(y), t), {"error": Metric(lambda y, t: (y - t).abs().sum(1), "lower")}
+    )
+    module = nn.Linear(3, 1)
+    with pytest.raises(ShrinkbenchError, match="does not depend on the network's outputs"):
+        task.loss(module, BATCH, RECIPES.get("digits-train"))
+    with torch.no_grad():
+        assert task.loss(module, BATCH, RECIPES.get("digits-train"))[0] >= 0

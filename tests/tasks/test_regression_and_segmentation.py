@@ -123,3 +123,47 @@ def test_what_is_no_such_task_is_refused_in_a_sentence(task, network, batch, tol
     with pytest.raises(ShrinkbenchError, match=told) as refused:
         shrinkbench.evaluate(network, [batch], **({"task": task} if task else {}))
     assert len(str(refused.value)) < 300
+
+
+class Bare(nn.Linear):
+    def forward(self, x):
+        return super().forward(x).squeeze(-1)
+
+
+def test_one_bare_number_for_each_example_is_as_good_as_a_column():
+    network, column = Bare(3, 1), nn.Linear(3, 1)
+    column.load_state_dict(network.state_dict())
+    found, wanted = (shrinkbench.evaluate(n, NUMBERS, task=Regression()) for n in (network, column))
+    assert found == wanted
+
+
+def test_large_targets_keep_their_digits_in_double_precision():
+    """A float32 next to 1e9 is 64 away."""
+    targets = 1e9 + torch.arange(4).double()
+    network = nn.Identity()
+    network.weight = nn.Parameter(torch.ones((), dtype=torch.float64))
+    found = shrinkbench.evaluate(network, [(targets[:, None] + 0.5, targets)], task=Regression())
+    assert found["rmse"] == found["mae"] == 0.5
+
+
+def test_targets_that_are_no_numbers_are_told_as_such():
+    targets = torch.tensor([1.0, math.nan, 2.0, math.inf])
+    with pytest.raises(ShrinkbenchError, match="2 of 4 examples have targets that are no finite numbers"):
+        shrinkbench.evaluate(nn.Linear(3, 1), [(torch.randn(4, 3), targets)], task=Regression())
+
+
+def test_one_number_for_all_examples_is_no_regression():
+    with pytest.raises(ShrinkbenchError, match="takes one number for each"):
+        Regression().criterion(torch.tensor(1.0), torch.ones(4))
+
+
+def test_a_batch_without_a_labelled_pixel_teaches_nothing():
+    network, task = nn.Conv2d(3, 5, 1), SemanticSegmentation()
+    recipe = shrinkbench.spec.Recipe(
+        name="t", reference="shrinkbench", optimizer="sgd", learning_rate=0.1, batch_size=2, epochs=1
+    )
+    images, nothing = IMAGES[0][0], torch.full((3, 8, 6), 255)
+    for loss in (task.loss(network, (images, nothing), recipe)[0], task.criterion(network(images), nothing)):
+        loss.backward()
+        assert loss.item() == 0
+    assert not network.weight.grad.any()

@@ -129,6 +129,17 @@ def test_a_last_batch_of_one_image_does_not_break_batch_norm():
     train(network(), recipe(epochs=1), Blobs(), seed=0)
 
 
+def test_a_network_in_which_nothing_trains_is_told():
+    class Listed(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layers = [nn.Linear(3, 2)]
+
+    for module in (Listed(), nn.Linear(3, 2).requires_grad_(False)):
+        with pytest.raises(ShrinkbenchError, match=r"no parameter that trains; hold layers in nn\.ModuleList"):
+            train(module, recipe(), Blobs(), seed=3)
+
+
 def test_divergence_is_named():
     module = network()
     with torch.no_grad():

@@ -108,6 +108,11 @@ def _load(card: DatasetCard, make: Callable[..., Any], data: Path | None) -> Dat
     if len(parts) == 2:
         rows = torch.arange(len(parts[0]))
         held = rows % HOLD_OUT == HOLD_OUT - 1
+        if not bool(held.any()):
+            raise ShrinkbenchError(
+                f"'{card.name}' returned {len(rows)} examples to train on, of which every tenth is held out "
+                "for validation, and there is none; let it return (train, validation, test)"
+            )
         parts.insert(1, parts[0].select(rows[held]))
         parts[0] = parts[0].select(rows[~held])
     targets = torch.cat([part.labels for part in parts])
@@ -136,8 +141,10 @@ def _inputs(source: InMemoryImages | InMemoryExamples) -> Tensor:
 
 
 def _parts(card: DatasetCard, made: Any) -> Sequence[Any]:
-    if not isinstance(made, tuple | list) or len(made) not in (2, 3):
+    if not isinstance(made, tuple | list):
         raise ShrinkbenchError(f"'{card.name}' returned a {type(made).__name__}; {_SHAPE}")
+    if len(made) not in (2, 3):
+        raise ShrinkbenchError(f"'{card.name}' returned {len(made)} splits; {_SHAPE}")
     if any(isinstance(part, Tensor | np.ndarray) for part in made):
         raise ShrinkbenchError(f"'{card.name}' returned tensors in place of pairs of them; {_SHAPE}")
     return made

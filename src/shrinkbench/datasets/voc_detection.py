@@ -171,8 +171,8 @@ def parse_objects(content: bytes, annotation: Path) -> Objects:
     if not boxes:
         raise ShrinkbenchError(f"{annotation} names no object; unpack VOC2007 again")
     tensor = torch.tensor(boxes, dtype=torch.float32)
-    if bool((tensor[:, 2:] <= tensor[:, :2]).any()):
-        raise ShrinkbenchError(f"{annotation} has a box without area; unpack VOC2007 again")
+    if not bool(tensor.isfinite().all() & (tensor[:, 2:] > tensor[:, :2]).all()):
+        raise ShrinkbenchError(f"{annotation} has a box without area, or of no numbers; unpack VOC2007 again")
     return Objects(tensor, torch.tensor(labels), torch.tensor(difficult))
 
 

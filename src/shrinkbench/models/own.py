@@ -128,7 +128,7 @@ def shape_for(card: ModelCard, shape: tuple[int, ...] | None) -> tuple[int, ...]
     found = shape or card.input_shape
     if not found:
         raise ShrinkbenchError(
-            f"the input shape of '{card.name}' is not known here; name a dataset, pass --input-shape, or state "
-            "input_shape in its card"
+            f"the input shape of '{card.name}' is not known here; name a dataset, state input_shape in its "
+            "card, or pass --input-shape to a command that takes it"
         )
     return found

@@ -25,7 +25,8 @@ def lightning_callback(pruner: Pruner) -> Any:
                     f"the module has {len(trainer.optimizers)} optimizers, and a Pruner follows one; attach it "
                     "yourself in configure_optimizers"
                 )
-            pruner.attach(trainer.optimizers[0])
+            precision = getattr(trainer, "precision_plugin", None)
+            pruner.attach(trainer.optimizers[0], scaler=getattr(precision, "scaler", None))
 
         def on_train_end(self, trainer: Any, pl_module: Any) -> None:
             pruner.finish()

@@ -21,6 +21,7 @@ from shrinkbench.pruning.amounts import amount_of
 from shrinkbench.pruning.constraining import constraints_for
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.during_training import hook_for
+from shrinkbench.pruning.loss_scale import LossScale
 from shrinkbench.pruning.masking import prune_once
 from shrinkbench.pruning.masks import Masks, Upholder, optimizer_in, require_held
 from shrinkbench.pruning.method import METHODS, PruningMethod
@@ -45,7 +46,7 @@ class Pruner:
     learning rate is the caller's throughout.
 
     The network is left alone before :meth:`attach`. Casts and moves of it are followed. Where gradients are
-    clipped or scaled, scores of gradients see them so. Raises ``ShrinkbenchError`` where a method cannot be
+    clipped, scores of gradients see them so. Raises ``ShrinkbenchError`` where a method cannot be
     carried out in one training.
 
     >>> net = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 2))
@@ -112,6 +113,8 @@ class Pruner:
         self._placed_hooks = hooks_on(module)
         self._optimizers: tuple[Optimizer, ...] = ()
         self._held: frozenset[str] = frozenset()  # what is masked and was seen in an optimizer
+        self._scale: LossScale | None = None
+        self._left_out = False
         self._loaded: dict[str, Any] | None = None
         self._step = 0
         self._handles: list[RemovableHandle] = []
@@ -127,12 +130,13 @@ class Pruner:
         """Optimizer steps so far."""
         return self._step
 
-    def attach(self, optimizer: Optimizer, *others: Optimizer) -> None:
+    def attach(self, optimizer: Optimizer, *others: Optimizer, scaler: object = None) -> None:
         """Follow the steps of ``optimizer`` from now on, in place of an earlier one; may prune at once.
 
         ``others`` move the rest of the network, where one optimizer does not hold it all; what is pruned stays
-        pruned after their steps too. Raises ``ShrinkbenchError`` where weights that can be pruned and train are
-        in none of them.
+        pruned after their steps too. ``scaler`` is the ``GradScaler`` of the loss: methods that train gates or
+        noise beside the weights need it (an optimizer wrapped by Accelerate brings its own). Raises
+        ``ShrinkbenchError`` where weights that can be pruned and train are in none of the optimizers.
         """
         inner, *beside = (optimizer_in(each) for each in (optimizer, *others))
         if any(isinstance(each, LBFGS) for each in (inner, *beside)):
@@ -146,7 +150,10 @@ class Pruner:
         if self._hook is None:
             self._hook = self._begin()
         self._hook.start(inner)
+        scaler = getattr(optimizer, "scaler", None) if scaler is None else scaler
+        self._scale = LossScale(self._module, self._hook, scaler, method=self._method.name)
         self._handles = [
+            *self._scale.watch(),
             inner.register_step_pre_hook(self._before),
             inner.register_step_post_hook(lambda *_: self._after()),
             *(each.register_step_post_hook(lambda *_: self._uphold(self._started())) for each in beside),
@@ -221,7 +228,10 @@ class Pruner:
                 raise ShrinkbenchError(
                     f"the state has {name} = {state[name]}, this Pruner {value}; give the same arguments"
                 )
-        self._loaded, self._step = state["hook"], state["step"]
+        step, hook = state["step"], state["hook"]
+        if type(step) is not int or step < 0 or not isinstance(hook, dict | None):
+            raise ShrinkbenchError(f"this is no state of a Pruner: it has step = {step!r}; give state_dict()'s")
+        self._loaded, self._step = hook, step
 
     def _prunable(self) -> tuple[str, ...]:
         settings = self._settings
@@ -267,7 +277,12 @@ class Pruner:
             return hook
         before = {name: p.detach().clone() for name, p in self._module.named_parameters()}
         hook = self._make_hook()
-        hook.load_state_dict(self._loaded)
+        try:
+            hook.load_state_dict(self._loaded)
+        except KeyError as error:
+            raise ShrinkbenchError(
+                f"the state that is loaded lacks {error} of '{self._method.name}'; give state_dict()'s"
+            ) from None
         with torch.no_grad():
             for name, parameter in self._module.named_parameters():
                 parameter.copy_(before[name])
@@ -321,6 +336,9 @@ class Pruner:
         if not masked <= self._held:  # channels take biases along
             require_held(self._module, masked, *self._optimizers)
             self._held = masked
+        self._left_out = self._scale is not None and not self._scale.take_out(optimizer)
+        if self._left_out:
+            return None
         closure = kwargs.get("closure") or next((a for a in args if callable(a) and a is not optimizer), None)
         if closure is None:
             self._after_backward()
@@ -341,6 +359,8 @@ class Pruner:
 
     def _after(self) -> None:
         hook = self._started()
+        if self._left_out:
+            return
         self._step += 1
         self._follow_moves(hook)
         if self._step > self._total:

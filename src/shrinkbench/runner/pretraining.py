@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_target, sha256_of, write_atomically
 from shrinkbench.models import MODELS, build, get_model, load_weights
+from shrinkbench.network.probe import require_materialised
 from shrinkbench.network.weights import load_tensors
 from shrinkbench.pruning import Finetuning, save_tensors
 from shrinkbench.results.store import ResultStore
@@ -30,6 +31,7 @@ def untrained_network(model: str, data: BoundData, seed: int, *purpose: str) -> 
     """``model`` with its initial weights, on the device of ``data``; a ``purpose`` draws others."""
     names = ("initialisation", *purpose)
     module = build(model, num_classes=len(data.dataset.class_names), seed=stream(seed, *names))
+    require_materialised(module)
     # Channels-last convolutions are the faster ones on CPUs and on tensor cores.
     return module.to(data.device).to(memory_format=torch.channels_last)
 

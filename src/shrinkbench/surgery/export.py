@@ -98,19 +98,32 @@ def require_same_network(
     """Refuse a written network that computes other outputs, in any bit, when it is read again."""
     frozen = copy_of(module).cpu()
     inputs = probe_inputs(frozen, description.example).repeated(3)
-    again = again.cpu().to(next((p.dtype for p in frozen.parameters()), torch.float32))
+    again = _cast_as(frozen, again.cpu())
     with evaluation_mode(frozen), evaluation_mode(again), torch.no_grad():
         _require_equal(inputs.call(frozen), inputs.call(again), path, tolerance=0.0)
+
+
+def _cast_as(module: nn.Module, again: nn.Module) -> nn.Module:
+    """``again`` with each tensor in the precision that it has in ``module``, where not all have one."""
+    types = {n: t.dtype for n, t in (*module.named_parameters(), *module.named_buffers())}
+    for name, tensor in (*again.named_parameters(), *again.named_buffers()):
+        tensor.data = tensor.data.to(types.get(name, tensor.dtype))
+    return again
 
 
 def require_same(module: nn.Module, program: Program, inputs: Inputs, path: Path, *, tolerance: float) -> None:
     """Refuse what computes other outputs than ``module``, for one example more, by more than ``tolerance``.
 
-    Differences are relative to the largest value of each output.
+    Differences are relative to the largest value of each output. Numbers of the other sign are tried too, where
+    the network takes them: a trace has followed one way of each branch.
     """
     rows = inputs.rows
     more = inputs.map(lambda t: torch.cat([t, _changed(t[:1])]) if t.dim() and len(t) == rows else t)
     _require_equal(more.call(module), program(more), path, tolerance=tolerance)
+    opposite = more.map(lambda t: -t if t.is_floating_point() and not is_mask(t) else t)
+    expected = opposite.call(module)
+    if all(bool(leaf.isfinite().all()) for leaf in floating_leaves(expected)):
+        _require_equal(expected, program(opposite), path, tolerance=tolerance)
 
 
 def _changed(example: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.libraries import torchvision
 from shrinkbench.network.probe import evaluation_mode
 from shrinkbench.spec import DETECTION, Objective, Recipe
 from shrinkbench.spec.measures import Quality
@@ -26,6 +27,19 @@ class Objects:
     boxes: Tensor
     labels: Tensor
     difficult: Tensor
+
+    @property
+    def fit(self) -> bool:
+        """Whether these are tensors of such shapes."""
+        tensors = (self.boxes, self.labels, self.difficult)
+        return (
+            all(isinstance(tensor, Tensor) for tensor in tensors)
+            and self.boxes.shape == (len(self.labels), 4)
+            and self.labels.dim() == 1
+            and self.labels.shape == self.difficult.shape
+            and not self.labels.is_floating_point()
+            and self.difficult.dtype == torch.bool
+        )
 
     def easy(self) -> Objects:
         """Those that are not difficult."""
@@ -53,6 +67,7 @@ class Detection:
     def loss(self, module: nn.Module, batch: Pictured, recipe: Recipe) -> tuple[Tensor, int]:
         """The sum of the network's losses; difficult objects that are in ``batch`` count as any other."""
         device = next(module.parameters()).device
+        self._require_objects(batch)
         targets = [{"boxes": o.boxes.to(device), "labels": o.labels.to(device)} for _, o in batch]
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
             losses: dict[str, Tensor] = module([image.to(device) for image, _ in batch], targets)
@@ -69,26 +84,43 @@ class Detection:
     def evaluate(self, module: nn.Module, batches: Batches, *, precision: str = "float32") -> Quality:
         """Mean average precision at an overlap of 0.5, and that of every class that occurs, by torchmetrics.
 
-        Difficult objects count neither way. Precision is averaged over 101 points of recall as COCO does; the
-        challenge of 2007 took 11.
+        Difficult objects count neither way, nor do boxes whose largest overlap with an object of their class is
+        with a difficult one. Precision is averaged over 101 points of recall as COCO does; the challenge of
+        2007 took 11.
         """
         metric = _metric()
         device = next(module.parameters()).device
         images = 0
         with evaluation_mode(module):
-            for image, objects in (pair for batch in batches for pair in batch):
+            for image, objects in (pair for batch in map(self._require_objects, batches) for pair in batch):
                 with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-                    found = module([image.to(device)])[0]
-                target = {
-                    "boxes": objects.boxes,
-                    "labels": objects.labels,
-                    "iscrowd": objects.difficult.int(),
-                }
-                metric.update([{key: value.cpu() for key, value in found.items()}], [target])
+                    found = _boxes_of(module([image.to(device)]))
+                counted, easy = _beside_difficult(found, objects), objects.easy()
+                metric.update([counted], [{"boxes": easy.boxes, "labels": easy.labels}])
                 images += 1
         if not images:
             raise ShrinkbenchError("there are no images to evaluate on; give a split with at least one image")
         return Quality(metrics=self._values(metric.compute()), examples=images)
+
+    def _require_objects(self, batch: Any) -> Pictured:
+        """``batch``, whose labels name classes of this task: 0 is none, and would be taken for a mean."""
+        classes = len(self.objective.metrics) - 1
+        for pair in batch:
+            objects = pair[1] if isinstance(pair, Sequence) and len(pair) == 2 else None
+            if not isinstance(objects, Objects) or not objects.fit:
+                raise ShrinkbenchError(
+                    "detection takes batches of (image, Objects(boxes, labels, difficult)), n boxes (n, 4), "
+                    "n whole labels and n booleans (shrinkbench.tasks.Objects); give such"
+                )
+            labels = objects.labels
+            low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (1, 1)
+            if low < 1 or (classes and high > classes):
+                raise ShrinkbenchError(
+                    f"objects have labels from {low} to {high}, and the task's {classes} classes count from 1, "
+                    "since 0 is background; give labels within"
+                )
+        found: Pictured = batch
+        return found
 
     def _values(self, result: dict[str, Tensor]) -> dict[str, float]:
         """The metrics by name; -1 stands for what has no object to be found."""
@@ -107,6 +139,41 @@ class Detection:
             if value >= 0 and label < len(known)
         }
         return {self.objective.headline: mean, **each}
+
+
+def _boxes_of(outputs: Any) -> dict[str, Tensor]:
+    """What a network found in one image, on the processor: n boxes (n, 4) with n labels and scores."""
+    found = outputs[0] if isinstance(outputs, Sequence) and len(outputs) == 1 else None
+    parts = [found.get(name) if isinstance(found, Mapping) else None for name in ("boxes", "labels", "scores")]
+    if not all(isinstance(part, Tensor) for part in parts):
+        raise ShrinkbenchError(
+            "a detector gives for each image a dictionary of boxes, labels and scores in evaluation, and this "
+            f"network a value of type {type(outputs).__name__}; give one of torchvision's kind"
+        )
+    boxes, labels, scores = (part.detach().cpu() for part in parts if part is not None)
+    if not Objects(boxes, labels, labels != labels).fit or scores.shape != labels.shape:
+        shapes = ", ".join(str(tuple(each.shape)) for each in (boxes, labels, scores))
+        raise ShrinkbenchError(
+            f"the network gives boxes, labels and scores of shapes {shapes} for an image; give (n, 4), n whole "
+            "numbers and n numbers"
+        )
+    if not bool(boxes.isfinite().all()) or not bool(scores.isfinite().all()):
+        raise ShrinkbenchError(
+            "the network has diverged: it gives boxes or scores that are no finite numbers; lower the learning "
+            "rate"
+        )
+    return {"boxes": boxes.float(), "labels": labels.long(), "scores": scores.float()}
+
+
+def _beside_difficult(found: Mapping[str, Tensor], objects: Objects) -> dict[str, Tensor]:
+    """What was ``found``, without the boxes that lie on a difficult object, as the challenge has it."""
+    overlap = torchvision().ops.box_iou(found["boxes"], objects.boxes.float())
+    overlap = overlap.masked_fill(found["labels"][:, None] != objects.labels, 0)
+    if not overlap.numel():
+        return dict(found)
+    largest, which = overlap.max(dim=1)
+    counted = ~((largest >= OVERLAP) & objects.difficult[which])
+    return {name: tensor[counted] for name, tensor in found.items()}
 
 
 def require_metric() -> None:

@@ -62,9 +62,8 @@ class LanguageModelling:
         return Batch(found.inputs, found.inputs.single) if found.targets is None else found
 
     def criterion(self, outputs: Any, targets: Tensor) -> Tensor:
-        """Mean cross-entropy (nats) over the predicted tokens of a batch."""
-        logits, following = _predictions(outputs, targets)
-        return F.cross_entropy(logits, following, ignore_index=NOT_PREDICTED)
+        """Mean cross-entropy (nats) over the predicted tokens of a batch; 0 where there are none."""
+        return _mean_loss(*_predictions(outputs, targets))
 
     def training_batches(self, batches: Batches) -> Iterator[Batch]:
         """The batches as they are, split."""
@@ -76,9 +75,7 @@ class LanguageModelling:
         kind = given.inputs.device.type
         with torch.autocast(kind, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
             logits, following = _predictions(given.inputs.call(module), given.targets)
-            loss = F.cross_entropy(
-                logits, following, ignore_index=NOT_PREDICTED, label_smoothing=recipe.label_smoothing
-            )
+            loss = _mean_loss(logits, following, smoothing=recipe.label_smoothing)
         return loss, int((following != NOT_PREDICTED).sum())
 
     @torch.inference_mode()
@@ -115,6 +112,12 @@ class LanguageModelling:
             )
         metrics = {"perplexity": math.exp(mean), "token_accuracy": right / tokens, "loss": mean}
         return Quality(metrics=metrics, examples=tokens)
+
+
+def _mean_loss(logits: Tensor, following: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    if not bool((following != NOT_PREDICTED).any()):
+        return logits.sum() * 0  # a mean over none is no number
+    return F.cross_entropy(logits, following, ignore_index=NOT_PREDICTED, label_smoothing=smoothing)
 
 
 _ROUNDING = 1e-5  # of the largest output; experts add up in another order where other tokens are beside
@@ -170,10 +173,11 @@ def _predictions(outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
         )
     following = targets[:, 1:].reshape(-1)
     vocabulary = logits.shape[2]
-    if following.numel() and int(following.max()) >= vocabulary:
+    unknown = following[(following != NOT_PREDICTED) & ((following < 0) | (following >= vocabulary))]
+    if unknown.numel():
         raise ShrinkbenchError(
-            f"the token {int(following.max())} is none of the {vocabulary} that the network tells apart; give "
-            "a network made for this vocabulary"
+            f"the token {int(unknown.max())} is none of the {vocabulary} that the network tells apart; give "
+            f"a network made for this vocabulary, and {NOT_PREDICTED} where nothing is to be predicted"
         )
     return logits[:, :-1].reshape(-1, vocabulary), following
 

@@ -23,6 +23,7 @@ from shrinkbench.tasks.torch_metrics import torch_metrics
 REGRESSION = Objective(
     name="regression",
     loss="mse",
+    version=2,
     metrics=(
         MetricSpec(name="rmse", direction="lower", unit="", lower=0),
         MetricSpec(name="mae", direction="lower", unit="", lower=0),
@@ -65,19 +66,29 @@ class Regression:
         an example. It is left out where it is undefined: for a single example, or targets that are all alike.
         """
         regression = torch_metrics().regression
-        parts: list[tuple[Tensor, Tensor]] = []
+        parts: list[tuple[Tensor, ...]] = []
         with evaluation_mode(module):
             for each in batches:
                 given = placed(split_batch(each), module)
                 kind = given.inputs.device.type
                 with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16-mixed"):
                     outputs = given.inputs.call(module)
-                found, wanted = _aligned(outputs, given.targets)
-                parts.append((found.double().flatten(1).cpu(), wanted.double().flatten(1).cpu()))
+                parts.append(tuple(map(_rows, _aligned(outputs, given.targets))))
         if not parts:
             raise ShrinkbenchError("there are no examples to evaluate on; give a split with at least one")
         found, wanted = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        without = int((~wanted.isfinite()).any(dim=1).sum())
+        if without:
+            raise ShrinkbenchError(
+                f"{without} of {len(wanted)} examples have targets that are no finite numbers; leave "
+                "them out of the data, or put numbers in their place"
+            )
         return Quality(metrics=_metrics(regression, found, wanted), examples=len(found))
+
+
+def _rows(numbers: Tensor) -> Tensor:
+    """(examples, numbers of each), in double precision on the processor; an example may be one bare number."""
+    return numbers.double().reshape(len(numbers), -1).cpu() if numbers.numel() else numbers.new_empty(0, 1)
 
 
 def _metrics(regression: Any, found: Tensor, wanted: Tensor) -> dict[str, float]:
@@ -98,14 +109,16 @@ def _metrics(regression: Any, found: Tensor, wanted: Tensor) -> dict[str, float]
 def _aligned(outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
     """Outputs and targets of one shape: (N, 1) and (N,) are the same, and would else be compared crosswise."""
     found = first_tensor(outputs)
-    fits = isinstance(targets, Tensor) and len(found) == len(targets) and found.numel() == targets.numel()
+    both = isinstance(targets, Tensor) and found.dim() > 0 and targets.dim() > 0
+    fits = both and len(found) == len(targets) and found.numel() == targets.numel()
     squeezed = fits and _bare(found) == _bare(targets)
     if not squeezed or targets.is_complex():
         raise ShrinkbenchError(
             f"regression takes one number for each that the network gives, and here are {describe(found)} and "
             f"targets {describe(targets)}; give targets (N,) or (N, outputs)"
         )
-    return found.float(), targets.reshape(found.shape).to(found.device, torch.float32)
+    precise = torch.promote_types(found.dtype, torch.float32)
+    return found.to(precise), targets.reshape(found.shape).to(found.device, precise)
 
 
 def _bare(tensor: Tensor) -> list[int]:

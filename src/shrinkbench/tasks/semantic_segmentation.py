@@ -46,9 +46,8 @@ class SemanticSegmentation:
     objective: Objective = SEMANTIC_SEGMENTATION
 
     def criterion(self, outputs: Any, targets: Any) -> Tensor:
-        """Mean cross-entropy (nats) over the labelled pixels of a batch."""
-        logits, wanted = _pixels(outputs, targets)
-        return F.cross_entropy(logits, wanted, ignore_index=NOT_LABELLED)
+        """Mean cross-entropy (nats) over the labelled pixels of a batch; 0 where none is."""
+        return _mean_loss(*_pixels(outputs, targets))
 
     def training_batches(self, batches: Batches) -> Iterator[Batch]:
         """A last batch of one image is joined to the one before where both are of one size."""
@@ -60,9 +59,7 @@ class SemanticSegmentation:
         kind = given.inputs.device.type
         with torch.autocast(kind, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
             logits, wanted = _pixels(given.inputs.call(module), given.targets)
-            loss = F.cross_entropy(
-                logits, wanted, ignore_index=NOT_LABELLED, label_smoothing=recipe.label_smoothing
-            )
+            loss = _mean_loss(logits, wanted, smoothing=recipe.label_smoothing)
         return loss, len(given)
 
     @torch.inference_mode()
@@ -98,6 +95,12 @@ class SemanticSegmentation:
             )
         metrics = {"miou": float(counted.compute()), "pixel_accuracy": right / pixels, "loss": loss / pixels}
         return Quality(metrics=metrics, examples=images)
+
+
+def _mean_loss(logits: Tensor, wanted: Tensor, *, smoothing: float = 0.0) -> Tensor:
+    if not bool((wanted != NOT_LABELLED).any()):
+        return logits.sum() * 0  # a mean over none is no number
+    return F.cross_entropy(logits, wanted, ignore_index=NOT_LABELLED, label_smoothing=smoothing)
 
 
 def _summed_loss(logits: Tensor, wanted: Tensor) -> Tensor:

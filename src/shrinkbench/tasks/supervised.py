@@ -93,6 +93,11 @@ class Supervised:
         kind = given.inputs.device.type
         with torch.autocast(kind, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
             loss = self._loss_of(given.inputs.call(module), given.targets)
+        if torch.is_grad_enabled() and not loss.requires_grad:
+            raise ShrinkbenchError(
+                f"the criterion of task '{self.name}' gives a loss that does not depend on the network's "
+                "outputs; compute it of them without .detach(), .item() or argmax"
+            )
         return loss, len(given)
 
     def _loss_of(self, outputs: Any, targets: Any) -> Tensor:

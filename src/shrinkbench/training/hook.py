@@ -27,6 +27,9 @@ class Hook:
         """What it trains beside the network's parameters; gradients are averaged over processes."""
         return ()
 
+    def unscale(self, scale: float) -> None:
+        """Divide gradients of what it trains beside by ``scale``, that of the loss; infinite: drop them."""
+
     def start(self, optimizer: Optimizer) -> None:
         """Training begins (or goes on: ``load_state_dict`` follows)."""
 

@@ -61,6 +61,11 @@ class _State:
 def make_optimizer(module: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """The recipe's optimizer over all trainable parameters, in torch's fused form."""
     parameters = [p for p in module.parameters() if p.requires_grad]
+    if not parameters:
+        raise ShrinkbenchError(
+            "the network has no parameter that trains; hold layers in nn.ModuleList in place of a list, or "
+            "unfreeze some with requires_grad_()"
+        )
     common: dict[str, Any] = {
         "lr": recipe.learning_rate,
         "weight_decay": recipe.weight_decay,
@@ -246,7 +251,7 @@ def _run_epoch(
     if not math.isfinite(mean):
         raise ShrinkbenchError(
             f"training diverged: the loss of epoch {epoch} is {mean}; lower the learning rate "
-            f"({learning_rate(recipe, epoch):g})"
+            f"({learning_rate(recipe, epoch):g}), or look for NaN in the data"
         )
     return mean
 

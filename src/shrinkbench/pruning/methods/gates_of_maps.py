@@ -190,13 +190,11 @@ class ChannelAttention(MapGates):
 
     def attach(self) -> list[RemovableHandle]:
         """Batch norms compute as in evaluation, whatever mode a loop has put them in."""
-        module = self.setting.module
+        return [*super().attach(), self.setting.module.register_forward_pre_hook(self._fix)]
 
-        def fix(*_: object) -> None:
-            if module.training:
-                self._normalise_as_in(training=False)
-
-        return [*super().attach(), module.register_forward_pre_hook(fix)]
+    def _fix(self, module: nn.Module, _: object) -> None:
+        if module.training:
+            self._normalise_as_in(training=False)
 
     def _normalise_as_in(self, *, training: bool) -> None:
         for child in self.setting.module.modules():

@@ -7,9 +7,12 @@ mean of its gates. After the last epoch the hooks go, means are folded into the 
 
 from __future__ import annotations
 
+import copy
+import math
+import warnings
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +32,10 @@ _TINY = 1e-8
 Layer = nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d
 
 
+class CopiedGatesWarning(UserWarning):
+    """A copy of a network holds gates that stay as they were."""
+
+
 class Beside(Penalised):
     """Trains what subclasses ``add`` beside the weights.
 
@@ -44,9 +51,29 @@ class Beside(Penalised):
         self._places: dict[str, str] = {}  # the parameter on whose device the numbers are
         self._handles: list[RemovableHandle] = []
         self._examples = 0 if setting.batch_size is None else setting.batch_size * setting.steps_per_epoch
+        self._rows: dict[str, int] = {}
         self._step = 0
         self.place()
         self._optimizer = self._make_optimizer()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Beside:
+        """With a copy of the network, which has hooks of its own; nothing trains or folds them."""
+        warnings.warn(
+            "a copy of a network that is trained with gates or noise keeps those of now, and no training "
+            "reaches them; copy or average it after finish()",
+            CopiedGatesWarning,
+            stacklevel=2,
+        )
+        copied = memo[id(self)] = object.__new__(type(self))
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
+
+    def __reduce_ex__(self, protocol: object) -> NoReturn:
+        """No file has room for hooks."""
+        raise ShrinkbenchError(
+            "a network that is trained with gates or noise holds hooks, which no file keeps; save its "
+            "state_dict() and that of the Pruner, or save it after finish()"
+        )
 
     def place(self) -> None:
         """``add`` all numbers; raises ``ShrinkbenchError`` where the network has no place for them."""
@@ -93,12 +120,24 @@ class Beside(Penalised):
     @property
     def examples(self) -> int:
         """Training examples of an epoch, a last batch that is smaller counted as a whole one."""
-        return max(self._examples, 1)
-
-    def see(self, inputs: Tensor) -> None:
-        """Note the size of the first batch, where nobody said it."""
         if not self._examples:
-            self._examples = len(inputs) * self.setting.steps_per_epoch
+            raise ShrinkbenchError(
+                "no layer with gates or noise was called in training mode before this step, which so has "
+                "no examples; call model.train() first"
+            )
+        return self._examples
+
+    def see(self, path: str, inputs: Tensor) -> None:
+        """Count the examples of the first step, which may be of several batches, where nobody said them."""
+        recomputed = torch._C._current_graph_task_id() != -1  # by a checkpoint, in the backward pass
+        if not self._examples and not recomputed:
+            self._rows[path] = self._rows.get(path, 0) + len(inputs)
+
+    def unscale(self, scale: float) -> None:
+        """Divide what all numbers have been given by the loss."""
+        for numbers in self._numbers.values():
+            if numbers.grad is not None:
+                numbers.grad = None if math.isinf(scale) else numbers.grad / scale
 
     def before_step(self, step: int) -> None:
         """Put the hooks in place before the first step."""
@@ -110,6 +149,8 @@ class Beside(Penalised):
         """Add the penalty's gradients, and move the numbers."""
         if self._done:
             return
+        if not self._examples and self._rows:  # a layer may be called several times
+            self._examples = min(self._rows.values()) * self.setting.steps_per_epoch
         parameters = [p for p in self.setting.parameters.values() if p.requires_grad]
         wanted = [*self._numbers.values(), *parameters]
         share = min(step / max(self.CONSTANTS["warm_up"] * self.setting.steps, 1), 1.0)
@@ -213,7 +254,7 @@ class NoisyWeights(Beside):
     def _add_noise(self, path: str, layer: Layer, args: tuple[Tensor, ...], outputs: Tensor) -> Tensor | None:
         if not layer.training:
             return None
-        self.see(args[0])
+        self.see(path, args[0])
         prefix = f"{path}." if path else ""
         found = {kind: self._numbers.get(f"noise/{prefix}{kind}") for kind in ("weight", "bias")}
         variances = {kind: numbers.exp() for kind, numbers in found.items() if numbers is not None}
@@ -281,7 +322,7 @@ class GatedUnits(Beside):
     ) -> tuple[Tensor, ...]:
         inputs = args[0]
         if layer.training:
-            self.see(inputs)
+            self.see(pieces[0][0], inputs)
         for name, unit in pieces:
             gates = self.sample(name, len(inputs)) if layer.training else self.mean(name).unsqueeze(0)
             inputs = inputs * spread(gates, unit, inputs, last=isinstance(layer, nn.Linear))

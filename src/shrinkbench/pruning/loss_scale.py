@@ -1,0 +1,84 @@
+"""The factor of a GradScaler's loss, in gradients that reach an optimizer otherwise than those of weights."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Protocol, runtime_checkable
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.utils.hooks import RemovableHandle
+
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.training.hook import Hook
+
+
+@runtime_checkable
+class Scaler(Protocol):
+    """What a ``torch.amp.GradScaler`` is asked."""
+
+    def get_scale(self) -> float:
+        """The factor of the loss of now."""
+        ...
+
+
+class LossScale:
+    """Takes the factor out of what ``hook`` trains beside the weights, which no scaler sees.
+
+    Without a ``scaler`` a factor shows where gradients of weights are divided between backward pass and step:
+    those of the smallest weight that trains are compared.
+    """
+
+    def __init__(self, module: nn.Module, hook: Hook, scaler: object, *, method: str) -> None:
+        if scaler is not None and not isinstance(scaler, Scaler):
+            raise ShrinkbenchError(
+                f"a {type(scaler).__name__} is no GradScaler; give the one that scales the loss"
+            )
+        self._hook, self._scaler, self._method = hook, scaler, method
+        self._highest = 0.0 if scaler is None else scaler.get_scale()
+        self._watched = min((p for p in module.parameters() if p.requires_grad), key=Tensor.numel, default=None)
+        self._noted: Tensor | None = None
+
+    def watch(self) -> list[RemovableHandle]:
+        """Note gradients as the backward pass leaves them, where that is all there is to go by."""
+        if self._scaler is not None or not self._hook.beside or self._watched is None:
+            return []
+        return [self._watched.register_post_accumulate_grad_hook(self._note)]
+
+    def _note(self, parameter: Tensor) -> None:
+        self._noted = None if parameter.grad is None else parameter.grad.detach().clone()
+
+    def take_out(self, optimizer: Optimizer) -> bool:
+        """Before a step of ``optimizer``; whether it takes place, which fused ones are told beforehand."""
+        given: Any = optimizer
+        scale, infinite = getattr(given, "grad_scale", None), getattr(given, "found_inf", None)
+        if infinite is not None and bool(infinite):
+            self._hook.unscale(math.inf)
+            return False
+        if scale is not None:
+            gradients = [p.grad for group in given.param_groups for p in group["params"] if p.grad is not None]
+            for gradient in gradients:
+                gradient.div_(scale.to(gradient.device))
+            given.grad_scale = None
+            self._hook.unscale(float(scale))
+        elif self._scaler is not None:
+            now = self._scaler.get_scale()
+            self._hook.unscale(now if now >= self._highest else math.inf)  # it falls where a step was left out
+            self._highest = now
+        else:
+            self._require_unscaled()
+        return True
+
+    def _require_unscaled(self) -> None:
+        before, now = self._noted, None if self._watched is None else self._watched.grad
+        self._noted = None
+        if before is None or now is None or before.shape != now.shape or not bool((now != 0).any()):
+            return
+        ratios = (before / now)[now != 0]
+        factor = float(ratios[0])
+        if bool((ratios == factor).all()) and factor >= 2 and math.frexp(factor)[0] == 0.5:
+            raise ShrinkbenchError(
+                f"gradients were divided by {factor:g} after the backward pass, and those of what "
+                f"'{self._method}' trains beside the weights were not; give the GradScaler, "
+                "attach(optimizer, scaler=scaler), or divide the loss instead"
+            )

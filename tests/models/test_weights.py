@@ -429,3 +429,14 @@ def test_masks_of_torch_are_found_under_the_networks_own_names(name, tmp_path):
         found = take(module, tmp_path / "masked.pt")
         assert torch.equal(getattr(module, name).weight, getattr(saved, name).weight)
     assert torch.equal(found[f"{name}.weight"], keep != 0)
+
+
+@pytest.mark.parametrize("odd", [float("nan"), 0.5, -1.0])
+def test_masks_of_torch_that_say_neither_are_refused(trained, tmp_path, odd):
+    state = trained.state_dict()
+    state["linear.weight_orig"] = state.pop("linear.weight")
+    state["linear.weight_mask"] = torch.ones_like(state["linear.weight_orig"])
+    state["linear.weight_mask"][0, 0] = odd
+    torch.save(state, tmp_path / "w.pt")
+    with pytest.raises(ShrinkbenchError, match="'linear.weight_mask' holds other values than 0 and 1"):
+        load_weights(build("digits-cnn", seed=1), tmp_path / "w.pt")

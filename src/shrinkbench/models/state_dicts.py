@@ -73,6 +73,11 @@ def with_masks_applied(state: StateDict) -> StateDict:
     found = dict(state)
     for name in masked_names(state):
         original, mask = found.pop(f"{name}_orig"), found.pop(f"{name}_mask")
+        if not bool(((mask == 0) | (mask == 1)).all()):
+            raise ShrinkbenchError(
+                f"'{name}_mask' holds other values than 0 and 1, so that it says of some weights neither that "
+                "they stay nor that they go; save masks of zeros and ones"
+            )
         found[name] = original * mask.to(original.dtype)
     return found
 

@@ -9,15 +9,13 @@ from torch import Tensor
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.observation import Product
+from shrinkbench.pruning.allocations.by_row import keep_in_rows, rowwise, rowwise_counts
 from shrinkbench.pruning.allocations.outliers import outlier_shares, owl
 from shrinkbench.pruning.allocations.rules import (
     keep_at_least,
     keep_counts,
-    keep_in_rows,
     layerwise,
     layerwise_counts,
-    rowwise,
-    rowwise_counts,
 )
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.masks import Masks

@@ -17,16 +17,14 @@ from torch import Tensor
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.observation import Product
 from shrinkbench.network.weights import looked_up
+from shrinkbench.pruning.allocations.by_row import keep_in_rows, rowwise, rowwise_counts
 from shrinkbench.pruning.allocations.rules import (
     fill,
     keep_at_least,
     keep_best,
     keep_counts,
-    keep_in_rows,
     layerwise,
     layerwise_counts,
-    rowwise,
-    rowwise_counts,
     whole_units,
 )
 from shrinkbench.pruning.context import PruneContext

@@ -259,6 +259,7 @@ def make_result(
     edges = np.linspace(-0.5, 0.5, 42)
     bell = np.exp(-0.5 * ((edges[1:] + edges[:-1]) / 2 / 0.12) ** 2)
     cut = np.abs((edges[1:] + edges[:-1]) / 2) > 0.03 * doublings
+    left = np.where(cut.any(), bell * cut, bell)
     return RunResult(
         key=spec.key,
         spec=spec,
@@ -273,8 +274,8 @@ def make_result(
         layers=densities,
         weight_histogram=WeightHistogram(
             edges=tuple(edges),
-            before=tuple((bell * 1e4).astype(int)),
-            after=tuple((bell * 1e4 * cut).astype(int)),
+            before=tuple((bell / bell.sum() * sum(d.total for d in densities.values())).astype(int)),
+            after=tuple((left / left.sum() * sum(d.kept for d in densities.values())).astype(int)),
         ),
         provenance=provenance,
     )

@@ -160,3 +160,18 @@ def test_power_finds_what_it_promises():
     for row, near in zip(table.rows, closer.rows, strict=True):
         assert (int(row[6].text) <= 4) == (float(row[5].text) <= 1.0)
         assert int(near[6].text) >= int(row[6].text)
+
+
+def test_seeds_that_no_look_took_in_are_named(tmp_path):
+    """Results of other seeds that were merged into its folder stand in the tables, not in the claim."""
+    sweep = MadeSweep(tmp_path)
+    decide(EXPERIMENT, sweep.store, sweep=sweep)
+    looked = reach_verdict(observe(sweep.store.results()[0], sequential=EXPERIMENT)).tasks[0].sentences
+    for seed in (7, 8):
+        for name in NAMES:
+            for ratio in EXPERIMENT.compression:
+                spec = make_spec(method=METHODS[name], compression=float(ratio), seed=seed)
+                sweep.store.write(make_result(spec, accuracy=accuracy))
+    merged = reach_verdict(observe(sweep.store.results()[0], sequential=EXPERIMENT)).tasks[0].sentences
+    told = [sentence for sentence in merged if sentence not in looked]
+    assert told == ["Seeds that no look took in were run too, and take no part in it: 7 and 8."]

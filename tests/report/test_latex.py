@@ -18,6 +18,9 @@ from shrinkbench.report.tables import Cell, Table
 
 ODD = r'\ & % $ # _ { } ~ ^ | " < > ± × – − … ≥ → µ é ł 漢 — “q” ½ `' + "'"
 
+WIDE_LETTERS = "".join(chr(0xFEE0 + ord(character)) for character in '\\&%$#_{}~^|<>"')
+BEGINNINGS = "[", " [", "*", "［", "＊"
+
 
 def table(rows, *, name="t", columns=("method", "2×"), text="a", caption="A caption."):
     cells = tuple(Cell(f"{text}{index}") for index in range(len(columns)))
@@ -35,6 +38,8 @@ def kinds():
         table(3 * LONG, name="long"),
         table(3 * LONG, name="both", columns=wide[:8], text=long_names[0][:14]),
         table(2, name="odd_näme 1", text=ODD, caption=ODD),
+        table(3, name="wide letters", text=WIDE_LETTERS, caption=WIDE_LETTERS),
+        *(table(3, name=f"row {index}", text=first) for index, first in enumerate(BEGINNINGS)),
         best,
         labels_table({name: f"M{index}" for index, name in enumerate(long_names)}),
     ]
@@ -72,6 +77,12 @@ def test_text_has_no_character_that_fails():
     assert "U+6F22" in text
     for character in "&%$#_{}":
         assert re.search(rf"\\{re.escape(character)}", text)
+
+
+def test_wide_letters_and_what_begins_a_row_are_text():
+    """A wide % would hide the rest of its row, a wide backslash be a command, [ an option of the row above."""
+    assert latex(WIDE_LETTERS) == latex(r"\&%$#_{}~^|<>") + latex('"')
+    assert [latex(first + "x") for first in BEGINNINGS] == ["{[}x", "{[}x", "{*}x", "{[}x", "{*}x"]
 
 
 def run(tex, folder):

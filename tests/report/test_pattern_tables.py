@@ -60,7 +60,7 @@ def slimmed(fraction, seed, *, compression=None, images=None, recipe=FINETUNE):
         multiply_adds_kept=1,
         theoretical_speedup=1,
     )
-    return make_result(spec).model_copy(update={"layers": layers, "size": size})
+    return make_result(spec).model_copy(update={"layers": layers, "weight_histogram": None, "size": size})
 
 
 def patterns(folder, *arguments):

@@ -28,6 +28,12 @@ def put(path, value):
     return change
 
 
+def timed(**fields):
+    """A wall time as it is stored, with other values of some fields."""
+    usual = {"batch_size": 1, "form": "small", "dense_seconds": 1.0, "seconds": 0.5, "threads": 1}
+    return usual | {"precision": "float32"} | fields
+
+
 WRONG = {
     "accuracy above 1": (put("after/metrics/top1", 1.2), "top1 = 1.2 is above 1"),
     "accuracy in percent": (put("after/metrics/top1", 91.2), "top1 = 91.2 is above 1"),
@@ -90,6 +96,34 @@ WRONG = {
     "key": (put("key", "../../../etc/passwd"), "key: string should match pattern"),
     "key of capitals": (put("key", "A" * 64), "key: string should match pattern"),
     "bins": (put("weight_histogram/before", [1, 2]), "the counts are not one for every bin"),
+    "bins that fall": (lambda r: r["weight_histogram"]["edges"].reverse(), "the edges of the bins do not rise"),
+    "bins of more weights than there are": (
+        put("weight_histogram/after/9", 10**9),
+        "weights after pruning, and the layers",
+    ),
+    "layers gone": (put("layers", {}), "no layer is named that they are of"),
+    "more filters than weights": (put("layers/conv1.weight/outputs", 10**6), "1000000 outputs cannot keep"),
+    "no filter with weights": (put("layers/conv1.weight/outputs", 0), "0 outputs cannot keep"),
+    "a position of a larger kernel": (
+        lambda r: r["layers"]["conv1.weight"].update(positions=[r["layers"]["conv1.weight"]["kept"], *[0] * 8]),
+        "a position keeps more than its part",
+    ),
+    "another test split before": (
+        lambda r: r.update(before={"metrics": {"top1": 0.5, "top5": 1.0, "loss": 1.0}, "examples": 2}),
+        "the test split has 2 images before training and 10000 after",
+    ),
+    "a target that is out of reach and is not": (
+        lambda r: r.update(status="failed", error="x", reachable=9.0, after=None, selected_epoch=5),
+        "it failed to meet 4, and says that up to 9 can be met",
+    ),
+    "no time at all": (lambda r: r["provenance"].update(latency=[timed(seconds=0.0)]), "latency.0.seconds"),
+    "a time of other rounds": (
+        lambda r: r["provenance"].update(
+            latency=[timed(time={"median": 0.9, "lower": 0.8, "upper": 1.0, "rounds": 5})]
+        ),
+        "the seconds are not the median",
+    ),
+    "a time beyond all": (put("provenance/seconds", 1e300), "provenance.seconds"),
     "time": (put("provenance/seconds", float("nan")), "provenance.seconds"),
     "unknown field": (put("size/colour", "red"), "size.colour"),
 }
@@ -206,6 +240,7 @@ def test_a_control_that_lacks_weights_contradicts_itself(clean):
         update={
             "size": control.size.model_copy(update=half),
             "layers": {**control.layers, "layer3.weight": fewer},
+            "weight_histogram": None,
         }
     )
     assert list(contradictions(cut)) == ["it is a control and keeps 131000 of 262000 parameters"]

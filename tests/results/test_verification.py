@@ -3,12 +3,23 @@
 from dataclasses import replace
 
 import pytest
-from made_results import changed, make_result, make_results, make_spec, quality, validated, write_store
+from made_results import (
+    FINETUNE,
+    MULTIPLY_ADDS,
+    changed,
+    make_result,
+    make_results,
+    make_spec,
+    quality,
+    validated,
+    write_store,
+)
 
 from shrinkbench.results.bundle import read_source
 from shrinkbench.results.networks import find_other_networks
+from shrinkbench.results.record import Cost, EpochRecord, Quality, Spent
 from shrinkbench.results.verification import _find_differing_controls, find_implausible, verify
-from shrinkbench.spec import WeightsSpec
+from shrinkbench.spec import EarlyStopping, WeightsSpec
 
 PAIR = [("cifar10", "resnet20")]
 
@@ -206,3 +217,69 @@ def test_multiply_adds_that_do_not_go_with_the_layers_are_told(tmp_path):
         told = verify(read_source(write_store(tmp_path / f"{number}", spoilt).root))
         assert told
         assert all("multiply-adds" in sentence for sentence in told)
+
+
+STOPPING = FINETUNE.model_copy(update={"early_stopping": EarlyStopping(patience=2)})
+WHOLE = Spent(epochs=5, images=50_000, multiply_adds=3.0 * 50_000 * MULTIPLY_ADDS)
+
+
+def validated_as(result, scores, selected):
+    """The same, whose epochs had these shares right on validation, and of which one was taken."""
+    epochs = tuple(
+        EpochRecord(
+            epoch=number, learning_rate=3e-4, train_loss=1 / number, validation={"top1": score, "loss": 1.0}
+        )
+        for number, score in enumerate(scores, 1)
+    )
+    taken = Quality(metrics={"top1": scores[selected - 1], "loss": 1.0}, examples=5000)
+    changes = {"epochs": epochs, "epochs_run": len(epochs), "selected_epoch": selected, "validation": taken}
+    return result.model_copy(update=changes)
+
+
+@pytest.mark.parametrize(
+    ("scores", "selected", "told"),
+    [
+        ((0.7, 0.9, 0.8, 0.8), 2, ""),
+        ((0.7, 0.9, 0.9, 0.9), 2, ""),
+        ((0.7, 0.9, 0.8, 0.8), 3, "takes the best epoch, and epoch 2 has top1 0.9 on validation, epoch 3"),
+        ((0.7, 0.9, 0.8), 2, "ended after epoch 3, and recipe 'cifar-finetune' stops later"),
+        ((0.7, 0.9, 0.8, 0.8, 0.8), 2, "ended after epoch 5, and recipe 'cifar-finetune' stops after epoch 4"),
+    ],
+    ids=["stopped", "ties", "another epoch", "cut", "went on"],
+)
+def test_the_epoch_that_is_taken_and_the_last_one_are_those_of_the_recipe(tmp_path, scores, selected, told):
+    run = validated_as(make_result(make_spec(recipe=STOPPING)), scores, selected)
+    found = verify(read_source(write_store(tmp_path, [run]).root))
+    assert [told in sentence for sentence in found] == [True] * bool(told)
+
+
+def test_what_is_best_before_a_network_is_pruned_is_not_taken(tmp_path):
+    method = make_spec().method
+    during = method.model_copy(update={"schedule": method.schedule.model_copy(update={"during": True})})
+    run = validated_as(make_result(make_spec(method=during)), (0.9, 0.7, 0.8), 3)
+    assert verify(read_source(write_store(tmp_path, [run]).root)) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, ""),
+        ({"epochs": 50.0}, "trained for 5 epochs, and its cost is of 50"),
+        ({"images": 10}, "its cost is of 10 images, and 5 epochs of 10000 are 50000"),
+        (
+            {"multiply_adds": 1.0},
+            "its training cost 1 multiply-adds, and 50000 images through its network take",
+        ),
+        ({"multiply_adds": WHOLE.multiply_adds}, "images through its network take"),
+    ],
+    ids=["clean", "epochs", "images", "cheap", "as the whole network"],
+)
+def test_the_cost_of_training_goes_with_its_epochs(tmp_path, changes, told):
+    spec = make_spec()
+    task = spec.task.model_copy(update={"data": spec.data.model_copy(update={"train_images": 10_000})})
+    run = make_result(spec.model_copy(update={"task": task}))
+    due = WHOLE.model_copy(update={"multiply_adds": 3.0 * 50_000 * run.size.multiply_adds_kept})
+    nothing = Spent(epochs=0, images=0, multiply_adds=0)
+    cost = Cost(pretraining=None, pruning=nothing, retraining=due.model_copy(update=changes))
+    found = verify(read_source(write_store(tmp_path, [run.model_copy(update={"cost": cost})]).root))
+    assert [told in sentence for sentence in found] == [True] * bool(told)

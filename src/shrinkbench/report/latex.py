@@ -53,12 +53,14 @@ _TEXT = {
 def latex(text: str) -> str:
     """Text with all that LaTeX would not print as it stands written otherwise.
 
-    Letters beyond Latin ones, which common fonts lack, are given by their numbers.
+    Letters beyond Latin ones, which common fonts lack, are given by their numbers. A bracket or a star that
+    begins a row would be taken for an option of the end of the one above.
 
-    >>> latex("50 % of w|1 ± 2 ¼")
-    '50 \\\\% of w\\\\textbar{}1 $\\\\pm$ 2 1/4'
+    >>> latex("50 % of w|1 ± 2 ¼"), latex("[x]")
+    ('50 \\\\% of w\\\\textbar{}1 $\\\\pm$ 2 1/4', '{[}x]')
     """
-    return "".join(map(_character, unicodedata.normalize("NFC", text)))
+    found = "".join(map(_character, unicodedata.normalize("NFC", text).lstrip()))
+    return f"{{{found[0]}}}{found[1:]}" if found[:1] in ("[", "*") else found
 
 
 def _character(character: str) -> str:
@@ -71,7 +73,9 @@ def _character(character: str) -> str:
     if " " <= character <= "~" or ("À" <= character <= "ſ" and character.isalpha()):
         return character
     plain = unicodedata.normalize("NFKC", character).replace("⁄", "/")
-    return plain if plain.isascii() and plain.isprintable() else f"(U+{ord(character):04X})"
+    if plain.isascii() and plain.isprintable():  # a wide % is a %
+        return "".join(_TEXT.get(part, f"${_MATH[part]}$" if part in _MATH else part) for part in plain)
+    return f"(U+{ord(character):04X})"
 
 
 def latex_table(table: Table) -> str:

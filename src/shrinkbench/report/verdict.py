@@ -221,6 +221,10 @@ def describe_task(observations: Observations, claims: TaskClaims | None, *, disp
         yield f"{segments_text(segments, metric)}."
     if claims.race is not None and observations.design is not None:
         yield f"{describe_race(claims.race, observations.design.rules, metric)}."
+        rows = observations.pruned[observations.pruned["task"] == claims.task]
+        others = [str(seed) for seed in sorted(set(rows["seed"].astype(int)) - set(claims.race.seeds))]
+        if others:
+            yield f"Seeds that no look took in were run too, and take no part in it: {listed(others)}."
     if len(claims.block.methods) > 1:
         yield range_text(claims, _control_text(observations, claims), metric, yardstick=yardstick)
     else:

@@ -34,6 +34,7 @@ def contradictions(result: RunResult) -> Iterator[str]:
     for place, quality in qualities.items():
         if quality is not None:
             yield from _of_shares(place, quality, names)
+    yield from _of_reach(result)
     if names:
         yield from _of_images(result)
         yield from _of_validated(result, names)
@@ -57,13 +58,20 @@ def _of_ratios(size: Size) -> Iterator[str]:
 
 def _of_layers(result: RunResult, size: Size) -> Iterator[str]:
     """Masks remove what the layers lack; a detector, which is cut, loses more than those of its classifier."""
-    if not result.layers:
-        return
-    pruned = sum(layer.total - layer.kept for layer in result.layers.values())
     gone = size.parameters - size.parameters_kept
     is_cut = result.spec.task.objective.headline == DETECTION.headline
+    if not result.layers:
+        if gone and not is_cut and result.spec.migrated_from is None:
+            yield f"the network lacks {gone} weights, and no layer is named that they are of"
+        return
+    pruned = sum(layer.total - layer.kept for layer in result.layers.values())
     if pruned > gone or (pruned < gone and not is_cut):
         yield f"the layers lack {pruned} weights and the network {gone}: the layers do not add up"
+    bins = result.weight_histogram
+    total, kept = (sum(getattr(layer, part) for layer in result.layers.values()) for part in ("total", "kept"))
+    for when, counts, most in (("before", bins and bins.before, total), ("after", bins and bins.after, kept)):
+        if sum(counts or ()) > most:
+            yield f"the histogram has {sum(counts or ())} weights {when} pruning, and the layers {most}"
 
 
 def _of_epochs(result: RunResult) -> Iterator[str]:
@@ -134,9 +142,19 @@ def _of_losses(result: RunResult) -> Iterator[str]:
             return
 
 
+def _of_reach(result: RunResult) -> Iterator[str]:
+    """A run that fails since its target is out of reach names a smaller one that is not."""
+    reach, target = result.reachable, result.spec.target
+    if reach is not None and target is not None and reach > target:
+        yield f"it failed to meet {target:g}, and says that up to {reach:g} can be met"
+
+
 def _of_images(result: RunResult) -> Iterator[str]:
-    """A subset that the specification asks for is measured whole."""
+    """The test split is one, and a subset that the specification asks for is measured whole."""
     data = result.spec.data
+    before, after = (quality and quality.examples for quality in (result.before, result.after))
+    if before and after and before != after:
+        yield f"the test split has {before} images before training and {after} after"
     for place, quality, asked in (
         ("before", result.before, data.test_images),
         ("after", result.after, data.test_images),

@@ -1,4 +1,4 @@
-"""What a result states and what follows from the rest of it by arithmetic: computation and learning rates."""
+"""What a result states and what follows from the rest of it: computation, learning rates, epochs and cost."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import DETECTION
 from shrinkbench.spec.recipe import learning_rate
+from shrinkbench.spec.training_cost import PASSES_PER_STEP
 
 _EXACT = 1e-9
 _FLOORS = 1e-3  # each product of a network is rounded down
@@ -60,4 +61,80 @@ def find_other_computation(results: Iterable[RunResult]) -> Iterator[str]:
             yield (
                 f"run {run.key[:12]}: it keeps {size.multiply_adds_kept:,} multiply-adds, and run "
                 f"{first.key[:12]}, with as much of every layer, {alike:,}"
+            )
+
+
+def find_other_epochs(results: Iterable[RunResult]) -> Iterator[str]:
+    """Runs that took another epoch than their recipe takes, or ended where it does not end.
+
+    The best of some epochs is best from the first on, of those that follow where a network is pruned meanwhile.
+    Of recipes that are stretched to equal computation, or that look at the test split, nothing is said.
+    """
+    for run in results:
+        stretches = run.spec.method.finetuning.equal == "computation"
+        if run.epochs and run.status == "done" and run.spec.migrated_from is None and not stretches:
+            yield from (f"run {run.key[:12]}: {clause}" for clause in _of_epochs(run))
+
+
+def _of_epochs(run: RunResult) -> Iterator[str]:
+    recipe, selected = run.spec.recipe, run.selected_epoch
+    headline = run.spec.task.objective.metric(run.spec.task.objective.headline)
+    sign = 1 if headline.direction == "higher" else -1
+    scores = {e.epoch: sign * e.validation[headline.name] for e in run.epochs if headline.name in e.validation}
+    last = run.epochs[-1].epoch
+    if recipe.selection == "last" and selected != last:
+        yield f"recipe '{recipe.name}' takes the last epoch, {last}, and epoch {selected} was selected"
+    if recipe.selection == "best-validation" and selected in scores:
+        first = selected if run.spec.method.schedule.during else run.epochs[0].epoch
+        best = max((e for e in scores if e >= first), key=scores.__getitem__)
+        if scores[best] > scores[selected]:
+            yield (
+                f"recipe '{recipe.name}' takes the best epoch, and epoch {best} has {headline.name} "
+                f"{sign * scores[best]:g} on validation, epoch {selected}, which was selected, "
+                f"{sign * scores[selected]:g}"
+            )
+    if recipe.early_stopping and len(scores) == len(run.epochs) and not run.spec.method.schedule.during:
+        end = _end_of(scores, recipe.epochs, recipe.early_stopping.patience)
+        if recipe.selection != "best-test" and last != end:
+            stops = "later" if end is None else f"after epoch {end}"
+            yield f"its training ended after epoch {last}, and recipe '{recipe.name}' stops {stops}"
+
+
+def _end_of(scores: dict[int, float], epochs: int, patience: int) -> int | None:
+    """The epoch after which training stops; ``None`` where that is none of those that are known."""
+    best, since = -math.inf, 0
+    for epoch, score in scores.items():
+        best, since = max(best, score), 0 if score > best else since + 1
+        if since >= patience or epoch == epochs:
+            return epoch
+    return None
+
+
+def find_other_costs(results: Iterable[RunResult]) -> Iterator[str]:
+    """Runs whose cost of training does not go with their epochs, images and size; one clause for each.
+
+    A network that is pruned while it is trained takes up to what it takes whole; a teacher adds a pass.
+    """
+    for run in results:
+        cost, size, epochs = run.cost, run.size, run.epochs_run
+        if cost is None or size is None or epochs is None or run.spec.migrated_from is not None:
+            continue
+        spent, images = cost.retraining, run.spec.data.train_images
+        taught = spent.images * size.multiply_adds if run.spec.recipe.distillation else 0
+        whole, small = (
+            PASSES_PER_STEP * spent.images * adds + taught
+            for adds in (size.multiply_adds, size.multiply_adds_kept)
+        )
+        most = whole if run.spec.method.schedule.during else small
+        if spent.epochs != epochs:
+            yield f"run {run.key[:12]}: it was trained for {epochs} epochs, and its cost is of {spent.epochs:g}"
+        elif images is not None and spent.images != images * epochs:
+            yield (
+                f"run {run.key[:12]}: its cost is of {spent.images} images, and {epochs} epochs of {images} "
+                f"are {images * epochs}"
+            )
+        elif whole and not (1 - _FLOORS) * small <= spent.multiply_adds <= (1 + _FLOORS) * most:
+            yield (
+                f"run {run.key[:12]}: its training cost {spent.multiply_adds:.4g} multiply-adds, and "
+                f"{spent.images} images through its network take {small:.4g}"
             )

@@ -18,7 +18,12 @@ from shrinkbench.results.copies import (
     telling,
 )
 from shrinkbench.results.networks import find_other_networks
-from shrinkbench.results.recomputing import find_other_computation, find_other_rates
+from shrinkbench.results.recomputing import (
+    find_other_computation,
+    find_other_costs,
+    find_other_epochs,
+    find_other_rates,
+)
 from shrinkbench.results.record import Quality, RunResult
 from shrinkbench.spec import CLASSIFICATION
 
@@ -35,9 +40,9 @@ def verify(bundle: Bundle) -> list[str]:
 
     Every file must be a valid result whose key follows from its specification, every ratio from its counts,
     every count from the layers, every accuracy from a whole number of images; outside code must have the digest
-    that keys name; learning rates must be those of the recipe, and multiply-adds go with the layers; a control
-    must read alike for every method that has it, a run for every source of it, and a
-    network be of one size in all its runs.
+    that keys name; learning rates, the epoch taken and the last one must be those of the recipe; the cost of
+    training must go with its epochs, and multiply-adds with the layers; a control must read alike for every
+    method that has it, a run for every source of it, and a network be of one size in all its runs.
     """
     found = [f"{p.path.relative_to(bundle.source)}: {p.sentence}" for p in bundle.problems]
     for code, runs in bundle.runs_by_code().items():
@@ -52,7 +57,9 @@ def verify(bundle: Bundle) -> list[str]:
     found += _find_differing_controls(bundle.results)
     others = {run.key: other.sentence for other in find_other_networks(bundle.results) for run in other.runs}
     one_network = [run for run in bundle.results if run.key not in others]
-    found += [*find_other_rates(bundle.results), *find_other_computation(one_network)]
+    for find in (find_other_rates, find_other_epochs, find_other_costs):
+        found += find(bundle.results)
+    found += find_other_computation(one_network)
     return found + [f"run {key[:12]}: {sentence}" for key, sentence in others.items()]
 
 

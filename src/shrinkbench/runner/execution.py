@@ -37,6 +37,7 @@ from shrinkbench.surgery.stored_inputs import StoredInputs
 from shrinkbench.training import evaluate, remove_checkpoints
 
 _LONGEST = 2000  # characters of a stored reason
+_EXACTLY_COUNTED = 1 << 24  # weights: more than so many are not told apart by a count in float32
 OnEpoch = Callable[[EpochRecord], None]
 
 
@@ -266,6 +267,18 @@ def _histogram(before: dict[str, Tensor], after: nn.Module, masks: Masks) -> Wei
     edges = torch.linspace(-limit, limit, 61)
     return WeightHistogram(
         edges=tuple(edges.tolist()),
-        before=tuple(torch.histc(old, 60, -limit, limit).int().tolist()),
-        after=tuple(torch.histc(new.clamp(-limit, limit), 60, -limit, limit).int().tolist()),
+        before=bin_counts(old, limit),
+        after=bin_counts(new.clamp(-limit, limit), limit),
     )
+
+
+def bin_counts(weights: Tensor, limit: float) -> tuple[int, ...]:
+    """How many of ``weights`` lie in each of 60 equal bins from -limit to limit.
+
+    ``torch.histc`` counts in the weights' own type, and float32 counts no further than to 2^24.
+
+    >>> bin_counts(torch.tensor([-1.0, 1.0, 1.0]), 1.0)[::59]
+    (1, 2)
+    """
+    parts = [torch.histc(part, 60, -limit, limit).long() for part in weights.split(_EXACTLY_COUNTED)]
+    return tuple(torch.stack(parts).sum(0).tolist())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -11,7 +12,10 @@ from shrinkbench.spec.value import Value
 _LARGEST = 2**63 - 1  # of a table's whole numbers
 Count = Annotated[int, Field(ge=0, le=_LARGEST)]
 Positive = Annotated[int, Field(ge=1, le=_LARGEST)]
-NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_MOST = 1e30  # of what is summed over thousands of runs: multiply-adds, epochs, seconds
+NotNegative = Annotated[float, Field(ge=0, le=_MOST, allow_inf_nan=False)]
+Timed = Annotated[float, Field(ge=1e-12, le=1e12, allow_inf_nan=False)]
+"""Seconds of something that was timed: a clock has told them apart from none, and speedups divide by them."""
 Ratio = Annotated[float, Field(ge=1, allow_inf_nan=False)]
 LARGEST_FLOAT32 = 3.4028234663852886e38
 """Networks compute in float32 at most, and a mean of its finite numbers is one: nothing measured is larger."""
@@ -67,6 +71,10 @@ class LayerDensity(Value):
             raise ValueError("more is kept than there was")
         if self.positions and sum(self.positions) != self.kept:
             raise ValueError("the positions do not add up to the weights kept")
+        if self.positions and max(self.positions) * len(self.positions) > self.total:
+            raise ValueError("a position keeps more than its part of the weights")
+        if self.outputs is not None and not min(1, self.kept) <= self.outputs <= self.kept:
+            raise ValueError(f"{self.outputs} outputs cannot keep {self.kept} weights, each at least one")
         return self
 
 
@@ -93,6 +101,8 @@ class WeightHistogram(Value):
     def _has_a_count_for_every_bin(self) -> WeightHistogram:
         if not len(self.edges) - 1 == len(self.before) == len(self.after):
             raise ValueError("the counts are not one for every bin")
+        if any(low > high for low, high in itertools.pairwise(self.edges)):
+            raise ValueError("the edges of the bins do not rise")
         return self
 
 
@@ -128,9 +138,9 @@ UNSTEADY = 0.1
 class WallTime(Value):
     """Seconds of one forward pass over so many interleaved rounds: the median and both quartiles."""
 
-    median: NotNegative
-    lower: NotNegative
-    upper: NotNegative
+    median: Timed
+    lower: Timed
+    upper: Timed
     rounds: Positive
 
     @model_validator(mode="after")
@@ -147,7 +157,7 @@ class WallTime(Value):
     @property
     def spread(self) -> float:
         """Interquartile range / median."""
-        return self.range / self.median if self.median else 0.0
+        return self.range / self.median
 
     @property
     def unsteady(self) -> bool:
@@ -165,13 +175,20 @@ class Latency(Value):
 
     batch_size: Positive
     form: Literal["masked", "small"]
-    dense_seconds: NotNegative
-    seconds: NotNegative
+    dense_seconds: Timed
+    seconds: Timed
     threads: Positive
     precision: str
     dense_time: WallTime | None = None
     time: WallTime | None = None
     memory_format: MemoryFormat | None = None
+
+    @model_validator(mode="after")
+    def _is_the_median(self) -> Latency:
+        timed = (self.dense_seconds, self.dense_time), (self.seconds, self.time)
+        if any(time is not None and seconds != time.median for seconds, time in timed):
+            raise ValueError("the seconds are not the median of their rounds")
+        return self
 
     @property
     def spread(self) -> float | None:

@@ -444,3 +444,22 @@ def test_skipped_files_and_computing_time_stand_at_the_head(long_page, tmp_path)
     assert "1 file skipped" in text[0]
     assert re.search(r"\d\.\d minutes of computing", text[0])
     assert "result.json" in text[1]
+
+
+def test_a_title_fits_its_chart_whatever_its_length(page, tmp_path):
+    """Tasks that differ in a recipe have long labels, which ran beyond the edge of a phone."""
+    value = drive(
+        page,
+        tmp_path,
+        """
+        const svg = make("svg", { viewBox: "0 0 320 100", style: "width:320px" }, document.body);
+        return ["short", "w".repeat(36), "w".repeat(60)].map((words) => {
+          const title = make("text", { x: 58, y: 15, style: "font-size:13px" }, svg, words);
+          fitTitle(title, 320);
+          const [inner, outer] = [title, svg].map((e) => e.getBoundingClientRect());
+          return [inner.left >= outer.left, inner.right <= outer.right, title.getAttribute("x")];
+        });
+        """,
+        390,
+    )
+    assert value == [[True, True, "58"], [True, True, "4"], [True, True, "4"]]

@@ -104,6 +104,14 @@ function extent(lines, controls, options, metric) {
   return { x: [Math.min(...xs), Math.max(...xs)], y: log ? [Math.log10(least) - 0.06, Math.log10(high) + 0.06] : [low - pad, high + pad], log };
 }
 
+/** A title that does not fit begins at the edge, and is set narrower where that is not enough. */
+function fitTitle(title, width) {
+  const room = width - 8, length = title.getComputedTextLength();
+  if (Number(title.getAttribute("x")) + length <= room) return;
+  title.setAttribute("x", 4);
+  if (length > room) { title.setAttribute("textLength", room); title.setAttribute("lengthAdjust", "spacingAndGlyphs"); }
+}
+
 function drawChart(host, data, options) {
   host.replaceChildren();
   const metric = metricOf(data, options), axis = data.axes.find((a) => a.key === options.axis);
@@ -122,7 +130,7 @@ function drawChart(host, data, options) {
     svg.setAttribute("role", "application");
     svg.setAttribute("aria-label", `${label}. Arrow keys read the points: left and right along a method, up and down between methods.`);
   }
-  if (options.title) make("text", { x: box.left, y: 15, class: "title" }, svg, options.title);
+  if (options.title) fitTitle(make("text", { x: box.left, y: 15, class: "title" }, svg, options.title), width);
   const grid = make("g", { stroke: "#e3e7eb" }, svg), words = make("g", {}, svg);
   const heights = steps(y0, y1, Math.max(4, Math.round((box.bottom - box.top) / 55)));
   for (const tick of range.log ? heights.map((power) => 10 ** power) : heights) {

@@ -438,5 +438,5 @@ def test_masks_of_torch_that_say_neither_are_refused(trained, tmp_path, odd):
     state["linear.weight_mask"] = torch.ones_like(state["linear.weight_orig"])
     state["linear.weight_mask"][0, 0] = odd
     torch.save(state, tmp_path / "w.pt")
-    with pytest.raises(ShrinkbenchError, match="'linear.weight_mask' holds other values than 0 and 1"):
+    with pytest.raises(ShrinkbenchError, match=r"'linear.weight_mask' holds other values than 0 and 1"):
         load_weights(build("digits-cnn", seed=1), tmp_path / "w.pt")

@@ -87,10 +87,15 @@ def segments_text(segments: Sequence[Segment], metric: Metric = POINTS) -> str:
     'Up to 8× use A (98.0 % there); beyond, up to 31.6×, C (90.0 %)'
     >>> segments_text([Segment("A", 8.0, 0.98), Segment("C", 32.0, 0.9, since=16.0)])
     'Up to 8× use A (98.0 % there); from 16× up to 32×, C (90.0 %; not all is known of it between 8× and 16×)'
+    >>> segments_text([Segment(m, 2.0**i, 0.9) for i, m in enumerate("ABAB")]).partition(";")[0]
+    'Which method to use changes 3 times along the curve'
     """
     if len(segments) > FEW:
         changes = sum(a.method != b.method for a, b in itertools.pairwise(segments))
-        return f"Which method to use changes {changes} times along the curve (table below)"
+        return (
+            f"Which method to use changes {changes} times along the curve; the table below has the best at each "
+            "level, however small its lead"
+        )
     first = segments[0]
     start = _stretch(first) if first.since else f"up to {ratio_text(first.to)}"
     text = f"{start[0].upper()}{start[1:]} use {first.method} ({metric.said(first.value)} there)"

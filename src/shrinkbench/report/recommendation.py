@@ -93,8 +93,8 @@ def segments_text(segments: Sequence[Segment], metric: Metric = POINTS) -> str:
     if len(segments) > FEW:
         changes = sum(a.method != b.method for a, b in itertools.pairwise(segments))
         return (
-            f"Which method to use changes {changes} times along the curve; the table below has the best at each "
-            "level, however small its lead"
+            f"Which method to use changes {changes} times along the curve; the table below has the best at "
+            "each level, however small its lead"
         )
     first = segments[0]
     start = _stretch(first) if first.since else f"up to {ratio_text(first.to)}"

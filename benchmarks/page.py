@@ -73,8 +73,8 @@ BENCHMARKS = (
     ),
     Benchmark(
         "Structured runs on the network that is left",
-        "`--train-smaller` fine-tunes the physically smaller network (docs/structured-pruning.md), in float32 here. "
-        "Top-1 is of 21 images of noise.",
+        "`--train-smaller` fine-tunes the physically smaller network (docs/structured-pruning.md), here "
+        "in float32. Top-1 is of 21 images of noise.",
         "structured_training",
         "--images 192 --rounds 2",
     ),

@@ -19,13 +19,13 @@ def linear(*, seed=0, outputs=6):
         return nn.Sequential(nn.Linear(5, 8, bias=False), nn.ReLU(), nn.Linear(8, outputs, bias=False))
 
 
-def hook_of(method, module, compression=2.0):
+def hook_of(method, module, compression=2.0, *, epochs=EPOCHS, steps_per_epoch=STEPS):
     return training_hook(
         module,
         method,
         compression=compression,
-        epochs=EPOCHS,
-        steps_per_epoch=STEPS,
+        epochs=epochs,
+        steps_per_epoch=steps_per_epoch,
         seed=0,
         input_shape=(5,),
         prune_classifier=True,
@@ -186,16 +186,7 @@ def test_alternating_phases_are_dense_and_compressed_in_turn():
 
 @pytest.mark.parametrize("steps", [20, 24, 28, 34, 46, 1400])
 def test_alternating_phases_are_of_one_length_whatever_the_steps(steps):
-    hook = training_hook(
-        linear(),
-        "ac_dc",
-        compression=2.0,
-        epochs=1,
-        steps_per_epoch=steps,
-        seed=0,
-        input_shape=(5,),
-        prune_classifier=True,
-    )
+    hook = hook_of("ac_dc", linear(), epochs=1, steps_per_epoch=steps)
     first, last = max(steps // 10, 1), max(steps * 4 // 5, 1)
     for step in range(1, steps + 1):
         expected = -1 if step < first else 14 if step >= last else min((step - first) * 20 // steps, 13)

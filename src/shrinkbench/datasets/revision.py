@@ -16,19 +16,23 @@ from shrinkbench.files import sha256_of
 LARGE_FILE = 64 << 20  # bytes; hashing takes longer than finding the digest again
 
 
+def bytes_of(tensor: Tensor) -> bytes:
+    """Its values in order, however they lie in memory.
+
+    >>> bytes_of(torch.tensor([[1, 2], [3, 4]], dtype=torch.uint8).t())
+    b'\\x01\\x03\\x02\\x04'
+    """
+    # contiguous() leaves the strides of dimensions of size 1 alone, and what has such is not viewed as bytes.
+    plain = tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return plain.reshape(-1).view(torch.uint8).numpy().tobytes()
+
+
 def content_digest(*tensors: Tensor) -> str:
     """SHA-256 (hex) over the shapes, types and bytes of ``tensors``, in row-major order."""
     total = hashlib.sha256()
     for tensor in tensors:
         total.update(f"{tensor.dtype}{tuple(tensor.shape)}".encode())
-        total.update(
-            tensor.detach()
-            .cpu()
-            .clone(memory_format=torch.contiguous_format)
-            .view(torch.uint8)
-            .numpy()
-            .tobytes()
-        )
+        total.update(bytes_of(tensor))
     return total.hexdigest()
 
 

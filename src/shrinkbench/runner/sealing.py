@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from shrinkbench.datasets.revision import bytes_of
 from shrinkbench.errors import DamagedWarning, ShrinkbenchError
 from shrinkbench.files import read_file, require_regular, write_atomically
 from shrinkbench.pruning import save_tensors
@@ -113,13 +113,5 @@ def _digest_of(tensors: Mapping[str, Tensor]) -> str:
     total = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         total.update(f"{name}\0{tensor.dtype}{tuple(tensor.shape)}\n".encode())
-        total.update(
-            tensor.detach()
-            .cpu()
-            .clone(memory_format=torch.contiguous_format)
-            .reshape(-1)
-            .view(torch.uint8)
-            .numpy()
-            .tobytes()
-        )
+        total.update(bytes_of(tensor))
     return total.hexdigest()

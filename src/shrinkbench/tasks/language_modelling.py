@@ -18,6 +18,7 @@ from shrinkbench.network.weights import copy_of
 from shrinkbench.spec import MetricSpec, Objective, Recipe
 from shrinkbench.spec.measures import LARGEST_FLOAT32, Quality
 from shrinkbench.tasks.batches import placed
+from shrinkbench.tasks.losses import mean_cross_entropy
 from shrinkbench.tasks.task import TASKS, Batches
 
 NOT_PREDICTED = -100
@@ -63,7 +64,7 @@ class LanguageModelling:
 
     def criterion(self, outputs: Any, targets: Tensor) -> Tensor:
         """Mean cross-entropy (nats) over the predicted tokens of a batch; 0 where there are none."""
-        return _mean_loss(*_predictions(outputs, targets))
+        return mean_cross_entropy(*_predictions(outputs, targets), ignored=NOT_PREDICTED)
 
     def training_batches(self, batches: Batches) -> Iterator[Batch]:
         """The batches as they are, split."""
@@ -75,7 +76,9 @@ class LanguageModelling:
         kind = given.inputs.device.type
         with torch.autocast(kind, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
             logits, following = _predictions(given.inputs.call(module), given.targets)
-            loss = _mean_loss(logits, following, smoothing=recipe.label_smoothing)
+            loss = mean_cross_entropy(
+                logits, following, ignored=NOT_PREDICTED, smoothing=recipe.label_smoothing
+            )
         return loss, int((following != NOT_PREDICTED).sum())
 
     @torch.inference_mode()
@@ -112,12 +115,6 @@ class LanguageModelling:
             )
         metrics = {"perplexity": math.exp(mean), "token_accuracy": right / tokens, "loss": mean}
         return Quality(metrics=metrics, examples=tokens)
-
-
-def _mean_loss(logits: Tensor, following: Tensor, *, smoothing: float = 0.0) -> Tensor:
-    if not bool((following != NOT_PREDICTED).any()):
-        return logits.sum() * 0  # a mean over none is no number
-    return F.cross_entropy(logits, following, ignore_index=NOT_PREDICTED, label_smoothing=smoothing)
 
 
 _ROUNDING = 1e-5  # of the largest output; experts add up in another order where other tokens are beside

@@ -17,6 +17,7 @@ from shrinkbench.network.probe import evaluation_mode, first_tensor
 from shrinkbench.spec import MetricSpec, Objective, Recipe
 from shrinkbench.spec.measures import Quality
 from shrinkbench.tasks.batches import join_last, placed
+from shrinkbench.tasks.losses import mean_cross_entropy
 from shrinkbench.tasks.task import TASKS, Batches
 from shrinkbench.tasks.torch_metrics import torch_metrics
 
@@ -47,7 +48,7 @@ class SemanticSegmentation:
 
     def criterion(self, outputs: Any, targets: Any) -> Tensor:
         """Mean cross-entropy (nats) over the labelled pixels of a batch; 0 where none is."""
-        return _mean_loss(*_pixels(outputs, targets))
+        return mean_cross_entropy(*_pixels(outputs, targets), ignored=NOT_LABELLED)
 
     def training_batches(self, batches: Batches) -> Iterator[Batch]:
         """A last batch of one image is joined to the one before where both are of one size."""
@@ -59,7 +60,7 @@ class SemanticSegmentation:
         kind = given.inputs.device.type
         with torch.autocast(kind, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
             logits, wanted = _pixels(given.inputs.call(module), given.targets)
-            loss = _mean_loss(logits, wanted, smoothing=recipe.label_smoothing)
+            loss = mean_cross_entropy(logits, wanted, ignored=NOT_LABELLED, smoothing=recipe.label_smoothing)
         return loss, len(given)
 
     @torch.inference_mode()
@@ -95,12 +96,6 @@ class SemanticSegmentation:
             )
         metrics = {"miou": float(counted.compute()), "pixel_accuracy": right / pixels, "loss": loss / pixels}
         return Quality(metrics=metrics, examples=images)
-
-
-def _mean_loss(logits: Tensor, wanted: Tensor, *, smoothing: float = 0.0) -> Tensor:
-    if not bool((wanted != NOT_LABELLED).any()):
-        return logits.sum() * 0  # a mean over none is no number
-    return F.cross_entropy(logits, wanted, ignore_index=NOT_LABELLED, label_smoothing=smoothing)
 
 
 def _summed_loss(logits: Tensor, wanted: Tensor) -> Tensor:

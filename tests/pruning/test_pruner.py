@@ -316,6 +316,9 @@ def test_what_is_no_state_and_what_is_not_attached_is_told():
     for total in ("20", 2.5, True):
         with pytest.raises(ShrinkbenchError, match="total_steps = "):
             pruner_of(network(), "rigl", total=total)
+    for steps in ("5", 2.5, True):
+        with pytest.raises(ShrinkbenchError, match="no whole number of epochs of"):
+            pruner_of(network(), "rigl", steps_per_epoch=steps)
 
 
 @pytest.mark.parametrize(

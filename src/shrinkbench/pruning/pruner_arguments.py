@@ -30,9 +30,9 @@ def steps_of_epoch(method: PruningMethod, total: int, per_epoch: int | None) -> 
                 f"'{method.name}' acts after every epoch (schedule {schedule.name}); give steps_per_epoch="
             )
         return total
-    if per_epoch < 1 or total % per_epoch:
+    if isinstance(per_epoch, bool) or not isinstance(per_epoch, int) or per_epoch < 1 or total % per_epoch:
         raise ShrinkbenchError(
-            f"total_steps = {total} are no whole number of epochs of {per_epoch} steps; give a multiple"
+            f"total_steps = {total} are no whole number of epochs of {per_epoch!r} steps; give a multiple"
         )
     return per_epoch
 

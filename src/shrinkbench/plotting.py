@@ -195,6 +195,15 @@ def panel_grid(
     return figure, axes
 
 
+def legend_name(name: str) -> str:
+    """``name`` as the label of what is drawn: matplotlib leaves those that begin with an underscore out.
+
+    >>> legend_name("_mine"), legend_name("mine")
+    (' _mine', 'mine')
+    """
+    return f" {name}" if name[:1] == "_" else name
+
+
 def ratio_axis(axes: Axes, *, low: float = 1.0, high: float) -> None:
     """A logarithmic x axis for a ratio, with ticks at powers of two: 1, 2, 4, 8, ..."""
     from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator

@@ -145,3 +145,14 @@ def test_drawing_leaves_no_settings_behind():
     before = dict(mpl.rcParams)
     tradeoff_figure(store({"random"}), metric="top1", axis="compression")
     assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.parametrize("name", ["_mine", "__init__", "a$^$b"])
+def test_a_name_that_begins_with_an_underscore_stands_in_the_legend(name):
+    made = store(set()).renamed({"random": name})
+    for figure in (
+        tradeoff_figure(made, metric="top1", axis="compression"),
+        efficiency_figure(made, metric="top1"),
+    ):
+        figure.draw_without_rendering()
+        assert name in {text.get_text().strip() for legend in figure.legends for text in legend.get_texts()}

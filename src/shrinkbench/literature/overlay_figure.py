@@ -25,6 +25,7 @@ from shrinkbench.plotting import (
     Mark,
     draw_strip,
     figure_style,
+    legend_name,
     new_figure,
     save,
     series_style,
@@ -107,7 +108,7 @@ def draw_overlay(overlay: Overlay) -> Figure:
         told = OFF_SCALE if any(view.beyond for view in views) else None
         figure.legend(
             handles,
-            [shown[label] for label in (*own, *published)],
+            [legend_name(shown[label]) for label in (*own, *published)],
             loc="outside lower center",
             ncols=entries,
             fontsize=6,

@@ -17,6 +17,7 @@ from shrinkbench.plotting import (
     SeriesStyle,
     draw_strip,
     figure_style,
+    legend_name,
     panel_grid,
     ratio_axis,
     save,
@@ -250,7 +251,9 @@ def _draw_controls(panel: Axes, drawing: _Drawing, task: str) -> None:
     columns = (here[c] for c in ("method", drawing.metric, f"{drawing.metric}_std"))
     for name, mean, spread in zip(*columns, strict=True):
         dash = drawing.dashes[name]
-        panel.axhline(mean, color=CONTROL_COLOUR, linewidth=0.9, linestyle=dash, label=name, zorder=1)
+        panel.axhline(
+            mean, color=CONTROL_COLOUR, linewidth=0.9, linestyle=dash, label=legend_name(name), zorder=1
+        )
         if math.isfinite(spread):
             panel.axhspan(mean - spread, mean + spread, color=CONTROL_COLOUR, alpha=0.12, linewidth=0)
 
@@ -283,7 +286,7 @@ def _draw_curves(panel: Axes, drawing: _Drawing, task: str) -> None:
         panel.plot(
             x,
             y,
-            label=method,
+            label=legend_name(method),
             color=style.colour,
             marker=style.marker,
             linestyle=style.line,

@@ -11,7 +11,16 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.plotting import COLOURS, COLUMN_WIDTH, LINES, PAGE_WIDTH, figure_style, new_figure, shortened
+from shrinkbench.plotting import (
+    COLOURS,
+    COLUMN_WIDTH,
+    LINES,
+    PAGE_WIDTH,
+    figure_style,
+    legend_name,
+    new_figure,
+    shortened,
+)
 from shrinkbench.report.tables import achieved_text, amount_text
 from shrinkbench.results.labels import label_runs
 from shrinkbench.results.record import RunResult
@@ -57,7 +66,12 @@ def weight_figure(*results: RunResult, width: float = COLUMN_WIDTH) -> Figure:
             label = "kept, after training" if alone else name + _achieved([result])
             style = LINES[index % len(LINES)]
             axes.stairs(
-                histogram.after, histogram.edges, color=colour, linestyle=style, linewidth=1.3, label=label
+                histogram.after,
+                histogram.edges,
+                color=colour,
+                linestyle=style,
+                linewidth=1.3,
+                label=legend_name(label),
             )
         axes.set_yscale("symlog", linthresh=1)
         axes.yaxis.set_major_formatter(EngFormatter(sep=""))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from shrinkbench.plotting import COLUMN_WIDTH, PAGE_WIDTH, shortened_apart, text_width
+from shrinkbench.plotting import COLUMN_WIDTH, PAGE_WIDTH, legend_name, shortened_apart, text_width
 
 if TYPE_CHECKING:  # matplotlib is loaded where something is drawn
     from matplotlib.axes import Axes
@@ -61,11 +61,11 @@ def add_legend(figure: Figure, panels: Iterable[Axes], legend: Legend) -> None:
     handles = {
         label: handle for p in panels for handle, label in zip(*p.get_legend_handles_labels(), strict=True)
     }
-    order = [name for name in legend.entries if name in handles]
+    order = [name for name in legend.entries if legend_name(name) in handles]
     if order:
-        labels = [legend.entries[name] for name in order]
+        labels = [legend_name(legend.entries[name]) for name in order]
         figure.legend(
-            [handles[name] for name in order],
+            [handles[legend_name(name)] for name in order],
             labels,
             loc="upper center",
             ncols=legend.columns,

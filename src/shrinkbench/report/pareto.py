@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from shrinkbench.plotting import CONTROL_COLOUR, SeriesStyle, figure_style, panel_grid, save, series_styles
+from shrinkbench.plotting import (
+    CONTROL_COLOUR,
+    SeriesStyle,
+    figure_style,
+    legend_name,
+    panel_grid,
+    save,
+    series_styles,
+)
 from shrinkbench.report.figures import (
     Point,
     count_axis,
@@ -257,7 +265,7 @@ def _draw_front(
             panel.plot(
                 x,
                 y,
-                label=str(method) if on_front else DOMINATED,
+                label=legend_name(str(method)) if on_front else DOMINATED,
                 color=style.colour,
                 marker=style.marker,
                 markersize=style.size + (1.0 if on_front else 0.0),

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from shrinkbench.plotting import PAGE_WIDTH, figure_style, new_figure, save, series_styles, shortened
+from shrinkbench.plotting import (
+    PAGE_WIDTH,
+    figure_style,
+    legend_name,
+    new_figure,
+    save,
+    series_styles,
+    shortened,
+)
 from shrinkbench.report.statistics.aggregates import Scores, performance_profile
 
 if TYPE_CHECKING:  # matplotlib is loaded where something is drawn
@@ -33,7 +41,7 @@ def profile_figure(scores: Scores) -> Figure:
                 levels,
                 shares,
                 drawstyle="steps-post",
-                label=shortened(name, 36),
+                label=legend_name(shortened(name, 36)),
                 color=style.colour,
                 linestyle=style.line,
             )

@@ -11,6 +11,7 @@ from shrinkbench.plotting import (
     CONTROL_COLOUR,
     PAGE_WIDTH,
     figure_style,
+    legend_name,
     new_figure,
     series_styles,
     shortened_apart,
@@ -67,7 +68,7 @@ def _lines(found: Sensitivity) -> Figure:
                 marker=style.marker,
                 markersize=style.size,
                 linestyle=style.line,
-                label=names[group],
+                label=legend_name(names[group]),
             )
             if values.shape[1] > 1:
                 low, high = ([whole, *end(axis=1)] for end in (values.min, values.max))

@@ -23,7 +23,7 @@ from shrinkbench.results.reading import LARGEST_RESULT
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, read_result
 from shrinkbench.runner.execution import ensure_control, run, sentence_of
-from shrinkbench.runner.executors.process_state import process_put_back
+from shrinkbench.runner.executors.process_state import keep_freed_memory, process_put_back
 from shrinkbench.runner.executors.protocol import Ending, Setting, Task
 from shrinkbench.runner.logs import RunLog
 from shrinkbench.runner.outcomes import classify
@@ -117,6 +117,7 @@ def perform(task: Task, setting: Setting, *, own_process: bool = False) -> Endin
 
 def prepare(setting: Setting) -> None:
     """Load in this process what was planned with, or nothing."""
+    keep_freed_memory()
     load_entry_points()
     for path in setting.workspace.weights.values():
         if path.name == "config.json":  # what a network of a folder is built by

@@ -7,11 +7,31 @@ them for what they do in the next.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
+import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 _STATUS = Path("/proc/self/status")
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # as malloc.h of the GNU C library numbers them
+_KEPT = 1 << 30  # bytes
+
+
+@cache
+def keep_freed_memory() -> None:
+    """Let this process keep the memory of what it frees, up to 1 GiB, for what it computes next.
+
+    Activations come and go with every step. The C library gives blocks of their size back to the system, which
+    zeroes their pages anew each time: 5,000 to 10,000 page faults, 6 to 13 % of a step of ResNet-20 on a
+    processor. No number depends on it. Other C libraries are left as they are.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            mallopt = ctypes.CDLL(None).mallopt
+            mallopt(_M_TRIM_THRESHOLD, _KEPT)
+            mallopt(_M_MMAP_THRESHOLD, _KEPT)
 
 
 @contextlib.contextmanager

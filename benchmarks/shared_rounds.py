@@ -1,8 +1,8 @@
 """Seconds of an iterative method's sweep over several compressions, against a sweep for each of them.
 
-    python benchmarks/shared_rounds.py [--compression 2 4 8 16 32] [--epochs 5] [--rounds 2]
+    python benchmarks/shared_rounds.py [--compression 2 4 8 16 32] [--epochs 5] [--method NAME]
 
-``weight_rewinding`` on the digits with one process: rounds that runs have in common are done once in the one
+An iterative method on the digits with one process: rounds that runs have in common are done once in the one
 sweep. Both ways end in the same numbers, which is checked. They take turns; pretraining is shared in both.
 """
 
@@ -20,13 +20,13 @@ from shrinkbench.runner import sweep
 from shrinkbench.spec import ExperimentSpec, parse_value
 
 
-def run(ratios: list[float], epochs: int, out: Path) -> tuple[float, dict[str, float | None]]:
+def run(method: str, ratios: list[float], epochs: int, out: Path) -> tuple[float, dict[str, float | None]]:
     """Seconds of a sweep, and the accuracy of each run by key."""
     fields = {
         "name": "rounds",
         "dataset": "digits",
         "model": "digits-cnn",
-        "method": "weight_rewinding",
+        "method": method,
         "compression": ratios,
         "seed": 0,
         "pretrain": {"epochs": 10},
@@ -42,22 +42,23 @@ def main() -> None:
     """Read the arguments, take turns, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--compression", type=float, nargs="+", default=[2, 4, 8, 16, 32])
+    parser.add_argument("--method", default="weight_rewinding")
     parser.add_argument("--epochs", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        run([1.0], options.epochs, folder / "first")  # pretrains
+        run(options.method, [1.0], options.epochs, folder / "first")  # pretrains
         ratios = []
         for number in range(options.rounds):
 
             def fresh(name: str, number: int = number) -> Path:
                 return Path(shutil.copytree(folder / "first", folder / f"{number}-{name}"))
 
-            together, found = run(options.compression, options.epochs, fresh("together"))
+            together, found = run(options.method, options.compression, options.epochs, fresh("together"))
             apart, others = 0.0, {}
             for ratio in options.compression:
-                seconds, result = run([ratio], options.epochs, fresh(f"{ratio:g}"))
+                seconds, result = run(options.method, [ratio], options.epochs, fresh(f"{ratio:g}"))
                 apart += seconds
                 others |= result
             if found != others:

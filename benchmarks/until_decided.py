@@ -1,6 +1,6 @@
 """Seeds until decided against a fixed grid of the most seeds: errors, power, and runs that are saved.
 
-    .venv/bin/python benchmarks/until_decided.py [--stores 200] [--most 10] [--spending obrien-fleming pocock]
+    .venv/bin/python benchmarks/until_decided.py [--stores 200] [--most 10] [--spending obrien-fleming ...]
 
 Made curves are those of error_rates.py: five levels, a noise of 0.8 points in every cell, 0.5 points of every
 seed that methods share. A lead is that of one method over all others at every level, in standard deviations of
@@ -71,7 +71,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--stores", type=int, default=200)
     parser.add_argument("--most", type=int, default=10)
-    parser.add_argument("--spending", nargs="+", default=["obrien-fleming", "pocock"])
+    parser.add_argument("--spending", nargs="+", default=["obrien-fleming", "kim-demets", "pocock"])
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     error = 100 * math.sqrt(0.05 * 0.95 / given.stores)

@@ -129,7 +129,8 @@ def sweep(
     alpha: Annotated[float | None, typer.Option(help="Chance of a false difference; by default 0.05.")] = None,
     max_seeds: Annotated[int | None, typer.Option(help="The most seeds; by default 10.")] = None,
     spending: Annotated[
-        Literal["obrien-fleming", "pocock"] | None, typer.Option(help="How alpha is spent over the looks.")
+        Literal["obrien-fleming", "kim-demets", "pocock"] | None,
+        typer.Option(help="How alpha is spent over the looks."),
     ] = None,
 ) -> None:
     """Run every cell of a grid that is not done yet; finished runs are skipped."""

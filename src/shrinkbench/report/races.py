@@ -6,7 +6,7 @@ from shrinkbench.report.statistics.metrics import Metric
 from shrinkbench.report.statistics.sequential import Race
 from shrinkbench.spec import UntilDecided
 
-_SPENDING = {"obrien-fleming": "O'Brien and Fleming's", "pocock": "Pocock's"}
+_SPENDING = {"obrien-fleming": "O'Brien and Fleming's", "kim-demets": "Kim and DeMets'", "pocock": "Pocock's"}
 
 
 def describe_race(race: Race, rules: UntilDecided, metric: Metric) -> str:

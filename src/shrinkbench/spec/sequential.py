@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from shrinkbench.spec.value import Value
 
-Spending = Literal["obrien-fleming", "pocock"]
+Spending = Literal["obrien-fleming", "kim-demets", "pocock"]
 
 
 class UntilDecided(Value):

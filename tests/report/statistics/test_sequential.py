@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from scipy.stats import norm
+from scipy.stats import multivariate_normal, norm
 
 from shrinkbench.report.statistics.claims import judge_curves
 from shrinkbench.report.statistics.curves import Curve, _hole
@@ -17,6 +17,7 @@ from shrinkbench.spec import UntilDecided
 
 LEVELS = (2.0, 4.0, 8.0)
 POINT = 0.01
+SPENDINGS = ["obrien-fleming", "kim-demets", "pocock"]
 
 
 def test_boundaries_equal_published_tables():
@@ -32,15 +33,25 @@ def test_boundaries_equal_published_tables():
     assert boundaries(0.05, (0.5, 1.0), "obrien-fleming") == pytest.approx((2.9626, 1.9686), abs=2e-4)
 
 
-@pytest.mark.parametrize("spending", ["obrien-fleming", "pocock"])
+@pytest.mark.parametrize("spending", SPENDINGS)
+def test_sums_of_normal_numbers_stay_within_the_boundaries_as_often_as_may_be(spending):
+    # the integral against SciPy's distribution of all looks at once
+    shares = np.array([0.3, 0.5, 0.8, 1.0])
+    z = np.array(boundaries(0.05, tuple(shares), spending))
+    together = np.sqrt(np.minimum.outer(shares, shares) / np.maximum.outer(shares, shares))
+    for looks in range(1, len(shares) + 1):
+        normal = multivariate_normal(np.zeros(looks), together[:looks, :looks], seed=0, abseps=1e-7)
+        inside = normal.cdf(z[:looks], lower_limit=-z[:looks])
+        assert 1 - inside == pytest.approx(spent(0.05, shares[looks - 1], spending), abs=2e-5)
+
+
+@pytest.mark.parametrize("spending", SPENDINGS)
 def test_what_is_spent_ends_at_the_level_and_a_single_look_is_a_plain_test(spending):
     assert spent(0.03, 1.0, spending) == pytest.approx(0.03)
     assert boundaries(0.05, (1.0,), spending) == pytest.approx((1.959964,), abs=1e-5)
 
 
-@given(
-    look=st.integers(0, 7), level=st.floats(1e-6, 0.4), spending=st.sampled_from(["obrien-fleming", "pocock"])
-)
+@given(look=st.integers(0, 7), level=st.floats(1e-6, 0.4), spending=st.sampled_from(SPENDINGS))
 @settings(max_examples=30, deadline=None)
 def test_a_boundary_is_crossed_at_its_level_and_not_below(look, level, spending):
     looks = Looks(tuple(range(3, 11)), 10, spending, methods=5)

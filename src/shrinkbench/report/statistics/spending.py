@@ -20,14 +20,16 @@ _LEVELS = np.geomspace(1e-9, 0.5, 48)
 def spent(alpha: float, share: float, spending: Spending) -> float:
     """How much of ``alpha`` may be spent up to the ``share`` of all seeds (Lan and DeMets 1983).
 
-    O'Brien-Fleming, half of ``alpha`` on either side: 4 - 4 Phi(z(1 - alpha / 4) / sqrt(share)); Pocock:
-    alpha log(1 + (e - 1) share).
+    O'Brien-Fleming, half of ``alpha`` on either side: 4 - 4 Phi(z(1 - alpha / 4) / sqrt(share)); Kim and DeMets
+    (1987), with the power 2: alpha share^2; Pocock: alpha log(1 + (e - 1) share).
 
-    >>> round(spent(0.05, 0.5, "obrien-fleming"), 5), round(spent(0.05, 1.0, "pocock"), 5)
-    (0.00305, 0.05)
+    >>> round(spent(0.05, 0.5, "obrien-fleming"), 5), round(spent(0.05, 0.5, "kim-demets"), 5)
+    (0.00305, 0.0125)
     """
     if spending == "pocock":
         return alpha * math.log1p((math.e - 1) * share)
+    if spending == "kim-demets":
+        return alpha * share**2
     return float(4 * scipy.special.ndtr(scipy.special.ndtri(alpha / 4) / math.sqrt(share)))
 
 

@@ -190,3 +190,19 @@ def test_what_torch_has_pruned_already_is_pruned(name):
             assert not bool((masks[f"{i}.weight_orig"] & (module[i].weight_mask == 0)).any())
     with pytest.raises(ShrinkbenchError, match="carries masks of torch"):
         training_hook(module, "rigl", compression=3, epochs=1, steps_per_epoch=9, seed=0, input_shape=(16,))
+
+
+@pytest.mark.parametrize("name", ["global_gradient", "snip", "grasp", "obd_hutchinson", "filter_taylor_2016"])
+def test_scores_that_are_zero_throughout_do_not_rank_by_position(name):
+    module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    batches = [(torch.randn(4, 6), torch.randint(0, 3, (4,)))] * 20
+    with pytest.raises(ShrinkbenchError, match="position alone would decide"):
+        prune(
+            module,
+            name,
+            compression=2,
+            batches=batches,
+            input_shape=(6,),
+            loss=lambda outputs, targets: (outputs * 0).sum(),
+            one_shot=True,
+        )

@@ -149,6 +149,7 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
             )
         masks = _checked_masks(found, ctx)
     else:
+        _require_telling(method, ctx, found)
         masks = allocate(method, grouped(method, ctx, found), ctx)
     del found  # an update needs memory of its own
     if len(ctx.masks):
@@ -163,6 +164,19 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
                 "its data or the network's weights have diverged; choose another method, or look at these"
             )
     return masks
+
+
+def _require_telling(method: PruningMethod, ctx: PruneContext, found: Scores | UnitScores) -> None:
+    """Refuse scores that data gave and that are 0 throughout: position alone would decide what stays.
+
+    Later rounds may find a network that earlier ones have cut through, which is reported as collapse.
+    """
+    values = found.scores if isinstance(found, UnitScores) else found
+    if "data" in method.needs and not len(ctx.masks) and not any(bool(each.any()) for each in values.values()):
+        raise ShrinkbenchError(
+            f"'{method.name}' scores every weight 0, so that position alone would decide what stays: the loss "
+            "does not change with any weight, or none reaches the outputs; give another loss, data or network"
+        )
 
 
 def scored(method: PruningMethod, ctx: PruneContext) -> Scores | UnitScores | Masks:

@@ -121,6 +121,15 @@ def test_whole_blocks_leave_by_their_influence(networks, kind):
         assert torch.allclose(logits(shorter, example), logits(small, example), atol=1e-6)
 
 
+def test_where_all_blocks_leave_nothing_of_them_stays(networks):
+    module = networks["ours"]
+    blocks = sum(p.numel() for p in module.blocks.parameters())
+    total = sum(p.numel() for p in module.parameters())
+    masks, small, (whole, left) = cut_by(networks, "ours", "block_influence", total / (total - blocks))
+    assert whole - left == blocks == sum((~mask).sum() for mask in masks.values())
+    assert not list(small.blocks.parameters())
+
+
 def test_blocks_behind_a_norm_are_refused(networks):
     with pytest.raises(ShrinkbenchError, match="passes its input on unchanged"):
         prune(

@@ -261,12 +261,13 @@ def _inside(path: str, outer: Iterable[str]) -> bool:
 def _identities(masked: nn.Module, masks: Masks, plan: _Plan, input_shape: Example) -> list[str]:
     """Outermost modules without a kept parameter that pass on their input: emptied residual blocks.
 
-    Each is asked with random values: what arrives there may itself have become zeros, which tell nothing.
+    Each is asked with random values: what arrives there may itself have become zeros, which tell nothing. Where
+    all blocks are empty so is the list that holds them, which nothing calls.
     """
     candidates: list[str] = []
     for path, child in masked.named_modules():
         names = [f"{path}.{name}" for name, _ in child.named_parameters()]
-        if not path or not names or not list(child.children()) or _inside(path, candidates):
+        if not path or not names or not list(child.children()):
             continue
         if all(name in masks and not bool(masks[name].any()) for name in names):
             candidates.append(path)
@@ -278,11 +279,14 @@ def _identities(masked: nn.Module, masks: Masks, plan: _Plan, input_shape: Examp
     if candidates:
         with watching_calls({path: masked.get_submodule(path) for path in candidates}, note):
             forward(masked, probe_inputs(masked, input_shape))
-    return [
-        path
-        for path, calls in arriving.items()
-        if all(_passes_on(masked.get_submodule(path), args, kwargs) for args, kwargs in calls)
-    ]
+    found: list[str] = []
+    for path in candidates:  # the outer ones first
+        calls = arriving.get(path, [])
+        if calls and not _inside(path, found):
+            network = masked.get_submodule(path)
+            if all(_passes_on(network, args, kwargs) for args, kwargs in calls):
+                found.append(path)
+    return found
 
 
 def _passes_on(module: nn.Module, inputs: tuple[Any, ...], named: Mapping[str, Any]) -> bool:

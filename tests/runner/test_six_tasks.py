@@ -7,6 +7,7 @@ from places import ROOT
 from typer.testing import CliRunner
 
 from shrinkbench.cli import app
+from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.runner import sweep
 from shrinkbench.spec import read_experiments
 
@@ -60,6 +61,18 @@ def test_a_short_sweep_of_each_task_has_a_report_that_leads_with_its_metric(name
     told = CliRunner().invoke(app, ["report", "out", "--figures", "none"])
     assert told.exit_code == 0, told.output
     assert re.search(TOLD[name], headline_of(tmp_path / "out" / "report"))
+
+
+@pytest.mark.parametrize("method", ["global_gradient", "wanda", "random@snip"])
+def test_methods_that_score_on_data_are_refused_for_detectors_before_anything_runs(
+    method, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (spec,) = read_experiments(experiment_of("boxes", tmp_path))
+    asked = shortened(spec).model_copy(update={"method": (method,)})
+    with pytest.raises(ShrinkbenchError, match=f"'{method}' scores on data, and the batches of 'detection'"):
+        sweep([asked], tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

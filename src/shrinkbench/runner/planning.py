@@ -44,7 +44,7 @@ from shrinkbench.spec import (
     parse_value,
 )
 from shrinkbench.spec.value import of_own_parts
-from shrinkbench.tasks import objective_for
+from shrinkbench.tasks import objective_for, require_scorable, task_of
 from shrinkbench.training import RECIPES, with_overrides
 
 
@@ -78,6 +78,7 @@ def _planned(experiment: ExperimentSpec, workspace: Workspace) -> PlannedRuns:
         if card.configuration is not None and card.digest is not None:
             files[card.digest] = card.configuration
         objective = objective_for(experiment.task or dataset.card.task)
+        learned = task_of(objective)
         if dataset_name == experiment.dataset[0]:  # layers have the same names whatever the data are
             _check_ignored(experiment, dataset, card)
         pretrain = _recipe(experiment.pretrain_recipe or dataset.card.pretrain_recipe, experiment.pretrain)
@@ -110,6 +111,8 @@ def _planned(experiment: ExperimentSpec, workspace: Workspace) -> PlannedRuns:
                     method, weights, pretrain, examples=experiment.train_images or len(dataset.train)
                 )
                 _check_learning(method, recipe, pretrain, task)
+                if "data" in method.needs_to_decide and method.schedule.during is None:
+                    require_scorable(learned, method.name)
                 for (amount, value), seed in product(at.items(), experiment.seed):
                     spec = RunSpec(
                         task=task,

@@ -42,7 +42,7 @@ from shrinkbench.seeds import stream
 from shrinkbench.spec import UNPRUNED, Amount, Recipe, RunSpec
 from shrinkbench.spec.measures import Spent
 from shrinkbench.spec.training_cost import scoring_cost, scratch_b, together, training_cost
-from shrinkbench.tasks import scoring_loss, split_for
+from shrinkbench.tasks import require_scorable, scoring_loss, split_for
 from shrinkbench.training import Training, remove_checkpoints, train
 
 Batches = Iterable[Batch]
@@ -310,6 +310,7 @@ def _of_the_head(masks: Masks, trial: Trial) -> Masks:
 
 def _scoring_batches(trial: Trial, generator: torch.Generator) -> Batches:
     """Batches to score on, not augmented, and not drawn before somebody asks for the first; counted."""
+    require_scorable(trial.task, trial.spec.method.name)
     for given in trial.data.train(trial.spec.recipe.batch_size, generator=generator, augment=False):
         batch = split_for(trial.task, given)
         trial.scored["images"] += len(batch)

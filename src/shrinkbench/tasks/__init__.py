@@ -7,7 +7,7 @@ from shrinkbench.tasks.language_modelling import LanguageModelling
 from shrinkbench.tasks.regression import Regression
 from shrinkbench.tasks.semantic_segmentation import SemanticSegmentation
 from shrinkbench.tasks.sequence_classification import SequenceClassification
-from shrinkbench.tasks.supervised import Metric, Supervised, scoring_loss
+from shrinkbench.tasks.supervised import Metric, Supervised, require_scorable, scoring_loss
 from shrinkbench.tasks.task import TASKS, Batch, Batches, Task, objective_for, objective_of, task_of
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Task",
     "objective_for",
     "objective_of",
+    "require_scorable",
     "scoring_loss",
     "split_for",
     "task_of",

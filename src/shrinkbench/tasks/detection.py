@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +59,9 @@ class Detection:
     """
 
     objective: Objective = DETECTION
+    pairs: ClassVar[bool] = (
+        False  # the network takes the objects beside the images, and gives its losses itself
+    )
 
     def training_batches(self, batches: Batches) -> Iterator[Pictured]:
         """The batches as they are: detectors take one image too."""

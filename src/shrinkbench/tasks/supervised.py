@@ -165,6 +165,19 @@ class HasCriterion(Protocol):
         ...
 
 
+def require_scorable(task: Task, method: str) -> None:
+    """Raise ``ShrinkbenchError`` where ``method`` scores on data and can make nothing of the task's batches.
+
+    These are no pairs of inputs and targets where a task says so (``pairs = False``).
+    """
+    if not getattr(task, "pairs", True):
+        raise ShrinkbenchError(
+            f"'{method}' scores on data, and the batches of '{task.objective.name}' are no inputs with "
+            "targets: its networks give their losses themselves, in training alone; choose methods without "
+            "(`shrinkbench list methods --without data`)"
+        )
+
+
 def scoring_loss(task: Task) -> Criterion:
     """The loss that gradients for scores are of."""
     if isinstance(task, HasCriterion):

@@ -10,6 +10,7 @@ from typer.testing import CliRunner
 
 from shrinkbench.cli import app
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.results.absent import find_absent
 from shrinkbench.results.claims import RunClaims
 from shrinkbench.results.index import INDEX_NAME
 from shrinkbench.results.store import ResultStore
@@ -59,6 +60,25 @@ def test_a_whole_store_has_nothing_to_verify_or_repair(store):
     assert verify_store(store) == []
     assert list(repair_store(store)) == []
     assert shrinkbench("store", "verify", store.root).exit_code == 0
+
+
+def test_what_is_named_and_not_there_is_told_and_is_no_damage(tmp_path):
+    code = "c" * 64
+    made = make_result(make_spec(seed=0))
+    method = made.spec.method
+    outside = made.spec.model_copy(
+        update={"method": method.model_copy(update={"score": method.score.model_copy(update={"source": code})})}
+    )
+    kept = made.provenance.model_copy(update={"kept": {"masks": "d" * 64}})
+    made = make_result(outside).model_copy(update={"provenance": kept})
+    store = write_store(tmp_path / "made", [made, make_result(make_spec(seed=1))])
+    (store.run_dir(make_spec(seed=1).key) / "result.json").unlink()
+    told = shrinkbench("store", "verify", store.root)
+    assert told.exit_code == 0
+    assert "1 of 2 planned runs have no result" in told.output
+    assert "of 1 runs that kept their networks, files of these are not there" in told.output
+    assert f"plugins/{code} is not there: nobody can read the outside code that 1 runs rest on" in told.output
+    assert find_absent(write_store(tmp_path / "whole", [make_result(make_spec(seed=0))])) == []
 
 
 FILES = [

@@ -17,19 +17,23 @@ Folder = Annotated[Path, typer.Argument(metavar="DIR", help="Output folder of a 
 
 @app.command()
 def verify(directory: Folder, as_json: AsJson = False) -> None:
-    """Read and check every file of the folder; what is damaged is named, with exit code 1."""
+    """Read and check every file of the folder; what is damaged is named, with exit code 1.
+
+    What is not there, though the plan or a result names it, is named too, and is no damage.
+    """
+    from shrinkbench.results.absent import find_absent
     from shrinkbench.results.store import existing_store
     from shrinkbench.results.upkeep import sentences_of, verify_store
 
     store = existing_store(directory)
-    found = sentences_of(verify_store(store), store.root)
+    found, absent = sentences_of(verify_store(store), store.root), find_absent(store)
     if as_json:
-        typer.echo(json.dumps({"damaged": found}))
+        typer.echo(json.dumps({"damaged": found, "absent": absent}))
     else:
-        for sentence in found:
+        for sentence in (*found, *absent):
             typer.echo(escaped(sentence))
         count = f"{len(found)} damaged file{'s' * (len(found) != 1)}"
-        typer.echo(count if found else "all files are as they were written")
+        typer.echo(count if found else "all results, networks and code that are there are as they were written")
     if found:
         raise typer.Exit(1)
 

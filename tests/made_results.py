@@ -48,7 +48,7 @@ FINETUNE = Recipe(
     optimizer="adam",
     learning_rate=3e-4,
     batch_size=64,
-    epochs=30,
+    epochs=5,
     selection="best-validation",
 )
 PRETRAIN = Recipe(

@@ -127,7 +127,7 @@ def test_the_settings_that_differ_are_named_with_both_values(results, tmp_path):
     (group,) = found.settings
     assert group.settings == (
         SettingDifference("recipe.learning_rate", 3e-4, 1e-3),
-        SettingDifference("recipe.epochs", 30, 40),
+        SettingDifference("recipe.epochs", 5, 40),
     )
     assert len(group.pairs) == len(found.only_first) == len(found.only_second) == 4
     assert {a for a, _ in group.pairs} == {key for key, _ in found.only_first}

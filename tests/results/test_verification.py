@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from made_results import (
     FINETUNE,
@@ -16,10 +17,12 @@ from made_results import (
 )
 
 from shrinkbench.results.bundle import read_source
+from shrinkbench.results.layer_counts import find_other_layers, find_unequal_shares
 from shrinkbench.results.networks import find_other_networks
 from shrinkbench.results.record import Cost, EpochRecord, Quality, Spent
 from shrinkbench.results.verification import _find_differing_controls, find_implausible, verify
 from shrinkbench.spec import EarlyStopping, WeightsSpec
+from shrinkbench.spec.measures import LayerDensity
 
 PAIR = [("cifar10", "resnet20")]
 
@@ -256,7 +259,8 @@ def test_the_epoch_that_is_taken_and_the_last_one_are_those_of_the_recipe(tmp_pa
 def test_what_is_best_before_a_network_is_pruned_is_not_taken(tmp_path):
     method = make_spec().method
     during = method.model_copy(update={"schedule": method.schedule.model_copy(update={"during": True})})
-    run = validated_as(make_result(make_spec(method=during)), (0.9, 0.7, 0.8), 3)
+    spec = make_spec(method=during, recipe=FINETUNE.model_copy(update={"epochs": 3}))
+    run = validated_as(make_result(spec), (0.9, 0.7, 0.8), 3)
     assert verify(read_source(write_store(tmp_path, [run]).root)) == []
 
 
@@ -283,3 +287,80 @@ def test_the_cost_of_training_goes_with_its_epochs(tmp_path, changes, told):
     cost = Cost(pretraining=None, pruning=nothing, retraining=due.model_copy(update=changes))
     found = verify(read_source(write_store(tmp_path, [run.model_copy(update={"cost": cost})]).root))
     assert [told in sentence for sentence in found] == [True] * bool(told)
+
+
+def test_a_record_that_ends_before_its_recipe_is_told(tmp_path):
+    scores = (0.7, 0.8, 0.9)
+    whole = make_spec(recipe=FINETUNE.model_copy(update={"epochs": 3}))
+    assert (
+        verify(read_source(write_store(tmp_path / "whole", [validated_as(make_result(whole), scores, 3)]).root))
+        == []
+    )
+    cut = make_spec(recipe=FINETUNE.model_copy(update={"epochs": 4}))
+    (told,) = verify(
+        read_source(write_store(tmp_path / "cut", [validated_as(make_result(cut), scores, 3)]).root)
+    )
+    assert told.endswith("its training ended after epoch 3, and recipe 'cifar-finetune' has 4 epochs")
+
+
+PLACES = {"a": 1024, "b": 256, "c": 64}
+TOTALS = {"a": 400, "b": 2000, "c": 9000}
+
+
+def of_layers(seed, kept, **changes):
+    """A run whose multiply-adds are a sum over its layers."""
+    layers = {name: LayerDensity(kept=n, total=TOTALS[name]) for name, n in zip(TOTALS, kept, strict=True)}
+    result = make_result(make_spec(seed=seed, **changes))
+    adds = {
+        "multiply_adds": sum(TOTALS[name] * places for name, places in PLACES.items()),
+        "multiply_adds_kept": sum(layers[name].kept * places for name, places in PLACES.items()),
+    }
+    return result.model_copy(update={"layers": layers, "size": result.size.model_copy(update=adds)})
+
+
+def drawn(count):
+    generator = np.random.default_rng(0)
+    return [of_layers(n, [int(generator.integers(1, TOTALS[name])) for name in TOTALS]) for n in range(count)]
+
+
+def moved(run, amount):
+    """The same, with some of layer a told as kept of layer b."""
+    layers = dict(run.layers)
+    for name, by in (("a", -amount), ("b", amount)):
+        layers[name] = layers[name].model_copy(update={"kept": layers[name].kept + by})
+    return run.model_copy(update={"layers": layers})
+
+
+def test_counts_that_were_moved_to_another_layer_are_told():
+    runs = drawn(12)
+    assert list(find_other_layers(runs)) == []
+    runs[7] = moved(runs[7], 1 if runs[7].layers["a"].kept > 1 else -1)
+    (told,) = find_other_layers(runs)
+    assert told.startswith(
+        f"run {runs[7].key[:12]}: its multiply-adds do not follow from its layers as in 11 other"
+    )
+
+
+def test_where_any_places_would_fit_nothing_is_said_of_layers():
+    runs = drawn(4)
+    assert list(find_other_layers([*runs[:3], moved(runs[3], -1)])) == []
+
+
+def test_products_of_another_kind_are_left_alone():
+    runs = drawn(12)
+    odd = [
+        run.model_copy(update={"size": run.size.model_copy(update={"multiply_adds_kept": 7 * n * n + 5})})
+        for n, run in enumerate(runs)
+    ]
+    assert list(find_other_layers(odd)) == []
+
+
+def test_equal_shares_of_layers_do_not_depend_on_the_seed():
+    method = make_spec().method
+    rule = method.allocation.model_copy(update={"scope": "layerwise", "uniform": True})
+    layerwise = method.model_copy(update={"allocation": rule})
+    runs = [of_layers(seed, (100, 500, 2250), method=layerwise) for seed in range(3)]
+    assert list(find_unequal_shares(runs)) == []
+    (told,) = find_unequal_shares([*runs[:2], moved(runs[2], 3)])
+    assert told.startswith(f"run {runs[2].key[:12]}: it keeps 97 of 'a', and run {runs[0].key[:12]}")
+    assert list(find_unequal_shares([of_layers(0, (1, 2, 3)), of_layers(1, (3, 2, 1))])) == []

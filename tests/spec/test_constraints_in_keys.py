@@ -1,7 +1,7 @@
 """Bounds on layers are part of what a run is; a run without any is what it was before there were bounds."""
 
 import pytest
-from made_results import make_spec
+from made_results import FINETUNE, make_spec
 
 from shrinkbench.spec import UNCONSTRAINED, UNPRUNED, Constraints, RunSpec, digest
 from shrinkbench.spec.value import digest_of_fields
@@ -10,12 +10,16 @@ EIGHTS = Constraints(round_to=8, ignore=("fc", "conv1"), max_ratio=0.5)
 
 
 def test_without_bounds_a_run_has_the_key_that_it_had_before_there_were_any():
-    spec = make_spec()
+    then = FINETUNE.model_copy(update={"epochs": 30})
+    spec = make_spec(recipe=then)
     assert "constraints" not in spec.model_dump()
     assert spec.key == digest_of_fields(spec.model_dump(mode="json"))
     # Both were computed by the version that knew no constraints.
     assert spec.key == "6c70d0b95918b19ed7195e82228eda970654a2f784c1cf462ef971025382552b"
-    assert make_spec(seed=1).control.key == "9c55972329abbac553b62090fec29fe840d20f75d6f1ed66afa916b3b60bfe0b"
+    assert (
+        make_spec(seed=1, recipe=then).control.key
+        == "9c55972329abbac553b62090fec29fe840d20f75d6f1ed66afa916b3b60bfe0b"
+    )
 
 
 def test_bounds_make_another_run_whatever_their_order():

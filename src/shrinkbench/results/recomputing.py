@@ -98,6 +98,8 @@ def _of_epochs(run: RunResult) -> Iterator[str]:
         if recipe.selection != "best-test" and last != end:
             stops = "later" if end is None else f"after epoch {end}"
             yield f"its training ended after epoch {last}, and recipe '{recipe.name}' stops {stops}"
+    elif not recipe.early_stopping and last != recipe.epochs:
+        yield f"its training ended after epoch {last}, and recipe '{recipe.name}' has {recipe.epochs} epochs"
 
 
 def _end_of(scores: dict[int, float], epochs: int, patience: int) -> int | None:

@@ -17,6 +17,7 @@ from shrinkbench.results.copies import (
     shared_records,
     telling,
 )
+from shrinkbench.results.layer_counts import find_other_layers, find_unequal_shares
 from shrinkbench.results.networks import find_other_networks
 from shrinkbench.results.recomputing import (
     find_other_computation,
@@ -41,8 +42,9 @@ def verify(bundle: Bundle) -> list[str]:
     Every file must be a valid result whose key follows from its specification, every ratio from its counts,
     every count from the layers, every accuracy from a whole number of images; outside code must have the digest
     that keys name; learning rates, the epoch taken and the last one must be those of the recipe; the cost of
-    training must go with its epochs, and multiply-adds with the layers; a control must read alike for every
-    method that has it, a run for every source of it, and a network be of one size in all its runs.
+    training must go with its epochs, and multiply-adds with the layers, by one rule for all runs of a network;
+    seeds must agree in what each layer keeps where all layers have one share; a control must read alike for
+    every method that has it, a run for every source of it, and a network be of one size in all its runs.
     """
     found = [f"{p.path.relative_to(bundle.source)}: {p.sentence}" for p in bundle.problems]
     for code, runs in bundle.runs_by_code().items():
@@ -60,6 +62,7 @@ def verify(bundle: Bundle) -> list[str]:
     for find in (find_other_rates, find_other_epochs, find_other_costs):
         found += find(bundle.results)
     found += find_other_computation(one_network)
+    found += [*find_other_layers(one_network), *find_unequal_shares(one_network)]
     return found + [f"run {key[:12]}: {sentence}" for key, sentence in others.items()]
 
 

@@ -572,7 +572,7 @@ def test_a_structured_method_needs_its_networks_from_scratch(clean):
     assert line([*runs, *scratch_runs(pruner)], "from-scratch").status == "satisfied"
     told = violation([*runs, *scratch_runs(pruner, seeds=(0, 1))], "from-scratch")
     assert f"seed 2 of filter_gradient at 4x on {TASK}" in told
-    assert "less computation" in violation([*runs, *scratch_runs(pruner, epochs=30)], "from-scratch")
+    assert "less computation" in violation([*runs, *scratch_runs(pruner, epochs=5)], "from-scratch")
     elsewhere = [moved(r, "layer1.weight", "layer2.weight", 9) for r in scratch_runs(pruner)]
     assert "What was kept of every layer was not trained" in violation([*runs, *elsewhere], "from-scratch")
     other = structured("filter_other", "other")
@@ -588,12 +588,11 @@ def test_equal_epochs_are_not_equal_computation():
 
 def test_the_control_of_a_longer_training_from_scratch_is_of_equal_computation():
     pruner = structured("filter_gradient", "gradient")
-    controls = [
-        make_result(make_spec(method=pruner.finetuned_by(SCRATCH_B), compression=1, seed=s)) for s in range(3)
-    ]
+    specs = [make_spec(method=pruner.finetuned_by(SCRATCH_B), compression=1, seed=s) for s in range(3)]
+    controls = [make_result(spec).model_copy(update={"epochs_run": 2}) for spec in specs]
     whole = [r.model_copy(update={"epochs_run": FINETUNE.epochs}) for r in controls]
     assert line([*scratch_runs(pruner), *whole], "control").status == "satisfied"
-    assert "30" not in line([*scratch_runs(pruner), *whole], "control").evidence[0]
+    assert f"{FINETUNE.epochs} epochs" not in line([*scratch_runs(pruner), *whole], "control").evidence[0]
     assert line([*scratch_runs(pruner), *controls], "control").status == "violated"
 
 

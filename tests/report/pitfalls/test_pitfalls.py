@@ -123,7 +123,7 @@ def test_unequal_recipes_are_found():
     results += make_results(methods=["layerwise_magnitude"], pairs=ONE_PAIR, recipe=longer)
     pitfalls = found(results)
     assert [p.kind for p in pitfalls] == ["unequal-training"]
-    assert "layerwise_magnitude has epochs 60; 1 of 2 methods has epochs 30." in pitfalls[0].finding
+    assert "layerwise_magnitude has epochs 60; 1 of 2 methods has epochs 5." in pitfalls[0].finding
 
 
 def test_unequal_recipes_of_one_name_are_told_apart():
@@ -143,7 +143,7 @@ def test_every_method_under_every_recipe_is_equal():
 @pytest.mark.parametrize(("stopping", "epochs", "expected"), [(None, 7, 1), (3, 7, 0), (3, 12, 1)])
 def test_unequal_epochs_under_one_recipe(stopping, epochs, expected):
     rule = EarlyStopping(patience=stopping) if stopping else None
-    recipe = FINETUNE.model_copy(update={"early_stopping": rule})
+    recipe = FINETUNE.model_copy(update={"epochs": 30, "early_stopping": rule})
     results = [
         r.model_copy(update={"epochs_run": epochs}) if r.spec.method.name == "global_magnitude" else r
         for r in make_results(methods=TWO, pairs=ONE_PAIR, recipe=recipe)
@@ -277,7 +277,7 @@ def trained_for(epochs):
         r.model_copy(update={"epochs_run": epochs[r.spec.seed]})
         if r.spec.method.name == TWO[0] and not r.spec.is_control
         else r
-        for r in make_results(methods=TWO, pairs=ONE_PAIR)
+        for r in make_results(methods=TWO, pairs=ONE_PAIR, recipe=FINETUNE.model_copy(update={"epochs": 30}))
     ]
 
 
@@ -329,7 +329,7 @@ def test_epochs_that_differ_at_equal_computation_are_equal_training():
 
 
 def test_early_stopping_may_double_what_is_spent_and_is_told():
-    recipe = FINETUNE.model_copy(update={"early_stopping": EarlyStopping(patience=3)})
+    recipe = FINETUNE.model_copy(update={"epochs": 30, "early_stopping": EarlyStopping(patience=3)})
     results = [
         r.model_copy(update={"epochs_run": 8}) if r.spec.method.name == TWO[0] else r
         for r in make_results(methods=TWO, pairs=ONE_PAIR, recipe=recipe)

@@ -44,7 +44,7 @@ bench: $(STAMP)
 # The small twins of the papers' experiments, and the page of findings. CIFAR=DIR holds the images; what is done
 # is not done again. RESUME=1 starts from the published bundles; GPU=1 runs those too that want one.
 TWINS := quickstart cifar10-resnet20-small cifar10-resnet20-matrix-small shrinkbench-figure-6-small \
-  shrinkbench-figure-8-small shrinkbench-figure-15-small rethinking-table-1-small rethinking-table-6-small \
+  shrinkbench-figure-7-small shrinkbench-figure-8-small shrinkbench-figure-15-small rethinking-table-1-small rethinking-table-6-small \
   rethinking-table-9-small rethinking-figure-3-small rethinking-table-16-small
 ON_GPU := shrinkbench-figure-7-gpu-small cifar10-resnet20-noise-small rethinking-gpu-small \
   rethinking-50-epochs-gpu-small

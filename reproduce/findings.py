@@ -59,7 +59,7 @@ def deviations(bundle: str, method: str, task: str = "") -> str:
 
 SMALL, DIGITS = "cifar10-resnet20-small", "quickstart"
 INITIAL = "shrinkbench-figure-8-small"
-LARGER = "shrinkbench-figure-7-gpu-small"
+LARGER, SMALLER = "shrinkbench-figure-7-gpu-small", "shrinkbench-figure-7-small"
 VGG, DEEP = (LARGER, "vgg"), (LARGER, "resnet56")
 COMPARED = (
     (SMALL, ""),
@@ -159,6 +159,7 @@ FINDINGS = (
                 for bundle, task in (VGG, DEEP)
                 for level in (2, 8, 32)
             ),
+            *(Question(SMALLER, GRADIENT[0], MAGNITUDE[1], level=8, task=task) for task in ("vgg", "resnet56")),
         ),
         "Confirmed where one line says confirmed and another contradicted; everything else leaves it open.",
     ),

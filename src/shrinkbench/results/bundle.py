@@ -23,7 +23,7 @@ from shrinkbench.results.layout import (
 )
 from shrinkbench.results.outside_code import EDITED as EDITED
 from shrinkbench.results.outside_code import lack_of
-from shrinkbench.results.plan import sequential_of
+from shrinkbench.results.plan import label_of, sequential_of
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import (
     Plan,
@@ -149,7 +149,7 @@ def read_source(source: Path) -> Bundle:
     plan = store.find_plan()
     if isinstance(plan, Problem):
         problems, plan = [plan, *problems], None
-    name = plan.name if plan else source.resolve().name
+    name = label_of([e.name for e in plan.experiments]) if plan else source.resolve().name
     ordered = sorted(results, key=lambda result: result.key)  # as a bundle has them
     sources, unread = store.sources()
     return _bundle(name, source, plan, ordered, [*problems, *further, *unread], others, sources)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import takewhile
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, FailFast, Field, model_validator
@@ -52,6 +53,17 @@ class Plan(Value):
         if len(set(names)) < len(names) or len({run.key for run in self.runs}) < len(self.runs):
             raise ValueError("an experiment or a run stands in it twice")
         return self
+
+
+def label_of(names: Sequence[str]) -> str:
+    """One name for experiments: what their names begin with, or the first and how many there are beside it.
+
+    >>> label_of(["figure-7-vgg", "figure-7-resnet56"]), label_of(["quickstart"]), label_of(["mine", "other"])
+    ('figure-7', 'quickstart', 'mine-and-1-more')
+    """
+    words = zip(*(name.split("-") for name in names), strict=False)
+    common = "-".join(alike[0] for alike in takewhile(lambda alike: len(set(alike)) == 1, words))
+    return common or f"{names[0][:80]}-and-{len(names) - 1}-more"
 
 
 def sequential_of(plan: Plan | None) -> ExperimentSpec | None:

@@ -47,6 +47,21 @@ def test_errors_are_those_of_plain_sums(outputs):
     assert float(Regression().criterion(outputs, targets)) == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("unit", [1e-12, 1e-3, 1.0, 1e6])
+def test_r2_does_not_depend_on_the_unit(unit):
+    targets = torch.arange(9.0)
+    away = torch.tensor([1.0, -1.0, 1.0, 0.0, 2.0, 0.0, 0.0, 0.0, 1.0])
+    batches = [((targets + away)[:, None] * unit, targets * unit)]
+    found = shrinkbench.evaluate(nn.Identity(), batches, task=Regression())
+    assert found["r2"] == pytest.approx(1 - 8 / 60, rel=1e-6)  # sums of squares by hand
+
+
+def test_errors_beyond_single_precision_are_refused():
+    batches = [(torch.zeros(2, 1), torch.tensor([3e20, -3e20]))]
+    with pytest.raises(ShrinkbenchError, match="has diverged: its mean squared error over 2 examples is"):
+        shrinkbench.evaluate(nn.Identity(), batches, task=Regression())
+
+
 def test_r2_is_left_out_where_it_is_undefined():
     alike = shrinkbench.evaluate(nn.Linear(3, 1), [(torch.randn(4, 3), torch.ones(4))], task=Regression())
     assert {*alike.metrics} == {"rmse", "mae", "loss"}

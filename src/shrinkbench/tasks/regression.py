@@ -23,7 +23,7 @@ from shrinkbench.tasks.torch_metrics import torch_metrics
 REGRESSION = Objective(
     name="regression",
     loss="mse",
-    version=2,
+    version=3,
     metrics=(
         MetricSpec(name="rmse", direction="lower", unit="", lower=0),
         MetricSpec(name="mae", direction="lower", unit="", lower=0),
@@ -60,7 +60,7 @@ class Regression:
 
     @torch.inference_mode()
     def evaluate(self, module: nn.Module, batches: Batches, *, precision: str = "float32") -> Quality:
-        """Root mean squared error, mean absolute error and R² over all of ``batches``, by torchmetrics.
+        """Root mean squared error and mean absolute error by torchmetrics, and R², over all of ``batches``.
 
         R² = 1 - squared error / squared deviation of the targets from their mean, averaged over the numbers of
         an example. It is left out where it is undefined: for a single example, or targets that are all alike.
@@ -94,15 +94,17 @@ def _rows(numbers: Tensor) -> Tensor:
 def _metrics(regression: Any, found: Tensor, wanted: Tensor) -> dict[str, float]:
     """Values by name, in double precision; R² only where it is defined."""
     squared = float(regression.MeanSquaredError().set_dtype(torch.float64)(found.flatten(), wanted.flatten()))
-    if not math.isfinite(squared):
+    if not squared <= torch.finfo(torch.float32).max:
         raise ShrinkbenchError(
-            f"the network has diverged: its mean squared error over {len(found)} examples is {squared}; lower "
-            "the learning rate"
+            f"the network has diverged: its mean squared error over {len(found)} examples is {squared:g}; "
+            "lower the learning rate, or give targets in a larger unit"
         )
     absolute = regression.MeanAbsoluteError().set_dtype(torch.float64)(found.flatten(), wanted.flatten())
     values = {"rmse": math.sqrt(squared), "mae": float(absolute), "loss": squared}
     if len(found) > 1 and bool((wanted.std(dim=0) > 0).all()):
-        values["r2"] = float(regression.R2Score().set_dtype(torch.float64)(found.squeeze(1), wanted.squeeze(1)))
+        # torchmetrics takes a squared error below 1e-4 for none, whatever the unit of the targets is
+        apart = (wanted - wanted.mean(dim=0)).square().sum(dim=0)
+        values["r2"] = float((1 - (wanted - found).square().sum(dim=0) / apart).mean())
     return values
 
 

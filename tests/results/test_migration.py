@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from made_results import make_result, make_spec, write_store
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.results.frame import to_frame
@@ -187,6 +188,13 @@ def test_an_edited_run_is_refused_after_its_migration_too(merged, change):
     assert [(p.path, p.sentence) for p in merged.results()[1]] == [
         (path, "does not agree with its key: its specification was edited")
     ]
+
+
+def test_a_new_run_that_says_that_it_was_migrated_is_refused(tmp_path):
+    """Less is asked of old results, and anybody can write that a result is one, with the key that follows."""
+    new = make_spec().model_copy(update={"migrated_from": "ab" * 32})
+    _, problems = write_store(tmp_path / "posing", [make_result(new)]).results()
+    assert [p.sentence for p in problems] == ["does not agree with its key: its specification was edited"]
 
 
 @pytest.mark.parametrize("schema", [1, 2])

@@ -21,6 +21,7 @@ from shrinkbench.results.failures import is_scientific
 from shrinkbench.results.merging import merge
 from shrinkbench.results.store import ResultStore
 from shrinkbench.results.verification import verify
+from shrinkbench.spec import ExtraSpec
 
 PAIR = [("cifar10", "resnet20")]
 
@@ -93,6 +94,52 @@ def test_a_conflict_in_loss_alone_names_loss_and_both_values(tmp_path):
     (_, told) = describe_conflict(*conflicts)
     assert told == f"after.loss {loss:.5g} is used, another source has {2 * loss:.5g}"
     assert f"not in top1 but in after.loss: {loss:.5g} and {2 * loss:.5g}" in say_conflict(conflicts)
+
+
+def measured_further(result, by):
+    """The same run, measured on another split beside, with accuracies ``by`` lower."""
+    spec = result.spec.model_copy(update={"extra": (ExtraSpec(name="shifted", revision="ef" * 32),)})
+    after = quality(result.after["top1"] - by)
+    told = {"spec": spec, "key": spec.key, "after": after, "further": {"shifted": quality(0.5)}}
+    return result.model_copy(update=told)
+
+
+def apart(result):
+    """The run from two more sources, which measured another split beside and have other numbers."""
+    return measured_further(result, 0.1), measured_further(result, 0.2)
+
+
+def test_a_run_that_was_measured_further_has_the_numbers_that_it_has_without(tmp_path):
+    """What else is measured changes the key and not the training: so other numbers are a conflict too."""
+    results = make_results(pairs=PAIR, methods=["random", "global_magnitude"], compressions=(1, 2, 4))
+    alike = [measured_further(r, 0.0) for r in results if not r.spec.is_control]
+    agreeing = write_store(tmp_path / "agreeing", [*results, *alike]).root
+    assert read_source(agreeing).conflicts == ()
+    other = next(r for r in results if r.spec.method.name == "random" and not r.spec.is_control)
+    root = write_store(tmp_path / "apart", [*results, apart(other)[0]], name="apart").root
+    bundle = read_source(root)
+    assert bundle.disputed == {other.key, apart(other)[0].key}
+    (said,) = [sentence for sentence in verify(bundle) if "measured on other splits" in sentence]
+    assert f"{other.after['top1']:.4g}" in said
+    assert "measured on other splits" in say_conflict(bundle.conflicts)
+    assert "the same one measured on other splits beside, has" in describe_conflict(bundle.conflicts[0])[1]
+    gaps = observe_bundle(bundle).gaps
+    assert list(zip(gaps["method"], gaps["kind"], strict=True)) == [("random", "disputed")]
+    merge([root, write_store(tmp_path / "third", apart(other)[1:]).root], tmp_path / "m")
+    merge([tmp_path / "m", agreeing], tmp_path / "merged")
+    assert kept(tmp_path / "merged") >= {(r.key, numbers_of(r)) for r in (other, *apart(other))}
+
+
+def test_two_labs_of_which_one_measured_further_are_one_run_each(tmp_path):
+    results = make_results(pairs=PAIR, methods=["random", "global_magnitude"], compressions=(1, 2, 4))
+    bundles = [
+        read_source(write_store(tmp_path / "one", results, name="one").root),
+        read_source(
+            write_store(tmp_path / "two", [measured_further(r, 0.2) for r in results], name="two").root
+        ),
+    ]
+    (board,) = rank_entries(bundles, find_disputed(bundles)).boards
+    assert {entry.rank for entry in board.entries} == {None}
 
 
 def test_a_conflict_in_several_fields_counts_them():

@@ -78,9 +78,7 @@ def find_disputed(bundles: Sequence[Bundle]) -> frozenset[str]:
     """
     parts = [part for bundle in bundles for part in (bundle.results, bundle.others)]
     controls = find_differing_controls(result for part in parts for result in part)
-    return frozenset(
-        [first.key for first, _ in conflicts_among(parts)] + [copy.key for pair in controls for copy in pair]
-    )
+    return frozenset(result.key for pair in (*conflicts_among(parts), *controls) for result in pair)
 
 
 def _refuse_sequential(bundle: Bundle) -> None:

@@ -65,7 +65,7 @@ class Bundle:
 
     @property
     def conflicts(self) -> tuple[Conflict, ...]:
-        """Pairs of results of one key that contradict each other, the one that is used first."""
+        """Pairs of results of one run that contradict each other, the one that is used first."""
         return conflicts_among([self.results, self.others])
 
     @functools.cached_property
@@ -76,7 +76,7 @@ class Bundle:
     @property
     def disputed(self) -> frozenset[str]:
         """Keys of runs that have other numbers in another source, or failed there."""
-        return frozenset(first.key for first, _ in self.conflicts)
+        return frozenset(result.key for pair in self.conflicts for result in pair)
 
     @property
     def missing(self) -> tuple[RunSpec, ...]:

@@ -16,8 +16,9 @@ from shrinkbench.spec.value import digest_of_fields
 Conflict = tuple[RunResult, RunResult]
 """Two results of one key that contradict each other: the one that is used, which is finished, and another.
 
-The other has other numbers, or it failed where the first came to an end. Or two copies of one control, which
-methods stored under keys of their own; of these neither is used.
+The other has other numbers, or it failed where the first came to an end. Its key is another where one of the
+two was measured on further splits. Or two copies of one control, which methods stored under keys of their own;
+of these neither is used.
 """
 
 _COUNTED = frozenset(metric.name for metric in SHARES)
@@ -112,22 +113,33 @@ def accuracy_difference(pair: Conflict) -> float:
 
 
 def conflicts_among(sources: Iterable[Iterable[RunResult]]) -> tuple[Conflict, ...]:
-    """For every key the result that is used, with each other that contradicts it and was not seen before.
+    """For every run the result that is used, with each other that contradicts it and was not seen before.
 
-    The result that comes first is used, a finished one before a failed one whatever the order.
+    The result that comes first is used, a finished one before a failed one and one that was measured on further
+    splits before one that was not, whatever the order. What only one of the two measured is no contradiction.
     """
-    by_key: dict[str, list[RunResult]] = {}
+    by_run: dict[str, list[RunResult]] = {}
     for result in (result for source in sources for result in source):
-        by_key.setdefault(result.key, []).append(result)
+        by_run.setdefault(_trained(result), []).append(result)
     found: list[Conflict] = []
-    for results in (results for results in by_key.values() if len(results) > 1):
-        used = next((result for result in results if result.status == "done"), results[0])
-        others: dict[tuple[str, str], RunResult] = {}
+    for results in (results for results in by_run.values() if len(results) > 1):
+        used = min(results, key=lambda r: (r.status != "done", -len(r.spec.extra)))
+        others: dict[tuple[str, str, str], RunResult] = {}
         for other in results:
-            if differ(used, other):
-                others.setdefault((other.status, numbers_of(other)), other)
+            if differ(used, other) and differences((used, other)):
+                others.setdefault((other.key, other.status, numbers_of(other)), other)
         found += [(used, other) for other in others.values()]
     return tuple(found)
+
+
+def _trained(result: RunResult) -> str:
+    """What two results of one training share: the key, whatever splits the network was measured on beside."""
+    return result.spec.model_copy(update={"extra": ()}).key if result.spec.extra else result.key
+
+
+def _are_controls(pair: Conflict) -> bool:
+    """Whether the two are one control as two methods stored it, and not one run that was measured twice."""
+    return pair[0].key != pair[1].key and _trained(pair[0]) != _trained(pair[1])
 
 
 def find_differing_controls(
@@ -195,14 +207,17 @@ def describe_conflict(pair: Conflict) -> tuple[str, str]:
     """The run of a conflict, and where its two results differ."""
     (name, used, other), *more = differences(pair)
     others = f" (and {len(more)} other field{'s' if len(more) > 1 else ''})" if more else ""
-    if pair[0].key != pair[1].key:
+    if _are_controls(pair):
         whose, copys = (result.spec.method.name for result in pair)
         return pair[0].key[:12], (
             f"the control of seed {pair[0].spec.seed} has {name} {used} as {whose} stored it and {other} as "
             f"{copys} did (run {pair[1].key[:12]}){others}; neither is used"
         )
-    later = ", or a later attempt," if pair[1].status == "failed" else ""
-    return pair[0].key[:12], f"{name} {used} is used, another source{later} has {other}{others}"
+    if pair[0].key != pair[1].key:
+        source = f"run {pair[1].key[:12]}, the same one measured on other splits beside,"
+    else:
+        source = "another source" + ", or a later attempt," * (pair[1].status == "failed")
+    return pair[0].key[:12], f"{name} {used} is used, {source} has {other}{others}"
 
 
 def _say_controls(pairs: Sequence[Conflict]) -> str:
@@ -227,12 +242,13 @@ def say_conflict(conflicts: Iterable[Conflict]) -> str:
     ''
     """
     pairs = list(conflicts)
-    controls = [pair for pair in pairs if pair[0].key != pair[1].key]
+    controls = [pair for pair in pairs if _are_controls(pair)]
     if controls:
-        rest = say_conflict(pair for pair in pairs if pair[0].key == pair[1].key)
+        rest = say_conflict(pair for pair in pairs if not _are_controls(pair))
         return "; ".join(filter(None, [rest, _say_controls(controls)]))
     failed = {first.key: other for first, other in pairs if other.status == "failed"}
     numbers = [pair for pair in pairs if pair[1].status == "done"]
+    further = any(first.key != other.key for first, other in numbers)
     told = []
     if numbers:
         keys = {first.key for first, _ in numbers}
@@ -242,10 +258,10 @@ def say_conflict(conflicts: Iterable[Conflict]) -> str:
         apart = abs(accuracy_difference(widest))
         elsewhere = f"not in {metric} but in {name}: {used} and {other}"
         how = f"by up to {apart:.4g} of {metric}" if apart else elsewhere
-        told.append(
-            f"{_runs_have(len(keys))} other numbers in another source under the same key, {how} "
-            f"(run {widest[0].key[:12]})"
-        )
+        under = "in another source under the same key"
+        if further:
+            under = "under the same key, or that of the same run measured on other splits"
+        told.append(f"{_runs_have(len(keys))} other numbers {under}, {how} (run {widest[0].key[:12]})")
     if failed:
         key, failure = next(iter(failed.items()))
         told.append(
@@ -255,6 +271,7 @@ def say_conflict(conflicts: Iterable[Conflict]) -> str:
     if not told:
         return ""
     used_here = "those that came first" if numbers and not failed else "finished ones that came first"
+    used_here = f"those measured on most splits, then {used_here}" if further else used_here
     return (
         f"{'; '.join(told)}: a key is one run, so one of the two is not what it says; {used_here} are used here"
     )

@@ -73,9 +73,10 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
     for number, result in kept.values():
         if bundles[number].source != out:
             store.write(result)
-    for _, other in conflicts:
+    beside = [other for _, other in conflicts if other is not kept[other.key][1]]
+    for other in beside:
         store.write_conflict(other)
-    stored_now = (*(result for _, result in kept.values()), *(other for _, other in conflicts))
+    stored_now = (*(result for _, result in kept.values()), *beside)
     used = {code for result in stored_now for code in result.spec.sources}
     for bundle in bundles:
         for code, texts in bundle.sources.items():

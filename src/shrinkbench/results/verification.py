@@ -52,10 +52,13 @@ def verify(bundle: Bundle) -> list[str]:
             found.append(f"outside code {code[:12]}, on which {len(runs)} runs rest: {EDITED}")
     for pair in bundle.conflicts:
         name, used, other = differences(pair)[0]
-        has = (
-            ", or a later attempt, says that it failed" if pair[1].status == "failed" else " has other numbers"
+        same = pair[0].key == pair[1].key
+        source = (
+            "another source" if same else f"run {pair[1].key[:12]}, which is the same measured on other splits,"
         )
-        found.append(f"run {pair[0].key[:12]}: another source{has}, {name} {other} and not {used}")
+        later = ", or a later attempt," * same
+        has = f"{later} says that it failed" if pair[1].status == "failed" else " has other numbers"
+        found.append(f"run {pair[0].key[:12]}: {source}{has}, {name} {other} and not {used}")
     found += _find_differing_controls(bundle.results)
     others = {run.key: other.sentence for other in find_other_networks(bundle.results) for run in other.runs}
     one_network = [run for run in bundle.results if run.key not in others]

@@ -8,7 +8,8 @@ from collections.abc import Mapping
 from shrinkbench.results.apart import value_text
 from shrinkbench.results.frame import timed_as_reported
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import MethodSpec, Recipe, RunSpec, StructureSpec, Value
+from shrinkbench.spec import MethodSpec, Objective, Recipe, RunSpec, StructureSpec, Value
+from shrinkbench.spec.axes import AXES
 
 Facts = tuple[tuple[str, str], ...]
 """What one run has of one side of its condition: fields in words and their values as text."""
@@ -59,11 +60,31 @@ def weights_facts(spec: RunSpec) -> Facts:
     return (("weights", weights.name), *facts, *trained)
 
 
-def objective_facts(spec: RunSpec) -> Facts:
-    """What a run was judged by."""
-    objective = spec.task.objective
+@functools.lru_cache(maxsize=256)
+def objective_facts(objective: Objective) -> Facts:
+    """What runs were judged by."""
     metrics = ", ".join(metric.name for metric in objective.metrics)
-    return (*fields_of(objective, "objective ", frozenset({"metrics"})), ("metrics", metrics))
+    own = (fact for metric in objective.metrics for fact in fields_of(metric, f"{metric.name} "))
+    whole = fields_of(objective, "objective ", frozenset({"name", "metrics"}))
+    return (("objective", objective.name), *whole, ("metrics", metrics), *own)
+
+
+@functools.lru_cache(maxsize=1024)
+def axis_versions(method: MethodSpec) -> Mapping[tuple[str, str], Facts]:
+    """What stands behind the name of every axis value of a method, by axis and name.
+
+    Those of the method whose proportions it takes are its own too.
+    """
+    like = method.allocation.like
+    found = {**axis_versions(like)} if like is not None else {}
+    for axis in (*AXES, "score", "update"):
+        value = getattr(method, axis)
+        if value is not None:
+            version = str(value.version) if value.version else "not recorded"
+            code = value.source[:_DIGITS] if value.source else "that of shrinkbench"
+            name = f"{axis} {value.name}"
+            found[axis, value.name] = ((f"version of {name}", version), (f"code of {name}", code))
+    return found
 
 
 def pruned_parts(spec: RunSpec) -> Facts:

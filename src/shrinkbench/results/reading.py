@@ -124,7 +124,8 @@ def _follows(result: RunResult) -> bool:
     """Whether the key follows from the specification, of a migrated run from that which schema 1 stored."""
     spec = result.spec
     if spec.migrated_from is None or result.migrated_spec is None:
-        return spec.migrated_from is result.migrated_spec is None and result.key == spec.key
+        is_new = spec.migrated_from is None and result.migrated_spec is None
+        return is_new and result.key == spec.key
     try:
         return spec == RunSpec.model_validate(migrate_run(result.migrated_spec, result.key))
     except _NOT_OF_SCHEMA_1:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from made_results import FIGURE_6, PRETRAIN, make_result, make_results, plain_accuracy, quality
 
 from shrinkbench.results.record import Latency, RunResult, TrainedSmaller
-from shrinkbench.spec import Constraints, Normalisation
+from shrinkbench.spec import CLASSIFICATION, Constraints, Normalisation
 
 PAIR = [("cifar10", "resnet20")]
 ONE = "layerwise_gradient"
@@ -186,6 +186,56 @@ def layer_emptied(results):
         return r.model_copy(update={"layers": {**r.layers, name: gone}})
 
     return edit(results, lambda r: of(ONE)(r) and r.spec.target == 32 and r.spec.seed != 1, emptied)
+
+
+# Versions
+
+
+def with_axis(axis, **update):
+    """Change fields of one axis of the method, and make the result anew."""
+
+    def change(r):
+        method = r.spec.method
+        value = getattr(method, axis).model_copy(update=update)
+        return make_result(r.spec.model_copy(update={"method": method.model_copy(update={axis: value})}))
+
+    return change
+
+
+@fault("unequal-conditions", ONE, "version of finetuning continue 2", "6 of 7 methods", "continue 1")
+def another_version_of_the_training_afterwards(results):
+    return edit(results, of(ONE), with_axis("finetuning", version=2))
+
+
+@fault("unequal-conditions", ONE, "version of score gradient 2")
+def another_version_of_the_score(results):
+    return edit(results, of(ONE), with_axis("score", version=2))
+
+
+@fault("unequal-conditions", ONE, "code of structure weights abababababab", "that of shrinkbench")
+def outside_code_under_the_name_of_a_structure(results):
+    return edit(results, of(ONE), with_axis("structure", source="ab" * 32))
+
+
+def judged_by(**update):
+    """Change fields of the objective, and make the result anew."""
+
+    def change(r):
+        objective = r.spec.task.objective.model_copy(update=update)
+        return respecified(task=r.spec.task.model_copy(update={"objective": objective}))(r)
+
+    return change
+
+
+@fault("unequal-conditions", ONE, "loss upper 100", "none")
+def another_bound_of_a_metric(results):
+    *others, loss = CLASSIFICATION.metrics
+    return edit(results, of(ONE), judged_by(metrics=(*others, loss.model_copy(update={"upper": 100.0}))))
+
+
+@fault("random-global", "another objective version: 2 against 1", "random at every amount")
+def another_version_of_the_objective(results):
+    return edit(results, of("random"), judged_by(version=2))
 
 
 # Training

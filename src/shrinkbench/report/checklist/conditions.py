@@ -9,7 +9,15 @@ from itertools import combinations
 
 from shrinkbench.report.checklist.causes import Point, joined, say
 from shrinkbench.report.checklist.evidence import Evidence
-from shrinkbench.report.conditions import loading, machine_facts, measured_on, pruned_parts, validated_on
+from shrinkbench.report.conditions import (
+    Facts,
+    loading,
+    machine_facts,
+    measured_on,
+    objective_facts,
+    pruned_parts,
+    validated_on,
+)
 from shrinkbench.results.labels import how_trained, recipe_labels, weights_label
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import TaskSpec
@@ -191,9 +199,17 @@ def _differing(one: TaskSpec, other: TaskSpec) -> Iterator[tuple[str, bool]]:
     if one.model != other.model:
         yield "other code of the network", False
     if one.objective != other.objective:
-        yield f"another objective: {other.objective.name} against {one.objective.name}", False
+        name, value, usual = _first_unlike(objective_facts(other.objective), objective_facts(one.objective))
+        yield f"another {name}: {value} against {usual}", False
     if one.weights != other.weights:
         yield f"other initial weights: {' against '.join(_weights(one, other))}", False
+
+
+def _first_unlike(facts: Facts, others: Facts) -> tuple[str, str, str]:
+    """The first field whose value is another one, with both values."""
+    mine, theirs = dict(facts), dict(others)
+    name = next(name for name in (*mine, *theirs) if mine.get(name) != theirs.get(name))
+    return name, mine.get(name, "none"), theirs.get(name, "none")
 
 
 def _weights(one: TaskSpec, other: TaskSpec) -> Iterable[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shrinkbench.report.pitfalls.conditions import other_networks, unequal_conditions
+from shrinkbench.report.pitfalls.conditions import other_networks, unequal_conditions, unequal_versions
 from shrinkbench.report.pitfalls.finding import Panel, Pitfall
 from shrinkbench.report.pitfalls.noise import wide_seed_spread
 from shrinkbench.report.pitfalls.orders import (
@@ -46,6 +46,7 @@ def find_pitfalls(results: Sequence[RunResult], observations: Observations) -> l
         *selection_on_test(done),
         *unequal_training(done, observations),
         *unequal_conditions(done),
+        *unequal_versions(done),
         *other_networks(done),
         *best_of_epochs(done),
         *missed_targets(observations),

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from shrinkbench.report.checklist.causes import joined
 from shrinkbench.report.conditions import (
     Facts,
+    axis_versions,
     fields_of,
     machine_facts,
     measured_on,
@@ -59,7 +60,11 @@ _UNEQUAL = functools.partial(Aspect, "unequal-conditions")
 ASPECTS = (
     _UNEQUAL("Methods ran on different data", _AGAIN, lambda run: fields_of(run.spec.data)),
     _UNEQUAL("Methods ran on different networks", _AGAIN, lambda run: fields_of(run.spec.model)),
-    _UNEQUAL("Methods were judged by different objectives", _AGAIN, lambda run: objective_facts(run.spec)),
+    _UNEQUAL(
+        "Methods were judged by different objectives",
+        _AGAIN,
+        lambda run: objective_facts(run.spec.task.objective),
+    ),
     _UNEQUAL("Runs started from different initial weights", _AGAIN, lambda run: weights_facts(run.spec)),
     _UNEQUAL(
         "Masks were searched for by different recipes",
@@ -111,6 +116,26 @@ def unequal_conditions(results: Sequence[RunResult], aspects: Sequence[Aspect] =
         names = _names(runs)
         for aspect in aspects:
             yield from _differences(aspect, place, runs, names)
+
+
+def unequal_versions(results: Sequence[RunResult]) -> Iterator[Pitfall]:
+    """Methods of one dataset and network that share the name of an axis value, and not what it does."""
+    users: dict[tuple[str, tuple[str, str]], list[tuple[str, int, Facts, str]]] = defaultdict(list)
+    for run in results:
+        if not run.spec.is_control:
+            place = f"{run.spec.data.name} / {run.spec.model.name}"
+            for part, facts in axis_versions(run.spec.method).items():
+                users[place, part].append((run.spec.method.name, run.spec.seed, facts, run.key))
+    for (place, _), rows in sorted(users.items()):
+        for sentence, odd in _compare(rows, lambda row: row[0], "method"):
+            yield Pitfall(
+                kind="unequal-conditions",
+                title="Parts of methods share a name and not what they do",
+                where=place,
+                finding=sentence,
+                advice="Run the methods that differ again with the code of the others.",
+                runs=tuple(key for method, _, _, key in rows if method in odd),
+            )
 
 
 def _names(runs: Sequence[RunResult]) -> Mapping[MethodSpec, str]:

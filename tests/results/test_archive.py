@@ -8,13 +8,14 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from made_results import make_results, write_store
+from made_results import make_result, make_results, make_spec, write_store
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report.leaderboard import write_leaderboard
 from shrinkbench.results.bundle import read_source, write_bundle
 from shrinkbench.results.merging import merge
 from shrinkbench.results.reading import parse_plan, parse_result
+from shrinkbench.sources import digest_of_parts
 
 PAIR = [("cifar10", "resnet20")]
 
@@ -213,3 +214,38 @@ def test_a_plan_of_too_many_parts_is_refused_and_a_wrong_one_at_its_first_part()
         parse_plan(Path("plan.json"), head + b"[]," * 5_000_000 + tail)
     with pytest.raises(ShrinkbenchError, match=r"experiments\.0"):
         parse_plan(Path("plan.json"), head + b"{}," * 1000 + tail)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+def test_a_member_that_is_compressed_in_another_way_is_refused_unread(bundle, tmp_path, method):
+    with zipfile.ZipFile(bundle) as old, zipfile.ZipFile(tmp_path / "a.zip", "w") as new:
+        for name in old.namelist():
+            new.writestr(zipfile.ZipInfo(name), old.read(name), method)
+    content = (tmp_path / "a.zip").read_bytes()
+    place = content.index(b"manifest.json") + 30  # in the stream, which no decoder takes now
+    (tmp_path / "a.zip").write_bytes(content[:place] + b"\xff" * 40 + content[place + 40 :])
+    with pytest.raises(ShrinkbenchError, match=r"manifest\.json is compressed in another way than deflate"):
+        read_source(tmp_path / "a.zip")
+
+
+def test_merging_takes_code_over_that_is_what_keys_name_and_replaces_none(tmp_path):
+    files = {"mine.py": b"x = 1", "part.py": b"y = 2"}
+    code = digest_of_parts((place, hashlib.sha256(text).hexdigest()) for place, text in files.items())
+    spec = make_spec()
+    score = spec.method.score.model_copy(update={"source": code})
+    spec = spec.model_copy(update={"method": spec.method.model_copy(update={"score": score})})
+    stores = {name: write_store(tmp_path / name, [make_result(spec)]) for name in ("ours", "theirs", "bare")}
+    stores["ours"].write_source(code, files)
+    for place, text in {"mine.py": b"evil = 1", "more.py": b"1"}.items():
+        copy = stores["theirs"].root / "plugins" / code / place
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(text)
+    for out in ("ours", "bare"):
+        merged = merge([tmp_path / "theirs"], tmp_path / out)
+        assert [p.path for p in merged.problems] == [tmp_path / "theirs" / "plugins" / code]
+    assert stores["ours"].sources()[0] == {code: files}
+    assert stores["bare"].sources()[0] == {}
+    merge([tmp_path / "ours"], tmp_path / "theirs")  # theirs is set aside as a whole, not mixed with ours
+    assert stores["theirs"].sources()[0] == {code: files}
+    (aside,) = (tmp_path / "theirs" / "plugins").glob(f"{code}.damaged-*")
+    assert (aside / "more.py").read_bytes() == b"1"

@@ -30,6 +30,7 @@ _MEMBERS = (  # what a bundle may hold, and how large the largest of a kind may 
 )
 _TOLD = 1000  # complaints that are looked at one by one
 _LARGEST = 1024 * _MIB
+_METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # strangers do not choose among all decoders
 _UNREADABLE = (
     *(OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError),
     *(zlib.error, EOFError, ValueError, struct.error),
@@ -93,6 +94,11 @@ def _check_members(path: Path, infos: list[zipfile.ZipInfo]) -> None:
         if limit is None:
             raise ShrinkbenchError(
                 f"{path} holds {whole[:100]!r}, which is no file of a bundle; it was not made by "
+                "`shrinkbench bundle`, and nothing of it is read"
+            )
+        if info.compress_type not in _METHODS:
+            raise ShrinkbenchError(
+                f"{path}: {info.filename} is compressed in another way than deflate; it was not made by "
                 "`shrinkbench bundle`, and nothing of it is read"
             )
         if info.filename in seen:

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shrinkbench.files import check_links
-from shrinkbench.results.bundle import Bundle, read_source
+from shrinkbench.results.bundle import EDITED, Bundle, read_source
 from shrinkbench.results.conflicts import (
     Conflict,
     accuracy_difference,
     conflicts_among,
     find_differing_controls,
 )
+from shrinkbench.results.layout import PLUGINS
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import Problem, ResultStore, existing_store
 from shrinkbench.spec import ExperimentSpec, RunSpec, digest
@@ -78,12 +79,15 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
         store.write_conflict(other)
     stored_now = (*(result for _, result in kept.values()), *beside)
     used = {code for result in stored_now for code in result.spec.sources}
+    edited: list[Problem] = []
     for bundle in bundles:
-        for code, texts in bundle.sources.items():
-            if bundle.source != out and code in used:
-                store.write_source(code, texts)
+        for code in used & bundle.sources.keys() if bundle.source != out else ():
+            if bundle.lacks_source(code) == EDITED:  # any number of files, and not what the results rest on
+                edited.append(Problem(bundle.source / PLUGINS / code, f"holds outside code: {EDITED}"))
+            else:
+                store.write_source(code, bundle.sources[code])
     taken = tuple((str(b.source), sum(n == number for n, _ in kept.values())) for number, b in stored)
-    problems = tuple(problem for bundle in bundles for problem in bundle.problems)
+    problems = (*(problem for bundle in bundles for problem in bundle.problems), *edited)
     controls = find_differing_controls(result for _, result in kept.values())
     return Merged(out, len(kept), taken, conflicts, problems, controls)
 

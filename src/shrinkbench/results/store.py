@@ -27,6 +27,7 @@ from shrinkbench.results.layout import (
     set_aside,
 )
 from shrinkbench.results.locking import hold_lock
+from shrinkbench.results.outside_code import EDITED, lack_of
 from shrinkbench.results.plan import Plan, PlannedRun, PlanOutline, Status, merge_plans, status_of
 from shrinkbench.results.reading import (
     LARGEST_PLAN,
@@ -295,20 +296,28 @@ class ResultStore:
     def write_source(self, digest: str, files: Mapping[str, bytes]) -> None:
         """Store the files behind ``digest``, by place; of a large one its SHA-256, as ``NAME.sha256``.
 
-        Nothing is stored where one has no plain name, since the rest could not be told from edited code.
+        Nothing is stored where one has no plain name, since the rest could not be told from edited code. A
+        copy that is whole stays as it is, and one that is not is set aside, so that no files of the two mix.
         """
         named = {plugin_file(digest, place): content for place, content in files.items()}
-        if not all(PLUGIN_FILE.fullmatch(name + LEFT_OUT) for name in named):
+        if not named or not all(PLUGIN_FILE.fullmatch(name + LEFT_OUT) for name in named):
             return
-        for name, content in named.items():
-            if len(content) <= LARGEST_SOURCE:
-                write_atomically(self.root / name, content)
-            else:
-                sha256 = hashlib.sha256(content).hexdigest()
-                write_atomically(self.root / (name + LEFT_OUT), sha256.encode())
+        folder = self.root / PLUGINS / digest
+        with hold_lock(self.root):  # else a copy that is being written would look like one that is not whole
+            standing = self.sources(digest)[0].get(digest, {})
+            if standing and lack_of(standing, digest) != EDITED:
+                return
+            if os.path.lexists(folder):
+                set_aside(folder)
+            for name, content in named.items():
+                if len(content) <= LARGEST_SOURCE:
+                    write_atomically(self.root / name, content)
+                else:
+                    sha256 = hashlib.sha256(content).hexdigest()
+                    write_atomically(self.root / (name + LEFT_OUT), sha256.encode())
 
-    def sources(self) -> tuple[dict[str, dict[str, bytes]], list[Problem]]:
-        """The stored files of outside code: place -> content for each digest, and problems.
+    def sources(self, digest: str = "*") -> tuple[dict[str, dict[str, bytes]], list[Problem]]:
+        """The stored files of outside code: place -> content for each digest, or one, and problems.
 
         Nothing of them is run. Who made a folder must not decide which files of the reader are passed on: what
         lies behind a link that leads out of it is not read.
@@ -316,7 +325,7 @@ class ResultStore:
         found: dict[str, dict[str, bytes]] = {}
         problems: list[Problem] = []
         home = os.path.realpath(self.root)
-        for path in sorted(self.root.glob(f"{PLUGINS}/*/**/*")):
+        for path in sorted(self.root.glob(f"{PLUGINS}/{digest}/**/*")):
             name = PLUGIN_FILE.fullmatch(path.relative_to(self.root).as_posix())
             if name is None or (path.is_dir() and not path.is_symlink()):  # what no sweep has put there
                 continue

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from commands import shrinkbench
 from sampling import sampled
 
 from shrinkbench.cli import boundary, main
@@ -156,3 +157,28 @@ def test_an_output_that_takes_nothing_is_one_sentence(to, code):
     assert done.returncode == code
     told = ["error: cannot write: No space left on device; make room, or send the output elsewhere"]
     assert done.stderr.splitlines() == (told if code and "2>" not in to else [])
+
+
+def test_a_folder_that_is_gone_and_names_that_are_no_text_are_told(tmp_path):
+    (tmp_path / "gone").mkdir()
+    rmdir_first = "import os; os.rmdir(os.getcwd()); " + CALL.format(["status", "x"])
+    done = subprocess.run(
+        [sys.executable, "-c", rmdir_first], capture_output=True, text=True, check=False, cwd=tmp_path / "gone"
+    )
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: the folder that you are in cannot be used (No such file or directory); change to another\n",
+    )
+    done = shrinkbench("bundle", "x\udcff", "--out", tmp_path / "y\udcff.zip")
+    assert (done.returncode, done.stderr) == (
+        2,
+        "error: 'x\\udcff' holds bytes that are no text in UTF-8; rename it\n",
+    )
+
+
+def test_what_an_encoding_lacks_is_written_out(tmp_path):
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    call = [sys.executable, "-c", CALL.format(["new", "recipe", "--out", "\u2192\n.py"])]
+    done = subprocess.run(call, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
+    assert done.stdout == "\\u2192\\n.py: read it, it says how to use it\n"
+    assert (tmp_path / "\u2192\n.py").is_file()

@@ -28,7 +28,7 @@ from shrinkbench.cli import (
     structured,
     sweeps,
 )
-from shrinkbench.cli.boundary import run_guarded
+from shrinkbench.cli.boundary import check_call, run_guarded
 
 app = typer.Typer(
     name="shrinkbench",
@@ -63,4 +63,10 @@ app.add_typer(literature.app, name="literature", help="The published results, as
 def main() -> None:
     """Run the command line; bad input ends with one sentence and exit code 2."""
     os.environ["SHRINKBENCH_COMMAND"] = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
-    run_guarded(lambda: app(standalone_mode=False))
+    run_guarded(_call)
+
+
+def _call() -> int | None:
+    check_call(sys.argv[1:])
+    code: int | None = app(standalone_mode=False)
+    return code

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import errno
+import io
 import os
 import platform
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -31,6 +33,7 @@ def run_guarded(command: Callable[[], int | None]) -> None:
     the traceback in a file. What the reader of standard output has left unread is no error.
     """
     _fill_closed()
+    _take_all_characters()
     try:
         code = command()
         sys.stdout.flush()
@@ -60,6 +63,21 @@ def _usage(error: Any) -> str:
     context = getattr(error, "ctx", None)
     asked = f"; `{context.command_path} --help` tells what can be given" if context is not None else ""
     return one_line(f"error: {error.format_message().rstrip('.')}{asked}")
+
+
+def check_call(arguments: Iterable[str]) -> None:
+    """Refuse what no command can work with: a folder that was removed meanwhile, names that are no text."""
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise ShrinkbenchError(
+            f"the folder that you are in cannot be used ({error.strerror}); change to another"
+        ) from None
+    for given in arguments:
+        try:
+            given.encode()
+        except UnicodeEncodeError:
+            raise ShrinkbenchError(f"'{given}' holds bytes that are no text in UTF-8; rename it") from None
 
 
 def outcome_of(error: BaseException) -> tuple[int, str]:
@@ -111,6 +129,13 @@ def _fill_closed() -> None:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_WRONLY), "w", encoding="utf-8"))
+
+
+def _take_all_characters() -> None:
+    """Write out what the encoding of an output lacks: names of files hold bytes that are no text in any."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _leave(code: int, sentence: str) -> None:

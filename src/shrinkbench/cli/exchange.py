@@ -52,7 +52,7 @@ def bundle(
     written = write_bundle(source, target)
     tell_doubts(written)
     _tell_code(written)
-    typer.echo(f"{len(written.results)} runs -> {target}, content {written.digest}")
+    typer.echo(escaped(f"{len(written.results)} runs -> {target}, content {written.digest}"))
 
 
 def _verify(source: Path) -> None:
@@ -71,7 +71,7 @@ def _verify(source: Path) -> None:
         raise ShrinkbenchError(
             f"{source} contradicts itself in {places}; ask its author, or leave those runs out"
         )
-    typer.echo(f"{source}: {len(found.results)} runs, consistent with itself, content {found.digest}")
+    typer.echo(escaped(f"{source}: {len(found.results)} runs, consistent with itself, content {found.digest}"))
     typer.echo("whether it is what its author made, only that digest tells: ask for theirs and compare")
     if doubts:
         typer.echo(
@@ -93,7 +93,7 @@ def _show_plugins(bundle: Bundle) -> None:
     """Print the files behind every digest; nothing of them is run."""
     used = bundle.runs_by_code()
     if not used:
-        typer.echo(f"{bundle.source}: no run rests on code from outside shrinkbench")
+        typer.echo(escaped(f"{bundle.source}: no run rests on code from outside shrinkbench"))
     for code, runs in used.items():
         methods = ", ".join(sorted({run.spec.method.name for run in runs}))
         typer.echo(f"# code {code}: {len(runs)} runs of {methods}")
@@ -129,7 +129,7 @@ def merge(
     merged = unite(sources, out)
     tell_problems("left out", merged.problems)
     for source, count in merged.taken:
-        typer.echo(f"{count} runs from {source}")
+        typer.echo(escaped(f"{count} runs from {source}"))
     for first, other in sorted(merged.conflicts, key=lambda pair: -abs(accuracy_difference(pair)))[:_SHOWN]:
         metric = first.spec.task.objective.headline
         used = f"{first.headline:.6g}"
@@ -152,7 +152,7 @@ def merge(
         )
     if merged.controls:
         typer.echo(f"conflict: {say_conflict(merged.controls)}", err=True)
-    typer.echo(f"{merged.runs} runs -> {merged.out}")
+    typer.echo(escaped(f"{merged.runs} runs -> {merged.out}"))
 
 
 @app.command()
@@ -165,7 +165,7 @@ def leaderboard(
 
     written = write_leaderboard(sources, out)
     tell_problems("left out", written.problems)
-    typer.echo(f"leaderboard -> {written.index}")
+    typer.echo(escaped(f"leaderboard -> {written.index}"))
 
 
 @app.command()
@@ -202,7 +202,7 @@ def diff(
 
 
 def _print_difference(found: ResultsDifference, first: Path, second: Path) -> None:
-    typer.echo(f"A: {first}, {found.runs[0]} runs\nB: {second}, {found.runs[1]} runs")
+    typer.echo(f"A: {escaped(first)}, {found.runs[0]} runs\nB: {escaped(second)}, {found.runs[1]} runs")
     if found.is_empty:
         typer.echo("the same runs with the same numbers in all that is measured but time; provenance aside")
         return

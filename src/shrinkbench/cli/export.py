@@ -12,7 +12,7 @@ from shrinkbench.cli.networks import DatasetName, Entry, Weights, load_named
 from shrinkbench.cli.options import AsJson, Data, ModelOrFolder, Plugins, SweepsDevice, load_plugins, parse_data
 from shrinkbench.cli.stored import Loaded, load_network
 from shrinkbench.cli.structured import MasksFile, Shape, cut_out, with_masks
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, escaped
 from shrinkbench.files import check_folder, check_target
 
 if TYPE_CHECKING:
@@ -151,7 +151,7 @@ def export(
     typer.echo(
         json.dumps(told, indent=1)
         if as_json
-        else f"{out}: {description.network} as {chosen}, same outputs when it is read again"
+        else f"{escaped(out)}: {description.network} as {chosen}, same outputs when it is read again"
     )
 
 

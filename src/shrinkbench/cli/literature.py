@@ -18,7 +18,7 @@ from shrinkbench.cli.literature_told import (
 )
 from shrinkbench.cli.options import AsJson, CorpusDir
 from shrinkbench.cli.tables import tell_doubts
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, escaped
 from shrinkbench.files import write_atomically
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ def figures(
         return
     for plate, paths in written:
         typer.echo(f"{plate.name}: {', '.join(path.name for path in paths) or plate.caption}")
-    typer.echo(f"captions, with what is left out: {out / 'captions.md'}")
+    typer.echo(escaped(f"captions, with what is left out: {out / 'captions.md'}"))
     if loaded.errata_told:
         typer.echo(loaded.errata_told)
 
@@ -253,7 +253,7 @@ def errata(corpus: CorpusDir = None, out: OutDir = None, as_json: AsJson = False
     if corpus is None:
         typer.echo(f"{count} of the published export, applied where it is read; the bundled tables have none")
     else:
-        typer.echo(f"{count}, applied where {corpus} is read; --as-printed reads it without")
+        typer.echo(escaped(f"{count}, applied where {corpus} is read; --as-printed reads it without"))
 
 
 @app.command()
@@ -334,8 +334,7 @@ def convert(
 
     loaded = load_corpus(corpus, as_printed=as_printed)
     paths = write_corpus(loaded, out)
-    typer.echo(
-        f"{len(loaded.papers)} papers, {len(loaded.facts)} facts -> {', '.join(p.name for p in paths)} in {out}"
-    )
+    names = ", ".join(path.name for path in paths)
+    typer.echo(escaped(f"{len(loaded.papers)} papers, {len(loaded.facts)} facts -> {names} in {out}"))
     if loaded.errata_told:
         typer.echo(loaded.errata_told)

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, escaped
 from shrinkbench.files import check_target, write_atomically
 
 app = typer.Typer()
@@ -28,10 +28,10 @@ def new(
     suffix = ".toml" if kind == "experiment" else ".py"
     target = out or Path(f"my_{kind}{suffix}")
     if target.suffix != suffix:
-        raise ShrinkbenchError(f"--out {target}: the template of a {kind} is a {suffix} file; name one")
+        raise ShrinkbenchError(f"--out {target}: a template of this kind is a {suffix} file; name one")
     if target.exists() and not force:
         raise ShrinkbenchError(f"{target} is there already; choose another file, or overwrite it with --force")
     check_target(target)
     text = (TEMPLATES / f"{kind}{suffix}.txt").read_text(encoding="utf-8")
     write_atomically(target, text.replace(f"FILE{suffix}", target.name).encode())
-    typer.echo(f"{target}: read it, it says how to use it")
+    typer.echo(escaped(f"{target}: read it, it says how to use it"))

@@ -11,7 +11,7 @@ import typer
 
 from shrinkbench.cli.options import AsJson, Plugins, load_plugins
 from shrinkbench.cli.tables import tell_doubts
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, escaped
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,7 +76,7 @@ def patterns(
         _print([in_text(row) for row in rows], places)
     if out is not None:
         control = "uniform_sparsification" if of == "kernels" else "uniform_channels"
-        typer.echo(f"prune by it: --method '{control}[allocation=pattern:{out}]'")
+        typer.echo(escaped(f"prune by it: --method '{control}[allocation=pattern:{out}]'"))
 
 
 def _print(rows: Sequence[dict[str, Any]], places: Sequence[str]) -> None:

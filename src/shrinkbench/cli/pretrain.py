@@ -44,7 +44,7 @@ def pretrain(
     plugins: Plugins = None,
 ) -> None:
     """Train a network from scratch; a killed call goes on from its last epoch."""
-    from shrinkbench.errors import ShrinkbenchError
+    from shrinkbench.errors import ShrinkbenchError, escaped
 
     if out.suffix != ".safetensors":
         raise ShrinkbenchError(f"--out {out}: give a file name that ends in .safetensors")
@@ -92,4 +92,4 @@ def pretrain(
     with tell_notes():
         written = train(spec, workspace, out, on_epoch=tell)
     shutil.rmtree(work)
-    typer.echo(f"{out} and {written}")
+    typer.echo(escaped(f"{out} and {written}"))

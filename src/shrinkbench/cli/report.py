@@ -90,7 +90,7 @@ def report(
     written = write_report(directory, out or beside, proposed=proposed or (), figures=figures, corpus=corpus)
     for problem in written.problems:
         typer.echo(escaped(f"skipped {problem}"), err=True)
-    typer.echo(f"{written.runs} runs, {len(written.problems)} files skipped -> {written.index}")
+    typer.echo(escaped(f"{written.runs} runs, {len(written.problems)} files skipped -> {written.index}"))
 
 
 @app.command()

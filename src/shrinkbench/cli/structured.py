@@ -14,7 +14,7 @@ from shrinkbench.cli.networks import DatasetName, Entry, Weights, load_named
 from shrinkbench.cli.notes import notes_of
 from shrinkbench.cli.options import AsJson, Data, Device, ModelOrFolder, Plugins, load_plugins
 from shrinkbench.cli.stored import Loaded, load_network
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, escaped
 
 if TYPE_CHECKING:
     from torch import nn
@@ -86,7 +86,7 @@ def shrink(
         typer.echo(json.dumps(report, indent=1))
         return
     typer.echo(
-        f"{out}: {report['parameters']:,} -> {report['parameters_small']:,} parameters, "
+        f"{escaped(out)}: {report['parameters']:,} -> {report['parameters_small']:,} parameters, "
         f"{report['multiply_adds']:,} -> {report['multiply_adds_small']:,} multiply-adds, same outputs"
     )
     for sentence in report["left_in_place"]:

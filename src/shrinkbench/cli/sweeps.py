@@ -28,7 +28,7 @@ from shrinkbench.cli.placing import RunPlace, executor_of
 from shrinkbench.cli.plans import compiling_pays, print_plan
 from shrinkbench.cli.progress import Display
 from shrinkbench.cli.stopping import Stopping
-from shrinkbench.errors import ShrinkbenchError, one_line, some_of
+from shrinkbench.errors import ShrinkbenchError, escaped, one_line, some_of
 from shrinkbench.files import check_folder, exists, is_file
 
 if TYPE_CHECKING:
@@ -331,7 +331,9 @@ def _choose(
 
 def _tell(status: Status, target: Path) -> None:
     missing = f", {status.missing} missing" if status.missing else ""
-    typer.echo(f"{status.done} of {status.total} runs done, {status.failed} failed{missing} -> {target}")
+    typer.echo(
+        escaped(f"{status.done} of {status.total} runs done, {status.failed} failed{missing} -> {target}")
+    )
     if status.failed:
         typer.echo("failed runs are listed in the report; run them again with --retry-failed", err=True)
-    typer.echo(f"next: shrinkbench report {target}")
+    typer.echo(escaped(f"next: shrinkbench report {target}"))

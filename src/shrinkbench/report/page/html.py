@@ -159,7 +159,7 @@ def _write(
         written += [folder / f"{stem}.{extension}" for stem, extension in product(stems, FORMATS)]
     page = render_page("index.html.j2", **content, published=published, published_dir=beside)
     index = out_dir / "index.html"
-    write_atomically(index, page.encode(), durable=False)
+    write_atomically(index, page.encode(errors="backslashreplace"), durable=False)  # a folder's name
     _replace_listing(out_dir, [index, *written])
     skipped = tuple(f"{p.path}: {p.sentence}" for p in problems)
     return WrittenReport(index, (index, *written), len(results), skipped)

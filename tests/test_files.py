@@ -180,3 +180,13 @@ def test_file_and_name_reach_the_disk(tmp_path, monkeypatch):
     assert [stat.S_ISDIR(s.st_mode) for s in synced] == [False, True]
     assert synced[0].st_ino == (tmp_path / "file").stat().st_ino
     assert synced[1].st_ino == tmp_path.stat().st_ino
+
+
+def test_a_file_that_a_person_has_protected_is_not_replaced(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(b"mine")
+    path.chmod(0o444)
+    with pytest.raises(ShrinkbenchError, match="protected from writing"):
+        check_target(path)
+    write_atomically(path, b"new")  # of what is not named by a person, such as a checkpoint under an odd umask
+    assert path.read_bytes() == b"new"

@@ -165,7 +165,7 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], object], *, d
     that somebody reads) is written to and stays what it is. Raises ``ShrinkbenchError`` where ``path`` is
     anything else than a file, or the disk refuses; nothing is left behind then.
     """
-    check_target(path)
+    check_target(path, given=False)
     try:
         if _takes_a_stream(path):
             _write_to_stream(path, content)
@@ -191,10 +191,11 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], object], *, d
         raise _unwritable(path, error) from None
 
 
-def check_target(path: Path) -> None:
+def check_target(path: Path, *, given: bool = True) -> None:
     """Refuse a place that :func:`write_atomically` would refuse, before there is anything to write.
 
-    A rename would put a file in the place of a device, and fails on a folder only after the writing.
+    A rename would put a file in the place of a device, and fails on a folder only after the writing. A file
+    that a person has protected is not replaced where it is ``given`` by one.
     """
     if not path.name:  # "" is the folder that one is in
         raise ShrinkbenchError(f"'{path}' names a folder, not a file that can be written; name a file to write")
@@ -209,6 +210,8 @@ def check_target(path: Path) -> None:
     if not stat.S_ISREG(mode) and not streamed:
         kind = "a folder" if stat.S_ISDIR(mode) else "a device or socket"
         raise ShrinkbenchError(f"{path} is {kind}, not a file that can be replaced; name a file to write")
+    if given and stat.S_ISREG(mode) and not mode & 0o222:  # a rename would replace it all the same
+        raise ShrinkbenchError(f"{path} is protected from writing; allow that, or name another file")
 
 
 def _check_parent(path: Path) -> None:
@@ -227,8 +230,6 @@ def _check_parent(path: Path) -> None:
 
 def check_folder(path: Path) -> None:
     """Refuse a place where no folder can be, before there is anything to write into it."""
-    if not path.name and not path.is_absolute():
-        raise ShrinkbenchError("'' names no folder; write . for the one that you are in")
     check_target(path / "file")
 
 
@@ -367,8 +368,7 @@ def fetch(url: str, target: Path, *, sha256: str | None, instead: str, git_blob:
 
 def _check(path: Path, url: str, sha256: str | None, git_blob: str | None, *, remedy: str) -> None:
     for name, of, told in (("SHA-256", sha256_of, sha256), ("Git's SHA-1", git_blob_of, git_blob)):
-        found = of(path) if told else ""
-        if told and not found.startswith(told):
+        if told and not (found := of(path)).startswith(told):
             path.unlink()
             raise ShrinkbenchError(
                 f"{path.name} from {url} has {name} {found[:16]}..., not {told[:16]}...; {remedy}"

@@ -182,3 +182,19 @@ def test_what_an_encoding_lacks_is_written_out(tmp_path):
     done = subprocess.run(call, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
     assert done.stdout == "\\u2192\\n.py: read it, it says how to use it\n"
     assert (tmp_path / "\u2192\n.py").is_file()
+
+
+@pytest.mark.parametrize("words", [["--out", ""], ["--out="]])
+def test_an_empty_argument_names_nothing_and_a_point_where_one_is(tmp_path, monkeypatch, capsys, words):
+    monkeypatch.chdir(tmp_path)
+    for given, code in ((words, 2), (["--out", "."], 0)):
+        monkeypatch.setattr(sys, "argv", ["shrinkbench", "sweep", "quickstart", "--write-plan", *given])
+        if code:
+            with pytest.raises(SystemExit) as ended:
+                main()
+            assert ended.value.code == code
+            assert "an argument is empty" in capsys.readouterr().err
+            assert list(tmp_path.iterdir()) == []
+        else:
+            main()
+    assert (tmp_path / "plan.json").exists()

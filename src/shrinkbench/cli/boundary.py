@@ -6,6 +6,7 @@ import errno
 import io
 import os
 import platform
+import re
 import sys
 import tempfile
 import traceback
@@ -23,6 +24,7 @@ REFUSED, INTERRUPTED, FAULT = 2, 130, 70
 _WRONG_USE: Any = typer.BadParameter.__mro__[2]
 _NO_ARGUMENTS: Any = getattr(import_module(typer.BadParameter.__module__), "NoArgsIsHelpError", ())
 _UNWRITABLE = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF))
+_EMPTY = re.compile("(--[a-z-]+=)?")
 _CLOSED = 141  # as of a program that SIGPIPE ends
 
 
@@ -74,6 +76,8 @@ def check_call(arguments: Iterable[str]) -> None:
             f"the folder that you are in cannot be used ({error.strerror}); change to another"
         ) from None
     for given in arguments:
+        if _EMPTY.fullmatch(given):  # as a path it would be that of where one is
+            raise ShrinkbenchError("an argument is empty and names nothing; write . for the folder you are in")
         try:
             given.encode()
         except UnicodeEncodeError:

@@ -284,3 +284,10 @@ def test_a_recipe_that_takes_the_last_epoch_needs_no_validation():
     stopping = last.model_copy(update={"early_stopping": EarlyStopping(patience=3)})
     stopped = make_result(make_spec(recipe=stopping)).model_copy(update=bare)
     assert "stops by validation" in next(contradictions(stopped))
+
+
+def test_a_name_that_stands_twice_in_a_plan_is_told(clean, tmp_path):
+    store = write_store(tmp_path / "store", clean[:1])
+    text = store.plan_path.read_text()
+    store.plan_path.write_text(text.replace('"description"', '"description": "none", "description"', 1))
+    assert "has two entries of one name, 'description'" in store.find_plan().sentence

@@ -13,9 +13,13 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.results.absent import find_absent
 from shrinkbench.results.claims import RunClaims
 from shrinkbench.results.index import INDEX_NAME
+from shrinkbench.results.layout import BESIDE_NAME
 from shrinkbench.results.store import ResultStore
 from shrinkbench.results.upkeep import compact_store, disk_use, repair_store, verify_store
+from shrinkbench.runner.beside_plan import write_beside
+from shrinkbench.runner.executors.protocol import Setting
 from shrinkbench.runner.sealing import save_sealed, write_card
+from shrinkbench.runner.workspace import Workspace
 
 SHARED = "ab" * 32
 
@@ -254,3 +258,37 @@ def test_a_name_of_a_folder_does_not_act_on_the_terminal(store):
         done = shrinkbench(*command, store.root)
         assert r"\x1b]0;x\x07\nX" in done.output, command
         assert "\x1b" not in done.output
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"schema_version": 1', b'{"schema_version": 2}', b"\xff", b"[]", b"3"]
+)
+def test_what_lies_beside_the_plan_is_verified_and_set_aside(store, content):
+    path = store.root / BESIDE_NAME
+    write_beside(Setting(Workspace(root=store.root)), device="cpu")
+    assert verify_store(store) == []
+    path.write_bytes(content)
+    (found,) = verify_store(store)
+    assert found.path == path
+    write_beside(Setting(Workspace(root=store.root)), device="cpu")
+    (aside,) = store.root.glob(f"{BESIDE_NAME}.damaged-*")
+    assert aside.read_bytes() == content
+    assert verify_store(store) == []
+
+
+def test_a_result_that_is_a_link_to_itself_is_set_aside(store):
+    result = make_result(make_spec(seed=0))
+    path = store.result_path(result.key)
+    path.unlink()
+    path.symlink_to(path.name)
+    store.write(result)
+    assert ResultStore(store.root).read(result.key) == result
+    assert verify_store(store) == []
+
+
+def test_networks_of_runs_are_counted_as_such(store):
+    before = disk_use(store.root)
+    folder = next((store.root / "runs").iterdir())
+    for name in ("weights.safetensors", "masks.safetensors", "network.json"):
+        (folder / name).write_bytes(b"abc")
+    assert disk_use(store.root) == before | {"networks": 9}

@@ -7,12 +7,20 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-from shrinkbench.files import is_folder, sha256_of
+from shrinkbench.files import is_folder, parse_json, read_file, sha256_of
 from shrinkbench.results.claims import CLAIMS, RunClaims
 from shrinkbench.results.index import read_index
-from shrinkbench.results.layout import FAILURE_NAME, NETWORK_NAME, PLUGIN_FOLDER, PLUGINS, RESULT_NAME
+from shrinkbench.results.layout import (
+    BESIDE_NAME,
+    FAILURE_NAME,
+    NETWORK_NAME,
+    PLUGIN_FOLDER,
+    PLUGINS,
+    RESULT_NAME,
+)
 from shrinkbench.results.outside_code import EDITED, lack_of
 from shrinkbench.results.places import find_misplaced
+from shrinkbench.results.reading import LARGEST_PLAN
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.seals import check_card, check_tensors
 from shrinkbench.results.store import Problem, ResultStore, read_result
@@ -47,12 +55,25 @@ def verify_store(store: ResultStore) -> list[Problem]:
         outcome = read_result(path)
         found += [outcome] if isinstance(outcome, Problem) else []
     found += store.conflicts(())[1] + _check_outside_code(store, results)
-    found += find_misplaced(store.root)
+    found += [*find_misplaced(store.root), *_check_beside(store.root / BESIDE_NAME)]
     if is_folder(store.root / CLAIMS):
         found += [Problem(path, why) for _, path, why in RunClaims(store.root).obstacles()]
     for path in sorted(store.root.glob("shared/*/*/*")):
         found += _check_shared(path)
     return list({problem.path: problem for problem in reversed(found)}.values())[::-1]  # the first of each
+
+
+def _check_beside(path: Path) -> list[Problem]:
+    """What lies beside the plan, where it is not what this version reads."""
+    try:
+        fields = parse_json(read_file(path, most=LARGEST_PLAN))
+        if fields["schema_version"] == 1:
+            return []
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    return [Problem(path, "says nothing that this version reads of data, weights and plug-ins of the runs")]
 
 
 def _check_outside_code(store: ResultStore, results: Iterable[RunResult]) -> list[Problem]:

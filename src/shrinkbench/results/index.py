@@ -75,11 +75,7 @@ def have_differing_controls(entries: Iterable[IndexEntry]) -> bool:
 def read_index(root: Path) -> dict[str, IndexEntry]:
     """The last entry of every key; lines that are none are passed over."""
     entries: dict[str, IndexEntry] = {}
-    try:
-        lines = read_file(root / INDEX_NAME, most=_LARGEST).splitlines()
-    except OSError:
-        return entries
-    for line in lines:
+    for line in lines_of_index(root):
         with contextlib.suppress(
             ValueError, KeyError, TypeError, RecursionError
         ):  # cut short, or of another version
@@ -88,6 +84,14 @@ def read_index(root: Path) -> dict[str, IndexEntry]:
             if entry.is_sound():
                 entries[entry.key] = entry
     return entries
+
+
+def lines_of_index(root: Path) -> list[bytes]:
+    """The lines of the index; none where it cannot be read."""
+    try:
+        return read_file(root / INDEX_NAME, most=_LARGEST).splitlines()
+    except OSError:
+        return []
 
 
 def append_index(root: Path, entries: Iterable[IndexEntry]) -> None:

@@ -14,7 +14,7 @@ EDITED = "its source is not whole, or was edited"
 def lack_of(files: Mapping[str, bytes], code: str) -> str:
     """Why the code of digest ``code`` cannot be read in ``files``, by place; nothing where it can."""
     if not files:
-        return "its source is not here: the results were made where it was not kept"
+        return "its source is not here: it was removed, or never kept"
     sums = {place: hashlib.sha256(content).hexdigest() for place, content in files.items()}
     if digest_of_parts(sums.items()) == code:
         return ""

@@ -71,14 +71,19 @@ def parse_plan(path: Path, content: bytes) -> Plan:
     try:
         check_plan_size(content)
         if _Header.model_validate_json(content).schema_version == 1:
-            return Plan.model_validate(migrate_plan(parse_json(content)))
-        return Plan.model_validate_json(content)
+            plan = Plan.model_validate(migrate_plan(parse_json(content)))
+        else:
+            plan = Plan.model_validate_json(content)
+        twice = "" if plan.model_dump_json(indent=1).encode() == content else repeated_name(content)
+        if twice:  # readers disagree on which of the two counts
+            raise ValueError(f"it has two entries of one name, '{one_line(twice, 60)}'")
     except _NOT_OF_SCHEMA_1 as error:
         why = _first(error) if isinstance(error, ValidationError) else _why_not_of_schema_1(error)
         raise ShrinkbenchError(
             f"{path} is not a plan of this version of shrinkbench ({why}); move it away to plan anew, or "
             "read it with the version that wrote it"
         ) from None
+    return plan
 
 
 def parse_result(path: Path, content: bytes) -> RunResult | Problem:

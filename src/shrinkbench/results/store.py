@@ -227,7 +227,7 @@ class ResultStore:
         path, content = self.result_path(result.key), result.model_dump_json(indent=1).encode()
         beside = self.run_dir(result.key) / FAILURE_NAME
         with hold_lock(self.root):
-            standing = read_result(path) if path.exists() else None
+            standing = read_result(path) if os.path.lexists(path) else None  # a link to itself too
             if isinstance(standing, Problem):
                 set_aside(path)
             if result.status == "failed" and isinstance(standing, RunResult) and standing.status == "done":

@@ -12,8 +12,8 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_links, is_temporary, unique_suffix, write_atomically
 from shrinkbench.results.claims import CLAIMS, RunClaims
 from shrinkbench.results.damage import verify_store
-from shrinkbench.results.index import INDEX_NAME, read_index, text_of_index
-from shrinkbench.results.layout import CONFLICTS, PLAN_NAME, PLUGINS, RESULT_NAME, set_aside
+from shrinkbench.results.index import INDEX_NAME, lines_of_index, read_index, text_of_index
+from shrinkbench.results.layout import CONFLICTS, NETWORK_NAME, PLAN_NAME, PLUGINS, RESULT_NAME, set_aside
 from shrinkbench.results.locking import hold_lock
 from shrinkbench.results.store import Problem, ResultStore
 
@@ -80,7 +80,7 @@ def compact_store(store: ResultStore) -> Iterator[str]:
         before = read_index(store.root)
         whole = text_of_index(sorted((before | {e.key: e for e in entries}).values(), key=lambda e: e.key))
         path = store.root / INDEX_NAME
-        lines = path.read_bytes().splitlines() if path.is_file() else []
+        lines = lines_of_index(store.root)
         if sorted(lines) != sorted(whole.splitlines()):
             write_atomically(path, whole)
             count = len(whole.splitlines())
@@ -153,6 +153,8 @@ def _kind_of(parts: tuple[str, ...]) -> str:
     if parts[0] == "shared" and len(parts) > 1:
         return f"shared {parts[1]}"
     if parts[0] == "runs":
+        if name.endswith(".safetensors") or name == NETWORK_NAME:
+            return "networks"
         return "conflicts" if CONFLICTS in parts else "results" if name == RESULT_NAME else "logs"
     named = {PLAN_NAME: "plan", INDEX_NAME: "index", PLUGINS: PLUGINS, CLAIMS: CLAIMS, "report": "report"}
     return named.get(parts[0], "other")

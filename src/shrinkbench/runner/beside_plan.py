@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import read_file, write_atomically
-from shrinkbench.results.layout import BESIDE_NAME
+from shrinkbench.results.layout import BESIDE_NAME, set_aside
 from shrinkbench.results.locking import hold_lock
 from shrinkbench.runner.executors.protocol import Setting
 from shrinkbench.spec.value import Value
@@ -48,7 +48,8 @@ def write_beside(setting: Setting, *, device: str, planned: Collection[str] = ()
     with hold_lock(workspace.root):
         try:
             earlier = read_beside(workspace.root)
-        except ShrinkbenchError:  # one that cannot be read is replaced
+        except ShrinkbenchError:  # what earlier sweeps said, perhaps of a newer version, is not lost
+            set_aside(path)
             earlier = Beside()
         fresh = Beside(
             data={**earlier.data, **_absolute(workspace.data)},

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 from commands import shrinkbench, shrinkbench_apart
-from made_results import make_result, make_results, plain_accuracy, quality, write_store
+from made_results import make_result, make_results, make_spec, plain_accuracy, quality, write_store
 
 PAIR = [("cifar10", "resnet56")]
 GRID = {"pairs": PAIR, "methods": ["random", "global_magnitude"], "compressions": (1, 4), "seeds": (0, 1)}
@@ -207,7 +207,30 @@ def test_code_from_outside_comes_along_is_shown_and_not_run(tmp_path):
     shutil.rmtree(tmp_path / "merged" / "plugins")
     done = shrinkbench("bundle", tmp_path / "merged", "--out", tmp_path / "b.zip")
     assert done.returncode == 0
-    assert "its source is not here: the results were made where it was not kept" in done.stderr
+    assert "its source is not here: it was removed, or never kept" in done.stderr
+    for command, code in (("verify", 1), ("repair", 0)):
+        done = shrinkbench("store", command, tmp_path / "merged")
+        assert done.returncode == code
+        assert "on which 1 runs rest: its source is not here" in done.stdout
+
+
+def test_names_of_outputs_do_not_act_on_the_terminal(tmp_path):
+    write_store(tmp_path / "a", [make_result(make_spec())])
+    name = "x\x1b]0;y\x07\u202e\n"
+    bundle = tmp_path / f"{name}.zip"
+    for words in (
+        ["bundle", tmp_path / "a", "--out", bundle],
+        ["bundle", bundle, "--verify"],
+        ["bundle", bundle, "--show-plugins"],
+        ["merge", bundle, "--out", tmp_path / f"merged{name}"],
+        ["report", tmp_path / "a", "--figures", "none", "--out", tmp_path / f"report{name}"],
+        ["leaderboard", bundle, "--out", tmp_path / f"board{name}"],
+        ["diff", bundle, tmp_path / "a"],
+        ["checklist", bundle],
+    ):
+        done = shrinkbench(*words)
+        assert r"x\x1b]0;y\x07\u202e\n" in done.stdout or words[0] == "checklist", done.stderr
+        assert not {"\x1b", "\x07", "\u202e"} & set(done.stdout + done.stderr), words
 
 
 READERS = [

@@ -61,7 +61,7 @@ def weights(
     if not folders:
         typer.echo("no finished run lacks a network that keep asks for; name runs by their keys")
     for folder in folders:
-        typer.echo(str(_bring_out(folder, out) if out is not None else folder))
+        typer.echo(escaped(_bring_out(folder, out) if out is not None else folder))
 
 
 def _bring_out(folder: Path, out: Path) -> Path:

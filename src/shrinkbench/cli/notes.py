@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import typer
 
-from shrinkbench.errors import DamagedWarning, LeftWholeWarning, SettingsWarning, TakenWarning
+from shrinkbench.errors import DamagedWarning, LeftWholeWarning, SettingsWarning, TakenWarning, escaped
 
 
 def notes_of(caught: Iterable[warnings.WarningMessage]) -> list[str]:
@@ -33,4 +33,4 @@ def tell_notes() -> Iterator[None]:
         warnings.simplefilter("always")
         yield
     for sentence in notes_of(caught):
-        typer.echo(f"note: {sentence}", err=True)
+        typer.echo(escaped(f"note: {sentence}"), err=True)

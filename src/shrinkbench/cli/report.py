@@ -320,12 +320,13 @@ def _print_lines(lines: Sequence[Line]) -> None:
     for line in lines:
         if (line.source, line.group) != group:
             group = (line.source, line.group)
-            typer.secho(f"\n{line.source}: {line.group}", bold=True)
+            typer.secho(f"\n{escaped(line.source)}: {line.group}", bold=True)
         mark, colour = _MARKS[line.status]
-        typer.echo(typer.style(f" {mark} ", fg=colour, bold=True) + line.text)
+        typer.echo(typer.style(f" {mark} ", fg=colour, bold=True) + escaped(line.text))
         for fact in line.evidence:
-            typer.echo(f"     {fact}")
+            typer.echo(f"     {escaped(fact)}")
         if line.needed:
-            typer.echo(f"     {'to supply' if line.status == 'undecidable' else 'missing'}: {line.needed}")
+            lack = "to supply" if line.status == "undecidable" else "missing"
+            typer.echo(f"     {lack}: {escaped(line.needed)}")
     counts = {status: sum(line.status == status for line in lines) for status in _MARKS}
     typer.echo(f"\n{', '.join(f'{count} {status}' for status, count in counts.items())}")

@@ -369,3 +369,12 @@ def test_an_exact_tie_is_called_one(tmp_path):
     names = [c.replace("_ ", "_") for c in cells]
     assert all("random = global_magnitude" in c or "global_magnitude = random" in c for c in names)
     assert all("tie" in c and " over " not in c for c in cells)
+
+
+def test_what_turns_text_around_is_written_out(tmp_path):
+    made = make_result(make_spec())
+    provenance = made.provenance.model_copy(update={"host": "a\u202eb\x1b\x9bc"})
+    write_store(tmp_path / "store", [made.model_copy(update={"provenance": provenance})])
+    text = write_report(tmp_path / "store", tmp_path / "out", figures="none").index.read_text(encoding="utf-8")
+    assert not {"\u202e", "\x1b", "\x9b"} & set(text)
+    assert r"a\u202eb\u001b\u009bc" in text

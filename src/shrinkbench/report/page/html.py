@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
@@ -353,6 +354,10 @@ def _formats(table: Table) -> list[tuple[str, str]]:
     return [(names[extension], write(table)) for extension, write in TEXTS.items()]
 
 
+_ACTING = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]")
+"""What may show the text around it, numbers among it, from right to left, or is no character of HTML."""
+
+
 def render_page(template: str, **values: Any) -> str:
     """Fill a template; styles and scripts stand inside the page, so that it needs no other file."""
     environment = Environment(
@@ -364,7 +369,7 @@ def render_page(template: str, **values: Any) -> str:
     )
     assets = files("shrinkbench.report") / "templates"
     scripts = ("chart.js", "tables.js", "runs.js", "page.js")
-    return environment.get_template(template).render(
+    page = environment.get_template(template).render(
         **values,
         style=(assets / "style.css").read_text(encoding="utf-8"),
         script="".join((assets / name).read_text(encoding="utf-8") for name in scripts),
@@ -374,6 +379,7 @@ def render_page(template: str, **values: Any) -> str:
         as_data_uri=as_data_uri,
         version=_version(),
     )
+    return _ACTING.sub(lambda found: f"\\u{ord(found[0]):04x}", page)  # an escape in JSON, too
 
 
 def _version() -> str:

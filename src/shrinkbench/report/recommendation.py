@@ -30,12 +30,14 @@ class Segment:
     """The method to use up to level ``to``, and its mean there.
 
     From the level before on or, where not all is known of it on the way from there, from level ``since``.
+    ``alone``: no other can be compared with it there, on the seeds of the comparison.
     """
 
     method: str
     to: float
     value: float
     since: float | None = None
+    alone: bool = False
 
 
 def recommend(claims: TaskClaims, *, sign: int = 1, yardstick: float = 1.0) -> tuple[Segment, ...]:
@@ -73,9 +75,10 @@ def recommend(claims: TaskClaims, *, sign: int = 1, yardstick: float = 1.0) -> t
         since = None if on_the_way else to
         if on_the_way and not chosen and block.low > 1 + TOLERANCE:
             since = block.low
-        if on_the_way and chosen and chosen[-1].method == method:
+        alone = len(level.block.methods) == 1
+        if on_the_way and chosen and (chosen[-1].method, chosen[-1].alone) == (method, alone):
             since = chosen.pop().since
-        chosen.append(Segment(method, to, value, since))
+        chosen.append(Segment(method, to, value, since, alone))
         before = to, level.block.methods
     return tuple(chosen)
 
@@ -89,8 +92,10 @@ def segments_text(segments: Sequence[Segment], metric: Metric = POINTS) -> str:
     'Up to 8× use A (98.0 % there); from 16× up to 32×, C (90.0 %; not all is known of it between 8× and 16×)'
     >>> segments_text([Segment(m, 2.0**i, 0.9) for i, m in enumerate("ABAB")]).partition(";")[0]
     'Which method to use changes 3 times along the curve'
+    >>> segments_text([Segment("A", 8.0, 0.98), Segment("A", 16.0, 0.9, alone=True)])
+    'Up to 8× use A (98.0 % there); beyond, up to 16×, A (90.0 %; no other can be compared there)'
     """
-    if len(segments) > FEW:
+    if sum(not segment.alone for segment in segments) > FEW:
         changes = sum(a.method != b.method for a, b in itertools.pairwise(segments))
         return (
             f"Which method to use changes {changes} times along the curve; the table below has the best at "
@@ -98,14 +103,18 @@ def segments_text(segments: Sequence[Segment], metric: Metric = POINTS) -> str:
         )
     first = segments[0]
     start = _stretch(first) if first.since else f"up to {ratio_text(first.to)}"
-    text = f"{start[0].upper()}{start[1:]} use {first.method} ({metric.said(first.value)} there)"
+    text = f"{start[0].upper()}{start[1:]} use {first.method} ({metric.said(first.value)} there{_alone(first)})"
     for before, s in itertools.pairwise(segments):
         where, gap = f"beyond, up to {ratio_text(s.to)}", ""
         if s.since:
             where = _stretch(s)
             gap = f"; not all is known of it between {ratio_text(before.to)} and {ratio_text(s.since)}"
-        text += f"; {where}, {s.method} ({metric.said(s.value)}{gap})"
+        text += f"; {where}, {s.method} ({metric.said(s.value)}{gap}{_alone(s)})"
     return text
+
+
+def _alone(segment: Segment) -> str:
+    return "; no other can be compared there" if segment.alone else ""
 
 
 def _stretch(segment: Segment) -> str:

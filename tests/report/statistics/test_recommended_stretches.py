@@ -85,3 +85,20 @@ def test_stretches_are_those_between_the_gaps_of_all_seeds():
     assert not covers(known(curve(0, 8.0)), 4, 16)
     assert covers(known(curve(0, 8.0)), 16, 32)
     assert not covers((), 1, 2)
+
+
+def test_where_no_other_can_be_compared_it_says_so():
+    """One seed of all others lacks the last amount, at which the others may well be better."""
+    made = [
+        r
+        for r in store()
+        if r.spec.method.name == BEST or r.spec.seed != 0 or r.spec.target != 32 or r.spec.is_control
+    ]
+    *_, last = recommend(judge(observe(made)).tasks[0])
+    assert (last.method, round(last.to), last.alone) == (BEST, 32, True)
+    headline = reach_verdict(observe(made)).headline
+    assert (
+        "; beyond, up to 32×, global_magnitude (76.4 %; no other can be compared there). Over 1 to 16×"
+        in headline
+    )
+    assert "no other can be compared" not in reach_verdict(observe(store())).headline

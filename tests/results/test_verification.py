@@ -19,7 +19,8 @@ from made_results import (
 from shrinkbench.results.bundle import read_source
 from shrinkbench.results.layer_counts import find_other_layers, find_unequal_shares
 from shrinkbench.results.networks import find_other_networks
-from shrinkbench.results.record import Cost, EpochRecord, Quality, Spent
+from shrinkbench.results.recomputing import find_other_costs, find_other_epochs
+from shrinkbench.results.record import Cost, EpochRecord, Latency, Quality, Spent
 from shrinkbench.results.verification import _find_differing_controls, find_implausible, verify
 from shrinkbench.spec import EarlyStopping, WeightsSpec
 from shrinkbench.spec.measures import LayerDensity
@@ -98,7 +99,7 @@ def test_a_copied_seed_is_told_by_its_record_of_training(tmp_path, but):
 def test_short_numbers_and_losses_of_a_dead_network_are_nobodys(tmp_path):
     """ln 10 for every seed is what a constant answer gives; 0.5 may be anybody's."""
     results = make_results(pairs=PAIR, methods=["random"], compressions=(4,), seeds=(0, 1, 2))
-    for loss in (2.302585092994046, 2.3025851, 0.5, 0.0):
+    for loss in (2.302585092994046, 2.3025851, 0.5):
         same = [with_losses(r, lambda _, loss=loss: loss) for r in results]
         assert doubts(tmp_path / str(loss), same) == []
 
@@ -286,6 +287,84 @@ def test_the_cost_of_training_goes_with_its_epochs(tmp_path, changes, told):
     nothing = Spent(epochs=0, images=0, multiply_adds=0)
     cost = Cost(pretraining=None, pruning=nothing, retraining=due.model_copy(update=changes))
     found = verify(read_source(write_store(tmp_path, [run.model_copy(update={"cost": cost})]).root))
+    assert [told in sentence for sentence in found] == [True] * bool(told)
+
+
+def with_cost(seed, *, pretraining=160.0, images=50_000):
+    """A run whose cost goes with its network: ``images`` in all of its 5 epochs."""
+    run = make_result(make_spec(seed=seed))
+    nothing = Spent(epochs=0, images=0, multiply_adds=0)
+    spent = Spent(epochs=5, images=images, multiply_adds=3.0 * images * run.size.multiply_adds_kept)
+    cost = Cost(
+        pretraining=Spent(epochs=pretraining, images=0, multiply_adds=0), pruning=nothing, retraining=spent
+    )
+    return run.model_copy(update={"cost": cost})
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({}, ""),
+        ({"images": 150_000}, "its epochs have 30,000 images, and those of run"),
+        ({"images": 0}, "its epochs have 0 images, and those of run"),
+        ({"pretraining": 0.0}, "its pretraining cost 0 epochs, and recipe 'pretrain' has 160"),
+        ({"pretraining": 80.0}, "its pretraining cost 80 epochs, and recipe 'pretrain' has 160"),
+    ],
+    ids=["clean", "more images", "no images", "no pretraining", "less pretraining"],
+)
+def test_an_epoch_has_as_many_images_in_all_runs_and_pretraining_its_epochs(changes, told):
+    found = list(find_other_costs([with_cost(0), with_cost(1), with_cost(2, **changes)]))
+    assert [told in sentence for sentence in found] == [True] * bool(told)
+
+
+def test_training_begins_with_the_first_epoch_except_where_pretraining_goes_on():
+    run = make_result(make_spec())
+    later = tuple(epoch.model_copy(update={"epoch": epoch.epoch + 4}) for epoch in run.epochs)
+    began = run.model_copy(update={"epochs": later, "selected_epoch": 9})
+    (told, *_) = find_other_epochs([began])
+    assert told.endswith("its training began with epoch 5, and recipe 'cifar-finetune' with the first")
+    method = run.spec.method
+    rewound = method.finetuning.model_copy(update={"weights": "rewound", "recipe": "pretraining", "epoch": 4})
+    spec = run.spec.model_copy(update={"method": method.model_copy(update={"finetuning": rewound})})
+    assert not any("began" in clause for clause in find_other_epochs([began.model_copy(update={"spec": spec})]))
+
+
+def with_loss(loss):
+    def change(run):
+        first, *rest = run.epochs
+        return run.model_copy(update={"epochs": (first.model_copy(update={"train_loss": loss}), *rest)})
+
+    return change
+
+
+def with_provenance(**update):
+    return lambda run: run.model_copy(update={"provenance": run.provenance.model_copy(update=update)})
+
+
+def timed(seconds):
+    return Latency(
+        batch_size=1, form="small", dense_seconds=1.0, seconds=seconds, threads=1, precision="float32"
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (with_loss(0.0), "the training loss of epoch 1 is 0, and that on validation after it 0."),
+        (with_loss(1e6), "the training loss of epoch 1 is 1e+06, and that on validation after it 0."),
+        (with_loss(20.0), ""),
+        (with_provenance(started="yesterday"), "it was started at 'yesterday', which is no date"),
+        (
+            with_provenance(started="2999-01-01T00:00:00"),
+            "it was started on 2999-01-01, which is still to come",
+        ),
+        (with_provenance(latency=(timed(1e-6),)), "it is 1e+06 times as fast, with 4"),
+        (with_provenance(latency=(timed(0.1), timed(0.5))), "was timed 2 times at batch size 1, and one"),
+        (with_provenance(latency=(timed(0.1),)), ""),
+    ],
+)
+def test_records_that_are_hard_to_believe_are_told(tmp_path, change, told):
+    found = doubts(tmp_path, [change(make_result(make_spec()))])
     assert [told in sentence for sentence in found] == [True] * bool(told)
 
 

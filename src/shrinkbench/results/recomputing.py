@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator
 
-from shrinkbench.results.record import RunResult
+from shrinkbench.results.record import RunResult, Spent
 from shrinkbench.spec import DETECTION
 from shrinkbench.spec.recipe import learning_rate
 from shrinkbench.spec.training_cost import PASSES_PER_STEP
@@ -65,7 +65,7 @@ def find_other_computation(results: Iterable[RunResult]) -> Iterator[str]:
 
 
 def find_other_epochs(results: Iterable[RunResult]) -> Iterator[str]:
-    """Runs that took another epoch than their recipe takes, or ended where it does not end.
+    """Runs that took another epoch than their recipe takes, or began or ended where it does not.
 
     The best of some epochs is best from the first on, of those that follow where a network is pruned meanwhile.
     Of recipes that are stretched to equal computation, or that look at the test split, nothing is said.
@@ -81,12 +81,14 @@ def _of_epochs(run: RunResult) -> Iterator[str]:
     headline = run.spec.task.objective.metric(run.spec.task.objective.headline)
     sign = 1 if headline.direction == "higher" else -1
     scores = {e.epoch: sign * e.validation[headline.name] for e in run.epochs if headline.name in e.validation}
-    last = run.epochs[-1].epoch
+    first, last = run.epochs[0].epoch, run.epochs[-1].epoch
+    if first != 1 and run.spec.method.finetuning.recipe == "finetuning":  # pretraining goes on from any epoch
+        yield f"its training began with epoch {first}, and recipe '{recipe.name}' with the first"
     if recipe.selection == "last" and selected != last:
         yield f"recipe '{recipe.name}' takes the last epoch, {last}, and epoch {selected} was selected"
     if recipe.selection == "best-validation" and selected in scores:
-        first = selected if run.spec.method.schedule.during else run.epochs[0].epoch
-        best = max((e for e in scores if e >= first), key=scores.__getitem__)
+        since = selected if run.spec.method.schedule.during else first
+        best = max((e for e in scores if e >= since), key=scores.__getitem__)
         if scores[best] > scores[selected]:
             yield (
                 f"recipe '{recipe.name}' takes the best epoch, and epoch {best} has {headline.name} "
@@ -115,8 +117,10 @@ def _end_of(scores: dict[int, float], epochs: int, patience: int) -> int | None:
 def find_other_costs(results: Iterable[RunResult]) -> Iterator[str]:
     """Runs whose cost of training does not go with their epochs, images and size; one clause for each.
 
-    A network that is pruned while it is trained takes up to what it takes whole; a teacher adds a pass.
+    A network that is pruned while it is trained takes up to what it takes whole; a teacher adds a pass. Runs
+    that train on one dataset by batches of one size have as many images in an epoch.
     """
+    usual: dict[object, tuple[RunResult, float]] = {}
     for run in results:
         cost, size, epochs = run.cost, run.size, run.epochs_run
         if cost is None or size is None or epochs is None or run.spec.migrated_from is not None:
@@ -128,15 +132,41 @@ def find_other_costs(results: Iterable[RunResult]) -> Iterator[str]:
             for adds in (size.multiply_adds, size.multiply_adds_kept)
         )
         most = whole if run.spec.method.schedule.during else small
-        if spent.epochs != epochs:
+        data = run.spec.data.model_copy(update={"test_images": None})
+        own = run, spent.images / epochs if epochs else 0.0
+        alike, each = (
+            usual.setdefault((data, run.spec.task.objective, run.spec.recipe.batch_size), own)
+            if epochs
+            else own
+        )
+        if wrong := _of_pretraining(run, cost.pretraining):
+            yield f"run {run.key[:12]}: {wrong}"
+        elif spent.epochs != epochs:
             yield f"run {run.key[:12]}: it was trained for {epochs} epochs, and its cost is of {spent.epochs:g}"
         elif images is not None and spent.images != images * epochs:
             yield (
                 f"run {run.key[:12]}: its cost is of {spent.images} images, and {epochs} epochs of {images} "
                 f"are {images * epochs}"
             )
+        elif not math.isclose(own[1], each, rel_tol=_FLOORS):
+            yield (
+                f"run {run.key[:12]}: its epochs have {own[1]:,.0f} images, and those of run "
+                f"{alike.key[:12]}, on the same data, {each:,.0f}"
+            )
         elif whole and not (1 - _FLOORS) * small <= spent.multiply_adds <= (1 + _FLOORS) * most:
             yield (
                 f"run {run.key[:12]}: its training cost {spent.multiply_adds:.4g} multiply-adds, and "
                 f"{spent.images} images through its network take {small:.4g}"
             )
+
+
+def _of_pretraining(run: RunResult, spent: Spent | None) -> str:
+    """What is wrong with the epochs that the network was trained for before; nothing where they are unknown."""
+    recipe, after = run.spec.weights.recipe, run.spec.method.finetuning
+    if spent is None or recipe is None or recipe.early_stopping is not None or spent.epochs == recipe.epochs:
+        return ""
+    if not spent.epochs and (
+        run.spec.pretraining is None or after.weights != "kept"
+    ):  # none was needed, or kept
+        return ""
+    return f"its pretraining cost {spent.epochs:g} epochs, and recipe '{recipe.name}' has {recipe.epochs}"

@@ -19,6 +19,7 @@ from shrinkbench.results.copies import (
 )
 from shrinkbench.results.layer_counts import find_other_layers, find_unequal_shares
 from shrinkbench.results.networks import find_other_networks
+from shrinkbench.results.odd_records import FURTHEST, find_odd_records
 from shrinkbench.results.recomputing import (
     find_other_computation,
     find_other_costs,
@@ -30,8 +31,6 @@ from shrinkbench.spec import CLASSIFICATION
 
 ROUNDING = 0.01
 """Half precision adds up losses with an error below this share."""
-FURTHEST = 1000.0
-"""A loss on test that is this many times that on validation of the same weights is not believed."""
 FAR = 4.0
 """Standard errors of the difference between two splits beyond which it is no noise of drawing their images."""
 
@@ -86,7 +85,11 @@ def find_implausible(bundle: Bundle) -> list[str]:
     """What agrees with itself and is hard to believe all the same; each has to be explained by its author."""
     return [
         *_above_validation(bundle.results),
-        *(f"run {r.key[:12]}: {why}" for r in bundle.results for why in _odd_losses(r)),
+        *(
+            f"run {r.key[:12]}: {why}"
+            for r in bundle.results
+            for why in (*_odd_losses(r), *find_odd_records(r))
+        ),
         *_copied(bundle.results),
         *_shared_starts(bundle.results),
     ]

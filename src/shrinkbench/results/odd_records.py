@@ -1,0 +1,68 @@
+"""What single runs wrote down beside their accuracy and is hard to believe: losses, dates and timings."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from shrinkbench.results.record import RunResult
+from shrinkbench.spec import CLASSIFICATION
+
+FURTHEST = 1000.0
+"""A loss that is this many times another one of the same weights is not believed."""
+FASTEST = 10.0
+"""A network is hardly faster than its multiply-adds, or its weights, became fewer: not by this factor."""
+_CLOCKS = timedelta(days=2)  # by which the clocks of two machines may differ
+
+
+def find_odd_records(run: RunResult) -> Iterator[str]:
+    """One clause for everything of that kind in ``run``."""
+    yield from _of_losses(run)
+    yield from _of_date(run.provenance.started)
+    yield from _of_timings(run)
+
+
+def _of_losses(run: RunResult) -> Iterator[str]:
+    """Cross-entropies in training that do not go with that on validation after the same epoch.
+
+    It is 0 where every answer has probability 1 alone; what a teacher adds to it says nothing of the answers.
+    """
+    objective = run.spec.task.objective
+    if objective.loss != CLASSIFICATION.loss or objective.source is not None or run.spec.recipe.distillation:
+        return
+    for epoch in run.epochs:
+        known = epoch.validation.get("loss", 0.0)
+        if known > 0 and not 0 < epoch.train_loss <= FURTHEST * known:
+            yield (
+                f"the training loss of epoch {epoch.epoch} is {epoch.train_loss:.4g}, and that on validation "
+                f"after it {known:.4g}"
+            )
+            return
+
+
+def _of_date(text: str) -> Iterator[str]:
+    try:
+        started = datetime.fromisoformat(text)
+    except ValueError:
+        yield f"it was started at '{text[:40]}', which is no date"
+        return
+    if started.replace(tzinfo=started.tzinfo or UTC) > datetime.now(UTC) + _CLOCKS:
+        yield f"it was started on {started:%Y-%m-%d}, which is still to come"
+
+
+def _of_timings(run: RunResult) -> Iterator[str]:
+    timings = run.provenance.latency
+    counts = Counter((t.form, t.batch_size, t.threads, t.precision, t.memory_format) for t in timings)
+    for (form, batch, *_), count in counts.items():
+        if count > 1:
+            yield f"its {form} network was timed {count} times at batch size {batch}, and one of them counts"
+    most = max(run.size.compression, run.size.theoretical_speedup) if run.size else 1.0
+    for timed in timings:
+        speedup = timed.dense_seconds / timed.seconds
+        if speedup > FASTEST * most:
+            yield (
+                f"at batch size {timed.batch_size} it is {speedup:.4g} times as fast, with {most:.4g} times "
+                "fewer weights or multiply-adds at most"
+            )
+            return

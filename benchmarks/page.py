@@ -66,7 +66,7 @@ BENCHMARKS = (
     Benchmark(
         "A whole small sweep",
         "Start-up, data, masks and storing included, against a process for each run. With `--precision "
-        "bf16-mixed --rounds 2`, on 2026-11-27: 2.32x and 2.74x.",
+        "bf16-mixed`, on 2026-11-27: 2.32x and 2.74x, and 2.65x once processes kept the memory that they free.",
         "whole_sweep",
         "--images 4000 --rounds 1",
         "data",

@@ -116,11 +116,35 @@ def shortened_apart(names: Iterable[str], most: int) -> dict[str, str]:
 
     >>> shortened_apart(["layerwise_magnitude", "layerwise_gradient"], 5)
     {'layerwise_magnitude': 'la…de', 'layerwise_gradient': 'la…nt'}
+    >>> shortened_apart(["number_1_of_many", "number_2_of_many"], 10)
+    {'number_1_of_many': 'number_1…', 'number_2_of_many': 'number_2…'}
     """
-    names = dict.fromkeys(names)
-    lengths = itertools.count(max(most, 1))
-    tries = ({name: shortened(name, length) for name in names} for length in lengths)
-    return next(short for short in tries if len(set(short.values())) == len(names))
+    names = [*dict.fromkeys(names)]
+    tries = (
+        short
+        for length in itertools.count(max(most, 1))
+        for short in ([shortened(name, length) for name in names], _without_shared(names, length))
+    )
+    return dict(zip(names, next(short for short in tries if len(set(short)) == len(names)), strict=True))
+
+
+def _without_shared(names: Sequence[str], most: int) -> list[str]:
+    """The names, of which long ones lose what they share at their ends: first at the end, then at the start."""
+    long = [name for name in names if len(name) > most]
+    start = _common_start(long)
+    end = _common_start([name[len(start) :][::-1] for name in long])
+    short = dict(zip(names, names, strict=True))
+    for name in long:
+        own = name[len(start) : len(name) - len(end)] + "…" * bool(end)
+        room = max(most - len(own), 1)
+        short[name] = (start if len(start) <= room else f"{start[: room - 1]}…") + own
+    return [*short.values()]
+
+
+def _common_start(names: Sequence[str]) -> str:
+    first, last = min(names, default=""), max(names, default="")  # all others begin as these two do
+    equal = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, last, strict=False))
+    return "".join(letter for letter, _ in equal)
 
 
 def text_width(text: str, *, size: float = 7.0) -> float:

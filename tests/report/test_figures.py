@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from made_results import make_results
 
-from shrinkbench.plotting import STRIP, Mark, draw_strip, new_figure, shortened_apart
+from shrinkbench.plotting import STRIP, Mark, draw_strip, new_figure, shortened_apart, text_width
 from shrinkbench.report.figures import OFF_SCALE, efficiency_figure, readable_floor, tradeoff_figure
+from shrinkbench.report.legends import lay_out
 from shrinkbench.report.statistics.observations import aggregate, observe
 
 PAIR = [("cifar10", "resnet20")]
@@ -139,6 +140,20 @@ def test_shortened_names_stay_apart():
     names = [f"{'x' * 30}{index}{'y' * 30}" for index in range(20)]
     assert len(set(shortened_apart(names, 5).values())) == 20
     assert shortened_apart(["a", "b"], 1) == {"a": "a", "b": "b"}
+
+
+NUMBERED = [f"method_number_{n}_of_twelve" for n in range(12)]
+UNLIKE = [c * 30 + str(n) + c * 30 for n, c in enumerate("abcdefghijkl")]
+
+
+@pytest.mark.parametrize("names", [NUMBERED, [f"{name}{name}" for name in NUMBERED], UNLIKE])
+@pytest.mark.parametrize("alone", [True, False])
+def test_a_legend_is_as_wide_as_the_figure_at_most(names, alone):
+    """Names that differ in their middle alone cannot lose it."""
+    legend, width, _ = lay_out({name: name for name in [*names, "control"]}, rows=1, alone=alone)
+    widest = max(map(text_width, legend.entries.values()))
+    assert legend.columns * (widest + 0.42) <= width or legend.columns == 1
+    assert len(set(legend.entries.values())) == len(names) + 1
 
 
 def test_drawing_leaves_no_settings_behind():

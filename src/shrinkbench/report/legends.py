@@ -52,7 +52,12 @@ def _fit_legend(names: Mapping[str, str], *, width: float, most: int) -> Legend:
     )
     room = width / columns - handle
     fitting = (short for short in tries if max(map(text_width, short.values())) <= room)
-    short = next(fitting, shortened_apart(names.values(), 6)) if longest > room else {}
+    if longest > room:
+        short = next(fitting, shortened_apart(names.values(), 6))
+        widest = max(map(text_width, short.values()))
+        columns = min(columns, max(1, int(width / (handle + widest))))  # what cannot be shorter takes more rows
+    else:
+        short = {}
     return Legend({name: short.get(label, label) for name, label in names.items()}, columns)
 
 

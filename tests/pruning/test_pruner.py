@@ -458,6 +458,58 @@ def test_a_network_that_was_compiled_and_called_before_is_gated_all_the_same(met
     assert found[0] == pytest.approx(found[1], rel=1e-5)
 
 
+class Clipped(torch.optim.SGD):
+    """A step that calls that of its class, around which torch runs the same hooks."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            nn.utils.clip_grad_norm_(group["params"], 1e6)
+        return super().step(closure)
+
+
+@pytest.mark.parametrize("name", ["gradual_magnitude", "movement", "spartan"])
+@pytest.mark.parametrize("with_closure", [False, True])
+def test_a_step_within_a_step_is_no_other(name, with_closure):
+    found = []
+    for kind in (torch.optim.SGD, Clipped):
+        module = network()
+        optimizer, pruner = kind(module.parameters(), 0.05, momentum=0.9), pruner_of(module, name)
+        pruner.attach(optimizer)
+        for x, y in draw(torch.Generator().manual_seed(0)) * EPOCHS:
+
+            def loss(x=x, y=y, module=module, optimizer=optimizer):
+                optimizer.zero_grad()
+                found = F.cross_entropy(module(x), y)
+                found.backward()
+                return found
+
+            optimizer.step(loss) if with_closure else (loss(), optimizer.step())
+        assert pruner.step == TOTAL
+        found.append((pruner.finish(), module))
+    assert found[0][0].equal(found[1][0])
+    assert same(found[0][1], found[1][1])
+
+
+def test_optimizers_whose_steps_cannot_be_counted_are_told():
+    class Twice(torch.optim.SGD):
+        def step(self, closure=None):
+            closure()
+            return super().step(closure)
+
+    class Bare(torch.optim.Optimizer):
+        def __init__(self, parameters):
+            self.param_groups, self.state = [{"params": list(parameters)}], {}
+
+    module = network()
+    twice, pruner = Twice(module.parameters(), 0.1), pruner_of(module, "rigl")
+    pruner.attach(twice)
+    with pytest.raises(ShrinkbenchError, match="Twice evaluates the loss many times"):
+        twice.step(lambda: module(torch.ones(2, 2, 4, 4)).sum().backward())
+    for attach in (pruner.attach, Upholder(module, pruner.masks).attach):
+        with pytest.raises(ShrinkbenchError, match=r"a Bare has no hooks of its steps.*__init__"):
+            attach(Bare(module.parameters()))
+
+
 def scaled_training(name, *, fused, scale, infinite_at=None, given=True):
     """The masks and the network after a training with a GradScaler, or without one."""
     module = network()
@@ -492,8 +544,10 @@ def test_gates_see_no_scale_of_the_loss(name, fused):
     again, other = scaled_training(name, fused=fused, scale=1024.0)
     assert again.equal(masks)
     assert same(module, other)
-    _, finite = scaled_training(name, fused=fused, scale=1024.0, infinite_at=3)
-    assert all(bool(p.isfinite().all()) for p in finite.parameters())
+    for infinite_at in (0, 3):  # what a step that is left out gave is none of the next one
+        again, other = scaled_training(name, fused=fused, scale=1024.0, infinite_at=infinite_at)
+        assert again.equal(masks)
+        assert all(torch.equal(a, b) for a, b in zip(module.parameters(), other.parameters(), strict=True))
     if not fused:
         with pytest.raises(ShrinkbenchError, match=r"divided by 1024 after .* attach.optimizer, scaler=scaler"):
             scaled_training(name, fused=False, scale=1024.0, given=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
@@ -34,16 +35,24 @@ class LossScale:
             raise ShrinkbenchError(
                 f"a {type(scaler).__name__} is no GradScaler; give the one that scales the loss"
             )
-        self._hook, self._scaler, self._method = hook, scaler, method
-        self._highest = 0.0 if scaler is None else scaler.get_scale()
+        self._module, self._hook, self._scaler, self._method = module, hook, scaler, method
+        self._factor = 0.0 if scaler is None else scaler.get_scale()
         self._watched = min((p for p in module.parameters() if p.requires_grad), key=Tensor.numel, default=None)
         self._noted: Tensor | None = None
 
     def watch(self) -> list[RemovableHandle]:
-        """Note gradients as the backward pass leaves them, where that is all there is to go by."""
-        if self._scaler is not None or not self._hook.beside or self._watched is None:
+        """Look for steps that were left out; without a scaler, note what the backward pass leaves."""
+        if not self._hook.beside or self._watched is None:
             return []
+        if self._scaler is not None:
+            return [self._module.register_forward_pre_hook(lambda *_: self._look(self._hook.leave_out))]
         return [self._watched.register_post_accumulate_grad_hook(self._note)]
+
+    def _look(self, leave_out: Callable[[], None]) -> None:
+        """See the factor of now, which falls where a step was left out."""
+        before, self._factor = self._factor, 1.0 if self._scaler is None else self._scaler.get_scale()
+        if self._factor < before:
+            leave_out()
 
     def _note(self, parameter: Tensor) -> None:
         self._noted = None if parameter.grad is None else parameter.grad.detach().clone()
@@ -53,7 +62,7 @@ class LossScale:
         given: Any = optimizer
         scale, infinite = getattr(given, "grad_scale", None), getattr(given, "found_inf", None)
         if infinite is not None and bool(infinite):
-            self._hook.unscale(math.inf)
+            self._hook.leave_out()
             return False
         if scale is not None:
             gradients = [p.grad for group in given.param_groups for p in group["params"] if p.grad is not None]
@@ -62,9 +71,8 @@ class LossScale:
             given.grad_scale = None
             self._hook.unscale(float(scale))
         elif self._scaler is not None:
-            now = self._scaler.get_scale()
-            self._hook.unscale(now if now >= self._highest else math.inf)  # it falls where a step was left out
-            self._highest = now
+            self._look(lambda: self._hook.unscale(math.inf))  # where layers were called without the network
+            self._hook.unscale(self._factor)
         else:
             self._require_unscaled()
         return True

@@ -184,6 +184,11 @@ def optimizer_in(given: object) -> Optimizer:
     inner = getattr(given, "optimizer", given)
     if not isinstance(inner, Optimizer):
         raise ShrinkbenchError(f"a {type(given).__name__} is no optimizer; attach to the one that trains")
+    if not hasattr(inner, "_optimizer_step_post_hooks"):
+        raise ShrinkbenchError(
+            f"a {type(given).__name__} has no hooks of its steps, since its __init__ does not call that of "
+            "torch.optim.Optimizer; call it there, or call an Upholder after every step"
+        )
     return inner
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import LBFGS, Optimizer
+from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from shrinkbench.errors import ShrinkbenchError
@@ -25,6 +25,7 @@ from shrinkbench.pruning.loss_scale import LossScale
 from shrinkbench.pruning.masking import prune_once
 from shrinkbench.pruning.masks import Masks, Upholder, optimizer_in, require_held
 from shrinkbench.pruning.method import METHODS, PruningMethod
+from shrinkbench.pruning.optimizer_steps import OptimizerSteps, require_counted
 from shrinkbench.pruning.prunable import prunable_names
 from shrinkbench.pruning.pruner_arguments import check_method, source_of, steps_of_epoch
 from shrinkbench.pruning.rounds import rounds_of
@@ -139,10 +140,7 @@ class Pruner:
         ``ShrinkbenchError`` where weights that can be pruned and train are in none of the optimizers.
         """
         inner, *beside = (optimizer_in(each) for each in (optimizer, *others))
-        if any(isinstance(each, LBFGS) for each in (inner, *beside)):
-            raise ShrinkbenchError(
-                "LBFGS evaluates the loss many times in a step, which no schedule counts; use another optimizer"
-            )
+        require_counted(inner, *beside)
         require_held(self._module, self._prunable(), inner, *beside)
         self._detach()
         self._optimizers, self._held = (inner, *beside), frozenset()
@@ -152,10 +150,10 @@ class Pruner:
         self._hook.start(inner)
         scaler = getattr(optimizer, "scaler", None) if scaler is None else scaler
         self._scale = LossScale(self._module, self._hook, scaler, method=self._method.name)
+        steps = OptimizerSteps(before=self._before, ready=self._after_backward, after=self._after)
         self._handles = [
+            *steps.watch(inner),
             *self._scale.watch(),
-            inner.register_step_pre_hook(self._before),
-            inner.register_step_post_hook(lambda *_: self._after()),
             *(each.register_step_post_hook(lambda *_: self._uphold(self._started())) for each in beside),
         ]
         if self._step < self._total:
@@ -330,26 +328,13 @@ class Pruner:
             **self._settings,
         )
 
-    def _before(self, optimizer: Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """Gradients are there, unless the optimizer is given a function that makes them."""
+    def _before(self, optimizer: Optimizer) -> bool:
         masked = frozenset(self.masks)
         if not masked <= self._held:  # channels take biases along
             require_held(self._module, masked, *self._optimizers)
             self._held = masked
         self._left_out = self._scale is not None and not self._scale.take_out(optimizer)
-        if self._left_out:
-            return None
-        closure = kwargs.get("closure") or next((a for a in args if callable(a) and a is not optimizer), None)
-        if closure is None:
-            self._after_backward()
-            return None
-
-        def followed() -> Any:
-            loss = closure()
-            self._after_backward()
-            return loss
-
-        return tuple(a for a in args if a is not closure), {**kwargs, "closure": followed}
+        return not self._left_out
 
     def _after_backward(self) -> None:
         hook = self._started()

@@ -30,6 +30,9 @@ class Hook:
     def unscale(self, scale: float) -> None:
         """Divide gradients of what it trains beside by ``scale``, that of the loss; infinite: drop them."""
 
+    def leave_out(self) -> None:
+        """The step whose gradients were made does not take place: forget what it gave."""
+
     def start(self, optimizer: Optimizer) -> None:
         """Training begins (or goes on: ``load_state_dict`` follows)."""
 

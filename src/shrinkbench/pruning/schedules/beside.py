@@ -139,6 +139,11 @@ class Beside(Penalised):
             if numbers.grad is not None:
                 numbers.grad = None if math.isinf(scale) else numbers.grad / scale
 
+    def leave_out(self) -> None:
+        """Drop the gradients, and the examples that gave them."""
+        self.unscale(math.inf)
+        self._rows.clear()
+
     def before_step(self, step: int) -> None:
         """Put the hooks in place before the first step."""
         self._step = step

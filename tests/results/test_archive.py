@@ -8,9 +8,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from commands import shrinkbench
 from made_results import make_result, make_results, make_spec, write_store
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.pruning.plugins import load_plugin
 from shrinkbench.report.leaderboard import write_leaderboard
 from shrinkbench.results.bundle import read_source, write_bundle
 from shrinkbench.results.merging import merge
@@ -249,3 +251,18 @@ def test_merging_takes_code_over_that_is_what_keys_name_and_replaces_none(tmp_pa
     assert stores["theirs"].sources()[0] == {code: files}
     (aside,) = (tmp_path / "theirs" / "plugins").glob(f"{code}.damaged-*")
     assert (aside / "more.py").read_bytes() == b"1"
+
+
+def test_a_link_to_itself_is_told_like_any_other_path_that_is_none(bundle, tmp_path):
+    loop = tmp_path / "loop.py"
+    loop.symlink_to(loop)
+    with pytest.raises(ShrinkbenchError, match="is not a whole bundle"):
+        write_bundle(loop, tmp_path / "b.zip")
+    said = shrinkbench("bundle", loop, cwd=tmp_path)
+    assert (said.returncode, "is not a whole bundle" in said.stderr) == (2, True)
+    merge([bundle], tmp_path / "out")
+    with pytest.raises(ShrinkbenchError, match="is not a whole bundle"):
+        merge([loop], tmp_path / "out")
+    for path in (loop, "a\0b.py"):
+        with pytest.raises(ShrinkbenchError, match="there is no plug-in file"):
+            load_plugin(path)

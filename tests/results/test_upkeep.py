@@ -155,6 +155,12 @@ def test_a_plan_that_cannot_be_read_is_told_and_left(store):
     assert len(told) == 1
     assert "left as it is" in told[0]
     assert store.plan_path.read_text() == "{"
+    said = shrinkbench("store", "repair", store.root).output
+    assert "left as it is" in said
+    assert "give the sweep again" not in said  # it would be refused
+    store.plan_path.unlink()
+    store.plan_path.mkdir()
+    assert "plan.json cannot be read (Is a directory)" in shrinkbench("store", "verify", store.root).output
 
 
 def _die_with_a_claim(root, key):

@@ -13,6 +13,7 @@ import typer
 from shrinkbench.cli.options import AsJson, Source, Sources
 from shrinkbench.cli.tables import print_folded, tell_doubts, tell_problems, text
 from shrinkbench.errors import ShrinkbenchError, escaped, one_line
+from shrinkbench.files import absolute
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -48,7 +49,7 @@ def bundle(
         _verify(source)
     if verify or show_plugins:
         return
-    target = out or Path(f"{source.resolve().name}.zip")
+    target = out or Path(f"{absolute(source).name}.zip")
     written = write_bundle(source, target)
     tell_doubts(written)
     _tell_code(written)

@@ -46,14 +46,16 @@ def repair(
     ] = 0.0,
 ) -> None:
     """Set damaged files aside, and remove claims, temporary files and checkpoints that are left over."""
-    from shrinkbench.results.store import existing_store
+    from shrinkbench.results.store import Problem, existing_store
     from shrinkbench.results.upkeep import repair_store
 
-    done = 0
-    for sentence in repair_store(existing_store(directory), wait=wait):
+    store = existing_store(directory)
+    done = False
+    for sentence in repair_store(store, wait=wait):
         typer.echo(escaped(sentence))
-        done += 1
-    typer.echo("give the sweep again to make what is missing" if done else "nothing to repair")
+        done = True
+    if not isinstance(store.find_plan(), Problem):  # else a sweep refuses the folder
+        typer.echo("give the sweep again to make what is missing" if done else "nothing to repair")
 
 
 @app.command()

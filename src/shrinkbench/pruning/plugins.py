@@ -89,9 +89,9 @@ def _defines_parts(module: ModuleType) -> bool:
 
 
 def _existing(path: Path | str) -> Path:
-    file = Path(path).resolve()
-    if not is_file(file):
+    if not is_file(Path(path)):  # first: what is no path, or a link to itself, has no place
         raise ShrinkbenchError(f"there is no plug-in file {path}; give a Python file that registers something")
+    file = Path(path).resolve()
     if file.suffix != ".py":
         raise ShrinkbenchError(f"the plug-in {path} is not a Python file; its name must end in .py")
     return file

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +59,8 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         existing_store(out)
         check_links(out)
-        sources = [out, *(source for source in sources if source.resolve() != out.resolve())]
+        here = os.path.realpath(out)
+        sources = [out, *(source for source in sources if os.path.realpath(source) != here)]
     bundles = [read_source(source) for source in sources]
     store = ResultStore(out)
     kept: dict[str, tuple[int, RunResult]] = {}

@@ -144,7 +144,7 @@ class ResultStore:
                 f"{self.root} holds no {PLAN_NAME}; name the output folder of a sweep"
             ) from None
         except OSError as error:
-            raise ShrinkbenchError(f"cannot read {self.plan_path}: {error.strerror}") from None
+            raise ShrinkbenchError(f"{self.plan_path} cannot be read ({error.strerror})") from None
 
     # Results
 

@@ -269,3 +269,16 @@ def _compete(store, number, sees_processes):
         if number < 3 and turn > 100:
             os._exit(9)
         claim.release()
+
+
+def test_a_claim_whose_file_somebody_has_closed_writes_into_no_other(tmp_path):
+    claim = RunClaims(tmp_path).take("key")
+    handle = claim._handle
+    os.close(handle)
+    with (tmp_path / "another").open("wb+") as file:  # it has the number that was closed
+        assert file.fileno() == handle
+        assert not claim.beat()
+        claim.release()
+        file.write(b"mine")
+    assert (tmp_path / "another").read_bytes() == b"mine"
+    assert list((tmp_path / "claims").iterdir()) == []

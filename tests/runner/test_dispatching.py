@@ -185,3 +185,19 @@ def test_what_a_holder_has_brought_to_an_end_is_settled_without_an_attempt(monke
     ).carry_out()
     assert ended == {OTHER: Ending("done", "by somebody else")}
     assert executor.begun == ["o"]
+
+
+def test_a_task_whose_process_dies_when_all_is_stored_is_done_and_neither_failed_nor_tried_again():
+    ended, notes = {}, []
+    executor = Scripted({"o": [Ending("died", "died by SIGKILL")]})
+    Dispatcher(
+        {OTHER: ()},
+        executor,
+        0,
+        ended.__setitem__,
+        notes.append,
+        lambda: "go on",
+        find_done=lambda task: Ending("done"),
+    ).carry_out()
+    assert ended == {OTHER: Ending("done")}
+    assert (executor.begun, notes) == (["o"], [])

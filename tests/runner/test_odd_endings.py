@@ -44,6 +44,12 @@ def odd_signal(ctx):
     """Ends itself by a signal that has no name."""
     os.kill(os.getpid(), 40)
 
+@pruning_method("odd_closes")
+def odd_closes(ctx):
+    """Closes all that is open, as one does for a process in the background."""
+    os.closerange(3, 256)
+    return magnitude(ctx)
+
 @pruning_method("odd_exit")
 def odd_exit(ctx):
     """Asks Python to end, with a number that has no text."""
@@ -149,3 +155,14 @@ def test_every_signal_has_a_name():
     names = [name_of_signal(number) for number in range(1, 256)]
     assert len(set(names)) == 255
     assert all(re.fullmatch(r"SIG[A-Z0-9]+(\+\d+)?|signal \d+", name) for name in names)
+
+
+def test_a_method_that_closes_what_is_open_is_done(plugin, tmp_path, capfd):
+    processes = LocalProcesses(1)
+    status = sweep(
+        experiment("odd_closes"), tmp_path, device="cpu", plugins=[plugin], executor=processes, max_retries=0
+    )
+    assert (status.done, status.failed) == (1, 0)
+    assert not list(tmp_path.glob("runs/*/failure.json"))
+    assert list((tmp_path / "claims").iterdir()) == []
+    assert "Traceback" not in capfd.readouterr().err

@@ -66,6 +66,7 @@ class RunClaim:
         self.number = number
         self._claims = claims
         self._handle: int | None = handle
+        self._file = _file_behind(handle)
         self._token = token
         self._count = 0
         self._lost = False
@@ -80,8 +81,8 @@ class RunClaim:
     def beat(self) -> bool:
         """Tell the others that work goes on; returns whether the claim is still this owner's."""
         with self._guard:
-            if self._handle is None or self._lost:
-                return False
+            if self._handle is None or self._lost or _file_behind(self._handle) != self._file:
+                return False  # of the last: somebody's code has closed it, and the number may be another file's
             self._count += 1
             try:
                 _write(self._handle, self._content())
@@ -106,7 +107,8 @@ class RunClaim:
                     for number in numbers:  # the own one last: before that nobody else may own this key
                         _remove(self._claims.root / f"{self.key}.{number}.json")
             finally:
-                os.close(self._handle)
+                if _file_behind(self._handle) == self._file:
+                    os.close(self._handle)
                 self._handle = None
 
     def _is_own(self, path: Path) -> bool:
@@ -317,6 +319,13 @@ def _content_of(key: str, token: str, *, count: int, expires_after: float) -> by
     return json.dumps(fields).encode().ljust(_SIZE - 1)[: _SIZE - 1] + b"\n"
 
 
+def _file_behind(handle: int) -> tuple[int, int] | None:
+    """What tells the open file from others; nothing where it is closed."""
+    with contextlib.suppress(OSError):
+        return (place := os.fstat(handle)).st_dev, place.st_ino
+    return None
+
+
 def _write(handle: int, content: bytes) -> None:
     os.lseek(handle, 0, os.SEEK_SET)
     if os.write(handle, content) < len(content):
@@ -375,11 +384,10 @@ def _machine() -> str:
 def _birth_of(pid: int) -> str:
     """When a process of this machine began, which tells it from a later one of its number; empty if gone."""
     try:
-        fields = (
-            Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        )
+        told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return ""
+    fields = told.rpartition(")")[2].split()
     return "" if fields[0] in "ZX" else fields[19]  # a zombie works no more
 
 
@@ -389,6 +397,5 @@ def _remove(path: Path) -> None:
 
 
 def _refused(path: Path, error: OSError) -> ShrinkbenchError:
-    return ShrinkbenchError(
-        f"cannot use {path}: {error.strerror or error}; choose a folder that can be written"
-    )
+    why = error.strerror or error
+    return ShrinkbenchError(f"cannot use {path}: {why}; choose a folder that can be written")

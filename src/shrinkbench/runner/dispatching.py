@@ -119,6 +119,10 @@ class Dispatcher:
                 self._try_again(task, ending, sorter)
 
     def _try_again(self, task: Task, ending: Ending, sorter: TopologicalSorter[Task]) -> None:
+        found = self.find_done(task)
+        if found is not None:  # its process died after it had stored what it was for
+            self._settle(task, found, sorter)
+            return
         tries = self._tries[task]
         tries.append(ending.sentence)
         if len(tries) <= self.retries:

@@ -211,7 +211,7 @@ def _serve(connection: Connection, setting: Setting, share: Share, head: int) ->
     if share.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = share.gpu  # before CUDA is first used
     torch.set_num_threads(share.threads)
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with contextlib.suppress(EOFError, OSError):  # the head is gone, or somebody's code has closed the pipe
         while True:
             task = connection.recv()
             connection.send((os.getpid(), task, "begun"))

@@ -44,8 +44,9 @@ def process_put_back() -> Iterator[list[str]]:
         yield changed
     finally:
         if here is not None:
-            os.chdir(here)
-            os.close(here)
+            with contextlib.suppress(OSError):  # closed inside; our own paths are from the root
+                os.chdir(here)
+                os.close(here)
         after = _file_mask()
         if mask is not None and after is not None and after != mask:
             changed.append(f"umask ({mask:03o} -> {after:03o})")

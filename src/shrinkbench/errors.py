@@ -35,6 +35,19 @@ def escaped(text: object) -> str:
     return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in str(text))
 
 
+def is_unicode(text: object) -> bool:
+    r"""Whether ``text`` can be stored: a name of a file may hold bytes that are no UTF-8, and then cannot.
+
+    >>> is_unicode("données"), is_unicode("donn\udce9es")
+    (True, False)
+    """
+    try:
+        str(text).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def text_of(error: BaseException) -> str:
     """What ``error`` says; the class may be anybody's, and its text raise."""
     try:

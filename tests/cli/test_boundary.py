@@ -12,6 +12,7 @@ from sampling import sampled
 from shrinkbench.cli import boundary, main
 from shrinkbench.cli.boundary import run_guarded
 from shrinkbench.errors import LONGEST, ShrinkbenchError, one_line
+from shrinkbench.runner.provenance import Stopwatch, provenance
 
 
 def raising(error):
@@ -198,3 +199,28 @@ def test_an_empty_argument_names_nothing_and_a_point_where_one_is(tmp_path, monk
         else:
             main()
     assert (tmp_path / "plan.json").exists()
+
+
+@pytest.mark.parametrize("option", ["--set", "--data", "--plugin"])
+def test_names_that_are_no_utf_8_are_refused_before_anything_is_stored(tmp_path, monkeypatch, capsys, option):
+    monkeypatch.chdir(tmp_path)
+    name = os.fsdecode(b"odd\xff")
+    Path(name).mkdir()
+    Path(f"{name}/odd.py").write_text("")
+    given = {
+        "--set": f"description='{name}'",
+        "--data": f"digits={name}",
+        "--plugin": f"{name}/odd.py",
+    }[option]
+    words = ["shrinkbench", "sweep", "quickstart", "--out", "out", "--write-plan", option, given]
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert r"odd\udcff" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+def test_a_command_whose_words_are_no_utf_8_is_stored(monkeypatch):
+    monkeypatch.setenv("SHRINKBENCH_COMMAND", os.fsdecode(b"sweep x --out odd\xff"))
+    assert r"odd\\udcff" in provenance(Stopwatch(), "cpu").model_dump_json()

@@ -8,8 +8,8 @@ from typing import Annotated, Literal, TypeVar
 
 from pydantic import Field, ValidationError
 
-from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import read_file, write_atomically
+from shrinkbench.errors import ShrinkbenchError, is_unicode
+from shrinkbench.files import absolute, read_file, write_atomically
 from shrinkbench.results.layout import BESIDE_NAME, set_aside
 from shrinkbench.results.locking import hold_lock
 from shrinkbench.runner.executors.protocol import Setting
@@ -36,6 +36,16 @@ class Beside(Value):
     train_smaller: bool = False
     compiled: bool = False
     keep: dict[Digest, Literal["masks", "weights"]] = Field(default_factory=dict)
+
+
+def check_names(setting: Setting) -> None:
+    """Refuse places of data, weights and plug-ins whose names could not be stored."""
+    workspace = setting.workspace
+    for path in (*setting.plugins, *workspace.data.values(), *workspace.weights.values()):
+        if not is_unicode(absolute(path)):
+            raise ShrinkbenchError(
+                f"the path {path} is not UTF-8, in which it would be stored; rename what is so named"
+            )
 
 
 def write_beside(setting: Setting, *, device: str, planned: Collection[str] = ()) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from shrinkbench.errors import escaped
 from shrinkbench.results.record import Provenance
 
 _PACKAGES = ("shrinkbench", "torch", "torchvision", "numpy", "scikit-learn", "pillow", "pyarrow", "timm")
@@ -46,7 +47,7 @@ def provenance(watch: Stopwatch, device: str, *, processes: int = 1) -> Provenan
         processor=processor(),
         versions=_versions(),
         commit=_commit(),
-        command=os.environ.get("SHRINKBENCH_COMMAND", " ".join(sys.argv)),
+        command=escaped(os.environ.get("SHRINKBENCH_COMMAND", " ".join(sys.argv))),
     )
 
 

@@ -14,7 +14,7 @@ from shrinkbench.results.claims import RunClaims
 from shrinkbench.results.places import check_places
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, Status
-from shrinkbench.runner.beside_plan import write_beside
+from shrinkbench.runner.beside_plan import check_names, write_beside
 from shrinkbench.runner.dependencies import graph_of
 from shrinkbench.runner.dispatching import Dispatcher, Stop
 from shrinkbench.runner.effort import expected_work, say_effort
@@ -96,6 +96,7 @@ def prepare_sweep(
     keep = keep_of(plans)
     workspace = replace(workspace, weights=weights, latency=tuple(sorted(timed)), keep=keep)
     setting = Setting(workspace, {absolute(path): digest_of_plugin(path) for path in plugins})
+    check_names(setting)
     runs = {spec.key: spec for _, planned in plans for spec in planned.runs}
     store = ResultStore(workspace.root)
     is_open = opener(workspace, retry_failed=retry_failed, store=store)

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from shrinkbench.errors import ShrinkbenchError, one_line, some_of
+from shrinkbench.errors import ShrinkbenchError, is_unicode, one_line, some_of
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # SHA-256, hexadecimal
 SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]  # of a file or folder
@@ -117,6 +117,9 @@ def parse_toml(text: str) -> dict[str, Any]:
 
 def parse_value(kind: type[ValueT], data: Mapping[str, Any], *, where: str) -> ValueT:
     """Validate ``data`` as ``kind``; a violation becomes one sentence that names field, value and place."""
+    stray = next((text for text in _texts_in(data) if not is_unicode(text)), None)
+    if stray is not None:
+        raise ShrinkbenchError(f"{where}: {stray!r:.200} is not UTF-8, in which all is stored; spell it so")
     try:
         return kind.model_validate(dict(data))
     except ValidationError as error:
@@ -130,6 +133,18 @@ def parse_value(kind: type[ValueT], data: Mapping[str, Any], *, where: str) -> V
         if first["type"] == "missing":
             raise ShrinkbenchError(f"{where}: the key '{field}' is missing; add it") from None
         raise ShrinkbenchError(f"{where}: {tell_violation(error)}") from None
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    """Every text in lists and tables."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, each in value.items():
+            yield from (str(key), *_texts_in(each))
+    elif isinstance(value, list | tuple):
+        for each in value:
+            yield from _texts_in(each)
 
 
 def tell_violation(error: ValidationError) -> str:

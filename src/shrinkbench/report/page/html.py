@@ -354,7 +354,9 @@ def _formats(table: Table) -> list[tuple[str, str]]:
     return [(names[extension], write(table)) for extension, write in TEXTS.items()]
 
 
-_ACTING = re.compile("[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069]")
+_ACTING = re.compile(
+    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
+)
 """What may show the text around it, numbers among it, from right to left, or is no character of HTML."""
 
 

@@ -4,8 +4,7 @@ A claim on ``KEY`` is the file ``claims/KEY.N.json`` with the highest ``N``. It 
 is atomic on network file systems too; no hard links, renames or advisory locks are needed. Its owner writes a
 counter into it every few seconds, through the handle it was made with, so that a heartbeat never reaches
 somebody else's file. Whoever has seen the same bytes for as long as the claim lasts, or sees on the same
-machine that the owner's process is gone, takes over by making number ``N + 1``: of several who try, one
-succeeds.
+machine that the owner's process is gone, takes over by making number ``N + 1``: of several, one succeeds.
 
 Why no two take it: who makes ``N + 1`` looks again, and steps back unless its number is the highest and the
 file ``N`` that it saw expire is still there, unchanged. Contents carry a random token, so a number that was

@@ -263,7 +263,8 @@ def test_no_two_methods_have_one_sentence():
 @pytest.mark.parametrize(
     ("asked", "told"),
     [
-        (("",), "an empty name describes nothing"),
+        ((" ",), "an empty name describes nothing"),
+        (("",), "an argument is empty and names nothing"),
         (("rigl", "--input-shape", "3,8,8"), "--input-shape is for networks"),
         (("rigl", "--dataset", "digits"), "--dataset is for networks"),
         (("rigle", "--figure", "x.svg"), "did you mean 'rigl'"),

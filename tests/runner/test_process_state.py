@@ -14,9 +14,9 @@ from shrinkbench.runner.executors.process_state import keep_freed_memory
 if sys.argv[1] == "kept":
     keep_freed_memory()
 
-def work(rounds):
+def work(rounds):  # blocks of a size that the C library always takes from the system, and gives back
     for _ in range(rounds):
-        blocks = [torch.ones(4 << 20, dtype=torch.uint8) for _ in range(16)]
+        blocks = [torch.ones(48 << 20, dtype=torch.uint8) for _ in range(2)]
         del blocks
 
 work(3)

@@ -193,12 +193,26 @@ def test_leftovers_go_and_the_living_stay(store):
     with claims.take(f"run-{make_spec(seed=2).key}"):
         told = list(repair_store(store))
         assert len(told) == 5
-        with pytest.raises(ShrinkbenchError, match="claims of working processes"):
+        with pytest.raises(ShrinkbenchError, match="holds 1 claims, the first of process"):
             list(compact_store(store))
     assert not any((folder / "checkpoint-0.pt").exists() for folder in orphans)
     assert all((folder / "checkpoint-0.pt").exists() for folder in kept)
     assert new.exists()
     assert not old.exists()
+
+
+def test_a_claim_of_another_host_stays_until_it_is_waited_for(store):
+    claim = store.root / "claims" / f"{'a' * 64}.1.json"
+    claim.parent.mkdir()
+    claim.write_text('{"host": "far", "pid": 7, "machine": "b", "born": "1", "expires_after": 0.2}')
+    told = shrinkbench("store", "repair", store.root)
+    assert "left 1 claims, the first of process 7 on far: whether they live, --wait 1 tells" in told.output
+    assert "nothing to repair" not in told.output
+    with pytest.raises(ShrinkbenchError, match="after `shrinkbench store repair --wait 1`"):
+        compact_store(store).__next__()
+    assert "removed the claim" in shrinkbench("store", "repair", store.root, "--wait", "1").output
+    assert not claim.exists()
+    assert list(compact_store(store)) == [f"removed the empty folder {claim.parent}"]
 
 
 def test_compact_frees_room_and_changes_no_result(store):

@@ -8,9 +8,9 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.files import check_links, is_temporary, unique_suffix, write_atomically
-from shrinkbench.results.claims import CLAIMS, RunClaims
+from shrinkbench.results.claims import CLAIMS, Holder, RunClaims
 from shrinkbench.results.damage import verify_store
 from shrinkbench.results.index import INDEX_NAME, lines_of_index, read_index, text_of_index
 from shrinkbench.results.layout import CONFLICTS, NETWORK_NAME, PLAN_NAME, PLUGINS, RESULT_NAME, set_aside
@@ -44,9 +44,20 @@ def repair_store(store: ResultStore, *, wait: float = 0.0) -> Iterator[str]:
     claims = RunClaims(store.root)
     for holder in claims.remove_stale(wait=wait):
         yield f"removed the claim on {holder.key[:24]} of process {holder.pid} on {holder.host}, which is gone"
+    unknown = [holder for holder in claims.holders() if holder.alive is None]
+    if unknown and wait <= _longest(unknown):
+        yield (
+            f"left {len(unknown)} claims, the first of process {unknown[0].pid} on {unknown[0].host}: whether "
+            f"they live, --wait {_longest(unknown) + 1:.0f} tells"
+        )
     for path in _temporaries(store.root):
         yield from _remove(path, "left by a process that ended while it wrote")
     yield from _remove_checkpoints(store, claims)
+
+
+def _longest(holders: Iterable[Holder]) -> float:
+    """Seconds without a heartbeat after which all of the claims have expired."""
+    return max(holder.expires_after for holder in holders)
 
 
 def _place_of(damaged: Path, root: Path) -> Path:
@@ -66,8 +77,9 @@ def compact_store(store: ResultStore) -> Iterator[str]:
     held = claims.holders()
     if held:
         raise ShrinkbenchError(
-            f"{len(held)} claims of working processes are in {store.root}, the first of process {held[0].pid} "
-            f"on {held[0].host}; compact it when they have ended, or repair it first if they are gone"
+            f"{store.root} holds {len(held)} claims, the first of process {held[0].pid} on "
+            f"{one_line(held[0].host, 40)}; compact it when they have ended, or if they are gone, after "
+            f"`shrinkbench store repair --wait {_longest(held) + 1:.0f}`"
         )
     yield from _remove_checkpoints(store, claims)
     for folder in sorted(store.root.glob("*/**/"), reverse=True):

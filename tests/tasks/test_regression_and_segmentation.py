@@ -161,6 +161,27 @@ def test_large_targets_keep_their_digits_in_double_precision():
     assert found["rmse"] == found["mae"] == 0.5
 
 
+def test_digits_of_targets_count_beside_a_network_of_less_precision():
+    network = nn.Linear(1, 1).requires_grad_(False)
+    network.weight.fill_(1)
+    network.bias.fill_(0)
+    inputs, targets = torch.full((5, 1), 1e9), 1e9 + torch.tensor([0.0, 1, 2, 3, 5]).double()
+    inputs[0] += 64
+    found = shrinkbench.evaluate(network, [(inputs, targets)], task=Regression())
+    wrong = [64, -1, -2, -3, -5]
+    assert found["loss"] == pytest.approx(sum(x * x for x in wrong) / 5, rel=1e-12)
+    assert found["mae"] == pytest.approx(75 / 5, rel=1e-12)
+    spread = sum((x - 2.2) ** 2 for x in (0, 1, 2, 3, 5))
+    assert found["r2"] == pytest.approx(1 - sum(x * x for x in wrong) / spread, rel=1e-9)
+
+
+@pytest.mark.parametrize(("outputs", "told"), [(0, "one number for each"), (1, "has diverged")])
+def test_no_numbers_and_numbers_beyond_float32_are_told_in_a_sentence(outputs, told):
+    inputs = torch.full((3, outputs), 1e30)
+    with pytest.raises(ShrinkbenchError, match=told):
+        shrinkbench.evaluate(nn.Hardtanh(-1e38, 1e38), [(inputs, -inputs)], task=Regression())
+
+
 def test_targets_that_are_no_numbers_are_told_as_such():
     targets = torch.tensor([1.0, math.nan, 2.0, math.inf])
     with pytest.raises(ShrinkbenchError, match="2 of 4 examples have targets that are no finite numbers"):

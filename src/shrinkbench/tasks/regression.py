@@ -23,7 +23,7 @@ from shrinkbench.tasks.torch_metrics import torch_metrics
 REGRESSION = Objective(
     name="regression",
     loss="mse",
-    version=3,
+    version=4,
     metrics=(
         MetricSpec(name="rmse", direction="lower", unit="", lower=0),
         MetricSpec(name="mae", direction="lower", unit="", lower=0),
@@ -45,7 +45,9 @@ class Regression:
 
     def criterion(self, outputs: Any, targets: Any) -> Tensor:
         """Mean squared error over examples and their numbers."""
-        return F.mse_loss(*_aligned(outputs, targets))
+        found, wanted = _aligned(outputs, targets)
+        precise = torch.promote_types(found.dtype, torch.float32)
+        return F.mse_loss(found.to(precise), wanted.to(precise))
 
     def training_batches(self, batches: Batches) -> Iterator[Batch]:
         """A last batch of one example is joined to the one before."""
@@ -64,6 +66,7 @@ class Regression:
 
         R² = 1 - squared error / squared deviation of the targets from their mean, averaged over the numbers of
         an example. It is left out where it is undefined: for a single example, or targets that are all alike.
+        Differences are those of all digits of the targets, whatever the precision of the network.
         """
         regression = torch_metrics().regression
         parts: list[tuple[Tensor, ...]] = []
@@ -88,7 +91,7 @@ class Regression:
 
 def _rows(numbers: Tensor) -> Tensor:
     """(examples, numbers of each), in double precision on the processor; an example may be one bare number."""
-    return numbers.double().reshape(len(numbers), -1).cpu() if numbers.numel() else numbers.new_empty(0, 1)
+    return numbers.cpu().double().reshape(len(numbers), -1) if numbers.numel() else torch.empty(0, 1).double()
 
 
 def _metrics(regression: Any, found: Tensor, wanted: Tensor) -> dict[str, float]:
@@ -101,7 +104,7 @@ def _metrics(regression: Any, found: Tensor, wanted: Tensor) -> dict[str, float]
         )
     absolute = regression.MeanAbsoluteError().set_dtype(torch.float64)(found.flatten(), wanted.flatten())
     values = {"rmse": math.sqrt(squared), "mae": float(absolute), "loss": squared}
-    if len(found) > 1 and bool((wanted.std(dim=0) > 0).all()):
+    if bool((wanted != wanted[0]).any(dim=0).all()):
         # torchmetrics takes a squared error below 1e-4 for none, whatever the unit of the targets is
         apart = (wanted - wanted.mean(dim=0)).square().sum(dim=0)
         values["r2"] = float((1 - (wanted - found).square().sum(dim=0) / apart).mean())
@@ -109,18 +112,17 @@ def _metrics(regression: Any, found: Tensor, wanted: Tensor) -> dict[str, float]
 
 
 def _aligned(outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
-    """Outputs and targets of one shape: (N, 1) and (N,) are the same, and would else be compared crosswise."""
+    """Outputs, and targets of their shape: (N, 1) and (N,) are the same, not compared crosswise."""
     found = first_tensor(outputs)
     both = isinstance(targets, Tensor) and found.dim() > 0 and targets.dim() > 0
     fits = both and len(found) == len(targets) and found.numel() == targets.numel()
     squeezed = fits and _bare(found) == _bare(targets)
-    if not squeezed or targets.is_complex():
+    if not squeezed or targets.is_complex() or (len(found) and not found.numel()):
         raise ShrinkbenchError(
             f"regression takes one number for each that the network gives, and here are {describe(found)} and "
             f"targets {describe(targets)}; give targets (N,) or (N, outputs)"
         )
-    precise = torch.promote_types(found.dtype, torch.float32)
-    return found.to(precise), targets.reshape(found.shape).to(found.device, precise)
+    return found, targets.reshape(found.shape).to(found.device)
 
 
 def _bare(tensor: Tensor) -> list[int]:

@@ -144,6 +144,26 @@ def test_labels_of_no_class_are_refused(label, told):
         quality(truth, [[(LEFT, CAT, 0.9)]])
 
 
+@pytest.mark.parametrize(
+    "box", [[float("nan"), 0, 20, 20], [0, 0, float("inf"), 9], [9, 9, 5, 12], [5, 9, 9, 5], [5, 5, 5, 9]]
+)
+def test_objects_without_an_area_are_refused(box):
+    """One of no numbers was found by every box; torchvision asserts that the others are none."""
+    batch = [(IMAGE, objects((LEFT, CAT), (box, DOG)))]
+    recipe = Recipe(name="r", reference="none", epochs=1, batch_size=1, optimizer="sgd", learning_rate=0.1)
+    with pytest.raises(ShrinkbenchError, match="an object has the box"):
+        TASK.loss(Says(), batch, recipe)
+    with pytest.raises(ShrinkbenchError, match="an object has the box"):
+        evaluate(Says([]), [batch], task=TASK)
+
+
+@measured
+@pytest.mark.parametrize("box", [[20, 0, 0, 20], [0, 20, 20, 0], [-1e6, -1e6, 1e6, 1e6]])
+def test_what_is_found_inside_out_or_beyond_every_image_is_wrong(box):
+    """Areas that are negative or immense counted neither way: this was 1."""
+    assert quality([objects((LEFT, CAT))], [[(box, CAT, 0.9), (LEFT, CAT, 0.8)]])["map50"] == pytest.approx(0.5)
+
+
 @measured
 @pytest.mark.parametrize("which", ["boxes", "scores"])
 def test_boxes_that_are_no_numbers_are_a_divergence(which):

@@ -110,7 +110,7 @@ def detection_of(classes: Sequence[str]) -> Objective:
     names = ("map50", *(f"ap50_{name}" for name in classes))
     return Objective(
         name="detection",
-        version=2,
+        version=3,
         loss="faster-rcnn",
         metrics=tuple(
             MetricSpec(name=name, direction="higher", unit="fraction", lower=0, upper=1) for name in names

@@ -18,6 +18,7 @@ from shrinkbench.spec.measures import Quality
 from shrinkbench.tasks.task import TASKS, Batches
 
 OVERLAP = 0.5
+_FARTHEST = 4e4  # pixels; the area of what spans all of it is below the 1e10 up to which COCO counts
 
 
 @dataclass(frozen=True)
@@ -106,7 +107,7 @@ class Detection:
         return Quality(metrics=self._values(metric.compute()), examples=images)
 
     def _require_objects(self, batch: Any) -> Pictured:
-        """``batch``, whose labels name classes of this task: 0 is none, and would be taken for a mean."""
+        """``batch``, whose labels name classes of this task (0 is the mean's) and whose boxes are some."""
         classes = len(self.objective.metrics) - 1
         for pair in batch:
             objects = pair[1] if isinstance(pair, Sequence) and len(pair) == 2 else None
@@ -121,6 +122,13 @@ class Detection:
                 raise ShrinkbenchError(
                     f"objects have labels from {low} to {high}, and the task's {classes} classes count from 1, "
                     "since 0 is background; give labels within"
+                )
+            left, top, right, bottom = objects.boxes.unbind(1)
+            proper = objects.boxes.isfinite().all(1) & (left < right) & (top < bottom)
+            if not bool(proper.all()):
+                raise ShrinkbenchError(
+                    f"an object has the box {objects.boxes[~proper][0].tolist()}, and boxes are left, top, "
+                    "right, bottom of something that is wide and high; leave it out, or give such"
                 )
         found: Pictured = batch
         return found
@@ -165,7 +173,10 @@ def _boxes_of(outputs: Any) -> dict[str, Tensor]:
             "the network has diverged: it gives boxes or scores that are no finite numbers; lower the learning "
             "rate"
         )
-    return {"boxes": boxes.float(), "labels": labels.long(), "scores": scores.float()}
+    # What has a negative or immense area would count neither way in torchmetrics, and is found wrongly.
+    boxes = boxes.float().clamp(-_FARTHEST, _FARTHEST)
+    boxes = torch.cat([boxes[:, :2], boxes[:, 2:].maximum(boxes[:, :2])], dim=1)
+    return {"boxes": boxes, "labels": labels.long(), "scores": scores.float()}
 
 
 def _beside_difficult(found: Mapping[str, Tensor], objects: Objects) -> dict[str, Tensor]:

@@ -78,9 +78,9 @@ def loss_of(loss: Loss, outputs: Any, targets: Any) -> Tensor:
             f"the loss does not take outputs {describe(outputs)} with targets {describe(targets)} ({reason}); "
             "give one that does as loss="
         ) from error
-    if not isinstance(found, Tensor) or found.dim():
+    if not isinstance(found, Tensor) or found.dim() or not found.is_floating_point():
         raise ShrinkbenchError(
-            f"the loss gives {describe(found)}, and gradients are of one number; return the mean of a batch"
+            f"the loss gives {describe(found)}, and gradients are of one real number; return a batch's mean"
         )
     return found
 

@@ -192,3 +192,10 @@ def test_half_precision_scores_do_not_vanish():
 def test_a_loss_that_does_not_depend_on_the_network_ranks_nothing(name, loss):
     with pytest.raises(ShrinkbenchError, match="the loss does not depend on any weight"):
         score(name, loss=loss)
+
+
+@pytest.mark.parametrize("kind", [torch.complex64, torch.int64])
+@pytest.mark.parametrize("name", ["global_gradient", "obs"])
+def test_losses_that_are_no_real_numbers_are_told(name, kind):
+    with pytest.raises(ShrinkbenchError, match="gradients are of one real number"):
+        score(name, loss=lambda outputs, targets: outputs.sum().to(kind))

@@ -2,6 +2,7 @@
 
 import contextlib
 import inspect
+import shlex
 
 import pytest
 from typer.testing import CliRunner
@@ -82,3 +83,16 @@ def test_every_command_that_takes_a_part_takes_plugins():
         names = set(inspect.signature(command.callback).parameters)
         if names & {"model", "method", "dataset", "experiment", "what", "fix"}:
             assert "plugins" in names, command.callback.__name__
+
+
+def test_commands_of_a_template_name_a_file_as_a_shell_takes_it(tmp_path):
+    for kind in ("experiment", "network", "method"):
+        name = "my own" + (".toml" if kind == "experiment" else ".py")
+        code, told = call("new", kind, "--out", name, "--force", cwd=tmp_path)
+        assert code == 0, told
+        commands = [line for line in (tmp_path / name).read_text().splitlines() if "shrinkbench " in line]
+        words = [word for line in commands if name in line for word in shlex.split(line.replace('"""', ""))]
+        assert any(word.partition(":")[0] == name for word in words)
+    code, told = call("new", "task", "--out", 'a"b.py', cwd=tmp_path)
+    assert code
+    assert "without quotes" in told

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -29,9 +31,24 @@ def new(
     target = out or Path(f"my_{kind}{suffix}")
     if target.suffix != suffix:
         raise ShrinkbenchError(f"--out {target}: a template of this kind is a {suffix} file; name one")
+    if not target.name.isprintable() or set(target.name) & set('"\\'):
+        raise ShrinkbenchError(f"--out {target}: the template tells its name; choose one without quotes")
     if target.exists() and not force:
         raise ShrinkbenchError(f"{target} is there already; choose another file, or overwrite it with --force")
     check_target(target)
     text = (TEMPLATES / f"{kind}{suffix}.txt").read_text(encoding="utf-8")
-    write_atomically(target, text.replace(f"FILE{suffix}", target.name).encode())
+    write_atomically(target, _named(text, f"FILE{suffix}", target.name).encode())
     typer.echo(escaped(f"{target}: read it, it says how to use it"))
+
+
+def _named(text: str, placeholder: str, name: str) -> str:
+    """``text`` with ``name`` in it, as a shell takes it where a command stands."""
+
+    def quoted(found: re.Match[str]) -> str:
+        return shlex.quote(found[0].replace(placeholder, name))
+
+    lines = (
+        re.sub(re.escape(placeholder) + r"[\w:]*", quoted, line) if "shrinkbench " in line else line
+        for line in text.splitlines(keepends=True)
+    )
+    return "".join(lines).replace(placeholder, name)

@@ -549,11 +549,96 @@ def test_gates_see_no_scale_of_the_loss(name, fused):
         assert again.equal(masks)
         assert all(torch.equal(a, b) for a, b in zip(module.parameters(), other.parameters(), strict=True))
     if not fused:
-        with pytest.raises(ShrinkbenchError, match=r"divided by 1024 after .* attach.optimizer, scaler=scaler"):
+        with pytest.raises(ShrinkbenchError, match=r"a GradScaler scales .* attach.optimizer, scaler=scaler"):
             scaled_training(name, fused=False, scale=1024.0, given=False)
     other = network()
     with pytest.raises(ShrinkbenchError, match="a str is no GradScaler"):
         pruner_of(other, name).attach(torch.optim.SGD(other.parameters(), 0.1), scaler="fp16")
+
+
+def test_a_factor_of_the_loss_that_is_not_given_is_told():
+    """Clipping hides the factor in the gradients, and torch's scaler is seen all the same."""
+    x, y = draw(torch.Generator().manual_seed(0))[0]
+    module = network()
+    optimizer = torch.optim.SGD(module.parameters(), 0.05)
+    pruner_of(module, "l0_hard_concrete").attach(optimizer)
+    (F.cross_entropy(module(x), y) * 1024).backward()
+    for parameter in module.parameters():
+        parameter.grad /= 1024
+    with pytest.raises(ShrinkbenchError, match=r"divided by 1024 after .* attach.optimizer, scaler=scaler"):
+        optimizer.step()
+    module = network()
+    optimizer = torch.optim.SGD(module.parameters(), 0.05)
+    pruner_of(module, "l0_hard_concrete").attach(optimizer)
+    scaler = torch.amp.GradScaler("cpu", init_scale=1024.0)
+    scaler.scale(F.cross_entropy(module(x), y)).backward()
+    scaler.unscale_(optimizer)
+    nn.utils.clip_grad_norm_(module.parameters(), 1e-3)
+    with pytest.raises(ShrinkbenchError, match=r"a GradScaler scales .* attach.optimizer, scaler=scaler"):
+        scaler.step(optimizer)
+
+
+IN_TWO = [
+    "gradual_magnitude",
+    "rigl",
+    "sparse_evolutionary_training",
+    "movement",
+    "ac_dc",
+    "top_kast",
+    "group_sparse_learning",
+    "l0_hard_concrete",
+]
+
+
+@pytest.mark.parametrize("name", sampled(IN_TWO, every=3))
+@pytest.mark.parametrize("scale", [None, 1024.0])
+def test_several_optimizers_are_as_one(name, scale):
+    """Masks are decided, and weights brought back, once all have moved, on gradients that are all divided."""
+    found = []
+    for count in (1, 2, 2):
+        module = network()
+        parameters = [*module.parameters()]
+        parts = [parameters] if count == 1 else [parameters[::2], parameters[1::2]]
+        optimizers = [torch.optim.SGD(part, 0.05, momentum=0.9) for part in parts][
+            :: 1 if len(found) < 2 else -1
+        ]
+        scaler = torch.amp.GradScaler("cpu", init_scale=scale or 1.0, enabled=scale is not None)
+        pruner = pruner_of(module, name)
+        pruner.attach(*optimizers, scaler=scaler)
+        for x, y in draw(torch.Generator().manual_seed(0)) * EPOCHS:
+            scaler.scale(F.cross_entropy(module(x), y)).backward()
+            for optimizer in optimizers:
+                scaler.step(optimizer)
+            scaler.update()
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+        found.append((pruner.finish(), module))
+    (masks, module), *others = found
+    for again, other in others:
+        assert again.equal(masks)
+        assert same(module, other)
+
+
+def test_one_of_several_optimizers_that_is_left_out_holds_no_step_up():
+    module = network()
+    parameters = [*module.parameters()]
+    first, second = (torch.optim.SGD(part, 0.05) for part in (parameters[::2], parameters[1::2]))
+    pruner = pruner_of(module, "gradual_magnitude")
+    pruner.attach(first, second)
+    for number, (x, y) in enumerate(draw(torch.Generator().manual_seed(0)) * EPOCHS):
+        F.cross_entropy(module(x), y).backward()
+        assert pruner.step == number
+        first.step()
+        if number % 2:
+            second.step()
+            assert pruner.step == number + 1
+        module(x)
+        assert pruner.step == number + 1
+        weights = dict(module.named_parameters())
+        assert not any(bool(weights[name][~mask].any()) for name, mask in pruner.masks.items())
+    assert not next(iter(copy.deepcopy(module)._forward_pre_hooks.values()))._tell
+    torch.save(module, io.BytesIO())
+    require_done(module, pruner.finish())
 
 
 def test_noise_without_training_mode_is_told():

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import sys
 from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
+from torch.amp import GradScaler
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
@@ -26,8 +29,9 @@ class Scaler(Protocol):
 class LossScale:
     """Takes the factor out of what ``hook`` trains beside the weights, which no scaler sees.
 
-    Without a ``scaler`` a factor shows where gradients of weights are divided between backward pass and step:
-    those of the smallest weight that trains are compared.
+    Where several optimizers move the weights, gradients of all are divided before the first of them moves.
+    Without a ``scaler``, torch's is seen where it calls the optimizer; any other factor shows where gradients
+    are divided between backward pass and step: those of the smallest weight that trains are compared.
     """
 
     def __init__(self, module: nn.Module, hook: Hook, scaler: object, *, method: str) -> None:
@@ -57,13 +61,25 @@ class LossScale:
     def _note(self, parameter: Tensor) -> None:
         self._noted = None if parameter.grad is None else parameter.grad.detach().clone()
 
-    def take_out(self, optimizer: Optimizer) -> bool:
-        """Before a step of ``optimizer``; whether it takes place, which fused ones are told beforehand."""
+    def take_out(self, optimizer: Optimizer, *others: Optimizer) -> bool:
+        """Before a step of ``optimizer``; whether it takes place, which fused ones are told beforehand.
+
+        ``others`` are to move after it.
+        """
         given: Any = optimizer
         scale, infinite = getattr(given, "grad_scale", None), getattr(given, "found_inf", None)
         if infinite is not None and bool(infinite):
             self._hook.leave_out()
             return False
+        reads = bool(others) and type(self._hook).after_backward is not Hook.after_backward
+        if self._scaler is None and (reads or (self._hook.beside and scale is None)) and _is_scaled():
+            what = f"what '{self._method}' trains beside the weights" if self._hook.beside else "all weights"
+            raise ShrinkbenchError(
+                f"a GradScaler scales the loss, and gradients of {what} are not all divided when the first "
+                "optimizer moves; give it, attach(optimizer, scaler=scaler)"
+            )
+        for each in others:
+            _divide(each, self._scaler)
         if scale is not None:
             gradients = [p.grad for group in given.param_groups for p in group["params"] if p.grad is not None]
             for gradient in gradients:
@@ -90,3 +106,23 @@ class LossScale:
                 f"'{self._method}' trains beside the weights were not; give the GradScaler, "
                 "attach(optimizer, scaler=scaler), or divide the loss instead"
             )
+
+
+def _is_scaled() -> bool:
+    """Whether torch's ``GradScaler`` calls the optimizer that asks."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_code is GradScaler.step.__code__:
+            return bool(frame.f_locals["self"].is_enabled())
+    return False
+
+
+def _divide(optimizer: Optimizer, scaler: object) -> None:
+    """Have ``scaler`` divide gradients of ``optimizer`` now, unless it has done so, or there are none."""
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    if isinstance(scaler, GradScaler) and gradients:
+        with contextlib.suppress(RuntimeError):  # it was asked before
+            scaler.unscale_(optimizer)
+        for gradient in gradients:  # of an optimizer that will be left out
+            gradient.nan_to_num_(nan=0.0, posinf=0.0, neginf=0.0)

@@ -21,11 +21,12 @@ from shrinkbench.pruning.amounts import amount_of
 from shrinkbench.pruning.constraining import constraints_for
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.during_training import hook_for
+from shrinkbench.pruning.joint_steps import JointSteps
 from shrinkbench.pruning.loss_scale import LossScale
 from shrinkbench.pruning.masking import prune_once
 from shrinkbench.pruning.masks import Masks, Upholder, optimizer_in, require_held
 from shrinkbench.pruning.method import METHODS, PruningMethod
-from shrinkbench.pruning.optimizer_steps import OptimizerSteps, require_counted
+from shrinkbench.pruning.optimizer_steps import require_counted
 from shrinkbench.pruning.prunable import prunable_names
 from shrinkbench.pruning.pruner_arguments import check_method, source_of, steps_of_epoch
 from shrinkbench.pruning.rounds import rounds_of
@@ -115,9 +116,9 @@ class Pruner:
         self._optimizers: tuple[Optimizer, ...] = ()
         self._held: frozenset[str] = frozenset()  # what is masked and was seen in an optimizer
         self._scale: LossScale | None = None
-        self._left_out = False
         self._loaded: dict[str, Any] | None = None
         self._step = 0
+        self._steps = JointSteps(before=self._before, ready=self._after_backward, after=self._after)
         self._handles: list[RemovableHandle] = []
         self._placed: list[tuple[torch.device, torch.dtype]] = []
 
@@ -134,10 +135,11 @@ class Pruner:
     def attach(self, optimizer: Optimizer, *others: Optimizer, scaler: object = None) -> None:
         """Follow the steps of ``optimizer`` from now on, in place of an earlier one; may prune at once.
 
-        ``others`` move the rest of the network, where one optimizer does not hold it all; what is pruned stays
-        pruned after their steps too. ``scaler`` is the ``GradScaler`` of the loss: methods that train gates or
-        noise beside the weights need it (an optimizer wrapped by Accelerate brings its own). Raises
-        ``ShrinkbenchError`` where weights that can be pruned and train are in none of the optimizers.
+        ``others`` move the rest of the network, where one optimizer does not hold it all: a step is one of
+        each, on gradients computed before the first, and is over once all have moved or the network is called
+        again. ``scaler`` is the ``GradScaler`` of the loss: methods that train gates or noise beside the
+        weights need it (an optimizer wrapped by Accelerate brings its own). Raises ``ShrinkbenchError`` where
+        weights that can be pruned and train are in none of the optimizers.
         """
         inner, *beside = (optimizer_in(each) for each in (optimizer, *others))
         require_counted(inner, *beside)
@@ -147,15 +149,10 @@ class Pruner:
         self._placed_hooks = hooks_on(self._module)
         if self._hook is None:
             self._hook = self._begin()
-        self._hook.start(inner)
+        self._hook.start(*self._optimizers)
         scaler = getattr(optimizer, "scaler", None) if scaler is None else scaler
         self._scale = LossScale(self._module, self._hook, scaler, method=self._method.name)
-        steps = OptimizerSteps(before=self._before, ready=self._after_backward, after=self._after)
-        self._handles = [
-            *steps.watch(inner),
-            *self._scale.watch(),
-            *(each.register_step_post_hook(lambda *_: self._uphold(self._started())) for each in beside),
-        ]
+        self._handles = [*self._steps.watch(self._module, self._optimizers), *self._scale.watch()]
         if self._step < self._total:
             self._hook.before_step(self._step + 1)
         self._forget_programs()
@@ -165,6 +162,7 @@ class Pruner:
 
         Raises ``ShrinkbenchError`` where the schedule has not come to its target.
         """
+        self._steps.close()
         hook = self._hook
         kind: Any = type(hook)
         early = hook is not None and kind.settled is not Hook.settled and hook.settled
@@ -190,6 +188,7 @@ class Pruner:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and plain values from which a training goes on bit for bit; save the network's beside."""
+        self._steps.close()
         state = self._loaded if self._hook is None else self._hook.state_dict()
         return {**self._identity, "step": self._step, "hook": state}
 
@@ -333,8 +332,8 @@ class Pruner:
         if not masked <= self._held:  # channels take biases along
             require_held(self._module, masked, *self._optimizers)
             self._held = masked
-        self._left_out = self._scale is not None and not self._scale.take_out(optimizer)
-        return not self._left_out
+        others = [each for each in self._optimizers if each is not optimizer]
+        return self._scale is None or self._scale.take_out(optimizer, *others)
 
     def _after_backward(self) -> None:
         hook = self._started()
@@ -344,12 +343,10 @@ class Pruner:
 
     def _after(self) -> None:
         hook = self._started()
-        if self._left_out:
-            return
         self._step += 1
         self._follow_moves(hook)
         if self._step > self._total:
-            self._uphold(hook)
+            Upholder(self._module, hook.masks)()
             return
         hook.after_step(self._step)
         if self._step % self._per_epoch == 0:
@@ -362,9 +359,6 @@ class Pruner:
         assert self._hook is not None  # noqa: S101  hooks of the optimizer are set by attach() alone
         return self._hook
 
-    def _uphold(self, hook: PruningHook | RoundsInTraining) -> None:
-        Upholder(self._module, hook.masks)()
-
     def _follow_moves(self, hook: PruningHook | RoundsInTraining) -> None:
         """Bring what the hook holds to where the network is, once its tensors have been moved or cast."""
         placed = [(p.device, p.dtype) for p in self._module.parameters()]
@@ -373,6 +367,7 @@ class Pruner:
         self._placed = placed
 
     def _detach(self) -> None:
+        self._steps.close()
         for handle in self._handles:
             handle.remove()
         self._handles = []

@@ -122,7 +122,7 @@ class KeepEpochs(Hook):
         self._epochs = epochs
         self._save = save
 
-    def start(self, optimizer: Optimizer) -> None:
+    def start(self, optimizer: Optimizer, *others: Optimizer) -> None:
         """Epoch 0: a resumed training begins with the same weights once more."""
         self.after_epoch(0)
 

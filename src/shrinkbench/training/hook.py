@@ -33,8 +33,8 @@ class Hook:
     def leave_out(self) -> None:
         """The step whose gradients were made does not take place: forget what it gave."""
 
-    def start(self, optimizer: Optimizer) -> None:
-        """Training begins (or goes on: ``load_state_dict`` follows)."""
+    def start(self, optimizer: Optimizer, *others: Optimizer) -> None:
+        """Training begins (or goes on: ``load_state_dict`` follows); ``others`` hold what it does not."""
 
     def before_step(self, step: int) -> None:
         """Before the forward pass of ``step``."""

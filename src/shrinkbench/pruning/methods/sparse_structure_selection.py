@@ -99,7 +99,7 @@ class ScaledBranches(PruningHook):
         """Whether branches have been removed."""
         return self._done
 
-    def start(self, optimizer: Optimizer) -> None:
+    def start(self, optimizer: Optimizer, *others: Optimizer) -> None:
         """The factors use the learning rate of the weights."""
         self._rate = lambda: float(optimizer.param_groups[0]["lr"])
 

@@ -269,7 +269,7 @@ class Alternating(PruningHook):
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self._whole = self.masks
-        self._optimizer: torch.optim.Optimizer | None = None
+        self._optimizers: tuple[torch.optim.Optimizer, ...] = ()
         self._phase = -1
 
     @property
@@ -293,9 +293,9 @@ class Alternating(PruningHook):
         length = max(self.CONSTANTS["phase"] * self.setting.steps, 1.0)
         return min(int((step - first) / length + 1e-9), self._phases - 1)  # 7 / 7.000000000000001 is a phase
 
-    def start(self, optimizer: torch.optim.Optimizer) -> None:
-        """Keep the optimizer, whose state is reset where weights come back."""
-        self._optimizer = optimizer
+    def start(self, optimizer: torch.optim.Optimizer, *others: torch.optim.Optimizer) -> None:
+        """Keep the optimizers, whose state is reset where weights come back."""
+        self._optimizers = (optimizer, *others)
 
     @torch.no_grad()
     def after_step(self, step: int) -> None:
@@ -312,8 +312,8 @@ class Alternating(PruningHook):
 
     def _reset(self, masks: Masks) -> None:
         for name, parameter in self.setting.parameters.items():
-            state = {} if self._optimizer is None else self._optimizer.state.get(parameter, {})
-            for value in state.values():
+            states = [value for each in self._optimizers for value in each.state.get(parameter, {}).values()]
+            for value in states:
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
                     value.mul_(masks[name].to(value.device))
 

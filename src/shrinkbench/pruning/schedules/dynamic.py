@@ -43,7 +43,7 @@ class Dynamic(PruningHook):
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
-        self._optimizer: Optimizer | None = None
+        self._optimizers: tuple[Optimizer, ...] = ()
         generator = setting.generator("first masks")
         noise = {
             n: torch.rand(p.shape, generator=generator).to(p.device) for n, p in setting.parameters.items()
@@ -54,9 +54,9 @@ class Dynamic(PruningHook):
         """What the first masks keep."""
         return self.setting.amount
 
-    def start(self, optimizer: Optimizer) -> None:
-        """Keep the optimizer, whose state is reset where weights grow."""
-        self._optimizer = optimizer
+    def start(self, optimizer: Optimizer, *others: Optimizer) -> None:
+        """Keep the optimizers, whose state is reset where weights grow."""
+        self._optimizers = (optimizer, *others)
 
     def fraction(self, step: int) -> float:
         """Fraction of each layer's kept weights that are exchanged at ``step``."""
@@ -96,8 +96,8 @@ class Dynamic(PruningHook):
         return new.reshape(mask.shape)
 
     def _reset_state(self, parameter: nn.Parameter, grown: Tensor) -> None:
-        if self._optimizer is not None:
-            for value in self._optimizer.state.get(parameter, {}).values():
+        for optimizer in self._optimizers:
+            for value in optimizer.state.get(parameter, {}).values():
                 if isinstance(value, Tensor) and value.shape == parameter.shape:
                     value.masked_fill_(grown, 0)
 

@@ -61,7 +61,7 @@ class Gated(FinishingHook):
         """The highest of these stay."""
         raise NotImplementedError
 
-    def start(self, optimizer: Optimizer) -> None:
+    def start(self, optimizer: Optimizer, *others: Optimizer) -> None:
         """Keep the optimizer, whose learning rate gates follow."""
         self._optimizer = optimizer
 

@@ -27,7 +27,8 @@ def objects(*found):
     """Boxes with their labels; a third entry marks a difficult one."""
     boxes, labels = [entry[0] for entry in found], [entry[1] for entry in found]
     difficult = [len(entry) > 2 for entry in found]
-    return Objects(torch.tensor(boxes).float().reshape(-1, 4), torch.tensor(labels), torch.tensor(difficult))
+    box = torch.tensor(boxes).float().reshape(-1, 4)
+    return Objects(box, torch.tensor(labels, dtype=torch.int64), torch.tensor(difficult, dtype=torch.bool))
 
 
 class Says(nn.Module):
@@ -101,6 +102,8 @@ def test_the_mean_is_over_the_classes_that_occur():
 def test_images_without_an_object_that_counts_have_no_precision():
     with pytest.raises(ShrinkbenchError, match="no image has an object that is not difficult"):
         quality([objects((LEFT, CAT, "difficult"))], [[(LEFT, CAT, 0.9)]])
+    with pytest.raises(ShrinkbenchError, match="no image has an object that is not difficult"):
+        quality([objects()], [[]])
     with pytest.raises(ShrinkbenchError, match="no images to evaluate on"):
         quality([], [])
 
@@ -128,6 +131,57 @@ def test_a_class_has_a_metric_by_its_label():
 
 
 @measured
+def test_every_box_of_an_image_counts():
+    """COCO takes the first 100: of 150 objects that are found, a third would be missed."""
+    boxes = [
+        [30 * row, 30 * column, 30 * row + 20, 30 * column + 20] for row in range(15) for column in range(10)
+    ]
+    answers = [(box, CAT, 0.9 - 0.001 * place) for place, box in enumerate(boxes)]
+    assert quality([objects(*((box, CAT) for box in boxes))], [answers]).metrics == {"map50": 1, "ap50_cat": 1}
+
+
+@measured
+def test_precision_is_that_of_pycocotools():
+    """Of 50 objects recalls are whole hundredths, on which COCO's points lie."""
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    drawn = torch.Generator().manual_seed(0)
+    images, truth, told = 10, [], []
+    for image in range(images):
+        for place in range(5):
+            box = [30 * place, 0, 30 * place + 20, 20]
+            truth.append((image, box))
+            for _ in range(2):
+                shift, score = torch.rand(2, generator=drawn).tolist()
+                told.append((image, [box[0] + 14 * shift, 0, box[2] + 14 * shift, 20], score))
+    whole = {"categories": [{"id": CAT}], "images": [{"id": image} for image in range(images)]}
+    as_coco = [
+        {"image_id": image, "bbox": [a, b, c - a, d - b], "category_id": CAT, "area": (c - a) * (d - b)}
+        for image, (a, b, c, d), *_ in (*truth, *told)
+    ]
+    reference, found = COCO(), COCO()
+    given = [{**each, "id": at + 1, "iscrowd": 0} for at, each in enumerate(as_coco[: len(truth)])]
+    answers = [
+        {**each, "id": at + 1, "iscrowd": 0, "score": told[at][2]}
+        for at, each in enumerate(as_coco[len(truth) :])
+    ]
+    reference.dataset, found.dataset = {**whole, "annotations": given}, {**whole, "annotations": answers}
+    reference.createIndex()
+    found.createIndex()
+    by_hand = COCOeval(reference, found, "bbox")
+    by_hand.evaluate()
+    by_hand.accumulate()
+    precision = by_hand.eval["precision"][0, :, 0, 0, -1].mean()
+    ours = quality(
+        [objects(*((box, CAT) for at, box in truth if at == image)) for image in range(images)],
+        [[(box, CAT, score) for at, box, score in told if at == image] for image in range(images)],
+    )
+    assert 0.3 < precision < 0.9
+    assert ours["map50"] == pytest.approx(precision, abs=1e-6)
+
+
+@measured
 @pytest.mark.parametrize(("side", "expected"), [(40, 1), (10, 0.5)])
 def test_a_box_is_forgiven_that_overlaps_a_difficult_object_by_half_and_none_that_lies_in_it(side, expected):
     """On a difficult object of side 50: 1600 of 2500 in common, and 100 of 2500."""
@@ -145,7 +199,7 @@ def test_labels_of_no_class_are_refused(label, told):
 
 
 @pytest.mark.parametrize(
-    "box", [[float("nan"), 0, 20, 20], [0, 0, float("inf"), 9], [9, 9, 5, 12], [5, 9, 9, 5], [5, 5, 5, 9]]
+    "box", [[float("nan"), 0, 20, 20], [0, 0, float("inf"), 9], [9, 9, 5, 12], [5, 9, 9, 5], [5, 5, 5, 9], [0, 0, 2e5, 9]]
 )
 def test_objects_without_an_area_are_refused(box):
     """One of no numbers was found by every box; torchvision asserts that the others are none."""

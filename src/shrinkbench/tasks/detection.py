@@ -18,7 +18,9 @@ from shrinkbench.spec.measures import Quality
 from shrinkbench.tasks.task import TASKS, Batches
 
 OVERLAP = 0.5
-_FARTHEST = 4e4  # pixels; the area of what spans all of it is below the 1e10 up to which COCO counts
+RECALLS = [point * 0.01 for point in range(101)]  # torchmetrics' own are rounded to float32, and miss some
+FARTHEST = 40_000
+"""Of a side from the origin, in pixels: the area of what spans all of it is below the 1e10 that COCO counts."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +91,8 @@ class Detection:
         """Mean average precision at an overlap of 0.5, and that of every class that occurs, by torchmetrics.
 
         Difficult objects count neither way, nor do boxes whose largest overlap with an object of their class is
-        with a difficult one. Precision is averaged over 101 points of recall as COCO does; the challenge of
-        2007 took 11.
+        with a difficult one. Precision is averaged over 101 points of recall as COCO does (the challenge of
+        2007 took 11), and every box of an image counts, where COCO takes the first 100.
         """
         metric = _metric()
         device = next(module.parameters()).device
@@ -124,32 +126,29 @@ class Detection:
                     "since 0 is background; give labels within"
                 )
             left, top, right, bottom = objects.boxes.unbind(1)
-            proper = objects.boxes.isfinite().all(1) & (left < right) & (top < bottom)
+            proper = (objects.boxes.abs() <= FARTHEST).all(1) & (left < right) & (top < bottom)
             if not bool(proper.all()):
                 raise ShrinkbenchError(
                     f"an object has the box {objects.boxes[~proper][0].tolist()}, and boxes are left, top, "
-                    "right, bottom of something that is wide and high; leave it out, or give such"
+                    f"right, bottom, at most {FARTHEST:,} pixels from 0, of something that is wide and high; "
+                    "leave it out, or give such"
                 )
         found: Pictured = batch
         return found
 
     def _values(self, result: dict[str, Tensor]) -> dict[str, float]:
-        """The metrics by name; -1 stands for what has no object to be found."""
-        mean = float(result["map_50"])
-        if mean < 0:
+        """Metrics by name. Precision is (overlaps, recalls, classes, areas, limits); -1: nothing to find."""
+        labels = result["classes"].reshape(-1).tolist()
+        precisions = result["precision"][0, :, : len(labels), 0, -1].mean(dim=0).float().tolist()
+        found = {label: value for label, value in zip(labels, precisions, strict=True) if value >= 0}
+        if not found:
             raise ShrinkbenchError(
                 "no image has an object that is not difficult, and there is no precision without; give other "
                 "images"
             )
-        labels = result["classes"].reshape(-1).tolist()
-        values = result["map_per_class"].reshape(-1).tolist()
         known = self.objective.metrics
-        each = {
-            known[int(label)].name: float(value)
-            for label, value in zip(labels, values, strict=True)
-            if value >= 0 and label < len(known)
-        }
-        return {self.objective.headline: mean, **each}
+        each = {known[label].name: value for label, value in found.items() if label < len(known)}
+        return {self.objective.headline: sum(found.values()) / len(found), **each}
 
 
 def _boxes_of(outputs: Any) -> dict[str, Tensor]:
@@ -174,7 +173,7 @@ def _boxes_of(outputs: Any) -> dict[str, Tensor]:
             "rate"
         )
     # What has a negative or immense area would count neither way in torchmetrics, and is found wrongly.
-    boxes = boxes.float().clamp(-_FARTHEST, _FARTHEST)
+    boxes = boxes.float().clamp(-FARTHEST, FARTHEST)
     boxes = torch.cat([boxes[:, :2], boxes[:, 2:].maximum(boxes[:, :2])], dim=1)
     return {"boxes": boxes, "labels": labels.long(), "scores": scores.float()}
 
@@ -204,7 +203,12 @@ def _metric() -> Any:
     require_metric()
     from torchmetrics.detection import MeanAveragePrecision
 
-    return MeanAveragePrecision(iou_thresholds=[OVERLAP], class_metrics=True)
+    return MeanAveragePrecision(
+        iou_thresholds=[OVERLAP],
+        rec_thresholds=RECALLS,
+        max_detection_thresholds=[1, 10, 2**31 - 1],
+        extended_summary=True,
+    )
 
 
 TASKS.add(DETECTION.name, Detection)

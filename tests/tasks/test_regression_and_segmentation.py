@@ -8,7 +8,7 @@ from torch import nn
 
 import shrinkbench
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.tasks import Regression, SemanticSegmentation
+from shrinkbench.tasks import Metric, Regression, SemanticSegmentation, Supervised
 
 torch.manual_seed(0)
 NUMBERS = [(torch.randn(7, 3), torch.randn(7)), (torch.randn(2, 3), torch.randn(2))]
@@ -203,3 +203,16 @@ def test_a_batch_without_a_labelled_pixel_teaches_nothing():
         loss.backward()
         assert loss.item() == 0
     assert not network.weight.grad.any()
+
+
+def test_a_batch_of_no_examples_counts_for_nothing():
+    """As the rest that a batch sampler of one's own may leave; alone it is no divergence."""
+    inputs, none = torch.arange(6.0).reshape(3, 2), torch.zeros(0, 2)
+    supervised = Supervised(
+        nn.functional.mse_loss, {"apart": Metric(lambda y, t: (y - t).abs().sum(1), "lower")}
+    )
+    for task in (Regression(), supervised):
+        whole = shrinkbench.evaluate(nn.Identity(), [(inputs, inputs + 1)], task=task)
+        assert shrinkbench.evaluate(nn.Identity(), [(inputs, inputs + 1), (none, none)], task=task) == whole
+        with pytest.raises(ShrinkbenchError, match="no examples to evaluate on"):
+            shrinkbench.evaluate(nn.Identity(), [(none, none)], task=task)

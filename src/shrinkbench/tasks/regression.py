@@ -76,7 +76,9 @@ class Regression:
                 kind = given.inputs.device.type
                 with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16-mixed"):
                     outputs = given.inputs.call(module)
-                parts.append(tuple(map(_rows, _aligned(outputs, given.targets))))
+                both = _aligned(outputs, given.targets)
+                if both[0].numel():
+                    parts.append(tuple(map(_rows, both)))
         if not parts:
             raise ShrinkbenchError("there are no examples to evaluate on; give a split with at least one")
         found, wanted = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
@@ -91,7 +93,7 @@ class Regression:
 
 def _rows(numbers: Tensor) -> Tensor:
     """(examples, numbers of each), in double precision on the processor; an example may be one bare number."""
-    return numbers.cpu().double().reshape(len(numbers), -1) if numbers.numel() else torch.empty(0, 1).double()
+    return numbers.cpu().double().reshape(len(numbers), -1)
 
 
 def _metrics(regression: Any, found: Tensor, wanted: Tensor) -> dict[str, float]:

@@ -117,6 +117,8 @@ class Supervised:
         with evaluation_mode(module):
             for each in batches:
                 given = placed(split_batch(each), module)
+                if not len(given):  # the mean of nothing is no number
+                    continue
                 kind = given.inputs.device.type
                 with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16-mixed"):
                     outputs = given.inputs.call(module)

@@ -206,3 +206,27 @@ def test_scores_that_are_zero_throughout_do_not_rank_by_position(name):
             loss=lambda outputs, targets: (outputs * 0).sum(),
             one_shot=True,
         )
+
+
+@pytest.mark.parametrize("name", ["global_taylor", "obd"])
+def test_scores_that_overflow_do_not_rank_by_position(name):
+    """Squares of gradients do before gradients do."""
+    module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    batches = [(torch.randn(4, 6), torch.randint(0, 3, (4,)))] * 20
+
+    def large(outputs, targets):
+        return nn.functional.cross_entropy(outputs, targets) * 1e30
+
+    with pytest.raises(ShrinkbenchError, match=f"scores that '{name}' gives '0.weight' overflow"):
+        prune(module, name, compression=2, batches=batches, loss=large)
+
+
+def test_a_complex_loss_is_told():
+    module = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+    batches = [(torch.randn(4, 6), torch.randint(0, 3, (4,)))]
+
+    def turned(outputs, targets):
+        return outputs.sum().to(torch.complex64)
+
+    with pytest.raises(ShrinkbenchError, match="gives complex64 number, and gradients are of one real number"):
+        prune(module, "global_gradient", compression=2, batches=batches, loss=turned)

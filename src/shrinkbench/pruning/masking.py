@@ -42,6 +42,7 @@ from shrinkbench.pruning.prunable import prunable_names, require_structure_takes
 from shrinkbench.pruning.speeding import meet_speedup, require_speedup
 from shrinkbench.pruning.top_k import require_numbers
 from shrinkbench.pruning.units import Grouping, Keep, Scores, UnitScores
+from shrinkbench.sources.origin import is_own
 from shrinkbench.spec import UNPRUNED, Amount, ChannelFraction, Compression, FractionPerLayer, Speedup
 from shrinkbench.spec.constraints import UNCONSTRAINED, Constraints
 
@@ -167,12 +168,21 @@ def decide(method: PruningMethod, ctx: PruneContext, *, scores: Scores | None = 
 
 
 def _require_telling(method: PruningMethod, ctx: PruneContext, found: Scores | UnitScores) -> None:
-    """Refuse scores that data gave and that are 0 throughout: position alone would decide what stays.
+    """Refuse scores that data gave and that tell nothing: position alone would decide what stays.
 
-    Later rounds may find a network that earlier ones have cut through, which is reported as collapse.
+    They are 0 throughout, or beyond what numbers hold; a score from outside may mean infinity so. Later rounds
+    may find a network that earlier ones have cut through, which is reported as collapse.
     """
     values = found.scores if isinstance(found, UnitScores) else found
-    if "data" in method.needs and not len(ctx.masks) and not any(bool(each.any()) for each in values.values()):
+    if "data" not in method.needs:
+        return
+    over = [name for name, each in values.items() if bool((each == math.inf).any())]
+    if over and is_own(method.score.__module__):
+        raise ShrinkbenchError(
+            f"scores that '{method.name}' gives '{over[0]}' overflow, so that position would decide among "
+            "them: the loss, its gradients or the activations are too large; scale them down"
+        )
+    if not len(ctx.masks) and not any(bool(each.any()) for each in values.values()):
         raise ShrinkbenchError(
             f"'{method.name}' scores every weight 0, so that position alone would decide what stays: the loss "
             "does not change with any weight, or none reaches the outputs; give another loss, data or network"
@@ -181,7 +191,7 @@ def _require_telling(method: PruningMethod, ctx: PruneContext, found: Scores | U
 
 def scored(method: PruningMethod, ctx: PruneContext) -> Scores | UnitScores | Masks:
     """What the score returns; a mistake in code from outside this package is told in one sentence."""
-    if method.score.__module__.startswith("shrinkbench."):
+    if is_own(method.score.__module__):
         try:
             return method.score(ctx)
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]

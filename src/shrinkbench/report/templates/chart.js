@@ -130,12 +130,14 @@ function drawChart(host, data, options) {
     svg.setAttribute("role", "application");
     svg.setAttribute("aria-label", `${label}. Arrow keys read the points: left and right along a method, up and down between methods.`);
   }
+  const heights = steps(y0, y1, Math.max(4, Math.round((box.bottom - box.top) / 55)));
+  const ticks = (range.log ? heights.map((power) => 10 ** power) : heights).map((tick) => [tick, metric.percent ? `${+(100 * tick).toFixed(2)} %` : `${+tick.toPrecision(3)}`]);
+  box.left = Math.max(box.left, 27 + 6.6 * Math.max(0, ...ticks.map(([, text]) => text.length)));  // beside the axis's own label
   if (options.title) fitTitle(make("text", { x: box.left, y: 15, class: "title" }, svg, options.title), width);
   const grid = make("g", { stroke: "#e3e7eb" }, svg), words = make("g", {}, svg);
-  const heights = steps(y0, y1, Math.max(4, Math.round((box.bottom - box.top) / 55)));
-  for (const tick of range.log ? heights.map((power) => 10 ** power) : heights) {
+  for (const [tick, text] of ticks) {
     make("line", { x1: box.left, x2: box.right, y1: Y(tick), y2: Y(tick) }, grid);
-    make("text", { x: box.left - 7, y: Y(tick) + 4, "text-anchor": "end" }, words, metric.percent ? `${+(100 * tick).toFixed(2)} %` : `${+tick.toPrecision(3)}`);
+    make("text", { x: box.left - 7, y: Y(tick) + 4, "text-anchor": "end" }, words, text);
   }
   for (let k = 0; k <= x1 + 0.01; k++) {
     make("line", { x1: X(2 ** k), x2: X(2 ** k), y1: box.top, y2: box.bottom }, grid);

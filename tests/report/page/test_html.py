@@ -354,6 +354,16 @@ def test_of_many_tasks_the_first_screen_says_once_what_holds_for_all(tmp_path):
     assert answers.index(said) < answers.index("<dl")
 
 
+def test_a_page_is_called_by_all_of_its_experiments(tmp_path):
+    """One of several parts is not what the results are of."""
+    results = make_results(pairs=ONE_PAIR, methods=["random", "global_magnitude"], compressions=(1, 2, 4))
+    store = write_store(tmp_path / "store", results[:9], name="study-a")
+    write_store(store.root, results[9:], name="study-b")
+    page = write_report(store.root, tmp_path / "out", figures="none").index.read_text()
+    assert "<h1>study-a and study-b</h1>" in page
+    assert page.count("Made results.") == 1
+
+
 def test_an_exact_tie_is_called_one(tmp_path):
     results = make_results(
         pairs=ONE_PAIR,

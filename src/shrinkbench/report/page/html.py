@@ -34,7 +34,14 @@ from shrinkbench.report.page.published import (
     read_published,
     write_published,
 )
-from shrinkbench.report.page.wording import describe_scales, label, lead_text, make_breakable, selection_rule
+from shrinkbench.report.page.wording import (
+    describe_scales,
+    label,
+    lead_text,
+    make_breakable,
+    selection_rule,
+    title_of,
+)
 from shrinkbench.report.pareto import drawn_costs, front_figures, front_tables, write_fronts
 from shrinkbench.report.pitfalls import find_pitfalls
 from shrinkbench.report.pitfalls.practice import training_is_equal
@@ -203,8 +210,8 @@ def _facts(bundle: Bundle, observations: Observations, figures: Figures) -> dict
     results, plan = bundle.results, bundle.plan
     stored = {r.key for r in results}
     return {
-        "name": bundle.name,
-        "description": plan.description if plan else "",
+        "name": title_of([e.name for e in plan.experiments] if plan else [], otherwise=bundle.name),
+        "description": " ".join(dict.fromkeys(e.description for e in plan.experiments)) if plan else "",
         "directory": bundle.source,
         "counts": {
             "done": sum(r.status == "done" for r in results),

@@ -7,11 +7,14 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
+from shrinkbench.report.checklist.causes import joined
 from shrinkbench.report.recommendation import POINTS
 from shrinkbench.report.statistics.metrics import Metric
 from shrinkbench.report.statistics.observations import Observations, Scale
 from shrinkbench.report.verdict import Win
 from shrinkbench.results.record import RunResult
+
+_NAMED = 3
 
 
 def label(observations: Observations, scale: Scale, metric: str) -> str:
@@ -81,3 +84,15 @@ def lead_text(win: Win, metric: Metric) -> str:
     if win.n < 2:
         return f"{lead} (one seed)"
     return f"{lead} {metric.interval(win.low, win.high)}"
+
+
+def title_of(experiments: Sequence[str], *, otherwise: str) -> str:
+    """What results are called: by all of their experiments, where there are several.
+
+    >>> title_of(["study-a", "study-b"], otherwise="study-a"), title_of(list("abcde"), otherwise="a")
+    ('study-a and study-b', 'a and 4 other experiments')
+    """
+    if len(experiments) < 2:
+        return otherwise
+    others = f"{len(experiments) - 1} other experiments"
+    return joined(experiments if len(experiments) <= _NAMED else [experiments[0], others])

@@ -361,7 +361,7 @@ def test_a_page_is_called_by_all_of_its_experiments(tmp_path):
     write_store(store.root, results[9:], name="study-b")
     page = write_report(store.root, tmp_path / "out", figures="none").index.read_text()
     assert "<h1>study-a and study-b</h1>" in page
-    assert page.count("<p class=\"soft\">Made results.</p>") == 1
+    assert page.count('<p class="soft">Made results.</p>') == 1
 
 
 def test_an_exact_tie_is_called_one(tmp_path):

@@ -199,7 +199,15 @@ def test_labels_of_no_class_are_refused(label, told):
 
 
 @pytest.mark.parametrize(
-    "box", [[float("nan"), 0, 20, 20], [0, 0, float("inf"), 9], [9, 9, 5, 12], [5, 9, 9, 5], [5, 5, 5, 9], [0, 0, 2e5, 9]]
+    "box",
+    [
+        [float("nan"), 0, 20, 20],
+        [0, 0, float("inf"), 9],
+        [9, 9, 5, 12],
+        [5, 9, 9, 5],
+        [5, 5, 5, 9],
+        [0, 0, 2e5, 9],
+    ],
 )
 def test_objects_without_an_area_are_refused(box):
     """One of no numbers was found by every box; torchvision asserts that the others are none."""

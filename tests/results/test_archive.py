@@ -14,6 +14,9 @@ from made_results import make_result, make_results, make_spec, write_store
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning.plugins import load_plugin
 from shrinkbench.report.leaderboard import write_leaderboard
+from shrinkbench.results import archive
+from shrinkbench.results import store as store_module
+from shrinkbench.results.archive import write_archive
 from shrinkbench.results.bundle import read_source, write_bundle
 from shrinkbench.results.merging import merge
 from shrinkbench.results.reading import parse_plan, parse_result
@@ -115,7 +118,7 @@ def test_what_unpacks_to_more_than_a_bundle_is_refused_unread(bundle, tmp_path):
             content[start + 24 : start + 28] = struct.pack("<I", 7 << 20)
         start = content.find(b"PK\x01\x02", start + 4)
     (tmp_path / "many.zip").write_bytes(content)
-    with pytest.raises(ShrinkbenchError, match=r"unpacks to 1,\d+ MiB, and bundles up to 1,024 MiB are read"):
+    with pytest.raises(ShrinkbenchError, match=r"unpacks to 1,\d+ MiB, and bundles up to 128 MiB are read"):
         read_source(tmp_path / "many.zip")
 
 
@@ -216,6 +219,26 @@ def test_a_plan_of_too_many_parts_is_refused_and_a_wrong_one_at_its_first_part()
         parse_plan(Path("plan.json"), head + b"[]," * 5_000_000 + tail)
     with pytest.raises(ShrinkbenchError, match=r"experiments\.0"):
         parse_plan(Path("plan.json"), head + b"{}," * 1000 + tail)
+
+
+@pytest.mark.parametrize("sign", ["x", '\\"'])
+def test_a_plan_with_an_endless_text_is_refused_before_it_is_copied(sign):
+    text = '{"schema_version":2,"name":"a","description":"%s","experiments":[],"runs":[]}'
+    with pytest.raises(ShrinkbenchError, match="it has a text of more than 65,536 bytes"):
+        parse_plan(Path("plan.json"), (text % (sign * 200_000)).encode())
+    with pytest.raises(ShrinkbenchError, match="experiments: tuple should have at least 1 item"):
+        parse_plan(Path("plan.json"), (text % (sign * 20_000)).encode())
+
+
+def test_what_could_not_be_read_is_not_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(archive, "_LARGEST", 1 << 10)
+    with pytest.raises(ShrinkbenchError, match=r"a\.zip is not written: its files are 0 MiB"):
+        write_archive(tmp_path / "a.zip", "a", {"plan.json": bytes(1 << 11)})
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(store_module, "LARGEST_PLAN", 1 << 10)
+    with pytest.raises(ShrinkbenchError, match=r"plan\.json would have \d runs in 0 MiB, and plans"):
+        write_store(tmp_path / "store", make_results(pairs=PAIR, methods=["random"], compressions=(1, 4)))
+    assert not (tmp_path / "store" / "plan.json").exists()
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])

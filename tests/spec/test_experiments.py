@@ -209,3 +209,19 @@ def test_a_byte_order_mark_is_no_part_of_an_experiment(tmp_path):
     text = 'name = "a"\ndataset = "digits"\nmodel = "digits-cnn"\nmethod = "random"\ncompression = 2\n'
     (tmp_path / "e.toml").write_bytes(b"\xef\xbb\xbf" + text.encode())
     assert read_experiments(tmp_path / "e.toml")[0].name == "a"
+
+
+def test_a_grid_of_more_runs_than_can_be_planned_is_refused_by_their_number(tmp_path):
+    """All of a file count: each of a thousand parts may be as large as a plan is."""
+    text = (
+        'name="a"\ndataset=["digits"]\nmodel=["digits-cnn"]\nmethod=["random"]\ncompression=[%s]\nseed=[%s]\n'
+    )
+    numbers = ",".join(map(str, range(1, 202)))
+    file = tmp_path / "a.toml"
+    file.write_text(text % (numbers, numbers))
+    with pytest.raises(ShrinkbenchError, match="the grid has 40,401 runs, and up to 40,000 are planned"):
+        read_experiments(file)
+    parts = "".join(f'[[part]]\nname = "p{n}"\n' for n in range(2))
+    file.write_text(text % (numbers, numbers.removesuffix(",200,201")) + parts)
+    with pytest.raises(ShrinkbenchError, match=f"{file}: the grid has 79,998 runs"):
+        read_experiments(file)

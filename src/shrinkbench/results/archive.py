@@ -15,7 +15,14 @@ from pydantic import BaseModel, Field, ValidationError
 
 from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.files import repeated_name, require_regular, write_atomically
-from shrinkbench.results.layout import LARGEST_SOURCE, PLAN_NAME, PLUGIN_FILE, RESULT_FILE
+from shrinkbench.results.layout import (
+    LARGEST_PLAN,
+    LARGEST_RESULT,
+    LARGEST_SOURCE,
+    PLAN_NAME,
+    PLUGIN_FILE,
+    RESULT_FILE,
+)
 from shrinkbench.spec.value import SafeName, Value
 
 FORMAT = "shrinkbench-bundle"
@@ -24,12 +31,12 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # a zip needs a date; a fixed one keeps equal re
 _MIB = 1 << 20
 _MEMBERS = (  # what a bundle may hold, and how large the largest of a kind may be
     (re.compile(re.escape(MANIFEST)), 64 * _MIB),
-    (re.compile(re.escape(PLAN_NAME)), 256 * _MIB),
-    (RESULT_FILE, 8 * _MIB),
+    (re.compile(re.escape(PLAN_NAME)), LARGEST_PLAN),
+    (RESULT_FILE, LARGEST_RESULT),
     (PLUGIN_FILE, LARGEST_SOURCE),
 )
 _TOLD = 1000  # complaints that are looked at one by one
-_LARGEST = 1024 * _MIB
+_LARGEST = 128 * _MIB  # 9,000 runs; what is read takes up to eight times as much
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)  # strangers do not choose among all decoders
 _UNREADABLE = (
     *(OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError),
@@ -56,7 +63,13 @@ class Manifest(Value):
 def write_archive(path: Path, name: str, files: Mapping[str, bytes]) -> None:
     """Write ``files`` with their manifest; equal contents give equal bytes."""
     sums = {member: _sha(content) for member, content in sorted(files.items())}
-    manifest = Manifest(format=FORMAT, version=1, name=name, files=sums).model_dump_json(indent=1).encode()
+    manifest = Manifest(format=FORMAT, version=1, name=name, files=sums).as_json()
+    total = sum(map(len, (manifest, *files.values())))
+    if total > _LARGEST:
+        raise ShrinkbenchError(
+            f"{path} is not written: its files are {total / _MIB:,.0f} MiB, and bundles up to "
+            f"{_LARGEST // _MIB} MiB are read; sweep into several folders, and bundle each"
+        )
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
         for member, content in {MANIFEST: manifest, **files}.items():

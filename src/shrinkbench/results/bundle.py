@@ -126,12 +126,12 @@ def require_results(bundle: Bundle, remedy: str) -> None:
 
 
 def _contents(bundle: Bundle) -> dict[str, bytes]:
-    files = {PLAN_NAME: bundle.plan.model_dump_json(indent=1).encode()} if bundle.plan else {}
+    files = {PLAN_NAME: bundle.plan.as_json()} if bundle.plan else {}
     for result in sorted(bundle.results, key=lambda r: r.key):
-        files[result_file(result.key)] = result.model_dump_json(indent=1).encode()
+        files[result_file(result.key)] = result.as_json()
     others = {conflict_file(result.key, numbers_of(result)): result for result in bundle.others}
     for name, result in sorted(others.items()):
-        files[name] = result.model_dump_json(indent=1).encode()
+        files[name] = result.as_json()
     used = bundle.runs_by_code()
     for code, texts in sorted(bundle.sources.items()):
         if code in used:

@@ -13,6 +13,7 @@ from shrinkbench.results.index import read_index
 from shrinkbench.results.layout import (
     BESIDE_NAME,
     FAILURE_NAME,
+    LARGEST_PLAN,
     NETWORK_NAME,
     PLUGIN_FOLDER,
     PLUGINS,
@@ -20,7 +21,6 @@ from shrinkbench.results.layout import (
 )
 from shrinkbench.results.outside_code import EDITED, lack_of
 from shrinkbench.results.places import find_misplaced
-from shrinkbench.results.reading import LARGEST_PLAN
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.seals import check_card, check_tensors
 from shrinkbench.results.store import Problem, ResultStore, read_result

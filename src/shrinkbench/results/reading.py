@@ -12,15 +12,15 @@ from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.files import parse_json, read_file, repeated_name
 from shrinkbench.results.conflicts import numbers_of
 from shrinkbench.results.consistency import contradictions
-from shrinkbench.results.layout import CONFLICTS
+from shrinkbench.results.layout import CONFLICTS, LARGEST_RESULT
 from shrinkbench.results.migration import migrate_plan, migrate_result, migrate_run
 from shrinkbench.results.plan import Plan
 from shrinkbench.results.record import SCHEMA_VERSION, RunResult
 from shrinkbench.spec import RunSpec
 
 _READ = (1, SCHEMA_VERSION)
-LARGEST_PLAN, LARGEST_RESULT = 256 << 20, 8 << 20  # bytes of a file that is read
-_MOST_OF_A_PLAN = (4_000_000, 16_000_000)  # objects and lists, and commas: 100,000 runs have fewer
+_MOST_OF_A_PLAN = (4_000_000, 16_000_000)  # objects and lists, and commas: what is as large has fewer
+_LONGEST_TEXT = 1 << 16  # bytes of a description; a text is copied more often than what a plan is else made of
 _MOST_OF_A_RESULT = (100_000, 500_000)  # 8 MiB of real ones have fewer
 _TOLD = 1000  # complaints that are looked at one by one
 
@@ -41,6 +41,10 @@ def check_plan_size(content: bytes) -> None:
     crowd = _crowd(content, _MOST_OF_A_PLAN)
     if crowd:
         raise ValueError(crowd)
+    for start in range(0, len(content) - _LONGEST_TEXT + 1, _LONGEST_TEXT):
+        part = content[start : start + _LONGEST_TEXT]
+        if part.count(b'"') == part.count(b'\\"'):
+            raise ValueError(f"it has a text of more than {_LONGEST_TEXT:,} bytes")
 
 
 def _crowd(content: bytes, most: tuple[int, int]) -> str:
@@ -74,7 +78,7 @@ def parse_plan(path: Path, content: bytes) -> Plan:
             plan = Plan.model_validate(migrate_plan(parse_json(content)))
         else:
             plan = Plan.model_validate_json(content)
-        twice = "" if plan.model_dump_json(indent=1).encode() == content else repeated_name(content)
+        twice = "" if plan.as_json() == content else repeated_name(content)
         if twice:  # readers disagree on which of the two counts
             raise ValueError(f"it has two entries of one name, '{one_line(twice, 60)}'")
     except _NOT_OF_SCHEMA_1 as error:
@@ -96,7 +100,7 @@ def parse_result(path: Path, content: bytes) -> RunResult | Problem:
         return Problem(path, f"is not a valid result: {crowd}")
     try:
         result = _as_result(content)
-        repeated = "" if result.model_dump_json(indent=1).encode() == content else repeated_name(content)
+        repeated = "" if result.as_json() == content else repeated_name(content)
     except ValidationError as error:
         return Problem(path, _why_unreadable(content, error))
     except _NOT_OF_SCHEMA_1 as error:

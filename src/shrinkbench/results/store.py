@@ -15,6 +15,8 @@ from shrinkbench.results.layout import (
     AGAIN,
     CONFLICTS,
     FAILURE_NAME,
+    LARGEST_PLAN,
+    LARGEST_RESULT,
     LARGEST_SOURCE,
     LEFT_OUT,
     PLAN_NAME,
@@ -30,8 +32,6 @@ from shrinkbench.results.locking import hold_lock
 from shrinkbench.results.outside_code import EDITED, lack_of
 from shrinkbench.results.plan import Plan, PlannedRun, PlanOutline, Status, merge_plans, status_of
 from shrinkbench.results.reading import (
-    LARGEST_PLAN,
-    LARGEST_RESULT,
     Problem,
     check_plan_size,
     parse_plan,
@@ -99,12 +99,17 @@ class ResultStore:
         """
         with hold_lock(self.root):
             plan = merge_plans(None, experiment, runs)
-            content = plan.model_dump_json(indent=1).encode()
+            content = plan.as_json()
             if not self._plan_is(content):  # else it need not be read, which takes long
                 earlier = self.read_plan() if self.plan_path.exists() else None
                 if earlier is not None and any(e.name != experiment.name for e in earlier.experiments):
                     plan = merge_plans(earlier, experiment, runs)
-                    content = plan.model_dump_json(indent=1).encode()
+                    content = plan.as_json()
+                if len(content) > LARGEST_PLAN:
+                    raise ShrinkbenchError(
+                        f"{self.plan_path} would have {len(plan.runs):,} runs in {len(content) >> 20} MiB, and "
+                        f"plans up to {LARGEST_PLAN >> 20} MiB are read; sweep part of them into another folder"
+                    )
                 write_atomically(self.plan_path, content)
         return plan
 
@@ -224,7 +229,7 @@ class ResultStore:
         A failure does not replace a run that is done: it is stored beside it, as ``failure.json``. A file that
         is no result of the run is renamed to ``result.json.damaged-...``, so that nothing is lost.
         """
-        path, content = self.result_path(result.key), result.model_dump_json(indent=1).encode()
+        path, content = self.result_path(result.key), result.as_json()
         beside = self.run_dir(result.key) / FAILURE_NAME
         with hold_lock(self.root):
             standing = read_result(path) if os.path.lexists(path) else None  # a link to itself too
@@ -263,7 +268,7 @@ class ResultStore:
         """Store another result of a run beside the first; equal numbers are stored once."""
         path = self.root / conflict_file(result.key, numbers_of(result))
         if not path.exists():
-            write_atomically(path, result.model_dump_json(indent=1).encode())
+            write_atomically(path, result.as_json())
 
     def conflicts(self, results: Iterable[RunResult]) -> tuple[list[RunResult], list[Problem]]:
         """Results that contradict those of ``results`` under the same keys, and problems.

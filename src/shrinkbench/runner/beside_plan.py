@@ -72,7 +72,7 @@ def write_beside(setting: Setting, *, device: str, planned: Collection[str] = ()
             keep={k: v for k, v in earlier.keep.items() if k not in planned} | dict(workspace.keep),
         )
         if fresh != earlier or not path.exists():
-            write_atomically(path, fresh.model_dump_json(indent=1).encode())
+            write_atomically(path, fresh.as_json())
 
 
 def read_beside(root: Path) -> Beside:

@@ -134,7 +134,7 @@ def ensure_control(spec: RunSpec, workspace: Workspace) -> RunResult:
         require_same_numbers(result, earlier)
         result = with_kept(earlier, result.provenance.kept)
     if workspace.writes:
-        write_atomically(stored, result.model_dump_json(indent=1).encode())
+        write_atomically(stored, result.as_json())
         remove_checkpoints(folder)
     return result
 

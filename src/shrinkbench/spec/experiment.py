@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
@@ -32,6 +33,7 @@ def _as_tuple(value: object) -> object:
 
 
 _MOST_PARENTS = 8
+_MOST_RUNS = 40_000  # 155 MiB of a plan, and 1 GiB of memory to make it
 _LARGEST = 1 << 20  # bytes of an experiment's file
 # Strict: neither a truth value nor a text is a number here.
 Seed = Annotated[int, Field(ge=0, lt=2**63, strict=True)]
@@ -152,6 +154,12 @@ class ExperimentSpec(Value):
         return self
 
     @model_validator(mode="after")
+    def _so_many_runs(self) -> ExperimentSpec:
+        if self.most_runs > _MOST_RUNS:
+            raise ValueError(_too_many(self.most_runs))
+        return self
+
+    @model_validator(mode="after")
     def _seeds_of_the_design(self) -> ExperimentSpec:
         design = self.until_decided
         if design is not None and len(self.seed) != design.max_seeds:
@@ -162,6 +170,13 @@ class ExperimentSpec(Value):
             if name not in self.method:
                 raise ValueError(f"until_decided compares '{name}', which is none of the methods of this grid")
         return self
+
+    @property
+    def most_runs(self) -> int:
+        """The cells of the grid; methods that bring their own amount have fewer."""
+        amounts = (*self.compression, *self.fraction_per_layer, *self.channels, *self.speedup)
+        axes = (self.dataset, self.model, self.weights, self.recipe or (None,), self.method, amounts, self.seed)
+        return math.prod(map(len, axes))
 
     @property
     def constraints(self) -> Constraints:
@@ -230,9 +245,20 @@ def read_experiments(path: Path, overrides: Mapping[str, Any] | None = None) -> 
     for grid, name in zip(grids, names, strict=True):
         if name is not None:
             grid["name"] = f"{base}-{name}"
-    return tuple(
+    experiments = tuple(
         parse_value(ExperimentSpec, grid, where=str(path) if name is None else f"{path}, part '{name}'")
         for grid, name in zip(grids, names, strict=True)
+    )
+    runs = sum(experiment.most_runs for experiment in experiments)
+    if runs > _MOST_RUNS:
+        raise ShrinkbenchError(f"{path}: {_too_many(runs)}")
+    return experiments
+
+
+def _too_many(runs: int) -> str:
+    return (
+        f"the grid has {runs:,} runs, and up to {_MOST_RUNS:,} are planned; make several experiments of it, "
+        "each with a folder of its own"
     )
 
 

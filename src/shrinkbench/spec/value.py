@@ -31,6 +31,10 @@ class Value(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
+    def as_json(self) -> bytes:
+        """The text that is stored, without the copy that pydantic makes of it."""
+        return self.__pydantic_serializer__.to_json(self, indent=1)
+
 
 class KeyedValue(Value):
     """A value that is known by its key: the SHA-256 (hex) of the canonical JSON of all its fields.

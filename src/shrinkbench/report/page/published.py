@@ -66,7 +66,7 @@ def write_published(frame: pd.DataFrame, directory: Path | None, folder: Path) -
         found=tuple(found),
         unmatched=tuple(unmatched),
     )
-    write_atomically(folder / _INDEX, published.model_dump_json(indent=1).encode(), durable=False)
+    write_atomically(folder / _INDEX, published.as_json(), durable=False)
 
 
 def read_published(folder: Path) -> PublishedIndex:

@@ -18,8 +18,7 @@ from shrinkbench.files import read_file, remove_temporaries
 from shrinkbench.models.hugging_face import remember_folder
 from shrinkbench.pruning import load_entry_points, load_plugin
 from shrinkbench.results.claims import RunClaims
-from shrinkbench.results.layout import LOG_NAME
-from shrinkbench.results.reading import LARGEST_RESULT
+from shrinkbench.results.layout import LARGEST_RESULT, LOG_NAME
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import ResultStore, read_result
 from shrinkbench.runner.execution import ensure_control, run, sentence_of

@@ -216,6 +216,31 @@ def test_a_run_stands_for_the_amounts_that_are_nearest_to_it(own, others, why):
     assert {one.method: one.why for one in block.left_out} == ({"own": why} if why else {})
 
 
+def of_seed(curves, name, seed, points):
+    """The curves, that of one seed at ``points`` alone."""
+    return [
+        Curve(c.task, c.method, c.seed, c.x[np.isin(c.x, points)], c.y[np.isin(c.x, points)])
+        if (c.method, c.seed) == (name, seed)
+        else c
+        for c in curves
+    ]
+
+
+def test_no_seed_may_lack_an_amount_that_the_others_have_however_near_its_neighbours_are():
+    """Beside a step from 4x to 32x one from 2x to 4x is small, and 3x that collapsed would be made up there."""
+    grid = (1, 2, 3, 4, 32)
+    whole, short = made(grid, others=grid), (1, 2, 4, 32)
+    found = common_block(of_seed(whole, "own", 1, short))
+    assert {one.method: one.why for one in found.left_out} == {"own": "no run of seed 1 between 2× and 4×"}
+    assert "own" in common_block(of_seed(whole, "own", 1, short), level=32).methods
+    for level in (2.5, 3):
+        assert "own" not in common_block(of_seed(whole, "own", 1, short), level=level).methods
+    lacking = whole
+    for name in ("own", "other 0", "other 1"):  # most lack it on this seed: nobody gains by it
+        lacking = of_seed(lacking, name, 1, short)
+    assert not common_block(lacking).left_out
+
+
 def test_a_method_left_out_of_the_range_is_recommended_where_it_is_told_apart():
     """It fails at 32x only: below, the headline does not send readers to what the table says is worse."""
     falls = (0.010, 0.006, 0.009, 0.011)

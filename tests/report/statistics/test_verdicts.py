@@ -110,7 +110,7 @@ def test_planned_runs_that_are_missing_are_gaps_as_well():
     results = [r for r in store() if not is_run(r, "global_magnitude", seed=0, targets=(4,))]
     lost = next(r.spec for r in store() if is_run(r, "global_magnitude", seed=0, targets=(4,)))
     # nobody knows that it was to be, but that the others have a run there
-    assert why(task_of(results).block, "global_magnitude") == "no run between 2× and 8×"
+    assert why(task_of(results).block, "global_magnitude") == "no run of seed 0 between 2× and 8×"
     assert why(task_of(results, missing=[lost]).block, "global_magnitude") == "1 missing run (4x; seed 0)"
 
 

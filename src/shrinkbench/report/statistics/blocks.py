@@ -257,19 +257,27 @@ def _leap(method: str, chosen: Mapping[str, Sequence[Curve]], low: float, high: 
     """Why a method takes no part that leaves out amounts: its line between them would be made up.
 
     Runs may be further apart than the ``usual`` widest step, that of half of the methods, only where most
-    others have none that the method lacks, and never twice as far, in log compression. What counts is how far
-    networks were compressed, on every axis: where they lie apart in speed no run is missing between them.
+    others have none that the method lacks, and never twice as far, in log compression. Nor may one seed lack a
+    run, however near its neighbours, that other seeds of the method have, and most others on this seed. What
+    counts is how far networks were compressed, on every axis: where they lie apart in speed no run is missing
+    between them.
     """
     others = [members for name, members in chosen.items() if name != method]
     for curve in chosen[method]:
         for start, end in curve.steps(low, high):
+            here = [any(c.is_run_between(start, end) for c in m if c.seed == curve.seed) for m in others]
+            if 2 * sum(here) > len(others) and any(c.is_run_between(start, end) for c in chosen[method]):
+                return f"no run of seed {curve.seed} between {_amounts(curve, start, end)}"
             if end / start <= usual * (1 + TOLERANCE):
                 continue
             more = sum(all(c.is_run_between(start, end) for c in members) for members in others)
             if 2 * more > len(others) or end / start > usual**2 * (1 + TOLERANCE):
-                amounts = f"{start:.3g}× and {end:.3g}×"
-                return f"no run between {'' if curve.amounts is None else 'compressions '}{amounts}"
+                return f"no run between {_amounts(curve, start, end)}"
     return ""
+
+
+def _amounts(curve: Curve, start: float, end: float) -> str:
+    return f"{'' if curve.amounts is None else 'compressions '}{start:.3g}× and {end:.3g}×"
 
 
 def _describe(holes: Sequence[tuple[Hole, int]]) -> str:

@@ -186,7 +186,8 @@ class PruneContext:
         Each has ``inputs`` and ``targets``, and unpacks into both.
 
         A data loader is read anew each time and nothing is kept; a one-shot iterator is kept, to be read
-        twice. A batch without examples, or that the network does not take, is refused by its number.
+        twice. A batch without examples, or that the network does not take, is refused by its number; so are
+        inputs that are 0 throughout, once all are read.
         """
         if self._source is None:
             raise ShrinkbenchError(
@@ -194,7 +195,7 @@ class PruneContext:
                 "(inputs, targets)"
             )
         dtype = next(iter(self.parameters.values())).dtype
-        empty = True
+        empty = blank = True
         with derivatives.random_state_kept(self.device):  # a data loader draws from it
             given = with_examples(islice(self._source, self._batch_count))
             for number, found in enumerate(given, 1):
@@ -202,12 +203,18 @@ class PruneContext:
                 batch = found.to(self.device)
                 batch = Batch(batch.inputs.map(_usable), map_tensors(_plain, batch.targets))
                 batch = batch.to(self.device, dtype)
+                blank = blank and _is_blank(batch.inputs)
                 if (form := form_of(batch.inputs)) not in self._taken:
                     require_taken(self.module, batch, number)
                     self._taken.add(form)
                 yield batch
         if empty:
             raise ShrinkbenchError("batches= is empty; this method needs at least one batch of data")
+        if blank:
+            raise ShrinkbenchError(
+                "the inputs of batches= are 0 throughout, and no score can tell anything of them; give data as "
+                "the network is to see it"
+            )
 
     @cached_property
     def image_count(self) -> int:
@@ -320,6 +327,11 @@ class PruneContext:
     def observe_maps(self, visit: Callable[[Maps], None]) -> int:
         """Call ``visit`` with the maps that every layer produces, after the activation function behind it."""
         return observe_maps(self, visit, batches=self.each_batch())
+
+
+def _is_blank(inputs: Inputs) -> bool:
+    """Whether all numbers are 0; whole numbers are places in a table, of which 0 is one."""
+    return not any(not t.is_floating_point() or bool(t.any()) for t in inputs.tensors)
 
 
 def _usable(inputs: Tensor) -> Tensor:

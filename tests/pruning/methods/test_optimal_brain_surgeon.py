@@ -5,6 +5,7 @@ import torch
 from sample_networks import ConvNet, ViT, batches, seeded
 from torch import nn
 
+from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning import METHODS, Masks, PruneContext, prune
 from shrinkbench.pruning.methods import optimal_brain_surgeon as surgeon
 from shrinkbench.pruning.methods.wanda_sparsegpt import inverse_roots
@@ -199,3 +200,13 @@ def test_layers_are_pruned_on_what_pruned_layers_put_out():
     masks = METHODS.get("sparsegpt").score(ctx)
     assert masks["0.weight"].sum(1).tolist() == [4, 4, 0, 0]
     assert masks["1.weight"].sum(0).tolist() == [4, 4, 0, 0]
+
+
+@pytest.mark.parametrize("name", ["obs", "woodfisher", "obert", "gradual_woodfisher"])
+def test_no_curvature_is_refused_where_magnitude_alone_would_decide(name):
+    module, data = regression()
+    ctx = PruneContext(
+        module, ["weight"], batches=data, input_shape=(6,), loss=lambda outputs, _: (outputs * 0).sum()
+    )
+    with pytest.raises(ShrinkbenchError, match="gradients of all images are 0|no image curves"):
+        METHODS.get(name).score(ctx)

@@ -20,6 +20,7 @@ from itertools import islice
 import torch
 from torch import Tensor
 
+from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.derivatives import EXACT_CLASSES, outputs_of
 from shrinkbench.network.probe import first_tensor
 from shrinkbench.pruning.context import PruneContext
@@ -85,8 +86,22 @@ def _factor(rows: Tensor, curvature: Curvature, kept: Tensor | None = None) -> T
     return factor
 
 
+def _require_slope(ctx: PruneContext, curvature: Curvature) -> None:
+    """Refuse vectors that are all 0, of which the damping alone is left, so that magnitude would decide.
+
+    Later rounds may find a network that earlier ones have cut through, which is reported as collapse.
+    """
+    if len(ctx.masks) or any(any(bool(g.any()) for g in each.values()) for each in curvature.vectors()):
+        return
+    raise ShrinkbenchError(
+        "the gradients of all images are 0, so that there is no curvature and magnitude alone would decide what "
+        "stays: the loss does not change with any weight; give another loss, data or network"
+    )
+
+
 def saliency(ctx: PruneContext, curvature: Curvature) -> Scores:
     """``w^2 / (2 [F^-1]_ww)``: the least increase of the loss when this weight goes and others adapt."""
+    _require_slope(ctx, curvature)
     scores = {name: torch.empty(w.numel(), device=w.device) for name, w in ctx.weights.items()}
     for group in _blocks(ctx, curvature.count):
         for (name, first, last), rows in _rows(curvature, group, ctx.device).items():
@@ -139,6 +154,7 @@ def _damped(outer: Tensor, curvature: Curvature) -> Tensor:
 
 def _saliency_in_runs(ctx: PruneContext, curvature: Curvature) -> Scores:
     """:func:`saliency` with blocks of 50 consecutive weights."""
+    _require_slope(ctx, curvature)
     scores = {name: torch.empty(w.numel(), device=w.device) for name, w in ctx.weights.items()}
     for group in _blocks(ctx, curvature.count):
         for (name, first, last), rows in _rows(curvature, group, ctx.device).items():

@@ -232,7 +232,9 @@ def test_a_complex_loss_is_told():
         prune(module, "global_gradient", compression=2, batches=batches, loss=turned)
 
 
-@pytest.mark.parametrize("name", ["wanda", "sparsegpt", "obc", "nisp", "hrank", "apoz", "thinet", "global_activation"])
+@pytest.mark.parametrize(
+    "name", ["wanda", "sparsegpt", "obc", "nisp", "hrank", "apoz", "thinet", "global_activation"]
+)
 def test_inputs_of_zeros_tell_nothing(name):
     blank = [(torch.zeros(8, 3, 6, 6), torch.arange(8) % 4)]
     with pytest.raises(ShrinkbenchError, match="inputs of batches= are 0 throughout"):

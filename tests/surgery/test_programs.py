@@ -88,3 +88,115 @@ def test_a_network_of_hugging_face(ending, tmp_path):
         module, tmp_path / f"net{ending}", {"input_ids": tokens, "attention_mask": (tokens > 0).long()}
     )
     assert (tmp_path / f"net{ending}").stat().st_size > 1000
+
+
+class Plain(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+
+class WholeNumbers(Plain):
+    def forward(self, x):
+        return self.layer(x).argmax(1) + (5 if x.shape[0] > 2 else 0)
+
+
+class AlsoWholeNumbers(Plain):
+    def forward(self, x):
+        hidden = self.layer(x)
+        return {"logits": hidden, "classes": hidden.argmax(1) + (5 if x.shape[0] > 2 else 0)}
+
+
+class OfOne(Plain):
+    def forward(self, x):
+        return self.layer(x) * (2.0 if x.shape[0] == 1 else 1.0)
+
+
+class OfMany(Plain):
+    def forward(self, x):
+        return self.layer(x) * (2.0 if x.shape[0] > 4 else 1.0)
+
+
+class OfLargest(Plain):
+    def forward(self, x):
+        return self.layer(x) / float(x.abs().max())
+
+
+class BesideFilled(Plain):
+    def forward(self, x):
+        hidden = self.layer(x) * (2.0 if x.shape[0] > 2 else 1.0)
+        return torch.cat([hidden[:, :1] * 0 - 1e9, hidden[:, 1:]], 1)
+
+
+WRONG = [WholeNumbers, AlsoWholeNumbers, OfOne, OfMany, OfLargest, BesideFilled]
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("network", WRONG)
+def test_a_trace_that_has_followed_one_way_is_not_kept(network, tmp_path):
+    with pytest.raises(ShrinkbenchError, match="computes something else than the network"):
+        export_program(network(), tmp_path / "net.ts", (4,))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ending", [".pt2", ONNX])
+def test_a_program_is_compared_for_one_example_too(ending, tmp_path):
+    with pytest.raises(ShrinkbenchError, match=r"for 1 example\(s\)|does not take 1 example"):
+        export_program(OfOne(), tmp_path / f"net{ending}", (4,))
+
+
+class Noisy(Plain):
+    def forward(self, x):
+        return nn.functional.dropout(self.layer(x))
+
+
+class Undefined(Plain):
+    def forward(self, x):
+        return self.layer(x).log()
+
+
+class Fixed(Plain):
+    def forward(self, x):
+        return self.layer(x.view(2, 4))
+
+
+UNFIT = [
+    (Noisy, "other outputs each time"),
+    (Undefined, "outputs hold NaN"),
+    (Fixed, "does not take 3 example"),
+]
+
+
+@pytest.mark.parametrize(("network", "sentence"), UNFIT)
+def test_a_network_that_nothing_can_be_compared_with_is_told(network, sentence, tmp_path):
+    torch.manual_seed(0)
+    with pytest.raises(ShrinkbenchError, match=sentence):
+        export_program(network(), tmp_path / "net.ts", (4,))
+
+
+class Filled(Plain):
+    def forward(self, x):
+        return self.layer(x).index_fill(1, torch.tensor([0]), float("-inf"))
+
+
+def test_infinite_places_are_equal_to_themselves(tmp_path):
+    export_program(Filled(), tmp_path / "net.ts", (4,))
+
+
+@pytest.mark.slow
+@SKIPPED
+def test_whole_numbers_come_out_of_onnx_too(tmp_path):
+    import onnxruntime
+
+    class Both(Plain):
+        def forward(self, x):
+            hidden = self.layer(x)
+            return {"logits": hidden, "classes": hidden.argmax(1)}
+
+    module = Both().eval()
+    export_program(module, tmp_path / "net.onnx", (4,))
+    x = torch.randn(5, 4)
+    logits, classes = onnxruntime.InferenceSession(str(tmp_path / "net.onnx")).run(None, {"input": x.numpy()})
+    assert torch.equal(torch.from_numpy(classes), module(x)["classes"])
+    assert torch.allclose(torch.from_numpy(logits), module(x)["logits"], atol=1e-5)

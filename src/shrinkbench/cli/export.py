@@ -151,7 +151,7 @@ def export(
     typer.echo(
         json.dumps(told, indent=1)
         if as_json
-        else f"{escaped(out)}: {description.network} as {chosen}, same outputs when it is read again"
+        else f"{escaped(out)}: {description.network} as {chosen}, same outputs for random inputs"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -12,6 +13,8 @@ from shrinkbench.network.inputs import Example, Inputs
 from shrinkbench.network.probe import evaluation_mode, floating_leaves
 from shrinkbench.network.weights import copy_of
 from shrinkbench.pruning.masks import Masks
+
+_FAR = 1e6  # times the middle value
 
 
 def revealing_copy(masked: nn.Module, masks: Masks) -> nn.Module:
@@ -69,10 +72,25 @@ def equal_up_to_rounding(expected: Sequence[Tensor], found: Sequence[Tensor]) ->
 
 
 def difference(expected: Tensor, found: Tensor) -> float:
-    """Largest difference, relative to the largest expected value."""
-    if not expected.numel():
+    """Largest difference, relative to the largest expected value; whole numbers are equal or not at all.
+
+    Values far above the others, as those that stand in masked places, are compared apart: beside them every
+    other difference would be nothing. Infinity equals itself, NaN nothing.
+    """
+    if expected.is_complex() and found.is_complex():
+        return difference(torch.view_as_real(expected), torch.view_as_real(found))
+    finite = expected.isfinite()
+    if not torch.equal(expected[~finite], found[~finite]) or not bool(found[finite].isfinite().all()):
+        return math.inf
+    if not expected.is_floating_point():
+        return 0.0 if torch.equal(expected, found) else math.inf
+    sizes, apart = expected[finite].abs(), (expected - found)[finite].abs()
+    if not sizes.numel():
         return 0.0
-    return float((expected - found).abs().max() / expected.abs().max().clamp_min(1e-12))
+    seen = sizes[sizes > 0]
+    far = sizes > _FAR * seen.double().median() if seen.numel() else sizes > 0
+    parts = [(apart[which], sizes[which]) for which in (far, ~far) if bool(which.any())]
+    return max(float(gap.max() / size.max().clamp_min(1e-12)) for gap, size in parts)
 
 
 def largest_difference(module: nn.Module, other: nn.Module, example: Example) -> float:

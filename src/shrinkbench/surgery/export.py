@@ -6,7 +6,6 @@ code; a folder (:mod:`shrinkbench.surgery.folders`) is read here.
 
 from __future__ import annotations
 
-import math
 import shutil
 import tempfile
 import warnings
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_folder, check_links, check_target, write_atomically
-from shrinkbench.network.inputs import Example, Inputs, is_mask
+from shrinkbench.network.inputs import Example, Inputs, is_mask, tensors_in
 from shrinkbench.network.probe import evaluation_mode, floating_leaves
 from shrinkbench.network.weights import copy_of, load_tensors
 from shrinkbench.pruning.masks import Masks, save_tensors
@@ -29,14 +28,15 @@ from shrinkbench.surgery.folders import Build, NetworkDescription, read_network,
 from shrinkbench.surgery.programs import WRITERS, Program
 
 _TOLERANCE = 1e-4  # of programs, which may add in another order
+_COUNTS = (1, 9)  # examples at a time, beside those that a program is traced with and one more
 
 
 def export_program(module: nn.Module, path: Path, example: Example) -> None:
     """Write ``module`` by the ending of ``path``: .pt2 (torch.export), .ts (TorchScript) or .onnx.
 
     The program takes what ``example`` shows (a tensor, several by place or by name, trees of them) for any
-    number of examples, in evaluation mode. It is loaded again and its outputs are compared with the module's
-    for another number than it was traced with. Raises ``ShrinkbenchError`` for what a format cannot write.
+    number of examples, in evaluation mode. It is loaded again and all its outputs are compared with the
+    module's, for 1, 3 and 9 examples. Raises ``ShrinkbenchError`` for what a format cannot write.
     """
     writer = WRITERS.get(path.suffix)
     if writer is None:
@@ -112,18 +112,67 @@ def _cast_as(module: nn.Module, again: nn.Module) -> nn.Module:
 
 
 def require_same(module: nn.Module, program: Program, inputs: Inputs, path: Path, *, tolerance: float) -> None:
-    """Refuse what computes other outputs than ``module``, for one example more, by more than ``tolerance``.
+    """Refuse what computes other outputs than ``module``, for several numbers of examples.
 
-    Differences are relative to the largest value of each output. Numbers of the other sign are tried too, where
-    the network takes them: a trace has followed one way of each branch.
+    Differences by more than ``tolerance`` count, or by more than the rounding of the outputs' own precision,
+    relative to the largest value of each. Examples of one network are others in value each time, and numbers
+    of the other sign are tried too, where the network takes them: a trace has followed one way of each branch.
     """
+    _require_repeatable(module, inputs)
     rows = inputs.rows
     more = inputs.map(lambda t: torch.cat([t, _changed(t[:1])]) if t.dim() and len(t) == rows else t)
-    _require_equal(more.call(module), program(more), path, tolerance=tolerance)
+    like = next((t.dtype for t in inputs.tensors if t.is_floating_point()), torch.float32)
+    others = [inputs.drawn(count, seed=count, dtype=like, scale=3) for count in _COUNTS]
+    for given in (more, *others):
+        _require_equal(_outputs(module, given), _outputs_of(program, given, path), path, tolerance=tolerance)
     opposite = more.map(lambda t: -t if t.is_floating_point() and not is_mask(t) else t)
-    expected = opposite.call(module)
+    try:
+        expected = opposite.call(module)
+    except Exception:  # whatever a network raises for what it does not take
+        return
     if all(bool(leaf.isfinite().all()) for leaf in floating_leaves(expected)):
-        _require_equal(expected, program(opposite), path, tolerance=tolerance)
+        _require_equal(expected, _outputs_of(program, opposite, path), path, tolerance=tolerance)
+
+
+def _require_repeatable(module: nn.Module, inputs: Inputs) -> None:
+    """Refuse a network that gives something else each time: no program could be told to be right."""
+    first, again = tensors_in(_outputs(module, inputs)), tensors_in(_outputs(module, inputs))
+    if not first:
+        raise ShrinkbenchError("the network returns no tensor, so that nothing can be compared; return outputs")
+    if any(bool(leaf.isnan().any()) for leaf in first):
+        raise ShrinkbenchError(
+            "the network's own outputs hold NaN for random inputs, so that what is written cannot be compared "
+            "with them; look at its weights, or let it take inputs of any size and sign"
+        )
+    if any(difference(*pair) > _TOLERANCE for pair in zip(first, again, strict=True)):
+        raise ShrinkbenchError(
+            "the network gives other outputs each time it is called, in evaluation mode too (dropout, noise or "
+            "a state that it changes), so that nothing can be compared; let forward() repeat itself"
+        )
+
+
+def _outputs(module: nn.Module, inputs: Inputs) -> Any:
+    try:
+        return inputs.call(module)
+    except Exception as error:
+        raise ShrinkbenchError(
+            f"the network does not take {inputs.rows} example(s) at a time ({_reason_of(error)}); programs are "
+            "for any number: let forward() take it, or write weights or a folder"
+        ) from error
+
+
+def _outputs_of(program: Program, inputs: Inputs, path: Path) -> Any:
+    try:
+        return program(inputs)
+    except Exception as error:
+        raise ShrinkbenchError(
+            f"what was written for {path.name} does not take {inputs.rows} example(s) ({_reason_of(error)}), "
+            "as the network does, and is not kept; choose another format"
+        ) from error
+
+
+def _reason_of(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:100]
 
 
 def _changed(example: Tensor) -> Tensor:
@@ -135,17 +184,27 @@ def _changed(example: Tensor) -> Tensor:
 
 
 def _require_equal(one: Any, other: Any, path: Path, *, tolerance: float) -> None:
-    expected, found = floating_leaves(one), floating_leaves(other)
+    expected, found = tensors_in(one), tensors_in(other)
     shapes = [[tuple(leaf.shape) for leaf in leaves] for leaves in (expected, found)]
-    worst = math.inf
-    if shapes[0] == shapes[1]:
-        differences = [difference(*pair) for pair in zip(expected, found, strict=True)]
-        worst = math.inf if any(map(math.isnan, differences)) else max(differences, default=0.0)
-    if worst > tolerance:
+    if shapes[0] != shapes[1]:
         raise ShrinkbenchError(
-            f"what was written for {path.name} computes something else than the network (largest relative "
-            f"difference {worst:.1e}) and is not kept; choose another format"
+            f"what was written for {path.name} gives outputs of shapes {shapes[1]}, the network {shapes[0]}, "
+            "and is not kept; choose another format"
         )
+    for pair in zip(expected, found, strict=True):
+        worst, rows = difference(*pair), len(pair[0]) if pair[0].dim() else 0
+        if worst > _allowed(pair[0], tolerance):
+            raise ShrinkbenchError(
+                f"what was written for {path.name} computes something else than the network (largest relative "
+                f"difference {worst:.1e}, for {rows} example(s)) and is not kept; choose another format"
+            )
+
+
+def _allowed(expected: Tensor, tolerance: float) -> float:
+    """``tolerance``, or what half precision rounds by; nothing where bits are compared."""
+    if not tolerance or not expected.is_floating_point():
+        return tolerance
+    return max(tolerance, torch.finfo(expected.dtype).eps)
 
 
 def _check_file(path: Path) -> None:
@@ -163,7 +222,7 @@ def _write(
     except ShrinkbenchError:
         raise
     except Exception as error:  # exporters have no common kind of error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
         raise ShrinkbenchError(
-            f"the network cannot be written as {draft.suffix} ({reason}); choose another ending, or a folder"
+            f"the network cannot be written as {draft.suffix} ({_reason_of(error)}); choose another ending, or "
+            "a folder"
         ) from error

@@ -16,8 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.network.inputs import Inputs, map_tensors
-from shrinkbench.network.probe import floating_leaves
+from shrinkbench.network.inputs import Inputs, map_tensors, tensors_in
 
 Program = Callable[[Inputs], Any]
 
@@ -90,9 +89,9 @@ class _Flat(nn.Module):
         self.inputs = inputs
 
     def forward(self, *tensors: Tensor) -> list[Tensor]:
-        """Its floating outputs."""
+        """Its outputs."""
         left = iter(tensors)
-        return floating_leaves(self.inputs.map(lambda _: next(left)).call(self.module))
+        return tensors_in(self.inputs.map(lambda _: next(left)).call(self.module))
 
 
 def write_onnx(module: nn.Module, inputs: Inputs, path: Path) -> Program:

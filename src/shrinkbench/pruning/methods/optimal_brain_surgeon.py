@@ -94,8 +94,8 @@ def _require_slope(ctx: PruneContext, curvature: Curvature) -> None:
     if len(ctx.masks) or any(any(bool(g.any()) for g in each.values()) for each in curvature.vectors()):
         return
     raise ShrinkbenchError(
-        "the gradients of all images are 0, so that there is no curvature and magnitude alone would decide what "
-        "stays: the loss does not change with any weight; give another loss, data or network"
+        "the gradients of all images are 0, so that there is no curvature and magnitude alone would decide "
+        "what stays: the loss does not change with any weight; give another loss, data or network"
     )
 
 

@@ -440,3 +440,33 @@ def test_masks_of_torch_that_say_neither_are_refused(trained, tmp_path, odd):
     torch.save(state, tmp_path / "w.pt")
     with pytest.raises(ShrinkbenchError, match=r"'linear.weight_mask' holds other values than 0 and 1"):
         load_weights(build("digits-cnn", seed=1), tmp_path / "w.pt")
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.reads, self.writes = nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)
+        self.writes.weight = self.reads.weight
+
+
+def test_two_values_of_one_tensor_are_refused(tmp_path):
+    values = {"reads.weight": torch.zeros(4, 4), "writes.weight": torch.ones(4, 4)}
+    save_file(values, tmp_path / "w.safetensors")
+    with pytest.raises(ShrinkbenchError, match=r"'reads.weight' and 'writes.weight' are one tensor"):
+        load_weights(Tied(), tmp_path / "w.safetensors")
+    torch.save(dict.fromkeys(values, torch.full((4, 4), 2.0).to(torch.float8_e4m3fn)), tmp_path / "w.pt")
+    module = Tied()
+    load_weights(module, tmp_path / "w.pt")
+    assert bool((module.writes.weight == 2).all())
+
+
+def test_values_that_the_networks_precision_has_not_are_refused(trained, tmp_path):
+    torch.save({n: t.double() * 1e300 for n, t in trained.state_dict().items()}, tmp_path / "w.pt")
+    with pytest.raises(ShrinkbenchError, match=r"holds values in the file that torch\.float32 has not"):
+        load_weights(build("digits-cnn"), tmp_path / "w.pt")
+
+
+def test_the_index_of_several_files_is_told_as_that(tmp_path):
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ShrinkbenchError, match="index of weights that lie in several files"):
+        load_weights(build("digits-cnn"), tmp_path / "model.safetensors.index.json")

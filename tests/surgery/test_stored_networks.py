@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from sampling import crossed
 
 from shrinkbench.errors import ShrinkbenchError
@@ -26,6 +26,7 @@ from shrinkbench.surgery.hub import export_hub
 from shrinkbench.surgery.shrinking import plan_and_shrink
 
 SHAPE = (1, 8, 8)
+IMAGES = torch.randn(3, *SHAPE)
 
 
 @pytest.fixture(scope="module")
@@ -283,6 +284,35 @@ def test_masks_that_do_not_belong_to_the_weights_are_refused(masked, tmp_path):
         read_network(tmp_path)
 
 
+@pytest.mark.parametrize("hub", [False, True])
+def test_files_of_another_network_of_the_same_form_are_refused(masked, tmp_path, hub):
+    module, masks = masked
+    one, two = tmp_path / "one", tmp_path / "two"
+    for folder, network in ((one, module), (two, shifted(module))):
+        masks.apply(network)
+        if hub:
+            export_hub(network, folder, WHOLE, build_full, masks=masks)
+        else:
+            save_network(folder, network, WHOLE, masks=masks)
+    name = "model.safetensors" if hub else "weights.safetensors"
+    assert torch.equal(read_network(one).module(IMAGES), module.eval()(IMAGES))
+    (two / name).write_bytes((one / name).read_bytes())
+    with pytest.raises(ShrinkbenchError, match=rf"{name} is not the file that .*json was written for"):
+        read_network(two)
+    (one / "masks.safetensors").unlink()  # it would be told as a whole network
+    with pytest.raises(ShrinkbenchError, match=r"masks\.safetensors is not the file"):
+        read_network(one)
+    (one / "network.json").exists() and edit(one, files=None)
+    assert hub or not read_network(one).masks
+
+
+def test_whole_numbers_are_no_weights(folder):
+    tensors = {n: t.to(torch.int64) for n, t in load_file(folder / "weights.safetensors").items()}
+    save_file(tensors, folder / "weights.safetensors")
+    with pytest.raises(ShrinkbenchError, match=r"is of torch\.int64 and the network's of torch\.float32"):
+        read_network(folder)
+
+
 def test_nothing_is_written_through_a_link(small, tmp_path):
     victim = tmp_path / "victim"
     victim.write_text("mine")
@@ -343,3 +373,14 @@ def test_a_network_of_halves_keeps_its_buffers_of_float32():
     again.frequencies.copy_(module.frequencies)
     description = NetworkDescription("digits-cnn", 3, (4,))
     export.require_same_network(module, again, description, Path("net"))
+
+
+def test_a_network_that_gives_no_numbers_is_told_as_that(masked, tmp_path):
+    module = export.copy_of(masked[0])
+    with torch.no_grad():
+        next(module.parameters()).fill_(float("nan"))
+    with pytest.raises(ShrinkbenchError, match="own outputs hold NaN"):
+        export_folder(module, tmp_path / "net", WHOLE, build_full)
+    with pytest.raises(ShrinkbenchError, match="own outputs hold NaN"):
+        plan_and_shrink(module, {}, SHAPE)
+    assert list(tmp_path.iterdir()) == []

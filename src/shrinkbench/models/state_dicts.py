@@ -171,6 +171,11 @@ def _read(path: Path, sha256: str | None) -> object:
             f"the weights file {path} has changed since the run was planned: its SHA-256 begins with "
             f"{str(found)[:12]}, not {str(sha256)[:12]}; put the old file back, or start again with the new"
         )
+    if path.name.endswith(".index.json"):
+        raise ShrinkbenchError(
+            f"{path} is the index of weights that lie in several files, which are not read together; join them with "
+            "safetensors' load_file and save_file, and pass that one"
+        )
     read = _read_safetensors if path.suffix == ".safetensors" else _read_checkpoint
     return read(path, content)
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import InputError, ShrinkbenchError, some_of
@@ -127,9 +128,24 @@ def _with_tied(module: nn.Module, state: StateDict) -> StateDict:
     found = dict(state)
     for names in shared.values():
         present = next((name for name in names if name in state), None)
+        others = [
+            n for n in names if n in state and n != present and not _is_same(state[n], state[str(present)])
+        ]
+        if others:
+            raise ShrinkbenchError(
+                f"'{present}' and '{others[0]}' are one tensor in the network and differ in the file; leave "
+                "the one that does not count out of the file, or name a network that does not share them"
+            )
         if present is not None and len(names) > 1:
             found |= {name: state[present] for name in names if name not in state}
     return found
+
+
+def _is_same(one: Tensor, other: Tensor) -> bool:
+    """Whether both are the same, bit for bit: NaN too, and numbers of eight bits, which torch compares not."""
+    if one.shape != other.shape or one.dtype != other.dtype:
+        return False
+    return torch.equal(*(tensor.reshape(-1).view(torch.uint8) for tensor in (one, other)))
 
 
 def _find_named(source: str, card: ModelCard | None) -> WeightsEntry | None:
@@ -189,12 +205,20 @@ def _check_same_network(own: Mapping[str, Tensor], state: StateDict, file: Weigh
     ]
     differences = [
         *(f"{k} is of {state[k].dtype} in the file, the network's of {own[k].dtype}" for k in other_kinds[:1]),
+        *(f"{k} holds values in the file that {own[k].dtype} has not" for k in _too_large(own, state)[:1]),
         *(f"{k} is {_shape(state[k])} in the file and {_shape(own[k])} in the network" for k in reshaped[:1]),
         *([f"the file lacks {', '.join(missing[:2])}{_more(missing)}"] if missing else []),
         *([f"the network lacks {', '.join(unexpected[:2])}{_more(unexpected)}"] if unexpected else []),
     ]
     if differences:
         raise ShrinkbenchError(f"{file.path} is for another network than {name}: {'; '.join(differences)}")
+
+
+def _too_large(own: Mapping[str, Tensor], state: StateDict) -> list[str]:
+    """What would become infinite in the network's precision."""
+    wider = (k for k in own if k in state and _kind(state[k]) == _kind(own[k]) == "real")
+    wider = (k for k in wider if torch.finfo(state[k].dtype).max > torch.finfo(own[k].dtype).max)
+    return [k for k in wider if not torch.equal(state[k].isfinite(), state[k].to(own[k].dtype).isfinite())]
 
 
 def _kind(tensor: Tensor) -> str:

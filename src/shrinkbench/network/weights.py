@@ -238,8 +238,13 @@ def with_parameters(module: nn.Module) -> nn.Module:
 def load_tensors(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """``module.load_state_dict``, strictly, of tensors alone.
 
-    Some networks (MNASNet) ask a state dict for their own version, which files of tensors do not hold.
+    Some networks (MNASNet) ask a state dict for their own version, which files of tensors do not hold. Raises
+    ``TypeError`` for numbers that would become others: whole or complex ones where the network has real ones.
     """
+    for name, own in module.state_dict().items():
+        given = tensors.get(name)
+        if given is not None and own.is_floating_point() and not given.is_floating_point():
+            raise TypeError(f"'{name}' is of {given.dtype} and the network's of {own.dtype}")
     state = OrderedDict(tensors)
     vars(state)["_metadata"] = getattr(module.state_dict(), "_metadata", None)
     module.load_state_dict(state)

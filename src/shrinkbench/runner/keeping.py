@@ -13,6 +13,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import is_file
 from shrinkbench.pruning import Masks
 from shrinkbench.results.layout import RESULT_NAME
 from shrinkbench.results.record import RunResult
@@ -129,6 +130,8 @@ def read_kept(folder: Path, *, network: str | None = None) -> tuple[StoredNetwor
 
     try:
         read_card(folder / DESCRIPTION, key=result.key)
+        if "masks" in kept and not is_file(folder / MASKS):  # without them it would be told as a whole one
+            raise NotAsWrittenError(folder / MASKS)
         return read_network(folder, network=network, read=read), result
     except NotAsWrittenError as error:
         raise ShrinkbenchError(

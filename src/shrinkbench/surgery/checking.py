@@ -71,6 +71,15 @@ def equal_up_to_rounding(expected: Sequence[Tensor], found: Sequence[Tensor]) ->
     )
 
 
+def require_numbers(outputs: Sequence[Tensor]) -> None:
+    """Refuse outputs of a network that hold NaN, to which nothing is equal."""
+    if any(bool(leaf.isnan().any()) for leaf in outputs):
+        raise ShrinkbenchError(
+            "the network's own outputs hold NaN for random inputs, so that nothing can be compared with them; "
+            "look at its weights, or let it take inputs of any size and sign"
+        )
+
+
 def difference(expected: Tensor, found: Tensor) -> float:
     """Largest difference, relative to the largest expected value; whole numbers are equal or not at all.
 

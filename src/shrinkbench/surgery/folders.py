@@ -27,6 +27,7 @@ from shrinkbench.files import (
     is_file,
     parse_json,
     read_file,
+    sha256_of,
     write_atomically,
 )
 from shrinkbench.models import build as build_named
@@ -43,6 +44,7 @@ from shrinkbench.surgery.stored_inputs import StoredInputs
 
 DESCRIPTION, WEIGHTS, MASKS = "network.json", "weights.safetensors", "masks.safetensors"
 HUB_DESCRIPTION, HUB_WEIGHTS = "config.json", "model.safetensors"
+_FILES = "files"  # by their digests, as the description knows them; a run's folder has seals of its own
 
 _LARGEST_DESCRIPTION, _HEADER = 16 << 20, 16 << 20  # bytes
 _MOST_INPUTS = 1 << 24  # numbers of one input
@@ -111,12 +113,23 @@ def save_network(
     check_links(folder)
     for name in files:
         check_target(folder / name)  # all or none
-    write_atomically(folder / DESCRIPTION, json.dumps(description.as_json()).encode())
     save_tensors(module.state_dict(), folder / WEIGHTS)
+    save_masks(folder, masks, description)
+    stated = {**description.as_json(), _FILES: digests_beside(folder, WEIGHTS)}
+    write_atomically(folder / DESCRIPTION, json.dumps(stated).encode())  # last: it names the others
+
+
+def save_masks(folder: Path, masks: Masks | None, description: NetworkDescription) -> None:
+    """Write ``masks`` where there are any; those of an earlier network leave."""
     if masks is not None and len(masks):
         masks.save(folder / MASKS, network=description.network)
     else:
-        (folder / MASKS).unlink(missing_ok=True)  # of an earlier network
+        (folder / MASKS).unlink(missing_ok=True)
+
+
+def digests_beside(folder: Path, weights: str) -> dict[str, str]:
+    """Which weights, and which masks if any, a description in ``folder`` is of."""
+    return {name: sha256_of(folder / name) for name in (weights, MASKS) if is_file(folder / name)}
 
 
 def holds_network(path: Path) -> bool:
@@ -126,10 +139,9 @@ def holds_network(path: Path) -> bool:
 
 def read_description(folder: Path) -> NetworkDescription:
     """The description in ``folder``; ``ShrinkbenchError`` where it is none."""
-    path = folder / (DESCRIPTION if is_file(folder / DESCRIPTION) else HUB_DESCRIPTION)
+    path = _description_in(folder)
     try:
-        data = parse_json(read_file(path, most=_LARGEST_DESCRIPTION))
-        data = data.get("shrinkbench", data) if path.name == HUB_DESCRIPTION else data
+        data = _fields_of(path)
         if data["format"] not in (1, 2, 3):
             raise ValueError(f"format {data['format']!r} is not 1, 2 or 3")
         stated = data.get("normalisation")
@@ -157,6 +169,15 @@ def read_description(folder: Path) -> NetworkDescription:
             f"cannot read a network's description from {path}: {one_line(said, 120)}"
         ) from None
     return found
+
+
+def _description_in(folder: Path) -> Path:
+    return folder / (DESCRIPTION if is_file(folder / DESCRIPTION) else HUB_DESCRIPTION)
+
+
+def _fields_of(path: Path) -> Any:
+    data = parse_json(read_file(path, most=_LARGEST_DESCRIPTION))
+    return data.get("shrinkbench", data) if path.name == HUB_DESCRIPTION else data
 
 
 def read_network(
@@ -192,6 +213,7 @@ def read_network(
         masks = Masks(read(folder / MASKS))
         _check_masks(module, masks, folder)
     _check_forward(module, description, folder)
+    _check_digests(folder, weights.name)
     return StoredNetwork(folder, description, in_mode(module, training=False), masks, weights)
 
 
@@ -275,6 +297,21 @@ def _check_masks(module: nn.Module, masks: Masks, folder: Path) -> None:
                 f"the weights of '{one_line(name, 60)}' in {folder} are not zero where its masks prune them; "
                 "masks and weights are of different networks"
             )
+
+
+def _check_digests(folder: Path, weights: str) -> None:
+    """Refuse weights and masks that are not those which the description was written for, if it says which."""
+    path = _description_in(folder)
+    stated = _fields_of(path).get(_FILES)
+    found = digests_beside(folder, weights)
+    if stated in (None, found):
+        return
+    known = stated if isinstance(stated, dict) else {}
+    which = next((name for name in (*found, *known) if found.get(name) != known.get(name)), weights)
+    raise ShrinkbenchError(
+        f"{folder / which} is not the file that {path.name} was written for (it was exchanged, edited, removed "
+        f"or added since); write the folder again, or take '{_FILES}' out of {path.name} if you mean it so"
+    )
 
 
 def _check_forward(module: nn.Module, description: NetworkDescription, folder: Path) -> None:

@@ -27,7 +27,9 @@ from shrinkbench.surgery.folders import (
     MASKS,
     Build,
     NetworkDescription,
+    digests_beside,
     read_network,
+    save_masks,
 )
 
 _CARD = "README.md"
@@ -72,18 +74,15 @@ def export_hub(
 
 
 def _write(folder: Path, module: nn.Module, published: Published, masks: Masks | None) -> None:
+    save_tensors(module.state_dict(), folder / HUB_WEIGHTS, metadata={"format": "pt"})
+    save_masks(folder, masks, published.description)
     config = {
         "model_type": "shrinkbench",
         "architectures": [published.description.network],
-        "shrinkbench": published.description.as_json(),
+        "shrinkbench": {**published.description.as_json(), "files": digests_beside(folder, HUB_WEIGHTS)},
     }
-    write_atomically(folder / HUB_DESCRIPTION, json.dumps(config, indent=1).encode())
     write_atomically(folder / _CARD, model_card(published).encode())
-    save_tensors(module.state_dict(), folder / HUB_WEIGHTS, metadata={"format": "pt"})
-    if masks is not None:
-        masks.save(folder / MASKS, network=published.description.network)
-    else:
-        (folder / MASKS).unlink(missing_ok=True)  # of an earlier network
+    write_atomically(folder / HUB_DESCRIPTION, json.dumps(config, indent=1).encode())
 
 
 def _size_of(module: nn.Module, description: NetworkDescription, build: Build, masks: Masks | None) -> Size:

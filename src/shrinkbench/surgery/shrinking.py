@@ -29,6 +29,7 @@ from shrinkbench.surgery.checking import (
     forward,
     outputs_in_double,
     probe_inputs,
+    require_numbers,
     revealing_copy,
 )
 from shrinkbench.surgery.dead_units import dead_units, warn_left
@@ -78,9 +79,11 @@ def plan_and_shrink(
     revealing = revealing_copy(masked, as_masks)
     dead = dead_units(revealing, as_masks, coupling, input_shape)
     surgery = _plan(revealing, as_masks, coupling, dead, input_shape, select_inputs=select_inputs)
+    expected = outputs_in_double(revealing, input_shape)
+    require_numbers(expected)
     try:
         found = outputs_in_double(operate(copy_of(revealing), surgery), input_shape)
-        same = equal_up_to_rounding(outputs_in_double(revealing, input_shape), found)
+        same = equal_up_to_rounding(expected, found)
     except (RuntimeError, ValueError, IndexError):  # shapes that do not fit together
         same = False
     if not same:

@@ -173,8 +173,8 @@ def _read(path: Path, sha256: str | None) -> object:
         )
     if path.name.endswith(".index.json"):
         raise ShrinkbenchError(
-            f"{path} is the index of weights that lie in several files, which are not read together; join them with "
-            "safetensors' load_file and save_file, and pass that one"
+            f"{path} is the index of weights that lie in several files, which are not read together; join them "
+            "with safetensors' load_file and save_file, and pass that one"
         )
     read = _read_safetensors if path.suffix == ".safetensors" else _read_checkpoint
     return read(path, content)

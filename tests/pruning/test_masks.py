@@ -1,5 +1,7 @@
 """Masks: what they hold, how they are stored, and that pruned weights stay exactly zero."""
 
+import copy
+import io
 import warnings
 
 import pytest
@@ -196,3 +198,57 @@ def test_an_upholder_is_attached_to_what_moves_the_pruned_weights():
         second.step()
         assert (layer.weight[0, 1].item() == 0) == hold
         handle.remove()
+
+
+class Lookahead:
+    """Pulls weights back towards slow ones after every second step of the optimizer inside."""
+
+    def __init__(self, optimizer):
+        self.optimizer, self.count = optimizer, 0
+        self.weights = [p for group in optimizer.param_groups for p in group["params"]]
+        self.slow = [p.detach().clone() for p in self.weights]
+
+    def step(self):
+        self.optimizer.step()
+        self.count += 1
+        for weight, slow in zip(self.weights, self.slow, strict=True):
+            if self.count % 2 == 0:
+                slow.add_(0.5 * (weight.detach() - slow))
+                weight.data.copy_(slow)
+
+
+def upheld_layer():
+    layer = nn.Linear(2, 1, bias=False)
+    wrapped = Lookahead(torch.optim.SGD(layer.parameters(), lr=0.1))
+    masks = Masks({"weight": torch.tensor([[True, False]])})
+    masks.apply(layer)
+    return layer, wrapped, Upholder(layer, masks).attach(wrapped)
+
+
+def test_what_moves_weights_after_the_step_is_upheld_before_the_next_call():
+    layer, wrapped, handle = upheld_layer()
+    called = []
+    layer.register_forward_pre_hook(lambda *_: called.append(layer.weight[0, 1].item()))
+    for _ in range(4):
+        layer(torch.ones(1, 2)).sum().backward()
+        wrapped.step()
+    assert called == [0] * 4
+    assert layer.weight[0, 1].item() != 0
+    handle.remove()
+    assert layer.weight[0, 1].item() == 0
+    layer.weight.data.fill_(1.0)
+    layer(torch.ones(1, 2))
+    assert layer.weight[0, 1].item() == 1  # it has let go
+
+
+def test_upholding_before_a_call_disturbs_no_other_use_of_the_network():
+    layer, wrapped, _ = upheld_layer()
+    (layer(torch.ones(1, 2)) + layer(2 * torch.ones(1, 2))).sum().backward()  # two calls, one pass back
+    wrapped.step()
+    given = {"weight": torch.ones(1, 2)}
+    assert torch.func.functional_call(layer, given, (torch.ones(1, 2),)).item() == 2
+    other = copy.deepcopy(layer)
+    other.weight.data.fill_(1.0)
+    other(torch.ones(1, 2))
+    assert other.weight[0, 1].item() == 1  # a copy is its own
+    torch.save(layer, io.BytesIO())

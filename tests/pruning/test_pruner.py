@@ -684,3 +684,46 @@ def test_a_copy_that_keeps_gates_is_told_and_none_is_written(name):
         copy.deepcopy(module)
         torch.save(module, io.BytesIO())
     assert count == sum(p.numel() for p in module.parameters())
+
+
+class Averaging:
+    """Moves weights halfway to what they were at the beginning after each step of the optimizer inside."""
+
+    def __init__(self, optimizer):
+        self.optimizer = optimizer
+        self.weights = [p for group in optimizer.param_groups for p in group["params"]]
+        self.slow = [p.detach().clone() for p in self.weights]
+
+    def step(self):
+        self.optimizer.step()
+        for weight, slow in zip(self.weights, self.slow, strict=True):
+            weight.data.lerp_(slow, 0.5)
+
+
+@pytest.mark.parametrize("name", ["global_magnitude", "gradual_magnitude", "rigl", "iterative_magnitude"])
+def test_what_wraps_an_optimizer_leaves_no_pruned_weight_alive(name):
+    module, data = network(), Pictures()
+    wrapped = Averaging(torch.optim.SGD(module.parameters(), lr=0.1))
+    pruner = pruner_of(module, name)
+    pruner.attach(wrapped)
+    for _ in range(TOTAL):
+        loss = F.cross_entropy(module(data.inputs), data.labels)
+        weights = dict(module.named_parameters())
+        assert all(not weights[n][~mask].any() for n, mask in pruner.masks.items())
+        loss.backward()
+        wrapped.step()
+        wrapped.optimizer.zero_grad()
+    pruner.finish()
+
+
+@pytest.mark.parametrize("name", ["top_kast", "dynamic_network_surgery"])
+def test_weights_beneath_refuse_what_moves_those_above(name):
+    module, data = network(), Pictures()
+    wrapped = Averaging(torch.optim.SGD(module.parameters(), lr=0.1))
+    pruner_of(module, name).attach(wrapped)
+    for turn in range(2):
+        F.cross_entropy(module(data.inputs), data.labels).backward()
+        if turn == 0:
+            wrapped.step()
+    with pytest.raises(ShrinkbenchError, match="moved after the optimizer's step"):
+        wrapped.step()

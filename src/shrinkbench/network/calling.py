@@ -1,13 +1,28 @@
-"""Calling a network with other tensors in the place of its own, also where layers stand at several places."""
+"""Being told that a network is called, and calling it with other tensors in the place of its own."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+
+class WhenCalled:
+    """A hook that tells that a network is called; copies of the network, in files too, tell nobody."""
+
+    def __init__(self, tell: Callable[[], None] | None = None) -> None:
+        self._tell = tell
+
+    def __call__(self, *_: object) -> None:
+        """Tell, unless the network is being made into a program, which is of the network alone."""
+        if self._tell is not None and not (torch.compiler.is_compiling() or torch._C._get_tracing_state()):
+            self._tell()
+
+    def __reduce__(self) -> tuple[type[WhenCalled], tuple[()]]:
+        return WhenCalled, ()
 
 
 def call_with(

@@ -5,26 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
+from shrinkbench.network.calling import WhenCalled
 from shrinkbench.pruning.optimizer_steps import OptimizerSteps
-
-
-class _Called:
-    """A hook that tells that a network is called; copies of the network, in files too, tell nobody."""
-
-    def __init__(self, tell: Callable[[], None] | None = None) -> None:
-        self._tell = tell
-
-    def __call__(self, *_: object) -> None:
-        if self._tell is not None and not torch.compiler.is_compiling():  # a program is of the network alone
-            self._tell()
-
-    def __reduce__(self) -> tuple[type[_Called], tuple[()]]:
-        return _Called, ()
 
 
 class JointSteps:
@@ -51,7 +37,7 @@ class JointSteps:
             after = partial(self._after, id(each))
             handles += OptimizerSteps(before=self._before, ready=self._ready, after=after).watch(each)
         if self._count > 1:
-            handles.append(module.register_forward_pre_hook(_Called(self.close)))
+            handles.append(module.register_forward_pre_hook(WhenCalled(self.close)))
         return handles
 
     def close(self) -> None:

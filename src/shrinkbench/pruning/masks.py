@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -15,6 +15,7 @@ from torch.utils.hooks import RemovableHandle
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import require_regular, write_atomically
 from shrinkbench.metrics.size import require_shapes_of
+from shrinkbench.network.calling import WhenCalled
 from shrinkbench.sources.origin import is_own
 from shrinkbench.training.hook import Hook
 
@@ -208,15 +209,19 @@ def require_held(module: nn.Module, names: Iterable[str], *optimizers: Optimizer
 
 
 class Handles:
-    """What takes several hooks away again."""
+    """What takes several hooks away again, once it has done a last thing."""
 
-    def __init__(self, handles: Iterable[RemovableHandle]) -> None:
+    def __init__(self, handles: Iterable[RemovableHandle], *, last: Callable[[], None]) -> None:
         self._handles = tuple(handles)
+        self._last = last
 
     def remove(self) -> None:
         """Take all of them away."""
+        if self._handles:
+            self._last()
         for handle in self._handles:
             handle.remove()
+        self._handles = ()
 
 
 _WHOLE_NUMBERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -264,12 +269,23 @@ class Upholder(Hook):
     def attach(self, optimizer: Optimizer, *others: Optimizer) -> Handles:
         """Uphold the masks after every step of these optimizers, until the handle's ``remove()``.
 
-        Raises ``ShrinkbenchError`` where a pruned weight trains and none of them holds it.
+        They are upheld before each call of the network too, and a last time in ``remove()``: what wraps an
+        optimizer (Lookahead, an average of weights) may move weights after its step. A network that was
+        compiled does not tell of its calls: call the Upholder after each step of such a wrapper. Raises
+        ``ShrinkbenchError`` where a pruned weight trains and none of them holds it.
         """
         inner = [optimizer_in(each) for each in (optimizer, *others)]
         require_held(self._module, self._masks, *inner)
         self._idle = False
-        return Handles(each.register_step_post_hook(lambda *_: self()) for each in inner)
+        handles = [each.register_step_post_hook(lambda *_: self()) for each in inner]
+        handles.append(self._module.register_forward_pre_hook(WhenCalled(self.before_call)))
+        return Handles(handles, last=self)
+
+    def before_call(self) -> None:
+        """Uphold the masks, unless the network is called with other tensors in the place of its own."""
+        present = dict(self._module.named_parameters(remove_duplicate=False))
+        if all(isinstance(present.get(name), nn.Parameter) for name in self._masks):
+            self()
 
     @torch.no_grad()
     def __call__(self) -> None:
@@ -303,7 +319,7 @@ class Upholder(Hook):
                 f"the network no longer has the parameter '{name}' of shape {tuple(self._masks[name].shape)}, "
                 "whose zeros are upheld; make a new Upholder for the network as it is"
             )
-        return weight.detach()
+        return weight.data  # autograd need not know: what a step has moved it has told, and zeros stay zeros
 
     def _factor(self, name: str, weight: Tensor) -> Tensor:
         """The mask as numbers like the bits: in their memory layout too, since mixed ones are slower."""

@@ -14,6 +14,7 @@ from torch.utils.hooks import RemovableHandle
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.metrics.size import count_kept, count_parameters
+from shrinkbench.network.calling import WhenCalled
 from shrinkbench.network.inputs import Example, given_example
 from shrinkbench.network.view import Batches, Loss
 from shrinkbench.network.weights import hooks_on
@@ -26,6 +27,7 @@ from shrinkbench.pruning.loss_scale import LossScale
 from shrinkbench.pruning.masking import prune_once
 from shrinkbench.pruning.masks import Masks, Upholder, optimizer_in, require_held
 from shrinkbench.pruning.method import METHODS, PruningMethod
+from shrinkbench.pruning.moved_weights import MovedWeights
 from shrinkbench.pruning.optimizer_steps import require_counted
 from shrinkbench.pruning.prunable import prunable_names
 from shrinkbench.pruning.pruner_arguments import check_method, source_of, steps_of_epoch
@@ -113,6 +115,7 @@ class Pruner:
         }
         self._hook: PruningHook | RoundsInTraining | None = None
         self._placed_hooks = hooks_on(module)
+        self._moved = MovedWeights(module, self._method.name)
         self._optimizers: tuple[Optimizer, ...] = ()
         self._held: frozenset[str] = frozenset()  # what is masked and was seen in an optimizer
         self._scale: LossScale | None = None
@@ -150,9 +153,11 @@ class Pruner:
         if self._hook is None:
             self._hook = self._begin()
         self._hook.start(*self._optimizers)
+        self._moved.note(beneath=False)
         scaler = getattr(optimizer, "scaler", None) if scaler is None else scaler
         self._scale = LossScale(self._module, self._hook, scaler, method=self._method.name)
         self._handles = [*self._steps.watch(self._module, self._optimizers), *self._scale.watch()]
+        self._handles.append(self._module.register_forward_pre_hook(WhenCalled(self._before_call)))
         if self._step < self._total:
             self._hook.before_step(self._step + 1)
         self._forget_programs()
@@ -338,6 +343,7 @@ class Pruner:
     def _after_backward(self) -> None:
         hook = self._started()
         if self._step < self._total:
+            self._moved.require_none()
             self._follow_moves(hook)
             hook.after_backward(self._step + 1)
 
@@ -346,14 +352,24 @@ class Pruner:
         self._step += 1
         self._follow_moves(hook)
         if self._step > self._total:
-            Upholder(self._module, hook.masks)()
+            hook.upheld = Upholder(self._module, hook.masks)
+            hook.upheld()
+            self._moved.note(beneath=False)
             return
+        hook.upheld = None
         hook.after_step(self._step)
         if self._step % self._per_epoch == 0:
             hook.after_epoch(self._step // self._per_epoch)
         if self._step < self._total:
             hook.before_step(self._step + 1)
+        self._moved.note(beneath=hook.beneath)
         self._forget_programs()
+
+    def _before_call(self) -> None:
+        """What wraps an optimizer (Lookahead, an average of weights) may have moved weights after its step."""
+        upheld = self._started().upheld
+        if upheld is not None:
+            upheld.before_call()
 
     def _started(self) -> PruningHook | RoundsInTraining:
         assert self._hook is not None  # noqa: S101  hooks of the optimizer are set by attach() alone

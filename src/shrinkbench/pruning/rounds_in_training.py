@@ -44,6 +44,7 @@ class RoundsInTraining(Hook):
         self._steps, self._prune, self._rewound = steps, prune, rewound
         self._done = 0
         self._uphold = Upholder(module, self.masks)
+        self.upheld: Upholder | None = None  # what holds until the next step
 
     @property
     def settled(self) -> bool:
@@ -58,6 +59,7 @@ class RoundsInTraining(Hook):
         """Uphold the masks; prune if a round is due."""
         self._uphold()
         self._catch_up(step)
+        self.upheld = self._uphold
 
     def state_dict(self) -> dict[str, Any]:
         """The masks, and how many rounds have been."""

@@ -23,6 +23,11 @@ class Hook:
         return True
 
     @property
+    def beneath(self) -> bool:
+        """Whether it keeps weights beneath those of the network, and puts them back before a step."""
+        return False
+
+    @property
     def beside(self) -> tuple[Tensor, ...]:
         """What it trains beside the network's parameters; gradients are averaged over processes."""
         return ()

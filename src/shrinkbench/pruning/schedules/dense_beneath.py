@@ -38,6 +38,11 @@ class Feedback(FinishingHook):
         constants = cls.CONSTANTS
         return f"to the target from the start to {constants['until']:.0%} of it, {often(constants)}"
 
+    @property
+    def beneath(self) -> bool:
+        """The dense weights."""
+        return True
+
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)
         self._end = max(int(self.CONSTANTS["until"] * setting.steps), 1)
@@ -184,6 +189,11 @@ class TopKast(PruningHook):
     def when(cls) -> str:
         """From before the first step on."""
         return f"at the target from the start, both sets anew {often(cls.CONSTANTS)}"
+
+    @property
+    def beneath(self) -> bool:
+        """The dense weights."""
+        return True
 
     def __init__(self, setting: Setting) -> None:
         super().__init__(setting)

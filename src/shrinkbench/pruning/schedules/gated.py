@@ -49,6 +49,11 @@ class Gated(FinishingHook):
         self._budget = setting.decide(setting.amount, scores=sizes).kept
         self.gates: Tensors = {}
 
+    @property
+    def beneath(self) -> bool:
+        """Those before their gates."""
+        return not self._done
+
     def passed(self) -> Tensors:
         """The weights behind their gates."""
         raise NotImplementedError

@@ -89,6 +89,7 @@ class PruningHook(Hook):
         self.setting = setting
         self.masks = Masks({n: torch.ones_like(p, dtype=torch.bool) for n, p in setting.parameters.items()})
         self._uphold = Upholder(setting.module, self.masks)
+        self.upheld: Upholder | None = None  # what holds until the next step
 
     @classmethod
     def course(cls, target: float, progress: float) -> float | None:
@@ -108,10 +109,12 @@ class PruningHook(Hook):
         self.masks = masks
         masks.apply(self.setting.module)
         self._uphold = Upholder(self.setting.module, masks)
+        self.upheld = self._uphold
 
     def after_step(self, step: int) -> None:
         """Zero what the optimizer has moved."""
         self._uphold()
+        self.upheld = self._uphold
 
     def state_dict(self) -> dict[str, Any]:
         """The masks."""

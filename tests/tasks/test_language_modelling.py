@@ -243,3 +243,64 @@ def test_a_batch_without_tokens_to_predict_teaches_nothing():
         loss.backward()
         assert loss.item() == 0
     assert all(not p.grad.any() for p in module.parameters() if p.grad is not None)
+
+
+def test_the_first_token_behind_padding_follows_nothing():
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
+    module = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=7, **sizes))
+    plain = tokens(3, 5) % 6 + 1
+    padded = torch.cat([torch.zeros(3, 3, dtype=torch.int64), plain], 1)
+    one = evaluate(module, [plain], task=TASK)
+    other = evaluate(module, [{"input_ids": padded, "attention_mask": (padded > 0).long()}], task=TASK)
+    assert other.examples == one.examples == 12
+    assert other["loss"] == pytest.approx(one["loss"], rel=1e-5)
+
+
+MASK = torch.tensor([[1, 1, 1, 0]])
+UNFIT = [
+    (
+        {"input_ids": tokens(1, 4), "attention_mask": MASK, "labels": tokens(1, 4)},
+        "1 tokens that attention_mask",
+    ),
+    ({"input_ids": tokens(1, 4), "attention_mask": MASK[:, :2]}, "does not say which tokens are padding"),
+    (torch.full((1, 4), 9), r"does not take a batch of int64 1x4, numbers 9 to 9 \(IndexError"),
+    ([[1, 2], [3, 4]], "sizes or tensors without values"),
+]
+
+
+@pytest.mark.parametrize(("batch", "sentence"), UNFIT)
+def test_what_a_network_does_not_take_is_one_sentence(batch, sentence):
+    with pytest.raises(ShrinkbenchError, match=sentence):
+        evaluate(model(), [batch], task=TASK)
+    with pytest.raises(ShrinkbenchError, match=sentence):
+        TASK.loss(model(), batch, RECIPE)
+
+
+def test_blocks_longer_than_the_positions_are_one_sentence_in_scores_too():
+    config = transformers.GPT2Config(vocab_size=7, n_positions=8, n_embd=16, n_layer=1, n_head=2)
+    module = transformers.GPT2LMHeadModel(config)
+    with pytest.raises(ShrinkbenchError, match=r"does not take a batch of int64 \dx9, numbers \d to \d"):
+        evaluate(module, [tokens()], task=TASK)
+    with pytest.raises(ShrinkbenchError, match="in blocks that are no longer than it takes"):
+        prune(module, "snip", compression=1.5, batches=[(tokens(), tokens())], loss=TASK.criterion)
+    with pytest.raises(ShrinkbenchError, match=r"hidden states .* and no logits"):
+        evaluate(module.transformer, [tokens(2, 4)], task=TASK)
+
+
+class Fewer(nn.Module):
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, inputs):
+        outputs = self.inner(inputs)
+        return outputs if len(inputs) > 2 else outputs[..., :-1]
+
+
+def test_outputs_of_another_vocabulary_are_of_another_question():
+    batches = [tokens(3), tokens(2, vocabulary=6)]
+    with pytest.raises(ShrinkbenchError, match="tells 7 tokens apart in one batch and 6 in another"):
+        evaluate(Fewer(model()), batches, task=TASK)
+    pairs = [(torch.randn(n, 4), torch.zeros(n, dtype=torch.int64)) for n in (3, 2)]
+    with pytest.raises(ShrinkbenchError, match="tells 5 classes apart in one batch and 4 in another"):
+        evaluate(Fewer(nn.Linear(4, 5)), pairs)

@@ -216,3 +216,18 @@ def test_a_batch_of_no_examples_counts_for_nothing():
         assert shrinkbench.evaluate(nn.Identity(), [(inputs, inputs + 1), (none, none)], task=task) == whole
         with pytest.raises(ShrinkbenchError, match="no examples to evaluate on"):
             shrinkbench.evaluate(nn.Identity(), [(none, none)], task=task)
+
+
+def test_segmentation_of_other_classes_in_another_batch_is_refused():
+    class Fewer(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Conv2d(1, 5, 1)
+
+        def forward(self, x):
+            return self.layer(x)[:, : 5 if len(x) > 1 else 3]
+
+    batches = [(torch.randn(n, 1, 4, 4), torch.zeros(n, 4, 4, dtype=torch.int64)) for n in (2, 1)]
+    for given in (batches, batches[::-1]):
+        with pytest.raises(ShrinkbenchError, match=r"tells \d classes apart in one batch and \d in another"):
+            SemanticSegmentation().evaluate(Fewer(), given)

@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.calling import call_with
-from shrinkbench.network.inputs import Batch, Inputs, describe, split_batch
+from shrinkbench.network.inputs import Batch, Inputs, describe, range_of, split_batch
 from shrinkbench.network.probe import evaluation_mode, first_tensor
 from shrinkbench.network.view import Batches, Loss
 
@@ -57,6 +57,11 @@ def outputs_of(
             raise ShrinkbenchError(
                 f"the network does not take the inputs {inputs} of the batches ({reason}); a dictionary names "
                 "arguments: for one that is an argument itself write (({...},), targets)"
+            ) from error
+        except IndexError as error:
+            raise ShrinkbenchError(
+                f"the network does not take the inputs {inputs}{range_of(inputs)} of the batches ({error}); "
+                "give numbers that its tables have, in blocks that are no longer than it takes"
             ) from error
 
 

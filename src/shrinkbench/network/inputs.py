@@ -210,6 +210,15 @@ class Inputs:
         return (), kwargs
 
 
+def range_of(inputs: Inputs) -> str:
+    """Which whole numbers go in, in words; a device that has failed is not asked."""
+    whole = [t for t in inputs.tensors if not (t.is_floating_point() or t.is_complex()) and t.numel()]
+    if not whole or any(t.device.type != "cpu" for t in whole):
+        return ""
+    lowest, highest = (int(end) for end in whole[0].aminmax())
+    return f", numbers {lowest} to {highest}"
+
+
 def given_example(input_shape: Any, example_inputs: Any) -> Inputs | None:
     """What a caller says the network takes, by one of two arguments; ``None`` where by neither."""
     if input_shape is not None and example_inputs is not None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from shrinkbench.network.inputs import Batch, split_batch
+from shrinkbench.errors import ShrinkbenchError, one_line, said_of
+from shrinkbench.network.inputs import Batch, Inputs, range_of, split_batch
 from shrinkbench.network.weights import require_present
 from shrinkbench.tasks.task import Batches, Task
 
@@ -31,8 +33,35 @@ def placed(batch: Batch, module: nn.Module) -> Batch:
     like = next(module.parameters(), None)
     if like is not None and like.is_meta:
         require_present(module)
+    if any(tensor.is_meta for tensor in batch.inputs.tensors):
+        raise ShrinkbenchError(
+            f"a batch holds sizes or tensors without values ({one_line(str(batch.inputs), 60)}); give tensors"
+        )
     dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), None)
     return batch if like is None else batch.to(like.device, dtype)
+
+
+def called(module: nn.Module, inputs: Inputs) -> Any:
+    """What ``module`` returns for ``inputs``; whatever it raises for what it does not take is one sentence."""
+    try:
+        return inputs.call(module)
+    except (ShrinkbenchError, OSError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise ShrinkbenchError(
+            f"the network does not take a batch of {one_line(str(inputs), 60)}{range_of(inputs)} "
+            f"({one_line(said_of(error), 90)}); give inputs of the sizes and values that its forward pass takes"
+        ) from error
+
+
+def same_width(known: int | None, logits: Tensor, what: str) -> int:
+    """How many ``what`` (classes) the network tells apart; raises where that was another number before."""
+    if known not in (None, logits.shape[1]):
+        raise ShrinkbenchError(
+            f"the network tells {known} {what} apart in one batch and {logits.shape[1]} in another, so that "
+            "its numbers are of different questions; give one of as many outputs for every batch"
+        )
+    return logits.shape[1]
 
 
 def join_last(batches: Batches) -> Iterator[Batch]:

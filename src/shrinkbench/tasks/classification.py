@@ -16,7 +16,7 @@ from shrinkbench.network.inputs import Batch, describe, split_batch
 from shrinkbench.network.probe import evaluation_mode, first_tensor
 from shrinkbench.spec import CLASSIFICATION, Objective, Recipe
 from shrinkbench.spec.measures import Quality
-from shrinkbench.tasks.batches import join_last, placed
+from shrinkbench.tasks.batches import called, join_last, placed, same_width
 from shrinkbench.tasks.task import TASKS, Batches
 
 
@@ -36,7 +36,7 @@ class Classification:
         given = placed(split_batch(batch), module)
         inputs, labels = given.inputs, given.targets
         with torch.autocast(inputs.device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
-            logits = first_tensor(inputs.call(module))
+            logits = first_tensor(called(module, inputs))
             _check_shapes(logits, labels)
             if labels.device.type == "cpu":  # elsewhere the question would wait for the device at every step
                 _check_range(logits, labels)
@@ -52,15 +52,17 @@ class Classification:
         of classes, labels no classes, or the loss is not finite.
         """
         sums: Tensor | None = None
+        classes: int | None = None
         images = 0
         with evaluation_mode(module):
             for given in batches:
                 split = placed(split_batch(given), module)
                 inputs, labels = split.inputs, split.targets
                 with torch.autocast(inputs.device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-                    logits = first_tensor(inputs.call(module))
+                    logits = first_tensor(called(module, inputs))
                 _check_shapes(logits, labels)
                 _check_range(logits, labels)
+                classes = same_width(classes, logits, "classes")
                 logits = logits.float()
                 ranked = logits.topk(min(5, logits.shape[1]), dim=1).indices == labels.unsqueeze(1)
                 loss = F.cross_entropy(logits, labels, reduction="sum")

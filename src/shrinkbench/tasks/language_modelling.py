@@ -17,7 +17,7 @@ from shrinkbench.network.probe import evaluation_mode, first_tensor
 from shrinkbench.network.weights import copy_of
 from shrinkbench.spec import MetricSpec, Objective, Recipe
 from shrinkbench.spec.measures import LARGEST_FLOAT32, Quality
-from shrinkbench.tasks.batches import placed
+from shrinkbench.tasks.batches import called, placed, same_width
 from shrinkbench.tasks.losses import mean_cross_entropy
 from shrinkbench.tasks.task import TASKS, Batches
 
@@ -33,6 +33,7 @@ LANGUAGE_MODELLING = Objective(
         MetricSpec(name="loss", direction="lower", unit="nats", lower=0),
     ),
     headline="perplexity",
+    version=2,
 )
 
 
@@ -41,7 +42,8 @@ class LanguageModelling:
     """Batches are tokens (N, T): a tensor, a pair of tokens and targets, or a dictionary with ``input_ids``.
 
     Targets are the tokens themselves, unshifted, as Hugging Face has ``labels``: token t + 1 is predicted from
-    those up to t. Where a batch has none they are its tokens, without those that ``attention_mask`` leaves out.
+    those up to t. Where a batch has none they are its tokens, without those that ``attention_mask`` leaves out
+    and those right behind these, which follow nothing; labels of what it leaves out are refused.
     The network returns logits (N, T, vocabulary). Examples are the tokens that are predicted.
     """
 
@@ -55,11 +57,12 @@ class LanguageModelling:
                     f"language modelling takes tokens as 'input_ids', and a batch holds {', '.join(batch)}; "
                     "name them so"
                 )
-            mask = batch.get("attention_mask")
             tokens = batch["input_ids"]
-            kept = tokens if mask is None else tokens.masked_fill(mask == 0, NOT_PREDICTED)
-            return Batch(Inputs.of(batch), kept)
+            left_out = _left_out(batch)
+            return Batch(Inputs.of(batch), tokens.masked_fill(left_out, NOT_PREDICTED))
         found = split_batch(batch)
+        if isinstance(batch, Mapping) and "input_ids" in batch:
+            _require_attended(batch, found.targets)
         return Batch(found.inputs, found.inputs.single) if found.targets is None else found
 
     def criterion(self, outputs: Any, targets: Tensor) -> Tensor:
@@ -75,7 +78,7 @@ class LanguageModelling:
         given = placed(self.split(batch), module)
         kind = given.inputs.device.type
         with torch.autocast(kind, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
-            logits, following = _predictions(given.inputs.call(module), given.targets)
+            logits, following = _predictions(called(module, given.inputs), given.targets)
             loss = mean_cross_entropy(
                 logits, following, ignored=NOT_PREDICTED, smoothing=recipe.label_smoothing
             )
@@ -89,15 +92,19 @@ class LanguageModelling:
         ``ShrinkbenchError`` where nothing is predicted, or the perplexity is no finite number.
         """
         loss, right, tokens = 0.0, 0, 0
+        vocabulary: int | None = None
         with evaluation_mode(module):
-            for number, each in enumerate(batches):
+            for each in batches:
                 given = placed(self.split(each), module)
-                if not number:
+                if not len(given):
+                    continue
+                if vocabulary is None:
                     _require_causal(module, given.inputs)
                 kind = given.inputs.device.type
                 with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16-mixed"):
-                    outputs = given.inputs.call(module)
+                    outputs = called(module, given.inputs)
                 logits, following = _predictions(outputs, given.targets)
+                vocabulary = same_width(vocabulary, logits, "tokens")
                 counted = following != NOT_PREDICTED
                 logits, following = logits[counted].float(), following[counted]
                 loss += float(F.cross_entropy(logits, following, reduction="none").double().sum())
@@ -115,6 +122,33 @@ class LanguageModelling:
             )
         metrics = {"perplexity": math.exp(mean), "token_accuracy": right / tokens, "loss": mean}
         return Quality(metrics=metrics, examples=tokens)
+
+
+def _left_out(batch: Mapping[str, Any]) -> Tensor:
+    """Which tokens are not to be predicted: padding, and the first one behind it, which follows nothing."""
+    tokens, mask = batch["input_ids"], batch.get("attention_mask")
+    if mask is None:
+        return torch.zeros_like(tokens, dtype=torch.bool)
+    if mask.shape != tokens.shape:
+        raise ShrinkbenchError(
+            f"attention_mask is {describe(mask)} and input_ids {describe(tokens)}, so that it does not say "
+            "which tokens are padding; give 'labels' beside them, with -100 where nothing is to be predicted"
+        )
+    unseen: Tensor = mask == 0
+    return unseen | torch.nn.functional.pad(unseen[:, :-1], (1, 0))
+
+
+def _require_attended(batch: Mapping[str, Any], targets: Any) -> None:
+    """Refuse labels of padding: it is easily told, and perplexity would be of it too."""
+    tokens, mask = batch["input_ids"], batch.get("attention_mask")
+    if mask is None or mask.shape != tokens.shape or getattr(targets, "shape", None) != tokens.shape:
+        return
+    padding = int(((mask == 0) & (targets != NOT_PREDICTED))[:, 1:].sum())
+    if padding:
+        raise ShrinkbenchError(
+            f"labels name {padding} tokens that attention_mask leaves out, and their perplexity would be of "
+            f"padding; give {NOT_PREDICTED} there"
+        )
 
 
 _ROUNDING = 1e-5  # of the largest output; experts add up in another order where other tokens are beside
@@ -145,7 +179,7 @@ def _require_causal(module: nn.Module, inputs: Inputs) -> None:
 
 def _leak(module: nn.Module, one: Inputs, altered: Inputs, middle: int) -> float | None:
     """Largest change before token ``middle``, of the largest output there; ``None`` where none can be told."""
-    before, after = (first_tensor(each.call(module)) for each in (one, altered))
+    before, after = (first_tensor(called(module, each)) for each in (one, altered))
     if before.dim() != 3 or before.shape[1] <= middle:
         return None
     before, after = (each[:, :middle].float() for each in (before, after))
@@ -162,6 +196,11 @@ def _are_tokens(tensor: Tensor) -> bool:
 def _predictions(outputs: Any, targets: Any) -> tuple[Tensor, Tensor]:
     """Logits (tokens, vocabulary) of every token but each block's last, and the tokens that follow."""
     logits = first_tensor(outputs)
+    if getattr(outputs, "last_hidden_state", None) is logits:
+        raise ShrinkbenchError(
+            "the network returns hidden states (last_hidden_state) and no logits, of which no perplexity can "
+            "be told; give the model with its head, as AutoModelForCausalLM has it"
+        )
     fits = isinstance(targets, Tensor) and logits.dim() == 3 and logits.shape[:2] == targets.shape
     if not fits or targets.dtype != torch.int64:
         raise ShrinkbenchError(

@@ -16,7 +16,7 @@ from shrinkbench.network.inputs import Batch, describe, split_batch
 from shrinkbench.network.probe import evaluation_mode, first_tensor
 from shrinkbench.spec import MetricSpec, Objective, Recipe
 from shrinkbench.spec.measures import Quality
-from shrinkbench.tasks.batches import join_last, placed
+from shrinkbench.tasks.batches import called, join_last, placed
 from shrinkbench.tasks.task import TASKS, Batches
 from shrinkbench.tasks.torch_metrics import torch_metrics
 
@@ -58,7 +58,7 @@ class Regression:
         given = placed(split_batch(batch), module)
         kind = given.inputs.device.type
         with torch.autocast(kind, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
-            return self.criterion(given.inputs.call(module), given.targets), len(given)
+            return self.criterion(called(module, given.inputs), given.targets), len(given)
 
     @torch.inference_mode()
     def evaluate(self, module: nn.Module, batches: Batches, *, precision: str = "float32") -> Quality:
@@ -75,7 +75,7 @@ class Regression:
                 given = placed(split_batch(each), module)
                 kind = given.inputs.device.type
                 with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16-mixed"):
-                    outputs = given.inputs.call(module)
+                    outputs = called(module, given.inputs)
                 both = _aligned(outputs, given.targets)
                 if both[0].numel():
                     parts.append(tuple(map(_rows, both)))

@@ -16,7 +16,7 @@ from shrinkbench.network.inputs import Batch, describe, split_batch
 from shrinkbench.network.probe import evaluation_mode, first_tensor
 from shrinkbench.spec import MetricSpec, Objective, Recipe
 from shrinkbench.spec.measures import Quality
-from shrinkbench.tasks.batches import join_last, placed
+from shrinkbench.tasks.batches import called, join_last, placed, same_width
 from shrinkbench.tasks.losses import mean_cross_entropy
 from shrinkbench.tasks.task import TASKS, Batches
 from shrinkbench.tasks.torch_metrics import torch_metrics
@@ -59,7 +59,7 @@ class SemanticSegmentation:
         given = placed(split_batch(batch), module)
         kind = given.inputs.device.type
         with torch.autocast(kind, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
-            logits, wanted = _pixels(given.inputs.call(module), given.targets)
+            logits, wanted = _pixels(called(module, given.inputs), given.targets)
             loss = mean_cross_entropy(logits, wanted, ignored=NOT_LABELLED, smoothing=recipe.label_smoothing)
         return loss, len(given)
 
@@ -71,16 +71,18 @@ class SemanticSegmentation:
         the mean is over the classes that occur in either. By torchmetrics (the Jaccard index).
         """
         counted: Any = None
+        classes: int | None = None
         loss, pixels, right, images = 0.0, 0, 0, 0
         with evaluation_mode(module):
             for each in batches:
                 given = placed(split_batch(each), module)
                 kind = given.inputs.device.type
                 with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16-mixed"):
-                    outputs = given.inputs.call(module)
+                    outputs = called(module, given.inputs)
                 logits, wanted = _pixels(outputs, given.targets)
+                classes = same_width(classes, logits, "classes")
                 counted = counted or torch_metrics().classification.MulticlassJaccardIndex(
-                    num_classes=logits.shape[1], ignore_index=NOT_LABELLED
+                    num_classes=classes, ignore_index=NOT_LABELLED
                 )
                 found, labelled = logits.argmax(1), wanted != NOT_LABELLED
                 counted.update(found.cpu(), wanted.cpu())

@@ -16,7 +16,7 @@ from shrinkbench.network.inputs import Batch, split_batch
 from shrinkbench.network.probe import evaluation_mode
 from shrinkbench.spec import MetricSpec, Objective, Recipe, parse_value
 from shrinkbench.spec.measures import Quality
-from shrinkbench.tasks.batches import join_last, placed
+from shrinkbench.tasks.batches import called, join_last, placed
 from shrinkbench.tasks.classification import Classification
 from shrinkbench.tasks.task import Batches, Task
 
@@ -92,7 +92,7 @@ class Supervised:
         given = placed(split_batch(batch), module)
         kind = given.inputs.device.type
         with torch.autocast(kind, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
-            loss = self._loss_of(given.inputs.call(module), given.targets)
+            loss = self._loss_of(called(module, given.inputs), given.targets)
         if torch.is_grad_enabled() and not loss.requires_grad:
             raise ShrinkbenchError(
                 f"the criterion of task '{self.name}' gives a loss that does not depend on the network's "
@@ -121,7 +121,7 @@ class Supervised:
                     continue
                 kind = given.inputs.device.type
                 with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16-mixed"):
-                    outputs = given.inputs.call(module)
+                    outputs = called(module, given.inputs)
                 for name, metric in self.metrics.items():
                     sums[name] += self._sum_of(name, metric.of(outputs, given.targets), len(given))
                 sums["loss"] += float(self._loss_of(outputs, given.targets)) * len(given)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any, Protocol, runtime_checkable
 
-import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError, one_line, said_of
 from shrinkbench.network.inputs import Batch, Inputs, range_of, split_batch
 from shrinkbench.network.weights import require_present
 from shrinkbench.tasks.task import Batches, Task
+
+
+_MISFITS = (IndexError, TypeError, ValueError, RuntimeError)
+_OF_DEVICES = re.compile("CUDA|cuDNN|CUBLAS|NCCL|HIP|MPS|memory")
 
 
 @runtime_checkable
@@ -42,12 +46,15 @@ def placed(batch: Batch, module: nn.Module) -> Batch:
 
 
 def called(module: nn.Module, inputs: Inputs) -> Any:
-    """What ``module`` returns for ``inputs``; whatever it raises for what it does not take is one sentence."""
+    """What ``module`` returns for ``inputs``; what torch raises for inputs that do not fit is one sentence.
+
+    Failures of compilers and devices, which are kinds of their own or say so, stay what they are.
+    """
     try:
         return inputs.call(module)
-    except (ShrinkbenchError, OSError, MemoryError, torch.OutOfMemoryError):
-        raise
-    except Exception as error:
+    except (IndexError, TypeError, ValueError, RuntimeError) as error:
+        if type(error) not in _MISFITS or _OF_DEVICES.search(str(error)):
+            raise
         raise ShrinkbenchError(
             f"the network does not take a batch of {one_line(str(inputs), 60)}{range_of(inputs)} "
             f"({one_line(said_of(error), 90)}); give inputs of the sizes and values that its forward pass takes"

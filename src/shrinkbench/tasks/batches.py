@@ -13,7 +13,6 @@ from shrinkbench.network.inputs import Batch, Inputs, range_of, split_batch
 from shrinkbench.network.weights import require_present
 from shrinkbench.tasks.task import Batches, Task
 
-
 _MISFITS = (IndexError, TypeError, ValueError, RuntimeError)
 _OF_DEVICES = re.compile("CUDA|cuDNN|CUBLAS|NCCL|HIP|MPS|memory")
 

@@ -195,7 +195,7 @@ def said_by(what: str) -> Iterator[None]:
 def line_in(file: Path, error: BaseException) -> str:
     """Where in ``file`` an error arose: ``" in line 7"``, or nothing where that is not known."""
     if isinstance(error, SyntaxError):
-        return f" in line {error.lineno}"
+        return "" if error.lineno is None else f" in line {error.lineno}"
     lines = []
     trace = error.__traceback__
     while trace is not None:

@@ -70,8 +70,11 @@ class Registry(Generic[T]):
     shrinkbench.errors.UnknownNameError: unknown colour 'drak-red'; did you mean 'dark-red'?
     """
 
-    def __init__(self, kind: str, *, digest: Callable[[T], str | None] = lambda _: None) -> None:
+    def __init__(
+        self, kind: str, *, of: type[T] | None = None, digest: Callable[[T], str | None] = lambda _: None
+    ) -> None:
         self.kind = kind
+        self._of = of
         self._digest = digest
         self._entries: dict[str, T] = {}
         self._spellings: dict[str, str] = {}
@@ -82,6 +85,11 @@ class Registry(Generic[T]):
 
     def add(self, name: str, entry: T, *, aliases: tuple[str, ...] = (), origin: Origin | None = None) -> T:
         """Register ``entry``; two entries may not share a spelling. ``origin``: by default the caller."""
+        if self._of is not None and not isinstance(entry, self._of):
+            raise ShrinkbenchError(
+                f"{self.kind} '{one_line(str(name), 60)}' is a {type(entry).__name__}; add a "
+                f"{self._of.__name__}"
+            )
         for spelling in (name, *aliases):
             taken = self._spellings.get(_canonical(spelling))
             if taken is not None:

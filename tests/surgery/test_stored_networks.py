@@ -13,11 +13,12 @@ from safetensors.torch import load_file, save_file
 from sampling import crossed
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.models import MODELS, build, get_model
+from shrinkbench.models import MODELS, ModelCard, build, get_model
 from shrinkbench.network.coupling import couple
 from shrinkbench.network.inputs import Inputs
 from shrinkbench.pruning import prune
 from shrinkbench.pruning.masks import Masks
+from shrinkbench.pruning.plugins import load_plugin
 from shrinkbench.pruning.structures.channel_masks import masks_of_units
 from shrinkbench.surgery import export
 from shrinkbench.surgery.export import export_folder, export_program, export_weights
@@ -384,3 +385,42 @@ def test_a_network_that_gives_no_numbers_is_told_as_that(masked, tmp_path):
     with pytest.raises(ShrinkbenchError, match="own outputs hold NaN"):
         plan_and_shrink(module, {}, SHAPE)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.fixture
+def passing(monkeypatch):
+    """What is registered is gone again after the test."""
+    for table in ("_entries", "_spellings", "_origins"):
+        monkeypatch.setattr(MODELS, table, dict(getattr(MODELS, table)))
+
+
+def test_a_network_of_other_code_from_outside_is_refused(passing, tmp_path, monkeypatch):
+    code = """
+import shrinkbench
+from torch import nn
+def made(num_classes):
+    return nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.ReLU(), nn.Linear(4, num_classes))
+card = shrinkbench.models.ModelCard(name="NAME", build=made, num_classes=10, input_shape=(1, 8, 8))
+shrinkbench.models.MODELS.add("NAME", card)
+"""
+    monkeypatch.setattr(MODELS, "source", lambda name: {"stored-once": "a" * 64}.get(name))
+    (tmp_path / "one.py").write_text(code.replace("NAME", "stored-once"))
+    load_plugin(tmp_path / "one.py")
+    description = NetworkDescription("stored-once", 10, SHAPE)
+    save_network(tmp_path / "net", build_full("stored-once", 10), description)
+    read_network(tmp_path / "net")
+    monkeypatch.setattr(MODELS, "source", lambda _: "b" * 64)
+    with pytest.raises(ShrinkbenchError, match="was written by other code of 'stored-once'"):
+        read_network(tmp_path / "net")
+
+
+def test_what_is_no_card_and_builds_no_network_is_told(passing):
+    with pytest.raises(ShrinkbenchError, match="model 'nothing' is a function; add a ModelCard"):
+        MODELS.add("nothing", lambda num_classes: None)
+    for name, make, told in (
+        ("stored-none", lambda _: None, "is built as a NoneType"),
+        ("stored-fault", lambda _: 1 / 0, "failed: ZeroDivisionError"),
+    ):
+        MODELS.add(name, ModelCard(name=name, build=make, num_classes=10, input_shape=SHAPE))
+        with pytest.raises(ShrinkbenchError, match=told):
+            build_full(name, 10)

@@ -86,7 +86,7 @@ class DatasetCard:
     load: Callable[[Path | None], Dataset]
 
 
-DATASETS: Registry[DatasetCard] = Registry("dataset")
+DATASETS: Registry[DatasetCard] = Registry("dataset", of=DatasetCard)
 
 
 @dataclass(frozen=True, kw_only=True)

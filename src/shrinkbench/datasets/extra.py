@@ -41,7 +41,7 @@ def _card(family: str, corruption: str) -> ExtraCard:
     return card
 
 
-EXTRAS: Registry[ExtraCard] = Registry("extra evaluation")
+EXTRAS: Registry[ExtraCard] = Registry("extra evaluation", of=ExtraCard)
 
 
 @EXTRAS.add_resolver

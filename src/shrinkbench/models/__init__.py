@@ -11,7 +11,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, said_by
 
 # Importing a family registers its cards.
 from shrinkbench.models import alexnet as _alexnet
@@ -107,4 +107,13 @@ def build(name: str, *, num_classes: int | None = None, seed: int = 0) -> nn.Mod
         raise ShrinkbenchError(f"a classifier needs at least one class, not {classes}")
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)  # torch.manual_seed would reseed every GPU too
-        return card.build(classes)
+        if MODELS.origin(name) is None:
+            return card.build(classes)
+        with said_by(f"network '{card.name}'"):
+            module: object = card.build(classes)
+        if not isinstance(module, nn.Module):
+            raise ShrinkbenchError(
+                f"network '{card.name}' is built as a {type(module).__name__}; let build return a "
+                "torch.nn.Module"
+            )
+        return module

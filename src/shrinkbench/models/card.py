@@ -102,7 +102,7 @@ def example_for(card: ModelCard, shape: tuple[int, ...]) -> Inputs:
 NO_PUBLIC_WEIGHTS = "no public weights are known: train them (`shrinkbench pretrain`) or pass a file"
 
 
-MODELS: Registry[ModelCard] = Registry("model", digest=lambda card: card.digest)
+MODELS: Registry[ModelCard] = Registry("model", of=ModelCard, digest=lambda card: card.digest)
 
 
 def register(card: ModelCard, *, aliases: tuple[str, ...] = ()) -> ModelCard:

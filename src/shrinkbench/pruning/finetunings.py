@@ -64,7 +64,7 @@ class Finetuning:
         return rewind_to_start if self.weights == "scratch" else self
 
 
-FINETUNINGS: Registry[Finetuning] = Registry("fine-tuning mode")
+FINETUNINGS: Registry[Finetuning] = Registry("fine-tuning mode", of=Finetuning)
 _EPOCH = "0|[1-9][0-9]{0,8}"
 
 

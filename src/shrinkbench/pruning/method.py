@@ -244,7 +244,7 @@ class PruningMethod:
         )
 
 
-METHODS: Registry[PruningMethod] = Registry("pruning method")
+METHODS: Registry[PruningMethod] = Registry("pruning method", of=PruningMethod)
 
 
 def resolve(spec: MethodSpec) -> PruningMethod:

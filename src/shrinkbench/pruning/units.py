@@ -104,7 +104,7 @@ class Structure:
     version: int = 1
 
 
-STRUCTURES: Registry[Structure] = Registry("structure")
+STRUCTURES: Registry[Structure] = Registry("structure", of=Structure)
 
 
 def _weights(ctx: NetworkView, scores: Scores) -> Grouping:

@@ -30,6 +30,7 @@ from shrinkbench.files import (
     sha256_of,
     write_atomically,
 )
+from shrinkbench.models import MODELS
 from shrinkbench.models import build as build_named
 from shrinkbench.models.hugging_face import names_a_path
 from shrinkbench.network.inputs import Inputs
@@ -45,6 +46,7 @@ from shrinkbench.surgery.stored_inputs import StoredInputs
 DESCRIPTION, WEIGHTS, MASKS = "network.json", "weights.safetensors", "masks.safetensors"
 HUB_DESCRIPTION, HUB_WEIGHTS = "config.json", "model.safetensors"
 _FILES = "files"  # by their digests, as the description knows them; a run's folder has seals of its own
+_CODE = "code"
 
 _LARGEST_DESCRIPTION, _HEADER = 16 << 20, 16 << 20  # bytes
 _MOST_INPUTS = 1 << 24  # numbers of one input
@@ -115,7 +117,7 @@ def save_network(
         check_target(folder / name)  # all or none
     save_tensors(module.state_dict(), folder / WEIGHTS)
     save_masks(folder, masks, description)
-    stated = {**description.as_json(), _FILES: digests_beside(folder, WEIGHTS)}
+    stated = sealed_description(folder, description, WEIGHTS)
     write_atomically(folder / DESCRIPTION, json.dumps(stated).encode())  # last: it names the others
 
 
@@ -127,7 +129,22 @@ def save_masks(folder: Path, masks: Masks | None, description: NetworkDescriptio
         (folder / MASKS).unlink(missing_ok=True)
 
 
-def digests_beside(folder: Path, weights: str) -> dict[str, str]:
+def sealed_description(folder: Path, description: NetworkDescription, weights: str) -> dict[str, Any]:
+    """``description`` with the files in ``folder`` that it is of, and with the code from outside."""
+    code = _code_of(description.network)
+    own = {} if code is None else {_CODE: code}
+    return {**description.as_json(), _FILES: _digests_beside(folder, weights), **own}
+
+
+def _code_of(network: str) -> str | None:
+    """The digest of the code from outside that makes ``network``, where somebody has registered it."""
+    try:
+        return MODELS.source(network)
+    except ShrinkbenchError:
+        return None
+
+
+def _digests_beside(folder: Path, weights: str) -> dict[str, str]:
     """Which weights, and which masks if any, a description in ``folder`` is of."""
     return {name: sha256_of(folder / name) for name in (weights, MASKS) if is_file(folder / name)}
 
@@ -213,7 +230,7 @@ def read_network(
         masks = Masks(read(folder / MASKS))
         _check_masks(module, masks, folder)
     _check_forward(module, description, folder)
-    _check_digests(folder, weights.name)
+    _check_digests(folder, weights.name, name)
     return StoredNetwork(folder, description, in_mode(module, training=False), masks, weights)
 
 
@@ -299,11 +316,17 @@ def _check_masks(module: nn.Module, masks: Masks, folder: Path) -> None:
             )
 
 
-def _check_digests(folder: Path, weights: str) -> None:
-    """Refuse weights and masks that are not those which the description was written for, if it says which."""
+def _check_digests(folder: Path, weights: str, network: str) -> None:
+    """Refuse weights, masks and code that are not those which the description was written with, if it says."""
     path = _description_in(folder)
-    stated = _fields_of(path).get(_FILES)
-    found = digests_beside(folder, weights)
+    fields = _fields_of(path)
+    stated, code = fields.get(_FILES), _code_of(network)
+    if code is not None and fields.get(_CODE, code) != code:
+        raise ShrinkbenchError(
+            f"{folder} was written by other code of '{one_line(network, 60)}' than there is now; give that "
+            f"code, write the folder again, or take '{_CODE}' out of {path.name} if both compute the same"
+        )
+    found = _digests_beside(folder, weights)
     if stated in (None, found):
         return
     known = stated if isinstance(stated, dict) else {}

@@ -27,9 +27,9 @@ from shrinkbench.surgery.folders import (
     MASKS,
     Build,
     NetworkDescription,
-    digests_beside,
     read_network,
     save_masks,
+    sealed_description,
 )
 
 _CARD = "README.md"
@@ -79,7 +79,7 @@ def _write(folder: Path, module: nn.Module, published: Published, masks: Masks |
     config = {
         "model_type": "shrinkbench",
         "architectures": [published.description.network],
-        "shrinkbench": {**published.description.as_json(), "files": digests_beside(folder, HUB_WEIGHTS)},
+        "shrinkbench": sealed_description(folder, published.description, HUB_WEIGHTS),
     }
     write_atomically(folder / _CARD, model_card(published).encode())
     write_atomically(folder / HUB_DESCRIPTION, json.dumps(config, indent=1).encode())

@@ -9,7 +9,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.registry import Registry
 from shrinkbench.spec import EarlyStopping, Recipe, parse_value
 
-RECIPES: Registry[Recipe] = Registry("recipe")
+RECIPES: Registry[Recipe] = Registry("recipe", of=Recipe)
 
 
 @RECIPES.take_objects

@@ -50,7 +50,7 @@ class Allocation:
         return self.decide(units, budget, ctx)
 
 
-ALLOCATIONS: Registry[Allocation] = Registry("allocation")
+ALLOCATIONS: Registry[Allocation] = Registry("allocation", of=Allocation)
 
 
 def allocation(

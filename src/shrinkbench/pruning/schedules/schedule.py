@@ -75,7 +75,7 @@ class Schedule:
         return self.steps(target)
 
 
-SCHEDULES: Registry[Schedule] = Registry("schedule")
+SCHEDULES: Registry[Schedule] = Registry("schedule", of=Schedule)
 
 
 def once(target: float) -> tuple[float, ...]:

@@ -68,5 +68,14 @@ def main() -> None:
 
 def _call() -> int | None:
     check_call(sys.argv[1:])
-    code: int | None = app(standalone_mode=False)
+    name = Path(sys.argv[0]).name
+    command = typer.main.get_command(app)
+    # Not command.main(): it ends without a word at Ctrl-C, and with 1, which says much, where nobody reads on.
+    try:
+        with command.make_context(
+            "python -m shrinkbench" if name == "__main__.py" else name, sys.argv[1:]
+        ) as call:
+            code: int | None = command.invoke(call)
+    except typer.Exit as leaving:
+        return leaving.exit_code
     return code

@@ -45,6 +45,8 @@ def run_guarded(command: Callable[[], int | None]) -> None:
             sys.exit(REFUSED)
         _leave(REFUSED, _usage(error))
     except SystemExit as error:
+        if isinstance(error.__context__, BrokenPipeError):  # as rich ends a program
+            _leave_closed()
         if isinstance(error.code, str):  # ours are numbers
             _leave(REFUSED, one_line(f"error: somebody's code ends this command: {said_of(error)}"))
         _flush_or_leave()

@@ -78,16 +78,19 @@ def test_bundle_merge_and_leaderboard(store, tmp_path):
         (["checklist", "{store}", "--plan"], "give --fix as well"),
         (["bundle", "nowhere.zip", "--verify"], "there is no bundle"),
         (["merge", "{store}"], "at least two"),
+        (["merge", "empty", "empty", "--out", "merged"], "empty holds no results; there is nothing to merge"),
         (["leaderboard", "nowhere.zip"], "there is no bundle"),
         (["report", "{store}", "--out", "{store}/plan.json"], "choose a folder that can be written"),
     ],
 )
 def test_bad_input_is_one_sentence_and_code_2(store, tmp_path, arguments, sentence):
+    (tmp_path / "empty" / "runs").mkdir(parents=True)
     done = shrinkbench(*(a.replace("{store}", str(store.root)) for a in arguments), cwd=tmp_path)
     assert done.returncode == 2
     assert sentence in done.stderr
     assert "Traceback" not in done.stderr
     assert len(done.stderr.strip().splitlines()[-1].split("\n")) == 1
+    assert not (tmp_path / "merged").exists()
 
 
 EXPERIMENT = """

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shrinkbench.files import check_links
-from shrinkbench.results.bundle import EDITED, Bundle, read_source
+from shrinkbench.results.bundle import EDITED, Bundle, read_source, require_results
 from shrinkbench.results.conflicts import (
     Conflict,
     accuracy_difference,
@@ -54,7 +54,7 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
     run, the first finished one is used and the other stored beside it as a conflict: whatever the order of the
     sources, and however often they are merged, the same results are kept. A store that ``out`` already holds is
     the first source. Raises ``ShrinkbenchError`` for a folder ``out`` of anything else, or with a link that
-    leads out of it.
+    leads out of it, and where no source holds a plan or a result.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         existing_store(out)
@@ -62,6 +62,8 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
         here = os.path.realpath(out)
         sources = [out, *(source for source in sources if os.path.realpath(source) != here)]
     bundles = [read_source(source) for source in sources]
+    if not any(bundle.plan or bundle.results or bundle.others for bundle in bundles):
+        require_results(bundles[0], "there is nothing to merge")
     store = ResultStore(out)
     kept: dict[str, tuple[int, RunResult]] = {}
     stored = (*enumerate(bundles),)

@@ -89,6 +89,15 @@ def test_a_plan_names_the_methods_that_train_longest(grid, tmp_path):
         (["--slurm-partition", "gpu"], "--slurm-partition has no say with --executor local"),
         (["--executor", "submitit", "--workers", "3"], "--workers has no say with --executor submitit"),
         (["--device", "tpu"], "unknown device 'tpu'"),
+        (["--log-to", "x", "--plan"], "--log-to x is none of"),
+        (["--log-to", "x", "--write-plan"], "--log-to x is none of"),
+        (["--device", "cpu", "--devices", "1000000", "--plan"], "1000000 processes cannot share equally"),
+        (["--device", "cpu", "--devices", "1000000", "--write-plan"], "1000000 processes cannot share equally"),
+        (["--time-limit", "inf"], "a time limit of inf s is longer than a year"),
+        (["--executor", "submitit", "--time-limit", "1e308"], "a time limit of inf s is longer than a year"),
+        (["--executor", "submitit", "--gpus-per-run", "9" * 24], "GPUs is beyond any machine"),
+        (["--executor", "submitit", "--cpus-per-run", "1025"], "1025 cores and 0 GPUs is beyond any machine"),
+        (["--executor", "submitit", "--runs-per-job", "100001"], "a job of 100001 runs"),
     ],
 )
 def test_options_are_looked_at_before_anything_is_written(grid, tmp_path, options, sentence):
@@ -96,6 +105,12 @@ def test_options_are_looked_at_before_anything_is_written(grid, tmp_path, option
     assert refused.exit_code != 0
     assert sentence in str(refused.exception)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_scheduler_that_is_not_there_is_told_before_anything_is_written(grid, tmp_path, monkeypatch):
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    options = ["--executor", "submitit", "--cluster", "slurm"]
+    test_options_are_looked_at_before_anything_is_written(grid, tmp_path, options, "there is no Slurm")
 
 
 def test_a_scheduler_starts_single_runs(grid, tmp_path):

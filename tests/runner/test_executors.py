@@ -369,6 +369,22 @@ def _keys(ended):
     return [(task.key, ending.kind) for task, ending in ended]
 
 
+def test_a_scheduler_that_takes_no_job_and_cancels_none_is_told_in_a_sentence(jobs, monkeypatch):
+    make, given = jobs
+
+    def refuse(*_):
+        raise OSError("sbatch: error: invalid partition")
+
+    executor = make()
+    executor.submit(_tasks("a"))
+    given.take = refuse
+    with pytest.raises(ShrinkbenchError, match="takes no job: sbatch: error: invalid partition; mend"):
+        executor.submit(_tasks("b"))
+    (job,) = given.started
+    job.cancel = refuse
+    executor.close()
+
+
 def test_jobs_without_a_queue_are_as_many_as_the_cores(jobs):
     make, given = jobs
     make().submit(_tasks("abcdefg"))

@@ -17,16 +17,22 @@ if TYPE_CHECKING:
     from shrinkbench.spec import ExperimentSpec
 
 
-def print_plan(specs: tuple[ExperimentSpec, ...], target: Path, options: dict[str, Any]) -> None:
-    """Tell what a sweep would do, and how long that takes by what is stored."""
+def print_plan(
+    specs: tuple[ExperimentSpec, ...], target: Path, options: dict[str, Any], *, processes: int = 1
+) -> None:
+    """Tell what a sweep would do, and how long that takes by what is stored; refuse what it would refuse."""
     from shrinkbench.report.repairing import expect
+    from shrinkbench.results.places import check_places
     from shrinkbench.results.store import ResultStore
     from shrinkbench.runner import prepare_sweep
     from shrinkbench.runner.fixed_rules import check_rules
     from shrinkbench.runner.forecast import costly_methods, forecast
+    from shrinkbench.runner.sweeping import check_shares
 
     prepared = prepare_sweep(specs, target, **options)
-    check_rules(prepared.store, [spec for spec, _ in prepared.plans])  # what the sweep refuses is not promised
+    check_places(target, (spec.key for spec in prepared.todo))
+    check_shares(prepared.todo, processes)
+    check_rules(prepared.store, [spec for spec, _ in prepared.plans])
     found = forecast(prepared)
     tasks = ", ".join(f"{count} of kind {kind}" for kind, count in found.tasks.items() if kind != "run")
     typer.echo(f"{found.planned} runs planned, {len(prepared.todo)} to do{f'; first {tasks}' if tasks else ''}")

@@ -42,7 +42,10 @@ def verify(directory: Folder, as_json: AsJson = False) -> None:
 def repair(
     directory: Folder,
     wait: Annotated[
-        float, typer.Option(help="Seconds to watch claims of other hosts for a heartbeat; they last 60.", min=0)
+        float,
+        typer.Option(
+            help="Seconds to watch claims of other hosts for a heartbeat; they last 60.", min=0, max=86400
+        ),
     ] = 0.0,
 ) -> None:
     """Set damaged files aside, and remove claims, temporary files and checkpoints that are left over."""

@@ -147,7 +147,9 @@ def sweep(
     check_folder(target)
     load_plugins(plugins)
     from shrinkbench.runner import sweep as run_sweep
+    from shrinkbench.runner.tracking import check_tracker
 
+    check_tracker(log_to)
     places = parse_data(data)
     place = RunPlace(
         executor,
@@ -175,12 +177,14 @@ def sweep(
     if compiling == "auto":
         common["compiled"] = compiling_pays(specs, target, common)
     if plan:
-        print_plan(specs, target, common)
+        print_plan(specs, target, common, processes=devices * num_nodes)
         return
     if write_plan:
         from shrinkbench.runner import prepare_sweep, store_plan
+        from shrinkbench.runner.sweeping import check_shares
 
         prepared = prepare_sweep(specs, target, **common)
+        check_shares(prepared.todo, devices * num_nodes)
         store_plan(prepared, device=device)
         typer.echo("\n".join(spec.key for spec in prepared.todo))
         return

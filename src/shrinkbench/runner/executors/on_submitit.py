@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import shutil
+import subprocess
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -18,6 +21,7 @@ from shrinkbench.runner.executors.protocol import Ending, Setting, Task, check_t
 from shrinkbench.runner.shares import available_cores
 
 _POLL = 0.2
+_MOST_CORES, _MOST_RUNS = 1024, 100_000  # of one job
 _PATIENCE = {"local": 1.0, "slurm": 30.0}  # seconds that the file of a job that has ended may take to show
 
 
@@ -47,7 +51,17 @@ class SubmititJobs:
                 f"{at_once} jobs at once of {runs_per_job} runs, {cpus} cores and {gpus} GPUs cannot run; give "
                 "positive numbers"
             )
+        if max(cpus, gpus) > _MOST_CORES or runs_per_job > _MOST_RUNS:
+            raise ShrinkbenchError(
+                f"a job of {one_line(str(runs_per_job), 30)} runs, {one_line(str(cpus), 30)} cores and "
+                f"{one_line(str(gpus), 30)} GPUs is beyond any machine; give at most {_MOST_RUNS:,} runs, and "
+                f"{_MOST_CORES:,} cores and GPUs"
+            )
         check_time_limit(time_limit)
+        if cluster == "slurm" and shutil.which("srun") is None:
+            raise ShrinkbenchError(
+                "there is no Slurm on this machine: srun is not found; go where it is, or give --cluster local"
+            )
         self._submitit: Any = optional("submitit", extra="slurm", purpose="tasks on submitit")
         self._cluster, self._cpus, self._gpus = cluster, cpus, gpus
         self._at_once, self._runs_per_job = at_once, runs_per_job
@@ -111,7 +125,7 @@ class SubmititJobs:
             if job.state in ("PENDING", "REQUEUED"):
                 left += sent.open
                 del self._jobs[job]
-                job.cancel()
+                _cancel(job)
             else:
                 sent.batch.stop()
         return left
@@ -120,7 +134,7 @@ class SubmititJobs:
         """Cancel every job."""
         self._waiting.clear()
         for job in self._jobs:
-            job.cancel()
+            _cancel(job)
         self._jobs.clear()
 
     def _hand_out(self) -> None:
@@ -132,7 +146,13 @@ class SubmititJobs:
         while self._waiting and len(batches) < room:
             tasks = tuple(self._waiting.popleft() for _ in range(min(size, len(self._waiting))))
             batches.append(Batch(self._folder / unique_suffix(), tasks))
-        jobs = self._executor.map_array(self._work, batches)
+        try:
+            jobs = self._executor.map_array(self._work, batches)
+        except (OSError, RuntimeError, subprocess.SubprocessError) as error:
+            why = one_line(str(error), 160)
+            raise ShrinkbenchError(
+                f"the scheduler takes no job: {why}; mend its options, and give the command again"
+            ) from error
         self._jobs.update(zip(jobs, map(_Sent, batches), strict=True))
 
     def _collect(self) -> Iterator[tuple[Task, Ending]]:
@@ -166,6 +186,12 @@ class SubmititJobs:
                 told = str(error)
         last = (told.strip().splitlines() or ["nothing was written"])[-1]
         return Ending("died", f"died in job {job.job_id} ({job.state.lower()}; {one_line(last.strip(), 100)})")
+
+
+def _cancel(job: Any) -> None:
+    """Cancel ``job``; where the scheduler does not answer it is left, and its claims tell of it."""
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        job.cancel()
 
 
 @dataclass

@@ -65,10 +65,19 @@ class Setting:
     plugins: Mapping[Path, str | None] = field(default_factory=dict)
 
 
+LONGEST = 366 * 24 * 3600.0
+"""Seconds that a time limit has at most."""
+
+
 def check_time_limit(seconds: float | None) -> None:
-    """Refuse a time limit that no run can keep."""
-    if seconds is not None and not seconds > 0:
-        raise ShrinkbenchError(f"a time limit of {seconds:g} s ends every run; give more than 0 minutes")
+    """Refuse a time limit that no run can keep, or no scheduler."""
+    if seconds is None or 0 < seconds <= LONGEST:
+        return
+    if seconds > LONGEST:
+        raise ShrinkbenchError(
+            f"a time limit of {seconds:g} s is longer than a year, {LONGEST / 60:.0f} minutes; give less"
+        )
+    raise ShrinkbenchError(f"a time limit of {seconds:g} s ends every run; give more than 0 minutes")
 
 
 def empty(queue: deque[Task]) -> tuple[Task, ...]:

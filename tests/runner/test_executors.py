@@ -4,10 +4,12 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import threading
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.results.store import ResultStore
@@ -95,6 +97,21 @@ def hangs(ctx):
 def greedy(ctx):
     """Asks for more memory than there is."""
     raise MemoryError("too much")
+'''
+
+LOST = '''
+import torch
+from shrinkbench import pruning_method
+
+def refuse(*_, **__):
+    raise RuntimeError("CUDA error: device-side assert triggered")
+
+@pruning_method("asserts")
+def asserts(ctx):
+    """Does what an assertion in a kernel does to its process: whatever it asks of the GPU later fails."""
+    torch.cuda.is_initialized = lambda: True
+    torch.cuda.synchronize = torch.nn.functional.linear = refuse
+    refuse()
 '''
 
 MOVED = '''
@@ -262,6 +279,22 @@ def test_what_memory_fails_stays_missing(plugin, tmp_path):
     assert (status.done, status.failed, status.missing) == (1, 1, 1)
     assert "greedy" not in errors
     assert [note for note in notes if "greedy" in note and "is missing" in note]
+
+
+def test_a_run_that_loses_its_process_the_gpu_fails_no_other(tmp_path, monkeypatch):
+    """A process of its own is replaced; in this one, what comes later stays missing."""
+    for place, name in ((torch.cuda, "is_initialized"), (torch.cuda, "synchronize"), (nn.functional, "linear")):
+        monkeypatch.setattr(place, name, getattr(place, name))
+    monkeypatch.setattr("shrinkbench.runner.executors.performing._lost", threading.Event(), raising=False)
+    path = tmp_path / "lost.py"
+    path.write_text(LOST)
+    for number, (executor, done) in enumerate([(LocalProcesses(1), 1), (InProcess(), 0)]):
+        out = tmp_path / str(number)
+        status, errors, notes = sweep_poison(path, out, "asserts", "random", executor=executor)
+        assert (status.done, status.failed, status.missing) == (done, 1, 1 - done)
+        assert "device-side assert" in errors["asserts"]
+        assert [note for note in notes if "has lost this process its GPU" in note] == notes
+        assert bool(notes) != bool(done)
 
 
 @pytest.mark.slow

@@ -54,6 +54,12 @@ def translated(error, raised):
             "[enforce fail at inline_container.cc:664] . unexpected pos 64 vs 0; PytorchStreamWriter failed"
         ),
         SafetensorError("I/O error: No space left on device (os error 28)"),
+        ModuleNotFoundError("No module named 'scipy'"),
+        translated(ShrinkbenchError("tasks on x need the package x"), ImportError("x")),
+        RuntimeError("Found no NVIDIA driver on your system. Please check that you have an NVIDIA GPU"),
+        RuntimeError("No CUDA GPUs are available"),
+        AssertionError("Torch not compiled with CUDA enabled"),
+        ExceptionGroup("of threads", [ValueError("x"), ExceptionGroup("inner", [MemoryError()])]),
         InputError("the weights file has changed"),
         translated(InputError("cannot read x; put it back"), OSError(errno.ENOENT, "x")),
         translated(ShrinkbenchError("cannot write x"), OSError(errno.ENOSPC, "full")),
@@ -68,6 +74,8 @@ def test_the_machine(error):
     "error",
     [
         ValueError("x"),
+        AssertionError("the method's own"),
+        ExceptionGroup("of threads", [ValueError("x")]),
         ShrinkbenchError("training diverged"),
         CannotMeetTargetError("x", largest=3.0),
         RuntimeError("mat1 and mat2 shapes cannot be multiplied"),

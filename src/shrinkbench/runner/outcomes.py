@@ -43,8 +43,9 @@ def classify(error: BaseException) -> Cause:
     """Whether ``error`` says something about the run, or about where it ran.
 
     ``scientific``: the run as it is specified cannot be done (a method raises, training diverges, a target is
-    out of reach); it is stored as failed. ``environment``: disk, memory, device or worker process failed, or an
-    input is not what was planned with; the run is stored as nothing, and done by the same command again.
+    out of reach); it is stored as failed. ``environment``: disk, memory, device or worker process failed, a
+    package is not there, or an input is not what was planned with; the run is stored as nothing, and done by
+    the same command again.
     ``interruption``: somebody stopped it.
     """
     for cause in _causes(error):
@@ -66,8 +67,10 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _is_of_the_machine(error: BaseException) -> bool:
-    if isinstance(error, (MemoryError, BrokenProcessPool, NotPlainError, torch.OutOfMemoryError)):
+    if isinstance(error, (MemoryError, BrokenProcessPool, NotPlainError, torch.OutOfMemoryError, ImportError)):
         return True
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_is_of_the_machine, error.exceptions))
     if isinstance(error, OSError):
         return error.errno in _OF_THE_MACHINE
     if isinstance(error, ShrinkbenchError):
@@ -76,4 +79,4 @@ def _is_of_the_machine(error: BaseException) -> bool:
     told = _OS_ERROR.search(text)
     if told is not None:
         return int(told[1]) in _OF_THE_MACHINE
-    return isinstance(error, RuntimeError) and MACHINE_WORDS.search(text) is not None
+    return isinstance(error, (RuntimeError, AssertionError)) and MACHINE_WORDS.search(text) is not None

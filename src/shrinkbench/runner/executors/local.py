@@ -107,7 +107,7 @@ class LocalProcesses:
             if ending is None or task is None:
                 continue
             worker.task = None
-            if not worker.process.is_alive() or worker.overdue is not None:
+            if not worker.process.is_alive() or worker.overdue is not None or ending.unfit:
                 worker.end(0)
                 del self._workers[place]
             yield task, ending

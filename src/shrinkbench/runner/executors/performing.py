@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from shrinkbench.errors import DamagedWarning, ShrinkbenchError, one_line, text_of
 from shrinkbench.files import read_file, remove_temporaries
 from shrinkbench.models.hugging_face import remember_folder
@@ -44,6 +46,7 @@ _FILES = {
 }
 _stop = threading.Event()
 _leaving = threading.Event()
+_lost = threading.Event()
 
 
 class Interrupted(BaseException):
@@ -100,6 +103,8 @@ def perform(task: Task, setting: Setting, *, own_process: bool = False) -> Endin
         prepare(setting)
     except ShrinkbenchError as error:
         return Ending("unprepared", str(error))
+    if _lost.is_set():
+        return Ending("environment", "an earlier run has lost this process its GPU; start anew", unfit=True)
     root = setting.workspace.root
     try:
         claim = _claims_in(root).take(f"{task.kind}-{task.key}")
@@ -171,7 +176,20 @@ def _attempt(task: Task, workspace: Workspace, *, own_process: bool) -> Ending:
     if changed:  # by code that it ran; the next task finds them as this one has
         log.write(f"note: left settings of the process changed, which are put back: {', '.join(changed)}")
     log.end(ending.kind, ending.sentence)
-    return replace(ending, notes=tuple(notes))
+    if ending.kind != "done" and _device_is_lost():
+        _lost.set()
+    return replace(ending, notes=tuple(notes), unfit=_lost.is_set() or ending.kind == "environment")
+
+
+def _device_is_lost() -> bool:
+    """Whether the GPU serves this process no more: after an assertion in a kernel every later call fails."""
+    if not torch.cuda.is_initialized():
+        return False
+    try:
+        torch.cuda.synchronize()
+    except RuntimeError:
+        return True
+    return False
 
 
 def _leave_copy(pid: int) -> None:

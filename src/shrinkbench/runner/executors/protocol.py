@@ -48,13 +48,15 @@ class Ending:
     ``environment``: disk, memory, a lost machine; nothing is stored. ``died``: the process is gone, or the code
     has tried to end it. ``held``: another process has claimed the task. ``interrupted``: it was told to stop,
     and goes on from its last whole epoch. ``unprepared``: plug-ins or the folder are not what was planned with.
-    ``notes`` are what a person should know besides: damaged files that were made again.
+    ``notes`` are what a person should know besides: damaged files that were made again. ``unfit``: the process
+    that tells it can do no more, and should be replaced where it can be.
     """
 
     kind: Literal["done", "failed", "environment", "died", "held", "interrupted", "unprepared"]
     sentence: str = ""
     result: RunResult | None = None
     notes: tuple[str, ...] = ()
+    unfit: bool = False
 
 
 @dataclass(frozen=True)

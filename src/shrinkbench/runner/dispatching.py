@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
 from typing import Literal
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.runner.dependencies import Graph
 from shrinkbench.runner.executors.protocol import Ending, Executor, Task
 
@@ -136,7 +136,7 @@ class Dispatcher:
         self._in_a_row += 1
         if self._in_a_row >= _IN_A_ROW:
             raise ShrinkbenchError(
-                f"{_IN_A_ROW} tasks in a row could not be carried out here ({ending.sentence[:120]}); finished "
+                f"{_IN_A_ROW} tasks in a row could not be carried out here ({one_line(ending.sentence, 130)}); finished "
                 "runs are stored: mend this, and give the same command again"
             )
 

@@ -178,7 +178,7 @@ def _attempt(task: Task, workspace: Workspace, *, own_process: bool) -> Ending:
     log.end(ending.kind, ending.sentence)
     if ending.kind != "done" and _device_is_lost():
         _lost.set()
-    return replace(ending, notes=tuple(notes), unfit=_lost.is_set() or ending.kind == "environment")
+    return replace(ending, notes=tuple(notes), unfit=_lost.is_set())
 
 
 def _device_is_lost() -> bool:

@@ -184,6 +184,14 @@ def test_a_full_disk_leaves_no_claim(tmp_path, monkeypatch):
     assert files(tmp_path) == []
 
 
+def test_a_claim_whose_folder_is_gone_is_released_without_a_word(tmp_path):
+    claim = RunClaims(tmp_path).take(KEY)
+    (tmp_path / "claims").rename(tmp_path / "away")
+    (tmp_path / "claims").write_text("no folder")
+    claim.release()
+    assert not claim.beat()
+
+
 @pytest.mark.parametrize("key", ["", "../x", "a/b", "a.1", "x" * 200])
 def test_a_key_that_is_no_name_is_refused(tmp_path, key):
     with pytest.raises(ShrinkbenchError, match="cannot be claimed"):

@@ -203,6 +203,17 @@ def test_kill_and_go_on(finished, tmp_path):
     assert not list(Path(target).glob("**/*.tmp"))
 
 
+def test_a_folder_that_is_moved_away_meanwhile_is_told_as_such(tmp_path):
+    out, away = tmp_path / "out", tmp_path / "away"
+
+    def move(progress):
+        if progress.done == 2:
+            out.rename(away)
+
+    with pytest.raises(ShrinkbenchError, match="was moved away or emptied while the sweep went on"):
+        sweep(experiment(compression=[4], seed=[0]), out, device="cpu", on_progress=move)
+
+
 @pytest.mark.slow
 def test_extra_evaluations_become_columns(tmp_path):
     """CIFAR-10.1's layout, made small: its quality is a result beside the test split's, and part of the key."""

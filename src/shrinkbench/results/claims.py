@@ -88,9 +88,8 @@ class RunClaim:
                 self._beaten = time.monotonic()
             except OSError:  # tried again at the next beat; nobody can rely on it once it has expired
                 self._lost = time.monotonic() - self._beaten > self._claims.expires_after
-            own = self._claims.root / f"{self.key}.{self.number}.json"
             numbers = self._claims.numbers(self.key)
-            self._lost = self._lost or numbers[-1:] != [self.number] or not self._is_own(own)
+            self._lost = self._lost or numbers[-1:] != [self.number] or not self._is_own()
             return not self._lost
 
     def release(self) -> None:
@@ -99,19 +98,19 @@ class RunClaim:
         with self._guard:
             if self._handle is None:
                 return
-            own = self._claims.root / f"{self.key}.{self.number}.json"
             try:
-                numbers = self._claims.numbers(self.key)
-                if numbers[-1:] == [self.number] and self._is_own(own):
-                    for number in numbers:  # the own one last: before that nobody else may own this key
-                        _remove(self._claims.root / f"{self.key}.{number}.json")
+                with contextlib.suppress(ShrinkbenchError):  # of a folder that is gone
+                    numbers = self._claims.numbers(self.key)
+                    if numbers[-1:] == [self.number] and self._is_own():
+                        for number in numbers:  # the own one last: before that nobody else may own this key
+                            _remove(self._claims.root / f"{self.key}.{number}.json")
             finally:
                 if _file_behind(self._handle) == self._file:
                     os.close(self._handle)
                 self._handle = None
 
-    def _is_own(self, path: Path) -> bool:
-        fields = _parse(_read(path))
+    def _is_own(self) -> bool:
+        fields = _parse(_read(self._claims.root / f"{self.key}.{self.number}.json"))
         return fields is not None and fields.get("token") == self._token
 
     def _content(self) -> bytes:

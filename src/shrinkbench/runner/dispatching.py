@@ -136,8 +136,8 @@ class Dispatcher:
         self._in_a_row += 1
         if self._in_a_row >= _IN_A_ROW:
             raise ShrinkbenchError(
-                f"{_IN_A_ROW} tasks in a row could not be carried out here ({one_line(ending.sentence, 130)}); finished "
-                "runs are stored: mend this, and give the same command again"
+                f"{_IN_A_ROW} tasks in a row could not be carried out here ({one_line(ending.sentence, 130)}); "
+                "finished runs are stored: mend this, and give the same command again"
             )
 
     def _settle(self, task: Task, ending: Ending, sorter: TopologicalSorter[Task]) -> None:

@@ -184,6 +184,10 @@ def sweep(
         on_note=on_note,
         stopping=stopping,
     )
+    if not prepared.store.plan_path.exists():  # else what is left would be counted as all of it
+        raise ShrinkbenchError(
+            f"{out} was moved away or emptied while the sweep went on; put it back, and give the command again"
+        )
     return ResultStore(out).status()
 
 

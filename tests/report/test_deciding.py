@@ -1,19 +1,24 @@
 """The loop of a sequential comparison: which runs are asked for after each look, and what the report says."""
 
+import itertools
 import json
 
 import numpy as np
 import pytest
-from made_results import METHODS, make_result, make_spec
+import scipy.stats
+from made_results import METHODS, make_result, make_results, make_spec, write_store
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report.deciding import decide
 from shrinkbench.report.page.html import write_report
 from shrinkbench.report.power import power_tables
 from shrinkbench.report.races import describe_race
+from shrinkbench.report.result_tables import pairwise_table
+from shrinkbench.report.statistics.claims import judge
 from shrinkbench.report.statistics.observations import observe
 from shrinkbench.report.verdict import reach_verdict
 from shrinkbench.results.bundle import read_source, write_bundle
+from shrinkbench.results.merging import merge
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.fixed_rules import check_rules
 from shrinkbench.spec import ExperimentSpec, UntilDecided
@@ -158,8 +163,8 @@ def test_power_finds_what_it_promises():
     (table,) = power_tables(observe(results), margin=0.01)
     (closer,) = power_tables(observe(results), margin=0.002)
     for row, near in zip(table.rows, closer.rows, strict=True):
-        assert (int(row[6].text) <= 4) == (float(row[5].text) <= 1.0)
-        assert int(near[6].text) >= int(row[6].text)
+        assert (int(row[7].text) <= 4) == (float(row[6].text) <= 1.0)
+        assert int(near[7].text) >= int(row[7].text)
 
 
 def test_seeds_that_no_look_took_in_are_named(tmp_path):
@@ -174,4 +179,54 @@ def test_seeds_that_no_look_took_in_are_named(tmp_path):
                 sweep.store.write(make_result(spec, accuracy=accuracy))
     merged = reach_verdict(observe(sweep.store.results()[0], sequential=EXPERIMENT)).tasks[0].sentences
     told = [sentence for sentence in merged if sentence not in looked]
-    assert told == ["Seeds that no look took in were run too, and take no part in it: 7 and 8."]
+    assert told == [
+        "Seeds that no look took in were run too, and take no part in it: 7 and 8; these rules did not ask for "
+        "them."
+    ]
+
+
+def test_leads_at_equal_speed_are_of_the_last_look(tmp_path):
+    """On its seeds and methods, and with its intervals: other runs of the folder do not move them."""
+    sweep = MadeSweep(tmp_path)
+    decide(EXPERIMENT, sweep.store, sweep=sweep)
+    before = judge(observe(sweep.store.results()[0], sequential=EXPERIMENT), axis="theoretical_speedup")
+    (task,) = judge(observe(sweep.store.results()[0], sequential=EXPERIMENT)).tasks
+    assert task.race is not None
+    for level in before.tasks[0].levels:
+        lead = level.claim
+        assert tuple(map(int, level.block.units)) == task.race.seeds
+        half = scipy.stats.t.ppf(1 - task.race.level / 2, lead.freedom) * lead.deviation / np.sqrt(lead.n)
+        assert (lead.high - lead.low) / 2 == pytest.approx(half)
+        assert not lead.decided
+    for seed in (7, 8):
+        for name, ratio in itertools.product(NAMES, EXPERIMENT.compression):
+            spec = make_spec(method=METHODS[name], compression=float(ratio), seed=seed)
+            sweep.store.write(make_result(spec, accuracy=accuracy))
+    after = judge(observe(sweep.store.results()[0], sequential=EXPERIMENT), axis="theoretical_speedup")
+    assert [level.claim for level in after.tasks[0].levels] == [level.claim for level in before.tasks[0].levels]
+
+
+def test_intervals_are_of_95_percent_whatever_level_decides(tmp_path):
+    sweep = MadeSweep(tmp_path)
+    sweep(lambda spec: spec.seed < 3)
+    found = sweep.store.results()[0]
+    widths = []
+    for alpha in (0.01, 0.05, 0.3):
+        rules = RULES.model_copy(update={"alpha": alpha})
+        observations = observe(found, sequential=EXPERIMENT.model_copy(update={"until_decided": rules}))
+        (task,) = judge(observations).tasks
+        widths.append([claim.high - claim.low for claim in task.pairs])
+        assert f"(bold: p < {alpha:g})" in pairwise_table(observations, task=task.task).caption
+    assert widths[0] == widths[1] == widths[2]
+
+
+def test_another_grid_is_not_merged_beside_rules_that_say_nothing_of_it(tmp_path):
+    sweep, again = MadeSweep(tmp_path / "one"), MadeSweep(tmp_path / "again")
+    for each in (sweep, again):
+        each(lambda spec: spec.seed < 3)
+    other = write_store(tmp_path / "other", make_results(methods=NAMES, pairs=[("cifar10", "resnet56")]))
+    assert merge([sweep.store.root, again.store.root], tmp_path / "both").runs == len(sweep.made)
+    for sources in ([sweep.store.root, other.root], [other.root, sweep.store.root]):
+        with pytest.raises(ShrinkbenchError, match="by rules that say nothing of the other grids"):
+            merge(sources, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -8,7 +8,7 @@ import typer
 
 from shrinkbench.cli.options import AsJson, Source
 from shrinkbench.cli.tables import print_texts, tell_doubts
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, escaped
 
 app = typer.Typer()
 
@@ -24,7 +24,7 @@ def power(
     as_json: AsJson = False,
 ) -> None:
     """Tell how many seeds would find a difference between two methods, from the variance that was seen."""
-    from shrinkbench.report.power import power_tables
+    from shrinkbench.report.power import power_notes, power_tables
     from shrinkbench.report.statistics.observations import observe_bundle
     from shrinkbench.results.bundle import read_source, require_results
 
@@ -35,7 +35,10 @@ def power(
     bundle = read_source(directory)
     require_results(bundle, "run a sweep into it first")
     tell_doubts(bundle)
-    tables = [*power_tables(observe_bundle(bundle), margin=margin / 100, power=chance)]
+    observations = observe_bundle(bundle)
+    tables = [*power_tables(observations, margin=margin / 100, power=chance)]
+    for note in power_notes(bundle, observations):
+        typer.echo(f"note: {escaped(note)}", err=True)
     if not tables:
         raise ShrinkbenchError(f"{directory} holds no two methods on common seeds and one range")
     print_texts(tables, form, as_json=as_json)

@@ -5,10 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from shrinkbench.report.pitfalls.conditions import unequal_conditions, unequal_versions
+from shrinkbench.report.pitfalls.practice import unequal_training
 from shrinkbench.report.statistics.claims import Claim, found_with, judge, more_units
 from shrinkbench.report.statistics.metrics import Metric
 from shrinkbench.report.statistics.observations import Observations
-from shrinkbench.report.tables import Cell, Table, slug
+from shrinkbench.report.tables import Cell, Table, ratio_text, slug
+from shrinkbench.report.verdict import left_out_text
+from shrinkbench.results.bundle import Bundle
 
 MOST = 1000
 """More seeds than this are not counted."""
@@ -32,10 +36,31 @@ def power_tables(observations: Observations, *, margin: float, power: float = 0.
                 f"the first is better): what would be found with {100 * power:g} % probability, after the "
                 f"correction for {claims.comparisons} comparisons, if the spread is what was seen; seeds for "
                 f"a difference of {metric.difference(wanted)}.",
-                columns=("first", "second", "difference", "spread", "n", "found with n", "seeds needed"),
+                columns=(
+                    *("first", "second", "range", "difference", "spread", "n", "found with n"),
+                    "seeds needed",
+                ),
                 rows=tuple(_row(claim, wanted, power, metric) for claim in task.pairs),
                 stubs=2,
             )
+
+
+def power_notes(bundle: Bundle, observations: Observations) -> Iterator[str]:
+    """What limits the numbers of the tables: who is left out, unequal conditions, seeds added on the way."""
+    for task in judge(observations).tasks:
+        if task.block.left_out:
+            yield f"{task.task}:{left_out_text(task.block.left_out)}"
+        elif not task.pairs:
+            yield f"{task.task}: one method alone was run there, and is compared with none."
+    if observations.design is not None:
+        yield (
+            "Seeds were added until decided; what is told is of one test after a number of seeds that is fixed "
+            "beforehand, and several looks ask for more."
+        )
+    done = [run for run in bundle.results if run.status == "done"]
+    conditions = (*unequal_conditions(done), *unequal_versions(done))
+    for pitfall in (*unequal_training(done, observations), *conditions):
+        yield f"{pitfall.title} ({pitfall.where}): {pitfall.finding}"
 
 
 def _row(claim: Claim, margin: float, power: float, metric: Metric) -> tuple[Cell, ...]:
@@ -45,6 +70,7 @@ def _row(claim: Claim, margin: float, power: float, metric: Metric) -> tuple[Cel
     return (
         Cell(claim.first),
         Cell(claim.second),
+        Cell(f"{claim.reach[0]:.3g}–{ratio_text(claim.reach[1])}"),
         Cell(f"{sign}{metric.number(abs(claim.difference))}", best=claim.decided),
         Cell(_known(claim.deviation, metric)),
         Cell(str(claim.n)),

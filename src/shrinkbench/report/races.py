@@ -31,7 +31,7 @@ def describe_rules(rules: UntilDecided) -> str:
         share = f"{100 * rules.margin:g}"
         alike = f" or differ by less than {share} points ({share} % of the control's value if no percentage)"
     return (
-        "This is a sequential design, fixed before the first result: seeds were added one by one from "
+        "This is a sequential design: by the rules in its plan, seeds were added one by one from "
         f"{rules.first_look} to at most {rules.max_seeds}, until methods are told apart{alike}. Intervals "
         f"and p over the range hold over all looks ({_SPENDING[rules.spending]} boundaries, "
         f"{100 * rules.alpha:g} % over all looks and pairs); levels, and other metrics and axes, are shown "

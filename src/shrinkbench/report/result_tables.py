@@ -213,7 +213,7 @@ def pairwise_table(observations: Observations, *, task: str | None = None) -> Ta
     reach = "over all looks" if observations.design is not None else "of one comparison"
     tested = (
         f" with the 95 % interval {reach}; p corrected for all {claims.comparisons} comparisons of the report "
-        "(bold: p < 0.05)"
+        f"(bold: p < {observations.design.rules.alpha if observations.design else stats.ALPHA:g})"
     )
     if unit == "task" and claims.over_tasks and len(claims.over_tasks.units) < FEWEST_TASKS:
         tested = f"; two tasks are shown and not judged, as {FEWEST_TASKS} are the fewest for that"

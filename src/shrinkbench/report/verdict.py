@@ -171,7 +171,7 @@ def _headline(observations: Observations, claims: Claims, tasks: Sequence[TaskVe
     planned = dict.fromkeys([*observations.tasks, *observations.gaps["task"]])
     aside = [*block.units_left_out, *(task for task in planned if claims.of(task) is None)]
     aside = [f"{task}{_other_metric(observations, task, metric)}" for task in aside]
-    return f"{text}{_left_out_text(block.left_out)}" + (f" Not part of it: {listed(aside)}." if aside else "")
+    return f"{text}{left_out_text(block.left_out)}" + (f" Not part of it: {listed(aside)}." if aside else "")
 
 
 def _why_not_over_tasks(observations: Observations, claims: Claims) -> str:
@@ -224,12 +224,13 @@ def describe_task(observations: Observations, claims: TaskClaims | None, *, disp
         rows = observations.pruned[observations.pruned["task"] == claims.task]
         others = [str(seed) for seed in sorted(set(rows["seed"].astype(int)) - set(claims.race.seeds))]
         if others:
-            yield f"Seeds that no look took in were run too, and take no part in it: {listed(others)}."
+            beyond = "" if claims.race.state == "waiting" else "; these rules did not ask for them"
+            yield f"Seeds that no look took in were run too, and take no part in it: {listed(others)}{beyond}."
     if len(claims.block.methods) > 1:
         yield range_text(claims, _control_text(observations, claims), metric, yardstick=yardstick)
     else:
         yield only_pairs_text(claims)
-    left_out = _left_out_text(claims.block.left_out).strip()
+    left_out = left_out_text(claims.block.left_out).strip()
     if left_out:
         yield left_out
     if claims.block.units_left_out:
@@ -255,7 +256,7 @@ def _control_text(observations: Observations, claims: TaskClaims) -> str:
     return f" (its control {observations.metric(claims.task).text(mean)}{aside})"
 
 
-def _left_out_text(left_out: Iterable[LeftOut]) -> str:
+def left_out_text(left_out: Iterable[LeftOut]) -> str:
     """Who took no part, and why."""
     found = [f"{one.method} ({one.why})" for one in left_out]
     return f" Not compared: {'; '.join(found)}." if found else ""

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_links
 from shrinkbench.results.bundle import EDITED, Bundle, read_source, require_results
 from shrinkbench.results.conflicts import (
@@ -54,7 +55,8 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
     run, the first finished one is used and the other stored beside it as a conflict: whatever the order of the
     sources, and however often they are merged, the same results are kept. A store that ``out`` already holds is
     the first source. Raises ``ShrinkbenchError`` for a folder ``out`` of anything else, or with a link that
-    leads out of it, and where no source holds a plan or a result.
+    leads out of it, where no source holds a plan or a result, and for another grid beside one whose seeds were
+    added until decided.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         existing_store(out)
@@ -64,6 +66,8 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
     bundles = [read_source(source) for source in sources]
     if not any(bundle.plan or bundle.results or bundle.others for bundle in bundles):
         require_results(bundles[0], "there is nothing to merge")
+    planned = [*_unite_plans(bundles)]
+    _refuse_beside_sequential({digest(experiment): experiment for experiment, _ in planned}.values())
     store = ResultStore(out)
     kept: dict[str, tuple[int, RunResult]] = {}
     stored = (*enumerate(bundles),)
@@ -73,7 +77,7 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
             if earlier is None or (earlier[1].status == "failed" and result.status == "done"):
                 kept[result.key] = (number, result)
     conflicts = conflicts_among(part for bundle in bundles for part in (bundle.results, bundle.others))
-    for experiment, runs in _unite_plans(bundles):
+    for experiment, runs in planned:
         store.write_plan(experiment, runs)
     for number, result in kept.values():
         if bundles[number].source != out:
@@ -94,6 +98,16 @@ def merge(sources: Sequence[Path], out: Path) -> Merged:
     problems = (*(problem for bundle in bundles for problem in bundle.problems), *edited)
     controls = find_differing_controls(result for _, result in kept.values())
     return Merged(out, len(kept), taken, conflicts, problems, controls)
+
+
+def _refuse_beside_sequential(experiments: Collection[ExperimentSpec]) -> None:
+    """A folder whose seeds are added until decided holds one grid by one set of rules, as a sweep keeps it."""
+    added = next((experiment for experiment in experiments if experiment.until_decided is not None), None)
+    if added is not None and len(experiments) > 1:
+        raise ShrinkbenchError(
+            f"the seeds of '{added.name}' were added until its comparison was decided, by rules that say "
+            "nothing of the other grids or rules in these sources; merge sources of one such plan alone"
+        )
 
 
 def _unite_plans(bundles: Sequence[Bundle]) -> Iterator[tuple[ExperimentSpec, list[RunSpec]]]:

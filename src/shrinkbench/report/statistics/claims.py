@@ -99,14 +99,19 @@ def judge(observations: Observations, *, metric: str = HEADLINE, axis: str = "co
     """Answer all questions about ``observations``; decisions of the report are those along compression.
 
     Of a sequential design one question is tested, that which decided how many seeds there are: of another
-    metric or axis values are given, and nothing is told apart.
+    metric or axis values are given, of the methods and seeds of the last look, and nothing is told apart.
     """
     decisive = (metric, axis) == (HEADLINE, "compression")
     design = observations.design if decisive else None
     if design is not None:
         design = replace(design, yardsticks={t: observations.yardstick(t) for t in observations.tasks})
+    found = curves(observations, axis, metric)
+    aside = observations.design is not None and not decisive
+    looked = {t.task: t.race for t in judge(observations).tasks if t.race} if aside else {}
+    if aside:
+        found = tuple(c for c in found if (last := looked.get(c.task)) and last.has(c.method, c.seed))
     claims = judge_curves(
-        curves(observations, axis, metric),
+        found,
         default_levels(observations, axis),
         places={task: place_of(spec) for task, spec in observations.task_specs.items()},
         order=observations.methods,
@@ -114,34 +119,28 @@ def judge(observations: Observations, *, metric: str = HEADLINE, axis: str = "co
         falling={task for task in observations.tasks if observations.direction(task, metric) < 0},
         design=design,
     )
-    return claims if observations.design is None or decisive else _untested(claims)
+    return _untested(claims, looked) if aside else claims
 
 
-def _untested(claims: Claims) -> Claims:
-    """The same differences, none of them told apart."""
+def _untested(claims: Claims, looked: Mapping[str, Race]) -> Claims:
+    """The same differences, none of them told apart; intervals are those of the last look of each task."""
 
     def plain(claim: Claim) -> Claim:
         return replace(claim, p=math.nan, p_raw=math.nan)
 
-    return replace(
-        claims,
-        tasks=tuple(
-            replace(
-                task,
-                pairs=tuple(map(plain, task.pairs)),
-                levels=tuple(
-                    replace(
-                        level,
-                        claim=plain(level.claim) if level.claim else None,
-                        leads=tuple(map(plain, level.leads)),
-                    )
-                    for level in task.levels
-                ),
-            )
-            for task in claims.tasks
-        ),
-        pairs_over_tasks=tuple(map(plain, claims.pairs_over_tasks)),
-    )
+    def shown(task: TaskClaims) -> TaskClaims:
+        level = looked[task.task].level
+        pairs = (plain(widen(claim, level, p_raw=math.nan)) for claim in task.pairs)
+        return replace(task, pairs=tuple(pairs), levels=tuple(_untested_level(lv, level) for lv in task.levels))
+
+    over = tuple(map(plain, claims.pairs_over_tasks))
+    return replace(claims, tasks=tuple(map(shown, claims.tasks)), pairs_over_tasks=over)
+
+
+def _untested_level(shown: Level, level: float) -> Level:
+    """What is shown and not tested, with the intervals of a single test at ``level``."""
+    leads = tuple(replace(widen(lead, level, p_raw=math.nan), p=math.nan) for lead in shown.leads)
+    return replace(shown, claim=leads[0] if leads else None, leads=leads)
 
 
 def judge_curves(
@@ -190,15 +189,8 @@ def _judge_sequentially(
         members = [c for c in by_task[found.task] if c.method in found.block.methods and c.seed in found.seeds]
         at = _blocks_at(members, levels)
         noise = relative_noise([block for _, block in at])
-        judged = [_judge_level(found.task, level, block, noise) for level, block in at]
-        shown = [
-            replace(
-                level,
-                claim=widen(level.claim, found.level, p_raw=math.nan) if level.claim else None,
-                leads=tuple(widen(lead, found.level, p_raw=math.nan) for lead in level.leads),
-            )
-            for level in judged
-        ]
+        judged = (_judge_level(found.task, level, block, noise) for level, block in at)
+        shown = [_untested_level(level, found.level) for level in judged]
         known = known_stretches(members, found.block.units)
         tasks.append(TaskClaims(found.task, found.block, found.pairs, tuple(shown), race=found, known=known))
     return Claims(tuple(tasks), None, (), sum(len(task.pairs) for task in tasks))

@@ -58,6 +58,10 @@ class Race:
     pairs: tuple[Claim, ...]
     stops: tuple[Stop, ...]
 
+    def has(self, method: str, seed: int) -> bool:
+        """Whether the last look compared ``method``, and took in ``seed``."""
+        return method in self.block.methods and seed in self.seeds
+
 
 @dataclass
 class _Racing:
@@ -137,7 +141,7 @@ def _look(one: _Racing, levels: Sequence[float], design: Design, look: int) -> N
     one.seeds = design.seeds[: rules.looks[look]]
     members = _runs(one, one.seeds)
     block = one.block = common_block(members)
-    one.level = looks.level_at(rules.alpha, look)
+    one.level = looks.level_at(stats.ALPHA, look)  # every interval that is shown is one of 95 %
     at = (common_block(members, level=level).of(block.methods) for level in levels)
     for claim in compare_pairs("range", one.task, block, relative_noise(b for b in at if b.methods)):
         pair = (claim.first, claim.second)

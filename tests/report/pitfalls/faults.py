@@ -271,6 +271,27 @@ def other_learning_rate_for_one_seed(results):
     return edit(results, lambda r: of(ONE)(r) and r.spec.seed == 1, with_recipe(learning_rate=3e-3))
 
 
+@fault("unequal-training", "At 8x with seeds 0, 1 and 2", ONE, "batch size 512", "batch size 64")
+def other_batch_size_at_one_amount(results):
+    return edit(results, lambda r: of(ONE)(r) and r.spec.target == 8, with_recipe(batch_size=512))
+
+
+@fault("unequal-training", "At 8x and 16x with seed 1", ONE, "learning rate 0.003", "0.0003")
+def other_learning_rate_at_two_amounts_of_one_seed(results):
+    def here(r):
+        return of(ONE)(r) and r.spec.seed == 1 and r.spec.target in (8, 16)
+
+    return edit(results, here, with_recipe(learning_rate=3e-3))
+
+
+@fault("unequal-conditions", "At 4x with seed 2", ONE, "pruning of the classifier on")
+def classifier_pruned_at_one_amount(results):
+    def here(r):
+        return of(ONE)(r) and r.spec.seed == 2 and r.spec.target == 4
+
+    return edit(results, here, respecified(prune_classifier=True))
+
+
 @fault("unequal-training", ONE, "20 epochs against 5")
 def more_epochs_spent(results):
     def longer(r):

@@ -27,7 +27,7 @@ from shrinkbench.report.pitfalls.finding import Pitfall
 from shrinkbench.results.apart import digest_once
 from shrinkbench.results.networks import find_other_networks
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import MethodSpec
+from shrinkbench.spec import Amount, MethodSpec
 
 _Sets = Mapping[str, frozenset[Facts]]
 
@@ -105,6 +105,7 @@ def other_networks(results: Sequence[RunResult]) -> Iterator[Pitfall]:
 def unequal_conditions(results: Sequence[RunResult], aspects: Sequence[Aspect] = ASPECTS) -> Iterator[Pitfall]:
     """Methods, or seeds, of one dataset and network that have other values of an aspect than most.
 
+    Methods are compared over all of their runs, then seed by seed, then at every amount of every seed.
     Who has values that most lack, and lacks some that most have, is named with both; whoever has more values
     or fewer than the others shares some with them, and can be compared on those.
     """
@@ -166,7 +167,12 @@ def _differences(
             yield _pitfall(aspect, place, sentence, [key for m, _, _, key in rows if m in odd])
         if not aspect.by_seed:
             continue
-        yield from _seed_by_seed(aspect, place, [row for row in rows if row[0] not in named])
+        rows = [row for row in rows if row[0] not in named]
+        by_seed = [*_seed_by_seed(aspect, place, rows)]
+        yield from by_seed
+        told = {key for pitfall in by_seed for key in pitfall.runs}
+        amounts = {run.key: run.spec.amount for run in runs}
+        yield from _at_amounts(aspect, place, [row for row in rows if row[3] not in told], amounts)
 
 
 def _with_usual(rows: Sequence[tuple[str, int, Facts, str]]) -> list[tuple[str, int, Facts, str]]:
@@ -193,6 +199,24 @@ def _seed_by_seed(aspect: Aspect, place: str, rows: Sequence[tuple[str, int, Fac
     for sentence, odd in _compare(rows, lambda row: f"seed {row[1]}", "seed"):
         text = f"By seed, conditions differ: {sentence}"
         yield _pitfall(aspect, place, text, [k for _, s, _, k in rows if f"seed {s}" in odd])
+
+
+def _at_amounts(
+    aspect: Aspect, place: str, rows: Sequence[tuple[str, int, Facts, str]], amounts: Mapping[str, Amount]
+) -> Iterator[Pitfall]:
+    """Methods that differ at some amounts alone: over all amounts they have more values, not other ones."""
+    cells: dict[tuple[int, Amount], list[tuple[str, int, Facts, str]]] = defaultdict(list)
+    for row in rows:
+        cells[row[1], amounts[row[3]]].append(row)
+    found: dict[tuple[str, tuple[str, ...]], list[tuple[int, Amount]]] = defaultdict(list)
+    for cell, members in cells.items():
+        for case in _compare(members, lambda row: row[0], "method"):
+            found[case].append(cell)
+    for (sentence, odd), where in found.items():
+        seeds = sorted({seed for seed, _ in where})
+        named = sorted({amount.label for _, amount in where}, key=lambda label: (len(label), label))
+        text = f"At {joined(named)} with seed{'s' if len(seeds) > 1 else ''} {joined(seeds)}, {sentence}"
+        yield _pitfall(aspect, place, text, [row[3] for cell in where for row in cells[cell] if row[0] in odd])
 
 
 def _pitfall(aspect: Aspect, place: str, sentence: str, runs: Sequence[str]) -> Pitfall:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from decimal import Decimal
 from pathlib import Path
 from statistics import stdev
 
@@ -422,3 +424,41 @@ def test_compressions_of_one_label_are_points_of_their_own(bundled: Corpus) -> N
     (found,) = overlay(pd.concat([table, other]), bundled).found
     for curve in found.panels[0].own:
         assert [point.results for point in curve.points[1:]] == [len(CONTROL), len(CONTROL)]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        *(("top1", value) for value in (92.0, 1.2, -0.2, np.inf)),
+        *(("top5", 99.8), ("compression", 0.25), ("compression", 0.0), ("compression", np.inf)),
+        ("theoretical_speedup", -3.0),
+    ],
+)
+def test_numbers_that_a_column_cannot_hold_are_refused(bundled: Corpus, column: str, value: float) -> None:
+    """Percentages and densities would be drawn as changes of thousands of points, and as networks that grew."""
+    own = _own()
+    own.loc[own["compression_target"] == 4, column] = value
+    with pytest.raises(ShrinkbenchError, match=f"column {column} holds .* in row 2, and it is"):
+        overlay(own, bundled)
+
+
+@pytest.mark.parametrize(("value", "unit"), [("193.1", "percent"), ("-5", "percent"), ("92.97", "fraction")])
+def test_published_values_that_cannot_be_are_left_out_and_counted(
+    bundled: Corpus, value: str, unit: str
+) -> None:
+    (before,) = overlay(_own(), bundled).found
+    facts = list(bundled.facts)
+    place = next(
+        n
+        for n, f in enumerate(facts)
+        if (f.architecture, f.quantity, f.network) == ("ResNet-56", "top1", "ResNet-56-A")
+    )
+    facts[place] = facts[place].model_copy(update={"value": Decimal(value), "unit": unit})
+    (after,) = overlay(_own(), replace(bundled, facts=tuple(facts))).found
+    drawn = [
+        {p.y for panel in found.panels for curve in panel.published for p in curve.points}
+        for found in (before, after)
+    ]
+    assert drawn[1] < drawn[0]
+    told = [note for note in after.notes if note not in before.notes]
+    assert any(note.startswith("1 published value that cannot be is left out") for note in told)

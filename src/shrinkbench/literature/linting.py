@@ -12,7 +12,7 @@ from shrinkbench.literature.corpus import Corpus, Finding
 from shrinkbench.literature.graph import comparison_graph
 from shrinkbench.literature.normalise import Normalised, normalise, readings
 from shrinkbench.literature.reference import TOLERANCE, known_networks, variants
-from shrinkbench.literature.schema import UNIDENTIFIED, Fact
+from shrinkbench.literature.schema import UNIDENTIFIED
 
 Check = Callable[[Corpus, tuple[Normalised, ...]], Iterable[Finding]]
 SIZE_TOLERANCE = 0.25
@@ -38,25 +38,14 @@ def _ranges(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding
     """Values that cannot be: accuracies or fractions outside [0, 1], networks that grew."""
     for n in results:
         for quantity, fact in n.result.facts.items():
-            problem = _why_impossible(quantity, fact)
-            if problem:
-                yield Finding("impossible-value", n.result.where, f"{quantity} = {fact.value}: {problem}")
+            if fact.impossible:
+                message = f"{quantity} = {fact.value}: {fact.impossible}"
+                yield Finding("impossible-value", n.result.where, message)
         for quantity, what in (("compression", "parameters"), ("speedup", "operations")):
             value = n.value(quantity)
             if value is not None and value < 1:
                 message = f"{quantity} {value:.3g}: more {what} after pruning than before"
                 yield Finding("grew", n.result.where, message)
-
-
-def _why_impossible(quantity: str, fact: Fact) -> str:
-    value = fact.scaled
-    if quantity.endswith("change"):
-        return "" if -1 <= value <= 1 else "a change of accuracy lies between -100 and 100 points"
-    if fact.unit in ("percent", "fraction"):
-        return "" if 0 <= value <= 1 else "a share lies between 0 and 100 %"
-    if fact.value is not None and value <= 0:
-        return "a size or ratio is positive"
-    return ""
 
 
 def _find_anachronisms(corpus: Corpus, results: tuple[Normalised, ...]) -> Iterator[Finding]:

@@ -6,7 +6,8 @@ that the printed digits leave, and the value has those that all ways leave toget
 precise way, so that "22 %" never hides "47.8 of 60.9 million". Of equally precise ways, the printed value wins
 over a derived one. The difference of two printed accuracies always wins over a printed change, as in the paper.
 Where ways to a value disagree by more than the printed digits can explain, that is a conflict, and it is kept
-beside the value, not hidden by it; the later way is then not used.
+beside the value, not hidden by it; the later way is then not used. A printed value that cannot be is no way to
+anything.
 """
 
 from __future__ import annotations
@@ -182,7 +183,7 @@ def derivation_counts(results: Iterable[Normalised]) -> dict[str, int]:
 
 def _take_printed(result: Result, quantity: str) -> Measure | None:
     fact = result.facts.get(quantity)
-    if fact is None:
+    if fact is None or fact.impossible:
         return None
     value, slack = fact.scaled, fact.resolution
     errata = count_errata([fact])

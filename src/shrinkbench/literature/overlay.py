@@ -114,7 +114,9 @@ def overlay(own: pd.DataFrame, corpus: Corpus | None = None, *, keep: Collection
             unmatched.append(f"{task.name}: no published result here gives a metric that the own results have")
             continue
         published = [n for n in used.results if n.result.pair in pairs and is_plottable(n)]
-        notes = _notes(_Sides(task, pairs, published, panels, errata_told(corpus, published)))
+        facts = {fact for n in used.results if n.result.pair in pairs for fact in n.result.facts.values()}
+        impossible = sum(bool(fact.impossible) for fact in facts)
+        notes = _notes(_Sides(task, pairs, published, panels, errata_told(corpus, published), impossible))
         stem = _file_name(task.name, {earlier.stem for earlier in found})
         found.append(Overlay(task.name, stem, pairs, panels, notes))
     return Overlays(tuple(found), tuple(unmatched))
@@ -164,6 +166,7 @@ class _Sides:
     published: list[Normalised]
     panels: tuple[OverlayPanel, ...]
     errata: str
+    impossible: int
 
 
 def _notes(sides: _Sides) -> tuple[str, ...]:
@@ -174,6 +177,7 @@ def _notes(sides: _Sides) -> tuple[str, ...]:
         _repetition(sides),
         _sizes(sides),
         _networks(sides),
+        _impossible(sides),
         sides.errata and f"Published numbers: {sides.errata[0].lower()}{sides.errata[1:]}",
         "Papers seldom say how the weights that they report were chosen, nor name data augmentation, schedules "
         "and libraries well enough to rule them out as the cause of a difference.",
@@ -284,6 +288,14 @@ def _networks(sides: _Sides) -> str:
         f"Own network: {sides.task.model}{own}; published: {names}{sizes}, "
         f"which may be other networks of that name.{kinds}"
     )
+
+
+def _impossible(sides: _Sides) -> str:
+    """That printed values were left out, where any cannot be."""
+    if not sides.impossible:
+        return ""
+    values = "value that cannot be is" if sides.impossible == 1 else "values that cannot be are"
+    return f"{sides.impossible} published {values} left out; `shrinkbench literature lint` says why."
 
 
 def _between(values: list[float]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,15 @@ OWN_COLUMNS = {
     "top5_change": "top5",
 }
 """Metric of a panel -> column of the result table."""
+_MOST = sys.float_info.max
+_SHARE = (0.0, 1.0, "a share from 0 to 1")
+BOUNDS = {
+    "top1": _SHARE,
+    "top5": _SHARE,
+    "compression": (1.0, _MOST, "original over kept, 1 or more"),
+    "theoretical_speedup": (sys.float_info.min, _MOST, "original over kept, above 0"),
+}
+"""What a column can hold: percentages, densities and the like would be drawn as something else."""
 KEYS = ("key", "task_key", "method_key", "recipe_key", "control_key")
 IMAGES = {"train_images": "training", "validation_images": "validation", "test_images": "test"}
 COLUMNS = (
@@ -105,8 +115,8 @@ def read_own(path: Path) -> pd.DataFrame:
 def own_tasks(own: pd.DataFrame) -> Iterator[OwnTask]:
     """The tasks of a result table that have finished runs, in order of their names.
 
-    Raises ``ShrinkbenchError`` for a table without the needed columns, with texts in place of numbers, or
-    without finished runs.
+    Raises ``ShrinkbenchError`` for a table without the needed columns, with texts in place of numbers or with
+    numbers that a column cannot hold, or without finished runs.
     """
     own = _checked(own)
     is_done = (own["status"] == "done").to_numpy(dtype=bool)
@@ -128,7 +138,16 @@ def _checked(own: pd.DataFrame) -> pd.DataFrame:
             "older version wrote it; write it again with `shrinkbench report`"
         )
     numbers = ["compression_target", *OWN_COLUMNS.values(), *IMAGES]
-    return own.assign(**{name: _as_numbers(own[name]) for name in numbers})
+    own = own.assign(**{name: _as_numbers(own[name]) for name in numbers})
+    for name, (low, high, what) in BOUNDS.items():
+        within = own[name].between(low, high) | own[name].isna()
+        if not within.all():
+            row = int((~within).to_numpy().argmax())
+            raise ShrinkbenchError(
+                f"the result table's column {name} holds {own[name].iloc[row]:g} in row {row + 1}, and it is "
+                f"{what}; write it again with `shrinkbench report`"
+            )
+    return own
 
 
 def _as_numbers(column: pd.Series) -> pd.Series:

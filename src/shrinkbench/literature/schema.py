@@ -159,6 +159,17 @@ class Fact(Value):
         return float((self.value or Decimal(0)) * UNIT_SCALES.get(self.unit, Decimal(1)))
 
     @property
+    def impossible(self) -> str:
+        """Why the value cannot be, as in a misprint or a wrong unit; nothing where it can."""
+        if self.quantity.endswith("change"):
+            return "" if -1 <= self.scaled <= 1 else "a change of accuracy lies between -100 and 100 points"
+        if self.unit in ("percent", "fraction"):
+            return "" if 0 <= self.scaled <= 1 else "a share lies between 0 and 100 %"
+        if self.value is not None and self.scaled <= 0:
+            return "a size or ratio is positive"
+        return ""
+
+    @property
     def resolution(self) -> float:
         """One unit in the last printed digit, scaled like ``scaled``: what rounding or truncation can hide."""
         exponent = (self.value or Decimal(0)).as_tuple().exponent

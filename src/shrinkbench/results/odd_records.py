@@ -13,13 +13,16 @@ FURTHEST = 1000.0
 """A loss that is this many times another one of the same weights is not believed."""
 FASTEST = 10.0
 """A network is hardly faster than its multiply-adds, or its weights, became fewer: not by this factor."""
+FIRST = 2016
+"""The year of the first PyTorch."""
 _CLOCKS = timedelta(days=2)  # by which the clocks of two machines may differ
 
 
 def find_odd_records(run: RunResult) -> Iterator[str]:
     """One clause for everything of that kind in ``run``."""
     yield from _of_losses(run)
-    yield from _of_date(run.provenance.started)
+    yield from _of_training(run)
+    yield from _of_date(run.provenance.started, run.provenance.seconds)
     yield from _of_timings(run)
 
 
@@ -41,14 +44,30 @@ def _of_losses(run: RunResult) -> Iterator[str]:
             return
 
 
-def _of_date(text: str) -> Iterator[str]:
+def _of_training(run: RunResult) -> Iterator[str]:
+    """Training that took no time, or after which all reads as before it."""
+    if not run.epochs or run.status == "failed" or run.spec.migrated_from is not None:
+        return
+    if not run.provenance.seconds:
+        yield f"it trained {len(run.epochs)} epochs in 0 seconds"
+    moved = run.selected_epoch and any(epoch.learning_rate for epoch in run.epochs)
+    if moved and run.after is not None and run.after == run.before and "loss" in run.after.metrics:
+        yield f"after epoch {run.selected_epoch} it reads as before training, to the last digit of the loss"
+
+
+def _of_date(text: str, seconds: float) -> Iterator[str]:
     try:
         started = datetime.fromisoformat(text)
     except ValueError:
         yield f"it was started at '{text[:40]}', which is no date"
         return
-    if started.replace(tzinfo=started.tzinfo or UTC) > datetime.now(UTC) + _CLOCKS:
+    since = datetime.now(UTC) + _CLOCKS - started.replace(tzinfo=started.tzinfo or UTC)
+    if since < timedelta():
         yield f"it was started on {started:%Y-%m-%d}, which is still to come"
+    elif seconds > since.total_seconds():
+        yield f"it was started on {started:%Y-%m-%d} and took {seconds:.4g} seconds, which are not over"
+    elif started.year < FIRST:
+        yield f"it was started on {started:%Y-%m-%d}, before there was a PyTorch"
 
 
 def _of_timings(run: RunResult) -> Iterator[str]:

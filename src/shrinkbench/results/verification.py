@@ -17,6 +17,7 @@ from shrinkbench.results.copies import (
     shared_records,
     telling,
 )
+from shrinkbench.results.lacking import find_lacking
 from shrinkbench.results.layer_counts import find_other_layers, find_unequal_shares
 from shrinkbench.results.networks import find_other_networks
 from shrinkbench.results.odd_records import FURTHEST, find_odd_records
@@ -90,6 +91,7 @@ def find_implausible(bundle: Bundle) -> list[str]:
             for r in bundle.results
             for why in (*_odd_losses(r), *find_odd_records(r))
         ),
+        *find_lacking(bundle.results),
         *_copied(bundle.results),
         *_shared_starts(bundle.results),
     ]

@@ -92,6 +92,7 @@ def _records_of_method(run: RunResult) -> Iterator[str]:
     bins = run.weight_histogram
     if bins is not None and sum(bins.before):
         yield "histogram of weights"
-        whole, kept = (sum(getattr(layer, part) for layer in run.layers.values()) for part in ("total", "kept"))
-        if (sum(bins.before), sum(bins.after)) == (whole, kept):
+        layers = run.layers.values()
+        whole, kept = sum(layer.total for layer in layers), sum(layer.kept for layer in layers)
+        if sum(bins.before) == whole and sum(bins.after) == kept:
             yield "histogram of all weights"

@@ -90,7 +90,7 @@ def _records_of_method(run: RunResult) -> Iterator[str]:
     """The same of what depends on the method: it may look at some weights of the network alone."""
     yield from (f"reference of the {what}" for what in run.references)
     bins = run.weight_histogram
-    if bins is not None and sum(bins.before):
+    if bins is not None and any(bins.before):
         yield "histogram of weights"
         layers = run.layers.values()
         whole, kept = sum(layer.total for layer in layers), sum(layer.kept for layer in layers)

@@ -292,6 +292,16 @@ def classifier_pruned_at_one_amount(results):
     return edit(results, here, respecified(prune_classifier=True))
 
 
+@fault("copied-runs", ONE, "global_magnitude", "in 3 of 15 runs they share")
+def runs_of_another_method_at_one_amount(results):
+    others = {r.spec.seed: r for r in results if of("global_magnitude")(r) and r.spec.target == 8}
+
+    def copied(r):
+        return others[r.spec.seed].model_copy(update={"key": r.key, "spec": r.spec})
+
+    return edit(results, lambda r: of(ONE)(r) and r.spec.target == 8, copied)
+
+
 @fault("unequal-training", ONE, "20 epochs against 5")
 def more_epochs_spent(results):
     def longer(r):

@@ -142,11 +142,15 @@ def twin_methods(results: Sequence[RunResult]) -> Iterator[Pitfall]:
         a, b = cells[task, first], cells[task, second]
         shared = sum(min(len(a[amount]), len(b[amount])) for amount in a if amount in b)
         alike = copied.get((task, first, second), 0)
+        pair = definitions[task, first], definitions[task, second]
+        runs = (*_cells_of(a), *_cells_of(b))
         if shared and alike >= MOST * shared:
             reason = f"agree in their training losses, up to rounding, in {alike} of {shared} runs they share"
-        elif _are_one(definitions[task, first], definitions[task, second]):
+        elif _are_one(*pair):
             reason = "are equal in structure, score, allocation, schedule and fine-tuning"
         else:
+            if alike and not any(method.schedule.during for method in pair):
+                yield _partly_one(task, (first, second), (alike, shared), runs)
             continue
         yield Pitfall(
             kind="twin-methods",
@@ -154,8 +158,27 @@ def twin_methods(results: Sequence[RunResult]) -> Iterator[Pitfall]:
             where=task,
             finding=f"{first} and {second} {reason}.",
             advice="Keep one of them: a method that is counted twice tells nothing about the other's rank.",
-            runs=tuple(run.key for cell in (a, b) for runs in cell.values() for run in runs),
+            runs=runs,
         )
+
+
+def _cells_of(amounts: Mapping[str, Sequence[RunResult]]) -> Iterator[str]:
+    yield from (run.key for runs in amounts.values() for run in runs)
+
+
+def _partly_one(task: str, names: tuple[str, str], counts: tuple[int, int], runs: tuple[str, ...]) -> Pitfall:
+    """Methods that mask before they train come to one training by the same masks alone, or by a copy."""
+    return Pitfall(
+        kind="copied-runs",
+        title="Runs of two methods are one training",
+        where=task,
+        finding=(
+            f"{joined(names)} agree in their training losses, up to rounding, in {counts[0]} of {counts[1]} "
+            "runs they share."
+        ),
+        advice="Find out whether both came to the same masks there, or one was copied.",
+        runs=runs,
+    )
 
 
 def _copied_cells(

@@ -1,4 +1,4 @@
-"""Texts in tables that a spreadsheet opens: none of them is a formula there."""
+"""Texts in tables that a spreadsheet opens, where none of them is a formula, and numbers in sentences."""
 
 from __future__ import annotations
 
@@ -20,3 +20,12 @@ def as_text(cell: str) -> str:
 def from_text(cell: str) -> str:
     """What :func:`as_text` was given."""
     return cell[1:] if cell[:1] == "'" and as_text(cell[1:]) == cell else cell
+
+
+def say_count(count: int, one: str, many: str) -> str:
+    """A number with what it counts, and the verb that goes with it.
+
+    >>> say_count(1, "run is", "runs are"), say_count(1200, "run", "runs")
+    ('1 run is', '1,200 runs')
+    """
+    return f"{count:,} {one if count == 1 else many}"

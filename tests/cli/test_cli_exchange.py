@@ -105,7 +105,7 @@ def test_differences_fit_eighty_columns_and_are_told_by_the_exit_code(store, bun
     other = write_store(tmp_path / "other", shifted[1:])
     done = shrinkbench("diff", store.root, other.root)
     assert done.returncode == 1
-    assert "1 runs only in A" in done.stdout
+    assert "1 run only in A" in done.stdout
     assert "4 runs of one key with other numbers" in done.stdout
     assert "-0.0100" in done.stdout
     _, _, *table = done.stdout.splitlines()  # after where the two lie
@@ -124,7 +124,7 @@ def test_conflicts_are_named_by_merge(store, tmp_path):
     )
     done = shrinkbench("merge", store.root, other.root, "--out", tmp_path / "out")
     assert f"conflict: run {run.key[:12]} has top1" in done.stderr
-    assert "1 runs differ between sources, by up to 0.01" in done.stderr
+    assert "1 run differs between sources, by up to 0.01" in done.stderr
     assert len(list((tmp_path / "out").glob(f"runs/{run.key}/conflicts/*.json"))) == 1
     assert (
         "conflict: 1 run has other numbers in another source" in shrinkbench("status", tmp_path / "out").stderr
@@ -145,7 +145,7 @@ def test_a_conflict_beside_the_headline_names_the_field_that_differs(store, tmp_
     done = shrinkbench("merge", first.root, other.root, "--out", tmp_path / "out")
     assert f"conflict: run {run.key[:12]} has after.loss 0.5 on" in done.stderr
     assert "and 0.501 on" in done.stderr
-    assert "1 runs differ between sources, and none in what it is judged by" in done.stderr
+    assert "1 run differs between sources, and none in what it is judged by" in done.stderr
     assert "by up to 0" not in done.stderr
 
 
@@ -192,7 +192,7 @@ def test_code_from_outside_comes_along_is_shown_and_not_run(tmp_path):
     shrinkbench("merge", tmp_path / "a.zip", "--out", tmp_path / "merged")
     for source in (tmp_path / "tiny", tmp_path / "a.zip", tmp_path / "merged"):
         shown = shrinkbench("bundle", source, "--show-plugins", "--verify").stdout
-        assert "1 runs of mine" in shown
+        assert "1 run of mine" in shown
         assert HELPER in shown
         assert "return strength(ctx.weights)" in shown
         assert "not whole" not in shown
@@ -211,7 +211,7 @@ def test_code_from_outside_comes_along_is_shown_and_not_run(tmp_path):
     for command, code in (("verify", 1), ("repair", 0)):
         done = shrinkbench("store", command, tmp_path / "merged")
         assert done.returncode == code
-        assert "on which 1 runs rest: its source is not here" in done.stdout
+        assert "on which 1 run rests: its source is not here" in done.stdout
 
 
 def test_names_of_outputs_do_not_act_on_the_terminal(tmp_path):

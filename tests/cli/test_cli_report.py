@@ -39,7 +39,7 @@ def test_status(store):
 def test_report(store, tmp_path):
     done = shrinkbench("report", store.root, "--out", tmp_path / "out", "--figures", "none")
     assert done.returncode == 0
-    assert "34 runs, 1 files skipped" in done.stdout
+    assert "34 runs, 1 file skipped" in done.stdout
     assert "not whole JSON" in done.stderr
     assert (tmp_path / "out" / "index.html").is_file()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from shrinkbench.cells import say_count
 from shrinkbench.cli.options import AsJson, Source, Sources
 from shrinkbench.cli.tables import print_folded, tell_doubts, tell_problems, text
 from shrinkbench.errors import ShrinkbenchError, escaped, one_line
@@ -53,7 +54,9 @@ def bundle(
     written = write_bundle(source, target)
     tell_doubts(written)
     _tell_code(written)
-    typer.echo(escaped(f"{len(written.results)} runs -> {target}, content {written.digest}"))
+    typer.echo(
+        escaped(f"{say_count(len(written.results), 'run', 'runs')} -> {target}, content {written.digest}")
+    )
 
 
 def _verify(source: Path) -> None:
@@ -72,7 +75,8 @@ def _verify(source: Path) -> None:
         raise ShrinkbenchError(
             f"{source} contradicts itself in {places}; ask its author, or leave those runs out"
         )
-    typer.echo(escaped(f"{source}: {len(found.results)} runs, consistent with itself, content {found.digest}"))
+    runs = say_count(len(found.results), "run", "runs")
+    typer.echo(escaped(f"{source}: {runs}, consistent with itself, content {found.digest}"))
     typer.echo("whether it is what its author made, only that digest tells: ask for theirs and compare")
     if doubts:
         typer.echo(
@@ -87,7 +91,10 @@ def _tell_code(bundle: Bundle) -> None:
     for code, runs in bundle.runs_by_code().items():
         lack = bundle.lacks_source(code)
         if lack:
-            typer.echo(f"{len(runs)} runs rest on outside code {code[:12]}; {lack}", err=True)
+            typer.echo(
+                f"{say_count(len(runs), 'run rests', 'runs rest')} on outside code {code[:12]}; {lack}",
+                err=True,
+            )
 
 
 def _show_plugins(bundle: Bundle) -> None:
@@ -97,7 +104,7 @@ def _show_plugins(bundle: Bundle) -> None:
         typer.echo(escaped(f"{bundle.source}: no run rests on code from outside shrinkbench"))
     for code, runs in used.items():
         methods = ", ".join(sorted({run.spec.method.name for run in runs}))
-        typer.echo(f"# code {code}: {len(runs)} runs of {methods}")
+        typer.echo(f"# code {code}: {say_count(len(runs), 'run', 'runs')} of {methods}")
         lack = bundle.lacks_source(code)
         if lack:
             typer.echo(f"# {lack}")
@@ -130,7 +137,7 @@ def merge(
     merged = unite(sources, out)
     tell_problems("left out", merged.problems)
     for source, count in merged.taken:
-        typer.echo(escaped(f"{count} runs from {source}"))
+        typer.echo(escaped(f"{say_count(count, 'run', 'runs')} from {source}"))
     for first, other in sorted(merged.conflicts, key=lambda pair: -abs(accuracy_difference(pair)))[:_SHOWN]:
         metric = first.spec.task.objective.headline
         used = f"{first.headline:.6g}"
@@ -146,14 +153,14 @@ def merge(
     if merged.conflicts:
         largest = merged.largest_difference
         typer.echo(
-            f"{merged.differing} runs differ between sources, "
+            f"{say_count(merged.differing, 'run differs', 'runs differ')} between sources, "
             f"{f'by up to {largest:.4g}' if largest else 'and none in what it is judged by'}; the "
             "first source's that finished are used, the others are stored beside them",
             err=True,
         )
     if merged.controls:
         typer.echo(f"conflict: {say_conflict(merged.controls)}", err=True)
-    typer.echo(escaped(f"{merged.runs} runs -> {merged.out}"))
+    typer.echo(escaped(f"{say_count(merged.runs, 'run', 'runs')} -> {merged.out}"))
 
 
 @app.command()
@@ -203,37 +210,46 @@ def diff(
 
 
 def _print_difference(found: ResultsDifference, first: Path, second: Path) -> None:
-    typer.echo(f"A: {escaped(first)}, {found.runs[0]} runs\nB: {escaped(second)}, {found.runs[1]} runs")
+    first_runs, second_runs = (say_count(count, "run", "runs") for count in found.runs)
+    typer.echo(f"A: {escaped(first)}, {first_runs}\nB: {escaped(second)}, {second_runs}")
     if found.is_empty:
         typer.echo("the same runs with the same numbers in all that is measured but time; provenance aside")
         return
     paired = {key for group in found.settings for pair in group.pairs for key in pair}
     for name, runs in (("A", found.only_first), ("B", found.only_second)):
         alone = [(label, key[:12]) for key, label in runs if key not in paired]
-        _print_rows(f"{len(alone)} runs only in {name}", ("run", "key"), alone)
+        _print_rows(f"{say_count(len(alone), 'run', 'runs')} only in {name}", ("run", "key"), alone)
     rows = [
         (r.label, _number(r.first), _number(r.second), _signed(r.difference), ", ".join(r.fields))
         for r in found.unequal
     ]
-    title = f"{len(rows)} runs of one key with other numbers, largest difference first"
+    title = f"{say_count(len(rows), 'run', 'runs')} of one key with other numbers, largest difference first"
     _print_rows(title, ("run", "A", "B", "B - A", "differs in"), rows)
     for group in found.settings:
-        title = f"{len(group.pairs)} runs differ in their settings, such as\n{fill(group.example, 78)}"
+        differ = say_count(len(group.pairs), "run differs in its", "runs differ in their")
+        title = f"{differ} settings, such as\n{fill(group.example, 78)}"
         _print_rows(
             title, ("setting", "A", "B"), [(s.field, text(s.first), text(s.second)) for s in group.settings]
         )
     if found.disputed:
         keys = ", ".join(key[:12] for key in found.disputed[:3])
         more = " and others" if len(found.disputed) > 3 else ""
-        typer.echo(f"\n{len(found.disputed)} runs have conflicts that are not the same in both: {keys}{more}")
+        typer.echo(
+            f"\n{say_count(len(found.disputed), 'run has', 'runs have')} conflicts that are not the same in "
+            f"both: {keys}{more}"
+        )
     if found.planned:
-        those = "1 run is" if len(found.planned) == 1 else f"{len(found.planned)} runs are"
+        those = say_count(len(found.planned), "run is", "runs are")
         typer.echo(f"\n{those} missing from both that one plan asks for, and the other does not")
     means = [
         (c.label, _number(c.first), str(c.first_n), _number(c.second), str(c.second_n), _settings(c))
         for c in found.cells
     ]
-    _print_rows(f"{len(means)} cells with other means", ("cell", "A", "n", "B", "n", "settings"), means)
+    _print_rows(
+        f"{say_count(len(means), 'cell', 'cells')} with other means",
+        ("cell", "A", "n", "B", "n", "settings"),
+        means,
+    )
 
 
 def _settings(cell: CellChange) -> str:

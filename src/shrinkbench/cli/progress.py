@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
+from shrinkbench.cells import say_count
 from shrinkbench.errors import escaped
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Display:
     def start(self, total: int, todo: int) -> None:
         """The plan is made."""
         self._begun = time.monotonic()
-        self.note(f"{total} runs planned, {todo} to do")
+        self.note(f"{say_count(total, 'run', 'runs')} planned, {todo} to do")
 
     def note(self, text: str) -> None:
         """Something that a person should know meanwhile."""

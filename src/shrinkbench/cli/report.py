@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from shrinkbench.cells import say_count
 from shrinkbench.cli.options import AsJson, CorpusDir, Data, Device, Plugins, Source
 from shrinkbench.cli.tables import print_texts, tell_doubts, tell_problems
 from shrinkbench.errors import ShrinkbenchError, escaped
@@ -90,7 +91,9 @@ def report(
     written = write_report(directory, out or beside, proposed=proposed or (), figures=figures, corpus=corpus)
     for problem in written.problems:
         typer.echo(escaped(f"skipped {problem}"), err=True)
-    typer.echo(escaped(f"{written.runs} runs, {len(written.problems)} files skipped -> {written.index}"))
+    runs = say_count(written.runs, "run", "runs")
+    files = say_count(len(written.problems), "file", "files")
+    typer.echo(escaped(f"{runs}, {files} skipped -> {written.index}"))
 
 
 @app.command()
@@ -281,7 +284,7 @@ def _print_plan(
         found = expected_as_json(groups) | {"reasons": repair.reasons, "notes": repair.notes}
         typer.echo(json.dumps(found, indent=1))
         return
-    typer.echo(f"{repair.runs} runs are missing" + (":" if repair.runs else "."))
+    typer.echo(say_count(repair.runs, "run is", "runs are") + " missing" + (":" if repair.runs else "."))
     for line in [*say_expected(groups), *(f"for {reason}" for reason in repair.reasons)]:
         typer.echo(f"  {line}")
     for note in repair.notes:
@@ -291,7 +294,7 @@ def _print_plan(
 
 
 def _print_missing(missing: Repair) -> None:
-    typer.echo(f"{missing.runs} runs are missing:", err=True)
+    typer.echo(f"{say_count(missing.runs, 'run is', 'runs are')} missing:", err=True)
     for reason in missing.reasons:
         typer.echo(f"  {reason}", err=True)
 

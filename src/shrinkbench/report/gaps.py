@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from shrinkbench.cells import say_count
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report.checklist.evidence import (
     FEWEST_PAIRS,
@@ -115,7 +116,8 @@ def plan_repair(
     if unfinished:
         reasons[f"planned runs that are not finished: {unfinished}"] = None
     if incomplete:
-        reasons[f"{len(incomplete)} finished runs were not measured before fine-tuning"] = None
+        those = say_count(len(incomplete), "finished run was", "finished runs were")
+        reasons[f"{those} not measured before fine-tuning"] = None
     return Repair(tuple(experiments), tuple(missing.values()), tuple(reasons), incomplete, tuple(notes))
 
 

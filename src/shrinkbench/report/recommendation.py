@@ -131,9 +131,7 @@ def range_text(claims: TaskClaims, control: str, metric: Metric = POINTS, *, yar
     ordered = sorted(range(len(block.methods)), key=lambda i: -block.means[i])
     second = block.methods[ordered[1]]
     lead = between(claims.pairs, best, second)
-    units = (
-        f"seed {block.units[0]} alone" if len(block.units) == 1 else f"all {len(block.units)} compared seeds"
-    )
+    units = f"on seed {block.units[0]} alone" if len(block.units) == 1 else f"on {len(block.units)} seeds"
     mean = metric.said(metric.sign * block.means[place])
     text = (
         f"Over {block.low:.3g} to {ratio_text(block.high)} {best} averages {mean}"

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from shrinkbench.cells import say_count
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_links
 from shrinkbench.report.checklist.causes import Point, say
@@ -52,8 +53,8 @@ def repair(
             return missing.notes
         if missing == earlier:
             raise ShrinkbenchError(
-                f"{missing.runs} runs are still missing after they were run; `shrinkbench report {store.root}` "
-                "lists those that failed"
+                f"{say_count(missing.runs, 'run is', 'runs are')} still missing after another try; "
+                f"`shrinkbench report {store.root}` lists those that failed"
             )
         check_links(store.root)
         on_round(missing)

@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from shrinkbench.cells import say_count
 from shrinkbench.files import is_folder, parse_json, read_file, sha256_of
 from shrinkbench.results.claims import CLAIMS, RunClaims
 from shrinkbench.results.index import read_index
@@ -85,7 +86,8 @@ def _check_outside_code(store: ResultStore, results: Iterable[RunResult]) -> lis
         if PLUGIN_FOLDER.fullmatch(code) and folder.is_dir():
             lack = EDITED if code not in sources else lack_of(sources[code], code)
             if lack == EDITED:
-                problems.append(Problem(folder, f"holds outside code, on which {rest[code]} runs rest: {lack}"))
+                those = say_count(rest[code], "run rests", "runs rest")
+                problems.append(Problem(folder, f"holds outside code, on which {those}: {lack}"))
     return problems
 
 

@@ -6,6 +6,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from shrinkbench.cells import say_count
 from shrinkbench.results.bundle import EDITED, Bundle
 from shrinkbench.results.conflicts import differences, unlike
 from shrinkbench.results.consistency import SHARES
@@ -49,7 +50,9 @@ def verify(bundle: Bundle) -> list[str]:
     found = [f"{p.path.relative_to(bundle.source)}: {p.sentence}" for p in bundle.problems]
     for code, runs in bundle.runs_by_code().items():
         if bundle.lacks_source(code) == EDITED:
-            found.append(f"outside code {code[:12]}, on which {len(runs)} runs rest: {EDITED}")
+            found.append(
+                f"outside code {code[:12]}, on which {say_count(len(runs), 'run rests', 'runs rest')}: {EDITED}"
+            )
     for pair in bundle.conflicts:
         name, used, other = differences(pair)[0]
         same = pair[0].key == pair[1].key

@@ -652,7 +652,7 @@ def test_operating_points_are_said_by_what_is_there(clean):
 def test_uncounted_multiply_adds_are_none(clean):
     size = clean[5].size.model_copy(update={"multiply_adds": 0, "multiply_adds_kept": 0})
     results = [*clean[:5], clean[5].model_copy(update={"size": size}), *clean[6:]]
-    assert violation(results, "flops") == "1 runs count no multiply-adds."
+    assert violation(results, "flops") == "1 run counts no multiply-adds."
 
 
 def test_commits_are_counted(clean):
@@ -670,7 +670,7 @@ def test_weights_trained_by_nobody_are_vague(clean):
 def test_data_without_a_digest_is_not_described(clean):
     results = of_other_data(clean, lambda _: True, revision="")
     for name in ("dataset", "identify"):
-        assert "126 runs do not record which data they used" in violation(results, name)
+        assert "126 runs do not record the data" in violation(results, name)
 
 
 def test_without_controls_nobody_says_how_far_accuracy_falls(clean):
@@ -764,7 +764,7 @@ def test_a_metric_that_one_run_lacks_is_not_stated_by_all(clean):
     first = next(r for r in clean if not r.spec.is_control)
     bare = first.after.model_copy(update={"metrics": {"top1": first.after["top1"]}})
     results = [r.model_copy(update={"after": bare}) if r.key == first.key else r for r in clean]
-    assert violation(results, "both-accuracies") == "1 runs state no top-1 or no top-5."
+    assert violation(results, "both-accuracies") == "1 run states no top-1 or no top-5."
     stated = line(results, "raw-accuracy").evidence[0]
     assert stated == f"All {len(results)} finished runs state top1 on the test split."
 
@@ -789,7 +789,7 @@ def test_a_control_that_another_source_contradicts(clean):
 def test_a_speedup_that_was_not_counted_is_not_stated(clean):
     size = clean[5].size.model_copy(update={"multiply_adds": 0, "multiply_adds_kept": 0})
     results = [*clean[:5], clean[5].model_copy(update={"size": size}), *clean[6:]]
-    assert violation(results, "both-sizes") == "1 runs count no multiply-adds."
+    assert violation(results, "both-sizes") == "1 run counts no multiply-adds."
 
 
 @pytest.mark.parametrize("update", [{"versions": {"numpy": "2"}}, {"processor": ""}, {"device": ""}])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from shrinkbench.cells import say_count
 from shrinkbench.report.checklist.causes import say
 from shrinkbench.report.checklist.evidence import Evidence
 from shrinkbench.report.checklist.lines import Judgement, listing, rule, satisfied, undecidable, violated
@@ -166,7 +167,9 @@ def undescribed_data(evidence: Evidence) -> Judgement | None:
     if not vague:
         return None
     return violated(
-        f"{len(vague)} runs do not record which data they used.", needed="Run them again.", runs=vague
+        f"{say_count(len(vague), 'run does', 'runs do')} not record the data.",
+        needed="Run them again.",
+        runs=vague,
     )
 
 
@@ -180,7 +183,8 @@ def hardware(evidence: Evidence) -> Judgement:
     ]
     if bare:
         return violated(
-            f"{len(bare)} runs record no version of PyTorch, no device or no processor.",
+            f"{say_count(len(bare), 'run records', 'runs record')} no version of PyTorch, no device "
+            "or no processor.",
             needed="Run them again on a machine that tells its processor.",
             runs=tuple(r.key for r in bare),
         )

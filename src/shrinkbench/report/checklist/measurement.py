@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 
+from shrinkbench.cells import say_count
 from shrinkbench.report.checklist.causes import Point, joined, say
 from shrinkbench.report.checklist.conditions import explain_apart
 from shrinkbench.report.checklist.evidence import FEWEST_SEEDS, Evidence, GridCell
@@ -275,7 +276,7 @@ def counted(evidence: Evidence, what: str) -> Judgement:
     uncounted = tuple(r.key for r in evidence.results if r.size is None or not r.size.multiply_adds)
     if uncounted:
         return violated(
-            f"{len(uncounted)} runs count no multiply-adds.",
+            f"{say_count(len(uncounted), 'run counts', 'runs count')} no multiply-adds.",
             needed="Run them again with a network whose operations can be counted.",
             runs=uncounted,
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 
+from shrinkbench.cells import say_count
 from shrinkbench.report.checklist.causes import Point, joined, say
 from shrinkbench.report.checklist.conditions import (
     explain_apart,
@@ -115,7 +116,7 @@ def both_accuracies(evidence: Evidence) -> Judgement:
     bare = [r.key for r in classifying if r.after and not {"top1", "top5"} <= r.after.metrics.keys()]
     if bare:
         return violated(
-            f"{len(bare)} runs state no top-1 or no top-5.",
+            f"{say_count(len(bare), 'run states', 'runs state')} no top-1 or no top-5.",
             needed="Measure both where the task is classification.",
             runs=tuple(bare),
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Literal
 
+from shrinkbench.cells import say_count
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report.checklist.causes import Point, say
 from shrinkbench.report.checklist.evidence import Evidence, keep_alike, keeps_equal_shares, removes_as_much
@@ -72,13 +73,20 @@ def control(evidence: Evidence) -> Judgement:
     if facts:
         needed = "Add compression 1 to the grid, trained by the recipe of the pruned networks to its end."
         return violated(*facts, needed=needed, runs=tuple(faulty), figure=SIZE_FIGURE)
-    lengths = [f"{length} ({count} runs)" for length, count in found.items() if length != "unknown"]
+    lengths = [
+        f"{length} ({say_count(count, 'run', 'runs')})"
+        for length, count in found.items()
+        if length != "unknown"
+    ]
     unknown = found.get("unknown")
     return satisfied(
         f"Every pruned run has a control of its task, seed and recipe, equal by value, and of equal length: "
         f"{'; '.join(lengths) or 'nobody recorded which'}.",
         *(
-            [f"{unknown} runs do not record for how many epochs they or their control were trained."]
+            [
+                f"{say_count(unknown, 'run does', 'runs do')} not record for how many epochs each "
+                "and its control were trained."
+            ]
             if unknown
             else ()
         ),

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import pandas as pd
 
+from shrinkbench.cells import say_count
 from shrinkbench.report.checklist.causes import joined
 from shrinkbench.report.conditions import Facts, recipe_facts
 from shrinkbench.report.pitfalls.conditions import RECIPE, unequal_conditions
@@ -47,7 +48,8 @@ def selection_on_test(results: Sequence[RunResult]) -> Iterator[Pitfall]:
             kind="selection-on-test",
             title="The reported split decided something",
             where=f"{len(runs)} of {len(results)} runs",
-            finding=f"In {len(runs)} runs{whose}, {reason}: their accuracy is an upper bound, not an estimate.",
+            finding=f"In {say_count(len(runs), 'run', 'runs')}{whose}, {reason}: their accuracy is an upper "
+            "bound, not an estimate.",
             advice="Choose epochs and settings on a validation split cut from the training data.",
             runs=tuple(run.key for run in runs),
         )

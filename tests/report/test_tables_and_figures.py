@@ -24,6 +24,7 @@ from shrinkbench.report.statistics.curves import at_equal
 from shrinkbench.report.statistics.observations import aggregate, observe
 from shrinkbench.report.statistics.ranks import rank_methods
 from shrinkbench.report.tables import Cell, Table
+from shrinkbench.report.verdict import reach_verdict
 from shrinkbench.spec import ExperimentSpec, read_experiments
 
 PAIR = [("cifar10", "resnet20")]
@@ -265,6 +266,39 @@ def test_equal_training_compares_only_what_both_cover():
     table = at_equal_training(observe(results))
     assert set(table["level"]) == {20.0}
     assert set(table["method"]) == {"random", "global_magnitude"}
+
+
+def of_two_lengths(method, seeds, *, lost=()):
+    """Runs of 5 and 50 epochs; seed 0 is a lucky one, and those ``lost`` fail where they prune."""
+    from made_results import FINETUNE, make_result, make_spec
+
+    def accuracy(spec):
+        better = 0.01 * (spec.method.name == "global_magnitude")
+        return 0.9 + 0.05 * (spec.seed == 0) + better + 0.0001 * spec.recipe.epochs
+
+    for epochs, ratio, seed in itertools.product((5, 50), (1.0, 4.0), seeds):
+        recipe = FINETUNE.model_copy(update={"name": f"e{epochs}", "epochs": epochs})
+        spec = make_spec(method=method, compression=ratio, seed=seed, recipe=recipe)
+        fails = "diverged" if seed in lost and not spec.is_control else None
+        yield make_result(spec, accuracy=accuracy, failed=fails)
+
+
+@pytest.mark.parametrize(("seeds", "lost"), [((0,), ()), ((0, 1, 2), (1, 2))], ids=["one seed", "failed"])
+def test_a_lucky_seed_wins_nothing_at_equal_training(seeds, lost):
+    whole = [*of_two_lengths("global_magnitude", (0, 1, 2)), *of_two_lengths("layerwise_magnitude", (0, 1, 2))]
+    told = {run.key: run for run in (*whole, *of_two_lengths("random", seeds, lost=lost))}
+    warnings = reach_verdict(observe(told.values())).warnings
+    (sentence,) = [warning for warning in warnings if "equal numbers of epochs" in warning]
+    assert sentence.endswith("mean in 2 comparisons, which are not tested: global_magnitude 2.")
+    table = at_equal_training(observe(told.values()))
+    assert set(table["method"]) == {"global_magnitude", "layerwise_magnitude"}
+    assert set(table["seed"]) == {0, 1, 2}
+
+
+def test_level_means_at_equal_training_are_nobodys():
+    both = [*of_two_lengths("layerwise_magnitude", (0, 1)), *of_two_lengths("random", (0, 1))]
+    warnings = reach_verdict(observe(both)).warnings
+    assert any(warning.endswith("which are not tested: level in 2.") for warning in warnings)
 
 
 def test_winners_are_paired_by_seed(observations):

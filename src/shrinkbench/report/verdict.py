@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from shrinkbench.cells import say_count
 from shrinkbench.report.races import describe_race, describe_rules
 from shrinkbench.report.recommendation import (
     listed,
@@ -20,7 +21,7 @@ from shrinkbench.report.recommendation import (
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.blocks import LeftOut
 from shrinkbench.report.statistics.claims import Claims, TaskClaims, judge
-from shrinkbench.report.statistics.compare import at_equal_training, ranking, records, winners
+from shrinkbench.report.statistics.compare import TIE, at_equal_training, ranking, records, winners
 from shrinkbench.report.statistics.curves import own_controls, repeated_amounts
 from shrinkbench.report.statistics.metrics import HEADLINE, Metric
 from shrinkbench.report.statistics.observations import Observations
@@ -331,11 +332,18 @@ def _at_equal_training(observations: Observations) -> Iterator[str]:
         return
     table["value"] *= table["task"].map(observations.direction)
     means = table.groupby(["task", "compression_target", "level", "method"])["value"].mean().reset_index()
-    best = means.loc[means.groupby(["task", "compression_target", "level"])["value"].idxmax(), "method"]
-    tally = ", ".join(f"{method} {count}" for method, count in Counter(best).most_common())
+    highest = means.groupby(["task", "compression_target", "level"])["value"].transform("max")
+    first = means[means["value"] >= highest - TIE]
+    several = first.duplicated(["task", "compression_target", "level"], keep=False)
+    best = Counter(first.loc[~several, "method"])
+    tally = [f"{method} {count}" for method, count in best.most_common()]
+    ties = first[several].drop_duplicates(["task", "compression_target", "level"])
+    tally += [f"level in {len(ties)}"] * bool(len(ties))
+    number = best.total() + len(ties)
     yield (
-        f"At equal numbers of epochs (interpolated between those that each method was given), the "
-        f"{_best_word(observations)} mean in {len(best)} comparisons: {tally}."
+        "At equal numbers of epochs (interpolated between those that each method was given) and on common "
+        f"seeds, the {_best_word(observations)} mean in {say_count(number, 'comparison', 'comparisons')}, "
+        f"which are not tested: {', '.join(tally)}."
     )
 
 

@@ -61,7 +61,8 @@ def claims(evidence: Evidence) -> Judgement:
     networks = sorted({r.spec.model.name for r in evidence.results})
     objectives = sorted({r.spec.task.objective.name for r in evidence.results})
     reached = [r.size.compression for runs in evidence.cells.values() for r in runs if r.size]
-    span = f"compression {min(reached):.3g} to {max(reached):.3g}" if reached else "no compression"
+    ends = dict.fromkeys(f"{end:.3g}" for end in (min(reached), max(reached))) if reached else {}
+    span = f"compression {' to '.join(ends)}" if reached else "no compression"
     return undecidable(
         f"Measured: {listing(datasets)}; {listing(networks)}; {span}.",
         needed=f"“All claims hold for {listing(objectives)} on {listing(datasets)} with {listing(networks)} at "

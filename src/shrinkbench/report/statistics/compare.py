@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from shrinkbench.report.statistics import tests as stats
+from shrinkbench.report.statistics.blocks import shared_units
 from shrinkbench.report.statistics.claims import judge
 from shrinkbench.report.statistics.curves import SAME, TOLERANCE, curves, own_controls
 from shrinkbench.report.statistics.metrics import HEADLINE
@@ -79,9 +80,14 @@ def at_equal_training(
     ``by`` is ``epochs_allowed`` or ``training_multiply_adds`` (of all phases, with pretraining).
     A method that was trained for several lengths, by one recipe or by several, has a curve over them, which is
     interpolated and never extended; one with a single length counts within 5 % of it. Levels are the lengths
-    that at least two methods cover.
+    that at least two methods cover. Methods are compared on common seeds, as over a range: one that has not
+    finished all of them is left out, and a seed that it failed with is one that it has.
     """
-    rows = []
+    rows: list[tuple[Any, ...]] = []
+    alone = dict(zip(observations.pruned["method"], observations.pruned["method_alone"], strict=True))
+    failed: dict[tuple[str, float, str], set[int]] = defaultdict(set)
+    for gap in records(observations.gaps):
+        failed[gap.task, gap.compression_target, alone.get(gap.method, gap.method)].add(int(gap.seed))
     known = observations.pruned[on_target(observations.pruned)].dropna(subset=[by, metric])
     known = known.assign(method=known["method_alone"])
     for (task, target), cell in groups(known, "task", "compression_target"):
@@ -91,11 +97,18 @@ def at_equal_training(
             covering = spans.index[(low <= level) & (level <= high)]
             if len(covering) < 2:
                 continue
+            values: dict[str, dict[int, float]] = defaultdict(dict)
             for (method, seed), run in groups(cell[cell["method"].isin(covering)], "method", "seed"):
                 value = stats.interpolate(run[by], run[metric], [level], tolerance=SAME_TRAINING)[0]
-                rows.append((task, target, level, method, seed, value))
+                if math.isfinite(value):
+                    values[method][int(seed)] = float(value)
+            has = {method: own.keys() | failed[task, target, method] for method, own in values.items()}
+            seeds = shared_units(has, values)
+            compared = [method for method, own in values.items() if seeds and own.keys() >= set(seeds)]
+            if len(compared) > 1:
+                rows += [(task, target, level, m, seed, values[m][seed]) for m in compared for seed in seeds]
     columns = ["task", "compression_target", "level", "method", "seed", "value"]
-    return pd.DataFrame(rows, columns=columns).dropna(subset=["value"]).reset_index(drop=True)
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _distinct(values: stats.Floats) -> list[float]:

@@ -1,10 +1,12 @@
 """The Pareto front: its definition against brute force, its table and its figure."""
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from made_results import make_results
+from made_results import make_result, make_results
 
 from shrinkbench.report.pareto import (
     COSTS,
@@ -131,3 +133,26 @@ def test_a_cell_without_a_value_is_no_point():
     observations = observe(results)
     observations.pruned.loc[0, "headline"] = np.nan
     assert len(find_points(observations)) == len(results) - 1
+
+
+@pytest.mark.parametrize("failed", [True, False], ids=["failed", "not run"])
+def test_the_seed_that_is_left_of_a_cell_dominates_nothing(failed):
+    """A lucky seed whose others failed, or were never run, would keep even the control off the front."""
+
+    def accuracy(spec):
+        return 0.8 + 0.1 * (spec.seed == 0) - 0.01 * math.log2(spec.target or 1)
+
+    names, lost = ["random", "global_magnitude"], []
+    for run in make_results(pairs=PAIR, methods=names, compressions=(1, 2, 4, 8), accuracy=accuracy):
+        gone = run.spec.method.name == "random" and run.spec.target == 8 and run.spec.seed > 0
+        if failed and gone:
+            lost.append(make_result(run.spec, failed="the loss is not finite"))
+        elif not gone:
+            lost.append(run)
+    points = find_points(observe(lost))
+    cell = points["method"].eq("random") & (points["amount"] == "8x")
+    assert not points.loc[cell, "on_parameters_kept"].any()
+    assert points.loc[points["is_control"], "on_parameters_kept"].all()
+    assert points.loc[
+        points["method"].eq("global_magnitude") & (points["amount"] == "8x"), "on_parameters_kept"
+    ].all()

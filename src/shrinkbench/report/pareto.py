@@ -28,6 +28,7 @@ from shrinkbench.report.figures import (
     say_off_scale,
 )
 from shrinkbench.report.legends import add_legend, lay_out
+from shrinkbench.report.statistics.claims import judge
 from shrinkbench.report.statistics.metrics import HEADLINE, Metric
 from shrinkbench.report.statistics.observations import Observations, Scale, aggregate
 from shrinkbench.report.tables import Cell, Table, achieved_text, amount_text, slugs
@@ -66,7 +67,8 @@ COSTS = (
     CostAxis("multiply_adds_kept", "multiply-adds", "multiply-adds"),
     CostAxis("latency", "measured latency, unpruned network = 1", "latency"),
 )
-DOMINATED = "dominated"
+_CELL = ["task", "method", "amount"]
+DOMINATED = "not on the front"
 CONTROL, OTHER = SeriesStyle(CONTROL_COLOUR, "o", "solid"), SeriesStyle("#B5B5B5", ".", "solid")
 
 
@@ -93,7 +95,9 @@ def find_points(observations: Observations, *, metric: str = HEADLINE) -> pd.Dat
     """Every cell and every control as a point: means over seeds, and on which fronts of its task it lies.
 
     Columns are those of :func:`aggregate`, ``latency`` (measured, as a share of the unpruned network's) and
-    ``on_<cost>`` for each of ``COSTS``. Cells that lack a cost are on no front of it.
+    ``on_<cost>`` for each of ``COSTS``. Cells that lack a cost are on no front of it; those that lack one of
+    the seeds that are compared on the task are on none, and no other is off it for them: the mean of what is
+    left says nothing of the seeds that failed.
     """
     costs = [cost.column for cost in COSTS]
     pruned = observations.pruned.assign(latency=1 / observations.pruned["measured_speedup"])
@@ -109,12 +113,21 @@ def find_points(observations: Observations, *, metric: str = HEADLINE) -> pd.Dat
     points.loc[untimed, "latency"] = float("nan")
     for cost in costs:
         points[f"on_{cost}"] = False
-        known = points.dropna(subset=[cost])
+        known = points[_have_seeds(observations, points, metric)].dropna(subset=[cost])
         for task, here in known.groupby("task"):
             sign = observations.direction(str(task), metric)
             pairs = zip(here[cost].astype(float), sign * here[metric].astype(float), strict=True)
             points.loc[here.index, f"on_{cost}"] = find_front(pairs)
     return points
+
+
+def _have_seeds(observations: Observations, points: pd.DataFrame, metric: str) -> list[bool]:
+    """Whether each point is of all seeds that are compared on its task."""
+    compared = {task.task: {*map(int, task.block.units)} for task in judge(observations).tasks}
+    rows = pd.concat([part[[*_CELL, "seed", metric]] for part in (observations.pruned, observations.control)])
+    seeds = rows.dropna(subset=[metric]).groupby(_CELL)["seed"].agg(set).to_dict()
+    cells = points[_CELL].itertuples(index=False, name=None)
+    return [compared.get(cell[0], set()) <= seeds[cell] for cell in cells]
 
 
 def drawn_costs(observations: Observations) -> list[CostAxis]:
@@ -143,7 +156,8 @@ def front_tables(observations: Observations) -> list[Table]:
                 caption=f"{task}: networks on a Pareto front, by mean {metric.short}{metric.in_unit} "
                 "(± sample standard deviation over n seeds). In bold: none is both at least as "
                 f"{'accurate' if metric.is_accuracy else 'good'} and at most as costly by this "
-                "column, and better in one of the two. Means are compared, whatever their spread."
+                "column, and better in one of the two. Means are compared, whatever their spread, "
+                "of cells with all seeds that are compared on the task."
                 + (" Latency: measured, as a share of the unpruned network's." if len(costs) > 2 else ""),
                 columns=("method", "amount", metric.short, *(cost.heading for cost in costs), "n"),
                 rows=tuple(

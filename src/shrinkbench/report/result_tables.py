@@ -170,7 +170,8 @@ def summary_tables(observations: Observations) -> list[Table]:
 
 
 def _summary_table(frame: pd.DataFrame, metric: Metric, name: str) -> Table:
-    best = frame.groupby("task")["largest_within"].transform("max").to_frame()
+    compared = frame["largest_within"].where(frame["area"].notna())
+    best = compared.groupby(frame["task"]).transform("max").to_frame()
     best["area"] = frame.groupby("task")["area"].transform("max" if metric.higher_is_better else "min")
     rows = tuple(
         (
@@ -178,7 +179,7 @@ def _summary_table(frame: pd.DataFrame, metric: Metric, name: str) -> Table:
             Cell(row.method),
             Cell(
                 f"{row.largest_within:.3g}×" if math.isfinite(row.largest_within) else "–",
-                best=bool(row.largest_within == widest),
+                best=bool(row.largest_within == widest and row.n),
             ),
             Cell(metric.plus_minus(row.area, row.area_std), best=bool(row.area == area)),
             Cell(str(row.n)),
@@ -191,7 +192,7 @@ def _summary_table(frame: pd.DataFrame, metric: Metric, name: str) -> Table:
         f"{'one point' if metric.percent else '1 %'} of the {metric.short} of the method's "
         f"own control, before the first failed or missing run, and mean {metric.short}{metric.in_unit} "
         "over log compression on the range and seeds (n) that are compared on the task; – where a method takes "
-        "no part.",
+        "no part, and is bold in neither.",
         columns=("task", "method", f"within {metric.margin}", "mean over log compression", "n"),
         rows=rows,
         stubs=2,

@@ -10,7 +10,7 @@ import math
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shrinkbench.report.scratch_conclusion import MARGIN, Network, beside_paper, conclude
 from shrinkbench.report.statistics.metrics import Metric, metric_of
@@ -43,7 +43,7 @@ class _Row:
 class _Large:
     """The unpruned network: its headline metric by seed, and the multiply-adds of its training (0: unknown)."""
 
-    values: tuple[float, ...] = ()
+    by_seed: Mapping[int, float] = field(default_factory=dict)
     multiply_adds: float = 0.0
 
 
@@ -72,7 +72,7 @@ def scratch_tables(results: Iterable[RunResult], *, margin: float = MARGIN) -> l
     unpruned = _find_unpruned(results)
     ways = {columns[key]: key[0][1] for key in sorted(columns, key=lambda k: (k[0], columns[k]))}
     networks = [
-        Network(rows[n].task, rows[n].network, n, found, unpruned.get(n.task, _Large()).values)
+        Network(rows[n].task, rows[n].network, n, found, unpruned.get(n.task, _Large()).by_seed)
         for n, found in ordered.items()
     ]
     return [
@@ -205,7 +205,7 @@ def _find_unpruned(results: Sequence[RunResult]) -> dict[TaskSpec, _Large]:
     large = {}
     for task, kinds in found.items():
         chosen = min(kinds, key=lambda kind: (kind[0], -len(kinds[kind]), kind[1]))
-        large[task] = _Large(tuple(kinds[chosen].values()), costs[task])
+        large[task] = _Large(kinds[chosen], costs[task])
     return large
 
 
@@ -217,13 +217,16 @@ def _accuracy(
         objective = network.task.objective
         metric = metric_of(objective.metric(objective.headline))
         values = {name: [v for r in runs if (v := r.headline) is not None] for name, runs in found.items()}
-        means = [statistics.mean(found) for found in values.values() if found]
+        has = {name: {r.spec.seed for r in runs if r.headline is not None} for name, runs in found.items()}
+        every = set().union(*has.values())
+        whole = {name for name, seeds in has.items() if seeds and seeds == every}
+        means = [statistics.mean(values[name]) for name in whole]
         best = (max if metric.higher_is_better else min)(means, default=math.nan)
-        large = unpruned.get(network.task, _Large()).values
+        large = [*unpruned.get(network.task, _Large()).by_seed.values()]
         measured = (
             Cell(
                 _mean(values.get(c, []), metric),
-                best=bool(values.get(c)) and statistics.mean(values[c]) == best,
+                best=c in whole and statistics.mean(values[c]) == best,
             )
             for c in columns
         )
@@ -233,7 +236,8 @@ def _accuracy(
     return Table(
         name=f"scratch-{_stem(cells)}",
         caption=f"Fine-tuned and trained from scratch: {_measured(cells)}, mean ± sample standard deviation "
-        f"over {over}. Scratch-E: the same epochs as the large network; Scratch-B: the same computation.",
+        f"over {over}. Bold: the best of those with all seeds of the row. Scratch-E: the same epochs as the "
+        "large network; Scratch-B: the same computation.",
         columns=(*STUBS, "Unpruned", *columns),
         rows=tuple(lines),
         stubs=len(STUBS),

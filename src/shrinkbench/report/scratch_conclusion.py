@@ -10,7 +10,7 @@ import csv
 import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.resources import files
 
 from shrinkbench.report.statistics import tests as stats
@@ -28,13 +28,13 @@ BASES = ("Fine-tuned", "Pruned")
 
 @dataclass(frozen=True)
 class Network:
-    """A pruned network of the tables: how it is called, its runs by column, and the unpruned values."""
+    """A pruned network of the tables: how it is called, its runs by column, and the unpruned values by seed."""
 
     task: str
     name: str
     spec: RunSpec
     columns: Mapping[str, Sequence[RunResult]]
-    unpruned: tuple[float, ...] = ()
+    unpruned: Mapping[int, float] = field(default_factory=dict)
 
     @property
     def metric(self) -> Metric:
@@ -48,8 +48,9 @@ class Network:
         if self.metric.percent:
             return 1.0
         any_value = [r.headline for found in self.columns.values() for r in found if r.headline is not None]
-        known = [value for value in (*self.unpruned, *any_value) if math.isfinite(value)]
-        reference = statistics.mean(self.unpruned) if self.unpruned else known[0] if known else 0.0
+        whole = [*self.unpruned.values()]
+        known = [value for value in (*whole, *any_value) if math.isfinite(value)]
+        reference = statistics.mean(whole) if whole else known[0] if known else 0.0
         return max(abs(reference), SMALLEST_YARDSTICK)
 
     def by_seed(self, column: str) -> dict[int, float]:
@@ -183,7 +184,8 @@ def beside_paper(networks: Sequence[Network], ways: Mapping[str, str]) -> list[T
         Table(
             name="scratch-published",
             caption="The top-1 of Liu et al. 2019 beside that measured here, in %. Where the paper states a "
-            "change from its unpruned network, so does this table, from the unpruned network here.",
+            "change from its unpruned network, so does this table, from the unpruned network of "
+            "the same seed here.",
             columns=("task", "pruned network", *ways),
             rows=tuple(rows),
             stubs=2,
@@ -201,13 +203,19 @@ def _compared(network: Network, column: str, way: str, published: _Places) -> st
     if place not in published:
         return ""
     quantity, value = published[place]
+    whole = dict(network.unpruned)
     values = [v for r in results if (v := r.headline) is not None]
     spread = statistics.stdev(values) if len(values) > 1 else math.nan
     if quantity == "top1":
         return f"paper {value:.2f}, here {plus_minus(statistics.mean(values), spread, percent=True)}"
-    if not network.unpruned:
+    if whole and network.spec.weights.are_shared:  # it is one network, measured with whatever seed
+        whole = dict.fromkeys((r.spec.seed for r in results), statistics.mean(whole.values()))
+    paired = [
+        (v, whole[r.spec.seed]) for r in results if (v := r.headline) is not None and r.spec.seed in whole
+    ]
+    if not paired:
         return f"paper {value:+.2f}, here no unpruned network".replace("-", "−")
-    change = 100 * (statistics.mean(values) - statistics.mean(network.unpruned))
+    change = 100 * statistics.mean(pruned - unpruned for pruned, unpruned in paired)
     return f"paper {value:+.2f}, here {change:+.2f} from unpruned".replace("-", "−")
 
 

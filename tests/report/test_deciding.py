@@ -230,3 +230,22 @@ def test_another_grid_is_not_merged_beside_rules_that_say_nothing_of_it(tmp_path
         with pytest.raises(ShrinkbenchError, match="by rules that say nothing of the other grids"):
             merge(sources, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def looked_at(rules, accuracy=accuracy):
+    """What the report says once all seeds are there; who stops at an earlier look has them to no avail."""
+    results = [make_result(spec, accuracy=accuracy) for spec in GRID]
+    sequential = EXPERIMENT.model_copy(update={"until_decided": RULES.model_copy(update=rules)})
+    return " ".join(reach_verdict(observe(results, sequential=sequential)).tasks[0].sentences)
+
+
+def test_who_stopped_undecided_at_an_earlier_look_is_not_said_to_be_told_apart():
+    said = looked_at({"alpha": 0.01})
+    assert "layerwise_magnitude after 3 seeds unlikely to be told apart" in said
+    assert "the next of 2 (on 4 seeds); told apart from random; undecided against layerwise_magnitude" in said
+    assert "every one of them" not in said
+
+
+def test_who_the_design_does_not_ask_about_is_named():
+    said = looked_at({"compare": ("global_magnitude", "layerwise_magnitude")})
+    assert "Not compared: random (the design does not ask about it)." in said

@@ -138,6 +138,9 @@ def range_text(claims: TaskClaims, control: str, metric: Metric = POINTS, *, yar
         f"{control}, {lead_text(lead, metric)} {second}, the next of {len(block.methods)} ({units})"
     )
     others = [block.methods[i] for i in ordered[1:]]
+    if claims.race is not None:  # who stopped at an earlier look was looked at all the same
+        seen = (c.second if c.first == best else c.first for c in claims.pairs if c.involves(best))
+        others += [method for method in seen if method not in block.methods]
     return f"{text}{_standing(best, claims.pairs, others, metric, yardstick)}"
 
 

@@ -76,6 +76,7 @@ class _Racing:
     level: float = math.nan
     pairs: dict[Pair, Claim] = field(default_factory=dict)
     stops: list[Stop] = field(default_factory=list)
+    aside: tuple[str, ...] = ()
 
 
 def widen(claim: Claim, level: float, *, p_raw: float) -> Claim:
@@ -98,6 +99,8 @@ def race(by_task: Mapping[str, Sequence[Curve]], levels: Sequence[float], design
     rules = design.rules
     compared = {task: _asked(curves, design) for task, curves in by_task.items()}
     racing = [_Racing(task, by_task[task], methods, len(methods)) for task, methods in compared.items()]
+    for one in racing:
+        one.aside = tuple({c.method: None for c in one.curves if c.method not in one.active})
     asked = sum(math.comb(len(one.active), 2) for one in racing)
     for look, n in enumerate(rules.looks):
         looked = [one for one in racing if one.state == "waiting"]
@@ -213,8 +216,9 @@ def _is_hopeless(claim: Claim, share: float, final: float, margin: float | None,
 
 def _finished(one: _Racing) -> Race:
     block = one.block
-    stopped = tuple(LeftOut(stop.method, stop.why) for stop in one.stops if stop.method not in block.methods)
+    stopped = [LeftOut(stop.method, stop.why) for stop in one.stops if stop.method not in block.methods]
     known = {left_out.method for left_out in block.left_out}
+    stopped += [LeftOut(method, "the design does not ask about it") for method in one.aside]
     block = replace(block, left_out=(*block.left_out, *(s for s in stopped if s.method not in known)))
     return Race(
         task=one.task,

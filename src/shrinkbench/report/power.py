@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from shrinkbench.cells import say_count
 from shrinkbench.report.pitfalls.conditions import unequal_conditions, unequal_versions
 from shrinkbench.report.pitfalls.practice import unequal_training
 from shrinkbench.report.statistics.claims import Claim, found_with, judge, more_units
@@ -26,6 +27,7 @@ def power_tables(observations: Observations, *, margin: float, power: float = 0.
     the methods of the task); the level is what the correction left for the pair.
     """
     claims = judge(observations)
+    comparisons = say_count(claims.comparisons, "comparison", "comparisons")
     for task in claims.tasks:
         metric = observations.metric(task.task)
         wanted = margin * observations.yardstick(task.task)
@@ -34,8 +36,8 @@ def power_tables(observations: Observations, *, margin: float, power: float = 0.
                 name=f"power-{slug(task.task)}",
                 caption=f"Pairs of methods on {task.task}, mean {metric.short} over log compression (above 0: "
                 f"the first is better): what would be found with {100 * power:g} % probability, after the "
-                f"correction for {claims.comparisons} comparisons, if the spread is what was seen; seeds for "
-                f"a difference of {metric.difference(wanted)}.",
+                f"correction for {comparisons}, if the spread is what was seen; seeds for a difference of "
+                f" {metric.difference(wanted)}.",
                 columns=(
                     *("first", "second", "range", "difference", "spread", "n", "found with n"),
                     "seeds needed",

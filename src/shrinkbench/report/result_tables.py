@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from shrinkbench.cells import say_count
 from shrinkbench.report.bold import best_by_level, say_where_compared
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.aggregates import (
@@ -213,7 +214,8 @@ def pairwise_table(observations: Observations, *, task: str | None = None) -> Ta
     )
     reach = "over all looks" if observations.design is not None else "of one comparison"
     tested = (
-        f" with the 95 % interval {reach}; p corrected for all {claims.comparisons} comparisons of the report "
+        f" with the 95 % interval {reach}; p corrected for "
+        f"{say_count(claims.comparisons, 'comparison', 'comparisons')} of the report "
         f"(bold: p < {observations.design.rules.alpha if observations.design else stats.ALPHA:g})"
     )
     if unit == "task" and claims.over_tasks and len(claims.over_tasks.units) < FEWEST_TASKS:

@@ -53,7 +53,8 @@ def repair(
             return missing.notes
         if missing == earlier:
             raise ShrinkbenchError(
-                f"{say_count(missing.runs, 'run is', 'runs are')} still missing after another try; "
+                f"{say_count(missing.runs, 'run is', 'runs are')} still missing after "
+                f"{'it was' if missing.runs == 1 else 'they were'} run; "
                 f"`shrinkbench report {store.root}` lists those that failed"
             )
         check_links(store.root)

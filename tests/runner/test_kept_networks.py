@@ -15,7 +15,7 @@ from shrinkbench.results.store import ResultStore
 from shrinkbench.results.upkeep import verify_store
 from shrinkbench.runner import Workspace, prepare_sweep, run_stored, store_plan, sweep
 from shrinkbench.runner.deriving import keep_networks, keys_lacking
-from shrinkbench.runner.keeping import read_kept
+from shrinkbench.runner.keeping import _require_code, read_kept
 from shrinkbench.runner.sealing import save_sealed
 from shrinkbench.runner.workspace import BoundData
 from shrinkbench.spec import ExperimentSpec, parse_value
@@ -202,3 +202,12 @@ def test_keys_that_name_no_finished_run_are_told(kept):
     for key in ("", "abc", "0" * 64, "../../etc", "z" * 500):
         with pytest.raises(ShrinkbenchError, match="is the beginning of no finished run"):
             keep_networks([key], kept)
+
+
+def test_a_network_of_other_code_than_the_run_is_refused(kept):
+    result = results_of(kept)["global_magnitude", 2]
+    _require_code(result, "digits-cnn")
+    model = result.spec.model.model_copy(update={"source": "a" * 64})
+    other = result.model_copy(update={"spec": result.spec.model_copy(update={"model": model})})
+    with pytest.raises(ShrinkbenchError, match="as other code made it than there is"):
+        _require_code(other, "digits-cnn")

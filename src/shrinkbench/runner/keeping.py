@@ -12,8 +12,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.files import is_file
+from shrinkbench.models import MODELS
 from shrinkbench.pruning import Masks
 from shrinkbench.results.layout import RESULT_NAME
 from shrinkbench.results.record import RunResult
@@ -108,6 +109,16 @@ def lacking_networks(workspace: Workspace) -> list[str]:
     return found
 
 
+def _require_code(result: RunResult, network: str) -> None:
+    """Refuse another code than that of the run, which may compute something else of the same weights."""
+    stated, found = result.spec.model.source, MODELS.source(network)
+    if stated is not None and found != stated:
+        raise ShrinkbenchError(
+            f"run {result.key[:12]} has trained '{one_line(network, 60)}' as other code made it than there is "
+            "now; give that code (of plug-ins, plugins/ in the sweep's folder holds copies)"
+        )
+
+
 def read_kept(folder: Path, *, network: str | None = None) -> tuple[StoredNetwork, RunResult]:
     """The network that lies beside a run's result, and that result.
 
@@ -132,7 +143,9 @@ def read_kept(folder: Path, *, network: str | None = None) -> tuple[StoredNetwor
         read_card(folder / DESCRIPTION, key=result.key)
         if "masks" in kept and not is_file(folder / MASKS):  # without them it would be told as a whole one
             raise NotAsWrittenError(folder / MASKS)
-        return read_network(folder, network=network, read=read), result
+        stored = read_network(folder, network=network, read=read)
+        _require_code(result, network or stored.description.network)
+        return stored, result
     except NotAsWrittenError as error:
         raise ShrinkbenchError(
             f"{error.path} is missing, or not what run {result.key[:12]} has written; remove it, and make it "

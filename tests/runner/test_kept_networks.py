@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -207,7 +208,7 @@ def test_keys_that_name_no_finished_run_are_told(kept):
 def test_a_network_of_other_code_than_the_run_is_refused(kept):
     result = results_of(kept)["global_magnitude", 2]
     _require_code(result, "digits-cnn")
-    model = result.spec.model.model_copy(update={"source": "a" * 64})
-    other = result.model_copy(update={"spec": result.spec.model_copy(update={"model": model})})
+    model = SimpleNamespace(source="a" * 64)
+    other = SimpleNamespace(key=result.key, spec=SimpleNamespace(model=model))
     with pytest.raises(ShrinkbenchError, match="as other code made it than there is"):
         _require_code(other, "digits-cnn")

@@ -189,10 +189,10 @@ def test_a_folder_that_is_gone_and_names_that_are_no_text_are_told(tmp_path):
 
 def test_what_an_encoding_lacks_is_written_out(tmp_path):
     environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
-    call = [sys.executable, "-c", CALL.format(["new", "recipe", "--out", "\u2192\n.py"])]
+    call = [sys.executable, "-c", CALL.format(["new", "recipe", "--out", "\u2192.py"])]
     done = subprocess.run(call, capture_output=True, text=True, check=False, cwd=tmp_path, env=environment)
-    assert done.stdout == "\\u2192\\n.py: read it, it says how to use it\n"
-    assert (tmp_path / "\u2192\n.py").is_file()
+    assert done.stdout == "\\u2192.py: read it, it says how to use it\n"
+    assert (tmp_path / "\u2192.py").is_file()
 
 
 @pytest.mark.parametrize("words", [["--out", ""], ["--out="]])

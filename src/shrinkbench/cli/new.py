@@ -32,7 +32,9 @@ def new(
     if target.suffix != suffix:
         raise ShrinkbenchError(f"--out {target}: a template of this kind is a {suffix} file; name one")
     if not target.name.isprintable() or set(target.name) & set('"\\'):
-        raise ShrinkbenchError(f"--out {target}: the template tells its name; choose one without quotes")
+        raise ShrinkbenchError(
+            f"--out {target}: the template tells its name; choose one without quotes and signs that nobody sees"
+        )
     if target.exists() and not force:
         raise ShrinkbenchError(f"{target} is there already; choose another file, or overwrite it with --force")
     check_target(target)

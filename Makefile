@@ -42,7 +42,8 @@ bench: $(STAMP)
 	$(BIN)/python benchmarks/page.py --run all
 
 # The small twins of the papers' experiments, and the page of findings. CIFAR=DIR holds the images; what is done
-# is not done again. RESUME=1 starts from the published bundles; GPU=1 runs those too that want one.
+# is not done again. RESUME=1 starts from the published bundles; GPU=1 runs those too that want one. Bundles and page
+# are written when all has been run, so that a fault on the way leaves them as they were.
 TWINS := quickstart cifar10-resnet20-small cifar10-resnet20-matrix-small shrinkbench-figure-6-small \
   shrinkbench-figure-7-small shrinkbench-figure-8-small shrinkbench-figure-15-small rethinking-table-1-small rethinking-table-6-small \
   rethinking-table-9-small rethinking-figure-3-small rethinking-table-16-small
@@ -51,22 +52,22 @@ ON_GPU := shrinkbench-figure-7-gpu-small cifar10-resnet20-noise-small rethinking
 NOISE := cifar10-resnet20-noise-small
 CIFAR ?= data/cifar10
 SWEEP := $(BIN)/shrinkbench sweep
+RUN := $(TWINS) $(if $(GPU),$(ON_GPU))
+THREADS := $(NOISE)-1-thread $(NOISE)-2-threads
 
 reproduce: $(STAMP)
-	for name in $(TWINS) $(if $(GPU),$(ON_GPU)); do \
-	  if [ -n "$(RESUME)" ] && [ -f docs/results/$$name.zip ]; then \
-	    $(BIN)/shrinkbench merge docs/results/$$name.zip --out results/$$name || exit 1; fi; \
-	  $(SWEEP) $$name --data cifar10=$(CIFAR) --workers 2 || exit 1; \
-	  $(BIN)/shrinkbench bundle results/$$name --out docs/results/$$name.zip || exit 1; \
-	done
+	if [ -n "$(RESUME)" ]; then for name in $(RUN) $(THREADS); do \
+	  $(BIN)/shrinkbench merge docs/results/$$name.zip --out results/$$name || exit 1; done; fi
+	for name in $(RUN); do $(SWEEP) $$name --data cifar10=$(CIFAR) --workers 2 || exit 1; done
 	$(SWEEP) $(NOISE) --part order --set seed=[0,1] --data cifar10=$(CIFAR) --device cpu --workers 2 \
 	  --out results/$(NOISE)-1-thread
 	$(SWEEP) $(NOISE) --part cosine --part multistep --data cifar10=$(CIFAR) --device cpu --workers 2 \
 	  --out results/$(NOISE)-1-thread
 	mkdir -p results/$(NOISE)-2-threads/shared
-	cp -r results/$(NOISE)-1-thread/shared/pretrained results/$(NOISE)-2-threads/shared/
+	if [ -d results/$(NOISE)-1-thread/shared/pretrained ]; then \
+	  cp -r results/$(NOISE)-1-thread/shared/pretrained results/$(NOISE)-2-threads/shared/; fi
 	$(SWEEP) $(NOISE) --part order --set seed=0 --data cifar10=$(CIFAR) --device cpu --workers 1 \
 	  --out results/$(NOISE)-2-threads
-	for name in $(NOISE)-1-thread $(NOISE)-2-threads; do \
+	for name in $(RUN) $(THREADS); do \
 	  $(BIN)/shrinkbench bundle results/$$name --out docs/results/$$name.zip || exit 1; done
 	$(BIN)/python reproduce/findings.py

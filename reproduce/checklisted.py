@@ -28,7 +28,8 @@ WHY = {
     "competing-curves": "likewise: one method, several fine-tuning modes",
     "error-bars": "one run for each initial network: the deviation is the one over these networks, told above",
     "means-and-deviations": "likewise",
-    "same-code": "two methods were added by a later commit",
+    "same-code": "`group_norm` and `skeletonization` in the matrix, `network_slimming` for Figure 3 "
+    "were run at a later commit",
     "from-scratch": "training from scratch is asked of the runs for Tables 1, 6 and 9 of Liu et al",
     "uniform": "Figure 3 of Liu et al. asks it, by uniform widths of all channels, not of those alone that a "
     "scale of network slimming gates",

@@ -65,5 +65,5 @@ def matrix() -> list[str]:
         "",
         *([f"Equal in every run: {'; '.join(alike)}.", ""] if alike else []),
         f"With these seeds and this noise a difference of {smallest:.1f} points at 4x would be found 8 times "
-        "in 10, were it the only question. Smaller differences between published single runs say nothing.",
+        "in 10, were it the only question.",
     ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
 
@@ -21,11 +21,13 @@ PRINTED = 0.1  # points: numbers that are printed to one decimal differ by as mu
 
 HEAD = f"""## How large must a difference be
 
-ResNet-20 on CIFAR-10 (`{BUNDLE}`): the order of images and what else a seed of
+ResNet-20 on CIFAR-10 (`{BUNDLE}`, on a GPU; schedule and threads on a
+processor, in the bundles of one and of two threads): the order of images and what else a seed of
 fine-tuning draws, the initial weights (each trained here from another seed), and the schedule of the learning
 rate (constant, cosine, two steps) are varied alone, the rest as it is. Standard deviations of top-1 in points,
 with 95 % intervals from the chi-squared distribution; *of the difference*: of {METHODS[0]} minus
-{METHODS[1]} of the same weights, order and schedule, which is what a paper with one protocol sees."""
+{METHODS[1]} of the same weights, order and schedule, which is what a paper with one protocol sees. Sums of
+their variances have intervals after Satterthwaite."""
 
 
 @dataclass(frozen=True)
@@ -77,17 +79,38 @@ def deviation(values: Sequence[float]) -> tuple[float, str]:
     return found, f"{found:.2f} [{low:.2f}, {high:.2f}]"
 
 
-def threads() -> Iterator[str]:
+@dataclass(frozen=True)
+class Part:
+    """A variance, in points squared, and the degrees of freedom that it is known from."""
+
+    variance: float
+    freedom: int
+
+
+def combined(parts: Sequence[Part]) -> tuple[float, float, float]:
+    """The deviation of a sum, with its 95 % interval after Satterthwaite (1946).
+
+    >>> [round(x, 2) for x in combined([Part(1.0, 4), Part(1.0, 4)])]
+    [1.41, 0.96, 2.71]
+    """
+    variance = sum(part.variance for part in parts)
+    freedom = variance**2 / sum(part.variance**2 / part.freedom for part in parts)
+    low, high = (math.sqrt(variance * freedom / chi2.ppf(q, freedom)) for q in (0.975, 0.025))
+    return math.sqrt(variance), low, high
+
+
+def threads() -> dict[float, Part]:
     """The same runs from the same weights on one thread and on two: what rounding alone does to a number."""
     one, two = ({r.key: r for r in results_of(name) if r.after} for name in THREADS)
+    found = {}
     for target in TARGETS:
         moved = [
             100 * (one[key].after["top1"] - two[key].after["top1"])
             for key in sorted(one.keys() & two.keys())
             if one[key].spec.amount.ratio == target
         ]
-        size = math.sqrt(mean(m * m for m in moved) / 2)
-        yield f"| threads: 1 or 2 | {target:g}x | both | {len(moved)} pairs | {size:.2f} | |"
+        found[target] = Part(mean(m * m for m in moved) / 2, len(moved))
+    return found
 
 
 def noise() -> list[str]:
@@ -96,29 +119,39 @@ def noise() -> list[str]:
     if absent:
         return [HEAD, "", f"Not there: docs/results/{', '.join(absent)}."]
     lines = [HEAD, "", "| varied | at | method | values | deviation | of the difference |", "|" + " --- |" * 6]
-    square: dict[tuple[str, float], float] = {}
-    between: dict[float, float] = {}
+    alone: dict[tuple[str, float], list[Part]] = {}
+    between: dict[float, list[Part]] = {}
     for factor in FACTORS:
         runs = results_of(factor.bundle)
         for target in TARGETS:
             found = {m: top1(runs, factor, m, target) for m in METHODS}
             common = sorted(set.intersection(*(set(v) for v in found.values())), key=str)
             apart, told = deviation([found[METHODS[0]][k] - found[METHODS[1]][k] for k in common])
-            between[target] = between.get(target, 0.0) + apart**2
+            between.setdefault(target, []).append(Part(apart**2, len(common) - 1))
             for method in METHODS:
                 own, shown = deviation(list(found[method].values()))
-                square[method, target] = square.get((method, target), 0.0) + own**2
+                alone.setdefault((method, target), []).append(Part(own**2, len(found[method]) - 1))
                 last = told if method == METHODS[0] else ""
                 lines.append(f"| {factor.name} | {target:g}x | {method} | {len(common)} | {shown} | {last} |")
-    lines += [*threads(), ""]
+    rounding = threads()
+    for target, part in rounding.items():
+        size, low, high = combined([part])
+        told = f"{size:.2f} [{low:.2f}, {high:.2f}]"
+        lines.append(f"| threads: 1 or 2 | {target:g}x | both | {part.freedom} pairs | {told} | |")
+    lines.append("")
     for target in TARGETS:
-        largest = max(math.sqrt(square[m, target]) for m in METHODS)
-        papers = 1.96 * math.sqrt(2) * largest + PRINTED
-        paired = 1.96 * math.sqrt(between[target]) + PRINTED
+        most = max(
+            (combined([*alone[m, target], rounding[target]]) for m in METHODS), key=lambda found: found[0]
+        )
+        papers = [1.96 * math.sqrt(2) * value + PRINTED for value in most]
+        paired = [1.96 * value + PRINTED for value in combined(between[target])]
         lines.append(
-            f"- At {target:g}x the three together give a single run a deviation of up to {largest:.2f} points: "
-            f"the numbers of two papers, one run each and printed to one decimal, are told apart at 5 % by "
-            f"**{papers:.1f} points** or more; two methods in one paper, by one run each from the same weights "
-            f"in the same order, by {paired:.1f}."
+            f"- At {target:g}x the four together give a single run a deviation of up to {most[0]:.2f} points "
+            f"[{most[1]:.2f}, {most[2]:.2f}]: the numbers of two papers, one run each and printed to "
+            "one decimal, "
+            f"are told apart at 5 % by **{papers[0]:.1f} points** [{papers[1]:.1f}, {papers[2]:.1f}] "
+            "or more; two "
+            "methods in one paper, by one run each from the same weights in the same order on one machine, by "
+            f"{paired[0]:.1f} [{paired[1]:.1f}, {paired[2]:.1f}]."
         )
     return lines

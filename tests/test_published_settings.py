@@ -198,6 +198,19 @@ def test_amounts_are_those_of_the_paper(row, runs_of):
     assert sorted(found) == pytest.approx(sorted(row["amounts"]), **TOLERANCE.get(row["unit"], {"abs": 0.06}))
 
 
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row["part"])
+def test_methods_are_those_of_the_paper(row, runs_of):
+    """Methods of Blalock et al.; of Liu et al. the ways to train, each of which has all amounts of a table."""
+    published = next(ways for start, ways in PUBLISHED["methods"].items() if row["part"].startswith(start))
+    found = {}
+    for run in runs_of(row["part"]):
+        way = run.method.finetuning.name if row["part"].startswith("rethinking") else run.method.name
+        if run.amount != UNPRUNED:
+            found.setdefault(way, set()).add((run.amount, run.seed))
+    assert set(found) == set(published)
+    assert all(runs == found[published[0]] for runs in found.values())
+
+
 def test_penalties_are_those_of_the_paper(runs_of):
     found = {
         (run.method.base, run.method.schedule.parameters["penalty"])

@@ -90,8 +90,11 @@ def test_the_papers_number_stands_beside_ours():
         for s in (0, 1)
     ]
     (row,) = rows(table(on("cifar10", made), "scratch-published"))
-    assert row["Fine-tuned"] == "paper 92.97, here 93.05 ± 0.07"
-    assert row["Scratch-B"] == "paper 93.09, here 93.05 ± 0.07"
+    assert row["Fine-tuned"] == "paper 92.97, here 93.05 ± 0.07 (+0.08)"
+    assert row["Scratch-B"] == "paper 93.09, here 93.05 ± 0.07 (−0.04)"
+    assert row["differs in"] == (
+        "Fine-tuned: 160 epochs (paper 40); Fine-tuned: 2 seeds (paper 5); Scratch-B: 2 seeds (paper 5)"
+    )
     assert table(made, "scratch-published") is None  # of another dataset
 
 
@@ -117,9 +120,9 @@ def test_what_the_paper_states_as_a_drop_stands_beside_the_drop_here():
     ]
     large = [result("thinet:vgg-gap", CONTINUE, s, 0.1, compression=1, before=0.74 + 0.02 * s) for s in (0, 1)]
     (row,) = rows(table(on("imagenet", [*pruned, *large]), "scratch-published"))
-    assert row["Fine-tuned"] == "paper −3.67, here −4.50 from unpruned"  # 70.5 of 75.0
-    assert row["Scratch-E"] == "paper −4.66, here −4.50 from unpruned"
-    assert row["Scratch-B"] == "paper −2.85, here −4.50 from unpruned"
+    assert row["Fine-tuned"] == "paper −3.67, here −4.50 from unpruned (−0.83)"  # 70.5 of 75.0
+    assert row["Scratch-E"] == "paper −4.66, here −4.50 from unpruned (+0.16)"
+    assert row["Scratch-B"] == "paper −2.85, here −4.50 from unpruned (−1.65)"
     (row,) = rows(table(on("imagenet", pruned), "scratch-published"))
     assert row["Scratch-B"] == "paper −2.85, here no unpruned network"
 
@@ -147,10 +150,10 @@ def test_fractions_of_the_papers_rows_stand_beside_ours():
 
     slim = of("network_slimming_residual", ChannelFraction(fraction=0.6))
     (row,) = rows(table(on("cifar10", slim, "preresnet164"), "scratch-published"))
-    assert row["Fine-tuned"] == "paper 94.23, here 90.00"
+    assert row["Fine-tuned"] == "paper 94.23, here 90.00 (−4.23)"
     soft = of("soft_filter_pruning", FractionPerLayer(fraction=0.3), start="initialisation")
     (row,) = rows(table(on("cifar10", soft, "resnet20"), "scratch-published"))
-    assert row["Pruned"] == "paper 90.78, here 90.00"
+    assert row["Pruned"] == "paper 90.78, here 90.00 (−0.78)"
     for model, amount in (("resnet20", 0.31), ("resnet44", 0.3)):
         soft = of("soft_filter_pruning", FractionPerLayer(fraction=amount), start="initialisation")
         assert table(on("cifar10", soft, model), "scratch-published") is None
@@ -164,4 +167,4 @@ def test_every_published_width_has_its_numbers():
     known = {network for _, _, network, _ in read_paper_values()}
     missing = [t for t in TARGETS if "".join(c for c in t.split(":")[1].casefold() if c.isalnum()) not in known]
     assert missing == []
-    assert all(math.isfinite(value) for _, value in read_paper_values().values())
+    assert all(math.isfinite(paper.value) for paper in read_paper_values().values())

@@ -12,6 +12,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from typing import NamedTuple
 
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.metrics import Metric, metric_of
@@ -163,7 +164,21 @@ _ARCHITECTURES = {
     **{f"resnet{depth}": f"ResNet-{depth}" for depth in (20, 32, 56, 110)},
     **{f"torchvision/resnet{depth}": f"ResNet-{depth}" for depth in (34, 50)},
 }
-_Places = dict[tuple[str, str, str, str], tuple[str, float]]
+_EPOCHS = {"cifar10": (160, 40), "cifar100": (160, 40), "imagenet": (90, 20)}
+"""For how many epochs Liu et al. train, and fine-tune."""
+_SOFT_EPOCHS = {"cifar10": 200, "imagenet": 100}
+"""The same of soft filter pruning, which is not fine-tuned."""
+
+
+class PaperValue(NamedTuple):
+    """A number of a table, of what it is, and over how many runs (0: it is not told)."""
+
+    quantity: str
+    value: float
+    trials: int
+
+
+_Places = dict[tuple[str, str, str, str], PaperValue]
 
 
 def beside_paper(networks: Sequence[Network], ways: Mapping[str, str]) -> list[Table]:
@@ -177,37 +192,46 @@ def beside_paper(networks: Sequence[Network], ways: Mapping[str, str]) -> list[T
     for network in networks:
         cells = [_compared(network, column, way, published) for column, way in ways.items()]
         if any(cells):
-            rows.append((Cell(network.task), Cell(network.name), *(Cell(text or "–") for text in cells)))
+            differs = "; ".join(_differs(network, ways, published)) or "–"
+            cells = [*(text or "–" for text in cells), differs]
+            rows.append((Cell(network.task), Cell(network.name), *map(Cell, cells)))
     if not rows:
         return []
     return [
         Table(
             name="scratch-published",
-            caption="The top-1 of Liu et al. 2019 beside that measured here, in %. Where the paper states a "
-            "change from its unpruned network, so does this table, from the unpruned network of "
-            "the same seed here.",
-            columns=("task", "pruned network", *ways),
+            caption="The top-1 of Liu et al. 2019 beside that measured here, in %, and here minus paper in "
+            "points. "
+            "Where the paper states a change from its unpruned network, so does this table, from the unpruned "
+            "network of the same seed here. What differs in the images, epochs and seeds of a row is its last column; held-out "
+            "images, normalisation and the epoch that counts differ in all (docs/reproduction.md).",
+            columns=("task", "pruned network", *ways, "differs in"),
             rows=tuple(rows),
             stubs=2,
         )
     ]
 
 
-def _compared(network: Network, column: str, way: str, published: _Places) -> str:
-    results = network.columns.get(column)
-    if not results or not network.metric.is_accuracy:
-        return ""
+def _place(network: Network, way: str) -> tuple[str, str, str, str]:
+    """Where the tables would have a pruned network that was trained in this way."""
     method, name = _in_the_tables(network.spec)
     column_there = "not fine-tuned" if way == "Pruned" else way.casefold()
-    place = (method, _bare(network.spec.data.name), name, column_there)
-    if place not in published:
+    return method, _bare(network.spec.data.name), name, column_there
+
+
+def _compared(network: Network, column: str, way: str, published: _Places) -> str:
+    results = network.columns.get(column)
+    place = _place(network, way)
+    if not results or not network.metric.is_accuracy or place not in published:
         return ""
-    quantity, value = published[place]
+    quantity, value, _ = published[place]
     whole = dict(network.unpruned)
     values = [v for r in results if (v := r.headline) is not None]
     spread = statistics.stdev(values) if len(values) > 1 else math.nan
+    here = 100 * statistics.mean(values) if values else math.nan
     if quantity == "top1":
-        return f"paper {value:.2f}, here {plus_minus(statistics.mean(values), spread, percent=True)}"
+        apart = f" ({here - value:+.2f})".replace("-", "−") if values else ""
+        return f"paper {value:.2f}, here {plus_minus(here / 100, spread, percent=True)}{apart}"
     if whole and network.spec.weights.are_shared:  # it is one network, measured with whatever seed
         whole = dict.fromkeys((r.spec.seed for r in results), statistics.mean(whole.values()))
     paired = [
@@ -216,7 +240,29 @@ def _compared(network: Network, column: str, way: str, published: _Places) -> st
     if not paired:
         return f"paper {value:+.2f}, here no unpruned network".replace("-", "−")
     change = 100 * statistics.mean(pruned - unpruned for pruned, unpruned in paired)
-    return f"paper {value:+.2f}, here {change:+.2f} from unpruned".replace("-", "−")
+    return f"paper {value:+.2f}, here {change:+.2f} from unpruned ({change - value:+.2f})".replace("-", "−")
+
+
+def _differs(network: Network, ways: Mapping[str, str], published: _Places) -> Iterator[str]:
+    """In what images, epochs and seeds the runs of a row leave the paper."""
+    data = network.spec.data
+    if data.train_images is not None:
+        yield f"{data.train_images:,} training images"
+    for column, way in ways.items():
+        results = network.columns.get(column)
+        place = _place(network, way)
+        if not results or place not in published:
+            continue
+        trained, tuned = _EPOCHS.get(data.name, (0, 0))
+        if "Soft Filter Pruning" in place[0]:
+            trained = tuned = _SOFT_EPOCHS.get(data.name, 0)
+        there = tuned if way == "Fine-tuned" else trained
+        epochs = sorted({r.spec.recipe.epochs for r in results})
+        if there and epochs != [there]:
+            yield f"{column}: {' or '.join(map(str, epochs))} epochs (paper {there})"
+        seeds, trials = len({r.spec.seed for r in results}), published[place].trials
+        if trials and seeds != trials:
+            yield f"{column}: {seeds} seed{'s' * (seeds > 1)} (paper {trials})"
 
 
 def _in_the_tables(spec: RunSpec) -> tuple[str, str]:
@@ -242,7 +288,7 @@ def read_paper_values() -> _Places:
         # A row names its network (ResNet-56-A), or only the fraction that is pruned of its architecture (40 %).
         for name in (_bare(row["network"]), f"{_bare(row['architecture'])} {row['network']}"):
             place = (row["method"], _bare(row["dataset"]), name, row["finetuning"].casefold())
-            found[place] = row["quantity"], float(row["value"])
+            found[place] = PaperValue(row["quantity"], float(row["value"]), int(row["trials"] or 0))
     return found
 
 

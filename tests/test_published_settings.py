@@ -12,10 +12,12 @@ import pytest
 from places import ROOT
 from torch import nn
 
+from shrinkbench.cli.listing import entries
 from shrinkbench.datasets import DATASETS, Dataset, cifar, imagenet
 from shrinkbench.models import build, get_model, known_weights
 from shrinkbench.pruning.allocations.by_pattern import Pattern, ShapePoint
 from shrinkbench.report.conditions import part_of_recipe
+from shrinkbench.runner.forecast import epochs_of_task, graph_of
 from shrinkbench.spec import (
     IMAGENET_NORMALISATION,
     UNPRUNED,
@@ -278,3 +280,31 @@ def test_every_network_of_the_table_is_known():
     for row in ROWS:
         for name in row["network"] if isinstance(row["network"], list) else [row["network"]]:
             assert get_model(name).name == name
+
+
+def cost_of(path, runs_of):
+    """Runs and epochs of an experiment, networks to begin with and controls included."""
+    runs = [run for part in read_experiments(path) for run in runs_of(part.name)]
+    tasks = graph_of(runs, lambda task: False, {})
+    images = {"cifar10": 45_000, "cifar100": 45_000, "imagenet": 1_268_356}
+    seen = sum(epochs_of_task(task) * images[task.spec.data.name] for task in tasks)
+    return f"| `{path.stem}` | {len(runs):,} | {sum(map(epochs_of_task, tasks)):,} | {seen / 1e6:,.0f} |"
+
+
+def test_the_page_tells_what_every_experiment_costs(runs_of):
+    page = (ROOT / "docs" / "reproduction.md").read_text()
+    paths = sorted(
+        path
+        for path in (ROOT / "experiments").glob("*.toml")
+        if path.stem not in OWN and not path.stem.endswith("-small")
+    )
+    rows = [cost_of(path, runs_of) for path in paths]
+    assert [row for row in rows if row not in page] == []
+
+
+def test_the_list_counts_the_runs_that_are_planned(runs_of):
+    found = {row["name"]: row["runs"] for row in entries("experiments")}
+    for path in (ROOT / "experiments").glob("*.toml"):
+        parts = [part.name for part in read_experiments(path)]
+        if set(parts) <= set(PARTS):
+            assert found[path.stem] == sum(len(runs_of(part)) for part in parts), path.stem

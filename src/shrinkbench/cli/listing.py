@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from shrinkbench.cli.methods import method_row
 
 if TYPE_CHECKING:
+    from shrinkbench.spec import ExperimentSpec
     from shrinkbench.surgery.folders import StoredNetwork
 
 Row = dict[str, Any]
@@ -95,12 +96,23 @@ def _experiments() -> list[Row]:
         grids = read_experiments(path)
         runs = 0
         for spec in grids:
-            amounts = (spec.compression, spec.fraction_per_layer, spec.channels, spec.speedup)
-            axes = (spec.dataset, spec.model, spec.weights, spec.method, sum(amounts, ()), spec.seed)
-            runs += prod(len(axis) for axis in axes) * len(spec.recipe or ("default",))
+            axes = (spec.dataset, spec.model, spec.weights, spec.seed)
+            runs += prod(len(axis) for axis in axes) * sum(_runs_of(spec, name) for name in spec.method)
         row = {"name": path.stem, "runs": runs, "description": grids[0].description, "file": str(path)}
         rows.append({**row, "parts": [g.name.removeprefix(f"{path.stem}-") for g in grids if len(grids) > 1]})
     return rows
+
+
+def _runs_of(spec: ExperimentSpec, name: str) -> int:
+    """How many runs a method of a grid has of one network and seed; a pattern's file need not be there."""
+    from shrinkbench.pruning import METHODS
+
+    base, _, changed = name.partition("[")
+    amounts = len((*spec.compression, *spec.fraction_per_layer, *spec.channels, *spec.speedup))
+    if METHODS.get(base).amount is not None:  # it brings that along, beside the control
+        amounts = (1 in spec.compression) + 1
+    trains = "pattern:" in changed or METHODS.get(name).finetuning.recipe == "finetuning"
+    return amounts * (len(spec.recipe or ("default",)) if trains else 1)
 
 
 def describe_model(

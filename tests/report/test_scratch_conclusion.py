@@ -135,7 +135,7 @@ def test_a_change_is_from_the_unpruned_network_of_the_same_seed():
     large = [result("thinet:vgg-gap", CONTINUE, s, 0.1, compression=1, before=0.8 - 0.1 * s) for s in (0, 1)]
     made = on("imagenet", [*pruned, *large])
     (row,) = rows(table(made, "scratch-published"))
-    assert row["Fine-tuned"] == "paper −3.67, here −4.00 from unpruned"
+    assert row["Fine-tuned"] == "paper −3.67, here −4.00 from unpruned (−0.33)"
     shown = table(made, "scratch-top1")
     bold = {column for column, cell in zip(shown.columns, shown.rows[0], strict=True) if cell.best}
     assert bold == {"Scratch-E"}  # the better mean is of one seed alone

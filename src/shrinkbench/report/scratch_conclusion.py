@@ -201,10 +201,10 @@ def beside_paper(networks: Sequence[Network], ways: Mapping[str, str]) -> list[T
         Table(
             name="scratch-published",
             caption="The top-1 of Liu et al. 2019 beside that measured here, in %, and here minus paper in "
-            "points. "
-            "Where the paper states a change from its unpruned network, so does this table, from the unpruned "
-            "network of the same seed here. What differs in the images, epochs and seeds of a row is its last column; held-out "
-            "images, normalisation and the epoch that counts differ in all (docs/reproduction.md).",
+            "points. Where the paper states a change from its unpruned network, so does this table, from the unpruned "
+            "network of the same seed here. What differs in the images, epochs and seeds of a row is its last "
+            "column; held-out images, normalisation and the epoch that counts differ in all "
+            "(docs/reproduction.md).",
             columns=("task", "pruned network", *ways, "differs in"),
             rows=tuple(rows),
             stubs=2,

@@ -9,6 +9,7 @@ from test_scratch_tables import CONTINUE, RESULTS, SCRATCH_B, SCRATCH_E, TRAIN, 
 from shrinkbench.report.scratch import scratch_tables
 from shrinkbench.report.scratch_conclusion import read_paper_values
 from shrinkbench.spec import ChannelFraction, FractionPerLayer, ModelSpec
+from shrinkbench.spec.measures import LayerDensity
 from shrinkbench.spec.targets import TARGETS
 
 
@@ -161,6 +162,25 @@ def test_fractions_of_the_papers_rows_stand_beside_ours():
         table(on("cifar10", of("another", ChannelFraction(fraction=0.6)), "preresnet164"), "scratch-published")
         is None
     )
+
+
+@pytest.mark.parametrize(("gone", "paper"), [(4_760, 93.34), (4_890, 0), (4_001, 93.52)])
+def test_weights_that_are_gone_from_convolutions_stand_beside_table_6(gone, paper):
+    """To a percent: of 5,000 weights 4,760 are 95 %, and 4,890 are 98 %, which the table has not."""
+    layers = {
+        "conv": LayerDensity(kept=5_000 - gone, total=5_000, outputs=None),
+        "fc": LayerDensity(kept=512, total=512, outputs=None),  # whole: it is no convolution
+    }
+    made = [
+        result("convolution_magnitude", mode, 0, 0.9, compression=19.598, recipe=TRAIN, layers=layers)
+        for mode in (CONTINUE, SCRATCH_B)
+    ]
+    found = table(on("cifar10", made, "cifar-vgg19-bias"), "scratch-published")
+    if not paper:
+        assert found is None
+        return
+    (row,) = rows(found)
+    assert row["Fine-tuned"].startswith(f"paper {paper:.2f}, here 90.00")
 
 
 def test_every_published_width_has_its_numbers():

@@ -156,11 +156,16 @@ _BY_FRACTION: dict[str, tuple[type[ChannelFraction | FractionPerLayer], str]] = 
     "soft_filter_pruning_pretrained": (FractionPerLayer, "Soft Filter Pruning (He 2018a), with pretrained"),
 }
 """Methods whose rows are fractions that are gone: in what they are stated, and how the tables call them."""
+_OF_CONVOLUTIONS = {"convolution_magnitude": "Unstructured magnitude (Han 2015)"}
+"""Methods whose rows are fractions of the weights of convolutions, to a percent: what runs have lost counts."""
 _ARCHITECTURES = {
     "cifar-vgg19": "VGG-19",
+    "cifar-vgg19-bias": "VGG-19",
+    "torchvision/vgg16_bn": "VGG-16",
+    "densenet-bc-100": "DenseNet-BC-100",
     "vgg11-slimming": "VGG-11",
     "densenet40": "DenseNet-40",
-    **{f"preresnet{depth}": f"PreResNet-{depth}" for depth in (56, 164)},
+    **{f"preresnet{depth}": f"PreResNet-{depth}" for depth in (56, 110, 164)},
     **{f"resnet{depth}": f"ResNet-{depth}" for depth in (20, 32, 56, 110)},
     **{f"torchvision/resnet{depth}": f"ResNet-{depth}" for depth in (34, 50)},
 }
@@ -184,8 +189,8 @@ _Places = dict[tuple[str, str, str, str], PaperValue]
 def beside_paper(networks: Sequence[Network], ways: Mapping[str, str]) -> list[Table]:
     """The numbers of Liu et al. 2019 beside those measured here, for networks that their tables name.
 
-    That is by the widths that they state, or by a fraction of channels or filters; networks that were asked
-    for by a compression are in no row of them.
+    That is by the widths that they state, or by a fraction of channels, filters or weights of convolutions;
+    other networks that were asked for by a compression are in no row of them.
     """
     published = read_paper_values()
     rows = []
@@ -201,9 +206,9 @@ def beside_paper(networks: Sequence[Network], ways: Mapping[str, str]) -> list[T
         Table(
             name="scratch-published",
             caption="The top-1 of Liu et al. 2019 beside that measured here, in %, and here minus paper in "
-            "points. Where the paper states a change from its unpruned network, so does this table, from the unpruned "
-            "network of the same seed here. What differs in the images, epochs and seeds of a row is its last "
-            "column; held-out images, normalisation and the epoch that counts differ in all "
+            "points. Where the paper states a change from its unpruned network, so does this table, from the "
+            "unpruned network of the same seed here. What differs in images, epochs and seeds of a row is its "
+            "last column; held-out images, normalisation and the epoch that counts differ in all "
             "(docs/reproduction.md).",
             columns=("task", "pruned network", *ways, "differs in"),
             rows=tuple(rows),
@@ -214,7 +219,7 @@ def beside_paper(networks: Sequence[Network], ways: Mapping[str, str]) -> list[T
 
 def _place(network: Network, way: str) -> tuple[str, str, str, str]:
     """Where the tables would have a pruned network that was trained in this way."""
-    method, name = _in_the_tables(network.spec)
+    method, name = _in_the_tables(network.spec) or _in_table_6(network)
     column_there = "not fine-tuned" if way == "Pruned" else way.casefold()
     return method, _bare(network.spec.data.name), name, column_there
 
@@ -265,7 +270,21 @@ def _differs(network: Network, ways: Mapping[str, str], published: _Places) -> I
             yield f"{column}: {seeds} seed{'s' * (seeds > 1)} (paper {trials})"
 
 
-def _in_the_tables(spec: RunSpec) -> tuple[str, str]:
+def _in_table_6(network: Network) -> tuple[str, str]:
+    """The same of a method that prunes weights of convolutions, by the fraction that is gone in its runs."""
+    large, method = (
+        _ARCHITECTURES.get(network.spec.model.name),
+        _OF_CONVOLUTIONS.get(network.spec.method.name, ""),
+    )
+    runs = [run for column in network.columns.values() for run in column if run.layers]
+    if large is None or not method or not runs:
+        return "", ""
+    cut = [layer for layer in runs[0].layers.values() if layer.kept < layer.total]
+    gone = 1 - sum(layer.kept for layer in cut) / sum(layer.total for layer in cut) if cut else 0.0
+    return method, f"{_bare(large)} {100 * gone:.0f} %"
+
+
+def _in_the_tables(spec: RunSpec) -> tuple[str, str] | None:
     """What the tables call the method and the pruned network; nothing where they have no such row."""
     amount = spec.amount
     if isinstance(amount, PublishedWidths):
@@ -274,7 +293,7 @@ def _in_the_tables(spec: RunSpec) -> tuple[str, str]:
     stated, method = _BY_FRACTION.get(spec.method.name, (None, ""))
     large = _ARCHITECTURES.get(spec.model.name)
     if large is None or stated is None or not isinstance(amount, stated) or spec.constraints != UNCONSTRAINED:
-        return "", ""
+        return None
     return method, f"{_bare(large)} {100 * amount.fraction:g} %"
 
 

@@ -155,7 +155,7 @@ def _headline(observations: Observations, claims: Claims, tasks: Sequence[TaskVe
     if observations.design is not None:
         return "Seeds were added until decided, task by task: each task has its own answer below."
     if block is None or len(block.methods) < 2:
-        return f"{_why_not_over_tasks(observations, claims)}. Each task has its own answer below."
+        return f"{_why_not_over_tasks(observations, claims)} Each task has its own answer below."
     ordered = [block.methods[i] for i in (-block.means).argsort(kind="stable")]
     compared = [t for t in observations.tasks if claims.of(t) and t not in block.units_left_out]
     metric = observations.metric(compared[0])
@@ -182,16 +182,19 @@ def _why_not_over_tasks(observations: Observations, claims: Claims) -> str:
     for task in claims.tasks:
         places.setdefault(scales[task.task], set()).add(place_of(observations.task_specs[task.task]))
     if len(claims.tasks) < 2:
-        return "Runs that prune are finished on fewer than two tasks"
+        return "Runs that prune are finished on fewer than two tasks."
     if len({place for found in places.values() for place in found}) < 2:
         names = {observations.task_specs[task.task].data.name for task in claims.tasks}
         alike = "are one content under several names, or " * (len(names) > 1)
-        return f"Nothing is said over tasks: they {alike}differ in initial weights alone, and count as one"
+        return f"Nothing is said over tasks: they {alike}differ in initial weights alone, and count as one."
     if max(map(len, places.values())) < 2:
-        return "Nothing is said over tasks: no two are measured by one metric"
+        return "Nothing is said over tasks: no two are measured by one metric."
+    if claims.over_tasks is not None:
+        lacking = left_out_text(claims.over_tasks.left_out)
+        return f"Nothing is said over tasks: fewer than two methods have all runs on all of them.{lacking}"
     several = len(claims.tasks) > sum(map(len, places.values()))
     all_weights = " (on all the initial weights of each)" * several
-    return f"Nothing is said over tasks: no two methods are both compared on two of them{all_weights}"
+    return f"Nothing is said over tasks: no two methods are both compared on two of them{all_weights}."
 
 
 def _other_metric(observations: Observations, task: str, metric: Metric) -> str:

@@ -12,6 +12,7 @@ failing cannot pay. A seed of which all runs failed counts as one that the metho
 from __future__ import annotations
 
 import itertools
+import math
 from collections import Counter
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -29,10 +30,11 @@ Unit = TypeVar("Unit", int, str)
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A method that takes no part in a comparison, and why."""
+    """A method that takes no part, and why; ``lacks_runs`` where runs failed or are not there."""
 
     method: str
     why: str
+    lacks_runs: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +77,7 @@ def common_block(curves: Sequence[Curve], *, level: float | None = None) -> Bloc
         absent = [seed for seed in seeds if seed not in found]
         empty = [c for c in found.values() if not len(c.x) and (c.seed in seeds or _is_empty(found.values()))]
         if empty:
-            left_out.append(LeftOut(method, _describe([(hole, c.seed) for c in empty for hole in c.holes])))
+            left_out.append(_lacking(method, [(hole, c.seed) for c in empty for hole in c.holes]))
         elif not seeds:
             left_out.append(LeftOut(method, "shares no seed with another method"))
         elif absent:
@@ -86,8 +88,8 @@ def common_block(curves: Sequence[Curve], *, level: float | None = None) -> Bloc
         (low, high), reasons = _widest(chosen)
     else:
         low, high, reasons = level, level, _obstacles(chosen, level, level)
-    left_out += [LeftOut(method, why) for method, why in reasons.items() if why]
-    compared = {method: members for method, members in chosen.items() if not reasons[method]}
+    left_out += reasons.values()
+    compared = {method: members for method, members in chosen.items() if method not in reasons}
     low, high = _shortened([c for members in compared.values() for c in members], low, high)
     values = [[c.at(high) if level is not None else c.mean(low, high) for c in m] for m in compared.values()]
     return Block(
@@ -182,8 +184,8 @@ def shared_units(
     return list(best)
 
 
-def _widest(chosen: Mapping[str, Sequence[Curve]]) -> tuple[tuple[float, float], dict[str, str]]:
-    """The range that is compared, and for every method why it takes no part (empty where it does).
+def _widest(chosen: Mapping[str, Sequence[Curve]]) -> tuple[tuple[float, float], dict[str, LeftOut]]:
+    """The range that is compared, and the methods that take no part.
 
     That of more than half of the methods. Where it leaves fewer than two, that of the largest group of methods
     without a gap, from where one begins to where one ends, then the widest, then the lowest.
@@ -191,38 +193,44 @@ def _widest(chosen: Mapping[str, Sequence[Curve]]) -> tuple[tuple[float, float],
     reach = _common_range(list(chosen.values()))
     reasons = _reasons(chosen, *reach)
     whole = {method: members for method, members in chosen.items() if not any(c.holes for c in members)}
-    if sum(not why for why in reasons.values()) > 1 or len(whole) < 2:
+    if len(chosen) - len(reasons) > 1 or len(whole) < 2:
         return reach, reasons
     starts = {max(float(c.x[0]) for c in members) for members in whole.values()}
     ends = {min(float(c.x[-1]) for c in members) for members in whole.values()}
     found = []
     for low, high in itertools.product(sorted(starts), sorted(ends)):
-        compared = [method for method, why in _reasons(whole, low, high).items() if not why]
-        if len(compared) > 1:
-            found.append((len(compared), high / low, -low, (low, high)))
+        compared = len(whole) - len(_reasons(whole, low, high))
+        if compared > 1:
+            found.append((compared, high / low, -low, (low, high)))
     if not found:
         return reach, reasons
     reach = max(found)[-1]
-    reasons = _reasons(whole, *reach)
     gaps = {method: [(hole, c.seed) for c in members for hole in c.holes] for method, members in chosen.items()}
-    return reach, {method: reasons[method] if method in whole else _describe(gaps[method]) for method in chosen}
+    return reach, _reasons(whole, *reach) | {m: _lacking(m, gaps[m]) for m in chosen if m not in whole}
 
 
-def _reasons(chosen: Mapping[str, Sequence[Curve]], low: float, high: float) -> dict[str, str]:
-    """Why each method takes no part over a range; empty where it does."""
+def _reasons(chosen: Mapping[str, Sequence[Curve]], low: float, high: float) -> dict[str, LeftOut]:
+    """The methods that take no part over a range."""
     nothing = high * (1 - TOLERANCE) <= low * (1 + TOLERANCE)
-    return dict.fromkeys(chosen, NO_RANGE) if nothing else _obstacles(chosen, low, high)
+    return {m: LeftOut(m, NO_RANGE) for m in chosen} if nothing else _obstacles(chosen, low, high)
 
 
-def _obstacles(chosen: Mapping[str, Sequence[Curve]], low: float, high: float) -> dict[str, str]:
-    """What keeps each method from a comparison; of a single level, both ends are that."""
+def _obstacles(chosen: Mapping[str, Sequence[Curve]], low: float, high: float) -> dict[str, LeftOut]:
+    """The methods that are kept from a comparison; of a single level, both ends are that."""
     latest = max((c.x[0] for members in chosen.values() for c in members if c.x[0] <= low), default=low)
-    leaps = sorted(max(c.leap for c in members) for members in chosen.values())
-    usual = leaps[(len(leaps) - 1) // 2] if leaps else 1.0
-    return {
-        method: _obstacle(members, low, high, latest) or _leap(method, chosen, low, high, usual)
+    usual = _usual_step(chosen, 0.0, math.inf)
+    found = (
+        _obstacle(method, members, low, high, latest) or _leap(method, chosen, low, high, usual)
         for method, members in chosen.items()
-    }
+    )
+    return {one.method: one for one in found if one}
+
+
+def _usual_step(chosen: Mapping[str, Sequence[Curve]], low: float, high: float) -> float:
+    """The widest step of half of the methods, of those with a step inside ``low`` to ``high`` in part."""
+    leaps = (max(c.leap(low, high) for c in members) for members in chosen.values())
+    widest = sorted(leap for leap in leaps if leap > 1)
+    return widest[(len(widest) - 1) // 2] if widest else 1.0
 
 
 def _common_range(members: Sequence[Sequence[Curve]]) -> tuple[float, float]:
@@ -237,47 +245,56 @@ def _common_range(members: Sequence[Sequence[Curve]]) -> tuple[float, float]:
     return float(starts[len(members) // 2]), float(ends[len(members) // 2])
 
 
-def _obstacle(members: Sequence[Curve], low: float, high: float, latest: float) -> str:
-    """Why a method takes no part; empty where it does.
+def _obstacle(method: str, members: Sequence[Curve], low: float, high: float, latest: float) -> LeftOut | None:
+    """Why a method takes no part, if it takes none.
 
     A curve counts that ends a little short of a level, unless another begins later than that (``latest``).
     """
     holes = [(hole, curve.seed) for curve in members for hole in curve.holes_in(low, high)]
     if holes:
-        return _describe(holes)
+        return _lacking(method, holes)
     start, end = max(c.x[0] for c in members), min(c.x[-1] for c in members)
     if start > low * (1 + (SAME if low == high else TOLERANCE)):
-        return f"begins at {start:.3g}×"
+        return LeftOut(method, f"begins at {start:.3g}×")
     if end < high * (1 - TOLERANCE) or (low == high and end < latest * (1 - SAME)):
-        return f"ends at {end:.3g}×"
-    return ""
+        return LeftOut(method, f"ends at {end:.3g}×")
+    return None
 
 
-def _leap(method: str, chosen: Mapping[str, Sequence[Curve]], low: float, high: float, usual: float) -> str:
+def _leap(
+    method: str, chosen: Mapping[str, Sequence[Curve]], low: float, high: float, usual: float
+) -> LeftOut | None:
     """Why a method takes no part that leaves out amounts: its line between them would be made up.
 
-    Runs may be further apart than the ``usual`` widest step, that of half of the methods, only where most
-    others have none that the method lacks, and never twice as far, in log compression. Nor may one seed lack a
-    run, however near its neighbours, that other seeds of the method have, and most others on this seed. What
-    counts is how far networks were compressed, on every axis: where they lie apart in speed no run is missing
-    between them.
+    Where most others have a run that the method lacks, its runs may be no further apart than the ``usual``
+    widest step, that of half of the methods, nor twice as far, in log compression, as such steps there are;
+    around a level no further than those. Elsewhere they may be twice as far apart as the usual step. Nor may
+    one seed lack a run, however near its neighbours, that other seeds of the method have, and most others on
+    this seed. What counts is how far networks were compressed, on every axis: where they lie apart in speed
+    no run is missing between them.
     """
     others = [members for name, members in chosen.items() if name != method]
     for curve in chosen[method]:
         for start, end in curve.steps(low, high):
             here = [any(c.is_run_between(start, end) for c in m if c.seed == curve.seed) for m in others]
             if 2 * sum(here) > len(others) and any(c.is_run_between(start, end) for c in chosen[method]):
-                return f"no run of seed {curve.seed} between {_amounts(curve, start, end)}"
-            if end / start <= usual * (1 + TOLERANCE):
-                continue
-            more = sum(all(c.is_run_between(start, end) for c in members) for members in others)
-            if 2 * more > len(others) or end / start > usual**2 * (1 + TOLERANCE):
-                return f"no run between {_amounts(curve, start, end)}"
-    return ""
+                why = f"no run of seed {curve.seed} between {_amounts(curve, start, end)}"
+                return LeftOut(method, why, lacks_runs=True)
+            widest = usual**2
+            if 2 * sum(all(c.is_run_between(start, end) for c in members) for members in others) > len(others):
+                there = _usual_step(chosen, start, end)
+                widest = min(usual, there if low == high else (there / (1 + TOLERANCE)) ** 2)
+            if end / start > widest * (1 + TOLERANCE):
+                return LeftOut(method, f"no run between {_amounts(curve, start, end)}", lacks_runs=True)
+    return None
 
 
 def _amounts(curve: Curve, start: float, end: float) -> str:
     return f"{'' if curve.amounts is None else 'compressions '}{start:.3g}× and {end:.3g}×"
+
+
+def _lacking(method: str, holes: Sequence[tuple[Hole, int]]) -> LeftOut:
+    return LeftOut(method, _describe(holes), lacks_runs=True)
 
 
 def _describe(holes: Sequence[tuple[Hole, int]]) -> str:

@@ -248,7 +248,8 @@ def _over_tasks(tasks: Sequence[TaskClaims], places: Mapping[str, object]) -> Bl
     """Methods x places, seeds averaged, each task over its own range; missing below two places.
 
     Places are chosen as seeds are within a task (:func:`shared_units`); a method that is not compared on one of
-    them is left out, as a method without one of the seeds is.
+    them is left out, as a method without one of the seeds is. One that lacks runs of a place has it, as it has
+    a seed of which it failed.
     """
     by_place: dict[object, list[TaskClaims]] = defaultdict(list)
     for task in tasks:
@@ -256,8 +257,15 @@ def _over_tasks(tasks: Sequence[TaskClaims], places: Mapping[str, object]) -> Bl
     methods = list(dict.fromkeys(method for task in tasks for method in task.block.methods))
     known = [_means_at(members) for members in by_place.values()]
     names = [" and ".join(task.task for task in members) for members in by_place.values()]
-    has = {m: [place for place, means in enumerate(known) if m in means and len(means) > 1] for m in methods}
-    kept = shared_units(has, has, fewest=2)
+    short = [
+        {one.method for task in members for one in task.block.left_out if one.lacks_runs}
+        for members in by_place.values()
+    ]
+    lacking = [found & {*methods} - {*means} for found, means in zip(short, known, strict=True)]
+    judged = [p for p, means in enumerate(known) if means and len(means) + len(lacking[p]) > 1]
+    has = {m: [place for place in judged if m in known[place] or m in lacking[place]] for m in methods}
+    whole = {m: places for m, places in has.items() if all(m in known[place] for place in places)}
+    kept = shared_units(has, whole, fewest=2)
     if len(kept) < 2:
         return None
     chosen = [task for place, members in enumerate(by_place.values()) if place in kept for task in members]

@@ -98,17 +98,20 @@ class Curve:
         One stands for a run that is within 10 %, or nearer to it, in log compression, than this curve's others.
         """
         x = self._amounts
-        for before, place, after in zip([0.0, *x], x, [*x[1:], math.inf], strict=False):
+        # beyond the ends it would have gone on by as much
+        more = [x[0] ** 2 / x[1], *x, x[-1] ** 2 / x[-2]] if len(x) > 1 else [*x, *x, *x]
+        for before, place, after in zip(more, x, more[2:], strict=False):
             if start * (1 + TOLERANCE) < place < end / (1 + TOLERANCE):
                 nearest = math.sqrt(before * place) <= start or math.sqrt(place * after) >= end
                 if not nearest:
                     return True
         return False
 
-    @functools.cached_property
-    def leap(self) -> float:
-        """How many times as compressed as its neighbour the run is that is furthest from it."""
-        return max((after / x for x, after in self.steps()), default=1.0)
+    def leap(self, low: float, high: float) -> float:
+        """The widest step, as a ratio, of those that lie between compressions ``low`` and ``high`` in part."""
+        found = itertools.pairwise(self._amounts)
+        inside = (after / x for x, after in found if after > low * (1 + SAME) and x < high * (1 - SAME))
+        return max(inside, default=1.0)
 
     @functools.cached_property
     def planned_end(self) -> float:

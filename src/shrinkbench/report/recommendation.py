@@ -147,7 +147,9 @@ def range_text(claims: TaskClaims, control: str, metric: Metric = POINTS, *, yar
 def only_pairs_text(claims: TaskClaims) -> str:
     """What is said where fewer than two methods are compared at once, though some may be two by two."""
     if not claims.pairs:
-        return "No two methods can be compared over one range of compressions and the same seeds."
+        levels = [ratio_text(level.block.high) for level in claims.levels if level.claim]
+        single = f"; at {listed(levels)} alone some are" if levels else ""
+        return f"No two methods can be compared over one range of compressions and the same seeds{single}."
     alone = f"{claims.block.methods[0]} alone" if claims.block.methods else "no method"
     pairs = [f"{c.first} and {c.second}{' (told apart)' * c.decided}" for c in claims.pairs]
     return (

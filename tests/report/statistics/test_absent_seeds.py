@@ -107,6 +107,15 @@ def test_the_control_is_that_of_the_compared_seeds():
     assert "(it has no finished control)" in reach_verdict(observe(none)).headline
 
 
+def test_one_amount_without_controls_is_compared_there_and_is_no_range():
+    results = [r for r in store(compressions=(1, 4)) if not r.spec.is_control]
+    headline = reach_verdict(observe(results)).headline
+    assert "over one range of compressions and the same seeds; at 4× alone some are." in headline
+    assert set(reasons(results).values()) == {
+        "shares a single compression with the other methods, which is no range"
+    }
+
+
 def test_equal_means_are_not_ordered_by_names():
     headline = reach_verdict(observe(store(accuracy=lambda s: 0.9 if s.is_control else 0.88))).headline
     assert " use " not in headline

@@ -24,6 +24,7 @@ from shrinkbench.report.statistics.curves import SAME, TOLERANCE, Curve, Hole
 from shrinkbench.report.statistics.tests import Floats
 
 NO_RANGE = "shares no range with the other methods"
+ONE_POINT = "shares a single compression with the other methods, which is no range"
 
 Unit = TypeVar("Unit", int, str)
 
@@ -211,8 +212,10 @@ def _widest(chosen: Mapping[str, Sequence[Curve]]) -> tuple[tuple[float, float],
 
 def _reasons(chosen: Mapping[str, Sequence[Curve]], low: float, high: float) -> dict[str, LeftOut]:
     """The methods that take no part over a range."""
-    nothing = high * (1 - TOLERANCE) <= low * (1 + TOLERANCE)
-    return {m: LeftOut(m, NO_RANGE) for m in chosen} if nothing else _obstacles(chosen, low, high)
+    if high * (1 - TOLERANCE) > low * (1 + TOLERANCE):
+        return _obstacles(chosen, low, high)
+    why = ONE_POINT if high * (1 + TOLERANCE) >= low else NO_RANGE
+    return {method: LeftOut(method, why) for method in chosen}
 
 
 def _obstacles(chosen: Mapping[str, Sequence[Curve]], low: float, high: float) -> dict[str, LeftOut]:

@@ -8,6 +8,8 @@ import pytest
 import torch
 from sample_networks import ConvNet, batches, seeded
 from torch import nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
 from shrinkbench.errors import ShrinkbenchError
@@ -247,8 +249,34 @@ def test_upholding_before_a_call_disturbs_no_other_use_of_the_network():
     wrapped.step()
     given = {"weight": torch.ones(1, 2)}
     assert torch.func.functional_call(layer, given, (torch.ones(1, 2),)).item() == 2
+    twin = nn.Linear(1, 2).requires_grad_(False)
+    twin.weight = nn.Parameter(torch.ones(1, 2))
+    assert torch.func.functional_call(layer, {"weight": twin.weight}, (torch.ones(1, 2),)).item() == 2
+    assert twin.weight.tolist() == [[1, 1]]  # a parameter of another network
     other = copy.deepcopy(layer)
     other.weight.data.fill_(1.0)
     other(torch.ones(1, 2))
     assert other.weight[0, 1].item() == 1  # a copy is its own
     torch.save(layer, io.BytesIO())
+
+
+def test_values_that_are_not_real_take_nothing_from_an_upholder():
+    layer, wrapped, _ = upheld_layer()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        layer(torch.ones(1, 2))
+    assert "mul" not in make_fx(layer)(torch.ones(1, 2)).code
+    layer(torch.ones(1, 2)).sum().backward()
+    wrapped.step()
+    layer(torch.ones(1, 2))
+    assert layer.weight[0, 1].item() == 0
+
+
+def test_tools_that_read_a_network_while_it_is_upheld():
+    layer, _, handle = upheld_layer()
+    whole = nn.Sequential(layer, nn.ReLU())
+    traced = torch.fx.symbolic_trace(whole)
+    assert torch.equal(traced(torch.ones(1, 2)), whole(torch.ones(1, 2)))
+    with pytest.raises(AttributeError, match="TorchScript compiles no hooks"):
+        torch.jit.script(layer)
+    handle.remove()
+    torch.jit.script(layer)

@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# In these modes values are not real.
+_PROGRAMS = (torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY)
+
 
 class WhenCalled:
     """A hook that tells that a network is called; copies of the network, in files too, tell nobody."""
@@ -18,8 +21,17 @@ class WhenCalled:
 
     def __call__(self, *_: object) -> None:
         """Tell, unless the network is being made into a program, which is of the network alone."""
-        if self._tell is not None and not (torch.compiler.is_compiling() or torch._C._get_tracing_state()):
+        made = torch.compiler.is_compiling() or torch._C._get_tracing_state()
+        if self._tell is not None and not made and not any(map(torch._C._get_dispatch_mode, _PROGRAMS)):
             self._tell()
+
+    @property
+    def __name__(self) -> str:
+        """None: TorchScript, which alone asks a hook of a network for it, shows this sentence."""
+        raise AttributeError(
+            "TorchScript compiles no hooks, and an Upholder or a Pruner watches this network; take it away "
+            "first (handle.remove(), pruner.finish()), and script the network itself, not a copy made before"
+        )
 
     def __reduce__(self) -> tuple[type[WhenCalled], tuple[()]]:
         return WhenCalled, ()

@@ -260,10 +260,11 @@ class Upholder(Hook):
 
     def __init__(self, module: nn.Module, masks: Masks) -> None:
         self._idle = False
-        _match_parameters(module, masks)
+        present = _match_parameters(module, masks)
         self._idle = not is_own(sys._getframe(1).f_globals.get("__name__"))  # own code makes some in advance
         self._module = module
         self._masks = {name: mask for name, mask in masks.items() if not bool(mask.all())}
+        self._known: dict[str, Tensor] = {name: present[name] for name in self._masks}
         self._factors: dict[str, Tensor] = {}
 
     def attach(self, optimizer: Optimizer, *others: Optimizer) -> Handles:
@@ -282,9 +283,8 @@ class Upholder(Hook):
         return Handles(handles, last=self)
 
     def before_call(self) -> None:
-        """Uphold the masks, unless the network is called with other tensors in the place of its own."""
-        present = dict(self._module.named_parameters(remove_duplicate=False))
-        if all(isinstance(present.get(name), nn.Parameter) for name in self._masks):
+        """Uphold the masks, unless the network is called with others in place of the tensors last upheld."""
+        if all(self._present(name) is known for name, known in self._known.items()):
             self()
 
     @torch.no_grad()
@@ -310,16 +310,22 @@ class Upholder(Hook):
             )
 
     def _weight(self, name: str) -> Tensor:
-        try:
-            weight = self._module.get_parameter(name)
-        except AttributeError:
-            weight = None
+        weight = self._present(name)
         if weight is None or weight.shape != self._masks[name].shape:
             raise ShrinkbenchError(
                 f"the network no longer has the parameter '{name}' of shape {tuple(self._masks[name].shape)}, "
                 "whose zeros are upheld; make a new Upholder for the network as it is"
             )
+        self._known[name] = weight
         return weight.data  # autograd need not know: what a step has moved it has told, and zeros stay zeros
+
+    def _present(self, name: str) -> Tensor | None:
+        """The parameter that stands there now."""
+        path, _, own = name.rpartition(".")
+        try:
+            return self._module.get_submodule(path)._parameters.get(own)
+        except AttributeError:
+            return None
 
     def _factor(self, name: str, weight: Tensor) -> Tensor:
         """The mask as numbers like the bits: in their memory layout too, since mixed ones are slower."""

@@ -206,7 +206,7 @@ def test_a_loss_of_ones_own_is_given_what_the_network_returns():
     [
         (IDS, F.cross_entropy, "the batches hold no targets"),
         ((IDS, Y.float()[:, None]), F.cross_entropy, "the loss does not take outputs float32 4x2 with targets"),
-        ((IDS, Y), lambda o, t: o["logits"], "gradients are of one number"),
+        ((IDS, Y), lambda o, t: o["logits"], "gradients are of one real number"),
         ((IDS, Y), lambda o, t: o.logits.sum(), r"does not take outputs \{loss: float32 number"),
     ],
 )

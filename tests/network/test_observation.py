@@ -218,3 +218,25 @@ def test_flow_of_torchvision_networks(name, branches, heads):
     flow = read_flow(torchvision.models.get_model(name, weights=None), (3, 224, 224))
     assert len(flow.branches) == branches
     assert sum(step.head_size is not None for step in flow.steps) == heads
+
+
+class Steps(nn.Module):
+    """Goes over a sequence, step by step, with the same two layers."""
+
+    def __init__(self):
+        super().__init__()
+        self.read, self.go_on, self.out = nn.Linear(6, 10), nn.Linear(10, 10), nn.Linear(10, 3)
+
+    def forward(self, sequence):
+        state = self.read(sequence[:, 0])
+        for step in range(1, sequence.shape[1]):
+            state = (self.read(sequence[:, step]) + self.go_on(state)).tanh()
+        return self.out(state)
+
+
+def test_all_steps_of_a_longer_sequence_are_seen():
+    sequences = [torch.randn(4, 3, 6), torch.randn(4, 9, 6)]
+    ctx = PruneContext(Steps(), ["read.weight"], batches=sequences, batch_count=2)
+    sums = []
+    ctx.observe(lambda product: sums.append(product.column_sums(torch.square).flatten()))
+    assert torch.allclose(sum(sums), sum(x.square().sum((0, 1)) for x in sequences))

@@ -6,7 +6,6 @@ at its layers and once to go on, in place of the network from its beginning.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -16,8 +15,8 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.blocks import BlockCall, first_state, fresh, placed
 from shrinkbench.network.derivatives import random_state_kept
 from shrinkbench.network.following import Call, Follower
-from shrinkbench.network.inputs import Inputs, split_batch
-from shrinkbench.network.observation import Product, product_of, unseen_error
+from shrinkbench.network.inputs import Inputs, form_of, split_batch
+from shrinkbench.network.observation import Product, awaited, product_of, unseen_error
 from shrinkbench.network.probe import follow
 from shrinkbench.network.view import Batches, NetworkView
 
@@ -40,6 +39,7 @@ class BlockByBlock:
         self._batches = batches
         self._at = -1  # nothing has arrived yet
         self._arguments: list[tuple[tuple[Any, ...], dict[str, Any]]] = []
+        self._forms: list[str] = []  # of the batches
         self.images = 0
 
     def shows(self, names: Iterable[str]) -> bool:
@@ -91,6 +91,7 @@ class BlockByBlock:
                 _run(self._module, batch.inputs, tensors, tensors)
             finally:
                 handle.remove()
+            self._forms.append(form_of(batch.inputs))
             self.images += len(batch)
         self._at = 0
 
@@ -124,19 +125,19 @@ class BlockByBlock:
         path = self._paths[self._at]
         tensors = self._tensors(path, values)
         full = {f"{path}.{name}": tensor for name, tensor in tensors.items()}
-        passes = Counter(step.parameter for step in ctx.flow.steps if step.parameter in wanted)
         seen: set[str] = set()
-        for args, kwargs in self._arguments:
-            left = passes.copy()
+        for (args, kwargs), form in zip(self._arguments, self._forms, strict=True):
+            awaiting = awaited(ctx, wanted, form)
 
-            def watch(call: Call, left: Counter[str] = left) -> None:
+            def watch(call: Call, left: set[str] = awaiting) -> None:
                 if call.parameter not in wanted:
                     return
                 visit(product_of(call, full[call.parameter], ctx.geometry(call.parameter)))
                 seen.add(call.parameter)
-                left[call.parameter] -= 1
-                if not any(count > 0 for count in left.values()):
-                    raise _SeenAllError
+                if call.parameter in left:
+                    left.remove(call.parameter)
+                    if not left:
+                        raise _SeenAllError
 
             block = self._module.get_submodule(path)
             _run(block, Inputs(fresh(args), fresh(kwargs)), tensors, full, watch)

@@ -210,6 +210,18 @@ class Inputs:
         return (), kwargs
 
 
+def form_of(inputs: Inputs) -> str:
+    """Structure and shapes of ``inputs``, whatever the number of examples and the precision."""
+    rows = inputs.rows
+
+    def form(tensor: Tensor) -> tuple[object, ...]:
+        per_example = tensor.dim() > 0 and len(tensor) == rows
+        kind = "floating" if tensor.is_floating_point() else str(tensor.dtype)
+        return (tuple(tensor.shape[1:] if per_example else tensor.shape), kind)
+
+    return repr(map_tensors(form, (inputs.args, dict(inputs.kwargs))))
+
+
 def range_of(inputs: Inputs) -> str:
     """Which whole numbers go in, in words; a device that has failed is not asked."""
     whole = [t for t in inputs.tensors if not (t.is_floating_point() or t.is_complex()) and t.numel()]

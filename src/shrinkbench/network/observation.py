@@ -8,7 +8,7 @@ is left behind on the module. Statistics are taken batch after batch; activation
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.dataflow import Geometry
 from shrinkbench.network.derivatives import random_state_kept
 from shrinkbench.network.following import Call, Follower
-from shrinkbench.network.inputs import Inputs, split_batch
+from shrinkbench.network.inputs import Inputs, form_of, split_batch
 from shrinkbench.network.probe import follow
 from shrinkbench.network.view import Batches, NetworkView
 from shrinkbench.network.weights import looked_up
@@ -141,6 +141,10 @@ class Maps:
     values: Tensor
 
 
+class UnseenError(ShrinkbenchError):
+    """A weight that no product of the data at hand uses."""
+
+
 class _SeenAllError(Exception):
     """Everything of interest has been seen; the rest of the pass is not needed."""
 
@@ -156,26 +160,36 @@ def observe_products(
     """Run ``batches`` through the network and show ``visit`` every product of the weights ``names``."""
     wanted = set(ctx.weights if names is None else names)
     tensors = _tensors(ctx, values)
-    images, seen = 0, Counter[str]()
-    passes = Counter(step.parameter for step in ctx.flow.steps if step.parameter in wanted)
+    images, seen = 0, set[str]()
 
     def watch(call: Call) -> None:
         if call.parameter not in wanted:
             return
         visit(product_of(call, tensors[call.parameter], ctx.geometry(call.parameter)))
-        seen[call.parameter] += 1
-        left[call.parameter] -= 1
-        if not any(count > 0 for count in left.values()):
-            raise _SeenAllError
+        seen.add(call.parameter)
+        if call.parameter in left:
+            left.remove(call.parameter)
+            if not left:
+                raise _SeenAllError
 
     for batch in map(split_batch, batches):
-        left = passes.copy()
+        left = awaited(ctx, wanted, form_of(batch.inputs))
         _run(ctx, batch.inputs, tensors, watch)
         images += len(batch)
-    unseen = sorted(wanted - seen.keys() - _biases(ctx))
+    unseen = sorted(wanted - seen - _biases(ctx))
     if unseen:
         raise unseen_error(ctx.module, unseen[0])
     return images
+
+
+def awaited(ctx: NetworkView, wanted: Set[str], form: str) -> set[str]:
+    """Weights ``wanted`` after whose products a pass of inputs of ``form`` need not go on.
+
+    They are none where other inputs, or a layer that is used again, may bring more products than were seen.
+    """
+    products = Counter(step.parameter for step in ctx.flow.steps)
+    weights = set(wanted) - _biases(ctx)
+    return weights if form == form_of(ctx.example) and all(products[n] == 1 for n in weights) else set()
 
 
 def observe_maps(ctx: NetworkView, visit: Callable[[Maps], None], *, batches: Batches) -> int:
@@ -236,15 +250,15 @@ def _run(
             return
 
 
-def unseen_error(module: nn.Module, name: str) -> ShrinkbenchError:
+def unseen_error(module: nn.Module, name: str) -> UnseenError:
     """Why no product of the weight ``name`` was seen."""
     if name in looked_up(module):
-        return ShrinkbenchError(
+        return UnseenError(
             f"'{name}' is an embedding, which is looked up and is the weight of no layer that multiplies, so "
             "that it cannot be scored by its inputs; leave prune_embeddings out (or ignore it), or choose a "
             "method that does not look at activations"
         )
-    return ShrinkbenchError(
+    return UnseenError(
         f"no data passes through '{name}', so that it cannot be scored by its inputs; leave that "
         "layer out of the network or choose a method that does not look at activations"
     )

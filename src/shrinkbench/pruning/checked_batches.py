@@ -7,11 +7,11 @@ from itertools import count
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.derivatives import outputs_of
-from shrinkbench.network.inputs import Batch, Inputs, map_tensors, split_batch
+from shrinkbench.network.inputs import Batch, split_batch
 
 _END = object()
 
@@ -48,18 +48,6 @@ def with_examples(batches: Iterable[Any]) -> Iterator[Batch]:
                 "loader that does not draw empty batches"
             )
         yield batch
-
-
-def form_of(inputs: Inputs) -> str:
-    """Structure and shapes of ``inputs``, whatever the number of examples and the precision."""
-    rows = inputs.rows
-
-    def form(tensor: Tensor) -> tuple[object, ...]:
-        per_example = tensor.dim() > 0 and len(tensor) == rows
-        kind = "floating" if tensor.is_floating_point() else str(tensor.dtype)
-        return (tuple(tensor.shape[1:] if per_example else tensor.shape), kind)
-
-    return repr(map_tensors(form, (inputs.args, dict(inputs.kwargs))))
 
 
 def require_taken(module: nn.Module, batch: Batch, number: int) -> None:

@@ -17,10 +17,10 @@ from shrinkbench.network import derivatives
 from shrinkbench.network.blocks import chain_of
 from shrinkbench.network.blockwise import BlockByBlock
 from shrinkbench.network.dataflow import Flow, Geometry, read_flow, read_geometry
-from shrinkbench.network.inputs import Batch, Example, Inputs, is_mask, map_tensors
+from shrinkbench.network.inputs import Batch, Example, Inputs, form_of, is_mask, map_tensors
 from shrinkbench.network.observation import Maps, Product, observe_maps, observe_products
 from shrinkbench.network.view import Batches, Loss
-from shrinkbench.pruning.checked_batches import form_of, read_again, require_taken, with_examples
+from shrinkbench.pruning.checked_batches import read_again, require_taken, with_examples
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.units import SINGLE_WEIGHTS, Structure
 from shrinkbench.seeds import stream

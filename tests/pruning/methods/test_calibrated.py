@@ -258,3 +258,30 @@ def test_exchanges_leave_no_pattern_so_that_none_is_promised():
     options = {"compression": 1.5, "batches": batches, "prune_classifier": True}
     with pytest.raises(ShrinkbenchError, match="single weights of a row, which leaves no '2:4'"):
         prune(nn.Linear(8, 4), "dsnot[structure=2:4]", **options)
+
+
+class Experts(nn.Module):
+    """Rows of positive and of negative sum go through one layer each."""
+
+    def __init__(self):
+        super().__init__()
+        self.experts, self.out = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)]), nn.Linear(8, 2)
+
+    def forward(self, x):
+        hidden = torch.zeros_like(x)
+        for number, expert in enumerate(self.experts):
+            chosen = (x.sum(1) > 0) == bool(number)
+            if chosen.any():
+                hidden[chosen] = expert(x[chosen]).relu()
+        return self.out(hidden)
+
+
+@pytest.mark.filterwarnings("ignore:an evaluation of the network never reads")
+def test_an_expert_that_a_later_batch_chooses_is_scored_by_its_inputs():
+    net, x = Experts(), torch.rand(12, 8) * torch.arange(1, 9)
+    masks = prune(net, "wanda", compression=1.5, batches=[-x, x])
+    kept = masks["experts.1.weight"]
+    score = net.experts[1].weight.detach().abs() * x.square().sum(0).sqrt()
+    assert kept.sum() < kept.numel()
+    for row, stays in zip(score, kept, strict=True):
+        assert row[stays].min() > row[~stays].max()

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.network.observation import Product
-from shrinkbench.network.weights import looked_up
+from shrinkbench.network.observation import Product, UnseenError
+from shrinkbench.network.weights import looked_up, weight_parameters
 from shrinkbench.pruning.allocations.by_row import keep_in_rows, rowwise, rowwise_counts
 from shrinkbench.pruning.allocations.rules import (
     fill,
@@ -73,10 +73,10 @@ def layer_by_layer(ctx: PruneContext, prune_layer: PruneLayer, counts_of: Counts
             "the structure weights or a pattern such as 2:4"
         )
     counts = counts_of({name: _alive(ctx, name) for name in ctx.weights}, ctx.budget, ctx)
-    ctx = ctx.block_by_block()
+    full, ctx = ctx, ctx.block_by_block()
     pruned = _Pruned(ctx.weights)
     tables = looked_up(ctx.module)
-    order = [name for name in ctx.flow.order if name in ctx.weights and name not in tables]
+    order = [name for name in _order(full) if name in ctx.weights and name not in tables]
     others = [name for name in ctx.weights if name not in order]
     for name in (*(n for n in others if n in tables), *order, *(n for n in others if n not in tables)):
         if name in order:
@@ -88,6 +88,33 @@ def layer_by_layer(ctx: PruneContext, prune_layer: PruneLayer, counts_of: Counts
         if value is not None:
             pruned.updated[name] = value * mask
     return Masks({name: pruned.masks[name] for name in ctx.weights}, new_weights=pruned.updated)
+
+
+def _order(ctx: PruneContext) -> list[str]:
+    """Weights in order of execution, those among them that only later batches reach, as of chosen experts."""
+    order = list(ctx.flow.order)
+    unseen = ctx.weights.keys() & weight_parameters(ctx.module).keys() - set(order)
+    found = [name for name in ctx.weights if name in unseen and _is_reached(ctx, name)]
+    before = ""
+
+    def visit(product: Product) -> None:
+        nonlocal before
+        name = product.parameter
+        if name not in order:
+            order.insert(order.index(before) + 1 if before else 0, name)
+        before = name
+
+    if found:
+        ctx.observe(visit, names=[name for name in ctx.weights if name in order or name in found])
+    return order
+
+
+def _is_reached(ctx: PruneContext, name: str) -> bool:
+    try:
+        ctx.observe(lambda product: None, names=[name])
+    except UnseenError:
+        return False
+    return True
 
 
 def _alive(ctx: PruneContext, name: str) -> Units:

@@ -1,5 +1,17 @@
-"""``python -m shrinkbench`` is the command line."""
+"""``python -m shrinkbench`` is the command line, and so is the script ``shrinkbench``."""
 
-from shrinkbench.cli import main
+import sys
 
-main()
+
+def main() -> None:
+    """Run the command line; Ctrl-C while its modules are read ends it as it does later."""
+    try:
+        from shrinkbench.cli import main as command
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(130)
+    command()
+
+
+if __name__ == "__main__":
+    main()

@@ -107,11 +107,17 @@ def parse_settings(texts: list[str] | None) -> dict[str, Any]:
         if not separator or not key.strip():
             raise ShrinkbenchError(f"--set {text}: write key=value, for example --set seed=[0,1]")
         try:
-            settings[key.strip()] = parse_toml(f"value = {value}")["value"]
+            parsed = parse_toml(f"value = {value}")
         except tomllib.TOMLDecodeError:
             settings[key.strip()] = value.strip()
         except ValueError as error:
             raise ShrinkbenchError(f"--set {key}: {error}; write a plain value") from None
+        else:
+            settings[key.strip()] = parsed.pop("value")
+            if parsed:
+                raise ShrinkbenchError(
+                    f"--set {key} has more than one line; give --set once more for each value"
+                )
     return settings
 
 

@@ -353,13 +353,13 @@ def _holder(key: str, content: bytes | None) -> Holder:
     if fields is None:
         return Holder(key)
     pid, expires = fields.get("pid"), fields.get("expires_after")
-    number = pid if isinstance(pid, int) and 0 < pid < 2**31 else 0
+    number = pid if type(pid) is int and 0 < pid < 2**31 else 0
     alive = None
     if number and fields.get("machine") and fields["machine"] == _machine():
         alive = _birth_of(number) == fields.get("born")
     return Holder(
         key,
-        host=str(fields.get("host", ""))[:200],
+        host=str(fields.get("host") or Holder.host)[:200],
         pid=number,
         heartbeat=str(fields.get("heartbeat", ""))[:40],
         expires_after=float(expires)

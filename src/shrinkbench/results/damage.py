@@ -8,13 +8,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from shrinkbench.cells import say_count
-from shrinkbench.files import is_folder, parse_json, read_file, sha256_of
+from shrinkbench.files import is_folder, parse_json, sha256_of
 from shrinkbench.results.claims import CLAIMS, RunClaims
 from shrinkbench.results.index import read_index
 from shrinkbench.results.layout import (
     BESIDE_NAME,
     FAILURE_NAME,
-    LARGEST_PLAN,
     NETWORK_NAME,
     PLUGIN_FOLDER,
     PLUGINS,
@@ -22,6 +21,7 @@ from shrinkbench.results.layout import (
 )
 from shrinkbench.results.outside_code import EDITED, lack_of
 from shrinkbench.results.places import find_misplaced
+from shrinkbench.results.reading import read_beside_plan
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.seals import check_card, check_tensors
 from shrinkbench.results.store import Problem, ResultStore, read_result
@@ -67,7 +67,7 @@ def verify_store(store: ResultStore) -> list[Problem]:
 def _check_beside(path: Path) -> list[Problem]:
     """What lies beside the plan, where it is not what this version reads."""
     try:
-        fields = parse_json(read_file(path, most=LARGEST_PLAN))
+        fields = parse_json(read_beside_plan(path))
         if fields["schema_version"] == 1:
             return []
     except FileNotFoundError:

@@ -18,13 +18,14 @@ from pathlib import Path
 from typing import Literal
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import NotPlainError, append_to, read_file
+from shrinkbench.files import NotPlainError, append_to, require_regular
 from shrinkbench.results.conflicts import numbers_of
 from shrinkbench.results.record import RunResult
 
 INDEX_NAME = "index.jsonl"
 _HEXADECIMAL = re.compile("[0-9a-f]{64}")
-_LARGEST = 256 << 20  # bytes: a line has some 200
+_MOST = 64 << 20  # bytes that are read, the last ones: seven lines for each of 40,000 runs
+_LINE = re.compile(rb"^\{.{150,8000}\}$", re.MULTILINE)  # two digests at least, and batch sizes
 
 
 @dataclass(frozen=True)
@@ -87,9 +88,13 @@ def read_index(root: Path) -> dict[str, IndexEntry]:
 
 
 def lines_of_index(root: Path) -> list[bytes]:
-    """The lines of the index; none where it cannot be read."""
+    """The lines of the index that may be entries, of its last 64 MiB; none where it cannot be read."""
+    path = root / INDEX_NAME
     try:
-        return read_file(root / INDEX_NAME, most=_LARGEST).splitlines()
+        require_regular(path)
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - _MOST))
+            return _LINE.findall(file.read(_MOST))
     except OSError:
         return []
 

@@ -12,7 +12,7 @@ from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.files import parse_json, read_file, repeated_name
 from shrinkbench.results.conflicts import numbers_of
 from shrinkbench.results.consistency import contradictions
-from shrinkbench.results.layout import CONFLICTS, LARGEST_RESULT
+from shrinkbench.results.layout import CONFLICTS, LARGEST_BESIDE, LARGEST_RESULT
 from shrinkbench.results.migration import migrate_plan, migrate_result, migrate_run
 from shrinkbench.results.plan import Plan
 from shrinkbench.results.record import SCHEMA_VERSION, RunResult
@@ -20,6 +20,7 @@ from shrinkbench.spec import RunSpec
 
 _READ = (1, SCHEMA_VERSION)
 _MOST_OF_A_PLAN = (4_000_000, 16_000_000)  # objects and lists, and commas: what is as large has fewer
+_MOST_BESIDE = (1000, 200_000)  # a comma for each run of which something is kept
 _LONGEST_TEXT = 1 << 16  # bytes of a description; a text is copied more often than what a plan is else made of
 _MOST_OF_A_RESULT = (100_000, 500_000)  # 8 MiB of real ones have fewer
 _TOLD = 1000  # complaints that are looked at one by one
@@ -45,6 +46,15 @@ def check_plan_size(content: bytes) -> None:
         part = content[start : start + _LONGEST_TEXT]
         if part.count(b'"') == part.count(b'\\"'):
             raise ValueError(f"it has a text of more than {_LONGEST_TEXT:,} bytes")
+
+
+def read_beside_plan(path: Path) -> bytes:
+    """The JSON text of a ``workspace.json``; ``ValueError`` where it has more parts than any has."""
+    content = read_file(path, most=LARGEST_BESIDE)
+    crowd = _crowd(content, _MOST_BESIDE)
+    if crowd:
+        raise ValueError(crowd)
+    return content
 
 
 def _crowd(content: bytes, most: tuple[int, int]) -> str:

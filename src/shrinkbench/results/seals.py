@@ -5,12 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from shrinkbench.files import read_file, require_regular
+from shrinkbench.results.layout import LARGEST_CARD
 from shrinkbench.spec.value import digest_of_fields
 
 _KEY, _SEAL = "key", "sha256"
-_LARGEST_CARD = 64 << 20  # bytes
+_LARGEST_HEADER = 16 << 20  # bytes, of names, kinds, shapes and places of tensors
+_PART = 1 << 20
 _TYPES = {  # of safetensors, as torch prints them
     "F64": "float64",
     "F32": "float32",
@@ -28,7 +31,7 @@ _TYPES = {  # of safetensors, as torch prints them
 def check_card(path: Path, *, key: str) -> str:
     """What is wrong with a card (JSON) that was written for ``key``; nothing where it is whole."""
     try:
-        fields = json.loads(read_file(path, most=_LARGEST_CARD))
+        fields = json.loads(read_file(path, most=LARGEST_CARD))
         seal = fields.pop(_SEAL)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return "is no whole card"
@@ -42,22 +45,41 @@ def check_tensors(path: Path, *, key: str, seal: str | None = None) -> str:
     """
     try:
         require_regular(path)
-        content = path.read_bytes()
-        start = 8 + int.from_bytes(content[:8], "little")
-        header = json.loads(content[8:start])
-        metadata = header.pop("__metadata__")
-        total, end = hashlib.sha256(), start
-        for name, tensor in sorted(header.items()):
-            first, last = (start + offset for offset in tensor["data_offsets"])
-            total.update(f"{name}\0torch.{_TYPES[tensor['dtype']]}{tuple(tensor['shape'])}\n".encode())
-            total.update(content[first:last])
-            end = max(end, last)
+        with path.open("rb") as file:
+            metadata, total = _digest_of(file, path.stat().st_size)
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError):
         return "holds no whole sealed tensors"
-    whole = end == len(content) and metadata.get(_SEAL) == total.hexdigest()
-    if whole and seal not in (None, total.hexdigest()):
+    whole = metadata.get(_SEAL) == total
+    if whole and seal not in (None, total):
         return "holds other tensors than its result names"
     return _judge(whole, metadata.get(_KEY), key)
+
+
+def _digest_of(file: BinaryIO, size: int) -> tuple[dict[str, Any], str]:
+    """The metadata of tensors, and the digest of what they hold; ``ValueError`` where bytes are not of one.
+
+    None is hashed twice, and no more than a part of the file is in memory.
+    """
+    length = int.from_bytes(file.read(8), "little")
+    if length > _LARGEST_HEADER:
+        raise ValueError(f"a header of {length:,} bytes")
+    header, start = json.loads(file.read(length)), 8 + length
+    metadata, total = dict(header.pop("__metadata__")), hashlib.sha256()
+    places = {name: tuple(tensor["data_offsets"]) for name, tensor in header.items()}
+    end = 0
+    for first, last in sorted(places.values()):
+        if first != end or last < first:
+            raise ValueError("tensors that overlap, or leave bytes between them")
+        end = last
+    if start + end != size:
+        raise ValueError("another size than that of its tensors")
+    for name, tensor in sorted(header.items()):
+        first, last = places[name]
+        total.update(f"{name}\0torch.{_TYPES[tensor['dtype']]}{tuple(tensor['shape'])}\n".encode())
+        file.seek(start + first)
+        for part in range(first, last, _PART):
+            total.update(file.read(min(_PART, last - part)))
+    return metadata, total.hexdigest()
 
 
 def _judge(whole: bool, found: object, key: str) -> str:  # noqa: FBT001 - private, and named where it is called

@@ -93,7 +93,8 @@ def compact_store(store: ResultStore) -> Iterator[str]:
         whole = text_of_index(sorted((before | {e.key: e for e in entries}).values(), key=lambda e: e.key))
         path = store.root / INDEX_NAME
         lines = lines_of_index(store.root)
-        if sorted(lines) != sorted(whole.splitlines()):
+        size = path.stat().st_size if path.is_file() else 0  # lines that are no entries count too
+        if size != len(whole) or sorted(lines) != sorted(whole.splitlines()):
             write_atomically(path, whole)
             count = len(whole.splitlines())
             yield f"rewrote {path}: {count} line{'s' * (count != 1)} in place of {len(lines)}"

@@ -6,16 +6,16 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from shrinkbench.errors import ShrinkbenchError, is_unicode
-from shrinkbench.files import absolute, read_file, write_atomically
+from shrinkbench.files import absolute, write_atomically
 from shrinkbench.results.layout import BESIDE_NAME, set_aside
 from shrinkbench.results.locking import hold_lock
+from shrinkbench.results.reading import read_beside_plan
 from shrinkbench.runner.executors.protocol import Setting
-from shrinkbench.spec.value import Value
+from shrinkbench.spec.value import TimedBatch, Value
 
-_LARGEST = 256 << 20  # bytes
 Key = TypeVar("Key")
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
@@ -32,7 +32,7 @@ class Beside(Value):
     weights: dict[Digest, Path] = Field(default_factory=dict)
     plugins: dict[Path, Digest | None] = Field(default_factory=dict)
     device: str = "auto"
-    latency: tuple[int, ...] = ()
+    latency: tuple[TimedBatch, ...] = ()
     train_smaller: bool = False
     compiled: bool = False
     keep: dict[Digest, Literal["masks", "weights"]] = Field(default_factory=dict)
@@ -79,10 +79,10 @@ def read_beside(root: Path) -> Beside:
     """What was stored beside the plan in ``root``; nothing where no sweep has stored it."""
     path = root / BESIDE_NAME
     try:
-        return Beside.model_validate_json(read_file(path, most=_LARGEST))
+        return Beside.model_validate_json(read_beside_plan(path))
     except FileNotFoundError:
         return Beside()
-    except (OSError, ValidationError):
+    except (OSError, ValueError):
         raise ShrinkbenchError(f"{path} cannot be read; give the sweep again to rewrite it") from None
 
 

@@ -19,12 +19,11 @@ from shrinkbench.datasets.revision import bytes_of
 from shrinkbench.errors import DamagedWarning, ShrinkbenchError
 from shrinkbench.files import read_file, require_regular, write_atomically
 from shrinkbench.pruning import save_tensors
-from shrinkbench.results.layout import set_aside
+from shrinkbench.results.layout import LARGEST_CARD, set_aside
 from shrinkbench.results.seals import check_card, check_tensors
 from shrinkbench.spec.value import digest_of_fields
 
 _KEY, _SEAL = "key", "sha256"
-_LARGEST_CARD = 64 << 20  # bytes
 
 
 class NotAsWrittenError(ShrinkbenchError):
@@ -79,7 +78,7 @@ def write_card(path: Path, fields: Mapping[str, Any], *, key: str) -> None:
 def read_card(path: Path, *, key: str) -> dict[str, Any]:
     """The fields that :func:`write_card` wrote for ``key``; anything else is refused."""
     try:
-        fields = json.loads(read_file(path, most=_LARGEST_CARD))
+        fields = json.loads(read_file(path, most=LARGEST_CARD))
         seal = fields.pop(_SEAL)
         if seal == digest_of_fields(fields) and fields.pop(_KEY) == key:
             return dict(fields)

@@ -24,7 +24,7 @@ from shrinkbench.sources import split_reference
 from shrinkbench.spec.constraints import Constraints, LayerGlob
 from shrinkbench.spec.recipe import Recipe
 from shrinkbench.spec.sequential import UntilDecided
-from shrinkbench.spec.value import SafeName, Value, parse_toml, parse_value
+from shrinkbench.spec.value import SafeName, TimedBatch, Value, parse_toml, parse_value
 
 
 def _as_tuple(value: object) -> object:
@@ -121,7 +121,7 @@ class ExperimentSpec(Value):
     validation_images: int | None = Field(default=None, ge=1, lt=2**63)
     test_images: int | None = Field(default=None, ge=1, lt=2**63)
     extra: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
-    latency: Annotated[tuple[Annotated[int, Field(ge=1, lt=2**63)], ...], BeforeValidator(_as_tuple)] = ()
+    latency: Annotated[tuple[TimedBatch, ...], BeforeValidator(_as_tuple)] = ()
     labels: dict[str, Label] = Field(default_factory=dict)
     plugin: Annotated[tuple[str, ...], BeforeValidator(_as_tuple)] = ()
     keep: Literal["none", "masks", "weights"] = "none"

@@ -17,6 +17,7 @@ from shrinkbench.errors import ShrinkbenchError, is_unicode, one_line, some_of
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # SHA-256, hexadecimal
 SafeName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=100)]  # of a file or folder
 Seed = Annotated[int, Field(ge=0, lt=2**63)]  # of tables and of torch's generators, which have no larger ones
+TimedBatch = Annotated[int, Field(ge=1, le=1_000_000)]  # examples; larger ones fit no machine
 ValueT = TypeVar("ValueT", bound="Value")
 
 

@@ -64,7 +64,8 @@ def through_lightning(interrupted, folder):
 
 def through_trainer(interrupted, folder):
     net, pruner, optimizer = made()
-    args, state, callback = SimpleNamespace(output_dir=folder), SimpleNamespace(), trainer_callback(pruner)
+    args, state = SimpleNamespace(output_dir=folder, load_best_model_at_end=False), SimpleNamespace()
+    callback = trainer_callback(pruner)
     wrapped = SimpleNamespace(optimizer=optimizer)  # as Accelerate does
     state.global_step = 0
     callback.on_train_begin(args, state, None, optimizer=wrapped)
@@ -91,6 +92,22 @@ def test_a_callback_meets_the_target_and_goes_on_where_it_was(libraries, tmp_pat
     assert masks.kept + 8 + 18 == 45
     assert not whole[0].weight[~masks["0.weight"]].any()
     assert torch.equal(whole[0].weight, parts[0].weight)
+
+
+def test_weights_of_a_checkpoint_with_other_masks_are_told(libraries, tmp_path):
+    net, pruner, optimizer = made()
+    args, callback = SimpleNamespace(output_dir=tmp_path, load_best_model_at_end=True), trainer_callback(pruner)
+    early = SimpleNamespace(global_step=0, best_model_checkpoint=str(tmp_path / "checkpoint-2"))
+    callback.on_train_begin(args, early, None, optimizer=optimizer)
+    steps(net, optimizer, 0, 2)
+    for early.global_step in (2, STEPS):
+        (tmp_path / f"checkpoint-{early.global_step}").mkdir()
+        callback.on_save(args, early, None)
+        steps(net, optimizer, pruner.step, STEPS)
+    with pytest.raises(ShrinkbenchError, match="weights of checkpoint-2 in place"):
+        callback.on_train_end(args, early, None)
+    early.best_model_checkpoint = str(tmp_path / f"checkpoint-{STEPS}")
+    callback.on_train_end(args, early, None)
 
 
 def test_what_a_callback_cannot_do_is_told(libraries, tmp_path, monkeypatch):

@@ -205,6 +205,10 @@ def test_interrupted_and_resumed_is_uninterrupted(name):
     assert same(module, whole)
 
 
+def test_masks_that_a_schedule_began_with_are_not_upheld_after_going_on():
+    test_interrupted_and_resumed_is_uninterrupted("sparse_evolutionary_training")
+
+
 @pytest.mark.parametrize("name", sampled([*DURING, "iterative_magnitude"], every=12))
 def test_a_cast_in_between_is_followed(name):
     module = network()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.pruner import Pruner
 
 
@@ -64,6 +65,14 @@ def trainer_callback(pruner: Pruner) -> Any:
             torch.save(pruner.state_dict(), file(args, state))
 
         def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            best = state.best_model_checkpoint if args.load_best_model_at_end else None
+            if best is not None:
+                then = torch.load(Path(best) / "pruner.pt", map_location="cpu", weights_only=True)["hook"]
+                if not Masks(then["masks"]).equal(pruner.masks):
+                    raise ShrinkbenchError(
+                        f"load_best_model_at_end has put weights of {Path(best).name} in place, whose masks "
+                        "were not the final ones; leave it out, or load the last one and apply pruner.masks"
+                    )
             pruner.finish()
 
     return PrunerCallback()

@@ -335,7 +335,7 @@ class Pruner:
     def _before(self, optimizer: Optimizer) -> bool:
         masked = frozenset(self.masks)
         if not masked <= self._held:  # channels take biases along
-            require_held(self._module, masked, *self._optimizers)
+            require_held(self._module, self.masks, *self._optimizers)  # in order: the first is named
             self._held = masked
         others = [each for each in self._optimizers if each is not optimizer]
         return self._scale is None or self._scale.take_out(optimizer, *others)

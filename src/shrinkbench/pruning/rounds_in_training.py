@@ -62,13 +62,14 @@ class RoundsInTraining(Hook):
         self.upheld = self._uphold
 
     def state_dict(self) -> dict[str, Any]:
-        """The masks, and how many rounds have been."""
-        return {"masks": dict(self.masks), "rounds": self._done}
+        """The masks, whether they hold until the next step, and how many rounds have been."""
+        return {"masks": dict(self.masks), "upheld": self.upheld is not None, "rounds": self._done}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on from there."""
         self.masks, self._done = Masks(state["masks"]), state["rounds"]
         self._uphold = Upholder(self._module, self.masks)
+        self.upheld = self._uphold if state.get("upheld") else None
 
     def _due(self, number: int) -> int:
         return number * self._steps // len(self._amounts) if self._method.schedule.train_between else 0

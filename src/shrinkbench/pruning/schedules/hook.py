@@ -117,13 +117,14 @@ class PruningHook(Hook):
         self.upheld = self._uphold
 
     def state_dict(self) -> dict[str, Any]:
-        """The masks."""
-        return {"masks": dict(self.masks)}
+        """The masks, and whether they hold until the next step."""
+        return {"masks": dict(self.masks), "upheld": self.upheld is not None}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take the masks over; the weights are those of the checkpoint already."""
         self.masks = Masks(self.placed(state["masks"]))
         self._uphold = Upholder(self.setting.module, self.masks)
+        self.upheld = self._uphold if state.get("upheld") else None  # never those that it began with
 
     def placed(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """``tensors`` by parameter name, each on the device of its parameter."""

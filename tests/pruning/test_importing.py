@@ -75,3 +75,10 @@ def test_the_command_line_imports(tmp_path):
     masks = Masks.load(out, network="digits-cnn")
     assert masks.equal(import_masks(build("digits-cnn"), tmp_path / "w.pt"))
     assert json.loads(done.stdout)["compression"] > 1.5
+
+
+def test_masks_in_a_file_that_keep_every_weight_are_told(tmp_path):
+    layer = torch.nn.utils.prune.identity(nn.Linear(2, 2), "weight")
+    torch.save(layer.state_dict(), tmp_path / "whole.pt")
+    with pytest.raises(ShrinkbenchError, match="keep every weight"):
+        import_masks(nn.Linear(2, 2), tmp_path / "whole.pt")

@@ -39,4 +39,7 @@ def import_masks(module: nn.Module, path: Path | str, *, entry: str | None = Non
         for n, value in plain.items()
     }
     masks = with_names_of(own, whole, file)
-    return Masks({name: masks[name] for name in own if not bool(masks[name].all())})
+    pruned = {name: masks[name] for name in own if not bool(masks[name].all())}
+    if not pruned:
+        raise ShrinkbenchError(f"the masks in {file} keep every weight, so that nothing is pruned; give others")
+    return Masks(pruned)

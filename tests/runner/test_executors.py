@@ -418,6 +418,18 @@ def test_a_scheduler_that_takes_no_job_and_cancels_none_is_told_in_a_sentence(jo
     executor.close()
 
 
+def test_a_job_whose_tasks_have_all_ended_is_not_cancelled(jobs):
+    make, given = jobs
+    executor = make()
+    executor.submit(_tasks("ab"))
+    first, second = given.started
+    first.state = second.state = "RUNNING"  # it has told of its task, and leaves
+    first.batch.tell(0, Ending("done"))
+    assert _keys(executor.completed(0)) == [("a", "done")]
+    executor.close()
+    assert (first.cancelled, second.cancelled) == (False, True)
+
+
 def test_jobs_without_a_queue_are_as_many_as_the_cores(jobs):
     make, given = jobs
     make().submit(_tasks("abcdefg"))

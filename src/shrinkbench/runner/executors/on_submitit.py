@@ -131,10 +131,11 @@ class SubmititJobs:
         return left
 
     def close(self, grace: float = 0) -> None:
-        """Cancel every job."""
+        """Cancel every job that has a task left; the others end by themselves."""
         self._waiting.clear()
-        for job in self._jobs:
-            _cancel(job)
+        for job, sent in self._jobs.items():
+            if sent.open:
+                _cancel(job)
         self._jobs.clear()
 
     def _hand_out(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import html
 import io
+import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -165,14 +166,21 @@ def interval(low: float, high: float, digits: int = 2) -> str:
     return f"[{low:.{digits}f}, {high:.{digits}f}]".replace("-", "−")
 
 
+_LONGEST_NAME = 140  # bytes; a file's name has 255, with what stands before and behind
+
+
 def slug(text: str) -> str:
-    """A name for files: letters, digits and hyphens.
+    """A name for files: letters, digits and hyphens; a long one is cut, and ends with a digest.
 
     >>> slug("cifar10 / ResNet-20")
     'cifar10-resnet-20'
     """
     words = "".join(c if c.isalnum() or c == "." else " " for c in text.lower()).split()
-    return "-".join(words)
+    name = "-".join(words)
+    if len(name.encode()) <= _LONGEST_NAME:
+        return name
+    begin = name.encode()[:_LONGEST_NAME].decode(errors="ignore")
+    return f"{begin}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def slugs(texts: Iterable[str]) -> dict[str, str]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import html
 import io
-import hashlib
 import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping

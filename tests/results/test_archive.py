@@ -289,3 +289,15 @@ def test_a_link_to_itself_is_told_like_any_other_path_that_is_none(bundle, tmp_p
     for path in (loop, "a\0b.py"):
         with pytest.raises(ShrinkbenchError, match="there is no plug-in file"):
             load_plugin(path)
+
+
+@pytest.mark.parametrize("place", ["plan.json", "runs/a.zip", "claims/deep/a.zip", "workspace.json"])
+def test_no_bundle_or_report_takes_a_place_of_a_results_folder(tmp_path, place):
+    store = write_store(tmp_path / "store", make_results(pairs=PAIR, methods=["random"], compressions=(1, 4)))
+    before = store.plan_path.read_bytes()
+    for words in (["bundle", str(store.root), "--out"], ["report", str(store.root), "--out"]):
+        done = shrinkbench(*words, str(store.root / place))
+        assert done.returncode == 2
+        assert "has its own" in done.stderr, done.stderr
+    assert store.plan_path.read_bytes() == before
+    write_bundle(store.root, store.root / "mine.zip")

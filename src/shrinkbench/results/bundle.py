@@ -23,6 +23,7 @@ from shrinkbench.results.layout import (
 )
 from shrinkbench.results.outside_code import EDITED as EDITED
 from shrinkbench.results.outside_code import lack_of
+from shrinkbench.results.places import check_output
 from shrinkbench.results.plan import label_of, sequential_of
 from shrinkbench.results.record import RunResult
 from shrinkbench.results.store import (
@@ -109,6 +110,7 @@ class Bundle:
 
 def write_bundle(source: Path | Bundle, out: Path) -> Bundle:
     """Pack all that ``source`` holds into the zip file ``out``; equal results give equal bytes."""
+    check_output(out)
     check_target(out)
     bundle = read_source(source) if isinstance(source, Path) else source
     require_results(bundle, "run a sweep into it first")

@@ -24,9 +24,9 @@ PLUGIN_FILE = re.compile(
 )
 PLUGIN_FOLDER = re.compile("[0-9a-f]{64}")
 LARGEST_SOURCE = 4 << 20
-LARGEST_BESIDE, LARGEST_CARD = 32 << 20, 16 << 20
-LARGEST_PLAN, LARGEST_RESULT = 160 << 20, 8 << 20  # bytes of a file that is read; a run takes 4 KiB of a plan
 """Bytes of a file of outside code, or of data that it reads: a larger one is not kept."""
+LARGEST_PLAN, LARGEST_RESULT = 160 << 20, 8 << 20  # bytes of a file that is read; a run takes 4 KiB of a plan
+LARGEST_BESIDE, LARGEST_CARD = 32 << 20, 16 << 20
 LEFT_OUT = ".sha256"
 """What the name of such a file gets: its checksum is kept in its stead."""
 

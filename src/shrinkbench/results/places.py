@@ -42,6 +42,17 @@ _IN_A_FOLDER = re.compile(
 _Wanted = Literal["folder", "file"]
 
 
+def check_output(path: Path) -> None:
+    """Refuse to write what a person has asked for in the place of what a results folder holds itself."""
+    place = path.resolve()
+    for folder in place.parents:
+        own = place.relative_to(folder).parts[0]
+        if own in (*_FOLDERS, *_FILES) and (folder / PLAN_NAME).is_file():
+            raise ShrinkbenchError(
+                f"--out {path} lies where the results folder {folder} has its own {own}; choose another place"
+            )
+
+
 def find_misplaced(root: Path, runs: Iterable[str] | None = None) -> Iterator[Problem]:
     """What is of another kind than its place asks for; of runs those of the keys ``runs``, or all."""
     for name in _FOLDERS:

@@ -58,6 +58,7 @@ from shrinkbench.results.bundle import Bundle, read_source, require_results
 from shrinkbench.results.conflicts import describe_conflict, say_conflict
 from shrinkbench.results.frame import as_csv, to_frame
 from shrinkbench.results.labels import share_values
+from shrinkbench.results.places import check_output
 from shrinkbench.results.record import RunResult
 
 Figures = Literal["main", "all", "none"]
@@ -94,6 +95,7 @@ def write_report(
     """
     # A stranger's folder with a link in it does not decide which files are written.
     check_links(out_dir, within=source if isinstance(source, Path) and out_dir.parent == source else None)
+    check_output(out_dir)
     check_folder(out_dir)
     with collection_paused():
         return _write(source, out_dir, proposed=proposed, figures=figures, corpus=corpus)

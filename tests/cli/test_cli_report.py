@@ -80,7 +80,7 @@ def test_bundle_merge_and_leaderboard(store, tmp_path):
         (["merge", "{store}"], "at least two"),
         (["merge", "empty", "empty", "--out", "merged"], "empty holds no results; there is nothing to merge"),
         (["leaderboard", "nowhere.zip"], "there is no bundle"),
-        (["report", "{store}", "--out", "{store}/plan.json"], "choose a folder that can be written"),
+        (["report", "{store}", "--out", "{store}/plan.json"], "has its own plan.json; choose another place"),
     ],
 )
 def test_bad_input_is_one_sentence_and_code_2(store, tmp_path, arguments, sentence):

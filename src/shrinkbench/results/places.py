@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Literal
 
 from shrinkbench.errors import ShrinkbenchError, one_line
-from shrinkbench.files import check_links
+from shrinkbench.files import check_links, is_file
 from shrinkbench.results.claims import CLAIMS
 from shrinkbench.results.index import INDEX_NAME
 from shrinkbench.results.layout import (
@@ -44,10 +44,13 @@ _Wanted = Literal["folder", "file"]
 
 def check_output(path: Path) -> None:
     """Refuse to write what a person has asked for in the place of what a results folder holds itself."""
-    place = path.resolve()
+    try:
+        place = Path(os.path.realpath(path))
+    except (OSError, ValueError):  # no path at all, which is told where it is written to
+        return
     for folder in place.parents:
         own = place.relative_to(folder).parts[0]
-        if own in (*_FOLDERS, *_FILES) and (folder / PLAN_NAME).is_file():
+        if own in (*_FOLDERS, *_FILES) and is_file(folder / PLAN_NAME):
             raise ShrinkbenchError(
                 f"--out {path} lies where the results folder {folder} has its own {own}; choose another place"
             )

@@ -7,7 +7,8 @@ from sampling import sampled
 from test_conformance import NAMES
 from torch import nn
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
+from shrinkbench.metrics import measure_size
 from shrinkbench.pruning import METHODS, Masks, prune
 
 SHAPE = (3, 8, 8)
@@ -73,3 +74,36 @@ def test_what_is_gone_goes_before_inputs_that_are_always_zero():
     )
     assert found.kept == 16
     assert found.within(Masks({"weight": given}))
+
+
+@pytest.mark.parametrize("name", ["channel_l1", "filter_l1", "kernel_magnitude", "magnitude@channel_l1"])
+@pytest.mark.parametrize("target", [{"compression": 2.4}, {"speedup": 2.4}, {"compression": 1.1}])
+def test_units_count_as_what_another_structure_has_left_of_them(name, target):
+    """Else what earlier masks took of the units that stay would go on top of the target."""
+    net = seeded(ConvNet)
+    generator = torch.Generator().manual_seed(5)
+    given = Masks(
+        {
+            n: torch.rand(p.shape, generator=generator) > 0.5
+            for n, p in net.named_parameters()
+            if p.dim() > 1 and not n.startswith("fc")
+        }
+    )
+    found = prune(net, name, input_shape=SHAPE, masks=given, **target)
+    before, size = measure_size(net, SHAPE, given), measure_size(net, SHAPE, found)
+    asked = max(next(iter(target.values())), 1)
+    reached = size.theoretical_speedup if "speedup" in target else size.compression
+    already = before.theoretical_speedup if "speedup" in target else before.compression
+    assert found.within(given)
+    assert asked * 0.998 < reached < max(asked, already) * 1.4
+
+
+def test_an_unreachable_target_is_told_with_what_is_gone_already():
+    net = seeded(ConvNet)
+    given = Masks({n: torch.rand(p.shape) > 0.5 for n, p in net.named_parameters() if p.dim() == 4})
+    with pytest.raises(CannotMeetTargetError) as refused:
+        prune(net, "channel_l1", input_shape=SHAPE, masks=given, compression=1000)
+    total = sum(p.numel() for p in net.parameters())
+    least = refused.value.least
+    found = prune(net, "channel_l1", input_shape=SHAPE, masks=given, compression=total / least)
+    assert total - found.total + found.kept == least

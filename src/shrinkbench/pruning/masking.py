@@ -269,7 +269,7 @@ def allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> Ma
 
 
 def _allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> Masks:
-    """Spend the budget on units; where they overlap, find by bisection what comes closest from below."""
+    """Spend the budget on units; where sizes do not add up, bisection finds what is closest from below."""
     plain, grouping = grouping, constrained(grouping, ctx.constraints)
     if isinstance(ctx.amount, FractionPerLayer) and method.like is None:
         skip = frozenset() if ctx.amount.projections else ctx.flow.projections
@@ -287,14 +287,15 @@ def _allocate(method: PruningMethod, grouping: Grouping, ctx: PruneContext) -> M
     least = sum(u.least_weight for u in grouping.units.values())
 
     def masks_for(weights: int) -> Masks:
-        return whole_masks(grouping, method.allocation(grouping.units, weights, ctx), ctx)
+        keep = method.allocation(grouping.units, weights, ctx)
+        return whole_masks(grouping, keep, ctx).intersect(ctx.masks)
 
     if isinstance(ctx.amount, Speedup) and not method.allocation.fixed:
         masks_at = _masks_by_level(method, grouping, ctx)
         return meet_speedup(ctx.amount.ratio, masks_at, least, inside, ctx)
     if method.allocation.fixed:
         return masks_for(max(ctx.budget - fixed, 0))
-    if not method.structure.overlapping:
+    if not method.structure.overlapping and not _within_other_units(grouping, ctx):
         if ctx.budget < 1 or ctx.budget - fixed < least:
             raise _structure_out_of_reach(method, ctx, max(fixed + least, 1))
         return masks_for(ctx.budget - fixed)
@@ -321,7 +322,8 @@ def _masks_by_level(method: PruningMethod, grouping: Grouping, ctx: PruneContext
         ratio = max(ctx.total / max(ctx.total - inside + weights, 1), 1.0)  # an allocation may ask
         then = copy.copy(ctx)
         then.amount, then.budget = Compression(ratio=ratio), weights
-        return whole_masks(grouping, method.allocation(grouping.units, weights, then), then)
+        keep = method.allocation(grouping.units, weights, then)
+        return whole_masks(grouping, keep, then).intersect(ctx.masks)
 
     return masks_at
 
@@ -353,14 +355,17 @@ def _structure_out_of_reach(method: PruningMethod, ctx: PruneContext, least: int
     return CannotMeetTargetError.because(reason, compression=ctx.target, total=ctx.total, least=left)
 
 
+def _within_other_units(grouping: Grouping, ctx: PruneContext) -> bool:
+    """Whether masks of another structure took weights of units that stay, which hold less than they say."""
+    alive = {name: u.scores > -math.inf for name, u in grouping.units.items() if len(ctx.masks)}
+    several = any(not grouping.units[name].single for name in alive)
+    return several and not whole_masks(grouping, alive, ctx).within(ctx.masks)
+
+
 def whole_masks(grouping: Grouping, keep: Keep, ctx: PruneContext) -> Masks:
     """Masks by parameter, full ones for weights that belong to no unit."""
-    found = grouping.expand(keep)
-    masks = {
-        name: found.pop(name) if name in found else torch.ones_like(w, dtype=torch.bool)
-        for name, w in ctx.weights.items()
-    }
-    return Masks({**masks, **found})
+    whole = {name: torch.ones_like(w, dtype=torch.bool) for name, w in ctx.weights.items()}
+    return Masks(whole | grouping.expand(keep))
 
 
 def _checked_scores(scores: Scores, ctx: PruneContext) -> Scores:

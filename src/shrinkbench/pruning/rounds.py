@@ -130,7 +130,8 @@ def prune(
                 **settings,
             )
         except CannotMeetTargetError:
-            rounds_of(module, chosen, amount, **settings)  # names the largest target that everything allows
+            if masks is None:  # within masks, what a unit still holds is in the error already
+                rounds_of(module, chosen, amount, **settings)  # names the largest that everything allows
             raise
     else:
         if batches is not None and iter(batches) is batches:

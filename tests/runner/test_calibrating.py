@@ -72,4 +72,5 @@ def test_a_network_that_fails_leaves_the_time_unknown_and_says_why(tmp_path):
     told = shrinkbench("sweep", "quickstart", "--plan", *words)
     assert told.returncode == 0
     assert "time unknown for 90 runs: a step of" in told.stdout
-    assert "could not be timed: ValueError: mine fails" in told.stdout
+    assert "could not be timed: the network does not take a batch" in told.stdout
+    assert "(ValueError: mine fails); give inputs" in told.stdout

@@ -51,7 +51,8 @@ def expected_seconds(prepared: Prepared, only: Iterable[str]) -> float:
                 rates[key] = _rates(task, recipe, workspace)
                 total += rates[key].first
             except Exception as error:  # of a network or a loss of somebody's
-                told = one_line(f"{type(error).__name__}: {text_of(error)}", LONGEST)
+                own = isinstance(error, ShrinkbenchError)  # a sentence, of bounded length
+                told = str(error) if own else one_line(f"{type(error).__name__}: {text_of(error)}", LONGEST)
                 label = f"{task.spec.model.name} on {data.name}"
                 raise ShrinkbenchError(f"a step of {label} could not be timed: {told}") from error
         bound = BoundData(workspace.dataset(data.name), data, workspace.device)

@@ -98,14 +98,15 @@ class Curve:
         One stands for a run that is within 10 %, or nearer to it, in log compression, than this curve's others.
         """
         x = self._amounts
+        inner = range(
+            bisect.bisect_right(x, start * (1 + TOLERANCE)), bisect.bisect_left(x, end / (1 + TOLERANCE))
+        )
+        if not inner:
+            return False
         # beyond the ends it would have gone on by as much
         more = [x[0] ** 2 / x[1], *x, x[-1] ** 2 / x[-2]] if len(x) > 1 else [*x, *x, *x]
-        for before, place, after in zip(more, x, more[2:], strict=False):
-            if start * (1 + TOLERANCE) < place < end / (1 + TOLERANCE):
-                nearest = math.sqrt(before * place) <= start or math.sqrt(place * after) >= end
-                if not nearest:
-                    return True
-        return False
+        around = ((more[place], x[place], more[place + 2]) for place in inner)
+        return any(math.sqrt(a * b) > start and math.sqrt(b * c) < end for a, b, c in around)
 
     def leap(self, low: float, high: float) -> float:
         """The widest step, as a ratio, of those that lie between compressions ``low`` and ``high`` in part."""

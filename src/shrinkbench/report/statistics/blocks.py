@@ -11,6 +11,7 @@ failing cannot pay. A seed of which all runs failed counts as one that the metho
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import math
 from collections import Counter
@@ -222,8 +223,9 @@ def _obstacles(chosen: Mapping[str, Sequence[Curve]], low: float, high: float) -
     """The methods that are kept from a comparison; of a single level, both ends are that."""
     latest = max((c.x[0] for members in chosen.values() for c in members if c.x[0] <= low), default=low)
     usual = _usual_step(chosen, 0.0, math.inf)
+    places = sorted(x for members in chosen.values() for curve in members for x in curve.compressions)
     found = (
-        _obstacle(method, members, low, high, latest) or _leap(method, chosen, low, high, usual)
+        _obstacle(method, members, low, high, latest) or _leap(method, chosen, low, high, usual, places)
         for method, members in chosen.items()
     )
     return {one.method: one for one in found if one}
@@ -265,7 +267,12 @@ def _obstacle(method: str, members: Sequence[Curve], low: float, high: float, la
 
 
 def _leap(
-    method: str, chosen: Mapping[str, Sequence[Curve]], low: float, high: float, usual: float
+    method: str,
+    chosen: Mapping[str, Sequence[Curve]],
+    low: float,
+    high: float,
+    usual: float,
+    places: Sequence[float],
 ) -> LeftOut | None:
     """Why a method takes no part that leaves out amounts: its line between them would be made up.
 
@@ -274,19 +281,22 @@ def _leap(
     around a level no further than those. Elsewhere they may be twice as far apart as the usual step. Nor may
     one seed lack a run, however near its neighbours, that other seeds of the method have, and most others on
     this seed. What counts is how far networks were compressed, on every axis: where they lie apart in speed
-    no run is missing between them.
+    no run is missing between them. ``places`` are the compressions of all runs in order.
     """
     others = [members for name, members in chosen.items() if name != method]
     for curve in chosen[method]:
         for start, end in curve.steps(low, high):
-            here = [any(c.is_run_between(start, end) for c in m if c.seed == curve.seed) for m in others]
-            if 2 * sum(here) > len(others) and any(c.is_run_between(start, end) for c in chosen[method]):
-                why = f"no run of seed {curve.seed} between {_amounts(curve, start, end)}"
-                return LeftOut(method, why, lacks_runs=True)
             widest = usual**2
-            if 2 * sum(all(c.is_run_between(start, end) for c in members) for members in others) > len(others):
-                there = _usual_step(chosen, start, end)
-                widest = min(usual, there if low == high else (there / (1 + TOLERANCE)) ** 2)
+            first = bisect.bisect_right(places, start * (1 + TOLERANCE))
+            if first < len(places) and places[first] < end / (1 + TOLERANCE):  # somebody has a run there
+                here = [any(c.is_run_between(start, end) for c in m if c.seed == curve.seed) for m in others]
+                if 2 * sum(here) > len(others) and any(c.is_run_between(start, end) for c in chosen[method]):
+                    why = f"no run of seed {curve.seed} between {_amounts(curve, start, end)}"
+                    return LeftOut(method, why, lacks_runs=True)
+                more = sum(all(c.is_run_between(start, end) for c in members) for members in others)
+                if 2 * more > len(others):
+                    there = _usual_step(chosen, start, end)
+                    widest = min(usual, there if low == high else (there / (1 + TOLERANCE)) ** 2)
             if end / start > widest * (1 + TOLERANCE):
                 return LeftOut(method, f"no run between {_amounts(curve, start, end)}", lacks_runs=True)
     return None

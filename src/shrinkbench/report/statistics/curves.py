@@ -74,7 +74,7 @@ class Curve:
 
     def steps(self, low: float = 0.0, high: float = math.inf) -> list[tuple[float, float]]:
         """Compressions of neighbouring runs, of those that what ``low`` to ``high`` needs lies between."""
-        found = itertools.pairwise(zip(self._amounts, self.x[self._order].tolist(), strict=True))
+        found = itertools.pairwise(zip(self.compressions, self.x[self._order].tolist(), strict=True))
         return [
             (amount, after)
             for (amount, x), (after, y) in found
@@ -87,7 +87,7 @@ class Curve:
         return np.argsort(self.x if self.amounts is None else self.amounts, kind="stable")
 
     @functools.cached_property
-    def _amounts(self) -> list[float]:
+    def compressions(self) -> list[float]:
         """Compressions of the points in order."""
         amounts: list[float] = (self.x if self.amounts is None else self.amounts)[self._order].tolist()
         return amounts
@@ -97,7 +97,7 @@ class Curve:
 
         One stands for a run that is within 10 %, or nearer to it, in log compression, than this curve's others.
         """
-        x = self._amounts
+        x = self.compressions
         inner = range(
             bisect.bisect_right(x, start * (1 + TOLERANCE)), bisect.bisect_left(x, end / (1 + TOLERANCE))
         )
@@ -110,7 +110,7 @@ class Curve:
 
     def leap(self, low: float, high: float) -> float:
         """The widest step, as a ratio, of those that lie between compressions ``low`` and ``high`` in part."""
-        found = itertools.pairwise(self._amounts)
+        found = itertools.pairwise(self.compressions)
         inside = (after / x for x, after in found if after > low * (1 + SAME) and x < high * (1 - SAME))
         return max(inside, default=1.0)
 

@@ -8,7 +8,7 @@ from test_scratch_tables import CONTINUE, RESULTS, SCRATCH_B, SCRATCH_E, TRAIN, 
 
 from shrinkbench.report.scratch import scratch_tables
 from shrinkbench.report.scratch_conclusion import read_paper_values
-from shrinkbench.spec import ChannelFraction, FractionPerLayer, ModelSpec
+from shrinkbench.spec import ChannelFraction, Compression, FractionPerLayer, ModelSpec
 from shrinkbench.spec.measures import LayerDensity
 from shrinkbench.spec.targets import TARGETS
 
@@ -155,6 +155,18 @@ def test_fractions_of_the_papers_rows_stand_beside_ours():
     soft = of("soft_filter_pruning", FractionPerLayer(fraction=0.3), start="initialisation")
     (row,) = rows(table(on("cifar10", soft, "resnet20"), "scratch-published"))
     assert row["Pruned"] == "paper 90.78, here 90.00 (−0.78)"
+    tenth = of("channel_l1[structure=chained-channels]", FractionPerLayer(fraction=0.9))
+    (row,) = rows(table(on("cifar10", tenth, "resnet56"), "scratch-published"))
+    assert (row["Fine-tuned"], row["Scratch-B"]) == (
+        "paper 89.17, here 90.00 (+0.83)",
+        "paper 91.93, here 90.00 (−1.93)",
+    )
+    blocks = of("sparse_structure_selection", Compression(ratio=1.713))
+    (row,) = rows(table(on("imagenet", blocks, "sss-resnet-50"), "scratch-published"))
+    assert row["Scratch-B"] == "paper 73.41, here 90.00 (+16.59)"
+    for other, model in ((1.7, "sss-resnet-50"), (1.713, "torchvision/resnet50")):
+        blocks = of("sparse_structure_selection", Compression(ratio=other))
+        assert table(on("imagenet", blocks, model), "scratch-published") is None
     for model, amount in (("resnet20", 0.31), ("resnet44", 0.3)):
         soft = of("soft_filter_pruning", FractionPerLayer(fraction=amount), start="initialisation")
         assert table(on("cifar10", soft, model), "scratch-published") is None

@@ -19,7 +19,14 @@ from shrinkbench.report.statistics.metrics import Metric, metric_of
 from shrinkbench.report.statistics.observations import SMALLEST_YARDSTICK
 from shrinkbench.report.tables import Cell, Table, interval, plus_minus
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import UNCONSTRAINED, ChannelFraction, FractionPerLayer, PublishedWidths, RunSpec
+from shrinkbench.spec import (
+    UNCONSTRAINED,
+    ChannelFraction,
+    Compression,
+    FractionPerLayer,
+    PublishedWidths,
+    RunSpec,
+)
 
 MARGIN = 0.5
 """Points within which two ways of training count as equal, unless a reader says otherwise."""
@@ -154,8 +161,11 @@ _BY_FRACTION: dict[str, tuple[type[ChannelFraction | FractionPerLayer], str]] = 
     "network_slimming_residual": (ChannelFraction, "Network Slimming (Liu 2017)"),
     "soft_filter_pruning": (FractionPerLayer, "Soft Filter Pruning (He 2018a), without pretrained"),
     "soft_filter_pruning_pretrained": (FractionPerLayer, "Soft Filter Pruning (He 2018a), with pretrained"),
+    "channel_l1[structure=chained-channels]": (FractionPerLayer, "L1-norm filter pruning (Li 2017)"),
 }
 """Methods whose rows are fractions that are gone: in what they are stated, and how the tables call them."""
+_BY_SIZE = {"sparse_structure_selection": {1.008: "ResNet-41", 1.713: "ResNet-26", 1.791: "ResNet-32"}}
+"""Methods whose rows are networks of a size, as a compression of ResNet-50."""
 _OF_CONVOLUTIONS = {"convolution_magnitude": "Unstructured magnitude (Han 2015)"}
 """Methods whose rows are fractions of the weights of convolutions, to a percent: what runs have lost counts."""
 _ARCHITECTURES = {
@@ -189,8 +199,8 @@ _Places = dict[tuple[str, str, str, str], PaperValue]
 def beside_paper(networks: Sequence[Network], ways: Mapping[str, str]) -> list[Table]:
     """The numbers of Liu et al. 2019 beside those measured here, for networks that their tables name.
 
-    That is by the widths that they state, or by a fraction of channels, filters or weights of convolutions;
-    other networks that were asked for by a compression are in no row of them.
+    That is by the widths that they state, by a fraction of channels, filters or weights of convolutions, or by
+    the size of those of Table 5; other networks that were asked for by a compression are in no row of them.
     """
     published = read_paper_values()
     rows = []
@@ -290,6 +300,9 @@ def _in_the_tables(spec: RunSpec) -> tuple[str, str] | None:
     if isinstance(amount, PublishedWidths):
         family, _, name = amount.target.partition(":")
         return _METHODS.get(family, ""), _bare(name)
+    if spec.model.name == "sss-resnet-50" and isinstance(amount, Compression):
+        named = _BY_SIZE.get(spec.method.name, {}).get(amount.ratio)
+        return None if named is None else ("Sparse Structure Selection (Huang 2018)", _bare(named))
     stated, method = _BY_FRACTION.get(spec.method.name, (None, ""))
     large = _ARCHITECTURES.get(spec.model.name)
     if large is None or stated is None or not isinstance(amount, stated) or spec.constraints != UNCONSTRAINED:

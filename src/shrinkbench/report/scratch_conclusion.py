@@ -171,6 +171,8 @@ _OF_CONVOLUTIONS = {"convolution_magnitude": "Unstructured magnitude (Han 2015)"
 _ARCHITECTURES = {
     "cifar-vgg19": "VGG-19",
     "cifar-vgg19-bias": "VGG-19",
+    "cifar-vgg16-bias": "VGG-16",
+    "cifar-resnet50": "ResNet-50",
     "torchvision/vgg16_bn": "VGG-16",
     "densenet-bc-100": "DenseNet-BC-100",
     "vgg11-slimming": "VGG-11",
@@ -183,6 +185,12 @@ _EPOCHS = {"cifar10": (160, 40), "cifar100": (160, 40), "imagenet": (90, 20)}
 """For how many epochs Liu et al. train, and fine-tune."""
 _SOFT_EPOCHS = {"cifar10": 200, "imagenet": 100}
 """The same of soft filter pruning, which is not fine-tuned."""
+
+
+_LONG = 300
+"""The epochs of Table 17, which names them."""
+_TICKETS = {"Winning ticket": "winning-ticket", "Scratch-E": "random-init"}
+"""Columns of Table 9, of networks that no other table has."""
 
 
 class PaperValue(NamedTuple):
@@ -227,19 +235,35 @@ def beside_paper(networks: Sequence[Network], ways: Mapping[str, str]) -> list[T
     ]
 
 
-def _place(network: Network, way: str) -> tuple[str, str, str, str]:
-    """Where the tables would have a pruned network that was trained in this way."""
+def _place(network: Network, column: str, way: str, published: _Places) -> tuple[str, str, str, str] | None:
+    """Where the tables have a pruned network that was trained in this way, if they have it.
+
+    Table 16 fine-tunes for other numbers of epochs than the others, Table 17 trains for 300, and Table 9 tells
+    winning tickets by the rate of their training.
+    """
+    results, recipe = network.columns.get(column), network.spec.weights.recipe
+    if not results or not network.metric.is_accuracy:
+        return None
     method, name = _in_the_tables(network.spec) or _in_table_6(network)
-    column_there = "not fine-tuned" if way == "Pruned" else way.casefold()
-    return method, _bare(network.spec.data.name), name, column_there
+    data = _bare(network.spec.data.name)
+    there = "not fine-tuned" if way == "Pruned" else way.casefold()
+    places = [(method, data, name, there)]
+    epochs = {r.spec.recipe.epochs for r in results}
+    if way == "Fine-tuned" and len(epochs) == 1 and epochs != {_EPOCHS.get(network.spec.data.name, (0, 0))[1]}:
+        places.insert(0, (method, data, name, f"{there}-{epochs.pop()}"))
+    if recipe is not None and recipe.epochs == _LONG:
+        places.insert(0, (f"{method}, {_LONG}-epoch schedule", data, name, there))
+    if recipe is not None and way in _TICKETS:
+        rate = f"{method}, one-shot, initial lr {recipe.learning_rate:g}"
+        places.append((rate, data, name, _TICKETS[way]))
+    return next((place for place in places if place in published), None)
 
 
 def _compared(network: Network, column: str, way: str, published: _Places) -> str:
-    results = network.columns.get(column)
-    place = _place(network, way)
-    if not results or not network.metric.is_accuracy or place not in published:
+    place = _place(network, column, way, published)
+    if place is None:
         return ""
-    quantity, value, _ = published[place]
+    results, (quantity, value, _) = network.columns[column], published[place]
     whole = dict(network.unpruned)
     values = [v for r in results if (v := r.headline) is not None]
     spread = statistics.stdev(values) if len(values) > 1 else math.nan
@@ -264,14 +288,17 @@ def _differs(network: Network, ways: Mapping[str, str], published: _Places) -> I
     if data.train_images is not None:
         yield f"{data.train_images:,} training images"
     for column, way in ways.items():
-        results = network.columns.get(column)
-        place = _place(network, way)
-        if not results or place not in published:
+        place = _place(network, column, way, published)
+        if place is None:
             continue
+        results = network.columns[column]
         trained, tuned = _EPOCHS.get(data.name, (0, 0))
         if "Soft Filter Pruning" in place[0]:
             trained = tuned = _SOFT_EPOCHS.get(data.name, 0)
-        there = tuned if way == "Fine-tuned" else trained
+        elif place[0].endswith(f"{_LONG}-epoch schedule"):
+            trained = _LONG
+        _, _, for_epochs = place[3].partition("fine-tuned-")
+        there = int(for_epochs or tuned) if way == "Fine-tuned" else trained
         epochs = sorted({r.spec.recipe.epochs for r in results})
         if there and epochs != [there]:
             yield f"{column}: {' or '.join(map(str, epochs))} epochs (paper {there})"

@@ -183,10 +183,9 @@ _ARCHITECTURES = {
 }
 _EPOCHS = {"cifar10": (160, 40), "cifar100": (160, 40), "imagenet": (90, 20)}
 """For how many epochs Liu et al. train, and fine-tune."""
+_SOFT = frozenset({"soft_filter_pruning", "soft_filter_pruning_pretrained"})
 _SOFT_EPOCHS = {"cifar10": 200, "imagenet": 100}
 """The same of soft filter pruning, which is not fine-tuned."""
-
-
 _LONG = 300
 """The epochs of Table 17, which names them."""
 _TICKETS = {"Winning ticket": "winning-ticket", "Scratch-E": "random-init"}
@@ -199,6 +198,13 @@ class PaperValue(NamedTuple):
     quantity: str
     value: float
     trials: int
+
+
+class _Place(NamedTuple):
+    """Method, dataset, pruned network and way of a number, and the epochs of its training (0: unknown)."""
+
+    key: tuple[str, str, str, str]
+    epochs: int
 
 
 _Places = dict[tuple[str, str, str, str], PaperValue]
@@ -235,7 +241,7 @@ def beside_paper(networks: Sequence[Network], ways: Mapping[str, str]) -> list[T
     ]
 
 
-def _place(network: Network, column: str, way: str, published: _Places) -> tuple[str, str, str, str] | None:
+def _place(network: Network, column: str, way: str, published: _Places) -> _Place | None:
     """Where the tables have a pruned network that was trained in this way, if they have it.
 
     Table 16 fine-tunes for other numbers of epochs than the others, Table 17 trains for 300, and Table 9 tells
@@ -244,26 +250,33 @@ def _place(network: Network, column: str, way: str, published: _Places) -> tuple
     results, recipe = network.columns.get(column), network.spec.weights.recipe
     if not results or not network.metric.is_accuracy:
         return None
-    method, name = _in_the_tables(network.spec) or _in_table_6(network)
-    data = _bare(network.spec.data.name)
-    there = "not fine-tuned" if way == "Pruned" else way.casefold()
-    places = [(method, data, name, there)]
+    data, (method, name) = network.spec.data.name, _in_the_tables(network.spec) or _in_table_6(network)
+    trained, tuned = _EPOCHS.get(data, (0, 0))
+    if network.spec.method.base in _SOFT:
+        trained = tuned = _SOFT_EPOCHS.get(data, 0)
+    there, usual = (
+        "not fine-tuned" if way == "Pruned" else way.casefold(),
+        tuned if way == "Fine-tuned" else trained,
+    )
+    places = [_Place((method, _bare(data), name, there), usual)]
     epochs = {r.spec.recipe.epochs for r in results}
-    if way == "Fine-tuned" and len(epochs) == 1 and epochs != {_EPOCHS.get(network.spec.data.name, (0, 0))[1]}:
-        places.insert(0, (method, data, name, f"{there}-{epochs.pop()}"))
+    if way == "Fine-tuned" and len(epochs) == 1 and epochs != {usual}:
+        (own,) = epochs
+        places.insert(0, _Place((method, _bare(data), name, f"{there}-{own}"), own))
     if recipe is not None and recipe.epochs == _LONG:
-        places.insert(0, (f"{method}, {_LONG}-epoch schedule", data, name, there))
+        long = f"{method}, {_LONG}-epoch schedule"
+        places.insert(0, _Place((long, _bare(data), name, there), tuned if way == "Fine-tuned" else _LONG))
     if recipe is not None and way in _TICKETS:
         rate = f"{method}, one-shot, initial lr {recipe.learning_rate:g}"
-        places.append((rate, data, name, _TICKETS[way]))
-    return next((place for place in places if place in published), None)
+        places.append(_Place((rate, _bare(data), name, _TICKETS[way]), trained))
+    return next((place for place in places if place.key in published), None)
 
 
 def _compared(network: Network, column: str, way: str, published: _Places) -> str:
     place = _place(network, column, way, published)
     if place is None:
         return ""
-    results, (quantity, value, _) = network.columns[column], published[place]
+    results, (quantity, value, _) = network.columns[column], published[place.key]
     whole = dict(network.unpruned)
     values = [v for r in results if (v := r.headline) is not None]
     spread = statistics.stdev(values) if len(values) > 1 else math.nan
@@ -292,29 +305,20 @@ def _differs(network: Network, ways: Mapping[str, str], published: _Places) -> I
         if place is None:
             continue
         results = network.columns[column]
-        trained, tuned = _EPOCHS.get(data.name, (0, 0))
-        if "Soft Filter Pruning" in place[0]:
-            trained = tuned = _SOFT_EPOCHS.get(data.name, 0)
-        elif place[0].endswith(f"{_LONG}-epoch schedule"):
-            trained = _LONG
-        _, _, for_epochs = place[3].partition("fine-tuned-")
-        there = int(for_epochs or tuned) if way == "Fine-tuned" else trained
         epochs = sorted({r.spec.recipe.epochs for r in results})
-        if there and epochs != [there]:
-            yield f"{column}: {' or '.join(map(str, epochs))} epochs (paper {there})"
-        seeds, trials = len({r.spec.seed for r in results}), published[place].trials
+        if place.epochs and epochs != [place.epochs]:
+            yield f"{column}: {' or '.join(map(str, epochs))} epochs (paper {place.epochs})"
+        seeds, trials = len({r.spec.seed for r in results}), published[place.key].trials
         if trials and seeds != trials:
             yield f"{column}: {seeds} seed{'s' * (seeds > 1)} (paper {trials})"
 
 
 def _in_table_6(network: Network) -> tuple[str, str]:
     """The same of a method that prunes weights of convolutions, by the fraction that is gone in its runs."""
-    large, method = (
-        _ARCHITECTURES.get(network.spec.model.name),
-        _OF_CONVOLUTIONS.get(network.spec.method.name, ""),
-    )
+    spec = network.spec
+    large, method = _ARCHITECTURES.get(spec.model.name), _OF_CONVOLUTIONS.get(spec.method.name, "")
     runs = [run for column in network.columns.values() for run in column if run.layers]
-    if large is None or not method or not runs:
+    if large is None or not method or not runs or spec.constraints != UNCONSTRAINED:
         return "", ""
     cut = [layer for layer in runs[0].layers.values() if layer.kept < layer.total]
     gone = 1 - sum(layer.kept for layer in cut) / sum(layer.total for layer in cut) if cut else 0.0

@@ -37,6 +37,7 @@ def sweeps_here():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("shrinkbench.runner.executors.LocalProcesses", lambda workers, **_: InProcess())
+        patch.setattr("shrinkbench.cli.placing.begin_fork_server", lambda device: "spawn")
         yield
 
 

@@ -14,6 +14,7 @@ from shrinkbench.results.store import ResultStore
 COMMAND = [sys.executable, "-c", "from shrinkbench.cli import main; main()"]
 PLUGIN = '''
 import os, signal
+from multiprocessing import parent_process
 from pathlib import Path
 from shrinkbench import pruning_method
 
@@ -139,6 +140,7 @@ def test_a_scheduler_starts_single_runs(grid, tmp_path):
 
 def _sends(grid, folder, *, whom, signal):
     plugin, name = folder / "mine.py", f"sends_{signal.lower()}"
+    whom = whom.replace("HEAD", "parent_process().pid")
     plugin.write_text(PLUGIN.replace("WHOM", whom).replace("SIGNAL", signal).replace("NAME", name))
     text = grid.read_text().replace("random", name).replace("[1, 2]", "[2, 3]")
     grid.write_text(text.replace("train_images", 'weights = "random"\ntrain_images'))
@@ -150,7 +152,7 @@ def _sweep(grid, plugin, out):
 
 
 def test_interrupted_once_a_sweep_finishes_what_runs(grid, tmp_path):
-    plugin, out = _sends(grid, tmp_path, whom="os.getppid()", signal="SIGINT"), tmp_path / "out"
+    plugin, out = _sends(grid, tmp_path, whom="HEAD", signal="SIGINT"), tmp_path / "out"
     stopped = _sweep(grid, plugin, out)
     assert stopped.exit_code == 130
     assert "1 of 2 runs done, 0 failed, 1 missing" in stopped.output
@@ -158,7 +160,7 @@ def test_interrupted_once_a_sweep_finishes_what_runs(grid, tmp_path):
 
 @pytest.mark.slow  # on a loaded machine a run may end before the signal is looked at
 def test_told_to_end_a_sweep_stops_after_an_epoch_and_goes_on_from_there(grid, tmp_path):
-    plugin, out = _sends(grid, tmp_path, whom="os.getppid()", signal="SIGTERM"), tmp_path / "out"
+    plugin, out = _sends(grid, tmp_path, whom="HEAD", signal="SIGTERM"), tmp_path / "out"
     stopped = _sweep(grid, plugin, out)
     assert stopped.exit_code == 143
     assert "0 of 2 runs done, 0 failed, 2 missing" in stopped.output

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from shrinkbench.cli.fork_server import begin_fork_server
 from shrinkbench.errors import ShrinkbenchError
 
 if TYPE_CHECKING:
@@ -42,14 +43,14 @@ _OPTIONS = {
 }
 
 
-def executor_of(place: RunPlace) -> Executor:
-    """The executor of ``place``; options that have no say there, and numbers that are none, are refused."""
-    for name, (option, executors) in _OPTIONS.items():
-        if getattr(place, name) != getattr(RunPlace(), name) and place.executor not in executors:
-            raise ShrinkbenchError(
-                f"{option} has no say with --executor {place.executor}; leave it out, or give --executor "
-                f"{' or '.join(executors)}"
-            )
+def executor_of(place: RunPlace, *, soon: bool = True) -> Executor:
+    """The executor of ``place``; options that have no say there, and numbers that are none, are refused.
+
+    Where it is to work ``soon``, what it begins with is begun, before torch is read here.
+    """
+    _check(place)
+    forks = soon and place.executor == "local" and place.devices * place.num_nodes == 1
+    method = begin_fork_server(place.device) if forks else "spawn"
     from shrinkbench.runner.executors import LocalProcesses, RayCluster, SubmititJobs
     from shrinkbench.runner.sweeping import train_together
     from shrinkbench.runner.workspace import gpus_of
@@ -75,4 +76,13 @@ def executor_of(place: RunPlace) -> Executor:
         return train_together(place.workers, place.device, place.devices, place.num_nodes)
     gpus = gpus_of(place.device)
     workers = max(1, len(gpus)) if place.workers is None else place.workers
-    return LocalProcesses(workers, time_limit=seconds, gpus=gpus)
+    return LocalProcesses(workers, time_limit=seconds, gpus=gpus, method=method)
+
+
+def _check(place: RunPlace) -> None:
+    for name, (option, executors) in _OPTIONS.items():
+        if getattr(place, name) != getattr(RunPlace(), name) and place.executor not in executors:
+            raise ShrinkbenchError(
+                f"{option} has no say with --executor {place.executor}; leave it out, or give --executor "
+                f"{' or '.join(executors)}"
+            )

@@ -145,12 +145,6 @@ def sweep(
     specs = _with_rules(specs, {k: v for k, v in rules.items() if v is not None}, asked=until_decided)
     target = out or Path("results") / name
     check_folder(target)
-    load_plugins(plugins)
-    from shrinkbench.runner import sweep as run_sweep
-    from shrinkbench.runner.tracking import check_tracker
-
-    check_tracker(log_to)
-    places = parse_data(data)
     place = RunPlace(
         executor,
         workers,
@@ -165,7 +159,13 @@ def sweep(
         devices,
         num_nodes,
     )
-    chosen = executor_of(place)
+    chosen = executor_of(place, soon=not (plan or write_plan))
+    load_plugins(plugins)
+    from shrinkbench.runner import sweep as run_sweep
+    from shrinkbench.runner.tracking import check_tracker
+
+    check_tracker(log_to)
+    places = parse_data(data)
     common: dict[str, Any] = {
         "device": device,
         "data": places,

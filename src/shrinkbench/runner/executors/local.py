@@ -6,39 +6,46 @@ Processes stay alive from task to task. One that dies takes only its own task wi
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import multiprocessing
 import os
 import signal
-import sys
-import threading
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.processes import born_apart, end_with_parent, let_signals_in
 from shrinkbench.runner.executors.performing import perform, stop_after_this_epoch, told_to_stop
 from shrinkbench.runner.executors.protocol import Ending, Setting, Task, check_time_limit, empty
 from shrinkbench.runner.shares import MOST_WORKERS, Share, assign_shares, available_cores
 
+StartMethod = Literal["spawn", "forkserver"]
+
 _GRACE = 5.0  # seconds between the request to end and the kill
-_PR_SET_PDEATHSIG = 1
 
 
 class LocalProcesses:
     """``workers`` processes, which share the cores, and ``gpus`` as CUDA_VISIBLE_DEVICES names them.
 
-    A task may take ``time_limit`` seconds (``None``: any time). Raises ``ShrinkbenchError`` for numbers
+    ``method`` is how they are started: "forkserver" where there is one that has read what they need. A task may
+    take ``time_limit`` seconds (``None``: any time). Raises ``ShrinkbenchError`` for numbers
     that are none.
     """
 
-    def __init__(self, workers: int = 1, *, time_limit: float | None = None, gpus: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        workers: int = 1,
+        *,
+        time_limit: float | None = None,
+        gpus: Sequence[str] = (),
+        method: StartMethod = "spawn",
+    ) -> None:
         if workers < 1:
             raise ShrinkbenchError(f"--workers {workers} is not a number of at least 1")
         if workers > MOST_WORKERS:
@@ -49,16 +56,18 @@ class LocalProcesses:
         # One process computes as this one would: the order of sums follows from the number of threads.
         cores = torch.get_num_threads() if workers == 1 else available_cores()
         self._shares = assign_shares(workers, cores=cores, gpus=gpus)
-        self._time_limit = time_limit
+        self._time_limit, self._method = time_limit, method
         self._queue: deque[Task] = deque()
         self._workers: dict[int, _Worker] = {}
         self._setting: Setting | None = None
 
     def start(self, setting: Setting, *, tasks: int) -> None:
-        """Begin the processes, which are busy with their imports until there is a task."""
+        """Begin the processes that are busy with their imports until there is a task; forked ones have none."""
         self._setting = setting
+        if self._method == "forkserver":
+            return
         for place, share in enumerate(self._shares[:tasks]):
-            self._workers[place] = _Worker.begin(setting, share)
+            self._workers[place] = _Worker.begin(setting, share, self._method)
 
     def submit(self, tasks: Sequence[Task]) -> None:
         """Queue the tasks, and hand out what idle processes can take."""
@@ -93,7 +102,7 @@ class LocalProcesses:
                 return
             worker = self._workers.get(place)
             if worker is None or not (worker.task or worker.process.is_alive()):
-                worker = self._workers[place] = _Worker.begin(self._setting, share)
+                worker = self._workers[place] = _Worker.begin(self._setting, share, self._method)
             if worker.task is None:
                 worker.give(self._queue.popleft())
 
@@ -124,12 +133,9 @@ class _Worker:
     overdue: float | None = None  # when it was asked to end
 
     @classmethod
-    def begin(cls, setting: Setting, share: Share) -> _Worker:
+    def begin(cls, setting: Setting, share: Share, method: StartMethod) -> _Worker:
         here, there = multiprocessing.Pipe()
-        context = multiprocessing.get_context("spawn")
-        process = context.Process(target=_serve, args=(there, setting, share, os.getpid()))
-        with _without_interrupts():
-            process.start()
+        process = _started(method, (there, setting, share, dict(os.environ)))
         there.close()
         return cls(process, here)
 
@@ -186,6 +192,19 @@ class _Worker:
         return f"died by {name_of_signal(-code)}" if code < 0 else f"ended itself with exit code {code}"
 
 
+def _started(method: StartMethod, arguments: tuple[Any, ...]) -> BaseProcess:
+    """A worker, forked where there is a server for that and spawned elsewhere."""
+    with born_apart():
+        if method == "forkserver":
+            with contextlib.suppress(OSError, EOFError):  # the server is gone, and no other can be started
+                process = multiprocessing.get_context(method).Process(target=_serve, args=arguments)
+                process.start()
+                return process
+        spawned = multiprocessing.get_context("spawn").Process(target=_serve, args=arguments)
+        spawned.start()
+        return spawned
+
+
 def name_of_signal(number: int) -> str:
     """What the system calls a signal; those for any use have no names but the first and the last.
 
@@ -203,11 +222,14 @@ def _late(time_limit: float | None) -> Ending:
     return Ending("died", f"was stopped at the time limit of {(time_limit or 0) / 60:g} minutes")
 
 
-def _serve(connection: Connection, setting: Setting, share: Share, head: int) -> None:
+def _serve(connection: Connection, setting: Setting, share: Share, environment: dict[str, str]) -> None:
     """The life of a worker: a task comes in, how it ended goes out."""
-    _end_with(head)
+    end_with_parent()
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the head's to handle
     signal.signal(signal.SIGTERM, lambda number, frame: stop_after_this_epoch())
+    let_signals_in()
+    os.environ.clear()  # of a fork server's the head's is only the beginning
+    os.environ.update(environment)
     if share.gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = share.gpu  # before CUDA is first used
     torch.set_num_threads(share.threads)
@@ -218,30 +240,3 @@ def _serve(connection: Connection, setting: Setting, share: Share, head: int) ->
             connection.send((os.getpid(), task, perform(task, setting, own_process=True)))
             if told_to_stop():
                 return
-
-
-def _end_with(head: int) -> None:
-    """End this process when its head is gone: by the kernel where it can, else by looking."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    threading.Thread(target=_follow, args=(head,), daemon=True).start()
-
-
-def _follow(head: int) -> None:
-    while os.getppid() == head:
-        time.sleep(0.5)
-    os._exit(1)
-
-
-@contextlib.contextmanager
-def _without_interrupts() -> Iterator[None]:
-    """Processes that start here are not sent Ctrl-C, from their first moment on."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -1,0 +1,10 @@
+"""What the process that workers are forked from reads (fork_server.py): importing this is all that it does."""
+
+import importlib
+
+from shrinkbench.processes import end_with_parent
+
+end_with_parent()
+
+for heavy in ("shrinkbench.runner.executors.local", "torch._dynamo", "torch._inductor", "torch._refs"):
+    importlib.import_module(heavy)

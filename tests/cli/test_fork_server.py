@@ -1,0 +1,138 @@
+"""Workers that are forked: begun at once, ended with the sweep, and computing what spawned ones do."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from shrinkbench.results.store import ResultStore
+
+GRID = """
+name = "forked"
+dataset = "digits"
+model = "digits-cnn"
+method = "METHOD"
+compression = [2, 4]
+seed = 0
+train_images = 64
+test_images = 64
+weights = "random"
+finetune = { epochs = 1 }
+"""
+LOOKS = '''
+import os, sys
+from multiprocessing import parent_process
+from pathlib import Path
+from shrinkbench import pruning_method
+
+Path(__file__).with_name(f"read-{os.getpid()}").touch()
+
+@pruning_method("looks")
+def looks(ctx):
+    """Magnitude; notes who its process is."""
+    said = [os.getppid() != parent_process().pid, os.environ.get("PYTHONSAFEPATH"), os.environ["MARK"]]
+    Path(__file__).with_name("seen").write_text(repr(said))
+    return {name: w.abs() for name, w in ctx.weights.items()}
+'''
+WAITS = '''
+import os, time
+from pathlib import Path
+from shrinkbench import pruning_method
+
+@pruning_method("waits")
+def waits(ctx):
+    """Magnitude, after a minute."""
+    Path(__file__).with_name("waiting").write_text(f"{os.getpid()} {os.getppid()}")
+    time.sleep(60)
+    return {name: w.abs() for name, w in ctx.weights.items()}
+'''
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="workers are spawned elsewhere")
+
+
+def begin(folder, method, plugin=None, **environment):
+    (folder / "grid.toml").write_text(GRID.replace("METHOD", method))
+    words = [sys.executable, "-m", "shrinkbench", "sweep", "grid.toml", "--out", "out", "--workers", "2"]
+    words += ["--device", "cpu"]
+    if plugin is not None:
+        (folder / "mine.py").write_text(plugin)
+        words += ["--plugin", "mine.py"]
+    return subprocess.Popen(
+        words,
+        cwd=folder,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def until(there, *, seconds=60):
+    end = time.monotonic() + seconds
+    while not there():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def alive(pid):
+    return Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z"
+
+
+def test_workers_are_forked_with_the_environment_of_the_sweep(tmp_path):
+    process = begin(tmp_path, "looks", LOOKS, MARK="here")
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0, said
+    assert (tmp_path / "seen").read_text() == "[True, None, 'here']"
+
+
+def test_files_of_the_folder_are_not_imported(tmp_path):
+    for name in ("torch", "numpy", "multiprocessing", "shrinkbench", "ctypes"):
+        (tmp_path / f"{name}.py").write_text("from pathlib import Path\nPath(__file__ + '.read').touch()\n")
+    (tmp_path / "grid.toml").write_text(GRID.replace("METHOD", "random"))
+    words = [sys.executable, "-P", "-m", "shrinkbench", "sweep", "grid.toml", "--out", "out", "--device", "cpu"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.glob("*.read"))
+
+
+@pytest.mark.parametrize("whom", ["head", "server"])
+def test_killed_processes_leave_no_other_behind(tmp_path, whom):
+    process = begin(tmp_path, "waits", WAITS)
+    until((tmp_path / "waiting").exists)
+    until(lambda: (tmp_path / "waiting").read_text().count(" ") == 1)
+    worker, server = map(int, (tmp_path / "waiting").read_text().split())
+    assert server != process.pid
+    if whom == "head":
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+    else:  # its workers go with it, and others take their place
+        (tmp_path / "waiting").unlink()
+        os.kill(server, signal.SIGKILL)
+        until((tmp_path / "waiting").exists)
+        process.kill()
+        process.wait()
+    until(lambda: not alive(worker) and not alive(server), seconds=20)
+    assert ResultStore(tmp_path / "out").results()[0] == []
+
+
+def test_a_command_that_is_refused_leaves_nothing_behind(tmp_path):
+    """While the server still reads its modules."""
+    process = begin(tmp_path, "no_such_method", MARK_OF_TEST=str(tmp_path))
+    assert process.wait(timeout=60) == 2
+    mark = f"MARK_OF_TEST={tmp_path}".encode()
+
+    def ours():
+        found = []
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if mark in (folder / "environ").read_bytes():
+                    found.append(folder.name)
+            except OSError:
+                continue
+        return found
+
+    until(lambda: not ours(), seconds=5)

@@ -87,6 +87,25 @@ def test_the_common_rounds_are_done_once_and_the_numbers_are_those_of_separate_r
     assert not any(states(tmp_path / f"{ratio:g}") for ratio in BASE["compression"])  # nobody else would go on
 
 
+@pytest.mark.parametrize(
+    ("finetuning", "together"),
+    [
+        ("continue", [(2, 0, True), (4, 1, True), (8, 2, True)]),
+        # an architecture that is trained from scratch at its end was rewound on the way
+        ("scratch-e", [(2, 0, True), (4, 0, False), (4, 1, True), (8, 1, False), (8, 2, True)]),
+    ],
+)
+def test_an_end_that_others_go_through_is_their_round(tmp_path, trainings, finetuning, together):
+    method = f"global_magnitude[schedule=halve-in-1,finetuning={finetuning}]"
+    sweep(experiment(method=method, compression=[2, 4, 8]), tmp_path / "one", device="cpu")
+    assert trainings == together
+    for ratio in (2, 4, 8):
+        sweep(experiment(method=method, compression=[ratio]), tmp_path / f"{ratio}", device="cpu")
+        ((named, alone),) = results_of(tmp_path / f"{ratio}").items()
+        assert told(results_of(tmp_path / "one")[named]) == told(alone)
+        assert alone.size.compression == pytest.approx(ratio, rel=1e-3)
+
+
 def test_runs_in_another_order_share_what_is_there(tmp_path, trainings):
     sweep(experiment(compression=[7, 3.5, 1.9]), tmp_path, device="cpu")
     assert trainings == [(7, 0, False), (7, 1, False), (7, 2, True), (3.5, 1, True), (1.9, 0, True)]

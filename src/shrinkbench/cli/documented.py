@@ -19,7 +19,7 @@ SECTIONS = {
 }
 """Headings of the page, and the axes that they are of."""
 _PLACE = re.compile(r"\d+|\b[A-Z]\b")
-"""What stands for a number in the name of a family: ``iterative-P``, ``2:4``."""
+"""What stands for a number in the name of a family: ``iterative-P``, ``halve-in-K``, ``2:4``."""
 
 
 def note_of(axis: str, name: str) -> dict[str, str]:

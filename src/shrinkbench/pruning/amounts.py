@@ -128,8 +128,8 @@ def takes_no_share(method: PruningMethod, amount: Amount) -> ShrinkbenchError:
 def steps_to(method: PruningMethod, amount: Amount, *, total: int, prunable: int) -> tuple[Amount, ...]:
     """The amounts on the way to ``amount``, which is the last.
 
-    The schedule counts the ``prunable`` of ``total`` parameters alone: with F the others, its target is
-    ``prunable / (total / compression - F)``, and its ratio r the compression ``total / (F + prunable / r)``.
+    Most schedules count the ``prunable`` of ``total`` parameters alone: with F the others, their target is
+    ``prunable / (total / compression - F)``, and a ratio r the compression ``total / (F + prunable / r)``.
     """
     if not isinstance(amount, Compression) or amount == UNPRUNED:
         return (amount,)
@@ -142,6 +142,9 @@ def steps_to(method: PruningMethod, amount: Amount, *, total: int, prunable: int
             total=total,
             least=fixed + 1,
         )
+    if method.schedule.counts == "all":
+        *ratios, _ = method.schedule(amount.ratio)
+        return (*(Compression(ratio=r) for r in ratios), amount)
     *ratios, _ = method.schedule(prunable / left)
     return (*(Compression(ratio=max(total / (fixed + prunable / r), 1.0)) for r in ratios), amount)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -60,12 +60,32 @@ def prune_and_train(trial: Trial) -> Outcome:
         outcome = _found(spec.searching, trial)
         _train(trial, outcome, iteration=1)
         return outcome
-    outcome = _find_in_rounds(trial)
+    wanted = _wanted(trial)
+    outcome = _find_in_rounds(trial, wanted)
     _train(trial, outcome, iteration=len(trial.rounds) - 1)
+    _keep_if_wanted(trial, outcome, len(trial.rounds), wanted)
     return _with_scoring(trial, outcome)
 
 
-def _find_in_rounds(trial: Trial) -> Outcome:
+def _wanted(trial: Trial) -> frozenset[int]:
+    """After how many rounds other runs go on from this one."""
+    workspace = trial.workspace
+
+    def rounds_of(other: RunSpec) -> Sequence[Amount]:
+        return check_in_reach(other, resolve(other.method), workspace)
+
+    ends_as_others_go_on = trial.finetuning == trial.finetuning.between
+    rounds = trial.rounds if ends_as_others_go_on else trial.rounds[:-1]
+    return wanted_states(trial.spec, rounds, workspace, rounds_of)
+
+
+def _keep_if_wanted(trial: Trial, outcome: Outcome, done: int, wanted: frozenset[int]) -> None:
+    if done in wanted:
+        weights, state = trial.module.state_dict(), outcome.state(trial)
+        keep_state(trial.spec, trial.rounds[:done], weights, state, trial.workspace)
+
+
+def _find_in_rounds(trial: Trial, wanted: frozenset[int]) -> Outcome:
     """Prune round after round, and train in between where the schedule says so."""
     outcome, proportions = Outcome(), _proportions_for(trial)
     spec, rounds, workspace = trial.spec, trial.rounds, trial.workspace
@@ -73,7 +93,6 @@ def _find_in_rounds(trial: Trial) -> Outcome:
     if state is not None:
         outcome.masks, outcome.pruning, outcome.retraining = state.masks, state.pruning, state.retraining
         outcome.smaller, trial.scored["images"] = state.smaller, state.images
-    wanted = wanted_states(spec, rounds, workspace, lambda s: check_in_reach(s, resolve(s.method), workspace))
     for iteration, amount in [*enumerate(rounds)][done:]:
         if amount != UNPRUNED:
             share = progressed(proportions, amount, rounds[-1])
@@ -82,9 +101,7 @@ def _find_in_rounds(trial: Trial) -> Outcome:
             break
         if trial.method is not None and trial.method.schedule.train_between:
             _train(trial, outcome, iteration, last=False)
-            if iteration + 1 in wanted:
-                weights, state = trial.module.state_dict(), outcome.state(trial)
-                keep_state(spec, rounds[: iteration + 1], weights, state, workspace)
+            _keep_if_wanted(trial, outcome, iteration + 1, wanted)
         else:
             outcome.masks.apply(trial.module)
     if trial.method is not None and trial.method.like is None and trial.spec.rounds is not None:
@@ -105,7 +122,8 @@ def ensure_rounds(spec: RunSpec, workspace: Workspace) -> Path:
     """The file of how much of every layer the rounds of ``spec`` end with; they are carried out if need be."""
     path = _rounds_card(spec, workspace)
     if not workspace.sees(lambda: is_whole(path, key=spec.key)):
-        _find_in_rounds(Trial.of(spec, workspace, path.parent))
+        trial = Trial.of(spec, workspace, path.parent)
+        _find_in_rounds(trial, _wanted(trial))
         if workspace.writes:
             remove_checkpoints(path.parent)
     return path

@@ -1,8 +1,9 @@
 """What runs of one method at several amounts have in common: the state after the last round that they share.
 
 A schedule that removes the same share in every round takes the same rounds on the way to any target, up to the
-last. The state after a round (weights, masks and their cost, after the training that follows it) is kept for
-the runs of the plan that go through it too. They go on from there, to the bit as if they had done all rounds.
+last, which is a round of others too where they go through that target. The state after a round (weights, masks
+and their cost, after the training that follows it) is kept for the runs of the plan that go through it. They go
+on from there, to the bit as if they had done all rounds.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def _read(folder: Path, key: str, workspace: Workspace) -> RoundState:
 def wanted_states(
     spec: RunSpec, rounds: Rounds, workspace: Workspace, rounds_of: Callable[[RunSpec], Rounds]
 ) -> frozenset[int]:
-    """After how many rounds the state is of use to another run of the plan, which is still to be done."""
+    """After how many of ``rounds`` the state is of use to a run of the plan that is still to be done."""
     if not shares_rounds(spec) or not workspace.writes:
         return frozenset()
     store = ResultStore(workspace.root)
@@ -142,7 +143,7 @@ def wanted_states(
         except ShrinkbenchError:  # its target is out of reach, which it tells itself
             continue
         common = 0
-        for mine, its in zip(rounds[:-1], theirs, strict=False):
+        for mine, its in zip(rounds, theirs, strict=False):
             if mine != its:
                 break
             common += 1

@@ -10,9 +10,11 @@ from shrinkbench.pruning.schedules.schedule import SCHEDULES, Schedule, Steps, o
 
 @SCHEDULES.add_resolver
 def _from_name(name: str) -> Schedule | None:
-    """``iterative-P`` for any percentage P."""
-    match = re.fullmatch(r"iterative-([1-9]\d?)", name)
-    return iterative(int(match[1])) if match else None
+    """``iterative-P`` for any percentage P, ``halve-in-K`` for any number K of rounds."""
+    if match := re.fullmatch(r"iterative-([1-9]\d?)", name):
+        return iterative(int(match[1]))
+    match = re.fullmatch(r"halve-in-([1-9]\d?)", name)
+    return halving(int(match[1])) if match else None
 
 
 def iterative(percent: int) -> Schedule:
@@ -37,6 +39,29 @@ def iterative(percent: int) -> Schedule:
     )
 
 
+def halving(rounds: int) -> Schedule:
+    """Halve the network in every ``rounds`` rounds, by equal factors; the last round removes the rest.
+
+    What a run at 8x goes through are the ends of runs at 2x and 4x.
+
+    >>> [round(c, 4) for c in halving(3)(4)]
+    [1.2599, 1.5874, 2.0, 2.5198, 3.1748, 4]
+    """
+
+    def steps(target: float) -> tuple[float, ...]:
+        taken = max(math.ceil(rounds * math.log2(target) - 1e-9), 1)
+        return (*(2.0 ** (r / rounds) for r in range(1, taken)), target)
+
+    return Schedule(
+        f"halve-in-{rounds}",
+        f"halve the network in every {rounds} rounds, by equal factors, train after each",
+        steps,
+        rounds=None,
+        counts="all",
+        parameters={"rounds": rounds},
+    )
+
+
 def exponential(rounds: int) -> Steps:
     """The density of prunable weights falls by one factor in all of ``rounds`` rounds (Tanaka et al. 2020).
 
@@ -55,6 +80,7 @@ one_shot = SCHEDULES.add(
 )
 iterative_20 = SCHEDULES.add("iterative-20", iterative(20))
 iterative_50 = SCHEDULES.add("iterative-50", iterative(50))
+halve_in_3 = SCHEDULES.add("halve-in-3", halving(3))
 at_initialisation = SCHEDULES.add(
     "at-initialisation",
     Schedule("at-initialisation", "prune once before any training, then train", once, start="initialisation"),

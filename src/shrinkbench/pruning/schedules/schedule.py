@@ -21,8 +21,9 @@ MakeHook = Callable[[Setting], PruningHook]
 
 @dataclass(frozen=True)
 class Schedule:
-    """A named rule ``target -> ratios``, rising, the target last, of prunable weights: all / those kept.
+    """A named rule ``target -> ratios``, rising, the target last: all / those kept, of prunable weights.
 
+    Of all parameters where it ``counts`` those.
     ``start`` tells from which weights pruning starts: ``trained`` ones, or those at ``initialisation``, which
     are then trained with the pretraining recipe in place of the fine-tuning one. Between the rounds
     the network is trained if ``train_between``. ``during`` makes the hook of a schedule that prunes while it
@@ -42,6 +43,7 @@ class Schedule:
     train_after: bool = False
     decided_last: bool = False
     rounds: int | None = 1
+    counts: Literal["prunable", "all"] = "prunable"
     parameters: Mapping[str, float] = field(default_factory=dict)
     version: int = 1
 
@@ -71,7 +73,7 @@ class Schedule:
         return self.during.func if isinstance(self.during, partial) else self.during
 
     def __call__(self, target: float) -> tuple[float, ...]:
-        """The ratios of all prunable weights to those kept, on the way to ``target``."""
+        """The ratios of what it ``counts`` to what is kept of that, on the way to ``target``."""
         return self.steps(target)
 
 

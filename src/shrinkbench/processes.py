@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import multiprocessing
 import os
 import signal
@@ -56,6 +57,22 @@ def born_apart() -> Iterator[None]:
             del os.environ[_SAFE_PATH]
         else:
             os.environ[_SAFE_PATH] = safe
+
+
+@contextlib.contextmanager
+def never_collected() -> Iterator[None]:
+    """What is imported here is not looked through for garbage, neither now nor later.
+
+    It takes a fifth less to read torch so, and processes that are forked share its memory.
+    """
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_on:
+            gc.enable()
 
 
 def let_signals_in() -> None:

@@ -2,9 +2,10 @@
 
 import importlib
 
-from shrinkbench.processes import end_with_parent
+from shrinkbench.processes import end_with_parent, never_collected
 
 end_with_parent()
 
-for heavy in ("shrinkbench.runner.executors.local", "torch._dynamo", "torch._inductor", "torch._refs"):
-    importlib.import_module(heavy)
+with never_collected():
+    for heavy in ("shrinkbench.runner.executors.local", "torch._dynamo", "torch._inductor", "torch._refs"):
+        importlib.import_module(heavy)

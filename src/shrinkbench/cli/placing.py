@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from shrinkbench.cli.fork_server import begin_fork_server
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.processes import never_collected
 
 if TYPE_CHECKING:
     from shrinkbench.runner.executors import Executor
@@ -51,9 +52,10 @@ def executor_of(place: RunPlace, *, soon: bool = True) -> Executor:
     _check(place)
     forks = soon and place.executor == "local" and place.devices * place.num_nodes == 1
     method = begin_fork_server(place.device) if forks else "spawn"
-    from shrinkbench.runner.executors import LocalProcesses, RayCluster, SubmititJobs
-    from shrinkbench.runner.sweeping import train_together
-    from shrinkbench.runner.workspace import gpus_of
+    with never_collected():
+        from shrinkbench.runner.executors import LocalProcesses, RayCluster, SubmititJobs
+        from shrinkbench.runner.sweeping import train_together
+        from shrinkbench.runner.workspace import gpus_of
 
     seconds = place.time_limit * 60 if place.time_limit is not None else None
     if place.executor == "ray":

@@ -29,7 +29,7 @@ WHY = {
     "error-bars": "one run for each initial network: the deviation is the one over these networks, told above",
     "means-and-deviations": "likewise",
     "same-code": "`group_norm` and `skeletonization` in the matrix, `network_slimming` for Figure 3 "
-    "were run at a later commit",
+    "were run at a later commit; `network_slimming` in rethinking-gpu-small too, on another GPU",
     "from-scratch": "training from scratch is asked of the runs for Tables 1, 6 and 9 of Liu et al",
     "uniform": "Figure 3 of Liu et al. asks it, by uniform widths of all channels, not of those alone that a "
     "scale of network slimming gates",

@@ -398,15 +398,6 @@ def origin(name: str) -> str:
     return f"| [{name}]({name}.zip) | {runs} | {minutes:.0f} min | {machines} | {versions} | {commits} |"
 
 
-EARLIER = {"rethinking-gpu-small": {"network_slimming": "structure"}}
-"""Methods by bundle of whose axis there is a later version than was run."""
-EARLIER_NOTE = (
-    "`network_slimming` in rethinking-gpu-small was run in an earlier version of its structure, so "
-    "that a sweep runs it anew; "
-    "in rethinking-figure-3-small the later version gave the same numbers."
-)
-
-
 def write_page(folder: Path = RESULTS) -> None:
     """Ask everything, and write the page."""
     answers = iter(correct([ask(question) for finding in FINDINGS for question in finding.questions]))
@@ -430,8 +421,7 @@ def write_page(folder: Path = RESULTS) -> None:
     rows = ["| " + " | ".join(columns) + " |", "|" + " --- |" * len(columns), *map(origin, names)]
     parts.append(
         "## The runs\n\n`shrinkbench sweep NAME` carries each of them out (those of one and of two "
-        "threads: the lines of "
-        f"`make reproduce`); a commit with + had changes. {EARLIER_NOTE}"
+        "threads: the lines of `make reproduce`); a commit with + had changes."
     )
     parts.append("\n".join(rows))
     parts.append("\n".join(open_lines(names)))

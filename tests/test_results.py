@@ -39,16 +39,14 @@ def reproduce(monkeypatch):
 
 
 @pytest.mark.parametrize("path", BUNDLES, ids=lambda path: path.stem)
-def test_methods_are_of_the_versions_of_today_or_the_page_tells(path, reproduce):
-    findings = reproduce("findings")
+def test_methods_are_of_the_versions_of_today(path):
     earlier = {
-        method.base: axis
+        (method.base, axis)
         for method in {r.spec.method.name: r.spec.method for r in read_source(path).results}.values()
         for axis in ("structure", "score", "allocation", "schedule", "finetuning")
         if getattr(method, axis).version != getattr(METHODS.get(method.name).spec, axis).version
     }
-    assert earlier == findings.EARLIER.get(path.stem, {})
-    assert all(f"`{method}` in {path.stem}" in findings.EARLIER_NOTE for method in earlier)
+    assert not earlier
 
 
 def test_of_a_resumed_folder_the_runs_of_the_plan_count(monkeypatch, tmp_path, reproduce):

@@ -74,9 +74,9 @@ def detect(
     require_metric()
     recipe = with_overrides(RECIPES.get("voc-faster-rcnn"), parse_settings(settings))
     place = find_folder(model, weights)
-    classes = None
+    classes = transferred = None
     if place is not None:
-        stored = _classifier_of(*place, masks=masks, method=method)
+        stored, transferred = _classifier_of(*place, masks=masks, method=method)
         model, weights = stored.description.network, str(stored.weights_file)
         classes = stored.description.num_classes or None
         masks = stored.folder / MASKS if len(stored.masks) else masks
@@ -104,14 +104,23 @@ def detect(
 
     with tell_notes():
         result = carry_out(run, on_epoch=None if as_json else tell)
-    _tell(_describe(run, result), as_json=as_json)
+    described = _describe(run, result)
+    from shrinkbench.report.detection_beside import paper_precision
+
+    described["paper_mean_average_precision"] = paper_precision(
+        result.spec,
+        classifier=None if transferred is None else transferred.spec,
+        model=run.model,
+        after_transfer=run.after_transfer,
+    )
+    _tell(described, as_json=as_json)
 
 
 def _classifier_of(
     folder: Path, network: str | None, *, masks: Path | None, method: str | None
-) -> StoredNetwork:
+) -> tuple[StoredNetwork, RunResult | None]:
     """The network in ``folder``, which brings its masks; one that was cut out has none to be pruned by."""
-    stored, _ = load_folder(folder, network=network)
+    stored, result = load_folder(folder, network=network)
     if stored.description.is_small:
         raise ShrinkbenchError(
             f"{folder} holds a network that was cut out; give the masked one that it was made from (a run's "
@@ -119,7 +128,7 @@ def _classifier_of(
         )
     if len(stored.masks) and (masks is not None or method is not None):
         raise ShrinkbenchError(f"{folder} brings its masks; leave --masks and --method out")
-    return stored
+    return stored, result
 
 
 def _decide(
@@ -187,3 +196,9 @@ def _tell(report: dict[str, Any], *, as_json: bool) -> None:
         f"{report['classifier_parameters_left']:,} of {report['classifier_parameters']:,} parameters, "
         f"detector of {report['parameters_left']:,} of {report['parameters']:,}"
     )
+    if (paper := report["paper_mean_average_precision"]) is not None:
+        apart = f"{report['mean_average_precision'] - paper:+.4f}".replace("-", "−")
+        typer.echo(
+            f"Table 12 of Liu et al. 2019: {paper:.4f} ({apart} here), over 11 points of recall, 101 here; "
+            "docs/reproduction.md has what else differs"
+        )

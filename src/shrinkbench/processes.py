@@ -1,62 +1,59 @@
-"""Processes of ours: how they begin, and that they end with the one that began them."""
+"""Processes that another one, their head, has started: they leave its signals to it, and end with it."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import gc
-import multiprocessing
 import os
 import signal
 import sys
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from multiprocessing import resource_tracker
+from pathlib import Path
 
+_LOOK_AGAIN = 0.5  # seconds
 _PR_SET_PDEATHSIG = 1
 _SAFE_PATH = "PYTHONSAFEPATH"
-_SENT_TO_ALL = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name))
-
-
-def end_with_parent() -> None:
-    """End this process when the one that began it is gone: by the kernel where it can, else by looking."""
-    if sys.platform == "linux":
-        with contextlib.suppress(OSError, AttributeError):
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if multiprocessing.parent_process() is not None:
-        threading.Thread(target=_follow, daemon=True).start()
-
-
-def _follow() -> None:
-    begun_by, head = os.getppid(), multiprocessing.parent_process()
-    alive = head is not None and head.is_alive()  # asked once: somebody's code may close what tells it
-    while alive and os.getppid() == begun_by:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 @contextlib.contextmanager
-def born_apart() -> Iterator[None]:
-    """Processes that start here import nothing from the folder they are in, and get no signal sent to all.
+def head_alone_hears(*further: signal.Signals) -> Iterator[None]:
+    """Processes that start here are not reached by what is sent to all of a terminal's or a job's.
 
-    So it is from their first moment on; terminals and schedulers send to all. They let in what they can handle
-    (``let_signals_in``), and set the environment that they are to have.
+    That is Ctrl-C, the closing of a terminal and SIGUSR1, and ``further`` signals. They are blocked from the
+    first moment of a process on, and in those that it starts.
     """
-    safe, before = os.environ.get(_SAFE_PATH), None
-    os.environ[_SAFE_PATH] = "1"
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    resource_tracker.ensure_running()  # which lets SIGINT and SIGTERM in once it has started
+    numbers = {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, *further}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:
-        if hasattr(signal, "pthread_sigmask"):
-            resource_tracker.ensure_running()  # which lets signals in again once it has started
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, _SENT_TO_ALL)
         yield
     finally:
-        if before is not None:
-            signal.pthread_sigmask(signal.SIG_SETMASK, before)
-        if safe is None:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextlib.contextmanager
+def importing_nothing_from_here() -> Iterator[None]:
+    """Python starts without the folder that it is started in among those that it imports from.
+
+    What starts here is to set the environment that it goes on with.
+    """
+    before = os.environ.get(_SAFE_PATH)
+    os.environ[_SAFE_PATH] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
             del os.environ[_SAFE_PATH]
         else:
-            os.environ[_SAFE_PATH] = safe
+            os.environ[_SAFE_PATH] = before
 
 
 @contextlib.contextmanager
@@ -75,7 +72,65 @@ def never_collected() -> Iterator[None]:
             gc.enable()
 
 
-def let_signals_in() -> None:
-    """Undo what this process was born with: its handlers are there."""
-    if hasattr(signal, "pthread_sigmask"):
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, _SENT_TO_ALL)
+@contextlib.contextmanager
+def signals_put_back() -> Iterator[None]:
+    """A library that starts here finds signals free, and leaves them as they were: heard by who heard them."""
+    if threading.current_thread() is not threading.main_thread():  # which alone may say who hears them
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclass(frozen=True)
+class Alive:
+    """A process of this machine, which is told from a later one of its number by when it began."""
+
+    pid: int
+    born: str
+
+    @classmethod
+    def here(cls) -> Alive:
+        """This process."""
+        return cls(os.getpid(), birth_of(os.getpid()))
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether it has ended, as far as this system tells."""
+        return birth_of(self.pid) != self.born
+
+
+def birth_of(pid: int) -> str:
+    """When a process of this machine began; empty if it is gone, or where the system does not tell."""
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
+    fields = told.rpartition(")")[2].split()
+    return "" if fields[0] in "ZX" else fields[19]  # a zombie works no more
+
+
+def end_with(parent: int, head: Alive | None = None) -> None:
+    """End this process when ``parent``, which has started it, is gone, or ``head``, which has started that.
+
+    The kernel does so where it can, for the parent; else by looking.
+    """
+    killed_with_parent()
+    threading.Thread(target=_follow, args=(parent, head), daemon=True).start()
+
+
+def killed_with_parent() -> None:
+    """Have the kernel end this process with its parent, where it can."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _follow(parent: int, head: Alive | None) -> None:
+    while os.getppid() == parent and not (head and head.is_gone):
+        time.sleep(_LOOK_AGAIN)
+    os._exit(1)

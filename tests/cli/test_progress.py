@@ -1,5 +1,8 @@
 """A line of progress tells the metric that the task leads with, as the report words it."""
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
 from types import SimpleNamespace
 
@@ -70,3 +73,40 @@ def test_copies_of_controls_tell_nothing_of_the_time_that_is_left(tmp_path):
     expected = [0.02 / whole if copy else 2 / whole for copy in copies]
     assert steps == pytest.approx(expected)
     assert told[-1].share == pytest.approx(1.0)
+
+
+SWEEP = """
+import os, time
+from shrinkbench.cli.progress import Display
+with Display() as display:
+    display.note("begun")
+    time.sleep(1.0)
+    for number in range(3):
+        display.note("of nobody's interest")
+print("nor is this")
+os.write(int(os.environ["TOLD"]), b"ended")
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="has no such terminals")
+def test_a_sweep_outlives_its_terminal(tmp_path):
+    """Its output goes nowhere then: what it finds is stored."""
+    ours, theirs = os.openpty()
+    told, tell = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-c", SWEEP],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        pass_fds=[tell],
+        env={**os.environ, "TOLD": str(tell), "TERM": "xterm"},
+    )
+    os.close(tell)
+    seen = b""
+    while b"begun" not in seen:
+        seen += os.read(ours, 1000)
+    os.close(theirs)
+    os.close(ours)
+    assert process.wait(timeout=60) == 0
+    assert os.read(told, 100) == b"ended"
+    os.close(told)

@@ -8,7 +8,7 @@ import pytest
 from shrinkbench.cli.stopping import Stopping
 
 ORDER = ["go on", "finish", "checkpoint", "stop"]
-NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP)
 
 
 @pytest.mark.parametrize("numbers", itertools.product(NUMBERS, repeat=3), ids=str)
@@ -43,3 +43,15 @@ def test_before_anything_has_begun_a_request_ends_the_command():
     with Stopping(), pytest.raises(SystemExit) as ended:
         signal.raise_signal(signal.SIGTERM)
     assert ended.value.code == 143
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_what_a_command_was_started_to_ignore_it_ignores(number):
+    before = signal.signal(number, signal.SIG_IGN)  # as nohup does, and a shell for what runs behind a script
+    try:
+        with Stopping() as stopping:
+            signal.raise_signal(number)
+        assert (stopping(), stopping.code) == ("go on", 0)
+        assert signal.getsignal(number) == signal.SIG_IGN
+    finally:
+        signal.signal(number, before)

@@ -365,6 +365,11 @@ class _Job:
         self.cancelled = True
 
 
+def _end(jobs, number):
+    for job in jobs:
+        job.cancelled, job.state = True, "FINISHED"
+
+
 class _Jobs:
     """What submitit was given, by the call; ``started`` are the jobs, in order."""
 
@@ -384,6 +389,7 @@ def jobs(tmp_path, monkeypatch):
     given = _Jobs(tmp_path)
     monkeypatch.setattr(submitit.AutoExecutor, "map_array", lambda *of: given.take(*of))
     monkeypatch.setattr("shrinkbench.runner.executors.on_submitit.available_cores", lambda: 2)
+    monkeypatch.setattr("shrinkbench.runner.executors.on_submitit._signal", _end)  # they are no processes
     monkeypatch.setattr("shrinkbench.runner.executors.on_submitit._POLL", 0)
 
     def make(**options):

@@ -7,11 +7,12 @@ its first step: 5 s of a processor. Forked from a process that has read them, it
 from __future__ import annotations
 
 import multiprocessing.forkserver
+import signal
 import sys
 from pathlib import Path
 from typing import Literal
 
-from shrinkbench.processes import born_apart
+from shrinkbench.processes import head_alone_hears, importing_nothing_from_here
 
 
 def begin_fork_server(device: str) -> Literal["spawn", "forkserver"]:
@@ -24,7 +25,7 @@ def begin_fork_server(device: str) -> Literal["spawn", "forkserver"]:
         return "spawn"
     multiprocessing.forkserver.set_forkserver_preload(["shrinkbench.cli.forked"])
     try:
-        with born_apart():
+        with head_alone_hears(signal.SIGTERM), importing_nothing_from_here():
             multiprocessing.forkserver.ensure_running()
     except OSError:  # its socket has no place: a full disk, a path of more than 107 bytes
         return "spawn"

@@ -2,9 +2,9 @@
 
 import importlib
 
-from shrinkbench.processes import end_with_parent, never_collected
+from shrinkbench.processes import killed_with_parent, never_collected
 
-end_with_parent()
+killed_with_parent()
 
 with never_collected():
     for heavy in ("shrinkbench.runner.executors.local", "torch._dynamo", "torch._inductor", "torch._refs"):

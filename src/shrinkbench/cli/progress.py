@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
+import os
+import stat
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from shrinkbench.cells import say_count
@@ -43,7 +48,8 @@ class Display:
         self._task = self._bar.add_task("planning", total=None, count="")
 
     def __enter__(self) -> Display:
-        self._bar.start()
+        with _terminal_may_close():
+            self._bar.start()
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -51,7 +57,8 @@ class Display:
 
     def stop(self) -> None:
         """Leave the terminal as it was."""
-        self._bar.stop()
+        with _terminal_may_close():
+            self._bar.stop()
 
     def start(self, total: int, todo: int) -> None:
         """The plan is made."""
@@ -60,7 +67,8 @@ class Display:
 
     def note(self, text: str) -> None:
         """Something that a person should know meanwhile."""
-        self._console.print(escaped(text), highlight=False, markup=False, soft_wrap=True)
+        with _terminal_may_close():
+            self._console.print(escaped(text), highlight=False, markup=False, soft_wrap=True)
 
     def advance(self, progress: Progress) -> None:
         """One task has ended."""
@@ -71,9 +79,25 @@ class Display:
         elif failed:
             self.note(text)
         count = f"{progress.done}/{progress.total}"
-        self._bar.update(
-            self._task, completed=progress.share, total=1.0, description=progress.label, count=count
-        )
+        with _terminal_may_close():
+            self._bar.update(
+                self._task, completed=progress.share, total=1.0, description=progress.label, count=count
+            )
+
+
+@contextlib.contextmanager
+def _terminal_may_close() -> Iterator[None]:
+    """What runs goes on without its terminal, of which nobody reads any more: what it finds is stored."""
+    try:
+        yield
+    except OSError as error:
+        gone = [number for number in (1, 2) if stat.S_ISCHR(os.fstat(number).st_mode)]
+        if error.errno != errno.EIO or not gone:
+            raise
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for number in gone:
+            os.dup2(nowhere, number)
+        os.close(nowhere)
 
 
 def _describe(progress: Progress) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import threading
@@ -13,7 +14,10 @@ import typer
 
 Stop = Literal["go on", "finish", "checkpoint", "stop"]
 _ORDER: tuple[Stop, ...] = ("go on", "finish", "checkpoint", "stop")  # each ends sooner than the one before
-_GRACE = 20.0  # seconds after SIGTERM or SIGUSR1 in which a run may end its epoch
+_REQUESTS = {
+    getattr(signal, name) for name in ("SIGTERM", "SIGUSR1", "SIGHUP") if hasattr(signal, name)
+}  # some systems have fewer
+_GRACE = 20.0  # seconds after one of them in which a run may end its epoch
 
 
 class Ended(SystemExit):
@@ -21,8 +25,10 @@ class Ended(SystemExit):
 
 
 class Stopping:
-    """Ctrl-C once: what runs is finished; twice: all stops. SIGTERM, SIGUSR1: runs stop after their epoch.
+    """Ctrl-C once: what runs is finished; twice: all stops. The others: runs stop after their epoch.
 
+    These are SIGTERM, SIGUSR1 and SIGHUP, of a terminal that is closed. What this process was started to
+    ignore, as by ``nohup``, it ignores.
     Whatever comes later makes no stop a weaker one, and the exit code of a request stays.
     Signals before ``begin`` end the command at once, as nothing runs yet. With ``in_process``, the function
     that makes the run of this process stop after its epoch, the process ends itself after the grace time.
@@ -34,20 +40,18 @@ class Stopping:
         self._begun = False
         self._interrupts = 0
         self._in_process = in_process
-        self._before: dict[signal.Signals, Any] = {}
+        self._before: dict[int, Any] = {}
 
     def __call__(self) -> Stop:
         """What has been asked for by now."""
         return self._wish
 
     def __enter__(self) -> Stopping:
-        handlers: dict[signal.Signals, Any] = {
-            signal.SIGINT: self._on_interrupt,
-            signal.SIGTERM: self._on_request,
-        }
-        if hasattr(signal, "SIGUSR1"):
-            handlers[signal.SIGUSR1] = self._on_request
-        self._before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+        heard = {number for number in signal.valid_signals() if signal.getsignal(number) != signal.SIG_IGN}
+        for number in heard & _REQUESTS:
+            self._before[number] = signal.signal(number, self._on_request)
+        if signal.SIGINT in heard:
+            self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._on_interrupt)
         return self
 
     def __exit__(self, *exception: object) -> None:
@@ -74,7 +78,8 @@ class Stopping:
             told = "runs stop after their epoch already; Ctrl-C once more stops them now"
         else:
             told = "finishing the runs that are under way; Ctrl-C once more stops them"
-        typer.echo(told, err=True)
+        with contextlib.suppress(OSError):  # the terminal is closed
+            typer.echo(told, err=True)
 
     def _on_request(self, number: int, frame: FrameType | None) -> None:
         self.code = 128 + number

@@ -33,6 +33,7 @@ from typing import Any
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import read_file
+from shrinkbench.processes import birth_of
 
 CLAIMS = "claims"
 EXPIRES_AFTER = 60.0
@@ -309,7 +310,7 @@ def _content_of(key: str, token: str, *, count: int, expires_after: float) -> by
         "host": platform.node()[:200],
         "pid": os.getpid(),
         "machine": _machine(),
-        "born": _birth_of(os.getpid()),
+        "born": birth_of(os.getpid()),
         "count": count,
         "heartbeat": datetime.now(UTC).isoformat(timespec="seconds"),
         "expires_after": expires_after,
@@ -356,7 +357,7 @@ def _holder(key: str, content: bytes | None) -> Holder:
     number = pid if type(pid) is int and 0 < pid < 2**31 else 0
     alive = None
     if number and fields.get("machine") and fields["machine"] == _machine():
-        alive = _birth_of(number) == fields.get("born")
+        alive = birth_of(number) == fields.get("born")
     return Holder(
         key,
         host=str(fields.get("host") or Holder.host)[:200],
@@ -377,16 +378,6 @@ def _machine() -> str:
         return f"{boot} {os.readlink('/proc/self/ns/pid')}"  # noqa: PTH115 - no path, a name in brackets
     except (OSError, ValueError):
         return ""
-
-
-def _birth_of(pid: int) -> str:
-    """When a process of this machine began, which tells it from a later one of its number; empty if gone."""
-    try:
-        told = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
-    except OSError:
-        return ""
-    fields = told.rpartition(")")[2].split()
-    return "" if fields[0] in "ZX" else fields[19]  # a zombie works no more
 
 
 def _remove(path: Path) -> None:

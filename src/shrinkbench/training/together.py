@@ -6,8 +6,8 @@ import io
 import multiprocessing
 import os
 import re
+import signal
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.processes import end_with, head_alone_hears
 from shrinkbench.training.team import Team
 
 Told = TypeVar("Told")
@@ -192,8 +193,9 @@ def team_of(places: Places, follow: Callable[[Team], None]) -> Iterator[FabricTe
         for local in range(1, places.devices)
     ]
     threads = torch.get_num_threads()
-    for member in members:
-        member.start()
+    with head_alone_hears(signal.SIGTERM):
+        for member in members:
+            member.start()
     try:
         if places.device == "cpu":
             torch.set_num_threads(max(1, threads // places.devices))
@@ -235,17 +237,11 @@ def _dismiss(members: Sequence[BaseProcess]) -> None:
 
 def _join(places: Places, local: int, follow: Callable[[Team], None], head: int) -> None:
     """The life of a process that the head has started."""
-    threading.Thread(target=_end_with, args=(head,), daemon=True).start()
+    end_with(head)
     if places.device == "cpu":
         torch.set_num_threads(max(1, torch.get_num_threads() // places.devices))
     with join_team(places, local) as team:
         follow(team)
-
-
-def _end_with(head: int) -> None:
-    while os.getppid() == head:
-        time.sleep(0.5)
-    os._exit(1)
 
 
 def _free_port() -> int:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import signal
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from shrinkbench.files import write_atomically
-from shrinkbench.runner.executors.performing import leave, perform
+from shrinkbench.processes import Alive, end_with
+from shrinkbench.runner.executors.performing import leave, perform, stop_after_this_epoch, told_to_stop
 from shrinkbench.runner.executors.protocol import Ending, Setting, Task
 
 AGAIN = 20
@@ -49,20 +52,27 @@ class Batch:
 
 @dataclass(frozen=True)
 class Work:
-    """What a job calls, and leaves in the queue when it is told to make room, at most ``again`` times."""
+    """What a job calls, and leaves in the queue when it is told to make room, at most ``again`` times.
+
+    ``head`` is the process of this machine with which a job ends that is one of its own, and of no scheduler.
+    """
 
     setting: Setting
     threads: int
+    head: Alive | None = None
     again: int = AGAIN
 
     def __call__(self, batch: Batch) -> None:
         """Carry out what has not ended yet: all of it, or the rest of a job that was put in the queue again."""
         import torch
 
+        if self.head is not None:
+            end_with(os.getppid(), self.head)
+            signal.signal(signal.SIGTERM, lambda *_: stop_after_this_epoch())  # submitit passes it over
         torch.set_num_threads(self.threads)
         for number, task in enumerate(batch.tasks):
             if batch.ending(number) is None:
-                batch.tell(number, self._end(task, stopped=batch.stopped))
+                batch.tell(number, self._end(task, stopped=batch.stopped or told_to_stop()))
 
     def _end(self, task: Task, *, stopped: bool) -> Ending:
         if stopped:

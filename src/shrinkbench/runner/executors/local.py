@@ -11,7 +11,7 @@ import os
 import signal
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -20,7 +20,7 @@ from typing import Any, Literal
 import torch
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.processes import born_apart, end_with_parent, let_signals_in
+from shrinkbench.processes import Alive, end_with, head_alone_hears, importing_nothing_from_here
 from shrinkbench.runner.executors.performing import perform, stop_after_this_epoch, told_to_stop
 from shrinkbench.runner.executors.protocol import Ending, Setting, Task, check_time_limit, empty
 from shrinkbench.runner.shares import MOST_WORKERS, Share, assign_shares, available_cores
@@ -135,7 +135,7 @@ class _Worker:
     @classmethod
     def begin(cls, setting: Setting, share: Share, method: StartMethod) -> _Worker:
         here, there = multiprocessing.Pipe()
-        process = _started(method, (there, setting, share, dict(os.environ)))
+        process = _started(method, (there, setting, share, Alive.here(), dict(os.environ)))
         there.close()
         return cls(process, here)
 
@@ -194,7 +194,7 @@ class _Worker:
 
 def _started(method: StartMethod, arguments: tuple[Any, ...]) -> BaseProcess:
     """A worker, forked where there is a server for that and spawned elsewhere."""
-    with born_apart():
+    with head_alone_hears(signal.SIGTERM), importing_nothing_from_here():
         if method == "forkserver":
             with contextlib.suppress(OSError, EOFError):  # the server is gone, and no other can be started
                 process = multiprocessing.get_context(method).Process(target=_serve, args=arguments)
@@ -222,12 +222,15 @@ def _late(time_limit: float | None) -> Ending:
     return Ending("died", f"was stopped at the time limit of {(time_limit or 0) / 60:g} minutes")
 
 
-def _serve(connection: Connection, setting: Setting, share: Share, environment: dict[str, str]) -> None:
+def _serve(
+    connection: Connection, setting: Setting, share: Share, head: Alive, environment: Mapping[str, str]
+) -> None:
     """The life of a worker: a task comes in, how it ended goes out."""
-    end_with_parent()
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the head's to handle
+    end_with(os.getppid(), head)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the head's to handle, where it cannot be blocked
     signal.signal(signal.SIGTERM, lambda number, frame: stop_after_this_epoch())
-    let_signals_in()
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # it was kept out till here
     os.environ.clear()  # of a fork server's the head's is only the beginning
     os.environ.update(environment)
     if share.gpu is not None:

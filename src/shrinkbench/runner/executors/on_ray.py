@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import signal
 from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.libraries import optional
+from shrinkbench.processes import head_alone_hears, signals_put_back
 from shrinkbench.runner.executors.local import LocalProcesses
-from shrinkbench.runner.executors.performing import perform
-from shrinkbench.runner.executors.protocol import Ending, Setting, Task, check_time_limit, empty
+from shrinkbench.runner.executors.performing import perform, stop_after_this_epoch, told_to_stop
+from shrinkbench.runner.executors.protocol import LONGEST, Ending, Setting, Task, check_time_limit, empty
 
 
 class RayCluster:
@@ -46,11 +48,12 @@ class RayCluster:
         ray = self._ray
         if not ray.is_initialized():
             try:
-                ray.init(
-                    self._address,
-                    log_to_driver=False,
-                    include_dashboard=False if self._address is None else None,
-                )
+                with head_alone_hears(signal.SIGTERM), signals_put_back():
+                    ray.init(
+                        self._address,
+                        log_to_driver=False,
+                        include_dashboard=False if self._address is None else None,
+                    )
             except (ConnectionError, ValueError, RuntimeError) as error:
                 raise ShrinkbenchError(
                     f"cannot join the Ray cluster {self._address or 'of this machine'}: "
@@ -78,11 +81,16 @@ class RayCluster:
         return empty(self._queue)
 
     def close(self, grace: float = 0) -> None:
-        """Cancel what runs; a cluster that was there before stays."""
+        """Cancel what runs, which may end its epoch; a cluster that was there before stays."""
         self._queue.clear()
-        for each in self._running:
-            self._ray.cancel(each, force=True)
+        left = list(self._running)
         self._running.clear()
+        if left and grace > 0:
+            for each in left:
+                self._ray.cancel(each)
+            _, left = self._ray.wait(left, num_returns=len(left), timeout=grace)
+        for each in left:
+            self._ray.cancel(each, force=True)
         if self._ray.is_initialized():
             self._ray.shutdown()
 
@@ -119,6 +127,7 @@ def _perform(placed: tuple[Setting, int, float | None], task: Task) -> Ending:
 
     setting, threads, time_limit = placed
     torch.set_num_threads(threads)
+    signal.signal(signal.SIGINT, lambda *_: stop_after_this_epoch())  # as Ray asks a task to end
     if time_limit is None:
         return perform(task, setting, own_process=True)
     if not _children:
@@ -126,7 +135,9 @@ def _perform(placed: tuple[Setting, int, float | None], task: Task) -> Ending:
         _children[0].start(setting, tasks=1)
     _children[0].submit([task])
     while not (ended := _children[0].completed(1.0)):
-        pass
+        if told_to_stop():
+            _children[0].close(LONGEST)  # the head ends it sooner, and this process with it
+            return Ending("interrupted", "was told to stop")
     return ended[0][1]
 
 

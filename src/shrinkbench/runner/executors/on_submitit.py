@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import shutil
+import signal
 import subprocess
 import time
 from collections import deque
@@ -16,6 +18,7 @@ from typing import Any
 from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.files import unique_suffix
 from shrinkbench.libraries import optional
+from shrinkbench.processes import Alive, head_alone_hears
 from shrinkbench.runner.executors.batches import AGAIN, Batch, Work
 from shrinkbench.runner.executors.protocol import Ending, Setting, Task, check_time_limit, empty
 from shrinkbench.runner.shares import available_cores
@@ -70,6 +73,7 @@ class SubmititJobs:
         self._jobs: dict[Any, _Sent] = {}
         self._waiting: deque[Task] = deque()
         self._executor: Any = None
+        self._is_here = False
         self._work: Work | None = None
 
     def start(self, setting: Setting, *, tasks: int) -> None:
@@ -97,9 +101,10 @@ class SubmititJobs:
             raise ShrinkbenchError(
                 f"submitit refuses these settings: {' '.join(str(error).split())[:160]}"
             ) from None
-        self._work = Work(setting, self._cpus)
         self._folder = folder
-        if self._executor.cluster == "local":  # it has no queue, and starts whatever it is given
+        self._is_here = self._executor.cluster == "local"
+        self._work = Work(setting, self._cpus, Alive.here() if self._is_here else None)
+        if self._is_here:  # there is no queue, and whatever is given starts
             self._at_once = min(self._at_once, max(1, available_cores() // self._cpus))
 
     def submit(self, tasks: Sequence[Task]) -> None:
@@ -131,12 +136,24 @@ class SubmititJobs:
         return left
 
     def close(self, grace: float = 0) -> None:
-        """Cancel every job that has a task left; the others end by themselves."""
+        """Cancel every job that has a task left; the others end by themselves.
+
+        Those of this machine may end their epoch within ``grace`` seconds. A scheduler gives its own time.
+        """
         self._waiting.clear()
-        for job, sent in self._jobs.items():
-            if sent.open:
-                _cancel(job)
+        left = [job for job, sent in self._jobs.items() if sent.open]
         self._jobs.clear()
+        if not self._is_here:
+            for job in left:
+                _cancel(job)
+            return
+        _signal(left, signal.SIGTERM if grace > 0 else signal.SIGKILL)
+        until = time.monotonic() + grace
+        while not all(job.done() for job in left) and time.monotonic() < until:
+            time.sleep(_POLL)
+        if left:
+            _signal(left, signal.SIGKILL)
+            time.sleep(_POLL)  # what they have watched over ends a moment later, and gives its claims back
 
     def _hand_out(self) -> None:
         room = self._at_once - len(self._jobs)
@@ -148,7 +165,8 @@ class SubmititJobs:
             tasks = tuple(self._waiting.popleft() for _ in range(min(size, len(self._waiting))))
             batches.append(Batch(self._folder / unique_suffix(), tasks))
         try:
-            jobs = self._executor.map_array(self._work, batches)
+            with head_alone_hears():
+                jobs = self._executor.map_array(self._work, batches)
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
             why = one_line(str(error), 160)
             raise ShrinkbenchError(
@@ -187,6 +205,17 @@ class SubmititJobs:
                 told = str(error)
         last = (told.strip().splitlines() or ["nothing was written"])[-1]
         return Ending("died", f"died in job {job.job_id} ({job.state.lower()}; {one_line(last.strip(), 100)})")
+
+
+def _signal(jobs: Sequence[Any], number: int) -> None:
+    """Send a signal to the processes of this machine that watch over jobs, which end with them.
+
+    submitit would send Ctrl-C, which they do not hear.
+    """
+    for job in jobs:
+        if not job.done():  # so that its number is no other process's
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(int(job.job_id), number)
 
 
 def _cancel(job: Any) -> None:

@@ -62,7 +62,7 @@ class Following:
 
     def __call__(self, team: Team) -> None:
         """Follow until the head has no more to do."""
-        if threading.current_thread() is threading.main_thread():
+        if threading.current_thread() is threading.main_thread():  # of another machine, as the command there
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the head's to handle
         prepare(self.setting)
         workspace = replace(self.setting.workspace, team=team, log_to=None)

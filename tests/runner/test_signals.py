@@ -1,0 +1,111 @@
+"""What a terminal or a scheduler sends to all processes of a sweep ends it in order, wherever its tasks run."""
+
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from shrinkbench.results.store import ResultStore
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")]
+
+COMMAND = [sys.executable, "-c", "from shrinkbench.cli import main; main()"]
+PLACES = {
+    "local": ("--workers", "2"),
+    "ray": ("--executor", "ray"),
+    "submitit": ("--executor", "submitit", "--cluster", "local"),
+}
+GRID = """
+name = "long"
+dataset = "digits"
+model = "digits-cnn"
+weights = "random"
+method = "random"
+compression = [2, 3, 4, 5, 6, 8]
+seed = [0]
+train_images = 100
+[finetune]
+epochs = 300
+"""
+
+
+def logs(out):
+    return [path.read_text() for path in out.glob("runs/*/log.txt")]
+
+
+def living(mark):
+    """Processes with ``mark`` in their environment, as those have that a sweep starts."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark in (place / "environ").read_bytes():
+                found.append(place.name)
+        except OSError:
+            continue
+    return found
+
+
+def send(number, out, place, *, alone=False):
+    """A sweep that is sent ``number``, with all its processes, while runs train: its exit code and words."""
+    mark = f"SHRINKBENCH_TEST_MARK={out}"
+    (out.parent / "grid.toml").write_text(GRID)
+    words = ["sweep", str(out.parent / "grid.toml"), "--out", str(out), "--device", "cpu", *PLACES[place]]
+    head = subprocess.Popen(
+        [*COMMAND, *words],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        env={**os.environ, **dict([mark.split("=")]), "OMP_NUM_THREADS": "1"},
+    )
+    try:
+        until = time.monotonic() + 120
+        while not any("epoch 2:" in log for log in logs(out)):
+            assert time.monotonic() < until
+            assert head.poll() is None
+            time.sleep(0.05)
+        (os.kill if alone else os.killpg)(head.pid, number)
+        told = head.communicate(timeout=120)[0]
+        while left := living(mark.encode()):
+            assert time.monotonic() < until + 60, left
+            time.sleep(0.1)
+    finally:
+        head.kill()
+    return head.returncode, told
+
+
+@pytest.fixture(params=PLACES)
+def place(request):
+    if request.param != "local" and importlib.util.find_spec(request.param) is None:
+        pytest.skip(f"{request.param} is not installed")
+    return request.param
+
+
+def test_interrupted_once_a_sweep_ends_what_runs(place, tmp_path):
+    code, told = send(signal.SIGINT, tmp_path / "out", place)
+    assert code == 130, told
+    assert "Traceback" not in told
+    assert all(re.search("end: done$", log.strip()) for log in logs(tmp_path / "out"))
+    assert not list((tmp_path / "out" / "claims").iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1])
+def test_told_to_end_every_run_stops_after_its_epoch(place, number, tmp_path):
+    code, told = send(number, tmp_path / "out", place)
+    assert code == 128 + number, told
+    assert "Traceback" not in told
+    begun = logs(tmp_path / "out")
+    assert all(re.search("end: (done|interrupted: .*)$", log.strip()) for log in begun)
+    assert ResultStore(tmp_path / "out").status().done == sum("end: done" in log for log in begun)
+    assert not list((tmp_path / "out" / "claims").iterdir())
+
+
+def test_no_process_outlives_a_head_that_is_killed(place, tmp_path):
+    code, _ = send(signal.SIGKILL, tmp_path / "out", place, alone=True)
+    assert code == -signal.SIGKILL

@@ -93,6 +93,13 @@ BENCHMARKS = (
         variant="of_10_percent",
     ),
     Benchmark(
+        "Rounds that end where others go on",
+        "With `halve-in-3` the end of a run at 2x is the third round of one at 4x: 15 trainings in place of 45.",
+        "shared_rounds",
+        "--method weight_rewinding[schedule=halve-in-3] --rounds 1",
+        variant="of_halves",
+    ),
+    Benchmark(
         "Measured latency of smaller networks",
         "The times of one network in turn with those of its pruned copies.",
         "structured_latency",

@@ -99,7 +99,7 @@ def test_files_of_the_folder_are_not_imported(tmp_path):
     assert not list(tmp_path.glob("*.read"))
 
 
-@pytest.mark.parametrize("whom", ["head", "server"])
+@pytest.mark.parametrize("whom", ["head", pytest.param("server", marks=pytest.mark.slow)])
 def test_killed_processes_leave_no_other_behind(tmp_path, whom):
     process = begin(tmp_path, "waits", WAITS)
     until((tmp_path / "waiting").exists)

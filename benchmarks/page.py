@@ -94,7 +94,7 @@ BENCHMARKS = (
     ),
     Benchmark(
         "Rounds that end where others go on",
-        "With `halve-in-3` the end of a run at 2x is the third round of one at 4x: 15 trainings in place of 45.",
+        "With `halve-in-3` a run at 2x ends with the third round of one at 4x: 15 trainings in place of 45.",
         "shared_rounds",
         "--method weight_rewinding[schedule=halve-in-3] --rounds 1",
         variant="of_halves",

@@ -94,6 +94,7 @@ def main() -> None:
         ratios = []
         for number in range(options.rounds):
             place = ["--data", str(options.data), "--out", str(folder / f"store-{number}"), "--workers", "2"]
+            place += ["--device", "cpu"]
             ours = time_of(sys.executable, "-m", "shrinkbench", "sweep", str(experiment), *place)
             theirs = 0.0
             for method in METHODS:

@@ -90,9 +90,25 @@ def test_an_amount_is_not_left_out_behind_wider_steps_elsewhere(dropped):
     assert block({"a": UNEVEN, "b": UNEVEN, "c": own}, level=16.0).methods == ("a", "b", "c")
 
 
-def test_a_coarser_grid_is_compared_over_the_range_and_where_it_has_runs():
+@pytest.mark.parametrize("dropped", [2, 3, 4, 6])
+@pytest.mark.parametrize("others", [1, 3])
+def test_an_amount_that_others_have_is_not_bridged_on_a_fine_grid(dropped, others):
+    fine = (2, 3, 4, 6, 8)
+    own = tuple(x for x in fine if x != dropped)
+    found = block({f"m{i}": fine for i in range(others)} | {"own": own})
+    start, end = ((1, *fine)[fine.index(dropped)], fine[fine.index(dropped) + 1])
+    assert [(one.method, one.why) for one in found.left_out] == [("own", f"no run between {start}× and {end}×")]
+    assert found.left_out[0].lacks_runs
+
+
+def test_an_amount_of_a_few_takes_nobody_out():
+    coarse = (2, 4, 8)
+    assert len(block({"a": (2, 3, 4, 6, 8), "b": coarse, "c": coarse}).methods) == 3
+
+
+def test_a_coarser_grid_is_compared_where_it_has_runs():
     grids = {"fine": (2, 3, 4, 6, 8), "coarse": (2, 4, 8)}
-    assert block(grids).methods == ("fine", "coarse")
+    assert [one.why for one in block(grids).left_out] == ["no run between 2× and 4×"]
     assert block(grids, level=4.0).methods == ("fine", "coarse")
     assert [one.why for one in block(grids, level=3.0).left_out] == ["no run between 2× and 4×"]
 

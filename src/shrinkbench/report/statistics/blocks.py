@@ -278,7 +278,8 @@ def _leap(
 
     Where most others have a run that the method lacks, its runs may be no further apart than the ``usual``
     widest step, that of half of the methods, nor twice as far, in log compression, as such steps there are;
-    around a level no further than those. Elsewhere they may be twice as far apart as the usual step. Nor may
+    around a level no further than those. Where others have runs at both ends too, however near those are, an
+    amount is left out. Elsewhere its runs may be twice as far apart as the usual step. Nor may
     one seed lack a run, however near its neighbours, that other seeds of the method have, and most others on
     this seed. What counts is how far networks were compressed, on every axis: where they lie apart in speed
     no run is missing between them. ``places`` are the compressions of all runs in order.
@@ -293,10 +294,12 @@ def _leap(
                 if 2 * sum(here) > len(others) and any(c.is_run_between(start, end) for c in chosen[method]):
                     why = f"no run of seed {curve.seed} between {_amounts(curve, start, end)}"
                     return LeftOut(method, why, lacks_runs=True)
-                more = sum(all(c.is_run_between(start, end) for c in members) for members in others)
-                if 2 * more > len(others):
+                between = [m for m in others if all(c.is_run_between(start, end) for c in m)]
+                if 2 * len(between) > len(others):
                     there = _usual_step(chosen, start, end)
                     widest = min(usual, there if low == high else (there / (1 + TOLERANCE)) ** 2)
+                if 2 * sum(all(c.has_steps_within(start, end) for c in m) for m in between) > len(others):
+                    widest = 1.0
             if end / start > widest * (1 + TOLERANCE):
                 return LeftOut(method, f"no run between {_amounts(curve, start, end)}", lacks_runs=True)
     return None

@@ -108,6 +108,12 @@ class Curve:
         around = ((more[place], x[place], more[place + 2]) for place in inner)
         return any(math.sqrt(a * b) > start and math.sqrt(b * c) < end for a, b, c in around)
 
+    def has_steps_within(self, start: float, end: float) -> bool:
+        """Whether two steps or more lie from ``start`` to ``end``; 10 % outside count as that."""
+        x = self.compressions
+        first = bisect.bisect_left(x, start / (1 + TOLERANCE))
+        return bisect.bisect_right(x, end * (1 + TOLERANCE)) - first > 2
+
     def leap(self, low: float, high: float) -> float:
         """The widest step, as a ratio, of those that lie between compressions ``low`` and ``high`` in part."""
         found = itertools.pairwise(self.compressions)

@@ -9,6 +9,7 @@ from commands import shrinkbench
 from typer.testing import CliRunner
 
 from shrinkbench.cli import app
+from shrinkbench.results.bundle import read_source
 from shrinkbench.results.store import ResultStore
 
 COMMAND = [sys.executable, "-c", "from shrinkbench.cli import main; main()"]
@@ -201,6 +202,18 @@ def test_a_plan_says_what_the_first_look_takes(tmp_path):
     assert "24 runs planned, 24 to do" in done.stdout
     assert "first look is at 3 seeds, after 12 of these 24 runs and 50% of their training images" in done.stdout
     assert "first look" not in shrinkbench(*words).stdout
+
+
+def test_runs_record_the_rules_by_which_seeds_are_added(grid, tmp_path):
+    words = ["sweep", grid, "--out", tmp_path / "out", "--device", "cpu", "--until-decided"]
+    call(*words, "--max-seeds", "3", "--set", 'method=["random","global_magnitude"]', "--write-plan")
+    plan = read_source(tmp_path / "out").plan
+    rules = plan.experiments[0].seeds_added
+    assert rules.seeds == (0, 1, 2)
+    (control, *_), key = plan.runs, next(run.key for run in plan.runs if not run.spec.is_control)
+    call("run", control.key[:12], key[:12], "--store", tmp_path / "out", "--device", "cpu")
+    results = read_source(tmp_path / "out").results
+    assert [result.provenance.seeds_added for result in results] == [rules] * 2
 
 
 def test_a_plan_promises_nothing_that_the_sweep_refuses(grid, tmp_path):

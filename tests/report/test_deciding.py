@@ -10,18 +10,20 @@ from made_results import METHODS, make_result, make_results, make_spec, write_st
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report.deciding import decide
+from shrinkbench.report.leaderboard import write_leaderboard
 from shrinkbench.report.page.html import write_report
 from shrinkbench.report.power import power_tables
 from shrinkbench.report.races import describe_race
 from shrinkbench.report.result_tables import pairwise_table
 from shrinkbench.report.statistics.claims import judge
-from shrinkbench.report.statistics.observations import observe
+from shrinkbench.report.statistics.observations import observe, observe_bundle
 from shrinkbench.report.verdict import reach_verdict
 from shrinkbench.results.bundle import read_source, write_bundle
 from shrinkbench.results.merging import merge
 from shrinkbench.results.store import ResultStore
+from shrinkbench.results.verification import verify
 from shrinkbench.runner.fixed_rules import check_rules
-from shrinkbench.spec import ExperimentSpec, UntilDecided
+from shrinkbench.spec import ExperimentSpec, SeedsAdded, UntilDecided
 
 NAMES = ("global_magnitude", "layerwise_magnitude", "random")
 RULES = UntilDecided(max_seeds=6)
@@ -34,6 +36,7 @@ EXPERIMENT = ExperimentSpec(
     seed=tuple(range(6)),
     until_decided=RULES,
 )
+ADDED = SeedsAdded(rules=RULES, seeds=EXPERIMENT.seed)
 GRID = [
     make_spec(method=METHODS[name], compression=float(ratio), seed=seed)
     for name in NAMES
@@ -52,6 +55,12 @@ def accuracy(spec):
     return whole - (loss + 0.004 * random.standard_normal())
 
 
+def told_of(result, added):
+    """A result whose provenance has the rules by which seeds were added."""
+    provenance = result.provenance.model_copy(update={"seeds_added": added})
+    return result.model_copy(update={"provenance": provenance})
+
+
 class MadeSweep:
     """Carries wanted runs out by a formula; ``broken`` ones stay missing."""
 
@@ -64,7 +73,7 @@ class MadeSweep:
         self.store.write_plan(EXPERIMENT, runs)
         for spec in runs:
             if not self.store.has(spec.key) and not self.broken(spec):
-                self.store.write(make_result(spec, accuracy=accuracy))
+                self.store.write(told_of(make_result(spec, accuracy=accuracy), ADDED))
                 self.made.append(spec)
         return self.store.status()
 
@@ -115,6 +124,27 @@ def test_the_report_of_a_store_or_bundle_says_that_it_is_sequential(tmp_path):
         assert not any(win.decided for task in verdict.tasks for basis in task.bases for win in basis.wins)
     written = write_report(sweep.store.root, tmp_path / "report", figures="none")
     assert "sequential design" in written.index.read_text()
+
+
+@pytest.mark.parametrize("lost", ["the rules", "the plan"])
+def test_runs_tell_of_the_rules_where_the_plan_has_lost_them(tmp_path, lost):
+    sweep = MadeSweep(tmp_path)
+    sweep(lambda spec: spec.seed < 4)
+    whole = read_source(tmp_path)
+    assert not verify(whole)
+    plan = json.loads(sweep.store.plan_path.read_bytes())
+    plan["experiments"][0]["until_decided"] = None
+    sweep.store.plan_path.unlink()
+    if lost == "the rules":
+        sweep.store.plan_path.write_text(json.dumps(plan))
+    read = read_source(tmp_path)
+    assert read.sequential == whole.sequential == ADDED
+    (task,) = judge(observe_bundle(read)).tasks
+    assert task.race.seeds == (0, 1, 2, 3)
+    told = [sentence for sentence in verify(read) if "seeds were added until decided" in sentence]
+    assert len(told) == (lost == "the rules")
+    with pytest.raises(ShrinkbenchError, match="seeds were added until it was decided"):
+        write_leaderboard([tmp_path], tmp_path / "board")
 
 
 def test_rules_are_fixed_before_the_first_result(tmp_path):
@@ -171,13 +201,13 @@ def test_seeds_that_no_look_took_in_are_named(tmp_path):
     """Results of other seeds that were merged into its folder stand in the tables, not in the claim."""
     sweep = MadeSweep(tmp_path)
     decide(EXPERIMENT, sweep.store, sweep=sweep)
-    looked = reach_verdict(observe(sweep.store.results()[0], sequential=EXPERIMENT)).tasks[0].sentences
+    looked = reach_verdict(observe(sweep.store.results()[0], sequential=ADDED)).tasks[0].sentences
     for seed in (7, 8):
         for name in NAMES:
             for ratio in EXPERIMENT.compression:
                 spec = make_spec(method=METHODS[name], compression=float(ratio), seed=seed)
                 sweep.store.write(make_result(spec, accuracy=accuracy))
-    merged = reach_verdict(observe(sweep.store.results()[0], sequential=EXPERIMENT)).tasks[0].sentences
+    merged = reach_verdict(observe(sweep.store.results()[0], sequential=ADDED)).tasks[0].sentences
     told = [sentence for sentence in merged if sentence not in looked]
     assert told == [
         "Seeds that no look took in were run too, and take no part in it: 7 and 8; these rules did not ask for "
@@ -189,8 +219,8 @@ def test_leads_at_equal_speed_are_of_the_last_look(tmp_path):
     """On its seeds and methods, and with its intervals: other runs of the folder do not move them."""
     sweep = MadeSweep(tmp_path)
     decide(EXPERIMENT, sweep.store, sweep=sweep)
-    before = judge(observe(sweep.store.results()[0], sequential=EXPERIMENT), axis="theoretical_speedup")
-    (task,) = judge(observe(sweep.store.results()[0], sequential=EXPERIMENT)).tasks
+    before = judge(observe(sweep.store.results()[0], sequential=ADDED), axis="theoretical_speedup")
+    (task,) = judge(observe(sweep.store.results()[0], sequential=ADDED)).tasks
     assert task.race is not None
     for level in before.tasks[0].levels:
         lead = level.claim
@@ -202,7 +232,7 @@ def test_leads_at_equal_speed_are_of_the_last_look(tmp_path):
         for name, ratio in itertools.product(NAMES, EXPERIMENT.compression):
             spec = make_spec(method=METHODS[name], compression=float(ratio), seed=seed)
             sweep.store.write(make_result(spec, accuracy=accuracy))
-    after = judge(observe(sweep.store.results()[0], sequential=EXPERIMENT), axis="theoretical_speedup")
+    after = judge(observe(sweep.store.results()[0], sequential=ADDED), axis="theoretical_speedup")
     assert [level.claim for level in after.tasks[0].levels] == [level.claim for level in before.tasks[0].levels]
 
 
@@ -213,7 +243,7 @@ def test_intervals_are_of_95_percent_whatever_level_decides(tmp_path):
     widths = []
     for alpha in (0.01, 0.05, 0.3):
         rules = RULES.model_copy(update={"alpha": alpha})
-        observations = observe(found, sequential=EXPERIMENT.model_copy(update={"until_decided": rules}))
+        observations = observe(found, sequential=SeedsAdded(rules=rules, seeds=EXPERIMENT.seed))
         (task,) = judge(observations).tasks
         widths.append([claim.high - claim.low for claim in task.pairs])
         assert f"(bold: p < {alpha:g})" in pairwise_table(observations, task=task.task).caption
@@ -235,7 +265,7 @@ def test_another_grid_is_not_merged_beside_rules_that_say_nothing_of_it(tmp_path
 def looked_at(rules, accuracy=accuracy):
     """What the report says once all seeds are there; who stops at an earlier look has them to no avail."""
     results = [make_result(spec, accuracy=accuracy) for spec in GRID]
-    sequential = EXPERIMENT.model_copy(update={"until_decided": RULES.model_copy(update=rules)})
+    sequential = ADDED.model_copy(update={"rules": RULES.model_copy(update=rules)})
     return " ".join(reach_verdict(observe(results, sequential=sequential)).tasks[0].sentences)
 
 

@@ -66,5 +66,5 @@ def test_seeds_added_until_decided_are_said(tmp_path):
     experiment = bundle.plan.experiments[0].model_copy(
         update={"until_decided": rules, "seed": tuple(range(10))}
     )
-    notes = [*power_notes(bundle, observe(bundle.results, sequential=experiment))]
+    notes = [*power_notes(bundle, observe(bundle.results, sequential=experiment.seeds_added))]
     assert any("Seeds were added until decided" in note for note in notes), notes

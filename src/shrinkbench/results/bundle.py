@@ -35,7 +35,7 @@ from shrinkbench.results.store import (
     parse_result,
     status_of,
 )
-from shrinkbench.spec import ExperimentSpec, RunSpec, digest
+from shrinkbench.spec import RunSpec, SeedsAdded, digest
 
 Sources = Mapping[str, Mapping[str, bytes]]
 """Files of outside code: place relative to the plug-in -> content, for each digest that keys name."""
@@ -86,9 +86,11 @@ class Bundle:
         return tuple(run.spec for run in self.plan.runs if run.key not in stored) if self.plan else ()
 
     @property
-    def sequential(self) -> ExperimentSpec | None:
-        """The experiment whose seeds are added until its comparison is decided, if there is one."""
-        return sequential_of(self.plan)
+    def sequential(self) -> SeedsAdded | None:
+        """How seeds were added until the comparison was decided, if they were, as the plan or a run says."""
+        experiment = sequential_of(self.plan)
+        told = (run.provenance.seeds_added for run in self.results)
+        return experiment.seeds_added if experiment else next((added for added in told if added), None)
 
     @property
     def status(self) -> Status:

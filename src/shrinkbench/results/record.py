@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AliasChoices, FailFast, Field, model_validator
 
-from shrinkbench.spec import DETECTION, RunSpec, Value
+from shrinkbench.spec import DETECTION, RunSpec, SeedsAdded, Value
 from shrinkbench.spec.measures import (
     Cost,
     Count,
@@ -77,7 +77,8 @@ class Provenance(Value):
     ``smaller`` is set where training on physically smaller networks was asked for, ``uncompiled`` where steps
     were to be compiled: why those of the last training were not, and nothing where they were. ``kept`` holds
     the digests of the masks and weights that lie beside the result, where they were kept. ``published_as`` is
-    what papers call the network, as its card has it: a report loads no network.
+    what papers call the network, as its card has it: a report loads no network. ``seeds_added`` are the rules
+    by which seeds were added until decided, where they were: they judge the runs without a plan, too.
     """
 
     started: str
@@ -97,6 +98,7 @@ class Provenance(Value):
     uncompiled: str | None = None
     kept: dict[Literal["masks", "weights"], Digest] = Field(default_factory=dict)
     published_as: tuple[str, ...] = ()
+    seeds_added: SeedsAdded | None = Field(default=None, exclude_if=lambda added: added is None)
 
 
 class RunResult(Value):

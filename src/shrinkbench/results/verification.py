@@ -20,8 +20,10 @@ from shrinkbench.results.copies import (
 )
 from shrinkbench.results.lacking import find_lacking
 from shrinkbench.results.layer_counts import find_other_layers, find_unequal_shares
+from shrinkbench.results.layout import PLAN_NAME
 from shrinkbench.results.networks import find_other_networks
 from shrinkbench.results.odd_records import FURTHEST, find_odd_records
+from shrinkbench.results.plan import sequential_of
 from shrinkbench.results.recomputing import (
     find_other_computation,
     find_other_costs,
@@ -48,6 +50,7 @@ def verify(bundle: Bundle) -> list[str]:
     every method that has it, a run for every source of it, and a network be of one size in all its runs.
     """
     found = [f"{p.path.relative_to(bundle.source)}: {p.sentence}" for p in bundle.problems]
+    found += _find_lost_rules(bundle)
     for code, runs in bundle.runs_by_code().items():
         if bundle.lacks_source(code) == EDITED:
             found.append(
@@ -70,6 +73,20 @@ def verify(bundle: Bundle) -> list[str]:
     found += find_other_computation(one_network)
     found += [*find_other_layers(one_network), *find_unequal_shares(one_network)]
     return found + [f"run {key[:12]}: {sentence}" for key, sentence in others.items()]
+
+
+def _find_lost_rules(bundle: Bundle) -> Iterator[str]:
+    """Rules by which seeds were added that runs tell of, where the plan, or another run, has others or none."""
+    told = [(run.key, run.provenance.seeds_added) for run in bundle.results if run.provenance.seeds_added]
+    planned = sequential_of(bundle.plan)
+    rules = planned.seeds_added if planned else None if bundle.plan else bundle.sequential
+    keys = [key for key, added in told if added != rules]
+    if keys:
+        says = "other rules" if rules else "no rules"
+        yield (
+            f"{PLAN_NAME if bundle.plan else 'another run'} has {says} by which seeds were added until decided "
+            f"than {say_count(len(keys), 'run', 'runs')} ({keys[0][:12]}); the plan was edited, or lost"
+        )
 
 
 def _find_differing_controls(results: Sequence[RunResult]) -> Iterator[str]:

@@ -84,7 +84,12 @@ def record_failure(
         status="failed",
         error=sentence,
         reachable=reachable,
-        provenance=provenance(watch or Stopwatch(), workspace.device, processes=workspace.team.size),
+        provenance=provenance(
+            watch or Stopwatch(),
+            workspace.device,
+            processes=workspace.team.size,
+            seeds_added=workspace.seeds_added,
+        ),
     )
     if not workspace.writes:
         return result
@@ -228,6 +233,7 @@ def carry_run_out(spec: RunSpec, workspace: Workspace, watch: Stopwatch, folder:
                 "smaller": outcome.smaller,
                 "uncompiled": training.uncompiled,
                 "published_as": get_model(spec.model.name).published_as,
+                "seeds_added": workspace.seeds_added,
             }
         ),
     )

@@ -16,6 +16,7 @@ import torch
 
 from shrinkbench.errors import escaped
 from shrinkbench.results.record import Provenance
+from shrinkbench.spec import SeedsAdded
 
 _PACKAGES = ("shrinkbench", "torch", "torchvision", "numpy", "scikit-learn", "pillow", "pyarrow", "timm")
 
@@ -33,7 +34,9 @@ class Stopwatch:
         return round(time.perf_counter() - self._start, 3)
 
 
-def provenance(watch: Stopwatch, device: str, *, processes: int = 1) -> Provenance:
+def provenance(
+    watch: Stopwatch, device: str, *, processes: int = 1, seeds_added: SeedsAdded | None = None
+) -> Provenance:
     """The record of this process, now; ``processes`` have done together what is recorded."""
     return Provenance(
         started=watch.started,
@@ -47,6 +50,7 @@ def provenance(watch: Stopwatch, device: str, *, processes: int = 1) -> Provenan
         processor=processor(),
         versions=_versions(),
         commit=_commit(),
+        seeds_added=seeds_added,
         command=escaped(os.environ.get("SHRINKBENCH_COMMAND", " ".join(sys.argv))),
     )
 

@@ -9,6 +9,7 @@ from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.files import absolute, check_links
 from shrinkbench.pruning import load_entry_points, load_plugin
 from shrinkbench.pruning.plugins import digest_of_plugin
+from shrinkbench.results.plan import Plan, sequential_of
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner.beside_plan import Beside, read_beside
 from shrinkbench.runner.dispatching import Stop
@@ -62,7 +63,8 @@ def run_stored(
     check_tracker(log_to)
     out = absolute(out)
     store = ResultStore(out)
-    specs = _find(keys, store)
+    plan = store.read_plan()
+    specs, sequential = _find(keys, plan, out), sequential_of(plan)
     check_links(out)
     beside = read_beside(out)
     alone, where = devices * num_nodes == 1, device or beside.device
@@ -79,6 +81,7 @@ def run_stored(
         log_to=log_to,
         train_smaller=beside.train_smaller if train_smaller is None else train_smaller,
         compiled=beside.compiled if compiled is None else compiled,
+        seeds_added=sequential.seeds_added if sequential else None,
     )
     todo = open_runs(specs, workspace, retry_failed=retry_failed)
     check_shares(todo, devices * num_nodes)
@@ -96,9 +99,9 @@ def run_stored(
     return {spec.key: store.read(spec.key).status if store.has(spec.key) else "missing" for spec in specs}
 
 
-def _find(keys: Sequence[str], store: ResultStore) -> list[RunSpec]:
+def _find(keys: Sequence[str], plan: Plan, root: Path) -> list[RunSpec]:
     """The planned runs of whose keys ``keys`` are the beginnings."""
-    planned = {run.key: run.spec for run in store.read_plan().runs}
+    planned = {run.key: run.spec for run in plan.runs}
     found = []
     for key in keys:
         exact = [planned[key]] if key in planned else []
@@ -106,7 +109,7 @@ def _find(keys: Sequence[str], store: ResultStore) -> list[RunSpec]:
             spec for each, spec in planned.items() if len(key) >= SHORTEST and each[: len(key)] == key
         ]
         if len(matches) != 1:
-            raise ShrinkbenchError(_why_not_one(key, len(matches), store.root))
+            raise ShrinkbenchError(_why_not_one(key, len(matches), root))
         if matches[0].migrated_from is not None:
             raise ShrinkbenchError(
                 f"run {key[:12]} was planned by an earlier version of shrinkbench; give the sweep again"

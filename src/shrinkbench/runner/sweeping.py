@@ -94,7 +94,8 @@ def prepare_sweep(
     weights = {digest: path for _, planned in plans for digest, path in planned.weights.items()}
     timed = frozenset(size for each, _ in plans for size in each.latency)
     keep = keep_of(plans)
-    workspace = replace(workspace, weights=weights, latency=tuple(sorted(timed)), keep=keep)
+    added = next((each.seeds_added for each, _ in plans if each.seeds_added), None)
+    workspace = replace(workspace, weights=weights, latency=tuple(sorted(timed)), keep=keep, seeds_added=added)
     setting = Setting(workspace, {absolute(path): digest_of_plugin(path) for path in plugins})
     check_names(setting)
     runs = {spec.key: spec for _, planned in plans for spec in planned.runs}

@@ -21,7 +21,7 @@ from shrinkbench.network.inputs import Inputs
 from shrinkbench.registry import Registry
 from shrinkbench.runner.repeatable import compute_repeatably
 from shrinkbench.runner.shares import visible_gpus
-from shrinkbench.spec import DataSpec, ExtraSpec, ModelSpec, Normalisation
+from shrinkbench.spec import DataSpec, ExtraSpec, ModelSpec, Normalisation, SeedsAdded
 from shrinkbench.spec.measures import EpochRecord
 from shrinkbench.training.team import ALONE, Team, is_head
 
@@ -39,7 +39,8 @@ class Workspace:
     the processes that carry a run out together, ``log_to`` a tool that is told of it too. With
     ``train_smaller``, trainings that only uphold masks run on the physically smaller network where that is the
     same computation; ``compiled`` sends the steps of those that uphold masks, and of pretraining, through
-    ``torch.compile``. Places are absolute: a method may change to another folder."""
+    ``torch.compile``. ``seeds_added`` are rules by which seeds are added until decided, which results record.
+    Places are absolute: a method may change to another folder."""
 
     root: Path
     data: Mapping[str, Path] = field(default_factory=dict)
@@ -52,6 +53,7 @@ class Workspace:
     log_to: str | None = None
     train_smaller: bool = False
     compiled: bool = False
+    seeds_added: SeedsAdded | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", absolute(self.root))

@@ -29,7 +29,7 @@ from shrinkbench.spec.constraints import UNCONSTRAINED, Constraints
 from shrinkbench.spec.experiment import ExperimentSpec, read_experiments
 from shrinkbench.spec.recipe import Averaging, Distillation, EarlyStopping, Recipe
 from shrinkbench.spec.run import PretrainSpec, RunSpec
-from shrinkbench.spec.sequential import UntilDecided
+from shrinkbench.spec.sequential import SeedsAdded, UntilDecided
 from shrinkbench.spec.task import (
     CLASSIFICATION,
     DETECTION,
@@ -80,6 +80,7 @@ __all__ = [
     "RunSpec",
     "ScheduleSpec",
     "ScoreSpec",
+    "SeedsAdded",
     "Speedup",
     "StructureSpec",
     "TaskSpec",

@@ -23,7 +23,7 @@ from shrinkbench.files import read_file
 from shrinkbench.sources import split_reference
 from shrinkbench.spec.constraints import Constraints, LayerGlob
 from shrinkbench.spec.recipe import Recipe
-from shrinkbench.spec.sequential import UntilDecided
+from shrinkbench.spec.sequential import SeedsAdded, UntilDecided
 from shrinkbench.spec.value import SafeName, TimedBatch, Value, parse_toml, parse_value
 
 
@@ -170,6 +170,12 @@ class ExperimentSpec(Value):
             if name not in self.method:
                 raise ValueError(f"until_decided compares '{name}', which is none of the methods of this grid")
         return self
+
+    @property
+    def seeds_added(self) -> SeedsAdded | None:
+        """How seeds are added until the comparison is decided, if they are."""
+        rules = self.until_decided
+        return SeedsAdded(rules=rules, seeds=self.seed) if rules is not None else None
 
     @property
     def most_runs(self) -> int:

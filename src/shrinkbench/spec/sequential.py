@@ -46,3 +46,10 @@ class UntilDecided(Value):
         (3, 4, 5)
         """
         return tuple(range(self.first_look, self.max_seeds + 1))
+
+
+class SeedsAdded(Value):
+    """Rules by which seeds are added, and all of these in the order in which they are."""
+
+    rules: UntilDecided
+    seeds: tuple[int, ...]

@@ -14,7 +14,7 @@ from shrinkbench.report.checklist import comparison, description, measurement, r
 from shrinkbench.report.checklist.evidence import Evidence, gather
 from shrinkbench.report.checklist.lines import Line, LineStatus, judge_from
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import ExperimentSpec, RunSpec
+from shrinkbench.spec import RunSpec, SeedsAdded
 
 __all__ = ["Evidence", "Line", "as_json", "gather", "judge", "judge_from"]
 
@@ -33,7 +33,7 @@ def judge(
     proposed: Sequence[str] = (),
     missing: Sequence[RunSpec] = (),
     disputed: Collection[str] = (),
-    sequential: ExperimentSpec | None = None,
+    sequential: SeedsAdded | None = None,
 ) -> list[Line]:
     """Judge every line; ``proposed`` names the methods that are judged (see :func:`gather`)."""
     return judge_from(

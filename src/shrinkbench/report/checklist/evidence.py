@@ -18,7 +18,7 @@ from shrinkbench.report.statistics.observations import SMALLEST_YARDSTICK, Obser
 from shrinkbench.results.conflicts import find_differing_controls
 from shrinkbench.results.labels import label_runs
 from shrinkbench.results.record import LayerDensity, RunResult
-from shrinkbench.spec import ExperimentSpec, MethodSpec, RunSpec, TaskSpec
+from shrinkbench.spec import MethodSpec, RunSpec, SeedsAdded, TaskSpec
 
 OPERATING_POINTS = (2.0, 4.0, 8.0, 16.0, 32.0)
 FEWEST_POINTS = 5
@@ -297,16 +297,15 @@ def gather(
     proposed: Sequence[str] = (),
     missing: Sequence[RunSpec] = (),
     disputed: Collection[str] = (),
-    sequential: ExperimentSpec | None = None,
+    sequential: SeedsAdded | None = None,
 ) -> Evidence:
     """Collect the evidence; ``proposed`` are names or labels of methods, by default those of :func:`judged`.
 
-    Of a ``sequential`` experiment those are the runs of the first look, which all methods have. Raises
+    Of a ``sequential`` design those are the runs of the first look, which all methods have. Raises
     ``ShrinkbenchError`` where the results hold no method of a name.
     """
-    rules = sequential.until_decided if sequential is not None else None
-    if sequential is not None and rules is not None:
-        first = sequential.seed[: rules.first_look]
+    if sequential is not None:
+        first = sequential.seeds[: sequential.rules.first_look]
         results = tuple(result for result in results if result.spec.seed in first)
         missing = [spec for spec in missing if spec.seed in first]
     observations = observe(results, missing=missing, disputed=disputed)

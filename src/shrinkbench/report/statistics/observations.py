@@ -17,7 +17,7 @@ from shrinkbench.results.conflicts import find_differing_controls
 from shrinkbench.results.frame import column_of, to_frame
 from shrinkbench.results.labels import RunLabel, label_runs
 from shrinkbench.results.record import RunResult
-from shrinkbench.spec import ExperimentSpec, RunSpec, TaskSpec, UntilDecided
+from shrinkbench.spec import RunSpec, SeedsAdded, TaskSpec, UntilDecided
 
 SMALLEST_YARDSTICK = 1e-12
 """Controls that are zero have no share."""
@@ -195,7 +195,7 @@ def observe(
     methods: Sequence[str] = (),
     missing: Iterable[RunSpec] = (),
     disputed: Collection[str] = (),
-    sequential: ExperimentSpec | None = None,
+    sequential: SeedsAdded | None = None,
 ) -> Observations:
     """Sort finished runs into tasks; ``methods`` comes first in the order of methods.
 
@@ -203,8 +203,8 @@ def observe(
     on it are methods with their recipes. A run counts once, though it be stored twice or measured further.
     Failed runs and ``missing`` ones, which are planned and have no result, are its gaps; so are those with
     ``disputed`` keys, which another source contradicts, and those whose own control is disputed: what a run is
-    measured against is a part of what it says. ``sequential`` is the experiment whose seeds
-    were added until its comparison was decided.
+    measured against is a part of what it says. ``sequential`` is how seeds
+    were added until the comparison was decided.
     """
     results, missing = [*results], [*missing]
     by_key = {r.key: r for r in reversed(results) if r.status == "done"}
@@ -252,17 +252,17 @@ def observe(
 
 
 def _design(
-    sequential: ExperimentSpec | None, labels: Sequence[RunLabel], runs: Sequence[RunResult | RunSpec]
+    sequential: SeedsAdded | None, labels: Sequence[RunLabel], runs: Sequence[RunResult | RunSpec]
 ) -> Design | None:
     """The rules by which seeds were added, with the methods that they compare by label."""
-    rules = sequential.until_decided if sequential is not None else None
-    if sequential is None or rules is None:
+    if sequential is None:
         return None
     specs = (run if isinstance(run, RunSpec) else run.spec for run in runs)
+    rules = sequential.rules
     compared = {
         label.method for label, spec in zip(labels, specs, strict=True) if spec.method.name in rules.compare
     }
-    return Design(rules, sequential.seed, tuple(sorted(m for m in compared if m is not None)))
+    return Design(rules, sequential.seeds, tuple(sorted(m for m in compared if m is not None)))
 
 
 def _absent_runs(

@@ -86,8 +86,12 @@ class Trainings:
         return self._known[id(run)][1]
 
     def share(self, first: RunResult, other: RunResult) -> bool:
-        """Whether two runs share a record to the last digit, or all of their training up to rounding."""
-        return bool(_shared(self.records(first), self.records(other))) or self.are_one(first, other)
+        """Whether two runs share a record to the last digit, or all of their training up to rounding.
+
+        Without training they do where networks of their own read alike, as no two of them do.
+        """
+        shared = _shared(self.records(first), self.records(other))
+        return bool(shared) or self.are_one(first, other) or _are_untrained_copies(first, other)
 
     def are_one(self, first: RunResult, other: RunResult) -> bool:
         """Whether two runs have one sequence of losses and of metrics on validation, up to rounding."""
@@ -115,6 +119,12 @@ class Trainings:
                     if pair not in seen and self.are_one(runs[number], runs[other]):
                         seen.add(pair)
                         yield runs[pair[0]], runs[pair[1]]
+
+
+def _are_untrained_copies(first: RunResult, other: RunResult) -> bool:
+    """Whether two runs without any epoch, that each start from their seed's own network, read alike."""
+    own = not any(run.epochs or run.spec.weights.are_shared for run in (first, other))
+    return own and first.after is not None and tells_its_network(first.after) and first.after == other.after
 
 
 def _are_near(first: RunResult, other: RunResult) -> bool:

@@ -106,6 +106,11 @@ def with_layers(r: RunResult) -> RunResult:
     return r.model_copy(update={"layers": layers})
 
 
+def untrained(r: RunResult) -> RunResult:
+    nothing = {"epochs": (), "epochs_run": 0, "validation": None, "selected_epoch": 0}
+    return r.model_copy(update=nothing)
+
+
 # What the results consist of
 
 
@@ -552,6 +557,17 @@ def seeds_copied(results):
         return first[spec.amount].model_copy(update={"spec": spec, "key": spec.key})
 
     return edit(results, of(ONE), copied)
+
+
+@fault("copied-seeds", ONE, "seeds 0 and 1 have the same quality before training and quality after it to the")
+def a_seed_copied_without_training(results):
+    """Each seed has a network of its own, so that no two read alike."""
+    first = {r.spec.amount: r for r in results if of(ONE)(r) and r.spec.seed == 0}
+
+    def copy(r):
+        return untrained(first[r.spec.amount].model_copy(update={"spec": r.spec, "key": r.spec.key}))
+
+    return edit(edit(results, of(ONE), untrained), lambda r: of(ONE)(r) and r.spec.seed == 1, copy)
 
 
 @fault("copied-seeds", ONE, "seeds 0, 1 and 2 have the same training losses and validation to the last digit")

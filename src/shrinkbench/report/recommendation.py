@@ -68,6 +68,8 @@ def recommend(claims: TaskClaims, *, sign: int = 1, yardstick: float = 1.0) -> t
             if lead.second == overall
         )
         absent = overall not in level.block.methods
+        if absent and covers(claims.known.get(overall, ()), level.level, level.level):
+            continue  # it has runs on both sides, and no worse ones are known of it here
         method = best if better or absent else overall
         value = sign * float(level.block.means[level.block.methods.index(method)])
         to = level.block.high

@@ -27,6 +27,7 @@ from shrinkbench.report.statistics.metrics import HEADLINE, Metric
 from shrinkbench.report.statistics.observations import Observations
 from shrinkbench.report.statistics.places import breadth, pair_of, place_of
 from shrinkbench.report.statistics.ranks import Ranking
+from shrinkbench.report.tables import ratio_text
 
 BASES = {
     "compression": "at equal size",
@@ -237,6 +238,13 @@ def describe_task(observations: Observations, claims: TaskClaims | None, *, disp
     left_out = left_out_text(claims.block.left_out).strip()
     if left_out:
         yield left_out
+    uncounted = [
+        f"{method} at {listed([ratio_text(run) for run in runs])}"
+        for method, runs in claims.block.uncounted.items()
+    ]
+    if uncounted:
+        named = listed(uncounted, "; ")
+        yield f"Runs between those of other compared methods do not count over the range: {named}."
     if claims.block.units_left_out:
         seeds = listed(claims.block.units_left_out)
         yield f"Other seeds, which too few methods share, were left out: {seeds}."

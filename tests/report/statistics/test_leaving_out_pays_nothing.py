@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 from made_results import make_result, make_results
 
+from shrinkbench.report.recommendation import recommend
 from shrinkbench.report.statistics.blocks import common_block
-from shrinkbench.report.statistics.claims import judge
+from shrinkbench.report.statistics.claims import judge, judge_curves
 from shrinkbench.report.statistics.curves import Curve
 from shrinkbench.report.statistics.observations import observe
 from shrinkbench.report.verdict import reach_verdict
@@ -113,10 +114,49 @@ def test_a_coarser_grid_is_compared_where_it_has_runs():
     assert [one.why for one in block(grids, level=3.0).left_out] == ["no run between 2× and 4×"]
 
 
-def test_runs_that_lie_midway_between_those_of_others_are_compared_at_every_level():
+def test_runs_that_lie_midway_between_those_of_others_are_compared_over_the_range_alone():
+    """A line hides a collapse between its ends, and a run beside it does not."""
     grids = {"a": (2, 4, 8, 16), "b": (2, 4, 8, 16), "own": (1.42, 2.83, 5.66, 11.3, 16)}
-    for level in (2.0, 4.0, 8.0, 16.0):
-        assert block(grids, level=level).methods == ("a", "b", "own")
+    assert block(grids).methods == block(grids, level=16.0).methods == ("a", "b", "own")
+    for level in (2.0, 4.0, 8.0):
+        assert [one.why for one in block(grids, level=level).left_out] == [f"no run near {level:g}×"]
+
+
+def collapsing(random, grid, seed):
+    """Whatever the method, quality falls at once a little above 24x."""
+    y = 0.92 - 0.004 * np.log2(grid) - 0.25 / (1 + np.exp(-6 * (np.log2(grid) - 4.7)))
+    return y + 0.002 * seed + random.normal(0, 0.004, len(grid))
+
+
+WIDE = (2, 4, 8, 16, 32)
+
+
+@pytest.mark.parametrize("others", [WIDE, (2, 4, 8, 16), (4, 8, 16, 32)])
+@pytest.mark.parametrize("own", [(2, 4, 8, 16, 24, 32), (2, 3, 4, 6, 8, 12, 16, 20, 24, 28, 32)])
+def test_of_equal_methods_none_wins_by_amounts_that_it_alone_has(own, others):
+    told = 0
+    for store in range(40):
+        random = np.random.default_rng(store)
+        grids = {"a": WIDE, "b": WIDE, "c": others, "own": own}
+        found = [
+            Curve("t", method, seed, np.r_[1.0, grid], collapsing(random, np.r_[1.0, grid], seed))
+            for method, grid in grids.items()
+            for seed in range(3)
+        ]
+        (task,) = judge_curves(found, sorted({*map(float, own)}), places={}).tasks
+        assert {"own"} == set(task.block.uncounted)
+        told += any(claim.decided for claim in task.pairs)
+        assert not any(level.claim for level in task.levels if level.level not in WIDE)
+        assert all(segment.to in WIDE for segment in recommend(task) if segment.method != "own")
+    assert told <= 0.05 * 40 + 2
+
+
+def test_runs_that_do_not_count_over_the_range_are_named():
+    methods = (GOOD, BAD, "layerwise_gradient")
+    more = make_results(pairs=[("cifar10", HARD)], methods=[GOOD], accuracy=accuracy, compressions=(3, 6))
+    results = [r for r in store(methods) if r.spec.model.name == HARD] + more
+    said = reach_verdict(observe(results)).headline
+    assert f"other compared methods do not count over the range: {GOOD} at 3× and 6×." in said
 
 
 def test_the_last_run_of_a_shorter_curve_is_a_run_that_a_seed_lacks():

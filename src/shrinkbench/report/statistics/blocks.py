@@ -16,7 +16,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Collection, Container, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import numpy as np
@@ -44,7 +44,8 @@ class Block:
     """Methods on common seeds over ``low`` to ``high``, one and the same number for a single level.
 
     ``values`` (methods x units) are means over log x from ``low`` to ``high``. A unit is a seed; of a
-    comparison over tasks, a task. ``units_left_out`` are those that not all compared methods were run on.
+    comparison over tasks, a task. ``units_left_out`` are those that not all compared methods were run on,
+    ``uncounted`` the compressions at which a method has runs, and another one that is compared has not.
     """
 
     low: float
@@ -54,6 +55,7 @@ class Block:
     values: Floats
     left_out: tuple[LeftOut, ...] = ()
     units_left_out: tuple[str, ...] = ()
+    uncounted: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
 
     @property
     def means(self) -> Floats:
@@ -67,8 +69,11 @@ class Block:
         return replace(self, methods=tuple(self.methods[row] for row in rows), values=self.values[rows])
 
 
-def common_block(curves: Sequence[Curve], *, level: float | None = None) -> Block:
-    """Methods of ``curves`` (of one task) that can be compared at ``level``, or over their common range."""
+def common_block(curves: Sequence[Curve], *, level: float | None = None, beside: Sequence[Curve] = ()) -> Block:
+    """Methods of ``curves`` (of one task) that can be compared at ``level``, or over their common range.
+
+    Which amounts a method lacks is judged by all curves of the task, where more are given ``beside``.
+    """
     by_method: dict[str, dict[int, Curve]] = {}
     for curve in curves:
         by_method.setdefault(curve.method, {})[curve.seed] = curve
@@ -86,13 +91,20 @@ def common_block(curves: Sequence[Curve], *, level: float | None = None) -> Bloc
             left_out.append(LeftOut(method, f"no finished run of seed {', '.join(map(str, absent))}"))
         else:
             chosen[method] = [found[seed] for seed in seeds]
+    grid: dict[str, list[Curve]] = {}
+    for curve in beside:
+        if len(curve.x) and curve.method not in chosen:
+            grid.setdefault(curve.method, []).append(curve)
+    grid |= chosen
     if level is None:
-        (low, high), reasons = _widest(chosen)
+        (low, high), reasons = _widest(chosen, grid)
     else:
-        low, high, reasons = level, level, _obstacles(chosen, level, level)
+        low, high, reasons = level, level, _obstacles(chosen, level, level, grid)
     left_out += reasons.values()
     compared = {method: members for method, members in chosen.items() if method not in reasons}
     low, high = _shortened([c for members in compared.values() for c in members], low, high)
+    uncounted = _uncounted(compared, low, high) if level is None else {}
+    compared = {m: [c.without(uncounted.get(m, ())) for c in members] for m, members in compared.items()}
     values = [[c.at(high) if level is not None else c.mean(low, high) for c in m] for m in compared.values()]
     return Block(
         low,
@@ -102,7 +114,25 @@ def common_block(curves: Sequence[Curve], *, level: float | None = None) -> Bloc
         np.array(values, dtype=float).reshape(len(compared), len(seeds)),
         tuple(left_out),
         tuple(map(str, others)),
+        uncounted,
     )
+
+
+def _uncounted(
+    compared: Mapping[str, Sequence[Curve]], low: float, high: float
+) -> dict[str, tuple[float, ...]]:
+    """Compressions of runs for which another compared method, with runs on both sides, has a line only.
+
+    Where quality falls faster and faster, every further run lifts the line: who has most of them would win.
+    """
+    found: dict[str, set[float]] = {}
+    for method, members in compared.items():
+        steps = {
+            s for name, others in compared.items() if name != method for c in others for s in c.steps(low, high)
+        }
+        for curve, (start, end) in itertools.product(members, sorted(steps)):
+            found.setdefault(method, set()).update(curve.runs_within(start, end))
+    return {method: tuple(sorted(runs)) for method, runs in found.items() if runs}
 
 
 Stretches = tuple[tuple[float, float], ...]
@@ -186,14 +216,16 @@ def shared_units(
     return list(best)
 
 
-def _widest(chosen: Mapping[str, Sequence[Curve]]) -> tuple[tuple[float, float], dict[str, LeftOut]]:
+def _widest(
+    chosen: Mapping[str, Sequence[Curve]], grid: Mapping[str, Sequence[Curve]]
+) -> tuple[tuple[float, float], dict[str, LeftOut]]:
     """The range that is compared, and the methods that take no part.
 
     That of more than half of the methods. Where it leaves fewer than two, that of the largest group of methods
     without a gap, from where one begins to where one ends, then the widest, then the lowest.
     """
     reach = _common_range(list(chosen.values()))
-    reasons = _reasons(chosen, *reach)
+    reasons = _reasons(chosen, *reach, grid)
     whole = {method: members for method, members in chosen.items() if not any(c.holes for c in members)}
     if len(chosen) - len(reasons) > 1 or len(whole) < 2:
         return reach, reasons
@@ -201,34 +233,51 @@ def _widest(chosen: Mapping[str, Sequence[Curve]]) -> tuple[tuple[float, float],
     ends = {min(float(c.x[-1]) for c in members) for members in whole.values()}
     found = []
     for low, high in itertools.product(sorted(starts), sorted(ends)):
-        compared = len(whole) - len(_reasons(whole, low, high))
+        compared = len(whole) - len(_reasons(whole, low, high, grid))
         if compared > 1:
             found.append((compared, high / low, -low, (low, high)))
     if not found:
         return reach, reasons
     reach = max(found)[-1]
     gaps = {method: [(hole, c.seed) for c in members for hole in c.holes] for method, members in chosen.items()}
-    return reach, _reasons(whole, *reach) | {m: _lacking(m, gaps[m]) for m in chosen if m not in whole}
+    return reach, _reasons(whole, *reach, grid) | {m: _lacking(m, gaps[m]) for m in chosen if m not in whole}
 
 
-def _reasons(chosen: Mapping[str, Sequence[Curve]], low: float, high: float) -> dict[str, LeftOut]:
+def _reasons(
+    chosen: Mapping[str, Sequence[Curve]], low: float, high: float, grid: Mapping[str, Sequence[Curve]]
+) -> dict[str, LeftOut]:
     """The methods that take no part over a range."""
     if high * (1 - TOLERANCE) > low * (1 + TOLERANCE):
-        return _obstacles(chosen, low, high)
+        return _obstacles(chosen, low, high, grid)
     why = ONE_POINT if high * (1 + TOLERANCE) >= low else NO_RANGE
     return {method: LeftOut(method, why) for method in chosen}
 
 
-def _obstacles(chosen: Mapping[str, Sequence[Curve]], low: float, high: float) -> dict[str, LeftOut]:
-    """The methods that are kept from a comparison; of a single level, both ends are that."""
+def _obstacles(
+    chosen: Mapping[str, Sequence[Curve]], low: float, high: float, grid: Mapping[str, Sequence[Curve]]
+) -> dict[str, LeftOut]:
+    """The methods that are kept from a comparison; of a single level, both ends are that.
+
+    ``grid`` are all methods by which is judged what one lacks.
+    """
     latest = max((c.x[0] for members in chosen.values() for c in members if c.x[0] <= low), default=low)
-    usual = _usual_step(chosen, 0.0, math.inf)
-    places = sorted(x for members in chosen.values() for curve in members for x in curve.compressions)
+    usual = _usual_step(grid, 0.0, math.inf)
+    places = sorted(x for members in grid.values() for curve in members for x in curve.compressions)
     found = (
-        _obstacle(method, members, low, high, latest) or _leap(method, chosen, low, high, usual, places)
+        _obstacle(method, members, low, high, latest) or _leap(method, members, low, high, usual, places, grid)
         for method, members in chosen.items()
     )
-    return {one.method: one for one in found if one}
+    kept = {one.method: one for one in found if one}
+    return kept if low < high else kept | _far_from(low, {m: c for m, c in chosen.items() if m not in kept})
+
+
+def _far_from(level: float, chosen: Mapping[str, Sequence[Curve]]) -> dict[str, LeftOut]:
+    """Methods that have a line at ``level`` and no run near it, where another has one: a line hides a collapse.
+
+    Speeds are not asked for, so that nobody has runs where they are compared.
+    """
+    far = [m for m, curves in chosen.items() if any(c.amounts is None and not c.is_near(level) for c in curves)]
+    return {m: LeftOut(m, f"no run near {level:.3g}×") for m in far if len(far) < len(chosen)}
 
 
 def _usual_step(chosen: Mapping[str, Sequence[Curve]], low: float, high: float) -> float:
@@ -268,11 +317,12 @@ def _obstacle(method: str, members: Sequence[Curve], low: float, high: float, la
 
 def _leap(
     method: str,
-    chosen: Mapping[str, Sequence[Curve]],
+    members: Sequence[Curve],
     low: float,
     high: float,
     usual: float,
     places: Sequence[float],
+    grid: Mapping[str, Sequence[Curve]],
 ) -> LeftOut | None:
     """Why a method takes no part that leaves out amounts: its line between them would be made up.
 
@@ -284,21 +334,21 @@ def _leap(
     this seed. What counts is how far networks were compressed, on every axis: where they lie apart in speed
     no run is missing between them. ``places`` are the compressions of all runs in order.
     """
-    others = [members for name, members in chosen.items() if name != method]
-    for curve in chosen[method]:
+    others = [curves for name, curves in grid.items() if name != method]
+    for curve in members:
         for start, end in curve.steps(low, high):
             widest = usual**2
             first = bisect.bisect_right(places, start * (1 + TOLERANCE))
             if first < len(places) and places[first] < end / (1 + TOLERANCE):  # somebody has a run there
                 here = [any(c.is_run_between(start, end) for c in m if c.seed == curve.seed) for m in others]
-                if 2 * sum(here) > len(others) and any(c.is_run_between(start, end) for c in chosen[method]):
+                if 2 * sum(here) > len(others) and any(c.is_run_between(start, end) for c in members):
                     why = f"no run of seed {curve.seed} between {_amounts(curve, start, end)}"
                     return LeftOut(method, why, lacks_runs=True)
                 between = [m for m in others if all(c.is_run_between(start, end) for c in m)]
                 if 2 * len(between) > len(others):
-                    there = _usual_step(chosen, start, end)
+                    there = _usual_step(grid, start, end)
                     widest = min(usual, there if low == high else (there / (1 + TOLERANCE)) ** 2)
-                if 2 * sum(all(c.has_steps_within(start, end) for c in m) for m in between) > len(others):
+                if 2 * sum(all(c.runs_within(start, end) for c in m) for m in between) > len(others):
                     widest = 1.0
             if end / start > widest * (1 + TOLERANCE):
                 return LeftOut(method, f"no run between {_amounts(curve, start, end)}", lacks_runs=True)

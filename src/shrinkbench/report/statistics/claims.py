@@ -211,7 +211,7 @@ def _judge_task(
     pairs = [*compare_pairs("range", task, block, relative_noise(compared).at_least(everywhere))]
     for left_out in block.left_out:  # with each other method over what the two share
         for other in dict.fromkeys(c.method for c in members):
-            pair = common_block([c for c in members if c.method in (left_out.method, other)])
+            pair = common_block([c for c in members if c.method in (left_out.method, other)], beside=members)
             if other != left_out.method and not any(
                 c.involves(other) and c.involves(left_out.method) for c in pairs
             ):

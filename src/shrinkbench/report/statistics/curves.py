@@ -6,9 +6,9 @@ import bisect
 import functools
 import itertools
 import math
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -108,11 +108,26 @@ class Curve:
         around = ((more[place], x[place], more[place + 2]) for place in inner)
         return any(math.sqrt(a * b) > start and math.sqrt(b * c) < end for a, b, c in around)
 
-    def has_steps_within(self, start: float, end: float) -> bool:
-        """Whether two steps or more lie from ``start`` to ``end``; 10 % outside count as that."""
+    def is_near(self, level: float) -> bool:
+        """Whether a run lies within 10 % of ``level``."""
+        return any(level * (1 - TOLERANCE) <= x <= level * (1 + TOLERANCE) for x in self.x.tolist())
+
+    def without(self, compressions: Collection[float]) -> Curve:
+        """The curve without the runs of these compressions."""
+        own = self.x if self.amounts is None else self.amounts
+        kept = ~np.isin(own, list(compressions))
+        amounts = None if self.amounts is None else self.amounts[kept]
+        return replace(self, x=self.x[kept], y=self.y[kept], amounts=amounts)
+
+    def runs_within(self, start: float, end: float) -> list[float]:
+        """Compressions of runs between those nearest to ``start`` and to ``end``, up to 10 % outside."""
         x = self.compressions
         first = bisect.bisect_left(x, start / (1 + TOLERANCE))
-        return bisect.bisect_right(x, end * (1 + TOLERANCE)) - first > 2
+        inner = x[first : bisect.bisect_right(x, end * (1 + TOLERANCE))]
+        if len(inner) < 3:
+            return []
+        low, high = (min(inner, key=lambda own: abs(math.log(own / place))) for place in (start, end))
+        return [own for own in inner if low * (1 + SAME) < own < high * (1 - SAME)]
 
     def leap(self, low: float, high: float) -> float:
         """The widest step, as a ratio, of those that lie between compressions ``low`` and ``high`` in part."""
@@ -244,13 +259,20 @@ def _hole(x: stats.Floats, place: float, kind: str, amount: str) -> Hole:
 def default_levels(observations: Observations, axis: str) -> list[float]:
     """Compressions that were asked for; powers of two inside the measured range for speedups.
 
-    Where no amount is a compression, powers of two serve for size too.
+    Where no amount is a compression, powers of two serve for size too. One within 10 % of another that more
+    methods were asked for is no level: those have no run there, but a line to the next.
     """
-    targets = observations.pruned["compression_target"].dropna().unique()
-    if axis == "compression" and len(targets):
-        return sorted(float(t) for t in targets)
+    asked = observations.pruned[["task", "method", "compression_target"]].dropna().drop_duplicates()
+    counts = Counter(map(float, asked["compression_target"]))
+    if axis == "compression" and counts:
+        return sorted(level for level in counts if not _is_beside_a_usual(level, counts))
     highest = observations.pruned[axis].max()
     return [2.0**k for k in range(1, 12) if math.isfinite(highest) and 2.0**k <= highest * (1 + SAME)]
+
+
+def _is_beside_a_usual(level: float, counts: Mapping[float, int]) -> bool:
+    near = (n for other, n in counts.items() if max(level, other) <= min(level, other) * (1 + TOLERANCE))
+    return max(near) > counts[level]
 
 
 @functools.lru_cache(maxsize=16)

@@ -1,0 +1,100 @@
+"""Every table and sentence that names a winner, a lead or an order tells the answer of the table of pairs."""
+
+import numpy as np
+import pytest
+from made_results import make_result, make_results
+
+from shrinkbench.report.power import power_tables
+from shrinkbench.report.recommendation import recommend
+from shrinkbench.report.result_tables import pairwise_table, result_tables, summary_tables
+from shrinkbench.report.statistics.claims import judge
+from shrinkbench.report.statistics.compare import ranking
+from shrinkbench.report.statistics.observations import observe
+from shrinkbench.report.verdict import reach_verdict
+
+NAMES = ("global_gradient", "global_magnitude", "layerwise_gradient", "layerwise_magnitude", "random")
+PAIRS = [("cifar10", "resnet20"), ("cifar10", "resnet56"), ("imagenet", "resnet18")]
+AMOUNTS = [(1, 2, 4, 8, 16), (1, 2, 3, 4, 6, 8), (1, 4), (1, 2, 4, 8, 12, 16)]
+
+
+def made(store):
+    """Methods that differ or do not, some with amounts of their own, with runs that fail or are absent."""
+    random = np.random.default_rng(store)
+    skills = random.choice([0.0, 0.0, 0.002, 0.02]) * random.standard_normal(len(NAMES))
+    noise = random.choice([0.0005, 0.004, 0.02])
+
+    def accuracy(spec):
+        own = np.random.default_rng([store, int(spec.key[:8], 16)])
+        whole = 0.9 + 0.003 * spec.seed
+        if spec.is_control:
+            return whole
+        fall = 0.01 * np.log2(spec.target) + (0.2 if spec.target > 9 else 0.0)
+        return whole - fall + skills[NAMES.index(spec.method.name)] + noise * own.standard_normal()
+
+    grid = AMOUNTS[store % len(AMOUNTS)]
+    results = []
+    for name in NAMES[: random.integers(2, 6)]:
+        amounts = grid if random.random() < 0.7 else AMOUNTS[random.integers(len(AMOUNTS))]
+        results += make_results(
+            pairs=PAIRS[: 1 + store % 3], methods=[name], accuracy=accuracy, compressions=amounts
+        )
+    fate = random.random(len(results))
+    kept = [(r, f) for r, f in zip(results, fate, strict=True) if f > 0.01 or r.spec.is_control]
+    return [make_result(r.spec, failed="x") if f < 0.02 and not r.spec.is_control else r for r, f in kept]
+
+
+def bold(table, column):
+    return {row[0].text for row in table.rows if row[column].best}
+
+
+@pytest.mark.parametrize("store", range(16))
+def test_tables_and_sentences_have_one_answer(store):
+    observations = observe(made(store))
+    claims, verdict = judge(observations), reach_verdict(observations)
+    tables = {table.caption.partition(":")[0]: table for table in result_tables(observations, "top1")}
+    powers = list(power_tables(observations, margin=0.01))
+    for task in claims.tasks:
+        block, said = task.block, next(t for t in verdict.tasks if t.task == task.task)
+        means = dict(zip(block.methods, block.means, strict=True))
+        (levels,) = [basis.wins for basis in said.bases if basis.axis == "compression"] or [()]
+        told = {win.level: win for win in levels}
+        for level in task.levels:
+            number = tables[task.task].columns.index(f"{level.level:g}×")
+            winners = bold(tables[task.task], number)
+            best = level.block.methods[int(level.block.means.argmax())]
+            (cell,) = (row[number] for row in tables[task.task].rows if row[0].text == best)
+            assert (best in winners) == (bool(level.leads) and cell.text != "–")  # a line is in no cell
+            assert winners <= {*level.block.methods}
+            if level.claim:
+                win = told[level.level]
+                assert (win.best, win.decided) == (level.claim.first, level.claim.decided)
+                assert not win.decided or winners <= {win.best}
+        rows = [row for table in summary_tables(observations) for row in table.rows if row[0].text == task.task]
+        assert {row[1].text for row in rows if row[3].best} == {
+            m for m, mean in means.items() if mean == max(means.values())
+        }
+        shown = {
+            (row[0].text, row[1].text): row[2] for row in pairwise_table(observations, task=task.task).rows
+        }
+        power = {
+            (r[0].text, r[1].text): r[3] for t in powers if f" on {task.task}," in t.caption for r in t.rows
+        }
+        for claim in task.pairs:
+            for cell in (shown[claim.first, claim.second], power[claim.first, claim.second]):
+                assert cell.best == claim.decided
+                assert cell.text.startswith("−") == (claim.difference < 0) or not claim.difference
+            if claim.decided and {claim.first, claim.second} <= means.keys():
+                assert (means[claim.first] > means[claim.second]) == (claim.difference > 0)
+        if len(means) > 1:
+            first = max(means, key=means.get)
+            assert any(f" {first} averages " in sentence for sentence in said.sentences)
+            for segment in recommend(task):
+                if segment.method != first and not segment.alone:
+                    level = next(x for x in task.levels if x.block.high == segment.to)
+                    assert first not in level.block.methods or level.leads[0].first == segment.method
+    methods, ranks = ranking(observations)
+    shown = claims.pairs_over_tasks or (claims.tasks[0].pairs if len(claims.tasks) == 1 else ())
+    for claim in shown:
+        if claim.decided and {claim.first, claim.second} <= {*methods}:
+            places = {methods.index(claim.first), methods.index(claim.second)}
+            assert not any(places <= {*group} for group in ranks.joined)

@@ -130,8 +130,11 @@ def _uncounted(
         steps = {
             s for name, others in compared.items() if name != method for c in others for s in c.steps(low, high)
         }
-        for curve, (start, end) in itertools.product(members, sorted(steps)):
-            found.setdefault(method, set()).update(curve.runs_within(start, end))
+        for curve in members:
+            x = curve.compressions
+            least = min((far / own for own, far in zip(x, x[2:], strict=False)), default=math.inf)
+            for start, end in (s for s in steps if s[1] / s[0] * (1 + TOLERANCE) ** 2 >= least):
+                found.setdefault(method, set()).update(curve.runs_within(start, end))
     return {method: tuple(sorted(runs)) for method, runs in found.items() if runs}
 
 

@@ -88,10 +88,31 @@ def test_the_last_lines_of_a_long_index_count_and_compact_takes_the_rest_away(tm
     assert (tmp_path / INDEX_NAME).read_bytes() == line
 
 
+MINE = {"key": "0" * 64, "sha256": "1" * 64}
+SAYS = [
+    ({}, None, "holds no whole sealed tensors"),
+    ({**MINE, "key": "f" * 64}, None, "was made for another key (ffffffffffff)"),
+    (MINE, "2" * 64, "holds other tensors than its result names"),
+]
+
+
+@pytest.mark.parametrize(("metadata", "seal", "sentence"), SAYS)
+def test_terabytes_that_say_of_themselves_that_they_are_others_are_not_hashed(
+    tmp_path, metadata, seal, sentence
+):
+    path, size = tmp_path / "weights.safetensors", 1 << 40
+    tensor = {"dtype": "U8", "shape": [size], "data_offsets": [0, size]}
+    header = json.dumps({"__metadata__": metadata, "a": tensor}).encode()
+    with path.open("wb") as file:
+        file.write(len(header).to_bytes(8, "little") + header)
+        file.truncate(8 + len(header) + size)
+    assert check_tensors(path, key="0" * 64, seal=seal) == sentence
+
+
 def test_tensors_that_lie_upon_each_other_are_not_hashed_over_and_over(tmp_path):
     path, size = tmp_path / "weights.safetensors", 4 << 20
     tensors = {f"{n:x}": {"dtype": "U8", "shape": [size], "data_offsets": [0, size]} for n in range(50_000)}
-    header = json.dumps({"__metadata__": {}, **tensors}).encode()
+    header = json.dumps({"__metadata__": MINE, **tensors}).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(size))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_utime
     assert check_tensors(path, key="0" * 64) == "holds no whole sealed tensors"
@@ -105,7 +126,7 @@ PLACES = ["[0, 1e400]", "[0.0, 1.0]", '["0", "1"]', "[5, -5]", "[0]", "{}", "[[]
 def test_places_that_are_none_are_told(tmp_path, places):
     path = tmp_path / "weights.safetensors"
     tensor = f'{{"dtype": "U8", "shape": [1], "data_offsets": {places}}}'
-    header = f'{{"__metadata__": {{}}, "a": {tensor}}}'.encode()
+    header = f'{{"__metadata__": {json.dumps(MINE)}, "a": {tensor}}}'.encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header + b"1")
     assert check_tensors(path, key="0" * 64) == "holds no whole sealed tensors"
 

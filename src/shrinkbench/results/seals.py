@@ -41,30 +41,38 @@ def check_card(path: Path, *, key: str) -> str:
 def check_tensors(path: Path, *, key: str, seal: str | None = None) -> str:
     """What is wrong with tensors (safetensors) that were sealed for ``key``; nothing where they are whole.
 
-    ``seal`` is the digest that they have to have, where it is noted elsewhere.
+    ``seal`` is the digest that they have to have, where it is noted elsewhere. Large ones take long to hash, so
+    what they say of themselves is asked first.
     """
     try:
         require_regular(path)
         with path.open("rb") as file:
-            metadata, total = _digest_of(file, path.stat().st_size)
+            header, start = _header_of(file)
+            metadata = dict(header.pop("__metadata__"))
+            if seal not in (None, metadata[_SEAL]):
+                return "holds other tensors than its result names"
+            whole = metadata[_KEY] != key or metadata[_SEAL] == _digest_of(
+                file, header, start, path.stat().st_size
+            )
     except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, MemoryError):
         return "holds no whole sealed tensors"
-    whole = metadata.get(_SEAL) == total
-    if whole and seal not in (None, total):
-        return "holds other tensors than its result names"
-    return _judge(whole, metadata.get(_KEY), key)
+    return _judge(whole, metadata[_KEY], key)
 
 
-def _digest_of(file: BinaryIO, size: int) -> tuple[dict[str, Any], str]:
-    """The metadata of tensors, and the digest of what they hold; ``ValueError`` where bytes are not of one.
-
-    None is hashed twice, and no more than a part of the file is in memory.
-    """
+def _header_of(file: BinaryIO) -> tuple[dict[str, Any], int]:
+    """What is said of the tensors in a file, and where the first of them begins."""
     length = int.from_bytes(file.read(8), "little")
     if length > _LARGEST_HEADER:
         raise ValueError(f"a header of {length:,} bytes")
-    header, start = json.loads(file.read(length)), 8 + length
-    metadata, total = dict(header.pop("__metadata__")), hashlib.sha256()
+    return json.loads(file.read(length)), 8 + length
+
+
+def _digest_of(file: BinaryIO, header: dict[str, Any], start: int, size: int) -> str:
+    """The digest of what tensors hold; ``ValueError`` where bytes of the file are not of one.
+
+    None is hashed twice, and no more than a part of the file is in memory.
+    """
+    total = hashlib.sha256()
     places = {name: tuple(tensor["data_offsets"]) for name, tensor in header.items()}
     end = 0
     for first, last in sorted(places.values()):
@@ -79,7 +87,7 @@ def _digest_of(file: BinaryIO, size: int) -> tuple[dict[str, Any], str]:
         file.seek(start + first)
         for part in range(first, last, _PART):
             total.update(file.read(min(_PART, last - part)))
-    return metadata, total.hexdigest()
+    return total.hexdigest()
 
 
 def _judge(whole: bool, found: object, key: str) -> str:  # noqa: FBT001 - private, and named where it is called

@@ -40,6 +40,7 @@ def libraries(monkeypatch):
     for name, base in (("lightning.pytorch", "Callback"), ("transformers", "TrainerCallback")):
         module = ModuleType(name)
         setattr(module, base, type(base, (), {}))
+        module.callbacks = SimpleNamespace(Checkpoint=type("Checkpoint", (), {}))
         monkeypatch.setitem(sys.modules, name, module)
     monkeypatch.setitem(sys.modules, "lightning", ModuleType("lightning"))
 
@@ -112,11 +113,46 @@ def test_weights_of_a_checkpoint_with_other_masks_are_told(libraries, tmp_path):
 
 def test_what_a_callback_cannot_do_is_told(libraries, tmp_path, monkeypatch):
     _, pruner, optimizer = made()
-    with pytest.raises(ShrinkbenchError, match="has 2 optimizers"):
-        lightning_callback(pruner).on_train_start(SimpleNamespace(optimizers=[optimizer] * 2), None)
+    other = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)
+    with pytest.raises(ShrinkbenchError, match="none of the module's 2 optimizers holds"):
+        lightning_callback(pruner).on_train_start(SimpleNamespace(optimizers=[other] * 2), None)
     args, state = SimpleNamespace(output_dir=tmp_path), SimpleNamespace(global_step=7)
     with pytest.raises(ShrinkbenchError, match="goes on from step 7"):
         trainer_callback(pruner).on_train_begin(args, state, None, optimizer=optimizer)
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(ShrinkbenchError, match="'transformers' is not installed"):
         trainer_callback(pruner)
+
+
+def test_optimizers_of_the_network_are_followed_and_no_others(libraries):
+    net, pruner, _ = made()
+    layers = [torch.optim.SGD(net[n].parameters(), lr=0.1) for n in (0, 2)]
+    other = torch.optim.SGD(nn.Linear(2, 2).parameters(), lr=0.1)  # as of a network that judges this one
+    callback, trainer = lightning_callback(pruner), SimpleNamespace(optimizers=[layers[0], other, layers[1]])
+    callback.on_train_start(trainer, net)
+    for _ in range(STEPS):
+        net(torch.ones(4, 8)).square().sum().backward()
+        for optimizer in layers:
+            optimizer.step()
+    callback.on_train_end(trainer, net)
+    assert not net[0].weight[~pruner.masks["0.weight"]].any()
+
+
+def test_what_averages_weights_goes_first_and_its_average_is_written_pruned(libraries):
+    net, pruner, optimizer = made()
+    callback, average, writer = lightning_callback(pruner), object(), sys.modules["lightning.pytorch"]
+    trainer = SimpleNamespace(
+        optimizers=[optimizer], callbacks=[callback, writer.callbacks.Checkpoint(), average]
+    )
+    _, writes, _ = before = trainer.callbacks
+    callback.setup(trainer, net, "fit")
+    assert trainer.callbacks == [average, callback, writes]
+    assert before == [callback, writes, average]  # which Lightning is going through meanwhile
+    whole = nn.ModuleDict({"net": net})
+    callback.on_train_start(trainer, whole)
+    for done in (False, True):
+        written = {"state_dict": {name: torch.ones_like(t) for name, t in whole.state_dict().items()}}
+        callback.on_save_checkpoint(trainer, whole, written)
+        zeros = written["state_dict"]["net.0.weight"] == 0
+        assert torch.equal(zeros, ~pruner.masks["0.weight"]) if done else not zeros.any()
+        steps(net, optimizer, 0, STEPS - pruner.step)

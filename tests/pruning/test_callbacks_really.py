@@ -46,7 +46,7 @@ def by_hand(method):
     return net, pruner.finish()
 
 
-def by_lightning(method, folder):
+def by_lightning(method, folder, *others):
     import pytorch_lightning
 
     net, pruner, optimizer = made(method)
@@ -63,8 +63,9 @@ def by_lightning(method, folder):
             return optimizer
 
     trainer = pytorch_lightning.Trainer(
-        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, default_root_dir=folder, callbacks=[lightning_callback(pruner)],
+        max_epochs=1, accelerator="cpu", logger=False, enable_checkpointing=bool(others),
+        enable_progress_bar=False, enable_model_summary=False, default_root_dir=folder,
+        callbacks=[lightning_callback(pruner), *others],
     )  # fmt: skip
     data = torch.utils.data.TensorDataset(INPUTS, LABELS)
     trainer.fit(Module(), DataLoader(data, batch_size=BATCH))
@@ -109,3 +110,19 @@ def test_masks_are_those_of_a_plain_loop(tmp_path, through, method):
     total = sum(p.numel() for p in net.parameters())
     kept = total - sum(int((~mask).sum()) for mask in found.values())
     assert abs(kept - total / 1.7) <= (9 if method == "soft_filter_pruning" else 0.5)  # a filter, or a weight
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("method", ["gradual_magnitude", "rigl", "soft_filter_pruning"])
+def test_an_average_of_weights_is_pruned_in_the_network_and_in_checkpoints(tmp_path, method):
+    from pytorch_lightning import callbacks
+
+    average, last = callbacks.EMAWeightAveraging(decay=0.9), callbacks.ModelCheckpoint(tmp_path, save_last=True)
+    net, masks = by_lightning(method, tmp_path, average, last)
+    written = torch.load(tmp_path / "last.ckpt", weights_only=False)["state_dict"]
+    for name, mask in masks.items():
+        assert not net.get_parameter(name)[~mask].any()
+        assert not written[f"net.{name}"][~mask].any()
+    expected, _ = by_hand(method)
+    assert not torch.allclose(net.layers[0].weight, expected.layers[0].weight, atol=1e-3)  # it is the average

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.pruning.masks import Masks
@@ -16,18 +17,33 @@ from shrinkbench.pruning.pruner import Pruner
 def lightning_callback(pruner: Pruner) -> Any:
     """A ``Callback`` of PyTorch Lightning: attach when training starts, finish when it ends, keep the state.
 
-    The module's own optimizer has to be the only one. Raises ``ShrinkbenchError`` without Lightning.
+    It follows the optimizers that hold parameters of the network. Other callbacks go first, those that write
+    checkpoints aside: what averages weights puts the average in their place at the end, and into checkpoints,
+    where pruned weights are then zeroed too. Raises ``ShrinkbenchError`` without Lightning.
     """
+    lightning = _imported("lightning.pytorch", "pytorch_lightning")
 
-    class PrunerCallback(_imported("lightning.pytorch", "pytorch_lightning").Callback):  # type: ignore[misc]
+    class PrunerCallback(lightning.Callback):  # type: ignore[misc, name-defined]
+        def setup(self, trainer: Any, pl_module: Any, stage: str) -> None:
+            # A new list, since the present one is being gone through.
+            writers = [c for c in trainer.callbacks if isinstance(c, lightning.callbacks.Checkpoint)]
+            trainer.callbacks = [c for c in trainer.callbacks if c is not self and c not in writers]
+            trainer.callbacks += [self, *writers]
+
         def on_train_start(self, trainer: Any, pl_module: Any) -> None:
-            if len(trainer.optimizers) != 1:
+            own = {id(p) for p in pruner.module.parameters()}
+            moving = [o for o in trainer.optimizers if any(id(p) in own for p in _parameters_of(o))]
+            if not moving:
                 raise ShrinkbenchError(
-                    f"the module has {len(trainer.optimizers)} optimizers, and a Pruner follows one; attach it "
-                    "yourself in configure_optimizers"
+                    f"none of the module's {len(trainer.optimizers)} optimizers holds a parameter of the "
+                    "network that is pruned; give the Pruner the network that is trained"
                 )
             precision = getattr(trainer, "precision_plugin", None)
-            pruner.attach(trainer.optimizers[0], scaler=getattr(precision, "scaler", None))
+            pruner.attach(*moving, scaler=getattr(precision, "scaler", None))
+
+        def on_save_checkpoint(self, trainer: Any, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+            if pruner.is_done:
+                checkpoint["state_dict"] = _zeroed(checkpoint["state_dict"], pl_module, pruner)
 
         def on_train_end(self, trainer: Any, pl_module: Any) -> None:
             pruner.finish()
@@ -76,6 +92,18 @@ def trainer_callback(pruner: Pruner) -> Any:
             pruner.finish()
 
     return PrunerCallback()
+
+
+def _parameters_of(optimizer: Any) -> list[Tensor]:
+    return [p for group in optimizer.param_groups for p in group["params"]]
+
+
+def _zeroed(state: dict[str, Tensor], whole: nn.Module, pruner: Pruner) -> dict[str, Tensor]:
+    """``state`` of ``whole``, of which the pruned network is a part, with pruned weights at zero."""
+    names = {id(p): name for name, p in whole.named_parameters()}
+    parameters = dict(pruner.module.named_parameters(remove_duplicate=False))
+    gone = {names.get(id(parameters[name])): ~mask for name, mask in pruner.masks.items()}
+    return {n: t.masked_fill(gone[n].to(t.device), 0) if n in gone else t for n, t in state.items()}
 
 
 def _imported(*names: str) -> Any:

@@ -131,9 +131,19 @@ class Pruner:
         return Masks({}) if self._hook is None else self._hook.masks
 
     @property
+    def module(self) -> nn.Module:
+        """The network that is pruned."""
+        return self._module
+
+    @property
     def step(self) -> int:
         """Optimizer steps so far."""
         return self._step
+
+    @property
+    def is_done(self) -> bool:
+        """Whether all steps have been taken, so that the masks are the final ones."""
+        return self._hook is not None and self._step >= self._total
 
     def attach(self, optimizer: Optimizer, *others: Optimizer, scaler: object = None) -> None:
         """Follow the steps of ``optimizer`` from now on, in place of an earlier one; may prune at once.

@@ -731,3 +731,55 @@ def test_weights_beneath_refuse_what_moves_those_above(name):
             wrapped.step()
     with pytest.raises(ShrinkbenchError, match="moved after the optimizer's step"):
         wrapped.step()
+
+
+def replaced(module, optimizer):
+    module.load_state_dict(network().state_dict(), assign=True)
+
+
+def renamed(module, optimizer):
+    nn.utils.parametrizations.weight_norm(module[3])
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (replaced, "'0.weight' can be pruned and is in no opt"),
+        (renamed, "no longer has the parameter '3.weight'"),
+    ],
+)
+@pytest.mark.parametrize("name", ["global_magnitude", "gradual_magnitude", "movement", "top_kast"])
+def test_parameters_that_no_optimizer_moves_any_more_are_told(name, change, told):
+    module = network()
+    pruner, optimizer = pruner_of(module, name), make_optimizer(module, RECIPE)
+    pruner.attach(optimizer)
+    epochs(module, optimizer, 1, 1, 2)
+    change(module, optimizer)
+    with pytest.raises(ShrinkbenchError, match=told):
+        epochs(module, optimizer, 1, 3, 3)
+
+
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_state_that_is_loaded_keeps_its_zeros_before_the_next_step(assign):
+    module = network()
+    pruner, optimizer = pruner_of(module, "global_magnitude"), make_optimizer(module, RECIPE)
+    pruner.attach(optimizer)
+    module.load_state_dict(network().state_dict(), assign=assign)
+    assert not any(module.get_parameter(n)[~mask].any() for n, mask in pruner.masks.items())
+    optimizer.param_groups[0]["params"] = list(module.parameters())
+    epochs(module, optimizer, 1, 1, EPOCHS)
+    require_done(module, pruner.finish())
+    module.load_state_dict(network().state_dict(), assign=assign)  # it has let go
+    assert any(module.get_parameter(n)[~mask].any() for n, mask in pruner.masks.items())
+
+
+def test_another_layout_in_memory_and_frozen_layers_move_no_weights():
+    module = network()
+    pruner, optimizer = pruner_of(module, "top_kast"), make_optimizer(module, RECIPE)
+    pruner.attach(optimizer)
+    epochs(module, optimizer, 1, 1, 2)
+    module.to(memory_format=torch.channels_last)
+    epochs(module, optimizer, 1, 3, 3)
+    module[1].requires_grad_(False)
+    epochs(module, optimizer, 1, 4, 4)
+    assert require_done(module, pruner.finish()) <= 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -193,13 +193,19 @@ def optimizer_in(given: object) -> Optimizer:
     return inner
 
 
-def require_held(module: nn.Module, names: Iterable[str], *optimizers: Optimizer) -> None:
+def require_held(module: nn.Module, names: Collection[str], *optimizers: Optimizer) -> None:
     """Refuse ``optimizers`` of which none holds one of the parameters ``names`` that trains.
 
     Another optimizer, or none that anybody knows of, moves it, and its zeros hold until then only.
     """
     held = {id(p) for each in optimizers for group in each.param_groups for p in group["params"]}
     parameters = dict(module.named_parameters(remove_duplicate=False))
+    gone = [name for name in names if name not in parameters]
+    if gone:
+        raise ShrinkbenchError(
+            f"the network no longer has the parameter '{gone[0]}', which can be pruned ({len(gone)} such): "
+            "parametrizations and torch.nn.utils.prune rename it; let them come before the Pruner, or after"
+        )
     lost = [name for name in names if parameters[name].requires_grad and id(parameters[name]) not in held]
     if lost:
         raise ShrinkbenchError(
@@ -270,16 +276,17 @@ class Upholder(Hook):
     def attach(self, optimizer: Optimizer, *others: Optimizer) -> Handles:
         """Uphold the masks after every step of these optimizers, until the handle's ``remove()``.
 
-        They are upheld before each call of the network too, and a last time in ``remove()``: what wraps an
-        optimizer (Lookahead, an average of weights) may move weights after its step. A network that was
-        compiled does not tell of its calls: call the Upholder after each step of such a wrapper. Raises
-        ``ShrinkbenchError`` where a pruned weight trains and none of them holds it.
+        They are upheld before each call of the network, after it has loaded a state, and a last time in
+        ``remove()`` too: what wraps an optimizer (Lookahead, an average) may move weights after its step. A
+        network that was compiled does not tell of its calls: call the Upholder after each step of such a
+        wrapper. Raises ``ShrinkbenchError`` where a pruned weight trains and none of them holds it.
         """
         inner = [optimizer_in(each) for each in (optimizer, *others)]
         require_held(self._module, self._masks, *inner)
         self._idle = False
         handles = [each.register_step_post_hook(lambda *_: self()) for each in inner]
         handles.append(self._module.register_forward_pre_hook(WhenCalled(self.before_call)))
+        handles.append(self._module.register_load_state_dict_post_hook(WhenCalled(self)))
         return Handles(handles, last=self)
 
     def before_call(self) -> None:

@@ -17,18 +17,17 @@ class MovedWeights:
 
     def __init__(self, module: nn.Module, method: str) -> None:
         self._module, self._method = module, method
-        self._known: list[Tensor] = []
+        self._known: dict[str, Tensor] = {}
 
     def note(self, *, beneath: bool) -> None:
         """These are the weights; others count where some lie ``beneath`` them."""
-        self._known = self._sums() if beneath else []
+        self._known = self._sums() if beneath else {}
 
     def require_none(self) -> None:
         """Raise ``ShrinkbenchError`` where weights are others than were noted; casts and moves are none."""
-        if not self._known:
-            return
-        pairs = [(a, b) for a, b in zip(self._known, self._sums(), strict=True) if a.dtype == b.dtype]
-        if any(not torch.equal(a.nan_to_num(), b.to(a.device).nan_to_num()) for a, b in pairs):
+        now = self._sums() if self._known else {}
+        pairs = [(a, now[n].to(a.device)) for n, a in self._known.items() if n in now]
+        if any(a.dtype == b.dtype and not torch.equal(a.nan_to_num(), b.nan_to_num()) for a, b in pairs):
             raise ShrinkbenchError(
                 "weights were moved after the optimizer's step (by what wraps it, as Lookahead, or by hand), "
                 f"and '{self._method}' keeps others beneath them, so that this would be lost; leave them to "
@@ -36,5 +35,7 @@ class MovedWeights:
             )
 
     @torch.no_grad()
-    def _sums(self) -> list[Tensor]:
-        return [p.detach().sum() for p in self._module.parameters() if p.requires_grad]
+    def _sums(self) -> dict[str, Tensor]:
+        """Of each parameter that trains, in one order of its numbers, whatever its layout in memory."""
+        parameters = self._module.named_parameters()
+        return {n: p.detach().contiguous().sum() for n, p in parameters if p.requires_grad}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -114,10 +115,9 @@ class Pruner:
             "loss": loss,
         }
         self._hook: PruningHook | RoundsInTraining | None = None
-        self._placed_hooks = hooks_on(module)
         self._moved = MovedWeights(module, self._method.name)
         self._optimizers: tuple[Optimizer, ...] = ()
-        self._held: frozenset[str] = frozenset()  # what is masked and was seen in an optimizer
+        self._held: dict[str, nn.Parameter] = {}  # what can be pruned and was seen in an optimizer
         self._scale: LossScale | None = None
         self._loaded: dict[str, Any] | None = None
         self._step = 0
@@ -142,7 +142,7 @@ class Pruner:
 
     @property
     def is_done(self) -> bool:
-        """Whether all steps have been taken, so that the masks are the final ones."""
+        """Whether all steps have been taken, so that masks are final."""
         return self._hook is not None and self._step >= self._total
 
     def attach(self, optimizer: Optimizer, *others: Optimizer, scaler: object = None) -> None:
@@ -156,9 +156,9 @@ class Pruner:
         """
         inner, *beside = (optimizer_in(each) for each in (optimizer, *others))
         require_counted(inner, *beside)
-        require_held(self._module, self._prunable(), inner, *beside)
+        require_held(self._module, prunable := self._prunable(), inner, *beside)
         self._detach()
-        self._optimizers, self._held = (inner, *beside), frozenset()
+        self._optimizers, self._held = (inner, *beside), {n: self._module.get_parameter(n) for n in prunable}
         self._placed_hooks = hooks_on(self._module)
         if self._hook is None:
             self._hook = self._begin()
@@ -167,7 +167,9 @@ class Pruner:
         scaler = getattr(optimizer, "scaler", None) if scaler is None else scaler
         self._scale = LossScale(self._module, self._hook, scaler, method=self._method.name)
         self._handles = [*self._steps.watch(self._module, self._optimizers), *self._scale.watch()]
-        self._handles.append(self._module.register_forward_pre_hook(WhenCalled(self._before_call)))
+        called, loaded = (partial(self._hold, how) for how in (Upholder.before_call, Upholder.__call__))
+        self._handles.append(self._module.register_forward_pre_hook(WhenCalled(called)))
+        self._handles.append(self._module.register_load_state_dict_post_hook(WhenCalled(loaded)))
         if self._step < self._total:
             self._hook.before_step(self._step + 1)
         self._forget_programs()
@@ -343,18 +345,17 @@ class Pruner:
         )
 
     def _before(self, optimizer: Optimizer) -> bool:
-        masked = frozenset(self.masks)
-        if not masked <= self._held:  # channels take biases along
-            require_held(self._module, self.masks, *self._optimizers)  # in order: the first is named
-            self._held = masked
-        others = [each for each in self._optimizers if each is not optimizer]
+        now, names = dict(self._module.named_parameters(remove_duplicate=False)), {**self._held, **self.masks}
+        if any(n not in self._held or now.get(n) is not self._held[n] for n in names):
+            require_held(self._module, names, *self._optimizers)  # biases go with channels, layers are replaced
+            self._held = {name: now[name] for name in names}
+        others = (each for each in self._optimizers if each is not optimizer)
         return self._scale is None or self._scale.take_out(optimizer, *others)
 
     def _after_backward(self) -> None:
-        hook = self._started()
         if self._step < self._total:
             self._moved.require_none()
-            self._follow_moves(hook)
+            self._follow_moves(hook := self._started())
             hook.after_backward(self._step + 1)
 
     def _after(self) -> None:
@@ -375,11 +376,11 @@ class Pruner:
         self._moved.note(beneath=hook.beneath)
         self._forget_programs()
 
-    def _before_call(self) -> None:
-        """What wraps an optimizer (Lookahead, an average of weights) may have moved weights after its step."""
+    def _hold(self, uphold: Callable[[Upholder], None]) -> None:
+        """What wraps an optimizer (Lookahead), or a state that is loaded, moves weights after its step."""
         upheld = self._started().upheld
         if upheld is not None:
-            upheld.before_call()
+            uphold(upheld)
 
     def _started(self) -> PruningHook | RoundsInTraining:
         assert self._hook is not None  # noqa: S101  hooks of the optimizer are set by attach() alone

@@ -54,6 +54,7 @@ class RoundsInTraining(Hook):
     def begin(self) -> None:
         """The rounds before the first step."""
         self._catch_up(0)
+        self.upheld = self._uphold
 
     def after_step(self, step: int) -> None:
         """Uphold the masks; prune if a round is due."""

@@ -200,3 +200,17 @@ def test_whole_numbers_come_out_of_onnx_too(tmp_path):
     logits, classes = onnxruntime.InferenceSession(str(tmp_path / "net.onnx")).run(None, {"input": x.numpy()})
     assert torch.equal(torch.from_numpy(classes), module(x)["classes"])
     assert torch.allclose(torch.from_numpy(logits), module(x)["logits"], atol=1e-5)
+
+
+class Collecting(Two):
+    """As what wraps a network: its own forward pass names no inputs."""
+
+    def forward(self, *given, **named):
+        return super().forward(*given, **named)
+
+
+def test_inputs_that_a_forward_pass_collects(tmp_path):
+    module = Collecting().eval()
+    export_program(module, tmp_path / "net.pt2", (IMAGE, BESIDE))
+    program, three = torch.export.load(tmp_path / "net.pt2").module(), (torch.randn(3, 6), torch.randn(3, 3))
+    torch.testing.assert_close(program(*three)["squares"], module(*three)["squares"])

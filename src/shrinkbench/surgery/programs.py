@@ -25,11 +25,9 @@ def write_torch_export(module: nn.Module, inputs: Inputs, path: Path) -> Program
     """A program that takes what the network takes, by place and by name, in any tree."""
     args, kwargs = inputs.bound(module)
     batch = torch.export.Dim("batch")
-    rows = inputs.rows
-    shapes: Any = tuple(_dynamic(value, rows, batch) for value in args)
-    if kwargs:  # torch wants one mapping of both, by the names that the forward pass has
-        named = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-        shapes = {name: _dynamic(value, rows, batch) for name, value in _flat_arguments(module, named).items()}
+    # By the names of the forward pass, of which one may collect several (``*args``).
+    named = inspect.signature(module.forward).bind(*args, **kwargs).arguments
+    shapes = {n: _dynamic(value, inputs.rows, batch) for n, value in _flat_arguments(module, named).items()}
     program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
     torch.export.save(program, path)
     loaded = torch.export.load(path).module()

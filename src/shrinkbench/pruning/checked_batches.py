@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.network.derivatives import outputs_of
-from shrinkbench.network.inputs import Batch, split_batch
+from shrinkbench.network.inputs import Batch, form_of, range_of, split_batch
+from shrinkbench.network.positions import require_positions
 
 _END = object()
 
@@ -50,10 +51,31 @@ def with_examples(batches: Iterable[Any]) -> Iterator[Batch]:
         yield batch
 
 
-def require_taken(module: nn.Module, batch: Batch, number: int) -> None:
-    """Raise ``ShrinkbenchError`` where ``module`` does not run on batch ``number``."""
+class Taken:
+    """Which forms of inputs, and whole numbers in them, a network has been seen to take."""
+
+    def __init__(self) -> None:
+        self._ranges: dict[str, list[tuple[int, int]]] = {}
+
+    def require(self, module: nn.Module, batch: Batch, number: int) -> None:
+        """Raise ``ShrinkbenchError`` where ``module`` does not run on batch ``number``, or should not."""
+        require_positions(module, batch.inputs)
+        form = form_of(batch.inputs)
+        # Tokens are rows of a table, which may be shorter.
+        whole = [t for t in batch.inputs.tensors if not (t.is_floating_point() or t.is_complex()) and t.numel()]
+        ranges = [(int(t.min()), int(t.max())) for t in whole]
+        known = self._ranges.get(form)
+        if known is not None:
+            ranges = [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(known, ranges, strict=True)]
+        if ranges != known:
+            _require_run(module, batch, number, whole=bool(whole))
+            self._ranges[form] = ranges
+
+
+def _require_run(module: nn.Module, batch: Batch, number: int, *, whole: bool) -> None:
     one = batch.inputs.part(0, 1)
-    for tried in (one, batch.inputs):  # one example is enough for most networks, and cheap
+    # One example is enough for most networks, and cheap; which holds the largest token nobody knows.
+    for tried in (batch.inputs,) if whole else (one, batch.inputs):
         try:
             with torch.no_grad():
                 outputs_of(module, {}, tried)
@@ -63,8 +85,8 @@ def require_taken(module: nn.Module, batch: Batch, number: int) -> None:
             return
     if isinstance(failure, ShrinkbenchError):
         raise failure
-    reason = (str(failure).strip() or type(failure).__name__).splitlines()[0][:130]
+    reason = (str(failure).strip() or type(failure).__name__).splitlines()[0][:90]
     raise ShrinkbenchError(
-        f"the network does not take batch {number} of batches=, {batch.inputs}: {reason}; give batches of what "
-        "its forward pass takes"
+        f"the network does not take batch {number} of batches=, {one_line(str(batch.inputs), 60)}"
+        f"{range_of(batch.inputs)}: {reason}; give batches of what its forward pass takes"
     ) from failure

@@ -17,10 +17,10 @@ from shrinkbench.network import derivatives
 from shrinkbench.network.blocks import chain_of
 from shrinkbench.network.blockwise import BlockByBlock
 from shrinkbench.network.dataflow import Flow, Geometry, read_flow, read_geometry
-from shrinkbench.network.inputs import Batch, Example, Inputs, form_of, is_mask, map_tensors
+from shrinkbench.network.inputs import Batch, Example, Inputs, is_mask, map_tensors
 from shrinkbench.network.observation import Maps, Product, observe_maps, observe_products
 from shrinkbench.network.view import Batches, Loss
-from shrinkbench.pruning.checked_batches import read_again, require_taken, with_examples
+from shrinkbench.pruning.checked_batches import Taken, read_again, with_examples
 from shrinkbench.pruning.masks import Masks
 from shrinkbench.pruning.units import SINGLE_WEIGHTS, Structure
 from shrinkbench.seeds import stream
@@ -105,7 +105,7 @@ class PruneContext:
         self.proportions = proportions
         self.constraints = constraints
         self._example = None if input_shape is None else Inputs.of(input_shape)
-        self._taken: set[str] = set() if self._example is None else {form_of(self._example)}
+        self._taken = Taken()
         self._source = None if batches is None else read_again(batches)
         self._batch_count = batch_count
         self._blocks: BlockByBlock | None = None
@@ -204,9 +204,7 @@ class PruneContext:
                 batch = Batch(batch.inputs.map(_usable), map_tensors(_plain, batch.targets))
                 batch = batch.to(self.device, dtype)
                 blank = blank and _is_blank(batch.inputs)
-                if (form := form_of(batch.inputs)) not in self._taken:
-                    require_taken(self.module, batch, number)
-                    self._taken.add(form)
+                self._taken.require(self.module, batch, number)
                 yield batch
         if empty:
             raise ShrinkbenchError("batches= is empty; this method needs at least one batch of data")

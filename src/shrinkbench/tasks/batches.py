@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError, one_line, said_of
 from shrinkbench.network.inputs import Batch, Inputs, range_of, split_batch
+from shrinkbench.network.positions import require_positions
 from shrinkbench.network.weights import require_present
 from shrinkbench.tasks.task import Batches, Task
 
@@ -49,6 +50,7 @@ def called(module: nn.Module, inputs: Inputs) -> Any:
 
     Failures of compilers and devices, which are kinds of their own or say so, stay what they are.
     """
+    require_positions(module, inputs)
     try:
         return inputs.call(module)
     except (IndexError, TypeError, ValueError, RuntimeError) as error:

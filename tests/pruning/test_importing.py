@@ -82,3 +82,24 @@ def test_masks_in_a_file_that_keep_every_weight_are_told(tmp_path):
     torch.save(layer.state_dict(), tmp_path / "whole.pt")
     with pytest.raises(ShrinkbenchError, match="keep every weight"):
         import_masks(nn.Linear(2, 2), tmp_path / "whole.pt")
+
+
+def test_layers_whose_masks_were_removed_keep_their_zeros(tmp_path):
+    def layers():
+        return nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 4))
+
+    module = layers()
+    torch_prune.global_unstructured(
+        [(module[0], "weight"), (module[2], "weight")], torch_prune.L1Unstructured, amount=0.5
+    )
+    torch_prune.remove(module[0], "weight")
+    torch.save(module.state_dict(), tmp_path / "partly.pt")
+    found, read = Masks.from_module(module), import_masks(layers(), tmp_path / "partly.pt")
+    assert found.total - found.kept == read.total - read.kept == 48
+    assert {*found} == {"0.weight", "2.weight_orig"}
+    assert {*read} == {"0.weight", "2.weight"}
+
+
+def test_masks_that_keep_everything_are_no_masks():
+    with pytest.raises(ShrinkbenchError, match=r"no masks of torch\.nn\.utils\.prune"):
+        Masks.from_module(torch_prune.identity(nn.Linear(3, 2), "weight"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import torch
 from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
@@ -16,7 +15,7 @@ from shrinkbench.pruning.masks import Masks
 def import_masks(module: nn.Module, path: Path | str, *, entry: str | None = None) -> Masks:
     """Load the checkpoint at ``path`` into ``module`` and return the masks that it holds.
 
-    They are those of ``torch.nn.utils.prune`` (``X_orig`` and ``X_mask``), else where the weights are zero (see
+    They are those of ``torch.nn.utils.prune`` (``X_orig`` and ``X_mask``), and zeros of other weights (see
     :meth:`Masks.from_module`). ``entry`` is as for :func:`shrinkbench.models.load_weights`. Raises
     ``ShrinkbenchError`` where nothing is pruned, and for networks that were made smaller.
     """
@@ -35,7 +34,7 @@ def import_masks(module: nn.Module, path: Path | str, *, entry: str | None = Non
     if not masked:
         return Masks.from_module(module)
     whole = {
-        n: state[f"{n}_mask"] != 0 if n in masked else torch.ones_like(value, dtype=torch.bool)
+        n: state[f"{n}_mask"] != 0 if n in masked else (value != 0) | (value.dim() < 2)
         for n, value in plain.items()
     }
     masks = with_names_of(own, whole, file)

@@ -101,10 +101,11 @@ class Masks(Mapping[str, Tensor]):
 
     @classmethod
     def from_module(cls, module: nn.Module) -> Masks:
-        """The masks that ``module`` carries: those of ``torch.nn.utils.prune``, else where weights are zero.
+        """The masks that ``module`` carries: those of ``torch.nn.utils.prune``, and zeros of other weights.
 
-        Names are those that its parameters have now (``fc.weight_orig`` until ``prune.remove``). Weights are
-        tensors of two or more dimensions. Raises ``ShrinkbenchError`` where nothing is pruned.
+        Names are those that its parameters have now (``fc.weight_orig`` until ``prune.remove``, which leaves
+        zeros). Weights are tensors of two or more dimensions. Raises ``ShrinkbenchError`` where nothing is
+        pruned.
 
         >>> from torch.nn.utils.prune import l1_unstructured
         >>> layer = l1_unstructured(nn.Linear(2, 2), "weight", amount=1)
@@ -112,8 +113,8 @@ class Masks(Mapping[str, Tensor]):
         Masks(1 tensors, 3 of 4 weights kept)
         """
         masks = dict(cls.of_torch(module))
-        weights = {n: p.detach() != 0 for n, p in module.named_parameters() if p.dim() > 1}
-        masks = masks or {n: mask for n, mask in weights.items() if not bool(mask.all())}
+        weights = {n: p.detach() != 0 for n, p in module.named_parameters() if p.dim() > 1 and n not in masks}
+        masks = {n: mask for n, mask in (masks | weights).items() if not bool(mask.all())}
         if not masks:
             raise ShrinkbenchError(
                 "the network has no masks of torch.nn.utils.prune and no weight that is 0; one that was made "

@@ -41,6 +41,20 @@ def pruned_before(layer):
     return torch_prune.l1_unstructured(layer, "weight", amount=0.25)
 
 
+class Smallest(torch_prune.BasePruningMethod):
+    """A method of one's own, as torch's documentation shows."""
+
+    PRUNING_TYPE = "unstructured"
+
+    def compute_mask(self, t, default_mask):
+        return default_mask * (t.abs() > 0.05)
+
+
+def pruned_by_an_own_method(layer):
+    Smallest.apply(layer, "weight")
+    return layer
+
+
 COMPUTED = {
     "weight norm": (parametrizations.weight_norm, "parametrizations.weight.original1"),
     "old weight norm": (nn.utils.weight_norm, "weight_v"),
@@ -48,6 +62,7 @@ COMPUTED = {
     "old spectral norm": (nn.utils.spectral_norm, "weight_orig"),
     "a parametrisation of one's own": (doubled, "parametrizations.weight.original"),
     "pruned before": (pruned_before, "weight_orig"),
+    "pruned before by an own method": (pruned_by_an_own_method, "weight_orig"),
 }
 WITHOUT = {"symmetric": symmetric, "orthogonal": parametrizations.orthogonal}
 

@@ -208,10 +208,15 @@ def _compute(layer: nn.Module, name: str) -> Tensor:
     """``layer.name`` of the layer's present parameters."""
     if not is_parametrized(layer, name):
         for hook in layer._forward_pre_hooks.values():  # those of torch's own tools set the attribute
-            if type(hook).__module__.startswith("torch.nn.utils."):
+            if _sets_a_weight(hook):
                 hook(layer, ())
     weight: Tensor = getattr(layer, name)
     return weight.detach()
+
+
+def _sets_a_weight(hook: object) -> bool:
+    """Whether it is one of torch's tools, or of a kind made from one (own methods of torch.nn.utils.prune)."""
+    return any(kind.__module__.startswith("torch.nn.utils.") for kind in type(hook).__mro__)
 
 
 def with_parameters(module: nn.Module) -> nn.Module:
@@ -226,7 +231,7 @@ def with_parameters(module: nn.Module) -> nn.Module:
             layer.register_parameter(name, nn.Parameter(value.clone()))
     for layer in module.modules():
         hooks = layer._forward_pre_hooks
-        for key in [key for key, hook in hooks.items() if type(hook).__module__.startswith("torch.nn.utils.")]:
+        for key in [key for key, hook in hooks.items() if _sets_a_weight(hook)]:
             computed = getattr(hooks[key], "name", getattr(hooks[key], "_tensor_name", None))
             if isinstance(computed, str) and isinstance(layer.__dict__.get(computed), Tensor):
                 del hooks[key]

@@ -306,3 +306,34 @@ def test_outputs_of_another_vocabulary_are_of_another_question():
     pairs = [(torch.randn(n, 4), torch.zeros(n, dtype=torch.int64)) for n in (3, 2)]
     with pytest.raises(ShrinkbenchError, match="tells 5 classes apart in one batch and 4 in another"):
         evaluate(Fewer(nn.Linear(4, 5)), pairs)
+
+
+class Backwards(nn.Module):
+    """Reads at each place the token that lies as far from the end."""
+
+    def __init__(self):
+        super().__init__()
+        self.embedding, self.head = nn.Embedding(7, 8), nn.Linear(8, 7)
+
+    def forward(self, inputs):
+        return self.head(self.embedding(inputs.flip(1)))
+
+
+def test_any_later_token_that_is_seen_is_noticed():
+    with pytest.raises(ShrinkbenchError, match="no causal language model"):
+        evaluate(Backwards(), [tokens()], task=TASK)
+
+
+def test_blocks_of_one_token_leave_nothing_to_learn():
+    class Single:
+        def train(self, batch_size, *, generator, augment):
+            yield tokens()[:, :1]
+
+        def validation(self):
+            return None
+
+    recipe = Recipe(
+        name="test", reference="shrinkbench", optimizer="adam", learning_rate=0.01, batch_size=4, epochs=1
+    )
+    with pytest.raises(ShrinkbenchError, match="epoch 1 has nothing to learn from"):
+        train(Backwards(), recipe, Single(), seed=0, task=TASK)

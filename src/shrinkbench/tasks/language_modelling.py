@@ -156,23 +156,23 @@ _HALVES = (torch.bfloat16, torch.float16)
 
 
 def _require_causal(module: nn.Module, inputs: Inputs) -> None:
-    """Raise where what is put out for the first half of a block changes with a token of the second half."""
+    """Raise where what is put out for the first half of a block changes with the second half."""
     one = inputs.part(0, 1)
     named = one.kwargs.get("input_ids")
     found = [t for t in tensors_in((one.args, dict(one.kwargs)) if named is None else named) if _are_tokens(t)]
     if not found:
         return
     tokens, middle = found[0], found[0].shape[1] // 2
-    first, old = tokens[:, 0], tokens[:, middle]
+    first, old = tokens[:, :1], tokens[:, middle:]
     changed = tokens.clone()
-    changed[:, middle] = torch.where(first != old, first, torch.where(first > 0, first - 1, first + 1))
+    changed[:, middle:] = torch.where(first != old, first, torch.where(first > 0, first - 1, first + 1))
     altered = one.map(lambda t: changed if t is tokens else t)
     leak = _leak(module, one, altered, middle)
     if leak is not None and leak > _ROUNDING and any(p.dtype in _HALVES for p in module.parameters()):
         leak = _leak(copy_of(module).float(), one, altered, middle)  # whether it was more than rounding
     if leak is not None and leak > _ROUNDING:
         raise ShrinkbenchError(
-            "what the network puts out before a token changes with that token: it is no causal language model, "
+            "what the network puts out before tokens changes with these: it is no causal language model, "
             "and its perplexity would be of tokens that it sees; give one, or another task"
         )
 

@@ -247,7 +247,13 @@ def _run_epoch(
     if total is None:
         raise ShrinkbenchError("the training split is empty; give at least one training image")
     team.add([total])
-    mean = float(total) / sum(team.gather(examples))
+    seen = sum(team.gather(examples))
+    if not seen:
+        raise ShrinkbenchError(
+            f"epoch {epoch} has nothing to learn from: no example, and of language models no token to predict; "
+            "give blocks of two tokens or more, and labels"
+        )
+    mean = float(total) / seen
     if not math.isfinite(mean):
         raise ShrinkbenchError(
             f"training diverged: the loss of epoch {epoch} is {mean}; lower the learning rate "

@@ -47,9 +47,10 @@ bench: $(STAMP)
 TWINS := quickstart cifar10-resnet20-small cifar10-resnet20-matrix-small shrinkbench-figure-6-small \
   shrinkbench-figure-7-small shrinkbench-figure-8-small shrinkbench-figure-15-small rethinking-table-1-small rethinking-table-6-small \
   rethinking-table-9-small rethinking-figure-3-small rethinking-table-16-small
-ON_GPU := shrinkbench-figure-7-gpu-small cifar10-resnet20-noise-small rethinking-gpu-small \
-  rethinking-50-epochs-gpu-small
 NOISE := cifar10-resnet20-noise-small
+ON_GPU := shrinkbench-figure-7-gpu-small $(NOISE) rethinking-gpu-small rethinking-50-epochs-gpu-small
+# Orders and initial weights are varied on a GPU, schedules and threads on a processor.
+BY_GPU := --part order $(foreach number,1 2 3 4 5 6 7,--part weights-$(number))
 CIFAR ?= data/cifar10
 SWEEP := $(BIN)/shrinkbench sweep
 RUN := $(TWINS) $(if $(GPU),$(ON_GPU))
@@ -58,7 +59,8 @@ THREADS := $(NOISE)-1-thread $(NOISE)-2-threads
 reproduce: $(STAMP)
 	if [ -n "$(RESUME)" ]; then for name in $(RUN) $(THREADS); do \
 	  $(BIN)/shrinkbench merge docs/results/$$name.zip --out results/$$name || exit 1; done; fi
-	for name in $(RUN); do $(SWEEP) $$name --data cifar10=$(CIFAR) --workers 2 || exit 1; done
+	for name in $(filter-out $(NOISE),$(RUN)); do $(SWEEP) $$name --data cifar10=$(CIFAR) --workers 2 || exit 1; done
+	$(if $(GPU),$(SWEEP) $(NOISE) $(BY_GPU) --data cifar10=$(CIFAR) --workers 2)
 	$(SWEEP) $(NOISE) --part order --set seed=[0,1] --data cifar10=$(CIFAR) --device cpu --workers 2 \
 	  --out results/$(NOISE)-1-thread
 	$(SWEEP) $(NOISE) --part cosine --part multistep --data cifar10=$(CIFAR) --device cpu --workers 2 \

@@ -4,6 +4,7 @@ import contextlib
 import io
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 from shrinkbench.cli import main
@@ -30,3 +31,15 @@ def shrinkbench_apart(*arguments, cwd=None):
     """Call the command in a process of its own, so that what a plug-in registers is in no registry here."""
     command = [sys.executable, "-c", _PROGRAM, *map(str, arguments)]
     return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+
+
+def living(mark):
+    """Processes with ``mark`` (NAME=VALUE) in their environment, as those have that a marked one starts."""
+    found = []
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            if mark.encode() in (place / "environ").read_bytes():
+                found.append(place.name)
+        except OSError:
+            continue
+    return found

@@ -5,10 +5,11 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from commands import living
 
+from shrinkbench.processes import birth_of
 from shrinkbench.results.store import ResultStore
 
 GRID = """
@@ -78,10 +79,6 @@ def until(there, *, seconds=60):
         time.sleep(0.1)
 
 
-def alive(pid):
-    return Path(f"/proc/{pid}/stat").exists() and Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z"
-
-
 def test_workers_are_forked_with_the_environment_of_the_sweep(tmp_path):
     process = begin(tmp_path, "looks", LOOKS, MARK="here")
     said, _ = process.communicate(timeout=120)
@@ -115,7 +112,7 @@ def test_killed_processes_leave_no_other_behind(tmp_path, whom):
         until((tmp_path / "waiting").exists)
         process.kill()
         process.wait()
-    until(lambda: not alive(worker) and not alive(server), seconds=20)
+    until(lambda: not birth_of(worker) and not birth_of(server), seconds=20)
     assert ResultStore(tmp_path / "out").results()[0] == []
 
 
@@ -123,16 +120,4 @@ def test_a_command_that_is_refused_leaves_nothing_behind(tmp_path):
     """While the server still reads its modules."""
     process = begin(tmp_path, "no_such_method", MARK_OF_TEST=str(tmp_path))
     assert process.wait(timeout=60) == 2
-    mark = f"MARK_OF_TEST={tmp_path}".encode()
-
-    def ours():
-        found = []
-        for folder in Path("/proc").glob("[0-9]*"):
-            try:
-                if mark in (folder / "environ").read_bytes():
-                    found.append(folder.name)
-            except OSError:
-                continue
-        return found
-
-    until(lambda: not ours(), seconds=5)
+    until(lambda: not living(f"MARK_OF_TEST={tmp_path}"), seconds=5)

@@ -7,9 +7,9 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from commands import living
 
 from shrinkbench.results.store import ResultStore
 
@@ -39,18 +39,6 @@ def logs(out):
     return [path.read_text() for path in out.glob("runs/*/log.txt")]
 
 
-def living(mark):
-    """Processes with ``mark`` in their environment, as those have that a sweep starts."""
-    found = []
-    for place in Path("/proc").glob("[0-9]*"):
-        try:
-            if mark in (place / "environ").read_bytes():
-                found.append(place.name)
-        except OSError:
-            continue
-    return found
-
-
 def send(number, out, place, *, alone=False):
     """A sweep that is sent ``number``, with all its processes, while runs train: its exit code and words."""
     mark = f"SHRINKBENCH_TEST_MARK={out}"
@@ -72,7 +60,7 @@ def send(number, out, place, *, alone=False):
             time.sleep(0.05)
         (os.kill if alone else os.killpg)(head.pid, number)
         told = head.communicate(timeout=120)[0]
-        while left := living(mark.encode()):
+        while left := living(mark):
             assert time.monotonic() < until + 60, left
             time.sleep(0.1)
     finally:

@@ -35,6 +35,9 @@ BASES = {
     "measured_speedup": "at equal measured speedup",
 }
 
+TOLD_SLACK = 0.001
+"""What the places of runs may make is told from a tenth of a point on, or 0.1 % of the control."""
+
 
 @dataclass(frozen=True)
 class Win:
@@ -245,6 +248,15 @@ def describe_task(observations: Observations, claims: TaskClaims | None, *, disp
     if uncounted:
         named = listed(uncounted, "; ")
         yield f"Runs between those of other compared methods do not count over the range: {named}."
+    slack = max(claims.block.slack.values(), default=0.0)
+    if slack >= TOLD_SLACK * yardstick:
+        two = [
+            m for m in claims.block.methods if m in max(claims.block.slack, key=claims.block.slack.__getitem__)
+        ]
+        yield (
+            f"Runs lie at other compressions, which alone may make {metric.difference(slack)} over the range "
+            f"({listed(two)}): told apart is who differs by more than that."
+        )
     if claims.block.units_left_out:
         seeds = listed(claims.block.units_left_out)
         yield f"Other seeds, which too few methods share, were left out: {seeds}."

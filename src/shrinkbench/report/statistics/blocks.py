@@ -22,6 +22,7 @@ from typing import TypeVar
 import numpy as np
 
 from shrinkbench.report.statistics.curves import SAME, TOLERANCE, Curve, Hole
+from shrinkbench.report.statistics.readings import Slack, slack_of
 from shrinkbench.report.statistics.tests import Floats
 
 NO_RANGE = "shares no range with the other methods"
@@ -45,7 +46,8 @@ class Block:
 
     ``values`` (methods x units) are means over log x from ``low`` to ``high``. A unit is a seed; of a
     comparison over tasks, a task. ``units_left_out`` are those that not all compared methods were run on,
-    ``uncounted`` the compressions at which a method has runs, and another one that is compared has not.
+    ``uncounted`` the compressions at which a method has runs, and another one that is compared has not;
+    ``slack`` is what the places of the runs of a pair may make.
     """
 
     low: float
@@ -56,6 +58,7 @@ class Block:
     left_out: tuple[LeftOut, ...] = ()
     units_left_out: tuple[str, ...] = ()
     uncounted: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
+    slack: Slack = field(default_factory=dict)
 
     @property
     def means(self) -> Floats:
@@ -115,6 +118,8 @@ def common_block(curves: Sequence[Curve], *, level: float | None = None, beside:
         tuple(left_out),
         tuple(map(str, others)),
         uncounted,
+        # speeds are not tested
+        {} if any(c.amounts is not None for c in curves) else slack_of(compared, low, high),
     )
 
 

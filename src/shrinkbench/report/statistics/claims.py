@@ -39,6 +39,7 @@ from shrinkbench.report.statistics.pairs import (
     relative_noise,
 )
 from shrinkbench.report.statistics.places import place_of
+from shrinkbench.report.statistics.readings import Slack
 from shrinkbench.report.statistics.sequential import Race, race, widen
 
 __all__ = ["Claim", "Claims", "Level", "TaskClaims", "found_with", "judge", "judge_curves", "more_units"]
@@ -287,7 +288,18 @@ def _over_tasks(tasks: Sequence[TaskClaims], places: Mapping[str, object]) -> Bl
             *(LeftOut(method, "compared on no task") for method in nowhere),
         ),
         tuple(name for place, name in enumerate(names) if place not in kept),
+        slack=_mean_slack(
+            [[task.block for task in members] for p, members in enumerate(by_place.values()) if p in kept]
+        ),
     )
+
+
+def _mean_slack(places: Sequence[Sequence[Block]]) -> Slack:
+    """What the places of runs may make on average over tasks, all to one side."""
+    pairs = {pair for blocks in places for block in blocks for pair in block.slack}
+    return {
+        pair: mean_of(mean_of(b.slack.get(pair, 0.0) for b in blocks) for blocks in places) for pair in pairs
+    }
 
 
 def _means_at(members: Sequence[TaskClaims]) -> dict[str, float]:
@@ -364,4 +376,5 @@ def _power_of(claim: Claim, difference: float, n: int) -> float:
     """Chance that ``difference`` is told apart with ``n`` units, at the level that the correction left."""
     alpha = claim.alpha * claim.share
     freedom = claim.freedom / (claim.n - 1) * (n - 1)
-    return stats.power_of_t(difference / claim.deviation * math.sqrt(n), freedom, alpha=alpha)
+    beyond = max(difference - claim.slack, 0.0)
+    return stats.power_of_t(beyond / claim.deviation * math.sqrt(n), freedom, alpha=alpha)

@@ -108,9 +108,9 @@ class Curve:
         around = ((more[place], x[place], more[place + 2]) for place in inner)
         return any(math.sqrt(a * b) > start and math.sqrt(b * c) < end for a, b, c in around)
 
-    def is_near(self, level: float) -> bool:
-        """Whether a run lies within 10 % of ``level``."""
-        return any(level * (1 - TOLERANCE) <= x <= level * (1 + TOLERANCE) for x in self.x.tolist())
+    def is_near(self, level: float, tolerance: float = TOLERANCE) -> bool:
+        """Whether a run lies within ``tolerance`` of ``level``."""
+        return any(level * (1 - tolerance) <= x <= level * (1 + tolerance) for x in self.x.tolist())
 
     def without(self, compressions: Collection[float]) -> Curve:
         """The curve without the runs of these compressions."""

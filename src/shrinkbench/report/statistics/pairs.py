@@ -30,6 +30,7 @@ class Claim:
     Both stand for what is better: a positive ``difference`` speaks for ``first``, whatever the metric's
     direction. ``n`` counts seeds or, over tasks, tasks; ``deviation`` is of one unit's difference, as tested.
     ``share`` is what the correction leaves of the level ``alpha`` for it, by what is told apart already.
+    Tested is by how much the difference exceeds ``slack``, which the places of the runs may make.
     """
 
     question: str
@@ -48,6 +49,7 @@ class Claim:
     p: float = math.nan
     alpha: float = stats.ALPHA
     share: float = 1.0
+    slack: float = 0.0
 
     @property
     def decided(self) -> bool:
@@ -208,6 +210,7 @@ def compare_pair(question: str, task: str, layout: Layout, pair: Pair) -> Claim:
     error = math.sqrt(variance / n) if n > 1 else math.nan
     spread = n > 1 and error > 1e-12  # units that agree to the last digit tell nothing of others
     half = stats.t_quantile((1 + stats.CONFIDENCE) / 2, freedom) * error if spread else math.nan
+    slack = block.slack.get(frozenset(pair), 0.0)
     return Claim(
         question=question,
         task=task,
@@ -221,7 +224,8 @@ def compare_pair(question: str, task: str, layout: Layout, pair: Pair) -> Claim:
         freedom=freedom,
         n=n,
         differences=tuple(differences.tolist()),
-        p_raw=_p_value(mean, error, freedom),
+        p_raw=_p_value(max(abs(mean) - slack, 0.0), error, freedom),
+        slack=slack,
     )
 
 

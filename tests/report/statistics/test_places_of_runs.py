@@ -1,0 +1,107 @@
+"""Of equal methods none wins by where its runs lie: a little less compressed, or midway between others'."""
+
+import numpy as np
+import pytest
+from made_results import make_results
+
+from shrinkbench.report.recommendation import recommend
+from shrinkbench.report.statistics.blocks import common_block
+from shrinkbench.report.statistics.claims import found_with, judge_curves
+from shrinkbench.report.statistics.curves import Curve
+from shrinkbench.report.statistics.observations import observe
+from shrinkbench.report.statistics.readings import BEYOND, slack_of
+from shrinkbench.report.verdict import reach_verdict
+
+USUAL = (2, 4, 8, 16, 32)
+OWN = {
+    "9 % less": tuple(x / 1.09 for x in USUAL),
+    "9 % less at one amount": (2, 4, 8, 16 / 1.09, 32),
+    "9 % less at the last": (2, 4, 8, 16, 32 / 1.09),
+    "midway": (1.42, 2.83, 5.66, 11.3, 22.6, 32),
+    "three quarters": (1.5, 3, 6, 12, 24, 32),
+    "a fifth more": (2.4, 4.8, 9.6, 19.2, 32),
+}
+
+
+def judged(own, store, *, lead=0.0, middle=3.7, methods=4):
+    """Quality falls at once around 2 ** ``middle``, for all methods alike but for the ``lead`` of one."""
+    random = np.random.default_rng(store)
+    grids = {f"m{i}": USUAL for i in range(methods - 1)} | {"own": own}
+    found = []
+    for method, grid in grids.items():
+        x = np.r_[1.0, grid]
+        fall = 0.004 * np.log2(x) + 0.25 / (1 + np.exp(-6 * (np.log2(x) - middle)))
+        better = lead * (method == "own") * (x > 1)
+        for seed in range(3):
+            noise = random.normal(0, 0.004, len(x))
+            found.append(Curve("t", method, seed, x, 0.92 - fall + better + 0.002 * seed + noise))
+    return judge_curves(found, [float(x) for x in USUAL], places={}).tasks[0]
+
+
+@pytest.mark.parametrize("middle", [3.7, 4.7])
+@pytest.mark.parametrize("how", OWN)
+def test_of_equal_methods_none_wins_by_where_its_runs_lie(how, middle):
+    told = shaded = changed = 0
+    for store in range(20):
+        task = judged(OWN[how], store, middle=middle)
+        told += any(claim.decided for claim in task.pairs)
+        shaded += any(level.claim.decided for level in task.levels if level.claim)
+        changed += len({segment.method for segment in recommend(task)}) > 1
+    assert max(told, shaded, changed) <= 3
+
+
+@pytest.mark.parametrize("how", ["9 % less", "midway"])
+def test_a_lead_that_is_larger_than_that_is_told(how):
+    found = [judged(OWN[how], store, lead=0.05) for store in range(5)]
+    claims = [c if c.first == "own" else c.reversed for t in found for c in t.pairs if c.involves("own")]
+    assert len(claims) == 15
+    assert all(c.decided and c.difference > c.slack > 0 for c in claims)
+    assert all(found_with(c) > c.slack for c in claims)
+
+
+def line(x, y, method="a", seed=0):
+    return Curve("t", method, seed, np.array(x, dtype=float), np.array(y, dtype=float))
+
+
+def test_equal_places_and_straight_lines_make_nothing():
+    alike = {"a": [line([1, 2, 4], [0.9, 0.8, 0.3])], "b": [line([1, 2.01, 3.99], [0.9, 0.8, 0.3], "b")]}
+    assert slack_of(alike, 1.0, 3.99) == {}
+    straight = {"a": [line([1, 2, 4, 16], [0.9, 0.8, 0.7, 0.5])], "b": [line([1, 8, 16], [0.9, 0.6, 0.5], "b")]}
+    assert slack_of(straight, 1.0, 16.0) == {frozenset("ab"): pytest.approx(0, abs=1e-12)}
+
+
+def test_what_places_make_at_a_level_by_hand():
+    """The run at 4x is no more known with runs at 2 and 8x: its line has 0.6 there in place of 0.8."""
+    pair = {"a": [line([1, 2, 4, 8], [0.9, 0.9, 0.8, 0.3])], "b": [line([1, 2, 8], [0.9, 0.8, 0.4], "b")]}
+    assert slack_of(pair, 4.0, 4.0) == {frozenset("ab"): pytest.approx(0.2)}
+
+
+def test_a_line_beyond_which_another_ends_may_fall_later_by_hand():
+    short, whole = line([1, 2, 4, 29.2], [0.9, 0.9, 0.9, 0.8], "b"), line([1, 2, 4, 32], [0.9, 0.9, 0.9, 0.6])
+    block = common_block([whole, short], level=32.0)
+    fall = whole.at(29.2) - 0.6
+    assert block.high == 29.2
+    assert block.slack == {frozenset("ab"): pytest.approx(BEYOND * fall)}
+
+
+def test_the_sentence_tells_what_places_may_make():
+    def accuracy(spec):
+        own = 0.0005 * np.random.default_rng(int(spec.key[:8], 16)).standard_normal()
+        return 0.9 if spec.is_control else 0.9 + own - 0.01 * np.log2(spec.target) - 0.3 * (spec.target > 9)
+
+    usual = make_results(
+        pairs=[("cifar10", "resnet20")],
+        methods=["global_magnitude"],
+        compressions=(1, 2, 4, 8, 16),
+        accuracy=accuracy,
+    )
+    other = make_results(
+        pairs=[("cifar10", "resnet20")],
+        methods=["random"],
+        compressions=(1, 1.42, 2.83, 5.66, 11.3, 16),
+        accuracy=accuracy,
+    )
+    said = reach_verdict(observe([*usual, *other])).headline
+    assert "Runs lie at other compressions, which alone may make " in said
+    assert "points over the range (global_magnitude and random): told apart is who differs by more" in said
+    assert "lie at other compressions" not in reach_verdict(observe(usual)).headline

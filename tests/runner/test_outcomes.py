@@ -1,6 +1,7 @@
 """One place decides what a failure says: something about the method, or about the machine."""
 
 import errno
+import threading
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
@@ -15,7 +16,7 @@ from shrinkbench.models import MODELS
 from shrinkbench.pruning import METHODS, resolve
 from shrinkbench.pruning.method import resolve_finetuning
 from shrinkbench.runner.execution import sentence_of
-from shrinkbench.runner.outcomes import classify
+from shrinkbench.runner.outcomes import classify, doubt_failures
 from shrinkbench.runner.sealing import NotAsWrittenError
 from shrinkbench.runner.workspace import check_source
 from shrinkbench.sources import digest_of, origin_of_file
@@ -145,3 +146,10 @@ def test_what_is_told_is_what_the_code_has_raised_whatever_its_text():
     assert sentence_of(MuteError()) == "MuteError: its text cannot be told"
     assert sentence_of(ValueError("bad \ud800 text")) == r"ValueError: bad \ud800 text"
     assert len(sentence_of(ValueError("x" * 10**7))) == 2000
+
+
+def test_what_fails_once_the_process_was_told_to_end_is_no_finding(monkeypatch):
+    monkeypatch.setattr("shrinkbench.runner.outcomes._signalled", threading.Event())
+    assert classify(ValueError("no")) == "scientific"
+    doubt_failures()
+    assert classify(ValueError("no")) == "interruption"

@@ -97,3 +97,50 @@ def test_told_to_end_every_run_stops_after_its_epoch(place, number, tmp_path):
 def test_no_process_outlives_a_head_that_is_killed(place, tmp_path):
     code, _ = send(signal.SIGKILL, tmp_path / "out", place, alone=True)
     assert code == -signal.SIGKILL
+
+
+STARTS_ANOTHER = '''
+import subprocess
+from pathlib import Path
+from shrinkbench import pruning_method
+
+@pruning_method("waits")
+def waits(ctx):
+    """Magnitude, once another program has ended."""
+    if not Path(__file__).with_name("free").exists():
+        Path(__file__).with_name("waiting").touch()
+        subprocess.run(["sleep", "60"], check=True)
+    return {name: weight.abs() for name, weight in ctx.weights.items()}
+'''
+
+
+@pytest.mark.parametrize(
+    ("command", "number"), [("sweep", signal.SIGTERM), ("run", signal.SIGTERM), ("run", signal.SIGINT)]
+)
+def test_what_fails_as_programs_of_a_method_end_by_the_same_signal_is_no_result(tmp_path, command, number):
+    (tmp_path / "mine.py").write_text(STARTS_ANOTHER)
+    grid = GRID.replace('"random"\ncompression = [2, 3, 4, 5, 6, 8]', '"waits"\ncompression = 2')
+    (tmp_path / "grid.toml").write_text(grid.replace("300", "1"))
+    sweep = [*COMMAND, "sweep", "grid.toml", "--out", "out", "--device", "cpu", "--plugin", "mine.py"]
+    words = sweep
+    if command == "run":
+        planned = subprocess.run(
+            [*sweep, "--write-plan"], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        words = [*COMMAND, "run", planned.stdout.split()[0], "--store", "out", "--plugin", "mine.py"]
+    head = subprocess.Popen(
+        words, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    until = time.monotonic() + 120
+    while not (tmp_path / "waiting").exists():
+        assert time.monotonic() < until
+        assert head.poll() is None
+        time.sleep(0.05)
+    time.sleep(1)
+    os.killpg(head.pid, number)
+    _, told = head.communicate(timeout=60)
+    assert head.returncode == 128 + number, told
+    assert "Traceback" not in told
+    assert ResultStore(tmp_path / "out").status().failed == 0
+    (tmp_path / "free").touch()
+    assert subprocess.run(sweep, cwd=tmp_path, capture_output=True, check=False).returncode == 0

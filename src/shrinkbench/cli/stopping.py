@@ -32,14 +32,17 @@ class Stopping:
     Whatever comes later makes no stop a weaker one, and the exit code of a request stays.
     Signals before ``begin`` end the command at once, as nothing runs yet. With ``in_process``, the function
     that makes the run of this process stop after its epoch, the process ends itself after the grace time.
+    ``on_signal`` is told of each of them, Ctrl-C too.
     """
 
-    def __init__(self, in_process: Callable[[], None] | None = None) -> None:
+    def __init__(
+        self, in_process: Callable[[], None] | None = None, on_signal: Callable[[], None] = lambda: None
+    ) -> None:
         self.code = 0
         self._wish: Stop = "go on"
         self._begun = False
         self._interrupts = 0
-        self._in_process = in_process
+        self._in_process, self._on_signal = in_process, on_signal
         self._before: dict[int, Any] = {}
 
     def __call__(self) -> Stop:
@@ -66,6 +69,7 @@ class Stopping:
         self._wish = max(self._wish, wish, key=_ORDER.index)
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        self._on_signal()
         self._interrupts += 1
         self.code = self.code or 130
         again = self._interrupts > 1
@@ -82,6 +86,7 @@ class Stopping:
             typer.echo(told, err=True)
 
     def _on_request(self, number: int, frame: FrameType | None) -> None:
+        self._on_signal()
         self.code = 128 + number
         if not self._begun:
             raise Ended(self.code)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import re
+import threading
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
@@ -36,7 +37,21 @@ _OF_THE_MACHINE = frozenset(
     )
     if hasattr(errno, name)
 )
+_signalled = threading.Event()
 _OS_ERROR = re.compile(r"\(os error (\d+)\)")  # as Rust says it, in which safetensors is written
+
+
+def doubt_failures() -> None:
+    """This process was sent a signal to end, and so perhaps was what somebody's code has started from it.
+
+    Schedulers and terminals send theirs to all at once; what fails from now on may have failed by that.
+    """
+    _signalled.set()
+
+
+def failures_are_doubted() -> bool:
+    """Whether this process was sent a signal to end."""
+    return _signalled.is_set()
 
 
 def classify(error: BaseException) -> Cause:
@@ -46,8 +61,10 @@ def classify(error: BaseException) -> Cause:
     out of reach); it is stored as failed. ``environment``: disk, memory, device or worker process failed, a
     package is not there, or an input is not what was planned with; the run is stored as nothing, and done by
     the same command again.
-    ``interruption``: somebody stopped it.
+    ``interruption``: somebody stopped it, or wants this process to end, which may be why it failed.
     """
+    if _signalled.is_set():
+        return "interruption"
     for cause in _causes(error):
         if isinstance(cause, (KeyboardInterrupt, GeneratorExit, CancelledError, asyncio.CancelledError)):
             return "interruption"

@@ -27,7 +27,7 @@ from shrinkbench.runner.execution import ensure_control, run, sentence_of
 from shrinkbench.runner.executors.process_state import keep_freed_memory, process_put_back
 from shrinkbench.runner.executors.protocol import Ending, Setting, Task
 from shrinkbench.runner.logs import RunLog
-from shrinkbench.runner.outcomes import classify
+from shrinkbench.runner.outcomes import classify, doubt_failures, failures_are_doubted
 from shrinkbench.runner.pretraining import ensure_pretrained
 from shrinkbench.runner.retraining import ensure_rounds, ensure_search
 from shrinkbench.runner.tracking import Diary
@@ -55,6 +55,7 @@ class Interrupted(BaseException):
 
 def stop_after_this_epoch() -> None:
     """End the task of this process as soon as its state is on disk."""
+    doubt_failures()
     _stop.set()
 
 
@@ -242,6 +243,10 @@ def _ending_of(task: Task, workspace: Workspace, *, own_process: bool) -> Ending
             raise
         return Ending("died", "raised KeyboardInterrupt")
     except BaseException as error:  # whatever class a method raises: its process goes on
+        if failures_are_doubted():
+            return Ending(
+                "interrupted", f"failed when it was told to stop ({one_line(sentence_of(error), 120)})"
+            )
         cause = classify(error)
         if cause == "interruption" and not own_process:
             raise

@@ -17,7 +17,7 @@ from pathlib import Path
 
 _LOOK_AGAIN = 0.5  # seconds
 _PR_SET_PDEATHSIG = 1
-_SAFE_PATH = "PYTHONSAFEPATH"
+_SAFE_PATH, _STARTED_BY = "PYTHONSAFEPATH", "SHRINKBENCH_STARTED_BY"
 
 
 @contextlib.contextmanager
@@ -43,17 +43,19 @@ def head_alone_hears(*further: signal.Signals) -> Iterator[None]:
 def importing_nothing_from_here() -> Iterator[None]:
     """Python starts without the folder that it is started in among those that it imports from.
 
-    What starts here is to set the environment that it goes on with.
+    It is told who has started it. What starts here is to set the environment that it goes on with.
     """
-    before = os.environ.get(_SAFE_PATH)
-    os.environ[_SAFE_PATH] = "1"
+    ours = {_SAFE_PATH: "1", _STARTED_BY: str(os.getpid())}
+    before = {name: os.environ.get(name) for name in ours}
+    os.environ.update(ours)
     try:
         yield
     finally:
-        if before is None:
-            del os.environ[_SAFE_PATH]
-        else:
-            os.environ[_SAFE_PATH] = before
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager
@@ -119,15 +121,21 @@ def end_with(parent: int, head: Alive | None = None) -> None:
 
     The kernel does so where it can, for the parent; else by looking.
     """
-    killed_with_parent()
+    _killed_with(parent)
     threading.Thread(target=_follow, args=(parent, head), daemon=True).start()
 
 
-def killed_with_parent() -> None:
-    """Have the kernel end this process with its parent, where it can."""
+def killed_with_starter() -> None:
+    """Have the kernel end this process with the one that has started it; at once if that is gone already."""
+    _killed_with(int(os.environ[_STARTED_BY]))
+
+
+def _killed_with(parent: int) -> None:
     if sys.platform == "linux":
         with contextlib.suppress(OSError, AttributeError):
             ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
 
 
 def _follow(parent: int, head: Alive | None) -> None:

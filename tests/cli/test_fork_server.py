@@ -116,6 +116,27 @@ def test_killed_processes_leave_no_other_behind(tmp_path, whom):
     assert ResultStore(tmp_path / "out").results()[0] == []
 
 
+def test_a_server_whose_head_is_gone_already_reads_nothing():
+    environment = {**os.environ, "SHRINKBENCH_STARTED_BY": "1"}
+    code = "import shrinkbench.cli.forked"
+    assert subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 1
+    code = "import sys; sys.modules['torch'] = None; import shrinkbench.cli.forked"
+    environment["SHRINKBENCH_STARTED_BY"] = str(os.getpid())  # the parent lives: it goes on, to torch
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=False)
+    assert b"torch" in done.stderr
+
+
+def test_what_ends_with_the_server_has_not_ended_itself(tmp_path):
+    """As often as it is tried: what is stored is true."""
+    kills = WAITS.replace("time.sleep(60)", "os.kill(os.getppid(), 9); time.sleep(60)")
+    said, _ = begin(tmp_path, "waits", kills).communicate(timeout=120)
+    errors = {result.error for result in ResultStore(tmp_path / "out").results()[0] if result.error}
+    assert "Traceback" not in said
+    assert errors == {
+        "worker ended with the process that it was forked from, or itself with exit code 255 twice"
+    }
+
+
 def test_a_command_that_is_refused_leaves_nothing_behind(tmp_path):
     """While the server still reads its modules."""
     process = begin(tmp_path, "no_such_method", MARK_OF_TEST=str(tmp_path))

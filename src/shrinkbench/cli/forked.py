@@ -2,9 +2,9 @@
 
 import importlib
 
-from shrinkbench.processes import killed_with_parent, never_collected
+from shrinkbench.processes import killed_with_starter, never_collected
 
-killed_with_parent()
+killed_with_starter()
 
 with never_collected():
     for heavy in ("shrinkbench.runner.executors.local", "torch._dynamo", "torch._inductor", "torch._refs"):

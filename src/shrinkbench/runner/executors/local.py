@@ -9,6 +9,7 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,10 @@ from shrinkbench.runner.shares import MOST_WORKERS, Share, assign_shares, availa
 
 StartMethod = Literal["spawn", "forkserver"]
 
+_UNKNOWN = 255  # where nobody is left who could tell
+_FORKED: tuple[type[BaseProcess], ...] = ()
+if sys.platform != "win32":
+    _FORKED = (multiprocessing.context.ForkServerProcess,)
 _GRACE = 5.0  # seconds between the request to end and the kill
 
 
@@ -189,6 +194,8 @@ class _Worker:
 
     def _cause(self) -> str:
         code = self.process.exitcode or 0
+        if code == _UNKNOWN and isinstance(self.process, _FORKED):
+            return f"ended with the process that it was forked from, or itself with exit code {code}"
         return f"died by {name_of_signal(-code)}" if code < 0 else f"ended itself with exit code {code}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -49,7 +49,8 @@ class ImageSource(Protocol):
 class Dataset:
     """A loaded dataset: three disjoint splits and a digest of the content they were cut from.
 
-    ``example`` is one input, (1, ...), where these are no floating numbers of the card's ``image_shape``.
+    ``example`` is what goes in for one example, (1, ...), in the form of a batch, where that is no tensor of
+    floating numbers of the card's ``image_shape``.
     """
 
     card: DatasetCard
@@ -58,7 +59,7 @@ class Dataset:
     test: ImageSource
     revision: str
     class_names: tuple[str, ...]
-    example: Tensor | None = None
+    example: Any = None
 
 
 @dataclass(frozen=True, kw_only=True)

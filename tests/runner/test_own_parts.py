@@ -7,6 +7,7 @@ import subprocess
 import sys
 from types import SimpleNamespace
 
+import commands
 import pytest
 from places import ROOT
 from typer.testing import CliRunner
@@ -174,6 +175,76 @@ def test_two_different_files_of_one_name_are_refused(tmp_path):
     sweep(read_experiments(one), tmp_path / "out")
     with pytest.raises(ShrinkbenchError, match="two different files are called"):
         sweep(read_experiments(other), tmp_path / "out")
+
+
+def test_copies_of_one_file_in_two_folders_are_refused_in_one_sweep(tmp_path):
+    one, other = (write(tmp_path / folder, "copied") for folder in ("a", "b"))
+    experiments = (*read_experiments(one), *read_experiments(other))
+    with pytest.raises(ShrinkbenchError, match="are copies of one file") as told:
+        sweep(experiments, tmp_path / "out")
+    assert len(str(told.value)) < 300 + len(str(tmp_path))
+    assert not (tmp_path / "out" / "plan.json").exists()
+
+
+NAMED = """
+class Both(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.hidden, self.out = nn.Linear(3, 8), nn.Linear(8, 1)
+
+    def forward(self, left, right):
+        return self.out(self.hidden(left - right).relu())
+
+
+def make_pairs():
+    return pairs(lambda left, right, wanted: ((left, right), wanted))
+
+
+def pairs(form):
+    left, right = torch.rand(120, 3), torch.rand(120, 3)
+    parts = zip(*(t.split(90) for t in (left, right, (left - right).sum(1, keepdim=True))))
+    return tuple(form(*each) for each in parts)
+
+
+def make_named():
+    return pairs(lambda left, right, wanted: {"left": left, "right": right, "labels": wanted})
+"""
+
+
+def test_networks_of_several_inputs_run_and_places_or_names_make_no_difference(tmp_path):
+    found = {}
+    for data in ("make_pairs", "make_named"):
+        path = write(tmp_path / data, f"of_{data}")
+        file = path.parent / f"of_{data}.py"
+        file.write_text(file.read_text() + NAMED)
+        text = path.read_text().replace(":make_network", ":Both").replace(":make_data", f":{data}")
+        path.write_text(text.replace('"global_gradient"', '"global_gradient", "channel_l1"'))
+        sweep(read_experiments(path), out := tmp_path / data / "out")
+        results = ResultStore(out).results()[0]
+        found[data] = sorted((r.spec.method.name, r.spec.amount.ratio, r.headline) for r in results)
+    assert found["make_pairs"] == found["make_named"]
+    assert len({headline for *_, headline in found["make_pairs"]}) == 4
+
+
+def test_a_network_that_ends_the_process_fails_its_runs_and_the_sweep_goes_on(tmp_path):
+    path = write(tmp_path, "leaving")
+    file = tmp_path / "leaving.py"
+    file.write_text(file.read_text().replace("nn.ReLU()", "Leaving()") + LEAVING)
+    ended = shrinkbench("sweep", path, "--out", tmp_path / "out", cwd=tmp_path)
+    assert ended.returncode == 1, ended.stderr
+    assert "0 of 4 runs done, 4 failed" in ended.stdout
+    assert "called sys.exit(6)" in ended.stderr
+    told = commands.shrinkbench("describe", "leaving.py:make_network", "--input-shape", "3", cwd=tmp_path)
+    assert (told.returncode, told.stderr.count("\n")) == (2, 1)
+    assert "calls sys.exit(6)" in told.stderr
+
+
+LEAVING = """
+
+class Leaving(nn.Module):
+    def forward(self, x):
+        raise SystemExit(6)
+"""
 
 
 def test_what_papers_call_an_own_network_is_stored_with_its_runs(tmp_path):

@@ -47,7 +47,7 @@ def run_guarded(command: Callable[[], int | None]) -> None:
     except SystemExit as error:
         if isinstance(error.__context__, BrokenPipeError):  # as rich ends a program
             _leave_closed()
-        if isinstance(error.code, str):  # ours are numbers
+        if isinstance(error.code, str) or _is_elsewheres(error):  # ours are numbers
             _leave(REFUSED, one_line(f"error: somebody's code ends this command: {said_of(error)}"))
         _flush_or_leave()
         raise
@@ -60,6 +60,16 @@ def run_guarded(command: Callable[[], int | None]) -> None:
     else:
         if code:  # of typer.Exit
             sys.exit(code)
+
+
+def _is_elsewheres(error: SystemExit) -> bool:
+    """Whether code from outside this package, and of no library that leads the command line, has raised it."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    ours = [Path(__file__).parents[1], Path(str(typer.__file__)).parent]
+    raised_in = None if trace is None else Path(trace.tb_frame.f_code.co_filename)
+    return type(error) is SystemExit and raised_in is not None and not any(map(raised_in.is_relative_to, ours))
 
 
 def _usage(error: Any) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
+from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError, is_of_the_code
 from shrinkbench.pruning import resolve
 from shrinkbench.runner.trial import check_in_reach
 from shrinkbench.runner.workspace import Workspace
@@ -43,4 +43,7 @@ def _why_out_of_reach(spec: RunSpec, workspace: Workspace) -> CannotMeetTargetEr
         return error
     except ShrinkbenchError:  # told by the run itself, in its place
         return None
+    except BaseException as error:  # sys.exit in a network's code is what its run tells, too
+        if isinstance(error, Exception) or not is_of_the_code(error):
+            raise
     return None

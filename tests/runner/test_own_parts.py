@@ -170,6 +170,17 @@ def test_mistakes_are_told_in_one_sentence_before_anything_runs(tmp_path, line, 
     assert not (tmp_path / "out" / "plan.json").exists()
 
 
+@pytest.mark.parametrize("line", ['task = "regression"\ntest_images = 1', 'task = "regression"'])
+def test_test_targets_that_are_all_alike_are_refused_before_anything_runs(tmp_path, line):
+    path = write(tmp_path, "alike")
+    (tmp_path / "alike.py").write_text(
+        (tmp_path / "alike.py").read_text().replace("targets[90:]", "targets[90:] * 0")
+    )
+    path.write_text(path.read_text().replace('task = "alike.py:task"', line))
+    with pytest.raises(ShrinkbenchError, match="R² is undefined on the test split: a number is the same"):
+        sweep(read_experiments(path), tmp_path / "out")
+
+
 def test_two_different_files_of_one_name_are_refused(tmp_path):
     one, other = (write(tmp_path / folder, "twin", width=width) for folder, width in (("a", "4"), ("b", "5")))
     sweep(read_experiments(one), tmp_path / "out")

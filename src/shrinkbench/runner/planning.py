@@ -22,6 +22,7 @@ from shrinkbench.pruning import (
 )
 from shrinkbench.pruning.finetunings import rewind_learning_rate, rewind_weights
 from shrinkbench.runner.rewinding import check_rewinding
+from shrinkbench.runner.subsets import check_subsets
 from shrinkbench.runner.workspace import Workspace, example_of, normalisation_for
 from shrinkbench.spec import (
     CLASSIFICATION,
@@ -98,7 +99,7 @@ def _planned(experiment: ExperimentSpec, workspace: Workspace) -> PlannedRuns:
                 validation_images=experiment.validation_images,
                 test_images=experiment.test_images,
             )
-            _check_subsets(dataset, experiment)
+            check_subsets(dataset, experiment, learned)
             task = TaskSpec(
                 objective=objective,
                 data=data,
@@ -350,18 +351,6 @@ def _check_ignored(experiment: ExperimentSpec, dataset: Dataset, card: ModelCard
             )
     except ShrinkbenchError as error:
         raise ShrinkbenchError(f"experiment '{experiment.name}', model '{card.name}': {error}") from None
-
-
-def _check_subsets(dataset: Dataset, experiment: ExperimentSpec) -> None:
-    for name, count, source in (
-        ("train_images", experiment.train_images, dataset.train),
-        ("validation_images", experiment.validation_images, dataset.validation),
-        ("test_images", experiment.test_images, dataset.test),
-    ):
-        if count is not None and count > len(source):
-            raise ShrinkbenchError(
-                f"{name} = {count} is more than the {len(source)} images that '{dataset.card.name}' has there"
-            )
 
 
 def _check_learning(method: PruningMethod, finetune: Recipe, pretrain: Recipe, task: TaskSpec) -> None:

@@ -1,6 +1,6 @@
 """What is learned: how a batch becomes a loss, and a network's outputs metrics with direction and unit."""
 
-from shrinkbench.tasks.batches import split_for
+from shrinkbench.tasks.batches import require_measurable, split_for
 from shrinkbench.tasks.classification import Classification
 from shrinkbench.tasks.detection import Detection, Objects
 from shrinkbench.tasks.language_modelling import LanguageModelling
@@ -26,6 +26,7 @@ __all__ = [
     "Task",
     "objective_for",
     "objective_of",
+    "require_measurable",
     "require_scorable",
     "scoring_loss",
     "split_for",

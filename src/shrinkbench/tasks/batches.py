@@ -27,6 +27,20 @@ class Splits(Protocol):
         ...
 
 
+@runtime_checkable
+class Particular(Protocol):
+    """A task with metrics that are not defined on any targets."""
+
+    def check_targets(self, targets: Tensor) -> None:
+        """Refuse targets of a whole split of which one of the metrics cannot be told."""
+
+
+def require_measurable(task: Task, targets: Tensor) -> None:
+    """Refuse ``targets`` of a split to test on where ``task`` says that they leave a metric undefined."""
+    if isinstance(task, Particular):
+        task.check_targets(targets)
+
+
 def split_for(task: Task, batch: Any) -> Batch:
     """``batch`` as ``task`` says, by default as :func:`shrinkbench.network.inputs.split_batch` does."""
     return task.split(batch) if isinstance(task, Splits) else split_batch(batch)

@@ -60,6 +60,14 @@ class Regression:
         with torch.autocast(kind, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
             return self.criterion(called(module, given.inputs), given.targets), len(given)
 
+    def check_targets(self, targets: Tensor) -> None:
+        """Refuse targets that are all alike in one of the numbers, of which R² is undefined."""
+        if not _are_apart(_rows(targets)):
+            raise ShrinkbenchError(
+                f"R² is undefined on the test split: a number is the same in all {len(targets)} targets; test "
+                "on more examples, or leave that number out"
+            )
+
     @torch.inference_mode()
     def evaluate(self, module: nn.Module, batches: Batches, *, precision: str = "float32") -> Quality:
         """Root mean squared error and mean absolute error by torchmetrics, and R², over all of ``batches``.
@@ -96,6 +104,11 @@ def _rows(numbers: Tensor) -> Tensor:
     return numbers.cpu().double().reshape(len(numbers), -1)
 
 
+def _are_apart(wanted: Tensor) -> bool:
+    """Whether each of the numbers differs between examples; ``wanted`` is (examples, numbers of each)."""
+    return bool((wanted != wanted[0]).any(dim=0).all())
+
+
 def _metrics(regression: Any, found: Tensor, wanted: Tensor) -> dict[str, float]:
     """Values by name, in double precision; R² only where it is defined."""
     squared = float(regression.MeanSquaredError().set_dtype(torch.float64)(found.flatten(), wanted.flatten()))
@@ -106,7 +119,7 @@ def _metrics(regression: Any, found: Tensor, wanted: Tensor) -> dict[str, float]
         )
     absolute = regression.MeanAbsoluteError().set_dtype(torch.float64)(found.flatten(), wanted.flatten())
     values = {"rmse": math.sqrt(squared), "mae": float(absolute), "loss": squared}
-    if bool((wanted != wanted[0]).any(dim=0).all()):
+    if _are_apart(wanted):
         # torchmetrics takes a squared error below 1e-4 for none, whatever the unit of the targets is
         apart = (wanted - wanted.mean(dim=0)).square().sum(dim=0)
         values["r2"] = float((1 - (wanted - found).square().sum(dim=0) / apart).mean())

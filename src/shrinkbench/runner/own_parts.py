@@ -26,6 +26,7 @@ def take_own_parts(
     Where a file lies is in no key and no plan. The plug-ins of an experiment are loaded here.
     """
     files = {Path(plugin): None for plugin in plugins}
+    places: dict[str, Path] = {}
     taken = []
     for experiment in experiments:
         for plugin in experiment.plugin:
@@ -37,6 +38,7 @@ def take_own_parts(
             for text in _texts(value):
                 file = file_of_reference(text)
                 if file is not None:
+                    _require_one_place(text, file, places)
                     files[file] = None
             update[field] = tuple(map(_bare, value)) if isinstance(value, tuple) else _bare(value)
         taken.append(experiment.model_copy(update=update))
@@ -44,6 +46,18 @@ def take_own_parts(
     for file in files:
         known.setdefault(file.resolve(), file)
     return tuple(taken), tuple(known.values())
+
+
+def _require_one_place(text: str, file: Path, places: dict[str, Path]) -> None:
+    """Refuse copies of one file in two folders: results name neither's folder, and each reads its own."""
+    named = Path((split_reference(text) or (text, ""))[0])
+    given = (file if named.name == str(named) else named).expanduser().resolve()
+    first = places.setdefault(file.name, given)
+    if first != given:
+        raise ShrinkbenchError(
+            f"{str(first)[-80:]} and {str(given)[-80:]} are copies of one file, and results name it without "
+            "its folder; rename one of them, so that what each reads beside itself is told apart"
+        )
 
 
 def _texts(value: object) -> list[str]:

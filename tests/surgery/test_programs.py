@@ -214,3 +214,21 @@ def test_inputs_that_a_forward_pass_collects(tmp_path):
     export_program(module, tmp_path / "net.pt2", (IMAGE, BESIDE))
     program, three = torch.export.load(tmp_path / "net.pt2").module(), (torch.randn(3, 6), torch.randn(3, 3))
     torch.testing.assert_close(program(*three)["squares"], module(*three)["squares"])
+
+
+def test_named_inputs_that_a_forward_pass_collects(tmp_path):
+    class Named(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.first, self.second = nn.Linear(4, 3), nn.Linear(4, 3)
+
+        def forward(self, x, **named):
+            return self.first(x) - self.second(named["b"] * named["a"])
+
+    module, x, a, b = Named().eval(), *(torch.randn(2, 4) for _ in range(3))
+    export_program(module, tmp_path / "net.pt2", {"x": x, "a": a, "b": b})
+    program, given = torch.export.load(tmp_path / "net.pt2").module(), {"x": x[:1], "b": b[:1], "a": a[:1]}
+    torch.testing.assert_close(program(**given), module(**given))
+    export_program(module, tmp_path / "mixed.pt2", Inputs((x,), {"a": a, "b": b}))
+    program = torch.export.load(tmp_path / "mixed.pt2").module()
+    torch.testing.assert_close(program(x[:1], a=a[:1], b=b[:1]), module(x[:1], a=a[:1], b=b[:1]))

@@ -7,7 +7,7 @@ any number of these in the program; all other sizes are those of the example.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, cast
@@ -25,10 +25,11 @@ def write_torch_export(module: nn.Module, inputs: Inputs, path: Path) -> Program
     """A program that takes what the network takes, by place and by name, in any tree."""
     args, kwargs = inputs.bound(module)
     batch = torch.export.Dim("batch")
+    taker = _taking(module, kwargs)
     # By the names of the forward pass, of which one may collect several (``*args``).
-    named = inspect.signature(module.forward).bind(*args, **kwargs).arguments
-    shapes = {n: _dynamic(value, inputs.rows, batch) for n, value in _flat_arguments(module, named).items()}
-    program = torch.export.export(module, args, kwargs, dynamic_shapes=shapes)
+    named = inspect.signature(taker.forward).bind(*args, **kwargs).arguments
+    shapes = {name: _dynamic(value, inputs.rows, batch) for name, value in named.items()}
+    program = torch.export.export(taker, args, kwargs, dynamic_shapes=shapes)
     torch.export.save(program, path)
     loaded = torch.export.load(path).module()
 
@@ -39,17 +40,34 @@ def write_torch_export(module: nn.Module, inputs: Inputs, path: Path) -> Program
     return run
 
 
-def _flat_arguments(module: nn.Module, named: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments by name, those that the forward pass collects (``**kwargs``) among them."""
-    collects = [
-        name
-        for name, parameter in inspect.signature(module.forward).parameters.items()
-        if parameter.kind is inspect.Parameter.VAR_KEYWORD
+def _taking(module: nn.Module, kwargs: Mapping[str, Any]) -> nn.Module:
+    """``module``; one whose forward pass collects named inputs (``**kwargs``), by the names that these have.
+
+    torch.export writes programs of several collected inputs that fail when they are called.
+    """
+    parameters = inspect.signature(module.forward).parameters.values()
+    collected = [
+        name for name in kwargs if name not in {p.name for p in parameters if p.kind is not p.VAR_KEYWORD}
     ]
-    flat: dict[str, Any] = {}
-    for name, value in named.items():
-        flat |= value if name in collects else {name: value}
-    return flat
+    return _Named(module, collected) if collected else module
+
+
+class _Named(nn.Module):
+    """A network that takes ``names`` as inputs of its own, behind those by place."""
+
+    def __init__(self, module: nn.Module, names: Sequence[str]) -> None:
+        super().__init__()
+        self.module = module
+        own = [p for p in inspect.signature(module.forward).parameters.values() if p.kind is not p.VAR_KEYWORD]
+        more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY) for name in names]
+        signature = inspect.Signature([*own, *more])
+
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            given = signature.bind(*args, **kwargs)
+            return module(*given.args, **given.kwargs)
+
+        forward.__signature__ = signature  # type: ignore[attr-defined]
+        self.forward = forward
 
 
 def _dynamic(tree: Any, rows: int, batch: Any) -> Any:

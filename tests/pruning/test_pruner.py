@@ -783,3 +783,29 @@ def test_another_layout_in_memory_and_frozen_layers_move_no_weights():
     module[1].requires_grad_(False)
     epochs(module, optimizer, 1, 4, 4)
     assert require_done(module, pruner.finish()) <= 1
+
+
+@pytest.mark.parametrize("method", ["global_magnitude", "gradual_magnitude", "rigl", "l0_hard_concrete"])
+@pytest.mark.parametrize("grows", [True, False])
+def test_layers_that_come_or_go_while_a_pruner_follows_are_told_at_the_next_step(method, grows):
+    module = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))
+    given = [(torch.randn(16, 8), torch.randint(0, 4, (16,))) for _ in range(5)]
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    pruner = Pruner(module, method, compression=2, batches=given, total_steps=10, steps_per_epoch=5)
+    pruner.attach(optimizer)
+
+    def step(inputs, labels):
+        F.cross_entropy(module(inputs), labels).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    step(*given[0])
+    if grows:
+        module.append(nn.Linear(4, 4))
+        optimizer.add_param_group({"params": module[5].parameters()})
+    else:
+        module[0].register_parameter("bias", None)
+    with pytest.raises(
+        ShrinkbenchError, match=r"has got '5.bias' since" if grows else r"has lost '0.bias' since"
+    ):
+        step(*given[1])

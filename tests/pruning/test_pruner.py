@@ -809,3 +809,28 @@ def test_layers_that_come_or_go_while_a_pruner_follows_are_told_at_the_next_step
         ShrinkbenchError, match=r"has got '5.bias' since" if grows else r"has lost '0.bias' since"
     ):
         step(*given[1])
+
+
+@pytest.mark.parametrize("to_none", [True, False])
+def test_gradients_of_a_step_that_is_discarded_do_not_stay_with_the_gates(to_none):
+    def trained(*, discards):
+        torch.manual_seed(0)
+        module = nn.Sequential(nn.Linear(8, 32), nn.ReLU(), nn.Linear(32, 32), nn.ReLU(), nn.Linear(32, 4))
+        given = [(torch.randn(16, 8), torch.randint(0, 4, (16,))) for _ in range(5)]
+        optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+        settings = {"compression": 2, "batches": given, "total_steps": 10, "steps_per_epoch": 5}
+        pruner = Pruner(module, "l0_hard_concrete", **settings)
+        pruner.attach(optimizer)
+        for number, (inputs, labels) in enumerate(given):
+            if discards and number == 2:
+                F.cross_entropy(module(100 * inputs), labels).backward()
+                optimizer.zero_grad(set_to_none=to_none)
+            for part in (inputs[:8], inputs[8:]):  # in two batches, whose gradients add up
+                F.cross_entropy(module(part), labels[: len(part)]).backward()
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=to_none)
+        return pruner.state_dict()["hook"]["numbers"]
+
+    plain, discarded = trained(discards=False), trained(discards=True)
+    assert plain.keys() == discarded.keys()
+    assert all(torch.equal(plain[name], discarded[name]) for name in plain)

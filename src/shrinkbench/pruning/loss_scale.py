@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.calling import WhenCalled
 from shrinkbench.training.hook import Hook
 
 
@@ -48,9 +49,18 @@ class LossScale:
         """Look for steps that were left out; without a scaler, note what the backward pass leaves."""
         if not self._hook.beside or self._watched is None:
             return []
+        handles = [self._module.register_forward_pre_hook(WhenCalled(self._drop_discarded))]
         if self._scaler is not None:
-            return [self._module.register_forward_pre_hook(lambda *_: self._look(self._hook.leave_out))]
-        return [self._watched.register_post_accumulate_grad_hook(self._note)]
+            seen = self._module.register_forward_pre_hook(lambda *_: self._look(self._hook.leave_out))
+            return [*handles, seen]
+        return [*handles, self._watched.register_post_accumulate_grad_hook(self._note)]
+
+    def _drop_discarded(self) -> None:
+        """Leave out what gates were given by a backward pass whose other gradients are gone without a step."""
+        if any(numbers.grad is not None for numbers in self._hook.beside):
+            given = (p.grad for p in self._module.parameters() if p.grad is not None)
+            if not any(bool(gradient.any()) for gradient in given):
+                self._hook.leave_out()
 
     def _look(self, leave_out: Callable[[], None]) -> None:
         """See the factor of now, which falls where a step was left out."""

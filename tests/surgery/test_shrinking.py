@@ -450,3 +450,34 @@ def test_channels_last_stays_the_memory_layout():
     kernels = [p for p in small.parameters() if p.dim() == 4]
     assert all(kernel.is_contiguous(memory_format=torch.channels_last) for kernel in kernels)
     assert not small.layer1[0].conv1.weight.is_contiguous()
+
+
+class Halves(nn.Module):
+    """Outputs that are told apart again: by two gates, or by a pixel shuffle by two."""
+
+    def __init__(self, *, shuffled: bool) -> None:
+        super().__init__()
+        self.before, self.wide = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 32, 1)
+        self.behind, self.classify = nn.Conv2d(8 if shuffled else 16, 8, 1), nn.Linear(8, 5)
+        self.shuffled = shuffled
+
+    def forward(self, x):
+        wide = self.wide(self.before(x).relu())
+        one, other = (None, None) if self.shuffled else wide.chunk(2, 1)
+        mixed = nn.functional.pixel_shuffle(wide, 2) if self.shuffled else one * other.sigmoid()
+        return self.classify(self.behind(mixed).mean((2, 3)))
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+@pytest.mark.parametrize("empty", [("behind",), ("before", "behind"), ("wide", "behind"), ("wide",)])
+def test_outputs_that_nothing_reads_stay_as_many_as_are_told_apart_behind_them(shuffled, empty):
+    torch.manual_seed(0)
+    module = Halves(shuffled=shuffled).eval()
+    masks = {
+        f"{name}.weight": torch.rand_like(getattr(module, name).weight) > 0.4 for name in ("wide", "behind")
+    }
+    masks |= {f"{name}.weight": torch.zeros_like(getattr(module, name).weight).bool() for name in empty}
+    small, x = shrink(module, masks, (3, 8, 8)), torch.randn(3, 3, 8, 8)
+    Masks(masks).apply(module)
+    torch.testing.assert_close(small(x), module(x))
+    assert count_parameters(small) < count_parameters(module)

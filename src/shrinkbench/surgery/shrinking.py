@@ -214,13 +214,19 @@ def _is_unheard(plan: _Plan, group: Group) -> bool:
 
 
 def _plan_hollow(plan: _Plan, masked: nn.Module, group: Group) -> None:
-    """Shrink layers that nothing listens to, to one constant channel that only carries the image's size."""
+    """Shrink layers that nothing listens to, to one constant unit that only carries the image's size."""
     for path in (*group.layers("produces"), *group.layers("carries")):
         layer = masked.get_submodule(path)
         if isinstance(layer, _Conv | nn.Linear):
-            plan.constant[path] = (1, False)
+            plan.constant[path] = (_channels_of_a_unit(group, path), False)
         elif path not in plan.zero:
             plan.identity.append(path)
+
+
+def _channels_of_a_unit(group: Group, path: str) -> int:
+    """Several where what follows tells the outputs of a layer apart again: halves (GLU), a pixel shuffle."""
+    made = [s.unit for s in group.slices if s.tensor == f"{path}.weight" and s.role != "consumes"]
+    return max((int((unit == unit.max()).sum()) for unit in made), default=1)
 
 
 def _plan_selections(plan: _Plan, masked: nn.Module, masks: Masks, coupling: Coupling) -> None:

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import commands
 import pytest
+import torch
 from places import ROOT
 from typer.testing import CliRunner
 
@@ -235,6 +236,25 @@ def test_networks_of_several_inputs_run_and_places_or_names_make_no_difference(t
         found[data] = sorted((r.spec.method.name, r.spec.amount.ratio, r.headline) for r in results)
     assert found["make_pairs"] == found["make_named"]
     assert len({headline for *_, headline in found["make_pairs"]}) == 4
+
+
+def test_the_card_of_an_own_network_of_several_inputs_says_how_it_is_read(tmp_path, monkeypatch):
+    write(tmp_path, "carded")
+    (tmp_path / "carded.py").write_text((tmp_path / "carded.py").read_text() + NAMED)
+    chosen = ("--model", "carded.py:Both", "--dataset", "carded.py:make_pairs")
+    told = shrinkbench(
+        "prune", *chosen, "--method", "channel_l1", "--compression", 1.5, "--out", "o", cwd=tmp_path
+    )
+    assert told.returncode == 0, told.stderr
+    told = shrinkbench("export", *chosen, "--format", "hf", "--out", "DIR", cwd=tmp_path)
+    assert told.returncode == 0, told.stderr
+    card = (tmp_path / "DIR" / "README.md").read_text()
+    assert "Inputs 3 and 3, not pruned." in card
+    monkeypatch.chdir(tmp_path)
+    found = {}
+    exec(card.partition("```python")[2].partition("```")[0], found)
+    one, other = torch.rand(2, 3), torch.rand(2, 3)
+    assert found["module"](one, other).shape == (2, 1)
 
 
 def test_a_network_that_ends_the_process_fails_its_runs_and_the_sweep_goes_on(tmp_path):

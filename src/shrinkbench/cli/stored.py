@@ -112,25 +112,25 @@ def _named(
 ) -> Loaded:
     """A network by name, whole."""
     from shrinkbench.models import build, example_for, get_model, load_weights, shape_for
-    from shrinkbench.network.inputs import Inputs
     from shrinkbench.pruning import Masks
+    from shrinkbench.runner.workspace import example_of
     from shrinkbench.surgery.folders import NetworkDescription
     from shrinkbench.surgery.stored_inputs import StoredInputs
 
     card = get_model(model)
-    images = dataset.card.image_shape if dataset is not None else None
-    shape = parse_shape(input_shape) if input_shape else shape_for(card, images)
+    if input_shape or dataset is None:
+        inputs = example_for(card, parse_shape(input_shape) if input_shape else shape_for(card, None))
+    else:
+        inputs = example_of(card, dataset)
     classes = len(dataset.class_names) if dataset is not None else None
     module, normalisation = build(model, num_classes=classes), None
     if weights is not None:
         with tell_notes():
             normalisation = load_weights(module, weights, card=card, entry=entry).normalisation
-    of_data = None if dataset is None or input_shape else dataset.example
-    inputs = example_for(card, shape) if of_data is None else Inputs.of(of_data)
     description = NetworkDescription(
         card.name,
         classes or card.num_classes or 0,
-        shape,
+        tuple(inputs.tensors[0].shape[1:]),
         normalisation=normalisation,
         takes=StoredInputs.of(inputs),
     )

@@ -17,6 +17,7 @@ from torch import nn
 from shrinkbench.errors import one_line
 from shrinkbench.files import check_folder, check_links, check_target, write_atomically
 from shrinkbench.metrics import count_multiply_adds, count_parameters, measure_size
+from shrinkbench.models.hugging_face import names_a_path
 from shrinkbench.pruning.masks import Masks, save_tensors
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec.measures import Size
@@ -119,11 +120,13 @@ def _head(published: Published) -> Iterator[str]:
 
 def _body(published: Published) -> Iterator[str]:
     description, size, result = published.description, published.size, published.result
-    shape = "x".join(str(n) for n in description.input_shape)
+    shapes = [tuple(tensor.shape[1:]) for tensor in description.example.tensors]
+    taken = " and ".join("x".join(map(str, shape)) or "one number" for shape in shapes)
+    inputs = f"Input {taken}" if len(shapes) == 1 else f"Inputs {taken}"
     how = "physically smaller: channels were cut out" if description.is_small else "pruned weights are zero"
     if size.compression == 1:
         how = "not pruned"
-    yield from (f"# {_plain(description.network)}", "", f"Input {shape}, {how}.", "")
+    yield from (f"# {_plain(description.network)}", "", f"{inputs}, {how}.", "")
     yield from ("| | this network | not pruned |", "|---|---:|---:|")
     yield f"| parameters | {size.parameters_kept:,} | {size.parameters:,} |"
     yield f"| multiply-adds of one input | {size.multiply_adds_kept:,} | {size.multiply_adds:,} |"
@@ -133,7 +136,11 @@ def _body(published: Published) -> Iterator[str]:
     yield from _results(published) if result is not None else ("No results are recorded.", "")
     yield from ("## Use", "", "```python", "from pathlib import Path", "")
     yield from ("from shrinkbench.surgery.folders import read_network", "")
-    yield from ('module = read_network(Path("DIR")).module  # DIR: this folder', "```", "")
+    named = ""
+    if names_a_path(description.network):  # code, or a folder, which nothing reads unasked
+        named = f", network={json.dumps(description.network)}"
+        yield "# this network is no part of shrinkbench: give the path to it, if you trust it"
+    yield from (f'module = read_network(Path("DIR"){named}).module  # DIR: this folder', "```", "")
     yield from ("## Licence", "", "Unknown: whoever publishes this network has to state it.")
 
 

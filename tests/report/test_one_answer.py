@@ -1,9 +1,14 @@
 """Every table and sentence that names a winner, a lead or an order tells the answer of the table of pairs."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from made_results import make_result, make_results
 
+from shrinkbench.report.boards import rank_entries
+from shrinkbench.report.leaderboard import find_disputed
+from shrinkbench.report.pareto import COSTS, find_points
 from shrinkbench.report.power import power_tables
 from shrinkbench.report.recommendation import recommend
 from shrinkbench.report.result_tables import pairwise_table, result_tables, summary_tables
@@ -11,6 +16,7 @@ from shrinkbench.report.statistics.claims import judge
 from shrinkbench.report.statistics.compare import ranking
 from shrinkbench.report.statistics.observations import observe
 from shrinkbench.report.verdict import reach_verdict
+from shrinkbench.results.bundle import Bundle
 
 NAMES = ("global_gradient", "global_magnitude", "layerwise_gradient", "layerwise_magnitude", "random")
 PAIRS = [("cifar10", "resnet20"), ("cifar10", "resnet56"), ("imagenet", "resnet18")]
@@ -98,3 +104,56 @@ def test_tables_and_sentences_have_one_answer(store):
         if claim.decided and {claim.first, claim.second} <= {*methods}:
             places = {methods.index(claim.first), methods.index(claim.second)}
             assert not any(places <= {*group} for group in ranks.joined)
+
+
+@pytest.mark.parametrize("store", range(12))
+def test_a_leaderboard_has_the_answer_of_the_pairs(store):
+    results = made(store)
+    observations = observe(results)
+    claims, verdict = judge(observations), reach_verdict(observations)
+    bundle = Bundle(name="lab", source=Path("lab.zip"), plan=None, results=tuple(results), problems=())
+    ranked = rank_entries([bundle], find_disputed([bundle]))
+    assert ranked.comparisons == claims.comparisons
+    for board in ranked.boards:
+        task = claims.of(board.title)
+        assert board.sentences == next(t.sentences for t in verdict.tasks if t.task == board.title)
+        means = dict(zip(task.block.methods, task.block.means, strict=True))
+        places = [entry for entry in board.entries if entry.rank]
+        if places:
+            assert {entry.method for entry in places} == {*means}
+            assert [means[entry.method] for entry in places] == sorted(means.values(), reverse=True)
+        for entry in places[1:]:
+            pair = next(c for c in task.pairs if c.involves(places[0].method) and c.involves(entry.method))
+            own = pair if pair.first == places[0].method else pair.reversed
+            assert (entry.lead.difference, entry.lead.p, entry.lead.decided) == (
+                own.difference,
+                own.p,
+                own.decided,
+            )
+            assert entry.lead.difference >= 0
+
+
+@pytest.mark.parametrize("store", range(0, 12, 3))
+def test_on_a_front_is_what_no_other_network_is_better_than(store):
+    points = find_points(observe(made(store)))
+    for cost in (cost.column for cost in COSTS):
+        for row in points[points[f"on_{cost}"]].itertuples():
+            rivals = points[points[f"on_{cost}"] & (points["task"] == row.task)]
+            better = (rivals["headline"] > row.headline) & (rivals[cost] <= getattr(row, cost))
+            assert not better.any()
+
+
+@pytest.mark.parametrize("more", [(1.5, 3, 5, 6, 7), (3,), (6,)])
+def test_amounts_that_a_method_alone_has_bring_it_no_bold_curve(more):
+    """Of equal methods each keeps its control up to 4x of what all have, whoever was run at 6x too."""
+
+    def accuracy(spec):
+        return 0.9 if spec.is_control else 0.9 - 0.012 * max(0.0, np.log2(spec.target) - 1.9)
+
+    pair = [("cifar10", "resnet20")]
+    usual = make_results(pairs=pair, methods=NAMES[:3], accuracy=accuracy, compressions=(1, 2, 4, 8))
+    results = usual + make_results(pairs=pair, methods=NAMES[:1], accuracy=accuracy, compressions=more)
+    (table,) = summary_tables(observe(results))
+    shown = {row[1].text: row[2] for row in table.rows}
+    assert shown[NAMES[0]].text == f"{max(4, *(x for x in (*more, 4) if x < 7)):g}×"
+    assert all(cell.best for cell in shown.values())

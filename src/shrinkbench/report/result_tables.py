@@ -20,6 +20,7 @@ from shrinkbench.report.statistics.aggregates import (
 )
 from shrinkbench.report.statistics.claims import FEWEST_TASKS, judge
 from shrinkbench.report.statistics.compare import curve_summaries, pairwise, records, references
+from shrinkbench.report.statistics.curves import SAME
 from shrinkbench.report.statistics.metrics import HEADLINE, Metric
 from shrinkbench.report.statistics.observations import Observations, aggregate
 from shrinkbench.report.tables import (
@@ -171,7 +172,7 @@ def summary_tables(observations: Observations) -> list[Table]:
 
 
 def _summary_table(frame: pd.DataFrame, metric: Metric, name: str) -> Table:
-    compared = frame["largest_within"].where(frame["area"].notna())
+    compared = frame["shared_within"].where(frame["area"].notna())
     best = compared.groupby(frame["task"]).transform("max").to_frame()
     best["area"] = frame.groupby("task")["area"].transform("max" if metric.higher_is_better else "min")
     rows = tuple(
@@ -180,12 +181,12 @@ def _summary_table(frame: pd.DataFrame, metric: Metric, name: str) -> Table:
             Cell(row.method),
             Cell(
                 f"{row.largest_within:.3g}×" if math.isfinite(row.largest_within) else "–",
-                best=bool(row.largest_within == widest and row.n),
+                best=bool(row.shared_within * (1 + SAME) >= widest and row.n),
             ),
             Cell(metric.plus_minus(row.area, row.area_std), best=bool(row.area == area)),
             Cell(str(row.n)),
         )
-        for row, widest, area in zip(records(frame), best["largest_within"], best["area"], strict=True)
+        for row, widest, area in zip(records(frame), best["shared_within"], best["area"], strict=True)
     )
     return Table(
         name=name,
@@ -193,7 +194,7 @@ def _summary_table(frame: pd.DataFrame, metric: Metric, name: str) -> Table:
         f"{'one point' if metric.percent else '1 %'} of the {metric.short} of the method's "
         f"own control, before the first failed or missing run, and mean {metric.short}{metric.in_unit} "
         "over log compression on the range and seeds (n) that are compared on the task; – where a method takes "
-        "no part, and is bold in neither.",
+        "no part, and is bold in neither. Bold in the first is by amounts that all compared methods have.",
         columns=("task", "method", f"within {metric.margin}", "mean over log compression", "n"),
         rows=rows,
         stubs=2,

@@ -192,6 +192,9 @@ def pairwise(observations: Observations, *, metric: str = HEADLINE, task: str | 
 def curve_summaries(observations: Observations, *, metric: str = HEADLINE) -> pd.DataFrame:
     """Each method's curve in two numbers: the largest compression within a margin of its control, and its area.
 
+    ``shared_within`` is the first of amounts alone that all compared methods have, up to 10 %: who has more
+    of them would have a larger one.
+
     Runs are compared with the control of their seed; an amount that failed, or is missing, for one seed is not
     within. ``area`` is the mean of the metric over log compression on the
     task's common range, mean and sample standard deviation over the common seeds; missing for a method that
@@ -211,15 +214,31 @@ def curve_summaries(observations: Observations, *, metric: str = HEADLINE) -> pd
         for task in judge(observations, metric=metric).tasks
         for method, values in zip(task.block.methods, task.block.values, strict=True)
     }
+    places: dict[str, list[stats.Floats]] = defaultdict(list)
+    for (task, method), curve in groups(means, "task", "method"):
+        if (task, method) in areas:
+            places[task].append(curve["compression"].to_numpy(dtype=float))
     for (task, method), curve in groups(means, "task", "method"):
         whole = curve[curve["compression"] < ends.get((task, method), math.inf)]
         kept = stats.largest_within(whole["compression"], whole["change"], 0.0, tolerance=MARGIN)
         if curve["change"].isna().all():  # no control was run
             kept = math.nan
+        of_all = whole[_are_shared(whole["compression"], places[task])]
+        shared = stats.largest_within(of_all["compression"], of_all["change"], 0.0, tolerance=MARGIN)
         area = stats.summarise(areas.get((task, method), ()))
-        rows.append((task, method, kept, area.mean, area.std, area.n))
-    columns = ["task", "method", "largest_within", "area", "area_std", "n"]
+        rows.append((task, method, kept, min(kept, shared), area.mean, area.std, area.n))
+    columns = ["task", "method", "largest_within", "shared_within", "area", "area_std", "n"]
     return pd.DataFrame(rows, columns=columns)
+
+
+def _are_shared(compressions: pd.Series, places: Sequence[stats.Floats]) -> np.ndarray:
+    """Which of ``compressions`` lie within 10 % of one of each method's ``places``."""
+    near = 1 + TOLERANCE
+    found = [
+        all(bool(((own * near >= x) & (own <= x * near)).any()) for own in places)
+        for x in compressions.to_numpy(dtype=float)
+    ]
+    return np.array(found, dtype=bool)
 
 
 def _sizes(observations: Observations, metric: str) -> pd.Series:

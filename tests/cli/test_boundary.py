@@ -28,6 +28,12 @@ def raising(error):
         (ShrinkbenchError("wrong; mend it"), 2, "error: wrong; mend it"),
         (FileNotFoundError(2, "No such file", "place"), 2, "error: cannot use place: No such file"),
         (MemoryError(), 2, "error: there is not enough memory"),
+        (
+            ImportError("libtorch.so: failed to map segment from shared object"),
+            2,
+            "error: there is not enough memory",
+        ),
+        (ImportError("no module"), 70, "a fault of shrinkbench: "),
         (RecursionError(), 2, "error: the input is nested too deeply"),
         (KeyboardInterrupt(), 130, "interrupted"),
         (KeyError("a\nb"), 70, "a fault of shrinkbench: KeyError: "),

@@ -25,6 +25,7 @@ _WRONG_USE: Any = typer.BadParameter.__mro__[2]
 _NO_ARGUMENTS: Any = getattr(import_module(typer.BadParameter.__module__), "NoArgsIsHelpError", ())
 _UNWRITABLE = frozenset((errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF))
 _EMPTY = re.compile("(--[a-z-]+=)?")
+_NO_MEMORY_FOR_LIBRARY = re.compile("failed to map segment|[Cc]annot allocate memory")  # as glibc says it
 _CLOSED = 141  # as of a program that SIGPIPE ends
 
 
@@ -118,9 +119,11 @@ def outcome_of(error: BaseException) -> tuple[int, str]:
 
 
 def _is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch has run out of the device's memory."""
+    """Whether torch has run out of the device's memory, or a library has found none to be read into."""
+    if isinstance(error, ImportError):
+        return _NO_MEMORY_FOR_LIBRARY.search(str(error)) is not None
     torch = sys.modules.get("torch")
-    return torch is not None and isinstance(error, torch.OutOfMemoryError)
+    return torch is not None and isinstance(error, getattr(torch, "OutOfMemoryError", ()))
 
 
 def _kept(error: BaseException) -> str:

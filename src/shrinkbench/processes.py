@@ -30,7 +30,8 @@ def head_alone_hears(*further: signal.Signals) -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return
-    resource_tracker.ensure_running()  # which lets SIGINT and SIGTERM in once it has started
+    with importing_nothing_from_here():
+        resource_tracker.ensure_running()  # which lets SIGINT and SIGTERM in once it has started
     numbers = {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, *further}
     before = signal.pthread_sigmask(signal.SIG_BLOCK, numbers)
     try:

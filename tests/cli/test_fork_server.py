@@ -96,6 +96,21 @@ def test_files_of_the_folder_are_not_imported(tmp_path):
     assert not list(tmp_path.glob("*.read"))
 
 
+def test_files_of_the_folder_are_not_imported_by_the_console_script(tmp_path):
+    """Python is started there without -P, and so is whatever it starts."""
+    inside, script = tmp_path / "inside", tmp_path / "script.py"
+    inside.mkdir()
+    for name in ("multiprocessing", "torch", "selectors"):
+        (inside / f"{name}.py").write_text("from pathlib import Path\nPath(__file__ + '.read').touch()\n")
+    (inside / "grid.toml").write_text(GRID.replace("METHOD", "random"))
+    script.write_text("from shrinkbench.cli import main\nif __name__ == '__main__':\n    main()\n")
+    words = [sys.executable, str(script), "sweep", "grid.toml", "--out", "out", "--device", "cpu"]
+    done = subprocess.run(words, cwd=inside, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert not list(inside.glob("*.read"))
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("whom", ["head", pytest.param("server", marks=pytest.mark.slow)])
 def test_killed_processes_leave_no_other_behind(tmp_path, whom):
     process = begin(tmp_path, "waits", WAITS)

@@ -111,6 +111,29 @@ def test_files_of_the_folder_are_not_imported_by_the_console_script(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+def test_a_process_that_ends_before_it_begins_a_run_says_nothing_of_it(tmp_path):
+    """Every worker of a script without `if __name__ == "__main__"` begins the sweep anew, and fails."""
+    (tmp_path / "script.py").write_text("from shrinkbench.cli import main\nmain()\n")
+    (tmp_path / "grid.toml").write_text(GRID.replace("METHOD", "random"))
+    words = [sys.executable, "script.py", "sweep", "grid.toml", "--out", "out", "--device", "cpu"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode in (1, 2), done.stderr
+    assert "ended itself with exit code" in done.stderr
+    assert "before it was begun" in done.stderr
+    assert ResultStore(tmp_path / "out").results()[0] == []
+
+
+@pytest.mark.slow
+def test_processes_that_cannot_be_started_are_told(tmp_path):
+    """The plug-in has closed what Python starts them by."""
+    closes = "import os\nos.closerange(3, 1000)\n" + LOOKS
+    process = begin(tmp_path, "looks", closes, MARK="here")
+    said, _ = process.communicate(timeout=120)
+    assert process.returncode == 2, said
+    assert "no process for runs can be started" in said
+    assert "Traceback" not in said
+
+
 @pytest.mark.parametrize("whom", ["head", pytest.param("server", marks=pytest.mark.slow)])
 def test_killed_processes_leave_no_other_behind(tmp_path, whom):
     process = begin(tmp_path, "waits", WAITS)

@@ -20,7 +20,7 @@ from typing import Any, Literal
 
 import torch
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.processes import Alive, end_with, head_alone_hears, importing_nothing_from_here
 from shrinkbench.runner.executors.performing import perform, stop_after_this_epoch, told_to_stop
 from shrinkbench.runner.executors.protocol import Ending, Setting, Task, check_time_limit, empty
@@ -139,8 +139,14 @@ class _Worker:
 
     @classmethod
     def begin(cls, setting: Setting, share: Share, method: StartMethod) -> _Worker:
-        here, there = multiprocessing.Pipe()
-        process = _started(method, (there, setting, share, Alive.here(), dict(os.environ)))
+        try:
+            here, there = multiprocessing.Pipe()
+            process = _started(method, (there, setting, share, Alive.here(), dict(os.environ)))
+        except (OSError, ValueError) as error:  # limits, or files that somebody's code has closed
+            raise ShrinkbenchError(
+                f"no process for runs can be started ({one_line(str(error), 100)}); give fewer --workers, or "
+                "raise the limits of processes and open files (ulimit -u, -n)"
+            ) from error
         there.close()
         return cls(process, here)
 
@@ -152,14 +158,15 @@ class _Worker:
 
     def hear(self, time_limit: float | None) -> Ending | None:
         """How the task has ended, or nothing as long as it goes on."""
+        lives = self.process.is_alive()  # asked first: what one that is gone has said is there
         message = self._receive()
         if message == "begun":
             self.begun = time.monotonic()
             message = self._receive()
         if isinstance(message, Ending):
             return _late(time_limit) if self.overdue is not None and message.kind != "done" else message
-        if not self.process.is_alive():
-            return _late(time_limit) if self.overdue is not None else Ending("died", self._cause())
+        if not lives:
+            return _late(time_limit) if self.overdue is not None else self._gone()
         self._watch_time(time_limit)
         return None
 
@@ -191,6 +198,12 @@ class _Worker:
         elif time_limit is not None and self.begun is not None and now > self.begun + time_limit:
             self.overdue = now
             self.process.terminate()
+
+    def _gone(self) -> Ending:
+        """Of a task that it has not begun the process says nothing."""
+        if self.begun is None:
+            return Ending("environment", f"the process for it {self._cause()} before it was begun")
+        return Ending("died", self._cause())
 
     def _cause(self) -> str:
         code = self.process.exitcode or 0

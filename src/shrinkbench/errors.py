@@ -127,6 +127,10 @@ def of_input() -> Iterator[None]:
         raise InputError(f"cannot read {error.filename}: {error.strerror or error}; put it back") from error
 
 
+class UnwritableError(ShrinkbenchError):
+    """A file of ours cannot be written, for whatever reason the system gives."""
+
+
 class UnknownNameError(ShrinkbenchError):
     """A name that no registry entry carries."""
 

@@ -21,7 +21,7 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from shrinkbench.errors import ShrinkbenchError, one_line
+from shrinkbench.errors import ShrinkbenchError, UnwritableError, one_line
 
 _CHUNK = 1 << 20
 _NOT_PLAIN = "it is a device, pipe or socket; give a plain file"
@@ -294,9 +294,9 @@ def _links_in(folder: Path | str) -> Iterator[Path]:
                 yield from _links_in(entry.path)
 
 
-def _unwritable(path: Path, error: OSError | ValueError) -> ShrinkbenchError:
+def _unwritable(path: Path, error: OSError | ValueError) -> UnwritableError:
     reason = getattr(error, "strerror", None) or error
-    return ShrinkbenchError(f"cannot write {path}: {reason}; choose a folder that can be written")
+    return UnwritableError(f"cannot write {path}: {reason}; choose a folder that can be written")
 
 
 def unique_suffix() -> str:

@@ -148,6 +148,16 @@ def test_what_is_told_is_what_the_code_has_raised_whatever_its_text():
     assert len(sentence_of(ValueError("x" * 10**7))) == 2000
 
 
+def test_a_folder_that_is_removed_under_a_run_is_no_finding(tmp_path):
+    def removed(temporary):
+        temporary.unlink()
+        tmp_path.joinpath("runs").rmdir()
+
+    with pytest.raises(ShrinkbenchError, match="No such file") as caught:
+        write_atomically(tmp_path / "runs" / "result.json", removed)
+    assert classify(caught.value) == "environment"
+
+
 def test_what_fails_once_the_process_was_told_to_end_is_no_finding(monkeypatch):
     monkeypatch.setattr("shrinkbench.runner.outcomes._signalled", threading.Event())
     assert classify(ValueError("no")) == "scientific"

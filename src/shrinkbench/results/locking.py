@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, UnwritableError
 from shrinkbench.results.layout import LOCK_NAME
 
 __all__ = ["LOCK_NAME", "hold_lock"]
@@ -34,7 +34,7 @@ def hold_lock(root: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
         ) from None
     except (OSError, NotImplementedError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise ShrinkbenchError(f"cannot write {path}: {reason}; choose a folder that can be written") from None
+        raise UnwritableError(f"cannot write {path}: {reason}; choose a folder that can be written") from None
     try:
         yield
     finally:

@@ -13,7 +13,7 @@ from typing import Literal
 
 import torch
 
-from shrinkbench.errors import InputError, ShrinkbenchError, text_of
+from shrinkbench.errors import InputError, ShrinkbenchError, UnwritableError, text_of
 from shrinkbench.files import NotPlainError
 from shrinkbench.results.failures import MACHINE_WORDS
 
@@ -68,7 +68,7 @@ def classify(error: BaseException) -> Cause:
     for cause in _causes(error):
         if isinstance(cause, (KeyboardInterrupt, GeneratorExit, CancelledError, asyncio.CancelledError)):
             return "interruption"
-        if isinstance(cause, InputError) or _is_of_the_machine(cause):
+        if isinstance(cause, (InputError, UnwritableError)) or _is_of_the_machine(cause):
             return "environment"
     return "scientific"
 

@@ -127,8 +127,12 @@ def end_with(parent: int, head: Alive | None = None) -> None:
 
 
 def killed_with_starter() -> None:
-    """Have the kernel end this process with the one that has started it; at once if that is gone already."""
-    _killed_with(int(os.environ[_STARTED_BY]))
+    """Have the kernel end this process with the one that has started it; at once if that is gone already.
+
+    Nothing happens to a process that nobody of ours has started, such as one that looks at all modules.
+    """
+    if starter := os.environ.get(_STARTED_BY):
+        _killed_with(int(starter))
 
 
 def _killed_with(parent: int) -> None:

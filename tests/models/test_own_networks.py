@@ -136,7 +136,7 @@ def few():
     ("make", "told"),
     [
         (one_pair, "tensors in place of pairs"),
-        (words, "taken as two tensors"),
+        (words, "taken as tensors"),
         (four, "returned 4 splits"),
         (few, "returned 9 examples to train on, of which every tenth is held out .* there is none"),
     ],

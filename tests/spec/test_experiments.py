@@ -20,11 +20,21 @@ planning = import_module("shrinkbench.runner.planning")  # the package exports t
 FILES = sorted((ROOT / "experiments").glob("*.toml"))
 
 
+class Images:
+    """A million, of whatever labels."""
+
+    def __len__(self):
+        return 10**6
+
+    def subset(self, count):
+        return self
+
+
 class AllData:
     """A workspace that has every dataset, as far as planning looks at it."""
 
     def dataset(self, name):
-        images = range(10**6)
+        images = Images()
         return Dataset(
             card=DATASETS.get(name), train=images, validation=images, test=images, revision="r", class_names=()
         )

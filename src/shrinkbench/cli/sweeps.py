@@ -161,7 +161,7 @@ def sweep(
     )
     chosen = executor_of(place, soon=not (plan or write_plan))
     load_plugins(plugins)
-    from shrinkbench.runner import doubt_failures
+    from shrinkbench.runner import doubting
     from shrinkbench.runner import sweep as run_sweep
     from shrinkbench.runner.tracking import check_tracker
 
@@ -189,7 +189,7 @@ def sweep(
         store_plan(prepared, device=device)
         typer.echo("\n".join(spec.key for spec in prepared.todo))
         return
-    with Stopping(on_signal=doubt_failures) as stopping, Display() as display:
+    with doubting() as doubt, Stopping(on_signal=doubt) as stopping, Display() as display:
 
         def start(total: int, todo: int) -> None:
             stopping.begin()
@@ -286,9 +286,9 @@ def run_planned(
     """Carry out single planned runs, in this process: what any scheduler can start, in any number at once."""
     places = parse_data(data)
     load_plugins(plugins)
-    from shrinkbench.runner import doubt_failures, run_stored, stop_after_this_epoch
+    from shrinkbench.runner import doubting, run_stored, stop_after_this_epoch
 
-    with Stopping(stop_after_this_epoch, doubt_failures) as stopping, Display() as display:
+    with doubting() as doubt, Stopping(stop_after_this_epoch, doubt) as stopping, Display() as display:
         stopping.begin()
         states = run_stored(
             keys,

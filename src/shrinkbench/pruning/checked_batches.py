@@ -7,11 +7,11 @@ from itertools import count
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.network.derivatives import outputs_of
-from shrinkbench.network.inputs import Batch, form_of, range_of, split_batch
+from shrinkbench.network.inputs import Batch, Inputs, form_of, range_of, split_batch
 from shrinkbench.network.positions import require_positions
 
 _END = object()
@@ -54,15 +54,16 @@ def with_examples(batches: Iterable[Any]) -> Iterator[Batch]:
 class Taken:
     """Which forms of inputs, and whole numbers in them, a network has been seen to take."""
 
-    def __init__(self) -> None:
+    def __init__(self, example: Inputs | None = None) -> None:
         self._ranges: dict[str, list[tuple[int, int]]] = {}
+        if example is not None and not _whole_in(example):
+            self._ranges[form_of(example)] = []
 
     def require(self, module: nn.Module, batch: Batch, number: int) -> None:
         """Raise ``ShrinkbenchError`` where ``module`` does not run on batch ``number``, or should not."""
         require_positions(module, batch.inputs)
         form = form_of(batch.inputs)
-        # Tokens are rows of a table, which may be shorter.
-        whole = [t for t in batch.inputs.tensors if not (t.is_floating_point() or t.is_complex()) and t.numel()]
+        whole = _whole_in(batch.inputs)
         ranges = [(int(t.min()), int(t.max())) for t in whole]
         known = self._ranges.get(form)
         if known is not None:
@@ -70,6 +71,11 @@ class Taken:
         if ranges != known:
             _require_run(module, batch, number, whole=bool(whole))
             self._ranges[form] = ranges
+
+
+def _whole_in(inputs: Inputs) -> list[Tensor]:
+    """Tensors of whole numbers, such as tokens: rows of a table, which may be shorter."""
+    return [t for t in inputs.tensors if not (t.is_floating_point() or t.is_complex()) and t.numel()]
 
 
 def _require_run(module: nn.Module, batch: Batch, number: int, *, whole: bool) -> None:

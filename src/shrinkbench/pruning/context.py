@@ -105,7 +105,7 @@ class PruneContext:
         self.proportions = proportions
         self.constraints = constraints
         self._example = None if input_shape is None else Inputs.of(input_shape)
-        self._taken = Taken()
+        self._taken = Taken(self._example)
         self._source = None if batches is None else read_again(batches)
         self._batch_count = batch_count
         self._blocks: BlockByBlock | None = None

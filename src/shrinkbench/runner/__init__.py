@@ -2,7 +2,7 @@
 
 from shrinkbench.runner.execution import run
 from shrinkbench.runner.executors.performing import stop_after_this_epoch
-from shrinkbench.runner.outcomes import doubt_failures
+from shrinkbench.runner.outcomes import doubting
 from shrinkbench.runner.planning import plan
 from shrinkbench.runner.stored import run_stored
 from shrinkbench.runner.sweeping import Prepared, Progress, prepare_sweep, store_plan, sweep
@@ -12,7 +12,7 @@ __all__ = [
     "Prepared",
     "Progress",
     "Workspace",
-    "doubt_failures",
+    "doubting",
     "plan",
     "prepare_sweep",
     "resolve_device",

@@ -6,9 +6,10 @@ import asyncio
 import errno
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -47,6 +48,15 @@ def doubt_failures() -> None:
     Schedulers and terminals send theirs to all at once; what fails from now on may have failed by that.
     """
     _signalled.set()
+
+
+@contextmanager
+def doubting() -> Iterator[Callable[[], None]]:
+    """A command that may be told to end gets the function to say so; after it, failures are what they are."""
+    try:
+        yield doubt_failures
+    finally:
+        _signalled.clear()
 
 
 def failures_are_doubted() -> bool:

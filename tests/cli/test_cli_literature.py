@@ -122,6 +122,7 @@ def test_the_shipped_errata_need_no_export() -> None:
     assert "3 errata of the published export" in run("errata")
 
 
+@pytest.mark.slow
 def test_what_touches_values_says_how_many_errata(corpus: list[str], tmp_path: Path) -> None:
     figures = ("figures", "--format", "svg", "--out", str(tmp_path / "figures"))
     for command in (("summary",), ("lint",), figures, ("convert", "--out", str(tmp_path / "own"))):

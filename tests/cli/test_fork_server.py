@@ -96,6 +96,7 @@ def test_files_of_the_folder_are_not_imported(tmp_path):
     assert not list(tmp_path.glob("*.read"))
 
 
+@pytest.mark.slow
 def test_files_of_the_folder_are_not_imported_by_the_console_script(tmp_path):
     """Python is started there without -P, and so is whatever it starts."""
     inside, script = tmp_path / "inside", tmp_path / "script.py"
@@ -111,6 +112,7 @@ def test_files_of_the_folder_are_not_imported_by_the_console_script(tmp_path):
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_a_process_that_ends_before_it_begins_a_run_says_nothing_of_it(tmp_path):
     """Every worker of a script without `if __name__ == "__main__"` begins the sweep anew, and fails."""
     (tmp_path / "script.py").write_text("from shrinkbench.cli import main\nmain()\n")
@@ -164,6 +166,7 @@ def test_a_server_whose_head_is_gone_already_reads_nothing():
     assert b"torch" in done.stderr
 
 
+@pytest.mark.slow
 def test_what_ends_with_the_server_has_not_ended_itself(tmp_path):
     """As often as it is tried: what is stored is true."""
     kills = WAITS.replace("time.sleep(60)", "os.kill(os.getppid(), 9); time.sleep(60)")

@@ -371,8 +371,10 @@ def test_biases_that_go_with_channels_are_in_an_optimizer_too():
         optimizer.step()
 
 
-@pytest.mark.parametrize("in_place", [False, True])
-@pytest.mark.parametrize("name", ["l0_hard_concrete", "sparse_variational_dropout"])
+@pytest.mark.parametrize("in_place", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["l0_hard_concrete", pytest.param("sparse_variational_dropout", marks=pytest.mark.slow)]
+)
 def test_gates_come_and_go_in_a_network_that_was_compiled_and_called_before(name, in_place):
     found = []
     for compiled in (False, True):

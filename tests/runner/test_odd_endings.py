@@ -133,6 +133,7 @@ def test_a_file_that_leaks_as_it_is_loaded_changes_nothing(tmp_path):
     assert torch.get_default_dtype() is torch.float32
 
 
+@pytest.mark.slow
 def test_a_signal_without_a_name_ends_one_run(plugin, tmp_path):
     notes = []
     odd = experiment("odd_signal", "odd_exit", "global_magnitude")

@@ -278,6 +278,7 @@ class Leaving(nn.Module):
 """
 
 
+@pytest.mark.slow
 def test_what_papers_call_an_own_network_is_stored_with_its_runs(tmp_path):
     path = write(tmp_path, "named")
     file = tmp_path / "named.py"

@@ -106,8 +106,10 @@ def common_block(curves: Sequence[Curve], *, level: float | None = None, beside:
     left_out += reasons.values()
     compared = {method: members for method, members in chosen.items() if method not in reasons}
     low, high = _shortened([c for members in compared.values() for c in members], low, high)
-    uncounted = _uncounted(compared, low, high) if level is None else {}
-    compared = {m: [c.without(uncounted.get(m, ())) for c in members] for m, members in compared.items()}
+    equal = _lie_alike([c for members in compared.values() for c in members])
+    uncounted = _uncounted(compared, low, high) if level is None and not equal else {}
+    if uncounted:
+        compared = {m: [c.without(uncounted.get(m, ())) for c in members] for m, members in compared.items()}
     values = [[c.at(high) if level is not None else c.mean(low, high) for c in m] for m in compared.values()]
     return Block(
         low,
@@ -119,8 +121,21 @@ def common_block(curves: Sequence[Curve], *, level: float | None = None, beside:
         tuple(map(str, others)),
         uncounted,
         # speeds are not tested
-        {} if any(c.amounts is not None for c in curves) else slack_of(compared, low, high),
+        {} if equal or any(c.amounts is not None for c in curves) else slack_of(compared, low, high),
     )
+
+
+def _lie_alike(curves: Sequence[Curve]) -> bool:
+    """Whether all have runs at the same compressions, up to 1 %, so that their places make no difference."""
+    first = curves[0].compressions if curves else []
+    for curve in curves[1:]:
+        own = curve.compressions
+        if own is not first and (
+            len(own) != len(first)
+            or any(max(a, b) > min(a, b) * (1 + SAME) for a, b in zip(own, first, strict=True))
+        ):
+            return False
+    return True
 
 
 def _uncounted(

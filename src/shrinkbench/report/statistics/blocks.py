@@ -22,7 +22,7 @@ from typing import TypeVar
 import numpy as np
 
 from shrinkbench.report.statistics.curves import SAME, TOLERANCE, Curve, Hole
-from shrinkbench.report.statistics.readings import Slack, slack_of
+from shrinkbench.report.statistics.readings import Slack, lie_alike, slack_of
 from shrinkbench.report.statistics.tests import Floats
 
 NO_RANGE = "shares no range with the other methods"
@@ -106,7 +106,7 @@ def common_block(curves: Sequence[Curve], *, level: float | None = None, beside:
     left_out += reasons.values()
     compared = {method: members for method, members in chosen.items() if method not in reasons}
     low, high = _shortened([c for members in compared.values() for c in members], low, high)
-    equal = _lie_alike([c for members in compared.values() for c in members])
+    equal = lie_alike([c for members in compared.values() for c in members])
     uncounted = _uncounted(compared, low, high) if level is None and not equal else {}
     if uncounted:
         compared = {m: [c.without(uncounted.get(m, ())) for c in members] for m, members in compared.items()}
@@ -123,19 +123,6 @@ def common_block(curves: Sequence[Curve], *, level: float | None = None, beside:
         # speeds are not tested
         {} if equal or any(c.amounts is not None for c in curves) else slack_of(compared, low, high),
     )
-
-
-def _lie_alike(curves: Sequence[Curve]) -> bool:
-    """Whether all have runs at the same compressions, up to 1 %, so that their places make no difference."""
-    first = curves[0].compressions if curves else []
-    for curve in curves[1:]:
-        own = curve.compressions
-        if own is not first and (
-            len(own) != len(first)
-            or any(max(a, b) > min(a, b) * (1 + SAME) for a, b in zip(own, first, strict=True))
-        ):
-            return False
-    return True
 
 
 def _uncounted(

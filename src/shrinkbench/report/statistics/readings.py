@@ -31,7 +31,7 @@ def slack_of(compared: Methods, low: float, high: float) -> Slack:
     """
     groups: list[list[str]] = []
     for method, own in compared.items():
-        alike = (g for g in groups if all(map(_lie_alike, compared[g[0]], own)))
+        alike = (g for g in groups if all(lie_alike(both) for both in zip(compared[g[0]], own, strict=True)))
         group = next(alike, None)
         if group is None:
             groups.append([method])
@@ -49,10 +49,14 @@ def slack_of(compared: Methods, low: float, high: float) -> Slack:
     return found
 
 
-def _lie_alike(first: Curve, other: Curve) -> bool:
-    """Whether two curves have runs at the same places, up to 1 %."""
-    places = zip(first.x.tolist(), other.x.tolist(), strict=False)
-    return len(first.x) == len(other.x) and all(max(a, b) <= min(a, b) * (1 + SAME) for a, b in places)
+def lie_alike(curves: Sequence[Curve]) -> bool:
+    """Whether all curves have runs at the same compressions, up to 1 %, so that places make no difference."""
+    first = curves[0].compressions if curves else []
+    for curve in curves[1:]:
+        places = list(zip(first, curve.compressions, strict=False))
+        if len(curve.compressions) != len(first) or any(max(p) > min(p) * (1 + SAME) for p in places):
+            return False
+    return True
 
 
 def _change(own: Sequence[Curve], others: Sequence[Curve], low: float, high: float) -> float:

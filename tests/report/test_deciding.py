@@ -270,7 +270,7 @@ def looked_at(rules, accuracy=accuracy):
 
 
 def test_who_stopped_undecided_at_an_earlier_look_is_not_said_to_be_told_apart():
-    said = looked_at({"alpha": 0.01})
+    said = looked_at({"alpha": 0.01, "futility": 0.05})
     assert "layerwise_magnitude after 3 seeds unlikely to be told apart" in said
     assert "the next of 2 (on 4 seeds); told apart from random; undecided against layerwise_magnitude" in said
     assert "every one of them" not in said

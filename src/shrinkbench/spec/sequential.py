@@ -18,7 +18,8 @@ class UntilDecided(Value):
     is the best against the rest. ``alpha`` is the chance of any false difference, over all looks and pairs.
     ``margin`` (0.005 is half a point of accuracy, or half a percent of the control's value of a metric that is
     no percentage) also decides that two methods differ by less. There is a look after every seed from
-    ``first_look`` to ``max_seeds``.
+    ``first_look`` to ``max_seeds``. A pair that would be told apart with less than the chance ``futility``, had
+    it all seeds, takes no more of them.
     """
 
     compare: tuple[Annotated[str, Field(min_length=1)], ...] = ()
@@ -27,6 +28,7 @@ class UntilDecided(Value):
     first_look: int = Field(default=3, ge=2, le=1000)
     max_seeds: int = Field(default=10, ge=2, le=1000)
     spending: Spending = "obrien-fleming"
+    futility: float = Field(default=0.02, ge=0, lt=0.5)
 
     @model_validator(mode="after")
     def _in_order(self) -> UntilDecided:

@@ -3,11 +3,14 @@
 from collections import defaultdict
 
 import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.stats import multivariate_normal, norm
+from statsmodels.formula.api import ols
 
+from shrinkbench.report.statistics.blocks import common_block
 from shrinkbench.report.statistics.claims import judge_curves
 from shrinkbench.report.statistics.curves import Curve, _hole
 from shrinkbench.report.statistics.observations import Design
@@ -62,8 +65,9 @@ def test_a_boundary_is_crossed_at_its_level_and_not_below(look, level, spending)
 
 
 def made(skills, *, seeds=10, noise=0.8 * POINT, random=None, task="t"):
-    """Curves of methods that lose ``skills`` below a common curve."""
+    """Curves of methods that lose ``skills`` below a common curve; ``noise`` is of all, or of each."""
     random = random or np.random.default_rng(0)
+    noises = np.broadcast_to(noise, len(skills))
     shared = random.normal(0, 0.5 * POINT, seeds)
     x = np.r_[1.0, LEVELS]
     return [
@@ -72,7 +76,7 @@ def made(skills, *, seeds=10, noise=0.8 * POINT, random=None, task="t"):
             f"m{number}",
             seed,
             x,
-            0.9 + shared[seed] - np.r_[0, np.full(3, skill) + noise * random.standard_normal(3)],
+            0.9 + shared[seed] - np.r_[0, np.full(3, skill) + noises[number] * random.standard_normal(3)],
         )
         for number, skill in enumerate(skills)
         for seed in range(seeds)
@@ -155,6 +159,37 @@ def test_intervals_are_wider_than_those_of_one_look():
     assert found.pairs[0].p_raw > fixed.p_raw
 
 
+def test_methods_that_stopped_still_tell_of_the_noise():
+    """Against least squares of all runs that were looked at, a method's on as many seeds as it took."""
+    skills = [0, 0.1 * POINT, 30 * POINT, 31 * POINT, 1.5 * POINT]
+    curves = made(skills, random=np.random.default_rng(5))
+    (found,) = raced(curves)
+    seeds = used(found, len(skills))
+    assert len(set(seeds.values())) > 1
+    block = common_block(curves)
+    rows = [
+        {"method": method, "seed": seed, "value": block.values[row, seed]}
+        for row, method in enumerate(block.methods)
+        for seed in range(seeds[method])
+    ]
+    fit = ols("value ~ C(method) + C(seed)", pd.DataFrame(rows)).fit()
+    last = [c for c in found.pairs if c.n == len(found.seeds)]
+    assert {c.freedom for c in last} == {fit.df_resid}
+    assert [c.deviation**2 for c in last] == pytest.approx([2 * fit.mse_resid] * len(last))
+
+
+def test_quiet_methods_that_stopped_say_nothing_of_noisier_ones():
+    skills, noise = [0, 0.1 * POINT], [0.8 * POINT] * 2
+    for number in range(1, 8):
+        skills.append(30 * number * POINT)
+        noise.append(0.05 * POINT)
+    (found,) = raced(made(skills, noise=noise, random=np.random.default_rng(3)))
+    assert found.block.methods == ("m0", "m1")
+    (pair,) = [c for c in found.pairs if {c.first, c.second} == {"m0", "m1"}]
+    assert pair.freedom == pair.n - 1
+    assert pair.deviation == pytest.approx(np.std(pair.differences, ddof=1))
+
+
 def test_equal_methods_are_found_alike_within_a_margin_or_given_up():
     quiet = made([0, 0.0], noise=0.05 * POINT)
     (alike,) = raced(quiet, margin=0.01)
@@ -196,6 +231,7 @@ def test_named_methods_alone_are_compared():
         ({"compare": ("a", "a")}, "two methods"),
         ({"alpha": 0.0}, "alpha"),
         ({"margin": -1.0}, "margin"),
+        ({"futility": 0.5}, "futility"),
     ],
 )
 def test_rules_that_decide_nothing_are_refused(rules, says):

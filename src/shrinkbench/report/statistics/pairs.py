@@ -120,22 +120,55 @@ def variances_of(block: Block) -> dict[Pair, float]:
     return dict(zip(itertools.combinations(block.methods, 2), found, strict=True))
 
 
+@dataclass(frozen=True)
+class Residual:
+    """Squares that methods and units leave unexplained, and their degrees of freedom."""
+
+    squares: float = 0.0
+    freedom: int = 0
+
+    @classmethod
+    def of(cls, block: Block) -> Residual:
+        """That of a two-way layout without repetition: (methods - 1) (units - 1) degrees."""
+        if len(block.methods) < 2:
+            return cls()
+        values = block.values
+        rest = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
+        return cls(float((rest**2).sum()), (len(block.methods) - 1) * (len(block.units) - 1))
+
+    @property
+    def variance(self) -> float:
+        """Of the difference of two methods in a unit: the mean over all pairs."""
+        return 2 * self.squares / self.freedom if self.freedom else math.nan
+
+    def __add__(self, other: Residual) -> Residual:
+        return Residual(self.squares + other.squares, self.freedom + other.freedom)
+
+    def __sub__(self, other: Residual) -> Residual:
+        return Residual(max(0.0, self.squares - other.squares), self.freedom - other.freedom)
+
+
 @dataclass(frozen=True, eq=False)
 class Layout:
-    """What comparisons of the pairs of a block share; ``noise`` is that of :func:`relative_noise`."""
+    """What comparisons of the pairs of a block share; ``noise`` is that of :func:`relative_noise`.
+
+    ``beside`` is what methods that are not in the block tell of the variance of all.
+    """
 
     block: Block
     values: Mapping[str, stats.Floats]
     variances: Mapping[Pair, float]
     pooled: float
     noise: Noise
+    beside: Residual = Residual()
 
     @classmethod
-    def of(cls, block: Block, noise: Noise) -> Layout:
+    def of(cls, block: Block, noise: Noise, beside: Residual = Residual()) -> Layout:
         """The layout of ``block``."""
         variances = variances_of(block)
         values = dict(zip(block.methods, block.values, strict=True))
-        return cls(block, values, variances, mean_of(variances.values()), noise)
+        pooled = (Residual.of(block) + beside).variance if beside.freedom else mean_of(variances.values())
+        return cls(block, values, variances, pooled, noise, beside)
 
     def ratio(self, pair: Pair) -> float:
         """The pair's noise relative to that of all pairs, where above :data:`NOISIER`; 1 otherwise."""
@@ -171,13 +204,13 @@ class Layout:
         """
         methods, units = len(self.block.methods), len(self.block.units) - 1
         if methods < 3 or not self.pooled > 0:
-            return float((methods - 1) * units)
+            return float((methods - 1) * units + self.beside.freedom)
         weights = self._weights
         squares = float((weights**2).sum())
         if self.noise.blocks:
             squares /= 1 + 2 / (self.noise.blocks * units)
         share = (methods - 1) / ((1 - 2 / methods) * max(squares, methods) + 1)
-        return max(1.0, share * (methods - 1)) * units
+        return max(1.0, share * (methods - 1)) * units + self.beside.freedom
 
     @property
     def _weights(self) -> stats.Floats:
@@ -193,9 +226,11 @@ class Layout:
         return weights * len(methods) / weights.sum() if weights.any() else np.ones(len(methods))
 
 
-def compare_pairs(question: str, task: str, block: Block, noise: Noise) -> list[Claim]:
-    """Every pair of the block's methods, in their order."""
-    layout = Layout.of(block, noise)
+def compare_pairs(
+    question: str, task: str, block: Block, noise: Noise, beside: Residual = Residual()
+) -> list[Claim]:
+    """Every pair of the block's methods, in their order; ``beside`` as :class:`Layout` has it."""
+    layout = Layout.of(block, noise, beside)
     return [compare_pair(question, task, layout, pair) for pair in itertools.combinations(block.methods, 2)]
 
 

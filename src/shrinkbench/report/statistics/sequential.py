@@ -19,11 +19,16 @@ from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.blocks import Block, LeftOut, common_block
 from shrinkbench.report.statistics.curves import Curve
 from shrinkbench.report.statistics.observations import Design
-from shrinkbench.report.statistics.pairs import Claim, Pair, compare_pairs, relative_noise
+from shrinkbench.report.statistics.pairs import (
+    NOISIER,
+    Claim,
+    Pair,
+    Residual,
+    compare_pairs,
+    mean_of,
+    relative_noise,
+)
 from shrinkbench.report.statistics.spending import Looks, boundaries
-
-FUTILE = 0.05
-"""A pair that would be told apart with less than this chance, had it all seeds, is not looked at again."""
 
 State = Literal["waiting", "decided", "alike", "futile", "exhausted", "nothing"]
 
@@ -63,6 +68,34 @@ class Race:
         return method in self.block.methods and seed in self.seeds
 
 
+@dataclass(frozen=True)
+class _Hope:
+    """What a pair may still come to, after a ``share`` of all seeds.
+
+    ``final`` is the boundary of |z| with all of them, ``futility`` the least chance that is worth more seeds.
+    """
+
+    share: float
+    final: float
+    margin: float | None
+    futility: float
+
+    def is_lost(self, claim: Claim, n: int) -> bool:
+        """Whether the pair would hardly be told apart with all seeds, nor be found alike, after ``n`` of them.
+
+        By the predictive power of what was seen: Phi((z / sqrt(share) - final) sqrt(share / (1 - share))), with
+        z that of the difference (Spiegelhalter, Freedman and Blackburn 1986).
+        """
+        share, final = self.share, self.final
+        if share >= 1 or not claim.deviation > 0:
+            return False
+        error = claim.deviation / math.sqrt(n)
+        z = -float(scipy.special.ndtri(scipy.special.stdtr(claim.freedom, -abs(claim.difference / error))))
+        chance = float(scipy.special.ndtr((z / math.sqrt(share) - final) * math.sqrt(share / (1 - share))))
+        alike = self.margin is not None and claim.deviation / math.sqrt(n / share) * final < self.margin
+        return chance < self.futility and not alike
+
+
 @dataclass
 class _Racing:
     task: str
@@ -77,6 +110,8 @@ class _Racing:
     pairs: dict[Pair, Claim] = field(default_factory=dict)
     stops: list[Stop] = field(default_factory=list)
     aside: tuple[str, ...] = ()
+    at: Sequence[Block] = ()
+    stopped: Sequence[Residual] = ()
 
 
 def widen(claim: Claim, level: float, *, p_raw: float) -> Claim:
@@ -116,7 +151,7 @@ def race(by_task: Mapping[str, Sequence[Curve]], levels: Sequence[float], design
         final = boundaries(rules.alpha / undecided, shares, rules.spending)[-1]
         for one in looked:
             margin = rules.margin and rules.margin * design.yardsticks.get(one.task, 1.0)
-            _decide(one, n, shares[look], final, margin)
+            _decide(one, n, _Hope(shares[look], final, margin, rules.futility))
             if one.state == "waiting" and n == rules.looks[-1]:
                 one.state = "exhausted"
     return tuple(_finished(one) for one in racing)
@@ -145,13 +180,31 @@ def _look(one: _Racing, levels: Sequence[float], design: Design, look: int) -> N
     members = _runs(one, one.seeds)
     block = one.block = common_block(members)
     one.level = looks.level_at(stats.ALPHA, look)  # every interval that is shown is one of 95 %
-    at = (common_block(members, level=level).of(block.methods) for level in levels)
-    for claim in compare_pairs("range", one.task, block, relative_noise(b for b in at if b.methods)):
+    beside = _of_the_stopped(one, [common_block(members, level=level).of(block.methods) for level in levels])
+    noise = relative_noise(b for b in one.at[1:] if b.methods)
+    for claim in compare_pairs("range", one.task, block, noise, beside):
         pair = (claim.first, claim.second)
         before = one.pairs[pair].p_raw if pair in one.pairs else 1.0
         now = looks.attained(looks.crossed(claim.p_raw, look))
         p = min(before, now) if math.isfinite(now) else before
         one.pairs[pair] = replace(widen(claim, one.level, p_raw=p), alpha=rules.alpha)
+
+
+def _of_the_stopped(one: _Racing, levels: Sequence[Block]) -> Residual:
+    """What methods that take no more seeds still tell of the noise of those that do.
+
+    Squares of their last look that those who go on do not have: contrasts between the ones and the others, on
+    seeds of then, which are independent of all contrasts among those who go on. Nothing is taken from them
+    where those who go on are noisier, on average over levels, by more than a pair may be.
+    """
+    before, one.at = one.at, (one.block, *levels)
+    stopped = one.stopped or [Residual()] * len(one.at)
+    left = [Residual.of(block) - Residual.of(block.of(one.block.methods)) for block in before]
+    one.stopped = [known + new for known, new in zip(stopped, left or [Residual()] * len(stopped), strict=True)]
+    own = [Residual.of(block) for block in one.at]
+    ratios = [(o.variance, (o + s).variance) for o, s in zip(own[1:], one.stopped[1:], strict=True)]
+    noisier = mean_of(mine / all_ for mine, all_ in ratios if all_ > 0)
+    return one.stopped[0] if noisier <= NOISIER else Residual()
 
 
 def _correct(racing: Sequence[_Racing], asked: int) -> None:
@@ -165,7 +218,7 @@ def _correct(racing: Sequence[_Racing], asked: int) -> None:
         one.pairs[pair] = replace(claim, share=1 / (asked - decided + claim.decided))
 
 
-def _decide(one: _Racing, n: int, share: float, final: float, margin: float | None) -> None:
+def _decide(one: _Racing, n: int, hope: _Hope) -> None:
     """Who takes no further seed, and whether the task is done."""
     for left_out in one.block.left_out:
         one.stops.append(Stop(left_out.method, n, left_out.why))
@@ -179,7 +232,7 @@ def _decide(one: _Racing, n: int, share: float, final: float, margin: float | No
         lost = next((claim for claim in claims if claim.decided), None)
         if lost is not None:
             one.stops.append(Stop(method, n, f"told apart from {lost.first} after {n} seeds"))
-        elif _is_hopeless(claims[0], share, final, margin, n):
+        elif hope.is_lost(claims[0], n):
             one.stops.append(
                 Stop(method, n, f"after {n} seeds unlikely to be told apart from {ranked[0]} with all")
             )
@@ -191,27 +244,12 @@ def _decide(one: _Racing, n: int, share: float, final: float, margin: float | No
         # a method may have stopped at an earlier look, or against another than the one that is best now
         claims = [claim for claim in one.pairs.values() if claim.involves(ranked[0])]
         one.state = "decided" if all(claim.decided for claim in claims) else "futile"
-    elif margin is not None and all(-margin < claim.low and claim.high < margin for claim in best):
+    elif (margin := hope.margin) is not None and all(-margin < c.low and c.high < margin for c in best):
         one.state = "alike"
 
 
 def _seen_from(one: _Racing, first: str, second: str) -> Claim:
     return one.pairs[first, second] if (first, second) in one.pairs else one.pairs[second, first].reversed
-
-
-def _is_hopeless(claim: Claim, share: float, final: float, margin: float | None, n: int) -> bool:
-    """Whether the pair would hardly be told apart with all seeds, nor be found alike.
-
-    By the predictive power of what was seen: Phi((z / sqrt(share) - final) sqrt(share / (1 - share))), with z
-    that of the difference (Spiegelhalter, Freedman and Blackburn 1986).
-    """
-    if share >= 1 or not claim.deviation > 0:
-        return False
-    error = claim.deviation / math.sqrt(n)
-    z = -float(scipy.special.ndtri(scipy.special.stdtr(claim.freedom, -abs(claim.difference / error))))
-    chance = float(scipy.special.ndtr((z / math.sqrt(share) - final) * math.sqrt(share / (1 - share))))
-    alike = margin is not None and claim.deviation / math.sqrt(n / share) * final < margin
-    return chance < FUTILE and not alike
 
 
 def _finished(one: _Racing) -> Race:

@@ -14,7 +14,8 @@ import pytest
 import torch
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import check_links, check_target, is_file, read_file, sha256_of, write_atomically
+from shrinkbench.files import check_target, is_file, read_file, sha256_of, write_atomically
+from shrinkbench.links import check_links
 from shrinkbench.pruning import Masks
 from shrinkbench.training.checkpoint import save_checkpoint
 

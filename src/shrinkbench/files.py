@@ -16,12 +16,13 @@ import secrets
 import stat
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-from shrinkbench.errors import ShrinkbenchError, UnwritableError, one_line
+from shrinkbench.errors import ShrinkbenchError, UnwritableError
+from shrinkbench.links import placed
 
 _CHUNK = 1 << 20
 _NOT_PLAIN = "it is a device, pipe or socket; give a plain file"
@@ -79,6 +80,7 @@ def append_to(path: Path, content: bytes, *, follow: bool = True) -> None:
 
     It never waits for the reader of a pipe. A link is refused unless ``follow`` is set.
     """
+    placed(path)
     odd = (errno.EINVAL, _NOT_PLAIN, str(path))
     flags = getattr(os, "O_NONBLOCK", 0) | (0 if follow else getattr(os, "O_NOFOLLOW", 0))
     try:
@@ -159,7 +161,8 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], object], *, d
     """Write ``path`` so that a reader sees the old file or the new one, never a part.
 
     ``content`` is the bytes, or a function that writes them to the path that it is given. They are written
-    beside ``path`` under a name that no other process or host uses, and renamed; a symbolic link is followed.
+    beside ``path`` under a name that no other process or host uses, and renamed; a symbolic link is followed,
+    unless it leads out of a confined folder (links.py).
     The file's mode is the one that the umask gives. ``durable`` waits until the disk holds file and name; what
     can be made again at any time need not wait. What takes a stream (``/dev/null``, ``/dev/stdout``, a pipe
     that somebody reads) is written to and stays what it is. Raises ``ShrinkbenchError`` where ``path`` is
@@ -167,10 +170,10 @@ def write_atomically(path: Path, content: bytes | Callable[[Path], object], *, d
     """
     check_target(path, given=False)
     try:
+        place = placed(path)  # a link stays one
         if _takes_a_stream(path):
             _write_to_stream(path, content)
             return
-        place = Path(os.path.realpath(path))  # a link stays one
         place.parent.mkdir(parents=True, exist_ok=True)
         # Not the umask's own call: it would change that of every thread for a moment.
         temporary = place.with_name(f".{place.name[:100]}.{unique_suffix()}.tmp")
@@ -268,32 +271,6 @@ def _open_file(path: Path) -> int | None:
     return _OUTPUTS.get(place)
 
 
-def check_links(folder: Path, *, within: Path | None = None) -> None:
-    """Refuse to write into ``folder`` where it, or a link in it, leads out of ``within`` (by default itself).
-
-    Who made a folder must not decide which files of the reader are overwritten.
-    """
-    home = os.path.realpath(within or folder)
-    for place in (folder, *_links_in(folder)):
-        real = os.path.realpath(place)
-        if not Path(real).is_relative_to(home):
-            name = f"the link {one_line(str(place.relative_to(folder)), 100)} in " if place != folder else ""
-            raise ShrinkbenchError(
-                f"{name}{one_line(str(folder), 60)} leads out of {'it' if name else 'its place'}, to "
-                f"{one_line(real, 50)}; nothing is written through it: remove the link, or name another folder"
-            )
-
-
-def _links_in(folder: Path | str) -> Iterator[Path]:
-    """Symbolic links in ``folder`` and below, none of them followed; what cannot be listed is passed over."""
-    with contextlib.suppress(OSError), os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_symlink():
-                yield Path(entry.path)
-            elif entry.is_dir(follow_symlinks=False):
-                yield from _links_in(entry.path)
-
-
 def _unwritable(path: Path, error: OSError | ValueError) -> UnwritableError:
     reason = getattr(error, "strerror", None) or error
     return UnwritableError(f"cannot write {path}: {reason}; choose a folder that can be written")
@@ -310,10 +287,20 @@ def is_temporary(name: str) -> bool:
     return _TEMPORARY.fullmatch(name) is not None
 
 
+def make_folder(path: Path) -> None:
+    """Make ``path`` a folder, with those above it, unless it is one; raises ``OSError`` where that fails."""
+    placed(path).mkdir(parents=True, exist_ok=True)
+
+
+def remove_file(path: Path) -> None:
+    """Remove the file ``path``, or the link, where there is one; raises ``OSError`` where that fails."""
+    (placed(path.parent) / path.name).unlink(missing_ok=True)
+
+
 def remove_temporaries(folder: Path) -> None:
     """Remove what writers that were killed have left in ``folder``, where nobody else writes now."""
-    with contextlib.suppress(OSError):
-        for path in [each for each in folder.iterdir() if is_temporary(each.name)]:
+    with contextlib.suppress(OSError, UnwritableError):
+        for path in [each for each in placed(folder).iterdir() if is_temporary(each.name)]:
             path.unlink(missing_ok=True)
 
 

@@ -1,5 +1,7 @@
 """Nothing outside a results folder is written, moved or removed through a link in it."""
 
+import contextlib
+import json
 import shutil
 
 import pytest
@@ -75,6 +77,40 @@ def test_a_link_that_leads_out_is_named_and_nothing_is_written(store, tmp_path, 
 def _content(path):
     files = sorted(path.rglob("*")) if path.is_dir() else [path]
     return {each: each.read_bytes() for each in files if each.is_file()}
+
+
+@pytest.mark.parametrize(
+    "place", ["runs", "shared", "claims", "runs/*/log.txt", "runs/*", "shared/control", "index.jsonl"]
+)
+def test_a_link_put_there_while_runs_go_on_is_not_written_through(tmp_path, place):
+    store, outside = tmp_path / "store", tmp_path / "outside"
+    kept, told = tmp_path / "kept", []
+
+    def exchange(progress):
+        if progress.kind == "run" and not outside.exists():
+            path = next(store.glob(place), store / place)
+            if path.is_file():
+                outside.write_text("mine")
+            else:
+                outside.mkdir()
+            if path.exists():
+                path.rename(kept)
+            path.symlink_to(outside)
+
+    with contextlib.suppress(ShrinkbenchError):  # of what this process itself writes
+        sweep(
+            _experiment(method=["random", "global_magnitude"], compression=[1, 2], seed=[0, 1]),
+            store,
+            device="cpu",
+            on_progress=exchange,
+            on_note=told.append,
+        )
+    assert outside.is_file() or not list(outside.iterdir())
+    assert outside.is_dir() or outside.read_text() == "mine"
+    files = [*store.glob("runs/*/result.json"), *kept.rglob("result.json")]
+    assert {json.loads(path.read_text())["status"] for path in files} == {"done"}
+    if place in ("runs", "shared"):
+        assert any("leads out of it" in note for note in told)
 
 
 def test_a_folder_that_is_a_link_and_links_within_it_are_used(store, tmp_path):

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import check_folder, check_links, write_atomically
+from shrinkbench.files import check_folder, write_atomically
+from shrinkbench.links import check_links
 from shrinkbench.report.boards import Boards, name_sources, rank_entries
 from shrinkbench.report.page.html import render_page, write_report
 from shrinkbench.report.statistics.claims import Claim

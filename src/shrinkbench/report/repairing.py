@@ -10,7 +10,7 @@ from typing import Any
 
 from shrinkbench.cells import say_count
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import check_links
+from shrinkbench.links import check_links
 from shrinkbench.report.checklist.causes import Point, say
 from shrinkbench.report.gaps import Repair, Resolve, plan_repair
 from shrinkbench.report.grids import Define, Pair

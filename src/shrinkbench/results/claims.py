@@ -31,8 +31,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import read_file
+from shrinkbench.errors import ShrinkbenchError, UnwritableError
+from shrinkbench.files import make_folder, read_file, remove_file
+from shrinkbench.links import confine
 from shrinkbench.processes import birth_of
 
 CLAIMS = "claims"
@@ -133,6 +134,7 @@ class RunClaims:
     """
 
     def __init__(self, store: Path, *, expires_after: float = EXPIRES_AFTER) -> None:
+        confine(store)
         self.root = Path(store) / CLAIMS
         self.expires_after = expires_after
         self._held: set[RunClaim] = set()
@@ -264,7 +266,7 @@ class RunClaims:
     def _make(self, key: str, number: int) -> RunClaim | None:
         path, token = self._path(key, number), secrets.token_hex(16)
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
+            make_folder(self.root)
             handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         except FileExistsError:
             return None
@@ -381,8 +383,8 @@ def _machine() -> str:
 
 
 def _remove(path: Path) -> None:
-    with contextlib.suppress(OSError):
-        path.unlink()
+    with contextlib.suppress(OSError, UnwritableError):
+        remove_file(path)
 
 
 def _refused(path: Path, error: OSError) -> ShrinkbenchError:

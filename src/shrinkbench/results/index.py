@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, UnwritableError
 from shrinkbench.files import NotPlainError, append_to, require_regular
 from shrinkbench.results.conflicts import numbers_of
 from shrinkbench.results.record import RunResult
@@ -112,7 +112,7 @@ def append_index(root: Path, entries: Iterable[IndexEntry]) -> None:
             raise ShrinkbenchError(
                 f"{root / INDEX_NAME} is a device, pipe or socket; move it away, and give the command again"
             ) from error
-        except OSError:
+        except (OSError, UnwritableError):
             pass
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import unique_suffix
+from shrinkbench.links import placed
 
 PLAN_NAME = "plan.json"
 RESULT_NAME = "result.json"
@@ -48,6 +49,7 @@ def plugin_file(digest: str, file: str) -> str:
 
 def set_aside(path: Path) -> Path:
     """Rename a damaged file, so that it neither counts nor is lost; returns its new place."""
+    placed(path.parent)
     aside = path.with_name(f"{path.name}.damaged-{unique_suffix()}")
     try:
         path.replace(aside)

@@ -9,6 +9,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from shrinkbench.errors import ShrinkbenchError, UnwritableError
+from shrinkbench.files import make_folder
 from shrinkbench.results.layout import LOCK_NAME
 
 __all__ = ["LOCK_NAME", "hold_lock"]
@@ -24,7 +25,7 @@ def hold_lock(root: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
     """
     path = root / LOCK_NAME
     try:
-        root.mkdir(parents=True, exist_ok=True)
+        make_folder(root)
         lock = FileLock(path, timeout=patience)
         lock.acquire()
     except Timeout:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import check_links
+from shrinkbench.links import check_links
 from shrinkbench.results.bundle import EDITED, Bundle, read_source, require_results
 from shrinkbench.results.conflicts import (
     Conflict,

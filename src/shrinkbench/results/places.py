@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Literal
 
 from shrinkbench.errors import ShrinkbenchError, one_line
-from shrinkbench.files import check_links, is_file
+from shrinkbench.files import is_file
+from shrinkbench.links import check_links
 from shrinkbench.results.claims import CLAIMS
 from shrinkbench.results.index import INDEX_NAME
 from shrinkbench.results.layout import (

@@ -8,7 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import is_folder, read_file, write_atomically
+from shrinkbench.files import is_folder, read_file, remove_file, write_atomically
+from shrinkbench.links import confine
 from shrinkbench.results.conflicts import differ, numbers_of
 from shrinkbench.results.index import IndexEntry, append_index, read_index
 from shrinkbench.results.layout import (
@@ -66,6 +67,7 @@ class ResultStore:
     """
 
     def __init__(self, root: Path) -> None:
+        confine(root)
         self.root = Path(root)
         self._index: dict[str, IndexEntry] | None = None  # as of the first look
         self._unlisted: list[IndexEntry] = []  # what was read since, as no line described it
@@ -244,8 +246,8 @@ class ResultStore:
                 append_index(self.root, [entry])
                 if self._index is not None:
                     self._index[result.key] = entry
-                beside.unlink(missing_ok=True)
-            (self.run_dir(result.key) / AGAIN).unlink(missing_ok=True)
+                remove_file(beside)
+            remove_file(self.run_dir(result.key) / AGAIN)
         return path
 
     def ask_again(self, key: str) -> None:

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError, one_line
-from shrinkbench.files import check_links, is_temporary, unique_suffix, write_atomically
+from shrinkbench.files import is_temporary, unique_suffix, write_atomically
+from shrinkbench.links import check_links, placed
 from shrinkbench.results.claims import CLAIMS, Holder, RunClaims
 from shrinkbench.results.damage import verify_store
 from shrinkbench.results.index import INDEX_NAME, lines_of_index, read_index, text_of_index
@@ -85,7 +86,7 @@ def compact_store(store: ResultStore) -> Iterator[str]:
     for folder in sorted(store.root.glob("*/**/"), reverse=True):
         if folder.parts[len(store.root.parts)] in ("runs", "shared", CLAIMS):
             with contextlib.suppress(OSError):  # it is not empty
-                folder.rmdir()
+                placed(folder).rmdir()
                 yield f"removed the empty folder {folder}"
     entries, _ = store.entries()
     with hold_lock(store.root):
@@ -135,6 +136,7 @@ def _temporaries(root: Path) -> Iterator[Path]:
 
 
 def _remove(path: Path, why: str) -> Iterator[str]:
+    placed(path.parent)
     try:
         path.unlink()
     except FileNotFoundError:

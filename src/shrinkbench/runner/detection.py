@@ -16,7 +16,7 @@ from shrinkbench.datasets import DATASETS
 from shrinkbench.datasets.voc2007 import CLASSES
 from shrinkbench.datasets.voc_detection import DetectionData
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import absolute, sha256_of
+from shrinkbench.files import absolute, make_folder, remove_file, sha256_of
 from shrinkbench.metrics import count_parameters, layer_densities
 from shrinkbench.models import (
     MODELS,
@@ -214,7 +214,7 @@ def detect(run: DetectionRun, *, on_epoch: OnEpoch | None = None) -> RunResult:
         run.store.write(failed)
         raise
     run.store.write(result)
-    _checkpoint(run).unlink(missing_ok=True)
+    remove_file(_checkpoint(run))
     return result
 
 
@@ -234,7 +234,7 @@ def _train_and_measure(
     spec = run.spec
     task = task_of(spec.task.objective)
     detector = start.detector.to(run.device)
-    run.store.run_dir(spec.key).mkdir(parents=True, exist_ok=True)
+    make_folder(run.store.run_dir(spec.key))
     training = train(
         detector,
         spec.recipe,

@@ -7,7 +7,8 @@ import platform
 from datetime import UTC, datetime
 from pathlib import Path
 
-from shrinkbench.files import append_to
+from shrinkbench.errors import UnwritableError
+from shrinkbench.files import append_to, make_folder
 from shrinkbench.spec.measures import EpochRecord
 
 
@@ -24,9 +25,9 @@ class RunLog:
         """Append one line."""
         when = datetime.now(UTC).isoformat(timespec="seconds")
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._path.parent)
             append_to(self._path, f"{when} {' '.join(text.split())}\n".encode())
-        except OSError:
+        except (OSError, UnwritableError):
             pass
 
     def start(self, label: str) -> None:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import check_target, sha256_of, write_atomically
+from shrinkbench.files import check_target, make_folder, sha256_of, write_atomically
 from shrinkbench.models import MODELS, build, get_model, load_weights
 from shrinkbench.network.probe import require_materialised
 from shrinkbench.network.weights import load_tensors
@@ -79,7 +79,7 @@ def ensure_pretrained(
     data = BoundData(workspace.dataset(spec.data.name), spec.data, workspace.device)
     module = untrained_network(spec.model.name, data, spec.seed)
     task = task_of(spec.objective)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     training = train(
         module,
         spec.recipe,

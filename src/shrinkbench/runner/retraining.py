@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from shrinkbench.files import make_folder
 from shrinkbench.metrics import measure_size
 from shrinkbench.network.inputs import Batch
 from shrinkbench.network.weights import load_tensors
@@ -144,7 +145,7 @@ def _keep_proportions(trial: Trial, method: PruningMethod, spec: RunSpec, masks:
     ).kept
     path = _rounds_card(spec, trial.workspace)
     if trial.workspace.writes:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         write_card(path, {"spec": spec.model_dump(mode="json"), "kept": dict(kept)}, key=spec.key)
     trial.workspace.team.tell(None)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import make_folder
 from shrinkbench.network.weights import load_tensors
 from shrinkbench.pruning import Masks
 from shrinkbench.results.record import TrainedSmaller
@@ -165,7 +166,7 @@ def keep_state(
         "images": state.images,
         "smaller": None if state.smaller is None else state.smaller.model_dump(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     save_sealed(weights, folder / "weights.safetensors", key=key)
     save_sealed(state.masks, folder / "masks.safetensors", key=key)
     card["files"] = {name: _digest_of(folder / name) for name in TENSORS}

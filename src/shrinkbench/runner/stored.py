@@ -6,7 +6,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from shrinkbench.errors import ShrinkbenchError, one_line
-from shrinkbench.files import absolute, check_links
+from shrinkbench.files import absolute
+from shrinkbench.links import check_links
 from shrinkbench.pruning import load_entry_points, load_plugin
 from shrinkbench.pruning.plugins import digest_of_plugin
 from shrinkbench.results.plan import Plan, sequential_of

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from shrinkbench.errors import ShrinkbenchError, one_line
+from shrinkbench.links import placed
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec.measures import EpochRecord
 
@@ -128,7 +129,7 @@ class Diary:
         self._tracker: Tracker | None = None
         if name is not None:
             make = TRACKERS[name]
-            self._try(lambda: self._begin(make(root, tags)))
+            self._try(lambda: self._begin(make(_without_ways_out(root), tags)))
 
     def epoch(self, record: EpochRecord) -> None:
         """An epoch is over. A resumed training goes on at its number."""
@@ -158,6 +159,13 @@ class Diary:
                 TrackingWarning,
                 stacklevel=3,
             )
+
+
+def _without_ways_out(root: Path) -> Path:
+    """``root``, unless a folder in it that the tools write into themselves is a link that leads out."""
+    for folder in ("tensorboard", "mlruns", "wandb"):
+        placed(root / folder)
+    return root
 
 
 def final_values(result: RunResult) -> dict[str, float]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from torch import nn
 
+from shrinkbench.files import make_folder
 from shrinkbench.models import MODELS, get_model
 from shrinkbench.network.inputs import Inputs
 from shrinkbench.pruning import Finetuning, Masks, PruningMethod, resolve, resolve_finetuning, rounds_of
@@ -68,7 +69,7 @@ class Trial:
         example = example_of(get_model(spec.model.name), data.dataset)
         rounds = (UNPRUNED,) if method is None else check_in_reach(spec, method, workspace)
         module = initial_network(spec, workspace, data)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         finetuning = resolve_finetuning(spec.method.finetuning) if method is None else method.finetuning
         task = task_of(spec.task.objective)
         return cls(spec, method, finetuning, module, workspace, data, example, folder, task, rounds)

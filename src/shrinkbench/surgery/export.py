@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.files import check_folder, check_links, check_target, write_atomically
+from shrinkbench.files import check_folder, check_target, write_atomically
+from shrinkbench.links import check_links
 from shrinkbench.network.inputs import Example, Inputs, is_mask, tensors_in
 from shrinkbench.network.probe import evaluation_mode, floating_leaves
 from shrinkbench.network.weights import copy_of, load_tensors

@@ -22,7 +22,6 @@ from torch import Tensor, nn
 from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.files import (
     check_folder,
-    check_links,
     check_target,
     is_file,
     parse_json,
@@ -30,6 +29,7 @@ from shrinkbench.files import (
     sha256_of,
     write_atomically,
 )
+from shrinkbench.links import check_links
 from shrinkbench.models import MODELS
 from shrinkbench.models import build as build_named
 from shrinkbench.models.hugging_face import names_a_path

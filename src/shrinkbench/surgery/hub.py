@@ -15,7 +15,8 @@ from pathlib import Path
 from torch import nn
 
 from shrinkbench.errors import one_line
-from shrinkbench.files import check_folder, check_links, check_target, write_atomically
+from shrinkbench.files import check_folder, check_target, write_atomically
+from shrinkbench.links import check_links
 from shrinkbench.metrics import count_multiply_adds, count_parameters, measure_size
 from shrinkbench.models.hugging_face import names_a_path
 from shrinkbench.pruning.masks import Masks, save_tensors

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from shrinkbench.errors import DamagedWarning, ShrinkbenchError
-from shrinkbench.files import write_atomically
+from shrinkbench.files import remove_file, write_atomically
 from shrinkbench.training.hook import Hook
 
 
@@ -25,7 +25,7 @@ class DamagedCheckpointWarning(DamagedWarning):
 def remove_checkpoints(folder: Path) -> None:
     """Remove what a training under way has left in ``folder``."""
     for path in folder.glob("checkpoint*.pt"):
-        path.unlink(missing_ok=True)
+        remove_file(path)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -18,7 +18,8 @@ from typing import Any, Literal
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from shrinkbench.files import check_folder, check_links, parse_json, read_file, write_atomically
+from shrinkbench.files import check_folder, parse_json, read_file, write_atomically
+from shrinkbench.links import check_links
 from shrinkbench.plotting import FORMATS
 from shrinkbench.report import checklist as checklists
 from shrinkbench.report.beside import Drawing, collection_paused, drawing_beside

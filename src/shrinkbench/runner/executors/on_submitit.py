@@ -18,6 +18,7 @@ from typing import Any
 from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.files import unique_suffix
 from shrinkbench.libraries import optional
+from shrinkbench.links import placed
 from shrinkbench.processes import Alive, head_alone_hears
 from shrinkbench.runner.executors.batches import AGAIN, Batch, Work
 from shrinkbench.runner.executors.protocol import Ending, Setting, Task, check_time_limit, empty
@@ -82,6 +83,7 @@ class SubmititJobs:
         They are unpickled, and so lie in a folder of a new name: nobody else has put any there.
         """
         folder = Path(setting.workspace.root).resolve() / "jobs" / unique_suffix()
+        placed(folder)
         try:
             self._executor = self._submitit.AutoExecutor(
                 folder=folder,
@@ -164,6 +166,7 @@ class SubmititJobs:
         while self._waiting and len(batches) < room:
             tasks = tuple(self._waiting.popleft() for _ in range(min(size, len(self._waiting))))
             batches.append(Batch(self._folder / unique_suffix(), tasks))
+        placed(self._folder)  # submitit makes and fills it
         try:
             with head_alone_hears():
                 jobs = self._executor.map_array(self._work, batches)

@@ -8,7 +8,13 @@ import time
 
 import pytest
 
-from shrinkbench.processes import Alive, birth_of, head_alone_hears, signals_put_back
+from shrinkbench.processes import (
+    Alive,
+    birth_of,
+    head_alone_hears,
+    importing_nothing_from_here,
+    signals_put_back,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
@@ -39,6 +45,42 @@ def test_what_a_terminal_sends_to_all_reaches_the_head_alone():
     apart.kill()
     assert apart.wait() == -signal.SIGKILL
     assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+
+
+def test_copies_that_are_forked_end_by_what_this_process_alone_hears():
+    code = """
+import os, signal, time
+from shrinkbench.processes import hear_alone
+heard = []
+signal.signal(signal.SIGTERM, lambda *_: heard.append(os.getpid()))
+signal.signal(signal.SIGUSR1, lambda *_: heard.append(os.getpid()))
+hear_alone(signal.SIGTERM)
+copy = os.fork()
+if not copy:
+    signal.pause()  # what is heard ends it no more than the head
+    os._exit(signal.getsignal(signal.SIGTERM) is signal.SIG_DFL)
+time.sleep(0.3)
+os.kill(copy, NUMBER)
+print(os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]), len(heard))
+os.kill(os.getpid(), signal.SIGTERM)
+print(len(heard))
+"""
+    for number, ended in ((signal.SIGTERM, -signal.SIGTERM), (signal.SIGUSR1, 1)):
+        words = [sys.executable, "-c", code.replace("NUMBER", str(int(number)))]
+        assert subprocess.check_output(words, text=True).split() == [str(int(ended)), "0", "1"]
+
+
+@pytest.mark.parametrize("before", [None, "1"])
+def test_what_starts_without_its_own_folder_gets_the_environment_back(before, monkeypatch):
+    monkeypatch.delenv("PYTHONSAFEPATH", raising=False)
+    if before is not None:
+        monkeypatch.setenv("PYTHONSAFEPATH", before)
+    code = "import os, sys; from shrinkbench.processes import import_as_before; import_as_before(); "
+    code += "print(sys.flags.safe_path, *(n for n in os.environ if 'SAFE' in n or 'STARTED' in n))"
+    with importing_nothing_from_here():
+        told = subprocess.check_output([sys.executable, "-c", code], text=True)
+    assert told.split() == ["True", *(["PYTHONSAFEPATH"] if before else [])]
+    assert os.environ.get("PYTHONSAFEPATH") == before
 
 
 def test_a_process_that_has_ended_is_gone_though_nobody_has_waited_for_it():

@@ -12,12 +12,16 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from multiprocessing import resource_tracker
 from pathlib import Path
+from typing import Any
 
 _LOOK_AGAIN = 0.5  # seconds
 _PR_SET_PDEATHSIG = 1
+_heard_alone: dict[int, Any] = {}
 _SAFE_PATH, _STARTED_BY = "PYTHONSAFEPATH", "SHRINKBENCH_STARTED_BY"
+_BEFORE = "SHRINKBENCH_SAFE_PATH"  # what the first was
 
 
 @contextlib.contextmanager
@@ -40,13 +44,36 @@ def head_alone_hears(*further: signal.Signals) -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+def hear_alone(*numbers: int) -> None:
+    """What hears these signals now is this process's alone: a copy that somebody's code forks ends by them.
+
+    It would ask the run to stop, or a scheduler to queue the job again, as this one does, and go on itself.
+    """
+    _heard_alone.update({number: signal.getsignal(number) for number in numbers})
+    _forget_handlers_in_copies()
+
+
+@cache
+def _forget_handlers_in_copies() -> None:
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=_forget_handlers)
+
+
+def _forget_handlers() -> None:
+    for number, handler in _heard_alone.items():
+        if signal.getsignal(number) == handler:  # and nobody else's by now
+            signal.signal(number, signal.SIG_DFL)
+    _heard_alone.clear()
+
+
 @contextlib.contextmanager
 def importing_nothing_from_here() -> Iterator[None]:
     """Python starts without the folder that it is started in among those that it imports from.
 
-    It is told who has started it. What starts here is to set the environment that it goes on with.
+    It is told who has started it. What starts here is to set the environment that it goes on with, or to
+    :func:`import_as_before`.
     """
-    ours = {_SAFE_PATH: "1", _STARTED_BY: str(os.getpid())}
+    ours = {_SAFE_PATH: "1", _STARTED_BY: str(os.getpid()), _BEFORE: os.environ.get(_SAFE_PATH, "")}
     before = {name: os.environ.get(name) for name in ours}
     os.environ.update(ours)
     try:
@@ -57,6 +84,14 @@ def importing_nothing_from_here() -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def import_as_before() -> None:
+    """What this process starts imports from its own folder, unless that was not so before we started it."""
+    before = os.environ.pop(_BEFORE, None)
+    os.environ.pop(_STARTED_BY, None)
+    if before == "":
+        os.environ.pop(_SAFE_PATH, None)
 
 
 @contextlib.contextmanager

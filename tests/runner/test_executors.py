@@ -4,6 +4,7 @@ import importlib.util
 import json
 import multiprocessing
 import os
+import signal
 import threading
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.pruning import load_plugin
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner import Workspace, prepare_sweep, sweep
 from shrinkbench.runner.executors import (
@@ -114,6 +116,24 @@ def asserts(ctx):
     refuse()
 '''
 
+FORKING = '''
+import multiprocessing, os, time
+from pathlib import Path
+from shrinkbench import pruning_method
+
+@pruning_method("NAME")
+def forking(ctx):
+    """Magnitude; starts a process, and ends it."""
+    Path(__file__).with_name("safe").write_text(str(os.environ.get("PYTHONSAFEPATH")))
+    process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(10,))
+    process.start()
+    time.sleep(0.3)
+    process.terminate()
+    process.join()
+    Path(__file__).with_name("ended").write_text(str(process.exitcode))
+    return {name: w.abs() for name, w in ctx.weights.items()}
+'''
+
 MOVED = '''
 import os, signal
 from pathlib import Path
@@ -180,8 +200,6 @@ def plugin(tmp_path_factory):
 
 
 def sweep_poison(plugin, out, *methods, **options):
-    from shrinkbench.pruning import load_plugin
-
     load_plugin(plugin)
     notes = []
     status = sweep(poisoned(*methods), out, device="cpu", plugins=[plugin], on_note=notes.append, **options)
@@ -219,13 +237,39 @@ def test_jobs_give_the_table_of_this_process(one_thread, tmp_path):
     assert results(tmp_path / "jobs") == results(tmp_path / "here")
 
 
+def sweep_forking(folder, name, executor):
+    """A sweep of a method that starts a process of its own."""
+    path = folder / "mine" / "own.py"
+    path.parent.mkdir()
+    path.write_text(FORKING.replace("NAME", name))
+    load_plugin(path)
+    one = experiment(method=name, compression=[4], weights="random")
+    sweep(one, folder / "out", device="cpu", plugins=[path], executor=executor, max_retries=0)
+    return path.parent
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")
+def test_a_job_imports_nothing_from_the_folder_of_the_sweep(one_thread, tmp_path, monkeypatch):
+    """It is in the path of what Python starts with -m; what somebody's code starts is as ever."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("random", "torch", "submitit", "cloudpickle"):
+        (tmp_path / f"{name}.py").write_text("open('imported', 'a').write(__name__)\nraise ImportError\n")
+    mine = sweep_forking(tmp_path, "in_jobs", SubmititJobs("local"))
+    assert not (tmp_path / "imported").exists()
+    assert ((mine / "safe").read_text(), (mine / "ended").read_text()) == ("None", f"{-signal.SIGTERM}")
+
+
+def test_what_a_method_forks_hears_what_ends_it(tmp_path):
+    mine = sweep_forking(tmp_path, "in_processes", LocalProcesses(1))
+    assert (mine / "ended").read_text() == f"{-signal.SIGTERM}"
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("submitit") is None, reason="submitit is not installed")
 def test_a_job_that_is_told_to_make_room_goes_on_later(one_thread, tmp_path):
     path = tmp_path / "moved.py"
     path.write_text(MOVED)
-    from shrinkbench.pruning import load_plugin
-
     load_plugin(path)
     (tmp_path / "moved").touch()  # no signal in the calm run
     one = experiment(method="moved", compression=[4], weights="random", finetune={"epochs": 2})
@@ -305,8 +349,6 @@ def test_a_plug_in_that_fails_in_the_worker_says_so(tmp_path):
         "if multiprocessing.parent_process() is not None:\n    raise OSError('no licence here')\n"
         "@pruning_method('licensed')\ndef licensed(ctx):\n    'Magnitude.'\n    return dict(ctx.weights)\n"
     )
-    from shrinkbench.pruning import load_plugin
-
     load_plugin(path)
     with pytest.raises(
         ShrinkbenchError, match=r"the plug-in .*mine.py fails in line 4: OSError: no licence here"

@@ -12,6 +12,8 @@ from typing import Any, Literal
 
 import typer
 
+from shrinkbench.processes import hear_alone
+
 Stop = Literal["go on", "finish", "checkpoint", "stop"]
 _ORDER: tuple[Stop, ...] = ("go on", "finish", "checkpoint", "stop")  # each ends sooner than the one before
 _REQUESTS = {
@@ -42,6 +44,7 @@ class Stopping:
         self._wish: Stop = "go on"
         self._begun = False
         self._interrupts = 0
+        self._pid = os.getpid()
         self._in_process, self._on_signal = in_process, on_signal
         self._before: dict[int, Any] = {}
 
@@ -53,6 +56,7 @@ class Stopping:
         heard = {number for number in signal.valid_signals() if signal.getsignal(number) != signal.SIG_IGN}
         for number in heard & _REQUESTS:
             self._before[number] = signal.signal(number, self._on_request)
+        hear_alone(*self._before)
         if signal.SIGINT in heard:
             self._before[signal.SIGINT] = signal.signal(signal.SIGINT, self._on_interrupt)
         return self
@@ -69,6 +73,8 @@ class Stopping:
         self._wish = max(self._wish, wish, key=_ORDER.index)
 
     def _on_interrupt(self, number: int, frame: FrameType | None) -> None:
+        if os.getpid() != self._pid:  # a copy that somebody's code has forked of it goes on as this one does
+            return
         self._on_signal()
         self._interrupts += 1
         self.code = self.code or 130

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.processes import end_with, head_alone_hears
+from shrinkbench.processes import end_with, head_alone_hears, import_as_before, importing_nothing_from_here
 from shrinkbench.training.team import Team
 
 Told = TypeVar("Told")
@@ -193,7 +193,7 @@ def team_of(places: Places, follow: Callable[[Team], None]) -> Iterator[FabricTe
         for local in range(1, places.devices)
     ]
     threads = torch.get_num_threads()
-    with head_alone_hears(signal.SIGTERM):
+    with head_alone_hears(signal.SIGTERM), importing_nothing_from_here():
         for member in members:
             member.start()
     try:
@@ -238,6 +238,7 @@ def _dismiss(members: Sequence[BaseProcess]) -> None:
 def _join(places: Places, local: int, follow: Callable[[Team], None], head: int) -> None:
     """The life of a process that the head has started."""
     end_with(head)
+    import_as_before()
     if places.device == "cpu":
         torch.set_num_threads(max(1, torch.get_num_threads() // places.devices))
     with join_team(places, local) as team:

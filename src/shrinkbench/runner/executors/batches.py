@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from shrinkbench.files import write_atomically
-from shrinkbench.processes import Alive, end_with
+from shrinkbench.processes import Alive, end_with, hear_alone, import_as_before
 from shrinkbench.runner.executors.performing import leave, perform, stop_after_this_epoch, told_to_stop
 from shrinkbench.runner.executors.protocol import Ending, Setting, Task
 
 AGAIN = 20
 """Times that a job is put in the queue again."""
+_OF_A_SCHEDULER = [
+    getattr(signal, name) for name in ("SIGTERM", "SIGCONT", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
+]
 
 
 @dataclass(frozen=True)
@@ -66,9 +69,11 @@ class Work:
         """Carry out what has not ended yet: all of it, or the rest of a job that was put in the queue again."""
         import torch
 
+        import_as_before()
         if self.head is not None:
             end_with(os.getppid(), self.head)
             signal.signal(signal.SIGTERM, lambda *_: stop_after_this_epoch())  # submitit passes it over
+        hear_alone(*_OF_A_SCHEDULER)
         torch.set_num_threads(self.threads)
         for number, task in enumerate(batch.tasks):
             if batch.ending(number) is None:

@@ -21,7 +21,7 @@ from typing import Any, Literal
 import torch
 
 from shrinkbench.errors import ShrinkbenchError, one_line
-from shrinkbench.processes import Alive, end_with, head_alone_hears, importing_nothing_from_here
+from shrinkbench.processes import Alive, end_with, head_alone_hears, hear_alone, importing_nothing_from_here
 from shrinkbench.runner.executors.performing import perform, stop_after_this_epoch, told_to_stop
 from shrinkbench.runner.executors.protocol import Ending, Setting, Task, check_time_limit, empty
 from shrinkbench.runner.shares import MOST_WORKERS, Share, assign_shares, available_cores
@@ -249,6 +249,7 @@ def _serve(
     end_with(os.getppid(), head)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the head's to handle, where it cannot be blocked
     signal.signal(signal.SIGTERM, lambda number, frame: stop_after_this_epoch())
+    hear_alone(signal.SIGTERM)
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})  # it was kept out till here
     os.environ.clear()  # of a fork server's the head's is only the beginning

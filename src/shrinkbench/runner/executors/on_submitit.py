@@ -19,7 +19,7 @@ from shrinkbench.errors import ShrinkbenchError, one_line
 from shrinkbench.files import unique_suffix
 from shrinkbench.libraries import optional
 from shrinkbench.links import placed
-from shrinkbench.processes import Alive, head_alone_hears
+from shrinkbench.processes import Alive, head_alone_hears, importing_nothing_from_here
 from shrinkbench.runner.executors.batches import AGAIN, Batch, Work
 from shrinkbench.runner.executors.protocol import Ending, Setting, Task, check_time_limit, empty
 from shrinkbench.runner.shares import available_cores
@@ -168,7 +168,7 @@ class SubmititJobs:
             batches.append(Batch(self._folder / unique_suffix(), tasks))
         placed(self._folder)  # submitit makes and fills it
         try:
-            with head_alone_hears():
+            with head_alone_hears(), importing_nothing_from_here():
                 jobs = self._executor.map_array(self._work, batches)
         except (OSError, RuntimeError, subprocess.SubprocessError) as error:
             why = one_line(str(error), 160)

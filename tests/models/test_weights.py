@@ -470,3 +470,38 @@ def test_the_index_of_several_files_is_told_as_that(tmp_path):
     (tmp_path / "model.safetensors.index.json").write_text("{}")
     with pytest.raises(ShrinkbenchError, match="index of weights that lie in several files"):
         load_weights(build("digits-cnn"), tmp_path / "model.safetensors.index.json")
+
+
+@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "model."])
+def test_what_lies_beside_the_tensors_is_left_aside_and_told(trained, tmp_path, prefix):
+    beside = {"best_acc": np.float64(0.93), "epoch": 3, "arch": "cnn", "scheduler": None, "seen": {1: [2, 3]}}
+    torch.save({**{prefix + k: v for k, v in trained.state_dict().items()}, **beside}, tmp_path / "w.pth")
+    network = build("digits-cnn", seed=1)
+    with pytest.warns(TakenWarning, match="'best_acc', 'epoch', 'arch' and 2 more"):
+        load_weights(network, tmp_path / "w.pth")
+    assert same(network, trained)
+
+
+def test_a_number_in_place_of_a_tensor_of_the_network_is_missed_by_name(trained, tmp_path):
+    torch.save({**trained.state_dict(), "features.0.weight": np.float64(0.5)}, tmp_path / "w.pth")
+    with (
+        pytest.warns(TakenWarning, match=r"features\.0\.weight"),
+        pytest.raises(ShrinkbenchError, match=r"the file lacks features\.0\.weight"),
+    ):
+        load_weights(build("digits-cnn"), tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize("odd", [float("nan"), float("inf"), -float("inf")])
+def test_weights_that_are_not_finite_are_refused_by_name(trained, tmp_path, odd):
+    state = {name: value.clone() for name, value in trained.state_dict().items()}
+    state["features.0.weight"].view(-1)[7] = odd
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(ShrinkbenchError, match=r"1 of 288 values of 'features\.0\.weight' .* NaN or infinite"):
+        load_weights(build("digits-cnn"), tmp_path / "w.pth")
+
+
+def test_what_is_infinite_in_the_network_itself_may_be_so_in_the_file(tmp_path):
+    network = nn.Linear(2, 2)
+    network.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    torch.save(network.state_dict(), tmp_path / "w.pth")
+    load_weights(network, tmp_path / "w.pth")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.serialization import safe_globals
 
-from shrinkbench.errors import InputError, ShrinkbenchError, TakenWarning
+from shrinkbench.errors import InputError, ShrinkbenchError, TakenWarning, one_line
 from shrinkbench.files import is_file, require_regular
 
 StateDict = dict[str, Tensor]
@@ -33,10 +33,11 @@ def read_state_dict(path: Path, *, sha256: str | None = None, entry: str | None 
 
     Wrappings under ``state_dict``, ``model_state_dict``, ``model`` or ``net``, prefixes ``module.`` and
     ``_orig_mod.``, and the counter of an ``AveragedModel`` are taken off; masks of ``torch.nn.utils.prune`` are
-    multiplied in. ``entry`` names which of several entries is meant (``model_ema``), or the prefix of its names
-    (``teacher``); a ``TakenWarning`` tells which was taken where nothing is asked for. Nothing in the file is
-    executed. Raises ``ShrinkbenchError`` where the file is missing, damaged, holds anything but dense tensors,
-    or its bytes are not those of ``sha256``.
+    multiplied in; what is beside the tensors and no tensor (an epoch, a best accuracy) is left aside. ``entry``
+    names which of several entries is meant (``model_ema``), or the prefix of its names (``teacher``); a
+    ``TakenWarning`` tells what was taken and left aside. Nothing in the file is executed. Raises
+    ``ShrinkbenchError`` where the file is missing, damaged, holds no tensors or others than dense ones, or its
+    bytes are not those of ``sha256``.
     """
     return with_masks_applied(read_entries(path, sha256=sha256, entry=entry))
 
@@ -55,14 +56,7 @@ def read_entries(
         raise ShrinkbenchError(
             f"{path} holds no weights by name (found {type(content).__name__}); pass a state dict"
         )
-    for key, value in content.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            hint = "; name the entry of the weights (entry=, --weights-entry)" if _wraps(value) else ""
-            raise ShrinkbenchError(
-                f"{path} is not a state dict: its entry '{key}' is a {type(value).__name__}, not a tensor{hint}"
-            )
-        _require_dense(path, key, value)
-    state = dict(content)
+    state = _tensors_of(content, path)
     needed = {name for name in own if not name.endswith("num_batches_tracked")}
     fitting = (f for f in _with_fewer_wrappers(state) if needed and needed <= {*f, *masked_names(f)})
     return next(fitting, None) or _plain_names(state)
@@ -144,6 +138,33 @@ def _unwrapped(path: Path, content: object, entry: str | None) -> object:
     if not under:
         raise ShrinkbenchError(f"{path} has no weights under '{entry}'; name an entry or prefix that it has")
     return under
+
+
+def _tensors_of(content: Mapping[Any, object], path: Path) -> StateDict:
+    """The tensors among ``content``; what holds none, such as a best accuracy, is left aside and told."""
+    state = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    aside = {str(key): value for key, value in content.items() if key not in state}
+    wrapping = [key for key, value in aside.items() if _wraps(value)]
+    first = next(iter(wrapping or aside), None)
+    if first is not None and (wrapping or not state):
+        hint = "; name the entry of the weights (entry=, --weights-entry)" if wrapping else ""
+        raise ShrinkbenchError(
+            f"{path} is not a state dict: its entry '{first}' is a {type(aside[first]).__name__}, not a "
+            f"tensor{hint or '; pass a file with the tensors of a network by name'}"
+        )
+    for key, value in state.items():
+        if not isinstance(key, str):
+            raise ShrinkbenchError(f"{path} is not a state dict: it names a tensor {key!r}; name it by a text")
+        _require_dense(path, key, value)
+    if aside:
+        shown = ", ".join(f"'{one_line(key, 40)}'" for key in [*aside][:3])
+        more = f" and {len(aside) - 3} more" if len(aside) > 3 else ""
+        warnings.warn(
+            f"of {path}, the tensors were taken; what lies beside them was left aside: {shown}{more}",
+            TakenWarning,
+            stacklevel=4,
+        )
+    return state
 
 
 def _require_dense(path: Path, key: str, value: Tensor) -> None:

@@ -99,7 +99,7 @@ def load_weights(
 
     Every parameter and buffer must be there with its shape; only batch counters, which old checkpoints lack,
     may be missing, and what is not of the prefix of the card's ``features_of``. Raises ``ShrinkbenchError``
-    naming the first differences where the file is for another network.
+    naming the first differences where the file is for another network, or the first tensor that is not finite.
     """
     file = locate_weights(source, card=card)
     own = module.state_dict()
@@ -115,6 +115,7 @@ def load_weights(
         prefix = card.features_of[1]
         asked, state = ({k: v for k, v in d.items() if k.startswith(prefix)} for d in (own, state))
     _check_same_network(asked, state, file, card.name if card else type(module).__name__)
+    _require_finite(own, state, file)
     own.update(state)
     module.load_state_dict(own)
     return file
@@ -212,6 +213,23 @@ def _check_same_network(own: Mapping[str, Tensor], state: StateDict, file: Weigh
     ]
     if differences:
         raise ShrinkbenchError(f"{file.path} is for another network than {name}: {'; '.join(differences)}")
+
+
+def _require_finite(own: Mapping[str, Tensor], state: StateDict, file: WeightsFile) -> None:
+    """Refuse NaN and infinity where the network has none of its own; masks of attention hold minus infinity."""
+    for name, tensor in state.items():
+        odd = 0 if name not in own or _infinite(own[name]) else _infinite(tensor)
+        if odd:
+            raise ShrinkbenchError(
+                f"{odd:,} of {tensor.numel():,} values of '{name}' in {file.path} are NaN or infinite, as "
+                "after a training that diverged; pass weights of before"
+            )
+
+
+def _infinite(tensor: Tensor) -> int:
+    """How many values are NaN or infinite; numbers of eight bits are looked at as wider ones."""
+    wide = tensor.float() if tensor.is_floating_point() and tensor.itemsize == 1 else tensor
+    return tensor.numel() - int(wide.isfinite().sum())
 
 
 def _too_large(own: Mapping[str, Tensor], state: StateDict) -> list[str]:

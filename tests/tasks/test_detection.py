@@ -275,3 +275,39 @@ def test_what_is_no_detector_is_told(answer):
         ShrinkbenchError, match=r"a detector gives for each image|gives boxes, labels and scores of shapes"
     ):
         evaluate(Gives(), [[(IMAGE, objects((LEFT, CAT)))]], task=TASK)
+
+
+@measured
+@pytest.mark.parametrize(("label", "told"), [(0, "from 0 to 1"), (4, "from 1 to 4"), (91, "from 1 to 91")])
+def test_labels_that_a_network_gives_beyond_the_classes_are_refused(label, told):
+    """They were left out of the classes' precisions, and so of the mean."""
+    with pytest.raises(ShrinkbenchError, match=f"the network gives labels {told}, and the task's 3 classes"):
+        quality([objects((LEFT, CAT))], [[(LEFT, CAT, 0.9), (RIGHT, label, 0.8)]])
+
+
+@measured
+@pytest.mark.parametrize("score", [7, -0.5, 1.001])
+def test_scores_that_are_no_probabilities_are_refused(score):
+    with pytest.raises(ShrinkbenchError, match=r"gives scores from .* let it give probabilities"):
+        quality([objects((LEFT, CAT))], [[(LEFT, CAT, 0.5), (RIGHT, DOG, score)]])
+
+
+@measured
+def test_what_a_detectors_dictionary_lacks_is_named():
+    class Unsure(Says):
+        def forward(self, images, targets=None):
+            return [{k: v for k, v in found.items() if k != "scores"} for found in super().forward(images)]
+
+    with pytest.raises(ShrinkbenchError, match="type list of dict without tensors named scores; give"):
+        evaluate(Unsure([(LEFT, CAT, 0.5)]), [[(IMAGE, objects((LEFT, CAT)))]], task=TASK)
+
+
+@pytest.mark.parametrize("losses", [torch.ones(2), {}, [torch.ones(())], {"box": 1.0}, {"box": torch.ones(2)}])
+def test_what_are_no_losses_by_name_is_told(losses):
+    class Gives(Says):
+        def forward(self, images, targets=None):
+            return losses
+
+    recipe = Recipe(name="r", reference="none", epochs=1, batch_size=1, optimizer="sgd", learning_rate=0.1)
+    with pytest.raises(ShrinkbenchError, match="gives a dictionary of losses by name, each one number"):
+        TASK.loss(Gives(), [(IMAGE, objects((LEFT, CAT)))], recipe)

@@ -18,6 +18,7 @@ from shrinkbench.spec.measures import Quality
 from shrinkbench.tasks.task import TASKS, Batches
 
 OVERLAP = 0.5
+_FOUND = ("boxes", "labels", "scores")
 RECALLS = [point * 0.01 for point in range(101)]  # torchmetrics' own are rounded to float32, and miss some
 FARTHEST = 40_000
 """Of a side from the origin, in pixels: the area of what spans all of it is below the 1e10 that COCO counts."""
@@ -76,8 +77,14 @@ class Detection:
         self._require_objects(batch)
         targets = [{"boxes": o.boxes.to(device), "labels": o.labels.to(device)} for _, o in batch]
         with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16-mixed"):
-            losses: dict[str, Tensor] = module([image.to(device) for image, _ in batch], targets)
-            loss = torch.stack(list(losses.values())).sum()
+            losses = module([image.to(device) for image, _ in batch], targets)
+            values = list(losses.values()) if isinstance(losses, Mapping) else []
+            if not values or not all(isinstance(value, Tensor) and value.numel() == 1 for value in values):
+                raise ShrinkbenchError(
+                    "a detector that trains gives a dictionary of losses by name, each one number, and this "
+                    f"network a value of type {type(losses).__name__}; give one of torchvision's kind"
+                )
+            loss = torch.stack([value.reshape(()) for value in values]).sum()
         if not bool(loss.isfinite()):  # the next step would choose regions by numbers that are none
             raise ShrinkbenchError(
                 f"training diverged: the loss is {float(loss.detach())}; lower the learning rate "
@@ -100,7 +107,7 @@ class Detection:
         with evaluation_mode(module):
             for image, objects in (pair for batch in map(self._require_objects, batches) for pair in batch):
                 with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16-mixed"):
-                    found = _boxes_of(module([image.to(device)]))
+                    found = self._found(module([image.to(device)]))
                 counted, easy = _beside_difficult(found, objects), objects.easy()
                 metric.update([counted], [{"boxes": easy.boxes, "labels": easy.labels}])
                 images += 1
@@ -110,7 +117,6 @@ class Detection:
 
     def _require_objects(self, batch: Any) -> Pictured:
         """``batch``, whose labels name classes of this task (0 is the mean's) and whose boxes are some."""
-        classes = len(self.objective.metrics) - 1
         for pair in batch:
             objects = pair[1] if isinstance(pair, Sequence) and len(pair) == 2 else None
             if not isinstance(objects, Objects) or not objects.fit:
@@ -118,13 +124,7 @@ class Detection:
                     "detection takes batches of (image, Objects(boxes, labels, difficult)), n boxes (n, 4), "
                     "n whole labels and n booleans (shrinkbench.tasks.Objects); give such"
                 )
-            labels = objects.labels
-            low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (1, 1)
-            if low < 1 or (classes and high > classes):
-                raise ShrinkbenchError(
-                    f"objects have labels from {low} to {high}, and the task's {classes} classes count from 1, "
-                    "since 0 is background; give labels within"
-                )
+            self._require_labels(objects.labels, "objects have")
             left, top, right, bottom = objects.boxes.unbind(1)
             proper = (objects.boxes.abs() <= FARTHEST).all(1) & (left < right) & (top < bottom)
             if not bool(proper.all()):
@@ -135,6 +135,21 @@ class Detection:
                 )
         found: Pictured = batch
         return found
+
+    def _found(self, outputs: Any) -> dict[str, Tensor]:
+        """What a network found in one image, whose labels name classes of this task."""
+        found = _boxes_of(outputs)
+        self._require_labels(found["labels"], "the network gives")
+        return found
+
+    def _require_labels(self, labels: Tensor, whose: str) -> None:
+        classes = len(self.objective.metrics) - 1
+        low, high = (int(labels.min()), int(labels.max())) if labels.numel() else (1, 1)
+        if low < 1 or (classes and high > classes):
+            raise ShrinkbenchError(
+                f"{whose} labels from {low} to {high}, and the task's {f'{classes} ' if classes else ''}"
+                "classes count from 1, since 0 is background; give labels within"
+            )
 
     def _values(self, result: dict[str, Tensor]) -> dict[str, float]:
         """Metrics by name. Precision is (overlaps, recalls, classes, areas, limits); -1: nothing to find."""
@@ -154,11 +169,14 @@ class Detection:
 def _boxes_of(outputs: Any) -> dict[str, Tensor]:
     """What a network found in one image, on the processor: n boxes (n, 4) with n labels and scores."""
     found = outputs[0] if isinstance(outputs, Sequence) and len(outputs) == 1 else None
-    parts = [found.get(name) if isinstance(found, Mapping) else None for name in ("boxes", "labels", "scores")]
+    parts = [found.get(name) if isinstance(found, Mapping) else None for name in _FOUND]
     if not all(isinstance(part, Tensor) for part in parts):
+        lacking = [name for name, part in zip(_FOUND, parts, strict=True) if not isinstance(part, Tensor)]
+        kind = f"of type {type(outputs).__name__}" + ("" if found is None else f" of {type(found).__name__}")
         raise ShrinkbenchError(
             "a detector gives for each image a dictionary of boxes, labels and scores in evaluation, and this "
-            f"network a value of type {type(outputs).__name__}; give one of torchvision's kind"
+            f"network a value {kind} without tensors named {' and '.join(lacking)}; give one of torchvision's "
+            "kind"
         )
     boxes, labels, scores = (part.detach().cpu() for part in parts if part is not None)
     if not Objects(boxes, labels, labels != labels).fit or scores.shape != labels.shape:
@@ -171,6 +189,11 @@ def _boxes_of(outputs: Any) -> dict[str, Tensor]:
         raise ShrinkbenchError(
             "the network has diverged: it gives boxes or scores that are no finite numbers; lower the learning "
             "rate"
+        )
+    if not bool(((scores >= 0) & (scores <= 1)).all()):
+        raise ShrinkbenchError(
+            f"the network gives scores from {float(scores.min()):g} to {float(scores.max()):g}, and a score is "
+            "from 0 to 1; let it give probabilities (softmax, sigmoid) in evaluation"
         )
     # What has a negative or immense area would count neither way in torchmetrics, and is found wrongly.
     boxes = boxes.float().clamp(-FARTHEST, FARTHEST)

@@ -1,5 +1,7 @@
 """Refusals say what is so: numbers over one set, reasons that hold, a way out that works."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch import nn
@@ -8,6 +10,8 @@ from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
 from shrinkbench.metrics import count_multiply_adds
 from shrinkbench.pruning import prune
 from shrinkbench.results.sensitivity import check_densities
+from shrinkbench.tasks import Metric, Supervised
+from shrinkbench.training import evaluate
 
 
 def test_what_stays_is_counted_over_all_parameters():
@@ -63,3 +67,33 @@ def test_a_dictionary_that_is_an_argument_is_told_from_named_arguments():
     with pytest.raises(ShrinkbenchError, match=r"for one that is an argument itself write \(\(\{"):
         prune(OneDictionary(), "snip", batches=[({"x": x}, y)], **options)
     assert prune(OneDictionary(), "snip", batches=[(({"x": x},), y)], **options).kept
+
+
+class Seq2Seq(nn.Module):
+    """As T5: labels alone start its decoder, and they are targets here."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = SimpleNamespace(is_encoder_decoder=True)
+        self.table, self.head = nn.Embedding(9, 4), nn.Linear(4, 9)
+
+    def forward(self, input_ids, decoder_input_ids=None):
+        if decoder_input_ids is None:
+            raise ValueError("specify exactly one of input_ids or inputs_embeds")
+        return self.head(self.table(input_ids).mean(1, keepdim=True) + self.table(decoder_input_ids))
+
+
+@pytest.mark.parametrize("method", ["global_magnitude", "global_gradient"])
+def test_a_decoder_without_tokens_is_told_as_that(method):
+    net, tokens = Seq2Seq(), torch.randint(9, (2, 5))
+    batch = {"input_ids": tokens, "labels": tokens}
+    with pytest.raises(ShrinkbenchError, match="add decoder_input_ids to every batch"):
+        prune(net, method, compression=1.5, batches=[batch])
+    with pytest.raises(ShrinkbenchError, match="add decoder_input_ids to every batch"):
+        evaluate(net, [batch], task=Supervised(loss_of, {"error": Metric(loss_of, "lower")}))
+    whole = {**batch, "decoder_input_ids": tokens}
+    assert prune(net, method, compression=1.5, batches=[whole], loss=loss_of, prune_classifier=True).kept
+
+
+def loss_of(outputs, targets):
+    return nn.functional.cross_entropy(outputs.flatten(0, 1), targets.flatten())

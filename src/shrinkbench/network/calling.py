@@ -9,6 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.inputs import Inputs
+
 # In these modes values are not real.
 _PROGRAMS = (torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY)
 
@@ -35,6 +38,20 @@ class WhenCalled:
 
     def __reduce__(self) -> tuple[type[WhenCalled], tuple[()]]:
         return WhenCalled, ()
+
+
+def require_decoder_inputs(module: nn.Module, inputs: Inputs) -> None:
+    """Say of ``module``, which has failed on ``inputs``, where its decoder was given no tokens to begin from.
+
+    Of Hugging Face's encoder-decoders some shift the encoder's tokens themselves (BART), and run without.
+    """
+    encodes = getattr(getattr(module, "config", None), "is_encoder_decoder", False)
+    if encodes is True and not {"decoder_input_ids", "decoder_inputs_embeds"} & set(inputs.kwargs):
+        raise ShrinkbenchError(
+            "the network is an encoder with a decoder that reads tokens of its own, and labels are targets, "
+            "which do not go in: add decoder_input_ids to every batch "
+            "(network.prepare_decoder_input_ids_from_labels(labels=...))"
+        )
 
 
 def call_with(

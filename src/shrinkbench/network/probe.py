@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.parameter import is_lazy
 
 from shrinkbench.errors import ShrinkbenchError
-from shrinkbench.network.calling import call_with
+from shrinkbench.network.calling import call_with, require_decoder_inputs
 from shrinkbench.network.following import Call, CountedProduct, Follower
 from shrinkbench.network.inputs import Example, Inputs, tensors_in
 from shrinkbench.network.watching import fused_layers_off
@@ -179,6 +179,7 @@ def trace(
             device = next((p.device for p in parameters.values()), torch.device("cpu"))
             return _trace_on(module, inputs.filled(0).to(device, dtype), device, *seen)
         except Exception as error:
+            require_decoder_inputs(module, inputs)
             raise ShrinkbenchError(_does_not_run(inputs, _first_line(error))) from on_meta
 
 

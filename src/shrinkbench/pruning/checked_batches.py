@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError, one_line
+from shrinkbench.network.calling import require_decoder_inputs
 from shrinkbench.network.derivatives import outputs_of
 from shrinkbench.network.inputs import Batch, Inputs, form_of, range_of, split_batch
 from shrinkbench.network.positions import require_positions
@@ -91,6 +92,7 @@ def _require_run(module: nn.Module, batch: Batch, number: int, *, whole: bool) -
             return
     if isinstance(failure, ShrinkbenchError):
         raise failure
+    require_decoder_inputs(module, batch.inputs)
     reason = (str(failure).strip() or type(failure).__name__).splitlines()[0][:90]
     raise ShrinkbenchError(
         f"the network does not take batch {number} of batches=, {one_line(str(batch.inputs), 60)}"

@@ -9,6 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError, one_line, said_of
+from shrinkbench.network.calling import require_decoder_inputs
 from shrinkbench.network.inputs import Batch, Inputs, range_of, split_batch
 from shrinkbench.network.positions import require_positions
 from shrinkbench.network.weights import require_present
@@ -70,6 +71,7 @@ def called(module: nn.Module, inputs: Inputs) -> Any:
     except (IndexError, TypeError, ValueError, RuntimeError) as error:
         if type(error) not in _MISFITS or _OF_DEVICES.search(str(error)):
             raise
+        require_decoder_inputs(module, inputs)
         raise ShrinkbenchError(
             f"the network does not take a batch of {one_line(str(inputs), 60)}{range_of(inputs)} "
             f"({one_line(said_of(error), 90)}); give inputs of the sizes and values that its forward pass takes"

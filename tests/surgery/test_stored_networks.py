@@ -236,6 +236,25 @@ def test_a_hostile_description_is_one_sentence(folder, name):
         read_network(folder)
 
 
+OWN = """from shrinkbench.models import build as registered
+def make(num_classes=10):
+    return registered("digits-cnn", num_classes=num_classes)
+"""
+
+
+def test_a_plugin_brings_the_network_of_its_file_and_a_folders_own_path_does_not(folder, masked, tmp_path):
+    (tmp_path / "brought_parts.py").write_text(OWN)
+    (folder / "brought_parts.py").write_text("raise SystemExit('run')")
+    edit(folder, network="brought_parts.py:make")
+    with pytest.raises(ShrinkbenchError, match="names a network of a Python file"):
+        read_network(folder)
+    load_plugin(tmp_path / "brought_parts.py")
+    assert read_network(folder).description.network == "brought_parts.py:make"
+    edit(folder, network=f"{folder}/brought_parts.py:make")
+    with pytest.raises(ShrinkbenchError, match="names a network of a Python file"):
+        read_network(folder)
+
+
 SURGERIES = {
     "selected": {"selected": {"layers.3": [10**6]}},
     "heads": {"heads": {"layers.0": 10**9}},

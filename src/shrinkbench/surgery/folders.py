@@ -37,7 +37,7 @@ from shrinkbench.network.inputs import Inputs
 from shrinkbench.network.probe import evaluation_mode
 from shrinkbench.network.weights import in_mode, load_tensors
 from shrinkbench.pruning.masks import Masks, save_tensors
-from shrinkbench.sources import split_reference
+from shrinkbench.sources import bare_reference, is_remembered, split_reference
 from shrinkbench.spec import Normalisation
 from shrinkbench.surgery.checking import probe_inputs
 from shrinkbench.surgery.operation import Surgery, operate
@@ -202,9 +202,9 @@ def read_network(
 ) -> StoredNetwork:
     """The network in ``folder``, in evaluation mode; what does not fit together is refused.
 
-    ``network`` is the name that it has to have; that of a Python file (``FILE.py:NAME``) is taken from there
-    alone, since what a folder names is never run. ``build(network, num_classes)`` makes the full network, by
-    default the registered one, and ``read`` reads a file of tensors.
+    ``network`` is the name that it has to have. A Python file (``FILE.py:NAME``) that the folder alone names is
+    never run: it is named there, or was loaded before, as a plug-in. ``build(network, num_classes)`` makes the
+    full network, by default the registered one, and ``read`` reads a file of tensors.
     """
     description = read_description(folder)
     name = _name_of(folder, description.network, network)
@@ -240,15 +240,16 @@ def build_full(name: str, num_classes: int) -> nn.Module:
 
 
 def _name_of(folder: Path, named: str, asked: str | None) -> str:
-    """The network to build: a file of Python only where a person has named it."""
+    """The network to build: of a file of Python only where a person has named that file, as a plug-in too."""
     if asked is None:
-        if names_a_path(named):
-            kind, why, how = ("a folder", "lies elsewhere", "hf:DIR")
+        known = named == bare_reference(named) and is_remembered(named)  # a path of the folder's leads nowhere
+        if names_a_path(named) and not known:
+            kind, why, how = ("a folder", "lies elsewhere", "--model hf:DIR")
             if split_reference(named) is not None:
-                kind, why, how = ("a Python file", "is code", "FILE.py:NAME")
+                kind, why, how = ("a Python file", "is code", "--plugin FILE, or --model FILE.py:NAME")
             raise ShrinkbenchError(
                 f"{folder} names a network of {kind} ({one_line(named, 60)}), which {why}; if you trust it, "
-                f"give --model {how} and --weights {one_line(str(folder), 60)}"
+                f"give {how} and --weights {one_line(str(folder), 60)}"
             )
         return named
     if asked != named and not (names_a_path(asked) and names_a_path(named)):

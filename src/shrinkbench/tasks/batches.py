@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from shrinkbench.errors import ShrinkbenchError, one_line, said_of
+from shrinkbench.errors import ShrinkbenchError, one_line, said_of, text_of
 from shrinkbench.network.calling import require_decoder_inputs
 from shrinkbench.network.inputs import Batch, Inputs, range_of, split_batch
 from shrinkbench.network.positions import require_positions
 from shrinkbench.network.weights import require_present
+from shrinkbench.spec import Recipe
 from shrinkbench.tasks.task import Batches, Task
 
-_MISFITS = (IndexError, TypeError, ValueError, RuntimeError)
+_ELSEWHERE = (ShrinkbenchError, OSError, MemoryError, ImportError)
 _OF_DEVICES = re.compile("CUDA|cuDNN|CUBLAS|NCCL|HIP|MPS|memory")
 
 
@@ -61,21 +63,56 @@ def placed(batch: Batch, module: nn.Module) -> Batch:
 
 
 def called(module: nn.Module, inputs: Inputs) -> Any:
-    """What ``module`` returns for ``inputs``; what torch raises for inputs that do not fit is one sentence.
+    """What ``module`` returns for ``inputs``; what it raises for inputs that do not fit is one sentence.
 
-    Failures of compilers and devices, which are kinds of their own or say so, stay what they are.
+    Failures of compilers and devices, which are kinds of torch's own or say so, stay what they are.
     """
     require_positions(module, inputs)
     try:
         return inputs.call(module)
-    except (IndexError, TypeError, ValueError, RuntimeError) as error:
-        if type(error) not in _MISFITS or _OF_DEVICES.search(str(error)):
+    except Exception as error:
+        if _is_elsewheres(error):
             raise
         require_decoder_inputs(module, inputs)
         raise ShrinkbenchError(
             f"the network does not take a batch of {one_line(str(inputs), 60)}{range_of(inputs)} "
             f"({one_line(said_of(error), 90)}); give inputs of the sizes and values that its forward pass takes"
         ) from error
+
+
+@contextmanager
+def by_code_of(what: str, code: object = None) -> Iterator[None]:
+    """What somebody's code of ``what`` raises inside is one sentence, as for :func:`called`.
+
+    Where ``code`` is an object of this package, that would be a fault of ours, and stays what it is.
+    """
+    try:
+        yield
+    except Exception as error:
+        ours = type(code).__module__.partition(".")[0] == __name__.partition(".")[0]
+        if ours or _is_elsewheres(error):
+            raise
+        raise ShrinkbenchError(f"{what} failed: {one_line(said_of(error), 160)}; mend it") from error
+
+
+def _is_elsewheres(error: Exception) -> bool:
+    library = type(error).__module__.partition(".")[0] in ("torch", "triton")
+    return isinstance(error, _ELSEWHERE) or library or _OF_DEVICES.search(text_of(error)) is not None
+
+
+def loss_of(task: Task, module: nn.Module, batch: Any, recipe: Recipe) -> tuple[Tensor, int]:
+    """The task's loss, or a sentence where nothing can be learned from it: tasks and networks are anybody's."""
+    with by_code_of(f"the loss of task '{task.objective.name}'", task):
+        loss, count = task.loss(module, batch, recipe)
+    if isinstance(loss, Tensor) and loss.requires_grad and loss.numel() == 1:
+        return loss, count
+    kind = f"of shape {tuple(loss.shape)}" if isinstance(loss, Tensor) else f"of type {type(loss).__name__}"
+    if isinstance(loss, Tensor) and loss.numel() == 1:
+        kind = "that depends on no weight that trains"
+    raise ShrinkbenchError(
+        f"the task '{task.objective.name}' gives a loss {kind}; let it be one number, computed of what the "
+        "network puts out without .detach(), .item() or argmax in the task or the network"
+    )
 
 
 def same_width(known: int | None, logits: Tensor, what: str) -> int:

@@ -16,7 +16,7 @@ from shrinkbench.network.inputs import Batch, split_batch
 from shrinkbench.network.probe import evaluation_mode
 from shrinkbench.spec import MetricSpec, Objective, Recipe, parse_value
 from shrinkbench.spec.measures import Quality
-from shrinkbench.tasks.batches import called, join_last, placed
+from shrinkbench.tasks.batches import by_code_of, called, join_last, placed
 from shrinkbench.tasks.classification import Classification
 from shrinkbench.tasks.task import Batches, Task
 
@@ -101,7 +101,8 @@ class Supervised:
         return loss, len(given)
 
     def _loss_of(self, outputs: Any, targets: Any) -> Tensor:
-        loss: object = self.criterion(outputs, targets)
+        with by_code_of(f"the criterion of task '{self.name}'"):
+            loss: object = self.criterion(outputs, targets)
         if isinstance(loss, Tensor) and not loss.dim() and not loss.is_complex():
             return loss
         raise ShrinkbenchError(
@@ -123,7 +124,9 @@ class Supervised:
                 with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16-mixed"):
                     outputs = called(module, given.inputs)
                 for name, metric in self.metrics.items():
-                    sums[name] += self._sum_of(name, metric.of(outputs, given.targets), len(given))
+                    with by_code_of(f"metric '{name}' of task '{self.name}'"):
+                        values = metric.of(outputs, given.targets)
+                    sums[name] += self._sum_of(name, values, len(given))
                 sums["loss"] += float(self._loss_of(outputs, given.targets)) * len(given)
                 examples += len(given)
         if not examples:

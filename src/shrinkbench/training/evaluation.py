@@ -13,7 +13,7 @@ from shrinkbench.errors import ShrinkbenchError, one_line, said_of
 from shrinkbench.network.probe import evaluation_mode
 from shrinkbench.spec.measures import Quality
 from shrinkbench.tasks import Batches, Classification, Task
-from shrinkbench.tasks.batches import Splits, placed, split_for
+from shrinkbench.tasks.batches import Splits, by_code_of, placed, split_for
 from shrinkbench.training.shares import shares_of
 from shrinkbench.training.team import ALONE, Team
 
@@ -36,11 +36,11 @@ def evaluate(
     of the task are means over examples (``task.averages``); else every one of them takes all.
     """
     if team.size == 1 or not getattr(task, "averages", False):
-        return task.evaluate(module, batches, precision=precision)
+        return _evaluated(task, module, batches, precision)
     found: Quality | ShrinkbenchError | None = None
     try:
         own = _unless_empty(shares_of(batches, team))
-        found = None if own is None else task.evaluate(module, own, precision=precision)
+        found = None if own is None else _evaluated(task, module, own, precision)
     except ShrinkbenchError as error:  # the others are told, who would wait for ever
         found = error
     parts = team.gather(found)
@@ -69,6 +69,19 @@ def require_runs(module: nn.Module, batches: Batches, *, task: Task, network: st
                 f"the network '{network}' does not run on what '{dataset}' holds ({said}); name data that its "
                 "forward pass takes"
             ) from error
+
+
+def _evaluated(task: Task, module: nn.Module, batches: Batches, precision: str) -> Quality:
+    """What the task measures; tasks are anybody's code."""
+    whose = f"the evaluation of task '{task.objective.name}'"
+    with by_code_of(whose, task):
+        found: object = task.evaluate(module, batches, precision=precision)
+    if not isinstance(found, Quality):
+        raise ShrinkbenchError(
+            f"{whose} gives a value of type {type(found).__name__}; return "
+            "shrinkbench.spec.measures.Quality(metrics=..., examples=...)"
+        )
+    return found
 
 
 def _unless_empty(batches: Iterator[Any]) -> Iterator[Any] | None:

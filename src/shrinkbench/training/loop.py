@@ -20,6 +20,7 @@ from shrinkbench.spec import Objective, Recipe
 from shrinkbench.spec.measures import EpochRecord, Quality
 from shrinkbench.spec.recipe import learning_rate
 from shrinkbench.tasks import Task
+from shrinkbench.tasks.batches import loss_of
 from shrinkbench.training.averaging import averager_of, renew_statistics
 from shrinkbench.training.checkpoint import load_checkpoint, save_checkpoint
 from shrinkbench.training.compiling import program_of
@@ -270,12 +271,12 @@ def _backward(
     A batch of fewer examples than processes is taken by all of them whole.
     """
     if team.size == 1:
-        loss, count = task.loss(module, batch, recipe)
+        loss, count = loss_of(task, module, batch, recipe)
         loss.backward()
         return loss.detach(), count
     whole = count_of(batch)
     shared = whole >= team.size
-    loss, count = task.loss(module, share_of(batch, team.rank, team.size) if shared else batch, recipe)
+    loss, count = loss_of(task, module, share_of(batch, team.rank, team.size) if shared else batch, recipe)
     (loss * (count * team.size / whole) if shared else loss).backward()
     average_gradients([*module.parameters(), *(t for hook in hooks for t in hook.beside)], team)
     return loss.detach(), count

@@ -119,6 +119,13 @@ class Curve:
         amounts = None if self.amounts is None else self.amounts[kept]
         return replace(self, x=self.x[kept], y=self.y[kept], amounts=amounts)
 
+    def around(self, low: float, high: float) -> Curve:
+        """The runs that ``low`` to ``high`` is read from: those inside, the next where none is at an end."""
+        x = self.x.tolist()
+        start = max((own for own in x if own <= low * (1 + SAME)), default=low)
+        end = min((own for own in x if own >= high * (1 - SAME)), default=high)
+        return self.without([own for own in x if not start <= own <= end])
+
     def runs_within(self, start: float, end: float) -> list[float]:
         """Compressions of runs between those nearest to ``start`` and to ``end``, up to 10 % outside."""
         x = self.compressions

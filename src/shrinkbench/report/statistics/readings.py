@@ -2,12 +2,15 @@
 
 A line between two runs is below a curve that falls faster and faster, so that of equal methods the one whose
 runs lie nearer to a collapse, or are compressed a little less, has the better line. Nobody is told apart by
-less than what a curve of its own changes by where it is read at the other's compressions.
+less than what a curve of its own changes by where it is read at the other's compressions; nor by what rests on
+one place of runs, as curves that fall at once between two runs that lie a little apart differ there alone.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
@@ -15,8 +18,6 @@ import numpy as np
 
 from shrinkbench.report.statistics.curves import SAME, Curve
 
-BEYOND = 2.0
-"""How many times as fast as its line a curve may fall beyond where one that ends a little earlier was run."""
 STEPS = 32
 """Over a range curves are compared at so many equal steps."""
 
@@ -31,7 +32,7 @@ def slack_of(compared: Methods, low: float, high: float) -> Slack:
     """
     groups: list[list[str]] = []
     for method, own in compared.items():
-        alike = (g for g in groups if all(lie_alike(both) for both in zip(compared[g[0]], own, strict=True)))
+        alike = (g for g in groups if _lie_alike_around(compared[g[0]], own, low, high))
         group = next(alike, None)
         if group is None:
             groups.append([method])
@@ -44,8 +45,9 @@ def slack_of(compared: Methods, low: float, high: float) -> Slack:
             for members, beside in ((some, others), (others, some))
             for method in members
         }
-        for pair in itertools.product(some, others):
-            found[frozenset(pair)] = sum(changes[method] for method in pair)
+        for a, b in itertools.product(some, others):
+            resting = _resting(compared[a], compared[b], low, high)
+            found[frozenset((a, b))] = max(changes[a] + changes[b], resting)
     return found
 
 
@@ -59,6 +61,12 @@ def lie_alike(curves: Sequence[Curve]) -> bool:
     return True
 
 
+def _lie_alike_around(first: Sequence[Curve], second: Sequence[Curve], low: float, high: float) -> bool:
+    """The same of two methods, of the runs that what lies between ``low`` and ``high`` is read from."""
+    both = zip(first, second, strict=True)
+    return all(lie_alike([curve.around(low, high) for curve in pair]) for pair in both)
+
+
 def _change(own: Sequence[Curve], others: Sequence[Curve], low: float, high: float) -> float:
     """How far the mean over seeds moves where each curve is read at the places of another.
 
@@ -66,22 +74,53 @@ def _change(own: Sequence[Curve], others: Sequence[Curve], low: float, high: flo
     now below.
     """
     places = [low * (high / low) ** (i / STEPS) for i in range(STEPS + 1)] if low < high else [high]
-    pairs = [(curve, _read_at(curve, other, low, high)) for curve, other in zip(own, others, strict=True)]
+    pairs = [(curve, _read_at(curve, other)) for curve, other in zip(own, others, strict=True)]
     moved = [sum(read.at(x) - curve.at(x) for curve, read in pairs) / len(pairs) for x in places]
     return sum(map(abs, moved)) / len(moved)
 
 
-def _read_at(curve: Curve, other: Curve, low: float, high: float) -> Curve:
-    """What would be known of ``curve`` with runs at its own ends and at the places of ``other`` alone.
+def _resting(first: Sequence[Curve], second: Sequence[Curve], low: float, high: float) -> float:
+    """How much less the mean difference is without the runs of one place, where they lie apart; at most.
 
-    Where the other ends and this one has a line on to its next run, it may fall later than that.
+    A place is a run of either, and of each curve the run that is nearest.
     """
+    whole = _difference(first, second, low, high)
+    rests = [0.0]
+    for place in {x for curves in (first, second) for x in curves[0].around(low, high).x.tolist() if x > 1}:
+        runs = [[_nearest(curve, place) for curve in curves] for curves in (first, second)]
+        if max(map(max, runs)) > min(map(min, runs)) * (1 + SAME):
+            a, b = (list(map(_without, curves, xs)) for curves, xs in zip((first, second), runs, strict=True))
+            rests.append(math.copysign(1.0, whole) * (whole - _difference(a, b, low, high)))
+    return max(rests)
+
+
+def _nearest(curve: Curve, place: float) -> float:
+    """The run nearest to ``place`` in log compression; the control is none."""
+    runs = (x for x in curve.x.tolist() if x > 1)
+    return min(runs, key=lambda x: max(x / place, place / x), default=1.0)
+
+
+@functools.lru_cache(maxsize=1024)
+def _without(curve: Curve, run: float) -> Curve:
+    return curve.without([run])
+
+
+def _difference(first: Sequence[Curve], second: Sequence[Curve], low: float, high: float) -> float:
+    """Mean over seeds of ``first`` minus ``second`` from ``low`` to ``high``, as far as all curves go."""
+    curves = [*first, *second]
+    if not all(len(curve.x) for curve in curves):
+        return 0.0
+    start, end = max(float(c.x[0]) for c in curves), min(float(c.x[-1]) for c in curves)
+    if low < high:
+        low, high = max(low, start), min(high, end)
+        values = [curve.mean(low, high) for curve in curves] if low < high else [0.0] * len(curves)
+    else:
+        values = [curve.at(max(start, min(high, end))) for curve in curves]
+    return (sum(values[: len(first)]) - sum(values[len(first) :])) / len(first)
+
+
+def _read_at(curve: Curve, other: Curve) -> Curve:
+    """What would be known of ``curve`` with runs at its own ends and at the places of ``other`` alone."""
     start, end = float(curve.x[0]), float(curve.x[-1])
     places = [start, *(x for x in other.x.tolist() if start < x < end), end]
-    values = [curve.at(x) for x in places]
-    after = [x for x in curve.x.tolist() if x > high * (1 + SAME)]
-    if after and float(other.x[-1]) <= high * (1 + SAME) and not curve.is_near(high, SAME):
-        kept = [(x, value) for x, value in zip(places, values, strict=True) if x < high * (1 - SAME)]
-        raised = curve.at(high) + BEYOND * (curve.at(high) - curve.at(min(after)))
-        places, values = [x for x, _ in kept] + [high], [value for _, value in kept] + [raised]
-    return replace(curve, x=np.array(places), y=np.array(values))
+    return replace(curve, x=np.array(places), y=np.array([curve.at(x) for x in places]))

@@ -108,6 +108,27 @@ def test_a_large_lead_stops_early_and_the_worse_first():
     assert {c.decided for c in found.pairs if c.involves("m0")} == {True}
 
 
+def test_what_the_places_of_runs_may_make_decides_no_race():
+    """One method's networks are a little larger, and all collapse between its runs and those of others."""
+    alike = made([0, 0, 0], noise=0.1 * POINT)
+    own = [Curve("t", "own", c.seed, np.r_[1, c.x[1:] / 1.09], c.y) for c in alike if c.method == "m0"]
+    fallen = [Curve("t", c.method, c.seed, c.x, c.y - np.r_[0, 0, 0, 20 * POINT]) for c in alike]
+    (found,) = raced([*fallen, *own], margin=2 * POINT)
+    claims = [c if c.first == "own" else c.reversed for c in found.pairs if c.involves("own")]
+    assert claims
+    assert all(c.difference > POINT and c.slack > POINT and not c.decided for c in claims)
+
+
+def test_methods_are_alike_where_places_cannot_make_up_for_the_margin():
+    alike = made([0, 0], noise=0.1 * POINT)
+    fallen = [Curve("t", c.method, c.seed, c.x, c.y - np.r_[0, 0, 0, 20 * POINT]) for c in alike]
+    own = [Curve("t", c.method, c.seed, np.r_[1, c.x[1:] / 1.09], c.y) for c in fallen if c.method == "m1"]
+    (found,) = raced([c for c in fallen if c.method == "m0"] + own, margin=1.2 * POINT)
+    (claim,) = found.pairs
+    assert max(-claim.low, claim.high) < 1.2 * POINT < max(-claim.low, claim.high) + claim.slack
+    assert found.state != "alike"
+
+
 @given(st.integers(0, 10**6), st.sampled_from([0.0, POINT, 3 * POINT]), st.sampled_from([None, 0.004]))
 @settings(max_examples=25, deadline=None)
 def test_looks_do_not_depend_on_what_was_run_later(number, lead, margin):

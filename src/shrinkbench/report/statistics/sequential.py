@@ -84,15 +84,17 @@ class _Hope:
         """Whether the pair would hardly be told apart with all seeds, nor be found alike, after ``n`` of them.
 
         By the predictive power of what was seen: Phi((z / sqrt(share) - final) sqrt(share / (1 - share))), with
-        z that of the difference (Spiegelhalter, Freedman and Blackburn 1986).
+        z that of the difference beyond its slack (Spiegelhalter, Freedman and Blackburn 1986).
         """
         share, final = self.share, self.final
         if share >= 1 or not claim.deviation > 0:
             return False
         error = claim.deviation / math.sqrt(n)
-        z = -float(scipy.special.ndtri(scipy.special.stdtr(claim.freedom, -abs(claim.difference / error))))
+        beyond = max(abs(claim.difference) - claim.slack, 0.0)
+        z = -float(scipy.special.ndtri(scipy.special.stdtr(claim.freedom, -beyond / error)))
         chance = float(scipy.special.ndtr((z / math.sqrt(share) - final) * math.sqrt(share / (1 - share))))
-        alike = self.margin is not None and claim.deviation / math.sqrt(n / share) * final < self.margin
+        at_last = claim.deviation / math.sqrt(n / share) * final
+        alike = self.margin is not None and at_last + claim.slack < self.margin
         return chance < self.futility and not alike
 
 
@@ -244,7 +246,9 @@ def _decide(one: _Racing, n: int, hope: _Hope) -> None:
         # a method may have stopped at an earlier look, or against another than the one that is best now
         claims = [claim for claim in one.pairs.values() if claim.involves(ranked[0])]
         one.state = "decided" if all(claim.decided for claim in claims) else "futile"
-    elif (margin := hope.margin) is not None and all(-margin < c.low and c.high < margin for c in best):
+    elif (margin := hope.margin) is not None and all(
+        max(-claim.low, claim.high) + claim.slack < margin for claim in best
+    ):
         one.state = "alike"
 
 

@@ -17,6 +17,7 @@ from shrinkbench.report.pitfalls import find_pitfalls
 from shrinkbench.report.result_tables import all_tables
 from shrinkbench.report.statistics.claims import judge
 from shrinkbench.report.statistics.compare import curve_summaries
+from shrinkbench.report.statistics.metrics import Metric
 from shrinkbench.report.statistics.observations import observe
 from shrinkbench.report.verdict import reach_verdict
 from shrinkbench.results.record import Quality
@@ -189,6 +190,14 @@ def test_two_tasks_with_one_name_and_other_directions_are_not_averaged():
     assert len(judge(observations).over_tasks.units) == 2
     assert "(top1)" in reach_verdict(observations).headline
     assert len({table.name for table in all_tables(observations)}) == len(all_tables(observations))
+
+
+@pytest.mark.parametrize("percent", [True, False])
+def test_negative_values_are_written_in_one_way(percent):
+    metric = Metric("r2", "R²", "R²", percent=percent)
+    said = [say(-0.1234) for say in (metric.number, metric.text, metric.said, metric.named, metric.difference)]
+    said += [*metric.bounds(-0.5, -0.1), metric.interval(-0.5, 0.1), metric.plus_minus(-0.3, 0.1)]
+    assert all("−" in text and "-" not in text for text in said)
 
 
 def test_an_objective_without_its_headline_is_none():

@@ -50,7 +50,7 @@ class Metric:
         >>> Metric("top1", "top-1 accuracy", percent=True).number(0.91234), Metric("p", "p").number(12.3456)
         ('91.23', '12.35')
         """
-        return f"{100 * value:.2f}" if self.percent else f"{value:{_form(max(abs(value), like))}}"
+        return _written(100 * value, ".2f") if self.percent else _written(value, _form(max(abs(value), like)))
 
     def text(self, value: float) -> str:
         """A value in a sentence, with its unit.
@@ -58,7 +58,9 @@ class Metric:
         >>> Metric("top1", "top-1 accuracy", percent=True).text(0.912), Metric("e", "e", unit="m").text(4.0)
         ('91.2 %', '4.000 m')
         """
-        return f"{100 * value:.1f} %" if self.percent else f"{self.number(value)} {self.unit}".rstrip()
+        if self.percent:
+            return f"{_written(100 * value, '.1f')} %"
+        return f"{self.number(value)} {self.unit}".rstrip()
 
     def said(self, value: float) -> str:
         """The same with the metric's name, which accuracies go without.
@@ -84,16 +86,11 @@ class Metric:
         >>> Metric("top1", "", percent=True).difference(0.0042), Metric("p", "p").difference(0.1234)
         ('0.42 points', '0.1234')
         """
-        if self.percent:
-            return f"{100 * value:.2f} points"
-        return f"{value:{_form(max(abs(value), like))}} {self.unit}".rstrip()
+        return f"{self.number(value, like=like)} {'points' if self.percent else self.unit}".rstrip()
 
     def bounds(self, low: float, high: float) -> tuple[str, str]:
         """The ends of an interval of differences, with the digits of its width."""
-        if self.percent:
-            return f"{100 * low:.2f}".replace("-", "−"), f"{100 * high:.2f}".replace("-", "−")
-        form = _form(max(abs(low), abs(high)))
-        return f"{low:{form}}".replace("-", "−"), f"{high:{form}}".replace("-", "−")
+        return self.number(low, like=abs(high)), self.number(high, like=abs(low))
 
     def interval(self, low: float, high: float) -> str:
         """An interval of differences in brackets, or nothing where it is undefined."""
@@ -110,7 +107,7 @@ class Metric:
         if not math.isfinite(mean):
             return "–"
         scale, form = (100, ".2f") if self.percent else (1, _form(mean))
-        text = f"{scale * mean:{form}}"
+        text = _written(scale * mean, form)
         return f"{text} ± {scale * deviation:{form}}" if math.isfinite(deviation) else text
 
     def share(self, gap: float) -> str:
@@ -142,6 +139,15 @@ class Metric:
     def in_unit(self) -> str:
         """The unit of tables, as it follows a name."""
         return " in %" if self.percent else f" in {self.unit}" if self.unit else ""
+
+
+def _written(value: float, form: str) -> str:
+    """A number with a true minus, which stands in sentences, tables and figures alike.
+
+    >>> _written(-0.5, ".3f")
+    '−0.500'
+    """
+    return f"{value:{form}}".replace("-", "−")
 
 
 def _form(value: float) -> str:

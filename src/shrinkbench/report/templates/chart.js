@@ -50,6 +50,7 @@ const metricOf = (data, options) => data.tasks.find((t) => t.label === options.t
 
 function show(value, metric, digits) {
   if (value === null || value === undefined) return "–";
+  if (value < 0) return `−${show(-value, metric, digits)}`;
   if (metric.percent) return `${(100 * value).toFixed(digits === undefined ? 2 : digits)} %`;
   return metric.unit ? `${plain(value)} ${metric.unit}` : plain(value);
 }

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from shrinkbench.report.statistics.blocks import covers
+from shrinkbench.report.statistics.blocks import Block, covers
 from shrinkbench.report.statistics.claims import FEWEST_TASKS, Claim, TaskClaims, more_units
 from shrinkbench.report.statistics.compare import TIE
 from shrinkbench.report.statistics.curves import TOLERANCE
@@ -21,6 +21,8 @@ FEW = 3
 """Names and segments that a sentence holds; of more, it gives the number."""
 MARGIN = 0.01
 """The difference that seeds are counted for where nothing is decided: one point, or 1 % of the control."""
+TOLD_SLACK = 0.001
+"""What the places of runs may make is told from a tenth of a point on, or 0.1 % of the control."""
 POINTS = Metric("", "", percent=True)
 """What a difference is counted in where nothing else is said."""
 
@@ -169,6 +171,17 @@ def lead_text(claim: Claim, metric: Metric = POINTS) -> str:
         return f"{metric.difference(claim.difference)} {side}"
     lead = metric.difference(claim.difference, like=max(abs(claim.low), abs(claim.high)))
     return f"{lead} (95 % interval {' to '.join(metric.bounds(claim.low, claim.high))}) {side}"
+
+
+def slack_text(block: Block, metric: Metric, yardstick: float, where: str = "over the range") -> str:
+    """What the places of runs alone may make, of the pair for which it is most; nothing where it is little."""
+    pair, slack = max(block.slack.items(), key=lambda found: found[1], default=(frozenset(), 0.0))
+    if slack < TOLD_SLACK * yardstick:
+        return ""
+    return (
+        f"Runs lie at other compressions, which alone may make {metric.difference(slack)} {where} "
+        f"({listed([m for m in block.methods if m in pair])}): told apart is who differs by more than that."
+    )
 
 
 def between(pairs: Iterable[Claim], best: str, other: str) -> Claim:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from shrinkbench.cells import say_count
 from shrinkbench.report.bold import best_by_level, say_where_compared
+from shrinkbench.report.recommendation import TOLD_SLACK
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.aggregates import (
     ENOUGH,
@@ -213,12 +214,19 @@ def pairwise_table(observations: Observations, *, task: str | None = None) -> Ta
     signed = (
         "first minus second" if metric.higher_is_better else "second minus first (positive: first is better)"
     )
-    reach = "over all looks" if observations.design is not None else "of one comparison"
+    rules = observations.design.rules if observations.design else None
+    reach, alpha = ("over all looks", rules.alpha) if rules else ("of one comparison", stats.ALPHA)
     tested = (
-        f" with the 95 % interval {reach}; p corrected for "
-        f"{say_count(claims.comparisons, 'comparison', 'comparisons')} of the report "
-        f"(bold: p < {observations.design.rules.alpha if observations.design else stats.ALPHA:g})"
+        f" with the 95 % interval {reach}; p (bold: p < {alpha:g}) corrected for "
+        f"{say_count(claims.comparisons, 'comparison', 'comparisons')} of the report"
     )
+    pairs = pairwise(observations, task=task)
+    if (
+        compared
+        and len(pairs)
+        and (slack := pairs["slack"].max()) >= TOLD_SLACK * observations.yardstick(compared[0])
+    ):
+        tested += f", for more than the places of runs may make (up to {metric.difference(slack)})"
     if unit == "task" and claims.over_tasks and len(claims.over_tasks.units) < FEWEST_TASKS:
         tested = f"; two tasks are shown and not judged, as {FEWEST_TASKS} are the fewest for that"
     return Table(
@@ -230,7 +238,7 @@ def pairwise_table(observations: Observations, *, task: str | None = None) -> Ta
             *("first", "second", "points" if metric.percent else "better by", "95 % interval", "p"),
             *("n", "range", "d_z"),
         ),
-        rows=tuple(_pair(r, metric) for r in records(pairwise(observations, task=task))),
+        rows=tuple(_pair(r, metric) for r in records(pairs)),
         stubs=2,
         group="Pairs of methods",
     )
@@ -243,15 +251,13 @@ def _compared_over(observations: Observations) -> list[str]:
     return [task.task for task in claims.tasks if task.task not in aside]
 
 
-def _sign(value: float) -> str:
-    return "−" if math.copysign(1.0, value) < 0 else "+"
-
-
 def _pair(r: Any, metric: Metric) -> tuple[Cell, ...]:
     return (
         Cell(r.first),
         Cell(r.second),
-        Cell(f"{_sign(r.difference)}{metric.number(abs(r.difference))}", best=bool(r.decided)),
+        Cell(
+            f"{'+' * (math.copysign(1, r.difference) > 0)}{metric.number(r.difference)}", best=bool(r.decided)
+        ),
         Cell(metric.interval(r.low, r.high)),
         Cell(p_value(r.p)),
         Cell(str(r.n)),

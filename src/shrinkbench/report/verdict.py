@@ -11,16 +11,18 @@ import pandas as pd
 from shrinkbench.cells import say_count
 from shrinkbench.report.races import describe_race, describe_rules
 from shrinkbench.report.recommendation import (
+    TOLD_SLACK,
     listed,
     only_pairs_text,
     over_tasks_text,
     range_text,
     recommend,
     segments_text,
+    slack_text,
 )
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.blocks import LeftOut
-from shrinkbench.report.statistics.claims import Claims, TaskClaims, judge
+from shrinkbench.report.statistics.claims import FEWEST_TASKS, Claims, TaskClaims, judge
 from shrinkbench.report.statistics.compare import TIE, at_equal_training, ranking, records, winners
 from shrinkbench.report.statistics.curves import own_controls, repeated_amounts
 from shrinkbench.report.statistics.metrics import HEADLINE, Metric
@@ -35,16 +37,14 @@ BASES = {
     "measured_speedup": "at equal measured speedup",
 }
 
-TOLD_SLACK = 0.001
-"""What the places of runs may make is told from a tenth of a point on, or 0.1 % of the control."""
-
 
 @dataclass(frozen=True)
 class Win:
     """The best method at one level of one task; ``decided`` if it is told apart from the runner-up.
 
     ``tied`` are methods whose mean is the same. ``at`` is where methods were compared, which may lie a little
-    below ``level``; ``left_out`` counts methods that took no part there.
+    below ``level``; ``left_out`` counts methods that took no part there. ``slack`` is what the places of runs
+    may make of the lead, where that is told.
     """
 
     level: float
@@ -59,6 +59,7 @@ class Win:
     p: float
     n: int
     decided: bool
+    slack: float
     methods: int
     left_out: int
 
@@ -104,7 +105,12 @@ def reach_verdict(observations: Observations) -> Verdict:
             task,
             tuple(describe_task(observations, claims.of(task))),
             tuple(
-                _basis(axis, table[table["task"] == task] if len(table) else table, found)
+                _basis(
+                    axis,
+                    table[table["task"] == task] if len(table) else table,
+                    found,
+                    told=TOLD_SLACK * observations.yardstick(task),
+                )
                 for axis, table in tables.items()
                 if (found := judge(observations, axis=axis).of(task)) is not None and _are_several(found)
             ),
@@ -126,12 +132,13 @@ def _are_several(claims: TaskClaims) -> bool:
     return len(claims.block.methods) + len(claims.block.left_out) > 1
 
 
-def _basis(axis: str, table: pd.DataFrame, claims: TaskClaims) -> Basis:
+def _basis(axis: str, table: pd.DataFrame, claims: TaskClaims, *, told: float) -> Basis:
     """Winners along one axis; only those at equal size are tested."""
     wins = tuple(
         Win(
-            **{name: getattr(row, name) for name in Win.__dataclass_fields__ if name != "decided"},
+            **{n: getattr(row, n) for n in Win.__dataclass_fields__ if n not in ("decided", "slack")},
             decided=bool(row.decided) and axis == "compression",
+            slack=row.slack if row.slack >= told else 0.0,
         )
         for row in records(table)
     )
@@ -173,6 +180,9 @@ def _headline(observations: Observations, claims: Claims, tasks: Sequence[TaskVe
         yardstick=yardstick,
         breadth=breadth([observations.task_specs[task] for task in compared]),
     )
+    if len(block.units) >= FEWEST_TASKS:  # of fewer nobody is told apart
+        slack = slack_text(block, metric, yardstick, "on average over tasks")
+        text += f" {slack}".rstrip()
     planned = dict.fromkeys([*observations.tasks, *observations.gaps["task"]])
     aside = [*block.units_left_out, *(task for task in planned if claims.of(task) is None)]
     aside = [f"{task}{_other_metric(observations, task, metric)}" for task in aside]
@@ -248,15 +258,9 @@ def describe_task(observations: Observations, claims: TaskClaims | None, *, disp
     if uncounted:
         named = listed(uncounted, "; ")
         yield f"Runs between those of other compared methods do not count over the range: {named}."
-    slack = max(claims.block.slack.values(), default=0.0)
-    if slack >= TOLD_SLACK * yardstick:
-        two = [
-            m for m in claims.block.methods if m in max(claims.block.slack, key=claims.block.slack.__getitem__)
-        ]
-        yield (
-            f"Runs lie at other compressions, which alone may make {metric.difference(slack)} over the range "
-            f"({listed(two)}): told apart is who differs by more than that."
-        )
+    slack = slack_text(claims.block, metric, yardstick)
+    if slack:
+        yield slack
     if claims.block.units_left_out:
         seeds = listed(claims.block.units_left_out)
         yield f"Other seeds, which too few methods share, were left out: {seeds}."

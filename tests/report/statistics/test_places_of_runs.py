@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
-from made_results import make_results
+from made_results import make_results, write_store
 
+from shrinkbench.report.page.html import write_report
 from shrinkbench.report.recommendation import recommend
+from shrinkbench.report.result_tables import pairwise_table
 from shrinkbench.report.statistics.blocks import common_block
 from shrinkbench.report.statistics.claims import found_with, judge_curves
 from shrinkbench.report.statistics.curves import Curve
@@ -114,24 +116,40 @@ def test_a_collapse_between_two_runs_that_lie_a_little_apart_is_no_lead(how):
     assert max(told, shaded) <= 3
 
 
-def test_the_sentence_tells_what_places_may_make():
-    def accuracy(spec):
-        own = 0.0005 * np.random.default_rng(int(spec.key[:8], 16)).standard_normal()
-        return 0.9 if spec.is_control else 0.9 + own - 0.01 * np.log2(spec.target) - 0.3 * (spec.target > 9)
+def stepped(spec):
+    own = 0.0005 * np.random.default_rng(int(spec.key[:8], 16)).standard_normal()
+    return 0.9 if spec.is_control else 0.9 + own - 0.01 * np.log2(spec.target) - 0.3 * (spec.target > 9)
 
+
+def two_grids(own, pairs=(("cifar10", "resnet20"),)):
     usual = make_results(
-        pairs=[("cifar10", "resnet20")],
-        methods=["global_magnitude"],
-        compressions=(1, 2, 4, 8, 16),
-        accuracy=accuracy,
+        pairs=pairs, methods=["global_magnitude"], compressions=(1, 2, 4, 8, 16), accuracy=stepped
     )
-    other = make_results(
-        pairs=[("cifar10", "resnet20")],
-        methods=["random"],
-        compressions=(1, 1.42, 2.83, 5.66, 11.3, 16),
-        accuracy=accuracy,
-    )
+    return usual, make_results(pairs=pairs, methods=["random"], compressions=(1, *own), accuracy=stepped)
+
+
+def test_the_sentence_tells_what_places_may_make():
+    usual, other = two_grids((1.42, 2.83, 5.66, 11.3, 16))
     said = reach_verdict(observe([*usual, *other])).headline
     assert "Runs lie at other compressions, which alone may make " in said
     assert "points over the range (global_magnitude and random): told apart is who differs by more" in said
     assert "lie at other compressions" not in reach_verdict(observe(usual)).headline
+
+
+def test_over_tasks_at_levels_and_of_pairs_it_is_told_too(tmp_path):
+    pairs = [("cifar10", "resnet20"), ("cifar10", "resnet56"), ("imagenet", "resnet18")]
+    usual, other = two_grids((2.1, 4.2, 8.4, 15.2), pairs)
+    observations = observe([*usual, *other])
+    verdict = reach_verdict(observations)
+    assert "which alone may make " in verdict.headline
+    assert " on average over tasks (global_magnitude and random): told apart is who" in verdict.headline
+    wins = [win for task in verdict.tasks for basis in task.bases for win in basis.wins]
+    assert any(win.slack for win in wins)
+    for task in (None, *observations.tasks):
+        caption = pairwise_table(observations, task=task).caption
+        assert "for more than the places of runs may make (up to " in caption
+    store = write_store(tmp_path / "results", [*usual, *other])
+    page = write_report(store.root, tmp_path / "report", figures="none").index.read_text()
+    assert ", places may make " in page
+    assert "by more than those places alone may make" in page
+    assert "places" not in pairwise_table(observe(usual + two_grids((2, 4, 8, 16), pairs)[1])).caption

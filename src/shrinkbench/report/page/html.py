@@ -291,7 +291,9 @@ def _verdict(verdict: Verdict, observations: Observations) -> dict[str, Any]:
             by_level = {win.level: win for win in wins}
             rows.append((task, observations.metric(task), [by_level.get(level) for level in levels]))
         if here:
-            bases.append({"axis": axis, "label": name, "levels": levels, "rows": rows, "left_out": left_out})
+            slack = any(win.slack for wins in found.values() for win in wins)
+            basis = {"axis": axis, "label": name, "levels": levels, "rows": rows, "left_out": left_out}
+            bases.append({**basis, "slack": slack})
     of_all = verdict.tasks[0].sentences if len(verdict.tasks) > 1 else ()
     of_all = tuple(s for s in of_all if all(s in task.sentences for task in verdict.tasks))
     drawn = len(verdict.ranked) > 1 and verdict.ranking.blocks > 0

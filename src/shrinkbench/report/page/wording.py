@@ -83,7 +83,8 @@ def lead_text(win: Win, metric: Metric) -> str:
         return f"{lead} (no spread)"
     if win.n < 2:
         return f"{lead} (one seed)"
-    return f"{lead} {metric.interval(win.low, win.high)}"
+    places = f", places may make {metric.number(win.slack)}," if win.slack else ""
+    return f"{lead} {metric.interval(win.low, win.high)}{places}"
 
 
 def title_of(experiments: Sequence[str], *, otherwise: str) -> str:

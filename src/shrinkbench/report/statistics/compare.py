@@ -150,6 +150,7 @@ def winners(observations: Observations, *, metric: str = HEADLINE, axis: str = "
                     "n": claim.n,
                     "p": claim.p,
                     "decided": claim.decided,
+                    "slack": claim.slack,
                     "methods": len(level.block.methods),
                     "left_out": len(level.block.left_out),
                 }
@@ -180,6 +181,7 @@ def pairwise(observations: Observations, *, metric: str = HEADLINE, task: str | 
             "p": c.p,
             "decided": c.decided,
             "n": c.n,
+            "slack": c.slack,
             "effect": c.effect.value,
             "effect_low": c.effect.low,
             "effect_high": c.effect.high,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from made_results import (
     FINETUNE,
+    METHODS,
     MULTIPLY_ADDS,
     changed,
     make_result,
@@ -17,12 +18,14 @@ from made_results import (
 )
 
 from shrinkbench.results.bundle import read_source
+from shrinkbench.results.copies import find_other_seeds
 from shrinkbench.results.layer_counts import find_other_layers, find_unequal_shares
 from shrinkbench.results.networks import find_other_networks
+from shrinkbench.results.odd_records import find_odd_records
 from shrinkbench.results.recomputing import find_other_costs, find_other_epochs
 from shrinkbench.results.record import Cost, EpochRecord, Latency, Quality, Spent
 from shrinkbench.results.verification import _find_differing_controls, find_implausible, verify
-from shrinkbench.spec import EarlyStopping, WeightsSpec
+from shrinkbench.spec import EarlyStopping, ScheduleSpec, WeightsSpec
 from shrinkbench.spec.measures import LayerDensity
 
 PAIR = [("cifar10", "resnet20")]
@@ -46,6 +49,69 @@ def test_a_test_accuracy_far_above_validation_is_told(tmp_path):
     assert told == (
         f"run {result.key[:12]}: test top1 0.9300 is 6.1 standard errors above its own on validation, 0.9000"
     )
+
+
+def test_validation_that_was_copied_from_test_is_told(tmp_path):
+    result = make_result(make_spec())
+    assert doubts(tmp_path, [validated(result, result.after)]) == [
+        f"run {result.key[:12]}: its test loss is that on validation, to the last digit"
+    ]
+
+
+def test_a_constant_answer_reads_alike_on_all_splits(tmp_path):
+    constant = [changed(quality(0.1, images), loss=2.385087585449219) for images in (10_000, 500)]
+    result = make_result(make_spec()).model_copy(update={"after": constant[0]})
+    assert doubts(tmp_path, [validated(result, constant[1])]) == []
+
+
+def rising(result, *, accuracy):
+    epochs = [
+        epoch.model_copy(
+            update={
+                "train_loss": 0.1234567 * epoch.epoch,
+                "validation": {**epoch.validation, "top1": accuracy(epoch)},
+            }
+        )
+        for epoch in result.epochs
+    ]
+    return result.model_copy(update={"epochs": tuple(epochs)})
+
+
+def test_a_training_loss_that_rises_while_accuracy_does_not_fall_is_told(tmp_path):
+    result = make_result(make_spec())
+    (told,) = doubts(tmp_path, [rising(result, accuracy=lambda epoch: epoch.validation["top1"])])
+    assert "its training loss rises after every epoch, from 0.1235 to 0.6173" in told
+
+
+def test_what_diverges_or_prunes_on_the_way_may_rise():
+    during = ScheduleSpec(name="gradual", during=True)
+    gradual = METHODS["global_magnitude"].model_copy(update={"schedule": during})
+    runs = [rising(make_result(make_spec(method=gradual)), accuracy=lambda epoch: epoch.validation["top1"])]
+    runs.append(rising(make_result(make_spec()), accuracy=lambda epoch: 0.9 - 0.01 * epoch.epoch))
+    assert [told for run in runs for told in find_odd_records(run)] == []
+
+
+def start(result, seed):
+    """With a histogram of the seed's own network."""
+    counts = list(result.weight_histogram.before)
+    counts[0] += seed
+    counts[1] += 10 - seed
+    histogram = result.weight_histogram.model_copy(update={"before": tuple(counts)})
+    return result.model_copy(update={"weight_histogram": histogram})
+
+
+def test_runs_of_another_seed_are_told_by_the_weights_that_they_began_with():
+    results = make_results(pairs=PAIR, methods=["random", "global_magnitude", "layerwise_magnitude"])
+    whole = [start(r, r.spec.seed) for r in results]
+    assert list(find_other_seeds(whole)) == []
+    swapped = {0: 1, 1: 0, 2: 2}
+    mixed = [start(r, swapped[r.spec.seed] if r.spec.method.name == "random" else r.spec.seed) for r in results]
+    told = list(find_other_seeds(mixed))
+    assert {(run.spec.method.name, run.spec.seed, seed) for run, seed in told} == {
+        ("random", 0, 1),
+        ("random", 1, 0),
+    }
+    assert list(find_other_seeds([start(r, 0) for r in results])) == []  # one network for all
 
 
 @pytest.mark.parametrize(

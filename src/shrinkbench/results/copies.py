@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from shrinkbench.results.consistency import SHARES
@@ -184,6 +184,26 @@ def find_shared_starts(results: Iterable[RunResult]) -> Iterator[tuple[RunResult
                 else:
                     group.append(run)
         yield from (tuple(runs) for runs in alike if len(runs) > 1)
+
+
+def find_other_seeds(results: Iterable[RunResult]) -> Iterator[tuple[RunResult, int]]:
+    """Runs whose weights before pruning are those of most runs of another seed, and of few of their own.
+
+    Counts of weights by bin tell whose network it was.
+    """
+    starts: dict[object, dict[int, Counter[object]]] = defaultdict(lambda: defaultdict(Counter))
+    known = []
+    for run in results:
+        if run.status == "done" and run.weight_histogram is not None:
+            start = run.weight_histogram.edges, run.weight_histogram.before
+            starts[run.spec.task][run.spec.seed][start] += 1
+            known.append((run, start))
+    for run, start in known:
+        by_seed = starts[run.spec.task]
+        of_most = [seed for seed, found in by_seed.items() if 2 * found[start] > found.total()]
+        ((_, most),) = by_seed[run.spec.seed].most_common(1)
+        if len(of_most) == 1 and of_most[0] != run.spec.seed and 2 * most > by_seed[run.spec.seed].total():
+            yield run, of_most[0]
 
 
 def _read_alike(first: Quality | None, other: Quality | None) -> bool:

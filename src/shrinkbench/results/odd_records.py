@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
+from shrinkbench.results.copies import telling
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import CLASSIFICATION
 
@@ -13,6 +15,8 @@ FURTHEST = 1000.0
 """A loss that is this many times another one of the same weights is not believed."""
 FASTEST = 10.0
 """A network is hardly faster than its multiply-adds, or its weights, became fewer: not by this factor."""
+RISES, RISE = 3, 1.5
+"""A loss that rises so often without a fall, to so many times its first value, was not trained by."""
 FIRST = 2016
 """The year of the first PyTorch."""
 _CLOCKS = timedelta(days=2)  # by which the clocks of two machines may differ
@@ -21,6 +25,8 @@ _CLOCKS = timedelta(days=2)  # by which the clocks of two machines may differ
 def find_odd_records(run: RunResult) -> Iterator[str]:
     """One clause for everything of that kind in ``run``."""
     yield from _of_losses(run)
+    yield from _of_splits(run)
+    yield from _of_rising(run)
     yield from _of_training(run)
     yield from _of_date(run.provenance.started, run.provenance.seconds)
     yield from _of_timings(run)
@@ -42,6 +48,35 @@ def _of_losses(run: RunResult) -> Iterator[str]:
                 f"after it {known:.4g}"
             )
             return
+
+
+def _of_splits(run: RunResult) -> Iterator[str]:
+    """Numbers of one split under the name of the other.
+
+    A constant answer has one loss on all splits where classes are equally frequent, and is right for one class.
+    """
+    test, validation = (quality.metrics if quality else {} for quality in (run.after, run.validation))
+    classes = 1 / max(test.get("top1", 0.0), 1e-9)
+    is_constant = classes > 1 and abs(classes - round(classes)) < 1e-6
+    if telling(test.get("loss", 0.0)) and test["loss"] == validation.get("loss") and not is_constant:
+        yield "its test loss is that on validation, to the last digit"
+
+
+def _of_rising(run: RunResult) -> Iterator[str]:
+    """Training whose loss rises all the time, though what was trained did not become worse.
+
+    It may rise where more is pruned on the way, or the teacher weighs more.
+    """
+    losses = [epoch.train_loss for epoch in run.epochs]
+    top1 = [epoch.validation.get("top1", 0.0) for epoch in run.epochs]
+    if run.spec.method.schedule.during or run.spec.recipe.distillation or len(losses) <= RISES:
+        return
+    rises = all(after > before for before, after in itertools.pairwise(losses))
+    if rises and losses[-1] > RISE * losses[0] and top1[-1] >= top1[0] > 0:
+        yield (
+            f"its training loss rises after every epoch, from {losses[0]:.4g} to {losses[-1]:.4g}, and its "
+            "accuracy on validation does not fall"
+        )
 
 
 def _of_training(run: RunResult) -> Iterator[str]:

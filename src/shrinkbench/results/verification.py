@@ -13,6 +13,7 @@ from shrinkbench.results.consistency import SHARES
 from shrinkbench.results.copies import (
     Trainings,
     agreement,
+    find_other_seeds,
     find_shared_starts,
     records_of,
     shared_records,
@@ -114,6 +115,10 @@ def find_implausible(bundle: Bundle) -> list[str]:
         *find_lacking(bundle.results),
         *_copied(bundle.results),
         *_shared_starts(bundle.results),
+        *(
+            f"run {run.key[:12]}: its weights before pruning are those of seed {seed}, not {run.spec.seed}"
+            for run, seed in find_other_seeds(bundle.results)
+        ),
     ]
 
 

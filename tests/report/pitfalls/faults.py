@@ -351,6 +351,11 @@ def control_trained_too_little(results):
     return edit(results, lambda r: r.spec.is_control, lambda r: r.model_copy(update={"epochs_run": 1}))
 
 
+@fault("low-control", "all 7 methods are", "above their control, and on every seed")
+def control_of_three_points_less(results):
+    return edit(results, lambda r: r.spec.is_control, with_accuracy(lambda spec: -0.05))
+
+
 @fault("unequal-training", ONE, "batch size 32", "batch size 64")
 def other_batch_size_under_one_name(results):
     return edit(results, of(ONE), with_recipe(batch_size=32))

@@ -18,7 +18,12 @@ from shrinkbench.report.pitfalls.orders import (
     order_varies_with_amount,
     order_varies_with_task,
 )
-from shrinkbench.report.pitfalls.practice import best_of_epochs, selection_on_test, unequal_training
+from shrinkbench.report.pitfalls.practice import (
+    best_of_epochs,
+    low_controls,
+    selection_on_test,
+    unequal_training,
+)
 from shrinkbench.report.pitfalls.runs import (
     copied_runs,
     copied_seeds,
@@ -45,6 +50,7 @@ def find_pitfalls(results: Sequence[RunResult], observations: Observations) -> l
         *wide_seed_spread(observations),
         *selection_on_test(done),
         *unequal_training(done, observations),
+        *low_controls(observations),
         *unequal_conditions(done),
         *unequal_versions(done),
         *other_networks(done),

@@ -13,15 +13,18 @@ from shrinkbench.cells import say_count
 from shrinkbench.report.checklist.causes import joined
 from shrinkbench.report.conditions import Facts, recipe_facts
 from shrinkbench.report.pitfalls.conditions import RECIPE, unequal_conditions
-from shrinkbench.report.pitfalls.finding import Pitfall, and_more, mean
-from shrinkbench.report.statistics.compare import groups, records
-from shrinkbench.report.statistics.metrics import Metric, metric_of
+from shrinkbench.report.pitfalls.finding import Pitfall, and_more, mean, points
+from shrinkbench.report.statistics.compare import MARGIN, groups, records
+from shrinkbench.report.statistics.curves import SAME
+from shrinkbench.report.statistics.metrics import CHANGE, HEADLINE, Metric, metric_of
 from shrinkbench.report.statistics.observations import SMALLEST_YARDSTICK, Observations
 from shrinkbench.results.labels import distinct_runs
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec import MethodSpec, Recipe, TaskSpec
 
 BEST_OF_EPOCHS_GAIN = 0.01
+FEWEST_ABOVE = 3
+"""So many methods, and all, have to be above their control before it is doubted."""
 LONGER = 1.1
 """Costs that differ by no more than this factor count as equal."""
 
@@ -277,6 +280,32 @@ def _short_control(results: Sequence[RunResult], observations: Observations) -> 
             advice="Train the control like every pruned network.",
             runs=tuple(control.key for control, _ in cases),
         )
+
+
+def low_controls(observations: Observations) -> Iterator[Pitfall]:
+    """Controls that every method is above, on every seed, where it prunes least.
+
+    One method may gain from pruning; that all do, by a point or more, tells of a control that lacks something.
+    """
+    rows = observations.pruned
+    least = rows.groupby(["task", "method"])["compression"].transform("min")
+    for task, part in groups(rows[rows["compression"] <= least * (1 + SAME)], "task"):
+        sign = observations.direction(task, HEADLINE)
+        gains = (sign * part[CHANGE]).groupby(part["method"]).agg(["mean", "min"])
+        if not observations.is_share(task, HEADLINE) or len(gains) < FEWEST_ABOVE or not gains["min"].min() > 0:
+            continue
+        if gains["mean"].min() >= MARGIN:
+            yield Pitfall(
+                kind="low-control",
+                title="Every method is better than its control",
+                where=task,
+                finding=(
+                    f"Where they prune least, all {len(gains)} methods are {points(gains['mean'].min())} or "
+                    "more above their control, and on every seed above it."
+                ),
+                advice="Find out what the control lacks: what pruning costs is measured from it.",
+                runs=tuple(dict.fromkeys(part["control_key"].dropna())),
+            )
 
 
 def best_of_epochs(results: Sequence[RunResult]) -> Iterator[Pitfall]:

@@ -4,19 +4,24 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from made_results import make_result, make_results
+from made_results import METHODS, make_result, make_results, make_spec
 
+from shrinkbench.literature.overlay import overlay
 from shrinkbench.report.boards import rank_entries
 from shrinkbench.report.leaderboard import find_disputed
 from shrinkbench.report.pareto import COSTS, find_points
+from shrinkbench.report.patterns import series_of_runs
 from shrinkbench.report.power import power_tables
 from shrinkbench.report.recommendation import recommend
 from shrinkbench.report.result_tables import pairwise_table, result_tables, summary_tables
+from shrinkbench.report.scratch import scratch_tables
 from shrinkbench.report.statistics.claims import judge
 from shrinkbench.report.statistics.compare import ranking
 from shrinkbench.report.statistics.observations import observe
 from shrinkbench.report.verdict import reach_verdict
 from shrinkbench.results.bundle import Bundle
+from shrinkbench.results.frame import to_frame
+from shrinkbench.spec import SCRATCH_E
 
 NAMES = ("global_gradient", "global_magnitude", "layerwise_gradient", "layerwise_magnitude", "random")
 PAIRS = [("cifar10", "resnet20"), ("cifar10", "resnet56"), ("imagenet", "resnet18")]
@@ -141,6 +146,51 @@ def test_on_a_front_is_what_no_other_network_is_better_than(store):
             rivals = points[points[f"on_{cost}"] & (points["task"] == row.task)]
             better = (rivals["headline"] > row.headline) & (rivals[cost] <= getattr(row, cost))
             assert not better.any()
+
+
+@pytest.mark.parametrize("store", range(12))
+def test_a_network_from_scratch_is_not_better_where_the_pairs_say_that_it_is_worse(store):
+    random = np.random.default_rng(store)
+    anew = METHODS["global_magnitude"].finetuned_by(SCRATCH_E)
+    lead, noise = random.choice([0.0, -0.01, 0.01]), random.choice([0.0005, 0.004])
+    names = ("global_magnitude", anew)
+
+    def accuracy(spec):
+        own = np.random.default_rng([store, int(spec.key[:8], 16)]).standard_normal()
+        better = lead * (spec.method.finetuning == SCRATCH_E)
+        return 0.9 if spec.is_control else 0.9 + better - 0.01 * np.log2(spec.target) + noise * own
+
+    results = [
+        make_result(make_spec(method=name, compression=ratio, seed=seed), accuracy=accuracy)
+        for name in names
+        for ratio in (1, 2, 4, 8)
+        for seed in range(4)
+    ]
+    (task,) = judge(observe(results)).tasks
+    rows = [row for t in scratch_tables(results) if t.name == "scratch-conclusion" for row in t.rows]
+    assert len(rows) == 3
+    said = {row[-1].text for row in rows}
+    decided = [c for c in (*task.pairs, *(level.claim for level in task.levels)) if c.decided]
+    for claim in decided:
+        scratch_leads = (claim.difference > 0) == ("scratch" in claim.first)
+        assert not said & ({"worse"} if scratch_leads else {"better"})
+    assert decided or lead == 0 or noise > 0.001
+
+
+def test_what_lies_beside_published_curves_and_in_patterns_is_what_tables_have():
+    results = make_results(pairs=[("cifar10", "resnet56")], methods=NAMES[:3])
+    rows = observe(results).pruned
+    means = rows.groupby(["method", "compression_target"])[["compression", "top1", "top1_change"]].mean()
+    for series in series_of_runs(results):
+        method = series.title.rpartition(", ")[2]
+        assert [c.compression for c in series.columns] == pytest.approx([*means.loc[method]["compression"]])
+    panels = [panel for found in overlay(to_frame(results)).found for panel in found.panels]
+    (panel,) = (panel for panel in panels if (panel.x, panel.y) == ("compression", "top1_change"))
+    assert len(panel.own) == 3
+    for curve in panel.own:
+        of_method = means.loc[curve.label.removesuffix(" (own)")]
+        shown = [(point.x, point.y) for point in curve.points if point.x > 1]
+        assert np.allclose(shown, of_method[["compression", "top1_change"]])
 
 
 @pytest.mark.parametrize("more", [(1.5, 3, 5, 6, 7), (3,), (6,)])

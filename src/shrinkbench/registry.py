@@ -81,7 +81,7 @@ class Registry(Generic[T]):
         self._resolvers: list[tuple[Callable[[str], T | None], Origin | None]] = []
         self._origins: dict[str, Origin | None] = {}
         self._make: Callable[[str, object], T] | None = None
-        self._made: dict[str, tuple[T, Origin]] = {}
+        self._made: dict[str, tuple[object, T, Origin]] = {}
 
     def add(self, name: str, entry: T, *, aliases: tuple[str, ...] = (), origin: Origin | None = None) -> T:
         """Register ``entry``; two entries may not share a spelling. ``origin``: by default the caller."""
@@ -163,9 +163,11 @@ class Registry(Generic[T]):
                 "with --plugin, and give the registered name"
             )
         found, origin = find_object(text)
-        if name not in self._made:
-            self._made[name] = (self._make(name, found), origin)
-        return self._made[name]
+        if (
+            name not in self._made or self._made[name][0] is not found
+        ):  # a copy's, which reads what is beside it
+            self._made[name] = (found, self._make(name, found), origin)
+        return self._made[name][1:]
 
     def names(self) -> tuple[str, ...]:
         """Registered names, in order of registration."""

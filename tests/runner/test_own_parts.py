@@ -14,6 +14,7 @@ from places import ROOT
 from typer.testing import CliRunner
 
 from shrinkbench.cli import app
+from shrinkbench.datasets import load_dataset
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.results.bundle import read_source, write_bundle
 from shrinkbench.results.frame import to_frame
@@ -221,6 +222,25 @@ def pairs(form):
 def make_named():
     return pairs(lambda left, right, wanted: {"left": left, "right": right, "labels": wanted})
 """
+
+
+def test_copies_of_one_file_read_each_their_own_data_in_one_process(tmp_path):
+    """The second sweep of a process took the first's file, with what lies beside that."""
+    revisions = set()
+    for seed, folder in enumerate((tmp_path / "one", tmp_path / "two")):
+        toml = write(folder, "sums_beside", imports="from pathlib import Path\n")
+        file = folder / "sums_beside.py"
+        read = "torch.load(Path(__file__).with_name('inputs.pt'))"
+        file.write_text(file.read_text().replace("torch.rand(120, 3)", read))
+        inputs = torch.rand(120, 3, generator=torch.Generator().manual_seed(seed))
+        torch.save(inputs, folder / "inputs.pt")
+        experiments = [each.model_copy(update={"method": ("random",)}) for each in read_experiments(toml)]
+        sweep(experiments, folder / "out")
+        results, _ = ResultStore(folder / "out").results()
+        assert {r.status for r in results} == {"done"}
+        revisions |= {r.spec.task.data.revision for r in results}
+        assert torch.equal(load_dataset(f"{file}:make_data").test.inputs, inputs[90:])
+    assert len(revisions) == 2
 
 
 def test_networks_of_several_inputs_run_and_places_or_names_make_no_difference(tmp_path):

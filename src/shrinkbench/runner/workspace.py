@@ -13,7 +13,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from shrinkbench.datasets import DATASETS, Dataset, ExtraImages, ImageSource, load_dataset, load_extra
+from shrinkbench.datasets import (
+    DATASETS,
+    Dataset,
+    DatasetCard,
+    ExtraImages,
+    ImageSource,
+    load_dataset,
+    load_extra,
+)
 from shrinkbench.errors import InputError, ShrinkbenchError, of_input
 from shrinkbench.files import absolute
 from shrinkbench.models import ModelCard, example_for, shape_for
@@ -79,7 +87,7 @@ class Workspace:
     def dataset(self, name: str) -> Dataset:
         """The dataset, loaded once per process."""
         with of_input():
-            return _load(name, self.data.get(name, self.data.get("")))
+            return _load(name, self.data.get(name, self.data.get("")), DATASETS.get(name))
 
     def extra(self, name: str, *, revision: str | None = None) -> ExtraImages:
         """The further evaluation split, loaded once per process; its folder is given by its own name.
@@ -98,7 +106,8 @@ def _load_extra(name: str, path: Path | None) -> ExtraImages:
 
 
 @lru_cache(maxsize=4)
-def _load(name: str, path: Path | None) -> Dataset:
+def _load(name: str, path: Path | None, _: DatasetCard) -> Dataset:
+    """The dataset; of one name there may be several cards, as of copies of one file."""
     return load_dataset(name, path)
 
 

@@ -43,13 +43,14 @@ def is_remembered(text: str) -> bool:
 def remember_file(file: Path) -> Path:
     """Let objects of ``file`` be named without its folder from now on; returns where the file lies.
 
-    Of two files of one name with other content neither can be named so.
+    Of copies of one file it is the last that was named, since each reads what lies beside itself; of two files
+    of one name with other content neither can be named so.
     """
     place = file.expanduser().resolve()
     known = _PLACES.setdefault(place.name, place)
-    if known != place and not known.is_file():
+    if known != place and (not known.is_file() or _alike(known, place)):
         _PLACES[place.name] = place
-    elif known != place and not _alike(known, place):
+    elif known != place:
         _OTHERS[place.name] = place
     return _PLACES[place.name]
 

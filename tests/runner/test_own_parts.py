@@ -241,6 +241,10 @@ def test_copies_of_one_file_read_each_their_own_data_in_one_process(tmp_path):
         revisions |= {r.spec.task.data.revision for r in results}
         assert torch.equal(load_dataset(f"{file}:make_data").test.inputs, inputs[90:])
     assert len(revisions) == 2
+    torch.save(torch.zeros(120, 3).bernoulli_(), folder / "inputs.pt")  # in the place of what was swept before
+    sweep(experiments, folder / "again")
+    results, _ = ResultStore(folder / "again").results()
+    assert not revisions & {r.spec.task.data.revision for r in results}
 
 
 def test_networks_of_several_inputs_run_and_places_or_names_make_no_difference(tmp_path):

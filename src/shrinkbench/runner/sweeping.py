@@ -28,7 +28,7 @@ from shrinkbench.runner.planning import PlannedRuns, label_methods, plan
 from shrinkbench.runner.reach import runs_out_of_reach
 from shrinkbench.runner.shared import look_at_shared
 from shrinkbench.runner.tracking import check_tracker
-from shrinkbench.runner.workspace import Workspace, gpus_of, resolve_device, select_device
+from shrinkbench.runner.workspace import Workspace, forget_datasets, gpus_of, resolve_device, select_device
 from shrinkbench.spec import ExperimentSpec, RunSpec
 from shrinkbench.training.compiling import require_compiler
 from shrinkbench.training.team import check_share
@@ -88,6 +88,7 @@ def prepare_sweep(
     )
     given = (experiment,) if isinstance(experiment, ExperimentSpec) else tuple(experiment)
     given, plugins = take_own_parts(given, plugins)
+    forget_datasets()
     plans = tuple((each, plan(each, workspace)) for each in map(label_methods, given))
     if only is not None:
         plans = tuple((each, _part_of(planned, only)) for each, planned in plans)

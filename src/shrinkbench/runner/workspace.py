@@ -111,6 +111,12 @@ def _load(name: str, path: Path | None, _: DatasetCard) -> Dataset:
     return load_dataset(name, path)
 
 
+def forget_datasets() -> None:
+    """Let the next to ask for a dataset read it again: other content may lie there since the last sweep."""
+    _load.cache_clear()
+    _load_extra.cache_clear()
+
+
 def resolve_device(name: str) -> str:
     """``cpu`` or ``cuda``: ``auto`` takes CUDA where there is any; asking for what is absent is an error.
 

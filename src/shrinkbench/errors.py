@@ -143,6 +143,10 @@ class TakenWarning(UserWarning):
     """Which of several things in a file was taken, where nobody said which."""
 
 
+class OtherCodeWarning(UserWarning):
+    """What is read was made with other code of the same name, and fits."""
+
+
 class SettingsWarning(UserWarning):
     """A file changes settings of the whole process as it is loaded; they are put back."""
 

@@ -12,9 +12,11 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn import functional as F
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import OtherCodeWarning, ShrinkbenchError
+from shrinkbench.models import get_model
 from shrinkbench.pruning import Masks, Upholder, prune
 from shrinkbench.pruning.masks import IdleWarning
+from shrinkbench.pruning.plugins import load_plugin
 
 
 def test_a_round_trip_through_a_file_changes_nothing(tmp_path):
@@ -280,3 +282,22 @@ def test_tools_that_read_a_network_while_it_is_upheld():
         torch.jit.script(layer)
     handle.remove()
     torch.jit.script(layer)
+
+
+def test_masks_tell_that_other_code_made_their_network(tmp_path):
+    """Names and shapes of another network in a file of the same name fit as well."""
+    text = "from torch import nn\n\n\ndef make():\n    return nn.Sequential(nn.Linear(3, 4), nn.{}())\n"
+    name, masks = "masked_parts.py:make", Masks({"0.weight": torch.ones(4, 3) > 0})
+    for folder, layer in (("one", "ReLU"), ("two", "Tanh")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "masked_parts.py").write_text(text.format(layer))
+    load_plugin(tmp_path / "one" / "masked_parts.py")
+    masks.save(tmp_path / "m.safetensors", network=name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert Masks.load(tmp_path / "m.safetensors", network=name).keys() == masks.keys()
+        Masks.load(tmp_path / "m.safetensors")
+    (tmp_path / "one" / "masked_parts.py").unlink()
+    get_model(f"{tmp_path / 'two'}/masked_parts.py:make")
+    with pytest.warns(OtherCodeWarning, match=r"masks for masked_parts\.py:make as other code made it"):
+        Masks.load(tmp_path / "m.safetensors", network=name)

@@ -273,7 +273,8 @@ def evaluate(
         _check_classes(stored, loaded)
         module, known = stored.module, stored.description.normalisation
     if masks is not None:
-        Masks.load(masks, network=name).apply(module)
+        with tell_notes():
+            Masks.load(masks, network=name).apply(module)
     used = normalisation_of(normalisation, loaded, known)
     source = loaded.test if split == "test" else loaded.validation
     batches = source.batches(128, normalisation=used, device=where, memory_format=torch.channels_last)

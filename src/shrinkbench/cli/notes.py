@@ -8,7 +8,14 @@ from contextlib import contextmanager
 
 import typer
 
-from shrinkbench.errors import DamagedWarning, LeftWholeWarning, SettingsWarning, TakenWarning, escaped
+from shrinkbench.errors import (
+    DamagedWarning,
+    LeftWholeWarning,
+    OtherCodeWarning,
+    SettingsWarning,
+    TakenWarning,
+    escaped,
+)
 
 
 def notes_of(caught: Iterable[warnings.WarningMessage]) -> list[str]:
@@ -16,7 +23,8 @@ def notes_of(caught: Iterable[warnings.WarningMessage]) -> list[str]:
     from shrinkbench.pruning.collapse import LayerCollapseWarning
     from shrinkbench.pruning.prunable import UnreadWarning
 
-    own = (LeftWholeWarning, TakenWarning, UnreadWarning, LayerCollapseWarning, DamagedWarning, SettingsWarning)
+    of_files = (TakenWarning, DamagedWarning, SettingsWarning, OtherCodeWarning)
+    own = (*of_files, LeftWholeWarning, UnreadWarning, LayerCollapseWarning)
     notes: list[str] = []
     for warning in caught:
         if issubclass(warning.category, own):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from shrinkbench.cli.notes import tell_notes
 from shrinkbench.cli.options import AsJson, Plugins, load_plugins
 from shrinkbench.cli.tables import tell_doubts
 from shrinkbench.errors import ShrinkbenchError, escaped
@@ -109,7 +110,8 @@ def _from_masks(model: str | None, paths: Sequence[Path]) -> Series:
     card, module = get_model(model), build(model)
     networks = []
     for path in paths:
-        loaded = Masks.load(path, network=card.name)
+        with tell_notes():
+            loaded = Masks.load(path, network=card.name)
         loaded.apply(module)  # refuses those that do not fit
         ratio = count_parameters(module) / count_kept(module, loaded)
         networks.append((ratio, layer_densities(module, loaded)))

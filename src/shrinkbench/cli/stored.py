@@ -99,7 +99,8 @@ def load_network(
             raise ShrinkbenchError(
                 f"there is no file {masks}; write masks with `shrinkbench prune --masks-out`"
             )
-        given = Masks.load(masks, network=loaded.description.network)
+        with tell_notes():
+            given = Masks.load(masks, network=loaded.description.network)
         loaded = replace(loaded, masks=given, result=None)  # which was measured with others
     if complete:
         extended = complete_masks(loaded.module, loaded.masks, loaded.description.example)

@@ -105,6 +105,14 @@ NO_PUBLIC_WEIGHTS = "no public weights are known: train them (`shrinkbench pretr
 MODELS: Registry[ModelCard] = Registry("model", of=ModelCard, digest=lambda card: card.digest)
 
 
+def code_of(network: str) -> str | None:
+    """The digest of what makes ``network`` and is not of this package, where somebody has registered it."""
+    try:
+        return MODELS.source(network)
+    except ShrinkbenchError:
+        return None
+
+
 def register(card: ModelCard, *, aliases: tuple[str, ...] = ()) -> ModelCard:
     """Add a card under its own name, with the names that papers have for it."""
     card = replace(card, published_as=card.published_as or PUBLISHED_AS.get(card.name, ()))

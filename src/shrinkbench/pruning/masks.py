@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 from torch.utils.hooks import RemovableHandle
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import OtherCodeWarning, ShrinkbenchError
 from shrinkbench.files import require_regular, write_atomically
 from shrinkbench.metrics.size import require_shapes_of
+from shrinkbench.models.card import code_of
 from shrinkbench.network.calling import WhenCalled
 from shrinkbench.sources.origin import is_own
 from shrinkbench.training.hook import Hook
@@ -133,25 +134,38 @@ class Masks(Mapping[str, Tensor]):
         """Write the masks as safetensors: parameter name -> boolean tensor. The file appears whole or not.
 
         ``network`` is noted in the file, so that masks of another one are told apart: those of a small ResNet
-        have names and shapes that a deeper one has too.
+        have names and shapes that a deeper one has too. So is the code from outside that makes it.
         """
-        save_tensors(self._masks, Path(path), metadata={} if network is None else {"network": network})
+        noted = {"network": network, "code": None if network is None else code_of(network)}
+        save_tensors(self._masks, Path(path), metadata={k: v for k, v in noted.items() if v is not None})
 
     @classmethod
     def load(cls, path: Path | str, *, network: str | None = None) -> Masks:
-        """Read masks written by :meth:`save`; an error where they were noted to be for another ``network``."""
+        """Read masks written by :meth:`save`; an error where they were noted to be for another ``network``.
+
+        An ``OtherCodeWarning`` tells that other code of that name made the network then.
+        """
         from safetensors import SafetensorError, safe_open
 
         try:
             require_regular(Path(path))
             with safe_open(path, "pt") as file:
-                noted = (file.metadata() or {}).get("network", network)
+                stated = file.metadata() or {}
                 masks = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  no mapping
         except (OSError, SafetensorError) as error:
             raise ShrinkbenchError(f"cannot read masks from {path}: {error}; give a safetensors file") from None
+        noted = stated.get("network", network)
         if network is not None and noted != network:
             raise ShrinkbenchError(
                 f"{path} holds masks for {noted}, not for {network}; name the network that they were made for"
+            )
+        code = None if network is None else stated.get("code")
+        if network is not None and code not in (None, code_of(network)):
+            warnings.warn(
+                f"{path} holds masks for {network} as other code made it than there is now; they may fit by "
+                "names and shapes alone: make them again, unless both are the same network",
+                OtherCodeWarning,
+                stacklevel=2,
             )
         return cls(masks)
 

@@ -30,8 +30,8 @@ from shrinkbench.files import (
     write_atomically,
 )
 from shrinkbench.links import check_links
-from shrinkbench.models import MODELS
 from shrinkbench.models import build as build_named
+from shrinkbench.models.card import code_of
 from shrinkbench.models.hugging_face import names_a_path
 from shrinkbench.network.inputs import Inputs
 from shrinkbench.network.probe import evaluation_mode
@@ -131,17 +131,9 @@ def save_masks(folder: Path, masks: Masks | None, description: NetworkDescriptio
 
 def sealed_description(folder: Path, description: NetworkDescription, weights: str) -> dict[str, Any]:
     """``description`` with the files in ``folder`` that it is of, and with the code from outside."""
-    code = _code_of(description.network)
+    code = code_of(description.network)
     own = {} if code is None else {_CODE: code}
     return {**description.as_json(), _FILES: _digests_beside(folder, weights), **own}
-
-
-def _code_of(network: str) -> str | None:
-    """The digest of the code from outside that makes ``network``, where somebody has registered it."""
-    try:
-        return MODELS.source(network)
-    except ShrinkbenchError:
-        return None
 
 
 def _digests_beside(folder: Path, weights: str) -> dict[str, str]:
@@ -321,7 +313,7 @@ def _check_digests(folder: Path, weights: str, network: str) -> None:
     """Refuse weights, masks and code that are not those which the description was written with, if it says."""
     path = _description_in(folder)
     fields = _fields_of(path)
-    stated, code = fields.get(_FILES), _code_of(network)
+    stated, code = fields.get(_FILES), code_of(network)
     if code is not None and fields.get(_CODE, code) != code:
         raise ShrinkbenchError(
             f"{folder} was written by other code of '{one_line(network, 60)}' than there is now; give that "

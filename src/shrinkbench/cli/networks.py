@@ -134,7 +134,7 @@ def prune(
         _finish(
             module,
             card,
-            _example_of(card, loaded),
+            example_of_named(card, loaded),
             masks,
             out=out,
             masks_out=masks_out,
@@ -158,7 +158,7 @@ def prune(
     if loaded is None and "data" in chosen.needs_to_decide:
         raise ShrinkbenchError(f"method '{method}' scores weights on data; name it with --dataset (and --data)")
     module, file = build_named(model, weights, loaded, seed, entry=weights_entry)
-    example = _example_of(card, loaded)
+    example = example_of_named(card, loaded)
     learned = task_of(objective_for(None if loaded is None else loaded.card.task))
     with tell_notes():
         settings: dict[str, Any] = {
@@ -310,7 +310,7 @@ def load_named(name: str | None, data: list[str] | None) -> Dataset | None:
     return load_dataset(name, places.get(DATASETS.get(name).name, places.get("")))
 
 
-def _example_of(card: ModelCard, dataset: Dataset | None) -> Inputs:
+def example_of_named(card: ModelCard, dataset: Dataset | None) -> Inputs:
     """What the network takes: of the data where they say it, else of the card's own input shape."""
     from shrinkbench.models import example_for, shape_for
     from shrinkbench.runner.workspace import example_of

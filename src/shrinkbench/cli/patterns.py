@@ -9,17 +9,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from shrinkbench.cli.networks import classes_of, example_of_named, load_named
 from shrinkbench.cli.notes import tell_notes
-from shrinkbench.cli.options import AsJson, Plugins, load_plugins
+from shrinkbench.cli.options import AsJson, Data, Plugins, load_plugins
 from shrinkbench.cli.tables import tell_doubts
 from shrinkbench.errors import ShrinkbenchError, escaped
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
+    from torch import nn
+
+    from shrinkbench.network.inputs import Inputs
     from shrinkbench.report.patterns import Count, Series
     from shrinkbench.results.record import RunResult
     from shrinkbench.spec import Amount
+
+    Network = tuple[nn.Module, Inputs]
 
 app = typer.Typer()
 
@@ -37,7 +43,10 @@ def patterns(
         list[Path] | None, typer.Option("--masks", help="Masks of --model; repeat for several networks.")
     ] = None,
     method: Annotated[str | None, typer.Option(help="With DIR: only runs of this method.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="With DIR: only runs on this dataset.")] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="With DIR: only runs on this dataset; else what --model is for.")
+    ] = None,
+    data: Data = None,
     of: Annotated[
         Of, typer.Option("--of", help="Kept filters, batch-norm scales, or weights of 3 x 3 kernels.")
     ] = "filters",
@@ -55,19 +64,20 @@ def patterns(
         raise ShrinkbenchError("--figures draws what a sweep recorded; pass its folder, or leave --figures out")
     from shrinkbench.report.patterns import in_text, pattern_rows, series_of_runs
 
+    network = partial(_network, dataset=dataset, data=data)
     if directory is None:
-        found = [_from_masks(model, masks or [])]
+        found = [_from_masks(model, masks or [], network)]
     else:
         finished = _take_finished(directory, model=model, method=method, dataset=dataset)
         found = series_of_runs(finished)
         if figures is not None:
             _draw(finished, figures)
             if of == "kernels":
-                _draw_kernels(found, figures)
+                _draw_kernels(found, figures, network)
     if out is not None:
-        _write(found, of, out)
+        _write(found, of, out, network)
     places = _places(of, by_layer=by_layer)
-    tables = [pattern_rows(series, _count(series, of, by_layer=by_layer), places) for series in found]
+    tables = [pattern_rows(series, _count(network(series), of, by_layer=by_layer), places) for series in found]
     if as_json:
         named = [{"networks": s.title, "rows": rows} for s, rows in zip(found, tables, strict=True)]
         typer.echo(json.dumps(named, indent=1, ensure_ascii=False))
@@ -98,17 +108,17 @@ def _print(rows: Sequence[dict[str, Any]], places: Sequence[str]) -> None:
         typer.echo("")
 
 
-def _from_masks(model: str | None, paths: Sequence[Path]) -> Series:
+def _from_masks(model: str | None, paths: Sequence[Path], network: Callable[[Series], Network]) -> Series:
     """Masks of one network."""
     from shrinkbench.metrics import count_kept, count_parameters, layer_densities
-    from shrinkbench.models import build, get_model
+    from shrinkbench.models import get_model
     from shrinkbench.pruning import Masks
     from shrinkbench.report.patterns import series_of_masks
 
     if model is None:
         raise ShrinkbenchError("masks are of a network; name it with --model")
-    card, module = get_model(model), build(model)
-    networks = []
+    card, networks = get_model(model), []
+    module, _ = network(series_of_masks(card.name, ()))
     for path in paths:
         with tell_notes():
             loaded = Masks.load(path, network=card.name)
@@ -156,23 +166,34 @@ def _places(of: Of, *, by_layer: bool) -> tuple[str, ...]:
     return ("stage", "row", "column") if of == "kernels" else ("stage", "channels")
 
 
-def _count(series: Series, of: Of, *, by_layer: bool = False) -> Count:
-    """How one network of the series is counted."""
+def _network(series: Series, *, dataset: str | None, data: list[str] | None) -> Network:
+    """The network of ``series``, whole, and what goes in: of data that are read where no card says it."""
     from shrinkbench.datasets import DATASETS
+    from shrinkbench.models import build, example_for, get_model, shape_for
+    from shrinkbench.sources import is_remembered, split_reference
+
+    name = dataset if series.data is None else series.data.name
+    for part in () if series.data is None else (series.model, name):  # a result's word, which runs no code
+        if part is not None and split_reference(part) is not None and not is_remembered(part):
+            raise ShrinkbenchError(
+                f"the runs are of '{part[:80]}', code from outside; load it with --plugin FILE"
+            )
+    card, known = get_model(series.model), None if name is None else DATASETS.get(name)
+    if known is not None and known.image_shape is not None and known.num_classes is not None:
+        return build(series.model), example_for(card, shape_for(card, known.image_shape))
+    loaded = load_named(name, data)
+    return build(series.model, num_classes=classes_of(loaded)), example_of_named(card, loaded)
+
+
+def _count(network: Network, of: Of, *, by_layer: bool = False) -> Count:
+    """How one network of a series is counted."""
     from shrinkbench.metrics.patterns import counted
-    from shrinkbench.models import build, get_model, shape_for
 
-    shape = DATASETS.get(series.data.name).image_shape if series.data is not None else None
-    return partial(
-        counted,
-        build(series.model),
-        input_shape=shape_for(get_model(series.model), shape),
-        of=of,
-        by_layer=by_layer,
-    )
+    module, example = network
+    return partial(counted, module, input_shape=example, of=of, by_layer=by_layer)
 
 
-def _write(found: Sequence[Series], of: Of, path: Path) -> None:
+def _write(found: Sequence[Series], of: Of, path: Path, network: Callable[[Series], Network]) -> None:
     """Write the mean shares by stage as a pattern that other networks are pruned by."""
     from shrinkbench.pruning.allocations.by_pattern import Pattern, ShapePoint
     from shrinkbench.report.patterns import stage_shares
@@ -186,13 +207,13 @@ def _write(found: Sequence[Series], of: Of, path: Path) -> None:
     (series,) = found
     points = [
         ShapePoint(compression=column.compression, networks=len(column.layers), stages=shares)
-        for column, shares in stage_shares(series, _count(series, of))
+        for column, shares in stage_shares(series, _count(network(series), of))
     ]
     kind: Literal["channels", "kernels"] = "kernels" if of == "kernels" else "channels"
     Pattern(kind=kind, source=f"{series.title} ({of})", points=tuple(points)).save(path)
 
 
-def _draw_kernels(found: Sequence[Series], folder: Path) -> None:
+def _draw_kernels(found: Sequence[Series], folder: Path, network: Callable[[Series], Network]) -> None:
     """The mean share at each position of a kernel, by stage and amount."""
     from shrinkbench.plotting import save
     from shrinkbench.report.layer_figures import kernel_figure
@@ -201,7 +222,8 @@ def _draw_kernels(found: Sequence[Series], folder: Path) -> None:
 
     names = slugs(series.title for series in found)
     for series in found:
-        kernels = {column.name: shares for column, shares in stage_shares(series, _count(series, "kernels"))}
+        count = _count(network(series), "kernels")
+        kernels = {column.name: shares for column, shares in stage_shares(series, count)}
         save(kernel_figure(series.title, kernels), folder / f"kernels-{names[series.title]}")
 
 

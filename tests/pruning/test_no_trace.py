@@ -1,5 +1,7 @@
 """Deciding masks leaves a network and the random state exactly as they were."""
 
+from types import MethodType
+
 import pytest
 import torch
 from sample_networks import ConvNet, Odd, ViT, batches, seeded
@@ -59,3 +61,23 @@ def test_an_error_while_scoring_leaves_no_trace_either():
         )
     after = photograph(module)
     assert all(same(before[aspect], after[aspect]) for aspect in before)
+
+
+def in_autocast(module):
+    """As Accelerate, and with it Hugging Face's Trainer, prepares a network for bf16."""
+    module._original_forward = module.forward
+    module.forward = MethodType(torch.autocast("cpu", torch.bfloat16)(module.forward.__func__), module)
+    return module
+
+
+@pytest.mark.parametrize("method", ["snip", "global_gradient", "wanda"])
+def test_scores_are_of_the_precision_of_the_weights(method):
+    """Those of a training in bf16 were of 8 bits of mantissa, and by them other weights stayed."""
+    network, data = seeded(ConvNet), {"compression": 4, "batches": batches(2)}
+    expected = prune(network, method, **data)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert prune(network, method, **data).equal(expected)
+        assert network(batches(1)[0][0]).dtype == torch.bfloat16
+    prepared = in_autocast(seeded(ConvNet))
+    assert prune(prepared, method, **data).equal(expected)
+    assert prepared(batches(1)[0][0]).dtype == torch.bfloat16

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from functools import wraps
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from torch import Tensor, nn
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.network.inputs import Inputs
 
+P = ParamSpec("P")
+R = TypeVar("R")
 # In these modes values are not real.
 _PROGRAMS = (torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY)
 
@@ -38,6 +41,34 @@ class WhenCalled:
 
     def __reduce__(self) -> tuple[type[WhenCalled], tuple[()]]:
         return WhenCalled, ()
+
+
+def in_own_precision(
+    function: Callable[Concatenate[nn.Module, P], R],
+) -> Callable[Concatenate[nn.Module, P], R]:
+    """``function`` of a network, outside of any autocast: what it finds is of the precision of the weights.
+
+    Autocast is left where the call is made, and taken off the network where Accelerate, by which Hugging Face's
+    Trainer goes, has wrapped its forward pass in it.
+    """
+
+    @wraps(function)
+    def inner(module: nn.Module, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        wrapped = [vars(m) for m in module.modules() if {"forward", "_original_forward"} <= vars(m).keys()]
+        present = [own["forward"] for own in wrapped]
+        kinds = {"cpu", *(p.device.type for p in module.parameters() if not p.is_meta)}
+        with ExitStack() as stack:
+            for kind in kinds:
+                stack.enter_context(torch.autocast(kind, enabled=False))
+            try:
+                for own in wrapped:
+                    own["forward"] = own["_original_forward"]
+                return function(module, *args, **kwargs)
+            finally:
+                for own, forward in zip(wrapped, present, strict=True):
+                    own["forward"] = forward
+
+    return inner
 
 
 def require_decoder_inputs(module: nn.Module, inputs: Inputs) -> None:

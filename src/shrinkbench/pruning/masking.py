@@ -16,14 +16,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError, line_in
+from shrinkbench.network.calling import in_own_precision
 from shrinkbench.network.inputs import Example, Inputs
 from shrinkbench.network.probe import require_materialised
 from shrinkbench.network.view import Batches, Loss
-from shrinkbench.network.weights import (
-    copy_of,
-    require_present,
-    require_values,
-)
+from shrinkbench.network.weights import copy_of, require_present, require_values
 from shrinkbench.pruning.allocations.per_layer import counts_per_layer, keep_of_all
 from shrinkbench.pruning.allocations.rules import global_, keep_counts
 from shrinkbench.pruning.amounts import budget_for, largest_named, takes_no_share
@@ -48,6 +45,7 @@ from shrinkbench.spec.constraints import UNCONSTRAINED, Constraints
 
 
 @torch.inference_mode(mode=False)
+@in_own_precision
 def prune_once(
     module: nn.Module,
     method: PruningMethod,

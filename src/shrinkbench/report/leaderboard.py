@@ -12,7 +12,8 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import check_folder, write_atomically
 from shrinkbench.links import check_links
 from shrinkbench.report.boards import Boards, name_sources, rank_entries
-from shrinkbench.report.page.html import render_page, write_report
+from shrinkbench.report.page.html import write_report
+from shrinkbench.report.page.rendering import render_page
 from shrinkbench.report.statistics.claims import Claim
 from shrinkbench.report.statistics.metrics import Metric
 from shrinkbench.report.tables import p_value

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
-from importlib.resources import files
 from itertools import groupby, product
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from shrinkbench.files import check_folder, parse_json, read_file, write_atomically
 from shrinkbench.links import check_links
@@ -29,17 +25,15 @@ from shrinkbench.report.page.citations import bibtex, cite
 from shrinkbench.report.page.origin import trace_origin
 from shrinkbench.report.page.payload import as_script, build_payload
 from shrinkbench.report.page.published import (
-    as_data_uri,
     check_corpus,
     files_of,
     read_published,
     write_published,
 )
+from shrinkbench.report.page.rendering import render_page
 from shrinkbench.report.page.wording import (
     describe_scales,
     label,
-    lead_text,
-    make_breakable,
     selection_rule,
     title_of,
 )
@@ -359,45 +353,3 @@ def _write_tables(tables: Sequence[Table], folder: Path) -> list[Path]:
             paths.append(folder / f"{table.name}.{extension}")
             write_atomically(paths[-1], (write(table).rstrip("\n") + "\n").encode(), durable=False)
     return paths
-
-
-def _formats(table: Table) -> list[tuple[str, str]]:
-    names = {"tex": "LaTeX", "md": "Markdown", "csv": "CSV"}
-    return [(names[extension], write(table)) for extension, write in TEXTS.items()]
-
-
-_ACTING = re.compile(
-    "[\\x00-\\x08\\x0b-\\x1f\\x7f-\\x9f\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069\\ud800-\\udfff]"
-)
-"""What may show the text around it, numbers among it, from right to left, or is no character of HTML."""
-
-
-def render_page(template: str, **values: Any) -> str:
-    """Fill a template; styles and scripts stand inside the page, so that it needs no other file."""
-    environment = Environment(
-        loader=PackageLoader("shrinkbench.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    assets = files("shrinkbench.report") / "templates"
-    scripts = ("chart.js", "tables.js", "runs.js", "page.js")
-    page = environment.get_template(template).render(
-        **values,
-        style=(assets / "style.css").read_text(encoding="utf-8"),
-        script="".join((assets / name).read_text(encoding="utf-8") for name in scripts),
-        lead=lead_text,
-        breakable=make_breakable,
-        formats=_formats,
-        as_data_uri=as_data_uri,
-        version=_version(),
-    )
-    return _ACTING.sub(lambda found: f"\\u{ord(found[0]):04x}", page)  # an escape in JSON, too
-
-
-def _version() -> str:
-    try:
-        return version("shrinkbench")
-    except PackageNotFoundError:
-        return "from source"

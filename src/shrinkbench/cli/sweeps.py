@@ -130,7 +130,7 @@ def sweep(
     max_seeds: Annotated[int | None, typer.Option(help="The most seeds; by default 10.")] = None,
     spending: Annotated[
         Literal["obrien-fleming", "kim-demets", "pocock"] | None,
-        typer.Option(help="How alpha is spent over the looks."),
+        typer.Option(help="How alpha is spent over the looks; large leads are named soonest by the last."),
     ] = None,
 ) -> None:
     """Run every cell of a grid that is not done yet; finished runs are skipped."""

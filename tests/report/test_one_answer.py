@@ -103,6 +103,8 @@ def test_tables_and_sentences_have_one_answer(store):
                 if segment.method != first and not segment.alone:
                     level = next(x for x in task.levels if x.block.high == segment.to)
                     assert first not in level.block.methods or level.leads[0].first == segment.method
+    blocks = [task.block for task in claims.tasks] + [claims.over_tasks] * (claims.over_tasks is not None)
+    assert all(pair <= {*block.methods} for block in blocks for pair in block.slack)
     methods, ranks = ranking(observations)
     shown = claims.pairs_over_tasks or (claims.tasks[0].pairs if len(claims.tasks) == 1 else ())
     for claim in shown:

@@ -205,7 +205,7 @@ def _why_not_over_tasks(observations: Observations, claims: Claims) -> str:
         return "Nothing is said over tasks: no two are measured by one metric."
     if claims.over_tasks is not None:
         lacking = left_out_text(claims.over_tasks.left_out)
-        return f"Nothing is said over tasks: fewer than two methods have all runs on all of them.{lacking}"
+        return f"Nothing is said over tasks: fewer than two methods are compared on all of them.{lacking}"
     several = len(claims.tasks) > sum(map(len, places.values()))
     all_weights = " (on all the initial weights of each)" * several
     return f"Nothing is said over tasks: no two methods are both compared on two of them{all_weights}."

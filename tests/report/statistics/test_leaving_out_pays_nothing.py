@@ -48,9 +48,10 @@ def test_over_tasks_a_run_that_is_absent_takes_out_its_method_not_the_task(how):
     assert judge(observations).pairs_over_tasks == ()
     headline = reach_verdict(observations).headline
     assert headline.startswith(
-        "Nothing is said over tasks: fewer than two methods have all runs on all of them."
+        "Nothing is said over tasks: fewer than two methods are compared on all of them."
     )
-    assert f"Not compared: {BAD} (not compared on cifar10 / {HARD}). Each task has" in headline
+    why = "no run of seed 1 between 2× and 8×" if how == "not planned" else f"1 {how} run (4x; seed 1)"
+    assert f"Not compared: {BAD} (not compared on cifar10 / {HARD}: {why}). Each task has" in headline
 
 
 def test_over_tasks_half_of_the_methods_do_not_drop_a_task_by_failing_on_it():

@@ -270,7 +270,7 @@ def _over_tasks(tasks: Sequence[TaskClaims], places: Mapping[str, object]) -> Bl
     if len(kept) < 2:
         return None
     chosen = [task for place, members in enumerate(by_place.values()) if place in kept for task in members]
-    absent = {m: [task.task for task in chosen if m not in task.block.methods] for m in methods}
+    absent = {m: [task for task in chosen if m not in task.block.methods] for m in methods}
     complete = [method for method in methods if not absent[method]]
     nowhere = dict.fromkeys(
         one.method for task in tasks for one in task.block.left_out if one.method not in absent
@@ -284,19 +284,27 @@ def _over_tasks(tasks: Sequence[TaskClaims], places: Mapping[str, object]) -> Bl
             len(complete), len(kept)
         ),
         (
-            *(LeftOut(m, f"not compared on {', '.join(where)}") for m, where in absent.items() if where),
+            *(LeftOut(m, _why_absent(m, where)) for m, where in absent.items() if where),
             *(LeftOut(method, "compared on no task") for method in nowhere),
         ),
         tuple(name for place, name in enumerate(names) if place not in kept),
         slack=_mean_slack(
-            [[task.block for task in members] for p, members in enumerate(by_place.values()) if p in kept]
+            [[task.block for task in members] for p, members in enumerate(by_place.values()) if p in kept],
+            frozenset(complete),
         ),
     )
 
 
-def _mean_slack(places: Sequence[Sequence[Block]]) -> Slack:
+def _why_absent(method: str, tasks: Sequence[TaskClaims]) -> str:
+    """On which tasks a method takes no part and, where that is one reason, why."""
+    reasons = {one.why for task in tasks for one in task.block.left_out if one.method == method}
+    why = f": {reasons.pop()}" if len(reasons) == 1 else ""
+    return f"not compared on {', '.join(task.task for task in tasks)}{why}"
+
+
+def _mean_slack(places: Sequence[Sequence[Block]], methods: frozenset[str]) -> Slack:
     """What the places of runs may make on average over tasks, all to one side."""
-    pairs = {pair for blocks in places for block in blocks for pair in block.slack}
+    pairs = {pair for blocks in places for block in blocks for pair in block.slack if pair <= methods}
     return {
         pair: mean_of(mean_of(b.slack.get(pair, 0.0) for b in blocks) for blocks in places) for pair in pairs
     }

@@ -82,15 +82,20 @@ def _change(own: Sequence[Curve], others: Sequence[Curve], low: float, high: flo
 def _resting(first: Sequence[Curve], second: Sequence[Curve], low: float, high: float) -> float:
     """How much less the mean difference is without the runs of one place, where they lie apart; at most.
 
-    A place is a run of either, and of each curve the run that is nearest.
+    A place is a run of either, and of each curve the run that is nearest. Without the first place controls, at
+    which methods are one, are left out too.
     """
-    whole = _difference(first, second, low, high)
+    curves = [*first, *second]
+    whole = _difference(curves, low, high)
     rests = [0.0]
-    for place in {x for curves in (first, second) for x in curves[0].around(low, high).x.tolist() if x > 1}:
-        runs = [[_nearest(curve, place) for curve in curves] for curves in (first, second)]
-        if max(map(max, runs)) > min(map(min, runs)) * (1 + SAME):
-            a, b = (list(map(_without, curves, xs)) for curves, xs in zip((first, second), runs, strict=True))
-            rests.append(math.copysign(1.0, whole) * (whole - _difference(a, b, low, high)))
+    places = (x for own in (first[0], second[0]) for x in own.around(low, high).x.tolist() if x > 1)
+    for place in dict.fromkeys(places):
+        runs = [_nearest(curve, place) for curve in curves]
+        if max(runs) > min(runs) * (1 + SAME):
+            is_first = all(run == _nearest(curve, 1.0) for curve, run in zip(curves, runs, strict=True))
+            gone = [(run, 1.0) if is_first else (run,) for run in runs]
+            rest = list(map(_without, curves, gone))
+            rests.append(math.copysign(1.0, whole) * (whole - _difference(rest, low, high)))
     return max(rests)
 
 
@@ -101,13 +106,12 @@ def _nearest(curve: Curve, place: float) -> float:
 
 
 @functools.lru_cache(maxsize=1024)
-def _without(curve: Curve, run: float) -> Curve:
-    return curve.without([run])
+def _without(curve: Curve, runs: tuple[float, ...]) -> Curve:
+    return curve.without(runs)
 
 
-def _difference(first: Sequence[Curve], second: Sequence[Curve], low: float, high: float) -> float:
-    """Mean over seeds of ``first`` minus ``second`` from ``low`` to ``high``, as far as all curves go."""
-    curves = [*first, *second]
+def _difference(curves: Sequence[Curve], low: float, high: float) -> float:
+    """Mean over seeds of the first half of ``curves`` minus the second, as far as all curves go."""
     if not all(len(curve.x) for curve in curves):
         return 0.0
     start, end = max(float(c.x[0]) for c in curves), min(float(c.x[-1]) for c in curves)
@@ -116,7 +120,8 @@ def _difference(first: Sequence[Curve], second: Sequence[Curve], low: float, hig
         values = [curve.mean(low, high) for curve in curves] if low < high else [0.0] * len(curves)
     else:
         values = [curve.at(max(start, min(high, end))) for curve in curves]
-    return (sum(values[: len(first)]) - sum(values[len(first) :])) / len(first)
+    seeds = len(curves) // 2
+    return (sum(values[:seeds]) - sum(values[seeds:])) / seeds
 
 
 def _read_at(curve: Curve, other: Curve) -> Curve:

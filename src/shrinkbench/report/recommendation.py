@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from shrinkbench.cells import say_count
 from shrinkbench.report.statistics.blocks import Block, covers
 from shrinkbench.report.statistics.claims import FEWEST_TASKS, Claim, TaskClaims, more_units
 from shrinkbench.report.statistics.compare import TIE
@@ -98,14 +99,24 @@ def segments_text(segments: Sequence[Segment], metric: Metric = POINTS) -> str:
     'Which method to use changes 3 times along the curve'
     >>> segments_text([Segment("A", 8.0, 0.98), Segment("A", 16.0, 0.9, alone=True)])
     'Up to 8× use A (98.0 % there); beyond, up to 16×, A (90.0 %; no other can be compared there)'
+    >>> segments_text([Segment("A", 2.0**i, 0.9, alone=i % 2 == 0) for i in range(8)])
+    'Up to 128× use A (90.0 % there; at some levels no other can be compared)'
     """
-    if sum(not segment.alone for segment in segments) > FEW:
-        changes = sum(a.method != b.method for a, b in itertools.pairwise(segments))
+    changes = sum(a.method != b.method for a, b in itertools.pairwise(segments))
+    if changes and sum(not segment.alone for segment in segments) > FEW:
         return (
-            f"Which method to use changes {changes} times along the curve; the table below has the best at "
-            "each level, however small its lead"
+            f"Which method to use changes {say_count(changes, 'time', 'times')} along the curve; the table "
+            "below has the best at each level, however small its lead"
         )
     first = segments[0]
+    if len(segments) > FEW and not changes:
+        last = segments[-1]
+        since = f"from {ratio_text(first.since)}" if first.since else "up"
+        unknown = ", and not all is known of it on the way" if any(s.since for s in segments[1:]) else ""
+        return (
+            f"{since.capitalize()} to {ratio_text(last.to)} use {last.method} ({metric.said(last.value)} "
+            f"there; at some levels no other can be compared{unknown})"
+        )
     start = _stretch(first) if first.since else f"up to {ratio_text(first.to)}"
     text = f"{start[0].upper()}{start[1:]} use {first.method} ({metric.said(first.value)} there{_alone(first)})"
     for before, s in itertools.pairwise(segments):
@@ -212,6 +223,11 @@ def _seeds_needed(claims: Sequence[Claim], metric: Metric, yardstick: float) -> 
     unit = "task" if claims[0].question == "tasks" else "seed"
     if not any(claim.deviation > TIE for claim in claims):
         return f" (differences are the same on every {unit}: there is no spread to test them against)"
+    if any(claim.slack >= MARGIN * yardstick for claim in claims):
+        return (
+            f" (the places of their runs may make a difference of {metric.margin}: runs at the same "
+            f"compressions would decide it, and no more {unit}s)"
+        )
     needed = [more_units(claim, margin=MARGIN * yardstick) for claim in claims]
     known = [n for n in needed if n is not None]
     least = f"a difference of {metric.margin}"

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from made_results import make_results, write_store
+from made_results import make_result, make_results, write_store
 
 from shrinkbench.report.page.html import write_report
 from shrinkbench.report.recommendation import recommend
@@ -134,6 +134,16 @@ def test_the_sentence_tells_what_places_may_make():
     assert "Runs lie at other compressions, which alone may make " in said
     assert "points over the range (global_magnitude and random): told apart is who differs by more" in said
     assert "lie at other compressions" not in reach_verdict(observe(usual)).headline
+
+
+def test_where_places_make_a_point_no_number_of_seeds_is_told_to_decide_it():
+    usual, other = two_grids((2, 4, 8, 15.5))
+    fallen = [
+        make_result(r.spec, accuracy=lambda spec: stepped(spec) + 0.3 * (spec.target == 15.5)) for r in other
+    ]
+    said = reach_verdict(observe([*usual, *fallen])).headline
+    assert "runs at the same compressions would decide it, and no more seeds)" in said
+    assert "further seeds" not in said
 
 
 def test_over_tasks_at_levels_and_of_pairs_it_is_told_too(tmp_path):

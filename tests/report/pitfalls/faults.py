@@ -351,9 +351,9 @@ def control_trained_too_little(results):
     return edit(results, lambda r: r.spec.is_control, lambda r: r.model_copy(update={"epochs_run": 1}))
 
 
-@fault("low-control", "all 7 methods are", "above their control, and on every seed")
+@fault("low-control", "5 of 7 methods are", "above their control, and on every seed")
 def control_of_three_points_less(results):
-    return edit(results, lambda r: r.spec.is_control, with_accuracy(lambda spec: -0.05))
+    return edit(results, lambda r: r.spec.is_control, with_accuracy(lambda spec: -0.03))
 
 
 @fault("unequal-training", ONE, "batch size 32", "batch size 64")

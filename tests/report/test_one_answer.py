@@ -1,10 +1,12 @@
 """Every table and sentence that names a winner, a lead or an order tells the answer of the table of pairs."""
 
+import importlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 from made_results import METHODS, make_result, make_results, make_spec
+from places import ROOT
 
 from shrinkbench.literature.overlay import overlay
 from shrinkbench.report.boards import rank_entries
@@ -193,6 +195,19 @@ def test_what_lies_beside_published_curves_and_in_patterns_is_what_tables_have()
         of_method = means.loc[curve.label.removesuffix(" (own)")]
         shown = [(point.x, point.y) for point in curve.points if point.x > 1]
         assert np.allclose(shown, of_method[["compression", "top1_change"]])
+
+
+def test_published_findings_are_the_answers_of_the_report(monkeypatch):
+    """The page of findings asks what a report compares, and corrects for its own questions."""
+    monkeypatch.syspath_prepend(ROOT / "reproduce")
+    asking = importlib.import_module("asking")
+    bundle = asking.bundle_of("quickstart")
+    (task,) = judge(observe(bundle.results)).tasks
+    assert len(task.pairs) == 10
+    for claim in task.pairs:
+        asked = asking.ask(asking.Question("quickstart", claim.first, claim.second)).claim
+        assert (asked.difference, asked.slack) == (claim.difference, claim.slack)
+        assert (asked.low, asked.p_raw) == pytest.approx((claim.low, claim.p_raw))
 
 
 @pytest.mark.parametrize("more", [(1.5, 3, 5, 6, 7), (3,), (6,)])

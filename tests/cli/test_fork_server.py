@@ -136,6 +136,19 @@ def test_processes_that_cannot_be_started_are_told(tmp_path):
     assert "Traceback" not in said
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("most", [12, 14])
+def test_few_open_files_are_told_in_a_sentence(tmp_path, most):
+    """Of no process that may be started: the server would end in a traceback, whoever else goes on."""
+    (tmp_path / "grid.toml").write_text(GRID.replace("METHOD", "random"))
+    words = [sys.executable, "-m", "shrinkbench", "sweep", "grid.toml", "--out", "out", "--device", "cpu"]
+    limited = ["sh", "-c", f'ulimit -n {most}; exec "$@"', "sh", *words, "--workers", "2"]
+    done = subprocess.run(limited, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert "no process for runs can be started" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 @pytest.mark.parametrize("whom", ["head", pytest.param("server", marks=pytest.mark.slow)])
 def test_killed_processes_leave_no_other_behind(tmp_path, whom):
     process = begin(tmp_path, "waits", WAITS)

@@ -14,6 +14,8 @@ from typing import Literal
 
 from shrinkbench.processes import head_alone_hears, importing_nothing_from_here
 
+_FEW_FILES = 64
+
 
 def begin_fork_server(device: str) -> Literal["spawn", "forkserver"]:
     """Start it where it is of use, and say how workers are to be started.
@@ -21,7 +23,7 @@ def begin_fork_server(device: str) -> Literal["spawn", "forkserver"]:
     A process that may use a GPU is spawned: what a driver keeps does not survive a fork. Only Linux ends a
     process with its parent, which server and workers rely on.
     """
-    if sys.platform != "linux" or (device != "cpu" and _may_have_gpu()):
+    if sys.platform != "linux" or (device != "cpu" and _may_have_gpu()) or _few_files_may_be_open():
         return "spawn"
     multiprocessing.forkserver.set_forkserver_preload(["shrinkbench.cli.forked"])
     try:
@@ -30,6 +32,14 @@ def begin_fork_server(device: str) -> Literal["spawn", "forkserver"]:
     except OSError:  # its socket has no place: a full disk, a path of more than 107 bytes
         return "spawn"
     return "forkserver"
+
+
+def _few_files_may_be_open() -> bool:
+    """Whether the server might end in a traceback of its own: it is handed five open files for each worker."""
+    import resource  # which other systems have not
+
+    most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return 0 <= most < _FEW_FILES
 
 
 def _may_have_gpu() -> bool:

@@ -1,6 +1,7 @@
 """Signals in any order: what was asked for only ever becomes stronger."""
 
 import itertools
+import os
 import signal
 
 import pytest
@@ -55,3 +56,15 @@ def test_what_a_command_was_started_to_ignore_it_ignores(number):
         assert signal.getsignal(number) == signal.SIG_IGN
     finally:
         signal.signal(number, before)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system forks nothing")
+def test_a_copy_that_a_run_has_forked_leaves_ctrl_c_to_the_head(capfd):
+    with Stopping() as stopping:
+        stopping.begin()
+        copy = os.fork()
+        if not copy:
+            signal.raise_signal(signal.SIGINT)
+            os._exit(stopping() == "go on")
+        assert os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]) == 1
+    assert capfd.readouterr().err == ""

@@ -54,6 +54,12 @@ def killed(ctx):
     """As by the kernel, out of memory."""
     os.kill(os.getpid(), signal.SIGKILL)
 
+@pruning_method("told")
+def told(ctx):
+    """As by a scheduler, or whoever looks for processes to end."""
+    os.kill(os.getpid(), signal.SIGTERM)
+    return magnitude(ctx)
+
 @pruning_method("exits")
 def exits(ctx):
     """Asks Python to end."""
@@ -258,6 +264,13 @@ def test_a_job_imports_nothing_from_the_folder_of_the_sweep(one_thread, tmp_path
     mine = sweep_forking(tmp_path, "in_jobs", SubmititJobs("local"))
     assert not (tmp_path / "imported").exists()
     assert ((mine / "safe").read_text(), (mine / "ended").read_text()) == ("None", f"{-signal.SIGTERM}")
+
+
+def test_no_run_is_given_to_a_process_that_was_told_to_end(plugin, tmp_path):
+    """By the system, say; the sweep goes on."""
+    one = LocalProcesses(1)
+    status, _, notes = sweep_poison(plugin, tmp_path, "told", "good", "random", executor=one, max_retries=0)
+    assert status.done == 3, notes
 
 
 def test_what_a_method_forks_hears_what_ends_it(tmp_path):

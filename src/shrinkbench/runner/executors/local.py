@@ -13,7 +13,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from typing import Any, Literal
@@ -261,6 +261,8 @@ def _serve(
         while True:
             task = connection.recv()
             connection.send((os.getpid(), task, "begun"))
-            connection.send((os.getpid(), task, perform(task, setting, own_process=True)))
-            if told_to_stop():
+            ending = perform(task, setting, own_process=True)
+            leaves = told_to_stop()  # by whomever: it is given no other task
+            connection.send((os.getpid(), task, replace(ending, unfit=ending.unfit or leaves)))
+            if leaves:
                 return

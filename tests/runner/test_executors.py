@@ -1,5 +1,6 @@
 """The same runs by every executor, and what becomes of runs that end their process."""
 
+import errno
 import importlib.util
 import json
 import multiprocessing
@@ -329,6 +330,19 @@ def test_every_way_to_end_a_process_is_named(plugin, tmp_path):
         "hangs": "worker was stopped at the time limit of 0.15 minutes",
         "good": None,
     }
+
+
+def test_what_the_disk_fails_of_a_run_that_is_done_leaves_its_result(tmp_path, monkeypatch):
+    fields = {"method": "random", "compression": [2], "weights": "random", "finetune": {"epochs": 0}}
+    sweep(experiment(**fields), tmp_path, device="cpu")
+
+    def fail(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("shrinkbench.runner.execution.latencies", fail)
+    notes = []
+    assert sweep(experiment(**fields, latency=[1]), tmp_path, device="cpu", on_note=notes.append).done == 1
+    assert "random 2x seed 0 could not be carried out, and its earlier result stays: OSError" in notes[-1]
 
 
 def test_what_memory_fails_stays_missing(plugin, tmp_path):

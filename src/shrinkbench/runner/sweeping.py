@@ -341,7 +341,9 @@ class _Keeper:
         if result is None or result.reachable is None:  # what is out of reach was told before any work
             self.worked += expected_work(task)
         if ending.kind == "environment":
-            self.note(f"{task.kind} {task.label} could not be carried out, and is missing: {ending.sentence}")
+            stands = task.kind == "run" and ResultStore(self.workspace.root).has(task.key)
+            left = "its earlier result stays" if stands else "is missing"
+            self.note(f"{task.kind} {task.label} could not be carried out, and {left}: {ending.sentence}")
             return
         if ending.kind == "failed" and isinstance(task.spec, RunSpec) and task.kind == "run" and result is None:
             result = record_failure(task.spec, self.workspace, ending.sentence)

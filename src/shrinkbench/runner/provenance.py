@@ -92,7 +92,7 @@ def _commit() -> str | None:
 
 
 def _git(folder: Path, *arguments: str) -> str:
-    done = subprocess.run(
-        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True, timeout=5
-    )
+    """What git says; it writes nothing meanwhile, as the lock of the index would outlive a kill."""
+    words = ["git", "--no-optional-locks", "-C", str(folder), *arguments]
+    done = subprocess.run(words, capture_output=True, text=True, check=True, timeout=5)
     return done.stdout.strip()

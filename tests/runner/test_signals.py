@@ -35,6 +35,12 @@ epochs = 300
 """
 
 
+def hear_signals():
+    """What starts the tests in the background, as by ``nohup``, has them ignored, and a sweep does so too."""
+    for number in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+
+
 def logs(out):
     return [path.read_text() for path in out.glob("runs/*/log.txt")]
 
@@ -50,6 +56,7 @@ def send(number, out, place, *, alone=False):
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=hear_signals,
         env={**os.environ, **dict([mark.split("=")]), "OMP_NUM_THREADS": "1"},
     )
     try:
@@ -129,7 +136,13 @@ def test_what_fails_as_programs_of_a_method_end_by_the_same_signal_is_no_result(
         )
         words = [*COMMAND, "run", planned.stdout.split()[0], "--store", "out", "--plugin", "mine.py"]
     head = subprocess.Popen(
-        words, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, start_new_session=True
+        words,
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=hear_signals,
     )
     until = time.monotonic() + 120
     while not (tmp_path / "waiting").exists():

@@ -131,6 +131,7 @@ from shrinkbench import pruning_method
 @pruning_method("NAME")
 def forking(ctx):
     """Magnitude; starts a process, and ends it."""
+    Path(__file__).with_name("here").write_text(os.getcwd())
     Path(__file__).with_name("safe").write_text(str(os.environ.get("PYTHONSAFEPATH")))
     process = multiprocessing.get_context("fork").Process(target=time.sleep, args=(10,))
     process.start()
@@ -272,6 +273,18 @@ def test_no_run_is_given_to_a_process_that_was_told_to_end(plugin, tmp_path):
     one = LocalProcesses(1)
     status, _, notes = sweep_poison(plugin, tmp_path, "told", "good", "random", executor=one, max_retries=0)
     assert status.done == 3, notes
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason="Ray is not installed")
+def test_a_process_of_ray_imports_nothing_from_the_folder_of_the_sweep(one_thread, tmp_path, monkeypatch):
+    """Runs find themselves in it, though."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("torch", "shrinkbench", "cloudpickle"):
+        (tmp_path / f"{name}.py").write_text("open('imported', 'a').write(__name__)\nraise ImportError\n")
+    mine = sweep_forking(tmp_path, "in_ray", RayCluster())
+    assert not (tmp_path / "imported").exists()
+    assert (mine / "here").read_text() == str(tmp_path)
 
 
 def test_what_a_method_forks_hears_what_ends_it(tmp_path):

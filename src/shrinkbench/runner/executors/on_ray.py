@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 from collections import deque
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import absolute
 from shrinkbench.libraries import optional
 from shrinkbench.processes import head_alone_hears, signals_put_back
 from shrinkbench.runner.executors.local import LocalProcesses
 from shrinkbench.runner.executors.performing import perform, stop_after_this_epoch, told_to_stop
+from shrinkbench.runner.executors.process_state import process_put_back
 from shrinkbench.runner.executors.protocol import LONGEST, Ending, Setting, Task, check_time_limit, empty
 
 
@@ -45,10 +50,11 @@ class RayCluster:
 
     def start(self, setting: Setting, *, tasks: int) -> None:
         """Connect, and put the setting where every node finds it."""
-        ray = self._ray
+        ray, here = self._ray, absolute("")
         if not ray.is_initialized():
             try:
-                with head_alone_hears(signal.SIGTERM), signals_put_back():
+                with head_alone_hears(signal.SIGTERM), signals_put_back(), process_put_back():
+                    os.chdir(here.anchor)  # Ray has its processes import from the folder that it is joined in
                     ray.init(
                         self._address,
                         log_to_driver=False,
@@ -61,7 +67,7 @@ class RayCluster:
                 ) from None
         limits: dict[str, Any] = {"num_cpus": self._cpus, "num_gpus": self._gpus, "max_retries": 0}
         self._remote = ray.remote(**limits)(_perform)
-        self._setting = ray.put((setting, max(1, int(self._cpus)), self._time_limit))
+        self._setting = ray.put((setting, here, max(1, int(self._cpus)), self._time_limit))
 
     def submit(self, tasks: Sequence[Task]) -> None:
         """Queue the tasks."""
@@ -122,10 +128,12 @@ def _first_line(error: Exception) -> str:
     return " ".join(str(error).split())[:100]
 
 
-def _perform(placed: tuple[Setting, int, float | None], task: Task) -> Ending:
+def _perform(placed: tuple[Setting, Path, int, float | None], task: Task) -> Ending:
     import torch
 
-    setting, threads, time_limit = placed
+    setting, here, threads, time_limit = placed
+    with contextlib.suppress(OSError):  # another machine has none of that name
+        os.chdir(here)
     torch.set_num_threads(threads)
     signal.signal(signal.SIGINT, lambda *_: stop_after_this_epoch())  # as Ray asks a task to end
     if time_limit is None:

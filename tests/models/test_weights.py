@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import pickle
 import re
@@ -466,10 +467,52 @@ def test_values_that_the_networks_precision_has_not_are_refused(trained, tmp_pat
         load_weights(build("digits-cnn"), tmp_path / "w.pt")
 
 
-def test_the_index_of_several_files_is_told_as_that(tmp_path):
-    (tmp_path / "model.safetensors.index.json").write_text("{}")
-    with pytest.raises(ShrinkbenchError, match="index of weights that lie in several files"):
+@pytest.fixture
+def sharded(trained, tmp_path):
+    state, index = trained.state_dict(), tmp_path / "model.safetensors.index.json"
+    places = {name: f"model-{number % 2}.safetensors" for number, name in enumerate(state)}
+    for file in set(places.values()):
+        save_file({name: state[name] for name in state if places[name] == file}, tmp_path / file)
+    index.write_text(json.dumps({"metadata": {}, "weight_map": places}))
+    return index
+
+
+def test_weights_in_several_files_are_read_by_their_index(trained, sharded):
+    network = build("digits-cnn", seed=1)
+    file = load_weights(network, sharded)
+    assert same(network, trained)
+    part = sharded.with_name("model-1.safetensors")
+    save_file({name: value + 1 for name, value in read_state_dict(part).items()}, part)
+    assert locate_weights(sharded).sha256 != file.sha256
+    with pytest.raises(ShrinkbenchError, match="has changed since the run was planned"):
+        read_state_dict(sharded, sha256=file.sha256)
+    part.unlink()
+    with pytest.raises(ShrinkbenchError, match=r"cannot read .*model-1\.safetensors"):
+        load_weights(network, sharded)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{}",
+        "[]",
+        '{"weight_map": {}}',
+        '{"weight_map": {"a": "../x.safetensors"}}',
+        '{"weight_map": {"a": 3}}',
+        "{",
+    ],
+)
+def test_an_index_that_names_no_files_beside_it_is_refused(tmp_path, text):
+    (tmp_path / "model.safetensors.index.json").write_text(text)
+    with pytest.raises(ShrinkbenchError, match="is no index of weights: its weight_map names"):
         load_weights(build("digits-cnn"), tmp_path / "model.safetensors.index.json")
+
+
+def test_two_files_that_hold_one_tensor_are_refused(sharded):
+    part = sharded.with_name("model-1.safetensors")
+    save_file({**read_state_dict(part), **read_state_dict(sharded.with_name("model-0.safetensors"))}, part)
+    with pytest.raises(ShrinkbenchError, match="or some that another file of"):
+        load_weights(build("digits-cnn"), sharded)
 
 
 @pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.module.", "model."])

@@ -87,7 +87,8 @@ def make_card(place: str) -> ModelCard:
     if images and isinstance(size, int) and isinstance(channels, int):
         shape = (channels, size, size)
     vocabulary = config.get("vocab_size")
-    weights = folder / "model.safetensors"
+    files = (folder / name for name in ("model.safetensors", "model.safetensors.index.json"))
+    weights = next(filter(is_file, files), None)
     return ModelCard(
         name=f"{_PREFIX}{folder.name}",
         family="hugging face",
@@ -97,8 +98,8 @@ def make_card(place: str) -> ModelCard:
         num_classes=None if images or not isinstance(vocabulary, int) else vocabulary,
         takes="floats" if images else "tokens",
         build=_builder(folder, architecture),
-        weights=(_entry(weights, folder),) if is_file(weights) else (),
-        weights_note="" if is_file(weights) else NO_PUBLIC_WEIGHTS,
+        weights=() if weights is None else (_entry(weights, folder),),
+        weights_note=NO_PUBLIC_WEIGHTS if weights is None else "",
         configuration=folder / "config.json",
         digest=hashlib.sha256(content).hexdigest(),
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import re
 import warnings
@@ -19,7 +18,8 @@ from torch import Tensor
 from torch.serialization import safe_globals
 
 from shrinkbench.errors import InputError, ShrinkbenchError, TakenWarning, one_line
-from shrinkbench.files import is_file, require_regular
+from shrinkbench.files import is_file
+from shrinkbench.models.shards import read_weights
 
 StateDict = dict[str, Tensor]
 
@@ -29,7 +29,7 @@ _COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
 
 
 def read_state_dict(path: Path, *, sha256: str | None = None, entry: str | None = None) -> StateDict:
-    """Read parameters and buffers by name from a PyTorch checkpoint or a safetensors file.
+    """Read parameters and buffers by name from a PyTorch checkpoint, a safetensors file, or an index.
 
     Wrappings under ``state_dict``, ``model_state_dict``, ``model`` or ``net``, prefixes ``module.`` and
     ``_orig_mod.``, and the counter of an ``AveragedModel`` are taken off; masks of ``torch.nn.utils.prune`` are
@@ -180,23 +180,31 @@ def _require_dense(path: Path, key: str, value: Tensor) -> None:
 
 
 def _read(path: Path, sha256: str | None) -> object:
-    """What the file holds; it is read once, so that what was hashed is what is used."""
+    """What the file holds, or all that an index names; each is read once: what was hashed is what is used."""
     try:
-        require_regular(path)
-        content = path.read_bytes()
+        contents, found = read_weights(path)
     except OSError as error:
-        raise InputError(f"cannot read {path}: {error.strerror or error}") from None
-    found = hashlib.sha256(content).hexdigest() if sha256 else sha256
-    if found != sha256:
+        raise InputError(f"cannot read {error.filename or path}: {error.strerror or error}") from None
+    if sha256 not in (None, found):
         raise InputError(
             f"the weights file {path} has changed since the run was planned: its SHA-256 begins with "
-            f"{str(found)[:12]}, not {str(sha256)[:12]}; put the old file back, or start again with the new"
+            f"{found[:12]}, not {str(sha256)[:12]}; put the old file back, or start again with the new"
         )
-    if path.name.endswith(".index.json"):
-        raise ShrinkbenchError(
-            f"{path} is the index of weights that lie in several files, which are not read together; join them "
-            "with safetensors' load_file and save_file, and pass that one"
-        )
+    if path in contents:
+        return _read_one(path, contents[path])
+    joined: dict[Any, object] = {}
+    for file, content in contents.items():
+        part = _read_one(file, content)
+        if not isinstance(part, Mapping) or joined.keys() & part.keys():
+            raise ShrinkbenchError(
+                f"{file} holds no tensors by name, or some that another file of {path.name} holds; fetch them "
+                "again"
+            )
+        joined.update(part)
+    return joined
+
+
+def _read_one(path: Path, content: bytes) -> object:
     read = _read_safetensors if path.suffix == ".safetensors" else _read_checkpoint
     return read(path, content)
 

@@ -22,6 +22,7 @@ from shrinkbench.files import (
 )
 from shrinkbench.models.card import MODELS, ModelCard, WeightsEntry
 from shrinkbench.models.hugging_face import with_names_of_today
+from shrinkbench.models.shards import digest_of_weights
 from shrinkbench.models.state_dicts import StateDict, read_entries, with_masks_applied, with_names_of
 from shrinkbench.spec import Normalisation
 
@@ -66,7 +67,7 @@ def locate_weights(source: str | Path, *, card: ModelCard | None = None) -> Weig
     if entry is not None:
         beside = Path(entry.file or "")
         if beside.is_absolute() and is_file(beside):  # of a folder that the network is named by
-            return WeightsFile(path=beside, sha256=sha256_of(beside), entry=entry)
+            return WeightsFile(path=beside, sha256=digest_of_weights(beside), entry=entry)
         if entry.url is None:
             raise ShrinkbenchError(f"the weights '{entry.name}' have no download; pass the path of their file")
         path = cache_folder() / "weights" / (entry.file or entry.url.rsplit("/", 1)[-1])
@@ -78,7 +79,7 @@ def locate_weights(source: str | Path, *, card: ModelCard | None = None) -> Weig
         known = some_of((e.name for e in known_weights(card)), str(source), more=_SHOWN_BY) if card else ""
         hint = f"; {card.name} also knows the weights {known}" if card and known != "none" else ""
         raise InputError(f"there is no weights file {source}; check the path{hint}")
-    digest = sha256_of(path)
+    digest = digest_of_weights(path)
     known_as = _entry_of(path, digest, card) or _entry_beside(path, digest)
     return WeightsFile(path=path, sha256=digest, entry=known_as)
 

@@ -86,3 +86,10 @@ def test_damaged_and_missing_files_are_told(tmp_path):
     arrow(tmp_path / "some" / "odd" / "data.arrow", input_ids=[[1] * 2000])
     with pytest.raises(ShrinkbenchError, match="could belong to any split"):
         load_dataset("text-files", tmp_path / "some")
+
+
+def test_a_folder_of_plain_text_is_told_as_that(tmp_path):
+    """It was told to name its files train, validation and test, as they were named."""
+    (tmp_path / "train.txt").write_text("text " * 2000)
+    with pytest.raises(ShrinkbenchError, match="holds no Parquet or Arrow file; write plain text as one"):
+        load_dataset("text-files", tmp_path)

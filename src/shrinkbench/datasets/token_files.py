@@ -32,6 +32,10 @@ def load(data: Path | None) -> Dataset:
             "a column input_ids (whole numbers) or text"
         )
     files = _find(data)
+    if not files:
+        raise ShrinkbenchError(
+            f"{data} holds no Parquet or Arrow file; write plain text as one, a row per text in a column text"
+        )
     read = {part: _blocks(paths) for part, paths in files.items()}
     splits = _splits({part: blocks for part, (blocks, _) in read.items()}, data)
     known = max(known for _, known in read.values())

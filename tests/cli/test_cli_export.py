@@ -173,3 +173,12 @@ def test_what_cannot_be_meant_is_told(store, run, tmp_path, command, sentence, m
     with pytest.raises(ShrinkbenchError, match=sentence):
         call(*(places.get(part, part) for part in command))
     assert [path.name for path in tmp_path.iterdir()] == ["empty"]
+
+
+def test_a_runs_folder_without_its_result_is_told_as_that(store, run, tmp_path):
+    """Its files were used whatever they held."""
+    folder = tmp_path / run.key
+    shutil.copytree(store / "runs" / run.key, folder)
+    (folder / "result.json").unlink()
+    done = CliRunner().invoke(app, ["evaluate", "--model", str(folder), "--dataset", "digits"])
+    assert "whose files are known by the result.json beside them" in str(done.exception)

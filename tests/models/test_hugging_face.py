@@ -11,10 +11,14 @@ import transformers
 from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.files import sha256_of
 from shrinkbench.models import MODELS, build, get_model, load_weights
+from shrinkbench.network.inputs import Inputs
+from shrinkbench.pruning import prune
 from shrinkbench.results.store import ResultStore
 from shrinkbench.runner import sweep
 from shrinkbench.spec import read_experiments
-from shrinkbench.surgery.folders import NetworkDescription, read_network, save_network
+from shrinkbench.surgery.folders import NetworkDescription, build_full, read_network, save_network
+from shrinkbench.surgery.hub import export_hub
+from shrinkbench.surgery.stored_inputs import StoredInputs
 
 SIZES = {"vocab_size": 13, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2}
 TOKENS = torch.randint(0, 13, (2, 9), generator=torch.Generator().manual_seed(0))
@@ -41,6 +45,20 @@ def test_with_the_weights_of_the_folder_it_computes_what_was_saved(tmp_path, tie
         assert torch.equal(other(TOKENS).logits, module(TOKENS).logits)
     assert (file.path, file.normalisation) == (tmp_path / "model.safetensors", None)
     assert card.takes == "tokens"
+
+
+def test_what_is_published_of_a_whole_network_is_read_by_transformers_too(tmp_path):
+    module, name = saved(tmp_path / "net"), f"hf:{tmp_path / 'net'}"
+    masks = prune(module, "global_magnitude", compression=1.5, batches=[TOKENS])
+    masks.apply(module)
+    example = StoredInputs.of(Inputs.of(TOKENS[:1]))
+    description = NetworkDescription(name, 13, (9,), takes=example)
+    export_hub(module, tmp_path / "hub", description, build_full, masks=masks)
+    again = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hub").eval()
+    ours = read_network(tmp_path / "hub", network=name).module
+    with torch.no_grad():
+        assert torch.equal(again(TOKENS).logits, module(TOKENS).logits)
+        assert torch.equal(ours(TOKENS).logits, module(TOKENS).logits)
 
 
 def test_classes_are_those_of_the_data(tmp_path):

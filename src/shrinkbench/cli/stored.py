@@ -51,7 +51,7 @@ def find_folder(model: str, weights: str | None) -> tuple[Path, str | None] | No
 def load_folder(folder: Path, *, network: str | None = None) -> tuple[StoredNetwork, RunResult | None]:
     """The network in ``folder``; in that of a run, only what the run has written, with its result."""
     from shrinkbench.results.layout import RESULT_NAME
-    from shrinkbench.surgery.folders import holds_network, read_network
+    from shrinkbench.surgery.folders import holds_network, is_of_run, read_network
 
     name = None if network is None else _registered(network)
     if is_file(folder / RESULT_NAME):
@@ -61,6 +61,11 @@ def load_folder(folder: Path, *, network: str | None = None) -> tuple[StoredNetw
     if not holds_network(folder):
         raise ShrinkbenchError(
             f"the folder {folder} holds no network; name one that `shrink`, `weights` or `export` has written"
+        )
+    if is_of_run(folder):
+        raise ShrinkbenchError(
+            f"{folder} is that of a run, whose files are known by the {RESULT_NAME} beside them; put it back, "
+            "or take 'key' out of network.json if you mean the files as they are"
         )
     return read_network(folder, network=name), None
 

@@ -47,6 +47,7 @@ DESCRIPTION, WEIGHTS, MASKS = "network.json", "weights.safetensors", "masks.safe
 HUB_DESCRIPTION, HUB_WEIGHTS = "config.json", "model.safetensors"
 _FILES = "files"  # by their digests, as the description knows them; a run's folder has seals of its own
 _CODE = "code"
+_KEY = "key"  # of the run that has kept the network
 
 _LARGEST_DESCRIPTION, _HEADER = 16 << 20, 16 << 20  # bytes
 _MOST_INPUTS = 1 << 24  # numbers of one input
@@ -144,6 +145,14 @@ def _digests_beside(folder: Path, weights: str) -> dict[str, str]:
 def holds_network(path: Path) -> bool:
     """Whether ``path`` is a folder that describes a network."""
     return any(is_file(path / name) for name in (DESCRIPTION, HUB_DESCRIPTION))
+
+
+def is_of_run(folder: Path) -> bool:
+    """Whether a run has kept the network in ``folder``, whose result alone knows the files."""
+    try:
+        return _KEY in _fields_of(_description_in(folder))
+    except (OSError, ValueError, TypeError, AttributeError):
+        return False  # reading it says what is wrong
 
 
 def read_description(folder: Path) -> NetworkDescription:

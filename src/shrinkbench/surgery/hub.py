@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -18,7 +19,7 @@ from shrinkbench.errors import one_line
 from shrinkbench.files import check_folder, check_target, write_atomically
 from shrinkbench.links import check_links
 from shrinkbench.metrics import count_multiply_adds, count_parameters, measure_size
-from shrinkbench.models.hugging_face import names_a_path
+from shrinkbench.models.hugging_face import is_folder_name, names_a_path
 from shrinkbench.pruning.masks import Masks, save_tensors
 from shrinkbench.results.record import RunResult
 from shrinkbench.spec.measures import Size
@@ -78,13 +79,18 @@ def export_hub(
 def _write(folder: Path, module: nn.Module, published: Published, masks: Masks | None) -> None:
     save_tensors(module.state_dict(), folder / HUB_WEIGHTS, metadata={"format": "pt"})
     save_masks(folder, masks, published.description)
-    config = {
-        "model_type": "shrinkbench",
-        "architectures": [published.description.network],
-        "shrinkbench": sealed_description(folder, published.description, HUB_WEIGHTS),
-    }
+    ours = {"shrinkbench": sealed_description(folder, published.description, HUB_WEIGHTS)}
+    config = {**_architecture(module, published.description), **ours}
     write_atomically(folder / _CARD, model_card(published).encode())
     write_atomically(folder / HUB_DESCRIPTION, json.dumps(config, indent=1).encode())
+
+
+def _architecture(module: nn.Module, description: NetworkDescription) -> dict[str, Any]:
+    """What transformers builds: a network of its own that is whole, by the network's own configuration."""
+    configuration = getattr(module, "config", None)
+    if is_folder_name(description.network) and not description.is_small and configuration is not None:
+        return {**json.loads(configuration.to_json_string()), "architectures": [type(module).__name__]}
+    return {"model_type": "shrinkbench", "architectures": [description.network]}
 
 
 def _size_of(module: nn.Module, description: NetworkDescription, build: Build, masks: Masks | None) -> Size:

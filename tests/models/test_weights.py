@@ -548,3 +548,41 @@ def test_what_is_infinite_in_the_network_itself_may_be_so_in_the_file(tmp_path):
     network.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
     torch.save(network.state_dict(), tmp_path / "w.pth")
     load_weights(network, tmp_path / "w.pth")
+
+
+class Scaled(nn.Module):
+    """A layer that stores a number beside its tensors."""
+
+    def __init__(self, scale=1.0):
+        super().__init__()
+        self.layer, self.scale = nn.Linear(2, 2), scale
+
+    def get_extra_state(self):
+        return {"scale": self.scale}
+
+    def set_extra_state(self, state):
+        self.scale = state["scale"]
+
+
+def test_what_a_layer_stores_beside_its_tensors_is_loaded(tmp_path):
+    known, network = Scaled(5.0), Scaled()
+    torch.save({f"module.{name}": value for name, value in known.state_dict().items()}, tmp_path / "w.pth")
+    load_weights(network, tmp_path / "w.pth")
+    assert (network.scale, torch.equal(network.layer.weight, known.layer.weight)) == (5.0, True)
+    torch.save({f"layer.{name}": value for name, value in known.layer.state_dict().items()}, tmp_path / "w.pth")
+    with pytest.raises(ShrinkbenchError, match="the file lacks _extra_state"):
+        load_weights(network, tmp_path / "w.pth")
+
+
+def test_of_two_copies_the_average_is_not_taken_and_an_entry_two_levels_deep_is_named(trained, tmp_path):
+    state = trained.state_dict()
+    averaged = {f"ema.{k}": v + 1 if v.is_floating_point() else v for k, v in state.items()}
+    torch.save({**averaged, **{f"net.{k}": v for k, v in state.items()}}, tmp_path / "w.pth")
+    network = build("digits-cnn", seed=1)
+    with pytest.warns(TakenWarning, match=r"what is under 'net\.' was taken"):
+        load_weights(network, tmp_path / "w.pth")
+    assert same(network, trained)
+    torch.save({"checkpoint": {"model": state, "epoch": 3}}, tmp_path / "w.pth")
+    with pytest.raises(ShrinkbenchError, match="'checkpoint' is a dict, not a tensor; name the entry"):
+        load_weights(network, tmp_path / "w.pth")
+    load_weights(network, tmp_path / "w.pth", entry="checkpoint")

@@ -25,6 +25,7 @@ StateDict = dict[str, Tensor]
 
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 _AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict")
+EXTRA_STATE = "_extra_state"  # how torch calls what a layer stores beside its tensors
 _COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
 
 
@@ -94,7 +95,7 @@ def with_names_of(own: Iterable[str], state: StateDict, path: Path) -> StateDict
     prefixes = [p for p in ends if all(p + name in state for name in needed)]
     if not prefixes:
         return state
-    prefix = prefixes[0]
+    prefix = min(prefixes, key=lambda name: "ema" in name.lower())  # an average where it alone is there
     inside = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
     if len(inside) < len(state):
         others = next(key for key in state if not key.startswith(prefix))
@@ -108,7 +109,11 @@ def with_names_of(own: Iterable[str], state: StateDict, path: Path) -> StateDict
 
 
 def _wraps(value: object) -> bool:
-    return isinstance(value, Mapping) and any(isinstance(inner, Tensor) for inner in value.values())
+    """Whether ``value`` holds tensors by name, or an entry that does under one of the usual names."""
+    if not isinstance(value, Mapping):
+        return False
+    usual = any(_wraps(value.get(name)) for name in (*_WRAPPERS, *_AVERAGES))
+    return usual or any(isinstance(inner, Tensor) for inner in value.values())
 
 
 def _unwrapped(path: Path, content: object, entry: str | None) -> object:
@@ -141,8 +146,15 @@ def _unwrapped(path: Path, content: object, entry: str | None) -> object:
 
 
 def _tensors_of(content: Mapping[Any, object], path: Path) -> StateDict:
-    """The tensors among ``content``; what holds none, such as a best accuracy, is left aside and told."""
-    state = {key: value for key, value in content.items() if isinstance(value, Tensor)}
+    """The tensors among ``content``; what holds none, such as a best accuracy, is left aside and told.
+
+    What a layer stores beside its tensors (``get_extra_state``) is its own, and may be anything.
+    """
+    state: dict[Any, Any] = {
+        key: value
+        for key, value in content.items()
+        if isinstance(value, Tensor) or str(key).endswith(EXTRA_STATE)
+    }
     aside = {str(key): value for key, value in content.items() if key not in state}
     wrapping = [key for key, value in aside.items() if _wraps(value)]
     first = next(iter(wrapping or aside), None)
@@ -155,7 +167,8 @@ def _tensors_of(content: Mapping[Any, object], path: Path) -> StateDict:
     for key, value in state.items():
         if not isinstance(key, str):
             raise ShrinkbenchError(f"{path} is not a state dict: it names a tensor {key!r}; name it by a text")
-        _require_dense(path, key, value)
+        if isinstance(value, Tensor):
+            _require_dense(path, key, value)
     if aside:
         shown = ", ".join(f"'{one_line(key, 40)}'" for key in [*aside][:3])
         more = f" and {len(aside) - 3} more" if len(aside) > 3 else ""

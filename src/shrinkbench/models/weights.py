@@ -23,7 +23,13 @@ from shrinkbench.files import (
 from shrinkbench.models.card import MODELS, ModelCard, WeightsEntry
 from shrinkbench.models.hugging_face import with_names_of_today
 from shrinkbench.models.shards import digest_of_weights
-from shrinkbench.models.state_dicts import StateDict, read_entries, with_masks_applied, with_names_of
+from shrinkbench.models.state_dicts import (
+    EXTRA_STATE,
+    StateDict,
+    read_entries,
+    with_masks_applied,
+    with_names_of,
+)
 from shrinkbench.spec import Normalisation
 
 _SHOWN_BY = "`shrinkbench describe MODEL`"
@@ -112,7 +118,11 @@ def load_weights(
         state = _with_tied(module, with_names_of_today(module, state))
     state = {k: v for k, v in state.items() if k in own or not k.startswith(_AUXILIARY)}
     asked = own
-    if card and card.features_of and any(k not in state or state[k].shape != own[k].shape for k in own):
+    if (
+        card
+        and card.features_of
+        and any(k not in state or state[k].shape != own[k].shape for k in _only_tensors(own))
+    ):
         prefix = card.features_of[1]
         asked, state = ({k: v for k, v in d.items() if k.startswith(prefix)} for d in (own, state))
     _check_same_network(asked, state, file, card.name if card else type(module).__name__)
@@ -201,6 +211,7 @@ def _entry_beside(path: Path, digest: str) -> WeightsEntry | None:
 def _check_same_network(own: Mapping[str, Tensor], state: StateDict, file: WeightsFile, name: str) -> None:
     missing = [k for k in own if k not in state and not k.endswith("num_batches_tracked")]
     unexpected = [k for k in state if k not in own]
+    own, state = _only_tensors(own), _only_tensors(state)
     reshaped = [k for k in state if k in own and state[k].shape != own[k].shape]
     other_kinds = [
         k for k in own if k in state and _kind(state[k]) != _kind(own[k]) and own[k].is_floating_point()
@@ -218,13 +229,18 @@ def _check_same_network(own: Mapping[str, Tensor], state: StateDict, file: Weigh
 
 def _require_finite(own: Mapping[str, Tensor], state: StateDict, file: WeightsFile) -> None:
     """Refuse NaN and infinity where the network has none of its own; masks of attention hold minus infinity."""
-    for name, tensor in state.items():
+    for name, tensor in _only_tensors(state).items():
         odd = 0 if name not in own or _infinite(own[name]) else _infinite(tensor)
         if odd:
             raise ShrinkbenchError(
                 f"{odd:,} of {tensor.numel():,} values of '{name}' in {file.path} are NaN or infinite, as "
                 "after a training that diverged; pass weights of before"
             )
+
+
+def _only_tensors(state: Mapping[str, Tensor]) -> StateDict:
+    """``state`` without what layers store beside their tensors."""
+    return {name: value for name, value in state.items() if not name.endswith(EXTRA_STATE)}
 
 
 def _infinite(tensor: Tensor) -> int:

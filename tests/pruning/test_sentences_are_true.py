@@ -97,3 +97,25 @@ def test_a_decoder_without_tokens_is_told_as_that(method):
 
 def loss_of(outputs, targets):
     return nn.functional.cross_entropy(outputs.flatten(0, 1), targets.flatten())
+
+
+class Two(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(4, 12), nn.Linear(4, 12), nn.Linear(12, 3)
+
+    def forward(self, a, b):
+        return self.last((self.first(a) + self.second(b)).relu())
+
+
+@pytest.mark.parametrize("method", ["wanda", "global_gradient", "snip"])
+def test_inputs_that_do_not_go_together_are_refused_and_shared_ones_taken(method):
+    """Example by example each was added to all rows of the other, and Wanda's masks were of that."""
+    torch.manual_seed(0)
+    a, b, labels = torch.randn(6, 4), torch.randn(3, 4), torch.randint(3, (6,))
+    with pytest.raises(ShrinkbenchError, match="does not take batch 1 of batches="):
+        prune(Two(), method, compression=1.5, batches=[((a, b), labels)])
+    net = Two()
+    shared, repeated = (((a, b[:1]), labels), ((a, b[:1].repeat(6, 1)), labels))
+    masks = [prune(net, method, compression=1.5, batches=[batch]) for batch in (shared, repeated)]
+    assert masks[0].equal(masks[1])

@@ -57,7 +57,7 @@ class Taken:
 
     def __init__(self, example: Inputs | None = None) -> None:
         self._ranges: dict[str, list[tuple[int, int]]] = {}
-        if example is not None and not _whole_in(example):
+        if example is not None and not _whole_in(example) and not _has_shared(example):
             self._ranges[form_of(example)] = []
 
     def require(self, module: nn.Module, batch: Batch, number: int) -> None:
@@ -70,13 +70,18 @@ class Taken:
         if known is not None:
             ranges = [(min(a, c), max(b, d)) for (a, b), (c, d) in zip(known, ranges, strict=True)]
         if ranges != known:
-            _require_run(module, batch, number, whole=bool(whole))
+            _require_run(module, batch, number, whole=bool(whole) or _has_shared(batch.inputs))
             self._ranges[form] = ranges
 
 
 def _whole_in(inputs: Inputs) -> list[Tensor]:
     """Tensors of whole numbers, such as tokens: rows of a table, which may be shorter."""
     return [t for t in inputs.tensors if not (t.is_floating_point() or t.is_complex()) and t.numel()]
+
+
+def _has_shared(inputs: Inputs) -> bool:
+    """Whether a tensor has no row for each example: that it is of all of them only a pass of all can tell."""
+    return any(not tensor.dim() or len(tensor) != inputs.rows for tensor in inputs.tensors)
 
 
 def _require_run(module: nn.Module, batch: Batch, number: int, *, whole: bool) -> None:

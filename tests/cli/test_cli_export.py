@@ -182,3 +182,11 @@ def test_a_runs_folder_without_its_result_is_told_as_that(store, run, tmp_path):
     (folder / "result.json").unlink()
     done = CliRunner().invoke(app, ["evaluate", "--model", str(folder), "--dataset", "digits"])
     assert "whose files are known by the result.json beside them" in str(done.exception)
+
+
+def test_a_folder_is_described_beside_the_name_of_its_network(store, run):
+    """Of a network of a folder or a Python file that was the way to evaluate it, and none to describe it."""
+    folder = store / "runs" / run.key
+    assert call("describe", "digits-cnn", "--weights", folder) == call("describe", folder)
+    done = CliRunner().invoke(app, ["describe", "digits-cnn", "--weights", str(folder / "weights.safetensors")])
+    assert "is no folder that holds a network" in str(done.exception)

@@ -77,6 +77,9 @@ def describe(
     input_shape: Annotated[
         str | None, typer.Option(metavar="C,H,W", help="Input other than the card's.")
     ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Folder of a network that was made from this one.")
+    ] = None,
     dataset: DatasetName = None,
     data: Data = None,
     figure: Annotated[
@@ -92,7 +95,9 @@ def describe(
 
     if not model.strip():
         raise ShrinkbenchError("an empty name describes nothing; name a network, a method or an axis value")
-    place = find_folder(model, None)
+    place = find_folder(model, None if weights is None else str(weights))
+    if weights is not None and place is None:
+        raise ShrinkbenchError(f"--weights {weights} is no folder that holds a network; leave other files out")
     if place is None and is_method(model):
         given = {"--input-shape": input_shape, "--dataset": dataset, "--data": data}
         idle = [option for option, value in given.items() if value]
@@ -106,7 +111,7 @@ def describe(
         raise ShrinkbenchError(f"--figure draws the schedule of a method, and '{model}' is none; leave it out")
     loaded = load_named(dataset, data)
     shape = parse_shape(input_shape) if input_shape else shape_of(loaded)
-    stored = None if place is None else load_folder(place[0])[0]
+    stored = None if place is None else load_folder(place[0], network=place[1])[0]
     try:
         description = describe_model(model, shape, classes=classes_of(loaded), stored=stored)
     except UnknownNameError:

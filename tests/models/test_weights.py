@@ -586,3 +586,13 @@ def test_of_two_copies_the_average_is_not_taken_and_an_entry_two_levels_deep_is_
     with pytest.raises(ShrinkbenchError, match="'checkpoint' is a dict, not a tensor; name the entry"):
         load_weights(network, tmp_path / "w.pth")
     load_weights(network, tmp_path / "w.pth", entry="checkpoint")
+
+
+def test_a_second_network_beside_a_whole_one_is_left_aside(trained, tmp_path):
+    torch.save({**trained.state_dict(), "teacher": build("digits-cnn").state_dict()}, tmp_path / "w.pth")
+    network = build("digits-cnn", seed=1)
+    with pytest.warns(TakenWarning, match="what lies beside them was left aside: 'teacher'"):
+        load_weights(network, tmp_path / "w.pth")
+    assert same(network, trained)
+    with pytest.raises(ShrinkbenchError, match="'teacher' is a OrderedDict, not a tensor; name the entry"):
+        read_state_dict(tmp_path / "w.pth")

@@ -57,8 +57,8 @@ def read_entries(
         raise ShrinkbenchError(
             f"{path} holds no weights by name (found {type(content).__name__}); pass a state dict"
         )
-    state = _tensors_of(content, path)
     needed = {name for name in own if not name.endswith("num_batches_tracked")}
+    state = _tensors_of(content, path, whole=bool(needed) and needed <= content.keys())
     fitting = (f for f in _with_fewer_wrappers(state) if needed and needed <= {*f, *masked_names(f)})
     return next(fitting, None) or _plain_names(state)
 
@@ -145,10 +145,11 @@ def _unwrapped(path: Path, content: object, entry: str | None) -> object:
     return under
 
 
-def _tensors_of(content: Mapping[Any, object], path: Path) -> StateDict:
+def _tensors_of(content: Mapping[Any, object], path: Path, *, whole: bool) -> StateDict:
     """The tensors among ``content``; what holds none, such as a best accuracy, is left aside and told.
 
-    What a layer stores beside its tensors (``get_extra_state``) is its own, and may be anything.
+    What a layer stores beside its tensors (``get_extra_state``) is its own, and may be anything. So may what
+    lies beside a ``whole`` network; else an entry with tensors may be the one that is meant.
     """
     state: dict[Any, Any] = {
         key: value
@@ -156,7 +157,7 @@ def _tensors_of(content: Mapping[Any, object], path: Path) -> StateDict:
         if isinstance(value, Tensor) or str(key).endswith(EXTRA_STATE)
     }
     aside = {str(key): value for key, value in content.items() if key not in state}
-    wrapping = [key for key, value in aside.items() if _wraps(value)]
+    wrapping = [key for key, value in aside.items() if _wraps(value) and not whole]
     first = next(iter(wrapping or aside), None)
     if first is not None and (wrapping or not state):
         hint = "; name the entry of the weights (entry=, --weights-entry)" if wrapping else ""

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -218,6 +219,8 @@ def test_processes_that_train_together_learn_the_same(method, monkeypatch):
     monkeypatch.setattr(loop, "average_gradients", lambda tensors, team: averaged.extend(tensors))
 
     class Task:
+        objective = SimpleNamespace(name="squares")
+
         def loss(self, module, batch, recipe):
             return module(batch[0]).square().mean(), len(batch[0])
 

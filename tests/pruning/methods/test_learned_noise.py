@@ -1,6 +1,7 @@
 """Noise and gates that are trained beside the weights: formulas by hand, folding, and what is left behind."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -313,6 +314,8 @@ def test_processes_that_train_together_average_what_is_trained_beside(monkeypatc
     monkeypatch.setattr(loop, "average_gradients", lambda tensors, team: averaged.extend(tensors))
 
     class Task:
+        objective = SimpleNamespace(name="squares")
+
         def loss(self, module, batch, recipe):
             return module(batch[0]).square().mean(), len(batch[0])
 

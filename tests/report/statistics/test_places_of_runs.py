@@ -96,6 +96,30 @@ def test_a_lead_where_another_ends_a_little_early_has_to_be_there_before():
     assert block.slack == {frozenset("ab"): pytest.approx(0.8 - whole.at(29.2))}
 
 
+def test_a_lead_of_which_a_third_remains_without_any_place_is_taken_nothing_off_by_hand():
+    """Both fall by the same line in log compression from 2x on, one a tenth below the other at all its runs."""
+    fall = {2: 0.0, 4: 0.1, 8: 0.2, 8.4: 0.1 * np.log2(4.2), 16: 0.3}
+    above = [line([1, 2, 4, 8, 16], [0.9, *(0.9 - fall[x] for x in (2, 4, 8, 16))])]
+    below = [line([1, 2, 4, 8.4, 16], [0.9, *(0.8 - fall[x] for x in (2, 4, 8.4, 16))], "b")]
+    assert common_block([*above, *below]).slack[frozenset("ab")] == pytest.approx(0, abs=1e-12)
+    rests = [0.9 - fall[x] - (0.0 if x < 8 else 0.1 if x == 8.4 else 0.02) for x in (2, 4, 8.4, 16)]
+    some = common_block([*above, line([1, 2, 4, 8.4, 16], [0.9, *rests], "b")])
+    whole = some.values[0, 0] - some.values[1, 0]
+    assert some.slack == {frozenset("ab"): pytest.approx(whole)}
+
+
+def test_runs_that_scatter_around_one_place_are_noise():
+    """All that differs lies at the last runs, whose compressions differ by 2 % from seed to seed."""
+    plain, other = [0.9, 0.9, 0.9, 0.8], [0.9, 0.9, 0.9, 0.5]
+    curves = [line([1, 2, 4, 16], plain, seed=seed) for seed in range(3)]
+    for shifts, made in (((0.98, 1.0, 1.02), 0.01), ((0.97, 0.98, 0.97), None)):
+        scattered = [line([1, 2, 4, 16 * by], other, "b", seed) for seed, by in enumerate(shifts)]
+        block = common_block([*curves, *scattered])
+        whole = float(block.means[0] - block.means[1])
+        slack = block.slack[frozenset("ab")]
+        assert slack == pytest.approx(whole) if made is None else slack < made < whole / 4
+
+
 JUMPS = {
     "2 % less": tuple(x / 1.02 for x in USUAL),
     "9 % less": OWN["9 % less"],
@@ -113,7 +137,7 @@ def test_a_collapse_between_two_runs_that_lie_a_little_apart_is_no_lead(how):
         task = judged(JUMPS[how], store, middle=middle, steep=40)
         told += any(claim.decided for claim in task.pairs)
         shaded += any(level.claim.decided for level in task.levels if level.claim)
-    assert max(told, shaded) <= 3
+    assert max(told, shaded) <= 4
 
 
 def stepped(spec):

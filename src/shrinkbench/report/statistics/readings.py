@@ -2,8 +2,8 @@
 
 A line between two runs is below a curve that falls faster and faster, so that of equal methods the one whose
 runs lie nearer to a collapse, or are compressed a little less, has the better line. Nobody is told apart by
-less than what a curve of its own changes by where it is read at the other's compressions; nor by what rests on
-one place of runs, as curves that fall at once between two runs that lie a little apart differ there alone.
+less than what a curve of its own changes by where it is read at the other's compressions; nor by a lead that
+rests on one place of runs, as curves that fall at once between two runs that lie a little apart differ there.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import numpy as np
 
 from shrinkbench.report.statistics.curves import SAME, Curve
 
+REMAINING = 1 / 3
+"""The least share of a lead that has to be there without the runs of any one place that lie apart."""
 STEPS = 32
 """Over a range curves are compared at so many equal steps."""
 
@@ -80,23 +82,25 @@ def _change(own: Sequence[Curve], others: Sequence[Curve], low: float, high: flo
 
 
 def _resting(first: Sequence[Curve], second: Sequence[Curve], low: float, high: float) -> float:
-    """How much less the mean difference is without the runs of one place, where they lie apart; at most.
+    """The mean difference, where without one place at which runs lie apart little of it remains; 0 otherwise.
 
-    A place is a run of either, and of each curve the run that is nearest. Without the first place controls, at
-    which methods are one, are left out too.
+    A place is a run of either, and of each curve the run that is nearest; it is apart where the means over
+    seeds are: runs that scatter around one place are noise, as seeds tell. Without the first place controls,
+    at which methods are one, are left out too.
     """
     curves = [*first, *second]
     whole = _difference(curves, low, high)
-    rests = [0.0]
     places = (x for own in (first[0], second[0]) for x in own.around(low, high).x.tolist() if x > 1)
     for place in dict.fromkeys(places):
         runs = [_nearest(curve, place) for curve in curves]
-        if max(runs) > min(runs) * (1 + SAME):
+        of_first, of_second = (math.prod(some) for some in (runs[: len(first)], runs[len(first) :]))
+        if max(of_first / of_second, of_second / of_first) > (1 + SAME) ** len(first):
             is_first = all(run == _nearest(curve, 1.0) for curve, run in zip(curves, runs, strict=True))
             gone = [(run, 1.0) if is_first else (run,) for run in runs]
-            rest = list(map(_without, curves, gone))
-            rests.append(math.copysign(1.0, whole) * (whole - _difference(rest, low, high)))
-    return max(rests)
+            rest = _difference(list(map(_without, curves, gone)), low, high)
+            if rest * math.copysign(1.0, whole) < REMAINING * abs(whole):
+                return abs(whole)
+    return 0.0
 
 
 def _nearest(curve: Curve, place: float) -> float:
@@ -117,7 +121,7 @@ def _difference(curves: Sequence[Curve], low: float, high: float) -> float:
     start, end = max(float(c.x[0]) for c in curves), min(float(c.x[-1]) for c in curves)
     if low < high:
         low, high = max(low, start), min(high, end)
-        values = [curve.mean(low, high) for curve in curves] if low < high else [0.0] * len(curves)
+        values = [c.mean(low, high) if low < high else c.at(min(low, high)) for c in curves]
     else:
         values = [curve.at(max(start, min(high, end))) for curve in curves]
     seeds = len(curves) // 2

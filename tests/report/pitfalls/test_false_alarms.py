@@ -13,6 +13,7 @@ from shrinkbench.report.pitfalls.orders import (
     order_varies_with_amount,
     order_varies_with_task,
 )
+from shrinkbench.report.pitfalls.practice import low_controls
 
 PITFALLS = {
     "amount": order_varies_with_amount,
@@ -20,6 +21,7 @@ PITFALLS = {
     "task": order_varies_with_task,
     "weights": initial_model_confounds,
     "spread": wide_seed_spread,
+    "control": low_controls,
 }
 
 
@@ -48,6 +50,11 @@ def by_method(method, level):
     return 0.016 if method == 0 else 0.004
 
 
+def flat_at_first(task, method, level):
+    """Twofold pruning costs nothing, so that half of all controls are below their methods."""
+    return 0.01 * math.log2(level) if level <= 2 else 0.0
+
+
 NULLS = {
     "a single seed": {"seeds": 1, "methods": 7, "tasks": 3},
     "two seeds": {"seeds": 2, "methods": 7},
@@ -56,6 +63,8 @@ NULLS = {
     "noise by method": {"seeds": 3, "noise": by_method},
     "other speeds": {"seeds": 5, "tilt": 0.05},
     "two initial weights": {"seeds": 3, "weights": 2},
+    "pruning least costs nothing, one seed": {"seeds": 1, "methods": 3, "tasks": 3, "lead": flat_at_first},
+    "pruning least costs nothing, two seeds": {"seeds": 2, "methods": 3, "tasks": 3, "lead": flat_at_first},
     "just below the threshold": {"seeds": 3, "noise": 0.0199},
 }
 
@@ -64,6 +73,15 @@ NULLS = {
 def test_equal_methods_seldom_show_a_pitfall(name):
     found = rates(12, **NULLS[name])
     assert all(rate <= most(12) for rate in found.values()), found
+
+
+def test_controls_that_are_low_by_chance_are_no_pitfall():
+    stores = [
+        make_observations(store, seeds=seeds, methods=3, tasks=3, lead=flat_at_first)
+        for seeds in (1, 2)
+        for store in range(30)
+    ]
+    assert sum(any(True for _ in low_controls(made)) for made in stores) <= most(60) * 60
 
 
 def test_a_single_seed_never_shows_an_order():

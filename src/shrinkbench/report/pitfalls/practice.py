@@ -14,6 +14,7 @@ from shrinkbench.report.checklist.causes import joined
 from shrinkbench.report.conditions import Facts, recipe_facts
 from shrinkbench.report.pitfalls.conditions import RECIPE, unequal_conditions
 from shrinkbench.report.pitfalls.finding import Pitfall, and_more, mean, points
+from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.compare import MARGIN, groups, records
 from shrinkbench.report.statistics.curves import SAME
 from shrinkbench.report.statistics.metrics import CHANGE, HEADLINE, Metric, metric_of
@@ -285,26 +286,36 @@ def _short_control(results: Sequence[RunResult], observations: Observations) -> 
 def low_controls(observations: Observations) -> Iterator[Pitfall]:
     """Controls that most methods are above by a point or more, on every seed, where they prune least.
 
-    One method may gain from pruning; that most do tells of a control that lacks something.
+    One method may gain from pruning; that most do tells of a control that lacks something. All methods share it,
+    so that it is one number a seed, the median gain of methods, that has to stand out: t-test over seeds, Holm
+    over tasks. A single seed tells nothing, as by chance its control alone may be low.
     """
     rows = observations.pruned
     least = rows.groupby(["task", "method"])["compression"].transform("min")
-    for task, part in groups(rows[rows["compression"] <= least * (1 + SAME)], "task"):
-        sign = observations.direction(task, HEADLINE)
-        gains = (sign * part[CHANGE]).groupby(part["method"]).agg(["mean", "min"])
-        above = gains[(gains["min"] > 0) & (gains["mean"] >= MARGIN)]
-        if observations.is_share(task, HEADLINE) and 2 * len(above) > len(gains) >= FEWEST_ABOVE:
+    cells = list(groups(rows[rows["compression"] <= least * (1 + SAME)], "task"))
+    gains = [_gains(part, observations.direction(str(task), HEADLINE)) for task, part in cells]
+    p_values = stats.holm([stats.paired_t(of_seeds) for of_seeds in (own.median(axis=0) for own in gains)])
+    for (task, part), own, p in zip(cells, gains, p_values, strict=True):
+        means = own.mean(axis=1)
+        above = means[(own.min(axis=1) > 0) & (means >= MARGIN)]
+        most = 2 * len(above) > len(own) >= FEWEST_ABOVE
+        if observations.is_share(task, HEADLINE) and most and p < stats.ALPHA:
             yield Pitfall(
                 kind="low-control",
                 title="Most methods are better than their control",
                 where=task,
                 finding=(
-                    f"Where they prune least, {len(above)} of {len(gains)} methods are "
-                    f"{points(above['mean'].min())} or more above their control, and on every seed above it."
+                    f"Where they prune least, {len(above)} of {len(own)} methods are "
+                    f"{points(above.min())} or more above their control, and on every seed above it."
                 ),
                 advice="Find out what the control lacks: what pruning costs is measured from it.",
                 runs=tuple(dict.fromkeys(part["control_key"].dropna())),
             )
+
+
+def _gains(rows: pd.DataFrame, sign: int) -> pd.DataFrame:
+    """How much better than its control each method (rows) is on each seed (columns)."""
+    return sign * rows.pivot_table(index="method", columns="seed", values=CHANGE)
 
 
 def best_of_epochs(results: Sequence[RunResult]) -> Iterator[Pitfall]:

@@ -211,6 +211,41 @@ def test_quiet_methods_that_stopped_say_nothing_of_noisier_ones():
     assert pair.deviation == pytest.approx(np.std(pair.differences, ddof=1))
 
 
+def further(skills, reach, spread):
+    """Curves to 8 or, of the first ``reach``, 16 times; seeds vary by ``spread`` beyond, and hardly up to 8."""
+    random, x = np.random.default_rng(2), np.r_[1.0, LEVELS, 16.0]
+    found = []
+    for number, skill in enumerate(skills):
+        for seed in range(10):
+            noise = random.standard_normal(5) * np.r_[0, 0.01, 0.01, 0.01, spread] * POINT
+            y = 0.9 - np.r_[0, skill, skill, skill, skill] + noise
+            count = 5 if number < reach else 4
+            found.append(Curve("t", f"m{number}", seed, x[:count], y[:count]))
+    return found
+
+
+def test_methods_that_stopped_over_a_shorter_range_say_nothing_of_a_longer_one():
+    (found,) = raced(further([0, 0, 4 * POINT, 4 * POINT, 4 * POINT], 2, 5.0))
+    (claim,) = [c for c in found.pairs if {c.first, c.second} == {"m0", "m1"}]
+    assert claim.reach == (1.0, 16.0)
+    assert claim.freedom == len(found.seeds) - 1
+    assert claim.deviation == pytest.approx(np.std(claim.differences, ddof=1))
+    assert not claim.decided
+
+
+def test_what_was_seen_over_one_range_is_no_evidence_over_another():
+    """The first is a little ahead up to 8 times, and nobody is beyond."""
+    curves = further([0, 0.02 * POINT, 4 * POINT, 4 * POINT, 4 * POINT], 2, 5.0)
+    seen = {}
+    for seeds in (3, 4):
+        (found,) = raced(until(curves, seeds), spending="pocock")
+        for claim in found.pairs:
+            if {claim.first, claim.second} == {"m0", "m1"}:
+                seen[claim.reach[1]] = claim
+    assert seen[8].p_raw < 0.1
+    assert seen[16].p_raw > 0.3
+
+
 def test_equal_methods_are_found_alike_within_a_margin_or_given_up():
     quiet = made([0, 0.0], noise=0.05 * POINT)
     (alike,) = raced(quiet, margin=0.01)

@@ -287,8 +287,8 @@ def low_controls(observations: Observations) -> Iterator[Pitfall]:
     """Controls that most methods are above by a point or more, on every seed, where they prune least.
 
     One method may gain from pruning; that most do tells of a control that lacks something. All methods have
-    the same one, so that one number a seed, the median gain of methods, has to stand out: t-test over seeds, Holm
-    over tasks. A single seed tells nothing, as by chance its control alone may be low.
+    the same one, so that one number a seed, their median gain, has to stand out: t-test over seeds, Holm over
+    tasks. A single seed tells nothing, as by chance its control alone may be low.
     """
     rows = observations.pruned
     least = rows.groupby(["task", "method"])["compression"].transform("min")

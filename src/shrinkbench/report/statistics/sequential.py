@@ -17,7 +17,7 @@ import scipy
 
 from shrinkbench.report.statistics import tests as stats
 from shrinkbench.report.statistics.blocks import Block, LeftOut, common_block
-from shrinkbench.report.statistics.curves import Curve
+from shrinkbench.report.statistics.curves import TOLERANCE, Curve
 from shrinkbench.report.statistics.observations import Design
 from shrinkbench.report.statistics.pairs import (
     NOISIER,
@@ -186,7 +186,8 @@ def _look(one: _Racing, levels: Sequence[float], design: Design, look: int) -> N
     noise = relative_noise(b for b in one.at[1:] if b.methods)
     for claim in compare_pairs("range", one.task, block, noise, beside):
         pair = (claim.first, claim.second)
-        before = one.pairs[pair].p_raw if pair in one.pairs else 1.0
+        last = one.pairs.get(pair)
+        before = last.p_raw if last and _is_one_range(last.reach, claim.reach) else 1.0
         now = looks.attained(looks.crossed(claim.p_raw, look))
         p = min(before, now) if math.isfinite(now) else before
         one.pairs[pair] = replace(widen(claim, one.level, p_raw=p), alpha=rules.alpha)
@@ -197,16 +198,25 @@ def _of_the_stopped(one: _Racing, levels: Sequence[Block]) -> Residual:
 
     Squares of their last look that those who go on do not have: contrasts between the ones and the others, on
     seeds of then, which are independent of all contrasts among those who go on. Nothing is taken from them
-    where those who go on are noisier, on average over levels, by more than a pair may be.
+    where those who go on are noisier, on average over levels, by more than a pair may be, nor where they are
+    compared over another range.
     """
     before, one.at = one.at, (one.block, *levels)
     stopped = one.stopped or [Residual()] * len(one.at)
+    if before and not _is_one_range((before[0].low, before[0].high), (one.block.low, one.block.high)):
+        before = (one.block, *before[1:])
+        stopped = [Residual(), *stopped[1:]]
     left = [Residual.of(block) - Residual.of(block.of(one.block.methods)) for block in before]
     one.stopped = [known + new for known, new in zip(stopped, left or [Residual()] * len(stopped), strict=True)]
     own = [Residual.of(block) for block in one.at]
     ratios = [(o.variance, (o + s).variance) for o, s in zip(own[1:], one.stopped[1:], strict=True)]
     noisier = mean_of(mine / all_ for mine, all_ in ratios if all_ > 0)
     return one.stopped[0] if noisier <= NOISIER else Residual()
+
+
+def _is_one_range(first: tuple[float, float], other: tuple[float, float]) -> bool:
+    """Whether two ranges are one, up to what a range is shortened by."""
+    return all(max(ends) <= min(ends) * (1 + TOLERANCE) for ends in zip(first, other, strict=True))
 
 
 def _correct(racing: Sequence[_Racing], asked: int) -> None:

@@ -211,6 +211,20 @@ def test_quiet_methods_that_stopped_say_nothing_of_noisier_ones():
     assert pair.deviation == pytest.approx(np.std(pair.differences, ddof=1))
 
 
+def test_a_method_whose_amounts_of_a_seed_vary_alike_is_known_to_be_noisier():
+    """At each amount alone it varies as all do; over the range, where that of the others evens out, by more."""
+    random, x = np.random.default_rng(0), np.r_[1.0, 2.0 ** np.arange(1, 9)]
+    curves = []
+    for method, seed in np.ndindex(8, 4):
+        noise = random.standard_normal() if method == 0 else random.standard_normal(8)
+        curves.append(Curve("t", f"m{method}", seed, x, 0.9 + POINT * np.r_[0, noise * np.ones(8)]))
+    rules = UntilDecided(first_look=4, max_seeds=4)
+    (found,) = race({"t": curves}, x[1:].tolist(), Design(rules, (0, 1, 2, 3)))
+    claims = [c for c in found.pairs if c.involves("m0")]
+    assert len(claims) == 7
+    assert all(1.5 * c.deviation**2 > 0.999 * np.var(c.differences, ddof=1) for c in claims)
+
+
 def further(skills, reach, spread):
     """Curves to 8 or, of the first ``reach``, 16 times; seeds vary by ``spread`` beyond, and hardly up to 8."""
     random, x = np.random.default_rng(2), np.r_[1.0, LEVELS, 16.0]

@@ -183,7 +183,8 @@ def _look(one: _Racing, levels: Sequence[float], design: Design, look: int) -> N
     block = one.block = common_block(members)
     one.level = looks.level_at(stats.ALPHA, look)  # every interval that is shown is one of 95 %
     beside = _of_the_stopped(one, [common_block(members, level=level).of(block.methods) for level in levels])
-    noise = relative_noise(b for b in one.at[1:] if b.methods)
+    # what a seed adds to all amounts of a method alike shows over the range alone
+    noise = relative_noise(b for b in one.at[1:] if b.methods).at_least(relative_noise([block]))
     for claim in compare_pairs("range", one.task, block, noise, beside):
         pair = (claim.first, claim.second)
         last = one.pairs.get(pair)

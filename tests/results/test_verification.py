@@ -91,6 +91,12 @@ def test_what_diverges_or_prunes_on_the_way_may_rise():
     assert [told for run in runs for told in find_odd_records(run)] == []
 
 
+def test_what_diverges_at_the_accuracy_of_chance_may_rise():
+    dead = rising(make_result(make_spec()), accuracy=lambda epoch: 0.1)
+    epochs = [e.model_copy(update={"validation": {"top1": 0.1, "loss": 20 * e.train_loss}}) for e in dead.epochs]
+    assert list(find_odd_records(dead.model_copy(update={"epochs": tuple(epochs)}))) == []
+
+
 def start(result, seed):
     """With a histogram of the seed's own network."""
     counts = list(result.weight_histogram.before)

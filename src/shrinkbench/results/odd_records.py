@@ -65,17 +65,20 @@ def _of_splits(run: RunResult) -> Iterator[str]:
 def _of_rising(run: RunResult) -> Iterator[str]:
     """Training whose loss rises all the time, though what was trained did not become worse.
 
-    It may rise where more is pruned on the way, or the teacher weighs more.
+    It may rise where more is pruned on the way, or the teacher weighs more. Training that diverges raises the
+    loss on validation too, and may leave the accuracy at that of chance, which cannot fall.
     """
     losses = [epoch.train_loss for epoch in run.epochs]
     top1 = [epoch.validation.get("top1", 0.0) for epoch in run.epochs]
+    validation = [epoch.validation.get("loss", 0.0) for epoch in run.epochs]
     if run.spec.method.schedule.during or run.spec.recipe.distillation or len(losses) <= RISES:
         return
     rises = all(after > before for before, after in itertools.pairwise(losses))
-    if rises and losses[-1] > RISE * losses[0] and top1[-1] >= top1[0] > 0:
+    became_worse = top1[-1] < top1[0] or validation[-1] > validation[0]
+    if rises and losses[-1] > RISE * losses[0] and top1[0] > 0 and not became_worse:
         yield (
             f"its training loss rises after every epoch, from {losses[0]:.4g} to {losses[-1]:.4g}, and its "
-            "accuracy on validation does not fall"
+            "accuracy on validation does not fall, nor its loss there rise"
         )
 
 

@@ -93,7 +93,8 @@ def test_what_diverges_or_prunes_on_the_way_may_rise():
 
 def test_what_diverges_at_the_accuracy_of_chance_may_rise():
     dead = rising(make_result(make_spec()), accuracy=lambda epoch: 0.1)
-    epochs = [e.model_copy(update={"validation": {"top1": 0.1, "loss": 20 * e.train_loss}}) for e in dead.epochs]
+    diverging = [{"top1": 0.1, "loss": 20 * epoch.train_loss} for epoch in dead.epochs]
+    epochs = [e.model_copy(update={"validation": v}) for e, v in zip(dead.epochs, diverging, strict=True)]
     assert list(find_odd_records(dead.model_copy(update={"epochs": tuple(epochs)}))) == []
 
 

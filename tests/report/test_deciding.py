@@ -12,7 +12,7 @@ from shrinkbench.errors import ShrinkbenchError
 from shrinkbench.report.deciding import decide
 from shrinkbench.report.leaderboard import write_leaderboard
 from shrinkbench.report.page.html import write_report
-from shrinkbench.report.power import power_tables
+from shrinkbench.report.power import power_notes, power_tables
 from shrinkbench.report.races import describe_race
 from shrinkbench.report.result_tables import pairwise_table
 from shrinkbench.report.statistics.claims import judge
@@ -107,6 +107,17 @@ def test_interrupted_and_gone_on_is_as_if_it_had_not_been(tmp_path):
     (again,) = decide(EXPERIMENT, parts.store, sweep=parts)
     assert (again.state, again.stops, again.pairs) == (race.state, race.stops, race.pairs)
     assert {s.key for s in parts.made} == {s.key for s in whole.made}
+
+
+def test_before_the_first_look_nothing_is_said_of_who_can_be_compared(tmp_path):
+    sweep = MadeSweep(tmp_path, broken=lambda s: s.method.name == "random" and s.seed == 2)
+    decide(EXPERIMENT, sweep.store, sweep=sweep)
+    bundle = read_source(tmp_path)
+    observations = observe_bundle(bundle)
+    notes = list(power_notes(bundle, observations))
+    assert "cifar10 / resnet20: the first look, after 3 seeds, waits for its runs." in notes
+    assert not any("alone" in note for note in notes)
+    assert "No two methods" not in reach_verdict(observations).headline
 
 
 @pytest.mark.slow

@@ -40,5 +40,5 @@ def power(
     for note in power_notes(bundle, observations):
         typer.echo(f"note: {escaped(note)}", err=True)
     if not tables:
-        raise ShrinkbenchError(f"{directory} holds no two methods on common seeds and one range")
+        raise ShrinkbenchError(f"{directory} holds no comparison of two methods on common seeds and one range")
     print_texts(tables, form, as_json=as_json)

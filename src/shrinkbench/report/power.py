@@ -52,6 +52,8 @@ def power_notes(bundle: Bundle, observations: Observations) -> Iterator[str]:
     for task in judge(observations).tasks:
         if task.block.left_out:
             yield f"{task.task}:{left_out_text(task.block.left_out)}"
+        elif task.race is not None and not task.race.seeds:
+            yield f"{task.task}: the first look, after {task.race.needs} seeds, waits for its runs."
         elif not task.pairs:
             yield f"{task.task}: one method alone was run there, and is compared with none."
     if observations.design is not None:

@@ -246,7 +246,7 @@ def describe_task(observations: Observations, claims: TaskClaims | None, *, disp
             yield f"Seeds that no look took in were run too, and take no part in it: {listed(others)}{beyond}."
     if len(claims.block.methods) > 1:
         yield range_text(claims, _control_text(observations, claims), metric, yardstick=yardstick)
-    else:
+    elif claims.race is None or claims.race.seeds:  # else no look was taken yet
         yield only_pairs_text(claims)
     left_out = left_out_text(claims.block.left_out).strip()
     if left_out:

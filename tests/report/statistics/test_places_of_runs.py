@@ -52,6 +52,24 @@ def test_of_equal_methods_none_wins_by_where_its_runs_lie(how, middle):
     assert max(told, shaded, changed) <= 3
 
 
+def test_what_places_may_make_does_not_depend_on_the_order_of_seeds_and_methods():
+    for store in range(40):
+        random = np.random.default_rng(store)
+        collapse = random.uniform(1.5, 4.9)
+        found = []
+        for method in range(3):
+            grid = np.array(USUAL) * np.exp(random.uniform(-0.04, 0.04, 5))
+            for seed in range(3):
+                x = np.r_[1.0, grid * np.exp(random.uniform(-0.02, 0.02, 5))]
+                y = 0.9 - 0.25 * (np.log2(x) > collapse) + random.normal(0, 0.003, 6)
+                found.append(Curve("t", f"m{method}", seed, x, y))
+        other = [Curve("t", c.method, 2 - c.seed, c.x, c.y) for c in reversed(found)]
+        for level in (None, 8.0):
+            slack, again = (common_block(curves, level=level).slack for curves in (found, other))
+            assert slack.keys() == again.keys()
+            assert [again[pair] for pair in slack] == pytest.approx(list(slack.values()))
+
+
 @pytest.mark.parametrize("how", ["9 % less", "midway"])
 def test_a_lead_that_is_larger_than_that_is_told(how):
     found = [judged(OWN[how], store, lead=0.05) for store in range(5)]

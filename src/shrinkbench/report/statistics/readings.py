@@ -84,15 +84,15 @@ def _change(own: Sequence[Curve], others: Sequence[Curve], low: float, high: flo
 def _resting(first: Sequence[Curve], second: Sequence[Curve], low: float, high: float) -> float:
     """The mean difference, where without one place at which runs lie apart little of it remains; 0 otherwise.
 
-    A place is a run of either, and of each curve the run that is nearest; it is apart where the means over
-    seeds are: runs that scatter around one place are noise, as seeds tell. Without the first place controls,
-    at which methods are one, are left out too.
+    A place is a run of either, of any seed, and of each curve the run that is nearest; it is apart where the
+    means over seeds are: runs that scatter around one place are noise, as seeds tell. Without the first place
+    controls, at which methods are one, are left out too.
     """
     curves = [*first, *second]
     whole = _difference(curves, low, high)
-    places = (x for own in (first[0], second[0]) for x in own.around(low, high).x.tolist() if x > 1)
-    for place in dict.fromkeys(places):
-        runs = [_nearest(curve, place) for curve in curves]
+    places = (x for own in curves for x in own.around(low, high).x.tolist() if x > 1)
+    removed = (tuple(_nearest(curve, place) for curve in curves) for place in dict.fromkeys(places))
+    for runs in dict.fromkeys(removed):
         of_first, of_second = (math.prod(some) for some in (runs[: len(first)], runs[len(first) :]))
         if max(of_first / of_second, of_second / of_first) > (1 + SAME) ** len(first):
             is_first = all(run == _nearest(curve, 1.0) for curve, run in zip(curves, runs, strict=True))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import os
 import pickle
 import re
+import zipfile
 from argparse import Namespace
 from collections import OrderedDict
 from dataclasses import replace
@@ -385,6 +387,26 @@ def test_numbers_of_another_kind_are_refused(dtype, tmp_path):
         ShrinkbenchError, match=rf"weight is of {dtype} in the file, the network's of torch.float32"
     ):
         load_weights(module, tmp_path / "other.pt")
+
+
+@pytest.mark.parametrize("overlapping", [False, True])
+def test_a_file_that_unpacks_to_more_than_it_is_large_is_refused_unread(tmp_path, overlapping):
+    """torch would make room for all of it: 1.6 MB took 2 GB."""
+    path = tmp_path / "bomb.pt"
+    torch.save({"w": torch.zeros(4 << 20)}, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED if overlapping else zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+        largest = max(archive.infolist(), key=lambda info: info.file_size)
+        if overlapping:  # two names of one member
+            other = copy.copy(largest)
+            other.filename = other.orig_filename = largest.filename + "1"
+            archive.filelist.append(other)
+            archive.NameToInfo[other.filename] = other
+    with pytest.raises(ShrinkbenchError, match=r"has [\d,]+ bytes and unpacks to \d\d,\d{3},\d{3}; torch"):
+        read_state_dict(path)
 
 
 def test_a_flipped_byte_is_found_by_the_checksum(tmp_path):

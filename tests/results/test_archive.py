@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import struct
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -120,6 +121,23 @@ def test_what_unpacks_to_more_than_a_bundle_is_refused_unread(bundle, tmp_path):
     (tmp_path / "many.zip").write_bytes(content)
     with pytest.raises(ShrinkbenchError, match=r"unpacks to 1,\d+ MiB, and bundles up to 128 MiB are read"):
         read_source(tmp_path / "many.zip")
+
+
+def test_no_more_is_unpacked_than_is_announced(bundle, tmp_path):
+    """Both headers say 1,000 bytes; 300 KB that are 300 MB took 650 MB of memory."""
+    size = (60 << 20) + 1
+    more = [(f"runs/{'0' * 64}/result.json", bytes(size))]
+    content = forged(bundle, tmp_path / "lie.zip", more=more).read_bytes()
+    told = struct.pack("<I", size)
+    assert content.count(told) == 2
+    (tmp_path / "lie.zip").write_bytes(content.replace(told, struct.pack("<I", 1000)))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ShrinkbenchError, match=r"not a whole bundle \(Bad CRC-32"):
+            read_source(tmp_path / "lie.zip")
+        assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    finally:
+        tracemalloc.stop()
 
 
 def test_damage_anywhere_is_one_sentence_or_harmless(bundle, tmp_path):

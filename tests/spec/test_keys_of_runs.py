@@ -61,3 +61,12 @@ def test_many_values_do_not_stay_in_memory():
 
     assert len({make_spec(seed=seed, compression=2 + seed / 7).key for seed in range(400)}) == 400
     assert len(value._texts) <= value._MOST_TEXTS
+    assert len(value._texts_as_stored) <= value._MOST_TEXTS
+
+
+def test_the_key_of_what_was_read_is_that_of_what_was_stored():
+    """A text is kept by the JSON of a part too, which tells ``1`` from ``1.0`` as the key does."""
+    for ratio in (4, 4.0, 8):
+        spec = make_spec().model_copy(update={"amount": Compression.model_construct(ratio=ratio)})
+        read = [type(spec).model_validate_json(spec.model_dump_json()) for _ in range(2)]
+        assert {each.key for each in read} == {key_of(each) for each in read}

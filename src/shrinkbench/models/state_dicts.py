@@ -26,6 +26,7 @@ StateDict = dict[str, Tensor]
 _WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
 _AVERAGES = ("state_dict_ema", "model_ema", "ema_state_dict", "model_ema_state_dict")
 EXTRA_STATE = "_extra_state"  # how torch calls what a layer stores beside its tensors
+_CODE = 1 << 20  # bytes of what is no tensor, and may be compressed
 _COUNTER = "n_averaged"  # of torch.optim.swa_utils.AveragedModel
 
 
@@ -252,15 +253,24 @@ def _read_checkpoint(path: Path, content: bytes) -> object:
 
 
 def _require_checksums(path: Path, content: bytes) -> None:
-    """Raise where a member of the archive is not what was written: torch does not look at its checksums."""
+    """Raise where a member of the archive is not what was written: torch does not look at its checksums.
+
+    Nor does it look how large one is before it has unpacked it: 2 MB may be 2 GB.
+    """
     file = io.BytesIO(content)
     if not zipfile.is_zipfile(file):
         return  # of before torch 1.6, or none; reading it says so
     try:
         with zipfile.ZipFile(file) as archive:
-            bad = archive.testzip()
+            unpacked = sum(info.file_size for info in archive.infolist())
+            bad = archive.testzip() if unpacked <= len(content) + _CODE else None
     except (zipfile.BadZipFile, zlib.error, EOFError, ValueError, NotImplementedError, RuntimeError, OSError):
         return  # reading it says what is wrong
+    if unpacked > len(content) + _CODE:
+        raise ShrinkbenchError(
+            f"{path} has {len(content):,} bytes and unpacks to {unpacked:,}; torch.save compresses nothing: load "
+            "it where it is trusted, and save it again"
+        )
     if bad is not None:
         raise ShrinkbenchError(
             f"{path} is damaged: '{bad}' in it is not what its checksum says; fetch the file again, or save it "

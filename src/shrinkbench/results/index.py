@@ -13,7 +13,7 @@ import json
 import os
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -122,4 +122,4 @@ def text_of_index(entries: Iterable[IndexEntry]) -> bytes:
 
 
 def _line(entry: IndexEntry) -> str:
-    return json.dumps(asdict(entry), separators=(",", ":"))
+    return json.dumps(vars(entry), separators=(",", ":"))

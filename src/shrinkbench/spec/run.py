@@ -48,11 +48,14 @@ class RunSpec(KeyedValue):
     def _leave_out_none(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Without what was added later and is not asked for: so keys stay what they are."""
         fields: dict[str, Any] = handler(self)
-        return {name: field for name, field in fields.items() if name not in self._not_asked_for}
+        for name in self._not_asked_for:
+            fields.pop(name, None)
+        return fields
 
     def _parts(self) -> Mapping[str, Any]:
         """As :meth:`_leave_out_none` has it."""
-        return {name: part for name, part in super()._parts().items() if name not in self._not_asked_for}
+        left_out = self._not_asked_for
+        return {name: part for name, part in super()._parts().items() if name not in left_out}
 
     @property
     def _not_asked_for(self) -> frozenset[str]:

@@ -78,7 +78,9 @@ def digest_of_fields(fields: Mapping[str, Any]) -> str:
 
 
 _MOST_TEXTS = 512
+_CONSTANTS = {None: "null", True: "true", False: "false"}
 _texts: dict[int, tuple[Value, str]] = {}  # by identity: equal values may be written differently (1 and 1.0)
+_texts_as_stored: dict[bytes, str] = {}  # of one that was read anew, by its JSON: equal JSON has equal text
 
 
 def _text_of(part: object) -> str:
@@ -86,13 +88,23 @@ def _text_of(part: object) -> str:
     if isinstance(part, tuple):
         return f"[{','.join(map(_text_of, part))}]"
     if not isinstance(part, Value):
-        return _canonical(part)
+        return _CONSTANTS[part] if part is None or isinstance(part, bool) else _canonical(part)
     known = _texts.get(id(part))
     if known is None:
         if len(_texts) >= _MOST_TEXTS:
             _texts.clear()
-        known = _texts[id(part)] = (part, _canonical(part.model_dump(mode="json")))  # held, so that ids stay
+        known = _texts[id(part)] = (part, _text_as_stored(part))  # held, so that ids stay
     return known[1]
+
+
+def _text_as_stored(part: Value) -> str:
+    stored = part.__pydantic_serializer__.to_json(part)
+    text = _texts_as_stored.get(stored)
+    if text is None:
+        if len(_texts_as_stored) >= _MOST_TEXTS:
+            _texts_as_stored.clear()
+        text = _texts_as_stored[stored] = _canonical(part.model_dump(mode="json"))
+    return text
 
 
 _DEEPEST = 16  # levels of tables and lists in what people write

@@ -78,7 +78,7 @@ def require_regular(path: Path) -> None:
 def append_to(path: Path, content: bytes, *, follow: bool = True) -> None:
     """Add ``content`` to a plain file, which is made where there is none; raises ``OSError`` for any other.
 
-    It never waits for the reader of a pipe. A link is refused unless ``follow`` is set.
+    It never waits for a pipe's reader. A link is refused unless ``follow`` is set.
     """
     placed(path)
     odd = (errno.EINVAL, _NOT_PLAIN, str(path))
@@ -93,6 +93,18 @@ def append_to(path: Path, content: bytes, *, follow: bool = True) -> None:
         os.write(handle, content)
     finally:
         os.close(handle)
+
+
+def open_new(path: Path) -> int:
+    """Make and open a file; ``OSError`` where there is anything, or its folder becomes a link meanwhile."""
+    real, flags = placed(path.parent), os.O_RDWR | os.O_CREAT | os.O_EXCL
+    if os.open not in os.supports_dir_fd:
+        return os.open(real / path.name, flags, 0o666)
+    folder = os.open(real, os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        return os.open(path.name, flags, 0o666, dir_fd=folder)
+    finally:
+        os.close(folder)
 
 
 def read_file(path: Path, *, most: int) -> bytes:

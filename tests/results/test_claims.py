@@ -282,11 +282,11 @@ def _compete(store, number, sees_processes):
 def test_a_claim_whose_file_somebody_has_closed_writes_into_no_other(tmp_path):
     claim = RunClaims(tmp_path).take("key")
     handle = claim._handle
-    os.close(handle)
-    with (tmp_path / "another").open("wb+") as file:  # it has the number that was closed
-        assert file.fileno() == handle
+    with (tmp_path / "another").open("wb+") as file:
+        os.dup2(file.fileno(), handle)  # it has the number that was closed
         assert not claim.beat()
         claim.release()
-        file.write(b"mine")
+        os.write(handle, b"mine")
+    os.close(handle)
     assert (tmp_path / "another").read_bytes() == b"mine"
     assert list((tmp_path / "claims").iterdir()) == []

@@ -6,7 +6,9 @@ import shutil
 
 import pytest
 
+from shrinkbench import files
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.results.claims import RunClaims
 from shrinkbench.results.merging import merge
 from shrinkbench.results.store import ResultStore
 from shrinkbench.results.upkeep import compact_store, repair_store
@@ -129,3 +131,31 @@ def test_no_index_is_written_through_a_link(store, tmp_path):
     assert reader.status().done == 1
     reader.extend_index()
     assert outside.read_text() == "mine"
+
+
+def test_a_folder_that_becomes_a_link_between_look_and_write_gets_no_claim_out(store, tmp_path, monkeypatch):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    claims = RunClaims(store)
+    real = files.placed
+
+    def placed_then_swapped(path):
+        place = real(path)
+        if path == claims.root and path.exists() and not path.is_symlink():
+            path.rmdir()
+            path.symlink_to(outside)
+        return place
+
+    claims.root.mkdir(exist_ok=True)
+    monkeypatch.setattr(files, "placed", placed_then_swapped)
+    with pytest.raises(ShrinkbenchError, match="claims"):
+        claims.take("run-a")
+    assert not list(outside.iterdir())
+
+
+def test_no_lock_is_made_through_a_link(store, tmp_path):
+    (store / ".lock").unlink(missing_ok=True)
+    (store / ".lock").symlink_to(tmp_path / "outside")
+    with pytest.raises(ShrinkbenchError, match="leads out of it"):
+        ResultStore(store).write(ResultStore(store).results()[0][0])
+    assert not (tmp_path / "outside").exists()

@@ -268,8 +268,8 @@ def _require_checksums(path: Path, content: bytes) -> None:
         return  # reading it says what is wrong
     if unpacked > len(content) + _CODE:
         raise ShrinkbenchError(
-            f"{path} has {len(content):,} bytes and unpacks to {unpacked:,}; torch.save compresses nothing: load "
-            "it where it is trusted, and save it again"
+            f"{path} has {len(content):,} bytes and unpacks to {unpacked:,}; torch.save compresses nothing: "
+            "load it where it is trusted, and save it again"
         )
     if bad is not None:
         raise ShrinkbenchError(

@@ -32,7 +32,7 @@ from types import TracebackType
 from typing import Any
 
 from shrinkbench.errors import ShrinkbenchError, UnwritableError
-from shrinkbench.files import make_folder, read_file, remove_file
+from shrinkbench.files import make_folder, open_new, read_file, remove_file
 from shrinkbench.links import confine
 from shrinkbench.processes import birth_of
 
@@ -267,7 +267,7 @@ class RunClaims:
         path, token = self._path(key, number), secrets.token_hex(16)
         try:
             make_folder(self.root)
-            handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+            handle = open_new(path)
         except FileExistsError:
             return None
         except OSError as error:

@@ -10,6 +10,7 @@ from filelock import FileLock, Timeout
 
 from shrinkbench.errors import ShrinkbenchError, UnwritableError
 from shrinkbench.files import make_folder
+from shrinkbench.links import placed
 from shrinkbench.results.layout import LOCK_NAME
 
 __all__ = ["LOCK_NAME", "hold_lock"]
@@ -26,6 +27,7 @@ def hold_lock(root: Path, *, patience: float = _PATIENCE) -> Iterator[None]:
     path = root / LOCK_NAME
     try:
         make_folder(root)
+        placed(path)
         lock = FileLock(path, timeout=patience)
         lock.acquire()
     except Timeout:

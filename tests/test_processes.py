@@ -70,6 +70,28 @@ print(len(heard))
         assert subprocess.check_output(words, text=True).split() == [str(int(ended)), "0", "1"]
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="nothing is forked here")
+def test_a_copy_that_is_told_to_end_at_once_ends_too():
+    """Before it has forgotten the handlers: Python passes over what it has noted by then."""
+    script = """
+import os, signal, time
+from shrinkbench.processes import hear_alone
+
+signal.signal(signal.SIGTERM, lambda *_: print("heard"))
+hear_alone(signal.SIGTERM)
+for _ in range(50):
+    copy = os.fork()
+    if copy == 0:
+        time.sleep(60)
+        os._exit(0)
+    os.kill(copy, signal.SIGTERM)
+    assert os.waitstatus_to_exitcode(os.waitpid(copy, 0)[1]) == -signal.SIGTERM
+assert not signal.pthread_sigmask(signal.SIG_BLOCK, [])
+"""
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50)
+    assert (told.returncode, told.stdout, told.stderr) == (0, "", "")
+
+
 @pytest.mark.parametrize("before", [None, "1"])
 def test_what_starts_without_its_own_folder_gets_the_environment_back(before, monkeypatch):
     monkeypatch.delenv("PYTHONSAFEPATH", raising=False)

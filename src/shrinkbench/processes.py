@@ -20,6 +20,7 @@ from typing import Any
 _LOOK_AGAIN = 0.5  # seconds
 _PR_SET_PDEATHSIG = 1
 _heard_alone: dict[int, Any] = {}
+_kept_out = threading.local()  # what was so before a fork, of the thread that forks
 _SAFE_PATH, _STARTED_BY = "PYTHONSAFEPATH", "SHRINKBENCH_STARTED_BY"
 _BEFORE = "SHRINKBENCH_SAFE_PATH"  # what the first was
 
@@ -56,7 +57,16 @@ def hear_alone(*numbers: int) -> None:
 @cache
 def _forget_handlers_in_copies() -> None:
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=_forget_handlers)
+        os.register_at_fork(before=_keep_out, after_in_parent=_let_in, after_in_child=_forget_handlers)
+
+
+def _keep_out() -> None:
+    """Python loses what reaches a copy before it has forgotten: it is to wait till then."""
+    _kept_out.before = signal.pthread_sigmask(signal.SIG_BLOCK, _heard_alone)
+
+
+def _let_in() -> None:
+    signal.pthread_sigmask(signal.SIG_SETMASK, _kept_out.before)
 
 
 def _forget_handlers() -> None:
@@ -64,6 +74,7 @@ def _forget_handlers() -> None:
         if signal.getsignal(number) == handler:  # and nobody else's by now
             signal.signal(number, signal.SIG_DFL)
     _heard_alone.clear()
+    _let_in()
 
 
 @contextlib.contextmanager

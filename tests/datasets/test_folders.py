@@ -190,3 +190,11 @@ def test_a_missing_part_is_an_error_once_it_is_asked_for(tmp_path):
         dataset.train.batches(4, normalisation=dataset.card.normalisation, generator=torch.Generator())
     with pytest.raises(ShrinkbenchError, match="has no validation images"):
         dataset.validation.subset(1)
+
+
+def test_splits_may_be_written_with_capitals_and_a_class_of_that_name_is_none(tmp_path):
+    for part, count in (("Train", 20), ("Test", 5)):
+        write_class_folders(tmp_path / "splits" / part, ("cat", "dog"), count)
+    assert len(load_dataset("imagefolder", tmp_path / "splits").test) == 10
+    write_class_folders(tmp_path / "vehicles", ("Bus", "Train"), 10)
+    assert load_dataset("imagefolder", tmp_path / "vehicles").class_names == ("Bus", "Train")

@@ -133,3 +133,22 @@ def test_a_function_keeps_the_defaults_of_its_parameters_where_no_folder_is_give
         "    return [(torch.zeros(count, 2), torch.arange(count) % 2)] * 2\n"
     )
     assert len(DATASETS.get(f"{file}:make").load(None).test) == 30
+
+
+@pytest.mark.parametrize("kind", ["int16", "int32", "uint8", "uint64"])
+def test_whole_numbers_of_any_kind_are_classes(tmp_path, kind):
+    dataset = load(tmp_path, [(X, (np.arange(20) % 3).astype(kind))] * 2)
+    assert dataset.card.num_classes == 3
+    assert batch_of(dataset)[1].dtype == torch.int64
+
+
+def test_numbers_such_as_times_are_no_classes(tmp_path):
+    dataset = load(tmp_path, [(X, 1_700_000_000 + ROWS)] * 2)
+    assert dataset.card.num_classes is None
+    assert dataset.class_names == ()
+
+
+def test_inputs_carry_no_gradients_and_tensors_without_values_are_refused(tmp_path):
+    assert not batch_of(load(tmp_path, [(X.clone().requires_grad_(), Y)] * 2))[0].requires_grad
+    with pytest.raises(ShrinkbenchError, match="without values"):
+        load(tmp_path, [(X.to("meta"), Y)] * 2)

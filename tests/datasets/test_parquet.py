@@ -148,3 +148,26 @@ def test_missing_columns_and_unknown_splits_are_named(tmp_path):
     write_parquet(tmp_path / "more.parquet", images, labels)
     with pytest.raises(ShrinkbenchError, match=r"more\.parquet could belong to any split"):
         load_dataset("parquet", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (["cat"] * 19 + [None], "the label None in row 19 .* is no class"),
+        ([0] * 19 + [None], "the label None in row 19 .* is no class"),
+        ([0.0] * 20, "the label 0.0 in row 0 .* is no class"),
+        ([[0]] * 20, r"the label \[0\] in row 0 .* is no class"),
+        ([0] * 19 + [3 * 10**8], "300,000,000, which is no number of a class"),
+    ],
+)
+def test_labels_that_are_no_classes_are_named_as_that(tmp_path, labels, message):
+    write_parquet(tmp_path / "train.parquet", images_and_labels(20)[1], labels)
+    with pytest.raises(ShrinkbenchError, match=message):
+        load_dataset("parquet", tmp_path)
+
+
+@pytest.mark.parametrize("described", ["{damaged", "[1]", '{"info": {"features": null}}'])
+def test_a_description_that_says_no_names_leaves_them_to_the_labels(tmp_path, described):
+    images = images_and_labels(20)[1]
+    write_parquet(tmp_path / "train.parquet", images, [0, 1] * 10, metadata={"huggingface": described})
+    assert load_dataset("parquet", tmp_path).class_names == ("0", "1")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -20,6 +22,12 @@ def arrow(path, **columns):
     return table
 
 
+def stated(folder):
+    """As ``save_to_disk`` does: the files that are the dataset, by name."""
+    state = {"_data_files": [{"filename": "data-00000-of-00001.arrow"}], "_split": None}
+    (folder / "state.json").write_text(json.dumps(state))
+
+
 def rows(first, count, length=100):
     return [[(first + n) % 13 for n in range(length)] for _ in range(count)]
 
@@ -27,7 +35,7 @@ def rows(first, count, length=100):
 def test_a_saved_dataset_of_several_splits_is_those_splits(tmp_path):
     for part, first in (("train", 0), ("validation", 1), ("test", 2)):
         arrow(tmp_path / part / "data-00000-of-00001.arrow", input_ids=rows(first, 20), other=[0] * 20)
-        (tmp_path / part / "state.json").write_text("{}")
+        stated(tmp_path / part)
     arrow(tmp_path / "train" / "cache-1.arrow", input_ids=rows(5, 3))
     data = load_dataset("text-files", tmp_path)
     assert [len(part) for part in (data.train, data.validation, data.test)] == [15, 15, 15]
@@ -92,4 +100,42 @@ def test_a_folder_of_plain_text_is_told_as_that(tmp_path):
     """It was told to name its files train, validation and test, as they were named."""
     (tmp_path / "train.txt").write_text("text " * 2000)
     with pytest.raises(ShrinkbenchError, match="holds no Parquet or Arrow file; write plain text as one"):
+        load_dataset("text-files", tmp_path)
+
+
+def test_files_that_an_earlier_save_has_left_are_not_read(tmp_path):
+    arrow(tmp_path / "data-00000-of-00001.arrow", input_ids=rows(0, 40))
+    stated(tmp_path)
+    alone = load_dataset("text-files", tmp_path)
+    arrow(tmp_path / "data-00001-of-00002.arrow", input_ids=rows(3, 40))
+    assert load_dataset("text-files", tmp_path).revision == alone.revision
+
+
+@pytest.mark.parametrize("kind", [pa.list_(pa.int64()), pa.list_(pa.int32(), 100), pa.large_list(pa.bool_())])
+def test_padding_is_no_text(tmp_path, kind):
+    tokens = rows(1, 40)
+    one, none = (True, False) if kind.value_type == pa.bool_() else (1, 0)
+    mask = pa.array([[one] * 60 + [none] * 40] * 40, kind)
+    lists = pa.array(tokens, kind if kind == pa.list_(pa.int32(), 100) else pa.list_(pa.int64()))
+    pq.write_table(pa.table({"input_ids": lists, "attention_mask": mask}), tmp_path / "padded.parquet")
+    pq.write_table(pa.table({"input_ids": [row[:60] for row in tokens]}), tmp_path / "plain.parquet")
+    padded, plain = (load_dataset("text-files", tmp_path / f"{name}.parquet") for name in ("padded", "plain"))
+    assert padded.revision == plain.revision
+    pq.write_table(pa.table({"input_ids": tokens, "attention_mask": [[1]] * 40}), tmp_path / "padded.parquet")
+    with pytest.raises(ShrinkbenchError, match="do not go together"):
+        load_dataset("text-files", tmp_path / "padded.parquet")
+
+
+def test_text_is_text_however_it_is_stored(tmp_path):
+    lines = pa.array([f"line {n % 7} is text" * 4 for n in range(60)])
+    ways = [lines, lines.dictionary_encode(), lines.cast(pa.string_view()), lines.cast(pa.large_string())]
+    for number, way in enumerate(ways):
+        pq.write_table(pa.table({"text": way}), tmp_path / f"{number}.parquet")
+    assert len({load_dataset("text-files", tmp_path / f"{n}.parquet").revision for n in range(len(ways))}) == 1
+
+
+def test_tokens_and_text_in_one_dataset_are_refused(tmp_path):
+    arrow(tmp_path / "train" / "data.arrow", text=["some text"] * 400)
+    arrow(tmp_path / "test" / "data.arrow", input_ids=rows(0, 20))
+    with pytest.raises(ShrinkbenchError, match="some hold tokens and some text"):
         load_dataset("text-files", tmp_path)

@@ -40,11 +40,14 @@ def require_folder(data: Path | None, name: str) -> Path:
 def find_parts(folder: Path) -> dict[str, Path]:
     """The folders of ``folder`` that hold a split: ``train``, ``validation``, ``test`` -> path.
 
-    ``val/`` is the test split where no ``test/`` lies beside it, as in ImageNet's layout.
+    ``val/`` is the test split where no ``test/`` lies beside it, as in ImageNet's layout. ``Train/`` is a
+    split too where folders lie in it, and a class (of vehicles) where images do.
     """
     found: dict[str, Path] = {}
+    inside = sorted(path for path in folder.iterdir() if path.is_dir())
     for part, names in PART_NAMES.items():
-        present = [folder / name for name in names if (folder / name).is_dir()]
+        present = [folder / name for name in names if folder / name in inside]
+        present += [p for p in inside if p not in present and p.name.lower() in names and _holds_folders(p)]
         if len(present) > 1:
             raise ShrinkbenchError(
                 f"{folder} holds both {present[0].name}/ and {present[1].name}/; keep the one to be used"
@@ -63,6 +66,10 @@ def validation_as_test(parts: dict[str, T]) -> dict[str, T]:
     if "validation" in parts and "test" not in parts:
         return {"test" if part == "validation" else part: value for part, value in parts.items()}
     return parts
+
+
+def _holds_folders(folder: Path) -> bool:
+    return any(entry.is_dir() for entry in _entries(folder))
 
 
 def class_folders(folder: Path) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from shrinkbench.datasets.card import DATASETS, Dataset, DatasetCard
 from shrinkbench.datasets.memory import InMemoryImages, check_count, check_pass
+from shrinkbench.datasets.parquet import MOST_CLASSES
 from shrinkbench.datasets.revision import content_digest, revision_of
 from shrinkbench.datasets.splits import balanced_order
 from shrinkbench.errors import ShrinkbenchError, one_line, said_by
@@ -91,8 +92,10 @@ class InMemoryExamples:
 
 
 def are_labels(targets: Tensor) -> bool:
-    """Whether targets are classes: whole numbers from 0, one per example."""
-    return targets.dtype == torch.int64 and targets.dim() == 1 and bool((targets >= 0).all())
+    """Whether targets are classes: whole numbers from 0 and below 2^20, one per example."""
+    if targets.dtype != torch.int64 or targets.dim() != 1:
+        return False
+    return bool(((targets >= 0) & (targets < MOST_CLASSES)).all())
 
 
 @DATASETS.take_objects
@@ -213,13 +216,11 @@ def _source(card: DatasetCard, part: Any) -> InMemoryImages | InMemoryExamples:
         raise ShrinkbenchError(f"a split of '{card.name}' holds {len(part)} things; {_FORM}")
     with said_by(f"a split of '{card.name}', taken as tensors,"):
         inputs = _as_tensors(pair[0])
-        targets = None if pair[1] is None else torch.as_tensor(pair[1])
+        targets = None if pair[1] is None else _as_targets(torch.as_tensor(pair[1]))
     _require_rows(card, inputs, targets)
     images = isinstance(inputs, Tensor) and inputs.dtype == torch.uint8 and inputs.dim() == 4
     if images and targets is not None and are_labels(targets):
         return InMemoryImages(inputs, targets, pad=0)
-    if targets is not None and targets.is_floating_point():
-        targets = targets.float()
     return InMemoryExamples(map_tensors(_as_floats, inputs), targets, name)
 
 
@@ -257,7 +258,15 @@ def _as_tensors(tree: Any) -> Any:
         return {key: _as_tensors(value) for key, value in tree.items()}
     if isinstance(tree, tuple) and _holds_tensors(tree):
         return tuple(map(_as_tensors, tree))
-    return torch.as_tensor(tree)
+    return torch.as_tensor(tree).detach()
+
+
+def _as_targets(targets: Tensor) -> Tensor:
+    """Floating numbers in single precision, and one whole number for each example as classes are."""
+    if targets.is_floating_point():
+        return targets.detach().float()
+    whole = targets.dim() == 1 and targets.dtype != torch.bool and not targets.is_complex()
+    return targets.long() if whole else targets
 
 
 def _as_floats(tensor: Tensor) -> Tensor:
@@ -270,6 +279,8 @@ def _as_floats(tensor: Tensor) -> Tensor:
 def _require_rows(card: DatasetCard, inputs: Any, targets: Tensor | None) -> None:
     """Refuse a split without examples, or whose tensors have not one row for each."""
     tensors = [*tensors_in(inputs), *([] if targets is None else [targets])]
+    if any(tensor.is_meta for tensor in tensors):
+        raise ShrinkbenchError(f"a split of '{card.name}' holds tensors without values (device meta)")
     counts = [len(tensor) if tensor.dim() else 0 for tensor in tensors]
     if len(tensors_in(inputs)) and len(set(counts)) == 1 and counts[0]:
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,11 +17,14 @@ from shrinkbench.datasets.cache import cached_arrays
 from shrinkbench.datasets.folders import validation_as_test
 from shrinkbench.datasets.revision import combined_digest, file_digest
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.files import parse_json
 
 IMAGE_COLUMNS = ("image", "img")
 LABEL_COLUMNS = ("label", "labels", "fine_label")
 PART_PREFIXES = {"train": ("train",), "validation": ("validation", "valid", "val"), "test": ("test",)}
 ROWS_AT_ONCE = 1000
+MOST_CLASSES = 1 << 20
+"""What is numbered beyond, such as prices or times, is no class, and has no list of names."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,12 @@ class ParquetImages:
     def _label(self, label: object, file: Path, row: int) -> int:
         if isinstance(label, str) and label in self.class_names:
             return self.class_names.index(label)
-        if not isinstance(label, int) or not 0 <= label < len(self.class_names):
+        if not isinstance(label, int | str):
+            raise ShrinkbenchError(
+                f"the label {label!r} {place(file, row)} is no class; give whole numbers from 0, or texts, and "
+                "remove rows without a label"
+            )
+        if isinstance(label, str) or not 0 <= label < len(self.class_names):
             raise ShrinkbenchError(
                 f"the label {label!r} {place(file, row)} is out of range: "
                 f"there are {len(self.class_names)} classes, numbered from 0; mend or remove the row"
@@ -162,18 +169,31 @@ def class_names_of(files: Sequence[Path]) -> tuple[str, ...]:
     schema = _open(files[0]).schema_arrow
     metadata = schema.metadata or {}
     column = _column(schema.names, LABEL_COLUMNS, files[0], "labels")
-    if b"huggingface" in metadata:
-        features = json.loads(metadata[b"huggingface"]).get("info", {}).get("features", {})
-        names = features.get(column, {}).get("names")
-        if names:
-            return tuple(str(name) for name in names)
+    names = _names_in(metadata.get(b"huggingface"), column)
+    if names:
+        return names
     if b"class_names" in metadata:
-        return tuple(metadata[b"class_names"].decode().split(","))
-    found = {label for file in files for label in _labels(file)}
-    if all(isinstance(label, str) for label in found):
-        return tuple(sorted(found))
-    numbers = [label for label in found if isinstance(label, int)]
-    return tuple(str(number) for number in range(max(numbers, default=-1) + 1))
+        return tuple(metadata[b"class_names"].decode(errors="replace").split(","))
+    found = {label for file in files for label in _labels(file)} - {None}
+    texts = {label for label in found if isinstance(label, str)}
+    if texts:
+        return tuple(sorted(texts))
+    largest = max((label for label in found if isinstance(label, int)), default=-1)
+    if largest >= MOST_CLASSES:
+        raise ShrinkbenchError(
+            f"{files[0]} or a file beside it holds the label {largest:,}, which is no number of a class; "
+            "number the classes from 0, or give their names as texts"
+        )
+    return tuple(str(number) for number in range(largest + 1))
+
+
+def _names_in(described: bytes | None, column: str) -> tuple[str, ...]:
+    """Names of classes in Hugging Face's description of ``column``; none where it does not say any."""
+    try:
+        names = parse_json(described or b"")["info"]["features"][column]["names"]
+    except (ValueError, KeyError, TypeError, AttributeError, IndexError):
+        return ()
+    return tuple(str(name) for name in names) if isinstance(names, list) else ()
 
 
 def _labels(file: Path) -> set[Any]:
@@ -182,7 +202,10 @@ def _labels(file: Path) -> set[Any]:
     opened = _open(file)
     column = _column(opened.schema_arrow.names, LABEL_COLUMNS, file, "labels")
     try:
-        return set(opened.read(columns=[column])[column].to_pylist())
+        return {
+            label if isinstance(label, int | str) else None
+            for label in opened.read(columns=[column])[column].to_pylist()
+        }
     except (pa.ArrowException, OSError) as error:
         raise _damage_error(file, error) from None
 

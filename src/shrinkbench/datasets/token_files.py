@@ -5,13 +5,14 @@ Both are read by pyarrow; the library ``datasets`` is not needed.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from shrinkbench.datasets.arrow_files import find_saved
 from shrinkbench.datasets.card import DATASETS, Dataset, DatasetCard
 from shrinkbench.datasets.own import InMemoryExamples
 from shrinkbench.datasets.parquet import PART_PREFIXES, find_parquet
@@ -22,6 +23,7 @@ BLOCK = 128
 """Tokens in a block."""
 _LARGEST = 1 << 31  # tokens of a split
 _COLUMNS = ("input_ids", "text")
+_MASK = "attention_mask"
 
 
 def load(data: Path | None) -> Dataset:
@@ -38,7 +40,10 @@ def load(data: Path | None) -> Dataset:
         )
     read = {part: _blocks(paths) for part, paths in files.items()}
     splits = _splits({part: blocks for part, (blocks, _) in read.items()}, data)
-    known = max(known for _, known in read.values())
+    kinds = {known for _, known in read.values()}
+    if len(kinds) > 1:
+        raise _of_two_kinds(data)
+    known = max(kinds)
     vocabulary = max(known, 1 + max(int(split.max()) for split in splits))
     parts = [InMemoryExamples(tokens, tokens) for tokens in splits]
     return Dataset(
@@ -57,8 +62,11 @@ def _find(data: Path) -> dict[str, tuple[Path, ...]]:
     if data.is_file() or not any(data.rglob("*.arrow")):
         return find_parquet(data, "text-files")
     found: dict[str, tuple[Path, ...]] = {}
+    saved = {path for paths in find_saved(data).values() for path in paths}
+    stated = {path.parent for path in saved}
     for path in sorted(data.rglob("*.arrow")):
-        if path.name.startswith("cache-"):  # what datasets has computed, and is no data of its own
+        # What datasets has computed, or an earlier save has left, is no data of its own.
+        if path.name.startswith("cache-") or (path.parent in stated and path not in saved):
             continue
         name = path.parent.name.lower() if path.parent != data else "train"
         part = next((part for part, names in PART_PREFIXES.items() if name.startswith(names)), None)
@@ -100,40 +108,66 @@ def _blocks(files: Sequence[Path]) -> tuple[Tensor, int]:
     Beside them how many tokens there are to tell apart, where that is known: 256 of bytes, else 0.
     """
     pieces: list[Tensor] = []
-    count = known = 0
+    kinds: set[int] = set()
+    count = 0
     for path in files:
-        for column in _columns(path):
+        for column, mask in _columns(path):
             text = _is_text(column)
-            tokens = _bytes(column) if text else _tokens(column, path)
-            known = 256 if text else known
+            tokens = _bytes(column) if text else _tokens(column, mask, path)
             count += len(tokens)
             if count > _LARGEST:
                 raise ShrinkbenchError(f"{path}: more than {_LARGEST:,} tokens do not fit; give a part of them")
-            pieces.append(tokens)
+            if len(tokens):
+                kinds.add(256 if text else 0)
+                pieces.append(tokens)
+        if len(kinds) > 1:
+            raise _of_two_kinds(path.parent)
     tokens = torch.cat(pieces) if pieces else torch.empty(0, dtype=torch.int64)
-    return tokens[: len(tokens) // BLOCK * BLOCK].reshape(-1, BLOCK), known
+    return tokens[: len(tokens) // BLOCK * BLOCK].reshape(-1, BLOCK), max(kinds, default=0)
 
 
-def _columns(path: Path) -> Iterator[Any]:
-    """The column of tokens or text, piece by piece."""
+def _of_two_kinds(where: Path) -> ShrinkbenchError:
+    return ShrinkbenchError(
+        f"of the files in {where} some hold tokens and some text, whose bytes would be other tokens of the "
+        "same numbers; give all of one kind"
+    )
+
+
+def _columns(path: Path) -> Iterator[tuple[Any, Any]]:
+    """The column of tokens or text, piece by piece, with that of which tokens count, where there is one."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         if path.suffix == ".parquet":
             opened = pq.ParquetFile(path)
-            name = _column(opened.schema_arrow.names, path)
-            for batch in opened.iter_batches(1000, columns=[name]):
-                yield batch[name]
+            yield from _read(path, opened.schema_arrow.names, lambda c: opened.iter_batches(1000, columns=c))
             return
         with pa.memory_map(str(path)) as source, pa.ipc.open_stream(source) as stream:
-            name = _column(stream.schema.names, path)
-            for batch in stream:
-                yield batch[name]
+            yield from _read(path, stream.schema.names, lambda _: stream)
     except (pa.ArrowException, OSError, ValueError) as error:
         if isinstance(error, ShrinkbenchError):
             raise
         raise ShrinkbenchError(f"cannot read {path} ({one_line(str(error), 100)}); fetch it again") from None
+
+
+def _read(
+    path: Path, names: Sequence[str], batches: Callable[[list[str]], Iterable[Any]]
+) -> Iterator[tuple[Any, Any]]:
+    name = _column(names, path)
+    masked = name == _COLUMNS[0] and _MASK in names
+    for batch in batches([name, *([_MASK] if masked else [])]):
+        yield _plain(batch[name]), batch[_MASK] if masked else None
+
+
+def _plain(column: Any) -> Any:
+    """``column`` without the ways of storing it that say nothing about what it holds."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_dictionary(kind):
+        column = column.dictionary_decode()
+    return column.cast(pa.large_string()) if pa.types.is_string_view(column.type) else column
 
 
 def _column(names: Sequence[str], path: Path) -> str:
@@ -160,20 +194,42 @@ def _bytes(column: Any) -> Tensor:
     return torch.frombuffer(bytearray(text), dtype=torch.uint8).long() if text else torch.empty(0).long()
 
 
-def _tokens(column: Any, path: Path) -> Tensor:
-    """Tokens of rows of lists, one behind the other."""
-    import pyarrow as pa
-
-    kind = column.type
-    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind)
-    if not lists or not pa.types.is_integer(kind.value_type):
+def _tokens(column: Any, mask: Any, path: Path) -> Tensor:
+    """Tokens of rows of lists, one behind the other, without those that ``mask`` says do not count."""
+    if not _is_listed(column.type):
         raise ShrinkbenchError(
-            f"the tokens in {path} are of type {one_line(str(kind), 40)}; give lists of whole numbers, or text"
+            f"the tokens in {path} are of type {one_line(str(column.type), 40)}; give lists of whole numbers, "
+            "or text"
         )
-    found = torch.tensor(column.flatten().drop_null().to_pylist(), dtype=torch.int64)
+    flat = column.flatten()
+    if mask is not None:
+        flat = flat.filter(_counting(column, mask, path))
+    found = torch.tensor(flat.drop_null().to_pylist(), dtype=torch.int64)
     if len(found) and (int(found.min()) < 0 or int(found.max()) >= 1 << 24):
         raise ShrinkbenchError(f"{path} holds the token {int(found.min())} or above 2^24; tokens count from 0")
     return found
+
+
+def _counting(column: Any, mask: Any, path: Path) -> Any:
+    """Which of the tokens count; padding, which a tokeniser has added, does not."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    lengths = [pc.list_value_length(one).cast(pa.int64()) for one in (column, mask) if _is_listed(one.type)]
+    if len(lengths) < 2 or not lengths[0].equals(lengths[1]):
+        raise ShrinkbenchError(
+            f"the columns {_COLUMNS[0]} and {_MASK} of {path} do not go together; give one number of the mask "
+            "for each token, 1 where it counts and 0 where it does not, or leave that column out"
+        )
+    return pc.fill_null(mask.flatten().cast(pa.bool_()), False)
+
+
+def _is_listed(kind: Any) -> bool:
+    """Whether a column holds lists of whole numbers or truth values, however long."""
+    import pyarrow as pa
+
+    lists = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return bool(lists and (pa.types.is_integer(kind.value_type) or pa.types.is_boolean(kind.value_type)))
 
 
 TEXT_FILES = DATASETS.add(

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, one_line, said_of
 from shrinkbench.network.calling import call_with
 from shrinkbench.network.inputs import Batch, Inputs, describe, range_of, split_batch
 from shrinkbench.network.probe import evaluation_mode, first_tensor
@@ -170,12 +170,29 @@ def mean_gradients(
     images = 0
     for part in in_parts(batches, parts, _least(module, batch_statistics=batch_statistics)):
         with torch.enable_grad():
-            outputs = outputs_of(module, sums.leaves, part.inputs, batch_statistics=batch_statistics)
+            outputs = _outputs_of_part(module, sums.leaves, part.inputs, batch_statistics=batch_statistics)
             sums.add(loss_of(loss, outputs, part.targets) * len(part))
         images += len(part)
     if images and not sums.reached:
         raise independent_loss()
     return sums.mean(images)
+
+
+def _outputs_of_part(
+    module: nn.Module, leaves: Mapping[str, Tensor], inputs: Inputs, *, batch_statistics: bool = False
+) -> Any:
+    """:func:`outputs_of` of examples of a batch that the network takes as a whole, and perhaps not in parts."""
+    try:
+        return outputs_of(module, leaves, inputs, batch_statistics=batch_statistics)
+    except (ValueError, IndexError, KeyError, AssertionError, RuntimeError) as error:
+        if isinstance(error, ShrinkbenchError | torch.OutOfMemoryError | torch.AcceleratorError):
+            raise
+        how = ", with the statistics of the batch" if batch_statistics else ""
+        raise ShrinkbenchError(
+            f"this method runs the network on {one_line(str(inputs), 60)}{how}, and it fails "
+            f"({one_line(said_of(error), 90)}); give batches of more examples, of which each goes with one row of "
+            "every input, or choose another method"
+        ) from error
 
 
 def independent_loss() -> ShrinkbenchError:
@@ -224,7 +241,7 @@ def output_gradients(
     for one in islice(_singles(batches), images):
         leaves = _leaves(weights)
         with torch.enable_grad():
-            logits = first_tensor(outputs_of(module, leaves, one.inputs))
+            logits = first_tensor(_outputs_of_part(module, leaves, one.inputs))
             if logits.dim() != 2:
                 raise ShrinkbenchError(
                     "this method follows the curvature of the loss in outputs of shape (examples, outputs), "

@@ -159,6 +159,13 @@ class Inputs:
         rows = self.rows
         return self.map(lambda t: t[start:stop] if _has_rows(t, rows) else t)
 
+    @property
+    def fewest(self) -> Inputs:
+        """The first example; all where a tensor has no row for each: with it the first alone may be no input."""
+        rows = self.rows
+        shared = any(t.dim() and not _has_rows(t, rows) for t in self.tensors)
+        return self if shared else self.part(0, 1)
+
     def filled(self, value: float) -> Inputs:
         """With ``value`` in place of the values that are not known, on the CPU."""
         return self.map(lambda t: torch.full_like(t, value, device="cpu") if t.is_meta else t)

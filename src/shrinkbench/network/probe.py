@@ -152,6 +152,8 @@ def trace(
 ) -> Trace:
     """Run one input through ``module`` in evaluation mode: the first of ``example``, or one of that shape.
 
+    Where the first runs with what all examples share not alone, all of ``example`` are run, and counted.
+
     The module is left as it was: parameters and buffers are replaced for the pass, modes are restored.
     ``watch`` makes a visitor that is told of every operation; a pass that has to start again makes another.
     Under ``masks`` the multiply-adds that are left are counted too.
@@ -168,19 +170,21 @@ def trace(
         raise ShrinkbenchError(
             f"the example inputs {given} hold no example; give tensors with one row for each"
         )
-    inputs = given.part(0, 1)
     seen = (watch, masks or {})
+    one, all_of_them = given.part(0, 1), given.fewest
     try:
-        return _trace_on(module, inputs.to("cpu", dtype), torch.device("meta"), *seen)
+        return _trace_on(module, one.to("cpu", dtype), torch.device("meta"), *seen)
     except Exception as on_meta:
         # Data-dependent control flow has no meaning without data; a real pass has, of zeros where nothing
         # but a shape is known. What a network may raise for an input that it was not made for is unbounded.
-        try:
-            device = next((p.device for p in parameters.values()), torch.device("cpu"))
-            return _trace_on(module, inputs.filled(0).to(device, dtype), device, *seen)
-        except Exception as error:
-            require_decoder_inputs(module, inputs)
-            raise ShrinkbenchError(_does_not_run(inputs, _first_line(error))) from on_meta
+        device = next((p.device for p in parameters.values()), torch.device("cpu"))
+        for inputs in (one,) if all_of_them.rows == one.rows else (one, all_of_them):
+            try:
+                return _trace_on(module, inputs.filled(0).to(device, dtype), device, *seen)
+            except Exception as error:
+                failure = error
+        require_decoder_inputs(module, all_of_them)
+        raise ShrinkbenchError(_does_not_run(all_of_them, _first_line(failure))) from on_meta
 
 
 def _does_not_run(inputs: Inputs, reason: str) -> str:

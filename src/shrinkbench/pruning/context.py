@@ -162,7 +162,7 @@ class PruneContext:
         What is seen is the same. Networks without a chain of blocks are run from their beginning each time.
         """
         found = copy.copy(self)
-        chain = chain_of(self.module, next(self.each_batch()).inputs.part(0, 1))
+        chain = chain_of(self.module, next(self.each_batch()).inputs.fewest)
         found._blocks = BlockByBlock(self.module, chain, self.each_batch) if chain else None
         return found
 

@@ -44,7 +44,7 @@ def outlier_ratio(parts: list[Tensor]) -> float:
 def outlier_shares(units: Mapping[str, Units], budget: int, ctx: PruneContext) -> dict[str, float]:
     """Weights to keep in each layer by the outliers of its block, ``budget`` in all (see :func:`owl`)."""
     norms = input_norms(ctx)
-    paths = [call.path for call in read_blocks(ctx.module, next(ctx.each_batch()).inputs.part(0, 1))]
+    paths = [call.path for call in read_blocks(ctx.module, next(ctx.each_batch()).inputs.fewest)]
     groups: dict[str, list[str]] = {}
     for name in units:
         weight = weight_of(name, ctx, "owl")

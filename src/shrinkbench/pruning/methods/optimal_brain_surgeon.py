@@ -240,7 +240,7 @@ def woodfisher(ctx: PruneContext) -> Scores:
 def _gauss_newton(ctx: PruneContext) -> Curvature:
     images = min(_NEWTON_IMAGES, ctx.image_count)
     with torch.no_grad():
-        one = next(ctx.each_batch()).inputs.part(0, 1)
+        one = next(ctx.each_batch()).inputs.fewest
         classes = first_tensor(outputs_of(ctx.module, ctx.parameters, one)).shape[-1]
     per_image = classes if classes <= EXACT_CLASSES else 1
     return Curvature(lambda: ctx.output_gradients(images), images, images * per_image)

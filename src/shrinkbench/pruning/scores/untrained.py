@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from shrinkbench.network.calling import call_with
@@ -15,7 +17,7 @@ from shrinkbench.network.derivatives import (
     outputs_of,
     random_state_kept,
 )
-from shrinkbench.network.inputs import Batch
+from shrinkbench.network.inputs import Batch, Inputs
 from shrinkbench.network.probe import evaluation_mode, first_tensor
 from shrinkbench.pruning.context import PruneContext
 from shrinkbench.pruning.method import differentiates, in_rounds, pruning_method
@@ -176,10 +178,9 @@ def synflow(ctx: PruneContext) -> Scores:
     tensors = {**dict(module.named_parameters()), **dict(module.named_buffers())}
     others = {name: t.detach().clone() for name, t in tensors.items() if name not in leaves}
     others = {name: t.abs().double() if t.is_floating_point() else t for name, t in others.items()}
-    one = ctx.example.part(0, 1).map(_of_ones).to(ctx.device, torch.float64)
     with evaluation_mode(module), random_state_kept(ctx.device), torch.enable_grad():
         doubled = {name: leaf.abs().double() for name, leaf in leaves.items()}
-        flow = first_tensor(call_with(module, {**others, **doubled}, *one.bound(module))).sum()
+        flow = _flow(module, {**others, **doubled}, ctx.example.map(_of_ones).to(ctx.device, torch.float64))
         del doubled  # the graph alone holds them now, and lets them go one by one
         # Divided by the flow itself, gradients fit single precision; the order is the same.
         found = torch.autograd.grad(
@@ -192,6 +193,17 @@ def synflow(ctx: PruneContext) -> Scores:
         name: torch.zeros_like(leaf) if g is None else (g * leaf.detach()).abs()
         for (name, leaf), g in zip(leaves.items(), found, strict=True)
     }
+
+
+def _flow(module: nn.Module, tensors: Mapping[str, Tensor], example: Inputs) -> Tensor:
+    """Sum of the outputs for the first example, or for all where it does not run without the others."""
+    one = example.part(0, 1)
+    try:
+        return first_tensor(call_with(module, tensors, *one.bound(module))).sum()
+    except (RuntimeError, IndexError):
+        if example.fewest.rows == one.rows:
+            raise
+        return first_tensor(call_with(module, tensors, *example.bound(module))).sum()
 
 
 def _of_ones(tensor: Tensor) -> Tensor:

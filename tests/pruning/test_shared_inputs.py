@@ -53,11 +53,14 @@ def test_what_runs_on_whole_batches_alone_is_pruned(kind, method):
 
 def test_wanda_sees_whole_graphs():
     torch.manual_seed(1)
-    network, batches = Graph(), batches_of(Graph)
+    network, batch = Graph(), batches_of(Graph)[0]
+    masks = shrinkbench.prune(network, "wanda", compression=1.3, batches=[batch], prune_classifier=True)
+    (nodes, edges), _ = batch
     with torch.no_grad():
-        hidden = [torch.zeros(6, 32).index_add(0, e[1], network.first(x).relu()[e[0]]) for (x, e), _ in batches]
-    score = network.last.weight.detach().abs() * hidden[0].square().mean(0).sqrt()
-    masks = shrinkbench.prune(network, "wanda", compression=1.3, batches=batches[:1], prune_classifier=True)
+        network.first.weight *= masks["first.weight"]
+        hidden = network.first(nodes).relu()
+        taken = torch.zeros_like(hidden).index_add(0, edges[1], hidden[edges[0]])
+        score = network.last.weight.abs() * taken.square().mean(0).sqrt()
     for row, kept in zip(score, masks["last.weight"], strict=True):
         assert set(row.topk(int(kept.sum())).indices.tolist()) == set(kept.nonzero().flatten().tolist())
 

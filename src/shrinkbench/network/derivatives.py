@@ -190,8 +190,8 @@ def _outputs_of_part(
         how = ", with the statistics of the batch" if batch_statistics else ""
         raise ShrinkbenchError(
             f"this method runs the network on {one_line(str(inputs), 60)}{how}, and it fails "
-            f"({one_line(said_of(error), 90)}); give batches of more examples, of which each goes with one row of "
-            "every input, or choose another method"
+            f"({one_line(said_of(error), 90)}); give batches of more examples, of which each goes with one row "
+            "of every input, or choose another method"
         ) from error
 
 

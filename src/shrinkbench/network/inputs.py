@@ -161,7 +161,7 @@ class Inputs:
 
     @property
     def fewest(self) -> Inputs:
-        """The first example; all where a tensor has no row for each: with it the first alone may be no input."""
+        """The first example; all where a tensor has no row for each: the first alone may be no input then."""
         rows = self.rows
         shared = any(t.dim() and not _has_rows(t, rows) for t in self.tensors)
         return self if shared else self.part(0, 1)

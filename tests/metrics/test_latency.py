@@ -117,3 +117,9 @@ def test_an_absent_device_is_told():
 def test_a_batch_of_nothing_is_told():
     with pytest.raises(ShrinkbenchError, match="batch size 0"):
         time_forward({"l": nn.Linear(4, 2)}, (4,), Conditions(batch_size=0))
+
+
+def test_networks_of_half_precision_are_timed():
+    half = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU()).bfloat16()
+    times = time_forward({"a": half}, (3, 8, 8), Conditions(), rounds=2, seconds_per_round=0.001)
+    assert times["a"].median > 0

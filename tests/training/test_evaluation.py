@@ -91,6 +91,37 @@ def test_what_fails_in_a_task_of_ones_own_is_told_as_its(task, told):
 
 
 @pytest.mark.parametrize(
+    "error",
+    [
+        KeyError("memory"),
+        ValueError("no file SHIPPED to MPS"),
+        torch.linalg.LinAlgError("singular matrix"),
+        RuntimeError("elements of the written-to tensor refer to a single memory location"),
+    ],
+)
+def test_words_of_devices_in_what_code_of_ones_own_raises_make_it_no_fault_of_theirs(error):
+    """Whatever said memory, or is of a matrix without inverse, was told as a fault of shrinkbench."""
+
+    def criterion(*_):
+        raise error
+
+    with pytest.raises(ShrinkbenchError, match="the criterion of task 'supervised' failed"):
+        evaluate(nn.Linear(3, 2), FEW, task=Supervised(criterion, {"acc": OK}))
+
+
+@pytest.mark.parametrize(
+    "text", ["CUDA error: an illegal access", "CUBLAS_STATUS_ALLOC_FAILED", "out of memory"]
+)
+def test_what_devices_say_stays_what_it_is(text):
+    def criterion(*_):
+        raise RuntimeError(text)
+
+    with pytest.raises(RuntimeError, match=text) as told:
+        evaluate(nn.Linear(3, 2), FEW, task=Supervised(criterion, {"acc": OK}))
+    assert not isinstance(told.value, ShrinkbenchError)
+
+
+@pytest.mark.parametrize(
     ("loss", "told"),
     [
         (raising, "the loss of task 'own' failed: KeyError"),

@@ -57,6 +57,7 @@ def time_forward(
     ``input_shape`` is that of one input, or example inputs, whose floating values are drawn anew. Each round
     times every network for at least ``seconds_per_round``, each a first time unrecorded. Networks are moved to
     the device and laid out in the memory format of ``conditions``, all alike, and stay so; modes are restored.
+    Inputs are of the precision of each network's weights.
 
     >>> times = time_forward({"a": nn.Linear(4, 2)}, (4,), Conditions(), rounds=2, seconds_per_round=0.001)
     >>> 0 < times["a"].lower <= times["a"].median <= times["a"].upper < 1
@@ -84,7 +85,8 @@ def time_forward(
         for name, network in networks.items():
             laid_out = network.to(device).to(memory_format=layout)
             modes.enter_context(evaluation_mode(laid_out))
-            timers[name] = _timer(laid_out, inputs, conditions)
+            dtype = next((p.dtype for p in laid_out.parameters() if p.is_floating_point()), None)
+            timers[name] = _timer(laid_out, inputs.to(device, dtype), conditions)
             timers[name].timeit(1)
         for _ in range(rounds):
             for name, timer in timers.items():

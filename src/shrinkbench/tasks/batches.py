@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError, one_line, said_of, text_of
@@ -18,7 +19,8 @@ from shrinkbench.spec import Recipe
 from shrinkbench.tasks.task import Batches, Task
 
 _ELSEWHERE = (ShrinkbenchError, OSError, MemoryError, ImportError)
-_OF_DEVICES = re.compile("CUDA|cuDNN|CUBLAS|NCCL|HIP|MPS|memory")
+# What devices and allocators say, as RuntimeError; a memory format or location is no word of theirs.
+_OF_DEVICES = re.compile(r"\b(?:CUDA|cuDNN|CUBLAS|NCCL|HIP|MPS)|out of memory|enough memory|allocate memory")
 
 
 @runtime_checkable
@@ -96,8 +98,12 @@ def by_code_of(what: str, code: object = None) -> Iterator[None]:
 
 
 def _is_elsewheres(error: Exception) -> bool:
+    if isinstance(error, _ELSEWHERE):
+        return True
     library = type(error).__module__.partition(".")[0] in ("torch", "triton")
-    return isinstance(error, _ELSEWHERE) or library or _OF_DEVICES.search(text_of(error)) is not None
+    if isinstance(error, torch.linalg.LinAlgError) or not (library or isinstance(error, RuntimeError)):
+        return False  # of a matrix that has no inverse, or of Python's own kinds
+    return library or _OF_DEVICES.search(text_of(error)) is not None
 
 
 def loss_of(task: Task, module: nn.Module, batch: Any, recipe: Recipe) -> tuple[Tensor, int]:

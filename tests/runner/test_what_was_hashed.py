@@ -177,6 +177,21 @@ def test_a_dataset_replaced_before_the_worker_starts_is_refused(tmp_path):
     assert len(sentence) < 300
 
 
+def test_data_that_its_file_draws_anew_each_time_is_told_to_be_seeded(tmp_path):
+    file = tmp_path / "drawn_anew.py"
+    file.write_text(
+        "import numpy as np\n\n\ndef make():\n"
+        "    images, labels = np.random.rand(40, 1, 8, 8).astype('float32'), np.arange(40) % 10\n"
+        "    return (images, labels), (images, labels)\n"
+    )
+    workspace = Workspace(root=tmp_path / "out")
+    (spec,) = plan(experiment(dataset=f"{file}:make"), workspace).runs
+    forget()
+    with pytest.raises(ShrinkbenchError, match="or seed what its file draws at random") as caught:
+        BoundData(workspace.dataset(spec.data.name), spec.data, "cpu")
+    assert len(str(caught.value)) < 300 + len(str(tmp_path))
+
+
 def test_parquet_replaced_before_the_worker_starts_is_refused(tmp_path, parquet):
     shutil.copytree(parquet[0], tmp_path / "data")
     workspace = Workspace(root=tmp_path / "out", data={"parquet": tmp_path / "data"})

@@ -158,3 +158,10 @@ def test_a_network_with_the_old_weight_norm_is_written(tmp_path):
     net(torch.randn(2, 6))  # the layer now holds a weight that is no leaf
     export_program(net, tmp_path / "net.ts", (6,))
     assert torch.jit.load(str(tmp_path / "net.ts"))(torch.randn(3, 6)).shape == (3, 2)
+
+
+def test_the_reason_for_no_onnx_is_what_the_exporter_stumbled_over(tmp_path):
+    pytest.importorskip("onnxscript")
+    with pytest.raises(ShrinkbenchError, match="data-dependent") as told:
+        export_program(LooksAtItsInput(), tmp_path / "net.onnx", (4,))
+    assert "\x1b" not in str(told.value)

@@ -156,12 +156,16 @@ def gpus_of(device: str) -> tuple[str, ...]:
     return visible_gpus(torch.cuda.device_count(), visible=os.environ.get("CUDA_VISIBLE_DEVICES"), index=index)
 
 
-def _check_revision(what: str, found: str, planned: str) -> None:
-    """Refuse content that is not what a run's key says: another process may have loaded it, at another time."""
+def _check_revision(what: str, found: str, planned: str, *, made: bool = False) -> None:
+    """Refuse content that is not what a run's key says: another process may have loaded it, at another time.
+
+    What is ``made`` by code may be another each time, where that draws random numbers of its own.
+    """
     if found != planned:
+        seeds = ", or seed what its file draws at random" if made else ""
         raise InputError(
             f"{what} has changed since the run was planned: its digest begins with {found[:12]}, not "
-            f"{planned[:12]}; put the old data back, or start the sweep again to plan with the new"
+            f"{planned[:12]}; put the old data back, or start the sweep again to plan with the new{seeds}"
         )
 
 
@@ -189,7 +193,8 @@ class BoundData:
 
     def __post_init__(self) -> None:
         check_source(DATASETS, self.spec)
-        _check_revision(f"the dataset '{self.spec.name}'", self.dataset.revision, self.spec.revision)
+        found, made = self.dataset.revision, self.spec.source is not None
+        _check_revision(f"the dataset '{self.spec.name}'", found, self.spec.revision, made=made)
 
     @property
     def train_source(self) -> ImageSource:

@@ -170,7 +170,9 @@ def _outputs_of(program: Program, inputs: Inputs, path: Path) -> Any:
         ) from error
 
 
-def _reason_of(error: Exception) -> str:
+def _reason_of(error: BaseException) -> str:
+    while error.__cause__ is not None:  # exporters tell of their steps, and what went wrong stands behind
+        error = error.__cause__
     return (str(error).strip() or type(error).__name__).splitlines()[0][:100]
 
 

@@ -101,7 +101,8 @@ def _is_elsewheres(error: Exception) -> bool:
     if isinstance(error, _ELSEWHERE):
         return True
     library = type(error).__module__.partition(".")[0] in ("torch", "triton")
-    if isinstance(error, torch.linalg.LinAlgError) or not (library or isinstance(error, RuntimeError)):
+    singular = isinstance(error, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
+    if singular or not (library or isinstance(error, RuntimeError)):
         return False  # of a matrix that has no inverse, or of Python's own kinds
     return library or _OF_DEVICES.search(text_of(error)) is not None
 

@@ -69,3 +69,9 @@ def test_a_batch_of_one_has_no_statistics_and_that_is_said():
     network = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 3))
     with pytest.raises(ShrinkbenchError, match=r"statistics of the batch.*Expected more than 1 value"):
         shrinkbench.prune(network, "snip", compression=1.5, batches=[(torch.randn(1, 8), torch.tensor([1]))])
+
+
+def test_a_part_of_a_graph_is_told_as_that():
+    """It was told that numbers are beyond a table."""
+    with pytest.raises(ShrinkbenchError, match=r"this method runs the network on .* and it fails .IndexError"):
+        shrinkbench.prune(Graph(), "grasp", compression=1.3, batches=batches_of(Graph))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import wraps
@@ -10,13 +11,22 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 
-from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.errors import ShrinkbenchError, text_of
 from shrinkbench.network.inputs import Inputs
 
 P = ParamSpec("P")
 R = TypeVar("R")
 # In these modes values are not real.
 _PROGRAMS = (torch._C._TorchDispatchModeKey.FAKE, torch._C._TorchDispatchModeKey.PROXY)
+# What devices and allocators say, as RuntimeError; a memory format or location is no word of theirs.
+_OF_DEVICES = re.compile(r"\b(?:CUDA|cuDNN|CUBLAS|NCCL|HIP|MPS)|out of memory|enough memory|allocate memory")
+
+
+def is_of_a_device(error: BaseException) -> bool:
+    """Whether a device or an allocator has failed, and not the code that was run on it."""
+    if isinstance(error, torch.OutOfMemoryError | torch.AcceleratorError):
+        return True
+    return isinstance(error, RuntimeError) and _OF_DEVICES.search(text_of(error)) is not None
 
 
 class WhenCalled:

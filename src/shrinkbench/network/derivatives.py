@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from shrinkbench.errors import ShrinkbenchError, one_line, said_of
-from shrinkbench.network.calling import call_with
+from shrinkbench.network.calling import call_with, is_of_a_device
 from shrinkbench.network.inputs import Batch, Inputs, describe, range_of, split_batch
 from shrinkbench.network.probe import evaluation_mode, first_tensor
 from shrinkbench.network.view import Batches, Loss
@@ -184,14 +184,16 @@ def _outputs_of_part(
     """:func:`outputs_of` of examples of a batch that the network takes as a whole, and perhaps not in parts."""
     try:
         return outputs_of(module, leaves, inputs, batch_statistics=batch_statistics)
-    except (ValueError, IndexError, KeyError, AssertionError, RuntimeError) as error:
-        if isinstance(error, ShrinkbenchError | torch.OutOfMemoryError | torch.AcceleratorError):
+    except (ShrinkbenchError, ValueError, IndexError, KeyError, AssertionError, RuntimeError) as error:
+        # Whole batches have run: places in rows that are cut off, as of a graph's nodes, are beyond no table.
+        cut = error.__cause__ if isinstance(error.__cause__, IndexError) else None
+        if cut is None and (isinstance(error, ShrinkbenchError) or is_of_a_device(error)):
             raise
         how = ", with the statistics of the batch" if batch_statistics else ""
         raise ShrinkbenchError(
             f"this method runs the network on {one_line(str(inputs), 60)}{how}, and it fails "
-            f"({one_line(said_of(error), 90)}); give batches of more examples, of which each goes with one row "
-            "of every input, or choose another method"
+            f"({one_line(said_of(cut or error), 90)}); give batches of more examples, of which each goes with "
+            "one row of every input, or choose another method"
         ) from error
 
 

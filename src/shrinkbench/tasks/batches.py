@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Protocol, runtime_checkable
@@ -10,8 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from shrinkbench.errors import ShrinkbenchError, one_line, said_of, text_of
-from shrinkbench.network.calling import require_decoder_inputs
+from shrinkbench.errors import ShrinkbenchError, one_line, said_of
+from shrinkbench.network.calling import is_of_a_device, require_decoder_inputs
 from shrinkbench.network.inputs import Batch, Inputs, range_of, split_batch
 from shrinkbench.network.positions import require_positions
 from shrinkbench.network.weights import require_present
@@ -19,8 +18,6 @@ from shrinkbench.spec import Recipe
 from shrinkbench.tasks.task import Batches, Task
 
 _ELSEWHERE = (ShrinkbenchError, OSError, MemoryError, ImportError)
-# What devices and allocators say, as RuntimeError; a memory format or location is no word of theirs.
-_OF_DEVICES = re.compile(r"\b(?:CUDA|cuDNN|CUBLAS|NCCL|HIP|MPS)|out of memory|enough memory|allocate memory")
 
 
 @runtime_checkable
@@ -104,7 +101,7 @@ def _is_elsewheres(error: Exception) -> bool:
     singular = isinstance(error, torch.linalg.LinAlgError)  # type: ignore[attr-defined]
     if singular or not (library or isinstance(error, RuntimeError)):
         return False  # of a matrix that has no inverse, or of Python's own kinds
-    return library or _OF_DEVICES.search(text_of(error)) is not None
+    return library or is_of_a_device(error)
 
 
 def loss_of(task: Task, module: nn.Module, batch: Any, recipe: Recipe) -> tuple[Tensor, int]:

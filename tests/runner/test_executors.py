@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -266,6 +267,16 @@ def test_a_job_imports_nothing_from_the_folder_of_the_sweep(one_thread, tmp_path
     mine = sweep_forking(tmp_path, "in_jobs", SubmititJobs("local"))
     assert not (tmp_path / "imported").exists()
     assert ((mine / "safe").read_text(), (mine / "ended").read_text()) == ("None", f"{-signal.SIGTERM}")
+
+
+def test_a_job_finds_the_modules_that_the_sweep_finds_after_all_else(one_thread, tmp_path, monkeypatch):
+    """Where the sweep is of a script, say, and helpers lie beside that."""
+    monkeypatch.setattr("shrinkbench.runner.executors.batches.hear_alone", lambda *numbers: None)
+    monkeypatch.setattr("sys.path", ["", str(tmp_path), "/first"])
+    work = Work(Setting(Workspace(root=tmp_path, device="cpu"), {}), 1)
+    monkeypatch.setattr("sys.path", ["/first"])
+    work(Batch(tmp_path / "batch", ()))
+    assert sys.path == ["/first", str(Path.cwd()), str(tmp_path)]
 
 
 def test_no_run_is_given_to_a_process_that_was_told_to_end(plugin, tmp_path):

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import pickle
 import signal
-from dataclasses import dataclass, replace
+import sys
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +59,21 @@ class Work:
     """What a job calls, and leaves in the queue when it is told to make room, at most ``again`` times.
 
     ``head`` is the process of this machine with which a job ends that is one of its own, and of no scheduler.
+    ``imports`` are the folders that the head imports from: what plug-ins find there they find in the job, last.
     """
 
     setting: Setting
     threads: int
     head: Alive | None = None
     again: int = AGAIN
+    imports: tuple[str, ...] = field(default_factory=lambda: tuple(map(os.path.abspath, sys.path)))
 
     def __call__(self, batch: Batch) -> None:
         """Carry out what has not ended yet: all of it, or the rest of a job that was put in the queue again."""
         import torch
 
         import_as_before()
+        sys.path += [folder for folder in self.imports if folder not in sys.path]
         if self.head is not None:
             end_with(os.getppid(), self.head)
             signal.signal(signal.SIGTERM, lambda *_: stop_after_this_epoch())  # submitit passes it over

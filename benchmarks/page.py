@@ -134,9 +134,9 @@ BENCHMARKS = (
         "`--until-decided` against the fixed grid of its largest number of seeds (docs/statistics.md). Racing "
         "leaves fewer pairs to correct for, and methods that stopped still tell of the noise: in all rows the "
         "power is that of the fixed grid's report or above it; of 12 methods at 1 standard deviation (1,000 "
-        "further stores) Kim and DeMets' find 47 %, Pocock's 37 % where the grid finds 44 %. At leads of 3 "
-        "O'Brien and Fleming's, the default, need 2.1 to 2.4 times fewer runs, Kim and DeMets' 2.5 to 3.1, "
-        "Pocock's 3.0 to 3.3 (`--spending`): of two methods the first hardly end before the fifth of ten "
+        "further stores) Kim and DeMets' find 42 %, Pocock's 33 % where the grid finds 44 %. At leads of 3 "
+        "O'Brien and Fleming's, the default, need 2.1 to 2.2 times fewer runs, Kim and DeMets' 2.5 to 2.9, "
+        "Pocock's 3.0 to 3.1 (`--spending`): of two methods the first hardly end before the fifth of ten "
         "seeds. With two methods a further 4,000 stores were looked at: 5.1 % are false by O'Brien and "
         "Fleming's boundaries, 5.0 % by Kim and DeMets', and at a lead of 3 these need 2.496 times fewer runs.",
         "until_decided",

@@ -163,11 +163,10 @@ class Registry(Generic[T]):
                 "with --plugin, and give the registered name"
             )
         found, origin = find_object(text)
-        if (
-            name not in self._made or self._made[name][0] is not found
-        ):  # a copy's, which reads what is beside it
-            self._made[name] = (found, self._make(name, found), origin)
-        return self._made[name][1:]
+        known = self._made.get(name)
+        if known is None or known[0] is not found:  # of a copy of the file, which reads what lies beside itself
+            known = self._made[name] = (found, self._make(name, found), origin)
+        return known[1:]
 
     def names(self) -> tuple[str, ...]:
         """Registered names, in order of registration."""

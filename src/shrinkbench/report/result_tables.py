@@ -221,11 +221,8 @@ def pairwise_table(observations: Observations, *, task: str | None = None) -> Ta
         f"{say_count(claims.comparisons, 'comparison', 'comparisons')} of the report"
     )
     pairs = pairwise(observations, task=task)
-    if (
-        compared
-        and len(pairs)
-        and (slack := pairs["slack"].max()) >= TOLD_SLACK * observations.yardstick(compared[0])
-    ):
+    slack = pairs["slack"].max() if len(pairs) else 0.0
+    if compared and slack >= TOLD_SLACK * observations.yardstick(compared[0]):
         tested += f", for more than the places of runs may make (up to {metric.difference(slack)})"
     if unit == "task" and claims.over_tasks and len(claims.over_tasks.units) < FEWEST_TASKS:
         tested = f"; two tasks are shown and not judged, as {FEWEST_TASKS} are the fewest for that"
@@ -252,12 +249,11 @@ def _compared_over(observations: Observations) -> list[str]:
 
 
 def _pair(r: Any, metric: Metric) -> tuple[Cell, ...]:
+    plus = "+" if math.copysign(1.0, r.difference) > 0 else ""
     return (
         Cell(r.first),
         Cell(r.second),
-        Cell(
-            f"{'+' * (math.copysign(1, r.difference) > 0)}{metric.number(r.difference)}", best=bool(r.decided)
-        ),
+        Cell(f"{plus}{metric.number(r.difference)}", best=bool(r.decided)),
         Cell(metric.interval(r.low, r.high)),
         Cell(p_value(r.p)),
         Cell(str(r.n)),

@@ -80,8 +80,8 @@ class _Hope:
     margin: float | None
     futility: float
 
-    def is_lost(self, claim: Claim, n: int) -> bool:
-        """Whether the pair would hardly be told apart with all seeds, nor be found alike, after ``n`` of them.
+    def is_lost(self, claim: Claim) -> bool:
+        """Whether the pair would hardly be told apart with all seeds, nor be found alike.
 
         By the predictive power of what was seen: Phi((z / sqrt(share) - final) sqrt(share / (1 - share))), with
         z that of the difference beyond its slack (Spiegelhalter, Freedman and Blackburn 1986).
@@ -89,11 +89,11 @@ class _Hope:
         share, final = self.share, self.final
         if share >= 1 or not claim.deviation > 0:
             return False
-        error = claim.deviation / math.sqrt(n)
+        error = claim.deviation / math.sqrt(claim.n)
         beyond = max(abs(claim.difference) - claim.slack, 0.0)
         z = -float(scipy.special.ndtri(scipy.special.stdtr(claim.freedom, -beyond / error)))
         chance = float(scipy.special.ndtr((z / math.sqrt(share) - final) * math.sqrt(share / (1 - share))))
-        at_last = claim.deviation / math.sqrt(n / share) * final
+        at_last = claim.deviation / math.sqrt(claim.n / share) * final
         alike = self.margin is not None and at_last + claim.slack < self.margin
         return chance < self.futility and not alike
 
@@ -245,7 +245,7 @@ def _decide(one: _Racing, n: int, hope: _Hope) -> None:
         lost = next((claim for claim in claims if claim.decided), None)
         if lost is not None:
             one.stops.append(Stop(method, n, f"told apart from {lost.first} after {n} seeds"))
-        elif hope.is_lost(claims[0], n):
+        elif hope.is_lost(claims[0]):
             one.stops.append(
                 Stop(method, n, f"after {n} seeds unlikely to be told apart from {ranked[0]} with all")
             )

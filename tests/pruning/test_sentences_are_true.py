@@ -7,9 +7,10 @@ import torch
 from torch import nn
 
 from shrinkbench.errors import CannotMeetTargetError, ShrinkbenchError
-from shrinkbench.metrics import count_multiply_adds
-from shrinkbench.pruning import prune
+from shrinkbench.metrics import count_multiply_adds, measure_size
+from shrinkbench.pruning import Masks, Pruner, prune
 from shrinkbench.results.sensitivity import check_densities
+from shrinkbench.surgery.shrinking import shrink
 from shrinkbench.tasks import Metric, Supervised
 from shrinkbench.training import evaluate
 
@@ -119,3 +120,26 @@ def test_inputs_that_do_not_go_together_are_refused_and_shared_ones_taken(method
     shared, repeated = (((a, b[:1]), labels), ((a, b[:1].repeat(6, 1)), labels))
     masks = [prune(net, method, compression=1.5, batches=[batch]) for batch in (shared, repeated)]
     assert masks[0].equal(masks[1])
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ("resnet56", "a str"),
+        ({"weight": torch.ones(2)}, "a dict"),
+        (None, "a NoneType"),
+        (nn.Linear, "the class Linear"),
+    ],
+)
+def test_what_is_no_network_is_said_to_be_none(given, what):
+    inputs, labels = torch.randn(2, 4), torch.tensor([0, 1])
+    calls = (
+        lambda: prune(given, "global_magnitude", compression=2, example_inputs=inputs),
+        lambda: Pruner(given, "gradual_magnitude", compression=2, total_steps=3),
+        lambda: evaluate(given, [(inputs, labels)]),
+        lambda: measure_size(given, example_inputs=inputs),
+        lambda: shrink(given, Masks({}), example_inputs=inputs),
+    )
+    for call in calls:
+        with pytest.raises(ShrinkbenchError, match=f"this is {what}; make the network"):
+            call()

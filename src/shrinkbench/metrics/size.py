@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from shrinkbench.errors import ShrinkbenchError
+from shrinkbench.network.weights import require_network
 from shrinkbench.spec.measures import LayerDensity
 
 
@@ -17,12 +18,12 @@ def count_parameters(module: nn.Module) -> int:
     >>> count_parameters(nn.Linear(3, 2))
     8
     """
-    return sum(parameter.numel() for parameter in module.parameters())
+    return sum(parameter.numel() for parameter in require_network(module).parameters())
 
 
 def require_shapes_of(module: nn.Module, tensors: Mapping[str, Tensor]) -> None:
     """Raise ``ShrinkbenchError`` where one of ``tensors`` is of no parameter, or of another shape."""
-    parameters = dict(module.named_parameters(remove_duplicate=False))
+    parameters = dict(require_network(module).named_parameters(remove_duplicate=False))
     for name, tensor in tensors.items():
         if name not in parameters:
             raise ShrinkbenchError(f"the network has no parameter '{name}'; {_instead_of(name, parameters)}")

@@ -22,14 +22,14 @@ from shrinkbench.network.calling import call_with, require_decoder_inputs
 from shrinkbench.network.following import Call, CountedProduct, Follower
 from shrinkbench.network.inputs import Example, Inputs, tensors_in
 from shrinkbench.network.watching import fused_layers_off
-from shrinkbench.network.weights import bias_parameters, layer_of, weight_parameters
+from shrinkbench.network.weights import bias_parameters, layer_of, require_network, weight_parameters
 from shrinkbench.network.zeros import Zeros
 
 
 @contextmanager
 def evaluation_mode(module: nn.Module) -> Iterator[None]:
     """Put every submodule into evaluation mode and restore each one's own mode afterwards."""
-    modes = [(child, child.training) for child in module.modules()]
+    modes = [(child, child.training) for child in require_network(module).modules()]
     module.eval()
     try:
         yield
@@ -122,6 +122,7 @@ _WRAPPERS = {
 
 def require_materialised(module: nn.Module) -> None:
     """Refuse lazy parameters, and networks that are compiled or wrapped, whose layers cannot be looked at."""
+    require_network(module)
     if isinstance(module, torch.jit.ScriptModule):
         raise ShrinkbenchError(
             "the network is compiled (TorchScript), and its layers cannot be looked at; pass the nn.Module "

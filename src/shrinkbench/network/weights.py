@@ -279,3 +279,15 @@ def _held(value: object) -> Iterator[Tensor]:
     elif isinstance(value, dict | list | tuple):
         for inner in value.values() if isinstance(value, dict) else value:
             yield from _held(inner)
+
+
+def require_network(module: nn.Module) -> nn.Module:
+    """``module``, unless it is no network: a class, a name, a state dict or a function is none."""
+    given: object = module
+    if isinstance(given, nn.Module):
+        return module
+    what = f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
+    raise ShrinkbenchError(
+        f"a network is a torch.nn.Module, and this is {what}; make the network (build_model(NAME) for one that "
+        "has a name), load its weights into it, and pass it"
+    )

@@ -18,7 +18,7 @@ from shrinkbench.metrics.size import count_kept, count_parameters
 from shrinkbench.network.calling import WhenCalled
 from shrinkbench.network.inputs import Example, given_example
 from shrinkbench.network.view import Batches, Loss
-from shrinkbench.network.weights import hooks_on
+from shrinkbench.network.weights import hooks_on, require_network
 from shrinkbench.pruning.amounts import amount_of
 from shrinkbench.pruning.constraining import constraints_for
 from shrinkbench.pruning.context import PruneContext
@@ -89,7 +89,7 @@ class Pruner:
         prune_embeddings: bool = False,
         loss: Loss = F.cross_entropy,
     ) -> None:
-        self._module = module
+        self._module = require_network(module)
         self._method = METHODS.get(method) if isinstance(method, str) else method
         self._amount = amount_of(
             self._method,
